@@ -1,0 +1,16 @@
+"""Loads the plugin where it is not installed, and keeps the harness's own benchmarks for those who ask for them."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["peft_methods.plugin", "pytester"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "harness" in config.option.markexpr:
+        return
+    unasked = [item for item in items if item.get_closest_marker("harness")]
+    if unasked:
+        config.hook.pytest_deselected(items=unasked)
+        items[:] = [item for item in items if item not in unasked]

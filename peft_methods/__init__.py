@@ -1,0 +1,25 @@
+"""Which fine-tuning method should I use, and what does it really cost? A pytest plugin and a Python API that measure it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peft_methods.api import compare as compare
+    from peft_methods.saving import load_trained as load_trained
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "compare", "load_trained"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: the plugin loads in every pytest run and must cost nothing."""
+    if name == "compare":
+        from peft_methods.api import compare
+
+        return compare
+    if name == "load_trained":
+        from peft_methods.saving import load_trained
+
+        return load_trained
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,64 @@
+"""The Python way in: `compare` does what `pytest benchmarks` does and returns the comparison."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft_methods.comparing import Comparison
+from peft_methods.environment import find_device
+from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
+from peft_methods.recipe import load_recipe
+
+
+def compare(
+    recipe: str = "embedded",
+    *,
+    methods: Sequence[str] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    settings: Sequence[str] = (),
+    results: str | Path = DEFAULT_RESULTS,
+    save_models: str | Path | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Train methods of a recipe (name or TOML path) and compare them.
+
+    `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
+    `data` point the recipe elsewhere. Progress goes to stderr. Works in a script without a main guard and in a notebook.
+
+    Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
+    raise: its record says why.
+    """
+    seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
+    chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data)
+    tasks = tasks_of([chosen], methods, find_device())
+    job = Job(
+        tasks,
+        results=Path(results),
+        save_models=None if save_models is None else Path(save_models),
+        show=_to_stderr if progress else _to_nobody,
+    )
+    try:
+        job.start()
+        if chosen.name in job.errors:
+            raise job.errors[chosen.name]
+        for task in tasks:
+            job.wait(task)
+        return job.comparison()
+    finally:
+        job.close()
+
+
+def _to_stderr(text: str, lasting: bool) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * lasting)
+        sys.stderr.flush()
+    elif lasting:
+        print(text, file=sys.stderr)
+
+
+def _to_nobody(text: str, lasting: bool) -> None:
+    pass

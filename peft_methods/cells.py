@@ -1,0 +1,106 @@
+"""A cell: recipe x method x seed, one training run. Its content hash is its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_methods.errors import OptionError
+from peft_methods.methods import METHODS, Method
+from peft_methods.recipe import Recipe
+
+CODE_OF_EVERY_CELL = ("data.py", "embedded.py", "reading.py", "models.py", "layouts.py", "measuring.py", "quality.py", "runner.py")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run. `stages` are the cells whose models it needs; `is_source` marks such a one."""
+
+    recipe: Recipe
+    method: Method
+    seed: int
+    device: str
+    engine: str = "stock"
+    stages: tuple[Cell, ...] = ()
+    is_source: bool = False
+
+    @property
+    def label(self) -> str:
+        """What progress lines and logs call it."""
+        return f"{self.recipe.name}-{self.method.name}-seed{self.seed}"
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that was asked for, as plain JSON values."""
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in {"methods", "title", "notes"}}
+        spec = {
+            "recipe": recipe,
+            "method": {"name": self.method.name, **asdict(self.method)},
+            "seed": self.seed,
+            "device": self.device,
+            "engine": self.engine,
+            "stages": [stage.spec() for stage in self.stages],
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(spec))
+        return plain
+
+    @property
+    def key(self) -> str:
+        """A short hash of the spec alone: names the cell within one run."""
+        return content_hash(self.spec())[:16]
+
+    def identity(self, *, weights: str, data: str, environment: dict[str, Any]) -> str:
+        """The hash of all that a figure depends on: spec, weights, data, code, device and library versions."""
+        depends = {"spec": self.spec(), "weights": weights, "data": data, "code": code_hash(self.method, self.engine)}
+        return content_hash(depends | {"environment": environment})[:32]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is known about a recipe before any cell runs: its data, what it cannot train and why, its pace.
+
+    `forward_seconds` is the time of one row's forward pass, `start_seconds` that of reading data and model.
+    """
+
+    data: dict[str, Any]
+    unsupported: dict[str, str]
+    forward_seconds: float
+    start_seconds: float
+
+
+def content_hash(value: Any) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def code_hash(method: Method, engine: str) -> str:
+    """sha256 of the source files that a cell's figures come from: its method's, its engine's, and measuring."""
+    package = Path(__file__).parent
+    own = {Path(str(c.__module__).replace(".", "/")).name + ".py" for c in type(method).__mro__ if c.__module__.startswith("peft_methods")}
+    files = [package / name for name in CODE_OF_EVERY_CELL]
+    files += [package / "methods" / name for name in (*sorted(own), "bottleneck.py")]
+    files += [package / "engines" / name for name in ("base.py", f"{engine}.py")]
+    return content_hash([(path.name, path.read_text(encoding="utf-8")) for path in files])
+
+
+def chosen_methods(recipe: Recipe, names: Sequence[str] | None) -> list[Method]:
+    """The recipe's methods, in the registry's order, or those named. Raises `OptionError`.
+
+    All of the recipe's sections are checked, chosen or not, so a typo never waits for its turn.
+    """
+    created = {name: METHODS.create(name, recipe.methods[name], recipe.name) for name in recipe.methods}
+    for name in names or ():
+        METHODS[name]
+        if name not in created:
+            raise OptionError(f"recipe {recipe.name!r} has no [methods.{name}] section; it has: {', '.join(created)}.")
+    return [created[name] for name in METHODS if name in created and (not names or name in names)]
+
+
+def cells_of(recipe: Recipe, method: Method, device: str) -> list[Cell]:
+    """One cell a seed. Earlier stages are the same cells for all seeds, so they are trained once."""
+    *earlier, _ = method.stages(recipe)
+    stages = tuple(Cell(r, m, 0, device, is_source=True) for r, m in earlier)
+    return [Cell(recipe, method, seed, device, stages=stages) for seed in recipe.budget.seed_list()]

@@ -1,0 +1,69 @@
+"""Before and after training: which frozen weights changed, and which trained ones never moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from peft_methods import models
+from peft_methods.engines.base import save_trainable
+from peft_methods.layouts import LAYOUTS, ModelShape
+from peft_methods.records import Evidence
+
+
+@dataclass(frozen=True)
+class Before:
+    """The state to compare with: digests of frozen weights, and a file with the trainable ones."""
+
+    frozen: dict[str, str]
+    trainable: Path
+
+
+def remember(model: nn.Module, workdir: Path) -> Before:
+    """Take the state before the first step. Trainable weights go to disk, not to memory that is being measured."""
+    frozen = {name: models.digest(p) for name, p in model.named_parameters() if not p.requires_grad}
+    path = workdir / "start.safetensors"
+    save_trainable(model, path)
+    return Before(frozen, path)
+
+
+def compare(model: nn.Module, before: Before, *, decay: float, shape: ModelShape, expected_trainable: int | None) -> Evidence:
+    """What changed that should not have, and what did not that should have.
+
+    `decay` is the product of (1 - rate * weight decay) over all steps: what is left of a weight that only decays.
+    A parameter has moved when any element differs from its start times `decay` (or 1) by more than rounding.
+    """
+    from safetensors import safe_open
+
+    parameters = dict(model.named_parameters())
+    changed = [name for name, digest in before.frozen.items() if models.digest(parameters[name]) != digest]
+    with safe_open(before.trainable, framework="pt") as start:
+        names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
+        unmoved = [name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)]
+    return Evidence(
+        expected_trainable=expected_trainable,
+        frozen_changed=tuple(changed),
+        unmoved=tuple(unmoved),
+        frozen_checked=len(before.frozen),
+        moved_checked=len(names),
+    )
+
+
+def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
+    now = end.detach().cpu().double()
+    start = start.double()
+    largest = float(start.abs().max())
+    rounding = 1e-5 * largest + 1e-12
+    decayed_least, decayed_most = start, start * decay
+    below = torch.minimum(decayed_least, decayed_most) - rounding
+    above = torch.maximum(decayed_least, decayed_most) + rounding
+    return bool(((now < below) | (now > above)).any())
+
+
+def _has_no_gradient(name: str, shape: ModelShape) -> bool:
+    """A key's bias shifts all scores of a query alike, which softmax ignores: its gradient is rounding noise."""
+    key = LAYOUTS[shape.layout].key if shape.layout else "key"
+    return name.endswith((f"{key}.bias", f"{key}.base_layer.bias", ".adapter.key.bias"))

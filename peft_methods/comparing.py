@@ -1,0 +1,108 @@
+"""Many records -> one comparison: a row a method, with mean and spread over seeds, and findings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from peft_methods import validity
+from peft_methods.measuring import METRICS
+from peft_methods.methods import METHODS
+from peft_methods.records import Record
+from peft_methods.validity import Finding
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric of one method: mean over the seeds that yielded it, and their standard deviation (None for one seed)."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one recipe. `missing` are the records of seeds that yielded nothing."""
+
+    recipe: str
+    method: str
+    figures: dict[str, Figure]
+    seeds: tuple[int, ...]
+    missing: tuple[Record, ...]
+
+    @property
+    def title(self) -> str:
+        """The method's name as people write it."""
+        return METHODS[self.method].title
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Records of any number of cells. `notes` are said under the table (what options changed in the recipe)."""
+
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+
+    def rows(self) -> list[Row]:
+        """A row a recipe and method, in the registry's order; sources have none."""
+        return [
+            _row(recipe, method, found)
+            for recipe in dict.fromkeys(r.recipe_name for r in self.records if not r.is_source)
+            for method in METHODS
+            if (found := [r for r in self.records if (r.recipe_name, r.method_name) == (recipe, method) and not r.is_source])
+        ]
+
+    def findings(self) -> list[Finding]:
+        """What the validity rules say about these records."""
+        return validity.judge(r for r in self.records if not r.is_source)
+
+    def table(self) -> str:
+        """The comparison as text, as the terminal shows it."""
+        from peft_methods.report.table import terminal_table
+
+        return terminal_table(self)
+
+    def to_pandas(self) -> DataFrame:
+        """A row a cell, a column a metric; sources included and marked."""
+        import pandas as pd
+
+        columns = ("recipe", "method", "seed", "source", "status", "message", *METRICS)
+        return pd.DataFrame([_flat(record) for record in self.records], columns=list(columns))
+
+
+def _flat(record: Record) -> dict[str, object]:
+    return {
+        "recipe": record.recipe_name,
+        "method": record.method_name,
+        "seed": record.seed,
+        "source": record.is_source,
+        "status": record.status,
+        "message": record.message,
+        **record.metrics,
+    }
+
+
+def _row(recipe: str, method: str, records: Sequence[Record]) -> Row:
+    good = [record for record in records if record.status == "ok"]
+    return Row(
+        recipe=recipe,
+        method=method,
+        figures={name: figure for name in METRICS if (figure := summarize(name, good)) is not None},
+        seeds=tuple(record.seed for record in good),
+        missing=tuple(record for record in records if record.status != "ok"),
+    )
+
+
+def summarize(name: str, records: Sequence[Record]) -> Figure | None:
+    """Mean and sample standard deviation of a metric; missing and NaN values do not count, no value is None."""
+    values = [value for record in records if (value := record.metrics.get(name)) is not None and not math.isnan(value)]
+    if not values:
+        return None
+    return Figure(fmean(values), stdev(values) if len(values) > 1 else None, len(values))

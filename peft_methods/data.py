@@ -1,0 +1,195 @@
+"""Recipe -> texts with labels in exact, disjoint, stratified splits -> token ids; and what is known about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from peft_methods import embedded
+from peft_methods.errors import DataError
+from peft_methods.reading import Table, read_source
+from peft_methods.recipe import DataSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+SPLITS = ("train", "validation", "test")
+LEAKAGE_LIMIT = 0.01  # share of test rows whose text is also in train; above it the source itself is broken
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known about the data of a cell; goes into its record.
+
+    `class_counts` maps a split to its counts in the order of `label_names`; `removed` says how many train rows
+    went because their text stands elsewhere; `truncated` is the share of rows longer than `max_length` tokens.
+    """
+
+    source: str
+    label_names: tuple[str, ...]
+    class_counts: dict[str, tuple[int, ...]]
+    fingerprint: str
+    removed: dict[str, int] = field(default_factory=dict)
+    truncated: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always answering the commonest class of train on the test split."""
+        counts = self.class_counts
+        return counts["test"][int(np.argmax(counts["train"]))] / sum(counts["test"])
+
+
+@dataclass(frozen=True)
+class TextData:
+    """The chosen rows, as text, by split."""
+
+    splits: dict[str, Table]
+    facts: DataFacts
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """The chosen rows as token ids (columns `input_ids`, `attention_mask`, `labels`, `length`), by split."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    facts: DataFacts
+
+
+def load(spec: DataSpec) -> TextData:
+    """The rows a recipe asks for. Raises `DataError` for a source that cannot give them."""
+    if spec.source.startswith(embedded.PREFIX):
+        texts, labels = embedded.sentences(spec.source)
+        source, label_names = {"all": Table(texts, labels)}, ("negative", "positive")
+    else:
+        source, label_names = read_source(spec)
+    pools, removed = _disjoint_pools(source, spec)
+    splits = _choose(pools, spec)
+    _check_classes(splits, label_names, spec)
+    counts = {name: tuple(np.bincount(t.labels, minlength=len(label_names)).tolist()) for name, t in splits.items()}
+    return TextData(splits, DataFacts(spec.source, label_names, counts, _fingerprint(splits), removed))
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _disjoint_pools(source: dict[str, Table], spec: DataSpec) -> tuple[dict[str, Table], dict[str, int]]:
+    """Repeated texts out: within train, and from train whatever validation or test holds too."""
+    if "all" in source:
+        pool = source["all"].without_repeats(_key)
+        return {"all": pool}, {"repeated": len(source["all"]) - len(pool)}
+    pools = dict(source)
+    pools["train"] = source["train"].without_repeats(_key)
+    removed = {"repeated": len(source["train"]) - len(pools["train"])}
+    if "validation" in pools:
+        pools["validation"], removed["validation_also_in_test"] = pools["validation"].without(pools["test"], _key)
+    for other in ("validation", "test"):
+        if other in pools:
+            pools["train"], removed[f"train_also_in_{other}"] = pools["train"].without(pools[other], _key)
+    _refuse_leak(source["train"], source["test"], spec)
+    return pools, removed
+
+
+def _refuse_leak(train: Table, test: Table, spec: DataSpec) -> None:
+    seen = {_key(text) for text in train.keyed()}
+    leaked = [row for row, text in enumerate(test.keyed()) if _key(text) in seen]
+    if len(leaked) > LEAKAGE_LIMIT * len(test):
+        raise DataError(
+            f"{spec.source}: {len(leaked)} of {len(test)} test texts ({len(leaked) / len(test):.1%}) stand in train too "
+            f"(the first is test row {leaked[0]}); more than {LEAKAGE_LIMIT:.0%} makes test accuracy worthless. Split the data anew."
+        )
+
+
+def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
+    """Exact sizes: consecutive slices of each pool's stratified order; 'all' takes what the others leave."""
+    wanted = {name: getattr(spec, name) for name in SPLITS}
+    groups: dict[str, list[str]] = {}
+    for split in ("test", "validation", "train"):
+        pool = "all" if "all" in pools else split if split in pools else "train"
+        groups.setdefault(pool, []).append(split)
+    chosen: dict[str, Table] = {}
+    for pool, names in groups.items():
+        chosen |= _slice(pools[pool], {name: wanted[name] for name in names}, pool, spec)
+    return {name: chosen[name] for name in SPLITS}
+
+
+def _slice(pool: Table, wanted: dict[str, int | str], name: str, spec: DataSpec) -> dict[str, Table]:
+    exact = sum(size for size in wanted.values() if isinstance(size, int))
+    open_ended = [split for split, size in wanted.items() if size == "all"]
+    if exact > len(pool) or (open_ended and exact == len(pool)):
+        asked = " + ".join(f"{size} {split}" for split, size in wanted.items())
+        where = "" if name == "all" else f" of its {name} split"
+        raise DataError(
+            f"{spec.source}: {asked} rows wanted, {len(pool)} distinct rows{where} are there. "
+            f"Ask for fewer: --peft-set data.{next(iter(wanted))}=N, or data.train=all for what is left."
+        )
+    if len(open_ended) > 1:
+        raise DataError(f"only one of {' and '.join(open_ended)} can be 'all' where both come from the same rows.")
+    order, start, parts = stratified_order(pool.labels, spec.seed), 0, {}
+    for split, size in wanted.items():
+        count = len(pool) - exact if size == "all" else int(size)
+        parts[split] = pool.take(order[start : start + count])
+        start += count
+    return parts
+
+
+def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
+    """A shuffled order of the rows in which every run of consecutive rows has nearly the whole's class shares.
+
+    Within a class the rows are shuffled; the k-th of n rows of a class is placed at (k + u) / n of the way,
+    u uniform in [0, 1), so a class never bunches up.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        position[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(position, kind="stable").tolist()
+
+
+def _check_classes(splits: dict[str, Table], label_names: tuple[str, ...], spec: DataSpec) -> None:
+    for name, table in splits.items():
+        present = Counter(table.labels)
+        if len(table) and len(present) < 2:
+            raise DataError(
+                f"{spec.source}: the {name} split holds one class only ({label_names[table.labels[0]]!r}, {len(table)} rows); "
+                f"any method would score 100 %. Is the source sorted by label, or data.label the wrong column?"
+            )
+
+
+def _fingerprint(splits: dict[str, Table]) -> str:
+    digest = hashlib.sha256()
+    for name, table in splits.items():
+        digest.update(repr((name, table.texts, table.pairs, table.labels)).encode())
+    return digest.hexdigest()
+
+
+def tokenize(data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenData:
+    """Token ids, cut at `max_length`, not padded (batches are padded to their longest row)."""
+    tokens, truncated = {}, {}
+    for name, table in data.splits.items():
+        tokens[name], truncated[name] = _tokenize_table(table, tokenizer, max_length)
+    return TokenData(**tokens, facts=replace(data.facts, truncated=truncated))
+
+
+def _tokenize_table(table: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, float]:
+    from datasets import Dataset
+
+    columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
+    if len(table):
+        columns = dict(tokenizer(table.texts, table.pairs, truncation=False, verbose=False))
+    longer = sum(len(ids) > max_length for ids in columns["input_ids"])
+    if longer:
+        columns = dict(tokenizer(table.texts, table.pairs, truncation=True, max_length=max_length))
+    columns["labels"] = table.labels
+    columns["length"] = [len(ids) for ids in columns["input_ids"]]
+    return Dataset.from_dict(columns), longer / max(1, len(table))

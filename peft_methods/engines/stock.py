@@ -1,0 +1,171 @@
+"""The stock engine: Hugging Face's Trainer, told to do nothing but train; epochs are judged from its callbacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
+
+from peft_methods import quality
+from peft_methods.data import TokenData
+from peft_methods.engines.base import Collator, EpochResult, Listener, Training, load_trainable, predict, save_trainable
+from peft_methods.methods import TRAINED, Method
+from peft_methods.recipe import Recipe
+
+
+class StockTrainer(Trainer):
+    """Cross-entropy plus the method's own term, length-grouped batches in an order that the seed alone decides."""
+
+    def __init__(self, method: Method, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.method = method
+        self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulation has to divide it
+        self.loss_sum: torch.Tensor | float = 0.0
+        self._order = torch.Generator().manual_seed(self.args.seed)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        lengths = list(self.train_dataset["length"])  # type: ignore[index,call-overload]  # a datasets.Dataset
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch, lengths=lengths, generator=self._order)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """All but biases and norms, by what they are: by name an adapter within `LayerNorm` would pass for a norm."""
+        return [name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")]
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
+        """Mean cross-entropy of the batch; its sum is kept on the device for the epoch's mean."""
+        labels = inputs.pop("labels")
+        loss = F.cross_entropy(model(**inputs).logits.float(), labels)
+        self.loss_sum = self.loss_sum + loss.detach() * len(labels)
+        extra = self.method.extra_loss(model)
+        return loss if extra is None else loss + extra
+
+
+class _Judge(TrainerCallback):
+    """Ends each epoch's training phase, judges the epoch on validation data and keeps the best one's weights."""
+
+    def __init__(self, trainer: StockTrainer, data: TokenData, recipe: Recipe, collate: Collator, listener: Listener, best: Path) -> None:
+        self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
+        self.listener, self.best_file = listener, best
+        self.results: list[EpochResult] = []
+        self.best: EpochResult | None = None
+        self.decay = self.best_decay = 1.0
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.trainer.loss_sum = 0.0
+        self.listener.enter("train")
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        scheduler = self.trainer.lr_scheduler
+        assert scheduler is not None, "the Trainer makes it before the first step"
+        self.decay *= 1 - float(scheduler.get_last_lr()[0]) * args.weight_decay
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.listener.enter("evaluate")
+        train_loss = float(self.trainer.loss_sum) / len(self.data.train)
+        result = self._judge(len(self.results) + 1, train_loss)
+        self.results.append(result)
+        self.listener.epoch(result)
+        if self.best is None or (result.selection, -result.validation_loss) > (self.best.selection, -self.best.validation_loss):
+            self.listener.enter("save")
+            self.best, self.best_decay = result, self.decay
+            save_trainable(self._model, self.best_file)
+        self.listener.enter("evaluate")
+
+    @property
+    def _model(self) -> nn.Module:
+        assert isinstance(self.trainer.model, nn.Module)
+        return self.trainer.model
+
+    def _judge(self, epoch: int, train_loss: float) -> EpochResult:
+        predictions = predict(self._model, self.data.validation, self.collate, self.recipe.budget.evaluation_batch_size)
+        judged = quality.judge(predictions, self.data.facts.label_names)
+        selection = getattr(judged, self.recipe.data.select_by)
+        return EpochResult(epoch, train_loss, predictions.loss, judged.accuracy, selection)
+
+
+def train(
+    model: nn.Module,
+    method: Method,
+    data: TokenData,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    device: str,
+    workdir: Path,
+    listener: Listener,
+) -> Training:
+    """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED)."""
+    collate, best = Collator(tokenizer), workdir / TRAINED
+    trainer = StockTrainer(method, model, _arguments(recipe, method, seed, device, workdir), collate, data.train)
+    judge = _Judge(trainer, data, recipe, collate, listener, best)
+    trainer.add_callback(judge)
+    listener.enter("warm_up")
+    warm_up(trainer, data, collate, recipe.budget.batch_size)
+    trainer.train()
+    listener.enter("save")
+    assert judge.best is not None, "at least one epoch was judged"
+    if judge.best is not judge.results[-1]:
+        load_trainable(model, best)
+    epochs = len(judge.results)
+    return Training(
+        epochs=tuple(judge.results),
+        best_epoch=judge.best.epoch,
+        steps=trainer.state.global_step,
+        samples=epochs * len(data.train),
+        tokens=epochs * int(sum(data.train["length"])),
+        decay=judge.best_decay,
+    )
+
+
+def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, batch_size: int) -> None:
+    """Forward and backward on the longest batch, whose gradients are thrown away: the worst case for memory.
+
+    Random state is put back, so training is the same with and without it.
+    """
+    longest = sorted(range(len(data.train)), key=data.train["length"].__getitem__, reverse=True)[:batch_size]
+    model = trainer.model
+    assert isinstance(model, nn.Module)
+    device = next(model.parameters()).device
+    batch = {name: tensor.to(device) for name, tensor in collate([data.train[row] for row in longest]).items()}
+    with torch.random.fork_rng():
+        model.train()
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, batch)
+        loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+def _arguments(recipe: Recipe, method: Method, seed: int, device: str, workdir: Path) -> TrainingArguments:
+    budget = recipe.budget
+    return TrainingArguments(
+        output_dir=str(workdir / "trainer"),
+        num_train_epochs=budget.epochs,
+        per_device_train_batch_size=budget.batch_size,
+        learning_rate=method.learning_rate,
+        weight_decay=budget.weight_decay,
+        lr_scheduler_type=budget.schedule,
+        warmup_steps=budget.warmup_ratio,  # below 1 the Trainer takes it as a share of all steps
+        max_grad_norm=budget.max_grad_norm,
+        bf16=budget.precision == "bf16",
+        fp16=budget.precision == "fp16",
+        seed=seed,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        eval_strategy="no",
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,  # it would read the loss off the device at every step
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )

@@ -1,0 +1,101 @@
+"""Where a cell ran: packages, Python, processor or GPU, and the commit of the code around it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "scikit-learn", "numpy", "peft-methods")
+IDENTITY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, which in a container are often fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def package_versions() -> dict[str, str | None]:
+    """Installed versions; None for a package that is not there."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def processor_name() -> str:
+    """The CPU's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@cache
+def source_state() -> dict[str, Any]:
+    """The commit of the working directory and whether tracked files differ from it; None outside a repository."""
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if commit is None else bool(changed)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def find_device() -> str:
+    """'cuda' where this process may use an NVIDIA GPU, else 'cpu'; without importing torch, which would take seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if (_version("torch") or "").endswith("+cpu") or (visible is not None and visible.strip() in {"", "-1"}):
+        return "cpu"
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return "cpu"
+    return "cuda" if count else "cpu"
+
+
+def describe(device: str) -> dict[str, Any]:
+    """The environment of a cell on this device, as plain JSON values."""
+    import torch
+
+    name, threads = processor_name(), torch.get_num_threads()
+    driver: str | None = None
+    if device.startswith("cuda"):
+        name, driver = torch.cuda.get_device_name(), torch.version.cuda
+    return {
+        "device": device,
+        "device_name": name,
+        "cuda": driver,
+        "threads": threads,
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": package_versions(),
+        "source": source_state(),
+    }
+
+
+def identity_part(environment: dict[str, Any]) -> dict[str, Any]:
+    """What of the environment makes a cell another cell: the device and four packages."""
+    packages = {name: environment["packages"].get(name) for name in IDENTITY_PACKAGES}
+    return {"device_name": environment["device_name"], "threads": environment["threads"], "packages": packages}

@@ -1,0 +1,40 @@
+"""Errors a user can mend: one line that says what is wrong, what is allowed and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PeftMethodsError(Exception):
+    """A mistake in what the user gave; its text is the whole message, never followed by a traceback."""
+
+
+class OptionError(PeftMethodsError):
+    """A bad option or recipe. pytest exits with 4."""
+
+
+class DataError(PeftMethodsError):
+    """Data that cannot be trained on, or cannot be had. The tests of that recipe fail; pytest exits with 1."""
+
+
+class ModelError(PeftMethodsError):
+    """A model that cannot be loaded or cannot carry a classifier. As for `DataError`."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """' Did you mean 'lora'?' when one of `allowed` is close to `name`, else nothing."""
+    close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
+    """One line for a name that does not exist: the name, the nearest right one, and all that are allowed."""
+    allowed = list(allowed)
+    return f"unknown {what} {name!r}.{nearest(name, allowed)} Allowed: {', '.join(allowed)}."
+
+
+def first_line(error: BaseException) -> str:
+    """The error's type and the first line of its text, for places where one line is all there is."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,38 @@
+"""How long a cell may take: from a timed forward pass, corrected by the cells that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from peft_methods.cells import Cell, Preparation
+
+
+def expected_seconds(cell: Cell, preparation: Preparation) -> float:
+    """Start-up, training at the method's passes a row, evaluation at one. Sizes of 'all' are taken from the data."""
+    counts = preparation.data["class_counts"]
+    sizes = {split: getattr(cell.recipe.data, split) for split in ("train", "validation", "test")}
+    rows = {split: sum(counts[split]) if size == "all" else size for split, size in sizes.items()}
+    epochs = cell.recipe.budget.epochs
+    forwards = epochs * (rows["train"] * cell.method.passes + rows["validation"]) + rows["test"]
+    return preparation.start_seconds + forwards * preparation.forward_seconds
+
+
+def total_seconds(cells: Iterable[Cell], preparations: dict[str, Preparation]) -> float:
+    """The whole job, each stage once. `preparations` are by recipe name."""
+    total, seen = 0.0, set()
+    for cell in cells:
+        for one in (*cell.stages, cell):
+            if one.key not in seen:
+                seen.add(one.key)
+                total += expected_seconds(one, preparations[cell.recipe.name])
+    return total
+
+
+def in_words(seconds: float) -> str:
+    """'45 s', '3 min 20 s', '2 h 05 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

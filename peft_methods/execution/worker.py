@@ -1,0 +1,146 @@
+"""The process that one job runs in: imports first, then waits for its job, does it, and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from peft_methods.cells import Cell, Preparation
+from peft_methods.errors import PeftMethodsError, first_line
+from peft_methods.methods import Method
+from peft_methods.recipe import Recipe
+from peft_methods.records import Record, Store, StoreError, without_result
+
+PR_SET_PDEATHSIG = 1
+PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
+
+
+@dataclass(frozen=True)
+class PrepareJob:
+    """Read and check a recipe's data and model."""
+
+    recipe: Recipe
+    methods: tuple[Method, ...]
+    device: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """Train one cell and store its record."""
+
+    cell: Cell
+    work: Path
+    stages: tuple[Path, ...]
+    source_seconds: float | None
+    save_to: Path | None
+    store: Path
+    log: Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that could not be done. `by_user` tells a mistake with a message from an error of ours."""
+
+    message: str
+    by_user: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """The job's result; `not_stored` says why the record could not be written."""
+
+    result: Record | Preparation | Failure
+    not_stored: str = ""
+
+
+def serve(connection: Connection) -> None:
+    """Entry point of the process: do the one job that comes through the connection, and tell of it there."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
+
+    try:
+        job = connection.recv()
+    except EOFError:
+        return
+    _redirect_output(job.log)
+    connection.send(_prepare(job) if isinstance(job, PrepareJob) else _train(job, connection))
+    connection.close()
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends, however it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _redirect_output(log: Path) -> None:
+    """What libraries print goes to the cell's log, not between the parent's lines."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+
+
+def _prepare(job: PrepareJob) -> Done:
+    from peft_methods import runner
+
+    try:
+        return Done(runner.prepare(job.recipe, job.methods, job.device))
+    except Exception as error:
+        return Done(_failure(error))
+
+
+def _failure(error: Exception) -> Failure:
+    traceback.print_exc()
+    by_user = isinstance(error, PeftMethodsError)
+    return Failure(str(error) if by_user else first_line(error), by_user)
+
+
+def _train(job: CellJob, connection: Connection) -> Done:
+    from peft_methods import runner
+
+    predictions = None
+    try:
+        places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to)
+        job.work.mkdir(parents=True, exist_ok=True)
+        record, predictions = runner.run(job.cell, places, _progress(connection))
+    except Exception as error:
+        record = _record_of(error, job.cell)
+    try:
+        Store(job.store).write(record, predictions)
+    except StoreError as error:
+        return Done(record, not_stored=str(error))
+    return Done(record)
+
+
+def _record_of(error: Exception, cell: Cell) -> Record:
+    failure = _failure(error)
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    return without_result(cell, "oom" if out_of_memory else "failed", failure.message)
+
+
+def _progress(connection: Connection) -> Any:
+    """A callback that sends progress on, but not more often than anyone can read."""
+    last = 0.0
+
+    def send(news: dict[str, Any]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PROGRESS_INTERVAL or "validation_accuracy" in news:
+            last = now
+            with contextlib.suppress(BrokenPipeError):
+                connection.send(news)
+
+    return send

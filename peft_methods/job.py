@@ -1,0 +1,121 @@
+"""One comparison in the making: recipes and methods in, cells through an executor, records out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
+from peft_methods.comparing import Comparison
+from peft_methods.environment import find_device
+from peft_methods.errors import DataError, PeftMethodsError
+from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.progress import Progress
+from peft_methods.methods import Method
+from peft_methods.recipe import Recipe
+from peft_methods.records import Record, Store, without_result
+
+DEFAULT_RESULTS = ".peft/results"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One method on one recipe, all its seeds: what one benchmark test waits for."""
+
+    recipe: Recipe
+    method: Method
+    cells: tuple[Cell, ...]
+
+
+def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str) -> list[Task]:
+    """Every chosen method of every recipe. Raises `OptionError` for one that a recipe does not have."""
+    return [
+        Task(recipe, method, tuple(cells_of(recipe, method, device)))
+        for recipe in recipes
+        for method in chosen_methods(recipe, methods)
+    ]
+
+
+class Job:
+    """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        results: Path = Path(DEFAULT_RESULTS),
+        save_models: Path | None = None,
+        show: Callable[[str, bool], None] = lambda text, lasting: None,
+    ) -> None:
+        self.tasks = tuple(tasks)
+        self.preparations: dict[str, Preparation] = {}
+        self.errors: dict[str, PeftMethodsError] = {}
+        self._store = Store(results)
+        self._store.prepare()
+        self._show, self._progress = show, Progress(show)
+        self._executor = LocalExecutor(self._store, find_device(), save_models=save_models)
+        self._executor.watch(self._progress)
+        self._executor.watch(lambda event: event.record and self._keep([event.record]))
+        self._records: dict[tuple[str, str, int, bool], Record] = {}
+        self._started = False
+
+    def prepare(self) -> None:
+        """Check data and model of every recipe; what is wrong is kept in `errors` by recipe."""
+        waiting = {task.recipe.name: task.recipe for task in self.tasks if not self._has_ended(task)}
+        for recipe in waiting.values():
+            self._show(f"{recipe.name}: reading data and model", False)
+            methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
+            try:
+                self.preparations[recipe.name] = self._executor.prepare(recipe, methods)
+            except DataError as error:
+                self.errors[recipe.name] = error
+
+    def start(self) -> None:
+        """Prepare, then queue every cell that can run; the others get their records with the reason. Once."""
+        if self._started:
+            return
+        self._started = True
+        self.prepare()
+        runnable = []
+        for task in self.tasks:
+            if self._has_ended(task):
+                continue
+            error, preparation = self.errors.get(task.recipe.name), self.preparations.get(task.recipe.name)
+            reason = preparation.unsupported.get(task.method.name) if preparation else None
+            if error is not None:
+                self._keep(without_result(cell, "failed", str(error)) for cell in task.cells)
+            elif reason is not None:
+                self._keep(without_result(cell, "skipped", reason) for cell in task.cells)
+            elif preparation is not None:
+                self._progress.plan(task.cells, preparation)
+                runnable.append(task)
+        for task in runnable:
+            self._executor.submit(task.cells)
+
+    def wait(self, task: Task) -> list[Record]:
+        """The records of a task's cells, in the order of its seeds."""
+        known = [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
+        if not self._has_ended(task):
+            self._executor.wait(task.cells)
+        return [self._records[key] for key in known if key in self._records]
+
+    def skip(self, task: Task, reason: str) -> None:
+        """Put a task into the comparison as skipped."""
+        self._keep(without_result(cell, "skipped", reason) for cell in task.cells)
+
+    def comparison(self) -> Comparison:
+        """All records so far, with what there is to say about the run."""
+        notes = [note for recipe in {task.recipe.name: task.recipe for task in self.tasks}.values() for note in recipe.notes]
+        return Comparison(tuple(self._records.values()), (*notes, *self._executor.warnings))
+
+    def close(self) -> None:
+        """End every process and remove scratch files."""
+        self._executor.close()
+
+    def _has_ended(self, task: Task) -> bool:
+        return all((task.recipe.name, task.method.name, cell.seed, False) in self._records for cell in task.cells)
+
+    def _keep(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._records[record.recipe_name, record.method_name, record.seed, record.is_source] = record

@@ -1,0 +1,37 @@
+"""QLoRA: LoRA over an encoder held in 4-bit NormalFloat with double quantisation (bitsandbytes)."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft_methods.layouts import ModelShape
+from peft_methods.methods.base import Task
+from peft_methods.methods.lora import LoRA
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class QLoRA(LoRA):
+    """The base is loaded in 4 bits; what is trained is LoRA's."""
+
+    name = "qlora"
+    title = "QLoRA"
+    paper = "Dettmers et al. 2023, arXiv:2305.14314"
+    start_tolerance = 1.0
+    quantization = "nf4"
+
+    def inject(self, model: nn.Module, task: Task) -> nn.Module:
+        """PEFT's preparation (norms and head in fp32), then LoRA."""
+        from peft import prepare_model_for_kbit_training
+
+        return super().inject(prepare_model_for_kbit_training(model, use_gradient_checkpointing=False), task)
+
+    def supports(self, shape: ModelShape, device: str) -> str | None:
+        """As LoRA, with bitsandbytes installed."""
+        if importlib.util.find_spec("bitsandbytes") is None:
+            return "QLoRA needs bitsandbytes: pip install bitsandbytes"
+        return super().supports(shape, device)

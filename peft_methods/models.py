@@ -1,0 +1,190 @@
+"""Recipe -> sequence classifier (pretrained, 4-bit, or random weights from a config), its tokenizer and its shape."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from peft_methods import embedded
+from peft_methods.errors import ModelError, first_line
+from peft_methods.layouts import ModelShape, shape_of
+from peft_methods.recipe import ModelSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded classifier before any method touched it.
+
+    `head` names the modules that hold no pretrained weights (always trained); `weights_sha256` is that of the
+    encoder's parameters in order, which identifies the weights wherever they came from.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: tuple[str, ...]
+    shape: ModelShape
+    weights_sha256: str
+
+
+def load(spec: ModelSpec, label_names: tuple[str, ...], *, quantization: str | None = None, device: str = "cpu") -> Base:
+    """The classifier a recipe names, in fp32, or with its encoder's linear maps in 4 bits. Raises `ModelError`."""
+    folder = str(embedded.model_folder(spec.source)) if spec.source.startswith(embedded.PREFIX) else spec.source
+    config = _load_config(folder, spec)
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: label for label, name in enumerate(label_names)}
+    tokenizer = _load_tokenizer(folder, spec)
+    model, fresh = _load_model(folder, config, spec, quantization, device)
+    head = _head_modules(model, fresh, spec)
+    pooler = any(name.endswith("pooler.dense") for name, _ in model.named_modules())
+    size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, top_modules(model)))
+    shape = shape_of(config, head_parameters=size, pooler=pooler)
+    return Base(model, tokenizer, head, shape, _weights_digest(model))
+
+
+def in_modules(parameter: str, modules: tuple[str, ...]) -> bool:
+    """Whether a parameter's name lies within one of these modules."""
+    return any(parameter == module or parameter.startswith(f"{module}.") for module in modules)
+
+
+def top_modules(model: nn.Module) -> tuple[str, ...]:
+    """The classifier's own modules beside the encoder: those that hold parameters."""
+    prefix = str(model.base_model_prefix)
+    return tuple(name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters()))
+
+
+def _local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
+    if Path(spec.source).expanduser().is_dir() or spec.source.startswith(embedded.PREFIX):
+        return ModelError(f"the model folder {spec.source!r} cannot be loaded: {first_line(error)}")
+    return ModelError(
+        f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
+        f"Check the name and the network, or give a local folder: --peft-model DIR."
+    )
+
+
+def _load_config(folder: str, spec: ModelSpec) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto as auto
+
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=spec.revision or "main")
+    except Exception as error:  # hub and file errors come in a dozen types
+        raise _local_or_hub(spec, error) from None
+    kind = config.model_type
+    encoder = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+    if not encoder or kind not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise ModelError(
+            f"{spec.source!r} is a {kind!r} model, which is no encoder to put a classifier on. "
+            f"Use an encoder such as BERT, RoBERTa, DistilBERT, MPNet or DeBERTa."
+        )
+    return config
+
+
+def _load_tokenizer(folder: str, spec: ModelSpec) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, revision=spec.revision or "main")
+    except Exception as error:
+        raise _local_or_hub(spec, error) from None
+
+
+def _load_model(
+    folder: str, config: Any, spec: ModelSpec, quantization: str | None, device: str
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model in fp32 and the names of parameters that the checkpoint did not hold."""
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    if spec.weights == "random":
+        return Classifier.from_config(config, dtype=torch.float32).to(device), set()
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "revision": spec.revision or "main"}
+    if quantization == "nf4":
+        options |= _nf4_options(config, device)
+    try:
+        model, info = Classifier.from_pretrained(folder, output_loading_info=True, use_safetensors=True, **options)
+    except Exception as error:
+        raise _local_or_hub(spec, error) from None
+    if quantization == "nf4":
+        _keep_4bit_weights_as_they_are(model)
+    return model.to(device), set(info["missing_keys"])
+
+
+def _nf4_options(config: Any, device: str) -> dict[str, Any]:
+    """4-bit NormalFloat with double quantisation (QLoRA, Dettmers et al. 2023) for the encoder alone.
+
+    transformers 5 would quantise the head and the pooler too; LoRA's copies of them could then not be trained.
+    """
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    with torch.device("meta"):
+        skeleton = AutoModelForSequenceClassification.from_config(config)
+    kept = [*top_modules(skeleton), "pooler"]
+    compute = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    quantized = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=kept,
+    )
+    return {"quantization_config": quantized, "device_map": {"": device}}
+
+
+def _keep_4bit_weights_as_they_are(model: nn.Module) -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks weights in evaluation and never back: frozen must stay frozen."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _head_modules(model: PreTrainedModel, fresh: set[str], spec: ModelSpec) -> tuple[str, ...]:
+    """The classifier's own modules, and a pooler that came without weights (freezing noise is a known mistake)."""
+    head = top_modules(model)
+    stray = {name for name in fresh if not in_modules(name, head)}
+    poolers = {name.rsplit(".", 1)[0] for name in stray if ".pooler." in name}
+    unfit = sorted(name for name in stray if not in_modules(name, tuple(poolers)))
+    if unfit:
+        raise ModelError(f"{spec.source!r} lacks {len(unfit)} tensors of its encoder (the first is {unfit[0]}); its weights do not fit its config.")
+    return (*head, *sorted(poolers))
+
+
+def is_4bit(parameter: Any) -> bool:
+    """Whether bitsandbytes holds this parameter in 4 bits."""
+    return getattr(parameter, "quant_state", None) is not None
+
+
+def values_of(parameter: nn.Parameter) -> torch.Tensor:
+    """The parameter's values; those of a 4-bit one dequantised."""
+    if not is_4bit(parameter):
+        return parameter.detach()
+    import bitsandbytes.functional as bnb
+
+    state: Any = parameter.quant_state  # type: ignore[attr-defined]
+    return bnb.dequantize_4bit(parameter.detach(), state)
+
+
+def size_of(parameter: nn.Parameter) -> int:
+    """Its number of weights; a 4-bit parameter stores two a byte, so its own `numel` is half."""
+    return parameter.quant_state.shape.numel() if is_4bit(parameter) else parameter.numel()  # type: ignore[attr-defined]
+
+
+def digest(parameter: nn.Parameter) -> str:
+    """sha256 of the parameter's values, bit by bit."""
+    values = values_of(parameter).contiguous().cpu()
+    return hashlib.sha256(values.view(torch.uint8).numpy()).hexdigest() if values.numel() else ""
+
+
+def _weights_digest(model: PreTrainedModel) -> str:
+    head = top_modules(model)
+    whole = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not in_modules(name, head):
+            whole.update(f"{name}:{digest(parameter)}".encode())
+    return whole.hexdigest()

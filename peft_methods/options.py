@@ -1,0 +1,126 @@
+"""The command line's `--peft-` options, read and checked once, at pytest's start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.errors import OptionError
+
+if TYPE_CHECKING:
+    import pytest
+
+    from peft_methods.job import Task
+
+DEFAULT_RECIPES = ("embedded",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for. Recipes are loaded when tests want them, or at once when an option speaks of them."""
+
+    recipes: tuple[str, ...]
+    recipes_named: bool
+    methods: tuple[str, ...]
+    settings: tuple[str, ...]
+    model: str | None
+    data: str | None
+    dry_run: bool
+    results: Path
+    save_models: Path | None
+    markdown: Path | None
+    csv: Path | None
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def tasks(self) -> list[Task]:
+        """Every recipe and method to benchmark. Raises `OptionError`."""
+        from peft_methods.environment import find_device
+        from peft_methods.job import tasks_of
+        from peft_methods.recipe import load_recipe
+
+        if "tasks" not in self._cache:
+            recipes = [load_recipe(name, self.settings, model=self.model, data=self.data) for name in self.recipes]
+            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device())
+        tasks: list[Task] = self._cache["tasks"]
+        return tasks
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every `--peft-` option."""
+    group = parser.getgroup("peft-methods", "fine-tuning methods compared")
+    lists: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
+    group.addoption("--peft-recipe", help="recipes by name or TOML path (default: embedded)", **lists)
+    group.addoption("--peft-method", help="only these methods of the recipe", **lists)
+    group.addoption("--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two")
+    group.addoption("--peft-set", action="append", default=[], metavar="KEY=VALUE", help="set a recipe field, e.g. budget.epochs=2")
+    group.addoption("--peft-model", metavar="SOURCE", help="another model: a hub id, a local folder, or embedded:NAME")
+    group.addoption("--peft-data", metavar="SOURCE", help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set")
+    group.addoption("--peft-dry-run", action="store_true", help="print the cells and how long they may take; train nothing")
+    group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
+    group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
+    group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
+    group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
+
+
+def read_options(config: pytest.Config) -> Options:
+    """Options from pytest's configuration. Raises `OptionError` with one line for the first that is wrong."""
+    option = config.option
+    recipes, methods = _names(option.peft_recipe, "--peft-recipe"), _names(option.peft_method, "--peft-method")
+    settings = [*option.peft_set]
+    if option.peft_seeds is not None:
+        settings.append(f"budget.seeds={parse_seeds(option.peft_seeds)}")
+    options = Options(
+        recipes=recipes or DEFAULT_RECIPES,
+        recipes_named=bool(recipes),
+        methods=methods,
+        settings=tuple(settings),
+        model=option.peft_model,
+        data=option.peft_data,
+        dry_run=option.peft_dry_run,
+        results=Path(option.peft_results),
+        save_models=_folder(option.peft_save_models, "--peft-save-models"),
+        markdown=_file(option.peft_markdown, "--peft-markdown"),
+        csv=_file(option.peft_csv, "--peft-csv"),
+    )
+    if recipes or methods or settings or option.peft_model or option.peft_data:
+        options.tasks()
+    return options
+
+
+def _names(values: list[str], option: str) -> tuple[str, ...]:
+    names = [name.strip() for value in values for name in value.split(",")]
+    if "" in names:
+        raise OptionError(f"{option} {','.join(values)!r} has an empty name; write a,b.")
+    return tuple(dict.fromkeys(names))
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """'3' -> 3 (seeds 0, 1, 2); '4,7' or '4,' -> those. Raises `OptionError`."""
+    parts = text.split(",")
+    numbers = [part.strip() for part in parts if part.strip()]
+    if not numbers or not all(part.isascii() and part.isdecimal() for part in numbers):
+        raise OptionError(f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) or a list of them (4,7).")
+    seeds = [int(part) for part in numbers]
+    if len(parts) == 1:
+        if seeds[0] == 0:
+            raise OptionError("--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone.")
+        return seeds[0]
+    if len(set(seeds)) < len(seeds):
+        raise OptionError(f"--peft-seeds {text!r} names a seed twice; its cell would count double.")
+    return seeds
+
+
+def _folder(value: str | None, option: str) -> Path | None:
+    if value is not None and Path(value).exists() and not Path(value).is_dir():
+        raise OptionError(f"{option} {value!r} is a file; give a folder.")
+    return None if value is None else Path(value)
+
+
+def _file(value: str | None, option: str) -> Path | None:
+    if value is None:
+        return None
+    path = Path(value)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise OptionError(f"{option} {value!r}: {'that is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}.")
+    return path

@@ -1,0 +1,284 @@
+"""pytest options, fixtures and hooks. No maths: what is computed is computed elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from peft_methods.errors import OptionError, PeftMethodsError
+from peft_methods.options import Options, add_options, read_options
+
+if TYPE_CHECKING:
+    from peft_methods.data import TokenData
+    from peft_methods.job import Job, Task
+    from peft_methods.methods import Method
+    from peft_methods.models import Base
+    from peft_methods.recipe import Recipe
+    from peft_methods.records import Record
+
+OPTIONS = pytest.StashKey[Options]()
+JOB = pytest.StashKey["Job"]()
+MARKERS = (
+    "gpu: needs an NVIDIA GPU; skipped without one",
+    "harness: measures the harness itself; run with -m harness",
+)
+
+
+class TrainingClock:
+    """The timer of one benchmark: it moves only by the training time of the cells that are its rounds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def __repr__(self) -> str:
+        return "peft_methods.TrainingClock"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark got: its records, and every reason why it must fail."""
+
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    try:
+        config.stash[OPTIONS] = read_options(config)
+    except OptionError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "finetune" not in metafunc.fixturenames:
+        return
+    parameters = []
+    for task in metafunc.config.stash[OPTIONS].tasks():
+        marks = [pytest.mark.benchmark(timer=TrainingClock(), group=task.recipe.name)]
+        marks += [pytest.mark.gpu] * task.recipe.gpu
+        parameters.append(pytest.param(task, marks=marks, id=f"{task.recipe.name}-{task.method.name}"))
+    metafunc.parametrize("finetune_task", parameters, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """GPU recipes run when asked for: by `-m gpu` or by name."""
+    if config.stash[OPTIONS].recipes_named or "gpu" in config.option.markexpr:
+        return
+    unasked = [item for item in items if _task(item) is not None and item.get_closest_marker("gpu")]
+    if unasked:
+        config.hook.pytest_deselected(items=unasked)
+        items[:] = [item for item in items if item not in unasked]
+
+
+def _task(item: pytest.Item) -> Task | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("finetune_task") if callspec else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make the job of all selected benchmarks; it starts with the first of them."""
+    config = session.config
+    tasks = [task for item in session.items if (task := _task(item)) is not None]
+    if not tasks or config.option.collectonly:
+        return
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("pytest-benchmark turns itself off under xdist, so -n cannot be used with these benchmarks; leave it out.")
+    from peft_methods.job import Job
+
+    options = config.stash[OPTIONS]
+    try:
+        config.stash[JOB] = Job(tasks, results=options.results, save_models=options.save_models, show=_live_line(config))
+    except PeftMethodsError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """A dry run prints what would be done instead of doing it."""
+    if not session.config.stash[OPTIONS].dry_run or session.config.option.collectonly:
+        return None
+    from peft_methods.report.plan import plan_text
+
+    job = session.config.stash.get(JOB, None)
+    if job is None:
+        return None
+    job.prepare()
+    session.testsfailed += len(job.errors)
+    _print(session.config, plan_text(job.tasks, job.preparations, job.errors))
+    return True
+
+
+@pytest.fixture
+def finetune_task(request: pytest.FixtureRequest) -> Task:
+    """One recipe and method, as parametrized."""
+    task: Task = request.param
+    return task
+
+
+@pytest.fixture
+def recipe(finetune_task: Task) -> Recipe:
+    """The recipe of this benchmark."""
+    return finetune_task.recipe
+
+
+@pytest.fixture
+def method(finetune_task: Task) -> Method:
+    """The method of this benchmark, with its hyperparameters."""
+    return finetune_task.method
+
+
+@pytest.fixture
+def model(recipe: Recipe, method: Method) -> Base:
+    """The recipe's classifier before the method touches it, with tokenizer and shape."""
+    from peft_methods import data, models
+
+    names = data.load(recipe.data).facts.label_names
+    return models.load(recipe.model, names, quantization=method.quantization)
+
+
+@pytest.fixture
+def data(recipe: Recipe, model: Base) -> TokenData:
+    """The recipe's tokenized train, validation and test splits."""
+    from peft_methods.data import load, tokenize
+
+    return tokenize(load(recipe.data), model.tokenizer, recipe.data.max_length)
+
+
+@pytest.fixture
+def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any) -> Callable[[], Outcome]:
+    """Call it to train every seed of this recipe and method; a round of `benchmark` is one seed's training time."""
+
+    def run() -> Outcome:
+        records = _records(request.config, finetune_task)
+        if records and all(record.status == "skipped" for record in records):
+            pytest.skip(records[0].message)
+        _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
+        return Outcome(tuple(records), tuple(_problems(records)))
+
+    return run
+
+
+def _records(config: pytest.Config, task: Task) -> list[Record]:
+    from peft_methods.environment import find_device
+
+    job = config.stash[JOB]
+    if task.recipe.gpu and find_device() == "cpu":
+        job.skip(task, f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible")
+    job.start()
+    return job.wait(task)
+
+
+def _record_rounds(node: Any, benchmark: Any, records: list[Record]) -> None:
+    """Give pytest-benchmark the training times as rounds and everything else as extra_info."""
+    if not records:
+        return
+    clock: TrainingClock = node.get_closest_marker("benchmark").kwargs["timer"]
+    times = iter(records)
+
+    def one_round() -> None:
+        record = next(times, None)
+        clock.now += (record.metrics["train_seconds"] or 0.0) if record else 0.0
+
+    benchmark.extra_info.update(_extra_info(records))
+    benchmark.pedantic(one_round, rounds=len(records), iterations=1)
+
+
+def _extra_info(records: list[Record]) -> dict[str, Any]:
+    """What a later run is judged against: every metric, a value a seed, and what was run where."""
+    first = records[0]
+    return {
+        "schema_version": first.schema_version,
+        "recipe": first.recipe_name,
+        "method": first.method_name,
+        "seeds": [record.seed for record in records],
+        "identities": [record.identity for record in records],
+        "metrics": {name: [record.metrics[name] for record in records] for name in first.metrics},
+        "spec": {name: value for name, value in first.cell.items() if name != "seed"},
+        "data": {name: first.data[name] for name in ("fingerprint", "majority")},
+        "environment": first.environment,
+    }
+
+
+def _problems(records: list[Record]) -> Iterator[str]:
+    from peft_methods import validity
+
+    for record in records:
+        if record.status not in {"ok", "skipped"}:
+            yield f"seed {record.seed} {record.status}: {record.message}"
+    yield from (str(finding) for finding in validity.judge(records) if finding.severity == "error")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    job, options = config.stash.get(JOB, None), config.stash.get(OPTIONS, None)
+    if job is None or options is None or not (comparison := job.comparison()).records:
+        return
+    from peft_methods.report.table import csv_table, markdown_table, terminal_table
+
+    terminalreporter.section("fine-tuning methods compared")
+    terminalreporter.write_line(terminal_table(comparison))
+    for path, text in ((options.markdown, markdown_table), (options.csv, csv_table)):
+        if path is not None:
+            _write(path, text(comparison), terminalreporter)
+
+
+def _write(path: Path, text: str, terminalreporter: Any) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        terminalreporter.write_line(f"{path} could not be written: {error.strerror}.", red=True)
+    else:
+        terminalreporter.write_line(f"written: {path}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    job = config.stash.get(JOB, None)
+    if job is not None:
+        job.close()
+
+
+def _live_line(config: pytest.Config) -> Callable[[str, bool], None]:
+    """Shows progress past pytest's capturing: one line written over in a terminal, lasting lines elsewhere, none with -q."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.option.verbose < 0:
+        return lambda text, lasting: None
+    terminal = reporter.isatty
+
+    def show(text: str, lasting: bool) -> None:
+        if not terminal and not lasting:
+            return
+        with _uncaptured(config):
+            reporter.ensure_newline()
+            width = reporter._tw.fullwidth - 1
+            reporter.write(f"\r\x1b[2K{text[:width]}" if terminal else text)
+            if lasting:
+                reporter.write("\n")
+            reporter.flush()
+
+    return show
+
+
+def _uncaptured(config: pytest.Config) -> Any:
+    import contextlib
+
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    return capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
+
+
+def _print(config: pytest.Config, text: str) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    with _uncaptured(config):
+        reporter.ensure_newline()
+        reporter.write(f"\r\x1b[2K{text}\n" if reporter.isatty else f"{text}\n")

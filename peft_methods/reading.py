@@ -1,0 +1,238 @@
+"""What a user has -> rows: a folder of Parquet, CSV or JSON-lines files, a saved `datasets` folder, or a hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.errors import DataError, first_line, nearest
+from peft_methods.recipe import DataSpec
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+TEXT_COLUMNS = ("text", "sentence", "content", "review", "question", "document", "tweet")
+PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
+LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "coarse_label", "sentiment")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one split: texts, labels 0..n-1, and second texts where the task is about pairs."""
+
+    texts: list[str]
+    labels: list[int]
+    pairs: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Iterable[int]) -> Table:
+        """These rows, in this order."""
+        rows = list(rows)
+        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
+        return Table([self.texts[row] for row in rows], [self.labels[row] for row in rows], pairs)
+
+    def keyed(self) -> list[str]:
+        """What tells one row from another: its text, or both its texts."""
+        return self.texts if self.pairs is None else [f"{a}\x1f{b}" for a, b in zip(self.texts, self.pairs, strict=True)]
+
+    def without_repeats(self, key: Callable[[str], str]) -> Table:
+        """The first row of each text."""
+        first: dict[str, int] = {}
+        for row, text in enumerate(self.keyed()):
+            first.setdefault(key(text), row)
+        return self.take(first.values())
+
+    def without(self, other: Table, key: Callable[[str], str]) -> tuple[Table, int]:
+        """The rows whose text `other` does not hold, and how many went."""
+        held = {key(text) for text in other.keyed()}
+        kept = self.take(row for row, text in enumerate(self.keyed()) if key(text) not in held)
+        return kept, len(self) - len(kept)
+
+
+def read_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Every split of a folder or hub data set, and its label names. Raises `DataError`."""
+    path = Path(spec.source).expanduser()
+    if path.is_file():
+        raise DataError(f"{spec.source} is a file; give the folder that holds train.* and test.* files.")
+    frames, names = _read_folder(path) if path.is_dir() else _read_hub(spec)
+    for needed in ("train", "test"):
+        if needed not in frames:
+            raise DataError(
+                f"{spec.source}: no {needed} split; found: {', '.join(frames) or 'nothing'}. "
+                f"Name a file {needed}.parquet, {needed}.csv or {needed}.jsonl."
+            )
+    return _to_tables(frames, names, spec)
+
+
+def _read_folder(path: Path) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        return _read_saved(path)
+    frames = {}
+    for split, spellings in SPLIT_NAMES.items():
+        files = sorted(f for f in path.iterdir() if f.is_file() and f.stem.lower() in spellings and f.suffix in READERS)
+        if len(files) > 1:
+            raise DataError(f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. Keep one.")
+        if files:
+            frames[split] = _read_file(files[0])
+    return frames, None
+
+
+def _read_file(file: Path) -> DataFrame:
+    try:
+        return READERS[file.suffix](file)
+    except Exception as error:  # each format has its own errors; all mean that the file is not what its name says
+        raise DataError(f"{file} cannot be read as {file.suffix.lstrip('.')}: {first_line(error)}") from None
+
+
+def _read_csv(file: Path, separator: str = ",") -> DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(file, sep=separator, keep_default_na=False)  # "NA" and "null" are words
+
+
+def _read_jsonl(file: Path) -> DataFrame:
+    import pandas as pd
+
+    return pd.read_json(file, lines=True, convert_dates=False)
+
+
+def _read_parquet(file: Path) -> DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(file)
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".tsv": lambda file: _read_csv(file, "\t"),
+    ".jsonl": _read_jsonl,
+    ".json": _read_jsonl,
+}
+
+
+def _read_saved(path: Path) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        saved = load_from_disk(str(path))
+    except Exception as error:
+        raise DataError(f"{path} is no complete saved data set: {first_line(error)}") from None
+    return _frames(saved if isinstance(saved, DatasetDict) else {"train": saved})
+
+
+def _read_hub(spec: DataSpec) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
+    from datasets import load_dataset
+
+    try:
+        return _frames(load_dataset(spec.source, spec.config, revision=spec.revision))
+    except Exception as error:
+        raise DataError(
+            f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
+            f"Check the name and the network, or give a local folder: --peft-data DIR."
+        ) from None
+
+
+def _frames(saved: Any) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
+    """pandas frames by split, and the label names where the data set declares them."""
+    frames, names = {}, None
+    for split, spellings in SPLIT_NAMES.items():
+        found = next((name for name in saved if name.lower() in spellings), None)
+        if found is not None:
+            frames[split] = saved[found].to_pandas()
+            for column in LABEL_COLUMNS:
+                names = names or getattr(saved[found].features.get(column), "names", None)
+    return frames, tuple(names) if names else None
+
+
+def _to_tables(
+    frames: dict[str, DataFrame], names: tuple[str, ...] | None, spec: DataSpec
+) -> tuple[dict[str, Table], tuple[str, ...]]:
+    columns = list(frames["train"].columns)
+    text, pair = _text_columns(columns, frames["train"], spec)
+    label = _column(spec.label, "label", LABEL_COLUMNS, columns, spec)
+    for split, frame in frames.items():
+        missing = [c for c in (text, pair, label) if c is not None and c not in frame.columns]
+        if missing:
+            raise DataError(f"{spec.source}: column {missing[0]!r} of train is missing in {split}, which has {', '.join(frame.columns)}.")
+    raw = {split: _labels(frame[label].tolist(), label, split, spec) for split, frame in frames.items()}
+    names, numbers = _number_labels(raw, names, spec)
+    tables = {}
+    for split, frame in frames.items():
+        pairs = None if pair is None else _texts(frame[pair].tolist(), pair, split, spec)
+        tables[split] = Table(_texts(frame[text].tolist(), text, split, spec), numbers[split], pairs)
+    return tables, names
+
+
+def _text_columns(columns: list[str], frame: DataFrame, spec: DataSpec) -> tuple[str, str | None]:
+    if spec.text is None and spec.text_pair is None:
+        for first, second in PAIR_COLUMNS:
+            if first in columns and second in columns:
+                return first, second
+    strings = [c for c in columns if c not in LABEL_COLUMNS and frame[c].map(lambda value: isinstance(value, str)).all()]
+    known = TEXT_COLUMNS if len(strings) != 1 else (*TEXT_COLUMNS, strings[0])
+    text = _column(spec.text, "text", known, columns, spec)
+    return text, None if spec.text_pair is None else _column(spec.text_pair, "text_pair", (), columns, spec)
+
+
+def _column(named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec) -> str:
+    """The column a role is in: the one named in the recipe, else the first of the known spellings."""
+    if named is not None and named not in columns:
+        raise DataError(f"{spec.source}: no column {named!r}.{nearest(named, columns)} Columns: {', '.join(columns)}.")
+    found = named or next((name for name in known if name in columns), None)
+    if found is None:
+        raise DataError(
+            f"{spec.source}: no {role} column among {', '.join(columns)}. Name it: --peft-set data.{role}=COLUMN."
+        )
+    return found
+
+
+def _texts(values: list[Any], column: str, split: str, spec: DataSpec) -> list[str]:
+    bad = [row for row, value in enumerate(values) if not isinstance(value, str) or not value.strip()]
+    if bad:
+        raise DataError(
+            f"{spec.source}: {len(bad)} of {len(values)} rows of {split} have an empty or non-text {column!r} "
+            f"(the first is row {bad[0]}: {values[bad[0]]!r}). Remove or fill them."
+        )
+    return values
+
+
+def _labels(values: list[Any], column: str, split: str, spec: DataSpec) -> list[int | str]:
+    """Each label as an int or a str. Lists, fractions and gaps are refused by name."""
+    return [_label(value, f"{spec.source}: {column!r} in row {row} of {split}") for row, value in enumerate(values)]
+
+
+def _label(value: Any, where: str) -> int | str:
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        raise DataError(f"{where} is {value!r}: more than one label a row (multi-label) is not supported; give one class a row.")
+    if value is None or value == "" or value != value:
+        raise DataError(f"{where} is empty. Remove the row or give its class.")
+    if isinstance(value, str):
+        return int(value) if value.strip().lstrip("-").isdecimal() else value
+    if int(value) != value:
+        raise DataError(f"{where} is {value!r}: a class is a whole number or a name; regression is not supported.")
+    return int(value)
+
+
+def _number_labels(
+    raw: dict[str, list[int | str]], names: tuple[str, ...] | None, spec: DataSpec
+) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    """Classes numbered 0..n-1 in sorted order (or as the data set declares them)."""
+    classes = sorted(set(raw["train"]), key=lambda c: (isinstance(c, str), c))
+    if len(classes) > 2 and len(classes) > len(raw["train"]) / 2:
+        raise DataError(f"{spec.source}: {len(classes)} different labels in {len(raw['train'])} train rows; is data.label the right column?")
+    for split, labels in raw.items():
+        strange = sorted({str(label) for label in labels} - {str(c) for c in classes})
+        if strange and set(strange) == {"-1"}:
+            raise DataError(f"{spec.source}: the {split} split has no labels (all or some are -1, as in GLUE's hidden test sets).")
+        if strange:
+            raise DataError(f"{spec.source}: label {strange[0]!r} in {split} does not occur in train ({', '.join(map(str, classes))}).")
+    number = {c: i for i, c in enumerate(classes)}
+    declared = names is not None and classes == list(range(len(names)))
+    shown = names if declared and names else tuple(str(c) for c in classes)
+    return shown, {split: [number[label] for label in labels] for split, labels in raw.items()}

@@ -1,0 +1,234 @@
+"""Recipes: one TOML file names the model, the data, the budget and each method's hyperparameters."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from peft_methods.errors import OptionError, nearest, unknown
+
+T = TypeVar("T")
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size = Count | Literal["all"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "benchmarks" / "recipes")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which pretrained encoder: `embedded:NAME`, a folder, or a hub id (`revision` pins it)."""
+
+    __pydantic_config__ = STRICT
+    source: Annotated[str, Field(min_length=1)]
+    weights: Literal["pretrained", "random"] = "pretrained"
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which texts, how many for what (exact and disjoint), and where text and label stand.
+
+    `seed` chooses the rows; it is the same for every cell, so all methods and seeds see the same splits.
+    Columns left out are inferred. `select_by` is the validation metric that chooses the best epoch.
+    """
+
+    __pydantic_config__ = STRICT
+    source: Annotated[str, Field(min_length=1)]
+    train: Size
+    validation: Size
+    test: Size
+    max_length: Annotated[int, Field(ge=4)] = 128
+    select_by: Literal["accuracy", "macro_f1"] = "accuracy"
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method may spend: the same for all, or the comparison is worth nothing."""
+
+    __pydantic_config__ = STRICT
+    epochs: Count
+    batch_size: Count
+    seeds: Count | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    evaluation_batch_size: Count = 64
+
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds themselves: 3 means 0, 1, 2."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+
+@dataclass(frozen=True)
+class Expect:
+    """What a sound run must reach: test accuracy above the majority class by this margin (0.10 = 10 points)."""
+
+    __pydantic_config__ = STRICT
+    margin_over_majority: Share = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Model + data + budget + hyperparameters per method. `notes` are printed under its table."""
+
+    __pydantic_config__ = STRICT
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    model: ModelSpec
+    data: DataSpec
+    budget: Budget
+    methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    title: str = ""
+    gpu: bool = False
+    expect: Expect = Expect()
+    notes: tuple[str, ...] = ()
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A frozen dataclass from a plain mapping, or an `OptionError` that names the wrong key, type or value.
+
+    `where` is what the message starts with: a file, or a file and a section.
+    """
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
+    except ValidationError as error:
+        raise OptionError(f"{where}: {_explain(error, cls, values)}") from None
+
+
+def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> str:
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
+    *sections, key = path = _path_in_file(first["loc"], values)
+    dotted = ".".join(path)
+    if first["type"] == "unexpected_keyword_argument":
+        allowed = _fields_at(cls, sections)
+        return f"unknown key {dotted!r}.{nearest(key, allowed)} Allowed here: {', '.join(allowed)}."
+    if first["type"] == "missing":
+        return f"{dotted!r} is missing; add it."
+    given = "a table" if isinstance(first["input"], Mapping) else repr(first["input"])
+    same_place = [e for e in errors if e["loc"][: len(path)] == first["loc"][: len(path)]]
+    wanted = {_wanted(e["type"], e["msg"]) for e in same_place}
+    return f"{dotted} = {given} should be {' or '.join(sorted(wanted))}."
+
+
+def _wanted(kind: str, message: str) -> str:
+    plain = {"dataclass_type": "a section", "tuple_type": "a list", "dict_type": "a section"}
+    return plain.get(kind, message.removeprefix("Input should be "))
+
+
+def _path_in_file(loc: Sequence[int | str], values: Any) -> list[str]:
+    """pydantic's location less what only pydantic knows (members of a union, positions in a list)."""
+    path: list[str] = []
+    for step in loc:
+        if not isinstance(values, Mapping):
+            break
+        path.append(str(step))
+        values = values.get(step)
+    return path
+
+
+def _fields_at(cls: type, sections: Sequence[str]) -> list[str]:
+    for section in sections:
+        cls = get_type_hints(cls)[section]
+    return [field.name for field in fields(cls)]  # type: ignore[arg-type]  # every section is a dataclass
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the project, by name."""
+    return {path.stem: path for folder in RECIPE_FOLDERS for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The TOML file of a shipped recipe's name, or the path itself. Raises `OptionError`."""
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if path.suffix == ".toml" or "/" in name:
+        if not path.is_file():
+            raise OptionError(f"recipe file {name!r} does not exist. Shipped recipes: {', '.join(shipped)}.")
+        return path
+    raise OptionError(unknown("recipe", name, shipped) + " Or give the path of a TOML file.")
+
+
+def load_recipe(
+    name: str, settings: Sequence[str] = (), *, model: str | None = None, data: str | None = None
+) -> Recipe:
+    """A recipe by name or path, with `KEY=VALUE` settings applied and model or data pointed elsewhere.
+
+    Raises `OptionError` for a file that is no TOML, an unknown key or a value that does not fit.
+    """
+    path = find_recipe(name)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path.name} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
+    notes = []
+    if data is not None:
+        notes.append(_point_at_data(values, data))
+    if model is not None:
+        notes.append(_point_at_model(values, model))
+    for setting in settings:
+        apply_setting(values, setting)
+    recipe = build(Recipe, values, path.name)
+    return replace(recipe, notes=(*recipe.notes, *notes))
+
+
+def _point_at_data(values: dict[str, Any], source: str) -> str:
+    section = values.setdefault("data", {})
+    for column in ("text", "text_pair", "label", "config", "revision"):
+        section.pop(column, None)
+    section["source"] = source
+    sizes = "/".join(str(section.get(split, "?")) for split in ("train", "validation", "test"))
+    return f"data replaced by {source!r}; the recipe's sizes still apply ({sizes}): --peft-set data.train=all lifts them"
+
+
+def _point_at_model(values: dict[str, Any], source: str) -> str:
+    section = values.setdefault("model", {})
+    tuned_for = section.get("source")
+    section.pop("revision", None)
+    section["source"] = source
+    return f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; a method may look worse than it is"
+
+
+def apply_setting(values: dict[str, Any], setting: str) -> None:
+    """Put `KEY=VALUE` (a dotted TOML path; the value in TOML, a bare word is a string) into `values`."""
+    key, equals, text = setting.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not equals or not all(path):
+        raise OptionError(f"--peft-set {setting!r} should read KEY=VALUE, for example budget.epochs=2.")
+    section = values
+    for part in path[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise OptionError(f"--peft-set {setting!r}: {part!r} is a value, not a section.")
+    section[path[-1]] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if list(parsed) == ["value"] else text

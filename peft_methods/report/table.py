@@ -1,0 +1,183 @@
+"""The comparison as a table: for the terminal, as Markdown, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from peft_methods.comparing import Comparison, Figure, Row
+from peft_methods.measuring import METRICS
+from peft_methods.records import Record
+
+RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes")
+HEADINGS = ("Method", "Accuracy", "Macro F1", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
+BEST = "*"
+NOTHING = "–"
+
+
+def terminal_table(comparison: Comparison) -> str:
+    """Everything a reader of the terminal needs: what was run, the table, and what to know about it."""
+    parts = []
+    for recipe in dict.fromkeys(row.recipe for row in comparison.rows()):
+        rows = [row for row in comparison.rows() if row.recipe == recipe]
+        body = tabulate(_lines(rows), headers=HEADINGS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)
+        parts.append(f"{described(comparison, recipe)}\n\n{body}")
+    return "\n\n".join([*parts, *(_said(comparison))])
+
+
+def markdown_table(comparison: Comparison) -> str:
+    """The same as GitHub Markdown; texts from outside are escaped."""
+    parts = []
+    for recipe in dict.fromkeys(row.recipe for row in comparison.rows()):
+        rows = [row for row in comparison.rows() if row.recipe == recipe]
+        lines = [[_escape(cell) for cell in line] for line in _lines(rows)]
+        body = tabulate(lines, headers=HEADINGS, tablefmt="github", disable_numparse=True, colalign=_ALIGN)
+        parts.append(f"{_escape(described(comparison, recipe))}\n\n{body}")
+    return "\n\n".join([*parts, *(f"- {_escape(line)}" for line in _said(comparison))]) + "\n"
+
+
+def csv_table(comparison: Comparison) -> str:
+    """A row a method: mean and standard deviation of every metric in base units, status and reasons."""
+    out = io.StringIO()
+    names = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_sd")]
+    writer = csv.DictWriter(out, ["recipe", "method", "seeds", *names, "missing"], lineterminator="\n")
+    writer.writeheader()
+    for row in comparison.rows():
+        writer.writerow(_csv_line(row))
+    return out.getvalue()
+
+
+_ALIGN = ("left", *["right"] * (len(HEADINGS) - 1))
+
+
+def _csv_line(row: Row) -> dict[str, Any]:
+    line: dict[str, Any] = {"recipe": row.recipe, "method": row.method, "seeds": " ".join(map(str, row.seeds))}
+    for name, figure in row.figures.items():
+        line |= {name: figure.mean, f"{name}_sd": figure.deviation}
+    missing = "; ".join(f"seed {record.seed}: {record.status}: {record.message}" for record in row.missing)
+    return line | {"missing": missing}
+
+
+def described(comparison: Comparison, recipe: str) -> str:
+    """One line on what was run: model, data, budget, seeds, device."""
+    records = [r for r in comparison.records if r.recipe_name == recipe and not r.is_source]
+    spec = records[0].cell["recipe"]
+    data, budget = spec["data"], spec["budget"]
+    ran = next((r for r in records if r.status == "ok"), None)
+    where = _device(ran) if ran else records[0].cell["device"]
+    seeds = sorted({r.seed for r in records})
+    return (
+        f"{recipe}: {spec['model']['source']} on {data['source']}, {data['train']} train / {data['validation']} validation / "
+        f"{data['test']} test, {budget['epochs']} epochs, batch {budget['batch_size']}, max length {data['max_length']}, "
+        f"{budget['precision']}; seeds {', '.join(map(str, seeds))}; {where}"
+    )
+
+
+def _device(record: Record) -> str:
+    environment = record.environment
+    cores = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
+    return f"{environment['device_name']}{cores}"
+
+
+def _lines(rows: Sequence[Row]) -> list[list[str]]:
+    best = {name: _best(name, rows) for name in RANKED}
+    return [_line(row, best) for row in rows]
+
+
+def _best(name: str, rows: Sequence[Row]) -> float | None:
+    values = [row.figures[name].mean for row in rows if name in row.figures]
+    if len(values) < 2:
+        return None
+    return max(values) if METRICS[name].better == "higher" else min(values)
+
+
+def _line(row: Row, best: dict[str, float | None]) -> list[str]:
+    if not row.figures:
+        return [row.title, row.missing[0].status, *[NOTHING] * (len(HEADINGS) - 2)]
+    title = row.title + (f" ({len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds failed)" if row.missing else "")
+
+    def cell(name: str, text: str) -> str:
+        figure = row.figures.get(name)
+        return text + (f" {BEST}" if figure is not None and figure.mean == best[name] else "  ") if figure else NOTHING
+
+    return [
+        title,
+        cell("accuracy", _with_spread(row.figures.get("accuracy"), 100, 1)),
+        cell("macro_f1", _with_spread(row.figures.get("macro_f1"), 100, 1)),
+        f"{_mean(row, 'method_parameters'):,.0f} + {_mean(row, 'head_parameters'):,.0f}",
+        f"{100 * _mean(row, 'trainable_share'):.2f}",
+        cell("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, 1, " s")),
+        cell("samples_per_second", f"{_mean(row, 'samples_per_second'):,.1f}"),
+        cell("peak_memory_bytes", f"{_mean(row, 'peak_memory_bytes') / 2**20:,.0f} MiB"),
+    ]
+
+
+def _mean(row: Row, name: str) -> float:
+    return row.figures[name].mean if name in row.figures else float("nan")
+
+
+def _with_spread(figure: Figure | None, scale: float, digits: int, unit: str = "") -> str:
+    if figure is None:
+        return NOTHING
+    spread = "" if figure.deviation is None else f" ± {scale * figure.deviation:.{digits}f}"
+    return f"{scale * figure.mean:.{digits}f}{spread}{unit}"
+
+
+def _said(comparison: Comparison) -> list[str]:
+    """What stands under the table: how to read it, sources' cost, reasons, notes and findings."""
+    rows = comparison.rows()
+    ran = next((r for r in comparison.records if r.status == "ok"), None)
+    lines = []
+    if ran is not None:
+        lines.append(
+            f"Accuracy and F1 in %, mean ± standard deviation over seeds; {BEST} best of its column. Train time: training steps only. "
+            f"Peak memory: {ran.environment['memory_kind']}, training only."
+        )
+    if any(len(row.seeds) == 1 for row in rows):
+        lines.append("One seed: no spread. Differences between methods may be chance.")
+    lines += _reasons(rows)
+    lines += list(_source_costs(rows))
+    lines += list(comparison.notes)
+    lines += _grouped_findings(comparison)
+    return lines
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Why results are missing, one line a reason however many methods and seeds it struck."""
+    struck: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for row in rows:
+        for record in row.missing:
+            struck.setdefault((record.status, record.message), {}).setdefault(row.title, []).append(record.seed)
+    lines = []
+    for (status, message), seeds in struck.items():
+        every_seed = all(len(seeds[row.title]) == len(row.missing) and not row.seeds for row in rows if row.title in seeds)
+        who = [title if every_seed else f"{title} seed {', '.join(map(str, found))}" for title, found in seeds.items()]
+        lines.append(f"{', '.join(who)}: {status}: {message}")
+    return lines
+
+
+def _grouped_findings(comparison: Comparison) -> list[str]:
+    """Findings, one line for all cells of which the same is said."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for f in comparison.findings():
+        groups.setdefault((f.rule, f.severity, f.evidence, f.advice), []).append(f.subject)
+    return [
+        f"{rule} {severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {evidence} → {advice}"
+        for (rule, severity, evidence, advice), who in groups.items()
+    ]
+
+
+def _source_costs(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{row.title}: its sources were trained once, {row.figures['source_seconds'].mean:.1f} s in all, not counted in its train time."
+        for row in rows
+        if "source_seconds" in row.figures
+    ]
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#" else c for c in text.replace("\n", " "))

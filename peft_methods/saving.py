@@ -1,0 +1,77 @@
+"""Trained models on disk, in the format that their users load; and the loader for the one format that is ours.
+
+- `transformers`: a whole model folder (full fine-tuning, BitFit, head only): `AutoModelForSequenceClassification.from_pretrained`
+- `peft`: a PEFT folder (LoRA, QLoRA, IA3): `PeftModel.from_pretrained(base, folder)`
+- `peft_methods`: `trained.safetensors` + `method.json` (adapters, fusion): `peft_methods.saving.load_trained(folder)`
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from peft_methods import models
+from peft_methods.cells import Cell
+from peft_methods.engines.base import load_trainable
+from peft_methods.errors import ModelError, first_line
+from peft_methods.methods import METHODS, TRAINED, Method, Task
+from peft_methods.recipe import ModelSpec, build
+
+DESCRIPTION = "method.json"
+
+
+def save_trained(model: nn.Module, cell: Cell, base: models.Base, folder: Path) -> None:
+    """The model in its method's format, its tokenizer beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base.tokenizer.save_pretrained(str(folder))
+    if cell.method.saved_as == "peft_methods":
+        save_all_of_method(model, folder / TRAINED)
+        (folder / DESCRIPTION).write_text(json.dumps(_description(cell, base), indent=1), encoding="utf-8")
+    else:
+        model.save_pretrained(str(folder))  # type: ignore[operator]  # transformers' and PEFT's models have it
+
+
+def save_all_of_method(model: nn.Module, path: Path) -> None:
+    """Trained parameters and the frozen ones that the method brought along (the adapters within a fusion)."""
+    from safetensors.torch import save_file
+
+    own = {n: p for n, p in model.named_parameters() if p.requires_grad or ".adapter." in n}
+    save_file({name: p.detach().cpu().contiguous() for name, p in own.items()}, path)
+
+
+def _description(cell: Cell, base: models.Base) -> dict[str, Any]:
+    return {
+        "method": cell.method.name,
+        "settings": asdict(cell.method),
+        "model": asdict(cell.recipe.model),
+        "label_names": [name for _, name in sorted(base.model.config.id2label.items())],
+    }
+
+
+def load_trained(folder: str | Path, *, device: str = "cpu") -> nn.Module:
+    """The classifier that was saved to `folder` in the `peft_methods` format, ready to predict.
+
+    Raises `ModelError` for a folder that holds no such model.
+    """
+    from safetensors import safe_open
+
+    folder = Path(folder)
+    try:
+        saved = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        with safe_open(folder / TRAINED, framework="pt") as file:
+            names = set(file.keys())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no model saved by peft_methods: {first_line(error)}") from None
+    method: Method = METHODS.create(saved["method"], saved["settings"], str(folder))
+    base = models.load(build(ModelSpec, saved["model"], str(folder)), tuple(saved["label_names"]), device=device)
+    model = method.inject(base.model, Task(base.shape, base.head))
+    missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
+    if missing:
+        raise ModelError(f"{folder / TRAINED} lacks {len(missing)} tensors of this method (the first is {missing[0]}).")
+    load_trainable(model, folder / TRAINED)
+    return model.eval()
+

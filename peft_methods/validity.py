@@ -1,0 +1,124 @@
+"""The rules: each reads records and says what is wrong with them, with evidence and what to do.
+
+V1xx is about data, V2xx about training, V3xx about results, V4xx about measuring, V5xx about comparing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from peft_methods.records import Record
+
+Severity = Literal["error", "warning", "note"]
+FLOOR = "head_only"  # the method that only shows what a frozen encoder gives
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule says about one cell."""
+
+    rule: str
+    severity: Severity
+    subject: str
+    evidence: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.rule} {self.severity} {self.subject}: {self.evidence} → {self.advice}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule's stable id, how bad it is, what it is about, and the function that gives (evidence, advice) pairs."""
+
+    id: str
+    severity: Severity
+    title: str
+    check: Callable[[Record], Iterable[tuple[str, str]]]
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(id: str, severity: Severity) -> Callable[[Callable[[Record], Iterable[tuple[str, str]]]], Rule]:
+    """Register a rule; its title is the first line of its docstring."""
+
+    def register(check: Callable[[Record], Iterable[tuple[str, str]]]) -> Rule:
+        made = Rule(id, severity, (check.__doc__ or "").strip().splitlines()[0], check)
+        RULES[id] = made
+        return made
+
+    return register
+
+
+def judge(records: Iterable[Record]) -> list[Finding]:
+    """Every finding on these records; cells without a result are left out (their status says it all)."""
+    return [
+        Finding(rule.id, rule.severity, f"{record.recipe_name}-{record.method_name}-seed{record.seed}", *said)
+        for record in records
+        if record.status == "ok"
+        for rule in RULES.values()
+        for said in rule.check(record)
+    ]
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@rule("V103", "warning")
+def duplicates_removed(record: Record) -> Iterator[tuple[str, str]]:
+    """Texts of train stood in validation or test too and were removed from train."""
+    for kind, count in record.data.get("removed", {}).items():
+        if kind != "repeated" and count:
+            what, _, where = kind.partition("_also_in_")
+            yield f"{count} {what} texts also stand in {where}; they were removed from {what}", "clean the source's splits"
+
+
+@rule("V201", "error")
+def frozen_weights_changed(record: Record) -> Iterator[tuple[str, str]]:
+    """Weights that should be frozen are not what they were."""
+    if changed := record.evidence.frozen_changed:
+        yield f"{len(changed)} frozen tensors changed ({_names(changed)})", "the method trains, or corrupts, what it should not"
+
+
+@rule("V202", "error")
+def parameters_not_moved(record: Record) -> Iterator[tuple[str, str]]:
+    """Trainable parameters did not move by more than weight decay moves them."""
+    if unmoved := record.evidence.unmoved:
+        yield (
+            f"{len(unmoved)} of {record.evidence.moved_checked} trained tensors did not move ({_names(unmoved)})",
+            "no gradient reaches them: nothing was trained there",
+        )
+
+
+@rule("V203", "error")
+def trainable_count_off(record: Record) -> Iterator[tuple[str, str]]:
+    """The trainable parameters are not as many as the closed form says."""
+    expected, counted = record.evidence.expected_trainable, record.metrics.get("method_parameters")
+    if expected is not None and counted is not None and counted != expected:
+        yield f"{counted:,.0f} trainable parameters beside the head, {expected:,} expected", "the targets are not those configured"
+
+
+@rule("V301", "error")
+def not_above_majority(record: Record) -> Iterator[tuple[str, str]]:
+    """Test accuracy is not above the majority class by the recipe's margin (the floor method exempt)."""
+    accuracy, majority = record.metrics.get("accuracy"), record.data.get("majority")
+    margin = record.cell["recipe"]["expect"]["margin_over_majority"]
+    if record.method_name == FLOOR or accuracy is None or majority is None or accuracy >= majority + margin:
+        return
+    yield (
+        f"accuracy {accuracy:.3f}, majority class {majority:.3f}, margin wanted {margin:.2f}",
+        "raise the learning rate or the budget, or lower expect.margin_over_majority if that is all there is to get",
+    )
+
+
+@rule("V302", "error")
+def loss_not_finite(record: Record) -> Iterator[tuple[str, str]]:
+    """A loss is not a number."""
+    for epoch in record.epochs:
+        for name in ("train_loss", "validation_loss"):
+            if not epoch[name] < float("inf"):
+                yield f"{name} of epoch {epoch['epoch']:.0f} is {epoch[name]}", "lower the learning rate or raise the precision"
