@@ -22,6 +22,7 @@ def compare(
     settings: Sequence[str] = (),
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Train methods of a recipe (name or TOML path) and compare them.
@@ -39,6 +40,7 @@ def compare(
         tasks,
         results=Path(results),
         save_models=None if save_models is None else Path(save_models),
+        workers=workers,
         show=_to_stderr if progress else _to_nobody,
     )
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
 from peft_methods.comparing import Comparison
-from peft_methods.environment import find_device
+from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, PeftMethodsError
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
@@ -37,6 +37,11 @@ def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: s
     ]
 
 
+def default_workers(device: str, cores: int) -> int:
+    """Two cells side by side on a CPU, each with half the cores: small models scale badly over threads. One on a GPU."""
+    return 2 if device == "cpu" and cores > 1 else 1
+
+
 class Job:
     """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs."""
 
@@ -46,6 +51,7 @@ class Job:
         *,
         results: Path = Path(DEFAULT_RESULTS),
         save_models: Path | None = None,
+        workers: int | None = None,
         show: Callable[[str, bool], None] = lambda text, lasting: None,
     ) -> None:
         self.tasks = tuple(tasks)
@@ -53,8 +59,12 @@ class Job:
         self.errors: dict[str, PeftMethodsError] = {}
         self._store = Store(results)
         self._store.prepare()
-        self._show, self._progress = show, Progress(show)
-        self._executor = LocalExecutor(self._store, find_device(), save_models=save_models)
+        device, cores = find_device(), usable_cores()
+        self.workers = workers or default_workers(device, cores)
+        self._show, self._progress = show, Progress(show, workers=self.workers)
+        self._executor = LocalExecutor(
+            self._store, device, workers=self.workers, threads=max(1, cores // self.workers), save_models=save_models
+        )
         self._executor.watch(self._progress)
         self._executor.watch(lambda event: event.record and self._keep([event.record]))
         self._records: dict[tuple[str, str, int, bool], Record] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.environment import usable_cores
 from peft_methods.errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Options:
     data: str | None
     dry_run: bool
     results: Path
+    workers: int | None
     save_models: Path | None
     markdown: Path | None
     csv: Path | None
@@ -58,6 +60,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-data", metavar="SOURCE", help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set")
     group.addoption("--peft-dry-run", action="store_true", help="print the cells and how long they may take; train nothing")
     group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
+    group.addoption("--peft-workers", metavar="N", help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)")
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
@@ -79,6 +82,7 @@ def read_options(config: pytest.Config) -> Options:
         data=option.peft_data,
         dry_run=option.peft_dry_run,
         results=Path(option.peft_results),
+        workers=_workers(option.peft_workers),
         save_models=_folder(option.peft_save_models, "--peft-save-models"),
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
@@ -109,6 +113,14 @@ def parse_seeds(text: str) -> int | list[int]:
     if len(set(seeds)) < len(seeds):
         raise OptionError(f"--peft-seeds {text!r} names a seed twice; its cell would count double.")
     return seeds
+
+
+def _workers(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= usable_cores()):
+        raise OptionError(f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are.")
+    return int(text)
 
 
 def _folder(value: str | None, option: str) -> Path | None:

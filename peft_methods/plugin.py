@@ -101,7 +101,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     options = config.stash[OPTIONS]
     try:
-        config.stash[JOB] = Job(tasks, results=options.results, save_models=options.save_models, show=_live_line(config))
+        config.stash[JOB] = Job(
+            tasks, results=options.results, save_models=options.save_models, workers=options.workers, show=_live_line(config)
+        )
     except PeftMethodsError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -117,7 +119,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     job.prepare()
     session.testsfailed += len(job.errors)
-    _print(session.config, plan_text(job.tasks, job.preparations, job.errors))
+    _print(session.config, plan_text(job.tasks, job.preparations, job.errors, job.workers))
     return True
 
 

@@ -131,7 +131,12 @@ def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> st
 
 
 def _wanted(kind: str, message: str) -> str:
-    plain = {"dataclass_type": "a section", "tuple_type": "a list", "dict_type": "a section"}
+    plain = {
+        "dataclass_type": "a section",
+        "dict_type": "a section",
+        "tuple_type": "a list",
+        "string_pattern_mismatch": "letters, digits, '.', '_' and '-'",
+    }
     return plain.get(kind, message.removeprefix("Input should be "))
 
 

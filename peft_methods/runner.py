@@ -17,7 +17,7 @@ from peft_methods import checking, data, models, quality, saving
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
 from peft_methods.engines.base import Collator, EpochResult, Training, predict
-from peft_methods.environment import describe, identity_part, usable_cores
+from peft_methods.environment import describe, identity_part
 from peft_methods.measuring import PHASES, CudaMemory, PhaseMeter, ResidentMemory, count_parameters
 from peft_methods.methods import TRAINED, Task
 from peft_methods.methods.base import Method
@@ -54,9 +54,9 @@ class _Listener:
         self.progress({"epoch": result.epoch, "epochs": self.epochs, "validation_accuracy": result.validation_accuracy})
 
 
-def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str) -> Preparation:
+def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int) -> Preparation:
     """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
-    _set_up_process()
+    _set_up_process(threads)
     started = time.perf_counter()
     texts = data.load(recipe.data)
     base = models.load(recipe.model, texts.facts.label_names, device=device)
@@ -84,9 +84,9 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
     return sorted(times)[1]
 
 
-def run(cell: Cell, places: Places, progress: Progress) -> tuple[Record, Predictions | None]:
+def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tuple[Record, Predictions | None]:
     """Train and judge one cell. Errors are the caller's to catch; a source cell has no test predictions."""
-    _set_up_process()
+    _set_up_process(threads)
     meter = PhaseMeter(_memory(cell.device), synchronize=_synchronize(cell.device))
     listener = _Listener(meter, progress, cell.recipe.budget.epochs)
 
@@ -192,8 +192,8 @@ def _synchronize(device: str) -> Callable[[], None]:
     return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
 
 
-def _set_up_process() -> None:
-    torch.set_num_threads(usable_cores())
+def _set_up_process(threads: int) -> None:
+    torch.set_num_threads(threads)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

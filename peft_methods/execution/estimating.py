@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from peft_methods.cells import Cell, Preparation
 
@@ -17,15 +17,15 @@ def expected_seconds(cell: Cell, preparation: Preparation) -> float:
     return preparation.start_seconds + forwards * preparation.forward_seconds
 
 
-def total_seconds(cells: Iterable[Cell], preparations: dict[str, Preparation]) -> float:
-    """The whole job, each stage once. `preparations` are by recipe name."""
+def total_seconds(cells: Iterable[Cell], preparations: Mapping[str, Preparation], workers: int) -> float:
+    """The whole job over its workers, each stage once. `preparations` are by recipe name."""
     total, seen = 0.0, set()
     for cell in cells:
         for one in (*cell.stages, cell):
             if one.key not in seen:
                 seen.add(one.key)
                 total += expected_seconds(one, preparations[cell.recipe.name])
-    return total
+    return total / workers
 
 
 def in_words(seconds: float) -> str:

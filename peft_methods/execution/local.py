@@ -1,4 +1,4 @@
-"""Runs cells on this machine: a fresh process for each, the next one's imports done while the present one trains."""
+"""Runs cells on this machine: a fresh process for each, the next one's imports done while the present ones train."""
 
 from __future__ import annotations
 
@@ -87,20 +87,22 @@ def _context(device: str) -> Any:
 
 
 class LocalExecutor:
-    """One cell at a time, in the order submitted; stages before what needs them. Not thread-safe: whoever waits, drives.
+    """`workers` cells at a time, in the order submitted, stages before what needs them. Whoever waits, drives: no threads.
 
-    Records are stored by the cell's own process the moment it ends. `close` ends whatever still runs.
+    Each cell has `threads` cores to itself, so cells side by side do not share one. Records are stored by the cell's
+    own process the moment it ends. `close` ends whatever still runs.
     """
 
-    def __init__(self, store: Store, device: str, *, save_models: Path | None = None) -> None:
+    def __init__(self, store: Store, device: str, *, workers: int, threads: int, save_models: Path | None = None) -> None:
         self.store, self.device, self.save_models = store, device, save_models
+        self.workers, self.threads = workers, threads
         self.warnings: list[str] = []
         self._run_folder = Path(tempfile.mkdtemp(prefix="run-", dir=store.folder))
         self._context = _context(device)
         self._pending: list[Cell] = []
+        self._running: dict[_Worker, Cell] = {}
         self._records: dict[str, Record] = {}
         self._watchers: list[Watcher] = []
-        self._busy: tuple[_Worker, Cell] | None = None
         self._spare: _Worker | None = None
 
     def watch(self, watcher: Watcher) -> None:
@@ -109,45 +111,41 @@ class LocalExecutor:
 
     def prepare(self, recipe: Recipe, methods: Sequence[Method]) -> Preparation:
         """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it."""
-        worker = self._take_spare(more_to_come=True)
-        worker.connection.send(PrepareJob(recipe, tuple(methods), self.device, self._log(f"{recipe.name}-prepare")))
+        worker, log = self._take_spare(more_to_come=True), self._log(f"{recipe.name}-prepare")
+        worker.connection.send(PrepareJob(recipe, tuple(methods), self.device, self.threads, log))
         try:
             result = worker.connection.recv().result
         except EOFError:
-            raise DataError(f"recipe {recipe.name!r} could not be prepared: {worker.cause_of_death()}.") from None
+            raise DataError(f"recipe {recipe.name!r} could not be prepared: {worker.cause_of_death()}; its output is in {log}.") from None
         finally:
             worker.kill()
         if isinstance(result, Failure):
-            log = "" if result.by_user else f" (details: {self._log(f'{recipe.name}-prepare')})"
-            raise DataError(result.message + log)
+            raise DataError(result.message if result.by_user else f"{result.message} (details: {log})")
         return result
 
     def submit(self, cells: Sequence[Cell]) -> None:
         """Queue cells, each behind the stages it needs; a cell known already is not run again."""
         for cell in cells:
             self.submit(cell.stages)
-            known = {pending.key for pending in self._pending} | set(self._records)
-            if cell.key not in known and not (self._busy and self._busy[1].key == cell.key):
+            known = {other.key for other in (*self._pending, *self._running.values())} | set(self._records)
+            if cell.key not in known:
                 self._pending.append(cell)
-
-    def cancel_pending(self) -> None:
-        """Start nothing more."""
-        self._pending.clear()
 
     def wait(self, cells: Sequence[Cell]) -> list[Record]:
         """The records of submitted cells, when all have ended."""
         while any(cell.key not in self._records for cell in cells):
-            self._start_next()
-            if self._busy is None:
+            self._start_what_can()
+            if not self._running:
                 break
             self._listen()
         return [self._records[cell.key] for cell in cells if cell.key in self._records]
 
     def close(self) -> None:
         """End all processes of this executor and remove the run's scratch folder."""
-        for worker in filter(None, (self._busy and self._busy[0], self._spare)):
+        for worker in filter(None, (*self._running, self._spare)):
             worker.kill()
-        self._busy = self._spare = None
+        self._running.clear()
+        self._spare = None
         shutil.rmtree(self._run_folder, ignore_errors=True)
 
     def _take_spare(self, *, more_to_come: bool) -> _Worker:
@@ -155,18 +153,24 @@ class LocalExecutor:
         self._spare = _Worker(self._context) if more_to_come else None
         return worker
 
-    def _start_next(self) -> None:
-        while self._busy is None and self._pending:
-            cell = self._pending.pop(0)
-            failed = [stage for stage in cell.stages if self._records[stage.key].status != "ok"]
-            if failed:
-                message = f"its source {failed[0].recipe.name} failed: {self._records[failed[0].key].message}"
-                self._end(cell, without_result(cell, "failed", message))
-                continue
-            self._busy = (self._take_spare(more_to_come=bool(self._pending)), cell)
-            self._tell(Event(cell))
-            with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
-                self._busy[0].connection.send(self._job(cell))
+    def _start_what_can(self) -> None:
+        """Give free workers the first cells whose stages are done; a cell whose stage failed ends here."""
+        for cell in list(self._pending):
+            stages = [self._records.get(stage.key) for stage in cell.stages]
+            failed = next((record for record in stages if record and record.status != "ok"), None)
+            if failed is not None:
+                self._pending.remove(cell)
+                self._end(cell, without_result(cell, "failed", f"its source {failed.recipe_name} failed: {failed.message}"))
+            elif len(self._running) < self.workers and None not in stages:
+                self._pending.remove(cell)
+                self._start(cell)
+
+    def _start(self, cell: Cell) -> None:
+        worker = self._take_spare(more_to_come=bool(self._pending))
+        self._running[worker] = cell
+        self._tell(Event(cell))
+        with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
+            worker.connection.send(self._job(cell))
 
     def _job(self, cell: Cell) -> CellJob:
         seconds = [self._records[stage.key].metrics.get("train_seconds") or 0.0 for stage in cell.stages]
@@ -176,6 +180,7 @@ class LocalExecutor:
             stages=tuple(self._work(stage) for stage in cell.stages),
             source_seconds=sum(seconds) if seconds else None,
             save_to=None if self.save_models is None or cell.is_source else self.save_models / cell.label,
+            threads=self.threads,
             store=self.store.folder,
             log=self._log(cell.label),
         )
@@ -187,34 +192,40 @@ class LocalExecutor:
         return self.store.folder / "logs" / f"{name}.log"
 
     def _listen(self) -> None:
-        """Take in what the running cell has to say; its silent end is a record too."""
-        assert self._busy is not None
-        worker, cell = self._busy
-        ready = wait(worker.handles())
+        """Take in what the running cells have to say; a silent end is a record too."""
+        ready = set(wait([handle for worker in self._running for handle in worker.handles()]))
+        for worker, cell in list(self._running.items()):
+            if ready.isdisjoint(worker.handles()):
+                continue
+            message = self._message(worker, cell)
+            if isinstance(message, Done):
+                self._finish(worker, cell, message)
+            else:
+                self._tell(Event(cell, news=message))
+
+    def _message(self, worker: _Worker, cell: Cell) -> Done | dict[str, Any]:
         try:
-            if worker.connection not in ready and not worker.connection.poll():
+            if not worker.connection.poll():
                 raise EOFError
-            message = worker.connection.recv()
+            message: Done | dict[str, Any] = worker.connection.recv()
         except (EOFError, OSError):
             log = self._log(cell.label)
-            message = Done(without_result(cell, "crashed", f"{worker.cause_of_death()}; its output is in {log}"))
-            self._store_here(message.result)
-        if isinstance(message, Done):
-            self._finish(worker, cell, message)
-        else:
-            self._tell(Event(cell, news=message))
+            record = without_result(cell, "crashed", f"{worker.cause_of_death()}; its output is in {log}")
+            self._store_here(record)
+            return Done(record)
+        return message
 
     def _finish(self, worker: _Worker, cell: Cell, done: Done) -> None:
         assert isinstance(done.result, Record)
         if done.not_stored:
             self.warnings.append(done.not_stored)
         worker.kill()
-        self._busy = None
+        del self._running[worker]
         if not cell.is_source:
             shutil.rmtree(self._work(cell), ignore_errors=True)
         self._end(cell, done.result)
 
-    def _store_here(self, record: Any) -> None:
+    def _store_here(self, record: Record) -> None:
         try:
             self.store.write(record)
         except PeftMethodsError as error:

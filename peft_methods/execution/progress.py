@@ -1,4 +1,4 @@
-"""The live line: which cell, which epoch, how much time is left. Plain lines where there is no terminal."""
+"""The live line: which cells, which epoch, how much time is left. Plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class Progress:
     The time left is what is expected of the cells to come, scaled by how wrong that was for those that ended.
     """
 
-    def __init__(self, show: Callable[[str, bool], None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._show, self._clock = show, clock
+    def __init__(self, show: Callable[[str, bool], None], *, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._show, self._workers, self._clock = show, workers, clock
         self._expected: dict[str, float] = {}
-        self._ended: dict[str, float] = {}
-        self._started = 0.0
+        self._started: dict[str, float] = {}
+        self._took: dict[str, float] = {}
+        self._running: dict[str, str] = {}
 
     def plan(self, cells: Sequence[Cell], preparation: Preparation) -> None:
         """Cells of one recipe that will run."""
@@ -31,29 +32,34 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Watch an executor."""
+        key, now = event.cell.key, self._clock()
         if event.record is not None:
-            self._ended[event.cell.key] = self._clock() - self._started
-            self._show(f"{self._place()} {event.cell.label}: {_outcome(event)}{self._left(0.0)}", True)
-        elif event.news is None:
-            self._started = self._clock()
-            self._show(f"{self._place(1)} {event.cell.label}: starting{self._left(0.0)}", False)
-        else:
-            self._show(f"{self._place(1)} {event.cell.label}: {_where(event)}{self._left(self._clock() - self._started)}", False)
+            self._took[key] = now - self._started.get(key, now)
+            self._running.pop(key, None)
+            self._show(f"{self._place()} {event.cell.label}: {_outcome(event)}{self._left()}", True)
+            return
+        if event.news is None:
+            self._started[key] = now
+        self._running[key] = f"{event.cell.label} {_where(event)}"
+        self._show(f"{self._place()} {' | '.join(self._running.values())}{self._left()}", False)
 
-    def _place(self, ahead: int = 0) -> str:
-        return f"[{len(self._ended) + ahead}/{len(self._expected)}]"
+    def _place(self) -> str:
+        return f"[{len(self._took)}/{len(self._expected)}]"
 
-    def _left(self, elapsed: float) -> str:
-        done = sum(self._expected.get(key, 0.0) for key in self._ended)
-        pace = sum(self._ended.values()) / done if done else 1.0
-        left = max(0.0, (sum(self._expected.values()) - done) * pace - elapsed)
-        return f", {in_words(left)} left" if len(self._ended) < len(self._expected) else ""
+    def _left(self) -> str:
+        expected_of_ended = sum(self._expected.get(key, 0.0) for key in self._took)
+        pace = sum(self._took.values()) / expected_of_ended if expected_of_ended else 1.0
+        running = sum(min(self._clock() - self._started[key], self._expected[key] * pace) for key in self._running)
+        left = (sum(self._expected.values()) - expected_of_ended) * pace - running
+        return f", {in_words(max(0.0, left) / self._workers)} left" if len(self._took) < len(self._expected) else ""
 
 
 def _where(event: Event) -> str:
-    news = event.news or {}
+    news = event.news
+    if news is None:
+        return "starting"
     if "validation_accuracy" in news:
-        return f"epoch {news['epoch']}/{news['epochs']} validation accuracy {news['validation_accuracy']:.3f}"
+        return f"epoch {news['epoch']}/{news['epochs']} validation {news['validation_accuracy']:.3f}"
     return f"epoch {news['epoch']}/{news['epochs']} step {news['step']}/{news['steps']}"
 
 

@@ -31,6 +31,7 @@ class PrepareJob:
     recipe: Recipe
     methods: tuple[Method, ...]
     device: str
+    threads: int
     log: Path
 
 
@@ -43,6 +44,7 @@ class CellJob:
     stages: tuple[Path, ...]
     source_seconds: float | None
     save_to: Path | None
+    threads: int
     store: Path
     log: Path
 
@@ -97,7 +99,7 @@ def _prepare(job: PrepareJob) -> Done:
     from peft_methods import runner
 
     try:
-        return Done(runner.prepare(job.recipe, job.methods, job.device))
+        return Done(runner.prepare(job.recipe, job.methods, job.device, threads=job.threads))
     except Exception as error:
         return Done(_failure(error))
 
@@ -115,7 +117,7 @@ def _train(job: CellJob, connection: Connection) -> Done:
     try:
         places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to)
         job.work.mkdir(parents=True, exist_ok=True)
-        record, predictions = runner.run(job.cell, places, _progress(connection))
+        record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads)
     except Exception as error:
         record = _record_of(error, job.cell)
     try:

@@ -1,0 +1,98 @@
+"""Clocks, memory by phase, parameter counts."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_methods.measuring import METRICS, PhaseMeter, ResidentMemory
+
+UNITS = ("_seconds", "_bytes", "_per_second", "_parameters")
+SHARES = {"accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "validation_accuracy", "trainable_share"}
+
+
+class FakeMemory:
+    """A peak that is whatever was put there since the last reset."""
+
+    kind = "fake"
+
+    def __init__(self) -> None:
+        self.now = self.highest = 0
+
+    def use(self, size: int) -> None:
+        self.now = size
+        self.highest = max(self.highest, size)
+
+    def reset(self) -> None:
+        self.highest = self.now
+
+    def level(self) -> int:
+        return self.now
+
+    def peak(self) -> int:
+        return self.highest
+
+
+def test_every_metric_names_its_unit_or_is_a_share() -> None:
+    for name, metric in METRICS.items():
+        assert name in SHARES or name.endswith(UNITS)
+        assert metric.better in {"higher", "lower", None}
+        assert re.search(r"\d", metric.format(0.5))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["load", "train", "evaluate"]), st.integers(0, 50)), min_size=1, max_size=20))
+def test_every_moment_belongs_to_one_phase(stretches: list[tuple[str, int]]) -> None:
+    now = [0.0]
+    meter = PhaseMeter(FakeMemory(), clock=lambda: now[0])
+    for phase, seconds in stretches:
+        meter.enter(phase)
+        now[0] += seconds
+    meter.enter(None)
+    for name in ("load", "train", "evaluate"):
+        assert meter.seconds(name) == sum(s for phase, s in stretches if phase == name)
+    assert sum(i.seconds for i in meter.intervals) == now[0]
+
+
+def test_the_peak_of_one_phase_is_not_that_of_another() -> None:
+    memory = FakeMemory()
+    meter = PhaseMeter(memory)
+    meter.enter("load")
+    memory.use(900)
+    memory.use(100)
+    meter.enter("train")
+    memory.use(300)
+    memory.use(50)
+    meter.enter("evaluate")
+    memory.use(700)
+    meter.enter(None)
+    assert (meter.peak("load"), meter.peak("train"), meter.peak("evaluate"), meter.peak("save")) == (900, 300, 700, None)
+
+
+def test_the_device_is_synchronised_at_borders_only() -> None:
+    calls: list[int] = []
+    meter = PhaseMeter(FakeMemory(), synchronize=lambda: calls.append(1))
+    for phase in ("load", "train", None):
+        meter.enter(phase)
+    assert len(calls) == 3
+
+
+def test_resident_memory_sees_an_array_come_and_go() -> None:
+    memory = ResidentMemory()
+    meter = PhaseMeter(memory)
+    meter.set_base()
+    meter.enter("load")
+    big = np.ones(40 * 2**20, dtype=np.uint8)
+    meter.enter("train")
+    assert big.any()
+    del big
+    meter.enter("evaluate")
+    meter.enter(None)
+    load, evaluate = meter.peak("load"), meter.peak("evaluate")
+    assert load is not None
+    assert evaluate is not None
+    assert load > 35 * 2**20
+    if memory.can_reset:
+        assert evaluate < load - 30 * 2**20

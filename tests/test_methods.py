@@ -1,0 +1,218 @@
+"""The contract every method keeps, on every family of encoder it supports."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from peft_methods import models
+from peft_methods.engines.base import load_trainable, save_trainable
+from peft_methods.errors import OptionError
+from peft_methods.layouts import LAYOUTS
+from peft_methods.measuring import count_parameters, is_head_parameter
+from peft_methods.methods import METHODS, Method, Task
+from peft_methods.methods.bottleneck import Bottleneck, Fusion
+from peft_methods.recipe import ModelSpec
+
+FAMILIES = ("bert", "roberta", "mpnet", "distilbert")
+REQUIRED: dict[str, dict[str, Any]] = {
+    "adapter_fusion": {"sources": ["a", "b"], "source_learning_rate": 0.01, "reduction_factor": 4},
+    "adapter": {"reduction_factor": 4},
+}
+
+
+def create(name: str, **settings: Any) -> Method:
+    return METHODS.create(name, {"learning_rate": 0.01, **REQUIRED.get(name, {}), **settings}, "test")
+
+
+def load(folder: Path, method: Method) -> models.Base:
+    torch.manual_seed(1)
+    return models.load(ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.quantization)
+
+
+def inject(base: models.Base, method: Method) -> torch.nn.Module:
+    return method.inject(base.model, Task(base.shape, base.head))
+
+
+def batch() -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 30, (4, 9), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[0, 5:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        result: torch.Tensor = model(**batch()).logits
+    return result
+
+
+@pytest.fixture(params=[(name, family) for name in METHODS for family in FAMILIES], ids=lambda p: "-".join(p))
+def case(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> tuple[Method, models.Base]:
+    name, family = request.param
+    method = create(name)
+    return method, load(tiny_models[family], method)
+
+
+def test_starts_as_the_base_model_within_tolerance(case: tuple[Method, models.Base], tiny_models: dict[str, Path]) -> None:
+    method, base = case
+    if method.start_tolerance is None:
+        pytest.skip("this method promises nothing at its start")
+    plain = load(tiny_models[base.shape.model_type], create("full"))
+    before = logits(plain.model)
+    plain_head = {n: p for n, p in plain.model.named_parameters() if is_head_parameter(n, plain.head)}
+    with torch.no_grad():
+        for name, parameter in base.model.named_parameters():
+            if name in plain_head:
+                parameter.copy_(plain_head[name])
+    assert torch.allclose(logits(inject(base, method)), before, atol=method.start_tolerance + 1e-6)
+
+
+def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(case: tuple[Method, models.Base]) -> None:
+    method, base = case
+    model = inject(base, method)
+    counted = count_parameters(model, base.head)
+    assert counted.method == method.expected_trainable(base.shape)
+    assert counted.head == base.shape.head_parameters
+
+
+def test_a_step_moves_all_of_it_and_nothing_else(case: tuple[Method, models.Base]) -> None:
+    method, base = case
+    model = inject(base, method)
+    frozen = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
+    start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    model.train()
+    for _ in range(3):
+        loss = torch.nn.functional.cross_entropy(model(**batch()).logits, torch.tensor([0, 1, 2, 1]))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    logits(model)
+    key = LAYOUTS[base.shape.model_type].key
+    unmoved = [n for n, p in model.named_parameters() if n in start and torch.equal(start[n], p)]
+    assert [n for n in unmoved if not n.endswith((f"{key}.bias", ".key.bias"))] == []
+    assert {n: models.digest(p) for n, p in model.named_parameters() if n in frozen} == frozen
+
+
+def test_what_is_saved_and_loaded_gives_the_same_logits(case: tuple[Method, models.Base], tmp_path: Path) -> None:
+    method, base = case
+    model = inject(base, method)
+    fresh = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    size = save_trainable(model, tmp_path / "trained.safetensors")
+    assert size >= 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert not torch.allclose(logits(fresh), logits(model))
+    load_trainable(fresh, tmp_path / "trained.safetensors")
+    assert torch.equal(logits(fresh), logits(model))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_an_unknown_layout_is_supported_or_says_why_not(name: str, tiny_models: dict[str, Path]) -> None:
+    method = create(name)
+    shape = load(tiny_models["bert"], create("full")).shape
+    strange = dataclasses.replace(shape, layout=None, model_type="deberta-v2")
+    reason = method.supports(strange, "cpu")
+    assert (reason is None) == (method.needs == "any encoder")
+    assert reason is None or "deberta-v2" in reason
+
+
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_says_what_it_is(name: str) -> None:
+    method = METHODS[name]
+    assert method.name == name
+    assert method.title
+    assert "arXiv:" in method.paper
+
+
+def test_ia3_is_the_papers_and_not_pefts_default(tiny_models: dict[str, Path]) -> None:
+    model = inject(load(tiny_models["bert"], create("ia3")), create("ia3"))
+    touched = {n.partition(".layer.0.")[2].split(".ia3_l")[0] for n, _ in model.named_parameters() if ".layer.0." in n and "ia3_l" in n}
+    assert touched == {"attention.self.key", "attention.self.value", "output.dense"}
+
+
+def test_roberta_base_ia3_has_the_papers_count() -> None:
+    from transformers import RobertaConfig
+
+    from peft_methods.layouts import shape_of
+
+    config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_labels=2)
+    head = 768 * 768 + 768 + 768 * 2 + 2
+    shape = shape_of(config, head_parameters=head, pooler=False)
+    assert create("ia3").expected_trainable(shape) + head == 647_426
+    assert create("lora", rank=16).expected_trainable(shape) + head == 1_181_954
+    assert shape.encoder_parameters + head == 124_647_170
+
+
+def test_4bit_weights_are_4bit_in_the_encoder_and_nowhere_else(tiny_models: dict[str, Path]) -> None:
+    base = load(tiny_models["bert"], create("qlora"))
+    quantized = {name for name, p in base.model.named_parameters() if models.is_4bit(p)}
+    assert len(quantized) == 2 * 6
+    assert not any("classifier" in name or "pooler" in name for name in quantized)
+    plain = load(tiny_models["bert"], create("full"))
+    assert sum(models.size_of(p) for p in base.model.parameters()) == sum(p.numel() for p in plain.model.parameters())
+
+
+@pytest.mark.parametrize(("name", "settings"), [("lora", {"targets": ["query", "valu"]}), ("ia3", {"targets": ["ffn"]})])
+def test_an_unknown_target_names_the_nearest(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="unknown target .*Did you mean"):
+        create(name, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("lora", {"ranks": 4}, "unknown key 'ranks'. Did you mean 'rank'"),
+        ("lora", {"learning_rate": 0}, "learning_rate = 0 should be greater than 0"),
+        ("adapter", {"placement": "left"}, "'houlsby' or 'pfeiffer'"),
+        ("adapter_fusion", {"sources": ["one"]}, "sources"),
+        ("loar", {}, "unknown method 'loar'. Did you mean 'lora'"),
+    ],
+)
+def test_a_wrong_method_setting_is_named(name: str, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        create(name, **settings)
+    assert said in str(caught.value)
+
+
+def test_fusion_is_the_attention_it_stands_for() -> None:
+    """The rearranged products equal the paper's: softmax(q·K u_i) over V u_i."""
+    torch.manual_seed(0)
+    blocks = [Bottleneck(12, 4, "relu") for _ in range(3)]
+    for block in blocks:
+        torch.nn.init.normal_(block.up.weight)
+    fusion = Fusion(12, blocks, dropout=0.0)
+    for linear in (fusion.query, fusion.key, fusion.value):
+        torch.nn.init.normal_(linear.weight)
+    torch.nn.init.normal_(fusion.key.bias)
+    x = torch.randn(2, 5, 12)
+    outputs = torch.stack([block(x) for block in blocks], dim=2)
+    scores = torch.einsum("bth,btih->bti", fusion.query(x), fusion.key(outputs))
+    expected = torch.einsum("bti,btih->bth", scores.softmax(-1), fusion.value(outputs))
+    assert torch.allclose(fusion(x), expected, atol=1e-4)
+
+
+def test_fusion_keeps_its_value_map_near_the_identity(tiny_models: dict[str, Path]) -> None:
+    method = create("adapter_fusion")
+    model = inject(load(tiny_models["bert"], method), method)
+    penalty = method.extra_loss(model)
+    assert penalty is not None
+    assert float(penalty) < 1e-6
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, Fusion):
+                module.value.weight += 0.1
+    penalty = method.extra_loss(model)
+    assert penalty is not None
+    assert float(penalty) == pytest.approx(0.01 * 2 * 32 * 32 * 0.01, rel=1e-3)

@@ -1,0 +1,103 @@
+"""Models: what is a head, what may carry a classifier, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import CONFIGS, make_model
+from safetensors.torch import load_file, save_file
+
+from peft_methods import models
+from peft_methods.errors import ModelError
+from peft_methods.recipe import ModelSpec
+
+NAMES = ("no", "yes")
+
+
+def load(folder: Path, **more: str) -> models.Base:
+    return models.load(ModelSpec(str(folder), **more), NAMES)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [("bert", ("classifier",)), ("roberta", ("classifier",)), ("mpnet", ("classifier",)), ("distilbert", ("pre_classifier", "classifier"))],
+)
+def test_the_head_is_what_has_no_pretrained_weights(kind: str, head: tuple[str, ...], tiny_models: dict[str, Path]) -> None:
+    base = load(tiny_models[kind])
+    assert base.head == head
+    assert base.model.config.id2label == {0: "no", 1: "yes"}
+    assert all(p.dtype == torch.float32 for p in base.model.parameters())
+
+
+@pytest.mark.parametrize("kind", list(CONFIGS))
+def test_the_closed_form_counts_every_encoder_parameter(kind: str, tiny_models: dict[str, Path]) -> None:
+    base = load(tiny_models[kind])
+    assert base.shape.encoder_parameters + base.shape.head_parameters == sum(p.numel() for p in base.model.parameters())
+    biases = sum(p.numel() for n, p in base.model.named_parameters() if n.endswith(".bias") and not models.in_modules(n, base.head))
+    assert base.shape.encoder_biases == biases
+
+
+def test_a_pooler_without_weights_is_trained_with_the_head(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    weights = {n: t for n, t in load_file(folder / "model.safetensors").items() if "pooler" not in n}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load(folder).head == ("classifier", "bert.pooler.dense")
+
+
+def test_half_precision_files_are_loaded_as_fp32(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    half = {n: t.half() if t.is_floating_point() else t for n, t in load_file(folder / "model.safetensors").items()}
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    assert {p.dtype for p in load(folder).model.parameters()} == {torch.float32}
+
+
+def test_the_same_weights_have_the_same_digest_wherever_they_lie(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    shutil.copytree(tiny_models["bert"], tmp_path / "copy")
+    first, copied, random = load(tiny_models["bert"]), load(tmp_path / "copy"), load(tmp_path / "copy", weights="random")
+    assert first.weights_sha256 == copied.weights_sha256 != random.weights_sha256
+
+
+def refused(folder: Path | str, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        models.load(ModelSpec(str(folder)), NAMES)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    refused(folder, "cannot be loaded")
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    refused(tmp_path, "cannot be loaded")
+
+
+def test_weights_that_do_not_fit_the_config(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    weights = {n: t for n, t in load_file(folder / "model.safetensors").items() if "layer.1." not in n}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(folder, "lacks 16 tensors of its encoder")
+
+
+@pytest.mark.parametrize("config", [transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9), transformers.T5Config(num_layers=1)])
+def test_a_model_that_is_no_encoder(config: transformers.PretrainedConfig, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    refused(tmp_path, f"is a '{config.model_type}' model, which is no encoder to put a classifier on. Use an encoder such as BERT")
+
+
+def test_no_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused("nobody/nothing", "--peft-model DIR")
+
+
+def test_an_embedded_name_that_is_not() -> None:
+    from peft_methods.errors import DataError
+
+    with pytest.raises(DataError, match=r"unknown embedded model 'minilmm'. Did you mean 'minilm'"):
+        models.load(ModelSpec("embedded:minilmm"), NAMES)

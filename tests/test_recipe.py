@@ -1,0 +1,121 @@
+"""Recipes: what loads, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_methods.errors import OptionError
+from peft_methods.recipe import Budget, apply_setting, build, find_recipe, load_recipe, shipped_recipes
+
+
+def test_every_shipped_recipe_loads() -> None:
+    assert "embedded" in shipped_recipes()
+    for name in shipped_recipes():
+        assert load_recipe(name).name == name
+
+
+def test_embedded_is_what_it_promises() -> None:
+    recipe = load_recipe("embedded")
+    assert (recipe.data.train, recipe.data.validation, recipe.data.test) == (400, 150, 500)
+    assert (recipe.budget.epochs, recipe.budget.batch_size, recipe.budget.seed_list()) == (2, 8, (0, 1, 2))
+    assert list(recipe.methods) == ["full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("budget.epoch=2", "unknown key 'budget.epoch'. Did you mean 'epochs'?"),
+        ("dta.train=3", "unknown key 'dta'. Did you mean 'data'?"),
+        ("budget.epochs=0", "budget.epochs = 0 should be greater than or equal to 1"),
+        ('budget.epochs="3"', "budget.epochs = '3' should be a valid integer"),
+        ("budget.epochs=true", "budget.epochs = True should be a valid integer"),
+        ("data.train=some", "data.train = 'some' should be"),
+        ("budget.precision=fp23", "should be 'fp32', 'bf16' or 'fp16'"),
+        ("budget.warmup_ratio=nan", "budget.warmup_ratio = nan should be a finite number"),
+        ("data.select_by=f1", "should be 'accuracy' or 'macro_f1'"),
+        ("budget=3", "budget = 3 should be a section"),
+        ("name=../x", "name = '../x' should be letters, digits, '.', '_' and '-'"),
+        ("epochs", "should read KEY=VALUE"),
+        ("name.x=1", "'name' is a value, not a section"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        load_recipe("embedded", [setting])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_reach_every_section() -> None:
+    recipe = load_recipe("embedded", ["budget.seeds=[4, 7]", "data.train=all", "methods.lora.rank=2", "title=hello world"])
+    assert recipe.budget.seed_list() == (4, 7)
+    assert recipe.data.train == "all"
+    assert recipe.methods["lora"]["rank"] == 2
+    assert recipe.title == "hello world"
+
+
+def test_a_typo_in_toml_is_one_line_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = 'x'\n[model\n", encoding="utf-8")
+    with pytest.raises(OptionError, match=r"broken\.toml is not valid TOML: .*line 2"):
+        load_recipe(str(path))
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text("name = 'x'\n[model]\nsource = 'y'\n[budget]\nepochs = 1\nbatch_size = 2\n[methods.full]\n", encoding="utf-8")
+    with pytest.raises(OptionError, match=r"short\.toml: 'data' is missing; add it"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["embeded", "nowhere.toml", "a/b"])
+def test_an_unknown_recipe_names_the_right_ones(name: str) -> None:
+    with pytest.raises(OptionError, match="embedded"):
+        find_recipe(name)
+
+
+def test_pointing_elsewhere_says_so() -> None:
+    recipe = load_recipe("embedded", model="/m", data="/d")
+    assert (recipe.model.source, recipe.data.source) == ("/m", "/d")
+    assert any("sizes still apply (400/150/500)" in note for note in recipe.notes)
+    assert any("rates were tuned for 'embedded:minilm'" in note for note in recipe.notes)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(["epochs", "batch_size", "seeds", "precision", "weight_decay", "schedule", "epoch", "x"])
+
+
+@given(st.dictionaries(keys, plain, max_size=5))
+def test_a_budget_is_built_or_refused_by_name(values: dict[str, object]) -> None:
+    try:
+        budget = build(Budget, values, "here")
+    except OptionError as error:
+        assert str(error).startswith("here: ")
+        assert "\n" not in str(error)
+    else:
+        assert budget.epochs >= 1
+        assert budget.batch_size >= 1
+        assert budget.seed_list()
+
+
+@given(st.text(max_size=30))
+def test_any_setting_string_is_taken_or_refused(text: str) -> None:
+    values = tomllib.loads(find_recipe("embedded").read_text(encoding="utf-8"))
+    before = json.dumps(values)
+    try:
+        apply_setting(values, text)
+    except OptionError as error:
+        assert "\n" not in str(error).replace(repr(text), "")
+    else:
+        assert "=" in text
+        assert before  # the rest of the recipe is judged when it is built

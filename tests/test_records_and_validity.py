@@ -1,0 +1,162 @@
+"""Records survive disk as they were, or are refused by name; rules find the planted fault and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peft_methods import validity
+from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.quality import Predictions
+from peft_methods.recipe import load_recipe
+from peft_methods.records import SCHEMA_VERSION, Evidence, Record, Store, StoreError, without_result
+
+
+def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
+    """A sound record of a cell of the embedded recipe."""
+    recipe = load_recipe("embedded")
+    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    spec = {**cell.spec(), "seed": seed}
+    sound: dict[str, Any] = {
+        "cell": spec,
+        "status": "ok",
+        "identity": f"{method}{seed}",
+        "metrics": {
+            "accuracy": 0.8, "macro_f1": 0.79, "train_seconds": 10.0, "samples_per_second": 80.0, "peak_memory_bytes": 2.0**28,
+            "method_parameters": 73_728, "head_parameters": 770, "trainable_share": 0.0033,
+        },
+        "epochs": ({"epoch": 1, "train_loss": 0.6, "validation_loss": 0.5},),
+        "evidence": Evidence(expected_trainable=73_728, moved_checked=24),
+        "data": {"majority": 0.5, "removed": {"repeated": 3}, "fingerprint": "f"},
+        "environment": {"device_name": "a cpu", "device": "cpu", "threads": 2, "memory_kind": "resident"},
+    }  # fmt: skip
+    return Record(**{**sound, **changes})
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    store, record = Store(tmp_path), make_record()
+    predictions = Predictions(np.asarray([[0.1, 2.0]], dtype=np.float32), np.asarray([1]))
+    path = store.write(record, predictions)
+    assert json.dumps(dataclasses.asdict(store.read(path))) == json.dumps(json.loads(json.dumps(dataclasses.asdict(record))))
+    back = store.read_predictions(record)
+    assert back is not None
+    assert np.array_equal(back.logits, predictions.logits)
+    assert store.read_predictions(make_record(identity="other")) is None
+
+
+numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.text(max_size=9), numbers, max_size=5),
+    st.text(max_size=40),
+    st.sampled_from(["ok", "oom", "failed", "timeout", "crashed", "skipped"]),
+)
+def test_any_record_round_trips(tmp_path_factory: pytest.TempPathFactory, metrics: Any, message: str, status: Any) -> None:
+    store = Store(tmp_path_factory.mktemp("store"))
+    record = make_record(metrics=metrics, message=message, status=status)
+    back = store.read(store.write(record))
+    assert (back.metrics, back.message, back.status) == (metrics, message, status)
+
+
+def test_every_cut_of_a_record_is_refused_by_name(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    whole = store.write(make_record()).read_bytes()
+    path = tmp_path / "cut.json"
+    for length in range(0, len(whole) - 1, 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StoreError, match=r"cut\.json is no record"):
+            store.read(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"schema_version": 1}', '{"cell": 3, "status": "fine"}', "\x00"])
+def test_json_that_is_no_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text, encoding="utf-8")
+    good, bad = Store(tmp_path).records()
+    assert good == []
+    assert len(bad) == 1
+    assert "x.json is no record" in bad[0]
+
+
+def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
+    Store(tmp_path).write(make_record(schema_version=SCHEMA_VERSION + 1))
+    _, bad = Store(tmp_path).records()
+    assert "newer than" in bad[0]
+    assert "update peft-methods" in bad[0]
+
+
+def test_a_failed_write_leaves_the_old_record_and_no_scrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    path = store.write(make_record())
+    before = path.read_bytes()
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StoreError, match="No space left on device"):
+        store.write(make_record(message="newer"))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_store_that_cannot_be_written_says_so_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StoreError, match="--peft-results DIR"):
+        Store(tmp_path / "file" / "store").prepare()
+
+
+def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
+    recipe = load_recipe("embedded")
+    lora = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
+    other = load_recipe("embedded", ["methods.lora.rank=4"])
+    facts: dict[str, Any] = {"weights": "w", "data": "d", "environment": {"torch": "1"}}
+    first = lora[0].identity(**facts)
+    assert first == cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(**facts)
+    different = [
+        lora[1].identity(**facts),
+        cells_of(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
+        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "data")),
+        lora[0].identity(**{**facts, "environment": {"torch": "2"}}),
+    ]
+    assert len({first, *different}) == 6
+
+
+def test_a_sound_record_has_no_finding() -> None:
+    assert validity.judge([make_record(), make_record("head_only", metrics={"accuracy": 0.4})]) == []
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "V103": {"data": {"majority": 0.5, "removed": {"train_also_in_test": 2}}},
+    "V201": {"evidence": Evidence(frozen_changed=("bert.x",))},
+    "V202": {"evidence": Evidence(unmoved=("lora_A",), moved_checked=24)},
+    "V203": {"evidence": Evidence(expected_trainable=1), "metrics": {"accuracy": 0.8, "method_parameters": 2}},
+    "V301": {"metrics": {"accuracy": 0.55}},
+    "V302": {"epochs": ({"epoch": 2, "train_loss": float("nan"), "validation_loss": 0.5},)},
+}
+
+
+def test_every_rule_has_a_planted_fault() -> None:
+    assert set(FAULTS) == set(validity.RULES)
+
+
+@pytest.mark.parametrize("rule", list(FAULTS))
+def test_a_rule_finds_its_fault_and_only_it(rule: str) -> None:
+    found = validity.judge([make_record(**FAULTS[rule])])
+    assert [finding.rule for finding in found] == [rule]
+    assert "→" in str(found[0])
+
+
+def test_cells_without_a_result_are_not_judged() -> None:
+    recipe = load_recipe("embedded")
+    cell = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
+    assert validity.judge([without_result(cell, "failed", "why")]) == []
