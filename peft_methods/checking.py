@@ -53,14 +53,10 @@ def compare(model: nn.Module, before: Before, *, decay: float, shape: ModelShape
 
 
 def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
-    now = end.detach().cpu().double()
-    start = start.double()
-    largest = float(start.abs().max())
-    rounding = 1e-5 * largest + 1e-12
-    decayed_least, decayed_most = start, start * decay
-    below = torch.minimum(decayed_least, decayed_most) - rounding
-    above = torch.maximum(decayed_least, decayed_most) + rounding
-    return bool(((now < below) | (now > above)).any())
+    now, decayed = end.detach().cpu(), start * decay
+    rounding = 1e-5 * float(start.abs().max()) + 1e-12
+    low, high = torch.minimum(start, decayed) - rounding, torch.maximum(start, decayed) + rounding
+    return bool(((now < low) | (now > high)).any())
 
 
 def _has_no_gradient(name: str, shape: ModelShape) -> bool:

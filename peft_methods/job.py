@@ -10,6 +10,7 @@ from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, PeftMethodsError
+from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
 from peft_methods.methods import Method
@@ -100,7 +101,7 @@ class Job:
             elif preparation is not None:
                 self._progress.plan(task.cells, preparation)
                 runnable.append(task)
-        for task in runnable:
+        for task in sorted(runnable, key=self._expected_seconds, reverse=True):  # the longest first: no straggler at the end
             self._executor.submit(task.cells)
 
     def wait(self, task: Task) -> list[Record]:
@@ -122,6 +123,9 @@ class Job:
     def close(self) -> None:
         """End every process and remove scratch files."""
         self._executor.close()
+
+    def _expected_seconds(self, task: Task) -> float:
+        return total_seconds(task.cells, self.preparations, self.workers)
 
     def _has_ended(self, task: Task) -> bool:
         return all((task.recipe.name, task.method.name, cell.seed, False) in self._records for cell in task.cells)

@@ -20,7 +20,8 @@ from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Store, StoreError, without_result
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
 
@@ -68,6 +69,7 @@ class Done:
 def serve(connection: Connection) -> None:
     """Entry point of the process: do the one job that comes through the connection, and tell of it there."""
     die_with_parent()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
 
@@ -84,6 +86,14 @@ def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends, however it ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that every step frees and asks for again, instead of paging them in anew."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _redirect_output(log: Path) -> None:
