@@ -10,6 +10,21 @@ from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
+from peft_methods.report.table import markdown_table, terminal_table
+
+
+class PrintableComparison(Comparison):
+    """A comparison that shows itself: `print(comparison)`, and as a table in a notebook."""
+
+    def table(self) -> str:
+        """The comparison as the terminal shows it."""
+        return terminal_table(self)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _repr_markdown_(self) -> str:
+        return markdown_table(self)
 
 
 def compare(
@@ -24,7 +39,7 @@ def compare(
     save_models: str | Path | None = None,
     workers: int | None = None,
     progress: bool = True,
-) -> Comparison:
+) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
 
     `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
@@ -49,7 +64,8 @@ def compare(
             raise job.errors[chosen.name]
         for task in tasks:
             job.wait(task)
-        return job.comparison()
+        made = job.comparison()
+        return PrintableComparison(made.records, made.notes)
     finally:
         job.close()
 

@@ -36,6 +36,7 @@ class Cell:
     def spec(self) -> dict[str, Any]:
         """Everything that was asked for, as plain JSON values."""
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in {"methods", "title", "notes"}}
+        del recipe["budget"]["seeds"]  # how many others there are makes no other cell
         spec = {
             "recipe": recipe,
             "method": {"name": self.method.name, **asdict(self.method)},
@@ -50,11 +51,17 @@ class Cell:
     @property
     def key(self) -> str:
         """A short hash of the spec alone: names the cell within one run."""
-        return content_hash(self.spec())[:16]
+        return content_hash(self._decisive_spec())[:16]
+
+    def _decisive_spec(self) -> dict[str, Any]:
+        """The spec less what only judges the result."""
+        spec = self.spec()
+        del spec["recipe"]["expect"]
+        return spec
 
     def identity(self, *, weights: str, data: str, environment: dict[str, Any]) -> str:
         """The hash of all that a figure depends on: spec, weights, data, code, device and library versions."""
-        depends = {"spec": self.spec(), "weights": weights, "data": data, "code": code_hash(self.method, self.engine)}
+        depends = {"spec": self._decisive_spec(), "weights": weights, "data": data, "code": code_hash(self.method, self.engine)}
         return content_hash(depends | {"environment": environment})[:32]
 
 

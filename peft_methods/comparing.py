@@ -63,12 +63,6 @@ class Comparison:
         """What the validity rules say about these records."""
         return validity.judge(r for r in self.records if not r.is_source)
 
-    def table(self) -> str:
-        """The comparison as text, as the terminal shows it."""
-        from peft_methods.report.table import terminal_table
-
-        return terminal_table(self)
-
     def to_pandas(self) -> DataFrame:
         """A row a cell, a column a metric; sources included and marked."""
         import pandas as pd

@@ -116,9 +116,12 @@ class Job:
         self._keep(without_result(cell, "skipped", reason) for cell in task.cells)
 
     def comparison(self) -> Comparison:
-        """All records so far, with what there is to say about the run."""
+        """All records so far in the order of the tasks, sources last, with what there is to say about the run."""
         notes = [note for recipe in {task.recipe.name: task.recipe for task in self.tasks}.values() for note in recipe.notes]
-        return Comparison(tuple(self._records.values()), (*notes, *self._executor.warnings))
+        asked = [(t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells]
+        records = [self._records[key] for key in asked if key in self._records]
+        records += [record for record in self._records.values() if record.is_source]
+        return Comparison(tuple(records), (*notes, *self._executor.warnings))
 
     def close(self) -> None:
         """End every process and remove scratch files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,8 @@ def _read_csv(file: Path, separator: str = ",") -> DataFrame:
 def _read_jsonl(file: Path) -> DataFrame:
     import pandas as pd
 
-    return pd.read_json(file, lines=True, convert_dates=False)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return pd.DataFrame([json.loads(line) for line in lines if line.strip()])  # values as written: pandas' reader guesses
 
 
 def _read_parquet(file: Path) -> DataFrame:

@@ -81,7 +81,7 @@ def _context(device: str) -> Any:
     """Without a GPU a server process imports everything once and forks; with one that would poison CUDA."""
     if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["peft_methods.execution.worker", "peft_methods.runner", "bitsandbytes", "peft"])
+        context.set_forkserver_preload(["peft_methods.execution.preload"])
         return context
     return multiprocessing.get_context("spawn")
 

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
-import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Store, StoreError, without_result
 
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
@@ -68,7 +67,6 @@ class Done:
 
 def serve(connection: Connection) -> None:
     """Entry point of the process: do the one job that comes through the connection, and tell of it there."""
-    die_with_parent()
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
@@ -77,15 +75,23 @@ def serve(connection: Connection) -> None:
         job = connection.recv()
     except EOFError:
         return
+    die_with_parent(connection)
     _redirect_output(job.log)
     connection.send(_prepare(job) if isinstance(job, PrepareJob) else _train(job, connection))
-    connection.close()
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends, however it ends (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(connection: Connection) -> None:
+    """Watch, in a thread that sleeps until then, for the parent's end of the pipe to close, and end at once.
+
+    A parent that was killed cannot tell its children; the kernel closes its pipes in any case.
+    """
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            connection.poll(None)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def keep_freed_memory() -> None:

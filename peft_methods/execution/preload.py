@@ -1,0 +1,13 @@
+"""What the server process of `local.py` imports once, so that every cell's process starts with it."""
+
+from __future__ import annotations
+
+import logging
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
+
+import bitsandbytes  # noqa: E402, F401
+import peft  # noqa: E402, F401
+
+import peft_methods.execution.worker  # noqa: E402
+import peft_methods.runner  # noqa: E402, F401

@@ -1,0 +1,114 @@
+"""Rows over seeds, and the table that shows them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_records_and_validity import make_record
+
+from peft_methods.api import PrintableComparison
+from peft_methods.comparing import Comparison, summarize
+from peft_methods.records import Record
+from peft_methods.report.table import csv_table, markdown_table, terminal_table
+
+
+def with_accuracy(method: str, *values: float, **more: Any) -> list[Record]:
+    base = make_record().metrics
+    return [make_record(method, seed, metrics={**base, "accuracy": value, **more}) for seed, value in enumerate(values)]
+
+
+def missing(method: str, status: Any, message: str, seed: int = 0) -> Record:
+    return make_record(method, seed, status=status, message=message, metrics={}, epochs=())
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_mean_lies_between_and_spread_is_not_negative(values: list[float]) -> None:
+    figure = summarize("accuracy", with_accuracy("lora", *values))
+    assert figure is not None
+    assert min(values) - 1e-12 <= figure.mean <= max(values) + 1e-12
+    assert (figure.deviation is None) == (len(values) == 1)
+    assert figure.deviation is None or figure.deviation >= 0
+
+
+def test_missing_and_nan_never_count() -> None:
+    records = [*with_accuracy("lora", 0.8), *with_accuracy("lora", float("nan")), make_record(metrics={"accuracy": None})]
+    figure = summarize("accuracy", records)
+    assert figure is not None
+    assert (figure.mean, figure.count) == (0.8, 1)
+    assert summarize("energy_joules", records) is None
+
+
+def test_rows_are_in_the_registrys_order_and_sources_have_none() -> None:
+    records = [*with_accuracy("ia3", 0.7), *with_accuracy("full", 0.8), make_record("adapter", is_source=True)]
+    assert [row.method for row in Comparison(tuple(records)).rows()] == ["full", "ia3"]
+
+
+def test_the_table_marks_the_best_and_says_what_it_is() -> None:
+    records = [*with_accuracy("full", 0.70, 0.72, train_seconds=30.0), *with_accuracy("lora", 0.80, 0.82, train_seconds=12.0)]
+    text = terminal_table(Comparison(tuple(records), ("a note",)))
+    full, lora = (next(line for line in text.splitlines() if line.startswith(name)) for name in ("Full", "LoRA"))
+    assert "71.0 ± 1.4  " in full
+    assert "81.0 ± 1.4 *" in lora
+    assert "12.0 ± 0.0 s *" in lora
+    assert "embedded:movie_reviews, 400 train / 150 validation / 500 test, 2 epochs, batch 8" in text
+    assert "seeds 0, 1; a cpu, 2 threads" in text
+    assert text.endswith("a note")
+    assert "One seed" not in text
+
+
+def test_one_seed_is_said_to_have_no_spread() -> None:
+    text = terminal_table(Comparison(tuple(with_accuracy("lora", 0.8))))
+    assert "One seed: no spread" in text
+    assert "±" not in text.split("Accuracy and F1")[0]
+
+
+def test_skipped_and_failed_are_rows_with_their_reason() -> None:
+    records = [
+        *with_accuracy("full", 0.8),
+        missing("qlora", "skipped", "needs bitsandbytes"),
+        missing("lora", "oom", "tried to allocate 9 GiB"),
+        *with_accuracy("ia3", 0.7),
+        missing("ia3", "crashed", "killed", seed=1),
+    ]
+    text = terminal_table(Comparison(tuple(records)))
+    assert "QLoRA: skipped: needs bitsandbytes" in text
+    assert "LoRA: oom: tried to allocate 9 GiB" in text
+    assert "IA3 (1 of 2 seeds failed)" in text
+    assert "IA3 seed 1: crashed: killed" in text
+    assert "nan" not in text
+
+
+def test_the_same_reason_is_said_once() -> None:
+    records = [missing(method, "failed", "no such folder", seed) for method in ("full", "lora") for seed in (0, 1)]
+    text = terminal_table(Comparison(tuple(records)))
+    assert text.count("no such folder") == 1
+    assert "Full fine-tuning, LoRA: failed: no such folder" in text
+
+
+def test_csv_and_markdown_say_the_same_as_the_terminal() -> None:
+    comparison = Comparison((*with_accuracy("lora", 0.80, 0.82), missing("full", "failed", "=cmd|' /C calc'!A0")))
+    full, lora = csv.DictReader(io.StringIO(csv_table(comparison)))
+    assert (float(lora["accuracy"]), lora["seeds"]) == (pytest.approx(0.81), "0 1")
+    assert float(lora["accuracy_sd"]) == pytest.approx(0.014142, rel=1e-3)
+    assert full["missing"].startswith("seed 0: failed: =cmd")
+    assert "| LoRA" in markdown_table(comparison)
+
+
+def test_foreign_texts_are_escaped_in_markdown() -> None:
+    text = markdown_table(Comparison((missing("full", "failed", "<script>|x|</script>"),)))
+    assert "<script>" not in text
+    assert "\\<script\\>\\|x\\|" in text
+
+
+def test_a_comparison_shows_itself_and_becomes_a_frame() -> None:
+    comparison = PrintableComparison((*with_accuracy("lora", 0.8, 0.9), missing("full", "failed", "why")))
+    assert str(comparison) == comparison.table() == terminal_table(comparison)
+    frame = comparison.to_pandas()
+    assert list(frame["accuracy"].dropna()) == [0.8, 0.9]
+    assert list(frame["status"]) == ["ok", "ok", "failed"]
+    assert "LoRA" in comparison._repr_markdown_()

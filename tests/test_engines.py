@@ -1,0 +1,144 @@
+"""The stock engine: what it trains, in which order, and what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import set_seed
+
+from peft_methods import data, models
+from peft_methods.cells import chosen_methods
+from peft_methods.engines import stock
+from peft_methods.engines.base import Collator, EpochResult, predict
+from peft_methods.methods import TRAINED, Task
+from peft_methods.recipe import load_recipe
+
+
+class Recorder:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.epochs: list[EpochResult] = []
+        self.steps: list[tuple[int, int, int]] = []
+
+    def enter(self, phase: str) -> None:
+        self.phases.append(phase)
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        self.steps.append((epoch, step, steps))
+
+    def epoch(self, result: EpochResult) -> None:
+        self.epochs.append(result)
+
+
+def prepared(recipe_path: Path, method_name: str, *settings: str, seed: int = 0) -> Any:
+    recipe = load_recipe(str(recipe_path), settings)
+    method = chosen_methods(recipe, [method_name])[0]
+    texts = data.load(recipe.data)
+    set_seed(seed)
+    base = models.load(recipe.model, texts.facts.label_names, quantization=method.quantization)
+    model = method.inject(base.model, Task(base.shape, base.head))
+    return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
+
+
+def trained(recipe_path: Path, folder: Path, method_name: str, *settings: str, seed: int = 0) -> Any:
+    recipe, method, base, model, tokens = prepared(recipe_path, method_name, *settings, seed=seed)
+    recorder = Recorder()
+    training = stock.train(
+        model, method, tokens, recipe, base.tokenizer, seed=seed, device="cpu", workdir=folder, listener=recorder
+    )
+    return training, model, recorder, tokens, base
+
+
+def test_phases_follow_each_other_and_training_is_only_the_steps(tiny_recipe: Path, tmp_path: Path) -> None:
+    training, _, recorder, tokens, _ = trained(tiny_recipe, tmp_path, "lora")
+    assert recorder.phases[:3] == ["warm_up", "train", "evaluate"]
+    assert recorder.phases.count("train") == 2
+    assert training.steps == len(recorder.steps) == 20
+    assert recorder.steps[-1] == (2, 20, 20)
+    assert (training.samples, training.tokens) == (160, 2 * sum(tokens.train["length"]))
+    assert len(training.epochs) == 2
+
+
+def test_it_learns_what_one_word_decides(tiny_recipe: Path, tmp_path: Path) -> None:
+    training, _, _, _, _ = trained(tiny_recipe, tmp_path, "full")
+    assert training.epochs[-1].train_loss < training.epochs[0].train_loss
+    assert max(epoch.validation_accuracy for epoch in training.epochs) > 0.9
+
+
+def test_the_best_epochs_weights_are_what_is_left(tiny_recipe: Path, tmp_path: Path) -> None:
+    """A rate that wrecks the model late leaves the early epoch in place."""
+    from peft_methods import quality
+
+    training, model, recorder, tokens, base = trained(tiny_recipe, tmp_path, "full", "budget.epochs=4", "methods.full.learning_rate=2e-2")
+    judged = quality.judge(predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names)
+    best = max(recorder.epochs, key=lambda epoch: (epoch.selection, -epoch.validation_loss))
+    assert training.best_epoch == best.epoch
+    assert judged.accuracy == best.validation_accuracy
+    assert (tmp_path / TRAINED).is_file()
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(tiny_recipe: Path, tmp_path: Path) -> None:
+    weights = []
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        _, model, _, _, _ = trained(tiny_recipe, tmp_path / run, "lora", seed=3)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad]))
+    assert torch.equal(*weights)
+
+
+def test_the_warm_up_changes_nothing(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it, _, _, _, _ = trained(tiny_recipe, tmp_path, "lora")
+    monkeypatch.setattr(stock, "warm_up", lambda *_: None)
+    without, _, _, _, _ = trained(tiny_recipe, tmp_path, "lora")
+    assert with_it.epochs == without.epochs
+
+
+def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_path: Path) -> None:
+    orders = []
+    for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
+        recipe, method, base, model, tokens = prepared(tiny_recipe, name)
+        arguments = stock._arguments(recipe, method, seed, "cpu", tmp_path)
+        trainer = stock.StockTrainer(method, model, arguments, Collator(base.tokenizer), tokens.train)
+        torch.rand(seed * 7 + len(name))  # what a method draws must not matter
+        sampler = trainer._get_train_sampler()
+        orders.append((list(sampler), list(sampler)))
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0][0] != orders[0][1]
+    assert sorted(orders[0][0]) == list(range(80))
+
+
+def test_weight_decay_spares_biases_and_norms_but_no_adapter(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "adapter")
+    arguments = stock._arguments(recipe, method, 0, "cpu", tmp_path)
+    trainer = stock.StockTrainer(method, model, arguments, Collator(base.tokenizer), tokens.train)
+    decayed = set(trainer.get_decay_parameter_names(model))
+    adapter = [n for n, p in model.named_parameters() if p.requires_grad and ".adapter." in n]
+    assert {n for n in adapter if n.endswith("weight")} <= decayed
+    assert not any(n.endswith("bias") or n.endswith("LayerNorm.wrapped.weight") for n in decayed)
+
+
+def test_accumulation_divides_the_loss(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
+    trainer = stock.StockTrainer(method, model, stock._arguments(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train)
+    assert trainer.model_accepts_loss_kwargs is False
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_predictions_are_in_the_datas_order_whatever_the_batch(tiny_recipe: Path, batch_size: int) -> None:
+    _, _, base, model, tokens = prepared(tiny_recipe, "full")
+    model.train()
+    got = predict(model, tokens.test, Collator(base.tokenizer), batch_size)
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        one_by_one = torch.cat(
+            [model(**{k: torch.tensor([row[k]]) for k in ("input_ids", "attention_mask")}).logits for row in tokens.test]
+        )
+    assert np.allclose(got.logits, one_by_one.numpy(), atol=1e-5)
+    assert got.labels.tolist() == list(tokens.test["labels"])

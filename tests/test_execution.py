@@ -1,0 +1,220 @@
+"""Cells in processes of their own: whatever ends one costs that one alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from peft_methods import load_trained
+from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
+from peft_methods.engines.base import Collator, predict
+from peft_methods.errors import DataError
+from peft_methods.execution.estimating import expected_seconds, in_words
+from peft_methods.execution.local import Event, LocalExecutor
+from peft_methods.execution.progress import Progress
+from peft_methods.recipe import load_recipe
+from peft_methods.records import Store
+
+
+@pytest.fixture
+def executor(tmp_path: Path) -> Any:
+    store = Store(tmp_path / "results")
+    store.prepare()
+    made = LocalExecutor(store, "cpu", workers=2, threads=1, save_models=tmp_path / "models")
+    yield made
+    made.close()
+
+
+def cells(recipe_path: Path, method: str, *settings: str) -> list[Cell]:
+    recipe = load_recipe(str(recipe_path), settings)
+    return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
+
+
+def test_every_method_runs_from_data_to_record(tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1"])
+    wanted = [cell for method in chosen_methods(recipe, None) for cell in cells_of(recipe, method, "cpu")]
+    executor.submit(wanted)
+    records = executor.wait(wanted)
+    assert [(r.method_name, r.status, r.message) for r in records] == [(c.method.name, "ok", "") for c in wanted]
+    for record in records:
+        _is_complete(record, executor.store)
+    fusion = records[-1]
+    assert (fusion.metrics["source_seconds"] or 0) > 0
+    sources = [record for record in executor.store.records()[0] if record.is_source]
+    assert len(sources) == 2
+    assert all(source.metrics["accuracy"] is None for source in sources)
+    _models_load_and_agree(recipe, executor, records, tmp_path / "models")
+
+
+def _is_complete(record: Any, store: Store) -> None:
+    metrics = record.metrics
+    assert metrics["accuracy"] == pytest.approx(sum(record.quality["confusion"][i][i] for i in range(2)) / 50)
+    assert metrics["trainable_parameters"] == metrics["method_parameters"] + metrics["head_parameters"]
+    assert metrics["method_parameters"] == record.evidence.expected_trainable
+    assert not record.evidence.frozen_changed
+    assert not record.evidence.unmoved
+    assert record.evidence.moved_checked > 0
+    assert (record.evidence.frozen_checked == 0) == (record.method_name == "full")
+    for name in ("train_seconds", "samples_per_second", "tokens_per_second", "checkpoint_bytes", "load_seconds", "evaluate_seconds"):
+        assert metrics[name] > 0
+    assert metrics["train_seconds"] == pytest.approx(sum(epoch["train_seconds"] for epoch in record.epochs))
+    assert metrics["peak_memory_bytes"] >= max(epoch["peak_memory_bytes"] for epoch in record.epochs) >= 0
+    assert record.environment["packages"]["torch"]
+    predictions = store.read_predictions(record)
+    assert predictions is not None
+    assert predictions.logits.shape == (50, 2)
+
+
+def _models_load_and_agree(recipe: Any, executor: LocalExecutor, records: Any, folder: Path) -> None:
+    """Each kept model, loaded as its users load it, predicts what the record says."""
+    from peft import PeftModel
+
+    from peft_methods import data, models
+
+    texts = data.load(recipe.data)
+    for record in records:
+        saved = folder / f"tiny-{record.method_name}-seed0"
+        if (saved / "adapter_config.json").is_file():
+            quantization = "nf4" if record.method_name == "qlora" else None
+            model = PeftModel.from_pretrained(models.load(recipe.model, texts.facts.label_names, quantization=quantization).model, saved)
+        elif (saved / "method.json").is_file():
+            model = load_trained(saved)
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(saved)
+            assert model.config.id2label == {0: "0", 1: "1"}
+        tokenizer = models.load(recipe.model, texts.facts.label_names).tokenizer
+        tokens = data.tokenize(texts, tokenizer, recipe.data.max_length)
+        got = predict(model, tokens.test, Collator(tokenizer), 50)
+        kept = executor.store.read_predictions(record)
+        assert kept is not None
+        assert (abs(got.logits - kept.logits) < 1e-4).all(), record.method_name
+
+
+def test_a_killed_cell_is_a_row_and_the_others_go_on(tiny_recipe: Path, executor: LocalExecutor) -> None:
+    wanted = cells(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=30")
+    victims: list[int] = []
+
+    def kill_first(event: Event) -> None:
+        if event.cell.seed == 0 and event.news and not victims:
+            worker = next(worker for worker, cell in executor._running.items() if cell.seed == 0)
+            victims.append(worker.process.pid)
+            os.kill(worker.process.pid, signal.SIGKILL)
+
+    executor.watch(kill_first)
+    executor.submit(wanted)
+    records = executor.wait(wanted)
+    assert [record.status for record in records] == ["crashed", "ok", "ok"]
+    assert "killed by SIGKILL" in records[0].message
+    assert {record.status for record in executor.store.records()[0]} == {"crashed", "ok"}
+
+
+def test_a_cell_that_raises_is_a_row_with_its_message(tiny_recipe: Path, executor: LocalExecutor) -> None:
+    bad = cells(tiny_recipe, "full", "budget.seeds=1", 'data.source="/nowhere/at/all"')
+    executor.submit(bad)
+    record = executor.wait(bad)[0]
+    assert record.status == "failed"
+    assert "/nowhere/at/all" in record.message
+    assert "\n" not in record.message
+
+
+def test_a_failed_source_fails_its_fusion_with_the_reason(tiny_recipe: Path, executor: LocalExecutor) -> None:
+    sources = 'methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
+    wanted = cells(tiny_recipe, "adapter_fusion", "budget.seeds=1", sources)
+    executor.submit(wanted)
+    record = executor.wait(wanted)[0]
+    assert record.status == "failed"
+    assert record.message.startswith("its source tiny.a failed: '/gone/a' is no folder here")
+
+
+def test_out_of_memory_is_told_apart(tiny_recipe: Path, executor: LocalExecutor) -> None:
+    wanted = cells(tiny_recipe, "full", "budget.seeds=1")
+    from peft_methods.execution.worker import _record_of
+
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")):
+        assert _record_of(error, wanted[0]).status == "oom"
+    assert _record_of(RuntimeError("shape"), wanted[0]).status == "failed"
+
+
+def test_preparing_tells_what_is_wrong_before_anything_is_trained(tiny_recipe: Path, executor: LocalExecutor) -> None:
+    recipe = load_recipe(str(tiny_recipe), ["data.test=5000"])
+    with pytest.raises(DataError, match="5000 test rows wanted"):
+        executor.prepare(recipe, chosen_methods(recipe, None))
+
+
+def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "r")
+    store.prepare()
+    executor = LocalExecutor(store, "cpu", workers=1, threads=1)
+    wanted = cells(tiny_recipe, "lora", "budget.epochs=500")
+    executor.submit(wanted)
+
+    class Enough(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        if event.news:
+            raise Enough
+
+    executor.watch(stop)
+    with pytest.raises(Enough):
+        executor.wait(wanted)
+    pids = [worker.process.pid for worker in executor._running]
+    executor.close()
+    assert pids
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+    assert [path.name for path in store.folder.iterdir()] == ["logs"]
+
+
+def test_children_die_with_a_killed_parent(tiny_recipe: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"from peft_methods import compare\n"
+        f"compare({str(tiny_recipe)!r}, methods=['lora'], settings=['budget.epochs=2000'], results={str(tmp_path / 'r')!r})\n",
+        encoding="utf-8",
+    )
+    parent = psutil.Popen([sys.executable, str(script)], stderr=-3, stdout=-3)
+    logs = tmp_path / "r" / "logs"
+    _until(lambda: (logs / "tiny-lora-seed0.log").exists())
+    children = parent.children(recursive=True)
+    assert children
+    parent.kill()
+    parent.wait()
+    _until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+def _until(true: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
+    now, lines = [0.0], []
+    progress = Progress(lambda text, lasting: lines.append((text, lasting)), workers=1, clock=lambda: now[0])
+    both = cells(tiny_recipe, "full")
+    preparation = Preparation({"class_counts": {"train": (40, 40), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0)
+    assert expected_seconds(both[0], preparation) == pytest.approx(1 + 0.01 * (2 * (80 * 3 + 30) + 50))
+    progress.plan(both, preparation)
+    progress(Event(both[0]))
+    now[0] = 2 * expected_seconds(both[0], preparation)
+    from peft_methods.records import without_result
+
+    progress(Event(both[0], record=without_result(both[0], "failed", "why")))
+    assert lines[-1] == (f"[1/2] tiny-full-seed0: failed: why, {in_words(now[0])} left", True)
+    progress(Event(both[1]))
+    progress(Event(both[1], news={"epoch": 1, "epochs": 2, "step": 3, "steps": 20}))
+    assert lines[-1] == (f"[1/2] tiny-full-seed1 epoch 1/2 step 3/20, {in_words(now[0])} left", False)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words

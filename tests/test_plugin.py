@@ -1,0 +1,236 @@
+"""The plugin as its users meet it: options, ids, JSON, exit codes, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import make_data, make_model, make_rows, write_csv
+
+from peft_methods.errors import OptionError
+from peft_methods.options import parse_seeds
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, tiny_recipe: Path) -> Any:
+    """Runs pytest on the benchmark with the tiny recipe (unless told otherwise)."""
+    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
+
+    def go(*arguments: str, recipe: str | None = str(tiny_recipe)) -> pytest.RunResult:
+        chosen = [f"--peft-recipe={recipe}"] if recipe else []
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *chosen, *arguments)
+
+    return go
+
+
+def error_line(result: pytest.RunResult) -> str:
+    """The one line of a usage error; nothing else, no traceback."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in result.stderr.lines if line.strip()]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--peft-method=loar"], "unknown method 'loar'. Did you mean 'lora'?"),
+        (["--peft-method=lora,,ia3"], "has an empty name"),
+        (["--peft-seeds=0"], "--peft-seeds 0 would train nothing"),
+        (["--peft-seeds=x"], "--peft-seeds 'x' should be a number of seeds"),
+        (["--peft-seeds=1,1"], "names a seed twice"),
+        (["--peft-set=budget.epoch=3"], "tiny.toml: unknown key 'budget.epoch'. Did you mean 'epochs'?"),
+        (["--peft-set=methods.lora.rank=0"], "rank = 0 should be greater than or equal to 1"),
+        (["--peft-set=methods.loar.rank=1"], "unknown method 'loar'. Did you mean 'lora'?"),
+        (["--peft-set=budget"], "should read KEY=VALUE"),
+        (["--peft-workers=0"], "--peft-workers '0' should be a whole number from 1 to"),
+        (["--peft-csv=no/such/folder/t.csv"], "the folder no/such/folder does not exist"),
+        (["--peft-save-models=test_finetune.py"], "is a file; give a folder"),
+        (["--peft-results=test_finetune.py/x"], "results cannot be written to"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_exit_4(run: Any, arguments: list[str], said: str) -> None:
+    assert said in error_line(run(*arguments))
+
+
+def test_a_bad_recipe_is_one_line_and_exit_4(run: Any, pytester: pytest.Pytester) -> None:
+    pytester.makefile(".toml", broken="name = [")
+    assert "broken.toml is not valid TOML" in error_line(run(recipe="broken.toml"))
+    assert "unknown recipe 'embeded'. Did you mean 'embedded'?" in error_line(run(recipe="embeded"))
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", 3), ("4,7", [4, 7]), ("0,", [0]), (" 2 , 1 ", [2, 1])])
+def test_the_grammar_of_seeds(text: str, seeds: Any) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", ",", "-1", "1.5", "0", "٣", "1;2"])
+def test_what_is_no_list_of_seeds(text: str) -> None:
+    with pytest.raises(OptionError, match="--peft-seeds"):
+        parse_seeds(text)
+
+
+def test_ids_and_default_selection(run: Any, pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+    result = run("--collect-only", "-q", recipe=None)
+    result.stdout.fnmatch_lines(["*::test_finetune[[]embedded-full]", "*::test_finetune[[]embedded-adapter_fusion]"])
+    assert result.parseoutcomes() == {"tests": 8} or "8 tests collected" in result.stdout.str()
+    listed = run("--collect-only", "-q", "--peft-method=ia3,lora").stdout
+    listed.fnmatch_lines(["*::test_finetune[[]tiny-lora]", "*::test_finetune[[]tiny-ia3]"])
+    gpu = tiny_recipe.read_text(encoding="utf-8").replace('name = "tiny"', 'name = "big"\ngpu = true')
+    pytester.makefile(".toml", big=gpu)
+    result = run("-m", "gpu", "--peft-seeds=1", recipe=f"{tiny_recipe},big.toml")
+    assert result.ret == 0
+    result.assert_outcomes(skipped=8, deselected=8)
+    assert "recipe 'big' needs an NVIDIA GPU and none is visible" in result.stdout.str()
+
+
+def test_a_run_from_command_to_json(run: Any, pytester: pytest.Pytester) -> None:
+    result = run(
+        "--peft-method=full,lora", "--benchmark-json=out.json", "--peft-markdown=t.md", "--peft-csv=t.csv",
+        "--peft-save-models=models", "--benchmark-save=base",
+    )  # fmt: skip
+    assert result.ret == 0
+    out = result.stdout.str()
+    assert re.search(r"\[1/4\] tiny-\w+-seed\d: accuracy \d\.\d+, trained", out)
+    assert re.search(r"Full fine-tuning +\d", out)
+    assert "seeds 0, 1" in out
+    stored = json.loads(Path("out.json").read_text(encoding="utf-8"))
+    for entry in stored["benchmarks"]:
+        info = entry["extra_info"]
+        assert info["schema_version"] == 1
+        assert entry["stats"]["rounds"] == 2 == len(info["seeds"])
+        assert sorted(entry["stats"]["data"]) == pytest.approx(sorted(info["metrics"]["train_seconds"]))
+        assert entry["options"]["timer"] == "peft_methods.TrainingClock"
+        assert entry["group"] == "tiny"
+        assert info["environment"]["packages"]["transformers"]
+        assert info["data"]["majority"] == 0.5
+    assert {path.name for path in Path("models").iterdir()} == {f"tiny-{m}-seed{s}" for m in ("full", "lora") for s in (0, 1)}
+    assert "LoRA" in Path("t.md").read_text(encoding="utf-8")
+    assert len(Path("t.csv").read_text(encoding="utf-8").splitlines()) == 3
+    records = list(Path(".peft/results").glob("*.json"))
+    assert len(records) == len(list(Path(".peft/results").glob("*.npz"))) == 4
+    compared = run("--peft-method=lora", "--benchmark-compare", "--peft-seeds=1", "-q")
+    assert compared.ret == 0
+    assert "test_finetune[tiny-lora] (NOW)" in compared.stdout.str()
+    assert "starting" not in compared.stdout.str()
+
+
+def test_a_dry_run_trains_nothing(run: Any) -> None:
+    result = run("--peft-dry-run", "--peft-method=lora,adapter_fusion")
+    assert result.ret == 0
+    out = result.stdout.str()
+    assert "tiny-lora-seed0" in out
+    assert re.search(r"4 cells, \d at a time, about .* in all, from a timed forward pass on this machine. Nothing was trained.", out)
+    assert not list(Path(".peft/results").glob("*.json"))
+
+
+def test_bad_data_fails_with_its_line_and_exit_1(run: Any, tmp_path: Path) -> None:
+    rows = make_rows(60)
+    folder = write_csv(tmp_path / "d", train=rows, test=rows)
+    result = run(f"--peft-data={folder}", "--peft-method=lora,full")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(failed=2)
+    out = result.stdout.str()
+    assert "60 of 60 test texts (100.0%) stand in train too" in out
+    assert "Traceback" not in out + result.stderr.str()
+    assert "Full fine-tuning, LoRA: failed:" in out
+    assert run(f"--peft-data={folder}", "--peft-dry-run").ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_model_that_is_no_encoder_fails_with_its_line(run: Any, tmp_path: Path) -> None:
+    import transformers
+
+    transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9).save_pretrained(tmp_path / "gpt2")
+    result = run(f"--peft-model={tmp_path / 'gpt2'}", "--peft-method=lora")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "is a 'gpt2' model, which is no encoder" in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_other_model_and_data_run_with_what_changed_said(run: Any, tmp_path: Path) -> None:
+    model, data = make_model(tmp_path / "mpnet", "mpnet"), make_data(tmp_path / "d", seed=5)
+    result = run(f"--peft-model={model}", f"--peft-data={data}", "--peft-method=full", "--peft-seeds=1", "--peft-set=data.train=all")
+    out = result.stdout.str()
+    assert result.ret == 0, out
+    assert "warning: the learning rates were tuned for" in out
+    assert "the recipe's sizes still apply" in out
+
+
+def test_an_unsupported_method_is_skipped_with_its_reason(run: Any, tmp_path: Path) -> None:
+    import transformers
+    from conftest import SIZES, TINY, VOCABULARY
+
+    folder = tmp_path / "electra"
+    transformers.ElectraModel(transformers.ElectraConfig(**TINY, **SIZES, embedding_size=32)).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    result = run(f"--peft-model={folder}", "--peft-method=lora,full", "--peft-seeds=1")
+    assert result.ret == 0, result.stdout.str()
+    result.assert_outcomes(passed=1, skipped=1)
+    assert "LoRA: skipped: LoRA needs a model whose parts are known (bert," in result.stdout.str()
+
+
+def test_a_finding_fails_its_test_and_no_other(run: Any) -> None:
+    result = run("--peft-method=head_only,full", "--peft-set=expect.margin_over_majority=0.3", "--peft-set=methods.full.learning_rate=1e-9")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=1, failed=1)
+    assert "V301 error tiny-full-seed0: accuracy" in result.stdout.str()
+
+
+def test_a_file_that_cannot_be_written_loses_nothing(run: Any) -> None:
+    Path("full.md").symlink_to("/dev/full")
+    result = run("--peft-method=head_only", "--peft-seeds=1", "--peft-markdown=full.md")
+    assert result.ret == 0
+    assert "full.md could not be written: No space left on device" in result.stdout.str()
+    assert re.search(r"Head only +\d", result.stdout.str())
+
+
+def test_fixtures_give_recipe_model_and_data(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+    pytester.makepyfile(
+        """
+        def test_them(recipe, method, model, data):
+            assert recipe.name == "tiny"
+            assert method.name == "lora"
+            assert model.shape.hidden == 32
+            assert (len(data.train), len(data.validation), len(data.test)) == (80, 30, 50)
+        """
+    )
+    result = pytester.runpytest_inprocess(f"--peft-recipe={tiny_recipe}", "--peft-method=lora")
+    result.assert_outcomes(passed=1)
+
+
+def test_other_peoples_tests_are_left_alone(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers = gpu: theirs")
+    pytester.makepyfile("import pytest\n@pytest.mark.gpu\ndef test_theirs(): pass\ndef test_plain(): pass")
+    result = pytester.runpytest_inprocess()
+    result.assert_outcomes(passed=2)
+    assert not Path(".peft").exists()
+
+
+def test_an_interrupt_keeps_what_is_finished(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "pytest", f"--peft-recipe={tiny_recipe}", "--peft-method=lora", "--peft-seeds=60", "--peft-workers=1"]
+    with Path("out.txt").open("w", encoding="utf-8") as out:
+        process = psutil.Popen(command, stdout=out, stderr=out)
+        end = time.monotonic() + 120
+        while len(list(Path(".peft/results").glob("*.json"))) < 2:
+            assert time.monotonic() < end, "no cell ended"
+            time.sleep(0.1)
+        children = process.children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == pytest.ExitCode.INTERRUPTED
+    text = Path("out.txt").read_text(encoding="utf-8")
+    assert "fine-tuning methods compared" in text
+    assert re.search(r"LoRA +\d", text)
+    _, gone = psutil.wait_procs(children, timeout=20)
+    assert not gone
+    assert not list(Path(".peft/results").glob("run-*"))
