@@ -66,8 +66,7 @@ class TokenData:
 def load(spec: DataSpec) -> TextData:
     """The rows a recipe asks for. Raises `DataError` for a source that cannot give them."""
     if spec.source.startswith(embedded.PREFIX):
-        texts, labels = embedded.sentences(spec.source)
-        source, label_names = {"all": Table(texts, labels)}, ("negative", "positive")
+        source, label_names = _embedded_source(spec)
     else:
         source, label_names = read_source(spec)
     pools, removed = _disjoint_pools(source, spec)
@@ -75,6 +74,11 @@ def load(spec: DataSpec) -> TextData:
     _check_classes(splits, label_names, spec)
     counts = {name: tuple(np.bincount(t.labels, minlength=len(label_names)).tolist()) for name, t in splits.items()}
     return TextData(splits, DataFacts(spec.source, label_names, counts, _fingerprint(splits), removed))
+
+
+def _embedded_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
+    texts, labels = embedded.sentences(spec.source)
+    return {"all": Table(texts, labels)}, ("negative", "positive")
 
 
 def _key(text: str) -> str:
@@ -110,9 +114,9 @@ def _refuse_leak(train: Table, test: Table, spec: DataSpec) -> None:
 
 def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
     """Exact sizes: consecutive slices of each pool's stratified order; 'all' takes what the others leave."""
-    wanted = {name: getattr(spec, name) for name in SPLITS}
+    wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
     groups: dict[str, list[str]] = {}
-    for split in ("test", "validation", "train"):
+    for split in reversed(SPLITS):
         pool = "all" if "all" in pools else split if split in pools else "train"
         groups.setdefault(pool, []).append(split)
     chosen: dict[str, Table] = {}
@@ -148,10 +152,10 @@ def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
     u uniform in [0, 1), so a class never bunches up.
     """
     rng = np.random.default_rng(seed)
-    labels = np.asarray(labels)
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
+    classes = np.asarray(labels)
+    position = np.empty(len(classes))
+    for label in np.unique(classes):
+        rows = rng.permutation(np.flatnonzero(classes == label))
         position[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
     return np.argsort(position, kind="stable").tolist()
 

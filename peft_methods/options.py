@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from peft_methods.job import Task
 
-DEFAULT_RECIPES = ("embedded",)
+DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Options:
     """What was asked for. Recipes are loaded when tests want them, or at once when an option speaks of them."""
 
     recipes: tuple[str, ...]
-    recipes_named: bool
     methods: tuple[str, ...]
     settings: tuple[str, ...]
     model: str | None
@@ -57,7 +56,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two")
     group.addoption("--peft-set", action="append", default=[], metavar="KEY=VALUE", help="set a recipe field, e.g. budget.epochs=2")
     group.addoption("--peft-model", metavar="SOURCE", help="another model: a hub id, a local folder, or embedded:NAME")
-    group.addoption("--peft-data", metavar="SOURCE", help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set")
+    group.addoption(
+        "--peft-data", metavar="SOURCE", help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set"
+    )
     group.addoption("--peft-dry-run", action="store_true", help="print the cells and how long they may take; train nothing")
     group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
     group.addoption("--peft-workers", metavar="N", help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)")
@@ -74,8 +75,7 @@ def read_options(config: pytest.Config) -> Options:
     if option.peft_seeds is not None:
         settings.append(f"budget.seeds={parse_seeds(option.peft_seeds)}")
     options = Options(
-        recipes=recipes or DEFAULT_RECIPES,
-        recipes_named=bool(recipes),
+        recipes=recipes or default_recipes(option.markexpr),
         methods=methods,
         settings=tuple(settings),
         model=option.peft_model,
@@ -90,6 +90,11 @@ def read_options(config: pytest.Config) -> Options:
     if recipes or methods or settings or option.peft_model or option.peft_data:
         options.tasks()
     return options
+
+
+def default_recipes(markexpr: str) -> tuple[str, ...]:
+    """What runs when no recipe is named: the embedded one, and with `-m gpu` the one for GPUs too."""
+    return (DEFAULT_RECIPE, DEFAULT_GPU_RECIPE) if "gpu" in markexpr else (DEFAULT_RECIPE,)
 
 
 def _names(values: list[str], option: str) -> tuple[str, ...]:

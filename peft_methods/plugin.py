@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from peft_methods.records import Record
 
 OPTIONS = pytest.StashKey[Options]()
-JOB = pytest.StashKey["Job"]()
+JOB: pytest.StashKey[Job] = pytest.StashKey()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped without one",
     "harness: measures the harness itself; run with -m harness",
@@ -35,6 +36,7 @@ class TrainingClock:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """Seconds of training so far."""
         return self.now
 
     def __repr__(self) -> str:
@@ -72,17 +74,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marks += [pytest.mark.gpu] * task.recipe.gpu
         parameters.append(pytest.param(task, marks=marks, id=f"{task.recipe.name}-{task.method.name}"))
     metafunc.parametrize("finetune_task", parameters, indirect=True)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """GPU recipes run when asked for: by `-m gpu` or by name."""
-    if config.stash[OPTIONS].recipes_named or "gpu" in config.option.markexpr:
-        return
-    unasked = [item for item in items if _task(item) is not None and item.get_closest_marker("gpu")]
-    if unasked:
-        config.hook.pytest_deselected(items=unasked)
-        items[:] = [item for item in items if item not in unasked]
 
 
 def _task(item: pytest.Item) -> Task | None:
@@ -274,14 +265,12 @@ def _live_line(config: pytest.Config) -> Callable[[str, bool], None]:
 
 
 def _uncaptured(config: pytest.Config) -> Any:
-    import contextlib
-
     capture = config.pluginmanager.get_plugin("capturemanager")
     return capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
 
 
 def _print(config: pytest.Config, text: str) -> None:
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     with _uncaptured(config):
         reporter.ensure_newline()
         reporter.write(f"\r\x1b[2K{text}\n" if reporter.isatty else f"{text}\n")

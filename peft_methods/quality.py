@@ -72,8 +72,7 @@ def judge(predictions: Predictions, label_names: tuple[str, ...]) -> Quality:
         weighted_recall=float(weighted[1]),
         weighted_f1=float(weighted[2]),
         per_class={
-            name: {score: float(values[i]) for score, values in zip(names, each, strict=True)}
-            for i, name in enumerate(label_names)
+            name: {score: float(values[i]) for score, values in zip(names, each, strict=True)} for i, name in enumerate(label_names)
         },
         confusion=confusion_matrix(truth, predicted, labels=classes).tolist(),
     )

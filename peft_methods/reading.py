@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,9 +153,7 @@ def _frames(saved: Any) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
     return frames, tuple(names) if names else None
 
 
-def _to_tables(
-    frames: dict[str, DataFrame], names: tuple[str, ...] | None, spec: DataSpec
-) -> tuple[dict[str, Table], tuple[str, ...]]:
+def _to_tables(frames: dict[str, DataFrame], names: tuple[str, ...] | None, spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
     columns = list(frames["train"].columns)
     text, pair = _text_columns(columns, frames["train"], spec)
     label = _column(spec.label, "label", LABEL_COLUMNS, columns, spec)
@@ -188,9 +187,7 @@ def _column(named: str | None, role: str, known: Sequence[str], columns: list[st
         raise DataError(f"{spec.source}: no column {named!r}.{nearest(named, columns)} Columns: {', '.join(columns)}.")
     found = named or next((name for name in known if name in columns), None)
     if found is None:
-        raise DataError(
-            f"{spec.source}: no {role} column among {', '.join(columns)}. Name it: --peft-set data.{role}=COLUMN."
-        )
+        raise DataError(f"{spec.source}: no {role} column among {', '.join(columns)}. Name it: --peft-set data.{role}=COLUMN.")
     return found
 
 
@@ -212,7 +209,7 @@ def _labels(values: list[Any], column: str, split: str, spec: DataSpec) -> list[
 def _label(value: Any, where: str) -> int | str:
     if hasattr(value, "__len__") and not isinstance(value, str):
         raise DataError(f"{where} is {value!r}: more than one label a row (multi-label) is not supported; give one class a row.")
-    if value is None or value == "" or value != value:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"{where} is empty. Remove the row or give its class.")
     if isinstance(value, str):
         return int(value) if value.strip().lstrip("-").isdecimal() else value
@@ -227,7 +224,9 @@ def _number_labels(
     """Classes numbered 0..n-1 in sorted order (or as the data set declares them)."""
     classes = sorted(set(raw["train"]), key=lambda c: (isinstance(c, str), c))
     if len(classes) > 2 and len(classes) > len(raw["train"]) / 2:
-        raise DataError(f"{spec.source}: {len(classes)} different labels in {len(raw['train'])} train rows; is data.label the right column?")
+        raise DataError(
+            f"{spec.source}: {len(classes)} different labels in {len(raw['train'])} train rows; is data.label the right column?"
+        )
     for split, labels in raw.items():
         strange = sorted({str(label) for label in labels} - {str(c) for c in classes})
         if strange and set(strange) == {"-1"}:

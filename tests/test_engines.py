@@ -49,9 +49,7 @@ def prepared(recipe_path: Path, method_name: str, *settings: str, seed: int = 0)
 def trained(recipe_path: Path, folder: Path, method_name: str, *settings: str, seed: int = 0) -> Any:
     recipe, method, base, model, tokens = prepared(recipe_path, method_name, *settings, seed=seed)
     recorder = Recorder()
-    training = stock.train(
-        model, method, tokens, recipe, base.tokenizer, seed=seed, device="cpu", workdir=folder, listener=recorder
-    )
+    training = stock.train(model, method, tokens, recipe, base.tokenizer, seed=seed, device="cpu", workdir=folder, listener=recorder)
     return training, model, recorder, tokens, base
 
 
@@ -125,7 +123,9 @@ def test_weight_decay_spares_biases_and_norms_but_no_adapter(tiny_recipe: Path, 
 
 def test_accumulation_divides_the_loss(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
-    trainer = stock.StockTrainer(method, model, stock._arguments(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train)
+    trainer = stock.StockTrainer(
+        method, model, stock._arguments(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train
+    )
     assert trainer.model_accepts_loss_kwargs is False
 
 

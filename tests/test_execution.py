@@ -182,7 +182,7 @@ def test_children_die_with_a_killed_parent(tiny_recipe: Path, tmp_path: Path) ->
     )
     parent = psutil.Popen([sys.executable, str(script)], stderr=-3, stdout=-3)
     logs = tmp_path / "r" / "logs"
-    _until(lambda: (logs / "tiny-lora-seed0.log").exists())
+    _until((logs / "tiny-lora-seed0.log").exists)
     children = parent.children(recursive=True)
     assert children
     parent.kill()

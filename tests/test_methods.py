@@ -53,7 +53,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return result
 
 
-@pytest.fixture(params=[(name, family) for name in METHODS for family in FAMILIES], ids=lambda p: "-".join(p))
+@pytest.fixture(params=[(name, family) for name in METHODS for family in FAMILIES], ids="-".join)
 def case(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> tuple[Method, models.Base]:
     name, family = request.param
     method = create(name)
@@ -126,8 +126,6 @@ def test_an_unknown_layout_is_supported_or_says_why_not(name: str, tiny_models: 
     assert reason is None or "deberta-v2" in reason
 
 
-
-
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_says_what_it_is(name: str) -> None:
     method = METHODS[name]
@@ -166,7 +164,7 @@ def test_4bit_weights_are_4bit_in_the_encoder_and_nowhere_else(tiny_models: dict
 
 @pytest.mark.parametrize(("name", "settings"), [("lora", {"targets": ["query", "valu"]}), ("ia3", {"targets": ["ffn"]})])
 def test_an_unknown_target_names_the_nearest(name: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="unknown target .*Did you mean"):
+    with pytest.raises(OptionError, match=r"unknown target .*Did you mean"):
         create(name, **settings)
 
 

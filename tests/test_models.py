@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, make_model
 from safetensors.torch import load_file, save_file
 
+from conftest import CONFIGS, make_model
 from peft_methods import models
 from peft_methods.errors import ModelError
 from peft_methods.recipe import ModelSpec
@@ -85,7 +85,9 @@ def test_weights_that_do_not_fit_the_config(tmp_path: Path) -> None:
     refused(folder, "lacks 16 tensors of its encoder")
 
 
-@pytest.mark.parametrize("config", [transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9), transformers.T5Config(num_layers=1)])
+@pytest.mark.parametrize(
+    "config", [transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9), transformers.T5Config(num_layers=1)]
+)
 def test_a_model_that_is_no_encoder(config: transformers.PretrainedConfig, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     refused(tmp_path, f"is a '{config.model_type}' model, which is no encoder to put a classifier on. Use an encoder such as BERT")

@@ -10,11 +10,11 @@ from typing import Any
 import datasets
 import pandas as pd
 import pytest
-from conftest import make_rows, write_csv
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from conftest import make_rows, write_csv
 from peft_methods import data
 from peft_methods.errors import DataError
 from peft_methods.recipe import DataSpec

@@ -60,6 +60,7 @@ class Collator:
         self._padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Tensors of shape (rows, longest), and `labels` of shape (rows,)."""
         longest = max(len(row["input_ids"]) for row in rows)
         batch = {"labels": torch.tensor([row["labels"] for row in rows])}
         for column, padding in self._padding.items():

@@ -29,7 +29,7 @@ class StockTrainer(Trainer):
         self._order = torch.Generator().manual_seed(self.args.seed)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        lengths = list(self.train_dataset["length"])  # type: ignore[index,call-overload]  # a datasets.Dataset
+        lengths = list(self.train_dataset["length"])
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch, lengths=lengths, generator=self._order)
 
@@ -37,7 +37,7 @@ class StockTrainer(Trainer):
         """All but biases and norms, by what they are: by name an adapter within `LayerNorm` would pass for a norm."""
         return [name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")]
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """Mean cross-entropy of the batch; its sum is kept on the device for the epoch's mean."""
         labels = inputs.pop("labels")
         loss = F.cross_entropy(model(**inputs).logits.float(), labels)
@@ -49,7 +49,9 @@ class StockTrainer(Trainer):
 class _Judge(TrainerCallback):
     """Ends each epoch's training phase, judges the epoch on validation data and keeps the best one's weights."""
 
-    def __init__(self, trainer: StockTrainer, data: TokenData, recipe: Recipe, collate: Collator, listener: Listener, best: Path) -> None:
+    def __init__(
+        self, trainer: StockTrainer, data: TokenData, recipe: Recipe, collate: Collator, listener: Listener, *, best: Path
+    ) -> None:
         self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
         self.listener, self.best_file = listener, best
         self.results: list[EpochResult] = []
@@ -107,7 +109,7 @@ def train(
     """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED)."""
     collate, best = Collator(tokenizer), workdir / TRAINED
     trainer = StockTrainer(method, model, _arguments(recipe, method, seed, device, workdir), collate, data.train)
-    judge = _Judge(trainer, data, recipe, collate, listener, best)
+    judge = _Judge(trainer, data, recipe, collate, listener, best=best)
     trainer.add_callback(judge)
     listener.enter("warm_up")
     warm_up(trainer, data, collate, recipe.budget.batch_size)
@@ -141,7 +143,7 @@ def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, batch_siz
         model.train()
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(model, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
     model.zero_grad(set_to_none=True)
 
 

@@ -11,7 +11,7 @@ from peft_methods.errors import ModelError
 from peft_methods.layouts import LAYOUTS, ModelShape
 from peft_methods.methods.adapter import Adapter
 from peft_methods.methods.base import TRAINED, Method, Task, freeze_all_but
-from peft_methods.recipe import Count, NotNegative, Positive, Recipe, Share
+from peft_methods.recipe import Count, DataSpec, NotNegative, Positive, Recipe, Share
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,13 +55,14 @@ class AdapterFusion(Method):
         budget = replace(recipe.budget, epochs=self.source_epochs)
         stages: list[tuple[Recipe, Method]] = []
         for source in self.sources:
-            data = replace(
-                recipe.data,
+            data = DataSpec(
                 source=source,
                 train=self.source_train,
                 validation=self.source_validation,
                 test=0,
-                **dict.fromkeys(("text", "text_pair", "label", "config", "revision")),
+                max_length=recipe.data.max_length,
+                select_by=recipe.data.select_by,
+                seed=recipe.data.seed,
             )
             name = f"{recipe.name}.{source.rstrip('/').rsplit('/', 1)[-1].rsplit(':', 1)[-1]}"
             stages.append((replace(recipe, name=name, data=data, budget=budget), self.source_method()))

@@ -25,6 +25,7 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What is added to the residual."""
         result: torch.Tensor = self.up(self.activation(self.down(x)))
         return result
 
@@ -51,6 +52,7 @@ class Fusion(nn.Module):
             self.value.weight.fill_(1e-6).fill_diagonal_(1.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The mixed output of all bottlenecks."""
         outputs = torch.stack([bottleneck(x) for bottleneck in self.bottlenecks], dim=-2)
         query = self.query(x)
         towards = (query @ self.key.weight).unsqueeze(-1)
@@ -73,6 +75,7 @@ class BeforeResidual(nn.Module):
         self.wrapped, self.adapter = wrapped, adapter
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """h + adapter(h) for the sublayer's output h."""
         h: torch.Tensor = self.wrapped(x)
         added: torch.Tensor = h + self.adapter(h)
         return added
@@ -86,6 +89,7 @@ class AroundNorm(nn.Module):
         self.wrapped, self.adapter = wrapped, adapter
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
+        """The norm of the residual sum s with the adapter's share in it."""
         normed: torch.Tensor = self.wrapped(s + self.adapter(self.wrapped(s)))
         return normed
 

@@ -12,16 +12,16 @@ from peft_methods.execution.estimating import expected_seconds, in_words, total_
 from peft_methods.job import Task
 
 
-def plan_text(
-    tasks: Sequence[Task], preparations: Mapping[str, Preparation], errors: Mapping[str, PeftMethodsError], workers: int
-) -> str:
+def plan_text(tasks: Sequence[Task], preparations: Mapping[str, Preparation], errors: Mapping[str, PeftMethodsError], workers: int) -> str:
     """A line a cell (sources named), those that would be skipped with their reason, and the total."""
     lines = [_line(task, index, preparations) for task in tasks if task.recipe.name in preparations for index in range(len(task.cells))]
     runnable = [cell for task in tasks if _reason(task, preparations) is None and task.recipe.name in preparations for cell in task.cells]
     seconds = total_seconds(runnable, preparations, workers)
     parts = [f"{name}: {error}" for name, error in errors.items()]
     if lines:
-        parts.append(tabulate(lines, headers=("Cell", "Learning rate", "Sources first", "Expected"), tablefmt="simple", disable_numparse=True))
+        parts.append(
+            tabulate(lines, headers=("Cell", "Learning rate", "Sources first", "Expected"), tablefmt="simple", disable_numparse=True)
+        )
         parts.append(
             f"{len(runnable)} cells, {workers} at a time, about {in_words(seconds)} in all, from a timed forward pass on this machine. "
             f"Nothing was trained."

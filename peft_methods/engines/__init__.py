@@ -1,0 +1,1 @@
+"""Engines run the training steps: `stock` is Hugging Face's Trainer."""

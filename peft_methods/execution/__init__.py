@@ -1,0 +1,1 @@
+"""Where cells run: `local` gives each a fresh process on this machine."""

@@ -1,0 +1,229 @@
+"""Holds bottleneck adapters and AdapterFusion to the `adapters` library: with the same weights, the same numbers in float64."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from peft_methods.layouts import ModelShape, shape_of
+from peft_methods.methods.adapter import Adapter
+from peft_methods.methods.adapter_fusion import AdapterFusion
+from peft_methods.methods.base import Method, Task
+from peft_methods.methods.bottleneck import Bottleneck, Fusion
+
+REASON = "parity needs the adapters library, which pins a transformers of its own"
+adapters = pytest.importorskip("adapters", reason=REASON)
+modeling = pytest.importorskip("adapters.methods.modeling", reason=REASON)
+
+EXACT = 1e-10  # the largest difference allowed between two float64 results of the same sums in another order
+VISIBLE = 1e-5  # what a changed weight moves the logits by at the least
+SPREAD = 0.2  # of the random weights: enough that each of them matters, too little for a softmax to saturate
+NO_EFFECT = ".key.bias"  # moves all scores of a token alike, which softmax does not see
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+ROOM = {"vocab_size": 50, "max_position_embeddings": 24, "num_labels": 3}
+CONFIGS = {
+    "bert": lambda: transformers.BertConfig(**ROOM, **SIZES),
+    "roberta": lambda: transformers.RobertaConfig(**ROOM, **SIZES),
+    "distilbert": lambda: transformers.DistilBertConfig(**ROOM, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
+    "mpnet": lambda: transformers.MPNetConfig(**ROOM, **SIZES),
+}
+BUILT_IN = ("bert", "roberta", "distilbert")  # the library reaches any other family through hooks at named modules
+
+SOURCES = ("a", "b", "c")
+METHODS: dict[str, Method] = {
+    "houlsby": Adapter(learning_rate=0.01, placement="houlsby", reduction_factor=4),
+    "pfeiffer": Adapter(learning_rate=0.01, placement="pfeiffer", reduction_factor=4),
+    "fusion": AdapterFusion(learning_rate=0.01, sources=SOURCES, source_learning_rate=0.01, reduction_factor=4),
+}
+
+
+@dataclass(frozen=True)
+class Twins:
+    """One classifier with our modules and with the library's; `weights` pairs those that were copied (ours, theirs)."""
+
+    method: Method
+    shape: ModelShape
+    head: tuple[str, ...]
+    ours: nn.Module
+    theirs: Any
+    weights: dict[str, tuple[nn.Parameter, nn.Parameter]]
+
+
+def make_base(family: str) -> Any:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_config(CONFIGS[family]())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(SPREAD * torch.randn_like(parameter))
+    if family not in BUILT_IN:
+        # The library's hooks use the last layer's norm in every layer (a closure over its loop's variable).
+        layers = model.base_model.encoder.layer
+        for layer in layers:
+            layer.output.LayerNorm.load_state_dict(layers[-1].output.LayerNorm.state_dict())
+    return model
+
+
+def mpnet_interface() -> Any:
+    return adapters.AdapterModelInterface(
+        adapter_methods=["bottleneck"],
+        model_embeddings="embeddings",
+        model_layers="encoder.layer",
+        layer_self_attn="attention.attn",
+        layer_cross_attn=None,
+        attn_q_proj="q",
+        attn_k_proj="k",
+        attn_v_proj="v",
+        attn_o_proj="o",
+        layer_intermediate_proj="intermediate.dense",
+        layer_output_proj="output.dense",
+        layer_pre_self_attn="attention",
+        layer_pre_ffn="intermediate",
+        layer_ln_1="attention.LayerNorm",
+        layer_ln_2="output.LayerNorm",
+    )
+
+
+def inject_theirs(model: Any, kind: str) -> Any:
+    adapters.init(model, interface=None if model.config.model_type in BUILT_IN else mpnet_interface())
+    if kind == "fusion":
+        for source in SOURCES:
+            model.add_adapter(source, config=adapters.SeqBnConfig(reduction_factor=4))
+        setup = adapters.Fuse(*SOURCES)
+        model.add_adapter_fusion(setup, "dynamic")
+        model.train_adapter_fusion(setup)
+    else:
+        config = adapters.DoubleSeqBnConfig if kind == "houlsby" else adapters.SeqBnConfig
+        model.add_adapter("a", config=config(reduction_factor=4))
+        model.train_adapter("a")
+    return model
+
+
+def of_type(model: nn.Module, kind: type[nn.Module]) -> list[tuple[str, Any]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
+
+
+def linear_pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, nn.Linear, nn.Linear]]:
+    for (name, mine), (_, other) in zip(of_type(ours, Bottleneck), of_type(theirs, modeling.Adapter), strict=True):
+        yield f"{name}.down", mine.down, other.adapter_down[0]
+        yield f"{name}.up", mine.up, other.adapter_up
+    for (name, mine), (_, other) in zip(of_type(ours, Fusion), of_type(theirs, modeling.BertFusion), strict=True):
+        for part in ("query", "key", "value"):
+            yield f"{name}.{part}", getattr(mine, part), getattr(other, part)
+
+
+def copy_weights(ours: nn.Module, theirs: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """Random weights in all of the library's modules, and the same in ours."""
+    weights: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+    for name, mine, other in linear_pairs(ours, theirs):
+        for parameter in other.parameters():
+            nn.init.normal_(parameter, std=SPREAD)
+        mine.load_state_dict(other.state_dict())
+        weights |= {f"{name}.{leaf}": (parameter, other.get_parameter(leaf)) for leaf, parameter in mine.named_parameters()}
+    return weights
+
+
+def make_twins(family: str, kind: str) -> Twins:
+    base, method = make_base(family), METHODS[kind]
+    head = tuple(name for name, _ in base.named_children() if name != base.base_model_prefix)
+    size = sum(p.numel() for name, p in base.named_parameters() if in_head(name, head))
+    shape = shape_of(base.config, head_parameters=size, pooler=getattr(base.base_model, "pooler", None) is not None)
+    theirs = inject_theirs(copy.deepcopy(base), kind).double().eval()
+    ours = method.inject(copy.deepcopy(base), Task(shape, head)).double().eval()
+    return Twins(method, shape, head, ours, theirs, copy_weights(ours, theirs))
+
+
+@pytest.fixture(params=[(family, kind) for family in CONFIGS for kind in METHODS], ids="-".join)
+def twins(request: pytest.FixtureRequest) -> Twins:
+    return make_twins(*request.param)
+
+
+def in_head(parameter: str, head: tuple[str, ...]) -> bool:
+    return parameter.partition(".")[0] in head
+
+
+def logits(model: Any) -> Tensor:
+    """Of a random batch whose first row is padded."""
+    ids = torch.randint(5, ROOM["vocab_size"], (4, 9), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    ids[0, 5:], mask[0, 5:] = model.config.pad_token_id, 0
+    result: Tensor = model(input_ids=ids, attention_mask=mask).logits
+    return result
+
+
+def gradients(twins: Twins, side: int) -> dict[str, Tensor | None]:
+    """The loss's gradients of the trained weights, the method's and the head's, in ours (0) or theirs (1)."""
+    model = (twins.ours, twins.theirs)[side]
+    loss = functional.cross_entropy(logits(model), torch.tensor([0, 1, 2, 1]))
+    torch.autograd.backward(loss)
+    head = {name: parameter for name, parameter in model.named_parameters() if in_head(name, twins.head)}
+    parameters = {name: pair[side] for name, pair in twins.weights.items()} | head
+    return {name: parameter.grad for name, parameter in parameters.items() if parameter.requires_grad}
+
+
+def trained(model: nn.Module, head: tuple[str, ...]) -> int:
+    """Trainable parameters less the head's."""
+    return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not in_head(name, head))
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0.0, atol=EXACT)
+
+
+def test_logits_agree(twins: Twins) -> None:
+    assert_same(logits(twins.ours), logits(twins.theirs))
+
+
+def test_gradients_agree(twins: Twins) -> None:
+    ours, theirs = gradients(twins, 0), gradients(twins, 1)
+    assert all(gradient is not None and (gradient.any() or name.endswith(NO_EFFECT)) for name, gradient in ours.items())
+    assert_same(ours, theirs)
+
+
+# Not MPNet: the library's hooks sit before the model's dropout, in every other family its adapters come after it, as ours do.
+@pytest.mark.parametrize("family", BUILT_IN)
+@pytest.mark.parametrize("kind", METHODS)
+def test_dropout_falls_on_the_same_places(family: str, kind: str) -> None:
+    twins = make_twins(family, kind)
+    still, dropped = logits(twins.ours), []
+    for model in (twins.ours, twins.theirs):
+        torch.manual_seed(5)
+        dropped.append(logits(model.train()))
+    assert (dropped[0] - still).abs().max() > VISIBLE
+    assert_same(*dropped)
+
+
+def test_as_many_parameters_are_trained(twins: Twins) -> None:
+    expected = twins.method.expected_trainable(twins.shape)
+    assert trained(twins.ours, twins.head) == trained(twins.theirs, twins.head) == expected
+
+
+@torch.no_grad()
+def test_a_change_of_any_copied_weight_shows(twins: Twins) -> None:
+    expected = logits(twins.theirs)
+    for name, (parameter, _) in twins.weights.items():
+        before = parameter.clone()
+        parameter.add_(0.01 * torch.randn_like(parameter))
+        moved = (logits(twins.ours) - expected).abs().max()
+        parameter.copy_(before)
+        assert moved < EXACT if name.endswith(NO_EFFECT) else moved > VISIBLE, name
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_regularisation_and_its_gradient_agree(family: str) -> None:
+    twins = make_twins(family, "fusion")
+    ours, theirs = twins.method.extra_loss(twins.ours), twins.theirs.base_model.get_fusion_regularization_loss()
+    assert ours is not None
+    assert_same(ours, theirs)
+    values = [pair for name, pair in twins.weights.items() if name.endswith(".value.weight")]
+    assert len(values) == twins.shape.layers
+    mine = torch.autograd.grad(ours, [pair[0] for pair in values])
+    assert_same(mine, torch.autograd.grad(theirs, [pair[1] for pair in values]))
