@@ -124,7 +124,7 @@ def _nf4_options(config: Any, device: str) -> dict[str, Any]:
 
     with torch.device("meta"):
         skeleton = AutoModelForSequenceClassification.from_config(config)
-    kept = [*top_modules(skeleton), "pooler"]
+    kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
     compute = torch.bfloat16 if device.startswith("cuda") else torch.float32
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,

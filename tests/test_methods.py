@@ -12,10 +12,11 @@ import torch
 
 from peft_methods import models
 from peft_methods.engines.base import load_trainable, save_trainable
-from peft_methods.errors import OptionError
+from peft_methods.errors import ModelError, OptionError
 from peft_methods.layouts import LAYOUTS
 from peft_methods.measuring import count_parameters, is_head_parameter
-from peft_methods.methods import METHODS, Method, Task
+from peft_methods.methods import METHODS, TRAINED, Method, Task
+from peft_methods.methods.adapter_fusion import AdapterFusion
 from peft_methods.methods.bottleneck import Bottleneck, Fusion
 from peft_methods.recipe import ModelSpec
 
@@ -35,8 +36,25 @@ def load(folder: Path, method: Method) -> models.Base:
     return models.load(ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.quantization)
 
 
-def inject(base: models.Base, method: Method) -> torch.nn.Module:
-    return method.inject(base.model, Task(base.shape, base.head))
+def inject(base: models.Base, method: Method, stage_folders: tuple[Path, ...] = ()) -> torch.nn.Module:
+    return method.inject(base.model, Task(base.shape, base.head, stage_folders))
+
+
+def trained_sources(method: Method, folder: Path, root: Path) -> tuple[Path, ...]:
+    """What a fusion's sources leave: an adapter each, with weights that do something."""
+    if not isinstance(method, AdapterFusion):
+        return ()
+    folders = tuple(root / source for source in method.sources)
+    for number, stage in enumerate(folders):
+        source = inject(load(folder, method.source_method()), method.source_method())
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for name, parameter in source.named_parameters():
+                if ".adapter." in name:
+                    parameter.normal_(std=0.3)
+        stage.mkdir()
+        save_trainable(source, stage / TRAINED)
+    return folders
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -82,9 +100,9 @@ def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(case:
     assert counted.head == base.shape.head_parameters
 
 
-def test_a_step_moves_all_of_it_and_nothing_else(case: tuple[Method, models.Base]) -> None:
+def test_a_step_moves_all_of_it_and_nothing_else(case: tuple[Method, models.Base], tiny_models: dict[str, Path], tmp_path: Path) -> None:
     method, base = case
-    model = inject(base, method)
+    model = inject(base, method, trained_sources(method, tiny_models[base.shape.model_type], tmp_path))
     frozen = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
@@ -206,11 +224,33 @@ def test_fusion_keeps_its_value_map_near_the_identity(tiny_models: dict[str, Pat
     model = inject(load(tiny_models["bert"], method), method)
     penalty = method.extra_loss(model)
     assert penalty is not None
-    assert float(penalty) < 1e-6
+    assert penalty.item() < 1e-6
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, Fusion):
                 module.value.weight += 0.1
     penalty = method.extra_loss(model)
     assert penalty is not None
-    assert float(penalty) == pytest.approx(0.01 * 2 * 32 * 32 * 0.01, rel=1e-3)
+    assert penalty.item() == pytest.approx(0.01 * 2 * 32 * 32 * 0.01, rel=1e-3)
+
+
+def test_a_fusion_carries_its_sources_adapters_frozen(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    method = create("adapter_fusion")
+    folders = trained_sources(method, tiny_models["bert"], tmp_path)
+    model = inject(load(tiny_models["bert"], method), method, folders)
+    for number, folder in enumerate(folders):
+        for name, weights in load_file(folder / TRAINED).items():
+            if ".adapter." in name:
+                copied = model.get_parameter(name.replace(".adapter.", f".adapter.bottlenecks.{number}."))
+                assert torch.equal(copied, weights)
+                assert not copied.requires_grad
+
+
+def test_a_source_that_does_not_fit_is_named(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    wider = create("adapter_fusion", reduction_factor=2)
+    folders = trained_sources(wider, tiny_models["bert"], tmp_path)
+    method = create("adapter_fusion")
+    with pytest.raises(ModelError, match="source adapter 0 does not fit this model"):
+        inject(load(tiny_models["bert"], method), method, folders)
