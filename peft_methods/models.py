@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 @dataclass(frozen=True)
 class Base:
     """A loaded classifier before any method touched it.
@@ -34,14 +37,17 @@ class Base:
     weights_sha256: str
 
 
-def load(spec: ModelSpec, label_names: tuple[str, ...], *, quantization: str | None = None, device: str = "cpu") -> Base:
+def load(
+    spec: ModelSpec, label_names: tuple[str, ...], *, quantization: str | None = None, precision: str = "fp32", device: str = "cpu"
+) -> Base:
     """The classifier a recipe names, in fp32, or with its encoder's linear maps in 4 bits. Raises `ModelError`."""
     folder = str(embedded.model_folder(spec.source)) if spec.source.startswith(embedded.PREFIX) else spec.source
     config = _load_config(folder, spec)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: label for label, name in enumerate(label_names)}
     tokenizer = _load_tokenizer(folder, spec)
-    model, fresh = _load_model(folder, config, spec, quantization, device)
+    compute = DTYPES[precision] if quantization else None
+    model, fresh = _load_model(folder, config, spec, compute, device)
     head = _head_modules(model, fresh, spec)
     pooler = any(name.endswith("pooler.dense") for name, _ in model.named_modules())
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, top_modules(model)))
@@ -96,26 +102,26 @@ def _load_tokenizer(folder: str, spec: ModelSpec) -> PreTrainedTokenizerBase:
         raise _local_or_hub(spec, error) from None
 
 
-def _load_model(folder: str, config: Any, spec: ModelSpec, quantization: str | None, device: str) -> tuple[PreTrainedModel, set[str]]:
-    """The model in fp32 and the names of parameters that the checkpoint did not hold."""
+def _load_model(folder: str, config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str) -> tuple[PreTrainedModel, set[str]]:
+    """The model in fp32 (in 4 bits where `compute` gives the dtype to compute in) and the parameters its checkpoint lacks."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
     if spec.weights == "random":
         return Classifier.from_config(config, dtype=torch.float32).to(device), set()
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "revision": spec.revision or "main"}
-    if quantization == "nf4":
-        options |= _nf4_options(config, device)
+    if compute is not None:
+        options |= _nf4_options(config, compute, device)
     try:
         model, info = Classifier.from_pretrained(folder, output_loading_info=True, use_safetensors=True, **options)
     except Exception as error:
         raise _local_or_hub(spec, error) from None
-    if quantization == "nf4":
+    if compute is not None:
         _keep_4bit_weights_as_they_are(model)
         return model, set(info["missing_keys"])  # already where it belongs
     return model.to(device), set(info["missing_keys"])
 
 
-def _nf4_options(config: Any, device: str) -> dict[str, Any]:
+def _nf4_options(config: Any, compute: torch.dtype, device: str) -> dict[str, Any]:
     """4-bit NormalFloat with double quantisation (QLoRA, Dettmers et al. 2023) for the encoder alone.
 
     transformers 5 would quantise the head and the pooler too; LoRA's copies of them could then not be trained.
@@ -125,7 +131,6 @@ def _nf4_options(config: Any, device: str) -> dict[str, Any]:
     with torch.device("meta"):
         skeleton = AutoModelForSequenceClassification.from_config(config)
     kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
-    compute = torch.bfloat16 if device.startswith("cuda") else torch.float32
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

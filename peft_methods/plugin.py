@@ -140,7 +140,7 @@ def model(recipe: Recipe, method: Method) -> Base:
     from peft_methods import data, models
 
     names = data.load(recipe.data).facts.label_names
-    return models.load(recipe.model, names, quantization=method.quantization)
+    return models.load(recipe.model, names, quantization=method.quantization, precision=recipe.budget.precision)
 
 
 @pytest.fixture

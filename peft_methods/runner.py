@@ -95,7 +95,13 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
     meter.set_base()
     listener.enter("load")
     set_seed(cell.seed)
-    base = models.load(cell.recipe.model, texts.facts.label_names, quantization=cell.method.quantization, device=cell.device)
+    base = models.load(
+        cell.recipe.model,
+        texts.facts.label_names,
+        quantization=cell.method.quantization,
+        precision=cell.recipe.budget.precision,
+        device=cell.device,
+    )
     model = cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
     tokens = data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)

@@ -254,3 +254,13 @@ def test_a_source_that_does_not_fit_is_named(tiny_models: dict[str, Path], tmp_p
     method = create("adapter_fusion")
     with pytest.raises(ModelError, match="source adapter 0 does not fit this model"):
         inject(load(tiny_models["bert"], method), method, folders)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_frozen_biases_of_4bit_maps_stay_what_they_are(precision: str, tiny_models: dict[str, Path]) -> None:
+    method = create("qlora")
+    base = models.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"), quantization="nf4", precision=precision)
+    model = inject(base, method)
+    before = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
+    logits(model)
+    assert {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad} == before

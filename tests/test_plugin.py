@@ -28,7 +28,7 @@ def run(pytester: pytest.Pytester, tiny_recipe: Path) -> Any:
     def go(*arguments: str, recipe: str | None = str(tiny_recipe), own_process: bool = False) -> pytest.RunResult:
         chosen = [f"--peft-recipe={recipe}"] if recipe else []
         start = pytester.runpytest_subprocess if own_process else pytester.runpytest_inprocess
-        return start("-p", "no:cacheprovider", *chosen, *arguments)
+        return start("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *chosen, *arguments)
 
     return go
 
@@ -207,21 +207,31 @@ def test_fixtures_give_recipe_model_and_data(pytester: pytest.Pytester, tiny_rec
             assert (len(data.train), len(data.validation), len(data.test)) == (80, 30, 50)
         """
     )
-    result = pytester.runpytest_inprocess(f"--peft-recipe={tiny_recipe}", "--peft-method=lora")
+    result = pytester.runpytest_inprocess("-p", "peft_methods.plugin", f"--peft-recipe={tiny_recipe}", "--peft-method=lora")
     result.assert_outcomes(passed=1)
 
 
 def test_other_peoples_tests_are_left_alone(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nmarkers = gpu: theirs")
     pytester.makepyfile("import pytest\n@pytest.mark.gpu\ndef test_theirs(): pass\ndef test_plain(): pass")
-    result = pytester.runpytest_inprocess()
+    result = pytester.runpytest_inprocess("-p", "peft_methods.plugin")
     result.assert_outcomes(passed=2)
     assert not Path(".peft").exists()
 
 
 def test_an_interrupt_keeps_what_is_finished(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "pytest", f"--peft-recipe={tiny_recipe}", "--peft-method=lora", "--peft-seeds=60", "--peft-workers=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "peft_methods.plugin",
+        f"--peft-recipe={tiny_recipe}",
+        "--peft-method=lora",
+        "--peft-seeds=60",
+        "--peft-workers=1",
+    ]
     with Path("out.txt").open("w", encoding="utf-8") as out:
         process = psutil.Popen(command, stdout=out, stderr=out)
         end = time.monotonic() + 120

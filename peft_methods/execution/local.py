@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.cells import Cell, Preparation
+from peft_methods.environment import find_device
 from peft_methods.errors import DataError, PeftMethodsError
 from peft_methods.execution.worker import CellJob, Done, Failure, PrepareJob, serve
 from peft_methods.methods import Method
@@ -77,9 +78,9 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _context(device: str) -> Any:
-    """Without a GPU a server process imports everything once and forks; with one that would poison CUDA."""
-    if device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
+def _context() -> Any:
+    """Where there is no GPU a server process imports everything once and forks; beside one that would poison CUDA."""
+    if find_device() == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["peft_methods.execution.preload"])
         return context
@@ -98,7 +99,7 @@ class LocalExecutor:
         self.workers, self.threads = workers, threads
         self.warnings: list[str] = []
         self._run_folder = Path(tempfile.mkdtemp(prefix="run-", dir=store.folder))
-        self._context = _context(device)
+        self._context = _context()
         self._pending: list[Cell] = []
         self._running: dict[_Worker, Cell] = {}
         self._records: dict[str, Record] = {}

@@ -25,10 +25,19 @@ class QLoRA(LoRA):
     quantization = "nf4"
 
     def inject(self, model: nn.Module, task: Task) -> nn.Module:
-        """PEFT's preparation (norms and head in fp32), then LoRA."""
+        """PEFT's preparation (norms and head in fp32), then LoRA.
+
+        bitsandbytes would round the biases of 4-bit maps to its compute dtype in the first forward pass, after which
+        frozen weights are not what they were; so that is done here, before anything is compared with anything.
+        """
+        from bitsandbytes.nn import Linear4bit
         from peft import prepare_model_for_kbit_training
 
-        return super().inject(prepare_model_for_kbit_training(model, use_gradient_checkpointing=False), task)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        for module in model.modules():
+            if isinstance(module, Linear4bit) and module.bias is not None:
+                module.bias.data = module.bias.data.to(module.compute_dtype)
+        return super().inject(model, task)
 
     def supports(self, shape: ModelShape, device: str) -> str | None:
         """As LoRA, with bitsandbytes installed."""
