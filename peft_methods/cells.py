@@ -13,7 +13,17 @@ from peft_methods.errors import OptionError
 from peft_methods.methods import METHODS, Method
 from peft_methods.recipe import Recipe
 
-CODE_OF_EVERY_CELL = ("data.py", "embedded.py", "reading.py", "models.py", "layouts.py", "measuring.py", "quality.py", "runner.py")
+CODE_OF_EVERY_CELL = (
+    "data.py",
+    "embedded.py",
+    "reading.py",
+    "models.py",
+    "layouts.py",
+    "measuring.py",
+    "quality.py",
+    "checking.py",
+    "runner.py",
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,8 @@ class Cell:
 
     def identity(self, *, weights: str, data: str, environment: dict[str, Any]) -> str:
         """The hash of all that a figure depends on: spec, weights, data, code, device and library versions."""
-        depends = {"spec": self._decisive_spec(), "weights": weights, "data": data, "code": code_hash(self.method, self.engine)}
+        code = [code_hash(cell.method, cell.engine) for cell in (*self.stages, self)]
+        depends = {"spec": self._decisive_spec(), "weights": weights, "data": data, "code": code}
         return content_hash(depends | {"environment": environment})[:32]
 
 

@@ -30,7 +30,7 @@ def remember(model: nn.Module, workdir: Path) -> Before:
     return Before(frozen, path)
 
 
-def compare(model: nn.Module, before: Before, *, decay: float, shape: ModelShape, expected_trainable: int | None) -> Evidence:
+def evidence_of(model: nn.Module, before: Before, *, decay: float, shape: ModelShape, expected_trainable: int | None) -> Evidence:
     """What changed that should not have, and what did not that should have.
 
     `decay` is the product of (1 - rate * weight decay) over all steps: what is left of a weight that only decays.

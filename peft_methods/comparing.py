@@ -61,7 +61,7 @@ class Comparison:
 
     def findings(self) -> list[Finding]:
         """What the validity rules say about these records."""
-        return validity.judge(r for r in self.records if not r.is_source)
+        return validity.judge(self.records)
 
     def to_pandas(self) -> DataFrame:
         """A row a cell, a column a metric; sources included and marked."""

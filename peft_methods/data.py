@@ -90,6 +90,7 @@ def _disjoint_pools(source: dict[str, Table], spec: DataSpec) -> tuple[dict[str,
     if "all" in source:
         pool = source["all"].without_repeats(_key)
         return {"all": pool}, {"repeated": len(source["all"]) - len(pool)}
+    source = {"test": source["train"].take([]), **source}  # a source task needs none
     pools = dict(source)
     pools["train"] = source["train"].without_repeats(_key)
     removed = {"repeated": len(source["train"]) - len(pools["train"])}

@@ -9,13 +9,13 @@ from pathlib import Path
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device, usable_cores
-from peft_methods.errors import DataError, PeftMethodsError
+from peft_methods.errors import DataError, OptionError, PeftMethodsError
 from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
-from peft_methods.records import Record, Store, without_result
+from peft_methods.records import Record, Status, Store, without_result
 
 DEFAULT_RESULTS = ".peft/results"
 
@@ -30,7 +30,12 @@ class Task:
 
 
 def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str) -> list[Task]:
-    """Every chosen method of every recipe. Raises `OptionError` for one that a recipe does not have."""
+    """Every chosen method of every recipe. Raises `OptionError` for one that a recipe does not have, or two of one name."""
+    recipes = list(recipes)
+    names = [recipe.name for recipe in recipes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
     return [
         Task(recipe, method, tuple(cells_of(recipe, method, device))) for recipe in recipes for method in chosen_methods(recipe, methods)
     ]
@@ -71,7 +76,7 @@ class Job:
 
     def prepare(self) -> None:
         """Check data and model of every recipe; what is wrong is kept in `errors` by recipe."""
-        waiting = {task.recipe.name: task.recipe for task in self.tasks if not self._has_ended(task)}
+        waiting = {task.recipe.name: task.recipe for task in self.tasks if not (self._has_ended(task) or self.needs_gpu(task))}
         for recipe in waiting.values():
             self._show(f"{recipe.name}: reading data and model", False)
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
@@ -85,6 +90,9 @@ class Job:
         if self._started:
             return
         self._started = True
+        for task in self.tasks:
+            if self.needs_gpu(task):
+                self._give_up(task, "skipped", f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible")
         self.prepare()
         runnable = []
         for task in self.tasks:
@@ -93,9 +101,9 @@ class Job:
             error, preparation = self.errors.get(task.recipe.name), self.preparations.get(task.recipe.name)
             reason = preparation.unsupported.get(task.method.name) if preparation else None
             if error is not None:
-                self._keep(without_result(cell, "failed", str(error)) for cell in task.cells)
+                self._give_up(task, "failed", str(error))
             elif reason is not None:
-                self._keep(without_result(cell, "skipped", reason) for cell in task.cells)
+                self._give_up(task, "skipped", reason)
             elif preparation is not None:
                 self._progress.plan(task.cells, preparation)
                 runnable.append(task)
@@ -109,9 +117,13 @@ class Job:
             self._executor.wait(task.cells)
         return [self._records[key] for key in known if key in self._records]
 
-    def skip(self, task: Task, reason: str) -> None:
-        """Put a task into the comparison as skipped."""
-        self._keep(without_result(cell, "skipped", reason) for cell in task.cells)
+    def wait_for_stages(self, task: Task) -> list[Record]:
+        """The records of the cells that a task's cells were built on."""
+        return self._executor.wait([stage for cell in task.cells[:1] for stage in cell.stages])
+
+    def needs_gpu(self, task: Task) -> bool:
+        """Whether the task's recipe is for GPUs and there is none."""
+        return task.recipe.gpu and self._executor.device == "cpu"
 
     def comparison(self) -> Comparison:
         """All records so far in the order of the tasks, sources last, with what there is to say about the run."""
@@ -130,6 +142,12 @@ class Job:
 
     def _has_ended(self, task: Task) -> bool:
         return all((task.recipe.name, task.method.name, cell.seed, False) in self._records for cell in task.cells)
+
+    def _give_up(self, task: Task, status: Status, reason: str) -> None:
+        records = [without_result(cell, status, reason) for cell in task.cells]
+        self._keep(records)
+        for record in records:
+            self._executor.store_here(record)
 
     def _keep(self, records: Iterable[Record]) -> None:
         for record in records:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import resource
 import sys
@@ -100,7 +102,11 @@ class ResidentMemory:
         self.kind = "resident set above its level before the model" + ("" if self.can_reset else ", peak never reset")
 
     def reset(self) -> None:
-        """Set the kernel's high-water mark to the present size."""
+        """Give back what earlier phases freed, then set the kernel's high-water mark to the present size."""
+        gc.collect()
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
         if self.can_reset:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -208,7 +214,7 @@ class ParameterCounts:
 
 def count_parameters(model: nn.Module, head: tuple[str, ...]) -> ParameterCounts:
     """Counts by true size (4-bit ones dequantised); PEFT's frozen copy of the head is not counted twice."""
-    from peft_methods.models import size_of
+    from peft_methods.models import in_modules, size_of
 
     method = trained_head = total = 0
     for name, parameter in model.named_parameters():
@@ -217,17 +223,7 @@ def count_parameters(model: nn.Module, head: tuple[str, ...]) -> ParameterCounts
         size = size_of(parameter)
         total += size
         if parameter.requires_grad:
-            in_head = is_head_parameter(name, head)
+            in_head = in_modules(name, head)
             trained_head += size * in_head
             method += size * (not in_head)
     return ParameterCounts(method, trained_head, total)
-
-
-def is_head_parameter(name: str, head: tuple[str, ...]) -> bool:
-    """Whether the parameter lies in a head module, wherever a wrapper moved it."""
-    return any(f".{module}." in f".{name}" for module in head)
-
-
-def trainable_bytes(model: nn.Module) -> int:
-    """Bytes of all trainable parameters as they are held."""
-    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)

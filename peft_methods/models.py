@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start behind the padding token
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,12 +38,22 @@ class Base:
     shape: ModelShape
     weights_sha256: str
 
+    def check_length(self, max_length: int) -> None:
+        """Raise `ModelError` for more tokens than the model has positions for."""
+        config = self.model.config
+        taken = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PADDING else 0
+        most = getattr(config, "max_position_embeddings", max_length + taken) - taken
+        if max_length > most:
+            raise ModelError(
+                f"data.max_length = {max_length}, but this model reads {most} tokens at most: --peft-set data.max_length={most}"
+            )
+
 
 def load(
     spec: ModelSpec, label_names: tuple[str, ...], *, quantization: str | None = None, precision: str = "fp32", device: str = "cpu"
 ) -> Base:
     """The classifier a recipe names, in fp32, or with its encoder's linear maps in 4 bits. Raises `ModelError`."""
-    folder = str(embedded.model_folder(spec.source)) if spec.source.startswith(embedded.PREFIX) else spec.source
+    folder = _folder_or_id(spec.source)
     config = _load_config(folder, spec)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: label for label, name in enumerate(label_names)}
@@ -55,9 +67,16 @@ def load(
     return Base(model, tokenizer, head, shape, _weights_digest(model))
 
 
+def _folder_or_id(source: str) -> str:
+    if source.startswith(embedded.PREFIX):
+        return str(embedded.model_folder(source))
+    folder = Path(source).expanduser()
+    return str(folder) if folder.is_dir() else source
+
+
 def in_modules(parameter: str, modules: tuple[str, ...]) -> bool:
-    """Whether a parameter's name lies within one of these modules."""
-    return any(parameter == module or parameter.startswith(f"{module}.") for module in modules)
+    """Whether a parameter lies within one of these modules, also where PEFT put its name behind a prefix."""
+    return any(f".{module}." in f".{parameter}" for module in modules)
 
 
 def top_modules(model: nn.Module) -> tuple[str, ...]:
@@ -67,8 +86,11 @@ def top_modules(model: nn.Module) -> tuple[str, ...]:
 
 
 def _local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
-    if Path(spec.source).expanduser().is_dir() or spec.source.startswith(embedded.PREFIX):
-        return ModelError(f"the model folder {spec.source!r} cannot be loaded: {first_line(error)}")
+    if spec.source.startswith(embedded.PREFIX) or Path(spec.source).expanduser().is_dir():
+        return ModelError(
+            f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} A model folder holds config.json, "
+            f"model.safetensors and the tokenizer's files; give another with --peft-model DIR."
+        )
     return ModelError(
         f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
         f"Check the name and the network, or give a local folder: --peft-model DIR."
@@ -107,18 +129,48 @@ def _load_model(folder: str, config: Any, spec: ModelSpec, compute: torch.dtype 
     from transformers import AutoModelForSequenceClassification as Classifier
 
     if spec.weights == "random":
-        return Classifier.from_config(config, dtype=torch.float32).to(device), set()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # one encoder for all seeds, as with pretrained weights
+            model = Classifier.from_config(config, dtype=torch.float32)
+        if compute is None:
+            return model.to(device), set()
+        with tempfile.TemporaryDirectory() as saved:  # bitsandbytes quantises while loading
+            model.save_pretrained(saved)
+            return _from_pretrained(saved, config, replace(spec, revision=None), compute, device)
+    return _from_pretrained(folder, config, spec, compute, device)
+
+
+def _from_pretrained(
+    folder: str, config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str
+) -> tuple[PreTrainedModel, set[str]]:
+    from transformers import AutoModelForSequenceClassification as Classifier
+
     options: dict[str, Any] = {"config": config, "dtype": torch.float32, "revision": spec.revision or "main"}
     if compute is not None:
         options |= _nf4_options(config, compute, device)
     try:
-        model, info = Classifier.from_pretrained(folder, output_loading_info=True, use_safetensors=True, **options)
+        model, info = Classifier.from_pretrained(
+            folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
+        )
     except Exception as error:
         raise _local_or_hub(spec, error) from None
+    _forget_trained_head(model, set(info["missing_keys"]))
     if compute is not None:
         _keep_4bit_weights_as_they_are(model)
         return model, set(info["missing_keys"])  # already where it belongs
     return model.to(device), set(info["missing_keys"])
+
+
+def _forget_trained_head(model: PreTrainedModel, fresh: set[str]) -> None:
+    """A checkpoint of a finished classifier brings its head along; here every method starts with a new one."""
+    for module_name, module in model.named_modules():
+        if (
+            isinstance(module, nn.Linear)
+            and in_modules(f"{module_name}.weight", top_modules(model))
+            and f"{module_name}.weight" not in fresh
+        ):
+            nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+            nn.init.zeros_(module.bias)
 
 
 def _nf4_options(config: Any, compute: torch.dtype, device: str) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.environment import usable_cores
+from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import OptionError
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ class Options:
 
     def tasks(self) -> list[Task]:
         """Every recipe and method to benchmark. Raises `OptionError`."""
-        from peft_methods.environment import find_device
         from peft_methods.job import tasks_of
         from peft_methods.recipe import load_recipe
 
@@ -115,8 +115,6 @@ def parse_seeds(text: str) -> int | list[int]:
         if seeds[0] == 0:
             raise OptionError("--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone.")
         return seeds[0]
-    if len(set(seeds)) < len(seeds):
-        raise OptionError(f"--peft-seeds {text!r} names a seed twice; its cell would count double.")
     return seeds
 
 
@@ -125,13 +123,24 @@ def _workers(text: str | None) -> int | None:
         return None
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= usable_cores()):
         raise OptionError(f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are.")
+    if int(text) > 1 and find_device() != "cpu":
+        raise OptionError(f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other.")
     return int(text)
 
 
 def _folder(value: str | None, option: str) -> Path | None:
-    if value is not None and Path(value).exists() and not Path(value).is_dir():
-        raise OptionError(f"{option} {value!r} is a file; give a folder.")
-    return None if value is None else Path(value)
+    """A folder that exists from now on and can be written, so that nothing is lost at the end for want of one."""
+    if value is None:
+        return None
+    try:
+        Path(value).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=value):
+            pass
+    except FileExistsError:
+        raise OptionError(f"{option} {value!r} is a file; give a folder.") from None
+    except OSError as error:
+        raise OptionError(f"{option} {value!r} cannot be written to: {error.strerror}.") from None
+    return Path(value)
 
 
 def _file(value: str | None, option: str) -> Path | None:

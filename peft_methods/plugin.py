@@ -87,8 +87,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     tasks = [task for item in session.items if (task := _task(item)) is not None and "finetune" in item.fixturenames]  # type: ignore[attr-defined]
     if not tasks or config.option.collectonly:
         return
-    if getattr(config.option, "numprocesses", None):
-        raise pytest.UsageError("pytest-benchmark turns itself off under xdist, so -n cannot be used with these benchmarks; leave it out.")
     from peft_methods.job import Job
 
     options = config.stash[OPTIONS]
@@ -123,32 +121,32 @@ def finetune_task(request: pytest.FixtureRequest) -> Task:
 
 
 @pytest.fixture
-def recipe(finetune_task: Task) -> Recipe:
+def peft_recipe(finetune_task: Task) -> Recipe:
     """The recipe of this benchmark."""
     return finetune_task.recipe
 
 
 @pytest.fixture
-def method(finetune_task: Task) -> Method:
+def peft_method(finetune_task: Task) -> Method:
     """The method of this benchmark, with its hyperparameters."""
     return finetune_task.method
 
 
 @pytest.fixture
-def model(recipe: Recipe, method: Method) -> Base:
+def peft_model(peft_recipe: Recipe, peft_method: Method) -> Base:
     """The recipe's classifier before the method touches it, with tokenizer and shape."""
     from peft_methods import data, models
 
-    names = data.load(recipe.data).facts.label_names
-    return models.load(recipe.model, names, quantization=method.quantization, precision=recipe.budget.precision)
+    names, precision = data.load(peft_recipe.data).facts.label_names, peft_recipe.budget.precision
+    return models.load(peft_recipe.model, names, quantization=peft_method.quantization, precision=precision)
 
 
 @pytest.fixture
-def data(recipe: Recipe, model: Base) -> TokenData:
+def peft_data(peft_recipe: Recipe, peft_model: Base) -> TokenData:
     """The recipe's tokenized train, validation and test splits."""
-    from peft_methods.data import load, tokenize
+    from peft_methods import data
 
-    return tokenize(load(recipe.data), model.tokenizer, recipe.data.max_length)
+    return data.tokenize(data.load(peft_recipe.data), peft_model.tokenizer, peft_recipe.data.max_length)
 
 
 @pytest.fixture
@@ -156,23 +154,17 @@ def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
     """Call it to train every seed of this recipe and method; a round of `benchmark` is one seed's training time."""
 
     def run() -> Outcome:
-        records = _records(request.config, finetune_task)
+        if hasattr(request.config, "workerinput"):
+            pytest.fail("pytest-benchmark turns itself off under xdist: leave out -n", pytrace=False)
+        job = request.config.stash[JOB]
+        job.start()
+        records = job.wait(finetune_task)
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(records[0].message)
         _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
-        return Outcome(tuple(records), tuple(_problems(records)))
+        return Outcome(tuple(records), tuple(_problems(records, job.wait_for_stages(finetune_task))))
 
     return run
-
-
-def _records(config: pytest.Config, task: Task) -> list[Record]:
-    from peft_methods.environment import find_device
-
-    job = config.stash[JOB]
-    if task.recipe.gpu and find_device() == "cpu":
-        job.skip(task, f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible")
-    job.start()
-    return job.wait(task)
 
 
 def _record_rounds(node: Any, benchmark: Any, records: list[Record]) -> None:
@@ -206,13 +198,13 @@ def _extra_info(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def _problems(records: list[Record]) -> Iterator[str]:
+def _problems(records: list[Record], stages: list[Record]) -> Iterator[str]:
     from peft_methods import validity
 
     for record in records:
         if record.status not in {"ok", "skipped"}:
             yield f"seed {record.seed} {record.status}: {record.message}"
-    yield from (str(finding) for finding in validity.judge(records) if finding.severity == "error")
+    yield from (str(finding) for finding in validity.judge([*stages, *records]) if finding.severity == "error")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -21,6 +21,9 @@ PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("questio
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "coarse_label", "sentiment")
 
 
+ClassNames = dict[str, tuple[str, ...]]  # by column
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of one split: texts, labels 0..n-1, and second texts where the task is about pairs."""
@@ -63,7 +66,7 @@ def read_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
         raise DataError(f"{spec.source} is a file; give the folder that holds train.* and test.* files.")
     frames, names = _read_folder(path) if path.is_dir() else _read_hub(spec)
     for needed in ("train", "test"):
-        if needed not in frames:
+        if needed not in frames and (needed == "train" or spec.test):
             raise DataError(
                 f"{spec.source}: no {needed} split; found: {', '.join(frames) or 'nothing'}. "
                 f"Name a file {needed}.parquet, {needed}.csv or {needed}.jsonl."
@@ -71,7 +74,7 @@ def read_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
     return _to_tables(frames, names, spec)
 
 
-def _read_folder(path: Path) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
+def _read_folder(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return _read_saved(path)
     frames = {}
@@ -81,7 +84,7 @@ def _read_folder(path: Path) -> tuple[dict[str, DataFrame], tuple[str, ...] | No
             raise DataError(f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. Keep one.")
         if files:
             frames[split] = _read_file(files[0])
-    return frames, None
+    return frames, {}
 
 
 def _read_file(file: Path) -> DataFrame:
@@ -100,8 +103,11 @@ def _read_csv(file: Path, separator: str = ",") -> DataFrame:
 def _read_jsonl(file: Path) -> DataFrame:
     import pandas as pd
 
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([json.loads(line) for line in lines if line.strip()])  # values as written: pandas' reader guesses
+    lines = file.read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 within a text
+    rows = [json.loads(line) for line in lines if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("each line should be a JSON object with the columns as keys")
+    return pd.DataFrame(rows)  # values as written: pandas' own reader guesses
 
 
 def _read_parquet(file: Path) -> DataFrame:
@@ -119,7 +125,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def _read_saved(path: Path) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
+def _read_saved(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -129,7 +135,7 @@ def _read_saved(path: Path) -> tuple[dict[str, DataFrame], tuple[str, ...] | Non
     return _frames(saved if isinstance(saved, DatasetDict) else {"train": saved})
 
 
-def _read_hub(spec: DataSpec) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
+def _read_hub(spec: DataSpec) -> tuple[dict[str, DataFrame], ClassNames]:
     from datasets import load_dataset
 
     try:
@@ -141,19 +147,21 @@ def _read_hub(spec: DataSpec) -> tuple[dict[str, DataFrame], tuple[str, ...] | N
         ) from None
 
 
-def _frames(saved: Any) -> tuple[dict[str, DataFrame], tuple[str, ...] | None]:
-    """pandas frames by split, and the label names where the data set declares them."""
-    frames, names = {}, None
+def _frames(saved: Any) -> tuple[dict[str, DataFrame], ClassNames]:
+    """pandas frames by split, and the class names of the columns that declare them."""
+    frames: dict[str, DataFrame] = {}
+    names: ClassNames = {}
     for split, spellings in SPLIT_NAMES.items():
         found = next((name for name in saved if name.lower() in spellings), None)
         if found is not None:
             frames[split] = saved[found].to_pandas()
-            for column in LABEL_COLUMNS:
-                names = names or getattr(saved[found].features.get(column), "names", None)
-    return frames, tuple(names) if names else None
+            for column, feature in saved[found].features.items():
+                if declared := getattr(feature, "names", None):
+                    names[column] = tuple(declared)
+    return frames, names
 
 
-def _to_tables(frames: dict[str, DataFrame], names: tuple[str, ...] | None, spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
+def _to_tables(frames: dict[str, DataFrame], names: ClassNames, spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
     columns = list(frames["train"].columns)
     text, pair = _text_columns(columns, frames["train"], spec)
     label = _column(spec.label, "label", LABEL_COLUMNS, columns, spec)
@@ -162,12 +170,12 @@ def _to_tables(frames: dict[str, DataFrame], names: tuple[str, ...] | None, spec
         if missing:
             raise DataError(f"{spec.source}: column {missing[0]!r} of train is missing in {split}, which has {', '.join(frame.columns)}.")
     raw = {split: _labels(frame[label].tolist(), label, split, spec) for split, frame in frames.items()}
-    names, numbers = _number_labels(raw, names, spec)
+    label_names, numbers = _number_labels(raw, names.get(label), spec)
     tables = {}
     for split, frame in frames.items():
         pairs = None if pair is None else _texts(frame[pair].tolist(), pair, split, spec)
         tables[split] = Table(_texts(frame[text].tolist(), text, split, spec), numbers[split], pairs)
-    return tables, names
+    return tables, label_names
 
 
 def _text_columns(columns: list[str], frame: DataFrame, spec: DataSpec) -> tuple[str, str | None]:

@@ -74,6 +74,10 @@ class Budget:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     evaluation_batch_size: Count = 64
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.seeds, int) and len(set(self.seeds)) < len(self.seeds):
+            raise OptionError(f"budget.seeds = {list(self.seeds)} names a seed twice; its cell would count double.")
+
     def seed_list(self) -> tuple[int, ...]:
         """The seeds themselves: 3 means 0, 1, 2."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
@@ -189,22 +193,28 @@ def load_recipe(name: str, settings: Sequence[str] = (), *, model: str | None = 
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
     notes = []
     if data is not None:
-        notes.append(_point_at_data(values, data))
+        _point_at_data(values, data)
     if model is not None:
         notes.append(_point_at_model(values, model))
     for setting in settings:
         apply_setting(values, setting)
     recipe = build(Recipe, values, path.name)
+    if data is not None:
+        notes.append(_said_of_data(recipe.data))
     return replace(recipe, notes=(*recipe.notes, *notes))
 
 
-def _point_at_data(values: dict[str, Any], source: str) -> str:
+def _point_at_data(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("data", {})
     for column in ("text", "text_pair", "label", "config", "revision"):
         section.pop(column, None)
     section["source"] = source
-    sizes = "/".join(str(section.get(split, "?")) for split in ("train", "validation", "test"))
-    return f"data replaced by {source!r}; the recipe's sizes still apply ({sizes}): --peft-set data.train=all lifts them"
+
+
+def _said_of_data(data: DataSpec) -> str:
+    sizes = f"{data.train}/{data.validation}/{data.test}"
+    lift = "" if data.train == "all" else ": --peft-set data.train=all lifts the first"
+    return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}"
 
 
 def _point_at_model(values: dict[str, Any], source: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -18,6 +20,7 @@ from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
 from peft_methods.engines.base import Collator, EpochResult, Training, predict
 from peft_methods.environment import describe, identity_part
+from peft_methods.errors import first_line
 from peft_methods.measuring import PHASES, CudaMemory, PhaseMeter, ResidentMemory, count_parameters
 from peft_methods.methods import TRAINED, Task
 from peft_methods.methods.base import Method
@@ -61,6 +64,9 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     texts = data.load(recipe.data)
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
+    base.check_length(recipe.data.max_length)
+    for stage_recipe in {stage.name: stage for method in methods for stage, _ in method.stages(recipe)[:-1]}.values():
+        data.load(stage_recipe.data)
     reasons = {method.name: method.supports(base.shape, device) for method in methods}
     return Preparation(
         data=_plain_facts(texts.facts),
@@ -102,6 +108,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
         precision=cell.recipe.budget.precision,
         device=cell.device,
     )
+    base.check_length(cell.recipe.data.max_length)
     model = cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
     tokens = data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
@@ -114,16 +121,14 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
         seed=cell.seed, device=cell.device, workdir=places.work, listener=listener,
     )  # fmt: skip
     listener.enter("check")
-    shape = replace(base.shape, head_parameters=parameters.head)
-    evidence = checking.compare(model, before, decay=training.decay, shape=shape, expected_trainable=_expected(cell, base.head, shape))
+    evidence = checking.evidence_of(model, before, decay=training.decay, shape=base.shape, expected_trainable=_expected(cell, base))
     listener.enter("evaluate")
     tested = None if not len(tokens.test) else predict(
         model, tokens.test, Collator(base.tokenizer), cell.recipe.budget.evaluation_batch_size
     )  # fmt: skip
     judged = None if tested is None else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")
-    if places.save_to is not None:
-        saving.save_trained(model, cell, base, places.save_to)
+    said = _save(model, cell, base, places.save_to)
     kept = (places.work / TRAINED).stat().st_size
     meter.enter(None)
 
@@ -131,6 +136,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
     record = Record(
         cell=cell.spec(),
         status="ok",
+        message=said,
         identity=cell.identity(weights=base.weights_sha256, data=tokens.facts.fingerprint, environment=identity_part(environment)),
         is_source=cell.is_source,
         metrics=_metrics(meter, training, judged, asdict(parameters), kept) | {"source_seconds": places.source_seconds},
@@ -144,9 +150,19 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
     return record, tested
 
 
-def _expected(cell: Cell, head: tuple[str, ...], shape: Any) -> int | None:
+def _save(model: nn.Module, cell: Cell, base: models.Base, folder: Path | None) -> str:
+    """Keep the model where asked for; a full disk costs the model, not the figures."""
+    try:
+        if folder is not None:
+            saving.save_trained(model, cell, base, folder)
+    except (OSError, SafetensorError) as error:
+        return f"its model could not be saved to {folder}: {first_line(error)}"
+    return ""
+
+
+def _expected(cell: Cell, base: models.Base) -> int | None:
     """The closed form; unknown where a pooler without weights was made part of the head."""
-    return None if any(".pooler" in module for module in head) else cell.method.expected_trainable(shape)
+    return None if any(".pooler" in module for module in base.head) else cell.method.expected_trainable(base.shape)
 
 
 def _metrics(

@@ -41,9 +41,16 @@ CONFIGS = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A hanging test names itself; benchmarks may take as long as they take."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(300))
+
+
 def make_model(folder: Path, kind: str = "bert") -> Path:
     """A pretrained-looking folder in hub layout: config, safetensors, WordPiece tokenizer."""
-    torch.manual_seed(0)
+    torch.manual_seed(7)
     transformers.AutoModel.from_config(CONFIGS[kind]()).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
@@ -66,7 +73,7 @@ def make_rows(count: int, seed: int = 0) -> list[dict[str, object]]:
     return rows
 
 
-def make_data(folder: Path, train: int = 120, test: int = 60, seed: int = 0) -> Path:
+def make_data(folder: Path, train: int = 240, test: int = 60, seed: int = 0) -> Path:
     """A data folder with train.jsonl and test.jsonl that share no text."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = make_rows(train + test, seed)
@@ -112,7 +119,7 @@ source = "{tiny_models["bert"]}"
 
 [data]
 source = "{tiny_data}"
-train = 80
+train = 160
 validation = 30
 test = 50
 max_length = 16
@@ -125,7 +132,7 @@ weight_decay = 0.01
 warmup_ratio = 0.1
 
 [methods.full]
-learning_rate = 5e-3
+learning_rate = 2e-3
 
 [methods.head_only]
 learning_rate = 5e-2

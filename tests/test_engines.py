@@ -57,9 +57,9 @@ def test_phases_follow_each_other_and_training_is_only_the_steps(tiny_recipe: Pa
     training, _, recorder, tokens, _ = trained(tiny_recipe, tmp_path, "lora")
     assert recorder.phases[:3] == ["warm_up", "train", "evaluate"]
     assert recorder.phases.count("train") == 2
-    assert training.steps == len(recorder.steps) == 20
-    assert recorder.steps[-1] == (2, 20, 20)
-    assert (training.samples, training.tokens) == (160, 2 * sum(tokens.train["length"]))
+    assert training.steps == len(recorder.steps) == 40
+    assert recorder.steps[-1] == (2, 40, 40)
+    assert (training.samples, training.tokens) == (320, 2 * sum(tokens.train["length"]))
     assert len(training.epochs) == 2
 
 
@@ -108,7 +108,7 @@ def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_p
         orders.append((list(sampler), list(sampler)))
     assert orders[0] == orders[1] != orders[2]
     assert orders[0][0] != orders[0][1]
-    assert sorted(orders[0][0]) == list(range(80))
+    assert sorted(orders[0][0]) == list(range(160))
 
 
 def test_weight_decay_spares_biases_and_norms_but_no_adapter(tiny_recipe: Path, tmp_path: Path) -> None:

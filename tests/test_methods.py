@@ -14,7 +14,7 @@ from peft_methods import models
 from peft_methods.engines.base import load_trainable, save_trainable
 from peft_methods.errors import ModelError, OptionError
 from peft_methods.layouts import LAYOUTS
-from peft_methods.measuring import count_parameters, is_head_parameter
+from peft_methods.measuring import count_parameters
 from peft_methods.methods import METHODS, TRAINED, Method, Task
 from peft_methods.methods.adapter_fusion import AdapterFusion
 from peft_methods.methods.bottleneck import Bottleneck, Fusion
@@ -84,7 +84,7 @@ def test_starts_as_the_base_model_within_tolerance(case: tuple[Method, models.Ba
         pytest.skip("this method promises nothing at its start")
     plain = load(tiny_models[base.shape.model_type], create("full"))
     before = logits(plain.model)
-    plain_head = {n: p for n, p in plain.model.named_parameters() if is_head_parameter(n, plain.head)}
+    plain_head = {n: p for n, p in plain.model.named_parameters() if models.in_modules(n, plain.head)}
     with torch.no_grad():
         for name, parameter in base.model.named_parameters():
             if name in plain_head:

@@ -103,3 +103,35 @@ def test_an_embedded_name_that_is_not() -> None:
 
     with pytest.raises(DataError, match=r"unknown embedded model 'minilmm'. Did you mean 'minilm'"):
         models.load(ModelSpec("embedded:minilmm"), NAMES)
+
+
+def test_a_finished_classifier_gets_a_new_head(tmp_path: Path) -> None:
+    for number, names in enumerate((("a", "b"), ("a", "b", "c"))):
+        folder = make_model(tmp_path / str(number))
+        finished = models.load(ModelSpec(str(folder)), names).model
+        with torch.no_grad():
+            finished.classifier.weight.fill_(7.0)
+        finished.save_pretrained(folder)
+        again = load(folder).model.classifier
+        assert again.weight.shape == (2, 32)
+        assert again.weight.abs().max() < 1
+
+
+def test_random_weights_are_the_same_for_every_seed_and_4bit_where_asked(tiny_models: dict[str, Path]) -> None:
+    digests = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        digests.append(load(tiny_models["bert"], weights="random").weights_sha256)
+    assert digests[0] == digests[1]
+    quantized = models.load(ModelSpec(str(tiny_models["bert"]), weights="random"), NAMES, quantization="nf4").model
+    assert sum(models.is_4bit(p) for p in quantized.parameters()) == 12
+
+
+@pytest.mark.parametrize(("kind", "most"), [("bert", 64), ("roberta", 63), ("distilbert", 64)])
+def test_more_tokens_than_positions_are_refused(kind: str, most: int, tiny_models: dict[str, Path]) -> None:
+    base = load(tiny_models[kind])
+    base.check_length(most)
+    ids = torch.full((1, most), 7)
+    base.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    with pytest.raises(ModelError, match=f"reads {most} tokens at most: --peft-set data.max_length={most}"):
+        base.check_length(most + 1)

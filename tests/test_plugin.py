@@ -49,6 +49,7 @@ def error_line(result: pytest.RunResult) -> str:
         (["--peft-seeds=0"], "--peft-seeds 0 would train nothing"),
         (["--peft-seeds=x"], "--peft-seeds 'x' should be a number of seeds"),
         (["--peft-seeds=1,1"], "names a seed twice"),
+        (["--peft-set=budget.seeds=[2,2]"], "names a seed twice"),
         (["--peft-set=budget.epoch=3"], "tiny.toml: unknown key 'budget.epoch'. Did you mean 'epochs'?"),
         (["--peft-set=methods.lora.rank=0"], "rank = 0 should be greater than or equal to 1"),
         (["--peft-set=methods.loar.rank=1"], "unknown method 'loar'. Did you mean 'lora'?"),
@@ -89,10 +90,45 @@ def test_ids_and_default_selection(run: Any) -> None:
 
 
 def test_gpu_recipes_run_when_asked_for_and_skip_without_a_gpu(run: Any) -> None:
-    result = run("-m", "gpu", "--peft-method=lora", recipe=None)
+    result = run("-m", "gpu", "--peft-method=lora,ia3", recipe=None)
     assert result.ret == 0
-    result.assert_outcomes(skipped=1, deselected=1)
-    assert "recipe 'imdb_roberta' needs an NVIDIA GPU and none is visible" in result.stdout.str()
+    result.assert_outcomes(skipped=2, deselected=2)
+    assert "LoRA, IA3: skipped: recipe 'imdb_roberta' needs an NVIDIA GPU and none is visible" in result.stdout.str()
+
+
+def test_a_gpu_recipe_beside_another_is_neither_prepared_nor_trained(run: Any, pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+    big = tiny_recipe.read_text(encoding="utf-8").replace('name = "tiny"', 'name = "big"\ngpu = true')
+    pytester.makefile(".toml", big=big)
+    result = run("--peft-method=full,head_only", "--peft-seeds=1", recipe=f"{tiny_recipe},big.toml")
+    result.assert_outcomes(passed=2, skipped=2)
+    assert not list(Path(".peft/results/logs").glob("big*"))
+
+
+def test_two_recipes_of_one_name_are_refused(run: Any, pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+    pytester.makefile(".toml", copy=tiny_recipe.read_text(encoding="utf-8"))
+    assert "two recipes are named 'tiny'" in error_line(run(recipe=f"{tiny_recipe},copy.toml"))
+
+
+def test_a_model_that_cannot_be_kept_costs_no_figure(run: Any) -> None:
+    folder = Path("models")
+    (folder / "tiny-head_only-seed0" / "config.json").mkdir(parents=True)
+    result = run("--peft-method=head_only", "--peft-seeds=1", "--peft-save-models=models")
+    assert result.ret == 0
+    out = result.stdout.str()
+    assert re.search(r"Head only +\d", out)
+    assert "head_only seed 0: its model could not be saved" in out
+
+
+def test_an_untrained_source_fails_its_fusion(run: Any) -> None:
+    result = run("--peft-method=adapter_fusion", "--peft-seeds=1", "--peft-set=methods.adapter_fusion.source_learning_rate=1e-30")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert re.search(r"V202 error tiny\.source1-\S+-adapter-seed0: \d+ of \d+ trained tensors did not move", result.stdout.str())
+
+
+def test_a_text_too_long_for_the_model_is_said_before_training(run: Any) -> None:
+    result = run("--peft-method=full", "--peft-set=data.max_length=65")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "this model reads 64 tokens at most: --peft-set data.max_length=64" in result.stdout.str()
 
 
 def test_a_run_from_command_to_json(run: Any, pytester: pytest.Pytester) -> None:
@@ -164,7 +200,8 @@ def test_other_model_and_data_run_with_what_changed_said(run: Any, tmp_path: Pat
     out = result.stdout.str()
     assert result.ret == 0, out
     assert "warning: the learning rates were tuned for" in out
-    assert "the recipe's sizes still apply" in out
+    assert "sizes as the recipe and --peft-set say (all/30/50)" in out
+    assert "210 train / 30 validation / 50 test" in out
 
 
 def test_an_unsupported_method_is_skipped_with_its_reason(run: Any, tmp_path: Path) -> None:
@@ -200,11 +237,11 @@ def test_a_file_that_cannot_be_written_loses_nothing(run: Any) -> None:
 def test_fixtures_give_recipe_model_and_data(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
     pytester.makepyfile(
         """
-        def test_them(recipe, method, model, data):
-            assert recipe.name == "tiny"
-            assert method.name == "lora"
-            assert model.shape.hidden == 32
-            assert (len(data.train), len(data.validation), len(data.test)) == (80, 30, 50)
+        def test_them(peft_recipe, peft_method, peft_model, peft_data):
+            assert peft_recipe.name == "tiny"
+            assert peft_method.name == "lora"
+            assert peft_model.shape.hidden == 32
+            assert (len(peft_data.train), len(peft_data.validation), len(peft_data.test)) == (160, 30, 50)
         """
     )
     result = pytester.runpytest_inprocess("-p", "peft_methods.plugin", f"--peft-recipe={tiny_recipe}", "--peft-method=lora")

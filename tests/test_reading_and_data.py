@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -180,3 +181,30 @@ def test_tokens_are_cut_counted_and_not_padded(tmp_path: Path, tiny_models: dict
     assert min(lengths) < 10
     assert 0 < tokens.facts.truncated["train"] < 1
     assert [len(ids) for ids in tokens.train["input_ids"]] == list(lengths)
+
+
+def test_json_lines_may_hold_any_character(tmp_path: Path, rows: list[dict[str, object]]) -> None:
+    strange = [{**row, "text": f"{row['text']} \u2028 \x85 end"} for row in rows]
+    for name, part in (("train", strange[:60]), ("test", strange[60:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in part), encoding="utf-8")
+    assert len(data.load(spec(tmp_path)).splits["train"]) == 20
+    (tmp_path / "train.jsonl").write_text("[1, 2]", encoding="utf-8")
+    with pytest.raises(DataError, match="each line should be a JSON object"):
+        data.load(spec(tmp_path))
+
+
+def test_class_names_are_those_of_the_label_column(tmp_path: Path, rows: list[dict[str, object]]) -> None:
+    features = datasets.Features(
+        text=datasets.Value("string"), label=datasets.ClassLabel(names=["spam", "ham"]), mood=datasets.ClassLabel(names=["sad", "happy"])
+    )
+    saved = {
+        name: datasets.Dataset.from_list([{**row, "mood": row["label"]} for row in part], features=features)
+        for name, part in (("train", rows[:60]), ("test", rows[60:]))
+    }
+    datasets.DatasetDict(saved).save_to_disk(tmp_path)
+    assert data.load(spec(tmp_path)).facts.label_names == ("spam", "ham")
+    assert data.load(spec(tmp_path, label="mood")).facts.label_names == ("sad", "happy")
+
+
+def test_a_source_task_needs_no_test_split(tmp_path: Path, rows: list[dict[str, object]]) -> None:
+    assert len(data.load(spec(write_csv(tmp_path, train=rows), test=0)).splits["test"]) == 0

@@ -83,7 +83,7 @@ def test_an_unknown_recipe_names_the_right_ones(name: str) -> None:
 def test_pointing_elsewhere_says_so() -> None:
     recipe = load_recipe("embedded", model="/m", data="/d")
     assert (recipe.model.source, recipe.data.source) == ("/m", "/d")
-    assert any("sizes still apply (400/150/500)" in note for note in recipe.notes)
+    assert any("sizes as the recipe and --peft-set say (400/150/500)" in note for note in recipe.notes)
     assert any("rates were tuned for 'embedded:minilm'" in note for note in recipe.notes)
 
 

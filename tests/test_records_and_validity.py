@@ -17,6 +17,8 @@ from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
 from peft_methods.records import SCHEMA_VERSION, Evidence, Record, Store, StoreError, without_result
 
+CLASS_COUNTS = {"train": [200, 200], "validation": [75, 75], "test": [250, 250]}
+
 
 def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
     """A sound record of a cell of the embedded recipe."""
@@ -33,7 +35,7 @@ def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
         },
         "epochs": ({"epoch": 1.0, "train_loss": 0.6, "validation_loss": 0.5},),
         "evidence": Evidence(expected_trainable=73_728, moved_checked=24),
-        "data": {"majority": 0.5, "removed": {"repeated": 3}, "fingerprint": "f"},
+        "data": {"majority": 0.5, "removed": {"repeated": 3}, "fingerprint": "f", "class_counts": CLASS_COUNTS},
         "environment": {"device_name": "a cpu", "device": "cpu", "threads": 2, "memory_kind": "resident"},
     }  # fmt: skip
     return Record(**{**sound, **changes})

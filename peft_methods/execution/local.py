@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
@@ -113,11 +114,11 @@ class LocalExecutor:
     def prepare(self, recipe: Recipe, methods: Sequence[Method]) -> Preparation:
         """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it."""
         worker, log = self._take_spare(more_to_come=True), self._log(f"{recipe.name}-prepare")
-        worker.connection.send(PrepareJob(recipe, tuple(methods), self.device, self.threads, log))
         try:
+            worker.connection.send(PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ)))
             result = worker.connection.recv().result
-        except EOFError:
-            raise DataError(f"recipe {recipe.name!r} could not be prepared: {worker.cause_of_death()}; its output is in {log}.") from None
+        except (EOFError, OSError):
+            raise DataError(f"recipe {recipe.name!r} could not be prepared: {worker.cause_of_death()}.") from None
         finally:
             worker.kill()
         if isinstance(result, Failure):
@@ -161,7 +162,9 @@ class LocalExecutor:
             failed = next((record for record in stages if record and record.status != "ok"), None)
             if failed is not None:
                 self._pending.remove(cell)
-                self._end(cell, without_result(cell, "failed", f"its source {failed.recipe_name} failed: {failed.message}"))
+                record = without_result(cell, "failed", f"its source {failed.recipe_name} failed: {failed.message}")
+                self.store_here(record)
+                self._end(cell, record)
             elif len(self._running) < self.workers and None not in stages:
                 self._pending.remove(cell)
                 self._start(cell)
@@ -184,6 +187,7 @@ class LocalExecutor:
             threads=self.threads,
             store=self.store.folder,
             log=self._log(cell.label),
+            environment=dict(os.environ),
         )
 
     def _work(self, cell: Cell) -> Path:
@@ -212,7 +216,7 @@ class LocalExecutor:
         except (EOFError, OSError):
             log = self._log(cell.label)
             record = without_result(cell, "crashed", f"{worker.cause_of_death()}; its output is in {log}")
-            self._store_here(record)
+            self.store_here(record)
             return Done(record)
         return message
 
@@ -226,7 +230,8 @@ class LocalExecutor:
             shutil.rmtree(self._work(cell), ignore_errors=True)
         self._end(cell, done.result)
 
-    def _store_here(self, record: Record) -> None:
+    def store_here(self, record: Record) -> None:
+        """Write a record that no cell's process wrote; where that fails it stays in memory and a warning is kept."""
         try:
             self.store.write(record)
         except PeftMethodsError as error:

@@ -21,6 +21,7 @@ from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Store, StoreError, without_result
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")  # torch's CPU allocator has no error type of its own
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
 
@@ -33,6 +34,7 @@ class PrepareJob:
     device: str
     threads: int
     log: Path
+    environment: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class CellJob:
     threads: int
     store: Path
     log: Path
+    environment: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,15 @@ def serve(connection: Connection) -> None:
     """Entry point of the process: do the one job that comes through the connection, and tell of it there."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    use_one_gpu()
     import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
 
     try:
         job = connection.recv()
     except EOFError:
         return
+    os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
+    use_one_gpu()
     die_with_parent(connection)
     _redirect_output(job.log)
     connection.send(_prepare(job) if isinstance(job, PrepareJob) else _train(job, connection))
@@ -92,6 +98,12 @@ def die_with_parent(connection: Connection) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def use_one_gpu() -> None:
+    """Hide all GPUs but the first: with several the Trainer would multiply the batch by their number."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
 
 
 def keep_freed_memory() -> None:
@@ -145,7 +157,9 @@ def _train(job: CellJob, connection: Connection) -> Done:
 
 def _record_of(error: Exception, cell: Cell) -> Record:
     failure = _failure(error)
-    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    out_of_memory = (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in ALLOCATOR_SAYS)
+    )
     return without_result(cell, "oom" if out_of_memory else "failed", failure.message)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,7 +55,7 @@ class AdapterFusion(Method):
         """One adapter a source, then the fusion on the recipe's own data."""
         budget = replace(recipe.budget, epochs=self.source_epochs)
         stages: list[tuple[Recipe, Method]] = []
-        for source in self.sources:
+        for number, source in enumerate(self.sources, 1):
             data = DataSpec(
                 source=source,
                 train=self.source_train,
@@ -64,7 +65,7 @@ class AdapterFusion(Method):
                 select_by=recipe.data.select_by,
                 seed=recipe.data.seed,
             )
-            name = f"{recipe.name}.{source.rstrip('/').rsplit('/', 1)[-1].rsplit(':', 1)[-1]}"
+            name = f"{recipe.name}.source{number}-{_slug(source)}"
             stages.append((replace(recipe, name=name, data=data, budget=budget), self.source_method()))
         return (*stages, (recipe, self))
 
@@ -98,6 +99,11 @@ class AdapterFusion(Method):
 
         parts = [module.distance_from_identity() for module in model.modules() if isinstance(module, Fusion)]
         return self.value_penalty * sum(parts[1:], parts[0]) if self.value_penalty else None
+
+
+def _slug(source: str) -> str:
+    """The last part of a source, fit for a file name."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", re.split(r"[/:]", source.rstrip("/"))[-1])
 
 
 def _copy_bottlenecks(model: nn.Module, sources: list[dict[str, Tensor]]) -> None:

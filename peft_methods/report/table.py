@@ -70,9 +70,10 @@ def described(comparison: Comparison, recipe: str) -> str:
     ran = next((r for r in records if r.status == "ok"), None)
     where = _device(ran) if ran else records[0].cell["device"]
     seeds = sorted({r.seed for r in records})
+    sizes = {split: sum(ran.data["class_counts"][split]) for split in ("train", "validation", "test")} if ran else data
     return (
-        f"{recipe}: {spec['model']['source']} on {data['source']}, {data['train']} train / {data['validation']} validation / "
-        f"{data['test']} test, {budget['epochs']} epochs, batch {budget['batch_size']}, max length {data['max_length']}, "
+        f"{recipe}: {spec['model']['source']} on {data['source']}, {sizes['train']} train / {sizes['validation']} validation / "
+        f"{sizes['test']} test, {budget['epochs']} epochs, batch {budget['batch_size']}, max length {data['max_length']}, "
         f"{budget['precision']}; seeds {', '.join(map(str, seeds))}; {where}"
     )
 
@@ -140,6 +141,7 @@ def _said(comparison: Comparison) -> list[str]:
     if any(len(row.seeds) == 1 for row in rows):
         lines.append("One seed: no spread. Differences between methods may be chance.")
     lines += _reasons(rows)
+    lines += [f"{r.method_name} seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message]
     lines += list(_source_costs(rows))
     lines += list(comparison.notes)
     lines += _grouped_findings(comparison)
