@@ -132,7 +132,7 @@ weight_decay = 0.01
 warmup_ratio = 0.1
 
 [methods.full]
-learning_rate = 2e-3
+learning_rate = 4e-3
 
 [methods.head_only]
 learning_rate = 5e-2
