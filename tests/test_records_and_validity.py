@@ -140,13 +140,24 @@ FAULTS: dict[str, dict[str, Any]] = {
     "V201": {"evidence": Evidence(frozen_changed=("bert.x",))},
     "V202": {"evidence": Evidence(unmoved=("lora_A",), moved_checked=24)},
     "V203": {"evidence": Evidence(expected_trainable=1), "metrics": {"accuracy": 0.8, "method_parameters": 2}},
-    "V301": {"metrics": {"accuracy": 0.55}},
     "V302": {"epochs": ({"epoch": 2, "train_loss": float("nan"), "validation_loss": 0.5},)},
 }
 
 
 def test_every_rule_has_a_planted_fault() -> None:
-    assert set(FAULTS) == set(validity.RULES)
+    assert {*FAULTS, "V301", "V303"} == set(validity.RULES)
+
+
+def found_on(*accuracies: float) -> list[tuple[str, str]]:
+    records = [make_record(seed=seed, metrics={"accuracy": accuracy}) for seed, accuracy in enumerate(accuracies)]
+    return [(finding.rule, finding.subject) for finding in validity.judge(records)]
+
+
+def test_the_mean_over_seeds_must_clear_the_margin_and_a_seed_that_does_not_is_said() -> None:
+    assert found_on(0.75, 0.7) == []
+    assert found_on(0.75, 0.51) == [("V303", "embedded-lora-seed1")]
+    assert found_on(0.62, 0.51) == [("V301", "embedded-lora"), ("V303", "embedded-lora-seed1")]
+    assert found_on(0.5)[0] == ("V301", "embedded-lora")
 
 
 @pytest.mark.parametrize("rule", list(FAULTS))
