@@ -117,9 +117,10 @@ class Job:
             self._executor.wait(task.cells)
         return [self._records[key] for key in known if key in self._records]
 
-    def wait_for_stages(self, task: Task) -> list[Record]:
-        """The records of the cells that a task's cells were built on."""
-        return self._executor.wait([stage for cell in task.cells[:1] for stage in cell.stages])
+    def records_of_stages(self, task: Task) -> list[Record]:
+        """The records of the cells that a task's cells were built on, once those have ended."""
+        keys = [(stage.recipe.name, stage.method.name, stage.seed, True) for stage in task.cells[0].stages]
+        return [self._records[key] for key in keys if key in self._records]
 
     def needs_gpu(self, task: Task) -> bool:
         """Whether the task's recipe is for GPUs and there is none."""

@@ -163,7 +163,7 @@ def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(records[0].message)
         _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
-        return Outcome(tuple(records), tuple(_problems(records, job.wait_for_stages(finetune_task))))
+        return Outcome(tuple(records), tuple(_problems(records, job.records_of_stages(finetune_task))))
 
     return run
 

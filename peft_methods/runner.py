@@ -65,8 +65,6 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
-    for stage_recipe in {stage.name: stage for method in methods for stage, _ in method.stages(recipe)[:-1]}.values():
-        data.load(stage_recipe.data)
     reasons = {method.name: method.supports(base.shape, device) for method in methods}
     return Preparation(
         data=_plain_facts(texts.facts),

@@ -287,3 +287,11 @@ def test_an_interrupt_keeps_what_is_finished(pytester: pytest.Pytester, tiny_rec
     _, gone = psutil.wait_procs(children, timeout=20)
     assert not gone
     assert not list(Path(".peft/results").glob("run-*"))
+
+
+def test_a_source_that_is_not_there_fails_its_fusion_alone(run: Any) -> None:
+    gone = '--peft-set=methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
+    result = run("--peft-method=adapter_fusion,full", "--peft-seeds=1", gone)
+    result.assert_outcomes(passed=1, failed=1)
+    said = r"AdapterFusion: failed: its source tiny\.source\d-(a|b) failed: '/gone/\1' is no folder here"
+    assert re.search(said, result.stdout.str())
