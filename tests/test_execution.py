@@ -210,10 +210,10 @@ def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
     from peft_methods.records import without_result
 
     progress(Event(both[0], record=without_result(both[0], "failed", "why")))
-    assert lines[-1] == (f"[1/2] tiny-full-seed0: failed: why, {in_words(now[0])} left", True)
+    assert lines[-1] == (f"[1/2, {in_words(now[0])} left] tiny-full-seed0: failed: why", True)
     progress(Event(both[1]))
     progress(Event(both[1], news={"epoch": 1, "epochs": 2, "step": 3, "steps": 20}))
-    assert lines[-1] == (f"[1/2] tiny-full-seed1 epoch 1/2 step 3/20, {in_words(now[0])} left", False)
+    assert lines[-1] == (f"[1/2, {in_words(now[0])} left] tiny-full-seed1 epoch 1/2 step 3/20", False)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])

@@ -36,15 +36,15 @@ class Progress:
         if event.record is not None:
             self._took[key] = now - self._started.get(key, now)
             self._running.pop(key, None)
-            self._show(f"{self._place()} {event.cell.label}: {_outcome(event)}{self._left()}", True)
+            self._show(f"{self._place()} {event.cell.label}: {_outcome(event)}", True)
             return
         if event.news is None:
             self._started[key] = now
         self._running[key] = f"{event.cell.label} {_where(event)}"
-        self._show(f"{self._place()} {' | '.join(self._running.values())}{self._left()}", False)
+        self._show(f"{self._place()} {' | '.join(self._running.values())}", False)
 
     def _place(self) -> str:
-        return f"[{len(self._took)}/{len(self._expected)}]"
+        return f"[{len(self._took)}/{len(self._expected)}{self._left()}]"
 
     def _left(self) -> str:
         expected_of_ended = sum(self._expected.get(key, 0.0) for key in self._took)
