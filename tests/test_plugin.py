@@ -223,7 +223,7 @@ def test_a_finding_fails_its_test_and_no_other(run: Any) -> None:
     result = run("--peft-method=head_only,full", "--peft-set=expect.margin_over_majority=0.3", "--peft-set=methods.full.learning_rate=1e-9")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1, failed=1)
-    assert "V301 error tiny-full: accuracy" in result.stdout.str()
+    assert "V301 error tiny-full-seed0: accuracy" in result.stdout.str()
 
 
 def test_a_file_that_cannot_be_written_loses_nothing(run: Any) -> None:

@@ -145,7 +145,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 def test_every_rule_has_a_planted_fault() -> None:
-    assert {*FAULTS, "V301", "V303"} == set(validity.RULES)
+    assert {*FAULTS, "V301"} == set(validity.RULES)
 
 
 def found_on(*accuracies: float) -> list[tuple[str, str]]:
@@ -153,11 +153,10 @@ def found_on(*accuracies: float) -> list[tuple[str, str]]:
     return [(finding.rule, finding.subject) for finding in validity.judge(records)]
 
 
-def test_the_mean_over_seeds_must_clear_the_margin_and_a_seed_that_does_not_is_said() -> None:
+def test_every_seed_must_clear_the_margin() -> None:
     assert found_on(0.75, 0.7) == []
-    assert found_on(0.75, 0.51) == [("V303", "embedded-lora-seed1")]
-    assert found_on(0.62, 0.51) == [("V301", "embedded-lora"), ("V303", "embedded-lora-seed1")]
-    assert found_on(0.5)[0] == ("V301", "embedded-lora")
+    assert found_on(0.75, 0.51) == [("V301", "embedded-lora-seed1")]
+    assert found_on(0.5) == [("V301", "embedded-lora-seed0")]
 
 
 @pytest.mark.parametrize("rule", list(FAULTS))
