@@ -61,10 +61,14 @@ def load(
     compute = DTYPES[precision] if quantization else None
     model, fresh = _load_model(folder, config, spec, compute, device)
     head = _head_modules(model, fresh, spec)
-    pooler = any(name.endswith("pooler.dense") for name, _ in model.named_modules())
-    size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, top_modules(model)))
+    pooler = any(not in_modules(f"{name}.weight", head) for name in _poolers(model))
+    size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, head))
     shape = shape_of(config, head_parameters=size, pooler=pooler)
-    return Base(model, tokenizer, head, shape, _weights_digest(model))
+    return Base(model, tokenizer, head, shape, _weights_digest(model, head))
+
+
+def _poolers(model: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.endswith("pooler.dense")}
 
 
 def _folder_or_id(source: str) -> str:
@@ -154,21 +158,30 @@ def _from_pretrained(
         )
     except Exception as error:
         raise _local_or_hub(spec, error) from None
-    _forget_trained_head(model, set(info["missing_keys"]))
+    fresh = set(info["missing_keys"]) | _never_trained(model)
+    _start_anew(model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=set(info["missing_keys"]))
     if compute is not None:
         _keep_4bit_weights_as_they_are(model)
-        return model, set(info["missing_keys"])  # already where it belongs
-    return model.to(device), set(info["missing_keys"])
+        return model, fresh  # already where it belongs
+    return model.to(device), fresh
 
 
-def _forget_trained_head(model: PreTrainedModel, fresh: set[str]) -> None:
-    """A checkpoint of a finished classifier brings its head along; here every method starts with a new one."""
-    for module_name, module in model.named_modules():
-        if (
-            isinstance(module, nn.Linear)
-            and in_modules(f"{module_name}.weight", top_modules(model))
-            and f"{module_name}.weight" not in fresh
-        ):
+def _never_trained(model: nn.Module) -> set[str]:
+    """The parameters of a pooler whose bias is zero throughout: no training leaves it so, it holds its first random draw.
+
+    Sentence encoders average their tokens and carry such a pooler along (all-MiniLM-L6-v2 does).
+    """
+    idle = [name for name, pooler in _poolers(model).items() if not pooler.bias.any()]
+    return {f"{name}.{part}" for name in idle for part in ("weight", "bias")}
+
+
+def _start_anew(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[str]) -> None:
+    """Draw the linear maps within these modules again, for each seed its own, `but` those just drawn.
+
+    A checkpoint of a finished classifier brings its head along; here every method starts with a new one.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and in_modules(f"{name}.weight", modules) and f"{name}.weight" not in but:
             nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
             nn.init.zeros_(module.bias)
 
@@ -201,7 +214,7 @@ def _keep_4bit_weights_as_they_are(model: nn.Module) -> None:
 
 
 def _head_modules(model: PreTrainedModel, fresh: set[str], spec: ModelSpec) -> tuple[str, ...]:
-    """The classifier's own modules, and a pooler that came without weights (freezing noise is a known mistake)."""
+    """The classifier's own modules, and a pooler without trained weights (freezing noise is a known mistake)."""
     head = top_modules(model)
     stray = {name for name in fresh if not in_modules(name, head)}
     poolers = {name.rsplit(".", 1)[0] for name in stray if ".pooler." in name}
@@ -239,8 +252,7 @@ def digest(parameter: nn.Parameter) -> str:
     return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
 
 
-def _weights_digest(model: PreTrainedModel) -> str:
-    head = top_modules(model)
+def _weights_digest(model: PreTrainedModel, head: tuple[str, ...]) -> str:
     whole = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if not in_modules(name, head):

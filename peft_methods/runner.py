@@ -119,7 +119,9 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
         seed=cell.seed, device=cell.device, workdir=places.work, listener=listener,
     )  # fmt: skip
     listener.enter("check")
-    evidence = checking.evidence_of(model, before, decay=training.decay, shape=base.shape, expected_trainable=_expected(cell, base))
+    evidence = checking.evidence_of(
+        model, before, decay=training.decay, shape=base.shape, expected_trainable=cell.method.expected_trainable(base.shape)
+    )
     listener.enter("evaluate")
     tested = None if not len(tokens.test) else predict(
         model, tokens.test, Collator(base.tokenizer), cell.recipe.budget.evaluation_batch_size
@@ -156,11 +158,6 @@ def _save(model: nn.Module, cell: Cell, base: models.Base, folder: Path | None) 
     except (OSError, SafetensorError) as error:
         return f"its model could not be saved to {folder}: {first_line(error)}"
     return ""
-
-
-def _expected(cell: Cell, base: models.Base) -> int | None:
-    """The closed form; unknown where a pooler without weights was made part of the head."""
-    return None if any(".pooler" in module for module in base.head) else cell.method.expected_trainable(base.shape)
 
 
 def _metrics(

@@ -51,7 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def make_model(folder: Path, kind: str = "bert") -> Path:
     """A pretrained-looking folder in hub layout: config, safetensors, WordPiece tokenizer."""
     torch.manual_seed(7)
-    transformers.AutoModel.from_config(CONFIGS[kind]()).save_pretrained(folder)
+    model = transformers.AutoModel.from_config(CONFIGS[kind]())
+    if hasattr(model, "pooler"):
+        torch.nn.init.normal_(model.pooler.dense.bias, std=0.02)  # as training leaves it: all zero says "never trained"
+    model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     return folder

@@ -48,6 +48,21 @@ def test_a_pooler_without_weights_is_trained_with_the_head(tmp_path: Path) -> No
     assert load(folder).head == ("classifier", "bert.pooler.dense")
 
 
+def test_a_pooler_that_was_never_trained_starts_anew_with_the_head(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    weights["pooler.dense.bias"] = torch.zeros_like(weights["pooler.dense.bias"])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    torch.manual_seed(0)
+    first = load(folder)
+    torch.manual_seed(1)
+    second = load(folder)
+    assert first.head == ("classifier", "bert.pooler.dense")
+    assert not torch.equal(first.model.bert.pooler.dense.weight, second.model.bert.pooler.dense.weight)
+    assert first.weights_sha256 == second.weights_sha256
+    assert first.shape.encoder_parameters + first.shape.head_parameters == sum(p.numel() for p in first.model.parameters())
+
+
 def test_half_precision_files_are_loaded_as_fp32(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     half = {n: t.half() if t.is_floating_point() else t for n, t in load_file(folder / "model.safetensors").items()}
