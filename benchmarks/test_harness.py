@@ -54,7 +54,7 @@ def _engine_seconds(method_name: str, folder: Path) -> float:
 
     recipe, method, base, model, tokens = _loaded(method_name)
     clock = _Clock()
-    stock.train(model, method, tokens, recipe, base.tokenizer, seed=0, device="cpu", workdir=folder, listener=clock)
+    stock.train(model, method, tokens, recipe, base.tokenizer, head=base.head, seed=0, device="cpu", workdir=folder, listener=clock)
     return clock.seconds
 
 

@@ -116,7 +116,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
 
     training = stock.train(
         model, cell.method, tokens, cell.recipe, base.tokenizer,
-        seed=cell.seed, device=cell.device, workdir=places.work, listener=listener,
+        head=base.head, seed=cell.seed, device=cell.device, workdir=places.work, listener=listener,
     )  # fmt: skip
     listener.enter("check")
     evidence = checking.evidence_of(

@@ -49,7 +49,8 @@ def prepared(recipe_path: Path, method_name: str, *settings: str, seed: int = 0)
 def trained(recipe_path: Path, folder: Path, method_name: str, *settings: str, seed: int = 0) -> Any:
     recipe, method, base, model, tokens = prepared(recipe_path, method_name, *settings, seed=seed)
     recorder = Recorder()
-    training = stock.train(model, method, tokens, recipe, base.tokenizer, seed=seed, device="cpu", workdir=folder, listener=recorder)
+    own = {"head": base.head, "seed": seed, "device": "cpu", "workdir": folder, "listener": recorder}
+    training = stock.train(model, method, tokens, recipe, base.tokenizer, **own)
     return training, model, recorder, tokens, base
 
 
@@ -102,7 +103,7 @@ def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_p
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
         recipe, method, base, model, tokens = prepared(tiny_recipe, name)
         arguments = stock._arguments(recipe, method, seed, "cpu", tmp_path)
-        trainer = stock.StockTrainer(method, model, arguments, Collator(base.tokenizer), tokens.train)
+        trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train)
         torch.rand(seed * 7 + len(name))  # what a method draws must not matter
         sampler = trainer._get_train_sampler()
         orders.append((list(sampler), list(sampler)))
@@ -114,17 +115,27 @@ def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_p
 def test_weight_decay_spares_biases_and_norms_but_no_adapter(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "adapter")
     arguments = stock._arguments(recipe, method, 0, "cpu", tmp_path)
-    trainer = stock.StockTrainer(method, model, arguments, Collator(base.tokenizer), tokens.train)
+    trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train)
     decayed = set(trainer.get_decay_parameter_names(model))
     adapter = [n for n, p in model.named_parameters() if p.requires_grad and ".adapter." in n]
     assert {n for n in adapter if n.endswith("weight")} <= decayed
     assert not any(n.endswith("bias") or n.endswith("LayerNorm.wrapped.weight") for n in decayed)
 
 
+def test_the_head_may_have_a_rate_of_its_own(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "ia3", "methods.ia3.head_learning_rate=1e-3")
+    arguments = stock._arguments(recipe, method, 0, "cpu", tmp_path)
+    trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train)
+    rates = {p: group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert set(trainable.values()) == set(rates)
+    assert {models.in_modules(n, base.head): rates[p] for n, p in trainable.items()} == {True: 1e-3, False: method.learning_rate}
+
+
 def test_accumulation_divides_the_loss(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
     trainer = stock.StockTrainer(
-        method, model, stock._arguments(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train
+        method, base.head, model, stock._arguments(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train
     )
     assert trainer.model_accepts_loss_kwargs is False
 

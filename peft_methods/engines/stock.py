@@ -15,15 +15,16 @@ from peft_methods import quality
 from peft_methods.data import TokenData
 from peft_methods.engines.base import Collator, EpochResult, Listener, Training, load_trainable, predict, save_trainable
 from peft_methods.methods import TRAINED, Method
+from peft_methods.models import in_modules
 from peft_methods.recipe import Recipe
 
 
 class StockTrainer(Trainer):
     """Cross-entropy plus the method's own term, length-grouped batches in an order that the seed alone decides."""
 
-    def __init__(self, method: Method, *arguments: Any, **options: Any) -> None:
+    def __init__(self, method: Method, head: tuple[str, ...], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.method = method
+        self.method, self.head = method, head
         self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulation has to divide it
         self.loss_sum: torch.Tensor | float = 0.0
         self._order = torch.Generator().manual_seed(self.args.seed)
@@ -36,6 +37,18 @@ class StockTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases and norms, by what they are: by name an adapter within `LayerNorm` would pass for a norm."""
         return [name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's, with groups of their own for the head where it has a rate of its own."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.method.head_learning_rate is not None:
+            assert isinstance(self.model, nn.Module)
+            in_head = {parameter for name, parameter in self.model.named_parameters() if in_modules(name, self.head)}
+            for group in list(optimizer.param_groups):
+                head = [parameter for parameter in group["params"] if parameter in in_head]
+                group["params"] = [parameter for parameter in group["params"] if parameter not in in_head]
+                optimizer.add_param_group({**group, "params": head, "lr": self.method.head_learning_rate})
+        return optimizer
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         """Mean cross-entropy of the batch; its sum is kept on the device for the epoch's mean."""
@@ -65,7 +78,7 @@ class _Judge(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         scheduler = self.trainer.lr_scheduler
         assert scheduler is not None, "the Trainer makes it before the first step"
-        self.decay *= 1 - float(scheduler.get_last_lr()[0]) * args.weight_decay
+        self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
@@ -101,14 +114,18 @@ def train(
     recipe: Recipe,
     tokenizer: PreTrainedTokenizerBase,
     *,
+    head: tuple[str, ...],
     seed: int,
     device: str,
     workdir: Path,
     listener: Listener,
 ) -> Training:
-    """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED)."""
+    """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED).
+
+    `head` names the modules that `method.head_learning_rate` is for.
+    """
     collate, best = Collator(tokenizer), workdir / TRAINED
-    trainer = StockTrainer(method, model, _arguments(recipe, method, seed, device, workdir), collate, data.train)
+    trainer = StockTrainer(method, head, model, _arguments(recipe, method, seed, device, workdir), collate, data.train)
     judge = _Judge(trainer, data, recipe, collate, listener, best=best)
     trainer.add_callback(judge)
     listener.enter("warm_up")

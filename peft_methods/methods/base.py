@@ -37,6 +37,7 @@ class Method:
     `start_tolerance` is how far logits at step 0 may be from the base model's (None: no promise).
     `passes` is the work of a training step in forward passes of the encoder: 1 forward, 1 for the gradient of
     activations, 1 for that of the weights. It serves time estimates and nothing else.
+    `head_learning_rate` is for methods whose own few parameters want a rate that a new head would not survive.
     """
 
     __pydantic_config__ = STRICT
@@ -50,6 +51,7 @@ class Method:
     passes: ClassVar[float] = 2.0
 
     learning_rate: Positive
+    head_learning_rate: Positive | None = None
 
     def inject(self, model: nn.Module, task: Task) -> nn.Module:
         """The model with this method's parameters in it, and only those and the head trainable."""
