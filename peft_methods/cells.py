@@ -19,7 +19,13 @@ CODE_OF_EVERY_CELL = (
     "reading.py",
     "models.py",
     "layouts.py",
+    "metrics.py",
     "measuring.py",
+    "attribution.py",
+    "flops.py",
+    "inference.py",
+    "instruments.py",
+    "nvml.py",
     "quality.py",
     "checking.py",
     "runner.py",
@@ -80,13 +86,15 @@ class Cell:
 class Preparation:
     """What is known about a recipe before any cell runs: its data, what it cannot train and why, its pace.
 
-    `forward_seconds` is the time of one row's forward pass, `start_seconds` that of reading data and model.
+    `forward_seconds` is the time of one row's forward pass, `start_seconds` that of reading data and model,
+    `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a CPU).
     """
 
     data: dict[str, Any]
     unsupported: dict[str, str]
     forward_seconds: float
     start_seconds: float
+    matmul_flops_per_second: float | None = None
 
 
 def content_hash(value: Any) -> str:

@@ -9,8 +9,8 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from peft_methods import validity
-from peft_methods.measuring import METRICS
 from peft_methods.methods import METHODS
+from peft_methods.metrics import METRICS
 from peft_methods.records import Record
 from peft_methods.validity import Finding
 

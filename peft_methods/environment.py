@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from peft_methods.nvml import Gpu, visible_gpus
+
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "scikit-learn", "numpy", "peft-methods")
 IDENTITY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -63,15 +65,7 @@ def find_device() -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if (_version("torch") or "").endswith("+cpu") or (visible is not None and visible.strip() in {"", "-1"}):
         return "cpu"
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return "cpu"
-    return "cuda" if count else "cpu"
+    return "cuda" if visible_gpus() else "cpu"
 
 
 def describe(device: str) -> dict[str, Any]:
@@ -79,13 +73,16 @@ def describe(device: str) -> dict[str, Any]:
     import torch
 
     name, threads = processor_name(), torch.get_num_threads()
-    driver: str | None = None
+    cuda = driver = None
     if device.startswith("cuda"):
-        name, driver = torch.cuda.get_device_name(), torch.version.cuda
+        name, cuda = torch.cuda.get_device_name(), torch.version.cuda
+        gpu = Gpu.current()
+        driver = gpu.driver() if gpu else None
     return {
         "device": device,
         "device_name": name,
-        "cuda": driver,
+        "cuda": cuda,
+        "driver": driver,
         "threads": threads,
         "cores": usable_cores(),
         "python": platform.python_version(),

@@ -22,6 +22,20 @@ class ModelError(PeftMethodsError):
     """A model that cannot be loaded or cannot carry a classifier. As for `DataError`."""
 
 
+class OutOfMemory(PeftMethodsError):
+    """A cell whose model, batch or optimizer does not fit. Its record says `oom`."""
+
+
+ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")  # torch's CPU allocator has no error type of its own
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was what ran out, on the host or on a GPU."""
+    if isinstance(error, (MemoryError, OutOfMemory)) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error) for words in ALLOCATOR_SAYS)
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """' Did you mean 'lora'?' when one of `allowed` is close to `name`, else nothing."""
     close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)

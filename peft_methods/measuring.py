@@ -1,4 +1,4 @@
-"""What is measured and how: the METRICS table, clocks and memory by phase, and parameter counts."""
+"""How things are measured: clocks and memory by phase, and parameter counts."""
 
 from __future__ import annotations
 
@@ -8,75 +8,16 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s"
-
-
-def _rate(value: float) -> str:
-    return f"{value:,.1f}/s"
-
-
-def _mebibytes(value: float) -> str:
-    return f"{value / 2**20:,.1f} MiB"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One figure of a record: its name ends in its unit; `better` is None where neither direction is."""
-
-    name: str
-    title: str
-    better: Literal["higher", "lower"] | None
-    format: Callable[[float], str]
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "Accuracy", "higher", _percent),
-        Metric("macro_f1", "Macro F1", "higher", _percent),
-        Metric("weighted_f1", "Weighted F1", "higher", _percent),
-        Metric("macro_precision", "Macro precision", "higher", _percent),
-        Metric("macro_recall", "Macro recall", "higher", _percent),
-        Metric("validation_accuracy", "Validation accuracy", "higher", _percent),
-        Metric("trainable_parameters", "Trainable", "lower", _count),
-        Metric("method_parameters", "Trainable (method)", "lower", _count),
-        Metric("head_parameters", "Trainable (head)", None, _count),
-        Metric("total_parameters", "All parameters", None, _count),
-        Metric("trainable_share", "Trainable share", "lower", _percent),
-        Metric("train_seconds", "Train time", "lower", _seconds),
-        Metric("samples_per_second", "Samples", "higher", _rate),
-        Metric("tokens_per_second", "Tokens", "higher", _rate),
-        Metric("peak_memory_bytes", "Peak memory", "lower", _mebibytes),
-        Metric("checkpoint_bytes", "Saved weights", "lower", _mebibytes),
-        Metric("source_seconds", "Sources' train time", "lower", _seconds),
-        Metric("data_seconds", "Reading data", "lower", _seconds),
-        Metric("load_seconds", "Loading the model", "lower", _seconds),
-        Metric("tokenize_seconds", "Tokenizing", "lower", _seconds),
-        Metric("warm_up_seconds", "Warm-up", "lower", _seconds),
-        Metric("evaluate_seconds", "Evaluating", "lower", _seconds),
-        Metric("save_seconds", "Saving", "lower", _seconds),
-        Metric("check_seconds", "Checking weights", "lower", _seconds),
-    )
-}
-PHASES = ("data", "load", "tokenize", "warm_up", "train", "evaluate", "save", "check")
+PHASES = ("data", "load", "tokenize", "warm_up", "train", "evaluate", "save", "check", "infer")
 
 
 class Memory(Protocol):
@@ -128,6 +69,29 @@ class ResidentMemory:
         raise OSError(f"/proc/self/status has no {field}")
 
 
+class Gauge(Protocol):
+    """Something read at the borders of phases."""
+
+    def start(self) -> None:
+        """A phase begins."""
+
+    def read(self) -> float | None:
+        """What the phase came to; None where nothing can be known."""
+
+
+class ReservedMemory:
+    """The most bytes torch's allocator held of the device; `CudaMemory.reset` starts it anew."""
+
+    def start(self) -> None:
+        """Nothing: both peaks of torch are reset together."""
+
+    def read(self) -> float:
+        """torch.cuda.max_memory_reserved."""
+        import torch
+
+        return torch.cuda.max_memory_reserved()
+
+
 class CudaMemory:
     """What torch's allocator has handed out on the current device."""
 
@@ -154,11 +118,12 @@ class CudaMemory:
 
 @dataclass(frozen=True)
 class Interval:
-    """A stretch of time in one phase; `peak_bytes` is above the meter's base level."""
+    """A stretch of time in one phase; `peak_bytes` is above the meter's base level, `readings` are the gauges'."""
 
     phase: str
     seconds: float
     peak_bytes: int
+    readings: dict[str, float | None] = field(default_factory=dict)
 
 
 class PhaseMeter:
@@ -171,13 +136,15 @@ class PhaseMeter:
         self,
         memory: Memory,
         *,
+        gauges: Mapping[str, Gauge] | None = None,
         clock: Callable[[], float] = time.perf_counter,
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         self.memory = memory
         self.intervals: list[Interval] = []
+        self.phase: str | None = None
+        self._gauges = gauges or {}
         self._clock, self._synchronize = clock, synchronize
-        self._phase: str | None = None
         self._since, self._base = 0.0, 0
 
     def set_base(self) -> None:
@@ -188,11 +155,14 @@ class PhaseMeter:
         """End the present phase and begin this one; None ends the last."""
         self._synchronize()
         now = self._clock()
-        if self._phase is not None:
+        if self.phase is not None:
             peak = max(0, self.memory.peak() - self._base)
-            self.intervals.append(Interval(self._phase, now - self._since, peak))
+            readings = {name: gauge.read() for name, gauge in self._gauges.items()}
+            self.intervals.append(Interval(self.phase, now - self._since, peak, readings))
         self.memory.reset()
-        self._phase, self._since = phase, self._clock()
+        for gauge in self._gauges.values():
+            gauge.start()
+        self.phase, self._since = phase, self._clock()
 
     def seconds(self, phase: str) -> float:
         """Total time in the phase."""
@@ -201,6 +171,19 @@ class PhaseMeter:
     def peak(self, *phases: str) -> int | None:
         """The highest peak of these phases, bytes; None if none was entered."""
         return max((interval.peak_bytes for interval in self.intervals if interval.phase in phases), default=None)
+
+    def highest(self, gauge: str, *phases: str) -> float | None:
+        """The highest reading of these phases."""
+        return max(self._readings(gauge, phases), default=None)
+
+    def total(self, gauge: str, *phases: str) -> float | None:
+        """The sum of a gauge's readings; None if one is missing."""
+        found = self._readings(gauge, phases)
+        return sum(found) if found else None
+
+    def _readings(self, gauge: str, phases: tuple[str, ...]) -> list[float]:
+        found = [interval.readings.get(gauge) for interval in self.intervals if interval.phase in phases]
+        return [] if None in found else [value for value in found if value is not None]
 
 
 @dataclass(frozen=True)

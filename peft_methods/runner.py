@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from transformers.utils import logging as transformers_logging
 from peft_methods import checking, data, models, quality, saving
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
-from peft_methods.engines.base import Collator, EpochResult, Training, predict
+from peft_methods.engines.base import Collator, Training, predict
 from peft_methods.environment import describe, identity_part
 from peft_methods.errors import first_line
-from peft_methods.measuring import PHASES, CudaMemory, PhaseMeter, ResidentMemory, count_parameters
+from peft_methods.flops import matmul_flops_per_second, training_flops
+from peft_methods.inference import InferenceCost, cost_of
+from peft_methods.instruments import Instruments
+from peft_methods.layouts import ModelShape
+from peft_methods.measuring import PHASES, PhaseMeter, count_parameters
 from peft_methods.methods import TRAINED, Task
 from peft_methods.methods.base import Method
 from peft_methods.quality import Predictions, Quality
@@ -39,22 +44,7 @@ class Places:
     stages: tuple[Path, ...] = ()
     source_seconds: float | None = None
     save_to: Path | None = None
-
-
-class _Listener:
-    """Between engine, meter and progress line."""
-
-    def __init__(self, meter: PhaseMeter, progress: Progress, epochs: int) -> None:
-        self.meter, self.progress, self.epochs = meter, progress, epochs
-
-    def enter(self, phase: str) -> None:
-        self.meter.enter(phase)
-
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        self.progress({"epoch": epoch, "epochs": self.epochs, "step": step, "steps": steps})
-
-    def epoch(self, result: EpochResult) -> None:
-        self.progress({"epoch": result.epoch, "epochs": self.epochs, "validation_accuracy": result.validation_accuracy})
+    matmul_flops_per_second: float | None = None
 
 
 def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int) -> Preparation:
@@ -71,6 +61,7 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
         unsupported={name: reason for name, reason in reasons.items() if reason},
         forward_seconds=_forward_seconds(texts, base, recipe),
         start_seconds=start_seconds,
+        matmul_flops_per_second=matmul_flops_per_second() if device.startswith("cuda") else None,
     )
 
 
@@ -91,9 +82,13 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
 def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tuple[Record, Predictions | None]:
     """Train and judge one cell. Errors are the caller's to catch; a source cell has no test predictions."""
     _set_up_process(threads)
-    meter = PhaseMeter(_memory(cell.device), synchronize=_synchronize(cell.device))
-    listener = _Listener(meter, progress, cell.recipe.budget.epochs)
+    instruments = Instruments(cell.device, progress, cell.recipe.budget.epochs)
+    with instruments.running():
+        return _run(cell, places, instruments)
 
+
+def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, Predictions | None]:
+    budget, listener, meter = cell.recipe.budget, instruments, instruments.meter
     listener.enter("data")
     texts = data.load(cell.recipe.data)
     meter.set_base()
@@ -103,7 +98,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
         cell.recipe.model,
         texts.facts.label_names,
         quantization=cell.method.quantization,
-        precision=cell.recipe.budget.precision,
+        precision=budget.precision,
         device=cell.device,
     )
     base.check_length(cell.recipe.data.max_length)
@@ -123,29 +118,38 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
         model, before, decay=training.decay, shape=base.shape, expected_trainable=cell.method.expected_trainable(base.shape)
     )
     listener.enter("evaluate")
-    tested = None if not len(tokens.test) else predict(
-        model, tokens.test, Collator(base.tokenizer), cell.recipe.budget.evaluation_batch_size
-    )  # fmt: skip
+    collate = Collator(base.tokenizer)
+    tested = None if not len(tokens.test) else predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision)
     judged = None if tested is None else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")
     said = _save(model, cell, base, places.save_to)
     kept = (places.work / TRAINED).stat().st_size
-    meter.enter(None)
+    listener.enter("infer")
+    in_use = _inference(cell, model, tokens, collate, instruments)
+    listener.enter(None)
 
     environment = describe(cell.device)
+    lengths = list(tokens.train["length"]) * len(training.epochs)
+    utilization = _utilization(cell, base.shape, lengths, meter.seconds("train"), places.matmul_flops_per_second)
     record = Record(
         cell=cell.spec(),
         status="ok",
         message=said,
         identity=cell.identity(weights=base.weights_sha256, data=tokens.facts.fingerprint, environment=identity_part(environment)),
         is_source=cell.is_source,
-        metrics=_metrics(meter, training, judged, asdict(parameters), kept) | {"source_seconds": places.source_seconds},
+        metrics={
+            **_metrics(meter, training, judged, asdict(parameters), kept),
+            **instruments.metrics(),
+            **in_use,
+            "model_flops_utilization": utilization,
+            "source_seconds": places.source_seconds,
+        },
         epochs=_curve(training, meter),
         best_epoch=training.best_epoch,
         quality=None if judged is None else asdict(judged),
         evidence=evidence,
         data=_plain_facts(tokens.facts),
-        environment=environment | {"memory_kind": meter.memory.kind, "weights_sha256": base.weights_sha256},
+        environment=environment | instruments.environment() | {"weights_sha256": base.weights_sha256},
     )
     return record, tested
 
@@ -178,7 +182,6 @@ def _metrics(
         "trainable_share": trainable / parameters["total"],
         "samples_per_second": training.samples / seconds["train_seconds"],
         "tokens_per_second": training.tokens / seconds["train_seconds"],
-        "peak_memory_bytes": meter.peak("warm_up", "train"),
         "checkpoint_bytes": checkpoint_bytes,
     }
 
@@ -197,12 +200,28 @@ def _plain_facts(facts: data.DataFacts) -> dict[str, Any]:
     return {**asdict(facts), "majority": facts.majority if has_test else None}
 
 
-def _memory(device: str) -> Any:
-    return CudaMemory() if device.startswith("cuda") else ResidentMemory()
+def _inference(cell: Cell, model: nn.Module, tokens: data.TokenData, collate: Collator, instruments: Instruments) -> dict[str, float]:
+    """What the trained model costs in use, as trained and merged; it is used up."""
+    if cell.is_source:
+        return {}
+    timed = partial(cost_of, data=tokens.test, collate=collate, precision=cell.recipe.budget.precision, synchronize=instruments.synchronize)
+    found = _named("", timed(model))
+    merged = cell.method.merge(model)
+    return found if merged is None else found | _named("merged_", timed(merged))
 
 
-def _synchronize(device: str) -> Callable[[], None]:
-    return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+def _named(prefix: str, cost: InferenceCost | None) -> dict[str, float]:
+    return {} if cost is None else {f"{prefix}{name}": value for name, value in asdict(cost).items()}
+
+
+def _utilization(cell: Cell, shape: ModelShape, lengths: list[int], train_seconds: float, rate: float | None) -> float | None:
+    """Model FLOPs over what the device could have done in the training time; None where its rate or the layout is not known.
+
+    `lengths` are those of all rows trained on, epoch by epoch.
+    """
+    if rate is None or shape.layout is None:
+        return None
+    return training_flops(shape, lengths, cell.method.passes) / (train_seconds * rate)
 
 
 def _set_up_process(threads: int) -> None:

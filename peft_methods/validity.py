@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from peft_methods.records import Record
 
 Severity = Literal["error", "warning", "note"]
+THERMAL_SHARE = 0.01  # of the training time slowed by heat before anyone is told
+FULL = 0.95  # of the device's memory
+UNATTRIBUTED = 0.05  # of the training peak
 FLOOR = "head_only"  # the method that only shows what a frozen encoder gives
 
 
@@ -140,3 +143,55 @@ def loss_not_finite(records: list[Record]) -> Iterator[tuple[str, str]]:
         for name in ("train_loss", "validation_loss"):
             if not epoch[name] < float("inf"):
                 yield f"{name} of epoch {epoch['epoch']:.0f} is {epoch[name]}", "lower the learning rate or raise the precision"
+
+
+def _gpu_states(record: Record) -> list[dict[str, Any]]:
+    """What NVML said before and after the cell; nothing on a CPU."""
+    gpu = record.environment.get("gpu") or {}
+    return [state for state in (gpu.get("before"), gpu.get("after")) if state]
+
+
+@rule("V401", "warning")
+def gpu_shared(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Another process was on the GPU while the cell ran."""
+    (record,) = records
+    others = sorted({pid for state in _gpu_states(record) for pid in state["other_processes"]})
+    if others:
+        yield (
+            f"{len(others)} other processes on the GPU (pid {_names(tuple(map(str, others)))})",
+            "end them and run again: time, energy and free memory were shared",
+        )
+
+
+@rule("V402", "warning")
+def gpu_throttled(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Heat or a fault slowed the GPU's clocks. (The power cap does too: that is how a busy GPU works.)"""
+    (record,) = records
+    reasons = {reason for state in _gpu_states(record) for reason in state["throttle_reasons"]} - {"power cap"}
+    seconds = record.metrics.get("thermal_slowdown_seconds") or 0.0
+    if seconds > THERMAL_SHARE * (record.metrics.get("train_seconds") or 0.0):
+        reasons.add(f"{seconds:.1f} s of thermal slowdown")
+    if reasons:
+        yield f"the GPU was slowed: {', '.join(sorted(reasons))}", "cool it, or compare only with runs slowed alike"
+
+
+@rule("V403", "warning")
+def gpu_memory_low(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Nearly all of the GPU's memory was taken: the allocator frees and retries there, which costs time."""
+    (record,) = records
+    total = max((state["memory_total_bytes"] or 0 for state in _gpu_states(record)), default=0)
+    reserved = record.metrics.get("train_reserved_bytes") or 0.0
+    if total and reserved > FULL * total:
+        yield (
+            f"{reserved / 2**30:.1f} of {total / 2**30:.1f} GiB were reserved in training",
+            "a smaller batch or gradient checkpointing gives times that are the method's own",
+        )
+
+
+@rule("V404", "warning")
+def peak_not_explained(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """More than 5 % of the training peak belongs to no part."""
+    (record,) = records
+    peak, rest = record.metrics.get("peak_memory_bytes"), record.metrics.get("unattributed_bytes")
+    if peak and rest is not None and abs(rest) > UNATTRIBUTED * peak:
+        yield f"{rest / peak:.1%} of the training peak is attributed to nothing", "read the parts as lower bounds"

@@ -99,6 +99,16 @@ def test_csv_and_markdown_say_the_same_as_the_terminal() -> None:
     assert "| LoRA" in markdown_table(comparison)
 
 
+def test_costs_on_a_gpu_stand_in_a_table_of_their_own() -> None:
+    cost = {"step_median_seconds": 0.0421, "train_reserved_bytes": 2.0**30, "energy_joules": 1234.0, "activations_bytes": 2.0**29}
+    text = terminal_table(Comparison((*with_accuracy("lora", 0.80, 0.82, **cost), missing("full", "oom", "too large"))))
+    line = next(line for line in text.splitlines() if "42.1 ms" in line)
+    assert line.startswith("LoRA")
+    assert all(figure in line for figure in ("1,234 J", "1,024.0 MiB", "512.0 MiB", "–"))
+    assert "Energy: the training phase's" in text
+    assert "Energy" not in terminal_table(Comparison(tuple(with_accuracy("lora", 0.8))))
+
+
 def test_foreign_texts_are_escaped_in_markdown() -> None:
     text = markdown_table(Comparison((missing("full", "failed", "<script>|x|</script>"),)))
     assert "<script>" not in text

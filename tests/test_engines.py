@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import set_seed
 from peft_methods import data, models
 from peft_methods.cells import chosen_methods
 from peft_methods.engines import stock
-from peft_methods.engines.base import Collator, EpochResult, predict
+from peft_methods.engines.base import Collator, EpochResult, NoTrace, predict
 from peft_methods.methods import TRAINED, Task
 from peft_methods.recipe import load_recipe
 
@@ -34,6 +35,9 @@ class Recorder:
 
     def epoch(self, result: EpochResult) -> None:
         self.epochs.append(result)
+
+    def worst_step(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        return nullcontext(NoTrace())
 
 
 def prepared(recipe_path: Path, method_name: str, *settings: str, seed: int = 0) -> Any:

@@ -8,10 +8,20 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.measuring import METRICS, PhaseMeter, ResidentMemory
+from peft_methods.measuring import PhaseMeter, ResidentMemory
+from peft_methods.metrics import METRICS
 
-UNITS = ("_seconds", "_bytes", "_per_second", "_parameters")
-SHARES = {"accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall", "validation_accuracy", "trainable_share"}
+UNITS = ("_seconds", "_bytes", "_per_second", "_parameters", "_joules")
+SHARES = {
+    "accuracy",
+    "macro_f1",
+    "weighted_f1",
+    "macro_precision",
+    "macro_recall",
+    "validation_accuracy",
+    "trainable_share",
+    "model_flops_utilization",
+}
 
 
 class FakeMemory:
@@ -96,3 +106,34 @@ def test_resident_memory_sees_an_array_come_and_go() -> None:
     assert load > 35 * 2**20
     if memory.can_reset:
         assert evaluate < load - 30 * 2**20
+
+
+class FakeGauge:
+    """A counter that is moved by hand; None when it cannot be read."""
+
+    def __init__(self) -> None:
+        self.now: float | None = 0.0
+        self._from: float | None = 0.0
+
+    def start(self) -> None:
+        self._from = self.now
+
+    def read(self) -> float | None:
+        return None if self.now is None or self._from is None else self.now - self._from
+
+
+def test_gauges_are_read_by_phase_and_missing_readings_make_no_figure() -> None:
+    gauge = FakeGauge()
+    meter = PhaseMeter(FakeMemory(), gauges={"energy": gauge})
+    for phase, value in (("load", 5.0), ("train", 12.0), ("evaluate", 13.0), ("train", 20.0)):
+        meter.enter(phase)
+        gauge.now = value
+    meter.enter(None)
+    assert meter.total("energy", "train") == 7.0 + 7.0
+    assert meter.highest("energy", "load", "evaluate") == 5.0
+    assert meter.total("energy", "save") is None
+    assert meter.total("nothing", "train") is None
+    meter.enter("train")
+    gauge.now = None
+    meter.enter(None)
+    assert meter.total("energy", "train") is None

@@ -133,6 +133,16 @@ def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
 
 def test_a_sound_record_has_no_finding() -> None:
     assert validity.judge([make_record(), make_record("head_only", metrics={"accuracy": 0.4})]) == []
+    assert validity.judge([make_record(**on_a_gpu()), make_record(**on_a_gpu(metrics={"thermal_slowdown_seconds": 0.05}))]) == []
+
+
+STATE: dict[str, Any] = {"other_processes": [], "throttle_reasons": ["power cap"], "memory_total_bytes": 80 * 2**30}
+
+
+def on_a_gpu(*, metrics: dict[str, float] | None = None, **state: Any) -> dict[str, Any]:
+    """A record's changes: it ran on a GPU in this state, with these figures besides the sound ones."""
+    sound = {"accuracy": 0.8, "train_seconds": 10.0, "peak_memory_bytes": 100.0, "unattributed_bytes": 4.0, "thermal_slowdown_seconds": 0.0}
+    return {"environment": {"gpu": {"before": STATE, "after": {**STATE, **state}}}, "metrics": {**sound, **(metrics or {})}}
 
 
 FAULTS: dict[str, dict[str, Any]] = {
@@ -140,6 +150,10 @@ FAULTS: dict[str, dict[str, Any]] = {
     "V201": {"evidence": Evidence(frozen_changed=("bert.x",))},
     "V202": {"evidence": Evidence(unmoved=("lora_A",), moved_checked=24)},
     "V203": {"evidence": Evidence(expected_trainable=1), "metrics": {"accuracy": 0.8, "method_parameters": 2}},
+    "V401": on_a_gpu(other_processes=[4711]),
+    "V402": on_a_gpu(throttle_reasons=["hardware thermal"]),
+    "V403": on_a_gpu(metrics={"train_reserved_bytes": 78.0 * 2**30}),
+    "V404": on_a_gpu(metrics={"unattributed_bytes": 6.0}),
     "V302": {"epochs": ({"epoch": 2, "train_loss": float("nan"), "validation_loss": 0.5},)},
 }
 
@@ -157,6 +171,12 @@ def test_every_seed_must_clear_the_margin() -> None:
     assert found_on(0.75, 0.7) == []
     assert found_on(0.75, 0.51) == [("V301", "embedded-lora-seed1")]
     assert found_on(0.5) == [("V301", "embedded-lora-seed0")]
+
+
+def test_seconds_of_heat_are_a_fault_too() -> None:
+    found = validity.judge([make_record(**on_a_gpu(metrics={"thermal_slowdown_seconds": 2.0}))])
+    assert [finding.rule for finding in found] == ["V402"]
+    assert "2.0 s" in found[0].evidence
 
 
 @pytest.mark.parametrize("rule", list(FAULTS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,9 @@ from peft_methods.quality import Predictions
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,20 @@ class Training:
     decay: float
 
 
+class WorstStep(Protocol):
+    """What is told of one whole step on the longest batch."""
+
+    def backward_done(self) -> None:
+        """The backward pass has ended; clipping and the optimizer's step follow."""
+
+
+class NoTrace:
+    """A worst step that nobody traces."""
+
+    def backward_done(self) -> None:
+        """Nothing."""
+
+
 class Listener(Protocol):
     """What an engine tells while it works. Engines know nothing of clocks or memory."""
 
@@ -51,6 +69,16 @@ class Listener(Protocol):
 
     def epoch(self, result: EpochResult) -> None:
         """An epoch is over and judged."""
+
+    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> AbstractContextManager[WorstStep]:
+        """Around one whole step on the longest batch, before training, with gradients and optimizer state in place."""
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Mixed precision as the recipe's precision means it: none for fp32."""
+    if precision not in HALF:
+        return nullcontext()
+    return torch.autocast(device.type, HALF[precision])
 
 
 class Collator:
@@ -69,14 +97,14 @@ class Collator:
         return batch
 
 
-def predict(model: nn.Module, data: Dataset, collate: Collator, batch_size: int) -> Predictions:
+def predict(model: nn.Module, data: Dataset, collate: Collator, batch_size: int, precision: str = "fp32") -> Predictions:
     """Logits for every row, in the data's order. Batches go by length, so little is padded; one copy to the host."""
     device = next(model.parameters()).device
     order = np.argsort(np.asarray(data["length"]), kind="stable")[::-1]
     was_training = model.training
     model.eval()
     parts = []
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(device, precision):
         for start in range(0, len(order), batch_size):
             batch = collate([data[int(row)] for row in order[start : start + batch_size]])
             batch.pop("labels")

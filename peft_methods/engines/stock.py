@@ -13,7 +13,18 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_na
 
 from peft_methods import quality
 from peft_methods.data import TokenData
-from peft_methods.engines.base import Collator, EpochResult, Listener, Training, load_trainable, predict, save_trainable
+from peft_methods.engines.base import (
+    Collator,
+    EpochResult,
+    Listener,
+    NoTrace,
+    Training,
+    WorstStep,
+    autocast,
+    load_trainable,
+    predict,
+    save_trainable,
+)
 from peft_methods.methods import TRAINED, Method
 from peft_methods.models import in_modules
 from peft_methods.recipe import Recipe
@@ -101,7 +112,8 @@ class _Judge(TrainerCallback):
         return self.trainer.model
 
     def _judge(self, epoch: int, train_loss: float) -> EpochResult:
-        predictions = predict(self._model, self.data.validation, self.collate, self.recipe.budget.evaluation_batch_size)
+        budget = self.recipe.budget
+        predictions = predict(self._model, self.data.validation, self.collate, budget.evaluation_batch_size, budget.precision)
         judged = quality.judge(predictions, self.data.facts.label_names)
         selection = getattr(judged, self.recipe.data.select_by)
         return EpochResult(epoch, train_loss, predictions.loss, judged.accuracy, selection)
@@ -129,7 +141,7 @@ def train(
     judge = _Judge(trainer, data, recipe, collate, listener, best=best)
     trainer.add_callback(judge)
     listener.enter("warm_up")
-    warm_up(trainer, data, collate, recipe.budget.batch_size)
+    warm_up(trainer, data, collate, recipe, listener)
     trainer.train()
     listener.enter("save")
     assert judge.best is not None, "at least one epoch was judged"
@@ -146,22 +158,46 @@ def train(
     )
 
 
-def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, batch_size: int) -> None:
-    """Forward and backward on the longest batch, whose gradients are thrown away: the worst case for memory.
+def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, recipe: Recipe, listener: Listener) -> None:
+    """Two whole steps on the longest batch, the worst case for memory; the second with all that training ever holds.
 
-    Random state is put back, so training is the same with and without it.
+    Gradients are zeroed before the optimizer sees them and its rate is 0, so no weight changes; random state is put
+    back and the optimizer thrown away, so training is the same with and without it.
     """
-    longest = sorted(range(len(data.train)), key=data.train["length"].__getitem__, reverse=True)[:batch_size]
+    longest = sorted(range(len(data.train)), key=data.train["length"].__getitem__, reverse=True)[: recipe.budget.batch_size]
+    model = trainer.model
+    assert isinstance(model, nn.Module)
+    batch = collate([data.train[row] for row in longest])
+    optimizer = trainer.create_optimizer()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    with torch.random.fork_rng():
+        model.train()
+        _idle_step(trainer, batch, optimizer, recipe, NoTrace())
+        model.zero_grad(set_to_none=True)
+        with listener.worst_step(model, optimizer) as trace:
+            _idle_step(trainer, batch, optimizer, recipe, trace)
+    model.zero_grad(set_to_none=True)
+    trainer.optimizer = None
+
+
+def _idle_step(
+    trainer: StockTrainer, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, recipe: Recipe, trace: WorstStep
+) -> None:
+    """A training step that leaves every weight as it is."""
     model = trainer.model
     assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
-    batch = {name: tensor.to(device) for name, tensor in collate([data.train[row] for row in longest]).items()}
-    with torch.random.fork_rng():
-        model.train()
-        with trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(model, batch)
-        torch.autograd.backward(loss)
-    model.zero_grad(set_to_none=True)
+    with autocast(device, recipe.budget.precision):
+        loss = trainer.compute_loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
+    torch.autograd.backward(loss)
+    trace.backward_done()
+    trained = [p for p in model.parameters() if p.grad is not None]
+    nn.utils.clip_grad_norm_(trained, recipe.budget.max_grad_norm)
+    for parameter in trained:
+        assert parameter.grad is not None
+        parameter.grad.zero_()
+    optimizer.step()
 
 
 def _arguments(recipe: Recipe, method: Method, seed: int, device: str, workdir: Path) -> TrainingArguments:

@@ -106,6 +106,7 @@ class LocalExecutor:
         self._records: dict[str, Record] = {}
         self._watchers: list[Watcher] = []
         self._spare: _Worker | None = None
+        self._matmul_flops_per_second: float | None = None
 
     def watch(self, watcher: Watcher) -> None:
         """Call this with every event from now on."""
@@ -123,6 +124,7 @@ class LocalExecutor:
             worker.kill()
         if isinstance(result, Failure):
             raise DataError(result.message if result.by_user else f"{result.message} (details: {log})")
+        self._matmul_flops_per_second = self._matmul_flops_per_second or result.matmul_flops_per_second
         return result
 
     def submit(self, cells: Sequence[Cell]) -> None:
@@ -188,6 +190,7 @@ class LocalExecutor:
             store=self.store.folder,
             log=self._log(cell.label),
             environment=dict(os.environ),
+            matmul_flops_per_second=self._matmul_flops_per_second,
         )
 
     def _work(self, cell: Cell) -> Path:

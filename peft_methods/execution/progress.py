@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from peft_methods.cells import Cell, Preparation
 from peft_methods.execution.estimating import expected_seconds, in_words
 from peft_methods.execution.local import Event
-from peft_methods.measuring import METRICS
+from peft_methods.metrics import METRICS
 
 
 class Progress:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.cells import Cell, Preparation
-from peft_methods.errors import PeftMethodsError, first_line
+from peft_methods.errors import PeftMethodsError, first_line, is_out_of_memory
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Store, StoreError, without_result
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")  # torch's CPU allocator has no error type of its own
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
 
@@ -50,6 +49,7 @@ class CellJob:
     store: Path
     log: Path
     environment: dict[str, str]
+    matmul_flops_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _train(job: CellJob, connection: Connection) -> Done:
 
     predictions = None
     try:
-        places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to)
+        places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second)
         job.work.mkdir(parents=True, exist_ok=True)
         record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads)
     except Exception as error:
@@ -157,10 +157,7 @@ def _train(job: CellJob, connection: Connection) -> Done:
 
 def _record_of(error: Exception, cell: Cell) -> Record:
     failure = _failure(error)
-    out_of_memory = (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in ALLOCATOR_SAYS)
-    )
-    return without_result(cell, "oom" if out_of_memory else "failed", failure.message)
+    return without_result(cell, "oom" if is_out_of_memory(error) else "failed", failure.message)
 
 
 def _progress(connection: Connection) -> Any:

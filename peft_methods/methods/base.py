@@ -71,6 +71,13 @@ class Method:
             return f"{self.title} needs a model whose parts are known ({', '.join(LAYOUTS)}), not {shape.model_type!r}"
         return None
 
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """The trained model with the method's part folded into the base's weights; None where that cannot be done.
+
+        The model given is used up.
+        """
+        return None
+
     def extra_loss(self, model: nn.Module) -> Tensor | None:
         """A regularising term of the method's own, added to the loss of every training step."""
         return None

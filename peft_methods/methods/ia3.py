@@ -43,6 +43,11 @@ class IA3(Method):
         )
         return get_peft_model(model, config)
 
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """PEFT's merge."""
+        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]  # inject() made a PEFT model of it
+        return merged
+
     def expected_trainable(self, shape: ModelShape) -> int:
         """One vector a target and layer: as long as the outputs, or as the inputs for `ffn_output`."""
         return shape.layers * sum(shape.dimensions[role][role != "ffn_output"] for role in self.targets)

@@ -47,6 +47,11 @@ class LoRA(Method):
         )
         return get_peft_model(model, config)
 
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """PEFT's merge."""
+        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]  # inject() made a PEFT model of it
+        return merged
+
     def expected_trainable(self, shape: ModelShape) -> int:
         """rank * (inputs + outputs) for each target in each layer."""
         return shape.layers * sum(self.rank * sum(shape.dimensions[role]) for role in self.targets)

@@ -39,6 +39,10 @@ class QLoRA(LoRA):
                 module.bias.data = module.bias.data.to(module.compute_dtype)
         return super().inject(model, task)
 
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """Not done: the sum would be rounded to 4 bits anew, which is another model."""
+        return None
+
     def supports(self, shape: ModelShape, device: str) -> str | None:
         """As LoRA, with bitsandbytes installed."""
         if importlib.util.find_spec("bitsandbytes") is None:

@@ -10,8 +10,9 @@ from typing import Any
 from tabulate import tabulate
 
 from peft_methods.comparing import Comparison, Figure, Row
-from peft_methods.measuring import METRICS
+from peft_methods.metrics import METRICS
 from peft_methods.records import Record
+from peft_methods.report.costs import SAID, cost_table
 
 RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes")
 HEADINGS = ("Method", "Accuracy", "Macro F1", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
@@ -26,6 +27,7 @@ def terminal_table(comparison: Comparison) -> str:
         rows = [row for row in comparison.rows() if row.recipe == recipe]
         body = tabulate(_lines(rows), headers=HEADINGS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)
         parts.append(f"{described(comparison, recipe)}\n\n{body}")
+        parts += filter(None, [cost_table(rows, "simple")])
     return "\n\n".join([*parts, *(_said(comparison))])
 
 
@@ -37,6 +39,7 @@ def markdown_table(comparison: Comparison) -> str:
         lines = [[_escape(cell) for cell in line] for line in _lines(rows)]
         body = tabulate(lines, headers=HEADINGS, tablefmt="github", disable_numparse=True, colalign=_ALIGN)
         parts.append(f"{_escape(described(comparison, recipe))}\n\n{body}")
+        parts += filter(None, [cost_table(rows, "github")])
     return "\n\n".join([*parts, *(f"- {_escape(line)}" for line in _said(comparison))]) + "\n"
 
 
@@ -138,6 +141,8 @@ def _said(comparison: Comparison) -> list[str]:
             f"Accuracy and F1 in %, mean ± standard deviation over seeds; {BEST} best of its column. Train time: training steps only. "
             f"Peak memory: {ran.environment['memory_kind']}, training only."
         )
+    if any(cost_table([row], "simple") for row in rows):
+        lines.append(SAID)
     if any(len(row.seeds) == 1 for row in rows):
         lines.append("One seed: no spread. Differences between methods may be chance.")
     lines += _reasons(rows)

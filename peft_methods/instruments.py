@@ -1,0 +1,178 @@
+"""Everything that is read off one cell's run, between the engine that trains and the record that is written."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from peft_methods import nvml
+from peft_methods.attribution import PeakTrace
+from peft_methods.engines.base import EpochResult, NoTrace, WorstStep
+from peft_methods.errors import OutOfMemory, is_out_of_memory
+from peft_methods.measuring import CudaMemory, Gauge, PhaseMeter, ReservedMemory, ResidentMemory
+from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
+
+TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
+DOING = {"data": "reading the data", "load": "loading the model", "tokenize": "tokenizing", "evaluate": "evaluating", "save": "saving"}
+
+
+class Instruments:
+    """A listener for the engine. On a GPU it asks torch's allocator, CUDA events and NVML; on a CPU clock and resident set."""
+
+    def __init__(self, device: str, progress: Callable[[dict[str, Any]], None], epochs: int) -> None:
+        self._gpu: nvml.Gpu | None = None
+        self._device_memory: nvml.DeviceMemory | None = None
+        self.cuda = device.startswith("cuda")
+        self._progress, self._epochs = progress, epochs
+        levels = nvml.levels() if self.cuda else {}
+        gauges = self._gauges(levels) if self.cuda else {}
+        self.meter = PhaseMeter(
+            CudaMemory() if self.cuda else ResidentMemory(),
+            gauges=gauges,
+            synchronize=self.synchronize,
+        )
+        self._steps = _CudaSteps() if self.cuda else _HostSteps()
+        self._trace: PeakTrace | None = None
+        self.state_before = self._gpu.state() if self._gpu else None
+
+    def _gauges(self, levels: dict[str, int]) -> dict[str, Gauge]:
+        gauges: dict[str, Gauge] = {"reserved": ReservedMemory()}
+        self._gpu = nvml.Gpu.current()
+        if self._gpu is not None:
+            self._device_memory = nvml.DeviceMemory(self._gpu, level_at_start=levels.get(self._gpu.uuid))
+            gauges |= {"device": self._device_memory, "energy": nvml.Energy(self._gpu), "heat": nvml.Throttling(self._gpu)}
+        return gauges
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Sample in the background as long as this lasts; an error for want of memory leaves it as `OutOfMemory`."""
+        sampling = self._device_memory.sampling() if self._device_memory else contextlib.nullcontext()
+        try:
+            with sampling:
+                yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(self._explained(error)) from error
+            raise
+
+    def enter(self, phase: str | None) -> None:
+        """A phase begins, and the one before ends."""
+        self.meter.enter(phase)
+        if phase == "train":
+            self._steps.begin()
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """A training step was launched."""
+        self._steps.end_of_step()
+        self._progress({"epoch": epoch, "epochs": self._epochs, "step": step, "steps": steps})
+
+    def epoch(self, result: EpochResult) -> None:
+        """An epoch was judged."""
+        self._progress({"epoch": result.epoch, "epochs": self._epochs, "validation_accuracy": result.validation_accuracy})
+
+    @contextlib.contextmanager
+    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[WorstStep]:
+        """Around one whole step on the longest batch: what its peak is made of."""
+        if not self.cuda:
+            yield NoTrace()
+            return
+        with PeakTrace(model, optimizer) as trace:
+            yield trace
+        self._trace = trace
+
+    def metrics(self) -> dict[str, float | None]:
+        """Every figure that was read, under its name in METRICS; None where this device has none."""
+        phases = {"load": ("load",), "train": TRAINING, "evaluate": ("evaluate",)}
+        meter, steps = self.meter, self._steps.seconds()
+        found: dict[str, float | None] = {
+            "step_median_seconds": float(np.median(steps)) if steps else None,
+            "step_p95_seconds": float(np.quantile(steps, 0.95)) if steps else None,
+            "energy_joules": meter.total("energy", "train"),
+            "thermal_slowdown_seconds": meter.total("heat", "train"),
+        }
+        for phase in MEMORY_PHASES:
+            found[f"{phase}_allocated_bytes"] = meter.peak(*phases[phase])
+            found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *phases[phase])
+            found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
+        peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
+        parts = self._trace.parts if self._trace else {}
+        if parts and peak is not None:
+            parts = {**parts, "unattributed": int(peak) - sum(parts.values())}
+        return found | {f"{part}_bytes": parts.get(part) for part in MEMORY_PARTS}
+
+    def environment(self) -> dict[str, Any]:
+        """What memory figures are, and the device's state before and after."""
+        gpu = {"before": self.state_before, "after": self._gpu.state()} if self._gpu else None
+        kind = self._device_memory.kind if self._device_memory else None
+        return {"memory_kind": self.meter.memory.kind, "device_memory_kind": kind, "gpu": gpu}
+
+    def _explained(self, error: Exception) -> str:
+        phase = self.meter.phase or ""
+        asked = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        room = ""
+        if self.cuda:
+            free, total = torch.cuda.mem_get_info()
+            room = f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB were free)"
+        return f"out of memory while {DOING.get(phase, 'training')}{room}: {asked} {_way_out(phase)}"
+
+
+def _way_out(phase: str) -> str:
+    if phase == "load":
+        return "The weights alone do not fit: take qlora, or a smaller model."
+    if phase == "evaluate":
+        return "Smaller evaluation batches fit: --peft-set budget.evaluation_batch_size=8."
+    return (
+        "What would fit: half the batch (--peft-set budget.batch_size=N with budget.gradient_accumulation=2 for the same step), "
+        "budget.gradient_checkpointing=true, a shorter data.max_length, or qlora."
+    )
+
+
+class _HostSteps:
+    """Seconds between the ends of successive steps, by the host's clock."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+        self._last = 0.0
+
+    def begin(self) -> None:
+        self._last = time.perf_counter()
+
+    def end_of_step(self) -> None:
+        now = time.perf_counter()
+        self._seconds.append(now - self._last)
+        self._last = now
+
+    def seconds(self) -> list[float]:
+        return self._seconds
+
+
+class _CudaSteps:
+    """The same by CUDA events, which cost microseconds and wait for nothing; they are read when all is over."""
+
+    def __init__(self) -> None:
+        self._stretches: list[list[torch.cuda.Event]] = []
+
+    def begin(self) -> None:
+        self._stretches.append([])
+        self.end_of_step()
+
+    def end_of_step(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        self._stretches[-1].append(event)
+
+    def seconds(self) -> list[float]:
+        torch.cuda.synchronize()
+        return [a.elapsed_time(b) / 1000 for events in self._stretches for a, b in itertools.pairwise(events)]

@@ -1,0 +1,94 @@
+"""METRICS: every figure of a record, what it is called, which way is better, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.1f}/s"
+
+
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:,.1f} MiB"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{1000 * value:,.1f} ms"
+
+
+def _joules(value: float) -> str:
+    return f"{value:,.0f} J"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a record: its name ends in its unit; `better` is None where neither direction is."""
+
+    name: str
+    title: str
+    better: Literal["higher", "lower"] | None
+    format: Callable[[float], str]
+
+
+MEMORY_PHASES = ("load", "train", "evaluate")
+MEMORY_PARTS = ("weights", "gradients", "optimizer_state", "activations", "workspace", "unattributed")  # of the training peak
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "Accuracy", "higher", _percent),
+        Metric("macro_f1", "Macro F1", "higher", _percent),
+        Metric("weighted_f1", "Weighted F1", "higher", _percent),
+        Metric("macro_precision", "Macro precision", "higher", _percent),
+        Metric("macro_recall", "Macro recall", "higher", _percent),
+        Metric("validation_accuracy", "Validation accuracy", "higher", _percent),
+        Metric("trainable_parameters", "Trainable", "lower", _count),
+        Metric("method_parameters", "Trainable (method)", "lower", _count),
+        Metric("head_parameters", "Trainable (head)", None, _count),
+        Metric("total_parameters", "All parameters", None, _count),
+        Metric("trainable_share", "Trainable share", "lower", _percent),
+        Metric("train_seconds", "Train time", "lower", _seconds),
+        Metric("samples_per_second", "Samples", "higher", _rate),
+        Metric("tokens_per_second", "Tokens", "higher", _rate),
+        Metric("peak_memory_bytes", "Peak memory", "lower", _mebibytes),
+        Metric("step_median_seconds", "Step (median)", "lower", _milliseconds),
+        Metric("step_p95_seconds", "Step (95th percentile)", "lower", _milliseconds),
+        Metric("model_flops_utilization", "Model FLOPs utilisation", "higher", _percent),
+        Metric("energy_joules", "Energy", "lower", _joules),
+        Metric("thermal_slowdown_seconds", "Slowed by heat", "lower", _seconds),
+        Metric("latency_seconds", "Latency, batch 1", "lower", _milliseconds),
+        Metric("inference_samples_per_second", "Inference, batch 64", "higher", _rate),
+        Metric("merged_latency_seconds", "Latency, merged", "lower", _milliseconds),
+        Metric("merged_inference_samples_per_second", "Inference, merged", "higher", _rate),
+        *(
+            Metric(f"{phase}_{kind}_bytes", f"{title}, {phase}", "lower", _mebibytes)
+            for kind, title in (("allocated", "Allocated peak"), ("reserved", "Reserved peak"), ("device", "Device memory"))
+            for phase in MEMORY_PHASES
+        ),
+        *(Metric(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", "lower", _mebibytes) for part in MEMORY_PARTS),
+        Metric("checkpoint_bytes", "Saved weights", "lower", _mebibytes),
+        Metric("source_seconds", "Sources' train time", "lower", _seconds),
+        Metric("data_seconds", "Reading data", "lower", _seconds),
+        Metric("load_seconds", "Loading the model", "lower", _seconds),
+        Metric("tokenize_seconds", "Tokenizing", "lower", _seconds),
+        Metric("warm_up_seconds", "Warm-up", "lower", _seconds),
+        Metric("evaluate_seconds", "Evaluating", "lower", _seconds),
+        Metric("save_seconds", "Saving", "lower", _seconds),
+        Metric("infer_seconds", "Timing inference", "lower", _seconds),
+        Metric("check_seconds", "Checking weights", "lower", _seconds),
+    )
+}

@@ -1,0 +1,42 @@
+"""FLOPs in closed form, against a hand count and against torch's own counter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from peft_methods import models
+from peft_methods.flops import forward_flops, training_flops
+from peft_methods.layouts import ModelShape
+from peft_methods.methods import METHODS, Task
+from peft_methods.recipe import ModelSpec
+
+SHAPE = ModelShape("bert", "bert", layers=2, hidden=4, intermediate=8, embedding_rows=9, pooler=False, extra_parameters=0,
+                   head_parameters=10, labels=2)  # fmt: skip
+
+
+def test_a_count_by_hand() -> None:
+    linear, attention = forward_flops(SHAPE, [3, 5])
+    assert linear == 8 * 2 * (4 * 2 * 4 * 4 + 2 * 2 * 4 * 8)
+    assert attention == 2 * (4 * 9 * 4 + 4 * 25 * 4)
+    assert training_flops(SHAPE, [3, 5], 3) == 3 * (linear + attention)
+    assert training_flops(SHAPE, [3, 5], 2) == 2 * linear + 3 * attention
+    assert training_flops(SHAPE, [3, 5], 1) == linear + attention
+
+
+@pytest.mark.parametrize(("name", "passes"), [("full", 3), ("ia3", 2), ("head_only", 1)])
+def test_torch_counts_the_same(name: str, passes: float, tiny_models: dict[str, Path]) -> None:
+    """Within what pooler, head and the first layer's missing input gradient make of so small a model."""
+    base = models.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"))
+    base.model.set_attn_implementation("eager")
+    method = METHODS.create(name, {"learning_rate": 1e-3}, "test")
+    model = method.inject(base.model, Task(base.shape, base.head))
+    ids = torch.randint(5, 40, (4, 48))
+    with FlopCounterMode(display=False) as counter:
+        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum()
+        loss.backward()
+    assert method.passes == passes
+    assert counter.get_total_flops() == pytest.approx(training_flops(base.shape, [48] * 4, passes), rel=0.12)

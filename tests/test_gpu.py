@@ -1,0 +1,56 @@
+"""On a real GPU, through fresh processes as users run them: figures that add up, repeat to the byte, and say why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from peft_methods import compare
+from peft_methods.records import Record
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.embedded,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+    pytest.mark.timeout(600),
+]
+SMALL = ("data.train=64", "data.validation=32", "data.test=64", "budget.epochs=1", "expect.margin_over_majority=0.0")
+
+
+def cells(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[Record]:
+    done = compare("embedded", methods=methods, seeds=1, settings=[*SMALL, *settings], results=folder, progress=False)
+    return [record for record in done.records if not record.is_source]
+
+
+def test_figures_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
+    first, second = (cells(tmp_path / run, "full", "lora", "qlora", settings=("budget.precision=bf16",)) for run in ("a", "b"))
+    for record in first:
+        figures = record.metrics
+        peak, rest = figures["peak_memory_bytes"], figures["unattributed_bytes"]
+        assert record.status == "ok", record.message
+        assert peak
+        assert rest is not None
+        assert abs(rest) <= 0.05 * peak, figures
+        assert figures["weights_bytes"]
+        assert figures["train_reserved_bytes"] >= peak  # type: ignore[operator]
+        assert figures["train_device_bytes"] >= figures["train_reserved_bytes"]  # type: ignore[operator]
+        assert 0 < (figures["model_flops_utilization"] or 0) < 1
+        assert 0 < (figures["step_median_seconds"] or 0) <= (figures["step_p95_seconds"] or 0)
+        assert record.environment["gpu"]["after"]["sm_clock_mhz"]
+        assert record.environment["driver"]
+    assert [r.metrics["peak_memory_bytes"] for r in first] == [r.metrics["peak_memory_bytes"] for r in second]
+
+
+def test_a_full_gpu_is_a_row_that_says_so(tmp_path: Path) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    taken = torch.empty(free - int(1.6 * 2**30), dtype=torch.uint8, device="cuda")
+    try:
+        (record,) = cells(tmp_path, "full", settings=("budget.batch_size=64", "data.max_length=512", "data.train=4000"))
+    finally:
+        del taken
+        torch.cuda.empty_cache()
+    assert record.status == "oom"
+    assert "out of memory while training" in record.message
+    assert "budget.batch_size" in record.message

@@ -1,0 +1,28 @@
+"""Latency and throughput of a model in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from test_engines import prepared
+
+from peft_methods.engines.base import Collator
+from peft_methods.inference import BATCH, cost_of
+
+
+def test_one_row_and_batches_are_timed_and_the_mode_is_put_back(tiny_recipe: Path) -> None:
+    _, _, base, model, tokens = prepared(tiny_recipe, "lora")
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
+    model.train()
+    cost = cost_of(model, tokens.test, Collator(base.tokenizer), precision="fp32", synchronize=lambda: None)
+    assert cost is not None
+    assert cost.latency_seconds > 0
+    assert cost.inference_samples_per_second > 0
+    assert set(sizes) == {1, min(BATCH, len(tokens.test))}
+    assert model.training
+
+
+def test_without_rows_there_is_nothing_to_time(tiny_recipe: Path) -> None:
+    _, _, base, model, tokens = prepared(tiny_recipe, "lora")
+    assert cost_of(model, tokens.test.select([]), Collator(base.tokenizer), precision="fp32", synchronize=lambda: None) is None

@@ -1,0 +1,63 @@
+"""What is read off a cell, and what it says when memory runs out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from peft_methods.engines.base import EpochResult
+from peft_methods.errors import OutOfMemory
+from peft_methods.instruments import Instruments
+from peft_methods.metrics import METRICS
+
+
+def silent(news: dict[str, Any]) -> None:
+    pass
+
+
+def test_on_a_cpu_every_figure_is_there_or_null() -> None:
+    told: list[dict[str, Any]] = []
+    instruments = Instruments("cpu", told.append, epochs=1)
+    with instruments.running():
+        for phase in ("load", "warm_up", "train"):
+            instruments.enter(phase)
+        for step in (1, 2, 3):
+            instruments.step(1, step, 3)
+        instruments.enter("evaluate")
+        instruments.epoch(EpochResult(1, 0.5, 0.4, 0.9, 0.9))
+        instruments.enter(None)
+    figures = instruments.metrics()
+    assert set(figures) <= set(METRICS)
+    assert (figures["step_median_seconds"] or 0) >= 0
+    assert figures["peak_memory_bytes"] == figures["train_allocated_bytes"]
+    assert figures["energy_joules"] is figures["weights_bytes"] is figures["train_reserved_bytes"] is None
+    assert told[-1] == {"epoch": 1, "epochs": 1, "validation_accuracy": 0.9}
+    assert instruments.environment()["gpu"] is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "doing", "way_out"),
+    [
+        ("load", "loading the model", "qlora"),
+        ("train", "training", "budget.batch_size"),
+        ("warm_up", "training", "budget.gradient_checkpointing"),
+        ("evaluate", "evaluating", "budget.evaluation_batch_size"),
+    ],
+)
+def test_a_real_failure_to_allocate_names_phase_size_and_way_out(phase: str, doing: str, way_out: str) -> None:
+    instruments = Instruments("cpu", silent, epochs=1)
+    instruments.enter(phase)
+    with pytest.raises(OutOfMemory) as caught, instruments.running():
+        torch.empty(2**55, dtype=torch.uint8)
+    message = str(caught.value)
+    assert f"out of memory while {doing}" in message
+    assert str(2**55) in message
+    assert way_out in message
+    assert "\n" not in message
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(ZeroDivisionError), Instruments("cpu", silent, epochs=1).running():
+        _ = 1 / 0

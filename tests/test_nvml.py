@@ -1,0 +1,134 @@
+"""What NVML says, through a library of the same interface where there is no device; the real one where there is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from peft_methods import environment, nvml
+
+
+class FakeNvml:
+    """One GPU behind pynvml's own names. A figure set to None is one that the device does not support."""
+
+    class NVMLError(Exception):
+        pass
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_PERF_POLICY_THERMAL = 1, 2, 0, 1
+    nvmlClocksThrottleReasonHwSlowdown = 8
+    nvmlClocksThrottleReasonSwPowerCap = 4
+    nvmlClocksThrottleReasonHwThermalSlowdown = 64
+
+    def __init__(self) -> None:
+        self.figures: dict[str, Any] = {
+            "nvmlInit": 0, "nvmlDeviceGetCount": 1, "nvmlDeviceGetHandleByIndex": "gpu", "nvmlDeviceGetHandleByUUID": "gpu",
+            "nvmlDeviceGetUUID": b"GPU-1", "nvmlSystemGetDriverVersion": "580.1", "nvmlDeviceGetClockInfo": 1980,
+            "nvmlDeviceGetTemperature": 40, "nvmlDeviceGetPowerUsage": 350_000, "nvmlDeviceGetEnforcedPowerLimit": 700_000,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": 0, "nvmlDeviceGetTotalEnergyConsumption": 5_000,
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * 2**30, used=2**30), "nvmlDeviceGetComputeRunningProcesses": [],
+            "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=2_000_000_000),
+        }  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.figures:
+            raise AttributeError(name)
+
+        def call(*_: Any) -> Any:
+            if self.figures[name] is None:
+                raise self.NVMLError("Not Supported")
+            return self.figures[name]
+
+        return call
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    library = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    return library
+
+
+def process(pid: int, size: int | None) -> SimpleNamespace:
+    return SimpleNamespace(pid=pid, usedGpuMemory=size)
+
+
+def test_the_state_is_in_base_units_and_names_reasons_and_strangers(fake: FakeNvml) -> None:
+    fake.figures["nvmlDeviceGetCurrentClocksThrottleReasons"] = 64 | 4
+    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [process(os.getpid(), 10), process(1, None)]
+    state = nvml.Gpu("1").state()
+    assert state["throttle_reasons"] == ["hardware thermal", "power cap"]
+    assert (state["power_watts"], state["power_limit_watts"]) == (350.0, 700.0)
+    assert state["other_processes"] == [1]
+    assert nvml.Gpu("GPU-1").driver() == "580.1"
+
+
+@pytest.mark.parametrize("name", [n for n in FakeNvml().figures if n.startswith("nvmlDeviceGet") and "Handle" not in n])
+def test_what_a_device_does_not_tell_is_none_never_an_error(fake: FakeNvml, name: str) -> None:
+    fake.figures[name] = None
+    gpu = nvml.Gpu("1")
+    assert set(gpu.state())
+    energy, heat, memory = nvml.Energy(gpu), nvml.Throttling(gpu), nvml.DeviceMemory(gpu, level_at_start=0)
+    for gauge in (energy, heat, memory):
+        gauge.start()
+        assert gauge.read() is None or gauge.read() == pytest.approx(gauge.read())
+    assert nvml.levels() in ({"GPU-1": 2**30}, {})
+
+
+def test_energy_is_the_counters_difference(fake: FakeNvml) -> None:
+    energy = nvml.Energy(nvml.Gpu("1"))
+    fake.figures["nvmlDeviceGetTotalEnergyConsumption"] = 12_500
+    assert energy.read() == 7.5
+    energy.start()
+    assert energy.read() == 0.0
+
+
+def test_memory_is_the_processs_own_where_its_pid_is_seen(fake: FakeNvml) -> None:
+    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [process(os.getpid(), 700), process(1, 5000)]
+    memory = nvml.DeviceMemory(nvml.Gpu("1"), level_at_start=100)
+    assert memory.read() == 700
+    assert "this process" in memory.kind
+
+
+def test_memory_is_the_devices_above_its_start_where_pids_are_hidden(fake: FakeNvml) -> None:
+    memory = nvml.DeviceMemory(nvml.Gpu("1"), level_at_start=2**29, interval=0.001)
+    assert "whole device" in memory.kind
+    with memory.sampling():
+        fake.figures["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(total=0, used=2**32)  # a peak between two looks of the meter
+        time.sleep(0.2)
+        fake.figures["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(total=0, used=2**30)
+        time.sleep(0.05)
+    assert memory.read() == 2**32 - 2**29
+    memory.start()
+    assert memory.read() == 2**30 - 2**29
+
+
+@pytest.mark.parametrize("missing", ["nvmlInit", "nvmlDeviceGetCount"])
+def test_without_a_driver_there_is_no_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setattr(environment, "_version", lambda name: "2.11.0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert environment.find_device() == "cuda"
+    fake.figures[missing] = None
+    assert environment.find_device() == "cpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_the_real_device_answers() -> None:
+    levels = nvml.levels()
+    gpu = nvml.Gpu.current()
+    assert gpu is not None
+    assert gpu.uuid in levels
+    assert gpu.state()["memory_total_bytes"] > 2**30
+    memory = nvml.DeviceMemory(gpu, level_at_start=levels[gpu.uuid])
+    before = memory.read()
+    block = torch.ones(2**28, device="cuda")
+    after = memory.read()
+    assert before is not None
+    assert after is not None
+    assert after - before >= block.numel() * 4 * 0.9
