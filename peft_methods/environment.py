@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from peft_methods.errors import DataError, first_line
 from peft_methods.nvml import Gpu, visible_gpus
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "scikit-learn", "numpy", "peft-methods")
@@ -66,6 +67,23 @@ def find_device() -> str:
     if (_version("torch") or "").endswith("+cpu") or (visible is not None and visible.strip() in {"", "-1"}):
         return "cpu"
     return "cuda" if visible_gpus() else "cpu"
+
+
+def check_device(device: str) -> None:
+    """Raise `DataError` where the driver shows a GPU that torch cannot use, with torch's own reason and the way out."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise DataError(
+            f"the driver shows a GPU, but torch {torch.__version__} cannot use it: {first_line(error)} "
+            f"(CUDA_VISIBLE_DEVICES={visible!r}). Update the driver, install a torch built for its CUDA version, name a GPU that is "
+            f"there, or run on the CPU with CUDA_VISIBLE_DEVICES= (empty)."
+        ) from None
 
 
 def describe(device: str) -> dict[str, Any]:

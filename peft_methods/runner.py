@@ -20,7 +20,7 @@ from peft_methods import checking, data, models, quality, saving
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
 from peft_methods.engines.base import Collator, Training, predict
-from peft_methods.environment import describe, identity_part
+from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.errors import first_line
 from peft_methods.flops import matmul_flops_per_second, training_flops
 from peft_methods.inference import InferenceCost, cost_of
@@ -50,6 +50,7 @@ class Places:
 def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int) -> Preparation:
     """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
     _set_up_process(threads)
+    check_device(device)
     started = time.perf_counter()
     texts = data.load(recipe.data)
     base = models.load(recipe.model, texts.facts.label_names, device=device)
@@ -82,6 +83,7 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
 def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tuple[Record, Predictions | None]:
     """Train and judge one cell. Errors are the caller's to catch; a source cell has no test predictions."""
     _set_up_process(threads)
+    check_device(cell.device)
     instruments = Instruments(cell.device, progress, cell.recipe.budget.epochs)
     with instruments.running():
         return _run(cell, places, instruments)

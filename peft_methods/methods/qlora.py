@@ -44,7 +44,15 @@ class QLoRA(LoRA):
         return None
 
     def supports(self, shape: ModelShape, device: str) -> str | None:
-        """As LoRA, with bitsandbytes installed."""
+        """As LoRA, with bitsandbytes installed, and on a GPU with its CUDA library."""
         if importlib.util.find_spec("bitsandbytes") is None:
             return "QLoRA needs bitsandbytes: pip install bitsandbytes"
+        if device.startswith("cuda") and not _has_cuda_kernels():
+            return "bitsandbytes came without a CUDA library for this torch: `python -m bitsandbytes` says which one it looks for"
         return super().supports(shape, device)
+
+
+def _has_cuda_kernels() -> bool:
+    from bitsandbytes.cextension import lib
+
+    return bool(getattr(lib, "compiled_with_cuda", False))
