@@ -48,12 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(300))
 
 
-def make_model(folder: Path, kind: str = "bert") -> Path:
+def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:
     """A pretrained-looking folder in hub layout: config, safetensors, WordPiece tokenizer."""
     torch.manual_seed(7)
     model = transformers.AutoModel.from_config(CONFIGS[kind]())
-    if hasattr(model, "pooler"):
-        torch.nn.init.normal_(model.pooler.dense.bias, std=0.02)  # as training leaves it: all zero says "never trained"
+    if hasattr(model, "pooler") and trained_pooler:
+        torch.nn.init.constant_(model.pooler.dense.bias, 1e-3)  # all zero would say "never trained"
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)

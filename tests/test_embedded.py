@@ -94,8 +94,8 @@ def test_the_embedded_job_reduced(tmp_path: Path) -> None:
     comparison = compare("embedded", methods=["full", "qlora"], seeds=1, settings=small, results=tmp_path, progress=False)
     full, qlora = comparison.records
     assert full.status == qlora.status == "ok", (full.message, qlora.message)
-    assert full.metrics["method_parameters"] == 22_713_216
+    assert full.metrics["method_parameters"] == 22_565_376
     assert qlora.metrics["method_parameters"] == 73_728
-    assert qlora.metrics["total_parameters"] == 22_713_216 + 770 + 73_728
+    assert qlora.metrics["total_parameters"] == 22_565_376 + 148_610 + 73_728
     assert not qlora.evidence.frozen_changed
     assert sum(full.data["class_counts"]["train"]) == 160

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from conftest import make_model
 from peft_methods import load_trained
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
 from peft_methods.engines.base import Collator, predict
@@ -52,6 +53,18 @@ def test_every_method_runs_from_data_to_record(tiny_recipe: Path, executor: Loca
     sources = [record for record in executor.store.records()[0] if record.is_source]
     assert len(sources) == 2
     assert all(source.metrics["accuracy"] is None for source in sources)
+    _models_load_and_agree(recipe, executor, records, tmp_path / "models")
+
+
+def test_a_pooler_in_the_head_is_kept_with_it(tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "idle", trained_pooler=False)
+    recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1", "budget.epochs=1"], model=str(folder))
+    wanted = [cell for method in chosen_methods(recipe, ["full", "lora", "adapter"]) for cell in cells_of(recipe, method, "cpu")]
+    executor.submit(wanted)
+    records = executor.wait(wanted)
+    for record in records:
+        _is_complete(record, executor.store)
+        assert record.metrics["head_parameters"] == 32 * 32 + 32 + 2 * 32 + 2
     _models_load_and_agree(recipe, executor, records, tmp_path / "models")
 
 

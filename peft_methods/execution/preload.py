@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
@@ -11,3 +12,6 @@ import peft  # noqa: E402, F401
 
 import peft_methods.execution.worker  # noqa: E402
 import peft_methods.runner  # noqa: E402, F401
+
+gc.collect()
+gc.freeze()  # what was imported is never garbage: collections in the children leave these pages shared

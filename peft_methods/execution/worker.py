@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import threading
@@ -75,6 +76,7 @@ def serve(connection: Connection) -> None:
     use_one_gpu()
     import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
 
+    gc.freeze()  # or each collection at the border of a phase would walk through all that was imported
     try:
         job = connection.recv()
     except EOFError:
