@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from peft_methods import checking, data, models, quality, saving
+from peft_methods import checking, data, models, quality, saving, synthetic
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
 from peft_methods.engines.base import Collator, EpochResult, Training, predict
@@ -28,6 +28,7 @@ from peft_methods.quality import Predictions, Quality
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record
 
+TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # drawing tokens takes another time than reading texts
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -61,7 +62,7 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
     _set_up_process(threads)
     started = time.perf_counter()
-    texts = data.load(recipe.data)
+    texts = synthetic.load(recipe)
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
@@ -77,7 +78,7 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
 def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) -> float:
     """Median time a row of three forward passes over training batches."""
     rows = texts.splits["train"].take(range(min(3 * recipe.budget.batch_size, len(texts.splits["train"]))))
-    few = data.TextData({"train": rows, "validation": rows.take([]), "test": rows.take([])}, texts.facts)
+    few = replace(texts, splits={"train": rows, "validation": rows.take([]), "test": rows.take([])})
     tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, Collator(base.tokenizer)
     predict(base.model, tokens, collate, recipe.budget.batch_size)
     times = []
@@ -89,13 +90,13 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
 
 
 def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tuple[Record, Predictions | None]:
-    """Train and judge one cell. Errors are the caller's to catch; a source cell has no test predictions."""
+    """Train and judge one cell. Errors are the caller's to catch; a source cell and random weights have no test predictions."""
     _set_up_process(threads)
     meter = PhaseMeter(_memory(cell.device), synchronize=_synchronize(cell.device))
     listener = _Listener(meter, progress, cell.recipe.budget.epochs)
 
     listener.enter("data")
-    texts = data.load(cell.recipe.data)
+    texts = synthetic.load(cell.recipe)
     meter.set_base()
     listener.enter("load")
     set_seed(cell.seed)
@@ -126,6 +127,8 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
     tested = None if not len(tokens.test) else predict(
         model, tokens.test, Collator(base.tokenizer), cell.recipe.budget.evaluation_batch_size
     )  # fmt: skip
+    if not cell.recipe.has_quality:
+        tested = None  # the pass was timed; what it predicted says nothing
     judged = None if tested is None else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")
     said = _save(model, cell, base, places.save_to)
@@ -139,7 +142,9 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
         message=said,
         identity=cell.identity(weights=base.weights_sha256, data=tokens.facts.fingerprint, environment=identity_part(environment)),
         is_source=cell.is_source,
-        metrics=_metrics(meter, training, judged, asdict(parameters), kept) | {"source_seconds": places.source_seconds},
+        metrics=_metrics(meter, training, judged, asdict(parameters), kept)
+        | {"source_seconds": places.source_seconds}
+        | (dict.fromkeys(TIMES_OF_TEXTS) if tokens.facts.random else {}),
         epochs=_curve(training, meter),
         best_epoch=training.best_epoch,
         quality=None if judged is None else asdict(judged),
@@ -183,7 +188,7 @@ def _metrics(
     }
 
 
-def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float], ...]:
+def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float | None], ...]:
     """The engine's results with the seconds and the peak of each epoch's training phase."""
     stretches = [interval for interval in meter.intervals if interval.phase == "train"]
     return tuple(
