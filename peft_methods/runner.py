@@ -198,8 +198,8 @@ def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float | Non
 
 
 def _plain_facts(facts: data.DataFacts) -> dict[str, Any]:
-    has_test = sum(facts.class_counts["test"]) > 0
-    return {**asdict(facts), "majority": facts.majority if has_test else None}
+    judged = sum(facts.class_counts["test"]) > 0 and not facts.random
+    return {**asdict(facts), "majority": facts.majority if judged else None}
 
 
 def _memory(device: str) -> Any:

@@ -335,6 +335,7 @@ def _shows_cost_alone(record: dict[str, Any]) -> None:
     assert (record["quality"], record["best_epoch"]) == (None, last["epoch"])
     assert (last["validation_loss"], last["validation_accuracy"], last["selection"]) == (None, None, None)
     assert record["data"]["fingerprint"].startswith("random-")
+    assert record["data"]["majority"] is None
 
 
 def test_random_weights_on_a_dry_run(run: Any, tmp_path: Path) -> None:
