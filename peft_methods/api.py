@@ -34,6 +34,7 @@ def compare(
     seeds: int | Sequence[int] | None = None,
     model: str | None = None,
     data: str | None = None,
+    weights: str | None = None,
     settings: Sequence[str] = (),
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
@@ -43,13 +44,14 @@ def compare(
     """Train methods of a recipe (name or TOML path) and compare them.
 
     `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
-    `data` point the recipe elsewhere. Progress goes to stderr. Works in a script without a main guard and in a notebook.
+    `data` point the recipe elsewhere; `weights="random"` shows what it costs before any download, without quality.
+    Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
     raise: its record says why.
     """
     seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
-    chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data)
+    chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     tasks = tasks_of([chosen], methods, find_device())
     job = Job(
         tasks,

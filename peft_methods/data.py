@@ -29,6 +29,7 @@ class DataFacts:
 
     `class_counts` maps a split to its counts in the order of `label_names`; `removed` says how many train rows
     went because their text stands elsewhere; `truncated` is the share of rows longer than `max_length` tokens.
+    `random` says that tokens and labels were drawn in place of the source's.
     """
 
     source: str
@@ -37,6 +38,7 @@ class DataFacts:
     fingerprint: str
     removed: dict[str, int] = field(default_factory=dict)
     truncated: dict[str, float] = field(default_factory=dict)
+    random: bool = False
 
     @property
     def majority(self) -> float:
@@ -47,10 +49,11 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class TextData:
-    """The chosen rows, as text, by split."""
+    """The chosen rows, as text, by split. `tokenizer` is the one they are written for, where that is not the model's."""
 
     splits: dict[str, Table]
     facts: DataFacts
+    tokenizer: PreTrainedTokenizerBase | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def load(spec: DataSpec) -> TextData:
     splits = _choose(pools, spec)
     _check_classes(splits, label_names, spec)
     counts = {name: tuple(np.bincount(t.labels, minlength=len(label_names)).tolist()) for name, t in splits.items()}
-    return TextData(splits, DataFacts(spec.source, label_names, counts, _fingerprint(splits), removed))
+    return TextData(splits, DataFacts(spec.source, label_names, counts, fingerprint(splits), removed))
 
 
 def _embedded_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -171,7 +174,8 @@ def _check_classes(splits: dict[str, Table], label_names: tuple[str, ...], spec:
             )
 
 
-def _fingerprint(splits: dict[str, Table]) -> str:
+def fingerprint(splits: dict[str, Table]) -> str:
+    """sha256 of all rows, in order."""
     digest = hashlib.sha256()
     for name, table in splits.items():
         digest.update(repr((name, table.texts, table.pairs, table.labels)).encode())
@@ -182,7 +186,7 @@ def tokenize(data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int
     """Token ids, cut at `max_length`, not padded (batches are padded to their longest row)."""
     tokens, truncated = {}, {}
     for name, table in data.splits.items():
-        tokens[name], truncated[name] = _tokenize_table(table, tokenizer, max_length)
+        tokens[name], truncated[name] = _tokenize_table(table, data.tokenizer or tokenizer, max_length)
     return TokenData(**tokens, facts=replace(data.facts, truncated=truncated))
 
 

@@ -76,7 +76,7 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise DataError(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from peft_methods import embedded
-from peft_methods.errors import ModelError, first_line
+from peft_methods import shapes
+from peft_methods.configs import folder_or_id, has_tokenizer, load_config, local_or_hub, padding_of
+from peft_methods.errors import ModelError
 from peft_methods.layouts import ModelShape, shape_of
 from peft_methods.recipe import ModelSpec
 
@@ -52,12 +52,15 @@ class Base:
 def load(
     spec: ModelSpec, label_names: tuple[str, ...], *, quantization: str | None = None, precision: str = "fp32", device: str = "cpu"
 ) -> Base:
-    """The classifier a recipe names, in fp32, or with its encoder's linear maps in 4 bits. Raises `ModelError`."""
-    folder = _folder_or_id(spec.source)
-    config = _load_config(folder, spec)
+    """The classifier a recipe names, in fp32, or with its encoder's linear maps in 4 bits. Raises `ModelError`.
+
+    With random weights nothing is fetched: the config is a shape's or a local one, and so is the tokenizer.
+    """
+    folder = folder_or_id(spec.source)
+    config = load_config(spec)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: label for label, name in enumerate(label_names)}
-    tokenizer = _load_tokenizer(folder, spec)
+    tokenizer = _load_tokenizer(folder, spec) if has_tokenizer(spec) else shapes.number_tokenizer(config.vocab_size, padding_of(config))
     compute = DTYPES[precision] if quantization else None
     model, fresh = _load_model(folder, config, spec, compute, device)
     head = _head_modules(model, fresh, spec)
@@ -71,13 +74,6 @@ def _poolers(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.endswith("pooler.dense")}
 
 
-def _folder_or_id(source: str) -> str:
-    if source.startswith(embedded.PREFIX):
-        return str(embedded.model_folder(source))
-    folder = Path(source).expanduser()
-    return str(folder) if folder.is_dir() else source
-
-
 def in_modules(parameter: str, modules: tuple[str, ...]) -> bool:
     """Whether a parameter lies within one of these modules, also where PEFT put its name behind a prefix."""
     return any(f".{module}." in f".{parameter}" for module in modules)
@@ -89,81 +85,67 @@ def top_modules(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters()))
 
 
-def _local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
-    if spec.source.startswith(embedded.PREFIX) or Path(spec.source).expanduser().is_dir():
-        return ModelError(
-            f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} A model folder holds config.json, "
-            f"model.safetensors and the tokenizer's files; give another with --peft-model DIR."
-        )
-    return ModelError(
-        f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
-        f"Check the name and the network, or give a local folder: --peft-model DIR."
-    )
-
-
-def _load_config(folder: str, spec: ModelSpec) -> Any:
-    from transformers import AutoConfig
-    from transformers.models.auto import modeling_auto as auto
-
-    try:
-        config = AutoConfig.from_pretrained(folder, revision=spec.revision or "main")
-    except Exception as error:  # hub and file errors come in a dozen types
-        raise _local_or_hub(spec, error) from None
-    kind = config.model_type
-    encoder = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
-    if not encoder or kind not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-        raise ModelError(
-            f"{spec.source!r} is a {kind!r} model, which is no encoder to put a classifier on. "
-            f"Use an encoder such as BERT, RoBERTa, DistilBERT, MPNet or DeBERTa."
-        )
-    return config
-
-
 def _load_tokenizer(folder: str, spec: ModelSpec) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(folder, revision=spec.revision or "main")
     except Exception as error:
-        raise _local_or_hub(spec, error) from None
+        raise local_or_hub(spec, error) from None
 
 
 def _load_model(folder: str, config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str) -> tuple[PreTrainedModel, set[str]]:
-    """The model in fp32 (in 4 bits where `compute` gives the dtype to compute in) and the parameters its checkpoint lacks."""
-    from transformers import AutoModelForSequenceClassification as Classifier
+    """The model in fp32 (in 4 bits where `compute` gives the dtype to compute in) and the parameters without trained weights.
 
-    if spec.weights == "random":
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # one encoder for all seeds, as with pretrained weights
-            model = Classifier.from_config(config, dtype=torch.float32)
-        if compute is None:
-            return model.to(device), set()
-        with tempfile.TemporaryDirectory() as saved:  # bitsandbytes quantises while loading
-            model.save_pretrained(saved)
-            return _from_pretrained(saved, config, replace(spec, revision=None), compute, device)
-    return _from_pretrained(folder, config, spec, compute, device)
-
-
-def _from_pretrained(
-    folder: str, config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str
-) -> tuple[PreTrainedModel, set[str]]:
-    from transformers import AutoModelForSequenceClassification as Classifier
-
-    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "revision": spec.revision or "main"}
+    Random weights count as trained: which parameters belong to the head is as in the real model.
+    """
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32}
     if compute is not None:
         options |= _nf4_options(config, compute, device)
-    try:
-        model, info = Classifier.from_pretrained(
-            folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
-        )
-    except Exception as error:
-        raise _local_or_hub(spec, error) from None
-    fresh = set(info["missing_keys"]) | _never_trained(model)
-    _start_anew(model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=set(info["missing_keys"]))
+    missing: set[str] = set()
+    if spec.weights == "random":
+        model, idle = _random(options), set[str]()
+    else:
+        model, missing = _from_pretrained(folder, spec, options)
+        idle = _never_trained(model)
+    fresh = missing | idle
+    _start_anew(model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=missing)
     if compute is not None:
         _keep_4bit_weights_as_they_are(model)
         return model, fresh  # already where it belongs
     return model.to(device), fresh
+
+
+def _random(options: dict[str, Any]) -> PreTrainedModel:
+    """One encoder for all seeds, as with pretrained weights. bitsandbytes quantises while loading, hence from a file."""
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Classifier.from_config(options["config"], dtype=torch.float32)
+    if "quantization_config" not in options:
+        return model
+    with tempfile.TemporaryDirectory() as saved:
+        model.save_pretrained(saved)
+        del model
+        return Classifier.from_pretrained(saved, **options)
+
+
+def _from_pretrained(folder: str, spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    try:
+        model, info = Classifier.from_pretrained(
+            folder,
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            revision=spec.revision or "main",
+            **options,
+        )
+    except Exception as error:
+        raise local_or_hub(spec, error) from None
+    return model, set(info["missing_keys"])
 
 
 def _never_trained(model: nn.Module) -> set[str]:

@@ -26,6 +26,7 @@ class Options:
     methods: tuple[str, ...]
     settings: tuple[str, ...]
     model: str | None
+    weights: str | None
     data: str | None
     dry_run: bool
     results: Path
@@ -41,7 +42,7 @@ class Options:
         from peft_methods.recipe import load_recipe
 
         if "tasks" not in self._cache:
-            recipes = [load_recipe(name, self.settings, model=self.model, data=self.data) for name in self.recipes]
+            recipes = [load_recipe(name, self.settings, model=self.model, data=self.data, weights=self.weights) for name in self.recipes]
             self._cache["tasks"] = tasks_of(recipes, self.methods, find_device())
         tasks: list[Task] = self._cache["tasks"]
         return tasks
@@ -56,6 +57,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two")
     group.addoption("--peft-set", action="append", default=[], metavar="KEY=VALUE", help="set a recipe field, e.g. budget.epochs=2")
     group.addoption("--peft-model", metavar="SOURCE", help="another model: a hub id, a local folder, or embedded:NAME")
+    group.addoption("--peft-weights", metavar="KIND", help="pretrained, or random: the model from its config alone, to see what it costs")
     group.addoption(
         "--peft-data", metavar="SOURCE", help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set"
     )
@@ -79,6 +81,7 @@ def read_options(config: pytest.Config) -> Options:
         methods=methods,
         settings=tuple(settings),
         model=option.peft_model,
+        weights=option.peft_weights,
         data=option.peft_data,
         dry_run=option.peft_dry_run,
         results=Path(option.peft_results),
@@ -87,7 +90,7 @@ def read_options(config: pytest.Config) -> Options:
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
     )
-    if recipes or methods or settings or option.peft_model or option.peft_data:
+    if recipes or methods or settings or option.peft_model or option.peft_data or option.peft_weights is not None:
         options.tasks()
     return options
 

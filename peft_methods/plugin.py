@@ -135,18 +135,18 @@ def peft_method(finetune_task: Task) -> Method:
 @pytest.fixture
 def peft_model(peft_recipe: Recipe, peft_method: Method) -> Base:
     """The recipe's classifier before the method touches it, with tokenizer and shape."""
-    from peft_methods import data, models
+    from peft_methods import models, synthetic
 
-    names, precision = data.load(peft_recipe.data).facts.label_names, peft_recipe.budget.precision
+    names, precision = synthetic.load(peft_recipe).facts.label_names, peft_recipe.budget.precision
     return models.load(peft_recipe.model, names, quantization=peft_method.quantization, precision=precision)
 
 
 @pytest.fixture
 def peft_data(peft_recipe: Recipe, peft_model: Base) -> TokenData:
     """The recipe's tokenized train, validation and test splits."""
-    from peft_methods import data
+    from peft_methods import data, synthetic
 
-    return data.tokenize(data.load(peft_recipe.data), peft_model.tokenizer, peft_recipe.data.max_length)
+    return data.tokenize(synthetic.load(peft_recipe), peft_model.tokenizer, peft_recipe.data.max_length)
 
 
 @pytest.fixture

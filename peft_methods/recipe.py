@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -28,7 +28,10 @@ RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.paren
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which pretrained encoder: `embedded:NAME`, a folder, or a hub id (`revision` pins it)."""
+    """Which encoder: `embedded:NAME`, a folder, or a hub id (`revision` pins it).
+
+    With random weights the sizes are all that is wanted: of a shape that comes along (by its hub id) or a local config.
+    """
 
     __pydantic_config__ = STRICT
     source: Annotated[str, Field(min_length=1)]
@@ -42,6 +45,9 @@ class DataSpec:
 
     `seed` chooses the rows; it is the same for every cell, so all methods and seeds see the same splits.
     Columns left out are inferred. `select_by` is the validation metric that chooses the best epoch.
+
+    `token_lengths` and `classes` describe the texts to a run that cannot read them (random weights without a tokenizer):
+    quantiles of the rows' token counts, evenly spaced from the least to the most, and how many classes there are.
     """
 
     __pydantic_config__ = STRICT
@@ -57,6 +63,16 @@ class DataSpec:
     config: str | None = None
     revision: str | None = None
     seed: Seed = 0
+    token_lengths: tuple[int, ...] | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = self.token_lengths
+        if lengths is not None and (len(lengths) < 2 or lengths[0] < 1 or list(lengths) != sorted(lengths)):
+            raise OptionError(
+                f"data.token_lengths = {list(lengths)} should be two or more whole numbers from 1 up, none below the one before it: "
+                f"the token counts of the shortest row, of rows at even steps between, and of the longest."
+            )
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,11 @@ class Recipe:
     gpu: bool = False
     expect: Expect = Expect()
     notes: tuple[str, ...] = ()
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether there is quality to judge: random weights show what training costs, not what it gives."""
+        return self.model.weights == "pretrained"
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -179,8 +200,10 @@ def find_recipe(name: str) -> Path:
     raise OptionError(unknown("recipe", name, shipped) + " Or give the path of a TOML file.")
 
 
-def load_recipe(name: str, settings: Sequence[str] = (), *, model: str | None = None, data: str | None = None) -> Recipe:
-    """A recipe by name or path, with `KEY=VALUE` settings applied and model or data pointed elsewhere.
+def load_recipe(
+    name: str, settings: Sequence[str] = (), *, model: str | None = None, data: str | None = None, weights: str | None = None
+) -> Recipe:
+    """A recipe by name or path, with `KEY=VALUE` settings applied and model, weights or data pointed elsewhere.
 
     Raises `OptionError` for a file that is no TOML, an unknown key or a value that does not fit.
     """
@@ -194,26 +217,30 @@ def load_recipe(name: str, settings: Sequence[str] = (), *, model: str | None = 
     notes = []
     if data is not None:
         _point_at_data(values, data)
-    if model is not None:
-        notes.append(_point_at_model(values, model))
+    tuned = _point_at_model(values, model) if model is not None else ""
+    if weights is not None:
+        _set_weights(values, weights)
     for setting in settings:
         apply_setting(values, setting)
     recipe = build(Recipe, values, path.name)
+    if tuned and recipe.has_quality:
+        notes.append(tuned)
     if data is not None:
-        notes.append(_said_of_data(recipe.data))
+        notes.append(_said_of_data(recipe))
     return replace(recipe, notes=(*recipe.notes, *notes))
 
 
 def _point_at_data(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("data", {})
-    for column in ("text", "text_pair", "label", "config", "revision"):
-        section.pop(column, None)
+    for known in ("text", "text_pair", "label", "config", "revision", "token_lengths", "classes"):
+        section.pop(known, None)
     section["source"] = source
 
 
-def _said_of_data(data: DataSpec) -> str:
+def _said_of_data(recipe: Recipe) -> str:
+    data = recipe.data
     sizes = f"{data.train}/{data.validation}/{data.test}"
-    lift = "" if data.train == "all" else ": --peft-set data.train=all lifts the first"
+    lift = "" if data.train == "all" or not recipe.has_quality else ": --peft-set data.train=all lifts the first"
     return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}"
 
 
@@ -223,6 +250,13 @@ def _point_at_model(values: dict[str, Any], source: str) -> str:
     section.pop("revision", None)
     section["source"] = source
     return f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; a method may look worse than it is"
+
+
+def _set_weights(values: dict[str, Any], weights: str) -> None:
+    allowed = get_args(get_type_hints(ModelSpec)["weights"])
+    if weights not in allowed:
+        raise OptionError(unknown("weights", weights, allowed))
+    values.setdefault("model", {})["weights"] = weights
 
 
 def apply_setting(values: dict[str, Any], setting: str) -> None:

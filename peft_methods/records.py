@@ -40,7 +40,8 @@ class Evidence:
 class Record:
     """One cell's outcome. `metrics` hold raw figures in base units under the names of METRICS; missing is None.
 
-    `epochs` is the curve; `quality` the test set's precision, recall and F1 per class and its confusion matrix;
+    `epochs` is the curve; `quality` the test set's precision, recall and F1 per class and its confusion matrix
+    (with random weights there is none, nor anything of validation in the curve);
     `data` and `environment` are what was trained on and where. Predictions stand in a file beside the record.
     """
 
@@ -51,7 +52,7 @@ class Record:
     message: str = ""
     is_source: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
-    epochs: tuple[dict[str, float], ...] = ()
+    epochs: tuple[dict[str, float | None], ...] = ()
     best_epoch: int | None = None
     quality: dict[str, Any] | None = None
     evidence: Evidence = Evidence()

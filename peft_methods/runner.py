@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from peft_methods import checking, data, models, quality, saving
+from peft_methods import checking, data, models, quality, saving, synthetic
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
 from peft_methods.engines.base import Collator, Training, predict
@@ -33,6 +33,7 @@ from peft_methods.quality import Predictions, Quality
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record
 
+TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # drawing tokens takes another time than reading texts
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -52,7 +53,7 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     _set_up_process(threads)
     check_device(device)
     started = time.perf_counter()
-    texts = data.load(recipe.data)
+    texts = synthetic.load(recipe)
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
@@ -69,7 +70,7 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
 def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) -> float:
     """Median time a row of three forward passes over training batches."""
     rows = texts.splits["train"].take(range(min(3 * recipe.budget.batch_size, len(texts.splits["train"]))))
-    few = data.TextData({"train": rows, "validation": rows.take([]), "test": rows.take([])}, texts.facts)
+    few = replace(texts, splits={"train": rows, "validation": rows.take([]), "test": rows.take([])})
     tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, Collator(base.tokenizer)
     predict(base.model, tokens, collate, recipe.budget.batch_size)
     times = []
@@ -81,7 +82,7 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
 
 
 def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tuple[Record, Predictions | None]:
-    """Train and judge one cell. Errors are the caller's to catch; a source cell has no test predictions."""
+    """Train and judge one cell. Errors are the caller's to catch; a source cell and random weights have no test predictions."""
     _set_up_process(threads)
     check_device(cell.device)
     instruments = Instruments(cell.device, progress, cell.recipe.budget.epochs)
@@ -92,7 +93,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
 def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, Predictions | None]:
     budget, listener, meter = cell.recipe.budget, instruments, instruments.meter
     listener.enter("data")
-    texts = data.load(cell.recipe.data)
+    texts = synthetic.load(cell.recipe)
     meter.set_base()
     listener.enter("load")
     set_seed(cell.seed)
@@ -122,6 +123,8 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
     listener.enter("evaluate")
     collate = Collator(base.tokenizer)
     tested = None if not len(tokens.test) else predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision)
+    if not cell.recipe.has_quality:
+        tested = None  # the pass was timed; what it predicted says nothing
     judged = None if tested is None else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")
     said = _save(model, cell, base, places.save_to)
@@ -145,6 +148,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
             **in_use,
             "model_flops_utilization": utilization,
             "source_seconds": places.source_seconds,
+            **(dict.fromkeys(TIMES_OF_TEXTS) if tokens.facts.random else {}),
         },
         epochs=_curve(training, meter),
         best_epoch=training.best_epoch,
@@ -188,7 +192,7 @@ def _metrics(
     }
 
 
-def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float], ...]:
+def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float | None], ...]:
     """The engine's results with the seconds and the peak of each epoch's training phase."""
     stretches = [interval for interval in meter.intervals if interval.phase == "train"]
     return tuple(
@@ -198,8 +202,8 @@ def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float], ...
 
 
 def _plain_facts(facts: data.DataFacts) -> dict[str, Any]:
-    has_test = sum(facts.class_counts["test"]) > 0
-    return {**asdict(facts), "majority": facts.majority if has_test else None}
+    judged = sum(facts.class_counts["test"]) > 0 and not facts.random
+    return {**asdict(facts), "majority": facts.majority if judged else None}
 
 
 def _inference(cell: Cell, model: nn.Module, tokens: data.TokenData, collate: Collator, instruments: Instruments) -> dict[str, float]:

@@ -141,8 +141,9 @@ def loss_not_finite(records: list[Record]) -> Iterator[tuple[str, str]]:
     (record,) = records
     for epoch in record.epochs:
         for name in ("train_loss", "validation_loss"):
-            if not epoch[name] < float("inf"):
-                yield f"{name} of epoch {epoch['epoch']:.0f} is {epoch[name]}", "lower the learning rate or raise the precision"
+            loss = epoch[name]
+            if loss is not None and not loss < float("inf"):
+                yield f"{name} of epoch {epoch['epoch']:.0f} is {loss}", "lower the learning rate or raise the precision"
 
 
 def _gpu_states(record: Record) -> list[dict[str, Any]]:
@@ -195,3 +196,18 @@ def peak_not_explained(records: list[Record]) -> Iterator[tuple[str, str]]:
     peak, rest = record.metrics.get("peak_memory_bytes"), record.metrics.get("unattributed_bytes")
     if peak and rest is not None and abs(rest) > UNATTRIBUTED * peak:
         yield f"{rest / peak:.1%} of the training peak is attributed to nothing", "read the parts as lower bounds"
+
+
+@rule("V501", "note", "method")
+def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Weights, and perhaps texts, are random: what is compared is cost."""
+    recipe, data = records[0].cell["recipe"], records[0].data
+    if recipe["model"]["weights"] != "random":
+        return
+    what, advice = "weights are random", "compare time, memory and parameters; for quality train pretrained weights"
+    if data.get("random") and recipe["data"]["token_lengths"]:
+        what = "weights and texts are random (as many tokens a row as data.token_lengths says)"
+    elif data.get("random"):
+        what = f"weights and texts are random (every row {recipe['data']['max_length']} tokens long, the most there can be)"
+        advice += "; give data.token_lengths for what shorter texts cost"
+    yield f"{what}, so there is no quality to judge", advice

@@ -30,9 +30,21 @@ print(comparison.to_pandas()[["method", "seed", "status"]].to_csv(index=False))
     assert "[2/2]" in done.stderr
 
 
+def test_random_weights_from_python(tiny_recipe: Path, tmp_path: Path) -> None:
+    comparison = compare(str(tiny_recipe), methods=["head_only"], seeds=1, weights="random", results=tmp_path, progress=False)
+    (record,) = comparison.records
+    assert (record.status, record.quality, record.metrics["accuracy"]) == ("ok", None, None)
+    assert not record.data["random"]
+    assert "V501 note tiny-head_only: weights are random, so there is no quality to judge" in comparison.table()
+
+
 def test_mistakes_are_raised_as_they_would_be_said(tiny_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="Did you mean 'lora'"):
         compare(str(tiny_recipe), methods=["loar"])
+    with pytest.raises(OptionError, match=r"unknown weights 'foo'\. Allowed: pretrained, random"):
+        compare(str(tiny_recipe), weights="foo")
+    with pytest.raises(DataError, match="no known shape"):
+        compare(str(tiny_recipe), methods=["lora"], model="no/such", weights="random", results=tmp_path, progress=False)
     with pytest.raises(DataError, match="no folder here"):
         compare(str(tiny_recipe), methods=["lora"], data="/nowhere/x", results=tmp_path, progress=False)
     assert not list(tmp_path.glob("run-*"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_records_and_validity import make_record
+from test_records_and_validity import make_record, random_record
 
 from peft_methods.api import PrintableComparison
 from peft_methods.comparing import Comparison, summarize
@@ -122,3 +122,16 @@ def test_a_comparison_shows_itself_and_becomes_a_frame() -> None:
     assert list(frame["accuracy"].dropna()) == [0.8, 0.9]
     assert list(frame["status"]) == ["ok", "ok", "failed"]
     assert "LoRA" in comparison._repr_markdown_()
+
+
+def test_random_weights_show_cost_and_no_quality() -> None:
+    records = [random_record(method, seed) for method in ("full", "lora") for seed in (0, 1)]
+    text = terminal_table(Comparison(tuple(records)))
+    assert "embedded: embedded:minilm (random weights) on embedded:movie_reviews (random tokens), 400 train" in text
+    lora = next(line for line in text.splitlines() if line.startswith("LoRA")).split()
+    assert lora[1:3] == ["–", "–"]
+    assert "10.0 ± 0.0 s" in text
+    assert text.count("V501 note") == 1
+    assert "nan" not in text
+    _, line = csv.DictReader(io.StringIO(csv_table(Comparison(tuple(records)))))
+    assert (line["accuracy"], float(line["train_seconds"])) == ("", 10.0)

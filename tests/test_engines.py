@@ -157,3 +157,12 @@ def test_predictions_are_in_the_datas_order_whatever_the_batch(tiny_recipe: Path
         )
     assert np.allclose(got.logits, one_by_one.numpy(), atol=1e-5)
     assert got.labels.tolist() == list(tokens.test["labels"])
+
+
+def test_random_weights_keep_the_last_epoch_and_judge_none(tiny_recipe: Path, tmp_path: Path) -> None:
+    training, _, recorder, _, _ = trained(tiny_recipe, tmp_path, "full", "model.weights=random", "budget.epochs=3")
+    assert training.best_epoch == 3
+    assert recorder.phases.count("evaluate") >= 3
+    for result in recorder.epochs:
+        assert result.train_loss > 0
+        assert (result.validation_loss, result.validation_accuracy, result.selection) == (None, None, None)

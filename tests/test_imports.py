@@ -11,9 +11,9 @@ import peft_methods
 
 PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
-    "errors", "recipe", "layouts", "embedded", "reading", "data", "models", "methods", "cells", "nvml", "environment", "quality",
-    "metrics", "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking", "saving", "validity",
-    "runner", "execution", "comparing", "job", "report", "api", "options", "plugin",
+    "errors", "recipe", "layouts", "shapes", "embedded", "reading", "data", "configs", "models", "synthetic", "methods", "cells",
+    "nvml", "environment", "quality", "metrics", "engines", "measuring", "attribution", "flops", "inference", "instruments",
+    "records", "checking", "saving", "validity", "runner", "execution", "comparing", "job", "report", "api", "options", "plugin",
 )  # fmt: skip
 
 

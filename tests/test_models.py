@@ -139,6 +139,39 @@ def test_random_weights_are_the_same_for_every_seed_and_4bit_where_asked(tiny_mo
     assert sum(models.is_4bit(p) for p in quantized.parameters()) == 12
 
 
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("kind", list(CONFIGS))
+def test_random_weights_have_the_head_and_the_sizes_of_the_pretrained_model(
+    kind: str, quantization: str | None, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its pooler's bias is zero, as in one that was never trained; here that says nothing."""
+    shutil.copy(tiny_models[kind] / "config.json", tmp_path)
+    pretrained, alone = (
+        models.load(ModelSpec(str(folder), weights=weights), NAMES, quantization=quantization)
+        for folder, weights in ((tiny_models[kind], "pretrained"), (tmp_path, "random"))
+    )
+    assert (alone.head, alone.shape) == (pretrained.head, pretrained.shape)
+    sizes = [{name: models.size_of(p) for name, p in base.model.named_parameters()} for base in (pretrained, alone)]
+    assert sizes[0] == sizes[1]
+
+
+def test_each_seed_has_a_head_of_its_own_over_the_same_random_encoder(tiny_models: dict[str, Path]) -> None:
+    bases = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        bases.append(load(tiny_models["bert"], weights="random"))
+    assert not torch.equal(*(base.model.classifier.weight for base in bases))
+    assert torch.equal(*(base.model.bert.pooler.dense.weight for base in bases))
+
+
+def test_a_shape_is_built_without_hub_or_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    base = models.load(ModelSpec("distilbert-base-uncased", weights="random"), NAMES)
+    assert sum(p.numel() for p in base.model.parameters()) == 66_955_010
+    assert base.shape.encoder_parameters == 66_362_880
+    assert len(base.tokenizer) == 30_522
+
+
 @pytest.mark.parametrize(("kind", "most"), [("bert", 64), ("roberta", 63), ("distilbert", 64)])
 def test_more_tokens_than_positions_are_refused(kind: str, most: int, tiny_models: dict[str, Path]) -> None:
     base = load(tiny_models[kind])

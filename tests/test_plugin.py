@@ -54,6 +54,8 @@ def error_line(result: pytest.RunResult) -> str:
         (["--peft-set=methods.lora.rank=0"], "rank = 0 should be greater than or equal to 1"),
         (["--peft-set=methods.loar.rank=1"], "unknown method 'loar'. Did you mean 'lora'?"),
         (["--peft-set=budget"], "should read KEY=VALUE"),
+        (["--peft-weights=foo"], "unknown weights 'foo'. Allowed: pretrained, random."),
+        (["--peft-weights="], "unknown weights ''. Allowed: pretrained, random."),
         (["--peft-workers=0"], "--peft-workers '0' should be a whole number from 1 to"),
         (["--peft-csv=no/such/folder/t.csv"], "the folder no/such/folder does not exist"),
         (["--peft-save-models=test_finetune.py"], "is a file; give a folder"),
@@ -295,3 +297,70 @@ def test_a_source_that_is_not_there_fails_its_fusion_alone(run: Any) -> None:
     result.assert_outcomes(passed=1, failed=1)
     said = r"AdapterFusion: failed: its source tiny\.source\d-(a|b) failed: '/gone/\1' is no folder here"
     assert re.search(said, result.stdout.str())
+
+
+def config_alone(folder: Path) -> Path:
+    """The smallest that random weights can be built from."""
+    from conftest import CONFIGS
+
+    CONFIGS["bert"]().save_pretrained(folder)
+    return folder
+
+
+def test_random_weights_from_a_config_alone_show_what_every_method_costs(run: Any, tmp_path: Path) -> None:
+    model = config_alone(tmp_path / "shape")
+    arguments = ("--peft-weights=random", "--peft-data=nobody/nothing", "--peft-seeds=1", "--peft-set=expect.margin_over_majority=0.3")
+    result = run(f"--peft-model={model}", *arguments)
+    result.assert_outcomes(passed=8)
+    out = result.stdout.str()
+    assert f"tiny: {model} (random weights) on nobody/nothing (random tokens), 160 train / 30 validation / 50 test" in out
+    assert "V501 note" in out
+    assert "every row 16 tokens long, the most there can be" in out
+    assert re.search(r"AdapterFusion: its sources were trained once, \d", out)
+    assert "rates were tuned" not in out
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in Path(".peft/results").glob("*.json")]
+    assert len(records) == 8 + 2  # with the fusion's sources
+    assert not list(Path(".peft/results").glob("*.npz"))
+    for record in records:
+        _shows_cost_alone(record)
+
+
+def _shows_cost_alone(record: dict[str, Any]) -> None:
+    metrics = record["metrics"]
+    for name in ("accuracy", "macro_f1", "validation_accuracy", "data_seconds", "tokenize_seconds"):
+        assert metrics[name] is None, name
+    for name in ("train_seconds", "evaluate_seconds", "peak_memory_bytes", "total_parameters", "trainable_share"):
+        assert metrics[name] > 0, name
+    last = record["epochs"][-1]
+    assert (record["quality"], record["best_epoch"]) == (None, last["epoch"])
+    assert (last["validation_loss"], last["validation_accuracy"], last["selection"]) == (None, None, None)
+    assert record["data"]["fingerprint"].startswith("random-")
+    assert record["data"]["majority"] is None
+
+
+def test_random_weights_on_a_dry_run(run: Any, tmp_path: Path) -> None:
+    result = run(f"--peft-model={config_alone(tmp_path)}", "--peft-weights=random", "--peft-dry-run", "--peft-method=lora,qlora")
+    assert result.ret == 0
+    assert "4 cells" in result.stdout.str()
+    assert not list(Path(".peft/results").glob("*.json"))
+
+
+def test_random_weights_without_a_shape_fail_with_their_line(run: Any) -> None:
+    result = run("--peft-model=FacebookAI/roberta-bas", "--peft-weights=random", "--peft-method=lora")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    out = result.stdout.str()
+    assert "no known shape. Did you mean 'FacebookAI/roberta-base'? Shapes: bert-base-uncased," in out
+    assert "Traceback" not in out + result.stderr.str()
+
+
+def test_fixtures_give_random_tokens_too(pytester: pytest.Pytester, tiny_recipe: Path, tmp_path: Path) -> None:
+    pytester.makepyfile(
+        """
+        def test_them(peft_model, peft_data):
+            assert peft_data.facts.random
+            assert set(peft_data.test["length"]) == {16}
+            assert peft_model.head == ("classifier",)
+        """
+    )
+    chosen = (f"--peft-recipe={tiny_recipe}", "--peft-method=lora", f"--peft-model={config_alone(tmp_path)}", "--peft-weights=random")
+    pytester.runpytest_inprocess("-p", "peft_methods.plugin", *chosen).assert_outcomes(passed=1)

@@ -43,6 +43,17 @@ def test_embedded_is_what_it_promises() -> None:
         ("name=../x", "name = '../x' should be letters, digits, '.', '_' and '-'"),
         ("epochs", "should read KEY=VALUE"),
         ("name.x=1", "'name' is a value, not a section"),
+        ("model.weights=foo", "model.weights = 'foo' should be 'pretrained' or 'random'"),
+        ("data.classes=1", "data.classes = 1 should be greater than or equal to 2"),
+        ("data.token_lengths=7", "data.token_lengths = 7 should be a list"),
+        (
+            "data.token_lengths=[3, 2]",
+            "data.token_lengths = [3, 2] should be two or more whole numbers from 1 up, none below the one before",
+        ),
+        ("data.token_lengths=[7]", "data.token_lengths = [7] should be two or more whole numbers"),
+        ("data.token_lengths=[-3, 2]", "data.token_lengths = [-3, 2] should be two or more whole numbers"),
+        ("data.token_lengths=[]", "data.token_lengths = [] should be two or more whole numbers"),
+        ("data.token_lengths=[1, 2.5]", "data.token_lengths = 2.5 should be a valid integer"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
@@ -119,3 +130,22 @@ def test_any_setting_string_is_taken_or_refused(text: str) -> None:
     else:
         assert "=" in text
         assert before  # the rest of the recipe is judged when it is built
+
+
+def test_weights_are_random_or_pretrained_and_nothing_else() -> None:
+    assert load_recipe("embedded").has_quality
+    assert not load_recipe("embedded", weights="random").has_quality
+    assert load_recipe("embedded", ["model.weights=random"], weights="pretrained").model.weights == "random"
+    with pytest.raises(OptionError, match=r"unknown weights 'randm'\. Did you mean 'random'\? Allowed: pretrained, random"):
+        load_recipe("embedded", weights="randm")
+
+
+def test_what_is_known_of_the_texts_goes_with_them() -> None:
+    assert load_recipe("imdb_roberta").data.token_lengths is not None
+    assert load_recipe("imdb_roberta", data="/d").data.token_lengths is None
+    assert load_recipe("imdb_roberta", ["data.token_lengths=[3, 9]"], data="/d").data.token_lengths == (3, 9)
+
+
+def test_random_weights_need_no_warning_about_rates_or_sizes() -> None:
+    notes = load_recipe("embedded", model="/m", data="/d", weights="random").notes
+    assert not any("rates" in note or "lifts" in note for note in notes)

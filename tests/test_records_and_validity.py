@@ -145,6 +145,21 @@ def on_a_gpu(*, metrics: dict[str, float] | None = None, **state: Any) -> dict[s
     return {"environment": {"gpu": {"before": STATE, "after": {**STATE, **state}}}, "metrics": {**sound, **(metrics or {})}}
 
 
+def random_record(method: str = "lora", seed: int = 0, *settings: str, random_texts: bool = True) -> Record:
+    """A sound record of a cell whose weights are random."""
+    recipe = load_recipe("embedded", settings, weights="random")
+    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    sound = make_record(method, seed)
+    return make_record(
+        method,
+        seed,
+        cell={**cell.spec(), "seed": seed},
+        metrics=sound.metrics | dict.fromkeys(("accuracy", "macro_f1", "validation_accuracy")),
+        epochs=({"epoch": 1.0, "train_loss": 0.7, "validation_loss": None, "validation_accuracy": None, "selection": None},),
+        data=sound.data | {"random": random_texts},
+    )
+
+
 FAULTS: dict[str, dict[str, Any]] = {
     "V103": {"data": {"majority": 0.5, "removed": {"train_also_in_test": 2}}},
     "V201": {"evidence": Evidence(frozen_changed=("bert.x",))},
@@ -155,6 +170,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "V403": on_a_gpu(metrics={"train_reserved_bytes": 78.0 * 2**30}),
     "V404": on_a_gpu(metrics={"unattributed_bytes": 6.0}),
     "V302": {"epochs": ({"epoch": 2, "train_loss": float("nan"), "validation_loss": 0.5},)},
+    "V501": {"cell": random_record().cell},
 }
 
 
@@ -190,3 +206,31 @@ def test_cells_without_a_result_are_not_judged() -> None:
     recipe = load_recipe("embedded")
     cell = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
     assert validity.judge([without_result(cell, "failed", "why")]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "random_texts", "said"),
+    [
+        ([], False, "weights are random, so there is no quality to judge"),
+        ([], True, "weights and texts are random (every row 64 tokens long, the most there can be), so there is no quality to judge"),
+        (
+            ["data.token_lengths=[4, 9]"],
+            True,
+            "weights and texts are random (as many tokens a row as data.token_lengths says), so there is no quality to judge",
+        ),
+    ],
+)
+def test_random_weights_are_no_comparison_of_quality(settings: list[str], random_texts: bool, said: str) -> None:
+    found = validity.judge([random_record("lora", seed, *settings, random_texts=random_texts) for seed in (0, 1)])
+    assert [(finding.rule, finding.severity, finding.subject, finding.evidence) for finding in found] == [
+        ("V501", "note", "embedded-lora", said)
+    ]
+    assert "compare time, memory and parameters" in found[0].advice
+    assert ("give data.token_lengths" in found[0].advice) == (random_texts and not settings)
+
+
+def test_a_curve_without_validation_comes_back_as_it_was_and_its_loss_is_still_judged(tmp_path: Path) -> None:
+    store, record = Store(tmp_path), random_record()
+    assert store.read(store.write(record)) == record
+    spoilt = make_record(cell=record.cell, epochs=({**record.epochs[0], "train_loss": float("inf")},))
+    assert "V302" in {finding.rule for finding in validity.judge([spoilt])}

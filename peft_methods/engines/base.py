@@ -23,13 +23,24 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch's losses (mean cross-entropy, nats) and the validation set's judgement by the recipe's metric."""
+    """One epoch's losses (mean cross-entropy, nats) and the validation set's judgement by the recipe's metric.
+
+    Where there is no quality to judge (random weights) only the training loss is known.
+    """
 
     epoch: int
     train_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    selection: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    selection: float | None = None
+
+    def is_better_than(self, other: EpochResult | None) -> bool:
+        """Whether this later epoch's weights are the ones to keep: without a judgement the last are."""
+        if other is None or other.selection is None or self.selection is None:
+            return True
+        assert self.validation_loss is not None
+        assert other.validation_loss is not None
+        return (self.selection, -self.validation_loss) > (other.selection, -other.validation_loss)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class _Judge(TrainerCallback):
         result = self._judge(len(self.results) + 1, train_loss)
         self.results.append(result)
         self.listener.epoch(result)
-        if self.best is None or (result.selection, -result.validation_loss) > (self.best.selection, -self.best.validation_loss):
+        if result.is_better_than(self.best):
             self.listener.enter("save")
             self.best, self.best_decay = result, self.decay
             save_trainable(self._model, self.best_file)
@@ -114,6 +114,8 @@ class _Judge(TrainerCallback):
     def _judge(self, epoch: int, train_loss: float) -> EpochResult:
         budget = self.recipe.budget
         predictions = predict(self._model, self.data.validation, self.collate, budget.evaluation_batch_size, budget.precision)
+        if not self.recipe.has_quality:
+            return EpochResult(epoch, train_loss)
         judged = quality.judge(predictions, self.data.facts.label_names)
         selection = getattr(judged, self.recipe.data.select_by)
         return EpochResult(epoch, train_loss, predictions.loss, judged.accuracy, selection)

@@ -58,9 +58,11 @@ def _where(event: Event) -> str:
     news = event.news
     if news is None:
         return "starting"
-    if "validation_accuracy" in news:
-        return f"epoch {news['epoch']}/{news['epochs']} validation {news['validation_accuracy']:.3f}"
-    return f"epoch {news['epoch']}/{news['epochs']} step {news['step']}/{news['steps']}"
+    epoch = f"epoch {news['epoch']}/{news['epochs']}"
+    if "step" in news:
+        return f"{epoch} step {news['step']}/{news['steps']}"
+    accuracy = news["validation_accuracy"]
+    return f"{epoch} done" if accuracy is None else f"{epoch} validation {accuracy:.3f}"
 
 
 def _outcome(event: Event) -> str:

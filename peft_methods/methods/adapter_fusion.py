@@ -64,6 +64,7 @@ class AdapterFusion(Method):
                 max_length=recipe.data.max_length,
                 select_by=recipe.data.select_by,
                 seed=recipe.data.seed,
+                token_lengths=recipe.data.token_lengths,  # sources' own are not known; read texts have no need of them
             )
             name = f"{recipe.name}.source{number}-{_slug(source)}"
             stages.append((replace(recipe, name=name, data=data, budget=budget), self.source_method()))

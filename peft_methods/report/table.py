@@ -73,10 +73,13 @@ def described(comparison: Comparison, recipe: str) -> str:
     ran = next((r for r in records if r.status == "ok"), None)
     where = _device(ran) if ran else records[0].cell["device"]
     seeds = sorted({r.seed for r in records})
+    weights = " (random weights)" if spec["model"]["weights"] == "random" else ""
+    texts = " (random tokens)" if ran and ran.data.get("random") else ""
     sizes = {split: sum(ran.data["class_counts"][split]) for split in ("train", "validation", "test")} if ran else data
     return (
-        f"{recipe}: {spec['model']['source']} on {data['source']}, {sizes['train']} train / {sizes['validation']} validation / "
-        f"{sizes['test']} test, {budget['epochs']} epochs, batch {budget['batch_size']}, max length {data['max_length']}, "
+        f"{recipe}: {spec['model']['source']}{weights} on {data['source']}{texts}, "
+        f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
+        f"{budget['epochs']} epochs, batch {budget['batch_size']}, max length {data['max_length']}, "
         f"{budget['precision']}; seeds {', '.join(map(str, seeds))}; {where}"
     )
 

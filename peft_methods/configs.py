@@ -1,0 +1,106 @@
+"""Where a model lies, and its config: a pretrained model's, a local one, or a shape's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peft_methods import embedded, shapes
+from peft_methods.errors import ModelError, first_line, nearest
+from peft_methods.recipe import ModelSpec
+
+
+def folder_or_id(source: str) -> str:
+    """The folder of a local or embedded model, else the source itself: a hub id."""
+    if source.startswith(embedded.PREFIX):
+        return str(embedded.model_folder(source))
+    folder = Path(source).expanduser()
+    return str(folder) if folder.is_dir() else source
+
+
+def local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
+    """What to say of a pretrained model that could not be had."""
+    if spec.source.startswith(embedded.PREFIX) or Path(spec.source).expanduser().is_dir():
+        return ModelError(
+            f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} A model folder holds config.json, "
+            f"model.safetensors and the tokenizer's files; give another with --peft-model DIR."
+        )
+    return ModelError(
+        f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
+        f"Check the name and the network, or give a local folder: --peft-model DIR."
+    )
+
+
+def has_tokenizer(spec: ModelSpec) -> bool:
+    """Whether the model comes with a tokenizer: weights do; a shape and a config alone do not."""
+    return spec.weights == "pretrained" or shapes.has_vocabulary(folder_or_id(spec.source))
+
+
+def padding_of(config: Any) -> int:
+    """The token id that fills up short rows."""
+    return config.pad_token_id or 0
+
+
+def load_config(spec: ModelSpec) -> Any:
+    """The transformers config of an encoder that can carry a classifier. Raises `ModelError`."""
+    from transformers.models.auto import modeling_auto as auto
+
+    config = _pretrained_config(spec) if spec.weights == "pretrained" else _config_alone(spec)
+    kind = config.model_type
+    encoder = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+    if not encoder or kind not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise ModelError(
+            f"{spec.source!r} is a {kind!r} model, which is no encoder to put a classifier on. "
+            f"Use an encoder such as BERT, RoBERTa, DistilBERT, MPNet or DeBERTa."
+        )
+    if spec.weights == "random":
+        _check_that_it_builds(config, spec)
+    return config
+
+
+def _check_that_it_builds(config: Any, spec: ModelSpec) -> None:
+    """Build the model without memory: what fails here is the config, never the machine."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        with torch.device("meta"):
+            AutoModelForSequenceClassification.from_config(config)
+    except Exception as error:
+        raise _bad_config(spec, error) from None
+
+
+def _pretrained_config(spec: ModelSpec) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder_or_id(spec.source), revision=spec.revision or "main")
+    except Exception as error:  # hub and file errors come in a dozen types
+        raise local_or_hub(spec, error) from None
+
+
+def _config_alone(spec: ModelSpec) -> Any:
+    """A local config, or a shape's; the hub is not asked."""
+    from transformers import AutoConfig
+
+    folder = Path(folder_or_id(spec.source)).expanduser()
+    if not folder.exists():
+        known = shapes.shapes()
+        if spec.source not in known:
+            raise ModelError(
+                f"random weights need a model's sizes, and {spec.source!r} is no folder or file here and no known shape."
+                f"{nearest(spec.source, known)} Shapes: {', '.join(shapes.shape_names())}. "
+                f"Or give a folder with config.json, or the path of that file: --peft-model PATH."
+            )
+        return AutoConfig.for_model(**known[spec.source])
+    try:
+        return AutoConfig.from_pretrained(folder / "config.json" if folder.is_dir() else folder)
+    except Exception as error:  # a wrong field has a type of its own, others are the first thing that fails
+        raise _bad_config(spec, error) from None
+
+
+def _bad_config(spec: ModelSpec, error: Exception) -> ModelError:
+    return ModelError(
+        f"{spec.source!r} does not describe a model ({first_line(error)}). Mend its config.json, "
+        f"or use a shape that comes along ({', '.join(shapes.shape_names())}): --peft-model NAME."
+    )

@@ -1,0 +1,82 @@
+"""Configs: where random weights find their sizes, without the hub; and what describes no encoder is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import transformers
+
+from conftest import CONFIGS
+from peft_methods import configs
+from peft_methods.errors import ModelError
+from peft_methods.recipe import ModelSpec
+
+
+def sized(source: Path | str) -> transformers.PretrainedConfig:
+    return configs.load_config(ModelSpec(str(source), weights="random"))
+
+
+def refused(source: Path | str, *said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        sized(source)
+    assert all(part in str(caught.value) for part in said), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", list(CONFIGS))
+def test_a_folder_its_config_and_that_file_alone_say_the_same(kind: str, tmp_path: Path) -> None:
+    CONFIGS[kind]().save_pretrained(tmp_path / "m")
+    shutil.copy(tmp_path / "m" / "config.json", tmp_path / "elsewhere.json")
+    for source in (tmp_path / "m", tmp_path / "m" / "config.json", tmp_path / "elsewhere.json"):
+        assert (sized(source).model_type, sized(source).hidden_size) == (kind, 32)
+
+
+def test_a_folder_here_goes_before_a_shape_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    CONFIGS["bert"]().save_pretrained(tmp_path / "roberta-base")
+    assert sized("roberta-base").hidden_size == 768
+    monkeypatch.chdir(tmp_path)
+    assert sized("roberta-base").hidden_size == 32
+
+
+def test_an_unknown_name_lists_the_shapes_and_asks_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", asked)
+    refused(
+        "FacebookAI/roberta-bass",
+        "'FacebookAI/roberta-bass' is no folder or file here and no known shape. Did you mean 'FacebookAI/roberta-base'?",
+        "Shapes: bert-base-uncased, bert-large-uncased, distilbert-base-uncased, mpnet-base, roberta-base, roberta-large.",
+        "--peft-model PATH",
+    )
+    refused("/nowhere/at/all", "is no folder or file here")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not a valid JSON file"),
+        ("[1]", "TypeError"),
+        ("{}", "Should have a `model_type` key"),
+        ('{"model_type": "nope"}', "model type `nope`"),
+        ('{"model_type": "bert", "hidden_size": "x"}', "hidden_size"),
+        ('{"model_type": "bert", "hidden_size": 30, "num_attention_heads": 7}', "not a multiple of the number of attention heads"),
+        ('{"model_type": "bert", "hidden_size": -12}', "negative dimension"),
+        ('{"model_type": "bert", "pad_token_id": 99, "vocab_size": 9}', "does not describe a model"),
+    ],
+)
+def test_a_config_that_describes_no_model(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    refused(tmp_path, "does not describe a model", said, "Mend its config.json, or use a shape that comes along (bert-base-uncased,")
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    refused(tmp_path, "does not describe a model")
+
+
+def test_a_model_that_is_no_encoder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 1}), encoding="utf-8")
+    refused(tmp_path, "is a 'gpt2' model, which is no encoder to put a classifier on")

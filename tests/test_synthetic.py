@@ -1,0 +1,109 @@
+"""Random tokens: drawn where no text can be read, as long as the recipe says, the same for the same seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from conftest import CONFIGS
+from peft_methods import data, synthetic
+from peft_methods.errors import DataError
+from peft_methods.recipe import DataSpec, ModelSpec, Recipe, load_recipe
+
+VOCABULARY, PADDING = 90, 3
+
+
+def spec(**more: Any) -> DataSpec:
+    return DataSpec("some/texts", **{"train": 200, "validation": 20, "test": 41, "max_length": 30, **more})
+
+
+def tokens_of(asked: DataSpec) -> data.TokenData:
+    drawn = synthetic.draw(asked, VOCABULARY, PADDING)
+    assert drawn.tokenizer is not None
+    return data.tokenize(drawn, drawn.tokenizer, asked.max_length)
+
+
+def test_rows_are_as_many_as_asked_for_and_never_padding() -> None:
+    tokens = tokens_of(spec())
+    assert [len(getattr(tokens, split)) for split in data.SPLITS] == [200, 20, 41]
+    ids = np.concatenate([np.asarray(row) for row in tokens.train["input_ids"]])
+    assert set(ids.tolist()) == set(range(VOCABULARY)) - {PADDING}
+    assert set(tokens.train["length"]) == {30}
+    assert tokens.facts.truncated == {"train": 0, "validation": 0, "test": 0}
+
+
+def test_labels_have_equal_shares_of_as_many_classes_as_the_recipe_says() -> None:
+    assert tokens_of(spec()).facts.class_counts["test"] == (21, 20)
+    six = tokens_of(spec(classes=6)).facts
+    assert len(six.label_names) == 6
+    assert six.class_counts["train"] == (34, 34, 33, 33, 33, 33)
+
+
+def test_the_data_seed_decides_every_token_and_the_source_too() -> None:
+    first, again, other_seed, other_source = (
+        tokens_of(asked) for asked in (spec(), spec(), spec(seed=1), replace(spec(), source="other/texts"))
+    )
+    assert first.train.to_dict() == again.train.to_dict()
+    assert len({t.facts.fingerprint for t in (first, again, other_seed, other_source)}) == 3
+    assert first.train["input_ids"][:20] != first.validation["input_ids"][:20]
+
+
+def test_the_facts_say_that_it_was_drawn() -> None:
+    facts = tokens_of(spec()).facts
+    assert facts.random
+    assert facts.fingerprint.startswith("random-")
+    assert facts.source == "some/texts"
+
+
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=9).map(sorted))
+def test_lengths_follow_the_quantiles_and_are_cut(quantiles: list[int]) -> None:
+    tokens = tokens_of(spec(token_lengths=tuple(quantiles)))
+    lengths = np.asarray(tokens.train["length"])
+    assert lengths.min() >= min(quantiles[0], 30)
+    assert lengths.max() <= min(quantiles[-1], 30)
+    evenly = np.interp((np.arange(1000) + 0.5) / 1000, np.linspace(0, 1, len(quantiles)), quantiles).round()
+    assert abs(lengths.mean() - np.minimum(evenly, 30).mean()) < 1
+    assert abs(tokens.facts.truncated["train"] - (evenly > 30).mean()) < 0.05
+
+
+def test_imdb_rows_cost_what_imdb_costs() -> None:
+    asked = load_recipe("imdb_roberta").data
+    lengths = np.asarray(tokens_of(asked).train["length"])
+    assert len(lengths) == 3000
+    assert lengths.mean() == pytest.approx(279, abs=2)  # of 5,000 reviews, cut at 512: 279.0
+    assert (lengths == 512).mean() == pytest.approx(0.153, abs=0.01)
+
+
+def recipe(model: Path | str, source: Path | str, weights: Any = "random") -> Recipe:
+    return Recipe("r", ModelSpec(str(model), weights), replace(spec(max_length=16), source=str(source)), load_recipe("embedded").budget, {})
+
+
+def test_texts_are_read_where_tokenizer_and_data_are_there(tiny_models: dict[str, Path], tiny_data: Path) -> None:
+    read = synthetic.load(recipe(tiny_models["bert"], tiny_data))
+    assert not read.facts.random
+    assert read.facts == synthetic.load(recipe(tiny_models["bert"], tiny_data, "pretrained")).facts
+    with pytest.raises(DataError, match="no folder here"):
+        synthetic.load(recipe(tiny_models["bert"], "/nowhere/x"))
+
+
+def test_texts_are_drawn_where_either_is_missing(tiny_models: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+    CONFIGS["bert"]().save_pretrained(tmp_path)
+    for model, source in ((tmp_path, tiny_data), (tmp_path / "config.json", tiny_data), (tiny_models["bert"], "stanfordnlp/imdb")):
+        drawn = synthetic.load(recipe(model, source))
+        assert drawn.facts.random
+        tokens = data.tokenize(drawn, AutoTokenizer.from_pretrained(tiny_models["bert"]), 16)
+        assert set(tokens.train["length"]) == {16}
+
+
+def test_all_needs_the_texts() -> None:
+    with pytest.raises(
+        DataError, match=r"data.train = 'all' needs the texts.*'some/texts' are not read\. Give a number: --peft-set data.train=N"
+    ):
+        synthetic.draw(spec(train="all"), VOCABULARY, PADDING)
