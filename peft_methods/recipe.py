@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 Count = Annotated[int, Field(ge=1)]
+NotNegativeCount = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -42,6 +43,11 @@ class DataSpec:
 
     `seed` chooses the rows; it is the same for every cell, so all methods and seeds see the same splits.
     Columns left out are inferred. `select_by` is the validation metric that chooses the best epoch.
+    `test_split` names the source's split that test is taken from: `validation` where the source hides its test labels,
+    `train` for a cut of one's own; a source that lacks the split named gives its `test`. Validation is the source's own
+    split, or cut from train: at random, or by whole `sentences` (train texts that lie within no other), and then every
+    train text that lies within one of them leaves train. `leakage_limit` is the share of test texts that may stand in
+    train too before the source is refused (they leave train in any case).
     """
 
     __pydantic_config__ = STRICT
@@ -56,22 +62,36 @@ class DataSpec:
     label: str | None = None
     config: str | None = None
     revision: str | None = None
+    test_split: Literal["test", "validation", "train"] = "test"
+    validation_by: Literal["rows", "sentences"] = "rows"
+    leakage_limit: Share = 0.01
     seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend: the same for all, or the comparison is worth nothing."""
+    """What every method may spend: the same for all, or the comparison is worth nothing.
+
+    `precision`: fp32 weights in every case; bf16 and fp16 by autocast, tf32 with TF32 matrix products. An optimizer step
+    takes `gradient_accumulation` batches. `gradient_checkpointing` keeps each layer's input only and computes the rest
+    anew in the backward pass. `padding`: batches of like lengths padded to their longest row, or (fixed) shuffled ones
+    padded to `data.max_length`. `early_stopping`: the epochs in a row that `data.select_by` may fail to rise on
+    validation data before training ends; 0 never ends it. The learning rate's schedule is that of all epochs.
+    """
 
     __pydantic_config__ = STRICT
     epochs: Count
     batch_size: Count
     seeds: Count | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    gradient_accumulation: Count = 1
+    gradient_checkpointing: bool = False
+    padding: Literal["dynamic", "fixed"] = "dynamic"
+    early_stopping: NotNegativeCount = 0
     evaluation_batch_size: Count = 64
 
     def __post_init__(self) -> None:
@@ -206,15 +226,16 @@ def load_recipe(name: str, settings: Sequence[str] = (), *, model: str | None = 
 
 def _point_at_data(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("data", {})
-    for column in ("text", "text_pair", "label", "config", "revision"):
-        section.pop(column, None)
+    for known_of_the_other in ("text", "text_pair", "label", "config", "revision", "leakage_limit"):
+        section.pop(known_of_the_other, None)
     section["source"] = source
 
 
 def _said_of_data(data: DataSpec) -> str:
     sizes = f"{data.train}/{data.validation}/{data.test}"
     lift = "" if data.train == "all" else ": --peft-set data.train=all lifts the first"
-    return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}"
+    split = "" if data.test_split == "test" else f"; test is taken from its {data.test_split} split, where it has one"
+    return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}{split}"
 
 
 def _point_at_model(values: dict[str, Any], source: str) -> str:

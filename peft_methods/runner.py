@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from peft_methods import checking, data, models, quality, saving
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
-from peft_methods.engines.base import Collator, EpochResult, Training, predict
+from peft_methods.engines.base import EpochResult, Training, collator_of, predict, refuse_unfit
 from peft_methods.environment import describe, identity_part
 from peft_methods.errors import first_line
 from peft_methods.measuring import PHASES, CudaMemory, PhaseMeter, ResidentMemory, count_parameters
@@ -65,6 +65,7 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
+    refuse_unfit(recipe.budget, base.model, device)
     reasons = {method.name: method.supports(base.shape, device) for method in methods}
     return Preparation(
         data=_plain_facts(texts.facts),
@@ -78,7 +79,7 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
     """Median time a row of three forward passes over training batches."""
     rows = texts.splits["train"].take(range(min(3 * recipe.budget.batch_size, len(texts.splits["train"]))))
     few = data.TextData({"train": rows, "validation": rows.take([]), "test": rows.take([])}, texts.facts)
-    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, Collator(base.tokenizer)
+    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, collator_of(recipe, base.tokenizer)
     predict(base.model, tokens, collate, recipe.budget.batch_size)
     times = []
     for _ in range(3):
@@ -124,7 +125,7 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tupl
     )
     listener.enter("evaluate")
     tested = None if not len(tokens.test) else predict(
-        model, tokens.test, Collator(base.tokenizer), cell.recipe.budget.evaluation_batch_size
+        model, tokens.test, collator_of(cell.recipe, base.tokenizer), cell.recipe.budget.evaluation_batch_size
     )  # fmt: skip
     judged = None if tested is None else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")

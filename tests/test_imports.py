@@ -11,7 +11,7 @@ import peft_methods
 
 PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
-    "errors", "recipe", "layouts", "embedded", "reading", "data", "models", "methods", "cells", "environment", "quality",
+    "errors", "recipe", "layouts", "embedded", "reading", "overlap", "data", "models", "methods", "cells", "environment", "quality",
     "engines", "measuring", "records", "checking", "saving", "validity", "runner", "execution", "comparing", "job", "report",
     "api", "options", "plugin",
 )  # fmt: skip
