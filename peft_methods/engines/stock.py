@@ -152,7 +152,10 @@ def train(
     workdir: Path,
     listener: Listener,
 ) -> Training:
-    """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED)."""
+    """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED).
+
+    `head` names the modules that `method.head_learning_rate` is for.
+    """
     collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
     arguments = _arguments(recipe, method, seed, device, workdir)
     trainer = StockTrainer(method, head, model, arguments, collate, data.train, grouped=budget.padding == "dynamic")
