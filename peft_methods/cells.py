@@ -17,6 +17,7 @@ CODE_OF_EVERY_CELL = (
     "data.py",
     "embedded.py",
     "reading.py",
+    "overlap.py",
     "configs.py",
     "models.py",
     "synthetic.py",

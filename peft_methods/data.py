@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peft_methods import embedded
+from peft_methods import embedded, overlap
 from peft_methods.errors import DataError
+from peft_methods.overlap import Overlap
 from peft_methods.reading import Table, read_source
 from peft_methods.recipe import DataSpec
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "validation", "test")
-LEAKAGE_LIMIT = 0.01  # share of test rows whose text is also in train; above it the source itself is broken
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class DataFacts:
     """What is known about the data of a cell; goes into its record.
 
     `class_counts` maps a split to its counts in the order of `label_names`; `removed` says how many train rows
-    went because their text stands elsewhere; `truncated` is the share of rows longer than `max_length` tokens.
+    went because their text stands elsewhere (or is part of a validation sentence); `truncated` is the share of rows
+    longer than `max_length` tokens; `overlap` says how much of test and of validation is part of train, or train of it.
+    Pairs of texts have none: their first texts are the same in many rows.
     `random` says that tokens and labels were drawn in place of the source's.
     """
 
@@ -38,6 +40,7 @@ class DataFacts:
     fingerprint: str
     removed: dict[str, int] = field(default_factory=dict)
     truncated: dict[str, float] = field(default_factory=dict)
+    overlap: dict[str, Overlap] = field(default_factory=dict)
     random: bool = False
 
     @property
@@ -73,10 +76,13 @@ def load(spec: DataSpec) -> TextData:
     else:
         source, label_names = read_source(spec)
     pools, removed = _disjoint_pools(source, spec)
+    if spec.validation_by == "sentences" and "validation" not in pools:
+        removed["train_part_of_validation"] = _cut_sentences(pools, spec)
     splits = _choose(pools, spec)
     _check_classes(splits, label_names, spec)
     counts = {name: tuple(np.bincount(t.labels, minlength=len(label_names)).tolist()) for name, t in splits.items()}
-    return TextData(splits, DataFacts(spec.source, label_names, counts, fingerprint(splits), removed))
+    facts = DataFacts(spec.source, label_names, counts, fingerprint(splits), removed, overlap=_overlaps(splits))
+    return TextData(splits, facts)
 
 
 def _embedded_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -93,27 +99,52 @@ def _disjoint_pools(source: dict[str, Table], spec: DataSpec) -> tuple[dict[str,
     if "all" in source:
         pool = source["all"].without_repeats(_key)
         return {"all": pool}, {"repeated": len(source["all"]) - len(pool)}
-    source = {"test": source["train"].take([]), **source}  # a source task needs none
     pools = dict(source)
     pools["train"] = source["train"].without_repeats(_key)
     removed = {"repeated": len(source["train"]) - len(pools["train"])}
-    if "validation" in pools:
+    if "validation" in pools and "test" in pools:
         pools["validation"], removed["validation_also_in_test"] = pools["validation"].without(pools["test"], _key)
     for other in ("validation", "test"):
         if other in pools:
             pools["train"], removed[f"train_also_in_{other}"] = pools["train"].without(pools[other], _key)
-    _refuse_leak(source["train"], source["test"], spec)
+    if "test" in source:
+        _refuse_leak(source["train"], source["test"], spec)
     return pools, removed
 
 
 def _refuse_leak(train: Table, test: Table, spec: DataSpec) -> None:
     seen = {_key(text) for text in train.keyed()}
     leaked = [row for row, text in enumerate(test.keyed()) if _key(text) in seen]
-    if len(leaked) > LEAKAGE_LIMIT * len(test):
+    if len(leaked) > spec.leakage_limit * len(test):
         raise DataError(
             f"{spec.source}: {len(leaked)} of {len(test)} test texts ({len(leaked) / len(test):.1%}) stand in train too "
-            f"(the first is test row {leaked[0]}); more than {LEAKAGE_LIMIT:.0%} makes test accuracy worthless. Split the data anew."
+            f"(the first is test row {leaked[0]}); more than {spec.leakage_limit:.0%} makes test accuracy worthless. Split the data anew. "
+            f"Where that is known and small, --peft-set data.leakage_limit=SHARE allows it: such texts leave train."
         )
+
+
+def _cut_sentences(pools: dict[str, Table], spec: DataSpec) -> int:
+    """Move whole sentences from train to a validation pool; what is part of one leaves train. Returns how many rows went."""
+    name = "all" if "all" in pools else "train"
+    pool = pools[name]
+    if pool.pairs is not None:
+        raise DataError(f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: use 'rows'.")
+    sentences = pool.take(overlap.whole_sentences(pool.texts))
+    if spec.validation != "all" and spec.validation > len(sentences):
+        raise DataError(
+            f"{spec.source}: {spec.validation} validation sentences wanted, {len(sentences)} texts of train lie within no other. "
+            f"Ask for fewer: --peft-set data.validation=N, or cut by rows: --peft-set data.validation_by=rows"
+        )
+    pools["validation"] = _slice(sentences, {"validation": spec.validation}, name, spec)["validation"]
+    related = overlap.rows_within(pool.texts, pools["validation"].texts)
+    pools[name] = pool.take(row for row in range(len(pool)) if row not in related)
+    return len(related) - len(pools["validation"])
+
+
+def _overlaps(splits: dict[str, Table]) -> dict[str, Overlap]:
+    train = splits["train"]
+    judged = {} if train.pairs is not None else {name: splits[name] for name in ("validation", "test")}
+    return {name: overlap.measure(table.texts, train.texts) for name, table in judged.items() if len(table)}
 
 
 def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
@@ -121,7 +152,7 @@ def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
     wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
     groups: dict[str, list[str]] = {}
     for split in reversed(SPLITS):
-        pool = "all" if "all" in pools else split if split in pools else "train"
+        pool = split if split in pools else "all" if "all" in pools else "train"
         groups.setdefault(pool, []).append(split)
     chosen: dict[str, Table] = {}
     for pool, names in groups.items():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start behind the padding token
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peft_methods.job import Task
 
 DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
+ALL_RECIPES = "all"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def add_options(parser: pytest.Parser) -> None:
     """Register every `--peft-` option."""
     group = parser.getgroup("peft-methods", "fine-tuning methods compared")
     lists: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
-    group.addoption("--peft-recipe", help="recipes by name or TOML path (default: embedded)", **lists)
+    group.addoption(
+        "--peft-recipe",
+        help="recipes by name or TOML path; all: every shipped one (default: embedded; with -m gpu imdb_roberta too)",
+        **lists,
+    )
     group.addoption("--peft-method", help="only these methods of the recipe", **lists)
     group.addoption("--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two")
     group.addoption("--peft-set", action="append", default=[], metavar="KEY=VALUE", help="set a recipe field, e.g. budget.epochs=2")
@@ -77,7 +82,7 @@ def read_options(config: pytest.Config) -> Options:
     if option.peft_seeds is not None:
         settings.append(f"budget.seeds={parse_seeds(option.peft_seeds)}")
     options = Options(
-        recipes=recipes or default_recipes(option.markexpr),
+        recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
         settings=tuple(settings),
         model=option.peft_model,
@@ -98,6 +103,14 @@ def read_options(config: pytest.Config) -> Options:
 def default_recipes(markexpr: str) -> tuple[str, ...]:
     """What runs when no recipe is named: the embedded one, and with `-m gpu` the one for GPUs too."""
     return (DEFAULT_RECIPE, DEFAULT_GPU_RECIPE) if "gpu" in markexpr else (DEFAULT_RECIPE,)
+
+
+def _every_shipped(names: tuple[str, ...]) -> tuple[str, ...]:
+    """`all` among the names stands for every recipe that comes with the project."""
+    from peft_methods.recipe import shipped_recipes
+
+    expanded = [one for name in names for one in (shipped_recipes() if name == ALL_RECIPES else [name])]
+    return tuple(dict.fromkeys(expanded))
 
 
 def _names(values: list[str], option: str) -> tuple[str, ...]:

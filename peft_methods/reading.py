@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from peft_methods.recipe import DataSpec
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of a split
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "question", "document", "tweet")
 PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
@@ -60,31 +62,69 @@ class Table:
 
 
 def read_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """Every split of a folder or hub data set, and its label names. Raises `DataError`."""
+    """The splits a recipe asks for, by their role, and the label names. Raises `DataError`.
+
+    Splits that have no role are not looked at: GLUE's test sets carry no labels.
+    """
     path = Path(spec.source).expanduser()
     if path.is_file():
         raise DataError(f"{spec.source} is a file; give the folder that holds train.* and test.* files.")
     frames, names = _read_folder(path) if path.is_dir() else _read_hub(spec)
-    for needed in ("train", "test"):
-        if needed not in frames and (needed == "train" or spec.test):
-            raise DataError(
-                f"{spec.source}: no {needed} split; found: {', '.join(frames) or 'nothing'}. "
-                f"Name a file {needed}.parquet, {needed}.csv or {needed}.jsonl."
-            )
-    return _to_tables(frames, names, spec)
+    return _to_tables(_by_role(frames, spec), names, spec)
+
+
+def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFrame]:
+    """What is there for train, validation and test; a role that is left out is cut from train."""
+    found = ", ".join(frames) or "nothing"
+    if "train" not in frames:
+        raise DataError(f"{spec.source}: no train split; found: {found}. Name a file train.parquet, train.csv or train.jsonl.")
+    test = spec.test_split if spec.test_split in frames else "test"
+    if spec.test and test not in frames:
+        wanted = "test" if spec.test_split == "test" else f"{spec.test_split} (data.test_split) or test"
+        raise DataError(
+            f"{spec.source}: no {wanted} split; found: {found}. Name a file test.parquet, test.csv or test.jsonl, "
+            f"or take test from another: --peft-set data.test_split={'validation' if 'validation' in frames else 'train'}"
+        )
+    roles = {"train": frames["train"]}
+    if "validation" in frames and not (spec.test and test == "validation"):
+        roles["validation"] = frames["validation"]
+    if spec.test and test != "train":
+        roles["test"] = frames[test]
+    return roles
 
 
 def _read_folder(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return _read_saved(path)
-    frames = {}
+    files = _split_files(path) or _files_below(path)
+    return {split: _read_parts(parts) for split, parts in files.items()}, {}
+
+
+def _split_files(path: Path) -> dict[str, list[Path]]:
+    """The file of each split in this folder, or its parts as the hub names them."""
+    found = {}
     for split, spellings in SPLIT_NAMES.items():
-        files = sorted(f for f in path.iterdir() if f.is_file() and f.stem.lower() in spellings and f.suffix in READERS)
-        if len(files) > 1:
+        files = sorted(f for f in path.iterdir() if f.is_file() and f.suffix in READERS and SHARD.sub("", f.stem).lower() in spellings)
+        if len(files) > 1 and not all(SHARD.search(f.stem) for f in files):
             raise DataError(f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. Keep one.")
         if files:
-            frames[split] = _read_file(files[0])
-    return frames, {}
+            found[split] = files
+    return found
+
+
+def _files_below(path: Path) -> dict[str, list[Path]]:
+    """Those of the one folder within that has any: a copy of a hub repository keeps its files in `data` or the like."""
+    below = {folder: files for folder in sorted(f for f in path.iterdir() if f.is_dir()) if (files := _split_files(folder))}
+    if len(below) > 1:
+        names = ", ".join(folder.name for folder in below)
+        raise DataError(f"{path} holds more than one data set: {names}. Give one of them: --peft-data {next(iter(below))}")
+    return next(iter(below.values()), {})
+
+
+def _read_parts(files: list[Path]) -> DataFrame:
+    import pandas as pd
+
+    return pd.concat([_read_file(file) for file in files], ignore_index=True)
 
 
 def _read_file(file: Path) -> DataFrame:
@@ -238,7 +278,10 @@ def _number_labels(
     for split, labels in raw.items():
         strange = sorted({str(label) for label in labels} - {str(c) for c in classes})
         if strange and set(strange) == {"-1"}:
-            raise DataError(f"{spec.source}: the {split} split has no labels (all or some are -1, as in GLUE's hidden test sets).")
+            raise DataError(
+                f"{spec.source}: the {split} split has no labels (all or some are -1, as in GLUE's hidden test sets); "
+                f"take test from another: --peft-set data.test_split=validation"
+            )
         if strange:
             raise DataError(f"{spec.source}: label {strange[0]!r} in {split} does not occur in train ({', '.join(map(str, classes))}).")
     number = {c: i for i, c in enumerate(classes)}

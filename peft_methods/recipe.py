@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
-from peft_methods.errors import OptionError, nearest, unknown
-
-T = TypeVar("T")
+from peft_methods.building import build
+from peft_methods.errors import OptionError, unknown
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 Count = Annotated[int, Field(ge=1)]
+NotNegativeCount = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -45,6 +44,11 @@ class DataSpec:
 
     `seed` chooses the rows; it is the same for every cell, so all methods and seeds see the same splits.
     Columns left out are inferred. `select_by` is the validation metric that chooses the best epoch.
+    `test_split` names the source's split that test is taken from: `validation` where the source hides its test labels,
+    `train` for a cut of one's own; a source that lacks the split named gives its `test`. Validation is the source's own
+    split, or cut from train: at random, or by whole `sentences` (train texts that lie within no other), and then every
+    train text that lies within one of them leaves train. `leakage_limit` is the share of test texts that may stand in
+    train too before the source is refused (they leave train in any case).
 
     `token_lengths` and `classes` describe the texts to a run that cannot read them (random weights without a tokenizer):
     quantiles of the rows' token counts, evenly spaced from the least to the most, and how many classes there are.
@@ -62,6 +66,9 @@ class DataSpec:
     label: str | None = None
     config: str | None = None
     revision: str | None = None
+    test_split: Literal["test", "validation", "train"] = "test"
+    validation_by: Literal["rows", "sentences"] = "rows"
+    leakage_limit: Share = 0.01
     seed: Seed = 0
     token_lengths: tuple[int, ...] | None = None
     classes: Annotated[int, Field(ge=2)] | None = None
@@ -77,17 +84,28 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend: the same for all, or the comparison is worth nothing."""
+    """What every method may spend: the same for all, or the comparison is worth nothing.
+
+    `precision`: fp32 weights in every case; bf16 and fp16 by autocast, tf32 with TF32 matrix products. An optimizer step
+    takes `gradient_accumulation` batches. `gradient_checkpointing` keeps each layer's input only and computes the rest
+    anew in the backward pass. `padding`: batches of like lengths padded to their longest row, or (fixed) shuffled ones
+    padded to `data.max_length`. `early_stopping`: the epochs in a row that `data.select_by` may fail to rise on
+    validation data before training ends; 0 never ends it. The learning rate's schedule is that of all epochs.
+    """
 
     __pydantic_config__ = STRICT
     epochs: Count
     batch_size: Count
     seeds: Count | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    gradient_accumulation: Count = 1
+    gradient_checkpointing: bool = False
+    padding: Literal["dynamic", "fixed"] = "dynamic"
+    early_stopping: NotNegativeCount = 0
     evaluation_batch_size: Count = 64
 
     def __post_init__(self) -> None:
@@ -126,60 +144,6 @@ class Recipe:
     def has_quality(self) -> bool:
         """Whether there is quality to judge: random weights show what training costs, not what it gives."""
         return self.model.weights == "pretrained"
-
-
-def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A frozen dataclass from a plain mapping, or an `OptionError` that names the wrong key, type or value.
-
-    `where` is what the message starts with: a file, or a file and a section.
-    """
-    try:
-        return TypeAdapter(cls).validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
-    except ValidationError as error:
-        raise OptionError(f"{where}: {_explain(error, cls, values)}") from None
-
-
-def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> str:
-    errors = error.errors(include_url=False)
-    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
-    *sections, key = path = _path_in_file(first["loc"], values)
-    dotted = ".".join(path)
-    if first["type"] == "unexpected_keyword_argument":
-        allowed = _fields_at(cls, sections)
-        return f"unknown key {dotted!r}.{nearest(key, allowed)} Allowed here: {', '.join(allowed)}."
-    if first["type"] == "missing":
-        return f"{dotted!r} is missing; add it."
-    given = "a table" if isinstance(first["input"], Mapping) else repr(first["input"])
-    same_place = [e for e in errors if e["loc"][: len(path)] == first["loc"][: len(path)]]
-    wanted = {_wanted(e["type"], e["msg"]) for e in same_place}
-    return f"{dotted} = {given} should be {' or '.join(sorted(wanted))}."
-
-
-def _wanted(kind: str, message: str) -> str:
-    plain = {
-        "dataclass_type": "a section",
-        "dict_type": "a section",
-        "tuple_type": "a list",
-        "string_pattern_mismatch": "letters, digits, '.', '_' and '-'",
-    }
-    return plain.get(kind, message.removeprefix("Input should be "))
-
-
-def _path_in_file(loc: Sequence[int | str], values: Any) -> list[str]:
-    """pydantic's location less what only pydantic knows (members of a union, positions in a list)."""
-    path: list[str] = []
-    for step in loc:
-        if not isinstance(values, Mapping):
-            break
-        path.append(str(step))
-        values = values.get(step)
-    return path
-
-
-def _fields_at(cls: type, sections: Sequence[str]) -> list[str]:
-    for section in sections:
-        cls = get_type_hints(cls)[section]
-    return [field.name for field in fields(cls)]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -232,8 +196,8 @@ def load_recipe(
 
 def _point_at_data(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("data", {})
-    for known in ("text", "text_pair", "label", "config", "revision", "token_lengths", "classes"):
-        section.pop(known, None)
+    for of_the_other in ("text", "text_pair", "label", "config", "revision", "leakage_limit", "token_lengths", "classes"):
+        section.pop(of_the_other, None)
     section["source"] = source
 
 
@@ -241,7 +205,8 @@ def _said_of_data(recipe: Recipe) -> str:
     data = recipe.data
     sizes = f"{data.train}/{data.validation}/{data.test}"
     lift = "" if data.train == "all" or not recipe.has_quality else ": --peft-set data.train=all lifts the first"
-    return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}"
+    split = "" if data.test_split == "test" else f"; test is taken from its {data.test_split} split, where it has one"
+    return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}{split}"
 
 
 def _point_at_model(values: dict[str, Any], source: str) -> str:

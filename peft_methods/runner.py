@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from peft_methods import checking, data, models, quality, saving, synthetic
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
-from peft_methods.engines.base import Collator, Training, predict
+from peft_methods.engines.base import Collator, Training, collator_of, predict, refuse_unfit
 from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.errors import first_line
 from peft_methods.flops import matmul_flops_per_second, training_flops
@@ -57,6 +57,7 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
+    refuse_unfit(recipe.budget, base.model, device)
     reasons = {method.name: method.supports(base.shape, device) for method in methods}
     return Preparation(
         data=_plain_facts(texts.facts),
@@ -71,7 +72,7 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
     """Median time a row of three forward passes over training batches."""
     rows = texts.splits["train"].take(range(min(3 * recipe.budget.batch_size, len(texts.splits["train"]))))
     few = replace(texts, splits={"train": rows, "validation": rows.take([]), "test": rows.take([])})
-    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, Collator(base.tokenizer)
+    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, collator_of(recipe, base.tokenizer)
     predict(base.model, tokens, collate, recipe.budget.batch_size)
     times = []
     for _ in range(3):
@@ -121,7 +122,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
         model, before, decay=training.decay, shape=base.shape, expected_trainable=cell.method.expected_trainable(base.shape)
     )
     listener.enter("evaluate")
-    collate = Collator(base.tokenizer)
+    collate = collator_of(cell.recipe, base.tokenizer)
     tested = None if not len(tokens.test) else predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision)
     if not cell.recipe.has_quality:
         tested = None  # the pass was timed; what it predicted says nothing

@@ -19,7 +19,8 @@ from peft_methods.cells import Cell
 from peft_methods.engines.base import load_trainable
 from peft_methods.errors import ModelError, first_line
 from peft_methods.methods import METHODS, TRAINED, Method, Task
-from peft_methods.recipe import ModelSpec, build
+from peft_methods.building import build
+from peft_methods.recipe import ModelSpec
 
 DESCRIPTION = "method.json"
 

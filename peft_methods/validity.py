@@ -15,6 +15,7 @@ Severity = Literal["error", "warning", "note"]
 THERMAL_SHARE = 0.01  # of the training time slowed by heat before anyone is told
 FULL = 0.95  # of the device's memory
 UNATTRIBUTED = 0.05  # of the training peak
+OVERLAP_LIMIT = 0.01  # share of a split's texts; random hits stay below it
 FLOOR = "head_only"  # the method that only shows what a frozen encoder gives
 
 
@@ -87,9 +88,22 @@ def duplicates_removed(records: list[Record]) -> Iterator[tuple[str, str]]:
     """Texts of train stood in validation or test too and were removed from train."""
     (record,) = records
     for kind, count in record.data.get("removed", {}).items():
-        if kind != "repeated" and count:
-            what, _, where = kind.partition("_also_in_")
+        what, also, where = kind.partition("_also_in_")
+        if also and count:
             yield f"{count} {what} texts also stand in {where}; they were removed from {what}", "clean the source's splits"
+
+
+@rule("V104", "warning")
+def parts_of_train(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Texts of validation or test lie within train texts, or hold one that makes up half of them or more."""
+    (record,) = records
+    for split, shares in record.data.get("overlap", {}).items():
+        within, around = shares["within"], shares["around"]
+        if max(within, around) > OVERLAP_LIMIT:
+            yield (
+                f"{within:.1%} of the {split} texts lie within a train text, {around:.1%} hold one that makes up half of them or more",
+                f"part of what {split} asks was trained on; split by whole texts (data.test_split, data.validation_by)",
+            )
 
 
 @rule("V201", "error")

@@ -16,6 +16,7 @@ import pytest
 from conftest import make_data, make_model, make_rows, write_csv
 from peft_methods.errors import OptionError
 from peft_methods.options import parse_seeds
+from peft_methods.recipe import shipped_recipes
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 
@@ -96,6 +97,39 @@ def test_gpu_recipes_run_when_asked_for_and_skip_without_a_gpu(run: Any) -> None
     assert result.ret == 0
     result.assert_outcomes(skipped=2, deselected=2)
     assert "LoRA, IA3: skipped: recipe 'imdb_roberta' needs an NVIDIA GPU and none is visible" in result.stdout.str()
+
+
+def test_all_means_every_shipped_recipe(run: Any) -> None:
+    listed = run("--collect-only", "-q", "--peft-method=full", recipe="all").stdout.str()
+    assert set(re.findall(r"test_finetune\[(\w+)-full\]", listed)) == set(shipped_recipes())
+    beside = run("--collect-only", "-q", "--peft-method=full", recipe="all,embedded").stdout.str()
+    assert beside.count("[embedded-full]") == 1
+
+
+def test_a_precision_the_device_lacks_fails_with_its_line(run: Any) -> None:
+    result = run("--peft-method=full", "--peft-set=budget.precision=tf32")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "budget.precision = 'tf32' needs an NVIDIA GPU" in result.stdout.str()
+    assert "--peft-set budget.precision=fp32" in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None:
+    wanted = ["epochs=9", "early_stopping=1", "gradient_accumulation=2", "gradient_checkpointing=true", "padding=fixed"]
+    result = run(
+        "--peft-method=head_only",
+        "--peft-seeds=1",
+        *(f"--peft-set=budget.{one}" for one in wanted),
+        "--peft-set=methods.head_only.learning_rate=0.5",
+    )
+    out = result.stdout.str()
+    assert "up to 9 epochs (ends after 1 without gain), batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding" in out
+    (record,) = (json.loads(path.read_text(encoding="utf-8")) for path in Path(".peft/results").glob("*.json"))
+    ran = len(record["epochs"])
+    assert ran < 9
+    assert record["metrics"]["train_seconds"] == pytest.approx(sum(epoch["train_seconds"] for epoch in record["epochs"]))
+    assert record["metrics"]["samples_per_second"] == pytest.approx(160 * ran / record["metrics"]["train_seconds"])
+    assert record["cell"]["recipe"]["budget"]["early_stopping"] == 1
 
 
 def test_a_gpu_recipe_beside_another_is_neither_prepared_nor_trained(run: Any, pytester: pytest.Pytester, tiny_recipe: Path) -> None:

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_methods.cells import chosen_methods
 from peft_methods.errors import OptionError
-from peft_methods.recipe import Budget, apply_setting, build, find_recipe, load_recipe, shipped_recipes
+from peft_methods.methods import METHODS
+from peft_methods.building import build
+from peft_methods.recipe import Budget, apply_setting, find_recipe, load_recipe, shipped_recipes
 
 
 def test_every_shipped_recipe_loads() -> None:
@@ -36,7 +39,14 @@ def test_embedded_is_what_it_promises() -> None:
         ('budget.epochs="3"', "budget.epochs = '3' should be a valid integer"),
         ("budget.epochs=true", "budget.epochs = True should be a valid integer"),
         ("data.train=some", "data.train = 'some' should be"),
-        ("budget.precision=fp23", "should be 'fp32', 'bf16' or 'fp16'"),
+        ("budget.precision=fp23", "should be 'fp32', 'tf32', 'bf16' or 'fp16'"),
+        ("budget.padding=longest", "budget.padding = 'longest' should be 'dynamic' or 'fixed'"),
+        ("budget.gradient_accumulation=0", "budget.gradient_accumulation = 0 should be greater than or equal to 1"),
+        ("budget.gradient_checkpointing=1", "budget.gradient_checkpointing = 1 should be a valid boolean"),
+        ("budget.early_stopping=-1", "budget.early_stopping = -1 should be greater than or equal to 0"),
+        ("data.test_split=dev", "data.test_split = 'dev' should be 'test', 'validation' or 'train'"),
+        ("data.validation_by=text", "data.validation_by = 'text' should be 'rows' or 'sentences'"),
+        ("data.leakage_limit=2", "data.leakage_limit = 2 should be less than or equal to 1"),
         ("budget.warmup_ratio=nan", "budget.warmup_ratio = nan should be a finite number"),
         ("data.select_by=f1", "should be 'accuracy' or 'macro_f1'"),
         ("budget=3", "budget = 3 should be a section"),
@@ -98,12 +108,48 @@ def test_pointing_elsewhere_says_so() -> None:
     assert any("rates were tuned for 'embedded:minilm'" in note for note in recipe.notes)
 
 
+def test_pointing_elsewhere_drops_columns_and_keeps_the_splits_roles() -> None:
+    there, here = load_recipe("sst2_bert"), load_recipe("sst2_bert", data="/d")
+    assert (here.data.test_split, here.data.validation_by) == (there.data.test_split, there.data.validation_by)
+    assert any("test is taken from its validation split, where it has one" in note for note in here.notes)
+    moved = load_recipe("trec_bert", data="/d").data
+    assert (moved.text, moved.label, moved.revision, moved.leakage_limit) == (None, None, None, 0.01)
+
+
+SIZES = {
+    "imdb_roberta": ("FacebookAI/roberta-base", 3000, 500, 2000, 512, 5, 16),
+    "imdb_mpnet": ("sentence-transformers/all-mpnet-base-v2", 3000, 500, 2000, 512, 3, 16),
+    "sst2_bert": ("google-bert/bert-base-uncased", 15000, 872, 872, 128, 15, 32),
+    "sst2_bert_as_published": ("google-bert/bert-base-uncased", 15000, 872, 3000, 128, 15, 32),
+    "trec_bert": ("google-bert/bert-base-uncased", "all", 500, 500, 64, 10, 32),
+}
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_a_gpu_recipe_is_the_job_it_names(name: str) -> None:
+    recipe = load_recipe(name)
+    data, budget = recipe.data, recipe.budget
+    assert (recipe.model.source, data.train, data.validation, data.test, data.max_length, budget.epochs, budget.batch_size) == SIZES[name]
+    assert (recipe.gpu, budget.precision, budget.weight_decay, len(budget.seed_list())) == (True, "bf16", 0.01, 3)
+    methods = [method.name for method in chosen_methods(recipe, None)]
+    assert methods == (["full", "lora", "qlora", "ia3"] if name == "imdb_mpnet" else list(METHODS))
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_each_learning_rate_has_its_source(name: str) -> None:
+    lines = find_recipe(name).read_text(encoding="utf-8").splitlines()
+    assert all("  # " in line for line in lines if "learning_rate =" in line)
+    assert lines[0].startswith(("# Reproduces ", "# Stands in for "))
+
+
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-keys = st.sampled_from(["epochs", "batch_size", "seeds", "precision", "weight_decay", "schedule", "epoch", "x"])
+keys = st.sampled_from(
+    ["epochs", "batch_size", "seeds", "precision", "weight_decay", "schedule", "early_stopping", "padding", "epoch", "x"]
+)
 
 
 @given(st.dictionaries(keys, plain, max_size=5))

@@ -162,6 +162,7 @@ def random_record(method: str = "lora", seed: int = 0, *settings: str, random_te
 
 FAULTS: dict[str, dict[str, Any]] = {
     "V103": {"data": {"majority": 0.5, "removed": {"train_also_in_test": 2}}},
+    "V104": {"data": {"majority": 0.5, "overlap": {"test": {"within": 0.53, "around": 0.0}}}},
     "V201": {"evidence": Evidence(frozen_changed=("bert.x",))},
     "V202": {"evidence": Evidence(unmoved=("lora_A",), moved_checked=24)},
     "V203": {"evidence": Evidence(expected_trainable=1), "metrics": {"accuracy": 0.8, "method_parameters": 2}},
@@ -176,6 +177,21 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 def test_every_rule_has_a_planted_fault() -> None:
     assert {*FAULTS, "V301"} == set(validity.RULES)
+
+
+def overlapping(**shares: float) -> list[str]:
+    data = {
+        "majority": 0.5,
+        "removed": {"train_part_of_validation": 9},
+        "overlap": {"validation": {"within": 0.0, "around": 0.0, **shares}},
+    }
+    return [str(finding) for finding in validity.judge([make_record(data=data)])]
+
+
+def test_a_part_of_train_is_shown_above_one_in_a_hundred() -> None:
+    assert overlapping(within=0.01, around=0.01) == []
+    (said,) = overlapping(around=0.02)
+    assert said.startswith("V104 warning embedded-lora-seed0: 0.0% of the validation texts lie within a train text, 2.0% hold one")
 
 
 def found_on(*accuracies: float) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import RandomSampler, Sampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
@@ -21,6 +22,8 @@ from peft_methods.engines.base import (
     Training,
     WorstStep,
     autocast,
+    checkpointing,
+    collator_of,
     load_trainable,
     predict,
     save_trainable,
@@ -31,16 +34,19 @@ from peft_methods.recipe import Recipe
 
 
 class StockTrainer(Trainer):
-    """Cross-entropy plus the method's own term, length-grouped batches in an order that the seed alone decides."""
+    """Cross-entropy plus the method's own term; batches in an order that the seed alone decides, grouped by length or not."""
 
-    def __init__(self, method: Method, head: tuple[str, ...], *arguments: Any, **options: Any) -> None:
+    def __init__(self, method: Method, head: tuple[str, ...], *arguments: Any, grouped: bool = True, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.method, self.head = method, head
+        self.method, self.head, self.grouped = method, head, grouped
         self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulation has to divide it
         self.loss_sum: torch.Tensor | float = 0.0
+        self._rows_per_batch = 0.0  # of the optimizer step at work; 0 outside of any
         self._order = torch.Generator().manual_seed(self.args.seed)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        if not self.grouped:
+            return RandomSampler(self.train_dataset, generator=self._order)
         lengths = list(self.train_dataset["length"])
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch, lengths=lengths, generator=self._order)
@@ -61,11 +67,21 @@ class StockTrainer(Trainer):
                 optimizer.add_param_group({**group, "params": head, "lr": self.method.head_learning_rate})
         return optimizer
 
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """The batches of one optimizer step. The last of an epoch may be shorter than the others."""
+        batches, items = super().get_batch_samples(*arguments)
+        self._rows_per_batch = sum(len(batch["labels"]) for batch in batches) / max(1, len(batches))
+        return batches, items
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
-        """Mean cross-entropy of the batch; its sum is kept on the device for the epoch's mean."""
+        """Mean cross-entropy of the batch; its sum is kept on the device for the epoch's mean.
+
+        A batch counts by its rows: accumulated ones give the gradient that one batch of all their rows would.
+        """
         labels = inputs.pop("labels")
         loss = F.cross_entropy(model(**inputs).logits.float(), labels)
         self.loss_sum = self.loss_sum + loss.detach() * len(labels)
+        loss = loss * (len(labels) / (self._rows_per_batch or len(labels)))
         extra = self.method.extra_loss(model)
         return loss if extra is None else loss + extra
 
@@ -80,6 +96,7 @@ class _Judge(TrainerCallback):
         self.listener, self.best_file = listener, best
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
+        self.highest, self.since_rise = -1.0, 0
         self.decay = self.best_decay = 1.0
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -105,6 +122,15 @@ class _Judge(TrainerCallback):
             self.best, self.best_decay = result, self.decay
             save_trainable(self._model, self.best_file)
         self.listener.enter("evaluate")
+        control.should_training_stop |= self._is_spent(result)
+
+    def _is_spent(self, result: EpochResult) -> bool:
+        """Whether the selection metric has not risen for as many epochs as early stopping allows."""
+        if result.selection is None:
+            return False
+        self.since_rise = 0 if result.selection > self.highest else self.since_rise + 1
+        self.highest = max(self.highest, result.selection)
+        return 0 < self.recipe.budget.early_stopping <= self.since_rise
 
     @property
     def _model(self) -> nn.Module:
@@ -138,13 +164,15 @@ def train(
 
     `head` names the modules that `method.head_learning_rate` is for.
     """
-    collate, best = Collator(tokenizer), workdir / TRAINED
-    trainer = StockTrainer(method, head, model, _arguments(recipe, method, seed, device, workdir), collate, data.train)
+    collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
+    arguments = _arguments(recipe, method, seed, device, workdir)
+    trainer = StockTrainer(method, head, model, arguments, collate, data.train, grouped=budget.padding == "dynamic")
     judge = _Judge(trainer, data, recipe, collate, listener, best=best)
     trainer.add_callback(judge)
     listener.enter("warm_up")
-    warm_up(trainer, data, collate, recipe, listener)
-    trainer.train()
+    with checkpointing(model, on=budget.gradient_checkpointing):
+        warm_up(trainer, data, collate, recipe, listener)
+        trainer.train()
     listener.enter("save")
     assert judge.best is not None, "at least one epoch was judged"
     if judge.best is not judge.results[-1]:
@@ -208,6 +236,7 @@ def _arguments(recipe: Recipe, method: Method, seed: int, device: str, workdir: 
         output_dir=str(workdir / "trainer"),
         num_train_epochs=budget.epochs,
         per_device_train_batch_size=budget.batch_size,
+        gradient_accumulation_steps=budget.gradient_accumulation,
         learning_rate=method.learning_rate,
         weight_decay=budget.weight_decay,
         lr_scheduler_type=budget.schedule,
@@ -215,6 +244,7 @@ def _arguments(recipe: Recipe, method: Method, seed: int, device: str, workdir: 
         max_grad_norm=budget.max_grad_norm,
         bf16=budget.precision == "bf16",
         fp16=budget.precision == "fp16",
+        tf32=True if budget.precision == "tf32" else None,  # None leaves torch as it is: off
         seed=seed,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",

@@ -8,12 +8,16 @@ from peft_methods.cells import Cell, Preparation
 
 
 def expected_seconds(cell: Cell, preparation: Preparation) -> float:
-    """Start-up, training at the method's passes a row, evaluation at one. Sizes of 'all' are taken from the data."""
+    """Start-up, training at the method's passes a row, evaluation at one. Sizes of 'all' are taken from the data.
+
+    Checkpointing computes each layer's forward pass twice. All epochs are counted: early stopping only shortens it.
+    """
     counts = preparation.data["class_counts"]
     sizes = {split: getattr(cell.recipe.data, split) for split in ("train", "validation", "test")}
     rows = {split: sum(counts[split]) if size == "all" else size for split, size in sizes.items()}
-    epochs = cell.recipe.budget.epochs
-    forwards = epochs * (rows["train"] * cell.method.passes + rows["validation"]) + rows["test"]
+    budget = cell.recipe.budget
+    passes = cell.method.passes + budget.gradient_checkpointing
+    forwards = budget.epochs * (rows["train"] * passes + rows["validation"]) + rows["test"]
     return preparation.start_seconds + forwards * preparation.forward_seconds
 
 

@@ -69,7 +69,7 @@ def described(comparison: Comparison, recipe: str) -> str:
     """One line on what was run: model, data, budget, seeds, device."""
     records = [r for r in comparison.records if r.recipe_name == recipe and not r.is_source]
     spec = records[0].cell["recipe"]
-    data, budget = spec["data"], spec["budget"]
+    data = spec["data"]
     ran = next((r for r in records if r.status == "ok"), None)
     where = _device(ran) if ran else records[0].cell["device"]
     seeds = sorted({r.seed for r in records})
@@ -79,9 +79,23 @@ def described(comparison: Comparison, recipe: str) -> str:
     return (
         f"{recipe}: {spec['model']['source']}{weights} on {data['source']}{texts}, "
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
-        f"{budget['epochs']} epochs, batch {budget['batch_size']}, max length {data['max_length']}, "
-        f"{budget['precision']}; seeds {', '.join(map(str, seeds))}; {where}"
+        f"{_budget(spec)}; seeds {', '.join(map(str, seeds))}; {where}"
     )
+
+
+def _budget(recipe: dict[str, Any]) -> str:
+    """The budget in words; an option left as it is goes without saying."""
+    budget = recipe["budget"]
+    patience, batches = budget.get("early_stopping"), budget.get("gradient_accumulation", 1)
+    said = [
+        f"up to {budget['epochs']} epochs (ends after {patience} without gain)" if patience else f"{budget['epochs']} epochs",
+        f"batch {budget['batch_size']}" + (f" × {batches}" if batches > 1 else ""),
+        f"max length {recipe['data']['max_length']}",
+        budget["precision"],
+    ]
+    said += ["gradient checkpointing"] * bool(budget.get("gradient_checkpointing"))
+    said += ["fixed padding"] * (budget.get("padding") == "fixed")
+    return ", ".join(said)
 
 
 def _device(record: Record) -> str:

@@ -1,0 +1,68 @@
+"""Frozen dataclasses from plain mappings; what does not fit is named with its place, what is allowed and the nearest name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from peft_methods.errors import OptionError, nearest
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A frozen dataclass from a plain mapping, or an `OptionError` that names the wrong key, type or value.
+
+    `where` is what the message starts with: a file, or a file and a section.
+    """
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
+    except ValidationError as error:
+        raise OptionError(f"{where}: {_explain(error, cls, values)}") from None
+
+
+def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> str:
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
+    *sections, key = path = _path_in_file(first["loc"], values)
+    dotted = ".".join(path)
+    if first["type"] == "unexpected_keyword_argument":
+        allowed = _fields_at(cls, sections)
+        return f"unknown key {dotted!r}.{nearest(key, allowed)} Allowed here: {', '.join(allowed)}."
+    if first["type"] == "missing":
+        return f"{dotted!r} is missing; add it."
+    given = "a table" if isinstance(first["input"], Mapping) else repr(first["input"])
+    same_place = [e for e in errors if e["loc"][: len(path)] == first["loc"][: len(path)]]
+    wanted = {_wanted(e["type"], e["msg"]) for e in same_place}
+    return f"{dotted} = {given} should be {' or '.join(sorted(wanted))}."
+
+
+def _wanted(kind: str, message: str) -> str:
+    plain = {
+        "dataclass_type": "a section",
+        "dict_type": "a section",
+        "tuple_type": "a list",
+        "string_pattern_mismatch": "letters, digits, '.', '_' and '-'",
+    }
+    return plain.get(kind, message.removeprefix("Input should be "))
+
+
+def _path_in_file(loc: Sequence[int | str], values: Any) -> list[str]:
+    """pydantic's location less what only pydantic knows (members of a union, positions in a list)."""
+    path: list[str] = []
+    for step in loc:
+        if not isinstance(values, Mapping):
+            break
+        path.append(str(step))
+        values = values.get(step)
+    return path
+
+
+def _fields_at(cls: type, sections: Sequence[str]) -> list[str]:
+    for section in sections:
+        cls = get_type_hints(cls)[section]
+    return [field.name for field in fields(cls)]
