@@ -15,11 +15,11 @@ from typing import Any
 from torch import nn
 
 from peft_methods import models
+from peft_methods.building import build
 from peft_methods.cells import Cell
 from peft_methods.engines.base import load_trainable
 from peft_methods.errors import ModelError, first_line
 from peft_methods.methods import METHODS, TRAINED, Method, Task
-from peft_methods.building import build
 from peft_methods.recipe import ModelSpec
 
 DESCRIPTION = "method.json"

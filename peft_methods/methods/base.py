@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from peft_methods.building import build
 from peft_methods.errors import OptionError, unknown
 from peft_methods.layouts import LAYOUTS, ModelShape
-from peft_methods.building import build
 from peft_methods.recipe import STRICT, Positive, Recipe
 
 if TYPE_CHECKING:
