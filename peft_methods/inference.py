@@ -30,12 +30,12 @@ class InferenceCost:
 def cost_of(model: nn.Module, data: Dataset, collate: Collator, *, precision: str, synchronize: Callable[[], None]) -> InferenceCost | None:
     """Time the model on the rows of middle length, from ids on the host to logits on the device; None without rows.
 
-    More rounds on a GPU, where one costs milliseconds. The first pass at each size is not counted.
+    On a GPU the first pass at each size is not counted. On a CPU, where a batch takes a second, there is one of it.
     """
     if not len(data):
         return None
     device = next(model.parameters()).device
-    rounds = 20 if device.type == "cuda" else 3
+    singles, batches, skipped = (20, 10, 1) if device.type == "cuda" else (3, 1, 0)
     by_length = sorted(range(len(data)), key=data["length"].__getitem__)
     middle = max(0, len(by_length) // 2 - BATCH // 2)
     rows = [data[row] for row in by_length[middle : middle + BATCH]]
@@ -51,7 +51,7 @@ def cost_of(model: nn.Module, data: Dataset, collate: Collator, *, precision: st
     was_training = model.training
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
-        single = [seconds([rows[i % len(rows)]]) for i in range(rounds + 1)][1:]
-        batches = [seconds(rows) for _ in range(rounds // 2 + 2)][1:]
+        one = [seconds([rows[i % len(rows)]]) for i in range(singles + skipped)][skipped:]
+        many = [seconds(rows) for _ in range(batches + skipped)][skipped:]
     model.train(was_training)
-    return InferenceCost(statistics.median(single), len(rows) / statistics.median(batches))
+    return InferenceCost(statistics.median(one), len(rows) / statistics.median(many))
