@@ -39,7 +39,7 @@ class Instruments:
             synchronize=self.synchronize,
         )
         self._steps = _CudaSteps() if self.cuda else _HostSteps()
-        self._trace: PeakTrace | None = None
+        self._parts: dict[str, int] = {}
         self.state_before = self._gpu.state() if self._gpu else None
 
     def _gauges(self, levels: dict[str, int]) -> dict[str, Gauge]:
@@ -90,7 +90,7 @@ class Instruments:
             return
         with PeakTrace(model, optimizer) as trace:
             yield trace
-        self._trace = trace
+        self._parts = trace.parts  # not the trace: it holds the optimizer
 
     def metrics(self) -> dict[str, float | None]:
         """Every figure that was read, under its name in METRICS; None where this device has none."""
@@ -107,7 +107,7 @@ class Instruments:
             found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *phases[phase])
             found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
         peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
-        parts = self._trace.parts if self._trace else {}
+        parts = self._parts
         if parts and peak is not None:
             parts = {**parts, "unattributed": int(peak) - sum(parts.values())}
         return found | {f"{part}_bytes": parts.get(part) for part in MEMORY_PARTS}

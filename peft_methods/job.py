@@ -46,6 +46,13 @@ def default_workers(device: str, cores: int) -> int:
     return 2 if device == "cpu" and cores > 1 else 1
 
 
+def threads_of_a_cell(device: str, cores: int, workers: int) -> int:
+    """A cell's share of the cores. Two on a GPU, where the host only launches: with sixteen, whose threads wait by spinning,
+    a training step took three times as long whenever the next cell's process was doing its imports.
+    """
+    return max(1, cores // workers) if device == "cpu" else min(2, cores)
+
+
 class Job:
     """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs."""
 
@@ -67,7 +74,11 @@ class Job:
         self.workers = workers or default_workers(device, cores)
         self._show, self._progress = show, Progress(show, workers=self.workers)
         self._executor = LocalExecutor(
-            self._store, device, workers=self.workers, threads=max(1, cores // self.workers), save_models=save_models
+            self._store,
+            device,
+            workers=self.workers,
+            threads=threads_of_a_cell(device, cores, self.workers),
+            save_models=save_models,
         )
         self._executor.watch(self._progress)
         self._executor.watch(lambda event: self._keep([event.record] if event.record else []))

@@ -134,6 +134,22 @@ def test_what_is_saved_and_loaded_gives_the_same_logits(case: tuple[Method, mode
     assert torch.equal(logits(fresh), logits(model))
 
 
+def test_a_merged_model_answers_as_the_trained_one_without_wrappers(case: tuple[Method, models.Base]) -> None:
+    method, base = case
+    model = inject(base, method)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    before = logits(model)
+    merged = method.merge(model)
+    assert (merged is not None) == (method.name in {"lora", "ia3"})
+    if merged is not None:
+        assert torch.allclose(logits(merged), before, atol=1e-5)
+        assert type(merged) is type(base.model)
+        assert not any("peft" in type(module).__module__ for module in merged.modules())
+
+
 @pytest.mark.parametrize("name", list(METHODS))
 def test_an_unknown_layout_is_supported_or_says_why_not(name: str, tiny_models: dict[str, Path]) -> None:
     method = create(name)

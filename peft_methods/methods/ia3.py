@@ -44,9 +44,18 @@ class IA3(Method):
         return get_peft_model(model, config)
 
     def merge(self, model: nn.Module) -> nn.Module | None:
-        """PEFT's merge."""
-        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]  # inject() made a PEFT model of it
-        return merged
+        """PEFT's merge, then its wrappers off. (Its own unloading fails on a head of several layers, as RoBERTa's is.)"""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils import ModulesToSaveWrapper
+
+        model.merge_adapter()  # type: ignore[operator]  # inject() made a PEFT model of it
+        base: nn.Module = model.get_base_model()  # type: ignore[operator]
+        for name, module in list(base.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                base.set_submodule(name, module.get_base_layer())
+            elif isinstance(module, ModulesToSaveWrapper):
+                base.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
+        return base
 
     def expected_trainable(self, shape: ModelShape) -> int:
         """One vector a target and layer: as long as the outputs, or as the inputs for `ffn_output`."""
