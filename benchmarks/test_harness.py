@@ -118,7 +118,7 @@ def _train_seconds(method_name: str, folder: Path, *, instruments: bool) -> floa
     from peft_methods.instruments import Instruments
 
     device = find_device()
-    recipe, method, base, model, tokens = _loaded(method_name, "data.train=3200", "budget.precision=bf16", device=device)
+    recipe, method, base, model, tokens = _loaded(method_name, "data.train=1600", "budget.precision=bf16", device=device)
     reader = Instruments(device, lambda news: None, epochs=1)
     clock = _Both(reader) if instruments else _Clock()
     clock.synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None

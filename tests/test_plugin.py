@@ -292,6 +292,11 @@ def test_other_peoples_tests_are_left_alone(pytester: pytest.Pytester) -> None:
     assert not Path(".peft").exists()
 
 
+def heed_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_an_interrupt_keeps_what_is_finished(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     command = [
@@ -308,7 +313,7 @@ def test_an_interrupt_keeps_what_is_finished(pytester: pytest.Pytester, tiny_rec
         "--peft-workers=1",
     ]
     with Path("out.txt").open("w", encoding="utf-8") as out:
-        process = psutil.Popen(command, stdout=out, stderr=out)
+        process = psutil.Popen(command, stdout=out, stderr=out, preexec_fn=heed_interrupts)
         end = time.monotonic() + 120
         while len(list(Path(".peft/results").glob("*.json"))) < 2:
             assert time.monotonic() < end, "no cell ended"
