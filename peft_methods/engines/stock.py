@@ -189,10 +189,11 @@ def train(
 
 
 def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, recipe: Recipe, listener: Listener) -> None:
-    """Two whole steps on the longest batch, the worst case for memory; the second with all that training ever holds.
+    """Two whole steps on the longest batch, the worst case for memory; the second with optimizer state in place.
 
     Gradients are zeroed before the optimizer sees them and its rate is 0, so no weight changes; random state is put
-    back and the optimizer thrown away, so training is the same with and without it.
+    back and the optimizer thrown away, so training is the same with and without it. With accumulation, gradients of a
+    step's earlier batches are not there yet: the peak can be above what is seen here.
     """
     longest = sorted(range(len(data.train)), key=data.train["length"].__getitem__, reverse=True)[: recipe.budget.batch_size]
     model = trainer.model
