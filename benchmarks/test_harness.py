@@ -72,11 +72,11 @@ def _bare_seconds(method_name: str) -> float:
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
-    from peft_methods.engines.base import Collator
+    from peft_methods.engines.batches import Collator
 
     recipe, method, base, model, tokens = _loaded(method_name)
     size = recipe.budget.batch_size
-    order = list(LengthGroupedSampler(size, lengths=list(tokens.train["length"]), generator=torch.Generator().manual_seed(0)))
+    order = list(LengthGroupedSampler(size, lengths=tokens.train.lengths, generator=torch.Generator().manual_seed(0)))
     batches = [Collator(base.tokenizer)([tokens.train[row] for row in order[i : i + size]]) for i in range(0, len(order), size)]
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=method.learning_rate, fused=True)

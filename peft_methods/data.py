@@ -15,9 +15,9 @@ from peft_methods.errors import DataError
 from peft_methods.overlap import Overlap
 from peft_methods.reading import Table, read_source
 from peft_methods.recipe import DataSpec
+from peft_methods.rows import Rows
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "validation", "test")
@@ -61,11 +61,11 @@ class TextData:
 
 @dataclass(frozen=True)
 class TokenData:
-    """The chosen rows as token ids (columns `input_ids`, `attention_mask`, `labels`, `length`), by split."""
+    """The chosen rows as token ids, by split."""
 
-    train: Dataset
-    validation: Dataset
-    test: Dataset
+    train: Rows
+    validation: Rows
+    test: Rows
     facts: DataFacts
 
 
@@ -221,15 +221,11 @@ def tokenize(data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int
     return TokenData(**tokens, facts=replace(data.facts, truncated=truncated))
 
 
-def _tokenize_table(table: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, float]:
-    from datasets import Dataset
-
+def _tokenize_table(table: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Rows, float]:
     columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
     if len(table):
         columns = dict(tokenizer(table.texts, table.pairs, truncation=False, verbose=False))
     longer = sum(len(ids) > max_length for ids in columns["input_ids"])
     if longer:
         columns = dict(tokenizer(table.texts, table.pairs, truncation=True, max_length=max_length))
-    columns["labels"] = table.labels
-    columns["length"] = [len(ids) for ids in columns["input_ids"]]
-    return Dataset.from_dict(columns), longer / max(1, len(table))
+    return Rows.of(columns, table.labels), longer / max(1, len(table))

@@ -26,6 +26,10 @@ class OutOfMemory(PeftMethodsError):
     """A cell whose model, batch or optimizer does not fit. Its record says `oom`."""
 
 
+class EngineUnfit(PeftMethodsError):
+    """An engine that cannot run this cell, found out while it tried. Another engine, in a fresh process, may."""
+
+
 ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")  # torch's CPU allocator has no error type of its own
 
 

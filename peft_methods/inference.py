@@ -6,15 +6,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from peft_methods.engines.base import Collator, autocast
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from peft_methods.engines.base import autocast
+from peft_methods.engines.batches import Collator, on_device
+from peft_methods.rows import Row, Rows
 
 BATCH = 64
 
@@ -27,31 +25,32 @@ class InferenceCost:
     inference_samples_per_second: float
 
 
-def cost_of(model: nn.Module, data: Dataset, collate: Collator, *, precision: str, synchronize: Callable[[], None]) -> InferenceCost | None:
+def cost_of(model: nn.Module, rows: Rows, collate: Collator, *, precision: str, synchronize: Callable[[], None]) -> InferenceCost | None:
     """Time the model on the rows of middle length, from ids on the host to logits on the device; None without rows.
 
     On a GPU the first pass at each size is not counted. On a CPU, where a batch takes a second, there is one of it.
     """
-    if not len(data):
+    if not len(rows):
         return None
     device = next(model.parameters()).device
     singles, batches, skipped = (20, 10, 1) if device.type == "cuda" else (3, 1, 0)
-    by_length = sorted(range(len(data)), key=data["length"].__getitem__)
+    by_length = sorted(range(len(rows)), key=rows.lengths.__getitem__)
     middle = max(0, len(by_length) // 2 - BATCH // 2)
-    rows = [data[row] for row in by_length[middle : middle + BATCH]]
+    typical = list(rows.select(by_length[middle : middle + BATCH]))
 
-    def seconds(chosen: list[dict[str, object]]) -> float:
+    def seconds(chosen: list[Row]) -> float:
         synchronize()
         started = time.perf_counter()
-        batch = {name: tensor.to(device) for name, tensor in collate(chosen).items() if name != "labels"}
-        model(**batch)
+        batch = collate(chosen)
+        batch.pop("labels")
+        model(**on_device(batch, device))
         synchronize()
         return time.perf_counter() - started
 
     was_training = model.training
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
-        one = [seconds([rows[i % len(rows)]]) for i in range(singles + skipped)][skipped:]
-        many = [seconds(rows) for _ in range(batches + skipped)][skipped:]
+        one = [seconds([typical[i % len(typical)]]) for i in range(singles + skipped)][skipped:]
+        many = [seconds(typical) for _ in range(batches + skipped)][skipped:]
     model.train(was_training)
-    return InferenceCost(statistics.median(one), len(rows) / statistics.median(many))
+    return InferenceCost(statistics.median(one), len(typical) / statistics.median(many))

@@ -19,7 +19,8 @@ from transformers.utils import logging as transformers_logging
 from peft_methods import checking, data, models, quality, saving, synthetic
 from peft_methods.cells import Cell, Preparation
 from peft_methods.engines import stock
-from peft_methods.engines.base import Collator, Training, collator_of, predict, refuse_unfit
+from peft_methods.engines.base import Training, refuse_unfit
+from peft_methods.engines.batches import Collator, collator_of, predict
 from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.errors import first_line
 from peft_methods.flops import matmul_flops_per_second, training_flops
@@ -135,7 +136,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
     listener.enter(None)
 
     environment = describe(cell.device)
-    lengths = list(tokens.train["length"]) * len(training.epochs)
+    lengths = tokens.train.lengths * len(training.epochs)
     utilization = _utilization(cell, base.shape, lengths, meter.seconds("train"), places.matmul_flops_per_second)
     record = Record(
         cell=cell.spec(),
@@ -211,7 +212,7 @@ def _inference(cell: Cell, model: nn.Module, tokens: data.TokenData, collate: Co
     """What the trained model costs in use, as trained and merged; it is used up."""
     if cell.is_source:
         return {}
-    timed = partial(cost_of, data=tokens.test, collate=collate, precision=cell.recipe.budget.precision, synchronize=instruments.synchronize)
+    timed = partial(cost_of, rows=tokens.test, collate=collate, precision=cell.recipe.budget.precision, synchronize=instruments.synchronize)
     found = _named("", timed(model))
     merged = cell.method.merge(model)
     return found if merged is None else found | _named("merged_", timed(merged))

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import Recorder, prepared
+from test_engines import Recorder, prepared, silent
 from torch import nn
 
 from peft_methods import models, quality
 from peft_methods.engines import stock
-from peft_methods.engines.base import Collator, EpochResult, Training, checkpointing, predict, refuse_unfit
+from peft_methods.engines.base import EpochResult, Training, refuse_unfit
+from peft_methods.engines.batches import Collator, predict
+from peft_methods.engines.judging import Judge
+from peft_methods.engines.layers import checkpointing
 from peft_methods.errors import ModelError, OptionError
 from peft_methods.recipe import Budget, load_recipe
 
@@ -99,7 +102,7 @@ def test_fixed_padding_fills_every_batch_and_shuffles(tiny_recipe: Path, tmp_pat
 
     def watch(self: Collator, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = collate(self, rows)
-        seen.append((batch["input_ids"].shape[1], [row["length"] for row in rows]))
+        seen.append((batch["input_ids"].shape[1], [len(row["input_ids"]) for row in rows]))
         return batch
 
     monkeypatch.setattr(Collator, "__call__", watch)
@@ -109,7 +112,7 @@ def test_fixed_padding_fills_every_batch_and_shuffles(tiny_recipe: Path, tmp_pat
     seen.clear()
     fixed, _, _, (tokens, _) = trained(tiny_recipe, tmp_path, "lora", "budget.epochs=1", "budget.padding=fixed")
     assert {width for width, _ in seen} == {16}
-    assert sorted(seen[0][1]) == sorted(tokens.train["length"])[-8:]  # the warm-up takes the longest all the same
+    assert sorted(seen[0][1]) == sorted(tokens.train.lengths)[-8:]  # the warm-up takes the longest all the same
     assert sum(spreads) < sum(max(lengths) - min(lengths) for _, lengths in seen[1:21])
     assert (fixed.steps, fixed.samples, fixed.tokens) == (dynamic.steps, dynamic.samples, dynamic.tokens)
 
@@ -124,8 +127,8 @@ def test_the_shuffled_order_depends_on_the_seed_alone(tiny_recipe: Path, tmp_pat
     orders = []
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
         recipe, method, base, model, tokens = prepared(tiny_recipe, name, "budget.padding=fixed")
-        arguments = stock._arguments(recipe, method, seed, "cpu", tmp_path)
-        trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, grouped=False)
+        arguments = stock.arguments_of(recipe, method, seed, "cpu", tmp_path)
+        trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **silent(recipe))
         torch.rand(seed * 7 + len(name))
         orders.append((list(trainer._get_train_sampler()), list(trainer._get_train_sampler())))
     assert orders[0] == orders[1] != orders[2]
@@ -142,7 +145,7 @@ def test_early_stopping_ends_training_and_keeps_the_best_epoch(tiny_recipe: Path
     assert max(selections[:-2]) >= max(selections[-2:])  # two epochs without a rise, and not one more
     assert max(selections[: ran - 3], default=-1.0) < selections[ran - 3]
     assert (training.steps, training.samples) == (20 * ran, 160 * ran)
-    assert training.tokens == ran * sum(tokens.train["length"])
+    assert training.tokens == ran * sum(tokens.train.lengths)
     assert recorder.steps[-1] == (ran, 20 * ran, 600)
     assert recorder.phases.count("train") == ran == len(recorder.epochs)
     judged = quality.judge(predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names)
@@ -161,7 +164,7 @@ def test_without_early_stopping_every_epoch_is_trained(tiny_recipe: Path, tmp_pa
 )
 def test_when_it_ends(selections: list[float], patience: int, ends: int | None, tiny_recipe: Path) -> None:
     recipe = load_recipe(str(tiny_recipe), [f"budget.early_stopping={patience}"])
-    judge = stock._Judge(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
+    judge = Judge(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
     spent = [judge._is_spent(EpochResult(epoch, 0.0, 0.0, 0.0, value)) for epoch, value in enumerate(selections, 1)]
     assert spent.index(True) + 1 == ends if ends else not any(spent)
 

@@ -14,7 +14,8 @@ from transformers import set_seed
 from peft_methods import data, models
 from peft_methods.cells import chosen_methods
 from peft_methods.engines import stock
-from peft_methods.engines.base import Collator, EpochResult, NoTrace, predict
+from peft_methods.engines.base import EpochResult, NoTrace
+from peft_methods.engines.batches import Collator, predict
 from peft_methods.methods import TRAINED, Task
 from peft_methods.recipe import load_recipe
 
@@ -40,12 +41,17 @@ class Recorder:
         return nullcontext(NoTrace())
 
 
-def prepared(recipe_path: Path, method_name: str, *settings: str, seed: int = 0) -> Any:
+def silent(recipe: Any) -> dict[str, Any]:
+    """What a trainer wants beside its data when nobody listens."""
+    return {"budget": recipe.budget, "listener": Recorder()}
+
+
+def prepared(recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu") -> Any:
     recipe = load_recipe(str(recipe_path), settings)
     method = chosen_methods(recipe, [method_name])[0]
     texts = data.load(recipe.data)
     set_seed(seed)
-    base = models.load(recipe.model, texts.facts.label_names, quantization=method.quantization)
+    base = models.load(recipe.model, texts.facts.label_names, quantization=method.quantization, device=device)
     model = method.inject(base.model, Task(base.shape, base.head))
     return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
 
@@ -64,7 +70,7 @@ def test_phases_follow_each_other_and_training_is_only_the_steps(tiny_recipe: Pa
     assert recorder.phases.count("train") == 2
     assert training.steps == len(recorder.steps) == 40
     assert recorder.steps[-1] == (2, 40, 40)
-    assert (training.samples, training.tokens) == (320, 2 * sum(tokens.train["length"]))
+    assert (training.samples, training.tokens) == (320, 2 * sum(tokens.train.lengths))
     assert len(training.epochs) == 2
 
 
@@ -106,8 +112,8 @@ def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_p
     orders = []
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
         recipe, method, base, model, tokens = prepared(tiny_recipe, name)
-        arguments = stock._arguments(recipe, method, seed, "cpu", tmp_path)
-        trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train)
+        arguments = stock.arguments_of(recipe, method, seed, "cpu", tmp_path)
+        trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **silent(recipe))
         torch.rand(seed * 7 + len(name))  # what a method draws must not matter
         sampler = trainer._get_train_sampler()
         orders.append((list(sampler), list(sampler)))
@@ -118,8 +124,8 @@ def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_p
 
 def test_weight_decay_spares_biases_and_norms_but_no_adapter(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "adapter")
-    arguments = stock._arguments(recipe, method, 0, "cpu", tmp_path)
-    trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train)
+    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path)
+    trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **silent(recipe))
     decayed = set(trainer.get_decay_parameter_names(model))
     adapter = [n for n, p in model.named_parameters() if p.requires_grad and ".adapter." in n]
     assert {n for n in adapter if n.endswith("weight")} <= decayed
@@ -128,8 +134,8 @@ def test_weight_decay_spares_biases_and_norms_but_no_adapter(tiny_recipe: Path, 
 
 def test_the_head_may_have_a_rate_of_its_own(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "ia3", "methods.ia3.head_learning_rate=1e-3")
-    arguments = stock._arguments(recipe, method, 0, "cpu", tmp_path)
-    trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train)
+    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path)
+    trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **silent(recipe))
     rates = {p: group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert set(trainable.values()) == set(rates)
@@ -139,7 +145,8 @@ def test_the_head_may_have_a_rate_of_its_own(tiny_recipe: Path, tmp_path: Path) 
 def test_accumulation_divides_the_loss(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
     trainer = stock.StockTrainer(
-        method, base.head, model, stock._arguments(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train
+        method, base.head, model, stock.arguments_of(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train,
+        **silent(recipe),
     )
     assert trainer.model_accepts_loss_kwargs is False
 
@@ -153,10 +160,10 @@ def test_predictions_are_in_the_datas_order_whatever_the_batch(tiny_recipe: Path
     model.eval()
     with torch.no_grad():
         one_by_one = torch.cat(
-            [model(**{k: torch.tensor([row[k]]) for k in ("input_ids", "attention_mask")}).logits for row in tokens.test]
+            [model(**{k: torch.from_numpy(row[k])[None] for k in ("input_ids", "attention_mask")}).logits for row in tokens.test]
         )
     assert np.allclose(got.logits, one_by_one.numpy(), atol=1e-5)
-    assert got.labels.tolist() == list(tokens.test["labels"])
+    assert got.labels.tolist() == list(tokens.test.labels)
 
 
 def test_random_weights_keep_the_last_epoch_and_judge_none(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from conftest import make_model
 from peft_methods import load_trained
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
-from peft_methods.engines.base import Collator, predict
+from peft_methods.engines.batches import Collator, predict
 from peft_methods.errors import DataError
 from peft_methods.execution.estimating import expected_seconds, in_words
 from peft_methods.execution.local import Event, LocalExecutor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from test_engines import prepared
 
-from peft_methods.engines.base import Collator
+from peft_methods.engines.batches import Collator
 from peft_methods.inference import BATCH, cost_of
 
 

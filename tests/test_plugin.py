@@ -397,7 +397,7 @@ def test_fixtures_give_random_tokens_too(pytester: pytest.Pytester, tiny_recipe:
         """
         def test_them(peft_model, peft_data):
             assert peft_data.facts.random
-            assert set(peft_data.test["length"]) == {16}
+            assert set(peft_data.test.lengths) == {16}
             assert peft_model.head == ("classifier",)
         """
     )

@@ -176,7 +176,7 @@ def test_no_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tokens_are_cut_counted_and_not_padded(tmp_path: Path, tiny_models: dict[str, Path], rows: list[dict[str, object]]) -> None:
     texts = data.load(spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])))
     tokens = data.tokenize(texts, AutoTokenizer.from_pretrained(tiny_models["bert"]), 10)
-    lengths = tokens.train["length"]
+    lengths = tokens.train.lengths
     assert max(lengths) == 10
     assert min(lengths) < 10
     assert 0 < tokens.facts.truncated["train"] < 1

@@ -35,7 +35,7 @@ def test_rows_are_as_many_as_asked_for_and_never_padding() -> None:
     assert [len(getattr(tokens, split)) for split in data.SPLITS] == [200, 20, 41]
     ids = np.concatenate([np.asarray(row) for row in tokens.train["input_ids"]])
     assert set(ids.tolist()) == set(range(VOCABULARY)) - {PADDING}
-    assert set(tokens.train["length"]) == {30}
+    assert set(tokens.train.lengths) == {30}
     assert tokens.facts.truncated == {"train": 0, "validation": 0, "test": 0}
 
 
@@ -65,7 +65,7 @@ def test_the_facts_say_that_it_was_drawn() -> None:
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=9).map(sorted))
 def test_lengths_follow_the_quantiles_and_are_cut(quantiles: list[int]) -> None:
     tokens = tokens_of(spec(token_lengths=tuple(quantiles)))
-    lengths = np.asarray(tokens.train["length"])
+    lengths = np.asarray(tokens.train.lengths)
     assert lengths.min() >= min(quantiles[0], 30)
     assert lengths.max() <= min(quantiles[-1], 30)
     evenly = np.interp((np.arange(1000) + 0.5) / 1000, np.linspace(0, 1, len(quantiles)), quantiles).round()
@@ -75,7 +75,7 @@ def test_lengths_follow_the_quantiles_and_are_cut(quantiles: list[int]) -> None:
 
 def test_imdb_rows_cost_what_imdb_costs() -> None:
     asked = load_recipe("imdb_roberta").data
-    lengths = np.asarray(tokens_of(asked).train["length"])
+    lengths = np.asarray(tokens_of(asked).train.lengths)
     assert len(lengths) == 3000
     assert lengths.mean() == pytest.approx(279, abs=2)  # of 5,000 reviews, cut at 512: 279.0
     assert (lengths == 512).mean() == pytest.approx(0.153, abs=0.01)
@@ -99,7 +99,7 @@ def test_texts_are_drawn_where_either_is_missing(tiny_models: dict[str, Path], t
         drawn = synthetic.load(recipe(model, source))
         assert drawn.facts.random
         tokens = data.tokenize(drawn, AutoTokenizer.from_pretrained(tiny_models["bert"]), 16)
-        assert set(tokens.train["length"]) == {16}
+        assert set(tokens.train.lengths) == {16}
 
 
 def test_all_needs_the_texts() -> None:

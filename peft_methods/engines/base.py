@@ -1,27 +1,18 @@
-"""What every engine takes and gives: callbacks in, per-epoch results out. Also what they share: batches, evaluation, files."""
+"""What every engine takes and gives: callbacks in, per-epoch results out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
+from peft_methods.engines.layers import layers_of
 from peft_methods.errors import ModelError, OptionError
-from peft_methods.quality import Predictions
-from peft_methods.recipe import Budget, Recipe
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
-
+from peft_methods.recipe import Budget
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -81,7 +72,7 @@ class Listener(Protocol):
     """What an engine tells while it works. Engines know nothing of clocks or memory."""
 
     def enter(self, phase: str) -> None:
-        """A phase (warm_up, train, evaluate, save) begins now; the one before ends."""
+        """A phase (warm_up, capture, train, evaluate, save) begins now; the one before ends."""
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Step `step` of `steps` is done, in `epoch` (1-based)."""
@@ -108,84 +99,11 @@ def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
     if needs and not fits:
         here = torch.cuda.get_device_name() if has_gpu else "this CPU"
         raise OptionError(f"budget.precision = {budget.precision!r} needs {needs}, which {here} is not: --peft-set budget.precision=fp32")
-    if budget.gradient_checkpointing and not _layers(model):
+    if budget.gradient_checkpointing and not layers_of(model):
         raise ModelError(
             f"budget.gradient_checkpointing needs a model with a list of layers, which {type(model).__name__} lacks: "
             f"--peft-set budget.gradient_checkpointing=false"
         )
-
-
-def _layers(model: nn.Module) -> list[nn.Module]:
-    """The encoder's layers: the outermost list of modules of one class."""
-    lists = (list(module) for module in model.modules() if isinstance(module, nn.ModuleList))
-    return next((layers for layers in lists if len({type(layer) for layer in layers}) == 1), [])
-
-
-@contextmanager
-def checkpointing(model: nn.Module, *, on: bool) -> Iterator[None]:
-    """Within it, each layer keeps its input alone in a training step and is computed again in the backward pass.
-
-    Our own, since not every encoder of transformers has it (MPNet 5.17). Not reentrant: then a layer's trained
-    parameters get their gradients also where its input has none, as with a frozen encoder.
-    """
-    layers = _layers(model) if on else []
-    for layer in layers:
-        layer.forward = _checkpointed(layer, layer.forward)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward  # the class's own shows again
-
-
-def _checkpointed(layer: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(forward)
-    def again(*inputs: Any, **options: Any) -> Any:
-        if layer.training and torch.is_grad_enabled():
-            return checkpoint(forward, *inputs, use_reentrant=False, **options)
-        return forward(*inputs, **options)
-
-    return again
-
-
-class Collator:
-    """Rows of token ids -> a batch padded to its longest row, or to `length` tokens."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
-        self._length = length
-        self._padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Tensors of shape (rows, longest or length), and `labels` of shape (rows,)."""
-        longest = self._length or max(len(row["input_ids"]) for row in rows)
-        batch = {"labels": torch.tensor([row["labels"] for row in rows])}
-        for column, padding in self._padding.items():
-            if column in rows[0]:
-                batch[column] = torch.tensor([row[column] + [padding] * (longest - len(row[column])) for row in rows])
-        return batch
-
-
-def collator_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """Pads as the recipe's budget says."""
-    return Collator(tokenizer, recipe.data.max_length if recipe.budget.padding == "fixed" else None)
-
-
-def predict(model: nn.Module, data: Dataset, collate: Collator, batch_size: int, precision: str = "fp32") -> Predictions:
-    """Logits for every row, in the data's order. Batches go by length, so little is padded; one copy to the host."""
-    device = next(model.parameters()).device
-    order = np.argsort(np.asarray(data["length"]), kind="stable")[::-1]
-    was_training = model.training
-    model.eval()
-    parts = []
-    with torch.inference_mode(), autocast(device, precision):
-        for start in range(0, len(order), batch_size):
-            batch = collate([data[int(row)] for row in order[start : start + batch_size]])
-            batch.pop("labels")
-            parts.append(model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.float())
-    model.train(was_training)
-    logits = torch.empty_like(torch.cat(parts))
-    logits[torch.as_tensor(order.copy(), device=device)] = torch.cat(parts)
-    return Predictions(logits.cpu().numpy(), np.asarray(data["labels"], dtype=np.int64))
 
 
 def save_trainable(model: nn.Module, path: Path) -> int:

@@ -9,47 +9,49 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import RandomSampler, Sampler
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
-from peft_methods import quality
 from peft_methods.data import TokenData
-from peft_methods.engines.base import (
-    Collator,
-    EpochResult,
-    Listener,
-    NoTrace,
-    Training,
-    WorstStep,
-    autocast,
-    checkpointing,
-    collator_of,
-    load_trainable,
-    predict,
-    save_trainable,
-)
+from peft_methods.engines.base import Listener, NoTrace, Training, WorstStep, autocast, load_trainable
+from peft_methods.engines.batches import Collator, collator_of, on_device
+from peft_methods.engines.judging import Judge
+from peft_methods.engines.layers import checkpointing
 from peft_methods.methods import TRAINED, Method
 from peft_methods.models import in_modules
-from peft_methods.recipe import Recipe
+from peft_methods.recipe import Budget, Recipe
+from peft_methods.rows import Rows
 
 
 class StockTrainer(Trainer):
     """Cross-entropy plus the method's own term; batches in an order that the seed alone decides, grouped by length or not."""
 
-    def __init__(self, method: Method, head: tuple[str, ...], *arguments: Any, grouped: bool = True, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.method, self.head, self.grouped = method, head, grouped
+    autocasts = True  # whether the Trainer's mixed precision is what the steps use
+
+    def __init__(
+        self,
+        method: Method,
+        head: tuple[str, ...],
+        model: nn.Module,
+        arguments: TrainingArguments,
+        collate: Collator,
+        rows: Rows,
+        *,
+        budget: Budget,
+        listener: Listener,
+    ) -> None:
+        super().__init__(model, arguments, collate, rows)
+        self.method, self.head, self.budget, self.listener = method, head, budget, listener
         self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulation has to divide it
-        self.loss_sum: torch.Tensor | float = 0.0
-        self._rows_per_batch = 0.0  # of the optimizer step at work; 0 outside of any
+        self._loss_sum: torch.Tensor | float = 0.0
+        self._rows_of_step, self._batches_of_step = 0, 1  # of the optimizer step at work; no rows outside of any
         self._order = torch.Generator().manual_seed(self.args.seed)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        if not self.grouped:
+        if self.budget.padding == "fixed":
             return RandomSampler(self.train_dataset, generator=self._order)
-        lengths = list(self.train_dataset["length"])
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, lengths=lengths, generator=self._order)
+        return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self._order)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases and norms, by what they are: by name an adapter within `LayerNorm` would pass for a norm."""
@@ -57,6 +59,8 @@ class StockTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's, with groups of their own for the head where it has a rate of its own."""
+        if self.optimizer is not None:
+            return self.optimizer
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if self.method.head_learning_rate is not None:
             assert isinstance(self.model, nn.Module)
@@ -70,7 +74,8 @@ class StockTrainer(Trainer):
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """The batches of one optimizer step. The last of an epoch may be shorter than the others."""
         batches, items = super().get_batch_samples(*arguments)
-        self._rows_per_batch = sum(len(batch["labels"]) for batch in batches) / max(1, len(batches))
+        self._rows_of_step = sum(batch.get("rows", len(batch["labels"])) for batch in batches)
+        self._batches_of_step = len(batches)
         return batches, items
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
@@ -80,71 +85,19 @@ class StockTrainer(Trainer):
         """
         labels = inputs.pop("labels")
         loss = F.cross_entropy(model(**inputs).logits.float(), labels)
-        self.loss_sum = self.loss_sum + loss.detach() * len(labels)
-        loss = loss * (len(labels) / (self._rows_per_batch or len(labels)))
+        self._loss_sum = self._loss_sum + loss.detach() * len(labels)
+        loss = loss * (len(labels) * self._batches_of_step / (self._rows_of_step or len(labels)))
         extra = self.method.extra_loss(model)
         return loss if extra is None else loss + extra
 
+    def take_loss_sum(self) -> float:
+        """Cross-entropy of all rows since last asked, in nats."""
+        total, self._loss_sum = float(self._loss_sum), 0.0
+        return total
 
-class _Judge(TrainerCallback):
-    """Ends each epoch's training phase, judges the epoch on validation data and keeps the best one's weights."""
-
-    def __init__(
-        self, trainer: StockTrainer, data: TokenData, recipe: Recipe, collate: Collator, listener: Listener, *, best: Path
-    ) -> None:
-        self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
-        self.listener, self.best_file = listener, best
-        self.results: list[EpochResult] = []
-        self.best: EpochResult | None = None
-        self.highest, self.since_rise = -1.0, 0
-        self.decay = self.best_decay = 1.0
-
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.trainer.loss_sum = 0.0
-        self.listener.enter("train")
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        scheduler = self.trainer.lr_scheduler
-        assert scheduler is not None, "the Trainer makes it before the first step"
-        self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
-
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.listener.enter("evaluate")
-        train_loss = float(self.trainer.loss_sum) / len(self.data.train)
-        result = self._judge(len(self.results) + 1, train_loss)
-        self.results.append(result)
-        self.listener.epoch(result)
-        if result.is_better_than(self.best):
-            self.listener.enter("save")
-            self.best, self.best_decay = result, self.decay
-            save_trainable(self._model, self.best_file)
-        self.listener.enter("evaluate")
-        control.should_training_stop |= self._is_spent(result)
-
-    def _is_spent(self, result: EpochResult) -> bool:
-        """Whether the selection metric has not risen for as many epochs as early stopping allows."""
-        if result.selection is None:
-            return False
-        self.since_rise = 0 if result.selection > self.highest else self.since_rise + 1
-        self.highest = max(self.highest, result.selection)
-        return 0 < self.recipe.budget.early_stopping <= self.since_rise
-
-    @property
-    def _model(self) -> nn.Module:
-        assert isinstance(self.trainer.model, nn.Module)
-        return self.trainer.model
-
-    def _judge(self, epoch: int, train_loss: float) -> EpochResult:
-        budget = self.recipe.budget
-        predictions = predict(self._model, self.data.validation, self.collate, budget.evaluation_batch_size, budget.precision)
-        if not self.recipe.has_quality:
-            return EpochResult(epoch, train_loss)
-        judged = quality.judge(predictions, self.data.facts.label_names)
-        selection = getattr(judged, self.recipe.data.select_by)
-        return EpochResult(epoch, train_loss, predictions.loss, judged.accuracy, selection)
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """0: the Trainer would walk through all parameters at every step for a sum that nobody reads."""
+        return 0
 
 
 def train(
@@ -159,15 +112,16 @@ def train(
     device: str,
     workdir: Path,
     listener: Listener,
+    trainer_class: type[StockTrainer] = StockTrainer,
 ) -> Training:
     """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED).
 
     `head` names the modules that `method.head_learning_rate` is for.
     """
     collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
-    arguments = _arguments(recipe, method, seed, device, workdir)
-    trainer = StockTrainer(method, head, model, arguments, collate, data.train, grouped=budget.padding == "dynamic")
-    judge = _Judge(trainer, data, recipe, collate, listener, best=best)
+    arguments = arguments_of(recipe, method, seed, device, workdir, autocast=trainer_class.autocasts)
+    trainer = trainer_class(method, head, model, arguments, collate, data.train, budget=budget, listener=listener)
+    judge = Judge(trainer, data, recipe, collate, listener, best=best)
     trainer.add_callback(judge)
     listener.enter("warm_up")
     with checkpointing(model, on=budget.gradient_checkpointing):
@@ -183,7 +137,7 @@ def train(
         best_epoch=judge.best.epoch,
         steps=trainer.state.global_step,
         samples=epochs * len(data.train),
-        tokens=epochs * int(sum(data.train["length"])),
+        tokens=epochs * int(sum(data.train.lengths)),
         decay=judge.best_decay,
     )
 
@@ -195,7 +149,7 @@ def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, recipe: R
     back and the optimizer thrown away, so training is the same with and without it. With accumulation, gradients of a
     step's earlier batches are not there yet: the peak can be above what is seen here.
     """
-    longest = sorted(range(len(data.train)), key=data.train["length"].__getitem__, reverse=True)[: recipe.budget.batch_size]
+    longest = sorted(range(len(data.train)), key=data.train.lengths.__getitem__, reverse=True)[: recipe.budget.batch_size]
     model = trainer.model
     assert isinstance(model, nn.Module)
     batch = collate([data.train[row] for row in longest])
@@ -220,7 +174,7 @@ def _idle_step(
     assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
     with autocast(device, recipe.budget.precision):
-        loss = trainer.compute_loss(model, {name: tensor.to(device) for name, tensor in batch.items()})
+        loss = trainer.compute_loss(model, on_device(batch, device))
     torch.autograd.backward(loss)
     trace.backward_done()
     trained = [p for p in model.parameters() if p.grad is not None]
@@ -231,7 +185,8 @@ def _idle_step(
     optimizer.step()
 
 
-def _arguments(recipe: Recipe, method: Method, seed: int, device: str, workdir: Path) -> TrainingArguments:
+def arguments_of(recipe: Recipe, method: Method, seed: int, device: str, workdir: Path, *, autocast: bool = True) -> TrainingArguments:
+    """The recipe's budget in the Trainer's words, everything else that it does switched off."""
     budget = recipe.budget
     return TrainingArguments(
         output_dir=str(workdir / "trainer"),
@@ -243,12 +198,13 @@ def _arguments(recipe: Recipe, method: Method, seed: int, device: str, workdir: 
         lr_scheduler_type=budget.schedule,
         warmup_steps=budget.warmup_ratio,  # below 1 the Trainer takes it as a share of all steps
         max_grad_norm=budget.max_grad_norm,
-        bf16=budget.precision == "bf16",
-        fp16=budget.precision == "fp16",
+        bf16=autocast and budget.precision == "bf16",
+        fp16=autocast and budget.precision == "fp16",
         tf32=True if budget.precision == "tf32" else None,  # None leaves torch as it is: off
         seed=seed,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
+        accelerator_config={"non_blocking": device != "cpu"},  # or the host would wait for each batch's copy, and so for the step before it
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",

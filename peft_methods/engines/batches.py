@@ -1,0 +1,112 @@
+"""Rows -> padded batches, and predictions batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from peft_methods.engines.base import autocast
+from peft_methods.quality import Predictions
+from peft_methods.recipe import Recipe
+from peft_methods.rows import Row, Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_LABEL = -100  # what cross-entropy leaves out
+
+
+class Collator:
+    """Rows of token ids -> a batch padded to its longest row, or to `length` tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
+        self.length = length
+        self.padding: Mapping[str, int] = {
+            "input_ids": tokenizer.pad_token_id or 0,
+            "attention_mask": 0,
+            "token_type_ids": tokenizer.pad_token_type_id,
+        }
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Tensors of shape (rows, longest or length), and `labels` of shape (rows,)."""
+        longest = self.length or max(len(row["input_ids"]) for row in rows)
+        batch = {"labels": torch.tensor([row["labels"] for row in rows])}
+        for column in (name for name in self.padding if name in rows[0]):
+            batch[column] = torch.from_numpy(self._padded([row[column] for row in rows], longest, self.padding[column]))
+        return batch
+
+    @staticmethod
+    def _padded(rows: Sequence[Any], longest: int, padding: int) -> Any:
+        whole = np.full((len(rows), longest), padding, dtype=np.int64)
+        for place, row in zip(whole, rows, strict=True):
+            place[: len(row)] = row
+        return whole
+
+
+def collator_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
+    """Pads as the recipe's budget says."""
+    return Collator(tokenizer, recipe.data.max_length if recipe.budget.padding == "fixed" else None)
+
+
+class BucketCollator:
+    """Batches of few shapes: always `rows` rows, padded to the shortest of the buckets (tokens) that holds them.
+
+    A row that only fills up has one token to look at and no label: it adds nothing to the loss.
+    """
+
+    def __init__(self, collate: Collator, rows: int, buckets: Sequence[int]) -> None:
+        self.padding, self._collate, self._rows, self.buckets = collate.padding, collate, rows, tuple(sorted(buckets))
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Tensors of shape (rows, bucket), `labels` of shape (rows,), and how many `rows` are true ones."""
+        batch = self._collate(rows)
+        length = batch["input_ids"].shape[1]
+        bucket = next(bucket for bucket in self.buckets if bucket >= length)
+        filled = {name: self._filled(tensor, self.padding[name], bucket) for name, tensor in batch.items() if name != "labels"}
+        filled["attention_mask"][len(rows) :, 0] = 1
+        labels = torch.full((self._rows,), NO_LABEL)
+        labels[: len(rows)] = batch["labels"]
+        return filled | {"labels": labels, "rows": len(rows)}
+
+    def _filled(self, tensor: torch.Tensor, padding: int, bucket: int) -> torch.Tensor:
+        whole = torch.full((self._rows, bucket), padding)
+        whole[: tensor.shape[0], : tensor.shape[1]] = tensor
+        return whole
+
+
+def buckets_of(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, ...]:
+    """Row lengths (tokens) that batches are padded to: at most eight at even steps, or the one of fixed padding."""
+    if fixed is not None:
+        return (fixed,)
+    longest, shortest = max(lengths), min(lengths)
+    step = max(8, -(-longest // 64) * 8)
+    return tuple(min(length, longest) for length in range(-(-shortest // step) * step, longest + step, step))
+
+
+def predict(model: nn.Module, rows: Rows, collate: Collator, batch_size: int, precision: str = "fp32") -> Predictions:
+    """Logits for every row, in the rows' order. Batches go by length, so little is padded; one copy to the host."""
+    device = next(model.parameters()).device
+    order = np.argsort(np.asarray(rows.lengths), kind="stable")[::-1]
+    was_training = model.training
+    model.eval()
+    parts = []
+    with torch.inference_mode(), autocast(device, precision):
+        for start in range(0, len(order), batch_size):
+            batch = collate([rows[int(row)] for row in order[start : start + batch_size]])
+            batch.pop("labels")
+            parts.append(model(**on_device(batch, device)).logits.float())
+    model.train(was_training)
+    logits = torch.empty_like(torch.cat(parts))
+    logits[torch.as_tensor(order.copy(), device=device)] = torch.cat(parts)
+    return Predictions(logits.cpu().numpy(), rows.labels)
+
+
+def on_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The batch where the model is; the host does not wait for the copy to a GPU."""
+    if device.type == "cpu":
+        return dict(batch)
+    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()}

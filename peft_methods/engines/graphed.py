@@ -1,0 +1,109 @@
+"""The graphed engine: Hugging Face's Trainer whose training step replays one CUDA graph per length bucket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peft_methods.engines import stock
+from peft_methods.engines.attention import capturable_attention
+from peft_methods.engines.base import Training
+from peft_methods.engines.batches import BucketCollator, buckets_of
+from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
+from peft_methods.engines.layers import compiled
+from peft_methods.errors import EngineUnfit
+
+
+class GraphedTrainer(stock.StockTrainer):
+    """The stock Trainer's loop, callbacks, schedule and judging; forward, backward, clipping and AdamW are replayed.
+
+    Mixed precision is part of the captured step, so the Trainer's own is off. Callbacks find no gradients:
+    they live within the step.
+    """
+
+    autocasts = False
+
+    compile_layers = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        collate, size = self.data_collator, self.args.per_device_train_batch_size
+        self.data_collator = BucketCollator(collate, size, buckets_of(self.train_dataset.lengths, collate.length))
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
+        assert issubclass(ReplayedAdamW, kind), f"{kind.__name__} is not what the graphed engine replays"
+        self.optimizer_cls_and_kwargs = (ReplayedAdamW, settings)
+        self._graphs: StepGraphs | None = None
+        self.add_callback(_Capture(self))
+
+    def capture(self) -> None:
+        """Compile and capture every bucket's step. Raises `EngineUnfit`, after which this process's GPU state is not to be trusted."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        assert isinstance(optimizer, ReplayedAdamW)
+        assert isinstance(self.model, nn.Module)
+        assert isinstance(self.data_collator, BucketCollator)
+        columns = self.train_dataset[0]
+        graphs = StepGraphs(
+            self.model,
+            optimizer,
+            batch_size=self.args.per_device_train_batch_size,
+            padding={name: value for name, value in self.data_collator.padding.items() if name in columns},
+            buckets=self.data_collator.buckets,
+            precision=self.budget.precision,
+            accumulation=self.args.gradient_accumulation_steps,
+            max_grad_norm=self.args.max_grad_norm,
+            extra_loss=self.method.extra_loss,
+        )
+        try:
+            with compiled(self.model, on=self.compile_layers), capturable_attention(self.model, self.budget.precision):
+                graphs.capture()
+        except Exception as error:
+            raise EngineUnfit(f"the training step could not be captured: {type(error).__name__}: {error}") from error
+        self._graphs = graphs
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Replay the batch's graph; returns its loss, a tensor that the next step overwrites."""
+        assert self._graphs is not None, "on_train_begin captures"
+        last = bool(self.accelerator.sync_gradients)
+        self._graphs.replay(inputs, last=last, rows=self._rows_of_step, batches=self._batches_of_step)
+        if last and self._graphs.loss_scale is not None and bool(self._graphs.loss_scale.overflow):
+            assert self.lr_scheduler is not None
+            self.lr_scheduler.last_epoch -= 1  # a step that overflowed is none: the schedule waits, as the Trainer's does
+        return self._graphs.scalars.loss
+
+    def take_loss_sum(self) -> float:
+        """Cross-entropy of all rows since last asked, in nats."""
+        assert self._graphs is not None
+        total = float(self._graphs.scalars.loss_sum)
+        self._graphs.scalars.loss_sum.zero_()
+        return total
+
+    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
+        assert self._graphs is not None
+        return self._graphs.scalars.norm  # clipped within the step
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        return grad_norm
+
+
+class _Capture(TrainerCallback):
+    """Captures once optimizer and schedule are there and a checkpoint's state is loaded."""
+
+    def __init__(self, trainer: GraphedTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trainer.listener.enter("capture")
+        self._trainer.capture()
+
+
+def unfit(device: str) -> str | None:
+    """Why this engine cannot run here, or None."""
+    return None if device.startswith("cuda") else "CUDA graphs need an NVIDIA GPU"
+
+
+def train(*arguments: Any, **options: Any) -> Training:
+    """As `stock.train`, with captured steps."""
+    return stock.train(*arguments, trainer_class=GraphedTrainer, **options)

@@ -1,0 +1,86 @@
+"""What happens between epochs: each is judged on validation data and the best one's weights are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peft_methods import quality
+from peft_methods.data import TokenData
+from peft_methods.engines.base import EpochResult, Listener, save_trainable
+from peft_methods.engines.batches import Collator, predict
+from peft_methods.recipe import Recipe
+
+
+class JudgedTrainer(Protocol):
+    """What is asked of a trainer here."""
+
+    model: Any
+    lr_scheduler: Any
+
+    def take_loss_sum(self) -> float:
+        """Cross-entropy of all rows since last asked, in nats."""
+
+
+class Judge(TrainerCallback):
+    """Ends each epoch's training phase, judges the epoch on validation data and keeps the best one's weights."""
+
+    def __init__(
+        self, trainer: JudgedTrainer, data: TokenData, recipe: Recipe, collate: Collator, listener: Listener, *, best: Path
+    ) -> None:
+        self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
+        self.listener, self.best_file = listener, best
+        self.results: list[EpochResult] = []
+        self.best: EpochResult | None = None
+        self.highest, self.since_rise = -1.0, 0
+        self.decay = self.best_decay = 1.0
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.trainer.take_loss_sum()
+        self.listener.enter("train")
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        scheduler = self.trainer.lr_scheduler
+        assert scheduler is not None, "the Trainer makes it before the first step"
+        self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.listener.enter("evaluate")
+        train_loss = self.trainer.take_loss_sum() / len(self.data.train)
+        result = self._judge(len(self.results) + 1, train_loss)
+        self.results.append(result)
+        self.listener.epoch(result)
+        if result.is_better_than(self.best):
+            self.listener.enter("save")
+            self.best, self.best_decay = result, self.decay
+            save_trainable(self._model, self.best_file)
+        self.listener.enter("evaluate")
+        control.should_training_stop |= self._is_spent(result)
+
+    def _is_spent(self, result: EpochResult) -> bool:
+        """Whether the selection metric has not risen for as many epochs as early stopping allows."""
+        if result.selection is None:
+            return False
+        self.since_rise = 0 if result.selection > self.highest else self.since_rise + 1
+        self.highest = max(self.highest, result.selection)
+        return 0 < self.recipe.budget.early_stopping <= self.since_rise
+
+    @property
+    def _model(self) -> nn.Module:
+        assert isinstance(self.trainer.model, nn.Module)
+        return self.trainer.model
+
+    def _judge(self, epoch: int, train_loss: float) -> EpochResult:
+        budget = self.recipe.budget
+        predictions = predict(self._model, self.data.validation, self.collate, budget.evaluation_batch_size, budget.precision)
+        if not self.recipe.has_quality:
+            return EpochResult(epoch, train_loss)
+        judged = quality.judge(predictions, self.data.facts.label_names)
+        selection = getattr(judged, self.recipe.data.select_by)
+        return EpochResult(epoch, train_loss, predictions.loss, judged.accuracy, selection)

@@ -1,0 +1,58 @@
+"""The encoder's layers: computed again in the backward pass, or compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The encoder's layers: the outermost list of modules of one class."""
+    lists = (list(module) for module in model.modules() if isinstance(module, nn.ModuleList))
+    return next((layers for layers in lists if len({type(layer) for layer in layers}) == 1), [])
+
+
+@contextmanager
+def checkpointing(model: nn.Module, *, on: bool) -> Iterator[None]:
+    """Within it, each layer keeps its input alone in a training step and is computed again in the backward pass.
+
+    Our own, since not every encoder of transformers has it (MPNet 5.17). Not reentrant: then a layer's trained
+    parameters get their gradients also where its input has none, as with a frozen encoder.
+    """
+    layers = layers_of(model) if on else []
+    for layer in layers:
+        layer.forward = MethodType(_computed_again, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the class's own shows again
+
+
+def _computed_again(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
+    forward: Callable[..., Any] = MethodType(type(layer).forward, layer)
+    if layer.training and torch.is_grad_enabled():
+        return checkpoint(forward, *inputs, use_reentrant=False, **options)
+    return forward(*inputs, **options)
+
+
+@contextmanager
+def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
+    """Within it, each layer runs as compiled code, which all layers share; what dynamo would do silently is an error."""
+    import torch._dynamo.config as dynamo
+
+    layers = layers_of(model) if on else []
+    for layer in layers:
+        layer.compile(dynamic=True)
+    try:
+        with dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True):
+            yield
+    finally:
+        for layer in layers:
+            layer._compiled_call_impl = None

@@ -1,0 +1,170 @@
+"""The graphed engine's steps against the stock Trainer's, one by one. Without a GPU a step is called where it would be replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_engines import Recorder, prepared
+from torch import nn
+from transformers import TrainerCallback
+
+from peft_methods.engines import graphed, stock
+from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
+
+METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Losses:
+    """Losses and rates of every step of a trainer class."""
+
+    def __init__(self, kind: type[stock.StockTrainer], *, compile_layers: bool = False) -> None:
+        losses: list[float] = []
+        rates: list[float] = []
+        norms: list[float] = []
+
+        class Watched(kind):  # type: ignore[misc, valid-type]
+            def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+                loss: torch.Tensor = super().training_step(*arguments, **options)
+                losses.append(float(loss))
+                rates.append(max(map(float, self.lr_scheduler.get_last_lr())))
+                return loss
+
+            def _get_grad_norm(self, *arguments: Any, **options: Any) -> Any:
+                norm = super()._get_grad_norm(*arguments, **options)
+                norms.append(float(norm))
+                return norm
+
+        Watched.compile_layers = compile_layers
+        self.kind, self.losses, self.rates, self.norms = Watched, losses, rates, norms
+
+
+def trained(recipe_path: Path, folder: Path, name: str, watched: Losses, *settings: str) -> tuple[Any, torch.Tensor, Recorder]:
+    recipe, method, base, model, tokens = prepared(recipe_path, name, *settings, device=DEVICE)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    recorder = Recorder()
+    own = {"head": base.head, "seed": 0, "device": DEVICE, "workdir": folder, "listener": recorder, "trainer_class": watched.kind}
+    training = stock.train(model, method, tokens, recipe, base.tokenizer, **own)
+    return training, torch.cat([p.detach().flatten().cpu() for p in model.parameters() if p.requires_grad]), recorder
+
+
+def both(recipe: Path, folder: Path, name: str, *settings: str, **options: Any) -> tuple[Losses, Losses]:
+    """The same cell by both engines; they agree in everything that is not time."""
+    plain, replayed = Losses(stock.StockTrainer), Losses(graphed.GraphedTrainer, **options)
+    one, expected, _ = trained(recipe, folder, name, plain, *settings)
+    other, got, recorder = trained(recipe, folder, name, replayed, *settings)
+    assert replayed.losses == pytest.approx(plain.losses, abs=2e-5)
+    assert replayed.norms == pytest.approx(plain.norms, rel=1e-3, abs=1e-6)
+    assert replayed.rates == plain.rates
+    assert torch.allclose(got, expected, atol=2e-4)
+    assert [e.train_loss for e in other.epochs] == pytest.approx([e.train_loss for e in one.epochs], abs=2e-5)
+    assert (other.steps, other.samples, other.tokens, other.decay) == (one.steps, one.samples, one.tokens, one.decay)
+    assert recorder.phases[:3] == ["warm_up", "capture", "train"]
+    return plain, replayed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_methods_losses_are_the_stock_trainers(tiny_recipe: Path, tmp_path: Path, name: str) -> None:
+    both(tiny_recipe, tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("data.train=157",),  # the last batch has five rows
+        ("data.train=157", "budget.batch_size=4", "budget.gradient_accumulation=3"),  # the last step one batch of one row
+        ("budget.padding=fixed",),
+        ("budget.max_grad_norm=0.05", "budget.weight_decay=0.3"),
+        ("budget.schedule=cosine", "methods.lora.head_learning_rate=1e-3"),
+        ("budget.gradient_checkpointing=true",),
+    ],
+    ids=lambda settings: ",".join(settings),
+)
+def test_each_part_of_a_step_means_what_it_means_there(tiny_recipe: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    both(tiny_recipe, tmp_path, "lora", *settings)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own, many of them
+def test_compiled_layers_change_no_loss(tiny_recipe: Path, tmp_path: Path) -> None:
+    both(tiny_recipe, tmp_path, "lora", compile_layers=True)
+
+
+def test_capturing_leaves_no_trace(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Weights, optimizer state and random numbers are those of a run that captured nothing."""
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "full")
+    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path, autocast=False)
+    own = {"budget": recipe.budget, "listener": Recorder()}
+    trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
+    trainer.compile_layers = False
+    optimizer = trainer.create_optimizer()
+    before, drawn = [p.clone() for p in model.parameters()], torch.get_rng_state()
+    trainer.capture()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert all(not tensor.any() for state in optimizer.state.values() for tensor in state.values())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_checkpoints_optimizer_state_survives_capturing(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
+    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path, autocast=False)
+    own = {"budget": recipe.budget, "listener": Recorder()}
+    trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
+    trainer.compile_layers = False
+    optimizer = trainer.create_optimizer()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(7.0),
+                "exp_avg": torch.rand_like(parameter),
+                "exp_avg_sq": torch.rand_like(parameter),
+            }
+    before = {p: {k: (v, v.clone()) for k, v in state.items()} for p, state in optimizer.state.items()}
+    trainer.capture()
+    for parameter, state in before.items():
+        for name, (tensor, value) in state.items():
+            assert optimizer.state[parameter][name] is tensor
+            assert torch.equal(tensor, value)
+
+
+def test_callbacks_and_logs_see_what_they_see_there(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
+    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path, autocast=False)
+    arguments.logging_strategy, arguments.logging_steps = "steps", 10
+    own = {"budget": recipe.budget, "listener": Recorder()}
+    trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
+    trainer.compile_layers = False
+
+    class StopsAt30(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop |= state.global_step == 30
+
+    trainer.add_callback(StopsAt30())
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "grad_norm" in log]
+    assert [log["step"] for log in logs] == [10, 20, 30]
+    assert all(log["loss"] > 0 and log["grad_norm"] > 0 for log in logs)
+    assert trainer.state.global_step == 30
+
+
+def test_buckets_are_few_and_hold_every_row() -> None:
+    assert buckets_of([3, 500, 512]) == (64, 128, 192, 256, 320, 384, 448, 512)
+    assert buckets_of([130, 500]) == (192, 256, 320, 384, 448, 500)
+    assert buckets_of([5, 60]) == (8, 16, 24, 32, 40, 48, 56, 60)
+    assert buckets_of([7]) == (7,)
+    assert buckets_of([5, 60], fixed=128) == (128,)
+
+
+def test_a_short_batch_is_filled_with_rows_that_do_not_count(tiny_recipe: Path) -> None:
+    _, _, base, _, tokens = prepared(tiny_recipe, "full")
+    rows = [tokens.train[row] for row in range(3)]
+    batch = BucketCollator(Collator(base.tokenizer), 8, (8, 16))(rows)
+    assert batch["rows"] == 3
+    assert batch["labels"].tolist() == [row["labels"] for row in rows] + [NO_LABEL] * 5
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (8, 16 if max(tokens.train.lengths[:3]) > 8 else 8)
+    assert batch["attention_mask"].sum(1).tolist() == tokens.train.lengths[:3] + [1] * 5
