@@ -59,6 +59,14 @@ def test_each_block_has_its_owner_or_none(block: Block, part: str | None) -> Non
     assert {name: size for name, size in parts_of([block], OWNERS).items() if size} == ({part: 8} if part else {})
 
 
+def test_gradients_older_than_the_trace_are_gradients_at_the_peak() -> None:
+    """Those of a step's earlier batches: new values come and go beside them, and they stay."""
+    events = [Event(6, 80), Event(7, 50), Event(7, 0), Event(6, 0), Event(8, 9)]
+    owners = Owners(frozenset({1}), frozenset({2}), frozenset(), last_gradient={5: -1}, backward_done=4)
+    parts = parts_of(at_peak({1: 100, 2: 200, 5: 50}, events), owners)
+    assert parts == {"weights": 100, "optimizer_state": 200, "gradients": 50, "activations": 130, "workspace": 0}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_real_step_is_told_apart() -> None:

@@ -51,6 +51,41 @@ def test_accumulated_batches_train_as_one_of_all_their_rows(tiny_recipe: Path, t
     assert recorder.steps[-1] == (2, whole.steps, whole.steps)
 
 
+class Onlooker(Recorder):
+    """A listener that looks at the gradients as the worst step begins."""
+
+    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.in_place = [p.grad is not None for p in trained]
+        self.zero = not any(p.grad.any() for p in trained if p.grad is not None)
+        self.states = len(optimizer.state)
+        return super().worst_step(model, optimizer)
+
+
+@pytest.mark.parametrize(("accumulation", "in_place"), [(1, False), (3, True)])
+def test_the_worst_step_has_the_gradients_of_earlier_batches(tiny_recipe: Path, tmp_path: Path, accumulation: int, in_place: bool) -> None:
+    """They are there from the second accumulated batch on, and take memory then."""
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "full", f"budget.gradient_accumulation={accumulation}")
+    trainer = stock.StockTrainer(
+        method, base.head, model, stock._arguments(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train
+    )
+    before, seen = weights(model), Onlooker()
+    stock.warm_up(trainer, tokens, Collator(base.tokenizer), recipe, seen)
+    assert set(seen.in_place) == {in_place}
+    assert seen.zero
+    assert seen.states == len(seen.in_place)
+    assert torch.equal(weights(model), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_warm_up_changes_nothing_with_accumulation(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it, one, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
+    monkeypatch.setattr(stock, "warm_up", lambda *_: None)
+    without, other, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
+    assert with_it.epochs == without.epochs
+    assert torch.equal(weights(one), weights(other))
+
+
 def test_weight_decay_is_counted_a_step_not_a_batch(tiny_recipe: Path, tmp_path: Path) -> None:
     settings = ("budget.schedule=constant", "budget.warmup_ratio=0.0", "budget.gradient_accumulation=5", "budget.epochs=1")
     training, _, _, _ = trained(tiny_recipe, tmp_path, "lora", *settings)

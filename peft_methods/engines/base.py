@@ -90,7 +90,10 @@ class Listener(Protocol):
         """An epoch is over and judged."""
 
     def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> AbstractContextManager[WorstStep]:
-        """Around one whole step on the longest batch, before training, with gradients and optimizer state in place."""
+        """Around one whole step on the longest batch, before training, with optimizer state in place.
+
+        With accumulation the gradients of a step's earlier batches are in place too.
+        """
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
