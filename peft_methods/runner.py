@@ -141,7 +141,12 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
         cell=cell.spec(),
         status="ok",
         message=said,
-        identity=cell.identity(weights=base.weights_sha256, data=tokens.facts.fingerprint, environment=identity_part(environment)),
+        identity=cell.identity(
+            weights=base.weights_sha256,
+            config=base.config_sha256,
+            data=tokens.facts.fingerprint,
+            environment=identity_part(environment),
+        ),
         is_source=cell.is_source,
         metrics={
             **_metrics(meter, training, judged, asdict(parameters), kept),
@@ -156,7 +161,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
         quality=None if judged is None else asdict(judged),
         evidence=evidence,
         data=_plain_facts(tokens.facts),
-        environment=environment | instruments.environment() | {"weights_sha256": base.weights_sha256},
+        environment=environment | instruments.environment() | {"weights_sha256": base.weights_sha256, "config_sha256": base.config_sha256},
     )
     return record, tested
 

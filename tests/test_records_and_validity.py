@@ -119,16 +119,16 @@ def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
     recipe = load_recipe("embedded")
     lora = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
     other = load_recipe("embedded", ["methods.lora.rank=4"])
-    facts: dict[str, Any] = {"weights": "w", "data": "d", "environment": {"torch": "1"}}
+    facts: dict[str, Any] = {"weights": "w", "config": "c", "data": "d", "environment": {"torch": "1"}}
     first = lora[0].identity(**facts)
     assert first == cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(**facts)
     different = [
         lora[1].identity(**facts),
         cells_of(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
-        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "data")),
+        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "config", "data")),
         lora[0].identity(**{**facts, "environment": {"torch": "2"}}),
     ]
-    assert len({first, *different}) == 6
+    assert len({first, *different}) == 7
 
 
 def test_a_sound_record_has_no_finding() -> None:
