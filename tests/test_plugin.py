@@ -384,6 +384,16 @@ def test_random_weights_on_a_dry_run(run: Any, tmp_path: Path) -> None:
     assert not list(Path(".peft/results").glob("*.json"))
 
 
+def test_a_shipped_gpu_recipe_without_texts_on_a_dry_run(run: Any, tmp_path: Path) -> None:
+    here = ("--peft-set=gpu=false", f"--peft-model={config_alone(tmp_path)}", "--peft-weights=random", "--peft-dry-run")
+    result = run(*here, "--peft-method=lora,adapter_fusion", "--peft-set=data.train=300", recipe="trec_bert")
+    assert result.ret == 0
+    assert "6 cells" in result.stdout.str()
+    untold = run(*here, "--peft-method=lora", recipe="trec_bert")
+    assert untold.ret == pytest.ExitCode.TESTS_FAILED
+    assert "Give a number: --peft-set data.train=N." in untold.stdout.str()
+
+
 def test_random_weights_without_a_shape_fail_with_their_line(run: Any) -> None:
     result = run("--peft-model=FacebookAI/roberta-bas", "--peft-weights=random", "--peft-method=lora")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
