@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from peft_methods import models, quality
 from peft_methods.engines import stock
 from peft_methods.engines.base import Collator, EpochResult, Training, checkpointing, predict, refuse_unfit
 from peft_methods.errors import ModelError, OptionError
+from peft_methods.job import tasks_of
 from peft_methods.recipe import Budget, load_recipe
 
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
@@ -202,9 +204,12 @@ def test_when_it_ends(selections: list[float], patience: int, ends: int | None, 
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
-def test_a_precision_the_device_lacks_is_refused_with_one_that_it_has(precision: Any) -> None:
-    with pytest.raises(OptionError, match=rf"'{precision}' needs an NVIDIA GPU.*, which this CPU is not: --peft-set budget.precision=fp32"):
-        refuse_unfit(Budget(1, 1, precision=precision), nn.Linear(1, 1), "cpu")
+def test_a_precision_of_gpus_is_refused_without_one(tiny_recipe: Path, precision: str) -> None:
+    recipe = load_recipe(str(tiny_recipe), [f"budget.precision={precision}"])
+    with pytest.raises(OptionError, match=rf"'{precision}' needs an NVIDIA GPU and none is visible\. Allowed here: fp32, bf16"):
+        tasks_of([recipe], ["full"], "cpu")
+    assert tasks_of([recipe], ["full"], "cuda")
+    assert tasks_of([replace(recipe, gpu=True)], ["full"], "cpu")  # skipped with its reason
 
 
 def test_a_gpu_without_tf32_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

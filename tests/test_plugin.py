@@ -58,6 +58,8 @@ def error_line(result: pytest.RunResult) -> str:
         (["--peft-weights=foo"], "unknown weights 'foo'. Allowed: pretrained, random."),
         (["--peft-weights="], "unknown weights ''. Allowed: pretrained, random."),
         (["--peft-workers=0"], "--peft-workers '0' should be a whole number from 1 to"),
+        (["--peft-set=budget.precision=tf32"], "'tf32' needs an NVIDIA GPU and none is visible. Allowed here: fp32, bf16; --peft"),
+        (["--peft-set=budget.precision=fp16"], "recipe 'tiny': budget.precision = 'fp16' needs an NVIDIA GPU and none is visible."),
         (["--peft-csv=no/such/folder/t.csv"], "the folder no/such/folder does not exist"),
         (["--peft-save-models=test_finetune.py"], "is a file; give a folder"),
         (["--peft-results=test_finetune.py/x"], "results cannot be written to"),
@@ -106,12 +108,10 @@ def test_all_means_every_shipped_recipe(run: Any) -> None:
     assert beside.count("[embedded-full]") == 1
 
 
-def test_a_precision_the_device_lacks_fails_with_its_line(run: Any) -> None:
-    result = run("--peft-method=full", "--peft-set=budget.precision=tf32")
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "budget.precision = 'tf32' needs an NVIDIA GPU" in result.stdout.str()
-    assert "--peft-set budget.precision=fp32" in result.stdout.str()
-    assert "Traceback" not in result.stdout.str()
+def test_a_gpu_recipe_in_a_precision_of_gpus_skips_without_one(run: Any) -> None:
+    result = run("--peft-method=lora", "--peft-set=budget.precision=fp16", recipe="imdb_roberta")
+    assert result.ret == 0
+    result.assert_outcomes(skipped=1)
 
 
 def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None:

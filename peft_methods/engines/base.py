@@ -104,13 +104,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
-    """Raise `OptionError` for a precision the device lacks, `ModelError` for checkpointing without layers to checkpoint."""
-    has_gpu = device.startswith("cuda")
-    needs = {"fp16": "an NVIDIA GPU", "tf32": "an NVIDIA GPU with TF32 (Ampere or newer)"}.get(budget.precision)
-    fits = has_gpu and (budget.precision != "tf32" or torch.cuda.get_device_capability() >= (8, 0))
-    if needs and not fits:
-        here = torch.cuda.get_device_name() if has_gpu else "this CPU"
-        raise OptionError(f"budget.precision = {budget.precision!r} needs {needs}, which {here} is not: --peft-set budget.precision=fp32")
+    """Raise `OptionError` for TF32 on a GPU without it, `ModelError` for checkpointing without layers to checkpoint."""
+    if budget.precision == "tf32" and device.startswith("cuda") and torch.cuda.get_device_capability() < (8, 0):
+        raise OptionError(
+            f"budget.precision = 'tf32' needs an NVIDIA GPU with TF32 (Ampere or newer), which {torch.cuda.get_device_name()} is not: "
+            f"--peft-set budget.precision=fp32"
+        )
     if budget.gradient_checkpointing and not _layers(model):
         raise ModelError(
             f"budget.gradient_checkpointing needs a model with a list of layers, which {type(model).__name__} lacks: "
