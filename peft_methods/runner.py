@@ -126,7 +126,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
     tested = None if not len(tokens.test) else predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision)
     if not cell.recipe.has_quality:
         tested = None  # the pass was timed; what it predicted says nothing
-    judged = None if tested is None else quality.judge(tested, tokens.facts.label_names)
+    judged = None if tested is None or not tested.is_finite else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")
     said = _save(model, cell, base, places.save_to)
     kept = (places.work / TRAINED).stat().st_size

@@ -161,6 +161,26 @@ def test_an_untrained_source_fails_its_fusion(run: Any) -> None:
     assert re.search(r"V202 error tiny\.source1-\S+-adapter-seed0: \d+ of \d+ trained tensors did not move", result.stdout.str())
 
 
+def test_a_training_that_overflows_fails_with_its_reason_and_without_invented_figures(run: Any) -> None:
+    wild = (
+        "--peft-set=methods.full.learning_rate=1e38",
+        "--peft-set=methods.lora.learning_rate=1e38",
+        "--peft-set=budget.max_grad_norm=1e30",
+    )
+    result = run("--peft-method=full,lora", "--peft-seeds=1", *wild)
+    result.assert_outcomes(failed=2)
+    out = result.stdout.str()
+    assert "V302 error tiny-lora-seed0: train_loss of epoch 1 is nan; its logits for the test rows are not finite" in out
+    assert "lower the learning rate, or take budget.precision=bf16 or fp32 if it is fp16" in out
+    assert "V202" not in out  # what is no number now has moved
+    assert "V301" not in out  # and there is no accuracy to compare
+    assert re.search(r"Full fine-tuning +– +–", out)
+    for path in Path(".peft/results").glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert record["metrics"]["accuracy"] is record["metrics"]["validation_accuracy"] is record["quality"] is None
+        assert record["metrics"]["train_seconds"] > 0
+
+
 def test_a_text_too_long_for_the_model_is_said_before_training(run: Any) -> None:
     result = run("--peft-method=full", "--peft-set=data.max_length=65")
     assert result.ret == pytest.ExitCode.TESTS_FAILED

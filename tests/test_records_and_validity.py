@@ -205,6 +205,19 @@ def test_every_seed_must_clear_the_margin() -> None:
     assert found_on(0.5) == [("V301", "embedded-lora-seed0")]
 
 
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> None:
+    epochs = tuple({"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss} for epoch in (1, 2, 3))
+    (found,) = validity.judge([make_record(epochs=epochs)])
+    assert (found.rule, found.evidence) == ("V302", f"validation_loss of epoch 1 is {loss}")
+
+
+def test_a_test_set_that_could_not_be_judged_is_said() -> None:
+    """Also where every loss was finite, and only a test row overflows."""
+    (found,) = validity.judge([make_record(metrics={"accuracy": None})])
+    assert (found.rule, found.evidence) == ("V302", "its logits for the test rows are not finite, so they were not judged")
+
+
 def test_seconds_of_heat_are_a_fault_too() -> None:
     found = validity.judge([make_record(**on_a_gpu(metrics={"thermal_slowdown_seconds": 2.0}))])
     assert [finding.rule for finding in found] == ["V402"]

@@ -30,7 +30,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class EpochResult:
     """One epoch's losses (mean cross-entropy, nats) and the validation set's judgement by the recipe's metric.
 
-    Where there is no quality to judge (random weights) only the training loss is known.
+    Where there is no quality to judge (random weights, or logits that are no numbers) accuracy and selection are None.
     """
 
     epoch: int
@@ -40,9 +40,11 @@ class EpochResult:
     selection: float | None = None
 
     def is_better_than(self, other: EpochResult | None) -> bool:
-        """Whether this later epoch's weights are the ones to keep: without a judgement the last are."""
-        if other is None or other.selection is None or self.selection is None:
+        """Whether this later epoch's weights are the ones to keep: those that could be judged, without any the last."""
+        if other is None or other.selection is None:
             return True
+        if self.selection is None:
+            return False
         assert self.validation_loss is not None
         assert other.validation_loss is not None
         return (self.selection, -self.validation_loss) > (other.selection, -other.validation_loss)
