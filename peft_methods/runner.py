@@ -52,8 +52,16 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
     _set_up_process(threads)
     check_device(device)
+    instruments = Instruments(device, lambda news: None, recipe.budget.epochs)
+    with instruments.running():
+        return _prepare(recipe, methods, device, instruments)
+
+
+def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Instruments) -> Preparation:
     started = time.perf_counter()
+    instruments.enter("data")
     texts = synthetic.load(recipe)
+    instruments.enter("prepare")
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
