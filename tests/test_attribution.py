@@ -69,7 +69,8 @@ def test_gradients_older_than_the_trace_are_gradients_at_the_peak() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_real_step_is_told_apart() -> None:
+@pytest.mark.parametrize("accumulating", [False, True])
+def test_a_real_step_is_told_apart(accumulating: bool) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2048, 2048), torch.nn.ReLU(), torch.nn.Linear(2048, 2048)).cuda()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     weights = sum(p.numel() * 4 for p in model.parameters())
@@ -82,12 +83,13 @@ def test_a_real_step_is_told_apart() -> None:
         optimizer.step()
 
     step()
-    optimizer.zero_grad()
+    optimizer.zero_grad(set_to_none=not accumulating)
     torch.cuda.reset_peak_memory_stats()
     with PeakTrace(model, optimizer) as trace:
         step(trace)
     peak = torch.cuda.max_memory_allocated()
     assert trace.parts["weights"] == pytest.approx(weights, rel=0.01)
     assert trace.parts["optimizer_state"] == pytest.approx(2 * weights, rel=0.01)
+    assert not accumulating or trace.parts["gradients"] == pytest.approx(weights, rel=0.01)
     assert trace.parts["activations"] >= 2 * 4096 * 2048 * 4
     assert abs(peak - sum(trace.parts.values())) <= 0.05 * peak
