@@ -107,7 +107,6 @@ class PeakTrace:
     def __enter__(self) -> PeakTrace:
         self._workspace = _workspace()
         self._live = _blocks()
-        self._older_gradients = frozenset(_addresses(_gradients(self._model)))
         torch.cuda.memory._record_memory_history("all", context=None, clear_history=True)
         return self
 

@@ -78,10 +78,10 @@ class Cell:
         del spec["recipe"]["expect"]
         return spec
 
-    def identity(self, *, weights: str, data: str, environment: dict[str, Any]) -> str:
-        """The hash of all that a figure depends on: spec, weights, data, code, device and library versions."""
+    def identity(self, *, weights: str, config: str, data: str, environment: dict[str, Any]) -> str:
+        """The hash of all that a figure depends on: spec, weights, their config, data, code, device and library versions."""
         code = [code_hash(cell.method, cell.engine) for cell in (*self.stages, self)]
-        depends = {"spec": self._decisive_spec(), "weights": weights, "data": data, "code": code}
+        depends = {"spec": self._decisive_spec(), "weights": weights, "config": config, "data": data, "code": code}
         return content_hash(depends | {"environment": environment})[:32]
 
 

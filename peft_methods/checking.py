@@ -34,7 +34,7 @@ def evidence_of(model: nn.Module, before: Before, *, decay: float, shape: ModelS
     """What changed that should not have, and what did not that should have.
 
     `decay` is the product of (1 - rate * weight decay) over all steps: what is left of a weight that only decays.
-    A parameter has moved when any element differs from its start times `decay` (or 1) by more than rounding.
+    A parameter has moved when any element differs from its start times `decay` (or 1) by more than rounding, or is no number.
     """
     from safetensors import safe_open
 
@@ -56,7 +56,7 @@ def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
     now, decayed = end.detach().cpu(), start * decay
     rounding = 1e-5 * float(start.abs().max()) + 1e-12
     low, high = torch.minimum(start, decayed) - rounding, torch.maximum(start, decayed) + rounding
-    return bool(((now < low) | (now > high)).any())
+    return not bool(((now >= low) & (now <= high)).all())
 
 
 def _has_no_gradient(name: str, shape: ModelShape) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 from peft_methods import embedded, shapes
 from peft_methods.errors import ModelError, first_line, nearest
 from peft_methods.recipe import ModelSpec
+
+NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
 
 
 def folder_or_id(source: str) -> str:
@@ -39,6 +43,13 @@ def has_tokenizer(spec: ModelSpec) -> bool:
 def padding_of(config: Any) -> int:
     """The token id that fills up short rows."""
     return config.pad_token_id or 0
+
+
+def config_digest(config: Any) -> str:
+    """sha256 of what a config says of the model (dropout, activation, sizes); not of its name, its writer and its labels."""
+    values = json.loads(config.to_json_string(use_diff=False))
+    decisive = {name: value for name, value in values.items() if name not in NOT_THE_MODEL}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def load_config(spec: ModelSpec) -> Any:

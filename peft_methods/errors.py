@@ -11,7 +11,7 @@ class PeftMethodsError(Exception):
 
 
 class OptionError(PeftMethodsError):
-    """A bad option or recipe. pytest exits with 4."""
+    """A bad option or recipe. pytest exits with 4, or with 1 where only the GPU itself could tell."""
 
 
 class DataError(PeftMethodsError):

@@ -20,7 +20,32 @@ from peft_methods.measuring import CudaMemory, Gauge, PhaseMeter, ReservedMemory
 from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
 TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
-DOING = {"data": "reading the data", "load": "loading the model", "tokenize": "tokenizing", "evaluate": "evaluating", "save": "saving"}
+DOING = {
+    "data": "reading the data",
+    "prepare": "trying the model",
+    "load": "loading the model",
+    "tokenize": "tokenizing",
+    "evaluate": "evaluating",
+    "save": "saving",
+    "check": "comparing weights",
+    "infer": "timing inference",
+}  # any other phase is training
+FEWER_ROWS = "Fewer rows fit: --peft-set data.train=N."
+SMALLER = "What would fit: a smaller model, or a machine with more free memory."
+WAYS_OUT = {
+    "data": FEWER_ROWS,
+    "tokenize": FEWER_ROWS,
+    "prepare": "What would fit: a smaller model, smaller batches (--peft-set budget.batch_size=N) or a shorter data.max_length.",
+    "load": "The weights alone do not fit: take qlora, or a smaller model.",
+    "evaluate": "Smaller evaluation batches fit: --peft-set budget.evaluation_batch_size=8.",
+    "save": SMALLER,
+    "check": SMALLER,
+    "infer": "What would fit: a shorter data.max_length, or a smaller model.",
+}
+IN_TRAINING = (
+    "What would fit: half the batch (--peft-set budget.batch_size=N with budget.gradient_accumulation=2 for the same step), "
+    "budget.gradient_checkpointing=true, a shorter data.max_length, or qlora."
+)
 
 
 class Instruments:
@@ -125,18 +150,7 @@ class Instruments:
         if self.cuda:
             free, total = torch.cuda.mem_get_info()
             room = f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB were free)"
-        return f"out of memory while {DOING.get(phase, 'training')}{room}: {asked} {_way_out(phase)}"
-
-
-def _way_out(phase: str) -> str:
-    if phase == "load":
-        return "The weights alone do not fit: take qlora, or a smaller model."
-    if phase == "evaluate":
-        return "Smaller evaluation batches fit: --peft-set budget.evaluation_batch_size=8."
-    return (
-        "What would fit: half the batch (--peft-set budget.batch_size=N with budget.gradient_accumulation=2 for the same step), "
-        "budget.gradient_checkpointing=true, a shorter data.max_length, or qlora."
-    )
+        return f"out of memory while {DOING.get(phase, 'training')}{room}: {asked} {WAYS_OUT.get(phase, IN_TRAINING)}"
 
 
 class _HostSteps:

@@ -18,6 +18,7 @@ from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Status, Store, without_result
 
 DEFAULT_RESULTS = ".peft/results"
+NEED_A_GPU = ("tf32", "fp16")  # precisions
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,30 @@ class Task:
 
 
 def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str) -> list[Task]:
-    """Every chosen method of every recipe. Raises `OptionError` for one that a recipe does not have, or two of one name."""
+    """Every chosen method of every recipe.
+
+    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision without its GPU.
+    """
     recipes = list(recipes)
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
+    for recipe in recipes:
+        _check_precision(recipe, device)
     return [
         Task(recipe, method, tuple(cells_of(recipe, method, device))) for recipe in recipes for method in chosen_methods(recipe, methods)
     ]
+
+
+def _check_precision(recipe: Recipe, device: str) -> None:
+    """Raise `OptionError` for a precision of GPUs where there is none; a recipe for GPUs is skipped there anyway."""
+    precision = recipe.budget.precision
+    if device == "cpu" and precision in NEED_A_GPU and not recipe.gpu:
+        raise OptionError(
+            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and none is visible. "
+            f"Allowed here: fp32, bf16; --peft-set budget.precision=fp32."
+        )
 
 
 def default_workers(device: str, cores: int) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from peft_methods import shapes
-from peft_methods.configs import folder_or_id, has_tokenizer, load_config, local_or_hub, padding_of
+from peft_methods.configs import config_digest, folder_or_id, has_tokenizer, load_config, local_or_hub, padding_of
 from peft_methods.errors import ModelError
 from peft_methods.layouts import ModelShape, shape_of
 from peft_methods.recipe import ModelSpec
@@ -29,7 +29,8 @@ class Base:
     """A loaded classifier before any method touched it.
 
     `head` names the modules that hold no pretrained weights (always trained); `weights_sha256` is that of the
-    encoder's parameters in order, which identifies the weights wherever they came from.
+    encoder's parameters in order, which identifies the weights wherever they came from. `config_sha256` is that of
+    their use: activations, dropout, sizes.
     """
 
     model: PreTrainedModel
@@ -37,6 +38,7 @@ class Base:
     head: tuple[str, ...]
     shape: ModelShape
     weights_sha256: str
+    config_sha256: str
 
     def check_length(self, max_length: int) -> None:
         """Raise `ModelError` for more tokens than the model has positions for."""
@@ -58,6 +60,7 @@ def load(
     """
     folder = folder_or_id(spec.source)
     config = load_config(spec)
+    config_sha256 = config_digest(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: label for label, name in enumerate(label_names)}
     tokenizer = _load_tokenizer(folder, spec) if has_tokenizer(spec) else shapes.number_tokenizer(config.vocab_size, padding_of(config))
@@ -67,7 +70,7 @@ def load(
     pooler = any(not in_modules(f"{name}.weight", head) for name in _poolers(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, head))
     shape = shape_of(config, head_parameters=size, pooler=pooler)
-    return Base(model, tokenizer, head, shape, _weights_digest(model, head))
+    return Base(model, tokenizer, head, shape, _weights_digest(model, head), config_sha256)
 
 
 def _poolers(model: nn.Module) -> dict[str, nn.Linear]:

@@ -17,6 +17,11 @@ class Predictions:
     labels: NDArray[np.int64]
 
     @property
+    def is_finite(self) -> bool:
+        """Whether every logit is a number. A model that overflowed gives none, and then its "highest" logit is just the first."""
+        return bool(np.isfinite(self.logits).all())
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
         """The class with the highest logit in each row."""
         return self.logits.argmax(axis=1).astype(np.int64)

@@ -53,8 +53,16 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
     """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
     _set_up_process(threads)
     check_device(device)
+    instruments = Instruments(device, lambda news: None, recipe.budget.epochs)
+    with instruments.running():
+        return _prepare(recipe, methods, device, instruments)
+
+
+def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Instruments) -> Preparation:
     started = time.perf_counter()
+    instruments.enter("data")
     texts = synthetic.load(recipe)
+    instruments.enter("prepare")
     base = models.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
@@ -127,7 +135,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
     tested = None if not len(tokens.test) else predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision)
     if not cell.recipe.has_quality:
         tested = None  # the pass was timed; what it predicted says nothing
-    judged = None if tested is None else quality.judge(tested, tokens.facts.label_names)
+    judged = None if tested is None or not tested.is_finite else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")
     said = _save(model, cell, base, places.save_to)
     kept = (places.work / TRAINED).stat().st_size
@@ -142,7 +150,12 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
         cell=cell.spec(),
         status="ok",
         message=said,
-        identity=cell.identity(weights=base.weights_sha256, data=tokens.facts.fingerprint, environment=identity_part(environment)),
+        identity=cell.identity(
+            weights=base.weights_sha256,
+            config=base.config_sha256,
+            data=tokens.facts.fingerprint,
+            environment=identity_part(environment),
+        ),
         is_source=cell.is_source,
         metrics={
             **_metrics(meter, training, judged, asdict(parameters), kept),
@@ -157,7 +170,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
         quality=None if judged is None else asdict(judged),
         evidence=evidence,
         data=_plain_facts(tokens.facts),
-        environment=environment | instruments.environment() | {"weights_sha256": base.weights_sha256},
+        environment=environment | instruments.environment() | {"weights_sha256": base.weights_sha256, "config_sha256": base.config_sha256},
     )
     return record, tested
 

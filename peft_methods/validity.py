@@ -5,6 +5,7 @@ V1xx is about data, V2xx about training, V3xx about results, V4xx about measurin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -150,14 +151,20 @@ def not_above_majority(records: list[Record]) -> Iterator[tuple[str, str]]:
 
 
 @rule("V302", "error")
-def loss_not_finite(records: list[Record]) -> Iterator[tuple[str, str]]:
-    """A loss is not a number."""
+def not_finite(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """A loss, or what the model gives for a test row, is not a finite number."""
     (record,) = records
-    for epoch in record.epochs:
-        for name in ("train_loss", "validation_loss"):
-            loss = epoch[name]
-            if loss is not None and not loss < float("inf"):
-                yield f"{name} of epoch {epoch['epoch']:.0f} is {loss}", "lower the learning rate or raise the precision"
+    losses = [(name, epoch["epoch"], epoch[name]) for epoch in record.epochs for name in ("train_loss", "validation_loss")]
+    spoilt = [f"{name} of epoch {epoch:.0f} is {loss}" for name, epoch, loss in losses if loss is not None and not math.isfinite(loss)]
+    said = spoilt[:1]
+    if record.quality is None and record.metrics.get("accuracy", 0.0) is None and _should_be_judged(record):
+        said.append("its logits for the test rows are not finite, so they were not judged")
+    if said:
+        yield "; ".join(said), "lower the learning rate, or take budget.precision=bf16 or fp32 if it is fp16"
+
+
+def _should_be_judged(record: Record) -> bool:
+    return record.cell["recipe"]["model"]["weights"] != "random" and record.data.get("majority") is not None
 
 
 def _gpu_states(record: Record) -> list[dict[str, Any]]:

@@ -59,9 +59,18 @@ def test_each_block_has_its_owner_or_none(block: Block, part: str | None) -> Non
     assert {name: size for name, size in parts_of([block], OWNERS).items() if size} == ({part: 8} if part else {})
 
 
+def test_gradients_older_than_the_trace_are_gradients_at_the_peak() -> None:
+    """Those of a step's earlier batches: new values come and go beside them, and they stay."""
+    events = [Event(6, 80), Event(7, 50), Event(7, 0), Event(6, 0), Event(8, 9)]
+    owners = Owners(frozenset({1}), frozenset({2}), frozenset(), last_gradient={5: -1}, backward_done=4)
+    parts = parts_of(at_peak({1: 100, 2: 200, 5: 50}, events), owners)
+    assert parts == {"weights": 100, "optimizer_state": 200, "gradients": 50, "activations": 130, "workspace": 0}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_real_step_is_told_apart() -> None:
+@pytest.mark.parametrize("accumulating", [False, True])
+def test_a_real_step_is_told_apart(accumulating: bool) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2048, 2048), torch.nn.ReLU(), torch.nn.Linear(2048, 2048)).cuda()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     weights = sum(p.numel() * 4 for p in model.parameters())
@@ -74,12 +83,13 @@ def test_a_real_step_is_told_apart() -> None:
         optimizer.step()
 
     step()
-    optimizer.zero_grad()
+    optimizer.zero_grad(set_to_none=not accumulating)
     torch.cuda.reset_peak_memory_stats()
     with PeakTrace(model, optimizer) as trace:
         step(trace)
     peak = torch.cuda.max_memory_allocated()
     assert trace.parts["weights"] == pytest.approx(weights, rel=0.01)
     assert trace.parts["optimizer_state"] == pytest.approx(2 * weights, rel=0.01)
+    assert not accumulating or trace.parts["gradients"] == pytest.approx(weights, rel=0.01)
     assert trace.parts["activations"] >= 2 * 4096 * 2048 * 4
     assert abs(peak - sum(trace.parts.values())) <= 0.05 * peak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from peft_methods.engines.batches import Collator, predict
 from peft_methods.engines.judging import Judge
 from peft_methods.engines.layers import checkpointing
 from peft_methods.errors import ModelError, OptionError
+from peft_methods.job import tasks_of
 from peft_methods.recipe import Budget, load_recipe
 
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
@@ -52,6 +54,41 @@ def test_accumulated_batches_train_as_one_of_all_their_rows(tiny_recipe: Path, t
     assert (parts.steps, parts.samples, parts.tokens) == (whole.steps, whole.samples, whole.tokens)
     assert parts.decay == pytest.approx(whole.decay)
     assert recorder.steps[-1] == (2, whole.steps, whole.steps)
+
+
+class Onlooker(Recorder):
+    """A listener that looks at the gradients as the worst step begins."""
+
+    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.in_place = [p.grad is not None for p in trained]
+        self.zero = not any(p.grad.any() for p in trained if p.grad is not None)
+        self.states = len(optimizer.state)
+        return super().worst_step(model, optimizer)
+
+
+@pytest.mark.parametrize(("accumulation", "in_place"), [(1, False), (3, True)])
+def test_the_worst_step_has_the_gradients_of_earlier_batches(tiny_recipe: Path, tmp_path: Path, accumulation: int, in_place: bool) -> None:
+    """They are there from the second accumulated batch on, and take memory then."""
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "full", f"budget.gradient_accumulation={accumulation}")
+    trainer = stock.StockTrainer(
+        method, base.head, model, stock.arguments_of(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train, **silent(recipe)
+    )
+    before, seen = weights(model), Onlooker()
+    stock.warm_up(trainer, tokens, Collator(base.tokenizer), recipe, seen)
+    assert set(seen.in_place) == {in_place}
+    assert seen.zero
+    assert seen.states == len(seen.in_place)
+    assert torch.equal(weights(model), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_warm_up_changes_nothing_with_accumulation(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it, one, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
+    monkeypatch.setattr(stock, "warm_up", lambda *_: None)
+    without, other, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
+    assert with_it.epochs == without.epochs
+    assert torch.equal(weights(one), weights(other))
 
 
 def test_weight_decay_is_counted_a_step_not_a_batch(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -170,9 +207,12 @@ def test_when_it_ends(selections: list[float], patience: int, ends: int | None, 
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
-def test_a_precision_the_device_lacks_is_refused_with_one_that_it_has(precision: Any) -> None:
-    with pytest.raises(OptionError, match=rf"'{precision}' needs an NVIDIA GPU.*, which this CPU is not: --peft-set budget.precision=fp32"):
-        refuse_unfit(Budget(1, 1, precision=precision), nn.Linear(1, 1), "cpu")
+def test_a_precision_of_gpus_is_refused_without_one(tiny_recipe: Path, precision: str) -> None:
+    recipe = load_recipe(str(tiny_recipe), [f"budget.precision={precision}"])
+    with pytest.raises(OptionError, match=rf"'{precision}' needs an NVIDIA GPU and none is visible\. Allowed here: fp32, bf16"):
+        tasks_of([recipe], ["full"], "cpu")
+    assert tasks_of([recipe], ["full"], "cuda")
+    assert tasks_of([replace(recipe, gpu=True)], ["full"], "cpu")  # skipped with its reason
 
 
 def test_a_gpu_without_tf32_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,12 @@ def test_the_head_may_have_a_rate_of_its_own(tiny_recipe: Path, tmp_path: Path) 
 def test_accumulation_divides_the_loss(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
     trainer = stock.StockTrainer(
-        method, base.head, model, stock.arguments_of(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train,
+        method,
+        base.head,
+        model,
+        stock.arguments_of(recipe, method, 0, "cpu", tmp_path),
+        Collator(base.tokenizer),
+        tokens.train,
         **silent(recipe),
     )
     assert trainer.model_accepts_loss_kwargs is False
@@ -164,6 +169,24 @@ def test_predictions_are_in_the_datas_order_whatever_the_batch(tiny_recipe: Path
         )
     assert np.allclose(got.logits, one_by_one.numpy(), atol=1e-5)
     assert got.labels.tolist() == list(tokens.test.labels)
+
+
+def test_an_epoch_whose_logits_are_no_numbers_is_judged_by_nobody(tiny_recipe: Path, tmp_path: Path) -> None:
+    """The highest of logits that are no numbers is the first: that would pass for an accuracy."""
+    wild = ("methods.full.learning_rate=1e38", "budget.max_grad_norm=1e30", "budget.epochs=4", "budget.early_stopping=2")
+    training, _, recorder, _, _ = trained(tiny_recipe, tmp_path, "full", *wild)
+    assert all(np.isnan(result.train_loss) and np.isnan(result.validation_loss) for result in recorder.epochs)
+    assert {(result.validation_accuracy, result.selection) for result in recorder.epochs} == {(None, None)}
+    assert len(training.epochs) == training.best_epoch == 2  # no gain is no gain
+
+
+def test_what_could_be_judged_goes_before_what_could_not() -> None:
+    sound, worse, spoilt = EpochResult(1, 0.5, 0.6, 0.7, 0.7), EpochResult(2, 0.5, 0.7, 0.4, 0.4), EpochResult(3, 0.1, float("nan"))
+    assert sound.is_better_than(None)
+    assert not worse.is_better_than(sound)
+    assert not spoilt.is_better_than(worse)
+    assert worse.is_better_than(spoilt)
+    assert spoilt.is_better_than(spoilt)  # nothing to judge by: the last is as good as any
 
 
 def test_random_weights_keep_the_last_epoch_and_judge_none(tiny_recipe: Path, tmp_path: Path) -> None:

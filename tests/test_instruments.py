@@ -9,7 +9,8 @@ import torch
 
 from peft_methods.engines.base import EpochResult
 from peft_methods.errors import OutOfMemory
-from peft_methods.instruments import Instruments
+from peft_methods.instruments import DOING, TRAINING, WAYS_OUT, Instruments
+from peft_methods.measuring import PHASES
 from peft_methods.metrics import METRICS
 
 
@@ -40,10 +41,16 @@ def test_on_a_cpu_every_figure_is_there_or_null() -> None:
 @pytest.mark.parametrize(
     ("phase", "doing", "way_out"),
     [
+        ("data", "reading the data", "data.train=N"),
+        ("prepare", "trying the model", "budget.batch_size=N"),
         ("load", "loading the model", "qlora"),
+        ("tokenize", "tokenizing", "data.train=N"),
         ("train", "training", "budget.batch_size"),
         ("warm_up", "training", "budget.gradient_checkpointing"),
         ("evaluate", "evaluating", "budget.evaluation_batch_size"),
+        ("check", "comparing weights", "a smaller model"),
+        ("save", "saving", "a smaller model"),
+        ("infer", "timing inference", "data.max_length"),
     ],
 )
 def test_a_real_failure_to_allocate_names_phase_size_and_way_out(phase: str, doing: str, way_out: str) -> None:
@@ -56,6 +63,10 @@ def test_a_real_failure_to_allocate_names_phase_size_and_way_out(phase: str, doi
     assert str(2**55) in message
     assert way_out in message
     assert "\n" not in message
+
+
+def test_every_phase_but_trainings_has_its_name_and_its_way_out() -> None:
+    assert set(DOING) == set(WAYS_OUT) == {*PHASES, "prepare"} - set(TRAINING)
 
 
 def test_other_errors_stay_what_they_are() -> None:

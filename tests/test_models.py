@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +73,28 @@ def test_the_same_weights_have_the_same_digest_wherever_they_lie(tmp_path: Path,
     shutil.copytree(tiny_models["bert"], tmp_path / "copy")
     first, copied, random = load(tiny_models["bert"]), load(tmp_path / "copy"), load(tmp_path / "copy", weights="random")
     assert first.weights_sha256 == copied.weights_sha256 != random.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "another"),
+    [
+        ({"hidden_dropout_prob": 0.3}, True),
+        ({"hidden_act": "relu"}, True),
+        ({"layer_norm_eps": 1e-5}, True),
+        ({"_name_or_path": "/elsewhere", "transformers_version": "4.0.0"}, False),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}, False),
+        ({"architectures": ["BertForMaskedLM"], "dtype": "float16"}, False),
+        ({"attention_probs_dropout_prob": 0.1}, False),  # as it is where nothing is said
+    ],
+)
+def test_the_same_weights_used_otherwise_are_another_model(change: dict[str, Any], another: bool, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m")
+    before = load(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    after = load(folder)
+    assert after.weights_sha256 == before.weights_sha256
+    assert (after.config_sha256 != before.config_sha256) == another
 
 
 def refused(folder: Path | str, said: str) -> None:

@@ -58,6 +58,8 @@ def error_line(result: pytest.RunResult) -> str:
         (["--peft-weights=foo"], "unknown weights 'foo'. Allowed: pretrained, random."),
         (["--peft-weights="], "unknown weights ''. Allowed: pretrained, random."),
         (["--peft-workers=0"], "--peft-workers '0' should be a whole number from 1 to"),
+        (["--peft-set=budget.precision=tf32"], "'tf32' needs an NVIDIA GPU and none is visible. Allowed here: fp32, bf16; --peft"),
+        (["--peft-set=budget.precision=fp16"], "recipe 'tiny': budget.precision = 'fp16' needs an NVIDIA GPU and none is visible."),
         (["--peft-csv=no/such/folder/t.csv"], "the folder no/such/folder does not exist"),
         (["--peft-save-models=test_finetune.py"], "is a file; give a folder"),
         (["--peft-results=test_finetune.py/x"], "results cannot be written to"),
@@ -106,12 +108,10 @@ def test_all_means_every_shipped_recipe(run: Any) -> None:
     assert beside.count("[embedded-full]") == 1
 
 
-def test_a_precision_the_device_lacks_fails_with_its_line(run: Any) -> None:
-    result = run("--peft-method=full", "--peft-set=budget.precision=tf32")
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "budget.precision = 'tf32' needs an NVIDIA GPU" in result.stdout.str()
-    assert "--peft-set budget.precision=fp32" in result.stdout.str()
-    assert "Traceback" not in result.stdout.str()
+def test_a_gpu_recipe_in_a_precision_of_gpus_skips_without_one(run: Any) -> None:
+    result = run("--peft-method=lora", "--peft-set=budget.precision=fp16", recipe="imdb_roberta")
+    assert result.ret == 0
+    result.assert_outcomes(skipped=1)
 
 
 def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None:
@@ -159,6 +159,26 @@ def test_an_untrained_source_fails_its_fusion(run: Any) -> None:
     result = run("--peft-method=adapter_fusion", "--peft-seeds=1", "--peft-set=methods.adapter_fusion.source_learning_rate=1e-30")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert re.search(r"V202 error tiny\.source1-\S+-adapter-seed0: \d+ of \d+ trained tensors did not move", result.stdout.str())
+
+
+def test_a_training_that_overflows_fails_with_its_reason_and_without_invented_figures(run: Any) -> None:
+    wild = (
+        "--peft-set=methods.full.learning_rate=1e38",
+        "--peft-set=methods.lora.learning_rate=1e38",
+        "--peft-set=budget.max_grad_norm=1e30",
+    )
+    result = run("--peft-method=full,lora", "--peft-seeds=1", *wild)
+    result.assert_outcomes(failed=2)
+    out = result.stdout.str()
+    assert "V302 error tiny-lora-seed0: train_loss of epoch 1 is nan; its logits for the test rows are not finite" in out
+    assert "lower the learning rate, or take budget.precision=bf16 or fp32 if it is fp16" in out
+    assert "V202" not in out  # what is no number now has moved
+    assert "V301" not in out  # and there is no accuracy to compare
+    assert re.search(r"Full fine-tuning +– +–", out)
+    for path in Path(".peft/results").glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert record["metrics"]["accuracy"] is record["metrics"]["validation_accuracy"] is record["quality"] is None
+        assert record["metrics"]["train_seconds"] > 0
 
 
 def test_a_text_too_long_for_the_model_is_said_before_training(run: Any) -> None:
@@ -382,6 +402,16 @@ def test_random_weights_on_a_dry_run(run: Any, tmp_path: Path) -> None:
     assert result.ret == 0
     assert "4 cells" in result.stdout.str()
     assert not list(Path(".peft/results").glob("*.json"))
+
+
+def test_a_shipped_gpu_recipe_without_texts_on_a_dry_run(run: Any, tmp_path: Path) -> None:
+    here = ("--peft-set=gpu=false", f"--peft-model={config_alone(tmp_path)}", "--peft-weights=random", "--peft-dry-run")
+    result = run(*here, "--peft-method=lora,adapter_fusion", "--peft-set=data.train=300", recipe="trec_bert")
+    assert result.ret == 0
+    assert "6 cells" in result.stdout.str()
+    untold = run(*here, "--peft-method=lora", recipe="trec_bert")
+    assert untold.ret == pytest.ExitCode.TESTS_FAILED
+    assert "Give a number: --peft-set data.train=N." in untold.stdout.str()
 
 
 def test_random_weights_without_a_shape_fail_with_their_line(run: Any) -> None:

@@ -119,16 +119,16 @@ def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
     recipe = load_recipe("embedded")
     lora = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
     other = load_recipe("embedded", ["methods.lora.rank=4"])
-    facts: dict[str, Any] = {"weights": "w", "data": "d", "environment": {"torch": "1"}}
+    facts: dict[str, Any] = {"weights": "w", "config": "c", "data": "d", "environment": {"torch": "1"}}
     first = lora[0].identity(**facts)
     assert first == cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(**facts)
     different = [
         lora[1].identity(**facts),
         cells_of(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
-        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "data")),
+        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "config", "data")),
         lora[0].identity(**{**facts, "environment": {"torch": "2"}}),
     ]
-    assert len({first, *different}) == 6
+    assert len({first, *different}) == 7
 
 
 def test_a_sound_record_has_no_finding() -> None:
@@ -203,6 +203,19 @@ def test_every_seed_must_clear_the_margin() -> None:
     assert found_on(0.75, 0.7) == []
     assert found_on(0.75, 0.51) == [("V301", "embedded-lora-seed1")]
     assert found_on(0.5) == [("V301", "embedded-lora-seed0")]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> None:
+    epochs = tuple({"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss} for epoch in (1, 2, 3))
+    (found,) = validity.judge([make_record(epochs=epochs)])
+    assert (found.rule, found.evidence) == ("V302", f"validation_loss of epoch 1 is {loss}")
+
+
+def test_a_test_set_that_could_not_be_judged_is_said() -> None:
+    """Also where every loss was finite, and only a test row overflows."""
+    (found,) = validity.judge([make_record(metrics={"accuracy": None})])
+    assert (found.rule, found.evidence) == ("V302", "its logits for the test rows are not finite, so they were not judged")
 
 
 def test_seconds_of_heat_are_a_fault_too() -> None:

@@ -81,6 +81,24 @@ def test_imdb_rows_cost_what_imdb_costs() -> None:
     assert (lengths == 512).mean() == pytest.approx(0.153, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "classes", "mean"),
+    [
+        ("sst2_bert", [], 2, 13.3),
+        ("sst2_bert_as_published", [], 2, 13.3),
+        ("trec_bert", ["data.train=4869"], 6, 13.5),
+    ],
+)
+def test_a_recipe_without_texts_costs_what_its_texts_cost(name: str, settings: list[str], classes: int, mean: float) -> None:
+    """Up to half a token: between the last two quantiles lengths rise linearly, the texts' do not."""
+    drawn = synthetic.load(load_recipe(name, settings, weights="random"))
+    assert drawn.facts.random
+    assert drawn.tokenizer is not None
+    tokens = data.tokenize(drawn, drawn.tokenizer, 128)
+    assert set(tokens.train["labels"]) == set(range(classes)) == set(tokens.test["labels"])
+    assert np.mean(tokens.train.lengths) == pytest.approx(mean, abs=0.6)
+
+
 def recipe(model: Path | str, source: Path | str, weights: Any = "random") -> Recipe:
     return Recipe("r", ModelSpec(str(model), weights), replace(spec(max_length=16), source=str(source)), load_recipe("embedded").budget, {})
 

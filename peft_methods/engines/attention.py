@@ -78,7 +78,9 @@ def capturable_attention(model: nn.Module, precision: str) -> Iterator[str]:
 
 
 def _fitting(model: nn.Module, precision: str) -> str | None:
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = model
+    while hasattr(base, "get_base_model"):
+        base = base.get_base_model()
     if not getattr(base, "_supports_attention_backend", False):
         return None
     has_flash = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)

@@ -21,7 +21,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class EpochResult:
     """One epoch's losses (mean cross-entropy, nats) and the validation set's judgement by the recipe's metric.
 
-    Where there is no quality to judge (random weights) only the training loss is known.
+    Where there is no quality to judge (random weights, or logits that are no numbers) accuracy and selection are None.
     """
 
     epoch: int
@@ -31,9 +31,11 @@ class EpochResult:
     selection: float | None = None
 
     def is_better_than(self, other: EpochResult | None) -> bool:
-        """Whether this later epoch's weights are the ones to keep: without a judgement the last are."""
-        if other is None or other.selection is None or self.selection is None:
+        """Whether this later epoch's weights are the ones to keep: those that could be judged, without any the last."""
+        if other is None or other.selection is None:
             return True
+        if self.selection is None:
+            return False
         assert self.validation_loss is not None
         assert other.validation_loss is not None
         return (self.selection, -self.validation_loss) > (other.selection, -other.validation_loss)
@@ -81,7 +83,10 @@ class Listener(Protocol):
         """An epoch is over and judged."""
 
     def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> AbstractContextManager[WorstStep]:
-        """Around one whole step on the longest batch, before training, with gradients and optimizer state in place."""
+        """Around one whole step on the longest batch, before training, with optimizer state in place.
+
+        With accumulation the gradients of a step's earlier batches are in place too.
+        """
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -92,13 +97,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
-    """Raise `OptionError` for a precision the device lacks, `ModelError` for checkpointing without layers to checkpoint."""
-    has_gpu = device.startswith("cuda")
-    needs = {"fp16": "an NVIDIA GPU", "tf32": "an NVIDIA GPU with TF32 (Ampere or newer)"}.get(budget.precision)
-    fits = has_gpu and (budget.precision != "tf32" or torch.cuda.get_device_capability() >= (8, 0))
-    if needs and not fits:
-        here = torch.cuda.get_device_name() if has_gpu else "this CPU"
-        raise OptionError(f"budget.precision = {budget.precision!r} needs {needs}, which {here} is not: --peft-set budget.precision=fp32")
+    """Raise `OptionError` for TF32 on a GPU without it, `ModelError` for checkpointing without layers to checkpoint."""
+    if budget.precision == "tf32" and device.startswith("cuda") and torch.cuda.get_device_capability() < (8, 0):
+        raise OptionError(
+            f"budget.precision = 'tf32' needs an NVIDIA GPU with TF32 (Ampere or newer), which {torch.cuda.get_device_name()} is not: "
+            f"--peft-set budget.precision=fp32"
+        )
     if budget.gradient_checkpointing and not layers_of(model):
         raise ModelError(
             f"budget.gradient_checkpointing needs a model with a list of layers, which {type(model).__name__} lacks: "

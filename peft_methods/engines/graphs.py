@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -146,7 +147,7 @@ class StepGraphs:
             else:
                 for bucket, last in self._all_steps():
                     self._step(bucket, last)
-                    self._replays[bucket, last] = lambda bucket=bucket, last=last: self._step(bucket, last)
+                    self._replays[bucket, last] = partial(self._step, bucket, last)
         self._put_back(state)
         if self.loss_scale is not None:
             self.loss_scale.factor.fill_(FIRST_LOSS_SCALE)
@@ -156,7 +157,7 @@ class StepGraphs:
         return [(bucket, last) for bucket in self._batches for last in self._kinds]
 
     def _capture_graphs(self) -> None:
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for bucket, last in self._all_steps():
@@ -214,8 +215,8 @@ class StepGraphs:
 
     def _set_gradients(self) -> None:
         """None before a step of one batch, so that autograd need not add; buffers that last where batches are added up."""
-        for parameter, gradient in zip(self._parameters, self._gradients or [None] * len(self._parameters), strict=True):
-            parameter.grad = gradient
+        for index, parameter in enumerate(self._parameters):
+            parameter.grad = self._gradients[index] if self._gradients else None
 
     def _put_back(self, state: Mapping[Any, Mapping[str, torch.Tensor]]) -> None:
         """The optimizer's state as it was, at the addresses that steps use; all zero if there was none."""

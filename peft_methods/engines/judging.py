@@ -65,10 +65,11 @@ class Judge(TrainerCallback):
 
     def _is_spent(self, result: EpochResult) -> bool:
         """Whether the selection metric has not risen for as many epochs as early stopping allows."""
-        if result.selection is None:
+        if not self.recipe.has_quality:
             return False
-        self.since_rise = 0 if result.selection > self.highest else self.since_rise + 1
-        self.highest = max(self.highest, result.selection)
+        selection = -1.0 if result.selection is None else result.selection
+        self.since_rise = 0 if selection > self.highest else self.since_rise + 1
+        self.highest = max(self.highest, selection)
         return 0 < self.recipe.budget.early_stopping <= self.since_rise
 
     @property
@@ -81,6 +82,8 @@ class Judge(TrainerCallback):
         predictions = predict(self._model, self.data.validation, self.collate, budget.evaluation_batch_size, budget.precision)
         if not self.recipe.has_quality:
             return EpochResult(epoch, train_loss)
+        if not predictions.is_finite:
+            return EpochResult(epoch, train_loss, predictions.loss)
         judged = quality.judge(predictions, self.data.facts.label_names)
         selection = getattr(judged, self.recipe.data.select_by)
         return EpochResult(epoch, train_loss, predictions.loss, judged.accuracy, selection)

@@ -42,6 +42,8 @@ def _computed_again(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
     return forward(*inputs, **options)
 
 
+import os
+DYNAMIC = os.environ.get('DYN','1') == '1'
 @contextmanager
 def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     """Within it, each layer runs as compiled code, which all layers share; what dynamo would do silently is an error."""
@@ -49,7 +51,7 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
 
     layers = layers_of(model) if on else []
     for layer in layers:
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=DYNAMIC)
     try:
         with dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True):
             yield

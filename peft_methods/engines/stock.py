@@ -146,8 +146,8 @@ def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, recipe: R
     """Two whole steps on the longest batch, the worst case for memory; the second with optimizer state in place.
 
     Gradients are zeroed before the optimizer sees them and its rate is 0, so no weight changes; random state is put
-    back and the optimizer thrown away, so training is the same with and without it. With accumulation, gradients of a
-    step's earlier batches are not there yet: the peak can be above what is seen here.
+    back and the optimizer thrown away, so training is the same with and without it. With accumulation, gradients are in
+    place from the second batch of a step on: so they are here, as zeros.
     """
     longest = sorted(range(len(data.train)), key=data.train.lengths.__getitem__, reverse=True)[: recipe.budget.batch_size]
     model = trainer.model
@@ -159,7 +159,8 @@ def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, recipe: R
     with torch.random.fork_rng():
         model.train()
         _idle_step(trainer, batch, optimizer, recipe, NoTrace())
-        model.zero_grad(set_to_none=True)
+        if recipe.budget.gradient_accumulation == 1:
+            model.zero_grad(set_to_none=True)
         with listener.worst_step(model, optimizer) as trace:
             _idle_step(trainer, batch, optimizer, recipe, trace)
     model.zero_grad(set_to_none=True)

@@ -1,0 +1,81 @@
+"""Memory that really runs out: a process of its own under a limit of its address space, phase by phase."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import CONFIGS
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of the address space work on Linux")
+
+SCRIPT = """
+import json, multiprocessing, resource, sys
+from pathlib import Path
+from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.execution import worker
+from peft_methods.recipe import load_recipe
+
+def train(settings, room):
+    recipe = load_recipe(sys.argv[1], settings, weights="random")
+    (cell,) = cells_of(recipe, chosen_methods(recipe, ["full"])[0], "cpu")
+    work = Path(sys.argv[2]) / cell.key
+    job = worker.CellJob(cell, work, (), None, None, 1, Path(sys.argv[2]), work / "log", {})
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room if room else hard, hard))
+    record = worker._train(job, multiprocessing.Pipe()[0]).result
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    return record.status, record.message
+
+print(json.dumps([train(*cell) for cell in json.loads(sys.argv[3])]))
+"""
+ROOM = 100 * 2**20
+ROWS = ("data.train=8", "data.validation=8", "data.test=8")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_recipe: Path) -> Path:
+    """Random weights and texts, so that sizes are free."""
+    CONFIGS["bert"]().save_pretrained(tmp_path / "small")
+    wide = CONFIGS["bert"]()
+    wide.intermediate_size = 2**20  # 256 MiB a layer
+    wide.save_pretrained(tmp_path / "wide")
+    text = tiny_recipe.read_text(encoding="utf-8").replace("max_length = 16", "max_length = 64")
+    path = tmp_path / "r.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_would_fit(recipe: Path, tmp_path: Path) -> None:
+    small, wide = (f'model.source="{tmp_path / name}"' for name in ("small", "wide"))
+    common = ["budget.seeds=1", "budget.epochs=1", 'data.source="some/texts"']
+    cells: list[tuple[list[str], int]] = [
+        ([*common, *ROWS, small], 0),
+        ([*common, *ROWS, wide], ROOM),
+        ([*common, *ROWS, small, "data.train=4000", "budget.batch_size=4000"], ROOM),
+        ([*common, *ROWS, small, "data.validation=8000", "budget.evaluation_batch_size=8000"], ROOM),
+        ([*common, *ROWS, small], ROOM),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(recipe), str(tmp_path / "results"), json.dumps(cells)],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    sound, load, train, evaluate, after = json.loads(done.stdout.splitlines()[-1])
+    assert sound == after == ["ok", ""]
+    for (status, message), doing, way_out in (
+        (load, "loading the model", "take qlora, or a smaller model"),
+        (train, "training", "half the batch (--peft-set budget.batch_size=N"),
+        (evaluate, "evaluating", "--peft-set budget.evaluation_batch_size=8"),
+    ):
+        assert status == "oom"
+        assert f"out of memory while {doing}" in message
+        assert "tried to allocate" in message
+        assert way_out in message
+        assert "\n" not in message
+    assert len(list((tmp_path / "results").glob("*-oom.json"))) == 3
