@@ -17,6 +17,7 @@ from peft_methods.engines import graphed, stock
 from peft_methods.engines.base import NoTrace
 from peft_methods.methods import Task
 from peft_methods.recipe import load_recipe
+from peft_methods.rows import Rows
 
 ENGINES = {"stock": stock.StockTrainer, "graphed": graphed.GraphedTrainer}
 
@@ -59,6 +60,10 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def _as_lists(rows: Rows) -> list[dict[str, Any]]:
+    return [{name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()} for row in rows]
+
+
 @contextmanager
 def cudnn_attention(*, on: bool) -> Iterator[None]:
     """Whether scaled dot-product attention may be cuDNN's, which plans anew for each shape of batch."""
@@ -96,30 +101,43 @@ class Setting:
 
     def as_notebooks_do(self, folder: Path, steps: int, windows: int) -> list[float]:
         """transformers' Trainer as it comes: fp32, every row padded to the greatest length, rows as lists."""
-        longest, pad = self.recipe.data.max_length, self.base.tokenizer.pad_token_id
-        rows = self._rows()
-        for row in rows:
-            missing = longest - len(row["input_ids"])
-            row["input_ids"], row["attention_mask"] = row["input_ids"] + [pad] * missing, row["attention_mask"] + [0] * missing
-        return self._plain(rows, default_data_collator, folder, steps, windows)
+        return self._plain(self._padded(self.tokens.train), default_data_collator, folder, steps, windows)
+
+    def whole_notebook(self, folder: Path) -> None:
+        """As notebooks do, all epochs, each judged on the test rows."""
+        from datasets import Dataset
+
+        budget = self.recipe.budget
+        options = {"num_train_epochs": budget.epochs, "eval_strategy": "epoch", "per_device_eval_batch_size": budget.batch_size}
+        arguments = self._arguments(folder, **options)
+        train, test = (Dataset.from_list(self._padded(rows)) for rows in (self.tokens.train, self.tokens.test))
+        Trainer(self.model, arguments, default_data_collator, train, test).train()
 
     def tuned(self, folder: Path, steps: int, windows: int, *, cudnn: bool = True) -> list[float]:
         """transformers' Trainer with bf16 (on a GPU) and batches padded to their longest row."""
         with cudnn_attention(on=cudnn):
             collate = DataCollatorWithPadding(self.base.tokenizer)
             grouped = {"bf16": self.device == "cuda", "train_sampling_strategy": "group_by_length" if self.device == "cuda" else "random"}
-            return self._plain(self._rows(), collate, folder, steps, windows, **grouped)
+            return self._plain(_as_lists(self.tokens.train), collate, folder, steps, windows, **grouped)
 
-    def _rows(self) -> list[dict[str, Any]]:
-        return [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in self.tokens.train]
+    def _padded(self, rows: Rows) -> list[dict[str, Any]]:
+        longest, pad = self.recipe.data.max_length, self.base.tokenizer.pad_token_id
+        padded = _as_lists(rows)
+        for row in padded:
+            missing = longest - len(row["input_ids"])
+            row["input_ids"], row["attention_mask"] = row["input_ids"] + [pad] * missing, row["attention_mask"] + [0] * missing
+        return padded
 
     def _plain(self, rows: Any, collate: Any, folder: Path, steps: int, windows: int, **options: Any) -> list[float]:
         from datasets import Dataset
 
-        arguments = TrainingArguments(
+        arguments = self._arguments(folder, max_steps=steps * (windows + 1), **options)
+        return self._timed(Trainer(self.model, arguments, collate, Dataset.from_list(rows)), steps)
+
+    def _arguments(self, folder: Path, **options: Any) -> TrainingArguments:
+        return TrainingArguments(
             output_dir=str(folder),
             per_device_train_batch_size=self.recipe.budget.batch_size,
-            max_steps=steps * (windows + 1),
             learning_rate=self.method.learning_rate,
             weight_decay=self.recipe.budget.weight_decay,
             use_cpu=self.device == "cpu",
@@ -130,7 +148,6 @@ class Setting:
             disable_tqdm=True,
             **options,
         )
-        return self._timed(Trainer(self.model, arguments, collate, Dataset.from_list(rows)), steps)
 
     def _timed(self, trainer: Trainer, steps: int) -> list[float]:
         window = Window(steps, self.device)

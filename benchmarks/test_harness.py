@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -74,6 +78,58 @@ def test_share_of_the_devices_rate(benchmark: Any, tmp_path: Path) -> None:
     share = training_flops(setting.base.shape, [256] * 64, setting.method.passes) / step / statistics.mean(rates)
     benchmark.extra_info.update(step_seconds=step, share=share, matmul_flops_per_second=rates)
     print(f"full, 64 x 256: {1000 * step:.1f} ms a step, {share:.1%} of {statistics.mean(rates) / 1e12:.0f} TFLOP/s")
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_time_between_cells(benchmark: Any, tmp_path: Path) -> None:
+    """Seconds from one cell's last training step to the next one's first, caches warm: the first cell fills them."""
+    _need_gpu()
+    from peft_methods import compare
+
+    settings = [*IMDB[1:], "budget.epochs=2"]
+    arguments = {"methods": ["lora"], "seeds": 5, "weights": "random", "settings": settings, "results": tmp_path, "progress": False}
+    comparison = benchmark.pedantic(compare, args=("imdb_roberta",), kwargs=arguments, rounds=1)
+    trained = sorted(record.environment["trained_between"] for record in comparison.records)
+    gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained[1:])]
+    benchmark.extra_info["gap_seconds"] = gaps
+    print(f"between cells: {statistics.median(gaps):.1f} s (median of {len(gaps)}), {min(gaps):.1f} to {max(gaps):.1f}")
+
+
+JOB_METHODS = ("full", "lora", "qlora", "ia3")
+
+
+def _notebook_job(settings: list[str], folder: str) -> None:
+    """Four methods one after the other in one process, judged after each epoch: what a notebook does from its first cell to its table."""
+    from pace import Setting
+
+    for method in JOB_METHODS:
+        setting = Setting("imdb_roberta", method, ["model.weights=random", "budget.precision=fp32", *settings], "cuda")
+        setting.whole_notebook(Path(folder))
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None:
+    """Full, LoRA, QLoRA and IA3, 5 epochs of 3,000 reviews, 2,000 judged: seconds from process start to table, cold and warm."""
+    _need_gpu()
+    benchmarks = str(Path(__file__).parent)
+    ours = [sys.executable, "-m", "pytest", f"{benchmarks}/test_finetune.py", "-m", "gpu", "-q", "--peft-recipe=imdb_roberta"]
+    ours += ["--peft-weights=random", f"--peft-method={','.join(JOB_METHODS)}", "--peft-seeds=1", f"--peft-results={tmp_path}"]
+    script = f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; test_harness._notebook_job([], {str(tmp_path)!r})"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    seconds: dict[str, float] = {}
+
+    def measure() -> None:
+        for name, command in (("cold", ours), ("warm", ours), ("notebook", [sys.executable, "-c", script])):
+            started = time.perf_counter()
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            seconds[name] = time.perf_counter() - started
+
+    benchmark.pedantic(measure, rounds=1)
+    benchmark.extra_info["job_seconds"] = seconds
+    ratio = seconds["notebook"] / seconds["warm"]
+    print(f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s ({ratio:.1f}x), cold {seconds['cold']:.0f} s")
 
 
 def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:

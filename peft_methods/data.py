@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from peft_methods import embedded, overlap
+from peft_methods.caching import remembered
 from peft_methods.errors import DataError
 from peft_methods.overlap import Overlap
 from peft_methods.reading import Table, read_source
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "validation", "test")
+WORTH_KEEPING = 1000  # rows
 
 
 @dataclass(frozen=True)
@@ -222,10 +225,23 @@ def tokenize(data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int
 
 
 def _tokenize_table(table: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Rows, float]:
-    columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
-    if len(table):
-        columns = dict(tokenizer(table.texts, table.pairs, truncation=False, verbose=False))
-    longer = sum(len(ids) > max_length for ids in columns["input_ids"])
-    if longer:
-        columns = dict(tokenizer(table.texts, table.pairs, truncation=True, max_length=max_length))
-    return Rows.of(columns, table.labels), longer / max(1, len(table))
+    whole = _rows(table, tokenizer, None)
+    longer = sum(length > max_length for length in whole.lengths)
+    return _rows(table, tokenizer, max_length) if longer else whole, longer / max(1, len(table))
+
+
+def _rows(table: Table, tokenizer: PreTrainedTokenizerBase, cut: int | None) -> Rows:
+    """Token ids, kept in the user's cache where there are so many that it takes long."""
+
+    def make() -> Rows:
+        columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
+        if len(table):
+            columns = dict(tokenizer(table.texts, table.pairs, truncation=cut is not None, max_length=cut, verbose=False))
+        return Rows.of(columns, table.labels)
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or len(table) < WORTH_KEEPING:
+        return make()
+    state = {name: part for name, part in json.loads(backend.to_str()).items() if name not in {"truncation", "padding"}}
+    key = [fingerprint({"": table}), state, tokenizer.truncation_side, cut]
+    return remembered("tokens", key, make, read=Rows.read, write=Rows.write, suffix=".npz")

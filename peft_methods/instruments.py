@@ -25,6 +25,7 @@ DOING = {
     "prepare": "trying the model",
     "load": "loading the model",
     "tokenize": "tokenizing",
+    "capture": "capturing the training step",
     "evaluate": "evaluating",
     "save": "saving",
     "check": "comparing weights",
@@ -37,6 +38,7 @@ WAYS_OUT = {
     "tokenize": FEWER_ROWS,
     "prepare": "What would fit: a smaller model, smaller batches (--peft-set budget.batch_size=N) or a shorter data.max_length.",
     "load": "The weights alone do not fit: take qlora, or a smaller model.",
+    "capture": "The stock engine needs less: --peft-engine stock.",
     "evaluate": "Smaller evaluation batches fit: --peft-set budget.evaluation_batch_size=8.",
     "save": SMALLER,
     "check": SMALLER,
@@ -65,6 +67,7 @@ class Instruments:
         )
         self._steps = _CudaSteps() if self.cuda else _HostSteps()
         self._parts: dict[str, int] = {}
+        self._trained: list[float | None] = [None, None]
         self.state_before = self._gpu.state() if self._gpu else None
 
     def _gauges(self, levels: dict[str, int]) -> dict[str, Gauge]:
@@ -94,8 +97,11 @@ class Instruments:
 
     def enter(self, phase: str | None) -> None:
         """A phase begins, and the one before ends."""
+        if self.meter.phase == "train":
+            self._trained[1] = time.time()
         self.meter.enter(phase)
         if phase == "train":
+            self._trained[0] = self._trained[0] or time.time()
             self._steps.begin()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
@@ -141,10 +147,10 @@ class Instruments:
         return found | {f"{part}_bytes": parts.get(part) for part in MEMORY_PARTS}
 
     def environment(self) -> dict[str, Any]:
-        """What memory figures are, and the device's state before and after."""
+        """What memory figures are, the device's state before and after, and when (Unix time) the first and the last step were."""
         gpu = {"before": self.state_before, "after": self._gpu.state()} if self._gpu else None
         kind = self._device_memory.kind if self._device_memory else None
-        return {"memory_kind": self.meter.memory.kind, "device_memory_kind": kind, "gpu": gpu}
+        return {"memory_kind": self.meter.memory.kind, "device_memory_kind": kind, "gpu": gpu, "trained_between": self._trained}
 
     def _explained(self, error: Exception) -> str:
         phase = self.meter.phase or ""

@@ -19,7 +19,7 @@ from peft_methods.engines.attention import avoid_attention_plans
 from peft_methods.engines.base import refuse_unfit
 from peft_methods.engines.batches import collator_of, predict
 from peft_methods.environment import check_device
-from peft_methods.flops import matmul_flops_per_second
+from peft_methods.flops import device_rate
 from peft_methods.instruments import Instruments
 from peft_methods.methods.base import Method
 from peft_methods.recipe import Recipe
@@ -49,7 +49,7 @@ def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instrumen
         unsupported={name: reason for name, reason in reasons.items() if reason},
         forward_seconds=_forward_seconds(texts, base, recipe),
         start_seconds=start_seconds,
-        matmul_flops_per_second=matmul_flops_per_second() if device.startswith("cuda") else None,
+        matmul_flops_per_second=device_rate() if device.startswith("cuda") else None,
     )
 
 

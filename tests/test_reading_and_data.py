@@ -180,7 +180,7 @@ def test_tokens_are_cut_counted_and_not_padded(tmp_path: Path, tiny_models: dict
     assert max(lengths) == 10
     assert min(lengths) < 10
     assert 0 < tokens.facts.truncated["train"] < 1
-    assert [len(ids) for ids in tokens.train["input_ids"]] == list(lengths)
+    assert [len(ids) for ids in tokens.train.tokens["input_ids"]] == list(lengths)
 
 
 def test_json_lines_may_hold_any_character(tmp_path: Path, rows: list[dict[str, object]]) -> None:

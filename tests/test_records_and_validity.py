@@ -170,6 +170,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "V402": on_a_gpu(throttle_reasons=["hardware thermal"]),
     "V403": on_a_gpu(metrics={"train_reserved_bytes": 78.0 * 2**30}),
     "V404": on_a_gpu(metrics={"unattributed_bytes": 6.0}),
+    "V405": {"environment": {"engine_note": "no graph could be captured"}},
     "V302": {"epochs": ({"epoch": 2, "train_loss": float("nan"), "validation_loss": 0.5},)},
     "V501": {"cell": random_record().cell},
 }

@@ -33,7 +33,7 @@ def tokens_of(asked: DataSpec) -> data.TokenData:
 def test_rows_are_as_many_as_asked_for_and_never_padding() -> None:
     tokens = tokens_of(spec())
     assert [len(getattr(tokens, split)) for split in data.SPLITS] == [200, 20, 41]
-    ids = np.concatenate([np.asarray(row) for row in tokens.train["input_ids"]])
+    ids = np.concatenate([np.asarray(row) for row in tokens.train.tokens["input_ids"]])
     assert set(ids.tolist()) == set(range(VOCABULARY)) - {PADDING}
     assert set(tokens.train.lengths) == {30}
     assert tokens.facts.truncated == {"train": 0, "validation": 0, "test": 0}
@@ -52,7 +52,9 @@ def test_the_data_seed_decides_every_token_and_the_source_too() -> None:
     )
     assert first.train.to_dict() == again.train.to_dict()
     assert len({t.facts.fingerprint for t in (first, again, other_seed, other_source)}) == 3
-    assert first.train["input_ids"][:20] != first.validation["input_ids"][:20]
+    assert [row.tolist() for row in first.train.tokens["input_ids"][:20]] != [
+        row.tolist() for row in first.validation.tokens["input_ids"][:20]
+    ]
 
 
 def test_the_facts_say_that_it_was_drawn() -> None:

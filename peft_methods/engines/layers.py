@@ -55,9 +55,7 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     for layer in layers:
         layer.compile(dynamic=True)
     try:
-        with dynamo.patch(
-            recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True, specialize_float=True
-        ):
+        with dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True, specialize_float=True):
             yield
     finally:
         for layer in layers:

@@ -102,8 +102,10 @@ def serve(connection: Connection) -> None:
         die_with_parent(connection)
         connection.send(_prepare(job))
         return
+    ahead = _loaded_ahead(job)
     with contextlib.suppress(EOFError):
-        connection.send(_train(job, connection))
+        _wait_for_turn(connection)
+        connection.send(_train(job, connection, ahead))
 
 
 def die_with_parent(connection: Connection) -> None:
@@ -158,12 +160,10 @@ def _failure(error: Exception) -> Failure:
     return Failure(str(error) if by_user else first_line(error), by_user)
 
 
-def _train(job: CellJob, connection: Connection) -> Done:
+def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
     from peft_methods import runner
 
     predictions = None
-    ahead = _loaded_ahead(job)
-    _wait_for_turn(connection)
     try:
         places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note)
         job.work.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,76 @@
+"""A cell that was loaded ahead of its turn, and one whose engine failed, end as any other does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_execution import cells
+
+from peft_methods import runner, validity
+from peft_methods.cells import cells_of, chosen_methods, fitting_engine
+from peft_methods.errors import OptionError
+from peft_methods.execution.local import LocalExecutor
+from peft_methods.recipe import load_recipe
+from peft_methods.records import Store
+from peft_methods.runner import Places
+from peft_methods.starting import load_ahead
+
+
+@pytest.mark.parametrize("method", ["full", "adapter", "qlora"])
+def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
+    cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
+    found = {}
+    for name in ("in its turn", "ahead"):
+        (tmp_path / name).mkdir()
+        ahead = load_ahead(cell, threads=1) if name == "ahead" else None
+        found[name] = runner.run(cell, Places(tmp_path / name), lambda news: None, threads=1, ahead=ahead)
+    (one, predicted), (other, again) = found.values()
+    assert predicted is not None
+    assert again is not None
+    assert np.array_equal(predicted.logits, again.logits)
+    assert one.identity == other.identity
+    assert one.metrics["accuracy"] == other.metrics["accuracy"]
+    for spent in ("data_seconds", "tokenize_seconds"):
+        assert (other.metrics[spent] or 0) > 0
+
+
+def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler has nowhere to write: a failure as real as any, in the cell's own process."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    store = Store(tmp_path / "results")
+    store.prepare()
+    recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
+    (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "graphed")
+    executor = LocalExecutor(store, "cpu", workers=1, threads=1)
+    try:
+        executor.submit([cell])
+        (record,) = executor.wait([cell])
+    finally:
+        executor.close()
+    assert record.status == "ok", record.message
+    assert record.cell["engine"] == "stock"
+    assert record.identity == store.records()[0][0].identity
+    (finding,) = [finding for finding in validity.judge([record]) if finding.rule == "V405"]
+    assert "could not be captured" in finding.evidence
+    assert "--peft-engine stock" in finding.advice
+
+
+def test_auto_is_what_the_device_can_do() -> None:
+    assert [fitting_engine("auto", device) for device in ("cpu", "cuda")] == ["stock", "graphed"]
+    assert fitting_engine("stock", "cuda") == "stock"
+    with pytest.raises(OptionError, match=r"'graphed' needs an NVIDIA GPU .* Allowed here: auto, stock"):
+        fitting_engine("graphed", "cpu")
+    with pytest.raises(OptionError, match=r"unknown engine 'graphd'\. Did you mean 'graphed'\? Allowed: auto, stock, graphed"):
+        fitting_engine("graphd", "cuda")
+
+
+def test_the_engine_is_part_of_a_cells_identity(tiny_recipe: Path) -> None:
+    cell, *_ = cells(tiny_recipe, "lora")
+    facts = {"weights": "w", "config": "c", "data": "d", "environment": {}}
+    assert cell.identity(**facts) != replace(cell, engine="graphed").identity(**facts)
