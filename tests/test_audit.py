@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
+from test_records_and_validity import make_record
+
+from peft_methods.__main__ import main
+from peft_methods.plain_tables import read_table
+from peft_methods.records import Store
+from peft_methods.validity import judge_table
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -45,3 +54,143 @@ EXPECTED: dict[str, set[tuple[str, str]]] = {
     # QLoRA above LoRA in memory, as true figures are at this size.
     "sound": set(),
 }
+
+
+def found_in(path: Path) -> set[tuple[str, str]]:
+    return {(finding.rule, finding.subject) for finding in judge_table(read_table(path).rows)}
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_each_table_yields_its_rules_and_no_other(name: str) -> None:
+    assert found_in(TABLES / f"{name}.csv") == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_the_model_is_known_by_what_full_fine_tuning_trains(name: str, tmp_path: Path) -> None:
+    """The same findings where no column names the model."""
+    lines = (TABLES / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+    headers = lines[0].split(",")
+    column = next(place for place, header in enumerate(headers) if "model" in header.lower())  # no quoted field before it
+    (tmp_path / "t.csv").write_text("\n".join(_without(line, column) for line in lines), encoding="utf-8")
+    assert found_in(tmp_path / "t.csv") == EXPECTED[name]
+
+
+def _without(line: str, column: int) -> str:
+    parts = line.split(",", column + 1)
+    return ",".join([*parts[:column], *parts[column + 1 :]])
+
+
+def audit(*arguments: str | Path) -> int:
+    return main(["audit", *map(str, arguments)])
+
+
+def test_a_finding_is_a_line_and_warnings_are_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit(TABLES / "sst2_bert_15_epochs.csv") == 1
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == len(EXPECTED["sst2_bert_15_epochs"])
+    assert "V408 warning QLoRA: 113.42 MB given, 1,372.03 MB at the maximum → report the peak of the training phase" in out
+    assert any(line.startswith("V208 error AdapterFusion: validation loss 0.2561 to 0.2562 in 15 epochs, accuracy 0.9014") for line in out)
+    assert audit(TABLES / "sound.csv") == 0
+    assert "nothing found in 5 rows" in capsys.readouterr().out
+
+
+def test_notes_alone_are_exit_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("method,validation_accuracies\nLoRA,0.80;0.85;0.90\n", encoding="utf-8")
+    assert audit(tmp_path / "t.csv") == 0
+    assert capsys.readouterr().out.startswith("V210 note LoRA: validation accuracy 0.8500 before the last epoch, 0.9000 in it")
+
+
+def test_silenced_rules_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit(TABLES / "imdb_roberta_5_epochs.csv", "--silence", "V405,v506") == 0
+    out = capsys.readouterr().out
+    assert "V405 warning" not in out
+    assert "silenced: V405 (A peak that looks carried over" in out
+    assert audit(TABLES / "sound.csv", "--silence", "V999") == 2
+    assert "there is no rule 'V999'. Did you mean 'V" in capsys.readouterr().err
+
+
+def test_the_same_table_as_json(tmp_path: Path) -> None:
+    """A list of objects, an object of them by method, and a list within an object; figures as numbers or as texts."""
+    rows = [
+        {"method": "Full", "accuracy": 93.3, "trainable params": "124.6M", "epochs": 5, "lr": 2e-5, "time": "29.25 min"},
+        {"method": "IA3", "accuracy": 82.25, "trainable params": 1_300_000, "epochs": 3, "lr": 2e-5, "val loss": [0.4, 0.4, 0.4]},
+    ]
+    expected = {("V203", "IA3"), ("V208", "IA3"), ("V502", "IA3"), ("V504", "IA3")}
+    by_method = {row["method"]: {name: value for name, value in row.items() if name != "method"} for row in rows}
+    for values in (rows, by_method, {"results": rows, "title": "IMDb"}):
+        (tmp_path / "t.json").write_text(json.dumps(values), encoding="utf-8")
+        assert found_in(tmp_path / "t.json") == expected
+
+
+def test_records_are_judged_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    store.write(make_record())
+    assert audit(tmp_path) == 0
+    store.write(make_record(seed=1, identity="bad", metrics={"accuracy": 0.4}))
+    assert audit(tmp_path) == 1
+    assert "V301 error embedded-lora-seed1: accuracy 0.400" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("t.csv", "", "is empty"),
+        ("t.csv", "\n \n", "is empty"),
+        ("t.csv", "method,accuracy\n", "has a header but no rows"),
+        ("t.csv", "accuracy\n0.9\n", "no column names the methods; there are: accuracy"),
+        ("t.csv", "method,accuracy\nLoRA,0.9\nLoRA,0.8\n", "rows 1 and 2 are both 'LoRA'"),
+        ("t.csv", "method,accuracy\n,0.9\n", "row 1 names no method"),
+        ("t.csv", "method,accuracy\nLoRA,-0.9\n", "'accuracy' in row 1: '-0.9' is below zero"),
+        ("t.csv", "method,accuracy\nLoRA,high\n", "'accuracy' in row 1: 'high' is no number"),
+        ("t.csv", "method,accuracy\nLoRA,930\n", "holds '930', more than 100 %"),
+        ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "row 1 has 3 fields, the header 2"),
+        ("t.csv", "method,acc,accuracy\nLoRA,0.9,0.8\n", "columns 'acc' and 'accuracy' both mean accuracy"),
+        ("t.csv", 'method,acc\n"LoRA,0.9\n', "is no CSV"),
+        ("t.csv", "method,time\nLoRA,3 parsecs\n", "unknown unit 'parsecs'. Did you mean 'secs'?"),
+        ("t.json", "{", "is no JSON"),
+        ("t.json", "3", "holds no table"),
+        ("t.json", "[1]", "holds no table"),
+        ("t.json", "[]", "has a header but no rows"),
+        ("t.json", '[{"method": "LoRA", "accuracy": {"mean": 3}}]', "'accuracy' is an object"),
+        ("t.csv", "\x00\x01\x02", "has a header but no rows"),
+    ],
+)
+def test_what_is_no_table_is_one_line_and_exit_code_2(
+    name: str, text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert audit(tmp_path / name) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_file_that_is_not_there_or_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit(tmp_path / "gone.csv") == 2
+    assert "gone.csv cannot be read: No such file or directory." in capsys.readouterr().err
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81")
+    assert audit(tmp_path / "t.csv") == 2
+    assert "is no text in UTF-8" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert audit(tmp_path / "empty") == 2
+    assert "holds no records" in capsys.readouterr().err
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("method;acuracy;memory;colour\nLoRA;0.9;2423;red\n", encoding="utf-8-sig")
+    assert audit(tmp_path / "t.csv") == 0
+    err = capsys.readouterr().err.splitlines()
+    assert err[0] == "column 'acuracy' is unknown and was ignored. Did you mean 'accuracy'?"
+    assert err[1].startswith("column 'memory' has no unit and was ignored. Name it memory_mb")
+    assert err[2].startswith("column 'colour' is unknown and was ignored.")
+
+
+def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["audit", "--help"])
+    assert caught.value.code == 0
+    assert "a CSV or JSON table, or a folder of this project's records" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2

@@ -30,7 +30,7 @@ def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
         "status": "ok",
         "identity": f"{method}{seed}",
         "metrics": {
-            "accuracy": 0.8, "macro_f1": 0.79, "train_seconds": 10.0, "samples_per_second": 80.0, "peak_memory_bytes": 2.0**28,
+            "accuracy": 0.8, "macro_f1": 0.79, "train_seconds": 10.0, "samples_per_second": 80.0, "peak_memory_bytes": 2.0**28 + 4096 * sum(method.encode()),
             "method_parameters": 73_728, "head_parameters": 770, "trainable_share": 0.0033,
         },
         "epochs": ({"epoch": 1.0, "train_loss": 0.6, "validation_loss": 0.5},),
