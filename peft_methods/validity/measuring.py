@@ -70,7 +70,15 @@ def peak_not_explained(record: Record) -> Iterator[tuple[str, str]]:
         yield f"{rest / peak:.1%} of the training peak is attributed to nothing", "read the parts as lower bounds"
 
 
-@rule("V405", "warning", "comparison")
+@rule("V405", "warning", "cell")
+def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
+    """The engine asked for could not run the cell; the stock Trainer did, and its times are the stock Trainer's."""
+    note = record.environment.get("engine_note")
+    if note:
+        yield str(note), "compare its times only with rows of the stock engine: --peft-engine stock trains all that way"
+
+
+@rule("V406", "warning", "comparison")
 def peak_not_reset(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """A peak that looks carried over: never reset, the same as another's to the last digit, or QLoRA's above full fine-tuning's."""
     advice = "reset the peak before training (torch.cuda.reset_peak_memory_stats), each method in a fresh process"
@@ -100,7 +108,7 @@ def _above_full(rows: Sequence[Figures]) -> Iterator[tuple[str, str]]:
             yield row.name, f"{row.memory / 1e6:,.0f} MB, {row.memory / full:.1f} times what full fine-tuning needs"
 
 
-@rule("V406", "warning", "cell")
+@rule("V407", "warning", "cell")
 def process_polluted(record: Record) -> Iterator[tuple[str, str]]:
     """Memory was in use on the device before the cell loaded anything: another model's leavings are in its figures."""
     left = record.environment.get("memory_before_bytes") or 0
@@ -108,7 +116,7 @@ def process_polluted(record: Record) -> Iterator[tuple[str, str]]:
         yield f"{left / 2**20:,.0f} MiB were allocated before the model was loaded", "one fresh process for each cell"
 
 
-@rule("V407", "warning", "comparison")
+@rule("V408", "warning", "comparison")
 def timing_spread(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """The training time differs too much between runs of one method."""
     for row in rows:
@@ -117,7 +125,7 @@ def timing_spread(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
             yield row.name, f"{seconds:.1f} ± {deviation:.1f} s, {deviation / seconds:.0%}", "run on a quiet machine, or take longer runs"
 
 
-@rule("V408", "warning", "row")
+@rule("V409", "warning", "row")
 def memory_below_maximum(figures: Figures) -> Iterator[tuple[str, str]]:
     """The memory given is less than the maximum seen: it is what was left, not what was needed."""
     given, most = figures.peak_memory, figures.maximum_memory
@@ -125,7 +133,7 @@ def memory_below_maximum(figures: Figures) -> Iterator[tuple[str, str]]:
         yield f"{given.value / 1e6:,.2f} MB given, {most / 1e6:,.2f} MB at the maximum", "report the peak of the training phase"
 
 
-@rule("V409", "warning", "row")
+@rule("V410", "warning", "row")
 def time_beside_training(figures: Figures) -> Iterator[tuple[str, str]]:
     """The training time is longer than its steps: something else is in it."""
     seconds, step, epochs, steps = figures.train_seconds, figures.step_seconds, figures.epochs, figures.steps_per_epoch
@@ -138,7 +146,7 @@ def time_beside_training(figures: Figures) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V410", "warning", "cell")
+@rule("V411", "warning", "cell")
 def cpu_oversubscribed(record: Record) -> Iterator[tuple[str, str]]:
     """More threads wanted cores than there were: the training thread had to wait for one."""
     environment, share = record.environment, record.metrics.get("busy_share")
@@ -152,7 +160,7 @@ def cpu_oversubscribed(record: Record) -> Iterator[tuple[str, str]]:
         yield "; ".join(said), "fewer workers or threads (--peft-workers 1), nothing else on the machine"
 
 
-@rule("V411", "warning", "comparison")
+@rule("V412", "warning", "comparison")
 def clock_changed(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """The GPU ran at other clocks for some methods than for others."""
     known = [row for row in rows if row.clock_mhz]
