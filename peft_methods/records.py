@@ -27,7 +27,7 @@ class Evidence:
     """What the run itself found out about its weights, for the validity rules. Names of parameters.
 
     `expected_trainable` is the closed form for the method alone, None where there is none. `head_parameters` is the size of
-    the head, trained or not; `quantized` counts the weights held in 4 bits, `head_quantized` those of them in the head.
+    the head, trained or not; `quantized` counts the tensors held in 4 bits, `head_quantized` those of them in the head.
     """
 
     expected_trainable: int | None = None

@@ -64,7 +64,8 @@ def balance_off(record: Record) -> Iterator[tuple[str, str]]:
     sources = record.data.get("source_counts", {})
     for split, counts in record.data.get("class_counts", {}).items():
         source = sources.get(split)
-        if source and sum(counts) >= LEAST_ROWS and (off := _distance(counts, source)) > BALANCE_LIMIT:
+        several = sum(count > 0 for count in counts) > 1  # V101 says what is to be said of one
+        if source and several and sum(counts) >= LEAST_ROWS and (off := _distance(counts, source)) > BALANCE_LIMIT:
             yield (
                 f"{off:.0%} of the {split} rows would have to be of another class to be as the source is",
                 "draw rows at random or stratified, or say why the shares are others",

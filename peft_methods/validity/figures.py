@@ -40,7 +40,8 @@ class Figures:
     `name` is what findings call it; `method` the registry's name of what it is, None for what is not known here.
     `trainable` counts the head too; `shapes` are the models that it may be trained on. `rates` is the grid that
     `learning_rate` was chosen from. `margin` is what accuracy must be above the majority class by. `ranked` says that
-    the rows' order is claimed to mean something. Series run over epochs.
+    the rows' order is claimed to mean something, `peak_is_reset` whether the peak is known to be that of training alone.
+    Series run over epochs.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Figures:
     step_seconds: float | None = None
     peak_memory: Written | None = None
     maximum_memory: float | None = None
-    peak_is_reset: bool = True
+    peak_is_reset: bool | None = None
     clock_mhz: float | None = None
 
     precision: str | None = None
@@ -163,6 +164,7 @@ def mean_figures(records: Sequence[Record]) -> Figures:
         train_seconds_deviation=_deviation(records),
         peak_memory=Written.exactly(fmean(peaks)) if peaks else None,
         maximum_memory=None,
+        validation_accuracies=_mean_series([f.validation_accuracies for f in seeds]),
         clock_mhz=_mean(seeds, lambda f: f.clock_mhz),
     )
 
@@ -170,6 +172,11 @@ def mean_figures(records: Sequence[Record]) -> Figures:
 def _mean(seeds: Sequence[Figures], of: Callable[[Figures], Any]) -> float | None:
     known = [of(f) for f in seeds if of(f) is not None]
     return fmean(known) if known else None
+
+
+def _mean_series(series: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Epoch by epoch; empty where seeds ended after different epochs."""
+    return tuple(map(fmean, zip(*series, strict=True))) if len({len(one) for one in series}) == 1 else ()
 
 
 def _deviation(records: Sequence[Record]) -> float | None:

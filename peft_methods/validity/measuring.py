@@ -13,6 +13,7 @@ THERMAL_SHARE = 0.01  # of the training time slowed by heat before anyone is tol
 FULL = 0.95  # of the device's memory
 UNATTRIBUTED = 0.05  # of the training peak
 DIGITS = 4  # a memory figure with as many may not be another's by chance
+ABOVE_FULL = 1.2  # a small model's QLoRA needs a little more than it saves
 SPREAD = 0.20  # standard deviation of the training time, as a share of it
 SURPLUS = 1.25  # the training time in steps' 95th percentiles
 LEAST_STEPS = 20  # fewer may all but one be fast
@@ -82,12 +83,12 @@ def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
 def peak_not_reset(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """A peak that looks carried over: never reset, the same as another's to the last digit, or QLoRA's above full fine-tuning's."""
     advice = "reset the peak before training (torch.cuda.reset_peak_memory_stats), each method in a fresh process"
-    never = [row.name for row in rows if not row.peak_is_reset]
+    never = [row.name for row in rows if row.peak_is_reset is False]
     if never:
         yield ", ".join(never), "the peak could not be reset on this system", "read memory as an upper bound"
     shown: dict[str, list[str]] = {}
     for row in rows:
-        if row.peak_is_reset and row.peak_memory and _digits(row.peak_memory.text) >= DIGITS:
+        if row.peak_is_reset is None and row.peak_memory and _digits(row.peak_memory.text) >= DIGITS:
             shown.setdefault(row.peak_memory.text, []).append(row.name)
     for text, names in shown.items():
         if len(names) > 1:
@@ -104,7 +105,7 @@ def _above_full(rows: Sequence[Figures]) -> Iterator[tuple[str, str]]:
     """QLoRA has LoRA's few gradients and 4-bit weights; only work unlike the others' could take it above full fine-tuning."""
     full = next((row.memory for row in rows if row.method == "full" and row.memory), None)
     for row in rows:
-        if row.method == "qlora" and row.memory and full and row.memory > full:
+        if row.method == "qlora" and row.peak_is_reset is None and row.memory and full and row.memory > ABOVE_FULL * full:
             yield row.name, f"{row.memory / 1e6:,.0f} MB, {row.memory / full:.1f} times what full fine-tuning needs"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from peft_methods.methods import METHODS
 from peft_methods.records import Record
@@ -13,7 +13,7 @@ from peft_methods.validity.figures import Figures
 
 FLAT = 0.001  # nats; no training leaves a loss within so little
 FALL = 0.01  # the share of its first epoch's loss that training takes off at the least
-GAIN = 0.005  # of accuracy, where the validation rows are not known
+GAIN = 0.005  # of accuracy, at the least
 OWN_TARGETS = "the targets are not those configured"
 
 
@@ -45,7 +45,7 @@ def _judged(figures: Figures) -> str | None:
 def trainable_count_off(figures: Figures) -> Iterator[tuple[str, str]]:
     """The trainable parameters are not as many as the closed form says (in a table: for no known rank, targets or width)."""
     expected, counted = figures.expected_method_parameters, figures.method_parameters
-    if expected is not None and counted is not None and counted != expected:
+    if expected is not None and counted and counted != expected:  # of none at all V206 speaks
         yield f"{counted:,.0f} trainable parameters beside the head, {expected:,.0f} expected", OWN_TARGETS
     if _judged(figures) == "off":
         assert figures.method is not None
@@ -125,11 +125,23 @@ def rate_at_the_edge(figures: Figures) -> Iterator[tuple[str, str]]:
         yield f"{rate:g} is the {where} of {len(tried)} rates tried ({tried[0]:g} to {tried[-1]:g})", "widen the grid on that side"
 
 
-@rule("V210", "note", "row")
-def still_improving(figures: Figures) -> Iterator[tuple[str, str]]:
+@rule("V210", "note", "comparison")
+def still_improving(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """The best epoch is the last, and better than those before it by more than chance: more epochs may give more."""
-    *before, last = figures.validation_accuracies or (0.0,)
-    rows = figures.validation_rows
-    noise = (last * (1 - last) / rows) ** 0.5 if rows else GAIN
-    if before and last - max(before) > max(noise, GAIN):
-        yield f"validation accuracy {max(before):.4f} before the last epoch, {last:.4f} in it", "train longer, all methods alike"
+    gains = {row.name: gain for row in rows if (gain := _last_gain(row)) > 0}
+    if gains:
+        most = max(gains, key=lambda name: gains[name])
+        whose = f" ({most})" if len(gains) > 1 else ""
+        yield (
+            ", ".join(gains),
+            f"up to {100 * gains[most]:.1f} points of validation accuracy{whose} came in the last epoch",
+            "train longer, all alike",
+        )
+
+
+def _last_gain(row: Figures) -> float:
+    """What the last epoch added to the best before it; 0 where chance may have."""
+    *before, last = row.validation_accuracies or (0.0,)
+    noise = (last * (1 - last) / row.validation_rows) ** 0.5 if row.validation_rows else 0.0
+    gain = last - max(before, default=last)
+    return gain if gain > max(noise, GAIN) else 0.0
