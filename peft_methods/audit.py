@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not findings:
         print(f"nothing found in {rows} rows: no rule that could be asked with these columns has an objection")
     if silent:
-        print(f"silenced: {', '.join(f'{one} ({RULES[one].title})' for one in silent)}")
+        print(f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in silent)}")
     return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
 
 

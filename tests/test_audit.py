@@ -104,7 +104,7 @@ def test_silenced_rules_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit(TABLES / "imdb_roberta_5_epochs.csv", "--silence", "V406,v506") == 0
     out = capsys.readouterr().out
     assert "V406 warning" not in out
-    assert "silenced: V406 (A peak that looks carried over" in out
+    assert "Silenced, so nobody looked: V406 (A peak that looks carried over" in out
     assert audit(TABLES / "sound.csv", "--silence", "V999") == 2
     assert "there is no rule 'V999'. Did you mean 'V" in capsys.readouterr().err
 
