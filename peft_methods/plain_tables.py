@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,7 +61,11 @@ def _from_csv(path: Path, text: str) -> tuple[list[str], list[Cells]]:
     first = text.lstrip("\n").partition("\n")[0]
     separator = max("\t,;", key=first.count)  # the first of equals; ; parts the values of a series where , parts the columns
     try:
-        lines = [line for line in csv.reader(text.splitlines(), delimiter=separator, strict=True) if any(cell.strip() for cell in line)]
+        lines = [
+            line
+            for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+            if any(cell.strip() for cell in line)
+        ]
     except csv.Error as error:
         raise TableError(f"{path} is no CSV: {error}.") from None
     headers = [header.strip() for header in lines[0]]

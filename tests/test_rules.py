@@ -127,6 +127,16 @@ def test_a_sound_run_has_no_finding(sound: tuple[Record, ...]) -> None:
     assert {finding.rule for finding in validity.judge(sound)} <= {"V210", "V303"}
 
 
+def test_a_real_run_knows_what_the_rules_ask_for(sound: tuple[Record, ...]) -> None:
+    for record in sound:
+        evidence = record.evidence
+        assert evidence.head_parameters == record.metrics["head_parameters"]
+        assert ((evidence.quantized or 0) > 0, evidence.head_quantized) == (record.method_name == "qlora", 0)
+        assert record.data["source_counts"] == {"train": (120, 120), "validation": (120, 120), "test": (30, 30)}
+        assert (record.data["texts"], record.data["contradictory"]) == (300, 0)
+        assert record.environment["memory_before_bytes"] is None  # no device, nothing on it
+
+
 @pytest.mark.parametrize("rule", list(FAULTS))
 def test_a_rule_finds_its_fault_in_a_real_run_and_only_it(rule: str, sound: tuple[Record, ...]) -> None:
     wanted: dict[str, list[tuple[str, Any]]] = {}

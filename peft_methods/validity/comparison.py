@@ -62,7 +62,7 @@ def budgets_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
 @rule("V503", "warning", "comparison")
 def data_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods were trained or tested on other data, or on other splits of it."""
-    for what, of in {"data": lambda row: row.data, "test rows": lambda row: row.test_rows}.items():
+    for what, of in {"data": lambda row: row.data and row.data.casefold(), "test rows": lambda row: row.test_rows}.items():
         for names, value, usual in odd_ones(rows, of):
             yield names, f"{what} {_short(value)}, the others' {_short(usual)}", "compare on the same rows"
 
@@ -87,7 +87,10 @@ def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
 @rule("V505", "warning", "comparison")
 def circumstances_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods ran with other library versions, in another precision or on another device."""
-    circumstances: dict[str, Callable[[Figures], str | None]] = {"device": lambda row: row.device, "precision": lambda row: row.precision}
+    circumstances: dict[str, Callable[[Figures], str | None]] = {
+        "device": lambda row: row.device,
+        "precision": lambda row: row.precision and row.precision.casefold(),
+    }
     circumstances |= {package: lambda row, package=package: row.versions.get(package) for package in VERSIONS}  # type: ignore[misc]
     for what, of in circumstances.items():
         for names, value, usual in odd_ones(rows, of):

@@ -65,49 +65,29 @@ def not_of_its_log(figures: Figures) -> Iterator[tuple[str, str]]:
 @rule("V305", "warning", "comparison")
 def test_set_too_small(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """The test set is too small for a difference that is claimed: the lead in a table, the margin a recipe wants."""
+    advice = "test on more rows, or call them equal"
     for row in rows:
-        error = None if row.accuracy is None or not row.test_rows else half_width(row.accuracy, row.accuracy, row.test_rows) / math.sqrt(2)
-        if error is not None and 0 < row.margin < error:
-            yield (
-                row.name,
-                f"{row.test_rows:,.0f} test rows leave ±{100 * error:.1f} points, the margin is {100 * row.margin:.1f}",
-                MORE_ROWS,
-            )
-    best = max((row for row in rows if row.ranked and row.accuracy is not None), key=lambda row: row.accuracy or 0.0, default=None)
-    if best is None:
-        return
-    alike = [row for row in rows if row is not best and _cannot_be_told_from(row, best)]
+        error = half_width(row.accuracy, None, row.test_rows) if row.accuracy is not None and row.test_rows else 0.0
+        if 0 < row.margin < error:
+            yield row.name, f"{row.test_rows:,.0f} test rows leave ±{100 * error:.1f} points, the margin is {100 * row.margin:.1f}", advice
+    ranked = sorted((row for row in rows if row.ranked and row.accuracy is not None), key=lambda row: -(row.accuracy or 0.0))
+    alike = [said for other in ranked[1:] if (said := _lead_by_chance(ranked[0], other))]
     if alike:
-        nearest = max(alike, key=lambda row: row.accuracy or 0.0)
-        lead, error = _lead(best, nearest)
-        yield (
-            best.name,
-            f"its lead of {100 * lead:.2f} points over {', '.join(r.name for r in alike) if len(alike) == 1 else f'{nearest.name}'} "
-            f"is within ±{100 * error:.2f} on {min(best.test_rows or 0, nearest.test_rows or 0):,.0f} test rows"
-            + (f", as for {len(alike) - 1} more" if len(alike) > 1 else ""),
-            MORE_ROWS,
-        )
+        yield ranked[0].name, alike[0] + (f", and so over {len(alike) - 1} more" if len(alike) > 1 else ""), advice
 
 
-MORE_ROWS = "test on more rows, or call them equal"
+def half_width(a: float, b: float | None, rows: float) -> float:
+    """Half of the 95 % interval of an accuracy, or of the difference of two on so many rows each, taken as independent."""
+    return CERTAINTY * math.sqrt((a * (1 - a) + (0.0 if b is None else b * (1 - b))) / rows)
 
 
-def half_width(a: float, b: float, rows: float) -> float:
-    """Half of the 95 % interval of the difference of two accuracies on so many rows each, taken as independent."""
-    return CERTAINTY * math.sqrt((a * (1 - a) + b * (1 - b)) / rows)
-
-
-def _lead(best: Figures, other: Figures) -> tuple[float, float]:
-    a, b = best.accuracy or 0.0, other.accuracy or 0.0
-    return a - b, half_width(a, b, min(best.test_rows or 0, other.test_rows or 0))
-
-
-def _cannot_be_told_from(row: Figures, best: Figures) -> bool:
-    """Whether the difference may be chance. Equal figures claim none."""
-    if row.accuracy is None or not row.test_rows or not best.test_rows or not row.ranked:
-        return False
-    lead, error = _lead(best, row)
-    return 0 < lead < error
+def _lead_by_chance(best: Figures, other: Figures) -> str | None:
+    """What is to be said of a lead that may be chance. Equal figures claim none."""
+    if best.accuracy is None or other.accuracy is None or not best.test_rows or not other.test_rows:
+        return None
+    rows = min(best.test_rows, other.test_rows)
+    lead, error = best.accuracy - other.accuracy, half_width(best.accuracy, other.accuracy, rows)
+    return f"a lead of {100 * lead:.2f} points over {other.name} on {rows:,.0f} test rows, ±{100 * error:.2f}" if 0 < lead < error else None
 
 
 @rule("V306", "warning", "row")
