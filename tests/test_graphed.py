@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")  # the eager step before it ran on another stream
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -11,10 +11,11 @@ import peft_methods
 
 PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
-    "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "reading", "overlap", "rows", "data", "configs", "models",
-    "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics", "engines", "measuring", "attribution", "flops",
-    "inference", "instruments", "records", "checking", "saving", "validity", "starting", "runner", "execution", "comparing", "job", "report",
-    "api", "options", "plugin", "columns", "plain_tables", "audit", "__main__",
+    "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "reading", "overlap", "rows", "data",
+    "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
+    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
+    "saving", "validity", "starting", "runner", "execution", "comparing", "job", "report", "api", "options",
+    "plugin", "columns", "plain_tables", "audit", "__main__",
 )  # fmt: skip
 
 
