@@ -73,7 +73,7 @@ def compare(
         for task in tasks:
             job.wait(task)
         made = job.comparison()
-        return PrintableComparison(made.records, made.notes, silent)
+        return PrintableComparison(made.records, made.notes, silenced=silent)
     finally:
         job.close()
 

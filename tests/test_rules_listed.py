@@ -87,4 +87,4 @@ def test_a_silenced_error_fails_nothing_and_is_said(pytester: pytest.Pytester, t
 
 
 def test_a_comparison_is_made_with_silenced_rules() -> None:
-    assert PrintableComparison((), (), ("V301",)).findings() == []
+    assert PrintableComparison((), silenced=("V301",)).findings() == []
