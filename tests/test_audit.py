@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_records_and_validity import make_record
 
 from peft_methods.__main__ import main
-from peft_methods.plain_tables import read_table
+from peft_methods.columns import COLUMNS, Column
+from peft_methods.plain_tables import TableError, read_table
 from peft_methods.records import Store
 from peft_methods.validity import judge_table
 
@@ -194,3 +199,59 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
+
+
+ONE = {
+    "text": ["roberta-base", "x", ""],
+    "share": ["0", "1", "0.5", "93%", "100%", "–"],
+    "count": ["0", "1", "592,130", "296,450", "124.6M", ""],
+    "seconds": ["0 s", "3 min", "5 s ± 2", "–"],
+    "bytes": ["0 B", "3.24 GB", "2413.7 MB", ""],
+    "plain": ["0", "2e-5", "5", "–"],
+    "loss": ["0", "0.5", "nan", "inf"],
+}
+used = st.sampled_from([column for column in COLUMNS if column.field != "method"])
+
+
+def cell_of(column: Column) -> st.SearchStrategy[str]:
+    """Mostly what fits; sometimes anything."""
+    fitting = st.sampled_from(ONE[column.kind])
+    fits = st.lists(fitting, max_size=4).map(";".join) if column.is_series else fitting
+    return st.integers(0, 40).flatmap(lambda chance: fits if chance else st.text(max_size=5))
+
+
+names = st.sampled_from(["Full", "LoRA", "QLoRA", "IA3", "Adapters", "BitFit", "head only", "AdapterFusion", "prompt tuning"])
+
+
+@settings(max_examples=300)
+@given(st.lists(used, min_size=1, max_size=8, unique=True), st.lists(names, min_size=1, max_size=4, unique=True), st.data(), st.booleans())
+def test_any_table_is_judged_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[Column], methods: list[str], data: st.DataObject, as_json: bool
+) -> None:
+    rows = [{"method": method} | {column.field: data.draw(cell_of(column)) for column in columns} for method in methods]
+    path = tmp_path_factory.mktemp("any") / ("t.json" if as_json else "t.csv")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if as_json:
+            json.dump(rows, file)
+        else:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    try:
+        findings = judge_table(read_table(path).rows)
+    except TableError as error:
+        assert str(path) in str(error)
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert all(re.fullmatch(r"V\d{3} (error|warning|note) .+: .+ → .+", str(finding), re.DOTALL) for finding in findings)
+
+
+@given(st.text(max_size=60), st.sampled_from(["t.csv", "t.json", "t.txt"]))
+def test_any_text_is_a_table_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, text: str, name: str) -> None:
+    path = tmp_path_factory.mktemp("text") / name
+    path.write_text(text, encoding="utf-8")
+    try:
+        read_table(path)
+    except TableError as error:
+        assert str(path) in str(error)
+        assert len(str(error).splitlines()) == 1

@@ -98,7 +98,8 @@ def _target_sets() -> tuple[tuple[str, ...], ...]:
 
 def _forms(method: str, shape: ModelShape) -> Iterable[int]:
     if method == "full":
-        return (shape.encoder_parameters,)
+        pooler = shape.hidden * shape.hidden + shape.hidden  # kept or left out, whatever the head is
+        return (shape.encoder_parameters, shape.encoder_parameters + (-pooler if shape.pooler else pooler))
     if method == "bitfit":
         return (shape.encoder_biases,)
     if method == "ia3":
