@@ -33,7 +33,8 @@ def test_models_are_found_by_name_and_by_size() -> None:
 @pytest.mark.parametrize(
     ("method", "text", "said"),
     [
-        ("full", "124,647,170", "fits"), ("full", "124.6M", "fits"), ("full", "125M", "fits"), ("full", "125,237,762", "fits"), ("full", "110M", "off"),
+        ("full", "124,647,170", "fits"), ("full", "124.6M", "fits"), ("full", "125M", "fits"), ("full", "110M", "off"),
+        ("full", "125,237,762", "fits"),
         ("lora", "1,181,954", "fits"), ("lora", "294,912", "fits"), ("lora", "0.3M", "fits"), ("lora", "1.48M", "fits"),
         ("lora", "1,181,956", "off"), ("qlora", "296,450", "head missing"), ("qlora", "592,130", "nothing"),
         ("ia3", "656,642", "fits"), ("ia3", "647,426", "fits"), ("ia3", "675K", "fits"), ("ia3", "1.30M", "off"), ("ia3", "1,538", "off"),
