@@ -11,6 +11,7 @@ from peft_methods.environment import find_device
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.report.table import markdown_table, terminal_table
+from peft_methods.validity import silenced
 
 
 class PrintableComparison(Comparison):
@@ -37,6 +38,7 @@ def compare(
     weights: str | None = None,
     engine: str = "auto",
     settings: Sequence[str] = (),
+    silence: Sequence[str] = (),
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
     workers: int | None = None,
@@ -47,11 +49,13 @@ def compare(
     `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
     `data` point the recipe elsewhere; `weights="random"` shows what it costs before any download, without quality.
     `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
+    `silence` are ids of validity rules that are not asked.
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
     raise: its record says why.
     """
+    silent = silenced(",".join(silence), "silence") if silence else ()
     seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     tasks = tasks_of([chosen], methods, find_device(), engine)
@@ -69,7 +73,7 @@ def compare(
         for task in tasks:
             job.wait(task)
         made = job.comparison()
-        return PrintableComparison(made.records, made.notes)
+        return PrintableComparison(made.records, made.notes, silenced=silent)
     finally:
         job.close()
 

@@ -30,10 +30,12 @@ def remember(model: nn.Module, workdir: Path) -> Before:
     return Before(frozen, path)
 
 
-def evidence_of(model: nn.Module, before: Before, *, decay: float, shape: ModelShape, expected_trainable: int | None) -> Evidence:
+def evidence_of(
+    model: nn.Module, before: Before, *, decay: float, shape: ModelShape, head: tuple[str, ...], expected_trainable: int | None
+) -> Evidence:
     """What changed that should not have, and what did not that should have.
 
-    `decay` is the product of (1 - rate * weight decay) over all steps: what is left of a weight that only decays.
+    `head` names its modules. `decay` is the product of (1 - rate * weight decay) over all steps: what is left of a weight that only decays.
     A parameter has moved when any element differs from its start times `decay` (or 1) by more than rounding, or is no number.
     """
     from safetensors import safe_open
@@ -43,12 +45,16 @@ def evidence_of(model: nn.Module, before: Before, *, decay: float, shape: ModelS
     with safe_open(before.trainable, framework="pt") as start:
         names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
         unmoved = [name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)]
+    quantized = [models.in_modules(name, head) for name, p in parameters.items() if models.is_4bit(p) and ".original_module." not in name]
     return Evidence(
         expected_trainable=expected_trainable,
         frozen_changed=tuple(changed),
         unmoved=tuple(unmoved),
         frozen_checked=len(before.frozen),
         moved_checked=len(names),
+        head_parameters=shape.head_parameters,
+        quantized=len(quantized),
+        head_quantized=sum(quantized),
     )
 
 

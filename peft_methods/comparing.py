@@ -45,10 +45,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Records of any number of cells. `notes` are said under the table (what options changed in the recipe)."""
+    """Records of any number of cells. `notes` are said under the table (what options changed in the recipe).
+
+    `silenced` are the ids of rules that are not asked, which the table says.
+    """
 
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+    silenced: tuple[str, ...] = ()
 
     def rows(self) -> list[Row]:
         """A row a recipe and method, in the registry's order; sources have none."""
@@ -60,8 +64,8 @@ class Comparison:
         ]
 
     def findings(self) -> list[Finding]:
-        """What the validity rules say about these records."""
-        return validity.judge(self.records)
+        """What the validity rules that are not silenced say about these records."""
+        return validity.judge(self.records, self.silenced)
 
     def to_pandas(self) -> DataFrame:
         """A row a cell, a column a metric; sources included and marked."""

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,9 @@ class DataFacts:
     went because their text stands elsewhere (or is part of a validation sentence); `truncated` is the share of rows
     longer than `max_length` tokens; `overlap` says how much of test and of validation is part of train, or train of it.
     Pairs of texts have none: their first texts are the same in many rows.
-    `random` says that tokens and labels were drawn in place of the source's.
+    `random` says that tokens and labels were drawn in place of the source's. `source_counts` are the class counts of what
+    each split was drawn from, as read; `texts` counts the source's different texts, `contradictory` those of them that stand
+    there with more than one label; `label_runs` counts the stretches of one class in each split's order of rows.
     """
 
     source: str
@@ -45,6 +48,10 @@ class DataFacts:
     truncated: dict[str, float] = field(default_factory=dict)
     overlap: dict[str, Overlap] = field(default_factory=dict)
     random: bool = False
+    source_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    texts: int = 0
+    contradictory: int = 0
+    label_runs: dict[str, int] = field(default_factory=dict)
 
     @property
     def majority(self) -> float:
@@ -83,9 +90,39 @@ def load(spec: DataSpec) -> TextData:
         removed["train_part_of_validation"] = _cut_sentences(pools, spec)
     splits = _choose(pools, spec)
     _check_classes(splits, label_names, spec)
-    counts = {name: tuple(np.bincount(t.labels, minlength=len(label_names)).tolist()) for name, t in splits.items()}
-    facts = DataFacts(spec.source, label_names, counts, fingerprint(splits), removed, overlap=_overlaps(splits))
+    drawn_from = {name: source[_pool_of(name, source)] for name in SPLITS}
+    texts, contradictory = _contradictions(source)
+    facts = DataFacts(
+        spec.source,
+        label_names,
+        _counts(splits, len(label_names)),
+        fingerprint(splits),
+        removed,
+        overlap=_overlaps(splits),
+        source_counts=_counts(drawn_from, len(label_names)),
+        texts=texts,
+        contradictory=contradictory,
+        label_runs={name: 1 + sum(a != b for a, b in pairwise(table.labels)) for name, table in splits.items() if len(table)},
+    )
     return TextData(splits, facts)
+
+
+def _counts(tables: dict[str, Table], classes: int) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(np.bincount(table.labels, minlength=classes).tolist()) for name, table in tables.items()}
+
+
+def _pool_of(split: str, pools: dict[str, Table]) -> str:
+    """What a split is drawn from: its own rows, else all there are, else train."""
+    return split if split in pools else "all" if "all" in pools else "train"
+
+
+def _contradictions(source: dict[str, Table]) -> tuple[int, int]:
+    """How many different texts there are, and how many of them stand there with more than one label."""
+    labels: dict[str, set[int]] = {}
+    for table in source.values():
+        for text, label in zip(table.keyed(), table.labels, strict=True):
+            labels.setdefault(_key(text), set()).add(label)
+    return len(labels), sum(len(found) > 1 for found in labels.values())
 
 
 def _embedded_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -155,8 +192,7 @@ def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
     wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
     groups: dict[str, list[str]] = {}
     for split in reversed(SPLITS):
-        pool = split if split in pools else "all" if "all" in pools else "train"
-        groups.setdefault(pool, []).append(split)
+        groups.setdefault(_pool_of(split, pools), []).append(split)
     chosen: dict[str, Table] = {}
     for pool, names in groups.items():
         chosen |= _slice(pools[pool], {name: wanted[name] for name in names}, pool, spec)

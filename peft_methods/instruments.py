@@ -16,7 +16,7 @@ from peft_methods import nvml
 from peft_methods.attribution import PeakTrace
 from peft_methods.engines.base import EpochResult, NoTrace, WorstStep
 from peft_methods.errors import OutOfMemory, is_out_of_memory
-from peft_methods.measuring import CudaMemory, Gauge, PhaseMeter, ReservedMemory, ResidentMemory
+from peft_methods.measuring import CudaMemory, Gauge, PhaseMeter, ReservedMemory, ResidentMemory, ThreadTime
 from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
 TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
@@ -59,7 +59,7 @@ class Instruments:
         self.cuda = device.startswith("cuda")
         self._progress, self._epochs = progress, epochs
         levels = nvml.levels() if self.cuda else {}
-        gauges = self._gauges(levels) if self.cuda else {}
+        gauges = self._gauges(levels) if self.cuda else {"busy": ThreadTime()}
         self.meter = PhaseMeter(
             CudaMemory() if self.cuda else ResidentMemory(),
             gauges=gauges,
@@ -133,6 +133,7 @@ class Instruments:
             "step_p95_seconds": float(np.quantile(steps, 0.95)) if steps else None,
             "energy_joules": meter.total("energy", "train"),
             "thermal_slowdown_seconds": meter.total("heat", "train"),
+            "busy_share": _share(meter.total("busy", "train"), meter.seconds("train")),
         }
         for phase in MEMORY_PHASES:
             found[f"{phase}_allocated_bytes"] = meter.peak(*phases[phase])
@@ -150,7 +151,14 @@ class Instruments:
         """What memory figures are, the device's state before and after, and when (Unix time) the first and the last step were."""
         gpu = {"before": self.state_before, "after": self._gpu.state()} if self._gpu else None
         kind = self._device_memory.kind if self._device_memory else None
-        return {"memory_kind": self.meter.memory.kind, "device_memory_kind": kind, "gpu": gpu, "trained_between": self._trained}
+        before = self.meter.level_before if self.cuda else None
+        return {
+            "memory_kind": self.meter.memory.kind,
+            "memory_before_bytes": before,
+            "device_memory_kind": kind,
+            "gpu": gpu,
+            "trained_between": self._trained,
+        }
 
     def _explained(self, error: Exception) -> str:
         phase = self.meter.phase or ""
@@ -160,6 +168,10 @@ class Instruments:
             free, total = torch.cuda.mem_get_info()
             room = f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB were free)"
         return f"out of memory while {DOING.get(phase, 'training')}{room}: {asked} {WAYS_OUT.get(phase, IN_TRAINING)}"
+
+
+def _share(part: float | None, whole: float) -> float | None:
+    return None if part is None or not whole else part / whole
 
 
 class _HostSteps:

@@ -92,6 +92,21 @@ class ReservedMemory:
         return torch.cuda.max_memory_reserved()
 
 
+class ThreadTime:
+    """Seconds that the calling thread had a core. Less than the time that passed: it had to wait for one."""
+
+    def __init__(self) -> None:
+        self._from = time.thread_time()
+
+    def start(self) -> None:
+        """Count from here."""
+        self._from = time.thread_time()
+
+    def read(self) -> float:
+        """time.thread_time since `start`."""
+        return time.thread_time() - self._from
+
+
 class CudaMemory:
     """What torch's allocator has handed out on the current device."""
 
@@ -146,10 +161,12 @@ class PhaseMeter:
         self._gauges = gauges or {}
         self._clock, self._synchronize = clock, synchronize
         self._since, self._base = 0.0, 0
+        self.level_before = 0
 
     def set_base(self) -> None:
-        """Peaks are counted above the level now in use (the process before its model)."""
-        self._base = self.memory.level() if isinstance(self.memory, ResidentMemory) else 0
+        """Peaks are counted above the level now in use (the process before its model); on a device nothing should be."""
+        self.level_before = self.memory.level()
+        self._base = self.level_before if isinstance(self.memory, ResidentMemory) else 0
 
     def enter(self, phase: str | None) -> None:
         """End the present phase and begin this one; None ends the last."""

@@ -70,6 +70,7 @@ METRICS = {
         Metric("model_flops_utilization", "Model FLOPs utilisation", "higher", _percent),
         Metric("energy_joules", "Energy", "lower", _joules),
         Metric("thermal_slowdown_seconds", "Slowed by heat", "lower", _seconds),
+        Metric("busy_share", "Training thread on a core", None, _percent),
         Metric("latency_seconds", "Latency, batch 1", "lower", _milliseconds),
         Metric("inference_samples_per_second", "Inference, batch 64", "higher", _rate),
         Metric("merged_latency_seconds", "Latency, merged", "lower", _milliseconds),

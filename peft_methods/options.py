@@ -34,6 +34,7 @@ class Options:
     engine: str
     workers: int | None
     save_models: Path | None
+    silenced: tuple[str, ...]
     markdown: Path | None
     csv: Path | None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -72,6 +73,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-workers", metavar="N", help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)")
     group.addoption("--peft-engine", metavar="NAME", default="auto", help="auto, stock (the Trainer) or graphed (its steps as CUDA graphs)")
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
+    group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
+    group.addoption("--peft-silence", metavar="V105,V301", action="append", default=[], help="leave out these rules; the table says so")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
 
@@ -95,6 +98,7 @@ def read_options(config: pytest.Config) -> Options:
         engine=option.peft_engine,
         workers=_workers(option.peft_workers),
         save_models=_folder(option.peft_save_models, "--peft-save-models"),
+        silenced=_silenced(option.peft_silence),
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
     )
@@ -153,6 +157,14 @@ def _workers(text: str | None) -> int | None:
     if int(text) > 1 and find_device() != "cpu":
         raise OptionError(f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other.")
     return int(text)
+
+
+def _silenced(values: list[str]) -> tuple[str, ...]:
+    if not values:
+        return ()
+    from peft_methods.validity import silenced
+
+    return silenced(",".join(values), "--peft-silence")
 
 
 def _folder(value: str | None, option: str) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[OPTIONS] = read_options(config)
     except OptionError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """`--peft-rules` prints the rules and nothing else happens."""
+    if not config.option.peft_rules:
+        return None
+    from peft_methods.report.rules import rules_text
+
+    print(rules_text())
+    return 0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -163,7 +173,7 @@ def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(records[0].message)
         _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
-        return Outcome(tuple(records), tuple(_problems(records, job.records_of_stages(finetune_task))))
+        return Outcome(tuple(records), tuple(_problems(request.config, records, job.records_of_stages(finetune_task))))
 
     return run
 
@@ -199,18 +209,19 @@ def _extra_info(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def _problems(records: list[Record], stages: list[Record]) -> Iterator[str]:
+def _problems(config: pytest.Config, records: list[Record], stages: list[Record]) -> Iterator[str]:
     from peft_methods import validity
 
     for record in records:
         if record.status not in {"ok", "skipped"}:
             yield f"seed {record.seed} {record.status}: {record.message}"
-    yield from (str(finding) for finding in validity.judge([*stages, *records]) if finding.severity == "error")
+    findings = validity.judge([*stages, *records], config.stash[OPTIONS].silenced)
+    yield from (str(finding) for finding in findings if finding.severity == "error")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     job, options = config.stash.get(JOB, None), config.stash.get(OPTIONS, None)
-    if job is None or options is None or not (comparison := job.comparison()).records:
+    if job is None or options is None or not (comparison := replace(job.comparison(), silenced=options.silenced)).records:
         return
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
 

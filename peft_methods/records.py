@@ -26,7 +26,8 @@ Status = Literal["ok", "oom", "failed", "timeout", "crashed", "skipped"]
 class Evidence:
     """What the run itself found out about its weights, for the validity rules. Names of parameters.
 
-    `expected_trainable` is the closed form for the method alone, None where there is none.
+    `expected_trainable` is the closed form for the method alone, None where there is none. `head_parameters` is the size of
+    the head, trained or not; `quantized` counts the tensors held in 4 bits, `head_quantized` those of them in the head.
     """
 
     expected_trainable: int | None = None
@@ -34,6 +35,9 @@ class Evidence:
     unmoved: tuple[str, ...] = ()
     frozen_checked: int = 0
     moved_checked: int = 0
+    head_parameters: int | None = None
+    quantized: int | None = None
+    head_quantized: int = 0
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     )  # fmt: skip
     listener.enter("check")
     evidence = checking.evidence_of(
-        model, before, decay=training.decay, shape=base.shape, expected_trainable=cell.method.expected_trainable(base.shape)
+        model, before, decay=training.decay, shape=base.shape, head=base.head, expected_trainable=cell.method.expected_trainable(base.shape)
     )
     listener.enter("evaluate")
     collate = collator_of(cell.recipe, base.tokenizer)

@@ -11,11 +11,12 @@ import peft_methods
 
 PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
-    "errors", "building", "recipe", "layouts", "shapes", "embedded", "caching", "reading", "overlap", "rows", "data",
+    "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "reading", "overlap",
+    "rows", "data",
     "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
     "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
     "saving", "validity", "starting", "runner", "execution", "comparing", "job", "report", "api", "options",
-    "plugin",
+    "plugin", "columns", "plain_tables", "audit", "__main__",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ SHARES = {
     "macro_recall",
     "validation_accuracy",
     "trainable_share",
+    "busy_share",
     "model_flops_utilization",
 }
 

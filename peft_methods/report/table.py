@@ -13,6 +13,7 @@ from peft_methods.comparing import Comparison, Figure, Row
 from peft_methods.metrics import METRICS
 from peft_methods.records import Record
 from peft_methods.report.costs import SAID, cost_table
+from peft_methods.validity import RULES
 
 RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes")
 HEADINGS = ("Method", "Accuracy", "Macro F1", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
@@ -167,6 +168,8 @@ def _said(comparison: Comparison) -> list[str]:
     lines += list(_source_costs(rows))
     lines += list(comparison.notes)
     lines += _grouped_findings(comparison)
+    if comparison.silenced:
+        lines.append(f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in comparison.silenced)}")
     return lines
 
 

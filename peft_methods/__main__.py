@@ -1,0 +1,30 @@
+"""`python -m peft_methods COMMAND`: what needs no training. Training is pytest's: `pytest benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from peft_methods import audit
+from peft_methods.errors import PeftMethodsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. A mistake of the user's is one line and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m peft_methods", description="Fine-tuning methods compared. Training: pytest benchmarks."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    audit.add_command(commands)
+    chosen = parser.parse_args(arguments)
+    try:
+        code: int = chosen.run(chosen)
+    except PeftMethodsError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return audit.UNFIT
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""`python -m peft_methods audit FILE`: what the rules say about results made elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from peft_methods.plain_tables import TableError, read_table
+from peft_methods.records import Store
+from peft_methods.validity import RULES, Finding, judge, judge_table, silenced
+
+CLEAN, FOUND, UNFIT = 0, 1, 2  # exit codes
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `audit`."""
+    command = commands.add_parser(
+        "audit",
+        help="judge a table of results made elsewhere",
+        description="Judge a plain table, a row a method: what cannot be right in it, why, and what to do. Columns may be missing; "
+        "units stand in a column's name or behind its values. Exit code: 0 nothing but notes, 1 errors or warnings, 2 no table.",
+    )
+    command.add_argument("file", type=Path, help="a CSV or JSON table, or a folder of this project's records")
+    command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line for each finding; the exit code. Raises `PeftMethodsError` for what cannot be judged."""
+    silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
+    path: Path = arguments.file
+    findings, rows, remarks = _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print(f"nothing found in {rows} rows: no rule that could be asked with these columns has an objection")
+    if silent:
+        print(f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in silent)}")
+    return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
+
+
+def _of_file(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+    table = read_table(path)
+    return judge_table(table.rows, silent), len(table.rows), table.ignored
+
+
+def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+    records, bad = Store(path).records()
+    if not records:
+        raise TableError(f"{path} holds no records. Give a folder of results (.peft/results), or a CSV or JSON table.")
+    return judge(records, silent), len(records), tuple(bad)

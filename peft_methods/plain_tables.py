@@ -1,0 +1,229 @@
+"""A plain table made elsewhere, CSV or JSON -> figures that rules can judge."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peft_methods.columns import COLUMNS, TEXT, Column, column_of, method_of
+from peft_methods.errors import PeftMethodsError, nearest
+from peft_methods.units import Quantity, UnitError, parse, parse_series
+from peft_methods.validity.counts import models_named, models_of_size
+from peft_methods.validity.figures import VERSIONS, Figures, Written
+
+Cells = dict[str, str]  # a row, by header
+
+
+class TableError(PeftMethodsError):
+    """A file that holds no table that can be judged."""
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """The rows of a table, and a line for each column that was not used, saying why."""
+
+    rows: tuple[Figures, ...]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One column's figures by row: quantities in base units, series of them, or texts."""
+
+    column: Column
+    header: str
+    values: Sequence[Any] = field(default_factory=tuple)
+
+
+def read_table(path: Path) -> PlainTable:
+    """The figures of a CSV or JSON file. Raises `TableError` with one line that says where what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise TableError(f"{path} is no text in UTF-8. Save the table as CSV or JSON.") from None
+    except OSError as error:
+        raise TableError(f"{path} cannot be read: {error.strerror}.") from None
+    if not text.strip():
+        raise TableError(f"{path} is empty. Give a CSV with a header line, or a JSON list of objects, with a row a method.")
+    is_json = path.suffix.lower() == ".json" or (path.suffix.lower() not in {".csv", ".tsv"} and text.lstrip()[0] in "[{")
+    headers, rows = _from_json(path, text) if is_json else _from_csv(path, text)
+    if not rows:
+        raise TableError(f"{path} has a header but no rows. Give a row a method.")
+    return _to_figures(path, headers, rows)
+
+
+def _from_csv(path: Path, text: str) -> tuple[list[str], list[Cells]]:
+    first = text.lstrip("\n").partition("\n")[0]
+    separator = max("\t,;", key=first.count)  # the first of equals; ; parts the values of a series where , parts the columns
+    try:
+        lines = [
+            line
+            for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+            if any(cell.strip() for cell in line)
+        ]
+    except csv.Error as error:
+        raise TableError(f"{path} is no CSV: {error}.") from None
+    headers = [header.strip() for header in lines[0]]
+    for number, line in enumerate(lines[1:], 1):
+        if len(line) != len(headers):
+            raise TableError(
+                f"{path}: row {number} has {len(line)} fields, the header {len(headers)}. "
+                f'Write a value with a {separator!r} in it in quotes, as "124,647,170".'
+            )
+    return headers, [dict(zip(headers, line, strict=True)) for line in lines[1:]]
+
+
+def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{path} is no JSON: {str(error).splitlines()[0]}.") from None
+    if isinstance(values, dict):
+        lists = [value for value in values.values() if isinstance(value, list)]
+        by_name = [{"method": name, **row} for name, row in values.items() if isinstance(row, dict)]
+        values = lists[0] if len(lists) == 1 and not by_name else by_name if len(by_name) == len(values) else None
+    if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
+        raise TableError(f"{path} holds no table: give a JSON list of objects, one a method, or an object of them by method.")
+    rows = [{str(name): _as_text(path, name, value) for name, value in row.items()} for row in values]
+    headers = list(dict.fromkeys(name for row in rows for name in row))
+    return headers, [{name: row.get(name, "") for name in headers} for row in rows]
+
+
+def _as_text(path: Path, name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ";".join(_as_text(path, name, one) for one in value)
+    if isinstance(value, dict):
+        raise TableError(f"{path}: {name!r} is an object; a figure is a number, a text, or a list of them.")
+    return "" if value is None else str(value)
+
+
+def _to_figures(path: Path, headers: list[str], rows: list[Cells]) -> PlainTable:
+    ignored: list[str] = []
+    read: dict[str, _Read] = {}
+    for header in headers:
+        found = column_of(header)
+        if found is None:
+            known = [spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3]
+            ignored.append(f"column {header!r} is unknown and was ignored.{nearest(header, known)}")
+            continue
+        column, factor = found
+        if column.field in read:
+            raise TableError(f"{path}: columns {read[column.field].header!r} and {header!r} both mean {column.field}. Keep one.")
+        values = _in_base_units(path, column, header, _values(path, column, header, [row[header] for row in rows]), factor)
+        if values is None:
+            ignored.append(
+                f"column {header!r} has no unit and was ignored. Name it {_with_unit(header, column)}, or write the unit behind values"
+            )
+        else:
+            read[column.field] = _Read(column, header, values)
+    if "method" not in read:
+        raise TableError(f"{path}: no column names the methods; there are: {', '.join(headers)}. Call one 'method'.")
+    return PlainTable(_with_models(_rows(path, {name: one.values for name, one in read.items()})), tuple(ignored))
+
+
+def _with_unit(header: str, column: Column) -> str:
+    return f"{header}_seconds" if column.kind == "seconds" else f"{header}_mb"
+
+
+def _values(path: Path, column: Column, header: str, texts: list[str]) -> list[Any]:
+    """A column's cells, parsed but not yet scaled by what stands in its header."""
+    found: list[Any] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            parsed: Any = text.strip()
+            if column.kind != TEXT:
+                parsed = parse_series(text, column.kind) if column.is_series else parse(text, column.kind)
+        except UnitError as error:
+            raise TableError(f"{path}: {header!r} in row {number}: {error}.") from None
+        found.append(parsed)
+    return found
+
+
+def _in_base_units(path: Path, column: Column, header: str, values: list[Any], factor: float | None) -> list[Any] | None:
+    """The column in base units; None where neither header nor values say in what unit a time or a size is.
+
+    Shares above 1 are percent: in a column all are then, in a column of series all of that row.
+    """
+    if column.kind == TEXT:
+        return values
+    cells: list[Sequence[Quantity]] = [value if column.is_series else [value] * (value is not None) for value in values]
+    bare = [[one for one in cell if not one.unit] for cell in cells]
+    if factor is None and any(bare) and column.kind in {"seconds", "bytes"}:
+        return None
+    percent = [column.kind == "share" and any(one.value > 1 for one in cell) for cell in bare]
+    percent = percent if column.is_series else [any(percent)] * len(cells)
+    factors = [factor or (0.01 if written else 1.0) for written in percent]
+    scaled = [tuple(one if one.unit else one.scaled(by) for one in cell) for cell, by in zip(cells, factors, strict=True)]
+    for one in (one for cell in scaled for one in cell if column.kind == "share"):
+        if one.value > 1:
+            raise TableError(f"{path}: {header!r} holds {one.text!r}, more than 100 %. Write shares (0.93) or percent (93).")
+    return list(scaled) if column.is_series else [cell[0] if cell else None for cell in scaled]
+
+
+def _rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[Figures, str]]:
+    """Each row's figures, and the name of its model."""
+    names = columns["method"]
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise TableError(f"{path}: row {number} names no method. Fill its {'method'!r} column.")
+        if names.index(name) != number - 1:
+            raise TableError(f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. Give each method one row.")
+    lines = [{name: values[row] for name, values in columns.items()} for row in range(len(names))]
+    return [(_figures(line), line.get("model") or "") for line in lines]
+
+
+PLAIN_FIGURES = (
+    "accuracy", "validation_accuracy", "train_accuracy", "majority", "train_rows", "validation_rows", "test_rows", "epochs",
+    "steps_per_epoch", "batch_size", "max_length", "learning_rate", "train_seconds", "step_seconds",
+)  # fmt: skip  # fields of Figures that are one number
+SERIES = ("train_losses", "validation_losses", "validation_accuracies")
+TEXTS = ("data", "precision", "device")
+
+
+def _figures(line: Mapping[str, Any]) -> Figures:
+    """One row; `line` maps a column's field to its text, quantity or series."""
+    given: dict[str, Any] = {name: line[name].value for name in PLAIN_FIGURES if line.get(name) is not None}
+    given |= {name: _numbers(line.get(name)) for name in SERIES} | {name: line.get(name) or None for name in TEXTS}
+    counts = {split: numbers for split in ("train", "validation", "test") if (numbers := _numbers(line.get(f"{split}_class_counts")))}
+    if tested := sum(counts.get("test", ())):
+        given = {"test_rows": tested, "majority": max(counts["test"]) / tested} | given
+    time, most = line.get("train_seconds"), line.get("max_memory")
+    return Figures(
+        name=line["method"],
+        method=method_of(line["method"]),
+        class_counts=counts,
+        trainable=_written(line.get("trainable_parameters")),
+        rates=_numbers(line.get("learning_rates")),
+        ranked=True,
+        train_seconds_deviation=None if time is None else time.spread,
+        peak_memory=_written(line.get("peak_memory")),
+        maximum_memory=None if most is None else most.value,
+        versions={package: line[package] for package in VERSIONS if line.get(package)},
+        **given,
+    )
+
+
+def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:
+    return tuple(one.value for one in series or ())
+
+
+def _written(quantity: Quantity | None) -> Written | None:
+    return None if quantity is None else Written(quantity.text, quantity.value, quantity.low, quantity.high)
+
+
+def _with_models(rows: list[tuple[Figures, str]]) -> tuple[Figures, ...]:
+    """Rows with the shapes of their model: the one named, else the one as large as what full fine-tuning trains."""
+    full = next((figures.trainable for figures, _ in rows if figures.method == "full" and figures.trainable), None)
+    by_size = models_of_size(full) if full else ()
+    found = []
+    for figures, model in rows:
+        shapes = models_named(model) if model else by_size
+        shapes = tuple(shape for shape in shapes if shape in by_size) or shapes  # full's count says how many classes there are
+        total = shapes[0].encoder_parameters + shapes[0].head_parameters if shapes else full.low if full else None
+        found.append(replace(figures, shapes=shapes, total_parameters=total))
+    return tuple(found)

@@ -1,0 +1,134 @@
+"""Numbers as people write them in tables -> base units: `124.6M`, `67.13 min`, `3.24 GB`, `93.3%`, `0.937 ± 0.004`, `–`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+
+from peft_methods.errors import PeftMethodsError, nearest
+
+
+class UnitError(PeftMethodsError):
+    """A text that is no number of its kind."""
+
+
+def _table(*entries: tuple[str, float]) -> Mapping[str, float]:
+    return MappingProxyType({name: factor for names, factor in entries for name in names.split()})
+
+
+COUNTS = _table(("k thousand", 1e3), ("m mio million millions", 1e6), ("b bn billion billions", 1e9))
+SECONDS = _table(
+    ("ms milliseconds", 1e-3),
+    ("s sec secs second seconds", 1.0),
+    ("m min mins minute minutes", 60.0),
+    ("h hr hrs hour hours", 3600.0),
+)
+BYTES = _table(
+    ("b byte bytes", 1.0), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("tb", 1e12),
+    ("kib", 2.0**10), ("mib", 2.0**20), ("gib", 2.0**30), ("tib", 2.0**40),
+)  # fmt: skip
+SHARES = _table(("% pct percent", 0.01))
+PLAIN: Mapping[str, float] = MappingProxyType({})
+UNITS = {
+    "count": COUNTS,
+    "seconds": SECONDS,
+    "bytes": BYTES,
+    "share": SHARES,
+    "plain": PLAIN,
+    "loss": PLAIN,
+}  # by kind; factors to the base unit
+
+MISSING = frozenset({"", "-", "–", "—", "−", "n/a", "na", "nan", "none", "null", "?", "/"})
+NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf"})
+NUMBER = re.compile(
+    r"(?P<about>[~≈<>≤≥]?)\s*(?P<number>[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
+    r"\s*(?P<unit>%|[a-z]*)\s*\+?(?:\s*(?:±|\+/-|\+-)\s*(?P<spread>\d*\.?\d+)\s*(?P<same>%|[a-z]*))?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number in its base unit, the unit that stood behind it (or ""), and what its digits leave open.
+
+    `low` to `high` is what may be meant: a number of three digits was rounded, or cut, after the third.
+    `spread` is what stands behind ±, in the same unit.
+    """
+
+    text: str
+    value: float
+    unit: str
+    low: float
+    high: float
+    spread: float | None = None
+
+    def scaled(self, factor: float) -> Quantity:
+        """The same in a unit so much smaller."""
+        spread = None if self.spread is None else self.spread * factor
+        return Quantity(self.text, self.value * factor, self.unit, self.low * factor, self.high * factor, spread)
+
+
+def parse(text: str, kind: str) -> Quantity | None:
+    """A quantity of this kind (a key of UNITS) in its base unit, or as written where it has no unit; None for a missing one.
+
+    Raises `UnitError` for what is no number, is below zero, or has a unit of another kind.
+    """
+    wanted = text.strip().casefold()
+    if wanted in MISSING:
+        return None
+    match = NUMBER.fullmatch(wanted)
+    digits = match["number"].replace(",", "").replace("−", "-") if match else ""
+    if match is None or not any(character.isdigit() for character in digits.partition("e")[0]):
+        raise UnitError(f"{text!r} is no number; write digits, with a unit or without, or – where there is none")
+    unit, number = match["unit"] or match["same"] or "", Decimal(digits)
+    if number < 0:
+        raise UnitError(f"{text!r} is below zero, which no {kind if kind != 'plain' else 'figure here'} is")
+    if unit and unit not in UNITS[kind]:
+        raise UnitError(f"{text!r}: unknown unit {unit!r}.{nearest(unit, UNITS[kind])} Allowed: {', '.join(UNITS[kind]) or 'none'}")
+    if match["same"] and match["same"] != unit:
+        raise UnitError(f"{text!r} has another unit behind ± than before it; write both in the same")
+    if not math.isfinite(float(number * Decimal(repr(UNITS[kind].get(unit, 1.0))))):
+        raise UnitError(f"{text!r} is too large to be a {kind if kind != 'plain' else 'figure'}")
+    exact = kind == "count" and not unit and not match["about"] and "e" not in digits and "." not in digits
+    return _quantity(text.strip(), number, unit, kind, match["spread"], integral=exact)
+
+
+def _quantity(text: str, number: Decimal, unit: str, kind: str, spread: str | None, *, integral: bool) -> Quantity:
+    """The quantity, with half a step of its last digit below, and (it may have been cut) a whole one above."""
+    factor, step = Decimal(repr(UNITS[kind].get(unit, 1.0))), _step(number)
+    written_out = integral and step < 1000
+    low, high = (number, number) if written_out else (number - step / 2, number + step)
+    around = None if spread is None else float(Decimal(spread) * factor)
+    return Quantity(text, float(number * factor), unit, float(low * factor), float(high * factor), around)
+
+
+def _step(number: Decimal) -> Decimal:
+    """The weight of the last digit that says something: zeros at the end of 110 do not, those of 1.30 do."""
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0")) if exponent >= 0 and any(digits) else 0
+    return Decimal((0, (1,), exponent + zeros))
+
+
+def parse_series(text: str, kind: str) -> tuple[Quantity, ...]:
+    """`0.31;0.22;0.20` -> its quantities, missing ones left out; a loss may be `nan` or `inf`. Raises `UnitError`."""
+    if text.strip().casefold() in MISSING:
+        return ()
+    parts = [part.strip() for part in re.split(r"[;|]", text.strip().strip("[]"))]
+    found = [_not_finite(part) if kind == "loss" and part.casefold() in NOT_FINITE else parse(part, kind) for part in parts]
+    return tuple(quantity for quantity in found if quantity is not None)
+
+
+def _not_finite(text: str) -> Quantity:
+    return Quantity(text, float(text), "", float(text), float(text))
+
+
+def unit_of(words: list[str], kind: str) -> tuple[list[str], float | None]:
+    """A column's name without the unit at its end, and that unit's factor: ['memory', 'mb'] -> ['memory'], 1e6."""
+    if len(words) > 1 and words[-1] in UNITS[kind]:
+        return words[:-1], UNITS[kind][words[-1]]
+    return words, None

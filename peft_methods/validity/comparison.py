@@ -1,0 +1,126 @@
+"""V5xx: what is wrong with the comparing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from peft_methods.records import Record
+from peft_methods.validity.base import rule
+from peft_methods.validity.figures import VERSIONS, Figures
+
+FASTER, SLOWER = 0.5, 4.0  # QLoRA's time an epoch in LoRA's; with like work it lay between 0.8 and 2 here
+SAVED_BYTES = 6.0  # a weight; 4 bits save 3.5 of its 4 bytes, and a copy in half precision at most
+FULL = "full"
+
+
+@rule("V501", "note", "method")
+def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Weights, and perhaps texts, are random: what is compared is cost."""
+    recipe, data = records[0].cell["recipe"], records[0].data
+    if recipe["model"]["weights"] != "random":
+        return
+    what, advice = "weights are random", "compare time, memory and parameters; for quality train pretrained weights"
+    if data.get("random") and recipe["data"]["token_lengths"]:
+        what = "weights and texts are random (as many tokens a row as data.token_lengths says)"
+    elif data.get("random"):
+        what = f"weights and texts are random (every row {recipe['data']['max_length']} tokens long, the most there can be)"
+        advice += "; give data.token_lengths for what shorter texts cost"
+    yield f"{what}, so there is no quality to judge", advice
+
+
+def odd_ones(rows: Sequence[Figures], of: Callable[[Figures], Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(names, their value, the others') for each value that differs from the commonest; of equally common ones the first counts."""
+    known = [row for row in rows if of(row) is not None]
+    counted = Counter(of(row) for row in known)
+    if len(counted) < 2:
+        return
+    usual = counted.most_common(1)[0][0]
+    for value in counted:
+        if value != usual:
+            yield ", ".join(row.name for row in known if of(row) == value), value, usual
+
+
+BUDGET: dict[str, Callable[[Figures], float | None]] = {
+    "epochs": lambda row: row.epochs,
+    "steps an epoch": lambda row: row.steps_per_epoch,
+    "train rows": lambda row: row.train_rows,
+    "rows a batch": lambda row: row.batch_size,
+    "tokens at most": lambda row: row.max_length,
+}
+
+
+@rule("V502", "warning", "comparison")
+def budgets_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
+    """Methods had other budgets: epochs, steps, rows, batch or length."""
+    for what, of in BUDGET.items():
+        for names, value, usual in odd_ones(rows, of):
+            yield names, f"{value:,.0f} {what}, the others {usual:,.0f}", "give every method the same budget"
+
+
+@rule("V503", "warning", "comparison")
+def data_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
+    """Methods were trained or tested on other data, or on other splits of it."""
+    for what, of in {"data": lambda row: row.data and row.data.casefold(), "test rows": lambda row: row.test_rows}.items():
+        for names, value, usual in odd_ones(rows, of):
+            yield names, f"{what} {_short(value)}, the others' {_short(usual)}", "compare on the same rows"
+
+
+def _short(value: str | float) -> str:
+    return value[:12] if isinstance(value, str) else f"{value:,.0f}"
+
+
+@rule("V504", "warning", "comparison")
+def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
+    """Methods with few parameters were trained at full fine-tuning's learning rate, which starves them."""
+    rate = next((row.learning_rate for row in rows if row.method == FULL), None)
+    same = [row.name for row in rows if row.method != FULL and row.learning_rate is not None and row.learning_rate == rate]
+    if same:
+        yield (
+            ", ".join(same),
+            f"learning rate {rate:g}, that of full fine-tuning",
+            "tune each method's own; ten to a hundred times more is usual",
+        )
+
+
+@rule("V505", "warning", "comparison")
+def circumstances_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
+    """Methods ran with other library versions, in another precision or on another device."""
+    circumstances: dict[str, Callable[[Figures], str | None]] = {
+        "device": lambda row: row.device,
+        "precision": lambda row: row.precision and row.precision.casefold(),
+    }
+    circumstances |= {package: lambda row, package=package: row.versions.get(package) for package in VERSIONS}  # type: ignore[misc]
+    for what, of in circumstances.items():
+        for names, value, usual in odd_ones(rows, of):
+            yield names, f"{what} {value}, the others' {usual}", "run all methods in one environment"
+
+
+@rule("V506", "warning", "comparison")
+def unlike_work(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
+    """QLoRA took much less or more than LoRA in a way that 4-bit weights do not explain: its work was another."""
+    lora = next((row for row in rows if row.method == "lora"), None)
+    for row in rows:
+        if lora is not None and row.method == "qlora" and (said := [*_time_against(row, lora), *_memory_against(row, lora)]):
+            yield (
+                row.name,
+                "; ".join(said),
+                "give both the same precision, batch, length and rows; prepare_model_for_kbit_training turns gradient checkpointing on",
+            )
+
+
+def _time_against(row: Figures, lora: Figures) -> Iterator[str]:
+    """4-bit weights are unpacked at every use, which costs time and never saves half of it."""
+    if not row.train_seconds or not lora.train_seconds:
+        return
+    ratio = (row.train_seconds / (row.epochs or 1)) / (lora.train_seconds / (lora.epochs or 1))
+    known = row.epochs and lora.epochs
+    if not FASTER <= ratio <= SLOWER:
+        yield f"{ratio:.2g} times LoRA's time{' an epoch' if known else ''}"
+
+
+def _memory_against(row: Figures, lora: Figures) -> Iterator[str]:
+    weights = row.total_parameters or lora.total_parameters
+    if weights and row.memory and lora.memory and lora.memory - row.memory > SAVED_BYTES * weights:
+        yield f"{(lora.memory - row.memory) / 1e6:,.0f} MB less than LoRA, where 4-bit weights save {3.5 * weights / 1e6:,.0f}"

@@ -1,0 +1,120 @@
+"""Which counts of trainable parameters a method can have on a model that is known, whatever its rank, targets or width."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from functools import cache
+from types import SimpleNamespace
+from typing import Literal
+
+from peft_methods.layouts import ROLES, ModelShape, shape_of
+from peft_methods.methods.lora import LoRA
+from peft_methods.shapes import shape_names, shapes
+from peft_methods.validity.base import FLOOR
+from peft_methods.validity.figures import Written
+
+Verdict = Literal["fits", "head missing", "nothing", "off"]
+HIGHEST_RANK = 512
+CLASSES = range(2, 21)  # classes tried where a table does not say how many there are
+DENSE_HEADS = ("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")  # a dense layer before the classes; BERT has its pooler
+SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_heads": "n_heads"}  # DistilBERT's names
+
+
+@cache
+def known_models() -> dict[str, tuple[ModelShape, ...]]:
+    """The classifiers that come along, by name, one shape for each number of classes that is tried."""
+    return {name: tuple(_classifier(shapes()[name], labels) for labels in CLASSES) for name in shape_names()}
+
+
+def _classifier(config: dict[str, object], labels: int) -> ModelShape:
+    """As transformers builds it: BERT keeps its pooler, the others have a dense layer in the head instead."""
+    sizes = {ours: config[theirs] for ours, theirs in SIZES.items() if theirs in config}
+    described = SimpleNamespace(**{**config, **sizes, "num_labels": labels})
+    hidden, dense = described.hidden_size, described.model_type in DENSE_HEADS
+    head = dense * (hidden * hidden + hidden) + hidden * labels + labels
+    return shape_of(described, head_parameters=head, pooler=not dense)
+
+
+def models_named(name: str) -> tuple[ModelShape, ...]:
+    """The shapes of the known model that this name can only mean; none where it means no one of them, or several.
+
+    `bert-base` is enough for `bert-base-uncased`; owners before a slash do not matter.
+    """
+    wanted = name.strip().lower().rpartition("/")[2]
+    found = [known for known in known_models() if known == wanted or known.startswith(f"{wanted}-")]
+    return known_models()[found[0]] if len(found) == 1 else ()
+
+
+def models_of_size(full: Written) -> tuple[ModelShape, ...]:
+    """The shapes all of whose weights together are as many as full fine-tuning trained."""
+    every = itertools.chain.from_iterable(known_models().values())
+    return tuple(shape for shape in every if full.holds(shape.encoder_parameters + shape.head_parameters))
+
+
+def verdict(method: str, count: Written, shapes: Iterable[ModelShape]) -> Verdict | None:
+    """What a count says of a method on one of these models; None where no closed form is known.
+
+    Counts with the head and without it both occur in tables, so both fit. Of several shapes the kindest answer counts.
+    """
+    said = {judged for shape in shapes if (judged := _verdict(method, count, shape)) is not None}
+    order: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
+    return next((one for one in order if one in said), None)
+
+
+def _verdict(method: str, count: Written, shape: ModelShape) -> Verdict | None:
+    if not is_known(method):
+        return None
+    head, classes = shape.head_parameters, shape.hidden * shape.labels + shape.labels
+    if _possible(method, count, shape, head) or (method != FLOOR and _possible(method, count, shape, 0)):
+        return "fits"
+    if head > classes and _possible(method, count, shape, classes):
+        return "head missing"
+    return "nothing" if method != "full" and count.holds(head) else "off"
+
+
+def is_known(method: str) -> bool:
+    """Whether closed forms of this method are known here."""
+    return method in {"full", FLOOR, "bitfit", "lora", "qlora", "ia3", "adapter"}
+
+
+def _possible(method: str, count: Written, shape: ModelShape, beside: int) -> bool:
+    """Whether the method alone can have as many as `count` less what is trained beside it."""
+    low, high = count.low - beside, count.high - beside
+    if method in {"lora", "qlora"}:
+        return any(0 < -(-low // unit) <= min(HIGHEST_RANK, high // unit) for unit in _lora_units(shape))
+    return any(low <= form <= high for form in _forms(method, shape))
+
+
+def _lora_units(shape: ModelShape) -> set[int]:
+    """Parameters of rank 1, for every set of targets."""
+    return {LoRA(learning_rate=1.0, rank=1, targets=targets).expected_trainable(shape) for targets in _target_sets()}
+
+
+@cache
+def _target_sets() -> tuple[tuple[str, ...], ...]:
+    return tuple(chosen for size in range(1, len(ROLES) + 1) for chosen in itertools.combinations(ROLES, size))
+
+
+def _forms(method: str, shape: ModelShape) -> Iterable[int]:
+    if method == "full":
+        pooler = shape.hidden * shape.hidden + shape.hidden  # kept or left out, whatever the head is
+        return (shape.encoder_parameters, shape.encoder_parameters + (-pooler if shape.pooler else pooler))
+    if method == "bitfit":
+        return (shape.encoder_biases,)
+    if method == "ia3":
+        return ia3_forms(shape)
+    return _adapter_forms(shape) if method == "adapter" else (0,)
+
+
+def ia3_forms(shape: ModelShape) -> set[int]:
+    """Every set of targets, each map scaled at its inputs (as a feed-forward one) or at its outputs."""
+    sides = [(0, *shape.dimensions[role]) for role in ROLES]
+    return {shape.layers * sum(chosen) for chosen in itertools.product(*sides)} - {0}
+
+
+def _adapter_forms(shape: ModelShape) -> Iterator[int]:
+    """One or two bottlenecks a layer of any width, with or without norms of their own."""
+    hidden, places = shape.hidden, (1, 2)
+    for width, place, norm in itertools.product(range(1, hidden + 1), places, (0, 2 * hidden)):
+        yield shape.layers * place * (2 * hidden * width + width + hidden + norm)

@@ -1,0 +1,187 @@
+"""Figures: what rules judge, in plain numbers, whether they come from a record or from a table made elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from peft_methods.layouts import ModelShape
+from peft_methods.records import Record
+
+VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A count as it is written: 1.30M stands for anything from 1,295,000 up to 1,310,000, rounded or cut."""
+
+    text: str
+    value: float
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether this value would be written so."""
+        return self.low <= value <= self.high
+
+    @classmethod
+    def exactly(cls, value: float) -> Written:
+        """A count that is known to the last digit."""
+        return cls(f"{value:,.0f}", value, value, value)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One row: a cell, a method over its seeds, or a line of a table. Base units, shares in 0..1; what is not known is None or empty.
+
+    `name` is what findings call it; `method` the registry's name of what it is, None for what is not known here.
+    `trainable` counts the head too; `shapes` are the models that it may be trained on. `rates` is the grid that
+    `learning_rate` was chosen from. `margin` is what accuracy must be above the majority class by. `ranked` says that
+    the rows' order is claimed to mean something, `peak_is_reset` whether the peak is known to be that of training alone.
+    Series run over epochs.
+    """
+
+    name: str
+    method: str | None = None
+    accuracy: float | None = None
+    validation_accuracy: float | None = None
+    train_accuracy: float | None = None
+    majority: float | None = None
+    margin: float = 0.0
+    ranked: bool = False
+    unjudged: bool = False
+
+    data: str | None = None
+    train_rows: float | None = None
+    validation_rows: float | None = None
+    test_rows: float | None = None
+    class_counts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    shapes: tuple[ModelShape, ...] = ()
+    trainable: Written | None = None
+    method_parameters: float | None = None
+    expected_method_parameters: float | None = None
+    head_trained: float | None = None
+    head_parameters: float | None = None
+    head_quantized: int = 0
+    total_parameters: float | None = None
+
+    epochs: float | None = None
+    steps_per_epoch: float | None = None
+    batch_size: float | None = None
+    max_length: float | None = None
+    learning_rate: float | None = None
+    rates: tuple[float, ...] = ()
+    train_losses: tuple[float, ...] = ()
+    validation_losses: tuple[float, ...] = ()
+    validation_accuracies: tuple[float, ...] = ()
+    best_epoch: int | None = None
+    random: bool = False
+
+    train_seconds: float | None = None
+    train_seconds_deviation: float | None = None
+    step_seconds: float | None = None
+    peak_memory: Written | None = None
+    maximum_memory: float | None = None
+    peak_is_reset: bool | None = None
+    clock_mhz: float | None = None
+
+    precision: str | None = None
+    device: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def memory(self) -> float | None:
+        """The most memory that is known of, bytes."""
+        given = None if self.peak_memory is None else self.peak_memory.value
+        return max((value for value in (self.maximum_memory, given) if value is not None), default=None)
+
+
+def figures_of(record: Record) -> Figures:
+    """What one cell's record says."""
+    recipe, metrics, evidence, data = record.cell["recipe"], record.metrics, record.evidence, record.data
+    budget, random = recipe["budget"], recipe["model"]["weights"] == "random"
+    counts = {split: tuple(count) for split, count in data.get("class_counts", {}).items()}
+    rows = {split: sum(count) or None for split, count in counts.items()}
+    batch = budget["batch_size"] * budget.get("gradient_accumulation", 1)
+    peak, majority = metrics.get("peak_memory_bytes"), data.get("majority")
+    return Figures(
+        name=f"{record.recipe_name}-{record.method_name}",
+        method=record.method_name,
+        accuracy=metrics.get("accuracy"),
+        validation_accuracy=metrics.get("validation_accuracy"),
+        majority=majority,
+        margin=recipe["expect"]["margin_over_majority"],
+        unjudged=record.quality is None and metrics.get("accuracy", 0.0) is None and not random and majority is not None,
+        data=data.get("fingerprint"),
+        train_rows=rows.get("train"),
+        validation_rows=rows.get("validation"),
+        test_rows=rows.get("test"),
+        class_counts=counts,
+        method_parameters=metrics.get("method_parameters"),
+        expected_method_parameters=evidence.expected_trainable,
+        head_trained=metrics.get("head_parameters"),
+        head_parameters=evidence.head_parameters,
+        head_quantized=evidence.head_quantized,
+        total_parameters=metrics.get("total_parameters"),
+        epochs=budget["epochs"],
+        steps_per_epoch=math.ceil(rows["train"] / batch) if rows.get("train") else None,
+        batch_size=batch,
+        max_length=recipe["data"]["max_length"],
+        learning_rate=record.cell["method"].get("learning_rate"),
+        train_losses=_series(record, "train_loss"),
+        validation_losses=_series(record, "validation_loss"),
+        validation_accuracies=_series(record, "validation_accuracy"),
+        best_epoch=record.best_epoch,
+        random=random,
+        train_seconds=metrics.get("train_seconds"),
+        step_seconds=metrics.get("step_p95_seconds"),
+        peak_memory=None if peak is None else Written.exactly(peak),
+        maximum_memory=max(_series(record, "peak_memory_bytes"), default=None),
+        peak_is_reset="never reset" not in record.environment.get("memory_kind", ""),
+        clock_mhz=((record.environment.get("gpu") or {}).get("after") or {}).get("sm_clock_mhz"),
+        precision=budget["precision"],
+        device=record.environment.get("device_name"),
+        versions={name: version for name in VERSIONS if (version := record.environment.get("packages", {}).get(name))},
+    )
+
+
+def _series(record: Record, name: str) -> tuple[float, ...]:
+    return tuple(value for epoch in record.epochs if (value := epoch.get(name)) is not None)
+
+
+def mean_figures(records: Sequence[Record]) -> Figures:
+    """What the records of one method's seeds say together: means, and the spread of the time an epoch takes."""
+    seeds = [figures_of(record) for record in records]
+    peaks = [f.peak_memory.value for f in seeds if f.peak_memory]
+    return replace(
+        seeds[0],
+        accuracy=_mean(seeds, lambda f: f.accuracy),
+        train_seconds=_mean(seeds, lambda f: f.train_seconds),
+        train_seconds_deviation=_deviation(records),
+        peak_memory=Written.exactly(fmean(peaks)) if peaks else None,
+        maximum_memory=None,
+        validation_accuracies=_mean_series([f.validation_accuracies for f in seeds]),
+        clock_mhz=_mean(seeds, lambda f: f.clock_mhz),
+    )
+
+
+def _mean(seeds: Sequence[Figures], of: Callable[[Figures], Any]) -> float | None:
+    known = [of(f) for f in seeds if of(f) is not None]
+    return fmean(known) if known else None
+
+
+def _mean_series(series: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Epoch by epoch; empty where seeds ended after different epochs."""
+    return tuple(map(fmean, zip(*series, strict=True))) if len({len(one) for one in series}) == 1 else ()
+
+
+def _deviation(records: Sequence[Record]) -> float | None:
+    """Seconds; of the epochs' mean length times their number, so that a seed which stopped early is not an outlier."""
+    pairs = [(seconds, len(r.epochs)) for r in records if (seconds := r.metrics.get("train_seconds")) is not None and r.epochs]
+    if len(pairs) < 2:
+        return None
+    return stdev(seconds / epochs for seconds, epochs in pairs) * fmean(epochs for _, epochs in pairs)

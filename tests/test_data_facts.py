@@ -1,0 +1,44 @@
+"""What the rules ask of the data is read off it as it is; and how long a thread had its core."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from conftest import make_rows, write_csv
+from peft_methods import data
+from peft_methods.measuring import PhaseMeter, ResidentMemory, ThreadTime
+from peft_methods.recipe import DataSpec
+
+
+def facts_of(folder: Path) -> data.DataFacts:
+    return data.load(DataSpec(source=str(folder), train=40, validation=10, test=10)).facts
+
+
+def test_a_sorted_source_is_drawn_mixed_and_in_its_own_shares(tmp_path: Path) -> None:
+    rows = sorted(make_rows(200), key=lambda row: str(row["label"]))
+    facts = facts_of(write_csv(tmp_path, train=rows[30:170], test=[*rows[:30], *rows[170:]]))
+    assert facts.source_counts == {"train": (70, 70), "validation": (70, 70), "test": (30, 30)}
+    assert facts.class_counts["train"] == (20, 20)
+    assert facts.label_runs["train"] > 2
+    assert facts.contradictory == 0
+
+
+def test_a_text_with_two_labels_is_counted_once_however_it_is_written(tmp_path: Path) -> None:
+    rows = make_rows(100)
+    train = [*rows[:80], {**rows[0], "label": 1 - int(str(rows[0]["label"]))}, {"text": f" {str(rows[1]['text']).upper()}", "label": 0}]
+    facts = facts_of(write_csv(tmp_path, train=train, test=rows[80:]))
+    assert (facts.texts, facts.contradictory) == (100, 2 if rows[1]["label"] == 1 else 1)
+
+
+def test_a_thread_that_waits_has_no_core() -> None:
+    meter = PhaseMeter(ResidentMemory(), gauges={"busy": ThreadTime()})
+    meter.enter("load")
+    time.sleep(0.2)
+    meter.enter("train")
+    sum(range(10_000))
+    meter.enter(None)
+    waited = meter.total("busy", "load")
+    assert waited is not None
+    assert waited < 0.1
+    assert 0 <= (meter.total("busy", "train") or 0.0) <= meter.seconds("train") + 0.01

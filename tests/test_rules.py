@@ -1,0 +1,240 @@
+"""Rules find the planted fault and nothing else: in a real run's records, and in a sound table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from test_audit import TABLES
+from test_records_and_validity import make_record, on_a_gpu
+
+from peft_methods import validity
+from peft_methods.api import compare
+from peft_methods.plain_tables import read_table
+from peft_methods.records import Record
+from peft_methods.validity import RULES
+
+TIMING = {"train_seconds": 1.0, "step_p95_seconds": 0.02, "busy_share": 1.0}  # what a busy machine may spoil
+GPU = {"other_processes": [], "throttle_reasons": ["power cap"], "memory_total_bytes": 80 * 2**30, "sm_clock_mhz": 1980}
+
+
+def on(state: dict[str, Any]) -> dict[str, Any]:
+    """A GPU that was in this state after the cell."""
+    return {"before": GPU, "after": {**GPU, **state}}
+
+
+# Rule -> what is changed in the records of a real run: (method, dotted path, value), in all seeds; `method/0` in seed 0 alone.
+FAULTS: dict[str, list[tuple[str, str, Any]]] = {
+    "V101": [("lora", "data.class_counts.test", [50, 0])],
+    "V102": [("lora", "data.class_counts", {"train": [80, 70, 10], "test": [25, 25, 0]}), ("lora", "data.source_counts", {})],
+    "V103": [("lora", "data.removed.train_also_in_test", 2)],
+    "V104": [("lora", "data.overlap.test.within", 0.53)],
+    "V105": [("lora", "data.source_counts.train", [200, 40])],
+    "V106": [("lora", "data.contradictory", 5)],
+    "V107": [("lora", "data.truncated.train", 0.5)],
+    "V108": [("lora", "data.label_runs.train", 2)],
+    "V201": [("lora", "evidence.frozen_changed", ["bert.x"])],
+    "V202": [("lora", "evidence.unmoved", ["lora_A"])],
+    "V203": [("lora", "evidence.expected_trainable", 1)],
+    "V204": [("lora", "epochs.0.train_loss", 0.01)],
+    "V205": [("qlora", "evidence.head_quantized", 1)],
+    "V206": [("lora", "metrics.method_parameters", 0)],
+    "V207": [("qlora", "evidence.quantized", 0)],
+    "V208": [("full", f"epochs.{epoch}.validation_loss", 0.5) for epoch in range(4)],
+    "V301": [("lora", "data.majority", 1.0)],
+    "V302": [("lora", "epochs.0.validation_loss", float("nan"))],
+    "V303": [("lora", "metrics.accuracy", 1.0)],
+    "V304": [("lora", "metrics.validation_accuracy", 0.123)],
+    "V305": [("lora", "cell.recipe.expect.margin_over_majority", 0.01)],
+    "V306": [("full", f"epochs.{epoch}.validation_loss", 9.0 - epoch) for epoch in range(4)],
+    "V401": [("lora", "environment.gpu", on({"other_processes": [4711]}))],
+    "V402": [("lora", "environment.gpu", on({"throttle_reasons": ["hardware thermal"]}))],
+    "V403": [("lora", "environment.gpu", on({})), ("lora", "metrics.train_reserved_bytes", 78.0 * 2**30)],
+    "V404": [("lora", "metrics.unattributed_bytes", 2.0**30)],
+    "V405": [("lora", "environment.engine_note", "no graph could be captured")],
+    "V406": [("lora", "environment.memory_kind", "resident set above its level before the model, peak never reset")],
+    "V407": [("lora", "environment.memory_before_bytes", 2**30)],
+    "V408": [("full/0", "metrics.train_seconds", 0.5)],
+    "V409": [("lora", "epochs.0.peak_memory_bytes", 2.0**40)],
+    "V410": [("lora", "metrics.step_p95_seconds", 0.001)],
+    "V411": [("lora", "metrics.busy_share", 0.3)],
+    "V412": [("lora", "environment.gpu", on({})), ("qlora", "environment.gpu", on({"sm_clock_mhz": 1200}))],
+    "V501": [("lora", "cell.recipe.model.weights", "random")],
+    "V502": [("lora", "cell.recipe.budget.batch_size", 4)],
+    "V503": [("lora", "data.fingerprint", "another")],
+    "V504": [("lora", "cell.method.learning_rate", 4e-3)],
+    "V505": [("lora", "environment.packages.torch", "2.6.0")],
+    "V506": [("qlora", "metrics.train_seconds", 0.3)],
+}  # fmt: skip
+
+# Rule -> what is changed in the sound table: (method, column, text).
+TABLE_FAULTS: dict[str, list[tuple[str, str, str]]] = {
+    "V203": [("IA3", "trainable_parameters", "1.30M")],
+    "V204": [("LoRA", "train_losses", "0.69;0.70;0.69")],
+    "V205": [("QLoRA", "trainable_parameters", "296,450")],
+    "V206": [("LoRA", "trainable_parameters", "592,130")],
+    "V208": [("LoRA", "validation_losses", "0.1711;0.1712;0.1711")],
+    "V209": [("LoRA", "learning_rates", "1e-3;3e-3")],
+    "V210": [("LoRA", "validation_accuracies", "0.91;0.92;0.9460")],
+    "V302": [("LoRA", "train_losses", "0.2;nan;nan")],
+    "V303": [("Adapters", "accuracy", "1.0")],
+    "V304": [("LoRA", "validation_accuracy", "0.94")],
+    "V305": [("LoRA", "accuracy", "0.9511")],
+    "V306": [("LoRA", "accuracy", "0.85")],
+    "V406": [("QLoRA", "peak_memory_mb", "12000.5")],
+    "V408": [("LoRA", "train_seconds", "1503.9 ± 400")],
+    "V409": [("IA3", "max_memory_mb", "9999")],
+    "V502": [("LoRA", "epochs", "5")],
+    "V503": [("LoRA", "data", "sst2")],
+    "V504": [("LoRA", "learning_rate", "2e-5"), ("LoRA", "learning_rates", "")],
+    "V505": [("LoRA", "torch", "2.6.0")],
+    "V506": [("QLoRA", "train_seconds", "300")],
+}
+
+
+def test_every_rule_has_a_planted_fault() -> None:
+    assert {*FAULTS, *TABLE_FAULTS} == set(RULES)
+
+
+@pytest.fixture(scope="session")
+def sound(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
+    """The records of a real run of three methods, two seeds each, its times as on a quiet machine."""
+    results = tmp_path_factory.mktemp("sound")
+    comparison = compare(str(tiny_recipe), methods=["full", "lora", "qlora"], settings=["budget.epochs=4"], results=results, progress=False)
+    assert [record.status for record in comparison.records] == ["ok"] * 6
+    return tuple(changed(record, [(f"metrics.{name}", value) for name, value in TIMING.items()]) for record in comparison.records)
+
+
+def changed(record: Record, changes: Sequence[tuple[str, Any]]) -> Record:
+    """The record with values at dotted paths put in the place of its own."""
+    values = asdict(record)
+    for path, value in changes:
+        *way, last = path.split(".")
+        place: Any = values
+        for step in way:
+            place = place[int(step) if step.isdecimal() else step]
+        place[int(last) if last.isdecimal() else last] = value
+    return TypeAdapter(Record).validate_python(values)
+
+
+def test_a_sound_run_has_no_finding(sound: tuple[Record, ...]) -> None:
+    """But what four epochs on toy sentences bring along: still improving, and perfect on fifty rows."""
+    assert {finding.rule for finding in validity.judge(sound)} <= {"V210", "V303"}
+
+
+def test_a_real_run_knows_what_the_rules_ask_for(sound: tuple[Record, ...]) -> None:
+    for record in sound:
+        evidence = record.evidence
+        assert evidence.head_parameters == record.metrics["head_parameters"]
+        assert ((evidence.quantized or 0) > 0, evidence.head_quantized) == (record.method_name == "qlora", 0)
+        assert record.data["source_counts"] == {"train": (120, 120), "validation": (120, 120), "test": (30, 30)}
+        assert (record.data["texts"], record.data["contradictory"]) == (300, 0)
+        assert record.environment["memory_before_bytes"] is None  # no device, nothing on it
+
+
+@pytest.mark.parametrize("rule", list(FAULTS))
+def test_a_rule_finds_its_fault_in_a_real_run_and_only_it(rule: str, sound: tuple[Record, ...]) -> None:
+    wanted: dict[str, list[tuple[str, Any]]] = {}
+    for who, path, value in FAULTS[rule]:
+        wanted.setdefault(who, []).append((path, value))
+    faulty = [changed(r, wanted.get(f"{r.method_name}/{r.seed}", []) + wanted.get(r.method_name, [])) for r in sound]
+    found = {(f.rule, f.subject) for f in validity.judge(faulty)} - {(f.rule, f.subject) for f in validity.judge(sound)}
+    assert {rule for rule, _ in found} - {"V303", "V210"} | {rule} == {rule}
+    assert all(FAULTS[rule][-1][0].split("/")[0] in subject for _, subject in found)
+    assert rule in {rule for rule, _ in found}
+
+
+@pytest.mark.parametrize("rule", list(TABLE_FAULTS))
+def test_a_rule_finds_its_fault_in_a_table_and_only_it(rule: str, tmp_path: Path) -> None:
+    with (TABLES / "sound.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for method, column, text in TABLE_FAULTS[rule]:
+        next(row for row in rows if row["method"] == method)[column] = text
+    with (tmp_path / "faulty.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    found = validity.judge_table(read_table(tmp_path / "faulty.csv").rows)
+    assert [finding.rule for finding in found] == [rule]
+    assert "→" in str(found[0])
+    assert validity.judge_table(read_table(tmp_path / "faulty.csv").rows, [rule]) == []
+
+
+def overlapping(**shares: float) -> list[str]:
+    data = {
+        "majority": 0.5,
+        "removed": {"train_part_of_validation": 9},
+        "overlap": {"validation": {"within": 0.0, "around": 0.0, **shares}},
+    }
+    return [str(finding) for finding in validity.judge([make_record(data=data)])]
+
+
+def test_a_part_of_train_is_shown_above_one_in_a_hundred() -> None:
+    assert overlapping(within=0.01, around=0.01) == []
+    (said,) = overlapping(around=0.02)
+    assert said.startswith("V104 warning embedded-lora-seed0: 0.0% of the validation texts lie within a train text, 2.0% hold one")
+
+
+def found_on(*accuracies: float) -> list[tuple[str, str]]:
+    records = [make_record(seed=seed, metrics={"accuracy": accuracy}) for seed, accuracy in enumerate(accuracies)]
+    return [(finding.rule, finding.subject) for finding in validity.judge(records)]
+
+
+def test_every_seed_must_clear_the_margin() -> None:
+    assert found_on(0.75, 0.7) == []
+    assert found_on(0.75, 0.51) == [("V301", "embedded-lora-seed1")]
+    assert found_on(0.5) == [("V301", "embedded-lora-seed0")]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> None:
+    epochs = tuple({"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss} for epoch in (1, 2, 3))
+    (found,) = validity.judge([make_record(epochs=epochs)])
+    assert (found.rule, found.evidence) == ("V302", f"validation_loss of epoch 1 is {loss}")
+
+
+def test_a_test_set_that_could_not_be_judged_is_said() -> None:
+    """Also where every loss was finite, and only a test row overflows."""
+    (found,) = validity.judge([make_record(metrics={"accuracy": None})])
+    assert (found.rule, found.evidence) == ("V302", "its logits for the test rows are not finite, so they were not judged")
+
+
+def test_seconds_of_heat_are_a_fault_too() -> None:
+    found = validity.judge([make_record(**on_a_gpu(metrics={"thermal_slowdown_seconds": 2.0}))])
+    assert [finding.rule for finding in found] == ["V402"]
+    assert "2.0 s" in found[0].evidence
+
+
+def test_the_floor_need_not_be_above_the_majority() -> None:
+    assert validity.judge([make_record(), make_record("head_only", metrics={"accuracy": 0.4})]) == []
+
+
+def test_two_methods_with_the_same_peak_to_the_last_digit(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("method,memory_mb\nLoRA,2413.7\nIA3,2413.7\nBitFit,2413\n", encoding="utf-8")
+    (found,) = validity.judge_table(read_table(tmp_path / "t.csv").rows)
+    assert (found.rule, found.subject) == ("V406", "LoRA, IA3")
+    (tmp_path / "t.csv").write_text("method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8")  # three digits may be chance
+    assert validity.judge_table(read_table(tmp_path / "t.csv").rows) == []
+
+
+def test_a_table_with_step_times_shows_what_else_is_in_its_time(tmp_path: Path) -> None:
+    text = "method,train time,step time,epochs,steps per epoch\nLoRA,10 min,100 ms,3,{}\n"
+    for steps, rules in ((2000, []), (1000, ["V410"])):
+        (tmp_path / "t.csv").write_text(text.format(steps), encoding="utf-8")
+        assert [finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)] == rules
+
+
+def test_a_table_that_gives_class_counts_is_held_to_them(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8")
+    assert [finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)] == ["V101"]
+
+
+def test_a_silenced_rule_says_nothing(sound: tuple[Record, ...]) -> None:
+    faulty = [changed(record, [("metrics.accuracy", 0.4)]) for record in sound]
+    assert "V301" in {finding.rule for finding in validity.judge(faulty)}
+    assert "V301" not in {finding.rule for finding in validity.judge(faulty, ["V301"])}

@@ -1,0 +1,113 @@
+"""Numbers as people write them come back as they were meant, or are refused by name."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_methods.units import MISSING, UNITS, UnitError, parse, parse_series
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("124.6M", "count", 124.6e6), ("124,647,170", "count", 124_647_170), ("~1M", "count", 1e6), ("124M+", "count", 124e6),
+        ("739K", "count", 739e3), ("67.13 min", "seconds", 4027.8), ("1.5 h", "seconds", 5400), ("428.9s", "seconds", 428.9),
+        ("3.24 GB", "bytes", 3.24e9), ("512 MiB", "bytes", 2**29), ("93.3%", "share", 0.933), ("0.933", "share", 0.933),
+        ("2e-5", "plain", 2e-5), ("2E−5", "plain", 2e-5), (".5", "plain", 0.5), ("  7 ", "plain", 7), ("100 %", "share", 1.0),
+    ],
+)  # fmt: skip
+def test_what_is_meant(text: str, kind: str, value: float) -> None:
+    quantity = parse(text, kind)
+    assert quantity is not None
+    assert quantity.value == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", sorted(MISSING))
+def test_missing_is_none(text: str) -> None:
+    assert parse(f" {text.upper()} ", "share") is None
+    assert parse_series(text, "loss") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("-3", "count", "'-3' is below zero, which no count is"),
+        ("−0.1", "share", "is below zero"),
+        ("3 GBB", "bytes", "unknown unit 'gbb'. Did you mean 'gb'?"),
+        ("3 MB", "seconds", "unknown unit 'mb'"),
+        ("0,93", "share", "'0,93' is no number"),
+        ("1e999", "plain", "is too large"),
+        ("3 and 4", "plain", "is no number"),
+        ("3 % ± 1 s", "share", "another unit behind ±"),
+        ("e5", "plain", "is no number"),
+        ("٣", "plain", "is no number"),
+    ],
+)
+def test_what_is_refused_by_name(text: str, kind: str, said: str) -> None:
+    with pytest.raises(UnitError) as caught:
+        parse(text, kind)
+    assert said in str(caught.value)
+    assert repr(text) in str(caught.value)
+
+
+def test_spread_and_how_sure_a_count_is() -> None:
+    shown = parse("93.3 ± 0.4 %", "share")
+    assert shown is not None
+    assert (shown.value, shown.spread) == (0.933, 0.004)
+    limits = {text: (q.low, q.high) for text in ("656,642", "1.30M", "739K", "110M") if (q := parse(text, "count"))}
+    assert limits == {"656,642": (656_642, 656_642), "1.30M": (1.295e6, 1.31e6), "739K": (738_500, 740_000), "110M": (105e6, 120e6)}
+
+
+def test_series_leave_out_what_is_missing_and_keep_what_is_no_number() -> None:
+    assert [one.value for one in parse_series("0.31; 0.22;–;0.20", "loss")] == [0.31, 0.22, 0.20]
+    first, *rest = [one.value for one in parse_series("nan;inf;0.5", "loss")]
+    assert math.isnan(first)
+    assert rest == [math.inf, 0.5]
+
+
+numbers = st.decimals(min_value=0, max_value=10**9, allow_nan=False, allow_infinity=False, places=3)
+written = st.sampled_from([(kind, unit, factor) for kind, units in UNITS.items() for unit, factor in units.items()])
+
+
+@given(numbers, written, st.sampled_from(["", " "]), st.booleans())
+def test_a_number_with_a_unit_comes_back_in_base_units(number: object, unit: tuple[str, str, float], gap: str, upper: bool) -> None:
+    kind, name, factor = unit
+    quantity = parse(f"{number}{gap}{name.upper() if upper else name}", kind)
+    assert quantity is not None
+    assert quantity.value == pytest.approx(float(str(number)) * factor, rel=1e-9)
+    assert quantity.low <= quantity.value <= quantity.high
+    assert quantity.unit == name
+
+
+@given(st.floats(0, 1e12), st.sampled_from(list(UNITS)))
+def test_what_python_writes_comes_back_exactly(value: float, kind: str) -> None:
+    quantity = parse(repr(value), kind)
+    assert quantity is not None
+    assert (quantity.value, quantity.unit) == (value, "")
+
+
+@given(st.integers(0, 10**12), st.booleans())
+def test_counts_come_back_with_and_without_commas(count: int, commas: bool) -> None:
+    quantity = parse(f"{count:,}" if commas else str(count), "count")
+    assert quantity is not None
+    assert quantity.value == count
+    assert quantity.low <= count <= quantity.high
+
+
+@given(st.text(max_size=12), st.sampled_from(list(UNITS)))
+def test_any_text_is_a_finite_number_missing_or_refused_by_name(text: str, kind: str) -> None:
+    try:
+        quantity = parse(text, kind)
+    except UnitError as error:
+        assert repr(text) in str(error)
+    else:
+        assert quantity is None or (math.isfinite(quantity.value) and quantity.value >= 0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_series_come_back(values: list[float]) -> None:
+    assert [one.value for one in parse_series(";".join(map(repr, values)), "share")] == values
