@@ -67,7 +67,7 @@ def compare(
         for task in tasks:
             job.wait(task)
         made = job.comparison()
-        return PrintableComparison(made.records, made.notes)
+        return PrintableComparison(made.records, made.notes, made.predictions)
     finally:
         job.close()
 
