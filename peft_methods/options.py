@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pytest
 
     from peft_methods.job import Task
+    from peft_methods.recommending import Limits
 
 DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
 ALL_RECIPES = "all"
@@ -35,6 +36,7 @@ class Options:
     save_models: Path | None
     markdown: Path | None
     csv: Path | None
+    limits: Limits
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def tasks(self) -> list[Task]:
@@ -72,6 +74,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
+    group.addoption("--peft-budget", metavar="LIMITS", help="recommend only what keeps to these, e.g. memory=8GB,time=10min")
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -94,6 +97,7 @@ def read_options(config: pytest.Config) -> Options:
         save_models=_folder(option.peft_save_models, "--peft-save-models"),
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
+        limits=_limits(option.peft_budget),
     )
     if recipes or methods or settings or option.peft_model or option.peft_data or option.peft_weights is not None:
         options.tasks()
@@ -142,6 +146,14 @@ def _workers(text: str | None) -> int | None:
     if int(text) > 1 and find_device() != "cpu":
         raise OptionError(f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other.")
     return int(text)
+
+
+def _limits(text: str | None) -> Limits:
+    if text is None:
+        return {}
+    from peft_methods.recommending import parse_limits
+
+    return parse_limits(text)
 
 
 def _folder(value: str | None, option: str) -> Path | None:

@@ -215,10 +215,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
     terminalreporter.section("fine-tuning methods compared")
-    terminalreporter.write_line(terminal_table(comparison))
-    for path, text in ((options.markdown, markdown_table), (options.csv, csv_table)):
-        if path is not None:
-            _write(path, text(comparison), terminalreporter)
+    terminalreporter.write_line(terminal_table(comparison, options.limits))
+    if options.markdown is not None:
+        _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
+    if options.csv is not None:
+        _write(options.csv, csv_table(comparison), terminalreporter)
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:

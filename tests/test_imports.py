@@ -14,7 +14,7 @@ ORDER = (
     "errors", "building", "recipe", "layouts", "shapes", "embedded", "reading", "overlap", "data", "configs", "models", "synthetic",
     "methods", "cells", "nvml", "environment", "quality", "metrics", "engines", "measuring", "attribution", "flops", "inference",
     "instruments", "records", "checking", "saving", "validity", "runner", "execution",
-    "statistics", "standing", "comparing", "job", "report", "api", "options", "plugin",
+    "statistics", "standing", "comparing", "recommending", "job", "report", "api", "options", "plugin",
 )  # fmt: skip
 
 
