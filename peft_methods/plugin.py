@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from peft_methods import gating
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.options import Options, add_options, read_options
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 OPTIONS = pytest.StashKey[Options]()
 JOB: pytest.StashKey[Job] = pytest.StashKey()
+GATE_LINES = pytest.StashKey[list[str]]()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped without one",
     "harness: measures the harness itself; run with -m harness",
@@ -163,7 +165,9 @@ def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(records[0].message)
         _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
-        return Outcome(tuple(records), tuple(_problems(records, job.records_of_stages(finetune_task))))
+        gate = request.config.stash[OPTIONS].gate
+        regressions = gate.judge(records).problems if gate else ()
+        return Outcome(tuple(records), (*_problems(records, job.records_of_stages(finetune_task)), *regressions))
 
     return run
 
@@ -208,6 +212,12 @@ def _problems(records: list[Record], stages: list[Record]) -> Iterator[str]:
     yield from (str(finding) for finding in validity.judge([*stages, *records]) if finding.severity == "error")
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
+    if job is not None and options is not None and not options.dry_run and exitstatus != pytest.ExitCode.INTERRUPTED:
+        session.config.stash[GATE_LINES] = gating.finish(session, job.comparison().records, options.gate, options.saved_baselines)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     job, options = config.stash.get(JOB, None), config.stash.get(OPTIONS, None)
     if job is None or options is None or not (comparison := job.comparison()).records:
@@ -220,6 +230,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
     if options.csv is not None:
         _write(options.csv, csv_table(comparison), terminalreporter)
+    if lines := config.stash.get(GATE_LINES, []):
+        terminalreporter.section("regression gate")
+        for line in lines:
+            terminalreporter.write_line(line, red=line.startswith(gating.BAD))
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:

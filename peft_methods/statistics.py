@@ -209,6 +209,41 @@ def holm(p: Array) -> Array:
     return adjusted
 
 
+def shift_p(worse: Sequence[float]) -> float:
+    """One-sided p that methods got worse together: Student's t of their changes (Gosset 1908); 1 for fewer than three.
+
+    Each method is one observation, so this holds with one seed each, and one method gone astray is no common shift.
+    """
+    changes = np.asarray(worse, dtype=np.float64)
+    changes = changes[np.isfinite(changes)]
+    if len(changes) < 3 or changes.mean() <= 0:
+        return 1.0
+    error = changes.std(ddof=1) / np.sqrt(len(changes))
+    return float(_p_value(changes.mean(), error, np.asarray(len(changes) - 1.0))) / 2
+
+
+def explained_by_seeds(before: Sequence[float], now: Sequence[float], others: Sequence[Sequence[float]]) -> float | None:
+    """How much larger the mean of `now` may be than that of `before` by the seeds' spread alone; None where one seed shows none.
+
+    One-sided, with a false alarm in 5 % over all methods: this one and the `others`, whose values of a seed each help to
+    tell the spread, as in `common_spread`.
+    """
+    from scipy.special import stdtrit
+
+    if min(len(before), len(now)) < SEEDS_NEEDED:
+        return None
+    own = [before, now]
+    groups = [group for group in (*own, *others) if len(group) >= SEEDS_NEEDED]
+    variance = max(_pooled(own), _pooled(groups)) * (1 / len(before) + 1 / len(now))
+    freedom = sum(len(group) - 1 for group in groups)
+    return float(stdtrit(freedom, 1 - ALPHA / (1 + len(others))) * np.sqrt(variance))
+
+
+def _pooled(groups: Sequence[Sequence[float]]) -> float:
+    squares = sum(float(((np.asarray(group) - np.mean(group)) ** 2).sum()) for group in groups)
+    return squares / sum(len(group) - 1 for group in groups)
+
+
 def letters(count: int, apart: Sequence[tuple[int, int]]) -> list[str]:
     """Compact letter display of `count` methods, best first: two share a letter unless the pair is in `apart`.
 
