@@ -46,10 +46,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate says: `problems` fail, `notes` are said."""
+    """What the gate says: `problems` fail; `notes` and what is `differing` are said (about whom, and what)."""
 
     problems: tuple[str, ...] = ()
-    notes: tuple[tuple[str, str], ...] = ()  # about whom, and what
+    notes: tuple[tuple[str, str], ...] = ()
+    differing: tuple[tuple[str, str], ...] = ()
+
+
+def together(judgements: Iterable[Judgement]) -> Judgement:
+    """Several judgements as one."""
+    found = list(judgements)
+    return Judgement(
+        tuple(one for judgement in found for one in judgement.problems),
+        tuple(one for judgement in found for one in judgement.notes),
+        tuple(one for judgement in found for one in judgement.differing),
+    )
 
 
 @dataclass(frozen=True)
@@ -80,8 +91,7 @@ class Gate:
         lost = self._lost(entry, good)
         missing = self._missing(name, f"has no {' and no '.join(lost)}, which the baseline {baseline} has") if lost else Judgement()
         notes = [(name, line) for line in _said_of_device(entry, first)]
-        notes += [(name, f"differs from the baseline: {_some(differing)}")] if differing else []
-        return Judgement((*problems, *missing.problems), (*notes, *missing.notes))
+        return Judgement((*problems, *missing.problems), (*notes, *missing.notes), tuple((name, one) for one in differing))
 
     def judge_together(self, records: Iterable[Record]) -> Judgement:
         """What only all methods show: those of the baseline that did not run, and shifts that they have in common."""
@@ -89,13 +99,12 @@ class Gate:
         for record in records:
             if not record.is_source:
                 by_recipe.setdefault(record.recipe_name, {}).setdefault(record.method_name, []).append(record)
-        found = [
+        return together(
             judgement
             for recipe, methods in by_recipe.items()
             if recipe in self.baselines
             for judgement in (*self._not_run(recipe, methods), *self._shifts(recipe, methods))
-        ]
-        return Judgement(tuple(p for one in found for p in one.problems), tuple(n for one in found for n in one.notes))
+        )
 
     def tolerances_for(self, record: Record) -> tuple[Tolerance, ...]:
         """Those asked for, or the default ones of the record's recipe."""
@@ -190,10 +199,9 @@ def _device(device: tuple[str, Any]) -> str:
 def differences(entry: Entry, records: Sequence[Record]) -> list[str]:
     """What is not as it was when the baseline was measured: seeds, recipe and method, data, versions."""
     record = records[0]
-    spec = {name: value for name, value in record.cell.items() if name != "seed"}
-    seeds = tuple(one.seed for one in records)
-    then = {"seeds": _list(entry.seeds), **_flat(entry.spec), **_surroundings(entry.data, entry.environment)}
-    now = {"seeds": _list(seeds), **_flat(spec), **_surroundings(record.data, record.environment)}
+    seeds = (entry.seeds, tuple(one.seed for one in records))
+    then = {"seeds": _list(sorted(seeds[0])), **_flat(entry.spec), **_surroundings(entry.data, entry.environment)}
+    now = {"seeds": _list(sorted(seeds[1])), **_flat(record.cell), **_surroundings(record.data, record.environment)}
     return [f"{name} {then.get(name)} → {now.get(name)}" for name in {**then, **now} if then.get(name) != now.get(name)]
 
 
@@ -204,11 +212,15 @@ def _surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> di
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """{'budget': {'epochs': 2}} -> {'budget.epochs': '2'}."""
+    """{'budget': {'epochs': 2}} -> {'budget.epochs': '2'}; without device and seed, which are said elsewhere."""
     found: dict[str, str] = {}
     for name, value in values.items():
         path = f"{prefix}{name}".removeprefix("recipe.")
-        found |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: str(value)}
+        nested = dict(enumerate(value)) if isinstance(value, list) and value and isinstance(value[0], dict) else value
+        if isinstance(nested, dict):
+            found |= _flat({str(key): one for key, one in nested.items()}, f"{path}.")
+        elif name not in {"device", "seed"} or prefix.endswith("data."):
+            found[path] = str(value)
     return found
 
 

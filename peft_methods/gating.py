@@ -32,14 +32,13 @@ def finish(session: pytest.Session, records: Iterable[Record], gate: Gate | None
 
 def judged_at_the_end(gate: Gate, records: Iterable[Record]) -> Judgement:
     """All that the gate has to say, each method's own judgement first."""
-    from peft_methods.gate import Judgement
+    from peft_methods.gate import together
 
     records = [record for record in records if not record.is_source]
     methods: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         methods.setdefault((record.recipe_name, record.method_name), []).append(record)
-    found = [*(gate.judge(of_one) for of_one in methods.values()), gate.judge_together(records)]
-    return Judgement(tuple(p for one in found for p in one.problems), tuple(n for one in found for n in one.notes))
+    return together([*(gate.judge(of_one) for of_one in methods.values()), gate.judge_together(records)])
 
 
 def gate_lines(gate: Gate, records: Iterable[Record]) -> list[str]:
@@ -51,11 +50,21 @@ def gate_lines(gate: Gate, records: Iterable[Record]) -> list[str]:
         if recipe in gate.baselines:
             tolerances = ", ".join(map(str, gate.tolerances_for(record)))
             lines.append(f"{recipe}: judged against {gate.baselines[recipe]}; tolerances {tolerances}")
-    said: dict[str, list[str]] = {}
-    for who, what in judgement.notes:
-        said.setdefault(what, []).append(who)
-    lines += [f"{', '.join(who)}: {what}" for what, who in said.items()]
+    count = len({(record.recipe_name, record.method_name) for record in records if not record.is_source})
+    lines += [f"{who}: {'; '.join(what)}" for who, what in _grouped(judgement.notes, count)]
+    lines += [f"{who}: differs from the baseline: {'; '.join(what)}" for who, what in _grouped(judgement.differing, count)]
     return [*lines, *(judgement.problems or ["Nothing is worse beyond its tolerance and what seeds explain."])]
+
+
+def _grouped(said: Iterable[tuple[str, str]], count: int) -> list[tuple[str, list[str]]]:
+    """(about whom, what) -> one entry for all that is said about the same methods; about all `count` of them: every method."""
+    who_of: dict[str, list[str]] = {}
+    for who, what in said:
+        who_of.setdefault(what, []).append(who)
+    grouped: dict[str, list[str]] = {}
+    for what, names in who_of.items():
+        grouped.setdefault("every method" if len(names) == count else ", ".join(names), []).append(what)
+    return list(grouped.items())
 
 
 def save_baselines(config: pytest.Config, places: dict[str, Path], failed: int) -> list[str]:

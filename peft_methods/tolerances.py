@@ -70,7 +70,5 @@ def parse_tolerance(text: str) -> Tolerance:
     if METRICS[metric].better is None:
         raise OptionError(f"--peft-fail {text!r}: neither more nor less of {metric} is better, so it cannot get worse.")
     if match[2] == "pp" and not METRICS[metric].is_share:
-        raise OptionError(
-            f"--peft-fail {text!r}: points are for shares such as accuracy; {metric} takes a percentage, {metric}:{match[1]}%."
-        )
+        raise OptionError(f"--peft-fail {text!r}: points are for shares such as accuracy; write {metric}:{match[1]}% (of the baseline).")
     return Tolerance(metric, float(match[1]) / 100, match[2] == "%")

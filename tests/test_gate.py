@@ -210,7 +210,7 @@ def test_on_another_device_quality_alone_is_compared(base: Any, tell: Any) -> No
     dear = {"seconds": [500.0] * 3, "memory": [2.0**33] * 3, "environment": gpu}
     passed = base(records_of("lora"), records_of("lora", **dear))
     assert passed.ret == 0
-    said = "embedded-lora: another device (a cpu, 2 threads → NVIDIA H100): time and memory are not compared, quality is"
+    said = "every method: another device (a cpu, 2 threads → NVIDIA H100): time and memory are not compared, quality is"
     assert said in passed.stdout.str()
     failed = tell(records_of("lora", (0.5, 0.5, 0.5), **dear), "--peft-baseline=base.json")
     assert failed.ret == pytest.ExitCode.TESTS_FAILED
@@ -223,10 +223,13 @@ def test_other_versions_recipe_and_seeds_are_said_with_what_differs(base: Any) -
     now = [*records_of("full", (0.9, 0.91), environment=newer), *records_of("lora", (0.5, 0.5), environment=newer)]
     for record in now:
         record.cell["recipe"]["budget"]["epochs"] = 1
+    now[-1].cell["method"]["rank"] = 4
+    now[-2].cell["method"]["rank"] = 4
     result = base(before, now)
-    said = "differs from the baseline: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; torch 2.11.0 → 2.12.0"
-    assert f"embedded-full, embedded-lora: {said}" in result.stdout.str()
-    assert "Differs: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; torch 2.11.0 → 2.12.0." in problems(result)[0]
+    out = result.stdout.str()
+    assert "every method: differs from the baseline: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; torch 2.11.0 → 2.12.0" in out
+    assert "embedded-lora: differs from the baseline: method.rank 8 → 4" in out
+    assert "Differs: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; method.rank 8 → 4; torch 2.11.0 → 2.12.0." in problems(result)[0]
 
 
 def test_a_shift_common_to_all_is_found_where_none_is_separable_alone(base: Any) -> None:
@@ -253,18 +256,6 @@ def test_reused_records_are_not_judged_unless_allowed(base: Any, tell: Any, monk
     assert "3 of 3 records of embedded-lora are reused from an earlier run, so they are not judged: train them anew" in problem
     allowed = tell(records_of("lora"), "--peft-baseline=base.json", "--peft-allow-reused")
     assert allowed.ret == 0
-
-
-def test_pytest_benchmarks_own_json_is_a_baseline(tell: Any) -> None:
-    assert tell(records_of("lora"), "--benchmark-json=own.json").ret == 0
-    result = tell(records_of("lora", (0.1, 0.1, 0.1)), "--peft-baseline=own.json")
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    saved = tell(records_of("lora"), "--peft-save-baseline=base.json")
-    assert saved.ret == 0
-    own, written = (json.loads(Path(name).read_text(encoding="utf-8")) for name in ("own.json", "base.json"))
-    assert own.keys() == written.keys()
-    assert own["benchmarks"][0]["stats"] == written["benchmarks"][0]["stats"]
-    assert written["benchmarks"][0]["params"] == {"finetune_task": "embedded-lora"}
 
 
 def test_the_stored_baselines_can_be_read() -> None:
@@ -413,18 +404,21 @@ def test_shifts_by_hand() -> None:
 
 
 def test_a_trained_run_is_judged_by_another(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
-    """Nothing told: trained, written, trained again, judged."""
+    """Nothing told: trained, written, trained again, judged; pytest-benchmark's own JSON is a baseline as well."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", f"--peft-recipe={tiny_recipe}", "--peft-method=head_only")
-    saved = pytester.runpytest_inprocess(*plain, "--peft-save-baseline=base.json")
+    saved = pytester.runpytest_subprocess(*plain, "--peft-save-baseline=base.json", "--benchmark-json=own.json")
     assert saved.ret == 0
-    judged = ("--peft-baseline=base.json", "--peft-fail=accuracy:1pp")
-    same = pytester.runpytest_inprocess(*plain, *judged)
-    assert same.ret == 0, same.stdout.str()
-    assert "Nothing is worse beyond its tolerance and what seeds explain." in same.stdout.str()
-    stored = json.loads(Path("base.json").read_text(encoding="utf-8"))
+    own, stored = (json.loads(Path(name).read_text(encoding="utf-8")) for name in ("own.json", "base.json"))
+    assert own.keys() == stored.keys()
+    assert own["benchmarks"][0]["stats"] == stored["benchmarks"][0]["stats"]
+    assert stored["benchmarks"][0]["params"] == {"finetune_task": "tiny-head_only"}
+    for name in ("own.json", "base.json"):
+        same = pytester.runpytest_inprocess(*plain, f"--peft-baseline={name}", "--peft-fail=accuracy:1pp")
+        assert same.ret == 0, same.stdout.str()
+        assert "Nothing is worse beyond its tolerance and what seeds explain." in same.stdout.str()
     stored["benchmarks"][0]["extra_info"]["metrics"]["accuracy"] = [1.5, 1.5]
     Path("base.json").write_text(json.dumps(stored), encoding="utf-8")
-    worse = pytester.runpytest_inprocess(*plain, *judged)
+    worse = pytester.runpytest_inprocess(*plain, "--peft-baseline=base.json")
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
     assert "gate: tiny-head_only: accuracy fell from 150.0 % to " in worse.stdout.str()
