@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,81 +18,104 @@ from peft_methods.engines.base import NoTrace
 from peft_methods.methods import Task
 from peft_methods.recipe import load_recipe
 
+ENGINES = {"stock": stock.StockTrainer, "graphed": graphed.GraphedTrainer}
+
 
 class Window(TrainerCallback):
     """Seconds of every `steps` training steps; the first such stretch is a warm-up and left out."""
 
-    def __init__(self, steps: int, synchronize: Callable[[], None]) -> None:
-        self._steps, self._synchronize = steps, synchronize
+    def __init__(self, steps: int, device: str) -> None:
+        self._steps, self._device = steps, device
         self._borders: list[float] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self._steps == 0:
-            self._synchronize()
+            synchronize(self._device)
             self._borders.append(time.perf_counter())
 
     @property
     def seconds(self) -> list[float]:
-        return [b - a for a, b in zip(self._borders, self._borders[1:], strict=False)]
+        return [after - before for before, after in zip(self._borders, self._borders[1:], strict=False)]
 
 
 class Silent:
     """A listener that does not listen."""
 
-    def enter(self, phase: str) -> None: ...
-    def step(self, epoch: int, step: int, steps: int) -> None: ...
-    def epoch(self, result: Any) -> None: ...
-    def worst_step(self, model: Any, optimizer: Any) -> Any:
-        from contextlib import nullcontext
+    def enter(self, phase: str) -> None:
+        pass
 
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        pass
+
+    def epoch(self, result: Any) -> None:
+        pass
+
+    def worst_step(self, model: Any, optimizer: Any) -> Any:
         return nullcontext(NoTrace())
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def cudnn_attention(*, on: bool) -> Iterator[None]:
+    """Whether scaled dot-product attention may be cuDNN's, which plans anew for each shape of batch."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(on)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 class Setting:
     """A recipe's model and data, loaded for one method on one device."""
 
     def __init__(self, recipe: str, method: str, settings: list[str], device: str) -> None:
-        self.device = device
-        self.recipe = load_recipe(recipe, settings)
+        self.device, self.recipe = device, load_recipe(recipe, settings)
         self.method = chosen_methods(self.recipe, [method])[0]
         texts = synthetic.load(self.recipe)
         torch.manual_seed(0)
-        precision = self.recipe.budget.precision
-        self.base = models.load(
-            self.recipe.model, texts.facts.label_names, quantization=self.method.quantization, precision=precision, device=device
-        )
+        wanted = {"quantization": self.method.quantization, "precision": self.recipe.budget.precision, "device": device}
+        self.base = models.load(self.recipe.model, texts.facts.label_names, **wanted)
         self.model = self.method.inject(self.base.model, Task(self.base.shape, self.base.head))
         self.tokens = data.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
 
-    def synchronize(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def by_engine(self, kind: type[stock.StockTrainer], folder: Path, steps: int, windows: int) -> list[float]:
-        """Through one of the engines' trainers, its warm-up and captures left out."""
+    def by_engine(self, name: str, folder: Path, steps: int, windows: int) -> list[float]:
+        """Through one of our engines, its captures left out."""
+        kind = ENGINES[name]
         arguments = stock.arguments_of(self.recipe, self.method, 0, self.device, folder, autocast=kind.autocasts)
         arguments.max_steps = steps * (windows + 1)
         collate = stock.collator_of(self.recipe, self.base.tokenizer)
-        own = {"budget": self.recipe.budget, "listener": Silent()}
-        return self._timed(kind(self.method, self.base.head, self.model, arguments, collate, self.tokens.train, **own), steps)
+        own: dict[str, Any] = {"budget": self.recipe.budget, "listener": Silent()}
+        with cudnn_attention(on=False):
+            trainer = kind(self.method, self.base.head, self.model, arguments, collate, self.tokens.train, **own)
+            return self._timed(trainer, steps)
 
     def as_notebooks_do(self, folder: Path, steps: int, windows: int) -> list[float]:
         """transformers' Trainer as it comes: fp32, every row padded to the greatest length, rows as lists."""
-        return self._plain(folder, steps, windows, padded=True)
+        longest, pad = self.recipe.data.max_length, self.base.tokenizer.pad_token_id
+        rows = self._rows()
+        for row in rows:
+            missing = longest - len(row["input_ids"])
+            row["input_ids"], row["attention_mask"] = row["input_ids"] + [pad] * missing, row["attention_mask"] + [0] * missing
+        return self._plain(rows, default_data_collator, folder, steps, windows)
 
-    def tuned(self, folder: Path, steps: int, windows: int) -> list[float]:
-        """transformers' Trainer with bf16 and batches padded to their longest row, in length groups."""
-        return self._plain(folder, steps, windows, padded=False, bf16=self.device == "cuda", train_sampling_strategy="group_by_length")
+    def tuned(self, folder: Path, steps: int, windows: int, *, cudnn: bool = True) -> list[float]:
+        """transformers' Trainer with bf16 (on a GPU) and batches padded to their longest row."""
+        with cudnn_attention(on=cudnn):
+            collate = DataCollatorWithPadding(self.base.tokenizer)
+            grouped = {"bf16": self.device == "cuda", "train_sampling_strategy": "group_by_length" if self.device == "cuda" else "random"}
+            return self._plain(self._rows(), collate, folder, steps, windows, **grouped)
 
-    def _plain(self, folder: Path, steps: int, windows: int, *, padded: bool, **options: Any) -> list[float]:
+    def _rows(self) -> list[dict[str, Any]]:
+        return [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in self.tokens.train]
+
+    def _plain(self, rows: Any, collate: Any, folder: Path, steps: int, windows: int, **options: Any) -> list[float]:
         from datasets import Dataset
 
-        longest, pad = self.recipe.data.max_length, self.base.tokenizer.pad_token_id
-        rows = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in self.tokens.train]
-        if padded:
-            for row in rows:
-                missing = longest - len(row["input_ids"])
-                row["input_ids"], row["attention_mask"] = row["input_ids"] + [pad] * missing, row["attention_mask"] + [0] * missing
         arguments = TrainingArguments(
             output_dir=str(folder),
             per_device_train_batch_size=self.recipe.budget.batch_size,
@@ -106,14 +130,10 @@ class Setting:
             disable_tqdm=True,
             **options,
         )
-        collate = default_data_collator if padded else DataCollatorWithPadding(self.base.tokenizer)
         return self._timed(Trainer(self.model, arguments, collate, Dataset.from_list(rows)), steps)
 
     def _timed(self, trainer: Trainer, steps: int) -> list[float]:
-        window = Window(steps, self.synchronize)
+        window = Window(steps, self.device)
         trainer.add_callback(window)
         trainer.train()
         return window.seconds
-
-
-ENGINES = {"stock": stock.StockTrainer, "graphed": graphed.GraphedTrainer}

@@ -1,174 +1,200 @@
-"""What the harness itself costs, side by side in one run: `pytest benchmarks -m harness`."""
+"""What the harness itself costs and gains, side by side in one run: `pytest benchmarks -m harness`."""
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-PAIRS = 3
-MEASURING_PAIRS = 12
+pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's and the allocator's: what is measured here is time
+METHODS = ("full", "lora", "qlora", "ia3", "adapter")
+WAYS = (("notebook", 12, 3), ("tuned", 24, 3), ("tuned, no cuDNN", 24, 3), ("stock", 24, 3), ("graphed", 47, 5))  # steps, stretches
+MEASURING_PAIRS = 16
+EMBEDDED = ["budget.epochs=1", "data.validation=2", "data.test=2"]
+IMDB = ["model.weights=random", "data.train=1500", "data.validation=2", "data.test=2"]  # roberta-base's shape, IMDb's lengths
 
 
-class _Clock:
-    """A listener that sums the time of the training phase."""
+def _need_gpu() -> None:
+    from peft_methods.environment import find_device
 
-    def __init__(self) -> None:
-        self.seconds, self._since = 0.0, None
-        self.synchronize: Any = lambda: None
+    if find_device() == "cpu":
+        pytest.skip("needs an NVIDIA GPU")
+
+
+def _per_thousand(seconds: list[float], rows: int) -> float:
+    return 1000 * statistics.median(seconds) / rows
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_graphed_steps_against_the_trainers(method: str, benchmark: Any, tmp_path: Path) -> None:
+    """Seconds per 1,000 reviews: the notebooks' Trainer, a tuned one, the stock engine and the graphed one; medians of stretches."""
+    _need_gpu()
+    from pace import Setting
+
+    seconds: dict[str, float] = {}
+
+    def measure() -> None:
+        for name, steps, windows in WAYS:
+            setting = Setting("imdb_roberta", method, [*IMDB, *(["budget.precision=fp32"] if name == "notebook" else [])], "cuda")
+            ways = {
+                "notebook": setting.as_notebooks_do,
+                "tuned": setting.tuned,
+                "tuned, no cuDNN": lambda *where, setting=setting: setting.tuned(*where, cudnn=False),
+            }
+            way = ways.get(name, lambda *where, name=name, setting=setting: setting.by_engine(name, *where))
+            seconds[name] = _per_thousand(way(tmp_path, steps, windows), steps * setting.recipe.budget.batch_size)
+
+    benchmark.pedantic(measure, rounds=1)
+    benchmark.extra_info["seconds_per_thousand_rows"] = seconds
+    ratios = {name: value / seconds["graphed"] for name, value in seconds.items()}
+    print(f"{method}: " + ", ".join(f"{name} {value:.3f} s ({ratios[name]:.1f}x)" for name, value in seconds.items()))
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_share_of_the_devices_rate(benchmark: Any, tmp_path: Path) -> None:
+    """Full fine-tuning, 64 rows of 256 tokens: model FLOPs over the device's bf16 matmul rate, measured before and after."""
+    _need_gpu()
+    from pace import Setting
+
+    from peft_methods.flops import matmul_flops_per_second, training_flops
+
+    fixed = ["data.max_length=256", "data.token_lengths=[256,256]", "budget.padding=fixed", "budget.batch_size=64"]
+    setting = Setting("imdb_roberta", "full", [*IMDB, *fixed], "cuda")
+    rates = [matmul_flops_per_second()]
+    seconds = benchmark.pedantic(setting.by_engine, args=("graphed", tmp_path, 20, 5), rounds=1)
+    rates.append(matmul_flops_per_second())
+    step = statistics.median(seconds) / 20
+    share = training_flops(setting.base.shape, [256] * 64, setting.method.passes) / step / statistics.mean(rates)
+    benchmark.extra_info.update(step_seconds=step, share=share, matmul_flops_per_second=rates)
+    print(f"full, 64 x 256: {1000 * step:.1f} ms a step, {share:.1%} of {statistics.mean(rates) / 1e12:.0f} TFLOP/s")
+
+
+def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:
+    import torch
+    from pace import Setting
+
+    from peft_methods.execution.worker import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    setting = Setting("embedded", method, EMBEDDED, "cpu")
+    barrier.wait()
+    results.put(_per_thousand(setting.by_engine("stock", Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size))
+
+
+def _plain_pace(method: str, folder: str, results: Any) -> None:
+    import torch
+    from pace import Setting
+
+    torch.set_num_threads(2)
+    setting = Setting("embedded", method, EMBEDDED, "cpu")
+    results.put(_per_thousand(setting.tuned(Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size))
+
+
+@pytest.mark.harness
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_two_cores_against_a_plain_trainer(method: str, benchmark: Any, tmp_path: Path) -> None:
+    """Embedded recipe: two cells side by side as the main job runs them, against a plain Trainer on both cores; three rounds each."""
+    context = multiprocessing.get_context("spawn")
+    ours: list[float] = []
+    plain: list[float] = []
+
+    def one_round() -> None:
+        results, barrier = context.Queue(), context.Barrier(2)
+        pair = [context.Process(target=_our_pace, args=(method, str(tmp_path), barrier, results)) for _ in range(2)]
+        ours.append(statistics.mean(_finished(pair, results)) / 2)
+        plain.extend(_finished([context.Process(target=_plain_pace, args=(method, str(tmp_path), results))], results))
+
+    benchmark.pedantic(one_round, rounds=3)
+    ratio = statistics.median(plain) / statistics.median(ours)
+    benchmark.extra_info.update(plain=plain, ours=ours, ratio=ratio)
+    print(f"{method}: plain Trainer {statistics.median(plain):.1f} s per 1,000 rows, ours {statistics.median(ours):.1f} s: {ratio:.2f}x")
+
+
+def _finished(processes: list[Any], results: Any) -> list[float]:
+    for process in processes:
+        process.start()
+    found = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return found
+
+
+class _EveryOtherEpoch:
+    """A listener that has all instruments on in one epoch of a pair and none in the other, and sums both kinds' training time."""
+
+    def __init__(self, instruments: Any, synchronize: Any) -> None:
+        self.seconds: list[float] = []
+        self._instruments, self._synchronize = instruments, synchronize
+        self._sampling: Any = None
+        self._since: float | None = None
+
+    @staticmethod
+    def is_on(epoch: int) -> bool:
+        """Of epochs 1 and 2 the second, of 3 and 4 the first, and so on: what drifts hits both kinds alike."""
+        return epoch % 4 in {2, 3}
 
     def enter(self, phase: str) -> None:
-        self.synchronize()
-        now = time.perf_counter()
+        self._synchronize()
         if self._since is not None:
-            self.seconds += now - self._since
-        self._since = now if phase == "train" else None
+            self.seconds.append(time.perf_counter() - self._since)
+            self._since = None
+        if self._sampling is not None:
+            self._instruments.enter(phase)
+            self._sampling.__exit__(None, None, None)
+            self._sampling = None
+        if phase == "train":
+            if self.is_on(len(self.seconds)):
+                self._sampling = self._instruments.running()
+                self._sampling.__enter__()
+                self._instruments.enter(phase)
+            self._synchronize()
+            self._since = time.perf_counter()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        pass
+        if self._sampling is not None:
+            self._instruments.step(epoch, step, steps)
 
     def epoch(self, result: Any) -> None:
         pass
 
     def worst_step(self, model: Any, optimizer: Any) -> Any:
-        from peft_methods.engines.base import NoTrace
-
-        return nullcontext(NoTrace())
-
-
-def _loaded(method_name: str, *settings: str, device: str = "cpu") -> Any:
-    from transformers import set_seed
-
-    from peft_methods import data, models
-    from peft_methods.cells import chosen_methods
-    from peft_methods.methods import Task
-    from peft_methods.recipe import load_recipe
-
-    recipe = load_recipe("embedded", ["budget.epochs=1", "data.validation=2", *settings])
-    method = chosen_methods(recipe, [method_name])[0]
-    set_seed(0)
-    texts = data.load(recipe.data)
-    base = models.load(recipe.model, texts.facts.label_names, device=device)
-    model = method.inject(base.model, Task(base.shape, base.head))
-    return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
-
-
-def _engine_seconds(method_name: str, folder: Path) -> float:
-    """Training steps of one epoch through the stock engine."""
-    from peft_methods.engines import stock
-
-    recipe, method, base, model, tokens = _loaded(method_name)
-    clock = _Clock()
-    stock.train(model, method, tokens, recipe, base.tokenizer, head=base.head, seed=0, device="cpu", workdir=folder, listener=clock)
-    return clock.seconds
-
-
-def _bare_seconds(method_name: str) -> float:
-    """The same batches in a loop of ten lines: what no harness could undercut without other kernels."""
-    import torch
-    from transformers.trainer_pt_utils import LengthGroupedSampler
-
-    from peft_methods.engines.batches import Collator
-
-    recipe, method, base, model, tokens = _loaded(method_name)
-    size = recipe.budget.batch_size
-    order = list(LengthGroupedSampler(size, lengths=tokens.train.lengths, generator=torch.Generator().manual_seed(0)))
-    batches = [Collator(base.tokenizer)([tokens.train[row] for row in order[i : i + size]]) for i in range(0, len(order), size)]
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=method.learning_rate, fused=True)
-    model.train()
-    started = time.perf_counter()
-    for batch in batches:
-        labels = batch.pop("labels")
-        torch.nn.functional.cross_entropy(model(**batch).logits, labels).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return time.perf_counter() - started
-
-
-@pytest.mark.harness
-@pytest.mark.parametrize("method_name", ["full", "lora"])
-def test_engine_against_a_bare_loop(method_name: str, benchmark: Any, tmp_path: Path) -> None:
-    """Alternating pairs on the embedded recipe; the ratio of medians stands in extra_info."""
-    _bare_seconds(method_name)  # the first of a process is slower than the rest
-    bare: list[float] = []
-    engine: list[float] = []
-
-    def one_pair() -> None:
-        bare.append(_bare_seconds(method_name))
-        engine.append(_engine_seconds(method_name, tmp_path))
-
-    benchmark.pedantic(one_pair, rounds=PAIRS, iterations=1)
-    ratio = statistics.median(engine) / statistics.median(bare)
-    benchmark.extra_info.update(bare_seconds=bare, engine_seconds=engine, ratio=ratio)
-    print(f"{method_name}: engine {statistics.median(engine):.1f} s, bare loop {statistics.median(bare):.1f} s, ratio {ratio:.2f}")
-
-
-def _train_seconds(method_name: str, folder: Path, *, instruments: bool) -> float:
-    """Training time of one cell by one clock, with everything that is read off a cell or with nothing."""
-    import torch
-
-    from peft_methods.engines import stock
-    from peft_methods.environment import find_device
-    from peft_methods.instruments import Instruments
-
-    device = find_device()
-    recipe, method, base, model, tokens = _loaded(method_name, "data.train=1600", "budget.precision=bf16", device=device)
-    reader = Instruments(device, lambda news: None, epochs=1)
-    clock = _Both(reader) if instruments else _Clock()
-    clock.synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    with reader.running() if instruments else nullcontext():
-        own = {"head": base.head, "seed": 0, "device": device, "workdir": folder, "listener": clock}
-        stock.train(model, method, tokens, recipe, base.tokenizer, **own)
-    return clock.seconds
-
-
-class _Both(_Clock):
-    """A clock beside the instruments."""
-
-    def __init__(self, reader: Any) -> None:
-        super().__init__()
-        self.reader = reader
-
-    def enter(self, phase: str) -> None:
-        super().enter("other")
-        self.reader.enter(phase)
-        super().enter(phase)
-
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        self.reader.step(epoch, step, steps)
-
-    def worst_step(self, model: Any, optimizer: Any) -> Any:
-        return self.reader.worst_step(model, optimizer)
+        return self._instruments.worst_step(model, optimizer)
 
 
 @pytest.mark.harness
 @pytest.mark.gpu
 def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
-    """Alternating pairs of one cell with all instruments and with none: the 95 % bound of the difference is 1 % at most."""
+    """Pairs of epochs of one cell, with all instruments and with none: the 95 % bound of the difference is 1 % at most."""
+    _need_gpu()
     import numpy as np
+    import torch
+    from pace import Setting
     from scipy import stats
 
-    from peft_methods.environment import find_device
+    from peft_methods.engines import graphed
+    from peft_methods.instruments import Instruments
 
-    if find_device() == "cpu":
-        pytest.skip("needs an NVIDIA GPU: a busy CPU's own noise is larger than what is measured here")
+    epochs = 2 * MEASURING_PAIRS + 1  # the first is a warm-up
+    same = ["budget.padding=fixed", "data.max_length=256", "data.token_lengths=[256,256]", f"budget.epochs={epochs}"]
+    setting = Setting("imdb_roberta", "lora", [*IMDB, *same], "cuda")
+    listener = _EveryOtherEpoch(Instruments("cuda", lambda news: None, epochs), torch.cuda.synchronize)
+    own = {"head": setting.base.head, "seed": 0, "device": "cuda", "workdir": tmp_path, "listener": listener}
 
-    _train_seconds("lora", tmp_path, instruments=True)  # the first of a process is slower than the rest
-    seconds: dict[bool, list[float]] = {True: [], False: []}
+    def train() -> None:
+        graphed.train(setting.model, setting.method, setting.tokens, setting.recipe, setting.base.tokenizer, **own)
 
-    def one_pair() -> None:
-        for instruments in ((True, False), (False, True))[len(seconds[True]) % 2]:
-            seconds[instruments].append(_train_seconds("lora", tmp_path, instruments=instruments))
-
-    benchmark.pedantic(one_pair, rounds=MEASURING_PAIRS, iterations=1)
-    difference = np.subtract(seconds[True], seconds[False]) / np.mean(seconds[False])
+    benchmark.pedantic(train, rounds=1)
+    kinds = {on: [s for epoch, s in enumerate(listener.seconds) if epoch and listener.is_on(epoch) is on] for on in (True, False)}
+    difference = np.subtract(kinds[True], kinds[False]) / np.mean(kinds[False])
     bound = difference.mean() + stats.t.ppf(0.95, len(difference) - 1) * stats.sem(difference)
-    benchmark.extra_info.update(with_seconds=seconds[True], without_seconds=seconds[False], upper_bound=bound)
+    benchmark.extra_info.update(with_seconds=kinds[True], without_seconds=kinds[False], upper_bound=bound)
     print(f"instruments: {100 * difference.mean():+.2f} % of training time, at most {100 * bound:.2f} % (95 %), {len(difference)} pairs")
     assert bound <= 0.01

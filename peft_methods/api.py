@@ -44,6 +44,7 @@ def compare(
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
+    engine: str = "auto",
     settings: Sequence[str] = (),
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
@@ -55,8 +56,9 @@ def compare(
 
     `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
     `data` point the recipe elsewhere; `weights="random"` shows what it costs before any download, without quality.
-    `budget` ("memory=8GB,time=10min") restricts what the comparison recommends. Progress goes to stderr. Works in a
-    script without a main guard and in a notebook.
+    `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
+    `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
+    Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
     raise: its record says why.
@@ -64,7 +66,7 @@ def compare(
     limits = parse_limits(budget) if budget is not None else {}
     seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
-    tasks = tasks_of([chosen], methods, find_device())
+    tasks = tasks_of([chosen], methods, find_device(), engine)
     job = Job(
         tasks,
         results=Path(results),

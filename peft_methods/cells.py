@@ -9,11 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_methods.errors import OptionError
+from peft_methods.errors import OptionError, unknown
 from peft_methods.methods import METHODS, Method
 from peft_methods.recipe import Recipe
 
+ENGINES = ("auto", "stock", "graphed")
+CODE_OF_ENGINES = {
+    "stock": ("base.py", "batches.py", "judging.py", "layers.py", "stock.py"),
+    "graphed": ("base.py", "batches.py", "judging.py", "layers.py", "stock.py", "attention.py", "graphs.py", "graphed.py"),
+}
 CODE_OF_EVERY_CELL = (
+    "rows.py",
     "data.py",
     "embedded.py",
     "reading.py",
@@ -31,6 +37,7 @@ CODE_OF_EVERY_CELL = (
     "nvml.py",
     "quality.py",
     "checking.py",
+    "starting.py",
     "runner.py",
 )
 
@@ -111,7 +118,7 @@ def code_hash(method: Method, engine: str) -> str:
     own = {Path(str(c.__module__).replace(".", "/")).name + ".py" for c in type(method).__mro__ if c.__module__.startswith("peft_methods")}
     files = [package / name for name in CODE_OF_EVERY_CELL]
     files += [package / "methods" / name for name in (*sorted(own), "bottleneck.py")]
-    files += [package / "engines" / name for name in ("base.py", f"{engine}.py")]
+    files += [package / "engines" / name for name in CODE_OF_ENGINES[engine]]
     return content_hash([(path.name, path.read_text(encoding="utf-8")) for path in files])
 
 
@@ -128,8 +135,20 @@ def chosen_methods(recipe: Recipe, names: Sequence[str] | None) -> list[Method]:
     return [created[name] for name in METHODS if name in created and (not names or name in names)]
 
 
-def cells_of(recipe: Recipe, method: Method, device: str) -> list[Cell]:
+def fitting_engine(asked: str, device: str) -> str:
+    """`auto` is `graphed` on a GPU and `stock` elsewhere. Raises `OptionError` for one that is not known or cannot be here."""
+    if asked not in ENGINES:
+        raise OptionError(unknown("engine", asked, ENGINES))
+    has_gpu = device.startswith("cuda")
+    if asked == "graphed" and not has_gpu:
+        raise OptionError("engine 'graphed' needs an NVIDIA GPU and none is visible. Allowed here: auto, stock.")
+    if asked == "auto":
+        return "graphed" if has_gpu else "stock"
+    return asked
+
+
+def cells_of(recipe: Recipe, method: Method, device: str, engine: str = "stock") -> list[Cell]:
     """One cell a seed. Earlier stages are the same cells for all seeds, so they are trained once."""
     *earlier, _ = method.stages(recipe)
-    stages = tuple(Cell(r, m, 0, device, is_source=True) for r, m in earlier)
-    return [Cell(recipe, method, seed, device, stages=stages) for seed in recipe.budget.seed_list()]
+    stages = tuple(Cell(r, m, 0, device, engine, is_source=True) for r, m in earlier)
+    return [Cell(recipe, method, seed, device, engine, stages=stages) for seed in recipe.budget.seed_list()]

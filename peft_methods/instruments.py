@@ -120,6 +120,7 @@ class Instruments:
     def metrics(self) -> dict[str, float | None]:
         """Every figure that was read, under its name in METRICS; None where this device has none."""
         phases = {"load": ("load",), "train": TRAINING, "evaluate": ("evaluate",)}
+        captured = self.meter.peak("capture") is not None
         meter, steps = self.meter, self._steps.seconds()
         found: dict[str, float | None] = {
             "step_median_seconds": float(np.median(steps)) if steps else None,
@@ -129,8 +130,10 @@ class Instruments:
         }
         for phase in MEMORY_PHASES:
             found[f"{phase}_allocated_bytes"] = meter.peak(*phases[phase])
-            found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *phases[phase])
+            own = ("warm_up",) if captured and phase == "train" else phases[phase]  # the rest is the engine's doing, not the method's
+            found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *own)
             found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
+        found["engine_reserved_bytes"] = meter.highest("reserved", "capture", "train") if captured else None
         peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
         parts = self._parts
         if parts and peak is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
+from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitting_engine
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, OptionError, PeftMethodsError
@@ -30,10 +30,10 @@ class Task:
     cells: tuple[Cell, ...]
 
 
-def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str) -> list[Task]:
+def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto") -> list[Task]:
     """Every chosen method of every recipe.
 
-    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision without its GPU.
+    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU.
     """
     recipes = list(recipes)
     names = [recipe.name for recipe in recipes]
@@ -42,8 +42,11 @@ def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: s
         raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
     for recipe in recipes:
         _check_precision(recipe, device)
+    engine = fitting_engine(engine, device)
     return [
-        Task(recipe, method, tuple(cells_of(recipe, method, device))) for recipe in recipes for method in chosen_methods(recipe, methods)
+        Task(recipe, method, tuple(cells_of(recipe, method, device, engine)))
+        for recipe in recipes
+        for method in chosen_methods(recipe, methods)
     ]
 
 

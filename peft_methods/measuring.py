@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-PHASES = ("data", "load", "tokenize", "warm_up", "train", "evaluate", "save", "check", "infer")
+PHASES = ("data", "load", "tokenize", "warm_up", "capture", "train", "evaluate", "save", "check", "infer")
 
 
 class Memory(Protocol):

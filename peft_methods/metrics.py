@@ -90,6 +90,7 @@ METRICS = {
             for kind, title in (("allocated", "Allocated peak"), ("reserved", "Reserved peak"), ("device", "Device memory"))
             for phase in MEMORY_PHASES
         ),
+        Metric("engine_reserved_bytes", "Reserved peak, graphed engine", "lower", _mebibytes),
         *(Metric(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", "lower", _mebibytes) for part in MEMORY_PARTS),
         Metric("checkpoint_bytes", "Saved weights", "lower", _mebibytes),
         Metric("source_seconds", "Sources' train time", "lower", _seconds),
@@ -97,6 +98,7 @@ METRICS = {
         Metric("load_seconds", "Loading the model", "lower", _seconds),
         Metric("tokenize_seconds", "Tokenizing", "lower", _seconds),
         Metric("warm_up_seconds", "Warm-up", "lower", _seconds),
+        Metric("capture_seconds", "Compiling and capturing", "lower", _seconds),
         Metric("evaluate_seconds", "Evaluating", "lower", _seconds),
         Metric("save_seconds", "Saving", "lower", _seconds),
         Metric("infer_seconds", "Timing inference", "lower", _seconds),

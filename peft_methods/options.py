@@ -33,6 +33,7 @@ class Options:
     data: str | None
     dry_run: bool
     results: Path
+    engine: str
     workers: int | None
     save_models: Path | None
     markdown: Path | None
@@ -49,7 +50,7 @@ class Options:
 
         if "tasks" not in self._cache:
             recipes = [load_recipe(name, self.settings, model=self.model, data=self.data, weights=self.weights) for name in self.recipes]
-            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device())
+            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device(), self.engine)
         tasks: list[Task] = self._cache["tasks"]
         return tasks
 
@@ -74,6 +75,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-dry-run", action="store_true", help="print the cells and how long they may take; train nothing")
     group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
     group.addoption("--peft-workers", metavar="N", help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)")
+    group.addoption("--peft-engine", metavar="NAME", default="auto", help="auto, stock (the Trainer) or graphed (its steps as CUDA graphs)")
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
@@ -107,13 +109,22 @@ def read_options(config: pytest.Config) -> Options:
         data=option.peft_data,
         dry_run=option.peft_dry_run,
         results=Path(option.peft_results),
+        engine=option.peft_engine,
         workers=_workers(option.peft_workers),
         save_models=_folder(option.peft_save_models, "--peft-save-models"),
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
         limits=_limits(option.peft_budget),
     )
-    if recipes or methods or settings or option.peft_model or option.peft_data or option.peft_weights is not None:
+    if (
+        recipes
+        or methods
+        or settings
+        or options.engine != "auto"
+        or option.peft_model
+        or option.peft_data
+        or option.peft_weights is not None
+    ):
         options.tasks()
     return replace(options, gate=_gate(option, options), saved_baselines=_saved_baselines(option.peft_save_baseline, options))
 

@@ -2,127 +2,76 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import set_seed
-from transformers.utils import logging as transformers_logging
 
 from peft_methods import checking, data, models, quality, saving, synthetic
-from peft_methods.cells import Cell, Preparation
-from peft_methods.engines import stock
-from peft_methods.engines.base import Training, refuse_unfit
+from peft_methods.cells import Cell
+from peft_methods.engines import graphed, stock
+from peft_methods.engines.base import Training
 from peft_methods.engines.batches import Collator, collator_of, predict
 from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.errors import first_line
-from peft_methods.flops import matmul_flops_per_second, training_flops
+from peft_methods.flops import training_flops
 from peft_methods.inference import InferenceCost, cost_of
 from peft_methods.instruments import Instruments
 from peft_methods.layouts import ModelShape
 from peft_methods.measuring import PHASES, PhaseMeter, count_parameters
 from peft_methods.methods import TRAINED, Task
-from peft_methods.methods.base import Method
 from peft_methods.quality import Predictions, Quality
-from peft_methods.recipe import Recipe
 from peft_methods.records import Record
+from peft_methods.starting import Ahead, load, on_its_device, plain_facts, set_up_process
 
+ENGINES = {"stock": stock, "graphed": graphed}
 TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # drawing tokens takes another time than reading texts
 Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of one cell's run: scratch of its own, what its stages left (and what they cost), where to keep its model."""
+    """Folders of one cell's run: scratch of its own, what its stages left (and what they cost), where to keep its model.
+
+    `engine_note` says why the engine is not the one that was asked for.
+    """
 
     work: Path
     stages: tuple[Path, ...] = ()
     source_seconds: float | None = None
     save_to: Path | None = None
     matmul_flops_per_second: float | None = None
+    engine_note: str = ""
 
 
-def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int) -> Preparation:
-    """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
-    _set_up_process(threads)
-    check_device(device)
-    instruments = Instruments(device, lambda news: None, recipe.budget.epochs)
-    with instruments.running():
-        return _prepare(recipe, methods, device, instruments)
-
-
-def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Instruments) -> Preparation:
-    started = time.perf_counter()
-    instruments.enter("data")
-    texts = synthetic.load(recipe)
-    instruments.enter("prepare")
-    base = models.load(recipe.model, texts.facts.label_names, device=device)
-    start_seconds = time.perf_counter() - started
-    base.check_length(recipe.data.max_length)
-    refuse_unfit(recipe.budget, base.model, device)
-    reasons = {method.name: method.supports(base.shape, device) for method in methods}
-    return Preparation(
-        data=_plain_facts(texts.facts),
-        unsupported={name: reason for name, reason in reasons.items() if reason},
-        forward_seconds=_forward_seconds(texts, base, recipe),
-        start_seconds=start_seconds,
-        matmul_flops_per_second=matmul_flops_per_second() if device.startswith("cuda") else None,
-    )
-
-
-def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) -> float:
-    """Median time a row of three forward passes over training batches."""
-    rows = texts.splits["train"].take(range(min(3 * recipe.budget.batch_size, len(texts.splits["train"]))))
-    few = replace(texts, splits={"train": rows, "validation": rows.take([]), "test": rows.take([])})
-    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, collator_of(recipe, base.tokenizer)
-    predict(base.model, tokens, collate, recipe.budget.batch_size)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        predict(base.model, tokens, collate, recipe.budget.batch_size)
-        times.append((time.perf_counter() - started) / len(tokens))
-    return sorted(times)[1]
-
-
-def run(cell: Cell, places: Places, progress: Progress, *, threads: int) -> tuple[Record, Predictions | None]:
+def run(cell: Cell, places: Places, progress: Progress, *, threads: int, ahead: Ahead | None = None) -> tuple[Record, Predictions | None]:
     """Train and judge one cell. Errors are the caller's to catch; a source cell and random weights have no test predictions."""
-    _set_up_process(threads)
+    set_up_process(threads)
     check_device(cell.device)
     instruments = Instruments(cell.device, progress, cell.recipe.budget.epochs)
     with instruments.running():
-        return _run(cell, places, instruments)
+        return _run(cell, places, instruments, ahead)
 
 
-def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, Predictions | None]:
+def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | None) -> tuple[Record, Predictions | None]:
     budget, listener, meter = cell.recipe.budget, instruments, instruments.meter
     listener.enter("data")
-    texts = synthetic.load(cell.recipe)
+    texts = ahead.texts if ahead else synthetic.load(cell.recipe)
     meter.set_base()
     listener.enter("load")
-    set_seed(cell.seed)
-    base = models.load(
-        cell.recipe.model,
-        texts.facts.label_names,
-        quantization=cell.method.quantization,
-        precision=budget.precision,
-        device=cell.device,
-    )
-    base.check_length(cell.recipe.data.max_length)
+    base = on_its_device(ahead.base, cell.device) if ahead and ahead.base else load(cell, texts, cell.device)
     model = cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
-    tokens = data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    tokens = ahead.tokens if ahead and ahead.tokens else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
     listener.enter("check")
     before = checking.remember(model, places.work)
     parameters = count_parameters(model, base.head)
 
-    training = stock.train(
+    training = ENGINES[cell.engine].train(
         model, cell.method, tokens, cell.recipe, base.tokenizer,
         head=base.head, seed=cell.seed, device=cell.device, workdir=places.work, listener=listener,
     )  # fmt: skip
@@ -158,7 +107,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
         ),
         is_source=cell.is_source,
         metrics={
-            **_metrics(meter, training, judged, asdict(parameters), kept),
+            **_metrics(meter, training, judged, asdict(parameters), checkpoint_bytes=kept, spent_ahead=ahead.seconds if ahead else {}),
             **instruments.metrics(),
             **in_use,
             "model_flops_utilization": utilization,
@@ -169,8 +118,14 @@ def _run(cell: Cell, places: Places, instruments: Instruments) -> tuple[Record, 
         best_epoch=training.best_epoch,
         quality=None if judged is None else asdict(judged),
         evidence=evidence,
-        data=_plain_facts(tokens.facts),
-        environment=environment | instruments.environment() | {"weights_sha256": base.weights_sha256, "config_sha256": base.config_sha256},
+        data=plain_facts(tokens.facts),
+        environment={
+            **environment,
+            **instruments.environment(),
+            "weights_sha256": base.weights_sha256,
+            "config_sha256": base.config_sha256,
+            "engine_note": places.engine_note,
+        },
     )
     return record, tested
 
@@ -186,9 +141,15 @@ def _save(model: nn.Module, cell: Cell, base: models.Base, folder: Path | None) 
 
 
 def _metrics(
-    meter: PhaseMeter, training: Training, judged: Quality | None, parameters: dict[str, int], checkpoint_bytes: int
+    meter: PhaseMeter,
+    training: Training,
+    judged: Quality | None,
+    parameters: dict[str, int],
+    *,
+    checkpoint_bytes: int,
+    spent_ahead: dict[str, float],
 ) -> dict[str, float | None]:
-    seconds = {f"{phase}_seconds": meter.seconds(phase) for phase in PHASES}
+    seconds = {f"{phase}_seconds": meter.seconds(phase) + spent_ahead.get(f"{phase}_seconds", 0.0) for phase in PHASES}
     trainable = parameters["method"] + parameters["head"]
     best = training.epochs[training.best_epoch - 1]
     names = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
@@ -216,11 +177,6 @@ def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float | Non
     )
 
 
-def _plain_facts(facts: data.DataFacts) -> dict[str, Any]:
-    judged = sum(facts.class_counts["test"]) > 0 and not facts.random
-    return {**asdict(facts), "majority": facts.majority if judged else None}
-
-
 def _inference(cell: Cell, model: nn.Module, tokens: data.TokenData, collate: Collator, instruments: Instruments) -> dict[str, float]:
     """What the trained model costs in use, as trained and merged; it is used up."""
     if cell.is_source:
@@ -243,10 +199,3 @@ def _utilization(cell: Cell, shape: ModelShape, lengths: list[int], train_second
     if rate is None or shape.layout is None:
         return None
     return training_flops(shape, lengths, cell.method.passes) / (train_seconds * rate)
-
-
-def _set_up_process(threads: int) -> None:
-    torch.set_num_threads(threads)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -219,6 +219,15 @@ def peak_not_explained(records: list[Record]) -> Iterator[tuple[str, str]]:
         yield f"{rest / peak:.1%} of the training peak is attributed to nothing", "read the parts as lower bounds"
 
 
+@rule("V405", "warning")
+def engine_fell_back(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """The engine asked for could not run the cell; the stock Trainer did, and its times are the stock Trainer's."""
+    (record,) = records
+    note = record.environment.get("engine_note")
+    if note:
+        yield str(note), "compare its times only with rows of the stock engine: --peft-engine stock trains all that way"
+
+
 @rule("V501", "note", "method")
 def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
     """Weights, and perhaps texts, are random: what is compared is cost."""

@@ -72,7 +72,13 @@ def test_the_worst_step_has_the_gradients_of_earlier_batches(tiny_recipe: Path, 
     """They are there from the second accumulated batch on, and take memory then."""
     recipe, method, base, model, tokens = prepared(tiny_recipe, "full", f"budget.gradient_accumulation={accumulation}")
     trainer = stock.StockTrainer(
-        method, base.head, model, stock.arguments_of(recipe, method, 0, "cpu", tmp_path), Collator(base.tokenizer), tokens.train, **silent(recipe)
+        method,
+        base.head,
+        model,
+        stock.arguments_of(recipe, method, 0, "cpu", tmp_path),
+        Collator(base.tokenizer),
+        tokens.train,
+        **silent(recipe),
     )
     before, seen = weights(model), Onlooker()
     stock.warm_up(trainer, tokens, Collator(base.tokenizer), recipe, seen)

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")  # the eager step before it ran on another stream
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -83,7 +84,7 @@ def test_every_methods_losses_are_the_stock_trainers(tiny_recipe: Path, tmp_path
         ("budget.schedule=cosine", "methods.lora.head_learning_rate=1e-3"),
         ("budget.gradient_checkpointing=true",),
     ],
-    ids=lambda settings: ",".join(settings),
+    ids=",".join,
 )
 def test_each_part_of_a_step_means_what_it_means_there(tiny_recipe: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
     both(tiny_recipe, tmp_path, "lora", *settings)
@@ -153,8 +154,8 @@ def test_callbacks_and_logs_see_what_they_see_there(tiny_recipe: Path, tmp_path:
 
 
 def test_buckets_are_few_and_hold_every_row() -> None:
-    assert buckets_of([3, 500, 512]) == (64, 128, 192, 256, 320, 384, 448, 512)
-    assert buckets_of([130, 500]) == (192, 256, 320, 384, 448, 500)
+    assert buckets_of([3, 500, 512]) == tuple(range(32, 513, 32))
+    assert buckets_of([400, 500]) == (416, 448, 480, 500)
     assert buckets_of([5, 60]) == (8, 16, 24, 32, 40, 48, 56, 60)
     assert buckets_of([7]) == (7,)
     assert buckets_of([5, 60], fixed=128) == (128,)

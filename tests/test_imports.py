@@ -11,9 +11,10 @@ import peft_methods
 
 PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
-    "errors", "building", "recipe", "layouts", "shapes", "embedded", "reading", "overlap", "data", "configs", "models", "synthetic",
-    "methods", "cells", "nvml", "environment", "quality", "metrics", "engines", "measuring", "attribution", "flops", "inference",
-    "instruments", "records", "checking", "saving", "validity", "runner", "execution", "statistics", "standing", "comparing",
+    "errors", "building", "recipe", "layouts", "shapes", "embedded", "reading", "overlap", "rows", "data",
+    "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
+    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
+    "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
     "recommending", "baseline", "tolerances", "gate", "job", "report", "api", "options", "gating", "plugin",
 )  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Engines run the training steps: `stock` is Hugging Face's Trainer."""
+"""Engines run the training steps: `stock` is Hugging Face's Trainer, `graphed` the same with steps that are CUDA graphs."""

@@ -14,6 +14,15 @@ from peft_methods.engines.base import HALF
 PACKED, MASKED = "peft_methods_packed", "peft_methods_masked"
 
 
+def avoid_attention_plans() -> None:
+    """Keep scaled dot-product attention off cuDNN, which plans anew for each shape of batch.
+
+    With batches padded to their longest row nearly every batch has a shape of its own, and the host plans for longer than the GPU
+    computes: on an H100 a LoRA step of roberta-base took 109 ms with it, 45 without.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def row_borders(batch_size: int, q_length: int, attention_mask: torch.Tensor | None = None, *, device: Any, **_: Any) -> torch.Tensor:
     """Where each row's tokens and each row's padding begin in the batch laid end to end: int32 of shape (2 rows + 1,).
 
@@ -26,7 +35,7 @@ def row_borders(batch_size: int, q_length: int, attention_mask: torch.Tensor | N
     return torch.cat([torch.stack([starts, starts + lengths], dim=1).flatten(), whole])
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0917  # transformers gives them by place
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

@@ -79,11 +79,11 @@ class BucketCollator:
 
 
 def buckets_of(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, ...]:
-    """Row lengths (tokens) that batches are padded to: at most eight at even steps, or the one of fixed padding."""
+    """Row lengths (tokens) that batches are padded to: at most sixteen at even steps, or the one of fixed padding."""
     if fixed is not None:
         return (fixed,)
     longest, shortest = max(lengths), min(lengths)
-    step = max(8, -(-longest // 64) * 8)
+    step = max(8, -(-longest // 128) * 8)
     return tuple(min(length, longest) for length in range(-(-shortest // step) * step, longest + step, step))
 
 

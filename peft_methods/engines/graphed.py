@@ -30,7 +30,8 @@ class GraphedTrainer(stock.StockTrainer):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        collate, size = self.data_collator, self.args.per_device_train_batch_size
+        collate: Any = self.data_collator  # type: ignore[has-type]
+        size = self.args.per_device_train_batch_size
         self.data_collator = BucketCollator(collate, size, buckets_of(self.train_dataset.lengths, collate.length))
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         assert issubclass(ReplayedAdamW, kind), f"{kind.__name__} is not what the graphed engine replays"
@@ -95,13 +96,11 @@ class _Capture(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """All that a step needs is there."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what the warm-up left reserved would be reserved twice
         self._trainer.listener.enter("capture")
         self._trainer.capture()
-
-
-def unfit(device: str) -> str | None:
-    """Why this engine cannot run here, or None."""
-    return None if device.startswith("cuda") else "CUDA graphs need an NVIDIA GPU"
 
 
 def train(*arguments: Any, **options: Any) -> Training:

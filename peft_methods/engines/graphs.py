@@ -22,10 +22,13 @@ class ReplayedAdamW(torch.optim.AdamW):
     """AdamW whose step is part of a captured one: `step` does nothing, `launch` is what is captured.
 
     Rates stay plain numbers in the groups, where schedulers and callbacks write them; `send_rates` takes them to the device.
+    Its fused kernel divides gradients by `grad_scale`, which clips them in passing, and does nothing where `found_inf` is 1.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.grad_scale: torch.Tensor | None = None
+        self.found_inf: torch.Tensor | None = None
         self._rates: list[torch.Tensor] = []
         self._sent: list[float] = []
 
@@ -202,9 +205,10 @@ class StepGraphs:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self.loss_scale is not None:
             self.loss_scale.unscale(gradients)
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, self.loss_scale.overflow  # type: ignore[attr-defined]
+            self.optimizer.found_inf = self.loss_scale.overflow
         if self._max_grad_norm > 0:
-            self.scalars.norm.copy_(nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm))
+            self.scalars.norm.copy_(nn.utils.get_total_norm(gradients))
+            self.optimizer.grad_scale = ((self.scalars.norm + 1e-6) / self._max_grad_norm).clamp(min=1)
         self.optimizer.launch()
         if self.loss_scale is not None:
             self.loss_scale.update()

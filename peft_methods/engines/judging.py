@@ -39,18 +39,22 @@ class Judge(TrainerCallback):
         self.decay = self.best_decay = 1.0
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A training phase begins."""
         self.trainer.take_loss_sum()
         self.listener.enter("train")
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count what weight decay alone does to a weight."""
         scheduler = self.trainer.lr_scheduler
         assert scheduler is not None, "the Trainer makes it before the first step"
         self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell of the step."""
         self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Judge the epoch; keep its weights if they are the best so far; stop where the budget says so."""
         self.listener.enter("evaluate")
         train_loss = self.trainer.take_loss_sum() / len(self.data.train)
         result = self._judge(len(self.results) + 1, train_loss)

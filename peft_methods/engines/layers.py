@@ -42,18 +42,22 @@ def _computed_again(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
     return forward(*inputs, **options)
 
 
-import os
-DYNAMIC = os.environ.get('DYN','1') == '1'
 @contextmanager
 def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
-    """Within it, each layer runs as compiled code, which all layers share; what dynamo would do silently is an error."""
+    """Within it, each layer runs as compiled code, which all layers share; what dynamo would do silently is an error.
+
+    One compilation serves all lengths. Plain numbers (LoRA's scaling) are constants of it: as inputs they would be computed
+    with on the host, by C++ code that takes a minute to set up and that a captured step could not replay.
+    """
     import torch._dynamo.config as dynamo
 
     layers = layers_of(model) if on else []
     for layer in layers:
-        layer.compile(dynamic=DYNAMIC)
+        layer.compile(dynamic=True)
     try:
-        with dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True):
+        with dynamo.patch(
+            recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True, specialize_float=True
+        ):
             yield
     finally:
         for layer in layers:

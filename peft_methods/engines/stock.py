@@ -28,7 +28,7 @@ class StockTrainer(Trainer):
 
     autocasts = True  # whether the Trainer's mixed precision is what the steps use
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # the last four are the Trainer's, in its order
         self,
         method: Method,
         head: tuple[str, ...],

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 from peft_methods.environment import find_device
 from peft_methods.errors import DataError, PeftMethodsError
-from peft_methods.execution.worker import CellJob, Done, Failure, PrepareJob, serve
+from peft_methods.execution.worker import GO, CellJob, Done, EngineFailed, Failure, PrepareJob, serve
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Store, without_result
@@ -106,6 +106,7 @@ class LocalExecutor:
         self._records: dict[str, Record] = {}
         self._watchers: list[Watcher] = []
         self._spare: _Worker | None = None
+        self._prepared: Cell | None = None  # the cell whose job the spare has already
         self._matmul_flops_per_second: float | None = None
 
     def watch(self, watcher: Watcher) -> None:
@@ -114,7 +115,8 @@ class LocalExecutor:
 
     def prepare(self, recipe: Recipe, methods: Sequence[Method]) -> Preparation:
         """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it."""
-        worker, log = self._take_spare(more_to_come=True), self._log(f"{recipe.name}-prepare")
+        worker, log = self._take_spare(), self._log(f"{recipe.name}-prepare")
+        self._spare = _Worker(self._context)
         try:
             worker.connection.send(PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ)))
             result = worker.connection.recv().result
@@ -152,14 +154,13 @@ class LocalExecutor:
         self._spare = None
         shutil.rmtree(self._run_folder, ignore_errors=True)
 
-    def _take_spare(self, *, more_to_come: bool) -> _Worker:
-        worker = self._spare or _Worker(self._context)
-        self._spare = _Worker(self._context) if more_to_come else None
+    def _take_spare(self) -> _Worker:
+        worker, self._spare, self._prepared = self._spare or _Worker(self._context), None, None
         return worker
 
     def _start_what_can(self) -> None:
         """Give free workers the first cells whose stages are done; a cell whose stage failed ends here."""
-        for cell in list(self._pending):
+        for cell in sorted(self._pending, key=lambda cell: cell is not self._prepared):
             stages = [self._records.get(stage.key) for stage in cell.stages]
             failed = next((record for record in stages if record and record.status != "ok"), None)
             if failed is not None:
@@ -171,17 +172,38 @@ class LocalExecutor:
                 self._pending.remove(cell)
                 self._start(cell)
 
-    def _start(self, cell: Cell) -> None:
-        worker = self._take_spare(more_to_come=bool(self._pending))
+    def _start(self, cell: Cell, engine_failed: str = "") -> None:
+        is_prepared = cell is self._prepared and not engine_failed
+        worker = self._take_spare() if is_prepared or self._prepared is None else _Worker(self._context)
         self._running[worker] = cell
         self._tell(Event(cell))
         with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
-            worker.connection.send(self._job(cell))
+            if not is_prepared:
+                worker.connection.send(self._job(cell, engine_failed))
+            worker.connection.send(GO)
+        self._prepare_next()
 
-    def _job(self, cell: Cell) -> CellJob:
+    def _prepare_next(self) -> None:
+        """Start the next process while the present ones train. On a GPU it gets its job already: all that needs no GPU is done."""
+        if self._pending and self._spare is None:
+            self._spare = _Worker(self._context)
+        if self._spare is None or self._prepared is not None or self.device == "cpu":
+            return
+        ready = (cell for cell in self._pending if all(self._is_done(stage) for stage in cell.stages))
+        self._prepared = next(ready, None)
+        if self._prepared is not None:
+            with contextlib.suppress(OSError):
+                self._spare.connection.send(self._job(self._prepared, ""))
+
+    def _is_done(self, stage: Cell) -> bool:
+        record = self._records.get(stage.key)
+        return record is not None and record.status == "ok"
+
+    def _job(self, cell: Cell, engine_failed: str) -> CellJob:
+        """What the cell's process needs to know; where its engine failed before, the stock engine takes its place."""
         seconds = [self._records[stage.key].metrics.get("train_seconds") or 0.0 for stage in cell.stages]
         return CellJob(
-            cell=cell,
+            cell=replace(cell, engine="stock") if engine_failed else cell,
             work=self._work(cell),
             stages=tuple(self._work(stage) for stage in cell.stages),
             source_seconds=sum(seconds) if seconds else None,
@@ -191,6 +213,7 @@ class LocalExecutor:
             log=self._log(cell.label),
             environment=dict(os.environ),
             matmul_flops_per_second=self._matmul_flops_per_second,
+            engine_note=engine_failed,
         )
 
     def _work(self, cell: Cell) -> Path:
@@ -224,11 +247,14 @@ class LocalExecutor:
         return message
 
     def _finish(self, worker: _Worker, cell: Cell, done: Done) -> None:
+        worker.kill()
+        del self._running[worker]
+        if isinstance(done.result, EngineFailed):
+            self._start(cell, done.result.reason)
+            return
         assert isinstance(done.result, Record)
         if done.not_stored:
             self.warnings.append(done.not_stored)
-        worker.kill()
-        del self._running[worker]
         if not cell.is_source:
             shutil.rmtree(self._work(cell), ignore_errors=True)
         self._end(cell, done.result)

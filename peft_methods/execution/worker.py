@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.cells import Cell, Preparation
-from peft_methods.errors import PeftMethodsError, first_line, is_out_of_memory
+from peft_methods.embedded import cache_folder
+from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Store, StoreError, without_result
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+GO = "go"
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
 
@@ -51,6 +53,7 @@ class CellJob:
     log: Path
     environment: dict[str, str]
     matmul_flops_per_second: float | None = None
+    engine_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,26 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class EngineFailed:
+    """The cell's engine could not run it; another may, in a fresh process."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Done:
     """The job's result; `not_stored` says why the record could not be written."""
 
-    result: Record | Preparation | Failure
+    result: Record | Preparation | Failure | EngineFailed
     not_stored: str = ""
 
 
 def serve(connection: Connection) -> None:
-    """Entry point of the process: do the one job that comes through the connection, and tell of it there."""
+    """Entry point of the process: do the one job that comes through the connection, and tell of it there.
+
+    A cell's job may come before its turn: on a GPU all that needs none is done at once, the rest when `GO` comes.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # stays from run to run, unlike /tmp
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     use_one_gpu()
@@ -83,9 +97,13 @@ def serve(connection: Connection) -> None:
         return
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
     use_one_gpu()
-    die_with_parent(connection)
     _redirect_output(job.log)
-    connection.send(_prepare(job) if isinstance(job, PrepareJob) else _train(job, connection))
+    if isinstance(job, PrepareJob):
+        die_with_parent(connection)
+        connection.send(_prepare(job))
+        return
+    with contextlib.suppress(EOFError):
+        connection.send(_train(job, connection))
 
 
 def die_with_parent(connection: Connection) -> None:
@@ -126,10 +144,10 @@ def _redirect_output(log: Path) -> None:
 
 
 def _prepare(job: PrepareJob) -> Done:
-    from peft_methods import runner
+    from peft_methods import starting
 
     try:
-        return Done(runner.prepare(job.recipe, job.methods, job.device, threads=job.threads))
+        return Done(starting.prepare(job.recipe, job.methods, job.device, threads=job.threads))
     except Exception as error:
         return Done(_failure(error))
 
@@ -144,10 +162,14 @@ def _train(job: CellJob, connection: Connection) -> Done:
     from peft_methods import runner
 
     predictions = None
+    ahead = _loaded_ahead(job)
+    _wait_for_turn(connection)
     try:
-        places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second)
+        places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note)
         job.work.mkdir(parents=True, exist_ok=True)
-        record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads)
+        record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads, ahead=ahead)
+    except EngineUnfit as error:
+        return Done(EngineFailed(_failure(error).message))
     except Exception as error:
         record = _record_of(error, job.cell)
     try:
@@ -155,6 +177,22 @@ def _train(job: CellJob, connection: Connection) -> Done:
     except StoreError as error:
         return Done(record, not_stored=str(error))
     return Done(record)
+
+
+def _loaded_ahead(job: CellJob) -> Any:
+    """What a cell on a GPU can do before its turn. What fails here is met again in its turn, where its record tells of it."""
+    from peft_methods import starting
+
+    with contextlib.suppress(Exception):
+        return starting.load_ahead(job.cell, threads=job.threads) if job.cell.device.startswith("cuda") else None
+    return None
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Until the parent says that the device is this cell's. Raises `EOFError` when there is no parent any more."""
+    if connection.recv() != GO:
+        raise EOFError
+    die_with_parent(connection)
 
 
 def _record_of(error: Exception, cell: Cell) -> Record:

@@ -1,0 +1,124 @@
+"""What comes before training: a recipe tried once, and the start of a cell that needs no GPU yet."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import set_seed
+from transformers.utils import logging as transformers_logging
+
+from peft_methods import data, models, synthetic
+from peft_methods.cells import Cell, Preparation
+from peft_methods.engines.attention import avoid_attention_plans
+from peft_methods.engines.base import refuse_unfit
+from peft_methods.engines.batches import collator_of, predict
+from peft_methods.environment import check_device
+from peft_methods.flops import matmul_flops_per_second
+from peft_methods.instruments import Instruments
+from peft_methods.methods.base import Method
+from peft_methods.recipe import Recipe
+
+
+def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int) -> Preparation:
+    """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
+    set_up_process(threads)
+    check_device(device)
+    instruments = Instruments(device, lambda news: None, recipe.budget.epochs)
+    with instruments.running():
+        return _prepare(recipe, methods, device, instruments)
+
+
+def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Instruments) -> Preparation:
+    started = time.perf_counter()
+    instruments.enter("data")
+    texts = synthetic.load(recipe)
+    instruments.enter("prepare")
+    base = models.load(recipe.model, texts.facts.label_names, device=device)
+    start_seconds = time.perf_counter() - started
+    base.check_length(recipe.data.max_length)
+    refuse_unfit(recipe.budget, base.model, device)
+    reasons = {method.name: method.supports(base.shape, device) for method in methods}
+    return Preparation(
+        data=plain_facts(texts.facts),
+        unsupported={name: reason for name, reason in reasons.items() if reason},
+        forward_seconds=_forward_seconds(texts, base, recipe),
+        start_seconds=start_seconds,
+        matmul_flops_per_second=matmul_flops_per_second() if device.startswith("cuda") else None,
+    )
+
+
+def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) -> float:
+    """Median time a row of three forward passes over training batches."""
+    rows = texts.splits["train"].take(range(min(3 * recipe.budget.batch_size, len(texts.splits["train"]))))
+    few = replace(texts, splits={"train": rows, "validation": rows.take([]), "test": rows.take([])})
+    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, collator_of(recipe, base.tokenizer)
+    predict(base.model, tokens, collate, recipe.budget.batch_size)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        predict(base.model, tokens, collate, recipe.budget.batch_size)
+        times.append((time.perf_counter() - started) / len(tokens))
+    return sorted(times)[1]
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a cell's process did before the GPU was its own: texts, and unless quantised the model, on the host."""
+
+    texts: data.TextData
+    base: models.Base | None
+    tokens: data.TokenData | None
+    seconds: dict[str, float]
+
+
+def load_ahead(cell: Cell, *, threads: int) -> Ahead:
+    """All of a cell's start that needs no GPU, and the compiler's imports. The seed is set here, as in `run` without it."""
+    set_up_process(threads)
+    clock = [time.perf_counter()]
+    texts = synthetic.load(cell.recipe)
+    clock.append(time.perf_counter())
+    base = None if cell.method.quantization else load(cell, texts, "cpu")
+    clock.append(time.perf_counter())
+    tokens = None if base is None else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    clock.append(time.perf_counter())
+    if cell.engine == "graphed":
+        pass
+    spent = [b - a for a, b in itertools.pairwise(clock)]
+    return Ahead(texts, base, tokens, dict(zip(("data_seconds", "load_seconds", "tokenize_seconds"), spent, strict=True)))
+
+
+def load(cell: Cell, texts: data.TextData, device: str) -> models.Base:
+    """The cell's classifier as its seed draws it."""
+    set_seed(cell.seed)
+    budget, quantization = cell.recipe.budget, cell.method.quantization
+    base = models.load(cell.recipe.model, texts.facts.label_names, quantization=quantization, precision=budget.precision, device=device)
+    base.check_length(cell.recipe.data.max_length)
+    return base
+
+
+def on_its_device(base: models.Base, device: str) -> models.Base:
+    """A model loaded on the host, moved to where it trains."""
+    model: nn.Module = base.model
+    model.to(device)
+    return base
+
+
+def set_up_process(threads: int) -> None:
+    """Threads, and libraries that keep quiet."""
+    torch.set_num_threads(threads)
+    avoid_attention_plans()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def plain_facts(facts: data.DataFacts) -> dict[str, Any]:
+    """As JSON values; without labels to judge by there is no majority."""
+    judged = sum(facts.class_counts["test"]) > 0 and not facts.random
+    return {**asdict(facts), "majority": facts.majority if judged else None}
