@@ -15,6 +15,7 @@ from typing import Any
 from peft_methods.baseline import Baseline, Entry, present
 from peft_methods.metrics import METRICS
 from peft_methods.records import Record
+from peft_methods.statistics import ALPHA, explained_by_seeds, shift_p
 from peft_methods.tolerances import Tolerance, default_tolerances
 
 SHOWN_DIFFERENCES = 6
@@ -124,8 +125,6 @@ class Gate:
 
     def _shifts(self, recipe: str, methods: Mapping[str, list[Record]]) -> Iterator[Judgement]:
         """Metrics that are worse over all methods by more than the tolerance, and not by chance."""
-        from peft_methods.statistics import ALPHA, shift_p
-
         baseline = self.baselines[recipe]
         worse: dict[Tolerance, list[float]] = {}
         for method, records in methods.items():
@@ -178,7 +177,6 @@ def device_of(environment: Mapping[str, Any]) -> tuple[str, Any]:
 
 def _explained(tolerance: Tolerance, before: list[float], now: list[float], others: Sequence[list[float]]) -> float | None:
     """What the seeds' spread explains, in the tolerance's terms: relative figures are taken relative to their own baseline's mean."""
-    from peft_methods.statistics import explained_by_seeds
 
     def scaled(values: list[float], by: list[float]) -> list[float]:
         return [value / abs(fmean(by)) for value in values] if tolerance.relative and fmean(by) else values

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from peft_methods import statistics
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.records import Record
-
-if TYPE_CHECKING:
-    from peft_methods.statistics import Array, Sample
+from peft_methods.statistics import Array, Sample
 
 Cells = Sequence[tuple[Record, Predictions | None]]
 COSTS = ("train_seconds", "peak_memory_bytes", "trainable_parameters")  # beside quality, what the Pareto front is over
@@ -35,9 +35,7 @@ class Pair:
     @property
     def is_separable(self) -> bool:
         """Whether seeds and examples together leave no doubt which of the two is better (5 % over all pairs)."""
-        from peft_methods.statistics import ALPHA
-
-        return self.p < ALPHA
+        return self.p < statistics.ALPHA
 
     def turned(self) -> Pair:
         """The same, second less first."""
@@ -95,18 +93,12 @@ def _predicted(cells: Cells, metric: str) -> list[Predictions]:
 
 def _unfit(found: list[Predictions], tested: Predictions | None) -> str:
     """Why a method cannot be compared with the others at all; empty when it can."""
-    import numpy as np
-
     if not found or tested is None:
         return "no predictions"
     return "" if all(np.array_equal(p.labels, tested.labels) for p in found) else "other test examples"
 
 
 def _sample(found: list[Predictions], metric: str) -> Sample:
-    import numpy as np
-
-    from peft_methods import statistics
-
     def scores(predictions: Predictions) -> Array:
         if metric == "macro_f1":
             return statistics.macro_f1_scores(predictions.predicted, predictions.labels, predictions.logits.shape[1])
@@ -119,8 +111,6 @@ def _compared(
     samples: Mapping[str, Sample], left_out: dict[str, str]
 ) -> tuple[tuple[str, ...], dict[str, tuple[float, float]], tuple[Pair, ...], dict[str, str]]:
     """Order, intervals, pairs and groups; methods of one seed have an interval (of that one model) and are left out of the rest."""
-    from peft_methods import statistics
-
     several = {method: sample for method, sample in samples.items() if sample.seeds >= statistics.SEEDS_NEEDED}
     left_out |= {method: "one seed: no spread" for method in samples if method not in several}
     spread = statistics.common_spread(list(several.values())) if several else None
@@ -138,10 +128,6 @@ def _compared(
 
 def _front(metric: str, means: Mapping[str, Mapping[str, float]]) -> dict[str, bool | None]:
     """Who is on the Pareto front. A figure that no method has (quality with random weights) is none to be judged by."""
-    import numpy as np
-
-    from peft_methods import statistics
-
     costs = [[(-1 if METRICS[name].better == "higher" else 1) * figures[name] for name in (metric, *COSTS)] for figures in means.values()]
     table = np.asarray(costs, dtype=np.float64).reshape(len(costs), 1 + len(COSTS))
     table = table[:, ~np.isnan(table).all(axis=0)]

@@ -6,7 +6,7 @@ model, another test set other examples. A test that pools the seeds (McNemar's o
 spread for none and cries wolf; one on the seeds' means alone takes the test set for the whole world.
 
 **The variance of a mean** over S seeds and n examples is that of the two-way layout with both factors random, as for
-readers and cases in Gallas, "One-shot estimate of MRMC variance" (2006), with three parts from its mean squares: the
+readers and cases in Gallas, "One-shot estimate of MRMC variance: AUC" (2006), with three parts from its mean squares: the
 spread of the seeds' means over S, the spread of the examples' means over n, less the chance of single answers, which is
 in both. It is never less than either of the first two. For two methods, examples are paired and seeds are not: seed 0 of
 one method and seed 0 of another share little, and unpaired they give more degrees of freedom and no false alarm.
@@ -122,7 +122,7 @@ def interval(sample: Sample, spread: Spread | None) -> tuple[float, float]:
     """The interval of one method's metric, in 0..1: Wilson's score interval with the sample size that the variance speaks of.
 
     That size is p (1 - p) / variance (Korn & Graubard, "Confidence intervals for proportions with small expected number of
-    positive counts", 1998); with `spread` None (one seed) the interval is that of this one model.
+    positive counts estimated from survey data", 1998); with `spread` None (one seed) the interval is that of this one model.
     """
     mean, examples = float(sample.mean), sample.by_example.shape[-1]
     of_examples = np.asarray(sample.by_example.var(ddof=1) / examples if examples > 1 else 0.25)
