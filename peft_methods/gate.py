@@ -102,8 +102,8 @@ class Gate:
                 by_recipe.setdefault(record.recipe_name, {}).setdefault(record.method_name, []).append(record)
         return together(
             judgement
-            for recipe, methods in by_recipe.items()
-            if recipe in self.baselines
+            for recipe in self.baselines
+            for methods in [by_recipe.get(recipe, {})]
             for judgement in (*self._not_run(recipe, methods), *self._shifts(recipe, methods))
         )
 
@@ -200,7 +200,8 @@ def differences(entry: Entry, records: Sequence[Record]) -> list[str]:
     seeds = (entry.seeds, tuple(one.seed for one in records))
     then = {"seeds": _list(sorted(seeds[0])), **_flat(entry.spec), **_surroundings(entry.data, entry.environment)}
     now = {"seeds": _list(sorted(seeds[1])), **_flat(record.cell), **_surroundings(record.data, record.environment)}
-    return [f"{name} {then.get(name)} → {now.get(name)}" for name in {**then, **now} if then.get(name) != now.get(name)]
+    pairs = {name: (then.get(name, "None"), now.get(name, "None")) for name in {**then, **now} if not name.startswith("expect.")}
+    return [f"{name} {before} → {after}" for name, (before, after) in pairs.items() if before != after]
 
 
 def _surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:

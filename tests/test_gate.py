@@ -16,7 +16,7 @@ from test_plugin import BENCHMARK, error_line
 from test_records_and_validity import make_record
 
 from peft_methods import gate as gates
-from peft_methods.baseline import auto_path, read_baseline, slug
+from peft_methods.baseline import Entry, auto_path, read_baseline, slug
 from peft_methods.comparing import Comparison
 from peft_methods.errors import OptionError
 from peft_methods.metrics import METRICS
@@ -268,6 +268,23 @@ def test_the_stored_baselines_can_be_read() -> None:
         assert len(entry.values("accuracy")) == len(entry.seeds) == 3
         device = str(entry.environment["device_name"])
         assert auto_path(find_recipe(path.stem), path.stem, device).samefile(path)
+
+
+def test_a_run_without_any_record_passes_for_none() -> None:
+    baseline = read_baseline(next((BENCHMARK.parent / "baselines").glob("*/embedded.json")))
+    problems = gates.Gate({"embedded": baseline}).judge_together([]).problems
+    assert len(problems) == len(METHODS)
+    assert "embedded-full is in the baseline" in problems[0]
+
+
+def test_what_only_judges_the_result_is_no_difference() -> None:
+    (record,) = records_of("lora", (0.9,))
+    spec = {name: value for name, value in record.cell.items() if name != "seed"}
+    stored = Entry("embedded", "lora", (0,), {}, json.loads(json.dumps(spec)), record.data, record.environment)
+    record.cell["recipe"]["expect"]["margin_over_majority"] = 0.4
+    assert gates.differences(stored, [record]) == []
+    record.cell["stages"] = [{"method": {"rank": 2}}]
+    assert gates.differences(stored, [record]) == ["stages [] → None", "stages.0.method.rank None → 2"]
 
 
 def test_auto_writes_and_reads_beside_the_recipe(tell: Any, pytester: pytest.Pytester) -> None:
