@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
+from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
 from peft_methods.report.table import markdown_table, terminal_table
 from peft_methods.validity import silenced
 
 
+@dataclass(frozen=True)
 class PrintableComparison(Comparison):
-    """A comparison that shows itself: `print(comparison)`, and as a table in a notebook."""
+    """A comparison that shows itself: `print(comparison)`, and as a table in a notebook. `limits` restrict what it recommends."""
+
+    limits: Limits = field(default_factory=dict)
 
     def table(self) -> str:
         """The comparison as the terminal shows it."""
-        return terminal_table(self)
+        return terminal_table(self, self.limits)
+
+    def recommendations(self) -> list[Recommendation]:
+        """What these figures recommend: best quality, memory, speed, checkpoint."""
+        return recommend(self, self.limits)
 
     def __str__(self) -> str:
         return self.table()
 
     def _repr_markdown_(self) -> str:
-        return markdown_table(self)
+        return markdown_table(self, self.limits)
 
 
 def compare(
@@ -42,6 +51,7 @@ def compare(
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
     workers: int | None = None,
+    budget: str | None = None,
     progress: bool = True,
 ) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
@@ -50,12 +60,14 @@ def compare(
     `data` point the recipe elsewhere; `weights="random"` shows what it costs before any download, without quality.
     `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
     `silence` are ids of validity rules that are not asked.
+    `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
     raise: its record says why.
     """
     silent = silenced(",".join(silence), "silence") if silence else ()
+    limits = parse_limits(budget) if budget is not None else {}
     seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     tasks = tasks_of([chosen], methods, find_device(), engine)
@@ -73,7 +85,7 @@ def compare(
         for task in tasks:
             job.wait(task)
         made = job.comparison()
-        return PrintableComparison(made.records, made.notes, silenced=silent)
+        return PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
     finally:
         job.close()
 

@@ -1,17 +1,20 @@
-"""Many records -> one comparison: a row a method, with mean and spread over seeds, and findings."""
+"""Many records -> one comparison: a row a method, with mean and spread over seeds, standings and findings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from peft_methods import validity
 from peft_methods.methods import METHODS
 from peft_methods.metrics import METRICS
+from peft_methods.quality import Predictions
 from peft_methods.records import Record
+from peft_methods.standing import Standing, standing_of
 from peft_methods.validity import Finding
 
 if TYPE_CHECKING:
@@ -42,16 +45,23 @@ class Row:
         """The method's name as people write it."""
         return METHODS[self.method].title
 
+    def mean(self, name: str) -> float:
+        """The metric's mean over seeds; nan where it is missing."""
+        return self.figures[name].mean if name in self.figures else math.nan
+
 
 @dataclass(frozen=True)
 class Comparison:
     """Records of any number of cells. `notes` are said under the table (what options changed in the recipe).
 
     `silenced` are the ids of rules that are not asked, which the table says.
+    `predictions` are those of the test examples by the record's identity; without them nothing is compared example by
+    example, and there are no intervals and no groups.
     """
 
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+    predictions: Mapping[str, Predictions] = field(default_factory=dict, repr=False, compare=False)
     silenced: tuple[str, ...] = ()
 
     def rows(self) -> list[Row]:
@@ -62,6 +72,23 @@ class Comparison:
             for method in METHODS
             if (found := [r for r in self.records if (r.recipe_name, r.method_name) == (recipe, method) and not r.is_source])
         ]
+
+    @cached_property
+    def standings(self) -> dict[str, Standing]:
+        """For each recipe: intervals, every two methods compared, groups, and the Pareto front."""
+        rows = self.rows()
+        return {
+            recipe: standing_of(
+                {row.method: self._judged(recipe, row.method) for row in rows if row.recipe == recipe},
+                {row.method: {name: row.mean(name) for name in METRICS} for row in rows if row.recipe == recipe},
+            )
+            for recipe in dict.fromkeys(row.recipe for row in rows)
+        }
+
+    def _judged(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
+        """A method's finished cells with their predictions."""
+        found = [r for r in self.records if (r.recipe_name, r.method_name) == (recipe, method) and not r.is_source]
+        return [(record, self.predictions.get(record.identity)) for record in found if record.status == "ok"]
 
     def findings(self) -> list[Finding]:
         """What the validity rules that are not silenced say about these records."""

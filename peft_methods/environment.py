@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.errors import DataError, first_line
-from peft_methods.nvml import Gpu, visible_gpus
+from peft_methods.nvml import Gpu, gpu_name, visible_gpus
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "scikit-learn", "numpy", "peft-methods")
 IDENTITY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -67,6 +67,11 @@ def find_device() -> str:
     if (_version("torch") or "").endswith("+cpu") or (visible is not None and visible.strip() in {"", "-1"}):
         return "cpu"
     return "cuda" if visible_gpus() else "cpu"
+
+
+def device_name() -> str:
+    """The GPU's name, or 'cpu': what baselines are filed under."""
+    return "cpu" if find_device() == "cpu" else gpu_name() or "gpu"
 
 
 def check_device(device: str) -> None:

@@ -162,7 +162,8 @@ class Job:
         asked = [(t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells]
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]
-        return Comparison(tuple(records), (*notes, *self._executor.warnings))
+        predictions = {r.identity: found for r in records if r.status == "ok" and (found := self._store.read_predictions(r)) is not None}
+        return Comparison(tuple(records), (*notes, *self._executor.warnings), predictions)
 
     def close(self) -> None:
         """End every process and remove scratch files."""

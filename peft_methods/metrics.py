@@ -44,6 +44,17 @@ class Metric:
     better: Literal["higher", "lower"] | None
     format: Callable[[float], str]
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies in 0..1, so that differences are points."""
+        return self.format is _percent
+
+    @property
+    def is_of_the_device(self) -> bool:
+        """Whether another device gives another figure: time, memory, energy; not quality, nor what is counted or saved."""
+        ends = ("_seconds", "_bytes", "_per_second", "_joules", "_utilization")
+        return self.name.endswith(ends) and self.name != "checkpoint_bytes"
+
 
 MEMORY_PHASES = ("load", "train", "evaluate")
 MEMORY_PARTS = ("weights", "gradients", "optimizer_state", "activations", "workspace", "unattributed")  # of the training peak

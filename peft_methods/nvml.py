@@ -37,6 +37,20 @@ def visible_gpus() -> int:
     return _asked(pynvml.nvmlDeviceGetCount) or 0
 
 
+def gpu_name() -> str | None:
+    """The name of the first GPU that CUDA_VISIBLE_DEVICES leaves, without torch; None without a driver."""
+    import pynvml
+
+    if not visible_gpus():
+        return None
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    by_uuid = first.startswith(("GPU-", "MIG-"))
+    handle = _asked(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
+    handle = handle or _asked(pynvml.nvmlDeviceGetHandleByIndex, int(first) if first.isdecimal() else 0)
+    name = _asked(pynvml.nvmlDeviceGetName, handle) if handle else None
+    return _text(name) if name else None
+
+
 def _initialised() -> bool:
     import pynvml
 

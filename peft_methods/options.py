@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.environment import find_device, usable_cores
+from peft_methods.environment import device_name, find_device, usable_cores
 from peft_methods.errors import OptionError
 
 if TYPE_CHECKING:
     import pytest
 
+    from peft_methods.gate import Gate
     from peft_methods.job import Task
+    from peft_methods.recommending import Limits
 
 DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
 ALL_RECIPES = "all"
@@ -37,6 +39,9 @@ class Options:
     silenced: tuple[str, ...]
     markdown: Path | None
     csv: Path | None
+    limits: Limits
+    gate: Gate | None = None
+    saved_baselines: dict[str, Path] = field(default_factory=dict)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def tasks(self) -> list[Task]:
@@ -77,6 +82,18 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-silence", metavar="V105,V301", action="append", default=[], help="leave out these rules; the table says so")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
+    group.addoption("--peft-baseline", metavar="FILE|auto", help="fail where a method is worse than here; auto: this device's stored file")
+    group.addoption(
+        "--peft-fail",
+        action="append",
+        default=[],
+        metavar="METRIC:TOLERANCE",
+        help="how much worse it may be (default: accuracy:1pp, peak_memory_bytes:5%%, train_seconds:10%%)",
+    )
+    group.addoption("--peft-allow-missing", action="store_true", help="a method may be missing from the run or the baseline")
+    group.addoption("--peft-allow-reused", action="store_true", help="judge records that were reused from an earlier run too")
+    group.addoption("--peft-save-baseline", metavar="FILE|auto", help="write this run as a baseline if nothing failed")
+    group.addoption("--peft-budget", metavar="LIMITS", help="recommend only what keeps to these, e.g. memory=8GB,time=10min")
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -101,6 +118,7 @@ def read_options(config: pytest.Config) -> Options:
         silenced=_silenced(option.peft_silence),
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
+        limits=_limits(option.peft_budget),
     )
     if (
         recipes
@@ -112,7 +130,7 @@ def read_options(config: pytest.Config) -> Options:
         or option.peft_weights is not None
     ):
         options.tasks()
-    return options
+    return replace(options, gate=_gate(option, options), saved_baselines=_saved_baselines(option.peft_save_baseline, options))
 
 
 def default_recipes(markexpr: str) -> tuple[str, ...]:
@@ -165,6 +183,59 @@ def _silenced(values: list[str]) -> tuple[str, ...]:
     from peft_methods.validity import silenced
 
     return silenced(",".join(values), "--peft-silence")
+
+
+def _limits(text: str | None) -> Limits:
+    if text is None:
+        return {}
+    from peft_methods.recommending import parse_limits
+
+    return parse_limits(text)
+
+
+def _gate(option: Any, options: Options) -> Gate | None:
+    """The gate that was asked for, its files read and checked before anything is trained."""
+    if option.peft_baseline is None:
+        unused = next((name for name in ("fail", "allow_missing", "allow_reused") if getattr(option, f"peft_{name}")), None)
+        if unused is not None:
+            raise OptionError(f"--peft-{unused.replace('_', '-')} says how to judge and nothing is judged: add --peft-baseline FILE|auto.")
+        return None
+    from peft_methods.baseline import AUTO, read_baseline
+    from peft_methods.gate import Gate
+    from peft_methods.tolerances import parse_tolerances
+
+    tolerances = parse_tolerances(option.peft_fail) or None
+    if option.peft_baseline == AUTO:
+        baselines = {recipe: read_baseline(path) for recipe, path in _auto_baselines(options).items()}
+    else:
+        baseline = read_baseline(Path(option.peft_baseline))
+        baselines = dict.fromkeys((task.recipe.name for task in options.tasks()), baseline)
+    return Gate(baselines, tolerances, option.peft_allow_missing, option.peft_allow_reused)
+
+
+def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
+    """Where each recipe's baseline is to be written."""
+    if value is None:
+        return {}
+    from peft_methods.baseline import AUTO
+
+    if value == AUTO:
+        return _auto_baselines(options)
+    path = _file(value, "--peft-save-baseline")
+    return {task.recipe.name: path for task in options.tasks() if path is not None}
+
+
+def _auto_baselines(options: Options) -> dict[str, Path]:
+    """The stored file of every recipe that can run on this device."""
+    from peft_methods.baseline import auto_path
+    from peft_methods.recipe import find_recipe
+
+    device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
+    return {
+        recipe.name: auto_path(find_recipe(file), recipe.name, device)
+        for file, recipe in zip(options.recipes, recipes.values(), strict=True)
+        if not (recipe.gpu and device == "cpu")
+    }
 
 
 def _folder(value: str | None, option: str) -> Path | None:

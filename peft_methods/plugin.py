@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from peft_methods import gating
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.options import Options, add_options, read_options
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 OPTIONS = pytest.StashKey[Options]()
 JOB: pytest.StashKey[Job] = pytest.StashKey()
+GATE_LINES = pytest.StashKey[list[str]]()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped without one",
     "harness: measures the harness itself; run with -m harness",
@@ -173,7 +175,10 @@ def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(records[0].message)
         _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
-        return Outcome(tuple(records), tuple(_problems(request.config, records, job.records_of_stages(finetune_task))))
+        gate = request.config.stash[OPTIONS].gate
+        regressions = gate.judge(records).problems if gate else ()
+        problems = _problems(request.config, records, job.records_of_stages(finetune_task))
+        return Outcome(tuple(records), (*problems, *regressions))
 
     return run
 
@@ -219,6 +224,12 @@ def _problems(config: pytest.Config, records: list[Record], stages: list[Record]
     yield from (str(finding) for finding in findings if finding.severity == "error")
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
+    if job is not None and options is not None and not options.dry_run and exitstatus != pytest.ExitCode.INTERRUPTED:
+        session.config.stash[GATE_LINES] = gating.finish(session, job.comparison().records, options.gate, options.saved_baselines)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     job, options = config.stash.get(JOB, None), config.stash.get(OPTIONS, None)
     if job is None or options is None or not (comparison := replace(job.comparison(), silenced=options.silenced)).records:
@@ -226,10 +237,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
     terminalreporter.section("fine-tuning methods compared")
-    terminalreporter.write_line(terminal_table(comparison))
-    for path, text in ((options.markdown, markdown_table), (options.csv, csv_table)):
-        if path is not None:
-            _write(path, text(comparison), terminalreporter)
+    terminalreporter.write_line(terminal_table(comparison, options.limits))
+    if options.markdown is not None:
+        _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
+    if options.csv is not None:
+        _write(options.csv, csv_table(comparison), terminalreporter)
+    if lines := config.stash.get(GATE_LINES, []):
+        terminalreporter.section("regression gate")
+        for line in lines:
+            terminalreporter.write_line(line, red=line.startswith(gating.BAD))
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:

@@ -112,9 +112,9 @@ class Store:
         path = self.folder / f"{record.identity}.json"
         try:
             if predictions is not None:
-                _atomically(path.with_suffix(".npz"), lambda file: _save_predictions(file, predictions))
+                atomically(path.with_suffix(".npz"), lambda file: _save_predictions(file, predictions))
             text = json.dumps(asdict(record), indent=1, sort_keys=True)
-            _atomically(path, lambda file: file.write(text.encode()))
+            atomically(path, lambda file: file.write(text.encode()))
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
         return path
@@ -161,7 +161,7 @@ def _save_predictions(file: IO[bytes], predictions: Predictions) -> None:
     )
 
 
-def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write to a temporary file beside `path`, sync it, and rename it into place."""
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -15,8 +15,9 @@ ORDER = (
     "rows", "data",
     "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
     "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
-    "saving", "validity", "starting", "runner", "execution", "comparing", "job", "report", "api", "options",
-    "plugin", "columns", "plain_tables", "audit", "__main__",
+    "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
+    "recommending", "baseline", "tolerances", "gate", "job", "report", "api", "options", "gating", "plugin",
+    "columns", "plain_tables", "audit", "__main__",
 )  # fmt: skip
 
 

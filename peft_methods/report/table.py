@@ -4,54 +4,61 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from peft_methods.comparing import Comparison, Figure, Row
 from peft_methods.metrics import METRICS
+from peft_methods.recommending import Limits, recommend
 from peft_methods.records import Record
 from peft_methods.report.costs import SAID, cost_table
+from peft_methods.report.standings import said_of, standings_table
+from peft_methods.standing import Standing
 from peft_methods.validity import RULES
 
 RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes")
-HEADINGS = ("Method", "Accuracy", "Macro F1", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
+HEADINGS = ("Method", "Accuracy", "Macro F1", "Group", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
+STANDING = ("group", "interval_low", "interval_high", "to_best", "to_best_low", "to_best_high", "to_best_p", "on_front")
 BEST = "*"
 NOTHING = "–"
 
 
-def terminal_table(comparison: Comparison) -> str:
-    """Everything a reader of the terminal needs: what was run, the table, and what to know about it."""
-    parts = []
-    for recipe in dict.fromkeys(row.recipe for row in comparison.rows()):
-        rows = [row for row in comparison.rows() if row.recipe == recipe]
-        body = tabulate(_lines(rows), headers=HEADINGS, tablefmt="simple", disable_numparse=True, colalign=_ALIGN)
-        parts.append(f"{described(comparison, recipe)}\n\n{body}")
-        parts += filter(None, [cost_table(rows, "simple")])
-    return "\n\n".join([*parts, *(_said(comparison))])
+def terminal_table(comparison: Comparison, limits: Limits | None = None) -> str:
+    """Everything a reader of the terminal needs: what was run, the tables, what they recommend, and what to know about them."""
+    return "\n\n".join([*_parts(comparison, limits, "simple", str), *_said(comparison)])
 
 
-def markdown_table(comparison: Comparison) -> str:
+def markdown_table(comparison: Comparison, limits: Limits | None = None) -> str:
     """The same as GitHub Markdown; texts from outside are escaped."""
-    parts = []
-    for recipe in dict.fromkeys(row.recipe for row in comparison.rows()):
-        rows = [row for row in comparison.rows() if row.recipe == recipe]
-        lines = [[_escape(cell) for cell in line] for line in _lines(rows)]
-        body = tabulate(lines, headers=HEADINGS, tablefmt="github", disable_numparse=True, colalign=_ALIGN)
-        parts.append(f"{_escape(described(comparison, recipe))}\n\n{body}")
-        parts += filter(None, [cost_table(rows, "github")])
+    parts = _parts(comparison, limits, "github", _escape)
     return "\n\n".join([*parts, *(f"- {_escape(line)}" for line in _said(comparison))]) + "\n"
+
+
+def _parts(comparison: Comparison, limits: Limits | None, style: str, escape: Callable[[str], str]) -> Iterator[str]:
+    """For each recipe: what was run, the table, standings, costs, recommendations."""
+    answers = recommend(comparison, limits)
+    for recipe, standing in comparison.standings.items():
+        rows = [row for row in comparison.rows() if row.recipe == recipe]
+        lines = [[escape(cell) for cell in line] for line in _lines(rows, standing)]
+        yield escape(described(comparison, recipe))
+        yield tabulate(lines, headers=HEADINGS, tablefmt=style, disable_numparse=True, colalign=_ALIGN)
+        yield from filter(None, [standings_table(standing, rows, style), cost_table(rows, style)])
+        told = [f"- {escape(str(answer))}" for answer in answers if answer.recipe == recipe]
+        if told:
+            within = "".join(f", {name} up to {limit.written}" for name, limit in (limits or {}).items())
+            yield "\n".join([escape(f"From these figures alone{within}:"), *([""] if style == "github" else []), *told])
 
 
 def csv_table(comparison: Comparison) -> str:
     """A row a method: mean and standard deviation of every metric in base units, status and reasons."""
     out = io.StringIO()
     names = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_sd")]
-    writer = csv.DictWriter(out, ["recipe", "method", "seeds", *names, "missing"], lineterminator="\n")
+    writer = csv.DictWriter(out, ["recipe", "method", "seeds", *names, *STANDING, "missing"], lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows():
-        writer.writerow(_csv_line(row))
+        writer.writerow(_csv_line(row) | _csv_standing(row, comparison.standings[row.recipe]))
     return out.getvalue()
 
 
@@ -64,6 +71,16 @@ def _csv_line(row: Row) -> dict[str, Any]:
         line |= {name: figure.mean, f"{name}_sd": figure.deviation}
     missing = "; ".join(f"seed {record.seed}: {record.status}: {record.message}" for record in row.missing)
     return line | {"missing": missing}
+
+
+def _csv_standing(row: Row, standing: Standing) -> dict[str, Any]:
+    """Group, interval and difference to the best (0..1, of what the recipe selects by); what is not known is empty."""
+    line: dict[str, Any] = {"group": standing.groups.get(row.method), "on_front": standing.on_front.get(row.method)}
+    if row.method in standing.intervals:
+        line["interval_low"], line["interval_high"] = standing.intervals[row.method]
+    if (pair := standing.against_best(row.method)) is not None:
+        line |= {"to_best": pair.difference, "to_best_low": pair.low, "to_best_high": pair.high, "to_best_p": pair.p}
+    return line
 
 
 def described(comparison: Comparison, recipe: str) -> str:
@@ -105,9 +122,9 @@ def _device(record: Record) -> str:
     return f"{environment['device_name']}{cores}"
 
 
-def _lines(rows: Sequence[Row]) -> list[list[str]]:
+def _lines(rows: Sequence[Row], standing: Standing) -> list[list[str]]:
     best = {name: _best(name, rows) for name in RANKED}
-    return [_line(row, best) for row in rows]
+    return [_line(row, best, standing) for row in rows]
 
 
 def _best(name: str, rows: Sequence[Row]) -> float | None:
@@ -117,7 +134,7 @@ def _best(name: str, rows: Sequence[Row]) -> float | None:
     return max(values) if METRICS[name].better == "higher" else min(values)
 
 
-def _line(row: Row, best: dict[str, float | None]) -> list[str]:
+def _line(row: Row, best: dict[str, float | None], standing: Standing) -> list[str]:
     if not row.figures:
         return [row.title, row.missing[0].status, *[NOTHING] * (len(HEADINGS) - 2)]
     title = row.title + (f" ({len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds failed)" if row.missing else "")
@@ -128,24 +145,24 @@ def _line(row: Row, best: dict[str, float | None]) -> list[str]:
 
     return [
         title,
-        cell("accuracy", _with_spread(row.figures.get("accuracy"), 100, 1)),
-        cell("macro_f1", _with_spread(row.figures.get("macro_f1"), 100, 1)),
-        f"{_mean(row, 'method_parameters'):,.0f} + {_mean(row, 'head_parameters'):,.0f}",
-        f"{100 * _mean(row, 'trainable_share'):.2f}",
+        *(
+            cell(name, _with_spread(row.figures.get(name), 100, 1, lacking=", one seed: no spread" if name == standing.metric else ""))
+            for name in ("accuracy", "macro_f1")
+        ),
+        standing.groups.get(row.method, NOTHING),
+        f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}",
+        f"{100 * row.mean('trainable_share'):.2f}",
         cell("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, 1, " s")),
-        cell("samples_per_second", f"{_mean(row, 'samples_per_second'):,.1f}"),
-        cell("peak_memory_bytes", f"{_mean(row, 'peak_memory_bytes') / 2**20:,.0f} MiB"),
+        cell("samples_per_second", f"{row.mean('samples_per_second'):,.1f}"),
+        cell("peak_memory_bytes", f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB"),
     ]
 
 
-def _mean(row: Row, name: str) -> float:
-    return row.figures[name].mean if name in row.figures else float("nan")
-
-
-def _with_spread(figure: Figure | None, scale: float, digits: int, unit: str = "") -> str:
+def _with_spread(figure: Figure | None, scale: float, digits: int, unit: str = "", lacking: str = "") -> str:
+    """A mean with its spread; `lacking` stands where one seed has none."""
     if figure is None:
         return NOTHING
-    spread = "" if figure.deviation is None else f" ± {scale * figure.deviation:.{digits}f}"
+    spread = lacking if figure.deviation is None else f" ± {scale * figure.deviation:.{digits}f}"
     return f"{scale * figure.mean:.{digits}f}{spread}{unit}"
 
 
@@ -162,7 +179,10 @@ def _said(comparison: Comparison) -> list[str]:
     if any(cost_table([row], "simple") for row in rows):
         lines.append(SAID)
     if any(len(row.seeds) == 1 for row in rows):
-        lines.append("One seed: no spread. Differences between methods may be chance.")
+        lines.append(
+            "One seed: no spread. Differences between methods may be chance; an interval is that of one model, over test examples."
+        )
+    lines += said_of(comparison)
     lines += _reasons(rows)
     lines += [f"{r.method_name} seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message]
     lines += list(_source_costs(rows))

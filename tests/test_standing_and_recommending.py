@@ -1,0 +1,225 @@
+"""Standings from records with predictions, the tables that show them, and what they recommend."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_records_and_validity import make_record, random_record
+
+from peft_methods.api import PrintableComparison, compare
+from peft_methods.errors import OptionError
+from peft_methods.quality import Predictions, judge
+from peft_methods.recommending import parse_limits
+from peft_methods.report.table import csv_table, markdown_table
+
+LABELS = np.tile([0, 1], 250)
+COST = {"trainable_parameters": 74_498.0, "checkpoint_bytes": 2.0**20}
+
+
+def predictions(right: float, seed: int, labels: Any = LABELS) -> Predictions:
+    """A model that is right in this share of the examples, with about the same ones difficult for every model."""
+    rng = np.random.default_rng(seed)
+    difficulty = np.random.default_rng(99).random(len(labels)) + 0.1 * rng.random(len(labels))
+    answers = np.where(difficulty.argsort().argsort() < round(right * len(labels)), labels, 1 - labels)
+    return Predictions(np.eye(2, dtype=np.float32)[answers], labels)
+
+
+def compared(methods: dict[str, tuple[list[float], dict[str, float]]], limits: str | None = None, **changes: Any) -> PrintableComparison:
+    """A comparison of methods: accuracy of each seed, and further metrics."""
+    records, kept = [], {}
+    for number, (method, (accuracies, more)) in enumerate(methods.items()):
+        for seed, accuracy in enumerate(accuracies):
+            made = predictions(accuracy, 10 * number + seed)
+            quality = judge(made, ("no", "yes"))
+            base = {**make_record().metrics, **COST, "accuracy": quality.accuracy, "macro_f1": quality.macro_f1, **more}
+            records.append(make_record(method, seed, metrics=base, **changes))
+            kept[records[-1].identity] = made
+    return PrintableComparison(tuple(records), (), kept, parse_limits(limits) if limits else {})
+
+
+CLEAR: dict[str, tuple[list[float], dict[str, float]]] = {
+    "full": ([0.90, 0.91, 0.90], {"train_seconds": 30.0, "peak_memory_bytes": 9e9}),
+    "lora": ([0.904, 0.906, 0.91], {"train_seconds": 20.0, "peak_memory_bytes": 7e9}),
+    "head_only": ([0.62, 0.61, 0.60], {"train_seconds": 5.0, "peak_memory_bytes": 2e9, "checkpoint_bytes": 1000.0}),
+}
+
+
+def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]]:
+    return {answer.question: (answer.method, answer.text) for answer in comparison.recommendations()}
+
+
+def test_methods_that_cannot_be_told_apart_share_a_letter() -> None:
+    standing = compared(CLEAR).standings["embedded"]
+    assert standing.groups == {"lora": "a", "full": "a", "head_only": "b"}
+    assert (standing.metric, standing.order, standing.left_out) == ("accuracy", ("lora", "full", "head_only"), {})
+    pair = standing.pair("head_only", "lora")
+    assert pair is not None
+    assert pair.is_separable
+    assert pair.low < pair.difference < pair.high < 0
+    assert pair.difference == pytest.approx(0.61 - 0.9067, abs=1e-3)
+    assert standing.pair("lora", "head_only") == pair.turned()
+    low, high = standing.intervals["lora"]
+    assert low < 0.9067 < high
+    assert standing.on_front == {"full": False, "lora": True, "head_only": True}
+
+
+def test_one_seed_has_an_interval_and_no_group() -> None:
+    comparison = compared({"full": ([0.9], {}), "lora": ([0.8], {}), "ia3": ([0.9, 0.8], {}), "bitfit": ([0.6, 0.6], {})})
+    standing = comparison.standings["embedded"]
+    assert standing.left_out == dict.fromkeys(("full", "lora"), "one seed: no spread")
+    assert set(standing.intervals) == {"full", "lora", "ia3", "bitfit"}
+    assert set(standing.groups) == {"ia3", "bitfit"}
+    assert "90.0, one seed: no spread" in comparison.table()
+    assert "an interval is that of one model" in comparison.table()
+
+
+def test_who_was_tested_on_other_examples_is_in_no_group_and_it_is_said() -> None:
+    comparison = compared(CLEAR)
+    other = predictions(0.9, 3, LABELS[::-1].copy())
+    mixed = PrintableComparison(comparison.records, (), {**comparison.predictions, "lora1": other})
+    assert mixed.standings["embedded"].left_out == {"lora": "other test examples"}
+    assert "LoRA: tested on other examples than the rest, so in no group." in mixed.table()
+
+
+def test_without_predictions_there_are_no_groups_and_missing_figures_never_rank() -> None:
+    bare = PrintableComparison(compared(CLEAR).records)
+    standing = bare.standings["embedded"]
+    assert (standing.groups, standing.intervals, standing.pairs) == ({}, {}, ())
+    lost = compared({**CLEAR, "ia3": ([0.9, 0.9], {"peak_memory_bytes": float("nan")})})
+    assert lost.standings["embedded"].on_front["ia3"] is None
+    costs = PrintableComparison(tuple(random_record(method) for method in ("full", "lora")))
+    assert costs.standings["embedded"].groups == {}
+    assert "Best quality" not in costs.table()
+    assert "Least memory: Full fine-tuning, 256.0 MiB." in costs.table()
+
+
+def test_macro_f1_is_judged_where_the_recipe_selects_by_it() -> None:
+    comparison = compared(CLEAR)
+    for record in comparison.records:
+        record.cell["recipe"]["data"]["select_by"] = "macro_f1"
+    standing = comparison.standings["embedded"]
+    assert standing.metric == "macro_f1"
+    lora = next(row for row in comparison.rows() if row.method == "lora")
+    assert standing.intervals["lora"][0] < lora.mean("macro_f1") < standing.intervals["lora"][1]
+    assert "Macro F1 " in comparison.table().split("95 % interval")[0].splitlines()[-1]
+
+
+def test_tables_show_groups_intervals_and_effects() -> None:
+    comparison = compared(CLEAR)
+    text, markdown = comparison.table(), markdown_table(comparison)
+    line = next(line for line in text.splitlines() if line.startswith("Head only") and "< 0.001" in line)
+    assert " b " in line
+    assert "-29.7 (" in line
+    assert "methods that share a letter cannot be told apart" in text
+    assert "Pareto front of accuracy, time, memory and parameters: Head only, LoRA." in text
+    assert re.search(r"\| +Group \| +To the best, points \|", markdown)
+    found = {line["method"]: line for line in csv.DictReader(io.StringIO(csv_table(comparison)))}
+    assert (found["lora"]["group"], found["lora"]["to_best"], found["full"]["on_front"]) == ("a", "", "False")
+    assert float(found["head_only"]["to_best_high"]) < 0
+    assert float(found["lora"]["interval_low"]) < 0.9067 < float(found["lora"]["interval_high"])
+
+
+def test_when_nothing_separates_two_methods_the_cheaper_is_recommended() -> None:
+    dearer = compared({"full": ([0.93, 0.91, 0.92], {"train_seconds": 30.0}), "lora": ([0.905, 0.92, 0.915], {"train_seconds": 20.0})})
+    method, text = answers(dearer)["Best quality"]
+    assert method == "lora"
+    assert text.startswith("Full fine-tuning, accuracy 92.0 %, 0.7 points above LoRA (not separable: ")
+    assert "take the cheapest, LoRA (20.0 s of training instead of 30.0 s), or run more seeds." in text
+    method, text = answers(compared(CLEAR))["Best quality"]
+    assert method == "lora"
+    assert text.endswith("Not separable from Full fine-tuning, and the cheapest of them to train.")
+
+
+def test_a_clear_winner_is_called_one() -> None:
+    method, text = answers(compared({name: CLEAR[name] for name in ("lora", "head_only")}))["Best quality"]
+    assert method == "lora"
+    assert "29.7 points above Head only (separable: " in text
+    assert text.endswith("separable from every other.")
+
+
+def test_every_question_has_its_answer() -> None:
+    found = answers(compared(CLEAR))
+    assert found["Least memory"][0] == found["Smallest checkpoint"][0] == "head_only"
+    assert "29.7 points below LoRA (separable: " in found["Least memory"][1]
+    assert found["Fastest within 1 point of the best"] == ("lora", "LoRA, 20.0 s of training; accuracy 90.7 %, the highest.")
+    assert "- Smallest checkpoint: Head only, 0.0 MiB" in compared(CLEAR).table()
+
+
+def test_a_budget_restricts_what_is_recommended() -> None:
+    found = answers(compared(CLEAR, "memory=8GB"))
+    assert found["Fits in 8GB"] == ("lora", "LoRA (6,675.7 MiB), Head only (1,907.3 MiB).")
+    assert all(method != "full" for method, _ in found.values())
+    assert answers(compared(CLEAR, "time=10s"))["Best quality"][0] == "head_only"
+    assert "From these figures alone, memory up to 8GB, time up to 1min:" in compared(CLEAR, "memory=8GB,time=1min").table()
+
+
+def test_a_method_fits_only_if_every_seed_does_and_was_measured() -> None:
+    comparison = compared(CLEAR, "memory=8GB")
+    comparison.records[3].metrics["peak_memory_bytes"] = 8.1e9
+    assert answers(comparison)["Fits in 8GB"][0] == "head_only"
+    comparison.records[-1].metrics["peak_memory_bytes"] = None
+    said = "no method fits; the least memory is Head only's, 1,907.3 MiB."
+    assert answers(comparison) == {"Within memory 8GB": (None, said)}
+
+
+@pytest.mark.parametrize(
+    ("text", "memory", "seconds"),
+    [
+        ("memory=8GB,time=10min", 8e9, 600),
+        ("memory=1.5gib", 1.5 * 2**30, None),
+        (" time = 2 h ", None, 7200),
+        ("memory=512MiB", 2**29, None),
+    ],
+)
+def test_the_grammar_of_budgets(text: str, memory: float | None, seconds: float | None) -> None:
+    limits = parse_limits(text)
+    assert {name: limit.most for name, limit in limits.items()} == {
+        name: most for name, most in (("memory", memory), ("time", seconds)) if most is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("memroy=8GB", "unknown limit 'memroy'. Did you mean 'memory'? Allowed: memory, time."),
+        ("memory=8", "memory='8' should be a number above 0 with its unit, for example 8GB. Units: B, KB,"),
+        ("time=10GB", "time='10GB' should be a number above 0 with its unit, for example 10min. Units: s, min, h."),
+        ("memory=0GB", "should be a number above 0"),
+        ("memory=-1GB", "should be a number above 0"),
+        ("memory", "should read NAME=VALUE"),
+        ("", "should read NAME=VALUE"),
+        ("time=1s,time=2s", "names time twice"),
+    ],
+)
+def test_what_is_no_budget(text: str, said: str) -> None:
+    with pytest.raises(OptionError, match="--peft-budget") as caught:
+        parse_limits(text)
+    assert said in str(caught.value)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_budget_or_refused_by_name(text: str) -> None:
+    try:
+        limits = parse_limits(text)
+    except OptionError as error:
+        assert "--peft-budget" in str(error)
+    else:
+        assert all(limit.most > 0 for limit in limits.values())
+
+
+def test_compare_returns_recommendations(tiny_recipe: Any, tmp_path: Any) -> None:
+    with pytest.raises(OptionError, match="--peft-budget"):
+        compare(str(tiny_recipe), budget="memory=lots")
+    made = compare(
+        str(tiny_recipe), methods=["full", "head_only"], seeds=2, results=tmp_path, budget="memory=100GB,time=10min", progress=False
+    )
+    assert set(made.standings["tiny"].groups) == {"full", "head_only"}
+    assert [answer.question for answer in made.recommendations()][:2] == ["Best quality", "Fits in 100GB"]
+    assert "From these figures alone, memory up to 100GB" in made.table()

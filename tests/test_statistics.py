@@ -1,0 +1,226 @@
+"""Statistics against references, by property, and by simulation: they must neither cry wolf nor sleep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import stats
+from scipy.special import ndtri
+from sklearn.metrics import f1_score
+
+from peft_methods.statistics import (
+    Differences,
+    common_spread,
+    correct,
+    differences,
+    holm,
+    interval,
+    letters,
+    macro_f1_scores,
+    pareto,
+    summed_up,
+)
+
+SEED_SPREAD = 0.023  # standard deviation of a method's accuracy from seed to seed
+EXAMPLES = 1000
+SIMULATIONS = 1000
+
+
+def simulate(accuracies: list[float], spreads: list[float], seeds: int, judge: Callable[[Any], Any], examples: int = EXAMPLES) -> float:
+    """The share of simulations in which `judge`, given answers (simulations, methods, seeds, examples), says yes.
+
+    An example is answered right when its difficulty (shared by all), its difficulty for this method and chance together stay
+    below the seed's own accuracy, as quantiles of a normal distribution: methods agree as much as trained encoders do.
+    """
+    rng, batch, yes = np.random.default_rng(5), 50, 0
+    methods = len(accuracies)
+    for _ in range(SIMULATIONS // batch):
+        shared = rng.standard_normal((batch, 1, 1, examples), dtype=np.float32)
+        own = rng.standard_normal((batch, methods, 1, examples), dtype=np.float32)
+        chance = rng.standard_normal((batch, methods, seeds, examples), dtype=np.float32)
+        drawn = np.asarray(accuracies)[:, None] + np.asarray(spreads)[:, None] * rng.standard_normal((batch, methods, seeds))
+        difficulty = np.sqrt(0.45) * shared + np.sqrt(0.2) * own + np.sqrt(0.35) * chance
+        yes += int(judge(difficulty < ndtri(np.clip(drawn, 0.01, 0.99))[..., None]).sum())
+    return yes / SIMULATIONS
+
+
+def compared(answers: Any) -> Differences:
+    return differences([summed_up(answers[:, method].astype(np.float64)) for method in range(answers.shape[1])])
+
+
+def any_alarm(answers: Any) -> Any:
+    return (compared(answers).p < 0.05).any(axis=-1)
+
+
+def first_two_separate(answers: Any) -> Any:
+    return compared(answers).p[:, 0] < 0.05
+
+
+@pytest.mark.parametrize(("methods", "seeds", "examples"), [(8, 3, 500), (8, 3, 1000), (8, 3, 2000), (8, 2, 1000), (2, 3, 1000)])
+def test_the_false_alarm_rate_over_equal_methods(methods: int, seeds: int, examples: int) -> None:
+    rate = simulate([0.8] * methods, [SEED_SPREAD] * methods, seeds, any_alarm, examples)
+    print(f"\n{methods} equal methods, {seeds} seeds, {examples} examples: a false alarm in {rate:.1%}")
+    assert rate <= 0.064
+
+
+def test_the_false_alarm_rate_where_seeds_differ_more_for_some_methods() -> None:
+    rate = simulate([0.8] * 8, [0.005, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05], 3, any_alarm)
+    print(f"\neight equal methods of spreads from 0.5 to 5 points: a false alarm in {rate:.1%}")
+    assert rate <= 0.08
+
+
+def test_a_pooled_mcnemar_raises_false_alarms_where_this_does_not() -> None:
+    """The trap: over three seeds' answers taken for independent ones, two equal methods differ "significantly" all the time."""
+
+    def mcnemar(answers: Any) -> Any:
+        first, second = answers[:, 0].reshape(len(answers), -1), answers[:, 1].reshape(len(answers), -1)
+        won, lost = (first & ~second).sum(-1), (second & ~first).sum(-1)
+        return stats.chi2.sf((np.abs(won - lost) - 1.0) ** 2 / (won + lost), 1) < 0.05
+
+    assert simulate([0.8] * 2, [SEED_SPREAD] * 2, 3, mcnemar) > 0.3
+    assert simulate([0.8] * 2, [SEED_SPREAD] * 2, 3, any_alarm) <= 0.064
+
+
+@pytest.mark.parametrize(("methods", "points", "seeds"), [(2, 8, 3), (2, 5, 7), (8, 12, 3), (8, 5, 15)])
+def test_the_power_to_tell_two_methods_apart(methods: int, points: int, seeds: int) -> None:
+    accuracies = [0.8 + points / 200, 0.8 - points / 200] + [0.8] * (methods - 2)
+    power = simulate(accuracies, [SEED_SPREAD] * methods, seeds, first_two_separate)
+    print(f"\n{points} points between two of {methods} methods, {seeds} seeds: found in {power:.1%}")
+    assert power >= 0.8
+
+
+def test_intervals_of_one_method_hold() -> None:
+    """Over new seeds and new test examples, nine times out of ten at the very least."""
+
+    def holds(answers: Any) -> Any:
+        found = []
+        for one in answers.astype(np.float64):
+            samples = [summed_up(scores) for scores in one]
+            low, high = interval(samples[0], common_spread(samples))
+            found.append(low <= 0.8 <= high)
+        return np.asarray(found)
+
+    assert simulate([0.8] * 8, [SEED_SPREAD] * 8, 3, holds, examples=500) >= 0.94
+
+
+def test_without_a_spread_of_seeds_it_is_the_paired_t_test() -> None:
+    """Models that answer alike whatever their seed: then only examples vary, and the reference is scipy's test on them."""
+    rng = np.random.default_rng(0)
+    first, second = rng.random(400) < 0.8, rng.random(400) < 0.7
+    samples = [summed_up(np.stack([answers] * 3).astype(np.float64)) for answers in (first, second)]
+    found = differences(samples)
+    reference = stats.ttest_rel(first.astype(float), second.astype(float))
+    assert found.p[0] == pytest.approx(reference.pvalue, rel=1e-6)
+    low, high = reference.confidence_interval(0.95)
+    assert (found.low[0], found.high[0]) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_with_endless_examples_it_is_students_t_test_on_the_seeds() -> None:
+    """Where examples tell nothing more (a block of all right, one of all wrong), the seeds' means decide."""
+    rng = np.random.default_rng(1)
+    means = rng.normal(0.5, 0.02, (2, 4)).round(4)
+    scores = np.stack([[[mean] * 4000 for mean in method] for method in means])
+    found = differences([summed_up(method) for method in scores])
+    assert found.p[0] <= 1
+    pooled = stats.ttest_ind(means[0], means[1])  # equal variances: the greater of own and common is the same for two methods
+    assert found.p[0] == pytest.approx(pooled.pvalue, rel=1e-6)
+
+
+def test_one_seeds_interval_is_wilsons() -> None:
+    answers = np.repeat([1.0, 0.0], [430, 70])
+    low, high = interval(summed_up(answers[None]), None)
+    reference = stats.binomtest(430, 500).proportion_ci(method="wilson")
+    assert (low, high) == (pytest.approx(reference.low, abs=2e-4), pytest.approx(reference.high, abs=2e-4))
+
+
+def test_a_perfect_method_has_an_interval_all_the_same() -> None:
+    low, high = interval(summed_up(np.ones((1, 100))), None)
+    assert (low, high) == (pytest.approx(stats.binomtest(100, 100).proportion_ci(method="wilson").low), 1.0)
+
+
+def test_equal_answers_are_no_difference_and_opposite_ones_are_certain() -> None:
+    same = summed_up(np.ones((2, 9)))
+    assert differences([same, same]).p[0] == 1
+    assert differences([same, summed_up(np.zeros((2, 9)))]).p[0] == 0
+
+
+def test_one_seed_is_refused() -> None:
+    one, two = summed_up(np.ones((1, 9))), summed_up(np.ones((2, 9)))
+    with pytest.raises(ValueError, match="one seed shows no spread"):
+        differences([one, two])
+    assert differences([two]).pairs == differences([]).pairs == ()
+
+
+labelled = st.integers(2, 4).flatmap(
+    lambda classes: st.tuples(
+        st.just(classes),
+        *[arrays.arrays(np.int64, 40, elements=st.integers(0, classes - 1)) for _ in range(2)],
+    )
+)
+
+
+@given(labelled)
+def test_scores_average_to_scikit_learns_figures(case: Any) -> None:
+    classes, predicted, labels = case
+    expected = f1_score(labels, predicted, labels=range(classes), average="macro", zero_division=0)
+    assert macro_f1_scores(predicted, labels, classes).mean() == pytest.approx(expected)
+    assert correct(predicted, labels).mean() == pytest.approx((predicted == labels).mean())
+
+
+def test_the_spread_of_f1_scores_is_the_bootstraps() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 3, 600)
+    predicted = np.where(rng.random(600) < 0.7, labels, rng.integers(0, 3, 600))
+    drawn = rng.integers(0, 600, (400, 600))
+    bootstrap = np.std([f1_score(labels[rows], predicted[rows], average="macro") for rows in drawn])
+    assert macro_f1_scores(predicted, labels, 3).std() / 600**0.5 == pytest.approx(bootstrap, rel=0.15)
+
+
+def test_holm_by_hand() -> None:
+    assert holm(np.asarray([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(arrays.arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1)))
+def test_holm_keeps_order_and_lies_between_raw_and_bonferroni(p: Any) -> None:
+    adjusted = holm(p)
+    assert (adjusted >= p).all()
+    assert (adjusted <= np.minimum(p * len(p), 1) + 1e-12).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+def test_letters_by_hand() -> None:
+    assert letters(4, []) == ["a", "a", "a", "a"]
+    assert letters(3, [(0, 2)]) == ["a", "ab", "b"]
+    assert letters(3, list(combinations(range(3), 2))) == ["a", "b", "c"]
+    assert letters(0, []) == []
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.sampled_from([*combinations(range(n), 2), (0, 0)])))))
+def test_methods_share_a_letter_unless_they_are_apart(case: Any) -> None:
+    count, apart = case[0], sorted(case[1] - {(0, 0)})
+    given_letters = letters(count, apart)
+    assert all(given_letters)
+    for first, second in combinations(range(count), 2):
+        assert bool(set(given_letters[first]) & set(given_letters[second])) == ((first, second) not in apart)
+
+
+def test_the_pareto_front_by_hand() -> None:
+    nan = float("nan")
+    assert pareto(np.asarray([[1.0, 4.0], [2.0, 2.0], [3.0, 3.0], [0.0, nan]])) == [True, True, False, None]
+    assert pareto(np.asarray([[1.0, 1.0], [1.0, 1.0]])) == [True, True]
+
+
+@given(arrays.arrays(np.float64, (6, 3), elements=st.integers(0, 3).map(float)))
+def test_whoever_is_off_the_front_is_beaten_by_one_on_it(costs: Any) -> None:
+    front = pareto(costs)
+    assert any(front)
+    for row, on_front in zip(costs, front, strict=True):
+        beaten = any((other <= row).all() and (other < row).any() for other, on in zip(costs, front, strict=True) if on)
+        assert beaten != on_front
