@@ -132,7 +132,8 @@ def interval(sample: Sample, spread: Spread | None) -> tuple[float, float]:
         own = sample.seed_variance if sample.seeds >= SEEDS_NEEDED else spread.variance
         of_seeds = np.maximum(own, spread.variance) / sample.seeds
         variance, freedom = _total(of_seeds, of_examples, sample.noise, spread.freedom, examples)
-    size = min(mean * (1 - mean) / float(variance), examples * sample.seeds) if variance > 0 else examples
+    near = (mean * examples + 1) / (examples + 2)  # at 0 or 1 no size at all would be left of a variance that other methods show
+    size = min(near * (1 - near) / float(variance), examples * sample.seeds) if variance > 0 else examples
     return _wilson(mean, size, float(_quantile(freedom, 1 - ALPHA / 2)))
 
 

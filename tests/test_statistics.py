@@ -145,6 +145,25 @@ def test_a_perfect_method_has_an_interval_all_the_same() -> None:
     assert (low, high) == (pytest.approx(stats.binomtest(100, 100).proportion_ci(method="wilson").low), 1.0)
 
 
+def test_a_perfect_method_beside_one_of_shaky_seeds_has_an_interval() -> None:
+    shaky = summed_up(np.stack([np.repeat([1.0, 0.0], [right, 50 - right]) for right in (27, 32)]))
+    low, high = interval(summed_up(np.ones((2, 50))), common_spread([shaky, summed_up(np.ones((2, 50)))]))
+    assert 0 < low < 0.95 < high == 1
+
+
+@given(arrays.arrays(np.bool_, st.tuples(st.just(2), st.integers(2, 4), st.integers(2, 12))))
+def test_any_answers_have_intervals_and_a_comparison(answers: Any) -> None:
+    samples = [summed_up(method.astype(np.float64)) for method in answers]
+    found = differences(samples)
+    assert 0 <= found.p[0] <= 1
+    assert found.low[0] <= found.difference[0] <= found.high[0]
+    for sample in samples:
+        for spread in (None, common_spread(samples)):
+            low, high = interval(sample, spread)
+            assert 0 <= low <= sample.mean + 1e-9
+            assert sample.mean - 1e-9 <= high <= 1
+
+
 def test_equal_answers_are_no_difference_and_opposite_ones_are_certain() -> None:
     same = summed_up(np.ones((2, 9)))
     assert differences([same, same]).p[0] == 1
