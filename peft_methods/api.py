@@ -9,10 +9,12 @@ from pathlib import Path
 
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
+from peft_methods.errors import OptionError
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
 from peft_methods.report.table import markdown_table, terminal_table
+from peft_methods.tuning import check_possible
 from peft_methods.validity import silenced
 
 
@@ -51,6 +53,7 @@ def compare(
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
     workers: int | None = None,
+    tune: int | None = None,
     budget: str | None = None,
     progress: bool = True,
 ) -> PrintableComparison:
@@ -61,6 +64,7 @@ def compare(
     `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
+    `tune` trials a method on validation data come first.
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
@@ -69,13 +73,18 @@ def compare(
     silent = silenced(",".join(silence), "silence") if silence else ()
     limits = parse_limits(budget) if budget is not None else {}
     seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
+    if tune is not None and tune < 1:
+        raise OptionError(f"tune={tune} should be a whole number of trials a method, 1 or more.")
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
+    if tune is not None:
+        check_possible([chosen])
     tasks = tasks_of([chosen], methods, find_device(), engine)
     job = Job(
         tasks,
         results=Path(results),
         save_models=None if save_models is None else Path(save_models),
         workers=workers,
+        trials=tune,
         show=_to_stderr if progress else _to_nobody,
     )
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,11 @@ CODE_OF_EVERY_CELL = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run. `stages` are the cells whose models it needs; `is_source` marks such a one."""
+    """One training run. `stages` are the cells whose models it needs; `is_source` marks such a one.
+
+    `trial` is what a trial of tuning is called: it is a source that never sees the test rows. `tuning` says how the
+    method's hyperparameters were found; it changes no figure, so it is no part of the spec.
+    """
 
     recipe: Recipe
     method: Method
@@ -53,15 +57,18 @@ class Cell:
     engine: str = "stock"
     stages: tuple[Cell, ...] = ()
     is_source: bool = False
+    trial: str = ""
+    tuning: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
         """What progress lines and logs call it."""
-        return f"{self.recipe.name}-{self.method.name}-seed{self.seed}"
+        return f"{self.recipe.name}-{self.method.name}-{self.trial or f'seed{self.seed}'}"
 
     def spec(self) -> dict[str, Any]:
         """Everything that was asked for, as plain JSON values."""
-        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in {"methods", "title", "notes"}}
+        apart = {"methods", "title", "notes", "tuning"}
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in apart}
         del recipe["budget"]["seeds"]  # how many others there are makes no other cell
         spec = {
             "recipe": recipe,
@@ -71,6 +78,8 @@ class Cell:
             "engine": self.engine,
             "stages": [stage.spec() for stage in self.stages],
         }
+        if self.trial:
+            spec["trial"] = True
         plain: dict[str, Any] = json.loads(json.dumps(spec))
         return plain
 

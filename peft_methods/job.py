@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from peft_methods import tuning
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitting_engine
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device, usable_cores
@@ -16,6 +17,7 @@ from peft_methods.execution.progress import Progress
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Status, Store, without_result
+from peft_methods.tuning import Search
 
 DEFAULT_RESULTS = ".peft/results"
 NEED_A_GPU = ("tf32", "fp16")  # precisions
@@ -72,6 +74,10 @@ def threads_of_a_cell(device: str, cores: int, workers: int) -> int:
     return max(1, cores // workers) if device == "cpu" else min(2, cores)
 
 
+def _name(task: Task) -> tuple[str, str]:
+    return task.recipe.name, task.method.name
+
+
 class Job:
     """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs."""
 
@@ -82,9 +88,10 @@ class Job:
         results: Path = Path(DEFAULT_RESULTS),
         save_models: Path | None = None,
         workers: int | None = None,
+        trials: int | None = None,
         show: Callable[[str, bool], None] = lambda text, lasting: None,
     ) -> None:
-        self.tasks = tuple(tasks)
+        self.tasks, self.trials = tuple(tasks), trials
         self.preparations: dict[str, Preparation] = {}
         self.errors: dict[str, PeftMethodsError] = {}
         self._store = Store(results)
@@ -100,8 +107,9 @@ class Job:
             save_models=save_models,
         )
         self._executor.watch(self._progress)
-        self._executor.watch(lambda event: self._keep([event.record] if event.record else []))
+        self._executor.watch(lambda event: self._keep([event.record] if event.record and not event.cell.trial else []))
         self._records: dict[tuple[str, str, int, bool], Record] = {}
+        self._searches: dict[tuple[str, str], Search] = {}
         self._started = False
 
     def prepare(self) -> None:
@@ -135,13 +143,33 @@ class Job:
             elif reason is not None:
                 self._give_up(task, "skipped", reason)
             elif preparation is not None:
-                self._progress.plan(task.cells, preparation)
                 runnable.append(task)
+        if self.trials:
+            runnable = self._tuned(runnable, self.trials)
+        for task in runnable:
+            self._progress.plan(task.cells, self.preparations[task.recipe.name])
         for task in sorted(runnable, key=self._expected_seconds, reverse=True):  # the longest first: no straggler at the end
             self._executor.submit(task.cells)
 
+    def _tuned(self, tasks: Sequence[Task], trials: int) -> list[Task]:
+        """The tasks with the hyperparameters that their trials found. Trials of all methods share the workers."""
+        self._searches = tuning.tune({_name(task): task.cells[0] for task in tasks}, trials, self._run_trials)
+        return [self._with_winner(task) for task in tasks]
+
+    def _with_winner(self, task: Task) -> Task:
+        """The task as it was given, or after tuning with what tuning chose."""
+        search = self._searches.get(_name(task))
+        return task if search is None else replace(task, cells=tuple(tuning.tuned(cell, search) for cell in task.cells))
+
+    def _run_trials(self, cells: Sequence[Cell]) -> list[Record]:
+        for cell in cells:
+            self._progress.plan([cell], self.preparations[cell.recipe.name])
+        self._executor.submit(cells)
+        return self._executor.wait(cells)
+
     def wait(self, task: Task) -> list[Record]:
         """The records of a task's cells, in the order of its seeds."""
+        task = self._with_winner(task)
         known = [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
         if not self._has_ended(task):
             self._executor.wait(task.cells)
@@ -159,6 +187,7 @@ class Job:
     def comparison(self) -> Comparison:
         """All records so far in the order of the tasks, sources last, with what there is to say about the run."""
         notes = [note for recipe in {task.recipe.name: task.recipe for task in self.tasks}.values() for note in recipe.notes]
+        notes += [f"tuned: {tuning.said_of(search)}" for search in self._searches.values()]
         asked = [(t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells]
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]

@@ -34,6 +34,7 @@ class Options:
     dry_run: bool
     results: Path
     engine: str
+    trials: int | None
     workers: int | None
     save_models: Path | None
     silenced: tuple[str, ...]
@@ -51,6 +52,10 @@ class Options:
 
         if "tasks" not in self._cache:
             recipes = [load_recipe(name, self.settings, model=self.model, data=self.data, weights=self.weights) for name in self.recipes]
+            if self.trials:
+                from peft_methods.tuning import check_possible
+
+                check_possible(recipes)
             self._cache["tasks"] = tasks_of(recipes, self.methods, find_device(), self.engine)
         tasks: list[Task] = self._cache["tasks"]
         return tasks
@@ -77,6 +82,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
     group.addoption("--peft-workers", metavar="N", help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)")
     group.addoption("--peft-engine", metavar="NAME", default="auto", help="auto, stock (the Trainer) or graphed (its steps as CUDA graphs)")
+    group.addoption("--peft-tune", metavar="N", help="first tune every method by N trials on validation data (needs the extra `tune`)")
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
     group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
     group.addoption("--peft-silence", metavar="V105,V301", action="append", default=[], help="leave out these rules; the table says so")
@@ -113,6 +119,7 @@ def read_options(config: pytest.Config) -> Options:
         dry_run=option.peft_dry_run,
         results=Path(option.peft_results),
         engine=option.peft_engine,
+        trials=_trials(option.peft_tune),
         workers=_workers(option.peft_workers),
         save_models=_folder(option.peft_save_models, "--peft-save-models"),
         silenced=_silenced(option.peft_silence),
@@ -125,6 +132,7 @@ def read_options(config: pytest.Config) -> Options:
         or methods
         or settings
         or options.engine != "auto"
+        or options.trials
         or option.peft_model
         or option.peft_data
         or option.peft_weights is not None
@@ -165,6 +173,14 @@ def parse_seeds(text: str) -> int | list[int]:
             raise OptionError("--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone.")
         return seeds[0]
     return seeds
+
+
+def _trials(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+        raise OptionError(f"--peft-tune {text!r} should be a whole number of trials a method, 1 or more.")
+    return int(text)
 
 
 def _workers(text: str | None) -> int | None:

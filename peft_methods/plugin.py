@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from peft_methods import gating
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.options import Options, add_options, read_options
+from peft_methods.terminal import live_line, show_text
 
 if TYPE_CHECKING:
     from peft_methods.data import TokenData
@@ -104,7 +104,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     options = config.stash[OPTIONS]
     try:
         config.stash[JOB] = Job(
-            tasks, results=options.results, save_models=options.save_models, workers=options.workers, show=_live_line(config)
+            tasks,
+            results=options.results,
+            save_models=options.save_models,
+            workers=options.workers,
+            trials=options.trials,
+            show=live_line(config),
         )
     except PeftMethodsError as error:
         raise pytest.UsageError(str(error)) from None
@@ -121,7 +126,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     job.prepare()
     session.testsfailed += len(job.errors)
-    _print(session.config, plan_text(job.tasks, job.preparations, job.errors, job.workers))
+    show_text(session.config, plan_text(job.tasks, job.preparations, job.errors, job.workers, job.trials))
     return True
 
 
@@ -261,36 +266,3 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     job = config.stash.get(JOB, None)
     if job is not None:
         job.close()
-
-
-def _live_line(config: pytest.Config) -> Callable[[str, bool], None]:
-    """Shows progress past pytest's capturing: one line written over in a terminal, lasting lines elsewhere, none with -q."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or config.option.verbose < 0:
-        return lambda text, lasting: None
-    terminal = reporter.isatty
-
-    def show(text: str, lasting: bool) -> None:
-        if not terminal and not lasting:
-            return
-        with _uncaptured(config):
-            reporter.ensure_newline()
-            width = reporter._tw.fullwidth - 1
-            reporter.write(f"\r\x1b[2K{text[:width]}" if terminal else text)
-            if lasting:
-                reporter.write("\n")
-            reporter.flush()
-
-    return show
-
-
-def _uncaptured(config: pytest.Config) -> Any:
-    capture = config.pluginmanager.get_plugin("capturemanager")
-    return capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
-
-
-def _print(config: pytest.Config, text: str) -> None:
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    with _uncaptured(config):
-        reporter.ensure_newline()
-        reporter.write(f"\r\x1b[2K{text}\n" if reporter.isatty else f"{text}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -126,6 +126,26 @@ class Expect:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How rates are searched for with `--peft-tune`, the same for every method.
+
+    A trial trains `fraction` of the epochs. Rates are tried on a grid of `points` values, evenly spaced by their logarithm
+    from the method's own over `reach` to it times `reach`. `knobs` opens hyperparameters of a method: the values to try, by
+    method and name.
+    """
+
+    __pydantic_config__ = STRICT
+    fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    reach: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
+    points: Annotated[int, Field(ge=3)] = 9
+    knobs: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.points % 2 == 0:
+            raise OptionError(f"tuning.points = {self.points} should be odd: the method's own rate is the middle of the grid.")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Model + data + budget + hyperparameters per method. `notes` are printed under its table."""
 
@@ -138,6 +158,7 @@ class Recipe:
     title: str = ""
     gpu: bool = False
     expect: Expect = Expect()
+    tuning: Tuning = Tuning()
     notes: tuple[str, ...] = ()
 
     @property

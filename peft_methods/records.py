@@ -46,7 +46,8 @@ class Record:
 
     `epochs` is the curve; `quality` the test set's precision, recall and F1 per class and its confusion matrix
     (with random weights there is none, nor anything of validation in the curve);
-    `data` and `environment` are what was trained on and where. Predictions stand in a file beside the record.
+    `data` and `environment` are what was trained on and where; `tuning` says how its hyperparameters were found (None: as
+    the recipe gives them). Predictions stand in a file beside the record.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -62,6 +63,7 @@ class Record:
     evidence: Evidence = Evidence()
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] | None = None
     finished: float = field(default_factory=time.time)
     schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
 

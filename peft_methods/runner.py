@@ -81,7 +81,8 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     )
     listener.enter("evaluate")
     collate = collator_of(cell.recipe, base.tokenizer)
-    tested = None if not len(tokens.test) else predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision)
+    asked = len(tokens.test) and not cell.trial
+    tested = predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision) if asked else None
     if not cell.recipe.has_quality:
         tested = None  # the pass was timed; what it predicted says nothing
     judged = None if tested is None or not tested.is_finite else quality.judge(tested, tokens.facts.label_names)
@@ -106,6 +107,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
             environment=identity_part(environment),
         ),
         is_source=cell.is_source,
+        tuning=cell.tuning,
         metrics={
             **_metrics(meter, training, judged, asdict(parameters), checkpoint_bytes=kept, spent_ahead=ahead.seconds if ahead else {}),
             **instruments.metrics(),

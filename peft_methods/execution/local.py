@@ -255,7 +255,7 @@ class LocalExecutor:
         assert isinstance(done.result, Record)
         if done.not_stored:
             self.warnings.append(done.not_stored)
-        if not cell.is_source:
+        if cell.trial or not cell.is_source:
             shutil.rmtree(self._work(cell), ignore_errors=True)
         self._end(cell, done.result)
 

@@ -12,8 +12,14 @@ from peft_methods.execution.estimating import expected_seconds, in_words, total_
 from peft_methods.job import Task
 
 
-def plan_text(tasks: Sequence[Task], preparations: Mapping[str, Preparation], errors: Mapping[str, PeftMethodsError], workers: int) -> str:
-    """A line a cell (sources named), those that would be skipped with their reason, and the total."""
+def plan_text(  # what a job knows
+    tasks: Sequence[Task],
+    preparations: Mapping[str, Preparation],
+    errors: Mapping[str, PeftMethodsError],
+    workers: int,
+    trials: int | None = None,
+) -> str:
+    """A line a cell (sources named), those that would be skipped with their reason, and the total; what tuning adds is said."""
     lines = [_line(task, index, preparations) for task in tasks if task.recipe.name in preparations for index in range(len(task.cells))]
     runnable = [cell for task in tasks if _reason(task, preparations) is None and task.recipe.name in preparations for cell in task.cells]
     seconds = total_seconds(runnable, preparations, workers)
@@ -25,6 +31,10 @@ def plan_text(tasks: Sequence[Task], preparations: Mapping[str, Preparation], er
         parts.append(
             f"{len(runnable)} cells, {workers} at a time, about {in_words(seconds)} in all, from a timed forward pass on this machine. "
             f"Nothing was trained."
+        )
+    if lines and trials:
+        parts.append(
+            f"Before them {trials} trials of each method, at the share of the epochs that [tuning] gives; they are not counted here."
         )
     return "\n\n".join(parts)
 

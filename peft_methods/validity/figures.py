@@ -132,6 +132,7 @@ def figures_of(record: Record) -> Figures:
         batch_size=batch,
         max_length=recipe["data"]["max_length"],
         learning_rate=record.cell["method"].get("learning_rate"),
+        rates=tuple((record.tuning or {}).get("grid", {}).get("learning_rate", ())),
         train_losses=_series(record, "train_loss"),
         validation_losses=_series(record, "validation_loss"),
         validation_accuracies=_series(record, "validation_accuracy"),

@@ -122,7 +122,7 @@ def rate_at_the_edge(figures: Figures) -> Iterator[tuple[str, str]]:
     rate, tried = figures.learning_rate, sorted(set(figures.rates))
     if rate is not None and len(tried) > 1 and not tried[0] < rate < tried[-1]:
         where = "lowest" if rate <= tried[0] else "highest"
-        yield f"{rate:g} is the {where} of {len(tried)} rates tried ({tried[0]:g} to {tried[-1]:g})", "widen the grid on that side"
+        yield f"{rate:g} is the {where} of {len(tried)} rates of its grid ({tried[0]:g} to {tried[-1]:g})", "widen the grid on that side"
 
 
 @rule("V210", "note", "comparison")
