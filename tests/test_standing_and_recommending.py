@@ -41,7 +41,7 @@ def compared(methods: dict[str, tuple[list[float], dict[str, float]]], limits: s
             base = {**make_record().metrics, **COST, "accuracy": quality.accuracy, "macro_f1": quality.macro_f1, **more}
             records.append(make_record(method, seed, metrics=base, **changes))
             kept[records[-1].identity] = made
-    return PrintableComparison(tuple(records), (), kept, limits=parse_limits(limits) if limits else {})
+    return PrintableComparison(tuple(records), predictions=kept, limits=parse_limits(limits) if limits else {})
 
 
 CLEAR: dict[str, tuple[list[float], dict[str, float]]] = {
