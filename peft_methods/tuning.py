@@ -18,6 +18,7 @@ from peft_methods.recipe import Recipe
 from peft_methods.records import Record
 
 RATE = "learning_rate"
+PATIENCE = 100  # suggestions of what was tried before, then the grid counts as used up
 TRIAL_SEED = 1000  # no seed of the comparison itself, unless someone asks for it
 Settings = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
@@ -79,18 +80,30 @@ class Search:
         return max(1, round(self.cell.recipe.tuning.fraction * self.cell.recipe.budget.epochs))
 
     def ask(self) -> Cell:
-        """The next trial. The same settings again are the same cell, which is not trained twice."""
-        self._asked = self._study.ask()
-        chosen = {name: values[self._asked.suggest_int(name, 0, len(values) - 1)] for name, values in self.grid.items()}
+        """The next trial: settings not tried before, as long as there are any left in the grid."""
+        chosen = self._suggested()
+        for _ in range(PATIENCE):
+            known = next((trial for trial in self.told if trial["settings"] == chosen), None)
+            if known is None:
+                break
+            self._study_told(known["selection"])
+            chosen = self._suggested()
         recipe = replace(self.cell.recipe, budget=replace(self.cell.recipe.budget, epochs=self.epochs))
         method = replace(self.cell.method, **chosen)
         label = f"trial{len(self.told) + 1}"
         return replace(self.cell, recipe=recipe, method=method, seed=TRIAL_SEED, is_source=True, trial=label)
 
-    def tell(self, trial: Cell, record: Record) -> None:
-        """What it came to. A trial that failed or could not be judged counts as tried and is never chosen."""
+    def _suggested(self) -> Settings:
+        self._asked = self._study.ask()
+        return {name: values[self._asked.suggest_int(name, 0, len(values) - 1)] for name, values in self.grid.items()}
+
+    def _study_told(self, value: float | None) -> None:
         import optuna
 
+        self._study.tell(self._asked, value, state=optuna.trial.TrialState.FAIL if value is None else None)
+
+    def tell(self, trial: Cell, record: Record) -> None:
+        """What it came to. A trial that failed or could not be judged counts as tried and is never chosen."""
         best = record.epochs[record.best_epoch - 1] if record.status == "ok" and record.best_epoch else {}
         value = best.get("selection")
         self.told.append({
@@ -101,7 +114,7 @@ class Search:
             "status": record.status,
             "message": record.message,
         })  # fmt: skip
-        self._study.tell(self._asked, value, state=optuna.trial.TrialState.FAIL if value is None else None)
+        self._study_told(value)
 
     def winner(self) -> Settings:
         """The settings of the best trial, the lower validation loss where two are alike; the recipe's own if none could be judged."""
@@ -151,7 +164,9 @@ def said_of(search: Search) -> str:
     before, best = told[0]["selection"], max(trial["selection"] for trial in told if trial["selection"] is not None)
     gain = f" (validation {search.cell.recipe.data.select_by} {'–' if before is None else f'{before:.3f}'} → {best:.3f})"
     outcome = ", ".join(changes) + gain if changes else "the recipe's own settings are the best"
-    return f"{search.cell.method.title}: {outcome}; {len(told)} trials of {search.epochs} epochs" + (f", {failed} failed" if failed else "")
+    return f"{search.cell.method.title}: {outcome}; {len(told)} trials of {search.epochs} epoch{'s' * (search.epochs > 1)}" + (
+        f", {failed} failed" if failed else ""
+    )
 
 
 def _written(value: Any) -> str:
