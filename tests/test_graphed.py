@@ -118,6 +118,25 @@ def test_capturing_leaves_no_trace(tiny_recipe: Path, tmp_path: Path) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.parametrize("kind", [stock.StockTrainer, graphed.GraphedTrainer])
+def test_the_worst_step_has_the_optimizers_state_in_place(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[stock.StockTrainer]
+) -> None:
+    """Else the peak would be understated by twice the trained weights."""
+    monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
+    recipe, method, base, model, tokens = prepared(tiny_recipe, "full", "budget.epochs=1")
+    seen: list[int] = []
+
+    class Watching(Recorder):
+        def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+            seen.append(sum(state["exp_avg_sq"].numel() for state in optimizer.state.values()))
+            return super().worst_step(model, optimizer)
+
+    own = {"head": base.head, "seed": 0, "device": "cpu", "workdir": tmp_path, "listener": Watching(), "trainer_class": kind}
+    stock.train(model, method, tokens, recipe, base.tokenizer, **own)
+    assert seen == [sum(p.numel() for p in model.parameters())]
+
+
 def test_a_checkpoints_optimizer_state_survives_capturing(tiny_recipe: Path, tmp_path: Path) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
     arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path, autocast=False)

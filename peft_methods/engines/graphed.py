@@ -74,6 +74,12 @@ class GraphedTrainer(stock.StockTrainer):
             self.lr_scheduler.last_epoch -= 1  # a step that overflowed is none: the schedule waits, as the Trainer's does
         return self._graphs.scalars.loss
 
+    def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """The eager worst step needs the optimizer's true step: its state is part of the method's peak."""
+        assert isinstance(optimizer, ReplayedAdamW)
+        optimizer.send_rates()
+        optimizer.launch()
+
     def take_loss_sum(self) -> float:
         """Cross-entropy of all rows since last asked, in nats."""
         assert self._graphs is not None

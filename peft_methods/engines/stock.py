@@ -90,6 +90,10 @@ class StockTrainer(Trainer):
         extra = self.method.extra_loss(model)
         return loss if extra is None else loss + extra
 
+    def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step outside of the Trainer's loop."""
+        optimizer.step()
+
     def take_loss_sum(self) -> float:
         """Cross-entropy of all rows since last asked, in nats."""
         total, self._loss_sum = float(self._loss_sum), 0.0
@@ -183,7 +187,7 @@ def _idle_step(
     for parameter in trained:
         assert parameter.grad is not None
         parameter.grad.zero_()
-    optimizer.step()
+    trainer.step_optimizer(optimizer)
 
 
 def arguments_of(recipe: Recipe, method: Method, seed: int, device: str, workdir: Path, *, autocast: bool = True) -> TrainingArguments:
