@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_execution import cells
 
-from peft_methods import compare, tuning
+from peft_methods import compare, tuning, validity
 from peft_methods.cells import Cell
-from peft_methods.records import Record, without_result
+from peft_methods.records import Record, Store, without_result
 from peft_methods.tuning import RATE, TRIAL_SEED, Search, grid_of
 
 
@@ -106,5 +106,8 @@ def test_a_tuned_comparison_says_what_it_tried(tiny_recipe: Path, tmp_path: Path
     assert {len(record.tuning["trials"]) for record in by_method.values() if record.tuning} == {4}
     assert len([note for note in done.notes if note.startswith("tuned: ")]) == 2
     assert "V209" in {finding.rule for finding in done.findings()}  # the highest of the grid
+    stored, _ = Store(tmp_path).records()
+    assert len(stored) > len(done.records)  # the trials' are there too, and no rule takes them for rows
+    assert {str(finding) for finding in validity.judge(stored)} == {str(finding) for finding in done.findings()}
     predictions = {path.stem for path in tmp_path.glob("*.npz")}
     assert predictions == {record.identity for record in done.records}

@@ -18,8 +18,11 @@ RULES = dict(sorted(REGISTRY.items()))
 
 
 def judge(records: Iterable[Record], silent: Collection[str] = ()) -> list[Finding]:
-    """Every finding on these records but those of silenced rules; cells without a result are left out (their status says it all)."""
-    good = [record for record in records if record.status == "ok"]
+    """Every finding on these records but those of silenced rules.
+
+    Cells without a result are left out, their status says it all; and trials of tuning, which are no rows of a comparison.
+    """
+    good = [record for record in records if record.status == "ok" and not record.cell.get("trial")]
     return [
         Finding(rule.id, rule.severity, *said) for rule in RULES.values() if rule.id not in silent for said in _said_of_records(rule, good)
     ]
