@@ -102,13 +102,18 @@ def test_compiled_layers_change_no_loss(tiny_recipe: Path, tmp_path: Path) -> No
         fresh.submit(compiled_agrees, tiny_recipe, tmp_path).result()
 
 
-def test_capturing_leaves_no_trace(tiny_recipe: Path, tmp_path: Path) -> None:
-    """Weights, optimizer state and random numbers are those of a run that captured nothing."""
-    recipe, method, base, model, tokens = prepared(tiny_recipe, "full")
-    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path, autocast=False)
+def uncompiled(recipe_path: Path, folder: Path, name: str) -> tuple[graphed.GraphedTrainer, nn.Module]:
+    recipe, method, base, model, tokens = prepared(recipe_path, name)
+    arguments = stock.arguments_of(recipe, method, 0, "cpu", folder, autocast=False)
     own = {"budget": recipe.budget, "listener": Recorder()}
     trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
     trainer.compile_layers = False
+    return trainer, model
+
+
+def test_capturing_leaves_no_trace(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Weights, optimizer state and random numbers are those of a run that captured nothing."""
+    trainer, model = uncompiled(tiny_recipe, tmp_path, "full")
     optimizer = trainer.create_optimizer()
     before, drawn = [p.clone() for p in model.parameters()], torch.get_rng_state()
     trainer.capture()
@@ -138,11 +143,7 @@ def test_the_worst_step_has_the_optimizers_state_in_place(
 
 
 def test_a_checkpoints_optimizer_state_survives_capturing(tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
-    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path, autocast=False)
-    own = {"budget": recipe.budget, "listener": Recorder()}
-    trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
-    trainer.compile_layers = False
+    trainer, _ = uncompiled(tiny_recipe, tmp_path, "lora")
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -160,12 +161,8 @@ def test_a_checkpoints_optimizer_state_survives_capturing(tiny_recipe: Path, tmp
 
 
 def test_callbacks_and_logs_see_what_they_see_there(tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
-    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path, autocast=False)
-    arguments.logging_strategy, arguments.logging_steps = "steps", 10
-    own = {"budget": recipe.budget, "listener": Recorder()}
-    trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
-    trainer.compile_layers = False
+    trainer, _ = uncompiled(tiny_recipe, tmp_path, "lora")
+    trainer.args.logging_strategy, trainer.args.logging_steps = "steps", 10
 
     class StopsAt30(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
