@@ -112,10 +112,11 @@ def base(tell: Callable[..., pytest.RunResult]) -> Callable[..., pytest.RunResul
 
 
 def problems(result: pytest.RunResult) -> list[str]:
-    """The gate's failing lines at the end of the run."""
+    """The gate's failing lines in its own section at the end; pytest's summary, which in CI repeats whole messages, comes after it."""
     out = result.stdout.str()
     assert "Traceback" not in out + result.stderr.str()
-    return [line for line in out.partition("= regression gate =")[2].splitlines() if line.startswith("gate: ")]
+    section = out.partition("= regression gate =")[2].partition("= short test summary info =")[0]
+    return [line for line in section.splitlines() if line.startswith("gate: ")]
 
 
 def test_the_same_figures_pass(base: Any) -> None:
