@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import peft_methods.runner  # noqa: F401
 settings.register_profile("steady", deadline=None, derandomize=True)  # the same cases every run, however slow the machine
 settings.load_profile("steady")
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
+os.environ.pop("PYTEST_XDIST_WORKER", None)  # or pytest-benchmark would turn itself off in the pytest runs that tests start
 
 GOOD = ("good", "great", "fine", "superb")
 BAD = ("bad", "awful", "poor", "dull")
