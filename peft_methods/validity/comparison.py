@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -75,13 +76,18 @@ def _short(value: str | float) -> str:
 def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods with few parameters were trained at full fine-tuning's learning rate, which starves them."""
     rate = next((row.learning_rate for row in rows if row.method == FULL), None)
-    same = [row.name for row in rows if row.method != FULL and row.learning_rate is not None and row.learning_rate == rate]
+    same = [row.name for row in rows if row.method != FULL and rate is not None and row.learning_rate == rate and not _is_tuned(row)]
     if same:
         yield (
             ", ".join(same),
             f"learning rate {rate:g}, that of full fine-tuning",
             "tune each method's own; ten to a hundred times more is usual",
         )
+
+
+def _is_tuned(row: Figures) -> bool:
+    """Whether the row's own grid led to its rate: lower and higher ones were tried."""
+    return row.learning_rate is not None and min(row.rates, default=math.inf) < row.learning_rate < max(row.rates)
 
 
 @rule("V505", "warning", "comparison")
@@ -114,8 +120,9 @@ def _time_against(row: Figures, lora: Figures) -> Iterator[str]:
     """4-bit weights are unpacked at every use, which costs time and never saves half of it."""
     if not row.train_seconds or not lora.train_seconds:
         return
-    ratio = (row.train_seconds / (row.epochs or 1)) / (lora.train_seconds / (lora.epochs or 1))
-    known = row.epochs and lora.epochs
+    ratio, known = row.train_seconds / lora.train_seconds, row.epochs and lora.epochs
+    if row.epochs and lora.epochs:
+        ratio *= lora.epochs / row.epochs
     if not FASTER <= ratio <= SLOWER:
         yield f"{ratio:.2g} times LoRA's time{' an epoch' if known else ''}"
 

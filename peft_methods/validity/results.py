@@ -51,13 +51,18 @@ def perfect(figures: Figures) -> Iterator[tuple[str, str]]:
 
 @rule("V304", "warning", "row")
 def not_of_its_log(figures: Figures) -> Iterator[tuple[str, str]]:
-    """The validation accuracy given is neither the best nor the last of its own log."""
+    """The validation accuracy given is neither the best nor the last of its own log.
+
+    Nor that of the epoch chosen, which in a table may be the one of the lowest loss.
+    """
     given, log = figures.validation_accuracy, figures.validation_accuracies
     if given is None or not log:
         return
     known = [max(log), log[-1]]
     if figures.best_epoch is not None and figures.best_epoch <= len(log):
         known.append(log[figures.best_epoch - 1])
+    if len(figures.validation_losses) == len(log):
+        known.append(log[figures.validation_losses.index(min(figures.validation_losses))])
     if min(abs(given - value) for value in known) > ROUNDING:
         yield f"validation accuracy {given:.4f}, in the log {max(log):.4f} at best and {log[-1]:.4f} at last", "say which epoch is reported"
 
