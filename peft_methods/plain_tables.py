@@ -90,7 +90,7 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
             raise TableError(f"{path}: its columns are not equally long. Give each a value for every method, null where there is none.")
         values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     elif isinstance(values, dict):
-        lists = [value for value in values.values() if isinstance(value, list)]
+        lists = [value for value in values.values() if isinstance(value, list) and any(isinstance(row, dict) for row in value)]
         by_name = [{"method": name, **row} for name, row in values.items() if isinstance(row, dict)]
         values = lists[0] if len(lists) == 1 and not by_name else by_name if len(by_name) == len(values) else None
     if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
@@ -170,6 +170,9 @@ def _in_base_units(path: Path, column: Column, header: str, values: list[Any], f
         return None
     percent = [column.kind == "share" and any(one.value > 1 for one in cell) for cell in bare]
     percent = percent if column.is_series else [any(percent)] * len(cells)
+    for one in (one for cell, written in zip(bare, percent, strict=True) for one in cell if written and factor is None):
+        if 0 < one.value <= 1:
+            raise TableError(f"{path}: {header!r} holds {one.text!r} among percent. Write shares (0.93) or percent (93).")
     factors = [factor or (0.01 if written else 1.0) for written in percent]
     scaled = [tuple(one if one.unit else one.scaled(by) for one in cell) for cell, by in zip(cells, factors, strict=True)]
     for one in (one for cell in scaled for one in cell if column.kind == "share"):

@@ -45,7 +45,7 @@ UNITS = {
 MISSING = frozenset({"", "-", "–", "—", "−", "n/a", "na", "nan", "none", "null", "?", "/"})
 NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf"})
 NUMBER = re.compile(
-    r"(?P<about>[~≈<>≤≥]?)\s*(?P<number>[-−+]?(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
+    r"(?P<about>[~≈<>≤≥]?)\s*(?P<number>[-−+]?(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)|\d+)?(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
     r"\s*(?P<unit>%|[a-z]*)\s*\+?(?:\s*(?:±|\+/-|\+-)\s*(?P<spread>\d*\.?\d+)\s*(?P<same>%|[a-z]*))?",
     re.ASCII,
 )
@@ -97,7 +97,7 @@ def parse(text: str, kind: str) -> Quantity | None:
     if wanted in MISSING:
         return None
     match = NUMBER.fullmatch(wanted)
-    digits = match["number"].replace(",", "").replace("−", "-") if match else ""
+    digits = re.sub("[, ]", "", match["number"]).replace("−", "-") if match else ""
     if match is None or not any(character.isdigit() for character in digits.partition("e")[0]):
         raise UnitError(f"{text!r} is no number; write digits, decimals with a point, with a unit or without, or – where there is none")
     unit, number = match["unit"] or match["same"] or "", Decimal(digits)

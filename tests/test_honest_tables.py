@@ -161,3 +161,22 @@ def test_json_columns_of_unlike_length_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text('{"method": ["Full", "LoRA"], "accuracy": [0.9]}', encoding="utf-8")
     with pytest.raises(TableError, match="columns are not equally long"):
         read_table(tmp_path / "t.json")
+
+
+def test_spaces_between_thousands_are_none(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("method,trainable_parameters\nLoRA,1 181 954\nIA3,656\u202f642\n", encoding="utf-8")
+    assert [row.trainable and row.trainable.value for row in rows_of(tmp_path / "t.csv")] == [1_181_954, 656_642]
+
+
+def test_lists_beside_the_rows_of_a_json_table_do_not_matter(tmp_path: Path) -> None:
+    values = {"models": ["roberta-base"], "results": [{"method": "LoRA", "accuracy": 1.0}]}
+    (tmp_path / "t.json").write_text(json.dumps(values), encoding="utf-8")
+    assert [row.accuracy for row in rows_of(tmp_path / "t.json")] == [1.0]
+
+
+def test_shares_among_percent_are_refused_not_taken_for_one_per_cent(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("method,accuracy\nLoRA,0.93\nQLoRA,93.1\n", encoding="utf-8")
+    with pytest.raises(TableError, match=r"'accuracy' holds '0.93' among percent. Write shares \(0.93\) or percent \(93\)"):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("method,accuracy\nLoRA,0\nQLoRA,93.1\nIA3,0.93%\n", encoding="utf-8")
+    assert [row.accuracy for row in rows_of(tmp_path / "t.csv")] == pytest.approx([0, 0.931, 0.0093])
