@@ -216,12 +216,18 @@ def _figures(line: Mapping[str, Any]) -> Figures:
         trainable=_written(line.get("trainable_parameters")),
         rates=_numbers(line.get("learning_rates")),
         ranked=True,
+        rounding=_rounding(line.get("validation_accuracy"), line.get("validation_accuracies")),
         train_seconds_deviation=None if time is None else time.spread,
         peak_memory=_written(line.get("peak_memory")),
         maximum_memory=None if most is None else most.value,
         versions={package: line[package] for package in VERSIONS if line.get(package)},
         **given,
     )
+
+
+def _rounding(given: Quantity | None, log: Sequence[Quantity] | None) -> float:
+    """Half a step of the last digit, of the coarser of the two; a log writes as many digits as the longest of it has."""
+    return max(0.0 if given is None else given.value - given.low, min((one.value - one.low for one in log or ()), default=0.0))
 
 
 def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:

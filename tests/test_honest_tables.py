@@ -66,6 +66,18 @@ Adapters,1e-4,3e-5;1e-4;3e-4
 method,validation_accuracy,validation_losses,validation_accuracies
 LoRA,0.921,0.30;0.25;0.28;0.33,0.910;0.921;0.925;0.923
 """,
+    "QLoRA's four bits told as its precision": """\
+method,precision,gpu
+LoRA,bf16,A100
+IA3,bf16,A100
+QLoRA,bf16 + nf4,A100
+""",
+    "the same in one word": "method,precision\nLoRA,fp16\nQLoRA,4-bit\n",
+    "validation accuracy in two digits, its log in four": """\
+method,validation_accuracy,validation_accuracies
+LoRA,0.92,0.9102;0.9163;0.9151
+Full,93%,0.9102;0.9263;0.9311
+""",
     "epochs of one row alone": """\
 method,train_seconds,epochs
 LoRA,1000,
@@ -96,6 +108,13 @@ def test_an_honest_table_has_no_finding(what: str, tmp_path: Path) -> None:
 )
 def test_a_count_beside_an_honest_one_is_still_found(method: str, model: str, count: int, said: str) -> None:
     assert verdict(method, Written.exactly(count), models_named(model)) == said
+
+
+def test_what_rounding_does_not_explain_is_still_found(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("method,validation_accuracy,validation_accuracies\nLoRA,0.9,0.91;0.93;0.92\n", encoding="utf-8")
+    assert [line[:4] for line in judged(tmp_path / "t.csv")] == ["V304"]
+    (tmp_path / "t.csv").write_text("method,precision\nLoRA,fp32\nIA3,fp32\nQLoRA,nf4 bf16\n", encoding="utf-8")
+    assert [line.split(" → ")[0] for line in judged(tmp_path / "t.csv")] == ["V505 warning QLoRA: precision bf16, the others' fp32"]
 
 
 def test_many_rows_are_judged_by_the_same_rules(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -95,12 +96,22 @@ def circumstances_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, st
     """Methods ran with other library versions, in another precision or on another device."""
     circumstances: dict[str, Callable[[Figures], str | None]] = {
         "device": lambda row: row.device,
-        "precision": lambda row: row.precision and row.precision.casefold(),
+        "precision": _precision,
     }
     circumstances |= {package: lambda row, package=package: row.versions.get(package) for package in VERSIONS}  # type: ignore[misc]
     for what, of in circumstances.items():
         for names, value, usual in odd_ones(rows, of):
             yield names, f"{what} {value}, the others' {usual}", "run all methods in one environment"
+
+
+FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
+
+
+def _precision(row: Figures) -> str | None:
+    """What is computed in. That QLoRA's weights are held in 4 bits is what it is, and no other precision."""
+    said = (row.precision or "").casefold()
+    words = FOUR_BITS.sub(" ", said).strip(" +,/()-") if row.method == "qlora" else said
+    return words or None
 
 
 @rule("V506", "warning", "comparison")
