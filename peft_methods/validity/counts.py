@@ -104,6 +104,7 @@ def _possible(method: str, count: Written, shape: ModelShape, beside: int) -> bo
     return any(low <= form <= high for form in _forms(method, shape))
 
 
+@cache
 def _lora_units(shape: ModelShape) -> set[int]:
     """Parameters of rank 1, for every set of targets; PEFT takes a pooler for one more linear layer ("all-linear", "dense")."""
     units = {LoRA(learning_rate=1.0, rank=1, targets=targets).expected_trainable(shape) for targets in _target_sets()}
