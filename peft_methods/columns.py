@@ -77,8 +77,14 @@ METHOD_WORDS = (
 )  # the first that fits; a word of the name is enough
 
 
+# Methods of their own, with counts of their own, that carry another's name.
+OTHERS = re.compile(r"(ada|delta|dy|long|qa|x)[\s_-]?lora|lora[\s_-]?(fa|xs)\b|adapter[\s_-]?drop|llama[\s_-]?adapter")
+
+
 def method_of(name: str) -> str | None:
     """The registry's name of the method that a table calls `name`; None for one that is not known here."""
+    if OTHERS.search(name.casefold()):
+        return None
     return next((method for method, pattern in METHOD_WORDS if re.search(pattern, name.casefold())), None)
 
 

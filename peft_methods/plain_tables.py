@@ -12,7 +12,7 @@ from typing import Any
 
 from peft_methods.columns import COLUMNS, TEXT, Column, column_of, method_of
 from peft_methods.errors import PeftMethodsError, nearest
-from peft_methods.units import Quantity, UnitError, parse, parse_series
+from peft_methods.units import Quantity, UnitError, has_decimal_comma, parse, parse_series, with_points
 from peft_methods.validity.counts import models_named, models_of_size
 from peft_methods.validity.figures import VERSIONS, Figures, Written
 
@@ -75,6 +75,8 @@ def _from_csv(path: Path, text: str) -> tuple[list[str], list[Cells]]:
                 f"{path}: row {number} has {len(line)} fields, the header {len(headers)}. "
                 f'Write a value with a {separator!r} in it in quotes, as "124,647,170".'
             )
+    if separator != "," and any(has_decimal_comma(cell) for line in lines[1:] for cell in line):
+        lines[1:] = [[with_points(cell) for cell in line] for line in lines[1:]]
     return headers, [dict(zip(headers, line, strict=True)) for line in lines[1:]]
 
 
@@ -83,8 +85,12 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise TableError(f"{path} is no JSON: {str(error).splitlines()[0]}.") from None
-    if isinstance(values, dict):
-        lists = [value for value in values.values() if isinstance(value, list)]
+    if isinstance(values, dict) and (columns := _columns_of(values)) is not None:
+        if len({len(column) for column in columns.values()}) > 1:
+            raise TableError(f"{path}: its columns are not equally long. Give each a value for every method, null where there is none.")
+        values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    elif isinstance(values, dict):
+        lists = [value for value in values.values() if isinstance(value, list) and any(isinstance(row, dict) for row in value)]
         by_name = [{"method": name, **row} for name, row in values.items() if isinstance(row, dict)]
         values = lists[0] if len(lists) == 1 and not by_name else by_name if len(by_name) == len(values) else None
     if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
@@ -92,6 +98,13 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
     rows = [{str(name): _as_text(path, name, value) for name, value in row.items()} for row in values]
     headers = list(dict.fromkeys(name for row in rows for name in row))
     return headers, [{name: row.get(name, "") for name in headers} for row in rows]
+
+
+def _columns_of(values: dict[str, Any]) -> dict[str, list[Any]] | None:
+    """An object by columns, each a list, or an object by row as pandas writes it; None where no column names the methods."""
+    columns = {name: list(column.values()) if isinstance(column, dict) else column for name, column in values.items()}
+    names_methods = any((found := column_of(name)) is not None and found[0].field == "method" for name in columns)
+    return columns if names_methods and all(isinstance(column, list) for column in columns.values()) else None
 
 
 def _as_text(path: Path, name: str, value: Any) -> str:
@@ -157,6 +170,9 @@ def _in_base_units(path: Path, column: Column, header: str, values: list[Any], f
         return None
     percent = [column.kind == "share" and any(one.value > 1 for one in cell) for cell in bare]
     percent = percent if column.is_series else [any(percent)] * len(cells)
+    for one in (one for cell, written in zip(bare, percent, strict=True) for one in cell if written and factor is None):
+        if 0 < one.value <= 1:
+            raise TableError(f"{path}: {header!r} holds {one.text!r} among percent. Write shares (0.93) or percent (93).")
     factors = [factor or (0.01 if written else 1.0) for written in percent]
     scaled = [tuple(one if one.unit else one.scaled(by) for one in cell) for cell, by in zip(cells, factors, strict=True)]
     for one in (one for cell in scaled for one in cell if column.kind == "share"):
@@ -200,12 +216,18 @@ def _figures(line: Mapping[str, Any]) -> Figures:
         trainable=_written(line.get("trainable_parameters")),
         rates=_numbers(line.get("learning_rates")),
         ranked=True,
+        rounding=_rounding(line.get("validation_accuracy"), line.get("validation_accuracies")),
         train_seconds_deviation=None if time is None else time.spread,
         peak_memory=_written(line.get("peak_memory")),
         maximum_memory=None if most is None else most.value,
         versions={package: line[package] for package in VERSIONS if line.get(package)},
         **given,
     )
+
+
+def _rounding(given: Quantity | None, log: Sequence[Quantity] | None) -> float:
+    """Half a step of the last digit, of the coarser of the two; a log writes as many digits as the longest of it has."""
+    return max(0.0 if given is None else given.value - given.low, min((one.value - one.low for one in log or ()), default=0.0))
 
 
 def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:

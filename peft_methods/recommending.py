@@ -104,6 +104,13 @@ class _Field:
         pairs = [(row, self.standing.pair(best.method, row.method)) for row in self.rows if row is not best]
         return [row for row, pair in pairs if pair is not None and not pair.is_separable]
 
+    def overlapping(self, best: Row) -> list[Row]:
+        """Other rows whose interval, that of their models on these examples, reaches the best one's."""
+        known = self.standing.intervals
+        if best.method not in known:
+            return []
+        return [row for row in self.rows if row is not best and row.method in known and known[row.method][1] >= known[best.method][0]]
+
     def said(self, row: Row, name: str) -> str:
         """A figure in words."""
         return METRICS[name].format(row.mean(name))
@@ -122,8 +129,10 @@ class _Field:
 
 def verdict_of(pair: Pair) -> str:
     """The interval of a difference and what it means."""
-    low, high = sorted((abs(100 * pair.low), abs(100 * pair.high))) if pair.is_separable else (100 * pair.low, 100 * pair.high)
-    return f"separable: {low:.1f} to {high:.1f}" if pair.is_separable else f"not separable: {low:+.1f} to {high:+.1f}"
+    low, high = 100 * pair.low, 100 * pair.high
+    if pair.is_separable and low * high > 0:
+        return f"separable: {min(abs(low), abs(high)):.1f} to {max(abs(low), abs(high)):.1f}"
+    return f"{'separable' if pair.is_separable else 'not separable'}: {low:+.1f} to {high:+.1f}"
 
 
 def recommend(comparison: Comparison, limits: Limits | None = None) -> list[Recommendation]:
@@ -186,7 +195,11 @@ def _best_quality(field: _Field) -> Recommendation | None:
     pair = field.standing.pair(best.method, runner_up.method)
     lead = f"{said}, {100 * (field.quality(best) - field.quality(runner_up)):.1f} points above {runner_up.title}"
     if pair is None:
-        return Recommendation(field.recipe, "Best quality", best.method, f"{lead}; with one seed that may be chance.")
+        lead += "; with one seed that may be chance"
+        overlapping = field.overlapping(best)
+        if overlapping:
+            return _the_cheaper(field, best, overlapping, lead, None)
+        return Recommendation(field.recipe, "Best quality", best.method, f"{lead}.")
     alike = field.alike(best)
     lead += f" ({verdict_of(pair)})"
     if not alike:
@@ -194,7 +207,7 @@ def _best_quality(field: _Field) -> Recommendation | None:
     return _the_cheaper(field, best, alike, lead, pair)
 
 
-def _the_cheaper(field: _Field, best: Row, alike: list[Row], lead: str, pair: Pair) -> Recommendation:
+def _the_cheaper(field: _Field, best: Row, alike: list[Row], lead: str, pair: Pair | None) -> Recommendation:
     """The best and others that cannot be told from it: the one that costs least to train."""
     cheapest = field.cheapest("train_seconds", [best, *alike]) or best
     names = ", ".join(row.title for row in alike)

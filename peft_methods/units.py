@@ -45,10 +45,26 @@ UNITS = {
 MISSING = frozenset({"", "-", "–", "—", "−", "n/a", "na", "nan", "none", "null", "?", "/"})
 NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf"})
 NUMBER = re.compile(
-    r"(?P<about>[~≈<>≤≥]?)\s*(?P<number>[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
+    r"(?P<about>[~≈<>≤≥]?)\s*(?P<number>[-−+]?(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)|\d+)?(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
     r"\s*(?P<unit>%|[a-z]*)\s*\+?(?:\s*(?:±|\+/-|\+-)\s*(?P<spread>\d*\.?\d+)\s*(?P<same>%|[a-z]*))?",
     re.ASCII,
 )
+
+
+COMMA = re.compile(r"[-−+~]?(?:0|[1-9]\d*|[1-9]\d{0,2}(?:\.\d{3})+),\d+", re.ASCII)  # 0,93 and 1.327,4
+DOTTED = re.compile(r"^~?[1-9]\d{0,2}(?:\.\d{3})+(?=,|\s*[%a-zA-Z]*$)", re.ASCII)  # 124.647.170
+
+
+def has_decimal_comma(text: str) -> bool:
+    """Whether a comma in it can be nothing but a decimal one: `0,933`, `428,9 s`; `124,647` may be thousands."""
+    match = COMMA.match(text.strip())
+    return match is not None and (match[0].startswith("0,") or "." in match[0] or not re.search(r",\d{3}$", match[0]))
+
+
+def with_points(text: str) -> str:
+    """`1.327,4 s` -> `1327.4 s`: decimal commas as points, and points between thousands gone."""
+    ungrouped = DOTTED.sub(lambda match: match[0].replace(".", ""), text.strip())
+    return re.sub(r"(?<=\d),(?=\d)", ".", ungrouped)
 
 
 @dataclass(frozen=True)
@@ -77,13 +93,13 @@ def parse(text: str, kind: str) -> Quantity | None:
 
     Raises `UnitError` for what is no number, is below zero, or has a unit of another kind.
     """
-    wanted = text.strip().casefold()
+    wanted = " ".join(text.split()).casefold()  # spaces that do not break are spaces
     if wanted in MISSING:
         return None
     match = NUMBER.fullmatch(wanted)
-    digits = match["number"].replace(",", "").replace("−", "-") if match else ""
+    digits = re.sub("[, ]", "", match["number"]).replace("−", "-") if match else ""
     if match is None or not any(character.isdigit() for character in digits.partition("e")[0]):
-        raise UnitError(f"{text!r} is no number; write digits, with a unit or without, or – where there is none")
+        raise UnitError(f"{text!r} is no number; write digits, decimals with a point, with a unit or without, or – where there is none")
     unit, number = match["unit"] or match["same"] or "", Decimal(digits)
     if number < 0:
         raise UnitError(f"{text!r} is below zero, which no {kind if kind != 'plain' else 'figure here'} is")

@@ -24,7 +24,7 @@ def test_known_models_are_as_large_as_transformers_builds_them() -> None:
 
 def test_models_are_found_by_name_and_by_size() -> None:
     assert {shape.model_type for shape in models_named("FacebookAI/roberta-base")} == {"roberta"}
-    assert models_named("bert-base") == known_models()["bert-base-uncased"]
+    assert models_named("bert-base") == known_models()["bert-base-uncased"] + known_models()["bert-base-cased"]
     assert models_named("bert") == models_named("gpt2") == ()
     assert [shape.labels for shape in models_of_size(count("124,647,170"))] == [2]
     assert {shape.model_type for shape in models_of_size(count("110M"))} == {"bert", "mpnet"}

@@ -16,8 +16,9 @@ from test_records_and_validity import make_record, random_record
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.errors import OptionError
 from peft_methods.quality import Predictions, judge
-from peft_methods.recommending import parse_limits
+from peft_methods.recommending import parse_limits, verdict_of
 from peft_methods.report.table import csv_table, markdown_table
+from peft_methods.standing import Pair
 
 LABELS = np.tile([0, 1], 250)
 COST = {"trainable_parameters": 74_498.0, "checkpoint_bytes": 2.0**20}
@@ -223,3 +224,23 @@ def test_compare_returns_recommendations(tiny_recipe: Any, tmp_path: Any) -> Non
     assert set(made.standings["tiny"].groups) == {"full", "head_only"}
     assert [answer.question for answer in made.recommendations()][:2] == ["Best quality", "Fits in 100GB"]
     assert "From these figures alone, memory up to 100GB" in made.table()
+
+
+def test_with_one_seed_the_cheaper_of_two_that_overlap_is_taken() -> None:
+    """Nothing separates two methods of one seed; far apart, that is all there is to say."""
+    near = compared({"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.9], {"train_seconds": 20.0})})
+    method, text = answers(near)["Best quality"]
+    assert method == "lora"
+    assert "with one seed that may be chance" in text
+    assert "take the cheapest, LoRA (20.0 s of training instead of 30.0 s), or run more seeds." in text
+    far = compared({"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.6], {"train_seconds": 20.0})})
+    method, text = answers(far)["Best quality"]
+    assert method == "full"
+    assert text.endswith("30.4 points above LoRA; with one seed that may be chance.")
+
+
+def test_an_interval_that_holds_zero_keeps_its_signs() -> None:
+    """Holm's p may separate two methods whose simultaneous interval just reaches over zero."""
+    assert verdict_of(Pair("full", "lora", 0.05, -0.003, 0.103, 0.04)) == "separable: -0.3 to +10.3"
+    assert verdict_of(Pair("full", "lora", 0.05, 0.003, 0.097, 0.04)) == "separable: 0.3 to 9.7"
+    assert verdict_of(Pair("lora", "full", -0.05, -0.097, -0.003, 0.04)) == "separable: 0.3 to 9.7"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -75,7 +77,7 @@ def _short(value: str | float) -> str:
 def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods with few parameters were trained at full fine-tuning's learning rate, which starves them."""
     rate = next((row.learning_rate for row in rows if row.method == FULL), None)
-    same = [row.name for row in rows if row.method != FULL and row.learning_rate is not None and row.learning_rate == rate]
+    same = [row.name for row in rows if row.method != FULL and rate is not None and row.learning_rate == rate and not _is_tuned(row)]
     if same:
         yield (
             ", ".join(same),
@@ -84,17 +86,32 @@ def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
         )
 
 
+def _is_tuned(row: Figures) -> bool:
+    """Whether the row's own grid led to its rate: lower and higher ones were tried."""
+    return row.learning_rate is not None and min(row.rates, default=math.inf) < row.learning_rate < max(row.rates)
+
+
 @rule("V505", "warning", "comparison")
 def circumstances_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods ran with other library versions, in another precision or on another device."""
     circumstances: dict[str, Callable[[Figures], str | None]] = {
         "device": lambda row: row.device,
-        "precision": lambda row: row.precision and row.precision.casefold(),
+        "precision": _precision,
     }
     circumstances |= {package: lambda row, package=package: row.versions.get(package) for package in VERSIONS}  # type: ignore[misc]
     for what, of in circumstances.items():
         for names, value, usual in odd_ones(rows, of):
             yield names, f"{what} {value}, the others' {usual}", "run all methods in one environment"
+
+
+FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
+
+
+def _precision(row: Figures) -> str | None:
+    """What is computed in. That QLoRA's weights are held in 4 bits is what it is, and no other precision."""
+    said = (row.precision or "").casefold()
+    words = FOUR_BITS.sub(" ", said).strip(" +,/()-") if row.method == "qlora" else said
+    return words or None
 
 
 @rule("V506", "warning", "comparison")
@@ -114,8 +131,9 @@ def _time_against(row: Figures, lora: Figures) -> Iterator[str]:
     """4-bit weights are unpacked at every use, which costs time and never saves half of it."""
     if not row.train_seconds or not lora.train_seconds:
         return
-    ratio = (row.train_seconds / (row.epochs or 1)) / (lora.train_seconds / (lora.epochs or 1))
-    known = row.epochs and lora.epochs
+    ratio, known = row.train_seconds / lora.train_seconds, row.epochs and lora.epochs
+    if row.epochs and lora.epochs:
+        ratio *= lora.epochs / row.epochs
     if not FASTER <= ratio <= SLOWER:
         yield f"{ratio:.2g} times LoRA's time{' an epoch' if known else ''}"
 

@@ -17,6 +17,7 @@ from peft_methods.validity.figures import Written
 Verdict = Literal["fits", "head missing", "nothing", "off"]
 HIGHEST_RANK = 512
 CLASSES = range(2, 21)  # classes tried where a table does not say how many there are
+CASED = 28_996  # words of BERT's and DistilBERT's vocabulary with capital letters (Devlin et al. 2019)
 DENSE_HEADS = ("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")  # a dense layer before the classes; BERT has its pooler
 SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_heads": "n_heads"}  # DistilBERT's names
 
@@ -24,7 +25,9 @@ SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_h
 @cache
 def known_models() -> dict[str, tuple[ModelShape, ...]]:
     """The classifiers that come along, by name, one shape for each number of classes that is tried."""
-    return {name: tuple(_classifier(shapes()[name], labels) for labels in CLASSES) for name in shape_names()}
+    configs = {name: shapes()[name] for name in shape_names()}
+    cased = {name.replace("-uncased", "-cased"): {**config, "vocab_size": CASED} for name, config in configs.items() if "-uncased" in name}
+    return {name: tuple(_classifier(config, labels) for labels in CLASSES) for name, config in {**configs, **cased}.items()}
 
 
 def _classifier(config: dict[str, object], labels: int) -> ModelShape:
@@ -37,13 +40,14 @@ def _classifier(config: dict[str, object], labels: int) -> ModelShape:
 
 
 def models_named(name: str) -> tuple[ModelShape, ...]:
-    """The shapes of the known model that this name can only mean; none where it means no one of them, or several.
+    """The shapes of the known models that this name may mean; none where those are of several sizes.
 
-    `bert-base` is enough for `bert-base-uncased`; owners before a slash do not matter.
+    `bert-base` is enough for `bert-base-uncased` and `bert-base-cased`; owners before a slash do not matter.
     """
     wanted = name.strip().lower().rpartition("/")[2]
-    found = [known for known in known_models() if known == wanted or known.startswith(f"{wanted}-")]
-    return known_models()[found[0]] if len(found) == 1 else ()
+    found = [models for known, models in known_models().items() if known == wanted or known.startswith(f"{wanted}-")]
+    sizes = {(models[0].layers, models[0].hidden) for models in found}
+    return tuple(itertools.chain.from_iterable(found)) if len(sizes) == 1 else ()
 
 
 def models_of_size(full: Written) -> tuple[ModelShape, ...]:
@@ -66,11 +70,25 @@ def _verdict(method: str, count: Written, shape: ModelShape) -> Verdict | None:
     if not is_known(method):
         return None
     head, classes = shape.head_parameters, shape.hidden * shape.labels + shape.labels
-    if _possible(method, count, shape, head) or (method != FLOOR and _possible(method, count, shape, 0)):
+    if any(_possible(method, count, shape, beside) for beside in _heads(method, shape)):
         return "fits"
     if head > classes and _possible(method, count, shape, classes):
         return "head missing"
     return "nothing" if method != "full" and count.holds(head) else "off"
+
+
+def _heads(method: str, shape: ModelShape) -> Iterator[int]:
+    """What may be trained and counted beside the method."""
+    yield shape.head_parameters
+    if shape.pooler:
+        yield shape.head_parameters + _pooler(shape)
+    if method != FLOOR:
+        yield 0
+        yield shape.hidden * shape.labels  # a decoder's head has no bias, and a table may not say that it is one
+
+
+def _pooler(shape: ModelShape) -> int:
+    return shape.hidden * shape.hidden + shape.hidden
 
 
 def is_known(method: str) -> bool:
@@ -86,9 +104,11 @@ def _possible(method: str, count: Written, shape: ModelShape, beside: int) -> bo
     return any(low <= form <= high for form in _forms(method, shape))
 
 
+@cache
 def _lora_units(shape: ModelShape) -> set[int]:
-    """Parameters of rank 1, for every set of targets."""
-    return {LoRA(learning_rate=1.0, rank=1, targets=targets).expected_trainable(shape) for targets in _target_sets()}
+    """Parameters of rank 1, for every set of targets; PEFT takes a pooler for one more linear layer ("all-linear", "dense")."""
+    units = {LoRA(learning_rate=1.0, rank=1, targets=targets).expected_trainable(shape) for targets in _target_sets()}
+    return units | {unit + 2 * shape.hidden for unit in units if shape.pooler}
 
 
 @cache
@@ -98,10 +118,10 @@ def _target_sets() -> tuple[tuple[str, ...], ...]:
 
 def _forms(method: str, shape: ModelShape) -> Iterable[int]:
     if method == "full":
-        pooler = shape.hidden * shape.hidden + shape.hidden  # kept or left out, whatever the head is
+        pooler = _pooler(shape)  # kept or left out, whatever the head is
         return (shape.encoder_parameters, shape.encoder_parameters + (-pooler if shape.pooler else pooler))
     if method == "bitfit":
-        return (shape.encoder_biases,)
+        return (shape.encoder_biases, shape.encoder_biases - shape.pooler * shape.hidden)
     if method == "ia3":
         return ia3_forms(shape)
     return _adapter_forms(shape) if method == "adapter" else (0,)

@@ -41,7 +41,7 @@ class Figures:
     `trainable` counts the head too; `shapes` are the models that it may be trained on. `rates` is the grid that
     `learning_rate` was chosen from. `margin` is what accuracy must be above the majority class by. `ranked` says that
     the rows' order is claimed to mean something, `peak_is_reset` whether the peak is known to be that of training alone.
-    Series run over epochs.
+    Series run over epochs. `rounding` is what the digits of `validation_accuracy` and of its log leave open to each side.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Figures:
     train_losses: tuple[float, ...] = ()
     validation_losses: tuple[float, ...] = ()
     validation_accuracies: tuple[float, ...] = ()
+    rounding: float = 0.0
     best_epoch: int | None = None
     random: bool = False
 

@@ -86,13 +86,13 @@ def peak_not_reset(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     never = [row.name for row in rows if row.peak_is_reset is False]
     if never:
         yield ", ".join(never), "the peak could not be reset on this system", "read memory as an upper bound"
-    shown: dict[str, list[str]] = {}
+    shown: dict[str, list[Figures]] = {}
     for row in rows:
         if row.peak_is_reset is None and row.peak_memory and _digits(row.peak_memory.text) >= DIGITS:
-            shown.setdefault(row.peak_memory.text, []).append(row.name)
-    for text, names in shown.items():
-        if len(names) > 1:
-            yield ", ".join(names), f"the same peak to the last digit, {text}", advice
+            shown.setdefault(row.peak_memory.text, []).append(row)
+    for text, alike in shown.items():
+        if len({row.method or row.name for row in alike}) > 1:  # one method twice, at another rate say, needs the same
+            yield ", ".join(row.name for row in alike), f"the same peak to the last digit, {text}", advice
     yield from ((name, said, advice) for name, said in _above_full(rows))
 
 

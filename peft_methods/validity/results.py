@@ -9,7 +9,7 @@ from peft_methods.validity.base import FLOOR, rule
 from peft_methods.validity.figures import Figures
 
 CERTAINTY = 1.96  # standard errors to each side: 95 %
-ROUNDING = 0.0005  # 89.45 % stands for anything within 0.005 points; tables round more than logs do
+ROUNDING = 0.0005, 0.005  # at the least and the most: tables round more than logs do, and 0.9 is more likely 0.90 than 0.95
 GAP = 0.10  # of accuracy
 LOSS_GAP = 0.5  # nats
 
@@ -51,14 +51,20 @@ def perfect(figures: Figures) -> Iterator[tuple[str, str]]:
 
 @rule("V304", "warning", "row")
 def not_of_its_log(figures: Figures) -> Iterator[tuple[str, str]]:
-    """The validation accuracy given is neither the best nor the last of its own log."""
+    """The validation accuracy given is neither the best nor the last of its own log.
+
+    Nor that of the epoch chosen, which in a table may be the one of the lowest loss.
+    """
     given, log = figures.validation_accuracy, figures.validation_accuracies
     if given is None or not log:
         return
     known = [max(log), log[-1]]
     if figures.best_epoch is not None and figures.best_epoch <= len(log):
         known.append(log[figures.best_epoch - 1])
-    if min(abs(given - value) for value in known) > ROUNDING:
+    if len(figures.validation_losses) == len(log):
+        known.append(log[figures.validation_losses.index(min(figures.validation_losses))])
+    least, most = ROUNDING
+    if min(abs(given - value) for value in known) > max(least, min(figures.rounding, most)) + 1e-9:
         yield f"validation accuracy {given:.4f}, in the log {max(log):.4f} at best and {log[-1]:.4f} at last", "say which epoch is reported"
 
 
