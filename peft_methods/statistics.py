@@ -28,6 +28,7 @@ Measured with `pytest tests/test_statistics.py -k "alarm or power" -s` (seed-to-
 | 8 | 2 | 2.3 % | | 5 points | 2 | 7 | 88.1 % |
 | 2 | 3 | 6.0 % | | 12 points | 8 | 3 | 89.8 % |
 | 8, spreads 0.5 to 5 points | 3 | 5.7 % | | 5 points | 8 | 15 | 85.0 % |
+| 8, one of 5 points beside seven of 0.5 | 3 | 7.5 % | | | | | |
 """
 
 from __future__ import annotations

@@ -60,9 +60,9 @@ def trainable_count_off(figures: Figures) -> Iterator[tuple[str, str]]:
 
 @rule("V204", "warning", "row")
 def loss_flat(figures: Figures) -> Iterator[tuple[str, str]]:
-    """The training loss did not fall over the epochs."""
+    """The training loss did not fall over the epochs (the floor method exempt)."""
     losses = [loss for loss in figures.train_losses if math.isfinite(loss)]
-    if len(losses) > 1 and not figures.random and min(losses[1:]) > (1 - FALL) * losses[0]:
+    if len(losses) > 1 and figures.method != FLOOR and not figures.random and min(losses[1:]) > (1 - FALL) * losses[0]:
         yield (
             f"training loss {losses[0]:.4f} in the first epoch, {losses[-1]:.4f} in the last",
             "raise the learning rate; does a gradient flow?",
