@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_methods.baseline import slug
 from peft_methods.comparing import Comparison
 from peft_methods.records import atomically
 from peft_methods.report.charts.bars import cost_chart, parameters_chart
-from peft_methods.report.charts.base import Chart, compared
+from peft_methods.report.charts.base import Chart, compared, stem
 from peft_methods.report.charts.canvas import ChartError
 from peft_methods.report.charts.confusion import confusion_charts
 from peft_methods.report.charts.curves import losses_chart, qualities_chart
@@ -45,7 +44,7 @@ def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
     """Every recipe's charts as FOLDER/RECIPE/NAME.svg and .png, each written whole or not at all. Raises `ChartError`."""
     written = []
     for recipe in comparison.standings:
-        place = folder / slug(recipe)
+        place = folder / stem(recipe)
         for chart in charts_of(comparison, recipe):
             for ending, content in ((".svg", svg(chart).encode("utf-8")), (".png", png(chart))):
                 path = place / f"{chart.name}{ending}"

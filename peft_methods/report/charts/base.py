@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from peft_methods.baseline import slug
 from peft_methods.comparing import Comparison, Figure, Row
 from peft_methods.metrics import METRICS, Metric
 from peft_methods.records import Record
@@ -32,6 +35,11 @@ class Chart:
     description: str
     draw: Callable[[], Drawing]
     recipe: str = ""
+
+    def __post_init__(self) -> None:
+        """Names from outside stand in both texts."""
+        object.__setattr__(self, "title", plain(self.title))
+        object.__setattr__(self, "description", plain(self.description))
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,13 @@ def on_two_lines(text: str, width: int) -> str:
 def plain(text: str) -> str:
     """Text that every font and XML can take: what cannot be printed is a blank."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def stem(text: str) -> str:
+    """A name as that of a file: itself where it can be one, else what is left of it and a few letters that keep it apart."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
+        return text
+    return f"{slug(text)}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def without_figures(rows: Iterable[Row]) -> str:

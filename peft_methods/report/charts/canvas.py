@@ -35,6 +35,7 @@ LOOK: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
+    "axes.titley": 1.0,  # else matplotlib looks for a free place, which costs a third of the time
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
     "xtick.color": MUTED,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peft_methods.baseline import slug
 from peft_methods.comparing import Row
-from peft_methods.report.charts.base import Chart, Compared, on_two_lines
+from peft_methods.report.charts.base import Chart, Compared, on_two_lines, stem
 from peft_methods.report.charts.canvas import (
     INK,
     PAD,
@@ -50,8 +48,8 @@ def _chart(compared: Compared, row: Row) -> Chart | None:
         return None
     counts = np.asarray([quality["confusion"] for quality in same], dtype=np.float64).sum(axis=0)
     title = f"{row.title}: true against predicted classes, test examples over {len(same)} seed{'s' * (len(same) > 1)}"
-    name = f"confusion-{row.method}" if re.fullmatch(r"[a-z0-9_-]+", row.method) else f"confusion-{slug(row.method)}"
-    return Chart(name, title, _described(counts, labels), partial(_draw, row, counts, labels), compared.recipe)
+    draw = partial(_draw, row, counts, labels)
+    return Chart(f"confusion-{stem(row.method)}", title, _described(counts, labels), draw, compared.recipe)
 
 
 def _described(counts: Array, labels: Sequence[str]) -> str:

@@ -85,12 +85,11 @@ def few_ticks(axis: Any, most: int = 5, *, whole: bool = False) -> None:
 
 def log_ticks(axis: Any, most: int = 6) -> None:
     """Powers of ten, written short: 1, 10, 1k, 1M."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(numticks=most))
-    axis.set_minor_locator(LogLocator(subs=(2, 5), numticks=4 * most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def short(value: float) -> str:
