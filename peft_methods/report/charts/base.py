@@ -120,6 +120,11 @@ def without_figures(rows: Iterable[Row]) -> str:
     return "".join(f" {row.title}: {row.missing[0].status}." for row in rows if not row.figures and row.missing)
 
 
+def noted(notes: Iterable[str], rows: Iterable[Row]) -> list[str]:
+    """Notes for under a chart that shows some of these rows, with who has no figures at all."""
+    return [*notes, *filter(None, [without_figures(rows).strip()])]
+
+
 def listed(rows: Sequence[Row]) -> str:
     """'LoRA, IA3 and QLoRA'; of many the first few and how many more."""
     titles = [row.title for row in rows]

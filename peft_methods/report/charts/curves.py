@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peft_methods.comparing import Row
 from peft_methods.records import Record
-from peft_methods.report.charts.base import NOTHING, Chart, Compared
+from peft_methods.report.charts.base import NOTHING, Chart, Compared, noted, without_figures
 from peft_methods.report.charts.canvas import INK, drawn
 from peft_methods.report.charts.lines import few_ticks, log_ticks
 from peft_methods.report.charts.panels import Dashes, line_of, panels
@@ -46,6 +46,7 @@ def _chart(compared: Compared, name: str, title: str, keys: Keys) -> Chart | Non
     shown = {key: whose for key, whose in keys.items() if any(_curves(compared, row, key) for row in rows)}
     ends = "; ".join(f"{row.title} {_ends(compared, row, shown)}" for row in rows)
     said = f"{title}, by epoch. Mean over seeds after the last epoch that all reached, {' / '.join(shown.values())}: {ends}."
+    said += without_figures(compared.rows)
     return Chart(name, f"{title}, over epochs", said, partial(_draw, compared, rows, title, shown), compared.recipe)
 
 
@@ -98,7 +99,7 @@ def _draw(compared: Compared, rows: Sequence[Row], title: str, keys: Keys) -> Fi
 
     legend = [line_of(DASHES[whose], f"{whose} rows") for whose in keys.values()]
     notes = ["Thin: seeds; thick: their mean over the epochs that all reached." if several else "One seed."]
-    return panels(rows, draw_one, names=("Epoch", title), legend=legend, notes=notes, set_up=set_up)
+    return panels(rows, draw_one, names=("Epoch", title), legend=legend, notes=noted(notes, compared.rows), set_up=set_up)
 
 
 def _draw_curves(axes: Axes, row: Row, curves: Sequence[Curve], whose: str) -> None:

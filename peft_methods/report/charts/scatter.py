@@ -12,7 +12,7 @@ import numpy as np
 
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS, Metric
-from peft_methods.report.charts.base import Chart, Compared, label_of, listed, without_figures
+from peft_methods.report.charts.base import Chart, Compared, label_of, listed, noted, without_figures
 from peft_methods.report.charts.canvas import (
     INK,
     MUTED,
@@ -85,7 +85,7 @@ def _draw(scatter: Scatter) -> Figure:
 
 def _named(scatter: Scatter) -> Figure | None:
     """Every method's name beside its point, and intervals; None where that does not fit."""
-    size, notes = (4.4, 3.2), [f"{HOW} Lines through points: 95 % intervals of quality."]
+    size, notes = (4.4, 3.2), noted([f"{HOW} Lines through points: 95 % intervals of quality."], scatter.compared.rows)
     figure, axes = _plot(scatter, size, notes)
     points, whiskers = _points(axes, scatter, size), _whiskers(axes, scatter, size)
     texts = [label_of(row, 20) for row in scatter.rows]
@@ -101,7 +101,7 @@ def _numbered(scatter: Scatter) -> Figure:
     size, key = (5.0, 4.2), [label_of(row, 24) for row in scatter.rows]
     columns = max(1, int((LEFT + size[0]) / (widest(key, SMALL) + 0.45)))
     line = max(text_height(text, SMALL) for text in key) + 0.03
-    figure, axes = _plot(scatter, size, [HOW], below=-(-len(key) // columns) * line + PAD)
+    figure, axes = _plot(scatter, size, noted([HOW], scatter.compared.rows), below=-(-len(key) // columns) * line + PAD)
     points = _points(axes, scatter, size)
     texts = [str(number + 1) for number in range(len(key))]
     placed = place(points, _sizes(texts), [*_marks(points), *_steps(points, scatter)], _room(size))

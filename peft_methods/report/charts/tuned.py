@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import NOTHING, Chart, Compared
+from peft_methods.report.charts.base import NOTHING, Chart, Compared, noted, without_figures
 from peft_methods.report.charts.canvas import INK, MUTED, drawn
 from peft_methods.report.charts.lines import few_ticks, log_ticks
 from peft_methods.report.charts.panels import mark_of, panels
@@ -29,11 +29,10 @@ def tuning_chart(compared: Compared) -> Chart | None:
         return None
     rows = [row for row in compared.rows if row.method in found]
     metric = METRICS[str(next(iter(found.values()))["select_by"])]
-    said = "; ".join(f"{row.title} {_said(found[row.method], metric.format)}" for row in rows)
+    said = "; ".join(f"{row.title} {_said(found[row.method], metric.format)}" for row in rows) + "." + without_figures(compared.rows)
     title = f"Validation {metric.title.lower() if metric.name == 'accuracy' else metric.title}, %"
-    return Chart(
-        "tuning", f"{title}, of tuning's trials, over learning rates", f"{said}.", partial(_draw, found, rows, title), compared.recipe
-    )
+    draw = partial(_draw, compared, found, rows, title)
+    return Chart("tuning", f"{title}, of tuning's trials, over learning rates", said, draw, compared.recipe)
 
 
 def _tuning(compared: Compared, row: Row) -> Tuning | None:
@@ -53,7 +52,7 @@ def _said(tuning: Tuning, written: Any) -> str:
 
 
 @drawn
-def _draw(found: dict[str, Tuning], rows: Sequence[Row], title: str) -> Figure:
+def _draw(compared: Compared, found: dict[str, Tuning], rows: Sequence[Row], title: str) -> Figure:
     def draw_one(axes: Axes, row: Row) -> None:
         _draw_trials(axes, row, found[row.method])
 
@@ -68,7 +67,8 @@ def _draw(found: dict[str, Tuning], rows: Sequence[Row], title: str) -> Figure:
     failed = sum(len(tuning["trials"]) - len(_judged(tuning)) for tuning in found.values())
     notes = ["The line joins the best trial at each rate" + (", whatever its other hyperparameters." if several else ".")]
     notes += [f"Not shown: {failed} trials that could not be judged."] * bool(failed)
-    return panels(rows, draw_one, names=("Learning rate (logarithmic)", title), legend=legend, notes=[" ".join(notes)], set_up=set_up)
+    notes = noted([" ".join(notes)], compared.rows)
+    return panels(rows, draw_one, names=("Learning rate (logarithmic)", title), legend=legend, notes=notes, set_up=set_up)
 
 
 def _draw_trials(axes: Axes, row: Row, tuning: Tuning) -> None:
