@@ -39,10 +39,10 @@ PARTS = (
     Style("#ddcc77", hatch="\\\\"),
     Style("#cc6677"),
     Style("#44aa99"),
-    Style("#882255", hatch="//"),
-    Style("#999933"),
-    Style("#aa4499", hatch="\\\\"),
-    Style("#dddddd"),
+    Style("#882255"),
+    Style("#999933", hatch="//"),
+    Style("#aa4499"),
+    Style("#dddddd", hatch="\\\\"),
 )
 MARKERS = ("<", ">", "h", "H", "d", "8")
 

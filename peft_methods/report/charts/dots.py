@@ -31,9 +31,8 @@ def quality_chart(compared: Compared) -> Chart | None:
 
 
 def intervals_of(compared: Compared) -> dict[str, tuple[float, float]]:
-    """Those over seeds and test examples; a method of one seed has none, since its interval would be of that one model."""
-    several = {row.method for row in compared.having(compared.standing.metric) if row.figures[compared.standing.metric].count > 1}
-    return {method: interval for method, interval in compared.standing.intervals.items() if method in several}
+    """Those over seeds and test examples. Who is in no group has one seed, and an interval of that one model is another thing."""
+    return {method: interval for method, interval in compared.standing.intervals.items() if method in compared.standing.groups}
 
 
 def majority(compared: Compared) -> float | None:

@@ -82,7 +82,7 @@ def _draw(compared: Compared, title: str, parts: Parts, notes: Sequence[str]) ->
         lines = [line for line, row in enumerate(compared.rows) if row.mean(name) > 0]
         widths = [compared.rows[line].mean(name) / unit for line in lines]
         style = styles[name]
-        look: dict[str, Any] = {"color": style.color, "edgecolor": INK, "linewidth": 0.5, "hatch": style.hatch, "hatchcolor": "white"}
+        look: dict[str, Any] = {"color": style.color, "edgecolor": INK, "linewidth": 0.5, "hatch": style.hatch}
         handles.append(axes.barh(lines, widths, 0.62, left=[starts[line] for line in lines], **look))
         for line, width in zip(lines, widths, strict=True):
             starts[line] += width
