@@ -6,8 +6,11 @@ import json
 import os
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
@@ -15,7 +18,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from peft_methods.cells import Cell
-from peft_methods.errors import PeftMethodsError
+from peft_methods.errors import PeftMethodsError, first_line
 from peft_methods.quality import Predictions
 
 SCHEMA_VERSION = 1
@@ -128,7 +131,7 @@ class Store:
             version = values.get("schema_version", 0) if isinstance(values, dict) else 0
             if version > SCHEMA_VERSION:
                 raise StoreError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
-            return TypeAdapter(Record).validate_python(values)
+            return _adapter().validate_python(values)
         except (ValidationError, ValueError) as error:
             raise StoreError(f"{path} is no record: {str(error).splitlines()[0]}.") from None
         except OSError as error:
@@ -136,11 +139,18 @@ class Store:
 
     def read_predictions(self, record: Record) -> Predictions | None:
         """The per-example predictions of a record, None where it has none."""
-        path = self.folder / f"{record.identity}.npz"
+        return self.read_predictions_of(record.identity)
+
+    def read_predictions_of(self, identity: str) -> Predictions | None:
+        """The same by the record's identity. Raises `StoreError` for a file that is not whole."""
+        path = self.folder / f"{identity}.npz"
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as saved:
-            return Predictions(saved["logits"], saved["labels"])
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                return Predictions(saved["logits"], saved["labels"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise StoreError(f"{path} holds no predictions that can be read: {first_line(error)}.") from None
 
     def records(self) -> tuple[list[Record], list[str]]:
         """All records that can be read, and a line for each file that cannot."""
@@ -151,6 +161,12 @@ class Store:
             except StoreError as error:
                 bad.append(str(error))
         return good, bad
+
+
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    """Made once: making one takes as long as reading hundreds of records."""
+    return TypeAdapter(Record)
 
 
 def _save_predictions(file: IO[bytes], predictions: Predictions) -> None:
