@@ -27,7 +27,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 @cache
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     """Made once: making one takes far longer than using it."""
     return TypeAdapter(cls)
 

@@ -12,7 +12,8 @@ from peft_methods.gathering import gather
 from peft_methods.quality import Predictions
 from peft_methods.recommending import parse_limits
 from peft_methods.records import Record, Store, StoreError
-from peft_methods.report.html import Report, check_possible, write_report
+from peft_methods.report.html import Report, write_report
+from peft_methods.report.needs import check_folder, check_report
 from peft_methods.validity import silenced
 
 
@@ -38,7 +39,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; the exit code. Raises `PeftMethodsError` for what cannot be reported or written."""
-    check_possible("report")
+    check_report("report")
+    check_folder(arguments.output, "--output")
     silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
     limits = parse_limits(arguments.budget) if arguments.budget is not None else {}
     stored = StoredRecords(arguments.results)

@@ -78,7 +78,10 @@ def _cell_line(record: Record, shown: Sequence[str], own: Circumstances) -> Line
     items = [Item(str(record.seed), record.seed), Item(record.status, record.status)]
     items += [_figure(record.metrics.get(name), name) for name in shown]
     best = record.best_epoch
-    items += [Item(NOTHING) if best is None else Item(f"{best} of {len(record.epochs)}", best), Item(moment(record.finished), record.finished)]
+    items += [
+        Item(NOTHING) if best is None else Item(f"{best} of {len(record.epochs)}", best),
+        Item(moment(record.finished), record.finished),
+    ]
     items += [Item(record.identity, record.identity), Item("; ".join(said))]
     return Line(title_of(record.method_name), tuple(items), style_of(record.method_name).color)
 

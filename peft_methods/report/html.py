@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods import __version__
-from peft_methods.comparing import title_of
-from peft_methods.errors import OptionError
+from peft_methods.comparing import Comparison, title_of
 from peft_methods.gate import Gate
-from peft_methods.gathering import Section
-from peft_methods.metrics import METRICS
+from peft_methods.gathering import Section, gather
 from peft_methods.recommending import Limits
 from peft_methods.records import StoreError, atomically
 from peft_methods.report.charts import charts_of, save_charts, svg
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-NEEDED = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}
 DRAWN_SECTIONS = 3  # a chart takes a tenth of a second or two, and a section has some twenty
 PARTS = {
     "answers": "What to take",
@@ -85,11 +81,10 @@ class Page:
     version: str = __version__
 
 
-def check_possible(option: str) -> None:
-    """Raise `OptionError` where what a report needs is not installed."""
-    lacking = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if lacking:
-        raise OptionError(f"{option} needs {' and '.join(lacking)}: pip install 'peft-methods[report]'.")
+def report_of(comparison: Comparison, limits: Limits, gate: Gate | None = None, gate_lines: tuple[str, ...] = ()) -> Report:
+    """The report of one run."""
+    sections = gather(comparison.records, comparison.predictions, comparison.silenced)
+    return Report(sections, comparison.notes, comparison.silenced, limits, gate, gate_lines)
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -112,7 +107,9 @@ def _page(report: Report) -> Page:
     times = [record.finished for record in records]
     cells = sum(len(view.cells.lines) for view in views)
     what = f"{cells} cell{'s' * (cells != 1)} in {len(views)} section{'s' * (len(views) != 1)}"
-    undrawn = f"Charts are drawn for up to {DRAWN_SECTIONS} sections and there are {len(views)}: report fewer results, or all with --charts all."
+    undrawn = (
+        f"Charts are drawn for up to {DRAWN_SECTIONS} sections and there are {len(views)}: report fewer results, or all with --charts all."
+    )
     return Page(
         title="Fine-tuning methods compared",
         lede=(views[0].headline,) if len(views) == 1 else (),
@@ -133,7 +130,12 @@ def _overview(views: Sequence[SectionView]) -> Table:
         counts = {severity: sum(told.severity == severity for told in view.findings) for severity in SEVERITIES}
         found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count)
         apart = "; ".join(view.apart)
-        items = (Item(view.headline), Item(str(len(view.cells.lines)), len(view.cells.lines)), Item(found or "none", counts["error"]), Item(apart))
+        items = (
+            Item(view.headline),
+            Item(str(len(view.cells.lines)), len(view.cells.lines)),
+            Item(found or "none", counts["error"]),
+            Item(apart),
+        )
         lines.append(Line(view.name, items))
     headings = ("What to take", "Cells", "Findings", "Differs from the recipe's first section")
     return Table("Section", headings, tuple(lines), frozenset({"What to take", "Findings", "Differs from the recipe's first section"}))
@@ -162,8 +164,10 @@ def _rendered(page: Page) -> str:
 
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template("report.html.j2").render(
-        page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}")
     )
 
 
@@ -172,9 +176,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     known: dict[str, Any] = {"parts_of": parts_of, "title_of": title_of, "how_to_read": SAID, "drawn": Markup}
     known |= {"color_of": lambda method: style_of(method).color, "titles": {rule.id: rule.title for rule in RULES.values()}}
     made.globals.update(known)

@@ -108,7 +108,10 @@ def _said(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     lines = []
     if ran is not None:
         memory = ran.environment.get("memory_kind")
-        lines.append("Mean ± standard deviation over seeds. Train time: training steps only. Peak memory: training only" + f", {memory}." * bool(memory))
+        lines.append(
+            "Mean ± standard deviation over seeds. Train time: training steps only. Peak memory: training only"
+            + f", {memory}." * bool(memory)
+        )
     if any(len(row.seeds) == 1 for row in rows):
         lines.append("One seed shows no spread: differences between methods may be chance; an interval is that of one model.")
     lines += reasons(rows) + source_costs(rows)
