@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from peft_methods import validity
@@ -146,4 +146,7 @@ def summarize(name: str, records: Sequence[Record]) -> Figure | None:
     values = [value for record in records if (value := record.metrics.get(name)) is not None and not math.isnan(value)]
     if not values:
         return None
-    return Figure(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+    mean = fmean(values)
+    return Figure(
+        mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else None, len(values)
+    )

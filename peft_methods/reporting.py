@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; the exit code. Raises `PeftMethodsError` for what cannot be reported or written."""
+    gc.disable()  # thousands of records are walked again and again for garbage that there is not: a quarter of the time
     check_report("report")
     check_folder(arguments.output, "--output")
     silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()

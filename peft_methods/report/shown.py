@@ -10,6 +10,7 @@ from typing import Any
 
 NOTHING = "–"
 HOME = re.compile(r"(/home/[^/\s'\"]+|/Users/[^/\s'\"]+|/root)(?=[/\s'\":,.]|$)")
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def without_home(text: str) -> str:
@@ -19,7 +20,9 @@ def without_home(text: str) -> str:
 
 def is_folder(source: str) -> bool:
     """Whether a model or data source is a place on the machine that it was used on, and not a name that holds anywhere."""
-    return source.startswith(("/", "./", "../", "~")) or bool(re.match(r"[A-Za-z]:[\\/]", source)) or source.count("/") > 1
+    if "/" not in source and "\\" not in source:
+        return False
+    return source.startswith(("/", "./", "../", "~")) or bool(DRIVE.match(source)) or source.count("/") > 1
 
 
 def source_name(source: str) -> str:

@@ -48,6 +48,7 @@ class SectionView:
     """One section of the report. What is None or empty is a part in which there is nothing to say."""
 
     anchor: str
+    recipe: str
     name: str
     described: str
     apart: tuple[str, ...]
@@ -82,6 +83,7 @@ def section_view(section: Section, limits: Limits, gate: Gate | None, charts: Se
     common, own = circumstances.split(records)
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_-]", "-", f"{section.recipe}-{section.number}"),
+        recipe=section.recipe,
         name=section.name,
         described=without_home(described(comparison, section.recipe)),
         apart=tuple(map(without_home, section.apart)),
