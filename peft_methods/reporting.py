@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from peft_methods.errors import PeftMethodsError
 from peft_methods.gathering import gather
 from peft_methods.quality import Predictions
-from peft_methods.recommending import parse_limits
+from peft_methods.recommending import Limits, parse_limits
 from peft_methods.records import Record, Store, StoreError
 from peft_methods.report.html import Report, write_report
 from peft_methods.report.needs import check_folder, check_report
@@ -40,11 +41,25 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; the exit code. Raises `PeftMethodsError` for what cannot be reported or written."""
-    gc.disable()  # thousands of records are walked again and again for garbage that there is not: a quarter of the time
     check_report("report")
     check_folder(arguments.output, "--output")
     silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
     limits = parse_limits(arguments.budget) if arguments.budget is not None else {}
+    with _no_garbage():
+        return _report(arguments, silent, limits)
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Thousands of records would be walked again and again for garbage that there is not: a quarter of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limits) -> int:
     stored = StoredRecords(arguments.results)
     for line in stored.unreadable:
         print(line, file=sys.stderr)
