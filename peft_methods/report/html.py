@@ -142,10 +142,11 @@ def _overview(views: Sequence[SectionView]) -> Table:
 
 
 def _drawn(section: Section) -> list[ChartView]:
-    """The section's charts; ids within them are the section's own."""
+    """The section's charts but confusion matrices, which the page has as tables; ids within them are the section's own."""
     return [
         ChartView(chart.name, chart.title, chart.description, _apart(svg(chart, inline=True), f"n{section.number}-"))
         for chart in charts_of(section.comparison, section.recipe)
+        if not chart.name.startswith("confusion-")
     ]
 
 

@@ -60,19 +60,20 @@ def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
         "95 % interval": _intervals(rows, standing),
         "Group": [_text(standing.groups.get(row.method)) for row in rows],
         METRICS[other].title: _column(rows, other),
-        "Trainable (method + head)": [_parameters(row) for row in rows],
+        "Trainable + head": [_parameters(row) for row in rows],
+        "Share": _column(rows, "trainable_share", lambda value: f"{100 * value:.2f} %"),
         "Train time": _barred(_column(rows, "train_seconds")),
         "Samples/s": _column(rows, "samples_per_second", lambda value: f"{value:,.1f}"),
         "Peak memory": _barred(_column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")),
         "Saved weights": _column(rows, "checkpoint_bytes"),
-        "Pareto front": [_on_front(standing.on_front.get(row.method)) for row in rows],
+        "Front": [_on_front(standing.on_front.get(row.method)) for row in rows],
     }
     shown = {title: items for title, items in named.items() if any(item.sort is not None for item in items)}
     lines = [
         Line(row.title, items, style_of(row.method).color, note_of(row))
         for row, items in zip(rows, zip(*shown.values(), strict=True) if shown else [()] * len(rows), strict=True)
     ]
-    return Table("Method", tuple(shown), tuple(lines), frozenset({"95 % interval", "Group", "Pareto front"}))
+    return Table("Method", tuple(shown), tuple(lines), frozenset({"95 % interval", "Group", "Front"}))
 
 
 def note_of(row: Row) -> str:
@@ -87,9 +88,9 @@ def figure_item(figure: Figure | None, write: Write) -> Item:
     """A mean, with its standard deviation where seeds differ at all."""
     if figure is None:
         return Item(NOTHING)
-    number, _, unit = write(figure.mean).partition(" ")
-    spread = f" ± {write(figure.deviation).partition(' ')[0]}" if figure.deviation else ""  # counted figures have none
-    return Item(f"{number}{spread} {unit}".rstrip(), figure.mean)
+    counted = figure.deviation is None or figure.deviation <= 1e-12 * abs(figure.mean)  # no more than what a mean is rounded by
+    spread = "" if counted or figure.deviation is None else f"± {write(figure.deviation).partition(' ')[0]}"
+    return Item(write(figure.mean), figure.mean, note=spread)
 
 
 def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[Item]:
@@ -129,9 +130,8 @@ def _text(text: str | None) -> Item:
 def _parameters(row: Row) -> Item:
     if "method_parameters" not in row.figures:
         return Item(NOTHING)
-    written = f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"
-    share = f"{100 * row.mean('trainable_share'):.2f} % of all" if "trainable_share" in row.figures else ""
-    return Item(written, row.mean("method_parameters"), note=share)
+    count = row.mean("method_parameters")
+    return Item(f"{count:,.0f}", count, note=f"+ {row.mean('head_parameters'):,.0f}")
 
 
 def _on_front(on: bool | None) -> Item:
