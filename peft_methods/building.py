@@ -21,7 +21,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     `where` is what the message starts with: a file, or a file and a section.
     """
     try:
-        return _adapter(cls).validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
+        adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # classes are hashable
+        return adapter.validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
     except ValidationError as error:
         raise OptionError(f"{where}: {_explain(error, cls, values)}") from None
 

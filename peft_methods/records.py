@@ -176,7 +176,7 @@ def _array(file: bytes) -> NDArray[Any]:
 
 @lru_cache(maxsize=256)
 def _header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    return np.lib.format.read_array_header_1_0(io.BytesIO(text))  # type: ignore[no-any-return]
+    return np.lib.format.read_array_header_1_0(io.BytesIO(text))
 
 
 @cache

@@ -35,7 +35,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
     command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
     command.add_argument("--budget", metavar="LIMITS", help="recommend only what keeps to these, e.g. memory=8GB,time=10min")
-    command.add_argument("--charts", choices=("few", "all"), default="few", help="few: where there are up to 3 sections (default)")
+    command.add_argument("--charts", choices=("few", "all", "none"), default="few", help="few: where there are up to 3 sections (default)")
     command.set_defaults(run=run)
 
 
@@ -67,7 +67,7 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limi
         raise ResultsError("no records of a comparison in what was given. Give a folder of results (.peft/results) or record files.")
     predictions = StoredPredictions(stored.folders)
     sections = gather(stored.records, predictions, silent)
-    path = write_report(Report(sections, silenced=silent, limits=limits, draw_all=arguments.charts == "all"), arguments.output)
+    path = write_report(Report(sections, silenced=silent, limits=limits, charts=arguments.charts), arguments.output)
     for line in predictions.unreadable:
         print(line, file=sys.stderr)
     print(f"written: {path} ({len(stored.records)} records)")

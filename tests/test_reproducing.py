@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_records_and_validity import make_record
 
-from peft_methods.cells import cells_of
 from peft_methods.job import tasks_of
 from peft_methods.options import read_options
 from peft_methods.recipe import load_recipe
@@ -99,7 +99,7 @@ def test_whatever_was_set_is_set_again(column: str, rate: float, rank: int, seed
     recipe = replace(recipe, data=replace(recipe.data, text=column))
     (task,) = tasks_of([recipe], ["lora"], "cpu")
     again = reproduction([replace(make_record(), cell=cell.spec()) for cell in task.cells])
-    arguments = shlex.split(again.command)
-    told = [value for option, value in zip(arguments, arguments[1:], strict=False) if option == "--peft-set"]
-    (made, *_) = cells_of(load_recipe("embedded", told), task.method.__class__(**{**vars(task.method)}), "cpu")
-    assert made.spec()["recipe"] == task.cells[0].spec()["recipe"]
+    arguments = itertools.pairwise(shlex.split(again.command))
+    made = load_recipe("embedded", [value for option, value in arguments if option == "--peft-set"])
+    (task_again,) = tasks_of([made], ["lora"], "cpu")
+    assert [cell.spec() for cell in task_again.cells][0] | {"seed": 0} == task.cells[0].spec() | {"seed": 0}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peft_methods import __version__
 from peft_methods.comparing import Comparison, title_of
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-DRAWN_SECTIONS = 3  # a chart takes a tenth of a second or two, and a section has some twenty
+Drawn = Literal["few", "all", "none"]
+DRAWN_SECTIONS = 3  # that are few: a chart takes a tenth of a second or two, and a section has some twenty
 PARTS = {
     "answers": "What to take",
     "comparison": "Comparison",
@@ -47,8 +48,8 @@ PARTS = {
 class Report:
     """What is reported: sections, and what was asked for and said beside their records.
 
-    `remarks` are about the whole run; `gate` and `gate_lines` are set where it was judged against a baseline. `draw_all`: charts
-    for every section, however many there are.
+    `remarks` are about the whole run; `gate` and `gate_lines` are set where it was judged against a baseline. `charts`: for `few`
+    sections only, for `all` however many there are, or `none`.
     """
 
     sections: Sequence[Section]
@@ -57,12 +58,12 @@ class Report:
     limits: Limits = field(default_factory=dict)
     gate: Gate | None = None
     gate_lines: tuple[str, ...] = ()
-    draw_all: bool = False
+    charts: Drawn = "few"
 
     @property
     def is_drawn(self) -> bool:
         """Whether its charts are drawn."""
-        return self.draw_all or len(self.sections) <= DRAWN_SECTIONS
+        return self.charts == "all" or (self.charts == "few" and len(self.sections) <= DRAWN_SECTIONS)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _page(report: Report) -> Page:
         measured=f"{what}, finished {moment(min(times))} to {moment(max(times))}." if times else "No records.",
         sections=views,
         overview=_overview(views) if len(views) > 1 else None,
-        remarks=tuple(map(without_home, [*report.remarks, *([] if report.is_drawn else [undrawn])])),
+        remarks=tuple(map(without_home, [*report.remarks, *([undrawn] if report.charts == "few" and not report.is_drawn else [])])),
         silenced=report.silenced,
         within="".join(f", {name} up to {limit.written}" for name, limit in report.limits.items()),
         gate_lines=tuple(map(without_home, report.gate_lines)),
