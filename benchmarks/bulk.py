@@ -26,7 +26,7 @@ def fill(folder: Path, recipes: int, seeds: int) -> int:
     folder.mkdir(parents=True)
     truth = np.repeat(np.arange(2), COUNTS["test"])
     count = 0
-    for count, (cell, rng) in enumerate(_cells(recipes, seeds), 1):  # noqa: B007
+    for count, (cell, rng) in enumerate(_cells(recipes, seeds), 1):
         right = rng.random(len(truth)) < 0.7 + 0.1 * (len(cell.method.name) % 3) / 3
         logits = np.eye(2, dtype=np.float32)[np.where(right, truth, 1 - truth)] + rng.random((len(truth), 2)).astype(np.float32) / 2
         predictions = Predictions(logits, truth)

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peft_methods import __version__
 from peft_methods.comparing import Comparison, title_of
 from peft_methods.gate import Gate
 from peft_methods.gathering import Section, gather
@@ -79,7 +78,6 @@ class Page:
     silenced: tuple[str, ...]
     within: str
     gate_lines: tuple[str, ...]
-    version: str = __version__
 
 
 def report_of(comparison: Comparison, limits: Limits, gate: Gate | None = None, gate_lines: tuple[str, ...] = ()) -> Report:
