@@ -254,3 +254,16 @@ def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
     benchmark.extra_info.update(with_seconds=kinds[True], without_seconds=kinds[False], upper_bound=bound)
     print(f"instruments: {100 * difference.mean():+.2f} % of training time, at most {100 * bound:.2f} % (95 %), {len(difference)} pairs")
     assert bound <= 0.01
+
+
+@pytest.mark.harness
+def test_report_of_ten_thousand_records(benchmark: Any, tmp_path: Path) -> None:
+    """Seconds from process start to report.html: 25 recipes, eight methods, 50 seeds, 500 test rows each; three rounds."""
+    from bulk import fill
+
+    assert fill(tmp_path / "results", recipes=25, seeds=50) == 10_000
+    command = [sys.executable, "-m", "peft_methods", "report", str(tmp_path / "results"), "-o", str(tmp_path / "out")]
+    benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=3)
+    median, size = benchmark.stats.stats.median, (tmp_path / "out" / "report.html").stat().st_size
+    benchmark.extra_info.update(records=10_000, report_bytes=size)
+    print(f"report: 10,000 records in {median:.1f} s (median of three), {size / 1e6:.1f} MB of HTML")

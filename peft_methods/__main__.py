@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from peft_methods import audit
+from peft_methods import audit, reporting
 from peft_methods.errors import PeftMethodsError
 
 
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     audit.add_command(commands)
+    reporting.add_command(commands)
     chosen = parser.parse_args(arguments)
     try:
         code: int = chosen.run(chosen)

@@ -13,6 +13,8 @@ from peft_methods.errors import OptionError
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
+from peft_methods.report.html import report_of, write_report
+from peft_methods.report.needs import check_folder, check_report
 from peft_methods.report.table import markdown_table, terminal_table
 from peft_methods.tuning import check_possible
 from peft_methods.validity import silenced
@@ -31,6 +33,11 @@ class PrintableComparison(Comparison):
     def recommendations(self) -> list[Recommendation]:
         """What these figures recommend: best quality, memory, speed, checkpoint."""
         return recommend(self, self.limits)
+
+    def report(self, folder: str | Path) -> Path:
+        """Write FOLDER/report.html, with charts beside it; its path. Raises `OptionError` where the extra `report` is missing."""
+        check_report("report")
+        return write_report(report_of(self, self.limits), Path(folder))
 
     def __str__(self) -> str:
         return self.table()
@@ -55,6 +62,7 @@ def compare(
     workers: int | None = None,
     tune: int | None = None,
     budget: str | None = None,
+    report: str | Path | None = None,
     progress: bool = True,
 ) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
@@ -64,7 +72,7 @@ def compare(
     `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
-    `tune` trials a method on validation data come first.
+    `tune` trials a method on validation data come first. `report` is a folder for an HTML report.
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
@@ -75,6 +83,9 @@ def compare(
     seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
     if tune is not None and tune < 1:
         raise OptionError(f"tune={tune} should be a whole number of trials a method, 1 or more.")
+    if report is not None:
+        check_report("report")
+        check_folder(Path(report), "report")
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     if tune is not None:
         check_possible([chosen])
@@ -94,7 +105,10 @@ def compare(
         for task in tasks:
             job.wait(task)
         made = job.comparison()
-        return PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
+        compared = PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
+        if report is not None:
+            compared.report(report)
+        return compared
     finally:
         job.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,9 +21,16 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     `where` is what the message starts with: a file, or a file and a section.
     """
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
+        adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # classes are hashable
+        return adapter.validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
     except ValidationError as error:
         raise OptionError(f"{where}: {_explain(error, cls, values)}") from None
+
+
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    """Made once: making one takes far longer than using it."""
+    return TypeAdapter(cls)
 
 
 def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from peft_methods import validity
@@ -43,7 +43,7 @@ class Row:
     @property
     def title(self) -> str:
         """The method's name as people write it."""
-        return METHODS[self.method].title
+        return title_of(self.method)
 
     def mean(self, name: str) -> float:
         """The metric's mean over seeds; nan where it is missing."""
@@ -65,13 +65,24 @@ class Comparison:
     silenced: tuple[str, ...] = ()
 
     def rows(self) -> list[Row]:
-        """A row a recipe and method, in the registry's order; sources have none."""
-        return [
-            _row(recipe, method, found)
-            for recipe in dict.fromkeys(r.recipe_name for r in self.records if not r.is_source)
-            for method in METHODS
-            if (found := [r for r in self.records if (r.recipe_name, r.method_name) == (recipe, method) and not r.is_source])
-        ]
+        """A row a recipe and method, in the registry's order, methods that it does not know last; sources have none."""
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> tuple[Row, ...]:
+        recipes = dict.fromkeys(recipe for recipe, _ in self._by_row)
+        methods = dict.fromkeys([*METHODS, *(method for _, method in self._by_row)])
+        named = [(recipe, method) for recipe in recipes for method in methods if (recipe, method) in self._by_row]
+        return tuple(_row(recipe, method, self._by_row[recipe, method]) for recipe, method in named)
+
+    @cached_property
+    def _by_row(self) -> dict[tuple[str, str], list[Record]]:
+        """Each row's records."""
+        found: dict[tuple[str, str], list[Record]] = {}
+        for record in self.records:
+            if not record.is_source:
+                found.setdefault((record.recipe_name, record.method_name), []).append(record)
+        return found
 
     @cached_property
     def standings(self) -> dict[str, Standing]:
@@ -87,7 +98,7 @@ class Comparison:
 
     def _judged(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
         """A method's finished cells with their predictions."""
-        found = [r for r in self.records if (r.recipe_name, r.method_name) == (recipe, method) and not r.is_source]
+        found = self._by_row[recipe, method]
         return [(record, self.predictions.get(record.identity)) for record in found if record.status == "ok"]
 
     def findings(self) -> list[Finding]:
@@ -100,6 +111,11 @@ class Comparison:
 
         columns = ("recipe", "method", "seed", "source", "status", "message", *METRICS)
         return pd.DataFrame([_flat(record) for record in self.records], columns=list(columns))
+
+
+def title_of(method: str) -> str:
+    """A method's name as people write it; one that is not registered here has no other than its own."""
+    return METHODS[method].title if method in METHODS else method
 
 
 def _flat(record: Record) -> dict[str, object]:
@@ -130,4 +146,7 @@ def summarize(name: str, records: Sequence[Record]) -> Figure | None:
     values = [value for record in records if (value := record.metrics.get(name)) is not None and not math.isnan(value)]
     if not values:
         return None
-    return Figure(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+    mean = fmean(values)
+    return Figure(
+        mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else None, len(values)
+    )

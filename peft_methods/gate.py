@@ -140,6 +140,13 @@ class Gate:
                 allowed = f"tolerance {tolerance.said(tolerance.amount)}; p = {p:.2g} across methods"
                 yield Judgement((f"gate: {recipe}: {told} ({allowed}): a common shift. Baseline: {baseline}.",))
 
+    def changes(self, records: Sequence[Record]) -> list[Change]:
+        """Every metric of one method's finished cells beside its baseline; none where there is no such baseline."""
+        good = [record for record in records if record.status == "ok"]
+        baseline = self.baselines.get(good[0].recipe_name) if good else None
+        entry = baseline.entries.get((good[0].recipe_name, good[0].method_name)) if baseline else None
+        return self._changes(entry, baseline, good) if entry and baseline else []
+
     def _changes(self, entry: Entry, baseline: Baseline, records: Sequence[Record]) -> list[Change]:
         """Every metric that can be compared, then and now."""
         same_device = device_of(entry.environment) == device_of(records[0].environment)
@@ -198,8 +205,8 @@ def differences(entry: Entry, records: Sequence[Record]) -> list[str]:
     """What is not as it was when the baseline was measured: seeds, recipe and method, data, versions."""
     record = records[0]
     seeds = (entry.seeds, tuple(one.seed for one in records))
-    then = {"seeds": _list(sorted(seeds[0])), **_flat(entry.spec), **_surroundings(entry.data, entry.environment)}
-    now = {"seeds": _list(sorted(seeds[1])), **_flat(record.cell), **_surroundings(record.data, record.environment)}
+    then = {"seeds": _list(sorted(seeds[0])), **flat(entry.spec), **_surroundings(entry.data, entry.environment)}
+    now = {"seeds": _list(sorted(seeds[1])), **flat(record.cell), **_surroundings(record.data, record.environment)}
     pairs = {name: (then.get(name, "None"), now.get(name, "None")) for name in {**then, **now} if not name.startswith("expect.")}
     return [f"{name} {before} → {after}" for name, (before, after) in pairs.items() if before != after]
 
@@ -210,14 +217,14 @@ def _surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> di
     return {name: str(value) for name, value in known.items()}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """{'budget': {'epochs': 2}} -> {'budget.epochs': '2'}; without device and seed, which are said elsewhere."""
     found: dict[str, str] = {}
     for name, value in values.items():
         path = f"{prefix}{name}".removeprefix("recipe.")
         nested = dict(enumerate(value)) if isinstance(value, list) and value and isinstance(value[0], dict) else value
         if isinstance(nested, dict):
-            found |= _flat({str(key): one for key, one in nested.items()}, f"{path}.")
+            found |= flat({str(key): one for key, one in nested.items()}, f"{path}.")
         elif name not in {"device", "seed"} or prefix.endswith("data."):
             found[path] = str(value)
     return found

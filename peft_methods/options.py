@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,7 @@ class Options:
     silenced: tuple[str, ...]
     markdown: Path | None
     csv: Path | None
+    report: Path | None
     limits: Limits
     gate: Gate | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
@@ -88,6 +88,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-silence", metavar="V105,V301", action="append", default=[], help="leave out these rules; the table says so")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
+    group.addoption("--peft-report", metavar="DIR", help="write DIR/report.html, with charts (needs the extra `report`)")
     group.addoption("--peft-baseline", metavar="FILE|auto", help="fail where a method is worse than here; auto: this device's stored file")
     group.addoption(
         "--peft-fail",
@@ -125,6 +126,7 @@ def read_options(config: pytest.Config) -> Options:
         silenced=_silenced(option.peft_silence),
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
+        report=_report(option.peft_report),
         limits=_limits(option.peft_budget),
     )
     if (
@@ -254,18 +256,23 @@ def _auto_baselines(options: Options) -> dict[str, Path]:
     }
 
 
+def _report(value: str | None) -> Path | None:
+    """Where the report goes; what it needs is there, or the run ends before anything is trained."""
+    if value is None:
+        return None
+    from peft_methods.report.needs import check_report
+
+    check_report("--peft-report")
+    return _folder(value, "--peft-report")
+
+
 def _folder(value: str | None, option: str) -> Path | None:
     """A folder that exists from now on and can be written, so that nothing is lost at the end for want of one."""
     if value is None:
         return None
-    try:
-        Path(value).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=value):
-            pass
-    except FileExistsError:
-        raise OptionError(f"{option} {value!r} is a file; give a folder.") from None
-    except OSError as error:
-        raise OptionError(f"{option} {value!r} cannot be written to: {error.strerror}.") from None
+    from peft_methods.report.needs import check_folder
+
+    check_folder(Path(value), option)
     return Path(value)
 
 

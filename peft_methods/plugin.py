@@ -15,6 +15,7 @@ from peft_methods.options import Options, add_options, read_options
 from peft_methods.terminal import live_line, show_text
 
 if TYPE_CHECKING:
+    from peft_methods.comparing import Comparison
     from peft_methods.data import TokenData
     from peft_methods.job import Job, Task
     from peft_methods.methods import Method
@@ -247,6 +248,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
     if options.csv is not None:
         _write(options.csv, csv_table(comparison), terminalreporter)
+    if options.report is not None:
+        _report(options.report, comparison, options, config.stash.get(GATE_LINES, []), terminalreporter)
     if lines := config.stash.get(GATE_LINES, []):
         terminalreporter.section("regression gate")
         for line in lines:
@@ -258,6 +261,18 @@ def _write(path: Path, text: str, terminalreporter: Any) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         terminalreporter.write_line(f"{path} could not be written: {error.strerror}.", red=True)
+    else:
+        terminalreporter.write_line(f"written: {path}")
+
+
+def _report(folder: Path, comparison: Comparison, options: Options, gate_lines: list[str], terminalreporter: Any) -> None:
+    from peft_methods.report.html import report_of, write_report
+
+    report = report_of(comparison, options.limits, options.gate, tuple(gate_lines))
+    try:
+        path = write_report(report, folder)
+    except PeftMethodsError as error:
+        terminalreporter.write_line(str(error), red=True)
     else:
         terminalreporter.write_line(f"written: {path}")
 

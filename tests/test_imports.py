@@ -16,8 +16,9 @@ ORDER = (
     "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
     "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
-    "recommending", "baseline", "tolerances", "gate", "tuning", "job", "report", "api", "options", "gating", "terminal", "plugin",
-    "columns", "plain_tables", "audit", "__main__",
+    "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "job",
+    "report", "api", "options", "gating", "terminal", "plugin",
+    "columns", "plain_tables", "audit", "reporting", "__main__",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from peft_methods.records import Record
 from peft_methods.report.costs import SAID, cost_table
 from peft_methods.report.standings import said_of, standings_table
 from peft_methods.standing import Standing
-from peft_methods.validity import RULES
+from peft_methods.validity import RULES, Finding
 
 RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes")
 HEADINGS = ("Method", "Accuracy", "Macro F1", "Group", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
@@ -183,17 +183,17 @@ def _said(comparison: Comparison) -> list[str]:
             "One seed: no spread. Differences between methods may be chance; an interval is that of one model, over test examples."
         )
     lines += said_of(comparison)
-    lines += _reasons(rows)
+    lines += reasons(rows)
     lines += [f"{r.method_name} seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message]
-    lines += list(_source_costs(rows))
+    lines += list(source_costs(rows))
     lines += list(comparison.notes)
-    lines += _grouped_findings(comparison)
+    lines += _finding_lines(comparison)
     if comparison.silenced:
         lines.append(f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in comparison.silenced)}")
     return lines
 
 
-def _reasons(rows: Sequence[Row]) -> list[str]:
+def reasons(rows: Sequence[Row]) -> list[str]:
     """Why results are missing, one line a reason however many methods and seeds it struck."""
     struck: dict[tuple[str, str], dict[str, list[int]]] = {}
     for row in rows:
@@ -207,18 +207,23 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _grouped_findings(comparison: Comparison) -> list[str]:
-    """Findings, one line for all cells of which the same is said."""
-    groups: dict[tuple[str, str, str, str], list[str]] = {}
-    for f in comparison.findings():
-        groups.setdefault((f.rule, f.severity, f.evidence, f.advice), []).append(f.subject)
+def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, ...]]]:
+    """Findings, one for all cells of which the same is said, each with who they are."""
+    groups: dict[tuple[str, str, str, str], list[Finding]] = {}
+    for finding in comparison.findings():
+        groups.setdefault((finding.rule, finding.severity, finding.evidence, finding.advice), []).append(finding)
+    return [(found[0], tuple(finding.subject for finding in found)) for found in groups.values()]
+
+
+def _finding_lines(comparison: Comparison) -> list[str]:
     return [
-        f"{rule} {severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {evidence} → {advice}"
-        for (rule, severity, evidence, advice), who in groups.items()
+        f"{finding.rule} {finding.severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {finding.evidence} → {finding.advice}"
+        for finding, who in grouped_findings(comparison)
     ]
 
 
-def _source_costs(rows: Sequence[Row]) -> list[str]:
+def source_costs(rows: Sequence[Row]) -> list[str]:
+    """What training the sources of a method took, a line a method."""
     return [
         f"{row.title}: its sources were trained once, {row.figures['source_seconds'].mean:.1f} s in all, not counted in its train time."
         for row in rows

@@ -6,6 +6,8 @@ V1xx is about data, V2xx about training, V3xx about results, V4xx about measurin
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from peft_methods.records import Record
 from peft_methods.validity import comparison, data, measuring, results, training
@@ -22,9 +24,12 @@ def judge(records: Iterable[Record], silent: Collection[str] = ()) -> list[Findi
 
     Cells without a result are left out, their status says it all; and trials of tuning, which are no rows of a comparison.
     """
-    good = [record for record in records if record.status == "ok" and not record.cell.get("trial")]
+    judged = _Judged([record for record in records if record.status == "ok" and not record.cell.get("trial")])
     return [
-        Finding(rule.id, rule.severity, *said) for rule in RULES.values() if rule.id not in silent for said in _said_of_records(rule, good)
+        Finding(rule.id, rule.severity, *said)
+        for rule in RULES.values()
+        if rule.id not in silent
+        for said in _said_of_records(rule, judged)
     ]
 
 
@@ -35,22 +40,46 @@ def judge_table(rows: Sequence[Figures], silent: Collection[str] = ()) -> list[F
     ]
 
 
-def _said_of_records(rule: Rule, records: Sequence[Record]) -> Iterator[Sequence[str]]:
+@dataclass(frozen=True)
+class _Judged:
+    """Records, and what rules of each scope are asked about: made once, and only if a rule asks."""
+
+    records: Sequence[Record]
+
+    @cached_property
+    def by_method(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record in self.records:
+            found.setdefault(f"{record.recipe_name}-{record.method_name}", []).append(record)
+        return found
+
+    @cached_property
+    def subjects(self) -> list[str]:
+        return [f"{record.recipe_name}-{record.method_name}-seed{record.seed}" for record in self.records]
+
+    @cached_property
+    def figures(self) -> list[Figures]:
+        return [figures_of(record) for record in self.records]
+
+    @cached_property
+    def by_recipe(self) -> dict[str, list[Figures]]:
+        found: dict[str, list[Figures]] = {}
+        for seeds in self.by_method.values():
+            found.setdefault(seeds[0].recipe_name, []).append(mean_figures(seeds))
+        return found
+
+
+def _said_of_records(rule: Rule, judged: _Judged) -> Iterator[Sequence[str]]:
     """(subject, evidence, advice) of one rule on records."""
-    by_method: dict[str, list[Record]] = {}
-    for record in records:
-        by_method.setdefault(f"{record.recipe_name}-{record.method_name}", []).append(record)
     if rule.scope == "comparison":
-        for recipe in dict.fromkeys(record.recipe_name for record in records):
-            yield from rule.check([mean_figures(seeds) for seeds in by_method.values() if seeds[0].recipe_name == recipe])
+        for rows in judged.by_recipe.values():
+            yield from rule.check(rows)
     elif rule.scope == "method":
-        for name, seeds in by_method.items():
+        for name, seeds in judged.by_method.items():
             yield from ((name, *said) for said in rule.check(seeds))
     else:
-        for record in records:
-            judged = record if rule.scope == "cell" else figures_of(record)
-            subject = f"{record.recipe_name}-{record.method_name}-seed{record.seed}"
-            yield from ((subject, *said) for said in rule.check(judged))
+        for subject, asked in zip(judged.subjects, judged.records if rule.scope == "cell" else judged.figures, strict=True):
+            yield from ((subject, *said) for said in rule.check(asked))
 
 
 def _said_of_rows(rule: Rule, rows: Sequence[Figures]) -> Iterator[Sequence[str]]:

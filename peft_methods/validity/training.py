@@ -100,7 +100,7 @@ def nothing_matched(figures: Figures) -> Iterator[tuple[str, str]]:
 @rule("V207", "error", "cell")
 def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
     """A method on a quantised model ran on one with nothing quantised."""
-    if METHODS[record.method_name].quantization and record.evidence.quantized == 0:
+    if record.method_name in METHODS and METHODS[record.method_name].quantization and record.evidence.quantized == 0:
         yield "no weight is held in 4 bits", "load the model with its quantisation: what was measured is LoRA"
 
 

@@ -1,0 +1,56 @@
+"""Class by class: precision, recall and F1, and what was taken for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from peft_methods.comparing import Row
+from peft_methods.records import Record
+from peft_methods.report.colors import style_of
+from peft_methods.report.tables import Item, Line, Table
+
+SCORES = ("precision", "recall", "f1", "support")
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """One method: means over its `seeds` of each class's scores, and the sum of their confusion matrices, truth by row.
+
+    A cell of `confusion` is a count and its share of the row.
+    """
+
+    title: str
+    color: str
+    seeds: int
+    scores: Table
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[tuple[int, float], ...], ...]
+
+
+def class_view(row: Row, records: Sequence[Record]) -> ClassView | None:
+    """None where no test set was judged."""
+    judged = [record.quality for record in records if record.status == "ok" and record.quality]
+    if not judged:
+        return None
+    labels = tuple(judged[0]["per_class"])
+    same = [quality for quality in judged if tuple(quality["per_class"]) == labels]
+    lines = tuple(
+        Line(label, tuple(_score(name, [quality["per_class"][label][name] for quality in same]) for name in SCORES)) for label in labels
+    )
+    sums = [[sum(counts) for counts in zip(*rows, strict=True)] for rows in zip(*(quality["confusion"] for quality in same), strict=True)]
+    confusion = tuple(tuple((count, count / (sum(counts) or 1)) for count in counts) for counts in sums)
+    return ClassView(
+        row.title,
+        style_of(row.method).color,
+        len(same),
+        Table("Class", ("Precision", "Recall", "F1", "Test rows"), lines),
+        labels,
+        confusion,
+    )
+
+
+def _score(name: str, values: Sequence[float]) -> Item:
+    mean = fmean(values)
+    return Item(f"{mean:,.0f}" if name == "support" else f"{100 * mean:.1f} %", mean)

@@ -1,0 +1,126 @@
+"""`python -m peft_methods report RESULTS… -o DIR`: the report of stored records, without training."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from peft_methods.errors import PeftMethodsError
+from peft_methods.gathering import gather
+from peft_methods.quality import Predictions
+from peft_methods.recommending import Limits, parse_limits
+from peft_methods.records import Record, Store, StoreError
+from peft_methods.report.html import Report, write_report
+from peft_methods.report.needs import check_folder, check_report
+from peft_methods.validity import silenced
+
+
+class ResultsError(PeftMethodsError):
+    """Results in which there is nothing to report."""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `report`."""
+    command = commands.add_parser(
+        "report",
+        help="an HTML report of stored records",
+        description="Report stored records of any number of runs as DIR/report.html, with charts beside it, without training. What differs "
+        "in more than method and seed stands in sections of its own. Exit code: 0, or 2 where no record can be read.",
+    )
+    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders of results (.peft/results) or record files")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
+    command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
+    command.add_argument("--budget", metavar="LIMITS", help="recommend only what keeps to these, e.g. memory=8GB,time=10min")
+    command.add_argument("--charts", choices=("few", "all", "none"), default="few", help="few: where there are up to 3 sections (default)")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report; the exit code. Raises `PeftMethodsError` for what cannot be reported or written."""
+    check_report("report")
+    check_folder(arguments.output, "--output")
+    silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
+    limits = parse_limits(arguments.budget) if arguments.budget is not None else {}
+    with _no_garbage():
+        return _report(arguments, silent, limits)
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Thousands of records would be walked again and again for garbage that there is not: a quarter of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limits) -> int:
+    stored = StoredRecords(arguments.results)
+    for line in stored.unreadable:
+        print(line, file=sys.stderr)
+    if not any(not record.is_source for record in stored.records):
+        raise ResultsError("no records of a comparison in what was given. Give a folder of results (.peft/results) or record files.")
+    predictions = StoredPredictions(stored.folders)
+    sections = gather(stored.records, predictions, silent)
+    path = write_report(Report(sections, silenced=silent, limits=limits, charts=arguments.charts), arguments.output)
+    for line in predictions.unreadable:
+        print(line, file=sys.stderr)
+    print(f"written: {path} ({len(stored.records)} records)")
+    return 0
+
+
+class StoredRecords:
+    """The records of folders and files; of two with one identity the newer. `folders` says where each one's predictions lie."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self.unreadable: list[str] = []
+        self.folders: dict[str, Path] = {}
+        found: dict[str, Record] = {}
+        for path in self._files(places):
+            try:
+                record = Store(path.parent).read(path)
+            except StoreError as error:
+                self.unreadable.append(str(error))
+                continue
+            if record.identity not in found or record.finished > found[record.identity].finished:
+                found[record.identity], self.folders[record.identity] = record, path.parent
+        self.records = list(found.values())
+
+    def _files(self, places: Sequence[Path]) -> Iterator[Path]:
+        for place in places:
+            if place.is_dir():
+                paths = sorted(place.glob("*.json"))
+                if not paths:
+                    self.unreadable.append(f"{place} holds no records.")
+                yield from paths
+            else:
+                yield place
+
+
+class StoredPredictions(Mapping[str, Predictions]):
+    """Predictions by identity, read when they are asked for and not kept; those that cannot be read are missing, and named."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self.unreadable: list[str] = []
+        self._folders = folders
+
+    def __getitem__(self, identity: str) -> Predictions:
+        try:
+            found = Store(self._folders[identity]).read_predictions_of(identity)
+        except StoreError as error:
+            self.unreadable.append(str(error))
+            found = None
+        if found is None:
+            raise KeyError(identity)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)

@@ -1,0 +1,141 @@
+"""The report in a real Chromium: it sorts, unfolds for paper, fits a phone, complains of nothing and asks nobody for anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import SCRIPT, judged, report, write_run
+
+from peft_methods.comparing import Comparison
+from peft_methods.report.html import report_of, write_report
+
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One for all tests."""
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.getuid() == 0 else [])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of three methods, with charts; one was not finished."""
+    root = tmp_path_factory.mktemp("report")
+    run = write_run(root / "run")
+    report(root / "out", run, charts="few")
+    return root / "out" / "report.html"
+
+
+@pytest.fixture
+def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Opens a file; at the end nothing may have been said on the console nor asked of the network."""
+    heard: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda asked: heard.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+
+    def go(path: Path) -> Any:
+        page.goto(path.as_uri())
+        return page
+
+    yield go
+    context.close()
+    assert heard == []
+
+
+def column(page: Any, number: int) -> list[str]:
+    """The method of each row of the comparison, or a cell of it."""
+    found: list[str] = page.locator("#embedded-1-comparison table").first.locator(f"tbody tr > :nth-child({number})").all_inner_texts()
+    return [text.split("\n")[0].strip() for text in found]
+
+
+def test_a_click_and_a_key_sort_by_raw_values(opened: Any, page_file: Path) -> None:
+    page = opened(page_file)
+    table = page.locator("#embedded-1-comparison table").first
+    heading = table.get_by_role("columnheader", name="Accuracy")
+    given = column(page, 1)
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    raw = [
+        float(value) for value in table.locator("tbody tr > :nth-child(2)").evaluate_all("cells => cells.map(cell => cell.dataset.sort)")
+    ]
+    assert raw == sorted(raw)
+    heading.get_by_role("button").press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert column(page, 1) == ["IA3", "LoRA", "Full fine-tuning"]
+    method = table.get_by_role("columnheader", name="Method")
+    method.get_by_role("button").press("Space")
+    assert column(page, 1) == sorted(given)
+    assert heading.get_attribute("aria-sort") is None
+
+
+def test_what_is_missing_stays_last_either_way(opened: Any, tmp_path: Path) -> None:
+    (first, one), (second, two) = judged("full", 0, 0.9), judged("lora", 0, 0.7)
+    lost, _ = judged("ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no")
+    records = (first, second, lost)
+    write_report(report_of(Comparison(records, predictions={first.identity: one, second.identity: two}), {}), tmp_path)
+    page = opened(tmp_path / "report.html")
+    button = page.locator("#embedded-1-comparison table").first.get_by_role("button", name="Accuracy")
+    for _ in range(2):
+        button.click()
+        assert column(page, 2)[-1] == "–"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_the_window_and_text_can_be_read(opened: Any, page_file: Path, width: int, scheme: str) -> None:
+    page = opened(page_file)
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for selector in ("body", ".muted", "thead th", ".severity", "figure svg text", "a"):
+        assert page.evaluate(CONTRAST, selector) >= 4.5, selector
+
+
+CONTRAST = """selector => {
+  const channels = (color) => color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const light = (color) => channels(color).map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const page = light(getComputedStyle(document.body).backgroundColor);
+  return Math.min(...[...document.querySelectorAll(selector)].map((one) => {
+    const ink = light(getComputedStyle(one).color);
+    return (Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05);
+  }));
+}"""
+
+
+def test_on_paper_everything_is_unfolded(opened: Any, page_file: Path) -> None:
+    page = opened(page_file)
+    folded = page.locator("details:not([open])").count()
+    assert folded > 3
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    assert page.locator("details:not([open])").count() == folded
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+
+
+def test_foreign_text_is_shown_as_text(opened: Any, tmp_path: Path) -> None:
+    record, predictions = judged("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
+    cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT}}
+    cell["recipe"] = {**cell["recipe"], "data": {**cell["recipe"]["data"], "source": f"<img src=x onerror=alert(1)>{SCRIPT}"}}
+    foreign = type(record)(**{**vars(record), "cell": cell})
+    write_report(report_of(Comparison((foreign,), predictions={record.identity: predictions}), {}), tmp_path)
+    page = opened(tmp_path / "report.html")
+    assert column(page, 1) == [SCRIPT]
+    assert SCRIPT in page.locator("#embedded-1 > p").first.inner_text()
+    assert page.locator("script").count() == 1
+    assert page.locator("img").count() == 0
