@@ -1,0 +1,49 @@
+"""The charts of a comparison: what can be drawn from its records, and as which files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft_methods.baseline import slug
+from peft_methods.comparing import Comparison
+from peft_methods.records import atomically
+from peft_methods.report.charts.bars import cost_chart, parameters_chart
+from peft_methods.report.charts.base import Chart, compared
+from peft_methods.report.charts.canvas import ChartError
+from peft_methods.report.charts.dots import quality_chart
+from peft_methods.report.charts.rendering import png, svg
+
+__all__ = ["Chart", "ChartError", "charts_of", "png", "save_charts", "svg"]
+
+
+def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
+    """The recipe's charts that have something to show. Nothing is drawn yet, and matplotlib is not needed yet."""
+    one = compared(comparison, recipe)
+    found = [
+        quality_chart(one),
+        cost_chart(one, "train_seconds", "train-time"),
+        parameters_chart(one),
+        cost_chart(one, "peak_memory_bytes", "peak-memory"),
+    ]
+    return [chart for chart in found if chart is not None]
+
+
+def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
+    """Every recipe's charts as FOLDER/RECIPE/NAME.svg and .png, each written whole or not at all. Raises `ChartError`."""
+    written = []
+    for recipe in comparison.standings:
+        place = folder / slug(recipe)
+        for chart in charts_of(comparison, recipe):
+            for ending, content in ((".svg", svg(chart).encode("utf-8")), (".png", png(chart))):
+                path = place / f"{chart.name}{ending}"
+                _write(path, content)
+                written.append(path)
+    return written
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda file: file.write(content))
+    except OSError as error:
+        raise ChartError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from None

@@ -1,0 +1,100 @@
+"""What a chart is, and what it is drawn from: one recipe's rows, records and standing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from peft_methods.comparing import Comparison, Figure, Row
+from peft_methods.metrics import METRICS, Metric
+from peft_methods.records import Record
+from peft_methods.standing import Standing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart of one recipe.
+
+    `name` is a file's stem and the same for every recipe: "accuracy" shows quality, whatever the recipe selects by. `title`
+    says what is shown, with its unit; `description` has the figures that matter in plain sentences, for who cannot see it.
+    `draw` makes a new figure each time.
+    """
+
+    name: str
+    title: str
+    description: str
+    draw: Callable[[], Drawing]
+    recipe: str = ""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One recipe of a comparison. `rows` are in the order of the tables; `records` are those of cells, sources left out."""
+
+    recipe: str
+    rows: tuple[Row, ...]
+    records: tuple[Record, ...]
+    standing: Standing
+
+    @property
+    def quality(self) -> Metric:
+        """What the recipe selects by."""
+        return METRICS[self.standing.metric]
+
+    def of(self, method: str) -> list[Record]:
+        """A method's finished cells, by seed."""
+        found = [record for record in self.records if record.method_name == method and record.status == "ok"]
+        return sorted(found, key=lambda record: record.seed)
+
+    def having(self, name: str) -> list[Row]:
+        """Rows that have this figure."""
+        return [row for row in self.rows if name in row.figures]
+
+
+def compared(comparison: Comparison, recipe: str) -> Compared:
+    """The part of a comparison that is of this recipe."""
+    records = tuple(record for record in comparison.records if record.recipe_name == recipe and not record.is_source)
+    rows = tuple(replace(comparison, records=records).rows())  # of these alone: rows() looks through all records
+    return Compared(recipe, rows, records, comparison.standings[recipe])
+
+
+def written(metric: Metric, figure: Figure | None) -> str:
+    """'34.2 ± 0.9 s', '34.2 s' where one seed has no spread, '–' where nothing is known."""
+    if figure is None:
+        return NOTHING
+    number, *unit = metric.format(figure.mean).rsplit(" ", 1)
+    if figure.deviation is None or not unit:  # counts of parameters do not spread
+        return " ".join([number, *unit])
+    return " ".join([number, "±", metric.format(figure.deviation).rsplit(" ", 1)[0], *unit])
+
+
+def label_of(row: Row, width: int = 24) -> str:
+    """The method's title on at most two lines, and how many of its seeds these figures are from where some failed."""
+    lines = textwrap.wrap(plain(row.title), width, max_lines=2, placeholder=" …") or [NOTHING]
+    some = [f"{len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds"] if row.seeds and row.missing else []
+    return "\n".join([*lines, *some])
+
+
+def plain(text: str) -> str:
+    """Text that every font and XML can take: what cannot be printed is a blank."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def without_figures(rows: Iterable[Row]) -> str:
+    """' QLoRA: skipped.' for every row that has no figures at all; empty where there is none."""
+    return "".join(f" {row.title}: {row.missing[0].status}." for row in rows if not row.figures and row.missing)
+
+
+def listed(rows: Sequence[Row]) -> str:
+    """'LoRA, IA3 and QLoRA'; of many the first few and how many more."""
+    titles = [row.title for row in rows]
+    if len(titles) > 6:
+        titles = [*titles[:5], f"{len(titles) - 5} more"]
+    return " and ".join(filter(None, [", ".join(titles[:-1]), *titles[-1:]]))

@@ -1,0 +1,143 @@
+"""Paper and pen of all charts: sizes in inches, one look whatever the user's matplotlibrc says, text measured before it is placed.
+
+matplotlib's figures are used directly, never pyplot: nothing here leaves a trace in the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from peft_methods.errors import PeftMethodsError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1b1b1a"  # text and axes; `rendering` knows these three and lets them follow a page
+MUTED = "#666665"
+GRID = "#d9d9d8"
+FONT = "DejaVu Sans"  # shipped with matplotlib
+TEXT, SMALL = 9.0, 7.5  # points
+LINE = 1.25  # height of a line of text over its size
+PAD = 0.08  # inches between things
+LOOK: dict[str, Any] = {
+    "font.family": [FONT],
+    "font.size": TEXT,
+    "text.color": INK,
+    "text.parse_math": False,  # a method may be called $x$
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "svg.hashsalt": "peft-methods",
+}
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ChartError(PeftMethodsError):
+    """Charts that cannot be drawn or written."""
+
+
+@contextmanager
+def look(**more: Any) -> Iterator[None]:
+    """matplotlib's defaults and LOOK for as long as this lasts, without a word on letters that its font lacks."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise ChartError("charts need matplotlib: pip install 'peft-methods[report]'.") from None
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        settings: Any = matplotlib.rcParams  # its names are typed one by one, and differ by version
+        matplotlib.rcdefaults()
+        settings.update(LOOK | more)
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
+def drawn(draw: Callable[P, T]) -> Callable[P, T]:
+    """A function that draws, with the look of all charts."""
+
+    @functools.wraps(draw)
+    def in_the_look(*args: P.args, **kwargs: P.kwargs) -> T:
+        with look():
+            return draw(*args, **kwargs)
+
+    return in_the_look
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure, inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def axes_at(figure: Figure, left: float, top: float, width: float, height: float, **more: Any) -> Axes:
+    """Axes at this place, inches from the sheet's left and upper edge."""
+    whole_width, whole_height = figure.get_size_inches()
+    box = (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
+    return figure.add_axes(box, **more)
+
+
+def text_width(text: str, size: float = TEXT) -> float:
+    """Inches of the longest line in the charts' font."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family=FONT, size=size)
+    return max(text_to_path.get_text_width_height_descent(line or " ", font, ismath=False)[0] for line in text.split("\n")) / 72
+
+
+def widest(texts: Iterable[str], size: float = TEXT) -> float:
+    """Inches of the longest of these texts; 0 for none."""
+    return max((text_width(text, size) for text in texts), default=0.0)
+
+
+def text_height(text: str, size: float = TEXT) -> float:
+    """Inches of all its lines."""
+    return (text.count("\n") + 1) * size * LINE / 72
+
+
+def wrapped(text: str, width: float, size: float = SMALL) -> str:
+    """The text in lines of at most this many inches, cut between words."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and text_width(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def note_height(notes: Sequence[str], width: float) -> float:
+    """Inches that `add_notes` needs."""
+    return sum(text_height(wrapped(note, width), SMALL) for note in notes) + PAD * bool(notes)
+
+
+def add_notes(figure: Figure, notes: Sequence[str]) -> None:
+    """Small print at the foot of the sheet: how to read it, and what is missing."""
+    width, height = figure.get_size_inches()
+    text = "\n".join(wrapped(note, width - 2 * PAD) for note in notes)
+    figure.text(PAD / width, PAD / 2 / height, text, size=SMALL, color=MUTED, va="bottom", linespacing=LINE / 1.2)

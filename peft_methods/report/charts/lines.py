@@ -1,0 +1,116 @@
+"""The layout of charts with one line a method: titles left, a plot, figures right; as high as there are methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.metrics import Metric
+from peft_methods.report.charts.base import Compared, label_of
+from peft_methods.report.charts.canvas import INK, PAD, SMALL, add_notes, axes_at, note_height, sheet, text_height, text_width, widest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+PLOT = 3.5  # inches of the plot's width
+BELOW = 0.47  # inches for tick labels and the axis's name
+GAP = 0.07  # inches between a bar and its figure
+KEY_LINE = 0.19  # inches of a line of a legend
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a figure is put on an axis: in which unit, and what of it is 1 there."""
+
+    unit: str
+    size: float
+
+
+def scale_of(metric: Metric) -> Scale:
+    """%, MiB, s, or just a number: as `metric.format` writes it."""
+    if metric.is_share:
+        return Scale("%", 0.01)
+    if metric.name.endswith("_bytes"):
+        return Scale("MiB", 2.0**20)
+    return Scale("s" if metric.name.endswith("_seconds") else "", 1.0)
+
+
+def axis_name(metric: Metric) -> str:
+    """'Train time, s'."""
+    return ", ".join(filter(None, [metric.title, scale_of(metric).unit]))
+
+
+def lines_of(compared: Compared, name: str, notes: Sequence[str], *, above: float = 0.0, right: float = 0.0) -> tuple[Figure, Axes]:
+    """Sheet and axes: line i at y = i, upwards first. `above` and `right` are inches left free for a legend and for figures."""
+    labels = [label_of(row) for row in compared.rows]
+    left = PAD + widest(labels) + PAD
+    line = max(text_height(label) for label in labels) + 0.1
+    width, height = left + PLOT + right + 2 * PAD, len(labels) * line
+    figure = sheet(width, PAD + above + height + BELOW + note_height(notes, width - 2 * PAD))
+    axes = axes_at(figure, left, PAD + above, PLOT, height)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_yticks(range(len(labels)), labels, size=9, linespacing=1.0)
+    axes.tick_params(axis="y", length=0, pad=4)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_xlabel(name)
+    add_notes(figure, notes)
+    return figure, axes
+
+
+def limit_for(ends: Sequence[float], texts: Sequence[str]) -> float:
+    """The end of an axis from 0 on which each text fits behind its bar."""
+    free = [1 - (text_width(text, SMALL) + 2 * GAP) / PLOT for text in texts]
+    return max((end / max(share, 0.1) for end, share in zip(ends, free, strict=True)), default=0.0) or 1.0
+
+
+def add_figure(axes: Axes, end: float, line: int, text: str) -> None:
+    """A figure behind what ends there."""
+    axes.annotate(text, (end, line), (GAP * 72, 0), textcoords="offset points", va="center", size=SMALL, color=INK, annotation_clip=False)
+
+
+def few_ticks(axis: Any, most: int = 5) -> None:
+    """At most so many steps, thousands set apart."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(most, steps=(1, 2, 2.5, 5, 10)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
+
+
+def log_ticks(axis: Any, most: int = 6) -> None:
+    """Powers of ten, written short: 1, 10, 1k, 1M."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(numticks=most))
+    axis.set_minor_locator(LogLocator(subs=(2, 5), numticks=4 * most))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """10000 -> '10k'; small numbers as they are."""
+    for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9999:
+            return f"{value / size:.3g}{name}"
+    return f"{value:.3g}"
+
+
+def legend_height(entries: Sequence[str], width: float) -> float:
+    """Inches that `add_legend` needs for these on so much width."""
+    return -(-len(entries) // _columns(entries, width)) * KEY_LINE + PAD
+
+
+def add_legend(figure: Figure, handles: Sequence[Patch | Any], entries: Sequence[str]) -> None:
+    """A legend over the plot, as many columns as fit."""
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles, entries, loc="upper left", bbox_to_anchor=(PAD / width, 1 - PAD / height), borderaxespad=0, borderpad=0,
+        ncols=_columns(entries, width), handlelength=1.6, handletextpad=0.5, columnspacing=1.2, labelspacing=0.55,
+    )  # fmt: skip
+
+
+def _columns(entries: Sequence[str], width: float) -> int:
+    return max(1, min(len(entries), int((width - 2 * PAD) / (widest(entries, SMALL) + 0.42))))
