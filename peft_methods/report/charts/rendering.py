@@ -42,7 +42,7 @@ def _packed(text: str) -> str:
     """In fewer letters: no indentation, hundredths of a point, and the style of all lines on the root, where it harms no page."""
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     text = text.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
-    text = re.sub(r' d="[^"]*"', lambda found: " ".join(found[0].split()).replace(' "', '"'), text)
+    text = re.sub(r' d="[^"]*"', lambda found: " " + " ".join(found[0].split()).replace(' "', '"'), text)
     text = re.sub(r' (?:d|x|y)="[^"]*"|translate\([^)]*\)', lambda found: LONG.sub(_hundredths, found[0]), text)
     return re.sub(r"\n\s*", "\n", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
 

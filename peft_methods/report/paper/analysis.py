@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from peft_methods.report.paper.english import counted, interval, listed, number, p_value, points, said, sentence, with_spread
+from peft_methods.report.paper.english import interval, listed, number, p_value, points, said, with_spread
 from peft_methods.report.paper.study import FULL, Study
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import Pair
@@ -96,7 +96,7 @@ def _count(study: Study) -> str:
         return ""
     if not apart:
         return f"None of the {number(len(pairs))} pairs of methods is separable: this comparison does not tell any method from another."
-    which = "All" if apart == len(pairs) else sentence(number(apart)).rstrip(".")
+    which = "All" if apart == len(pairs) else number(apart).capitalize()
     return f"{which} of the {number(len(pairs))} pairs of methods {'is' if apart == 1 else 'are'} separable (@t-best-{study.label})."
 
 
@@ -164,7 +164,3 @@ def _left_out(study: Study) -> list[str]:
 def _alone(study: Study) -> list[str]:
     return ["With one method there is nothing to compare."] if len(study.known(study.standing.metric)) == 1 else []
 
-
-def counted_pairs(study: Study) -> str:
-    """'28 pairs of methods'."""
-    return counted(len(study.standing.pairs), "pair of methods", "pairs of methods")

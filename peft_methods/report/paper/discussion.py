@@ -33,7 +33,7 @@ def _trade(study: Study) -> list[str]:
     if len(level) == 1:
         found = [f"{study.title(best)} is better than every other method here, so its costs are what this quality takes."]
     else:
-        found = [f"{sentence(number(len(level))).rstrip('.')} methods ({listed([study.title(m) for m in level], MOST)}) include the highest mean or could not be told from it."]
+        found = [f"{number(len(level)).capitalize()} methods ({listed([study.title(m) for m in level], MOST)}) include the highest mean or could not be told from it."]
         found += [text for name, what in (("train_seconds", "training time"), ("peak_memory_bytes", "peak memory")) if (text := _least(study, level, name, what))]
         found.append("That two methods could not be told apart does not show that they are alike.")
     width = resolution(study)
@@ -70,7 +70,7 @@ def threats(studies: Sequence[Study]) -> list[str]:
         parts += ["Of the run itself is to be said:", "\n".join(f"- {sentence(note)}" for note in notes)]
     if comparison.silenced:
         named = [f"{rule} (“{escaped(RULES[rule].title.rstrip('.'))}”)" for rule in comparison.silenced]
-        parts.append(f"{sentence(counted(len(named), 'rule')).rstrip('.')} {'was' if len(named) == 1 else 'were'} silenced, so nobody looked: {listed(named)}.")
+        parts.append(f"{counted(len(named), 'rule').capitalize()} {'was' if len(named) == 1 else 'were'} silenced, so nobody looked: {listed(named)}.")
     return parts
 
 

@@ -10,7 +10,8 @@ from peft_methods import __version__
 from peft_methods.comparing import Comparison
 from peft_methods.recommending import Limits
 from peft_methods.records import atomically
-from peft_methods.report.paper import discussion, introduction, references, results, setup
+from peft_methods.report.paper import charts, discussion, introduction, references, results, setup
+from peft_methods.report.paper.charts import Drawn
 from peft_methods.report.paper.study import Study, studies_of
 from peft_methods.report.paper.typst import TEMPLATE, PaperError, check_possible, compiled, escaped, literal
 
@@ -27,14 +28,15 @@ def write_paper(comparison: Comparison, path: Path, limits: Limits | None = None
     studies = studies_of(comparison, limits)
     if not studies:
         raise PaperError("there are no records to write a paper about.")
-    files = figures_of(studies, path.stem)
-    source = document(studies, path.stem, {})
+    figures = {study.recipe: charts.drawn(study, path.stem) for study in studies}
+    files = {one.path: one.data for drawn in figures.values() for one in drawn}
+    source = document(studies, path.stem, figures)
     files[f"{path.stem}.bib"] = references.bibliography(source, {row.method for study in studies for row in study.rows}).encode()
     pdf = compiled(source, files, _finished(comparison))
     return _written(path, {path.name: pdf, f"{path.stem}.typ": source.encode(), **files})
 
 
-def document(studies: Sequence[Study], stem: str, figures: Mapping[str, Sequence[str]]) -> str:
+def document(studies: Sequence[Study], stem: str, figures: Mapping[str, Sequence[Drawn]]) -> str:
     """The whole source, template and all, so that it can be compiled from its folder alone."""
     head = (
         f"#show: paper.with(\n  title: [{introduction.title(studies)}],\n  author: [{_author(studies)}],\n"
@@ -55,10 +57,6 @@ def document(studies: Sequence[Study], stem: str, figures: Mapping[str, Sequence
         f"#references({literal(f'{stem}.bib')})",
     ]
     return "\n\n".join([TEMPLATE.read_text(encoding="utf-8").strip(), head, *body]) + "\n"
-
-
-def figures_of(studies: Sequence[Study], stem: str) -> dict[str, bytes]:
-    return {}
 
 
 def _author(studies: Sequence[Study]) -> str:

@@ -79,6 +79,14 @@ def p_value(p: float) -> str:
     return "_p_ \\< 0.001" if p < 0.001 else f"_p_ \\= {p:.3f}"
 
 
-def times(ratio: float) -> str:
-    """A ratio to two digits: '0.63 times', '12 times'."""
-    return f"{ratio:.2f} times" if ratio < 10 else f"{ratio:,.0f} times"
+def ratio(value: float) -> str:
+    """'0.63', '12', '0.0012', and '< 0.001' (markup) for less."""
+    if value < 0.001:
+        return "\\< 0.001"
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """A share of the whole: '2.56%', '0.0034%'."""
+    percent = 100 * value
+    return f"{percent:.2f}%" if percent >= 0.1 or percent == 0 else f"{percent:.1g}%" if percent >= 1e-4 else "\\< 0.0001%"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from peft_methods.report.paper.analysis import best_in_short
-from peft_methods.report.paper.english import counted, listed, number, times
-from peft_methods.report.paper.references import cited, of_method
-from peft_methods.report.paper.setup import data_name, model_name
+from peft_methods.report.paper.english import counted, listed, number, ratio
+from peft_methods.report.paper.references import NAMES_OF_DATA, cited, data_name, model_name, of_data, of_method, of_model
 from peft_methods.report.paper.study import Study
 
 TERMS = ("fine-tuning", "parameter-efficient methods", "text classification", "benchmarking")
@@ -32,14 +32,18 @@ def title(studies: Sequence[Study]) -> str:
     """What was compared, on what."""
     methods = _methods(studies)
     what = studies[0].title(methods[0]) if len(methods) == 1 else f"{_capital(number(len(methods)))} Fine-Tuning Methods Compared"
-    return f"{what}: {studies[0].name if len(studies) == 1 else _capital(counted(len(studies), 'Recipe'))}"
+    if len(studies) > 1:
+        return f"{what} on {_capital(number(len(studies)))} Recipes"
+    model, data = (studies[0].spec[part]["source"] for part in ("model", "data"))
+    known = re.sub(r"\b(?!with\b|the\b|of\b|and\b)[a-z]", lambda match: match[0].upper(), data_name(data).removeprefix("the ")) if data in NAMES_OF_DATA else data_name(data)
+    return f"{what}: {model_name(model)} on {known}"
 
 
 def abstract(studies: Sequence[Study]) -> str:
     """What was done, what came out, in one paragraph."""
     cells = sum(len(study.finished) for study in studies)
     found = [f"This paper compares {_what(studies)} under one budget for all."]
-    found.append(f"{_capital(counted(cells, 'training run'))} {'was' if cells == 1 else 'were'} completed and judged on test examples that were read once.")
+    found.append(f"In all, {counted(cells, 'training run')} {'was' if cells == 1 else 'were'} completed.")
     for study in studies:
         found.append((f"On {study.name}: " if len(studies) > 1 else "") + best_in_short(study))
         found += _costs_in_short(study)
@@ -53,20 +57,20 @@ def _what(studies: Sequence[Study]) -> str:
     assert methods, "a study has a row"
     if len(studies) > 1:
         return f"{what} on {counted(len(studies), 'recipe')} of model and data"
-    return f"{what} on {studies[0].name}, with {counted(len(studies[0].seeds), 'seed')} each"
+    model, data = (studies[0].spec[part]["source"] for part in ("model", "data"))
+    return f"{what} for {model_name(model)} on {data_name(data)}, with {counted(len(studies[0].seeds), 'seed')} each"
 
 
 def _costs_in_short(study: Study) -> list[str]:
-    full = study.full()
-    found = []
-    for name, lead in (("train_seconds", "the others trained"), ("peak_memory_bytes", "their peak memory was")):
+    """Training time and memory of the others as multiples of full fine-tuning's."""
+    full, found = study.full(), []
+    for name, said_as in (("train_seconds", "trained for {} times as long"), ("peak_memory_bytes", "needed {} times as much memory at the peak")):
         others = [row for row in study.known(name) if row is not full]
-        if full is None or not others or name not in full.figures or not full.mean(name) > 0:
-            continue
-        ends = [row.mean(name) / full.mean(name) for row in (others[0], others[-1])]
-        span = times(ends[0]) if len(others) == 1 else f"{times(ends[0]).removesuffix(' times')} to {times(ends[1])}"
-        found.append(f"{lead} {'for ' if name == 'train_seconds' else ''}{span} {'as long' if name == 'train_seconds' else 'as large'}")
-    return [f"Against full fine-tuning, {' and '.join(found)}."] if found else []
+        if full is not None and others and full.figures.get(name) and full.mean(name) > 0:
+            ends = [ratio(row.mean(name) / full.mean(name)) for row in (others[0], others[-1])]
+            found.append(said_as.format(" to ".join(dict.fromkeys(ends))))
+    who = "the other methods" if len(study.measured) > 2 else "the other method"
+    return [f"Relative to full fine-tuning, {who} {' and '.join(found)}."] if found else []
 
 
 def introduction(studies: Sequence[Study]) -> list[str]:
@@ -88,7 +92,8 @@ def introduction(studies: Sequence[Study]) -> list[str]:
 
 def _on(studies: Sequence[Study]) -> str:
     spec = studies[0].spec
-    return "" if len(studies) > 1 else f" for {model_name(spec['model']['source'])} on {data_name(spec['data']['source'])}"
+    model, data = spec["model"]["source"], spec["data"]["source"]
+    return "" if len(studies) > 1 else f" for {model_name(model)}{cited(*of_model(model))} on {data_name(data)}{cited(*of_data(data))}"
 
 
 def _capital(text: str) -> str:

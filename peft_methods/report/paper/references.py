@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from peft_methods.methods import METHODS
+from peft_methods.report.paper.typst import escaped
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
 OF_METHODS = {
@@ -29,10 +30,10 @@ OF_MODELS = {  # by what the last part of a source says, the first that fits
 }
 NAMES_OF_MODELS = {"embedded:minilm": "all-MiniLM-L6-v2"}
 NAMES_OF_DATA = {
-    "embedded:movie_reviews": "sentences of movie reviews with human sentiment ratings",
-    "embedded:product_reviews": "sentences of product reviews",
-    "embedded:editorials": "sentences of newspaper editorials",
-    "embedded:tweets": "tweets",
+    "embedded:movie_reviews": "rated movie-review sentences",
+    "embedded:product_reviews": "rated product-review sentences",
+    "embedded:editorials": "rated editorial sentences",
+    "embedded:tweets": "rated tweets",
     "stanfordnlp/imdb": "the IMDb reviews",
     "stanfordnlp/sst2": "the Stanford Sentiment Treebank (SST-2)",
     "CogComp/trec": "the TREC questions",
@@ -61,6 +62,16 @@ OF_LIBRARIES = {
 def cited(*keys: str) -> str:
     """Markup that cites these entries, to stand behind a word: '~[1], [2]'."""
     return "~" + ", ".join(f"@{key}" for key in keys) if keys else ""
+
+
+def data_name(source: str) -> str:
+    """Markup: a data set's name, as it stands in a sentence."""
+    return NAMES_OF_DATA.get(source, f"the data set “{escaped(source)}”")
+
+
+def model_name(source: str) -> str:
+    """Markup: a model's name."""
+    return escaped(NAMES_OF_MODELS.get(source, source.rstrip("/").rpartition("/")[2]))
 
 
 def of_method(method: str) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from peft_methods.comparing import Row
 from peft_methods.report.paper import analysis, tables
-from peft_methods.report.paper.english import counted, listed, number, sentence, times, with_spread
+from peft_methods.report.paper.charts import Drawn, told
+from peft_methods.report.paper.english import counted, listed, number, ratio, share, with_spread
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import COSTS
@@ -22,34 +23,30 @@ MOST = 8
 NAMES_OF_COSTS = dict(zip(COSTS, ("training time", "peak memory", "trainable parameters"), strict=True))
 
 
-def results(studies: Sequence[Study], figures: Mapping[str, Sequence[str]]) -> list[str]:
-    """Paragraphs, tables, and the figures of each recipe (markup by the recipe's name, in the order of the text)."""
+def results(studies: Sequence[Study], figures: Mapping[str, Sequence[Drawn]]) -> list[str]:
+    """Paragraphs, tables, and the figures of each recipe by its name."""
     parts = []
     for study in studies:
-        level = "==="
-        if len(studies) > 1:
-            parts.append(f"== {study.name}")
-        else:
-            level = "=="
-        parts += [f"{level} Quality", tables.main_table(study), _reading(study), *analysis.quality(study), tables.best_table(study)]
-        parts += figures.get(study.recipe, ())
-        parts += [f"{level} Costs", *costs(study), tables.ratio_table(study), tables.device_table(study)]
-        parts += [f"{level} Course of the Cells", *course(study), *missing(study)]
+        several = len(studies) > 1
+        level, drawn = "===" if several else "==", figures[study.recipe]
+        of = {section: [one for one in drawn if one.section == section] for section in ("quality", "costs", "course")}
+        first, *paragraphs = analysis.quality(study)
+        parts += [f"== {study.name}"] * several
+        parts += [f"{level} Quality", tables.main_table(study), *(one.markup for one in of["quality"])]
+        parts += [f"@t-main-{study.label} has the figures of every method. {told(of['quality'])} {first}", *paragraphs, tables.best_table(study)]
+        parts += [f"{level} Costs", *(one.markup for one in of["costs"]), *costs(study, told(of["costs"]))]
+        parts += [tables.ratio_table(study), tables.device_table(study)]
+        parts += [f"{level} Course of the Cells", f"{course(study)} {told(of['course'])}", *(one.markup for one in of["course"]), *missing(study)]
     return [part for part in parts if part]
 
 
-def _reading(study: Study) -> str:
-    return f"@t-main-{study.label} has the figures of every method."
-
-
-def costs(study: Study) -> list[str]:
-    """Paragraphs on time, memory, parameters, and who is on the Pareto front."""
+def costs(study: Study, shown: str = "") -> list[str]:
+    """Paragraphs on time, memory, parameters, and who is on the Pareto front; `shown` says what figures show."""
     if not study.measured:
         return ["No cell finished, so there are no costs to report."]
-    first = [_spanned(study, "train_seconds", "Training took"), _spanned(study, "peak_memory_bytes", "Peak memory was")]
-    second = [_relative(study, "train_seconds", "took", "as long"), _relative(study, "peak_memory_bytes", "needed", "as much memory at the peak")]
-    third = [_parameters(study), *_sources(study), *_front(study)]
-    return [" ".join(filter(None, part)) for part in (first, second, third) if any(part)]
+    first = [_spanned(study, "train_seconds", "Training took"), _spanned(study, "peak_memory_bytes", "Peak memory was"), shown]
+    second = [_relative(study), _parameters(study), *_sources(study)]
+    return [" ".join(filter(None, part)) for part in (first, second, _front(study)) if any(part)]
 
 
 def _spanned(study: Study, name: str, lead: str) -> str:
@@ -63,23 +60,23 @@ def _spanned(study: Study, name: str, lead: str) -> str:
     return f"{lead} from {ends[0]} to {ends[1]}{' a seed' if name == 'train_seconds' else ''}."
 
 
-def _relative(study: Study, name: str, verb: str, what: str) -> str:
+def _relative(study: Study) -> str:
+    """Time and memory of the others as multiples of full fine-tuning's, and who takes more than it."""
     full = study.full()
-    others = [row for row in study.known(name) if full is not None and row is not full]
-    if full is None or name not in full.figures or not others or not full.mean(name) > 0:
+    told_of, more = [], []
+    for name, verb in (("train_seconds", "trained for {} times as long"), ("peak_memory_bytes", "needed {} times as much memory")):
+        others = [row for row in study.known(name) if row is not full]
+        if full is None or not others or not full.figures.get(name) or not full.mean(name) > 0:
+            continue
+        ends = [f"{ratio(row.mean(name) / full.mean(name))} ({study.title(row.method)})" for row in (others[0], others[-1])]
+        told_of.append(verb.format(ends[0] if len(others) == 1 else " to ".join(ends)))
+        dearer = [study.title(row.method) for row in others if row.mean(name) > full.mean(name)]
+        if dearer:
+            more.append(f"more {'time' if name == 'train_seconds' else 'memory'} than full fine-tuning was taken by {listed(dearer, MOST)}")
+    if not told_of:
         return ""
-    told = [
-        f"{study.title(row.method)} {times(row.mean(name) / full.mean(name))} ({with_spread(name, row.figures[name])})" for row in others
-    ]
-    return f"Against full fine-tuning ({with_spread(name, full.figures[name])}), {verb_of(told, verb)} {what}."
-
-
-def verb_of(told: Sequence[str], verb: str) -> str:
-    """'A took 0.5 times (…), and B 0.7 times (…)'."""
-    first, *rest = told
-    name, ratio = first.rsplit(" times", 1)[0].rsplit(" ", 1)
-    lead = f"{name} {verb} {ratio} times{first.rsplit(' times', 1)[1]}"
-    return listed([lead, *rest], MOST)
+    lead = f"Relative to full fine-tuning, the {'others' if len(study.measured) > 2 else 'other method'} {' and '.join(told_of)} (@t-ratios-{study.label})."
+    return f"{lead} By the means, {listed(more)}." if more else lead
 
 
 def _parameters(study: Study) -> str:
@@ -88,8 +85,8 @@ def _parameters(study: Study) -> str:
         return ""
     least, most = known[0], known[-1]
     return (
-        f"The share of parameters that are trained goes from {100 * least.mean('trainable_share'):.2f}% ({study.title(least.method)}) to "
-        f"{100 * most.mean('trainable_share'):.2f}% ({study.title(most.method)}), the head included."
+        f"The share of parameters that are trained goes from {share(least.mean('trainable_share'))} ({study.title(least.method)}) to "
+        f"{share(most.mean('trainable_share'))} ({study.title(most.method)}), the head included."
     )
 
 
@@ -114,17 +111,16 @@ def _front(study: Study) -> list[str]:
     ]
 
 
-def course(study: Study) -> list[str]:
+def course(study: Study) -> str:
     """How many cells finished, and where in training their best epochs lay."""
-    done, all_of_them = len(study.finished), len(study.records)
-    found = [f"{sentence(counted(all_of_them, 'cell')).rstrip('.')} (method and seed) {'was' if all_of_them == 1 else 'were'} to be trained; "]
-    found[0] += ("it finished." if all_of_them == 1 else "all finished.") if done == all_of_them else f"{number(done) if done else 'none'} finished."
-    judged = [r for r in study.finished if r.best_epoch and r.epochs and len(r.epochs) > 1 and study.has_quality]
-    if judged:
-        last = sum(record.best_epoch == len(record.epochs) for record in judged)
-        of_all = f"{number(last) if last else 'none'} of {number(len(judged))} cells"
-        found.append(f"The best epoch by validation was the last one that was trained in {of_all}.")
-    return [" ".join(found)]
+    done, every = len(study.finished), len(study.records)
+    finished = "all" if done == every else number(done) if done else "none"
+    found = f"Of {counted(every, 'cell')} (method and seed), {finished} finished." if every > 1 else f"The one cell {'finished' if done else 'did not finish'}."
+    judged = [r for r in study.finished if r.best_epoch and len(r.epochs) > 1 and study.has_quality]
+    if not judged:
+        return found
+    last = sum(record.best_epoch == len(record.epochs) for record in judged)
+    return f"{found} The best epoch by validation was the last that was trained in {number(last) if last else 'none'} of {counted(len(judged), 'cell')}."
 
 
 def missing(study: Study) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from peft_methods.records import Record
 from peft_methods.report.paper.english import counted, listed, number, sentence, tidy
-from peft_methods.report.paper.references import NAMES_OF_DATA, NAMES_OF_MODELS, OF_LIBRARIES, cited, of_data, of_model
+from peft_methods.report.paper.references import OF_LIBRARIES, cited, data_name, model_name, of_data, of_model
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped, table
 
@@ -18,16 +18,6 @@ PRECISIONS = {
     "bf16": "bfloat16 autocast over 32-bit weights",
     "fp16": "float16 autocast over 32-bit weights",
 }
-
-
-def data_name(source: str) -> str:
-    """Markup: a data set's name with its references."""
-    return NAMES_OF_DATA.get(source, f"the data set “{escaped(source)}”") + cited(*of_data(source))
-
-
-def model_name(source: str) -> str:
-    """Markup: a model's name with its references."""
-    return escaped(NAMES_OF_MODELS.get(source, source.rstrip("/").rpartition("/")[2])) + cited(*of_model(source))
 
 
 def setup(studies: Sequence[Study]) -> list[str]:
@@ -52,13 +42,13 @@ def _data(study: Study) -> str:
         )
     names = data.get("label_names", [])
     classes = f" in {counted(len(names), 'class', 'classes')} ({listed([escaped(str(name)) for name in names], 10)})" if names else ""
-    found = [f"The texts are {data_name(spec['source'])}{classes}."]
+    found = [f"The texts are {data_name(spec['source'])}{cited(*of_data(spec['source']))}{classes}."]
     if "class_counts" in data:
         found.append(f"Train, validation, and test rows are disjoint; @t-data-{study.label} has their numbers.")
         found.append("The test rows are predicted once, with the weights of the best epoch by validation.")
     removed = sum(data.get("removed", {}).values())
     if removed:
-        found.append(f"{sentence(counted(removed, 'text')).rstrip('.')} that stood in the source twice or in two splits {'was' if removed == 1 else 'were'} removed.")
+        found.append(f"{counted(removed, 'text').capitalize()} that stood in the source twice or in two splits {'was' if removed == 1 else 'were'} removed.")
     return " ".join(found)
 
 
@@ -83,7 +73,7 @@ def _sizes(study: Study) -> str:
         if split in counts
     ]
     head = ("Split", "Rows", "Rows a class", "Cut short")
-    return table(f"t-data-{study.label}", f"Data of {study.name}", head, lines)
+    return table(f"t-data-{study.label}", f"Rows of each split{study.of}", head, lines)
 
 
 def _per_class(counts: Sequence[int]) -> str:
@@ -95,7 +85,7 @@ def _per_class(counts: Sequence[int]) -> str:
 def _model(study: Study) -> str:
     model = study.spec["model"]
     random = model["weights"] == "random"
-    found = [f"The encoder is {model_name(model['source'])}{', with its weights drawn at random' if random else ', pretrained'}."]
+    found = [f"The encoder is {model_name(model['source'])}{cited(*of_model(model['source']))}{', with its weights drawn at random' if random else ', pretrained'}."]
     total = next((r.metrics["total_parameters"] for r in study.finished if r.metrics.get("total_parameters")), None)
     head = next((r.metrics["head_parameters"] for r in study.finished if r.metrics.get("head_parameters")), None)
     if total is not None and head is not None:
@@ -158,7 +148,7 @@ def _hyperparameters(study: Study) -> str:
         [study.title(row.method), f"{first[row.method].cell['method']['learning_rate']:.3g}", _settings(first[row.method].cell["method"])]
         for row in study.rows
     ]
-    caption = f"Hyperparameters, {study.name}"
+    caption = f"Hyperparameters{study.of}"
     return table(
         f"t-rates-{study.label}", caption, ("Method", "Rate", "Other settings"), lines, columns="(auto, auto, 1fr)", align="(left, right, left)"
     )

@@ -36,8 +36,13 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Markup: what people call it."""
-        return escaped(self.spec.get("title") or self.recipe)
+        """Markup: what it is called where several are told of."""
+        return f"“{escaped(self.recipe)}”"
+
+    @property
+    def of(self) -> str:
+        """Markup: ', “name”' for captions where the paper has several recipes."""
+        return f", {self.name}" if len(self.comparison.standings) > 1 else ""
 
     @cached_property
     def finished(self) -> list[Record]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
 from peft_methods.report.costs import COLUMNS
-from peft_methods.report.paper.english import NOT_KNOWN, interval, p_value, points, said, with_spread
+from peft_methods.report.paper.english import NOT_KNOWN, interval, p_value, points, ratio, said, share, with_spread
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import table
 
@@ -26,7 +26,7 @@ def main_table(study: Study) -> str:
     shown = {head: cell for head, cell in columns.items() if any(cell(study, row) != NOT_KNOWN for row in study.measured)}
     lines = [[_name(study, row), *(cell(study, row) for cell in shown.values())] for row in study.rows]
     quality = "Quality and costs" if study.has_quality else "Costs"
-    caption = f"{quality}, {study.name} (mean ± standard deviation over seeds)"
+    caption = f"{quality}{study.of} (mean ± standard deviation over seeds)"
     return table(f"t-main-{study.label}", caption, ("Method", *shown), lines, wide=True)
 
 
@@ -60,7 +60,7 @@ def _parameters(study: Study, row: Row) -> str:
 
 
 def _share(row: Row) -> str:
-    return f"{100 * row.mean('trainable_share'):.2f}%" if "trainable_share" in row.figures else NOT_KNOWN
+    return share(row.mean("trainable_share")) if "trainable_share" in row.figures else NOT_KNOWN
 
 
 def _name(study: Study, row: Row) -> str:
@@ -80,7 +80,7 @@ def best_table(study: Study) -> str:
         pair = study.standing.pair(method, best)
         assert pair is not None, "every two of the order are a pair"
         lines.append([study.title(method), points(pair.difference), interval(pair.low, pair.high), p_value(pair.p).removeprefix("_p_ \\= ").removeprefix("_p_ ")])
-    caption = f"Difference of {study.metric} to {study.title(best)}, in points, {study.name}"
+    caption = f"Difference of {study.metric} to {study.title(best)}, in points{study.of}"
     return table(f"t-best-{study.label}", caption, ("Method", "Points", "95% interval", "_p_ (Holm)"), lines)
 
 
@@ -93,11 +93,11 @@ def ratio_table(study: Study) -> str:
     if not shown:
         return ""
     lines = [
-        [study.title(row.method), *(f"{row.mean(name) / full.mean(name):.3g}" if name in row.figures else NOT_KNOWN for name in shown.values())]
+        [study.title(row.method), *(ratio(row.mean(name) / full.mean(name)) if name in row.figures else NOT_KNOWN for name in shown.values())]
         for row in study.measured
         if row is not full
     ]
-    caption = f"Costs as multiples of full fine-tuning's, {study.name}"
+    caption = f"Costs as multiples of full fine-tuning's{study.of}"
     return table(f"t-ratios-{study.label}", caption, ("Method", *shown), lines)
 
 
@@ -109,5 +109,5 @@ def device_table(study: Study) -> str:
     lines = [
         [study.title(row.method), *(said(name, row.mean(name)) if name in row.figures else NOT_KNOWN for name in COLUMNS.values())] for row in rows
     ]
-    caption = f"Further costs on the device, {study.name} (means over seeds)"
+    caption = f"Further costs on the device{study.of} (means over seeds)"
     return table(f"t-device-{study.label}", caption, ("Method", *COLUMNS), lines, wide=True)

@@ -73,7 +73,7 @@ def _cells(row: Sequence[str]) -> str:
 
 
 def figure(label: str, path: str, caption: str, alt: str, *, wide: bool = False) -> str:
-    """A drawing with its caption (markup) and what it shows in words (plain text)."""
+    """A drawing (SVG) with its caption (markup) and what it shows in words (plain text); over both columns at its own size."""
     return f"#chart({literal(path)}, [{caption}], alt: {literal(alt)}, wide: {str(wide).lower()}) <{label}>"
 
 
