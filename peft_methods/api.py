@@ -32,6 +32,12 @@ class PrintableComparison(Comparison):
         """What these figures recommend: best quality, memory, speed, checkpoint."""
         return recommend(self, self.limits)
 
+    def paper(self, path: str | Path) -> list[Path]:
+        """Write the comparison as a paper, FILE.pdf, with its source and figures beside it; needs the extra `paper`."""
+        from peft_methods.report.paper import write_paper
+
+        return write_paper(self, Path(path), self.limits)
+
     def __str__(self) -> str:
         return self.table()
 

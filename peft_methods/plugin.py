@@ -15,11 +15,13 @@ from peft_methods.options import Options, add_options, read_options
 from peft_methods.terminal import live_line, show_text
 
 if TYPE_CHECKING:
+    from peft_methods.comparing import Comparison
     from peft_methods.data import TokenData
     from peft_methods.job import Job, Task
     from peft_methods.methods import Method
     from peft_methods.models import Base
     from peft_methods.recipe import Recipe
+    from peft_methods.recommending import Limits
     from peft_methods.records import Record
 
 OPTIONS = pytest.StashKey[Options]()
@@ -247,6 +249,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
     if options.csv is not None:
         _write(options.csv, csv_table(comparison), terminalreporter)
+    if options.paper is not None:
+        _write_paper(options.paper, comparison, options.limits, terminalreporter)
     if lines := config.stash.get(GATE_LINES, []):
         terminalreporter.section("regression gate")
         for line in lines:
@@ -260,6 +264,17 @@ def _write(path: Path, text: str, terminalreporter: Any) -> None:
         terminalreporter.write_line(f"{path} could not be written: {error.strerror}.", red=True)
     else:
         terminalreporter.write_line(f"written: {path}")
+
+
+def _write_paper(path: Path, comparison: Comparison, limits: Limits, terminalreporter: Any) -> None:
+    from peft_methods.report.paper import write_paper
+
+    try:
+        written = write_paper(comparison, path, limits)
+    except PeftMethodsError as error:
+        terminalreporter.write_line(str(error), red=True)
+    else:
+        terminalreporter.write_line(f"written: {', '.join(map(str, written))}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peft_methods.recommending import Recommendation
-from peft_methods.report.paper.analysis import best_in_short, resolution
-from peft_methods.report.paper.english import counted, listed, number, points, said, sentence, tidy
+from peft_methods.report.paper.analysis import in_short, resolution
+from peft_methods.report.paper.english import capital, counted, joined, listed, number, points, said, sentence, tidy, was
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
 from peft_methods.validity import RULES
 
 MOST = 6
 EVIDENCE = 3  # of one rule
+COSTS = {"train_seconds": "training time", "peak_memory_bytes": "peak memory"}
 
 
 def discussion(studies: Sequence[Study]) -> list[str]:
     """What the results mean together, then what may be wrong with them."""
-    parts = ["== Quality Against Cost"]
-    for study in studies:
-        lead = f"_{study.name}_: " if len(studies) > 1 else ""
-        parts.append(lead + " ".join(_trade(study)))
-    return [*parts, "== Threats to Validity", *threats(studies)]
+    trades = [f"{_lead(study, studies)}{joined(*_trade(study))}" for study in studies]
+    return ["== Quality Against Cost", *trades, "== Threats to Validity", *threats(studies)]
+
+
+def _lead(study: Study, studies: Sequence[Study]) -> str:
+    return f"_{study.name}_: " if len(studies) > 1 else ""
 
 
 def _trade(study: Study) -> list[str]:
@@ -31,81 +33,79 @@ def _trade(study: Study) -> list[str]:
     best = study.standing.order[0]
     level = [best, *(pair.second for pair in study.pairs_of(best) if not pair.is_separable)]
     if len(level) == 1:
-        found = [f"{study.title(best)} is better than every other method here, so its costs are what this quality takes."]
+        found = [f"{study.title(best)} is better than every other method that is compared, so its costs are what this quality takes."]
     else:
-        found = [f"{number(len(level)).capitalize()} methods ({listed([study.title(m) for m in level], MOST)}) include the highest mean or could not be told from it."]
-        found += [text for name, what in (("train_seconds", "training time"), ("peak_memory_bytes", "peak memory")) if (text := _least(study, level, name, what))]
-        found.append("That two methods could not be told apart does not show that they are alike.")
+        found = [f"{study.title(best)} and {counted(len(level) - 1, 'other method')} could not be told apart in quality."]
+        found += [_least(study, level, name) for name in COSTS]
+        found += ["That two methods could not be told apart does not show that they are alike."]
+    return [*found, _resolution(study)]
+
+
+def _resolution(study: Study) -> str:
     width = resolution(study)
-    if width is not None:
-        found.append(
-            f"The intervals of differences reach {points(width)} points to either side in the median: differences much smaller than that cannot be seen "
-            f"with {counted(len(study.seeds), 'seed')} and this test set."
-        )
-    return found
+    return (
+        f"The intervals of differences reach {points(width or 0.0)} points to either side in the median: differences much smaller than "
+        f"that cannot be seen with {counted(len(study.seeds), 'seed')} and this test set."
+    )
 
 
-def _least(study: Study, methods: Sequence[str], name: str, what: str) -> str:
-    """Among these methods, the least of a cost."""
+def _least(study: Study, methods: Sequence[str], name: str) -> str:
+    """Among these methods, the first of which is the best, the least of a cost."""
     known = [row for row in study.known(name) if row.method in methods]
     if len(known) < 2:
         return ""
-    least, best = known[0], study.row(methods[0])
-    if least is best or best is None or name not in best.figures:
-        return f"Of these, {study.title(least.method)} has the least {what} ({said(name, least.mean(name))})."
-    return (
-        f"Of these, {study.title(least.method)} has the least {what} ({said(name, least.mean(name))}, against {said(name, best.mean(name))} of "
-        f"{study.title(best.method)})."
-    )
+    best = next((row for row in known if row.method == methods[0]), None)
+    other = f", against {said(name, best.mean(name))} of {study.title(best.method)}" if best is not None and best is not known[0] else ""
+    return f"Among them {study.title(known[0].method)} has the least {COSTS[name]} ({said(name, known[0].mean(name))}{other})."
 
 
 def threats(studies: Sequence[Study]) -> list[str]:
     """The limits of this comparison, what its rules found, what was said about the run, and what nobody looked at."""
     comparison = studies[0].comparison
-    scope = [_scope(studies), *_untuned(studies)]
-    said_of_cells = list(dict.fromkeys(f"{r.method_name}, seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message))
-    notes = [escaped(tidy(note)) for note in (*comparison.notes, *said_of_cells)]
-    parts = [" ".join(scope), _findings(studies)]
-    if notes:
-        parts += ["Of the run itself is to be said:", "\n".join(f"- {sentence(note)}" for note in notes)]
-    if comparison.silenced:
-        named = [f"{rule} (“{escaped(RULES[rule].title.rstrip('.'))}”)" for rule in comparison.silenced]
-        parts.append(f"{counted(len(named), 'rule').capitalize()} {'was' if len(named) == 1 else 'were'} silenced, so nobody looked: {listed(named)}.")
+    messages = dict.fromkeys(f"{r.method_name}, seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message)
+    notes = [f"- {sentence(escaped(tidy(note)))}" for note in (*comparison.notes, *messages)]
+    silenced = [f"{rule} (“{escaped(RULES[rule].title.rstrip('.'))}”)" for rule in comparison.silenced]
+    parts = [joined(_scope(studies), _untuned(studies)), _findings(studies)]
+    parts += ["Of the run itself is to be said:", "\n".join(notes)] if notes else []
+    if silenced:
+        parts.append(f"{capital(counted(len(silenced), 'rule'))} {was(len(silenced))} silenced, so nobody looked: {listed(silenced)}.")
     return parts
 
 
 def _scope(studies: Sequence[Study]) -> str:
-    models = len({study.spec["model"]["source"] for study in studies})
-    data = len({study.spec["data"]["source"] for study in studies})
-    one = models == data == 1
-    what = f"{counted(models, 'model')} and {counted(data, 'data set')}"
-    return f"This comparison is of {what}{', of one size and one budget' if one else ''}; nothing in it says how the methods do on others."
+    models, data = (len({study.spec[part]["source"] for study in studies}) for part in ("model", "data"))
+    one = ", of one size and one budget" if models == data == 1 else ""
+    what = f"{counted(models, 'model')} and {counted(data, 'data set')}{one}"
+    return f"This comparison is of {what}; nothing in it says how the methods do on others."
 
 
-def _untuned(studies: Sequence[Study]) -> list[str]:
+def _untuned(studies: Sequence[Study]) -> str:
     if any(record.tuning for study in studies for record in study.finished):
-        return []
-    return ["Hyperparameters were not tuned in this run, so that a method may do worse here than it could."]
+        return ""
+    return "Hyperparameters were not tuned in this run, so that a method may do worse here than it could."
 
 
 def _findings(studies: Sequence[Study]) -> str:
     """Every rule that found something, with its evidence and advice."""
     comparison = studies[0].comparison
-    asked = len(RULES) - len(comparison.silenced)
+    asked = counted(len(RULES) - len(comparison.silenced), "validity rule")
     found: dict[str, dict[tuple[str, str], int]] = {}
     for finding in comparison.findings():
-        said_of = found.setdefault(finding.rule, {})
-        said_of[finding.evidence, finding.advice] = said_of.get((finding.evidence, finding.advice), 0) + 1
+        evidence = found.setdefault(finding.rule, {})
+        evidence[finding.evidence, finding.advice] = evidence.get((finding.evidence, finding.advice), 0) + 1
     if not found:
-        return f"None of the {number(asked)} validity rules that were asked found anything."
-    lead = f"Of the {number(asked)} validity rules that were asked, {number(len(found))} found something:"
+        return f"Of the {asked} that were asked, none found anything."
+    lead = f"Of the {asked} that were asked, {number(len(found))} found something:"
     return "\n".join([lead, "", *(f"- {_rule(rule, told)}" for rule, told in found.items())])
 
 
 def _rule(rule: str, told: dict[tuple[str, str], int]) -> str:
-    shown = [f"{escaped(evidence)}{f' ({number(count)} times)' if count > 1 else ''}" for (evidence, _), count in list(told.items())[:EVIDENCE]]
+    """A rule with the first of its evidence, and the advice that came with it."""
+    shown = [
+        f"{escaped(evidence)}{f' ({number(count)} times)' if count > 1 else ''}" for (evidence, _), count in list(told.items())[:EVIDENCE]
+    ]
     more = [f"{number(len(told) - EVIDENCE)} more of the kind"] if len(told) > EVIDENCE else []
-    advice = list(dict.fromkeys(advice for _, advice in told))[0]
+    advice = next(advice for _, advice in told)
     return f"*{rule}* ({RULES[rule].severity}): {'; '.join([*shown, *more])}. Advice: {sentence(escaped(advice))}"
 
 
@@ -113,11 +113,11 @@ def conclusion(studies: Sequence[Study]) -> list[str]:
     """The finding again, and the recommendations."""
     parts = []
     for study in studies:
-        lead = f"_{study.name}_: " if len(studies) > 1 else ""
-        parts.append(f"{lead}{best_in_short(study)}")
-        answers = [_answer(study, answer) for answer in study.answers]
-        if answers:
-            parts += ["From these figures alone the following is recommended:", "\n".join(f"+ {answer}" for answer in answers)]
+        parts.append(f"{_lead(study, studies)}{in_short(study)}")
+        if study.answers:
+            within = "".join(f", within {name} {escaped(limit.written)}" for name, limit in study.limits.items())
+            parts += [f"From these figures alone{within}, the following is recommended:"]
+            parts += ["\n".join(f"+ {_answer(study, answer)}" for answer in study.answers)]
     return parts
 
 

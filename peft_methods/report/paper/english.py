@@ -32,10 +32,25 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{word} {one if count == 1 else many or one + 's'}"
 
 
+def capital(text: str) -> str:
+    """With a capital at its start."""
+    return text[:1].upper() + text[1:]
+
+
+def was(count: int) -> str:
+    """'was' or 'were'."""
+    return "was" if count == 1 else "were"
+
+
+def joined(*sentences: str) -> str:
+    """A paragraph of those sentences that say anything."""
+    return " ".join(text for text in sentences if text)
+
+
 def sentence(text: str) -> str:
     """With a capital at its start and a full stop at its end."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    return capital(text) + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def tidy(text: str) -> str:
@@ -76,7 +91,7 @@ def interval(low: float, high: float) -> str:
 
 def p_value(p: float) -> str:
     """As markup, to three digits."""
-    return "_p_ \\< 0.001" if p < 0.001 else f"_p_ \\= {p:.3f}"
+    return "\\< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def ratio(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from peft_methods.comparing import Comparison, Row
 from peft_methods.metrics import METRICS
 from peft_methods.recommending import Limits, Recommendation, recommend
 from peft_methods.records import Record
+from peft_methods.report.paper.english import listed, said
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import Pair, Standing
 
@@ -19,7 +20,10 @@ FULL = "full"  # what costs are compared with
 
 @dataclass(frozen=True)
 class Study:
-    """The `position`th of the paper. `records` are the recipe's cells (sources left out), `rows` its methods, `answers` what its figures recommend."""
+    """The `position`th of the paper. `records` are the recipe's cells (sources left out), `rows` its methods.
+
+    `limits` leave out methods, and `answers` are what the figures of the others recommend.
+    """
 
     position: int
     comparison: Comparison
@@ -27,6 +31,7 @@ class Study:
     records: tuple[Record, ...]
     rows: tuple[Row, ...]
     standing: Standing
+    limits: Limits
     answers: tuple[Recommendation, ...]
 
     @property
@@ -93,6 +98,23 @@ class Study:
         row = self.row(FULL)
         return row if row is not None and row.figures and len(self.measured) > 1 else None
 
+    def titles(self, methods: Iterable[str], most: int | None = None) -> str:
+        """Markup: several methods' names in a sentence."""
+        return listed([self.title(method) for method in methods], most)
+
+    def mean(self, method: str) -> str:
+        """A compared method's quality."""
+        row = self.row(method)
+        assert row is not None, "whoever is compared has a row"
+        return said(self.standing.metric, row.mean(self.standing.metric))
+
+    def ratios(self, name: str) -> list[tuple[Row, float]]:
+        """A cost of the other methods as multiples of full fine-tuning's, the least first; empty where either is not known."""
+        full = self.full()
+        if full is None or not full.figures.get(name) or not full.mean(name) > 0:
+            return []
+        return [(row, row.mean(name) / full.mean(name)) for row in self.known(name) if row is not full]
+
     def known(self, name: str) -> list[Row]:
         """The methods of which a metric is known, the least first."""
         return sorted((row for row in self.rows if name in row.figures), key=lambda row: row.mean(name))
@@ -115,6 +137,7 @@ def studies_of(comparison: Comparison, limits: Limits | None) -> list[Study]:
             tuple(r for r in comparison.records if r.recipe_name == recipe and not r.is_source),
             tuple(row for row in rows if row.recipe == recipe),
             standing,
+            limits or {},
             tuple(answer for answer in answers if answer.recipe == recipe),
         )
         for position, (recipe, standing) in enumerate(comparison.standings.items(), 1)

@@ -8,7 +8,7 @@ from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
 from peft_methods.report.costs import COLUMNS
 from peft_methods.report.paper.english import NOT_KNOWN, interval, p_value, points, ratio, said, share, with_spread
-from peft_methods.report.paper.study import Study
+from peft_methods.report.paper.study import FULL, Study
 from peft_methods.report.paper.typst import table
 
 RATIOS = {
@@ -75,39 +75,33 @@ def best_table(study: Study) -> str:
     if not study.is_compared:
         return ""
     best = study.standing.order[0]
-    lines = []
-    for method in study.standing.order[1:]:
-        pair = study.standing.pair(method, best)
-        assert pair is not None, "every two of the order are a pair"
-        lines.append([study.title(method), points(pair.difference), interval(pair.low, pair.high), p_value(pair.p).removeprefix("_p_ \\= ").removeprefix("_p_ ")])
+    pairs = [pair.turned() for pair in study.pairs_of(best)]
+    lines = [[study.title(pair.first), points(pair.difference), interval(pair.low, pair.high), p_value(pair.p)] for pair in pairs]
     caption = f"Difference of {study.metric} to {study.title(best)}, in points{study.of}"
     return table(f"t-best-{study.label}", caption, ("Method", "Points", "95% interval", "_p_ (Holm)"), lines)
 
 
 def ratio_table(study: Study) -> str:
     """Costs as multiples of full fine-tuning's; empty where it has no figures or is alone."""
-    full = study.full()
-    if full is None:
+    ratios = {head: found for head, name in RATIOS.items() if (found := {row.method: value for row, value in study.ratios(name)})}
+    if not ratios:
         return ""
-    shown = {head: name for head, name in RATIOS.items() if len(study.known(name)) > 1 and full.figures.get(name) and full.mean(name) > 0}
-    if not shown:
-        return ""
-    lines = [
-        [study.title(row.method), *(ratio(row.mean(name) / full.mean(name)) if name in row.figures else NOT_KNOWN for name in shown.values())]
-        for row in study.measured
-        if row is not full
-    ]
-    caption = f"Costs as multiples of full fine-tuning's{study.of}"
-    return table(f"t-ratios-{study.label}", caption, ("Method", *shown), lines)
+    others = [row.method for row in study.measured if row.method != FULL]
+    lines = [[study.title(method), *(_ratio(found.get(method)) for found in ratios.values())] for method in others]
+    return table(f"t-ratios-{study.label}", f"Costs as multiples of full fine-tuning's{study.of}", ("Method", *ratios), lines)
+
+
+def _ratio(value: float | None) -> str:
+    return NOT_KNOWN if value is None else ratio(value)
 
 
 def device_table(study: Study) -> str:
     """What was measured on a GPU beyond time and memory; empty on a CPU."""
     rows = [row for row in study.measured if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures]
-    if not rows:
-        return ""
-    lines = [
-        [study.title(row.method), *(said(name, row.mean(name)) if name in row.figures else NOT_KNOWN for name in COLUMNS.values())] for row in rows
-    ]
-    caption = f"Further costs on the device{study.of} (means over seeds)"
+    lines = [[study.title(row.method), *(_mean(row, name) for name in COLUMNS.values())] for row in rows]
+    caption = f"Further costs on the device (means over seeds){study.of}"
     return table(f"t-device-{study.label}", caption, ("Method", *COLUMNS), lines, wide=True)
+
+
+def _mean(row: Row, name: str) -> str:
+    return said(name, row.mean(name)) if name in row.figures else NOT_KNOWN

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from peft_methods.errors import PeftMethodsError
+from peft_methods.errors import OptionError, PeftMethodsError
 
 TEMPLATE = Path(__file__).parent / "template.typ"
 MARKUP = re.compile(r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]")  # a hyphen between letters may stay
@@ -22,10 +22,10 @@ class PaperError(PeftMethodsError):
 
 
 def check_possible(where: str) -> None:
-    """Raise `PaperError` unless what draws and typesets is installed."""
+    """Raise `OptionError` unless what draws and typesets is installed."""
     missing = [name for name in ("typst", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
-        raise PaperError(f"{where} needs {' and '.join(missing)}: pip install 'peft-methods[paper]'.")
+        raise OptionError(f"{where} needs {' and '.join(missing)}: pip install 'peft-methods[paper]'.")
 
 
 def escaped(text: str) -> str:
@@ -62,7 +62,9 @@ def table(
     parts = [rows[start : start + ROWS_OF_A_TABLE] for start in range(0, len(rows), ROWS_OF_A_TABLE)]
     return "\n\n".join(
         f"#tabular([{caption}{' (continued)' if index else ''}], wide: {str(wide).lower()},\n"
-        f"  ruled({columns}, {align}, ({_cells(head)}),\n" + "\n".join(f"    {_cells(row)}" for row in part) + "\n  ),\n)"
+        f"  ruled({columns}, {align}, ({_cells(head)}),\n"
+        + "\n".join(f"    {_cells(row)}" for row in part)
+        + "\n  ),\n)"
         + ("" if index else f" <{label}>")
         for index, part in enumerate(parts)
     )
