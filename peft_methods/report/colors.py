@@ -18,41 +18,39 @@ class Style:
     """A colour as #rrggbb, and matplotlib's names of a marker and of a hatching ("" is none)."""
 
     color: str
-    marker: str
-    hatch: str
+    marker: str = "s"
+    hatch: str = ""
 
 
 STYLES = {
-    "full": Style("#5b5b5b", "s", ""),
-    "head_only": Style("#f0e442", "v", "///"),
-    "bitfit": Style("#009e73", "^", "..."),
-    "lora": Style("#0072b2", "o", "\\\\\\"),
-    "qlora": Style("#56b4e9", "D", "xxx"),
-    "ia3": Style("#d55e00", "P", "|||"),
-    "adapter": Style("#e69f00", "X", "---"),
-    "adapter_fusion": Style("#cc79a7", "p", "+++"),
+    "full": Style("#5b5b5b", "s"),
+    "head_only": Style("#f0e442", "v"),
+    "bitfit": Style("#009e73", "^"),
+    "lora": Style("#0072b2", "o"),
+    "qlora": Style("#56b4e9", "D"),
+    "ia3": Style("#d55e00", "P"),
+    "adapter": Style("#e69f00", "X"),
+    "adapter_fusion": Style("#cc79a7", "p"),
 }
 PARTS = (
-    Style("#332288", "s", ""),
-    Style("#88ccee", "s", "///"),
-    Style("#117733", "s", "..."),
-    Style("#ddcc77", "s", "\\\\\\"),
-    Style("#cc6677", "s", ""),
-    Style("#44aa99", "s", "xxx"),
-    Style("#882255", "s", "|||"),
-    Style("#999933", "s", "---"),
-    Style("#aa4499", "s", "+++"),
-    Style("#dddddd", "s", "..."),
+    Style("#332288"),
+    Style("#88ccee", hatch="//"),
+    Style("#117733"),
+    Style("#ddcc77", hatch="\\\\"),
+    Style("#cc6677"),
+    Style("#44aa99"),
+    Style("#882255", hatch="//"),
+    Style("#999933"),
+    Style("#aa4499", hatch="\\\\"),
+    Style("#dddddd"),
 )
 MARKERS = ("<", ">", "h", "H", "d", "8")
-HATCHES = ("", "//", "\\\\", "..", "xx", "--")
 
 
 def style_of(method: str) -> Style:
     """The method's style; a name that is not known has one drawn from the name itself, so it is the same in every run."""
     if method in STYLES:
         return STYLES[method]
-    hue, lightness, saturation, marker, hatch, *_ = hashlib.sha256(method.encode("utf-8", "replace")).digest()
+    hue, lightness, saturation, marker, *_ = hashlib.sha256(method.encode("utf-8", "replace")).digest()
     shade = colorsys.hls_to_rgb(hue / 256, 0.35 + 0.3 * lightness / 256, 0.35 + 0.3 * saturation / 256)
-    color = "#" + "".join(f"{round(255 * part):02x}" for part in shade)
-    return Style(color, MARKERS[marker % len(MARKERS)], HATCHES[hatch % len(HATCHES)])
+    return Style("#" + "".join(f"{round(255 * part):02x}" for part in shade), MARKERS[marker % len(MARKERS)])

@@ -10,8 +10,13 @@ from peft_methods.records import atomically
 from peft_methods.report.charts.bars import cost_chart, parameters_chart
 from peft_methods.report.charts.base import Chart, compared
 from peft_methods.report.charts.canvas import ChartError
+from peft_methods.report.charts.confusion import confusion_charts
+from peft_methods.report.charts.curves import losses_chart, qualities_chart
 from peft_methods.report.charts.dots import quality_chart
 from peft_methods.report.charts.rendering import png, svg
+from peft_methods.report.charts.scatter import against_chart
+from peft_methods.report.charts.stacked import memory_chart, time_chart
+from peft_methods.report.charts.tuned import tuning_chart
 
 __all__ = ["Chart", "ChartError", "charts_of", "png", "save_charts", "svg"]
 
@@ -24,6 +29,14 @@ def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
         cost_chart(one, "train_seconds", "train-time"),
         parameters_chart(one),
         cost_chart(one, "peak_memory_bytes", "peak-memory"),
+        against_chart(one, "peak_memory_bytes", "accuracy-against-memory"),
+        against_chart(one, "train_seconds", "accuracy-against-time"),
+        losses_chart(one),
+        qualities_chart(one),
+        memory_chart(one),
+        time_chart(one),
+        tuning_chart(one),
+        *confusion_charts(one),
     ]
     return [chart for chart in found if chart is not None]
 

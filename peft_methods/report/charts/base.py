@@ -48,6 +48,11 @@ class Compared:
         """What the recipe selects by."""
         return METRICS[self.standing.metric]
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights were random, so that nothing of quality means anything."""
+        return any(record.cell["recipe"]["model"]["weights"] == "random" for record in self.records)
+
     def of(self, method: str) -> list[Record]:
         """A method's finished cells, by seed."""
         found = [record for record in self.records if record.method_name == method and record.status == "ok"]

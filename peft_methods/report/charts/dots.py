@@ -26,11 +26,11 @@ def quality_chart(compared: Compared) -> Chart | None:
     rows = compared.having(metric.name)
     if not rows:
         return None
-    title = f"{metric.title} on the test set, %, with 95 % intervals" if _intervals(compared) else f"{metric.title} on the test set, %"
+    title = f"{metric.title} on the test set, %, with 95 % intervals" if intervals_of(compared) else f"{metric.title} on the test set, %"
     return Chart("accuracy", title, _described(compared, rows), partial(_draw, compared), compared.recipe)
 
 
-def _intervals(compared: Compared) -> dict[str, tuple[float, float]]:
+def intervals_of(compared: Compared) -> dict[str, tuple[float, float]]:
     """Those over seeds and test examples; a method of one seed has none, since its interval would be of that one model."""
     several = {row.method for row in compared.having(compared.standing.metric) if row.figures[compared.standing.metric].count > 1}
     return {method: interval for method, interval in compared.standing.intervals.items() if method in several}
@@ -43,7 +43,7 @@ def majority(compared: Compared) -> float | None:
 
 
 def _described(compared: Compared, rows: Sequence[Row]) -> str:
-    metric, intervals = compared.quality, _intervals(compared)
+    metric, intervals = compared.quality, intervals_of(compared)
 
     def said(row: Row) -> str:
         around = intervals.get(row.method)
@@ -69,12 +69,12 @@ def _lacking(compared: Compared) -> list[str]:
     if len(alone) == len(rows):
         return ["One seed: no interval, and no telling apart."]
     said = [f"One seed, so no interval: {listed(alone)}."] if alone else []
-    return said if _intervals(compared) else [*said, "No intervals: no predictions were kept."]
+    return said if intervals_of(compared) else [*said, "No intervals: no predictions were kept."]
 
 
 @drawn
 def _draw(compared: Compared) -> Figure:
-    metric, intervals, floor = compared.quality, _intervals(compared), majority(compared)
+    metric, intervals, floor = compared.quality, intervals_of(compared), majority(compared)
     texts = [_figures(compared, row) for row in compared.rows]
     heading = "mean (95 % interval) group" if intervals else "mean"
     notes = [" ".join(["Small points: seeds.", *(["Lines: 95 % intervals over seeds and test examples."] if intervals else [])])]
@@ -105,12 +105,12 @@ def _draw_method(axes: Axes, line: int, compared: Compared, row: Row, interval: 
     axes.plot(100 * row.mean(name), line, style.marker, color=style.color, markeredgecolor=INK, markeredgewidth=0.7, markersize=7)
 
 
-def quality_range(compared: Compared) -> tuple[float, float]:
-    """Ends of an axis of quality, in 0..1: room for intervals, seeds and the majority class, and no less than NARROWEST."""
+def quality_range(compared: Compared, *, with_floor: bool = True) -> tuple[float, float]:
+    """Ends of an axis of quality, in 0..1: room for intervals, seeds and, `with_floor`, the majority class, and no less than NARROWEST."""
     name = compared.standing.metric
     seen = [value for record in compared.records if record.status == "ok" and (value := record.metrics.get(name)) is not None]
-    seen += [end for interval in _intervals(compared).values() for end in interval]
-    seen += [floor] if (floor := majority(compared)) is not None else []
+    seen += [end for interval in intervals_of(compared).values() for end in interval]
+    seen += [floor] if with_floor and (floor := majority(compared)) is not None else []
     seen = [value for value in seen if not math.isnan(value)]
     low, high = min(seen), max(seen)
     pad = max(0.05 * (high - low), (NARROWEST - (high - low)) / 2)
@@ -124,7 +124,7 @@ def _figures(compared: Compared, row: Row) -> str:
     if metric.name not in row.figures:
         return f"{NOTHING} {row.missing[0].status}" if row.missing and not row.figures else NOTHING
     parts = [metric.format(row.mean(metric.name))]
-    if row.method in (intervals := _intervals(compared)):
+    if row.method in (intervals := intervals_of(compared)):
         low, high = intervals[row.method]
         parts.append(f"({100 * low:.1f} to {100 * high:.1f})")
     return " ".join([*parts, compared.standing.groups.get(row.method, "")]).strip()

@@ -72,11 +72,11 @@ def add_figure(axes: Axes, end: float, line: int, text: str) -> None:
     axes.annotate(text, (end, line), (GAP * 72, 0), textcoords="offset points", va="center", size=SMALL, color=INK, annotation_clip=False)
 
 
-def few_ticks(axis: Any, most: int = 5) -> None:
-    """At most so many steps, thousands set apart."""
+def few_ticks(axis: Any, most: int = 5, *, whole: bool = False) -> None:
+    """At most so many steps, thousands set apart; `whole`: at whole numbers alone."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(most, steps=(1, 2, 2.5, 5, 10)))
+    axis.set_major_locator(MaxNLocator(most, integer=whole, steps=(1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
 
 

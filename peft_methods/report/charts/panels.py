@@ -1,0 +1,83 @@
+"""The layout of charts with a small plot a method, all on the same axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.comparing import Row
+from peft_methods.report.charts.base import label_of
+from peft_methods.report.charts.canvas import MUTED, PAD, SMALL, TEXT, add_notes, axes_at, note_height, sheet, text_height
+from peft_methods.report.charts.lines import add_legend, legend_height
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 4
+PANEL = (1.4, 1.0)  # inches
+LEFT, BELOW, BETWEEN = 0.66, 0.5, 0.14
+TITLE = 8.0  # points
+Dashes = tuple[float, Sequence[float]]  # matplotlib's: where to begin, and lengths of lines and gaps
+
+
+def panels(
+    rows: Sequence[Row],
+    draw: Callable[[Axes, Row], None],
+    *,
+    names: tuple[str, str],
+    legend: Sequence[tuple[Any, str]],
+    notes: Sequence[str],
+    set_up: Callable[[Axes], None],
+) -> Figure:
+    """A grid of plots; `draw` fills one, `set_up` gives the common axes (the first plot's) their scales and ticks at the end.
+
+    `names` are those of the two axes; `legend` has a handle and what it stands for.
+    """
+    columns = min(COLUMNS, len(rows))
+    lines = -(-len(rows) // columns)
+    labels = [label_of(row, 20) for row in rows]
+    entries = [text for _, text in legend]
+    heading = max(text_height(label, TITLE) for label in labels) + 0.04
+    width = LEFT + max(columns, 3) * (PANEL[0] + BETWEEN) + PAD
+    above = PAD + legend_height(entries, width)
+    grid = lines * (PANEL[1] + heading + BETWEEN)
+    figure = sheet(width, above + grid + BELOW + note_height(notes, width - 2 * PAD))
+    first: Axes | None = None
+    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        line, column = divmod(index, columns)
+        left, top = LEFT + column * (PANEL[0] + BETWEEN), above + line * (PANEL[1] + heading + BETWEEN) + heading
+        axes = axes_at(figure, left, top, *PANEL, sharex=first, sharey=first)
+        first = first or axes
+        axes.set_title(label, size=TITLE, pad=3, linespacing=1.0)
+        axes.grid(True)
+        axes.tick_params(labelleft=column == 0, labelbottom=index + columns >= len(rows), length=2.5)
+        draw(axes, row)
+    assert first is not None
+    set_up(first)
+    _name_axes(figure, names, above + heading, grid - heading - BETWEEN, columns)
+    add_legend(figure, [handle for handle, _ in legend], entries)
+    add_notes(figure, notes)
+    return figure
+
+
+def _name_axes(figure: Figure, names: tuple[str, str], top: float, grid: float, columns: int) -> None:
+    """One name for all horizontal axes, one for all vertical ones."""
+    width, height = figure.get_size_inches()
+    middle = LEFT + (columns * (PANEL[0] + BETWEEN) - BETWEEN) / 2
+    figure.text(middle / width, 1 - (top + grid + 0.27) / height, names[0], size=TEXT, ha="center", va="top")
+    figure.text(PAD / width, 1 - (top + grid / 2) / height, names[1], size=TEXT, ha="left", va="center", rotation=90)
+
+
+def line_of(style: Dashes, text: str) -> tuple[Any, str]:
+    """An entry of a legend: a line like this one."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=MUTED, linestyle=style, linewidth=1.6), text
+
+
+def mark_of(marker: str, text: str, **more: Any) -> tuple[Any, str]:
+    """An entry of a legend: a marker like this one."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=MUTED, marker=marker, linestyle="", markersize=SMALL - 2, **more), text
