@@ -38,8 +38,8 @@ def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
     judged = next(iter(searches.values()))["select_by"].replace("_", " ")
     return (
         f"Before that, {study.titles(searches, MOST)} {was(len(searches))} tuned with {what}, chosen by a Parzen "
-        f"estimator{cited('bergstra2011tpe', 'akiba2019optuna')} from a grid of {number(max(values))} learning rates around the recipe's own "
-        f"and judged by validation {judged}; test rows took no part."
+        f"estimator{cited('bergstra2011tpe', 'akiba2019optuna')} from a grid of {number(max(values))} learning rates around the recipe's "
+        f"own and judged by validation {judged}; test rows took no part."
     )
 
 
