@@ -23,6 +23,7 @@ from peft_methods.report.charts.canvas import (
     note_height,
     sheet,
     text_height,
+    text_width,
     widest,
 )
 from peft_methods.report.colors import style_of

@@ -25,7 +25,7 @@ WHY_LEFT_OUT = {  # of one method, of several, and what follows
     "no predictions": (
         "has no predictions kept with its records",
         "have no predictions kept with their records",
-        "so they cannot be compared example by example, and no claim is made of being better or worse",
+        "so no comparison example by example is possible, and no claim is made of being better or worse",
     ),
 }
 
@@ -58,7 +58,7 @@ def in_short(study: Study) -> str:
     if not study.is_compared:
         return joined(_range(study), *_left_out(study), _alone(study))
     best, above, level = _best(study)
-    lead = f"{study.title(best)} has the {_highest(study)} {study.metric} ({study.mean(best)})"
+    lead = f"In {study.metric}, {study.title(best)} has {_highest(study)} ({study.mean(best)})"
     alike = study.titles((pair.second for pair in level), MOST)
     if not above:
         return f"{lead}, but could not be told apart from {alike}."
@@ -94,10 +94,12 @@ def _range(study: Study) -> str:
 
 
 def _highest(study: Study) -> str:
-    """'highest mean', with what is to be said of two methods, and of several that share it."""
+    """'the highest mean', as is right for two methods, for several that share it, and where some are not compared."""
     order = study.standing.order
-    shared = " (a shared one)" if study.mean(order[0]) == study.mean(order[1]) else ""
-    return f"{'higher' if len(order) == 2 else 'highest'} mean{shared}"
+    others = any(row.method not in order for row in study.known(study.standing.metric))
+    if study.mean(order[0]) == study.mean(order[1]):
+        return f"a mean as high as any{' of those compared' * others}"
+    return f"the {'higher' if len(order) == 2 else 'highest'} mean{' of those compared' * others}"
 
 
 def _count(study: Study) -> str:
@@ -118,7 +120,7 @@ def _best(study: Study) -> tuple[str, list[Pair], list[Pair]]:
 
 def _about_best(study: Study) -> list[str]:
     best, above, level = _best(study)
-    who = f"{study.title(best)}, which has the {_highest(study)},"
+    who = f"{study.title(best)}, which has {_highest(study)},"
     found = [f"{who} is better than {_each(study, above, better_by)}."] * bool(above)
     return found + [f"{'It' if above else who} could not be told apart from {_each(study, level, alike_by)}."] * bool(level)
 

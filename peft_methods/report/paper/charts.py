@@ -54,7 +54,7 @@ def _chosen(study: Study) -> Iterator[tuple[str, str, str]]:
 
 
 def _drawn(study: Study, stem: str, section: str, shows: str, chart: Chart) -> Drawn:
-    drawing = svg(chart)
+    drawing = svg(chart).replace("stroke-dasharray: ; ", "")  # matplotlib's way to say "no dashes", which hides the line here
     width = re.search(r'<svg [^>]*width="([\d.]+)pt"', drawing)
     label, path = f"f-{chart.name}-{study.label}", f"{stem}-figures/{study.label}-{chart.name}.svg"
     caption = escaped(tidy(f"{chart.title}. {chart.description}"))

@@ -28,6 +28,8 @@ def _lead(study: Study, studies: Sequence[Study]) -> str:
 
 def _trade(study: Study) -> list[str]:
     """Who costs least among those that nothing tells from the best, and how fine this comparison can see."""
+    if not study.measured:
+        return ["No cell finished, so there is nothing to discuss."]
     if not study.is_compared:
         return ["Since quality is not compared, neither can it be set against cost; the costs stand for themselves."]
     best = study.standing.order[0]
@@ -35,8 +37,9 @@ def _trade(study: Study) -> list[str]:
     if len(level) == 1:
         found = [f"{study.title(best)} is better than every other method that is compared, so its costs are what this quality takes."]
     else:
-        found = [f"{study.title(best)} and {counted(len(level) - 1, 'other method')} could not be told apart in quality."]
-        found += [_least(study, level, name) for name in COSTS]
+        least = [text for name in COSTS if (text := _least(study, level, name))]
+        of_them = f"; of these and {study.title(best)}, {listed(least)}" if least else ""
+        found = [f"{study.titles(level[1:], MOST)} could not be told apart from {study.title(best)} in quality{of_them}."]
         found += ["That two methods could not be told apart does not show that they are alike."]
     return [*found, _resolution(study)]
 
@@ -52,11 +55,11 @@ def _resolution(study: Study) -> str:
 def _least(study: Study, methods: Sequence[str], name: str) -> str:
     """Among these methods, the first of which is the best, the least of a cost."""
     known = [row for row in study.known(name) if row.method in methods]
-    if len(known) < 2:
+    if len(known) < 2 or said(name, known[0].mean(name)) == said(name, known[-1].mean(name)):
         return ""
     best = next((row for row in known if row.method == methods[0]), None)
-    other = f", against {said(name, best.mean(name))} of {study.title(best.method)}" if best is not None and best is not known[0] else ""
-    return f"Among them {study.title(known[0].method)} has the least {COSTS[name]} ({said(name, known[0].mean(name))}{other})."
+    other = f" against {said(name, best.mean(name))} of {study.title(best.method)}" if best is not None and best is not known[0] else ""
+    return f"{study.title(known[0].method)} has the least {COSTS[name]} ({said(name, known[0].mean(name))}{other})"
 
 
 def threats(studies: Sequence[Study]) -> list[str]:
@@ -80,7 +83,7 @@ def _scope(studies: Sequence[Study]) -> str:
 
 
 def _untuned(studies: Sequence[Study]) -> str:
-    if any(record.tuning for study in studies for record in study.finished):
+    if any(record.tuning for study in studies for record in study.finished) or not any(study.has_quality for study in studies):
         return ""
     return "Hyperparameters were not tuned in this run, so that a method may do worse here than it could."
 
@@ -125,5 +128,6 @@ def _answer(study: Study, answer: Recommendation) -> str:
     """A recommendation; for quality there is none where nothing was compared."""
     lead = f"_{escaped(answer.question)}_: "
     if answer.question == "Best quality" and answer.against is None and len(study.known(study.standing.metric)) > 1:
-        return f"{lead}none; no method was shown to be better than another."
+        best = study.title(answer.method or "")
+        return f"{lead}none is recommended; {best}, which has the highest figure, was not compared with the next."
     return lead + escaped(tidy(answer.text))

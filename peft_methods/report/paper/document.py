@@ -25,6 +25,8 @@ def write_paper(comparison: Comparison, path: Path, limits: Limits | None = None
     check_possible("the paper")
     if path.suffix.lower() != ".pdf":
         raise PaperError(f"the paper {str(path)!r} should be named FILE.pdf.")
+    if not path.absolute().parent.is_dir():
+        raise PaperError(f"the paper {str(path)!r}: the folder {path.parent} does not exist.")
     studies = studies_of(comparison, limits)
     if not studies:
         raise PaperError("there are no records to write a paper about.")

@@ -39,7 +39,9 @@ SPENT = {"train_seconds": "trained for {} times as long", "peak_memory_bytes": "
 def title(studies: Sequence[Study]) -> str:
     """What was compared, on what."""
     methods = _methods(studies)
-    what = next(iter(methods.values())) if len(methods) == 1 else f"{capital(number(len(methods)))} Fine-Tuning Methods Compared"
+    what = f"{next(iter(methods.values()))} Measured"
+    if len(methods) > 1:
+        what = f"{capital(number(len(methods)))} Fine-Tuning Methods Compared"
     if len(studies) > 1:
         return f"{what} on {capital(number(len(studies)))} Recipes"
     model, data = _sources(studies[0])
@@ -67,13 +69,14 @@ def abstract(studies: Sequence[Study]) -> str:
     """What was done and what came out, in one paragraph."""
     methods = list(_methods(studies).values())
     what = methods[0] if len(methods) == 1 else f"{number(len(methods))} fine-tuning methods ({listed(methods, 8)})"
+    what += ", all under one budget," * (len(methods) > 1)
     cells = sum(len(study.finished) for study in studies)
     found = []
     for study in studies:
         found.append((f"On {study.name}: " if len(studies) > 1 else "") + in_short(study))
         found += _costs_in_short(study)
     return joined(
-        f"This paper {'measures' if len(methods) == 1 else 'compares'} {what} {_where(studies)}{' under one budget' * (len(methods) > 1)}.",
+        f"This paper {'measures' if len(methods) == 1 else 'compares'} {what} {_where(studies)}.",
         f"In all, {counted(cells, 'training run')} {was(cells)} completed.",
         *found,
     )
@@ -83,7 +86,7 @@ def _where(studies: Sequence[Study]) -> str:
     if len(studies) > 1:
         return f"on {counted(len(studies), 'recipe')} of model and data"
     model, data = _sources(studies[0])
-    return f"for {model_name(model)} on {data_name(data)}, with {counted(len(studies[0].seeds), 'seed')},"
+    return f"for {model_name(model)} on {data_name(data)}, with {counted(len(studies[0].seeds), 'seed')}"
 
 
 def _costs_in_short(study: Study) -> list[str]:

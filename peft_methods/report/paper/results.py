@@ -22,8 +22,8 @@ ENDED: dict[str, str] = {
 MOST = 8
 NAMES_OF_COSTS = dict(zip(COSTS, ("training time", "peak memory", "trainable parameters"), strict=True))
 SPENT = {  # what is spent, how much of it, and what the one who spends more takes
-    "train_seconds": ("trained for {} times as long", "time"),
-    "peak_memory_bytes": ("needed {} times as much memory", "memory"),
+    "train_seconds": ("trained for {} as long", "time"),
+    "peak_memory_bytes": ("needed {} as much memory", "memory"),
 }
 
 
@@ -66,8 +66,10 @@ def _spanned(study: Study, name: str, lead: str) -> str:
     known = study.known(name)
     if not known:
         return ""
-    ends = [f"{with_spread(name, row.figures[name])} ({study.title(row.method)})" for row in (known[0], known[-1])]
-    return f"{lead} {'from ' * (len(known) > 1)}{' to '.join(dict.fromkeys(ends))}."
+    least, most = (with_spread(name, row.figures[name]) for row in (known[0], known[-1]))
+    if least == most:
+        return f"{lead} {least}{' with every method' * (len(known) > 1)}."
+    return f"{lead} from {least} ({study.title(known[0].method)}) to {most} ({study.title(known[-1].method)})."
 
 
 def _relative(study: Study) -> str:
@@ -77,8 +79,9 @@ def _relative(study: Study) -> str:
         ratios = study.ratios(name)
         if not ratios:
             continue
-        ends = [f"{ratio(value)} ({study.title(row.method)})" for row, value in (ratios[0], ratios[-1])]
-        spent.append(said_as.format(" to ".join(dict.fromkeys(ends))))
+        (least, low), (most, high) = ratios[0], ratios[-1]
+        span = f"{ratio(low)} ({study.title(least.method)}) to {ratio(high)} times ({study.title(most.method)})"
+        spent.append(said_as.format(span if ratio(low) != ratio(high) else f"{ratio(low)} times"))
         dearer = study.titles((row.method for row, value in ratios if value > 1), MOST)
         more += [f"{dearer} took more {what} than full fine-tuning"] if dearer else []
     if not spent:
@@ -91,7 +94,8 @@ def _relative(study: Study) -> str:
 def _parameters(study: Study) -> str:
     known = study.known("trainable_share")
     ends = [f"{share(row.mean('trainable_share'))} ({study.title(row.method)})" for row in known[:1] + known[-1:]]
-    return f"The share of parameters that are trained, the head's included, goes from {ends[0]} to {ends[1]}." if len(known) > 1 else ""
+    apart = len({share(row.mean("trainable_share")) for row in known}) > 1
+    return f"The share of parameters that are trained, the head's included, goes from {ends[0]} to {ends[1]}." if apart else ""
 
 
 def _sources(study: Study) -> list[str]:

@@ -12,10 +12,10 @@ from peft_methods.report.paper.study import FULL, Study
 from peft_methods.report.paper.typst import table
 
 RATIOS = {
-    "Training": "train_seconds",
-    "Memory": "peak_memory_bytes",
+    "Training time": "train_seconds",
+    "Peak memory": "peak_memory_bytes",
     "Parameters": "trainable_parameters",
-    "Saved": "checkpoint_bytes",
+    "Checkpoint": "checkpoint_bytes",
 }
 Cell = Callable[[Study, Row], str]
 
@@ -26,7 +26,8 @@ def main_table(study: Study) -> str:
     shown = {head: cell for head, cell in columns.items() if any(cell(study, row) != NOT_KNOWN for row in study.measured)}
     lines = [[_name(study, row), *(cell(study, row) for cell in shown.values())] for row in study.rows]
     quality = "Quality and costs" if study.has_quality else "Costs"
-    caption = f"{quality}{study.of} (mean ± standard deviation over seeds)"
+    spread = "mean ± standard deviation over seeds" if any(len(row.seeds) > 1 for row in study.rows) else "one seed, no spread"
+    caption = f"{quality}{study.of} ({spread})"
     return table(f"t-main-{study.label}", caption, ("Method", *shown), lines, wide=True)
 
 

@@ -45,7 +45,8 @@ def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
 
 def hyperparameters(study: Study) -> str:
     """The table of what every method was trained with."""
-    methods = {record.method_name: record.cell["method"] for record in study.records}
+    by_name = {record.method_name: record.cell["method"] for record in study.records}
+    methods = {row.method: by_name[row.method] for row in study.rows}
     lines = [[study.title(name), f"{method['learning_rate']:.3g}", _settings(method)] for name, method in methods.items()]
     return table(
         f"t-rates-{study.label}",
