@@ -82,9 +82,17 @@ def written(metric: Metric, figure: Figure | None) -> str:
 
 def label_of(row: Row, width: int = 24) -> str:
     """The method's title on at most two lines, and how many of its seeds these figures are from where some failed."""
-    lines = textwrap.wrap(plain(row.title), width, max_lines=2, placeholder=" …") or [NOTHING]
     some = [f"{len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds"] if row.seeds and row.missing else []
-    return "\n".join([*lines, *some])
+    return "\n".join([on_two_lines(row.title, width), *some])
+
+
+def on_two_lines(text: str, width: int) -> str:
+    """Lines of at most so many letters; of a long text its beginning and its end, where names of one family differ."""
+    lines = textwrap.wrap(plain(text), width) or [NOTHING]
+    if len(lines) > 2:
+        end = textwrap.wrap(plain(text)[::-1], width - 2)[0][::-1]
+        lines = [lines[0], f"… {end}"]
+    return "\n".join(lines)
 
 
 def plain(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import numpy as np
 
 from peft_methods.baseline import slug
 from peft_methods.comparing import Row
-from peft_methods.report.charts.base import Chart, Compared, plain
+from peft_methods.report.charts.base import Chart, Compared, on_two_lines
 from peft_methods.report.charts.canvas import (
     INK,
     PAD,
@@ -77,7 +76,7 @@ def _shares(counts: Array) -> Array:
 
 @drawn
 def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
-    texts = ["\n".join(textwrap.wrap(plain(label), 18, max_lines=2, placeholder=" …")) or " " for label in labels]
+    texts = [on_two_lines(label, 18) for label in labels]
     cells = _cells(counts) if len(labels) <= MOST_FIGURES else []
     long, tall = widest(texts, SMALL), max(text_height(text, SMALL) for text in texts)
     size = max(tall + 0.06, *(text_width(text, SMALL) + 0.14 for text in cells), min(long + 0.1, WIDE) if cells else 0)

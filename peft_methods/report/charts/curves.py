@@ -102,13 +102,10 @@ def _draw(compared: Compared, rows: Sequence[Row], title: str, keys: Keys) -> Fi
 
 
 def _draw_curves(axes: Axes, row: Row, curves: Sequence[Curve], whose: str) -> None:
-    from matplotlib.patheffects import Normal, withStroke
-
     color, dashes, mean = style_of(row.method).color, DASHES[whose], _mean(curves)
     for curve in curves if len(curves) > 1 else ():
         axes.plot(list(curve), list(curve.values()), color=INK, linewidth=0.5, linestyle=dashes, alpha=0.5)
+    where = list(mean), list(mean.values())
+    axes.plot(*where, color=INK, linewidth=2.2, linestyle=dashes)  # around the next, so that yellow shows on white and grey on black
     marker = MARKERS[whose] if len(mean) <= 12 else ""
-    around = [withStroke(linewidth=2.3, foreground=INK), Normal()]  # so that yellow shows on white, and grey on black
-    axes.plot(
-        list(mean), list(mean.values()), color=color, linewidth=1.5, linestyle=dashes, marker=marker, markersize=2.6, path_effects=around
-    )
+    axes.plot(*where, color=color, linewidth=1.5, linestyle=dashes, marker=marker, markersize=3, markeredgecolor=INK, markeredgewidth=0.4)

@@ -51,7 +51,7 @@ def panels(
         first = first or axes
         axes.set_title(label, size=TITLE, pad=3, linespacing=1.0)
         axes.grid(True)
-        axes.tick_params(labelleft=column == 0, labelbottom=index + columns >= len(rows), length=2.5)
+        axes.tick_params(labelleft=column == 0, labelbottom=index + columns >= len(rows), length=0, pad=3)
         draw(axes, row)
     assert first is not None
     set_up(first)

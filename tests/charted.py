@@ -1,0 +1,90 @@
+"""Comparisons to draw: any number of methods, of every kind of figure, of seeds and of mishap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from test_records_and_validity import make_record
+from test_standing_and_recommending import predictions
+
+from peft_methods import comparing
+from peft_methods.comparing import Comparison
+from peft_methods.measuring import PHASES
+from peft_methods.methods import METHODS, Registry
+from peft_methods.methods.lora import LoRA
+from peft_methods.metrics import MEMORY_PARTS
+from peft_methods.quality import judge
+from peft_methods.records import Record
+
+KNOWN = tuple(METHODS)
+LONG = "Low-rank updates of every linear layer with a rank of their own, method"
+
+
+def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
+    """The first `count` names of the registry, which is made larger where it has fewer."""
+    more = [type(f"Method{n}", (LoRA,), {"name": f"method_{n}", "title": f"{LONG} {n}" if n % 3 else f"M{n}"}) for n in range(8, count)]
+    patch.setattr(comparing, "METHODS", Registry([*(METHODS[name] for name in METHODS), *more]))
+    return (*KNOWN, *(one.name for one in more))[:count]
+
+
+def tuning_of(rate: float, number: int) -> dict[str, Any]:
+    """What a search of six trials left; one failed."""
+    rates = [rate, rate / 10, rate / 3, rate * 3, rate * 10, rate * 5]
+    values = [0.70 + 0.01 * (number % 5), 0.61, 0.68, 0.75, 0.55, None]
+    trials = [
+        {"settings": {"learning_rate": r}, "selection": v, "status": "ok" if v else "failed"} for r, v in zip(rates, values, strict=True)
+    ]
+    return {"trials": trials, "chosen": {"learning_rate": rate * 3}, "select_by": "accuracy", "epochs": 1, "grid": {"learning_rate": rates}}
+
+
+def record_of(method: str, number: int, seed: int, classes: Sequence[str], **changes: Any) -> tuple[Record, Any]:
+    """A finished cell with all figures, and its predictions."""
+    labels = np.tile(range(len(classes)), 500 // len(classes))
+    right = 0.9 - 0.011 * (number * 7 % 13) - 0.004 * seed
+    made = predictions(right, 10 * number + seed) if len(classes) == 2 else _several(right, labels, number + seed)
+    quality = judge(made, tuple(classes))
+    memory = {f"{part}_bytes": float(2**20 * (20 + 35 * place * (number % 4 + 1))) for place, part in enumerate(MEMORY_PARTS)}
+    seconds = {
+        f"{phase}_seconds": 0.4 + 0.3 * place + (9.0 + 3 * (number % 9) + seed) * (phase == "train") for place, phase in enumerate(PHASES)
+    }
+    own = 22_000_000 if number == 0 else 0 if number == 1 else 9_216 * number
+    metrics = {
+        "accuracy": quality.accuracy, "macro_f1": quality.macro_f1, "samples_per_second": 80.0,
+        "trainable_parameters": own + 148_610, "method_parameters": own, "head_parameters": 148_610, "trainable_share": 0.01,
+        "peak_memory_bytes": sum(memory.values()) + 2**20 * seed, **memory, **seconds,
+    }  # fmt: skip
+    epochs = tuple(
+        {"epoch": epoch, "train_loss": 0.7 / epoch + 0.02 * seed, "validation_loss": 0.6 / epoch**0.5 + 0.01 * number,
+         "validation_accuracy": right - 0.2 / epoch + 0.01 * seed, "selection": right - 0.21 / epoch}
+        for epoch in range(1, 5)
+    )  # fmt: skip
+    judged = {"per_class": quality.per_class, "confusion": quality.confusion}
+    base = make_record("lora", seed)
+    cell = {**base.cell, "method": {**base.cell["method"], "name": method}}
+    sound = {"cell": cell, "identity": f"{method}{seed}", "metrics": metrics, "epochs": epochs, "quality": judged}
+    return make_record("lora", seed, **{**sound, "tuning": tuning_of(1e-3, number), **changes}), made
+
+
+def _several(right: float, labels: Any, seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    answers = np.where(rng.random(len(labels)) < right, labels, rng.integers(0, labels.max() + 1, len(labels)))
+    return predictions(1.0, 0).__class__(np.eye(labels.max() + 1, dtype=np.float32)[answers], labels)
+
+
+def comparison_of(methods: Sequence[str], seeds: int = 3, classes: Sequence[str] = ("negative", "positive"), **changes: Any) -> Comparison:
+    """Finished cells of all these methods."""
+    made = [record_of(method, number, seed, classes, **changes) for number, method in enumerate(methods) for seed in range(seeds)]
+    return Comparison(tuple(record for record, _ in made), predictions={record.identity: told for record, told in made})
+
+
+def with_mishaps(comparison: Comparison, skipped: str, failed: str) -> Comparison:
+    """One method skipped, and one seed of another failed."""
+    records = []
+    for record in comparison.records:
+        lost = "skipped" if record.method_name == skipped else "failed" if (record.method_name, record.seed) == (failed, 1) else None
+        bare: dict[str, Any] = {"metrics": {}, "epochs": (), "quality": None, "tuning": None}
+        records.append(record.__class__(**{**record.__dict__, **bare, "status": lost, "message": "why"}) if lost else record)
+    return Comparison(tuple(records), predictions=comparison.predictions)
