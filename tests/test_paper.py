@@ -289,7 +289,7 @@ def test_many_methods_with_long_names_and_other_scripts_are_typeset(monkeypatch:
         records.append(replace(made, cell={**made.cell, "method": {**made.cell["method"], "name": name}}))
     studies = studies_of(Comparison(tuple(records)), None)
     source = document(studies, "many", {"embedded": []})
-    assert source.count("(continued)") == 2
+    assert source.count("(continued)") == 1
     files = {"many.bib": bibliography(source, {row.method for row in studies[0].rows}).encode()}
     assert compiled(source, files, 0).startswith(b"%PDF")
 

@@ -151,9 +151,12 @@ def _others(study: Study) -> list[str]:
     for pair in study.standing.pairs:  # in the order of means: the first is the better one
         if pair.is_separable and not told & {pair.first, pair.second}:
             worse.setdefault(pair.second, []).append(pair.turned())
+    count = sum(len(pairs) for pairs in worse.values())
+    if count > 2 * MOST:
+        return [f"Of the other pairs, {number(count)} are separable; the letters in @t-main-{study.label} show which."]
     return [
         f"{study.title(method)} is worse than {_each(study, pairs, lambda pair: better_by(pair.turned()))}."
-        for method, pairs in list(worse.items())[-MOST:]
+        for method, pairs in worse.items()
     ]
 
 

@@ -53,7 +53,7 @@ def hyperparameters(study: Study) -> str:
         f"Hyperparameters{study.of}",
         ("Method", "Rate", "Other settings"),
         lines,
-        columns="(auto, auto, 1fr)",
+        columns="(1fr, auto, 1.5fr)",
         align="(left, right, left)",
     )
 

@@ -13,7 +13,7 @@ from peft_methods.errors import OptionError, PeftMethodsError
 
 TEMPLATE = Path(__file__).parent / "template.typ"
 MARKUP = re.compile(r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]")  # a hyphen between letters may stay
-ROWS_OF_A_TABLE = 45  # more would not fit on a page
+ROWS_OF_A_TABLE = 32  # more may not fit on a page, if names need two lines
 EMBEDDED_SCRIPTS = re.compile(r"[\x00-\u052f\u1e00-\u22ff\ufffd]*")  # Latin, Greek, Cyrillic, punctuation: the engine brings fonts for them
 
 
@@ -55,11 +55,13 @@ def table(
 ) -> str:
     """A table with its caption; every cell is markup. Unless said otherwise the first column takes what room there is.
 
-    A table too long for a page becomes several; the first has the label.
+    A narrow table breaks over columns and pages. A wide one floats, which cannot break: if long it becomes several, the first of
+    which has the label.
     """
     columns = columns or f"(1fr, {'auto, ' * (len(head) - 1)})"
     align = align or f"(left, {'right, ' * (len(head) - 1)})"
-    parts = [rows[start : start + ROWS_OF_A_TABLE] for start in range(0, len(rows), ROWS_OF_A_TABLE)]
+    size = ROWS_OF_A_TABLE if wide else len(rows) or 1
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     return "\n\n".join(
         f"#tabular([{caption}{' (continued)' if index else ''}], wide: {str(wide).lower()},\n"
         f"  ruled({columns}, {align}, ({_cells(head)}),\n"
