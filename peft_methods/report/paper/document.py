@@ -31,7 +31,7 @@ def write_paper(comparison: Comparison, path: Path, limits: Limits | None = None
     if not studies:
         raise PaperError("there are no records to write a paper about.")
     figures = {study.recipe: charts.drawn(study, path.stem) for study in studies}
-    files = {one.path: one.data for drawn in figures.values() for one in drawn}
+    files = {name: data for drawn in figures.values() for one in drawn for name, data in one.files.items()}
     source = document(studies, path.stem, figures)
     files[f"{path.stem}.bib"] = references.bibliography(source, {row.method for study in studies for row in study.rows}).encode()
     pdf = compiled(source, files, _finished(comparison))

@@ -12,8 +12,8 @@ from peft_methods.report.paper.study import FULL, Study
 from peft_methods.report.paper.typst import table
 
 RATIOS = {
-    "Training time": "train_seconds",
-    "Peak memory": "peak_memory_bytes",
+    "Time": "train_seconds",
+    "Memory": "peak_memory_bytes",
     "Parameters": "trainable_parameters",
     "Checkpoint": "checkpoint_bytes",
 }

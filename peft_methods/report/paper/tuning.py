@@ -53,7 +53,8 @@ def hyperparameters(study: Study) -> str:
         f"Hyperparameters{study.of}",
         ("Method", "Rate", "Other settings"),
         lines,
-        columns="(1fr, auto, 1.5fr)",
+        wide=True,
+        columns="(auto, auto, 1fr)",
         align="(left, right, left)",
     )
 

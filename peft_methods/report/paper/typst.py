@@ -13,6 +13,7 @@ from peft_methods.errors import OptionError, PeftMethodsError
 
 TEMPLATE = Path(__file__).parent / "template.typ"
 MARKUP = re.compile(r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]")  # a hyphen between letters may stay
+SHORT = 4  # rows of a table that is not to be broken
 ROWS_OF_A_TABLE = 32  # more may not fit on a page, if names need two lines
 EMBEDDED_SCRIPTS = re.compile(r"[\x00-\u052f\u1e00-\u22ff\ufffd]*")  # Latin, Greek, Cyrillic, punctuation: the engine brings fonts for them
 
@@ -63,7 +64,7 @@ def table(
     size = ROWS_OF_A_TABLE if wide else len(rows) or 1
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     return "\n\n".join(
-        f"#tabular([{caption}{' (continued)' if index else ''}], wide: {str(wide).lower()},\n"
+        f"#tabular([{caption}{' (continued)' if index else ''}], wide: {str(wide).lower()}, short: {str(len(part) <= SHORT).lower()},\n"
         f"  ruled({columns}, {align}, ({_cells(head)}),\n"
         + "\n".join(f"    {_cells(row)}" for row in part)
         + "\n  ),\n)"
@@ -76,14 +77,10 @@ def _cells(row: Sequence[str]) -> str:
     return " ".join(f"[{cell}]," for cell in row)
 
 
-def figure(label: str, path: str, caption: str, alt: str, *, wide: bool = False) -> str:
-    """A drawing (SVG) with its caption (markup) and what it shows in words (plain text); over both columns at its own size."""
-    return f"#chart({literal(path)}, [{caption}], alt: {literal(alt)}, wide: {str(wide).lower()}) <{label}>"
-
-
-def numbered(items: Sequence[str]) -> str:
-    """A numbered list of markup."""
-    return "\n".join(f"+ {item}" for item in items)
+def figure(label: str, caption: str, drawings: Mapping[str, str]) -> str:
+    """Drawings (SVG) side by side over both columns, by their paths, each with what it shows in words (plain text)."""
+    shown = "".join(f"({literal(path)}, {literal(alt)}), " for path, alt in drawings.items())
+    return f"#charts([{caption}], {shown}) <{label}>"
 
 
 def compiled(source: str, files: Mapping[str, bytes], timestamp: int) -> bytes:
