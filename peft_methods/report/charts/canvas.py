@@ -46,6 +46,7 @@ LOOK: dict[str, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "hatch.linewidth": 0.5,
+    "lines.scale_dashes": False,
     "legend.frameon": False,
     "legend.fontsize": SMALL,
     "svg.hashsalt": "peft-methods",
@@ -99,6 +100,12 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
     whole_width, whole_height = figure.get_size_inches()
     box = (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
     return figure.add_axes(box, **more)
+
+
+def place_text(figure: Figure, x: float, y: float, text: str, **more: Any) -> None:
+    """Text at this place, inches from the sheet's left and upper edge."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, 1 - y / height, text, **more)
 
 
 def text_width(text: str, size: float = TEXT) -> float:

@@ -79,8 +79,8 @@ def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
     texts = [on_two_lines(label, 18) for label in labels]
     cells = _cells(counts) if len(labels) <= MOST_FIGURES else []
     long, tall = widest(texts, SMALL), max(text_height(text, SMALL) for text in texts)
-    size = max(tall + 0.06, *(text_width(text, SMALL) + 0.14 for text in cells), min(long + 0.1, WIDE) if cells else 0)
-    turned = long + 0.1 > size
+    turned = long + 0.1 > WIDE or not cells
+    size = max(tall + 0.06, *(text_width(text, SMALL) + 0.14 for text in cells), 0 if turned else long + 0.1)
     side, left, below = len(labels) * size, long + 0.45, (long if turned else tall) + 0.42
     notes = ["Shares are of the true class's examples." if cells else "The darker, the greater the share of the true class's examples."]
     width = max(left + side + 2 * PAD, 2.4)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEEP = 50.0  # times between the least and the greatest loss, from which on the axis is logarithmic
-DASHES: dict[str, Dashes] = {"train": (0, ()), "validation": (0, (3.2, 1.6))}
+DASHES: dict[str, Dashes] = {"train": (0, ()), "validation": (0, (5, 2.5))}
 MARKERS = {"train": "o", "validation": "s"}
 Curve = dict[int, float]  # by epoch
 Keys = Mapping[str, str]  # of a record's epochs: whose rows they are of
@@ -29,7 +29,7 @@ Keys = Mapping[str, str]  # of a record's epochs: whose rows they are of
 
 def losses_chart(compared: Compared) -> Chart | None:
     """Losses, where the recipe's weights make them mean something."""
-    return _chart(compared, "losses", "Loss (mean cross-entropy), nats", {"train_loss": "train", "validation_loss": "validation"})
+    return _chart(compared, "losses", "Loss, nats", {"train_loss": "train", "validation_loss": "validation"})
 
 
 def qualities_chart(compared: Compared) -> Chart | None:
@@ -45,7 +45,7 @@ def _chart(compared: Compared, name: str, title: str, keys: Keys) -> Chart | Non
         return None
     shown = {key: whose for key, whose in keys.items() if any(_curves(compared, row, key) for row in rows)}
     ends = "; ".join(f"{row.title} {_ends(compared, row, shown)}" for row in rows)
-    said = f"By epoch. Mean over seeds after the last epoch that all reached, {' / '.join(shown.values())}: {ends}."
+    said = f"{title}, by epoch. Mean over seeds after the last epoch that all reached, {' / '.join(shown.values())}: {ends}."
     return Chart(name, f"{title}, over epochs", said, partial(_draw, compared, rows, title, shown), compared.recipe)
 
 

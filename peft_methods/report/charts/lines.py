@@ -43,12 +43,15 @@ def axis_name(metric: Metric) -> str:
     return ", ".join(filter(None, [metric.title, scale_of(metric).unit]))
 
 
-def lines_of(compared: Compared, name: str, notes: Sequence[str], *, above: float = 0.0, right: float = 0.0) -> tuple[Figure, Axes]:
-    """Sheet and axes: line i at y = i, upwards first. `above` and `right` are inches left free for a legend and for figures."""
+def lines_of(
+    compared: Compared, name: str, notes: Sequence[str], *, above: float = 0.0, right: float = 0.0, legend: Sequence[str] = ()
+) -> tuple[Figure, Axes]:
+    """Sheet and axes, the first method uppermost, line i at y = i. `above` and `right` are inches left free, for `legend` besides."""
     labels = [label_of(row) for row in compared.rows]
     left = PAD + widest(labels) + PAD
     line = max(text_height(label) for label in labels) + 0.1
     width, height = left + PLOT + right + 2 * PAD, len(labels) * line
+    above += legend_height(legend, width) if legend else 0.0
     figure = sheet(width, PAD + above + height + BELOW + note_height(notes, width - 2 * PAD))
     axes = axes_at(figure, left, PAD + above, PLOT, height)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -91,10 +94,13 @@ def log_ticks(axis: Any, most: int = 6) -> None:
 
 
 def short(value: float) -> str:
-    """10000 -> '10k'; small numbers as they are."""
+    """10000 -> '10k', 0.001 -> '1e-3'."""
     for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size * 0.9999:
             return f"{value / size:.3g}{name}"
+    if 0 < value < 0.00999:
+        number, power = f"{value:.0e}".split("e")
+        return f"{number}e{int(power)}"
     return f"{value:.3g}"
 
 

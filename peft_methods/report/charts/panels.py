@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.comparing import Row
 from peft_methods.report.charts.base import label_of
-from peft_methods.report.charts.canvas import MUTED, PAD, SMALL, TEXT, add_notes, axes_at, note_height, sheet, text_height
+from peft_methods.report.charts.canvas import MUTED, PAD, SMALL, add_notes, axes_at, note_height, place_text, sheet, text_height
 from peft_methods.report.charts.lines import add_legend, legend_height
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 PANEL = (1.4, 1.0)  # inches
-LEFT, BELOW, BETWEEN = 0.66, 0.5, 0.14
+LEFT, BELOW, BETWEEN = 0.5, 0.5, 0.14
 TITLE = 8.0  # points
 Dashes = tuple[float, Sequence[float]]  # matplotlib's: where to begin, and lengths of lines and gaps
 
@@ -40,7 +40,7 @@ def panels(
     entries = [text for _, text in legend]
     heading = max(text_height(label, TITLE) for label in labels) + 0.04
     width = LEFT + max(columns, 3) * (PANEL[0] + BETWEEN) + PAD
-    above = PAD + legend_height(entries, width)
+    above = PAD + legend_height(entries, width) + text_height(names[1])
     grid = lines * (PANEL[1] + heading + BETWEEN)
     figure = sheet(width, above + grid + BELOW + note_height(notes, width - 2 * PAD))
     first: Axes | None = None
@@ -55,18 +55,13 @@ def panels(
         draw(axes, row)
     assert first is not None
     set_up(first)
-    _name_axes(figure, names, above + heading, grid - heading - BETWEEN, columns)
+    bottom = above + grid - BETWEEN
+    middle = LEFT + (columns * (PANEL[0] + BETWEEN) - BETWEEN) / 2
+    place_text(figure, middle, bottom + 0.27, names[0], ha="center", va="top")
+    place_text(figure, PAD, above, names[1], va="bottom")  # over the plots and level, so that it fits beside one line of them
     add_legend(figure, [handle for handle, _ in legend], entries)
     add_notes(figure, notes)
     return figure
-
-
-def _name_axes(figure: Figure, names: tuple[str, str], top: float, grid: float, columns: int) -> None:
-    """One name for all horizontal axes, one for all vertical ones."""
-    width, height = figure.get_size_inches()
-    middle = LEFT + (columns * (PANEL[0] + BETWEEN) - BETWEEN) / 2
-    figure.text(middle / width, 1 - (top + grid + 0.27) / height, names[0], size=TEXT, ha="center", va="top")
-    figure.text(PAD / width, 1 - (top + grid / 2) / height, names[1], size=TEXT, ha="left", va="center", rotation=90)
 
 
 def line_of(style: Dashes, text: str) -> tuple[Any, str]:

@@ -22,6 +22,7 @@ from peft_methods.report.charts.canvas import (
     axes_at,
     drawn,
     note_height,
+    place_text,
     sheet,
     text_height,
     text_width,
@@ -141,7 +142,7 @@ def _set_up(axes: Axes, scatter: Scatter) -> None:
         log_ticks(axes.xaxis)
         name += " (logarithmic)"
     else:
-        axes.set_xlim(0, 1.08 * high or 1.0)
+        axes.set_xlim(0, 1.25 * high or 1.0)  # room for the name of the dearest
         few_ticks(axes.xaxis)
     axes.grid(True)
     axes.set_xlabel(name)
@@ -164,7 +165,7 @@ def _whiskers(axes: Axes, scatter: Scatter, size: Point) -> list[Box]:
     for row in scatter.rows:
         if (interval := intervals_of(scatter.compared).get(row.method)) is not None:
             x, ends = scatter.at(row)[0], [100 * end for end in interval]
-            axes.vlines(x, ends[0], ends[1], color=style_of(row.method).color, linewidth=1.1, zorder=1.4)
+            axes.vlines(x, ends[0], ends[1], color=MUTED, linewidth=0.9, zorder=1.4)
             (left, bottom), (_, top) = _inches(axes, [(x, end) for end in ends], size)
             boxes.append(Box(left - 0.02, bottom, left + 0.02, top))
     return boxes
@@ -201,10 +202,9 @@ def _write(axes: Axes, texts: Sequence[str], placed: Sequence[Placed], points: S
 
 def _add_key(figure: Figure, key: Sequence[str], columns: int, top: float, line: float) -> None:
     """Which number is which method, downwards in columns."""
-    width, height = figure.get_size_inches()
-    rows = -(-len(key) // columns)
+    step, rows = (figure.get_size_inches()[0] - 2 * PAD) / columns, -(-len(key) // columns)
     for index, text in enumerate(key):
         column, row = divmod(index, rows)
-        x, y = PAD + column * (width - 2 * PAD) / columns, 1 - (top + (row + 0.5) * line) / height
-        figure.text((x + 0.22) / width, y, str(index + 1), size=SMALL, ha="right", va="center", color=MUTED)
-        figure.text((x + 0.28) / width, y, text, size=SMALL, va="center", linespacing=1.0)
+        x, y = PAD + column * step, top + (row + 0.5) * line
+        place_text(figure, x + 0.22, y, str(index + 1), size=SMALL, ha="right", va="center", color=MUTED)
+        place_text(figure, x + 0.28, y, text, size=SMALL, va="center", linespacing=1.0)

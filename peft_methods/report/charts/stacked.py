@@ -11,7 +11,7 @@ from peft_methods.measuring import PHASES
 from peft_methods.metrics import MEMORY_PARTS, METRICS
 from peft_methods.report.charts.base import NOTHING, Chart, Compared, without_figures
 from peft_methods.report.charts.canvas import INK, drawn, wrapped
-from peft_methods.report.charts.lines import PLOT, add_figure, add_legend, few_ticks, legend_height, limit_for, lines_of, scale_of
+from peft_methods.report.charts.lines import PLOT, add_figure, add_legend, few_ticks, limit_for, lines_of, scale_of
 from peft_methods.report.colors import PARTS
 
 if TYPE_CHECKING:
@@ -70,20 +70,22 @@ def _largest(row: Row, parts: Parts) -> str:
 def _draw(compared: Compared, title: str, parts: Parts, notes: Sequence[str]) -> Figure:
     shown = {name: text for name, text in parts.items() if any(row.mean(name) > 0 for row in compared.rows)}
     styles = dict(zip(parts, PARTS, strict=False))
-    above = legend_height(list(shown.values()), PLOT + 1.5)
-    figure, axes = lines_of(compared, wrapped(title, PLOT, 9), notes, above=above)
+    figure, axes = lines_of(compared, wrapped(title, PLOT, 9), notes, legend=list(shown.values()))
     texts = [_total(row, parts) for row in compared.rows]
     unit = scale_of(METRICS[next(iter(parts))]).size
-    ends = [sum(max(row.mean(name), 0) for name in shown if name in row.figures) / unit for row in compared.rows]
+    ends = [sum(row.mean(name) for name in shown if row.mean(name) > 0) / unit for row in compared.rows]
     axes.set_xlim(0, limit_for(ends, texts))
     few_ticks(axes.xaxis)
     handles = []
+    starts = [0.0] * len(ends)
     for name in shown:
-        style, before = styles[name], list(parts)[: list(parts).index(name)]
-        widths = [max(row.mean(name), 0) / unit if name in row.figures else 0.0 for row in compared.rows]
-        starts = [sum(max(row.mean(other), 0) for other in before if other in row.figures) / unit for row in compared.rows]
+        lines = [line for line, row in enumerate(compared.rows) if row.mean(name) > 0]
+        widths = [compared.rows[line].mean(name) / unit for line in lines]
+        style = styles[name]
         look: dict[str, Any] = {"color": style.color, "edgecolor": INK, "linewidth": 0.5, "hatch": style.hatch, "hatchcolor": "white"}
-        handles.append(axes.barh(range(len(compared.rows)), widths, 0.62, left=starts, **look))
+        handles.append(axes.barh(lines, widths, 0.62, left=[starts[line] for line in lines], **look))
+        for line, width in zip(lines, widths, strict=True):
+            starts[line] += width
     for line, (end, text) in enumerate(zip(ends, texts, strict=True)):
         add_figure(axes, end, line, text)
     add_legend(figure, handles, list(shown.values()))

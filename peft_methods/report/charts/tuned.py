@@ -30,8 +30,10 @@ def tuning_chart(compared: Compared) -> Chart | None:
     rows = [row for row in compared.rows if row.method in found]
     metric = METRICS[str(next(iter(found.values()))["select_by"])]
     said = "; ".join(f"{row.title} {_said(found[row.method], metric.format)}" for row in rows)
-    title = f"Validation {metric.title.lower() if metric.name == 'accuracy' else metric.title}, %, of tuning's trials"
-    return Chart("tuning", f"{title}, over learning rates", f"{said}.", partial(_draw, found, rows, title), compared.recipe)
+    title = f"Validation {metric.title.lower() if metric.name == 'accuracy' else metric.title}, %"
+    return Chart(
+        "tuning", f"{title}, of tuning's trials, over learning rates", f"{said}.", partial(_draw, found, rows, title), compared.recipe
+    )
 
 
 def _tuning(compared: Compared, row: Row) -> Tuning | None:
@@ -57,7 +59,8 @@ def _draw(found: dict[str, Tuning], rows: Sequence[Row], title: str) -> Figure:
 
     def set_up(axes: Axes) -> None:
         axes.set_xscale("log")
-        log_ticks(axes.xaxis, 4)
+        log_ticks(axes.xaxis, 3)
+        axes.margins(0.12)
         few_ticks(axes.yaxis, 4)
 
     legend = [mark_of("o", "trial"), mark_of("s", "the recipe's own setting", markerfacecolor="none"), mark_of("*", "chosen")]
