@@ -56,7 +56,7 @@ def costs(study: Study, shown: str = "") -> list[str]:
         return ["No cell finished, so there are no costs to report."]
     spans = (_spanned(study, "train_seconds", "Training took"), _spanned(study, "peak_memory_bytes", "Peak memory was"))
     return [
-        joined(*spans, shown),
+        joined(*spans, shown, f"@t-device-{study.label} has further costs." if tables.device_table(study) else ""),
         joined(_relative(study), _parameters(study), *_sources(study)),
         _front(study),
     ]
