@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from peft_methods.baseline import slug
 from peft_methods.report.charts import Chart, charts_of, svg
 from peft_methods.report.charts.base import compared
 from peft_methods.report.charts.scatter import against_chart
@@ -52,7 +53,8 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
     """Of each section the charts that there are, with what they show."""
     there = {chart.name: chart for chart in charts_of(study.comparison, study.recipe)}
     best = study.standing.order[:1]
-    quality = QUALITY | {f"confusion-{method}": f"which classes were taken for which with {study.title(method)}" for method in best}
+    confusion = {f"confusion-{name}": study.title(method) for method in best for name in (method, slug(method))}
+    quality = QUALITY | {name: f"which classes were taken for which with {title}" for name, title in confusion.items()}
     one = compared(study.comparison, study.recipe)
     against = {chart: shows for name, (cost, shows) in AGAINST.items() if (chart := against_chart(one, cost, name, PLOT)) is not None}
     yield "quality", {there[name]: shows for name, shows in quality.items() if name in there}

@@ -12,13 +12,7 @@ from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import COSTS
 
-ENDED: dict[str, str] = {
-    "oom": "ran out of memory",
-    "failed": "failed",
-    "timeout": "ran out of time",
-    "crashed": "crashed",
-    "skipped": "skipped",
-}
+ENDED = {"oom": "ran out of memory", "failed": "failed", "timeout": "ran out of time", "crashed": "crashed"}
 MOST = 8
 NAMES_OF_COSTS = dict(zip(COSTS, ("training time", "peak memory", "trainable parameters"), strict=True))
 SPENT = {  # what is spent, how much of it, and what the one who spends more takes

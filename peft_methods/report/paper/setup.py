@@ -45,7 +45,7 @@ def _data(study: Study) -> str:
     removed = sum(data.get("removed", {}).values())
     return joined(
         f"The texts are {data_name(spec['source'])}{cited(*of_data(spec['source']))}{classes}.",
-        f"Train, validation, and test rows are disjoint; @t-data-{study.label} has their numbers." if "class_counts" in data else "",
+        f"Train, validation, and test rows are disjoint; @t-data-{study.label} has their numbers." if data.get("class_counts") else "",
         "The test rows are predicted once, with the weights of the best epoch by validation.",
         f"{capital(counted(removed, 'text'))} that stood in the source twice or in two splits {was(removed)} removed." if removed else "",
     )
