@@ -39,6 +39,12 @@ class PrintableComparison(Comparison):
         check_report("report")
         return write_report(report_of(self, self.limits), Path(folder))
 
+    def paper(self, path: str | Path) -> list[Path]:
+        """Write the comparison as a paper, FILE.pdf, with its source and figures beside it; needs the extra `paper`."""
+        from peft_methods.report.paper import write_paper
+
+        return write_paper(self, Path(path), self.limits)
+
     def __str__(self) -> str:
         return self.table()
 

@@ -40,6 +40,7 @@ class Options:
     markdown: Path | None
     csv: Path | None
     report: Path | None
+    paper: Path | None
     limits: Limits
     gate: Gate | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
@@ -89,6 +90,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
     group.addoption("--peft-report", metavar="DIR", help="write DIR/report.html, with charts (needs the extra `report`)")
+    group.addoption("--peft-paper", metavar="FILE.pdf", help="write the comparison as a two-column paper (needs the extra `paper`)")
     group.addoption("--peft-baseline", metavar="FILE|auto", help="fail where a method is worse than here; auto: this device's stored file")
     group.addoption(
         "--peft-fail",
@@ -127,6 +129,7 @@ def read_options(config: pytest.Config) -> Options:
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
         report=_report(option.peft_report),
+        paper=_paper(option.peft_paper),
         limits=_limits(option.peft_budget),
     )
     if (
@@ -274,6 +277,20 @@ def _folder(value: str | None, option: str) -> Path | None:
 
     check_folder(Path(value), option)
     return Path(value)
+
+
+def _paper(value: str | None) -> Path | None:
+    """Where the paper goes: a PDF in a folder that takes files, with what makes it installed."""
+    path = _file(value, "--peft-paper")
+    if path is None:
+        return None
+    from peft_methods.report.paper import check_possible
+
+    if path.suffix.lower() != ".pdf":
+        raise OptionError(f"--peft-paper {value!r} should be the name of a PDF: {path.stem or 'paper'}.pdf.")
+    _folder(str(path.parent), "--peft-paper")
+    check_possible("--peft-paper")
+    return path
 
 
 def _file(value: str | None, option: str) -> Path | None:

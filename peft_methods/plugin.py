@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from peft_methods.methods import Method
     from peft_methods.models import Base
     from peft_methods.recipe import Recipe
+    from peft_methods.recommending import Limits
     from peft_methods.records import Record
 
 OPTIONS = pytest.StashKey[Options]()
@@ -250,6 +251,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         _write(options.csv, csv_table(comparison), terminalreporter)
     if options.report is not None:
         _report(options.report, comparison, options, config.stash.get(GATE_LINES, []), terminalreporter)
+    if options.paper is not None:
+        _write_paper(options.paper, comparison, options.limits, terminalreporter)
     if lines := config.stash.get(GATE_LINES, []):
         terminalreporter.section("regression gate")
         for line in lines:
@@ -275,6 +278,17 @@ def _report(folder: Path, comparison: Comparison, options: Options, gate_lines: 
         terminalreporter.write_line(str(error), red=True)
     else:
         terminalreporter.write_line(f"written: {path}")
+
+
+def _write_paper(path: Path, comparison: Comparison, limits: Limits, terminalreporter: Any) -> None:
+    from peft_methods.report.paper import write_paper
+
+    try:
+        written = write_paper(comparison, path, limits)
+    except PeftMethodsError as error:
+        terminalreporter.write_line(str(error), red=True)
+    else:
+        terminalreporter.write_line(f"written: {', '.join(map(str, written))}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

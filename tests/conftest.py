@@ -14,10 +14,12 @@ import peft  # noqa: F401
 import pytest
 import torch
 import transformers
+import typst  # noqa: F401
 from hypothesis import settings
 
 import peft_methods.api
 import peft_methods.plugin
+import peft_methods.report.paper
 import peft_methods.report.plan
 import peft_methods.report.table
 import peft_methods.runner  # noqa: F401

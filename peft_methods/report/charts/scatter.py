@@ -46,11 +46,12 @@ HOW = "Stepped line: the Pareto front of these two. Ringed: on the front of qual
 
 @dataclass(frozen=True)
 class Scatter:
-    """The rows that have both figures, and those of them on the front, the cheapest first."""
+    """The rows that have both figures, and those of them on the front, the cheapest first; `size` of the plot, if it is to be another."""
 
     compared: Compared
     cost: Metric
     rows: tuple[Row, ...]
+    size: Point | None
 
     def at(self, row: Row) -> Point:
         """Cost and quality in the axes' units."""
@@ -63,13 +64,13 @@ class Scatter:
         return sorted((row for row, on in zip(self.rows, pareto(table), strict=True) if on), key=self.at)
 
 
-def against_chart(compared: Compared, cost: str, name: str) -> Chart | None:
-    """Quality against this cost, where at least two methods have both."""
+def against_chart(compared: Compared, cost: str, name: str, size: Point | None = None) -> Chart | None:
+    """Quality against this cost, where at least two methods have both; of up to DIRECT methods the plot has this `size` in inches."""
     quality, metric = compared.quality, METRICS[cost]
     rows = tuple(row for row in compared.having(quality.name) if cost in row.figures)
     if len(rows) < 2:
         return None
-    scatter = Scatter(compared, metric, rows)
+    scatter = Scatter(compared, metric, rows, size)
     said = [f"{row.title} ({quality.format(row.mean(quality.name))}, {metric.format(row.mean(cost))})" for row in scatter.front]
     lacking = [row for row in compared.rows if row not in rows and row.figures]
     text = f"Pareto front of these two, by means: {', '.join(said)}.{without_figures(compared.rows)}"
@@ -85,7 +86,8 @@ def _draw(scatter: Scatter) -> Figure:
 
 def _named(scatter: Scatter) -> Figure | None:
     """Every method's name beside its point, and intervals; None where that does not fit."""
-    size, notes = (4.4, 3.2), noted([f"{HOW} Lines through points: 95 % intervals of quality."], scatter.compared.rows)
+    size = scatter.size or (4.4, 3.2)
+    notes = noted([f"{HOW} Lines through points: 95 % intervals of quality."], scatter.compared.rows)
     figure, axes = _plot(scatter, size, notes)
     points, whiskers = _points(axes, scatter, size), _whiskers(axes, scatter, size)
     texts = [label_of(row, 20) for row in scatter.rows]
@@ -98,7 +100,8 @@ def _named(scatter: Scatter) -> Figure | None:
 
 def _numbered(scatter: Scatter) -> Figure:
     """Every method's number beside its point, and a key underneath."""
-    size, key = (5.0, 4.2), [label_of(row, 24) for row in scatter.rows]
+    wanted = scatter.size if len(scatter.rows) <= DIRECT else None
+    size, key = wanted or (5.0, 4.2), [label_of(row, 24) for row in scatter.rows]
     columns = max(1, int((LEFT + size[0]) / (widest(key, SMALL) + 0.45)))
     line = max(text_height(text, SMALL) for text in key) + 0.03
     figure, axes = _plot(scatter, size, noted([HOW], scatter.compared.rows), below=-(-len(key) // columns) * line + PAD)

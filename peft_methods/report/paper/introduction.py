@@ -1,0 +1,123 @@
+"""Title, abstract and introduction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from peft_methods.report.paper.analysis import in_short
+from peft_methods.report.paper.english import capital, counted, joined, listed, number, ratio, was
+from peft_methods.report.paper.references import NAMES_OF_DATA, cited, data_name, model_name, of_data, of_method, of_model
+from peft_methods.report.paper.study import Study
+
+TERMS = ("fine-tuning", "parameter-efficient methods", "text classification", "benchmarking")
+ABOUT = {
+    "full": "trains every weight of the encoder together with a new classification head. It is the usual way, and what the costs of the "
+    "others are measured against.",
+    "head_only": "leaves the encoder as it was pretrained and trains the classification head alone. It shows what the frozen features "
+    "give, a floor under the other methods.",
+    "bitfit": "trains the bias vectors of the encoder and the head, and leaves all weight matrices frozen.",
+    "lora": "adds to chosen weight matrices a trained update of low rank. The matrices themselves stay frozen, and the update can be "
+    "folded into them after training.",
+    "qlora": "trains the same low-rank updates over an encoder whose frozen weights are held in a 4-bit number format, trading arithmetic "
+    "for memory.",
+    "ia3": "learns vectors that rescale keys, values, and the inner activations of the feed-forward blocks, and leaves the rest of the "
+    "encoder frozen.",
+    "adapter": "inserts small trained blocks with a narrow middle, each with a residual connection around it, into the frozen layers.",
+    "adapter_fusion": "first trains bottleneck adapters on other tasks, freezes them, and then trains an attention over their outputs for "
+    "the task at hand.",
+}
+QUESTION = (
+    "Whoever adapts a pretrained encoder to a task of their own may train all of its weights or only a few, old or added ones. The methods "
+    "for this differ in what they train, and so in memory, in time, in the size of what is kept for each task, and perhaps in quality. "
+    "Which of them suits a model, a data set, and a machine is a question of measurement, and the answer is easily spoiled: by unlike "
+    "budgets, by learning rates that suit one method only, by a single seed, or by memory figures that contain what other phases left."
+)
+SPENT = {"train_seconds": "trained for {} times as long", "peak_memory_bytes": "needed {} times as much memory at the peak"}
+
+
+def title(studies: Sequence[Study]) -> str:
+    """What was compared, on what."""
+    methods = _methods(studies)
+    what = f"{next(iter(methods.values()))} Measured"
+    if len(methods) > 1:
+        what = f"{capital(number(len(methods)))} Fine-Tuning Methods Compared"
+    if len(studies) > 1:
+        return f"{what} on {capital(number(len(studies)))} Recipes"
+    model, data = _sources(studies[0])
+    return f"{what}: {model_name(model)} on {_in_a_title(data)}"
+
+
+def _methods(studies: Sequence[Study]) -> dict[str, str]:
+    """Every method's title, as markup."""
+    return {row.method: study.title(row.method) for study in studies for row in study.rows}
+
+
+def _sources(study: Study) -> tuple[str, str]:
+    return study.spec["model"]["source"], study.spec["data"]["source"]
+
+
+def _in_a_title(data: str) -> str:
+    """A data set's name; where the words are ours, with capitals."""
+    name = data_name(data)
+    if data not in NAMES_OF_DATA:
+        return name
+    return re.sub(r"\b(?!with\b|the\b|of\b|and\b)[a-z]", lambda match: match[0].upper(), name.removeprefix("the "))
+
+
+def abstract(studies: Sequence[Study]) -> str:
+    """What was done and what came out, in one paragraph."""
+    methods = list(_methods(studies).values())
+    what = methods[0] if len(methods) == 1 else f"{number(len(methods))} fine-tuning methods ({listed(methods, 8)})"
+    what += ", all under one budget," * (len(methods) > 1)
+    cells = sum(len(study.finished) for study in studies)
+    found = []
+    for study in studies:
+        found.append((f"On {study.name}: " if len(studies) > 1 else "") + in_short(study))
+        found += _costs_in_short(study)
+    return joined(
+        f"This paper {'measures' if len(methods) == 1 else 'compares'} {what} {_where(studies)}.",
+        f"In all, {counted(cells, 'training run')} {was(cells)} completed.",
+        *found,
+    )
+
+
+def _where(studies: Sequence[Study]) -> str:
+    if len(studies) > 1:
+        return f"on {counted(len(studies), 'recipe')} of model and data"
+    model, data = _sources(studies[0])
+    return f"for {model_name(model)} on {data_name(data)}, with {counted(len(studies[0].seeds), 'seed')}"
+
+
+def _costs_in_short(study: Study) -> list[str]:
+    """Training time and memory of the others as multiples of full fine-tuning's."""
+    found = []
+    for name, said_as in SPENT.items():
+        if ratios := [value for _, value in study.ratios(name)]:
+            found.append(said_as.format(" to ".join(dict.fromkeys((ratio(ratios[0]), ratio(ratios[-1]))))))
+    who = "the other methods" if len(study.measured) > 2 else "the other method"
+    return [f"Relative to full fine-tuning, {who} {' and '.join(found)}."] if found else []
+
+
+def introduction(studies: Sequence[Study]) -> list[str]:
+    """The question, the methods with their references, and what follows."""
+    methods = _methods(studies)
+    return [
+        QUESTION,
+        f"This paper reports such a measurement. The {'method is' if len(methods) == 1 else 'methods are'}:",
+        "\n".join(f"+ _{name}_{cited(*of_method(method))} {_about(method)}" for method, name in methods.items()),
+        f"@setup describes data, model, budget, and measuring{_on(studies)}; @results has the figures, @discussion what they mean and what "
+        "may be wrong with them, and @conclusion what they recommend. A method is called better than another only where the difference is "
+        "more than the chance of seeds and test examples explains.",
+    ]
+
+
+def _about(method: str) -> str:
+    return ABOUT.get(method, "is described in the reference.")
+
+
+def _on(studies: Sequence[Study]) -> str:
+    if len(studies) > 1:
+        return ""
+    model, data = _sources(studies[0])
+    return f" for {model_name(model)}{cited(*of_model(model))} on {data_name(data)}{cited(*of_data(data))}"

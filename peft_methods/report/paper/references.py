@@ -1,0 +1,108 @@
+"""Which paper stands for which method, model, data set, library or statistic; the entries themselves are in references.bib."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from peft_methods.methods import METHODS
+from peft_methods.report.paper.typst import escaped
+
+BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
+OF_METHODS = {
+    "full": ("devlin2019bert",),
+    "head_only": ("alain2016probes",),
+    "bitfit": ("benzaken2022bitfit",),
+    "lora": ("hu2022lora",),
+    "qlora": ("dettmers2023qlora",),
+    "ia3": ("liu2022ia3",),
+    "adapter": ("houlsby2019adapters", "pfeiffer2021fusion"),
+    "adapter_fusion": ("pfeiffer2021fusion",),
+}
+OF_MODELS = {  # by what the last part of a source says, the first that fits
+    "minilm": ("wang2020minilm", "reimers2019sbert"),
+    "all-mpnet": ("song2020mpnet", "reimers2019sbert"),
+    "mpnet": ("song2020mpnet",),
+    "distilbert": ("sanh2019distilbert",),
+    "roberta": ("liu2019roberta",),
+    "bert": ("devlin2019bert",),
+}
+NAMES_OF_MODELS = {"embedded:minilm": "all-MiniLM-L6-v2"}
+NAMES_OF_DATA = {
+    "embedded:movie_reviews": "rated movie-review sentences",
+    "embedded:product_reviews": "rated product-review sentences",
+    "embedded:editorials": "rated editorial sentences",
+    "embedded:tweets": "rated tweets",
+    "stanfordnlp/imdb": "the IMDb reviews",
+    "stanfordnlp/sst2": "the Stanford Sentiment Treebank (SST-2)",
+    "CogComp/trec": "the TREC questions",
+    "fancyzhx/yelp_polarity": "Yelp reviews",
+    "fancyzhx/ag_news": "AG News",
+    "dair-ai/emotion": "tweets labelled with emotions",
+}
+OF_DATA = {
+    "embedded": ("hutto2014vader",),
+    "stanfordnlp/imdb": ("maas2011imdb",),
+    "stanfordnlp/sst2": ("socher2013sst",),
+    "CogComp/trec": ("li2002trec",),
+    "fancyzhx/yelp_polarity": ("zhang2015charcnn",),
+    "fancyzhx/ag_news": ("zhang2015charcnn",),
+    "dair-ai/emotion": ("saravia2018carer",),
+}
+OF_LIBRARIES = {
+    "torch": ("PyTorch", "paszke2019pytorch"),
+    "transformers": ("Transformers", "wolf2020transformers"),
+    "peft": ("PEFT", "mangrulkar2022peft"),
+    "bitsandbytes": ("bitsandbytes", "dettmers2022eightbit"),
+    "scikit-learn": ("scikit-learn", "pedregosa2011sklearn"),
+}
+
+
+def cited(*keys: str) -> str:
+    """Markup that cites these entries, to stand behind a word: '~[1], [2]'."""
+    return "~" + ", ".join(f"@{key}" for key in keys) if keys else ""
+
+
+def data_name(source: str) -> str:
+    """Markup: a data set's name, as it stands in a sentence."""
+    return NAMES_OF_DATA.get(source, f"the data set “{escaped(source)}”")
+
+
+def model_name(source: str) -> str:
+    """Markup: a model's name."""
+    return escaped(NAMES_OF_MODELS.get(source, source.rstrip("/").rpartition("/")[2]))
+
+
+def of_method(method: str) -> tuple[str, ...]:
+    """The entries of a method; one that this table does not know has an entry made of what its registry says."""
+    return OF_METHODS.get(method) or (made_key(method),)
+
+
+def made_key(method: str) -> str:
+    """The key of an entry that is made of a method's `paper`."""
+    return "method-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in method)
+
+
+def of_model(source: str) -> tuple[str, ...]:
+    """The entries of a model by its source; none for one that is not known."""
+    name = source.rstrip("/").rpartition("/")[2].lower()
+    return next((keys for part, keys in OF_MODELS.items() if part in name), ())
+
+
+def of_data(source: str) -> tuple[str, ...]:
+    """The entries of a data set by its source; none for one that is not known."""
+    return OF_DATA.get(source.partition(":")[0] if source.startswith("embedded:") else source, ())
+
+
+def bibliography(markup: str, methods: Iterable[str]) -> str:
+    """BibTeX of every entry that the markup cites; `methods` are those that may need one made of their registry's `paper`."""
+    entries = {re.match(r"@\w+\{([^,]+),", entry)[1]: entry for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n")}  # type: ignore[index]
+    entries |= {made_key(method): _made(method) for method in methods}
+    return "\n\n".join(entry.strip() for key, entry in entries.items() if re.search(rf"@{re.escape(key)}(?![\w-])", markup)) + "\n"
+
+
+def _made(method: str) -> str:
+    """An entry whose title is all that the registry says of the paper."""
+    said = re.sub(r"[{}\\@%$&#_^~]", " ", METHODS[method].paper)
+    return f"@misc{{{made_key(method)}, title = {{{{{said}}}}}}}"

@@ -1,0 +1,144 @@
+"""One recipe of a comparison as the paper tells of it: what all sentences and tables take their figures from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from peft_methods.comparing import Comparison, Row
+from peft_methods.metrics import METRICS
+from peft_methods.recommending import Limits, Recommendation, recommend
+from peft_methods.records import Record
+from peft_methods.report.paper.english import listed, said
+from peft_methods.report.paper.typst import escaped
+from peft_methods.standing import Pair, Standing
+
+FULL = "full"  # what costs are compared with
+
+
+@dataclass(frozen=True)
+class Study:
+    """The `position`th of the paper. `records` are the recipe's cells (sources left out), `rows` its methods.
+
+    `limits` leave out methods, and `answers` are what the figures of the others recommend.
+    """
+
+    position: int
+    comparison: Comparison
+    recipe: str
+    records: tuple[Record, ...]
+    rows: tuple[Row, ...]
+    standing: Standing
+    limits: Limits
+    answers: tuple[Recommendation, ...]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The recipe as it was run."""
+        return dict(self.records[0].cell["recipe"])
+
+    @property
+    def name(self) -> str:
+        """Markup: what it is called where several are told of."""
+        return f"“{escaped(self.recipe)}”"
+
+    @property
+    def of(self) -> str:
+        """Markup: ', “name”' for captions where the paper has several recipes."""
+        return f", {self.name}" if len(self.comparison.standings) > 1 else ""
+
+    @cached_property
+    def finished(self) -> list[Record]:
+        """The cells that yielded figures."""
+        return [record for record in self.records if record.status == "ok"]
+
+    @cached_property
+    def measured(self) -> list[Row]:
+        """The methods that yielded figures."""
+        return [row for row in self.rows if row.figures]
+
+    @property
+    def metric(self) -> str:
+        """What quality is called in a sentence."""
+        return "macro F1" if self.standing.metric == "macro_f1" else METRICS[self.standing.metric].title.lower()
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether any method's quality is known."""
+        return any(self.standing.metric in row.figures for row in self.rows)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether two methods or more could be compared."""
+        return bool(self.standing.pairs)
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds that were asked for."""
+        return sorted({record.seed for record in self.records})
+
+    @property
+    def label(self) -> str:
+        """What labels of its tables and figures end in."""
+        return f"r{self.position}"
+
+    def row(self, method: str) -> Row | None:
+        """A method's row."""
+        return next((row for row in self.rows if row.method == method), None)
+
+    def title(self, method: str) -> str:
+        """Markup: the method's name as people write it."""
+        row = self.row(method)
+        return escaped(row.title if row else method)
+
+    def full(self) -> Row | None:
+        """Full fine-tuning, if it yielded figures and is not alone."""
+        row = self.row(FULL)
+        return row if row is not None and row.figures and len(self.measured) > 1 else None
+
+    def titles(self, methods: Iterable[str], most: int | None = None) -> str:
+        """Markup: several methods' names in a sentence."""
+        return listed([self.title(method) for method in methods], most)
+
+    def mean(self, method: str) -> str:
+        """A compared method's quality."""
+        row = self.row(method)
+        assert row is not None, "whoever is compared has a row"
+        return said(self.standing.metric, row.mean(self.standing.metric))
+
+    def ratios(self, name: str) -> list[tuple[Row, float]]:
+        """A cost of the other methods as multiples of full fine-tuning's, the least first; empty where either is not known."""
+        full = self.full()
+        if full is None or not full.figures.get(name) or not full.mean(name) > 0:
+            return []
+        return [(row, row.mean(name) / full.mean(name)) for row in self.known(name) if row is not full]
+
+    def known(self, name: str) -> list[Row]:
+        """The methods of which a metric is known, the least first."""
+        return sorted((row for row in self.rows if name in row.figures), key=lambda row: row.mean(name))
+
+    def pairs_of(self, method: str) -> Iterator[Pair]:
+        """Every pair with this method, seen from it, in the order of the others' means."""
+        for other in self.standing.order:
+            if other != method and (pair := self.standing.pair(method, other)) is not None:
+                yield pair
+
+
+def studies_of(comparison: Comparison, limits: Limits | None) -> list[Study]:
+    """A study a recipe, in the order of the records."""
+    rows, answers = comparison.rows(), recommend(comparison, limits)
+    return [
+        Study(
+            position,
+            comparison,
+            recipe,
+            tuple(r for r in comparison.records if r.recipe_name == recipe and not r.is_source),
+            tuple(row for row in rows if row.recipe == recipe),
+            standing,
+            limits or {},
+            tuple(answer for answer in answers if answer.recipe == recipe),
+        )
+        for position, (recipe, standing) in enumerate(comparison.standings.items(), 1)
+    ]

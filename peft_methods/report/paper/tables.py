@@ -1,0 +1,108 @@
+"""The tables of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from peft_methods.comparing import Row
+from peft_methods.metrics import METRICS
+from peft_methods.report.costs import COLUMNS
+from peft_methods.report.paper.english import NOT_KNOWN, interval, p_value, points, ratio, said, share, with_spread
+from peft_methods.report.paper.study import FULL, Study
+from peft_methods.report.paper.typst import table
+
+RATIOS = {
+    "Time": "train_seconds",
+    "Memory": "peak_memory_bytes",
+    "Parameters": "trainable_parameters",
+    "Checkpoint": "checkpoint_bytes",
+}
+Cell = Callable[[Study, Row], str]
+
+
+def main_table(study: Study) -> str:
+    """A row a method: quality with interval and group, parameters, time, memory. What no method has has no column."""
+    columns = _columns(study)
+    shown = {head: cell for head, cell in columns.items() if any(cell(study, row) != NOT_KNOWN for row in study.measured)}
+    lines = [[_name(study, row), *(cell(study, row) for cell in shown.values())] for row in study.rows]
+    quality = "Quality and costs" if study.has_quality else "Costs"
+    spread = "mean ± standard deviation over seeds" if any(len(row.seeds) > 1 for row in study.rows) else "one seed, no spread"
+    caption = f"{quality}{study.of} ({spread})"
+    return table(f"t-main-{study.label}", caption, ("Method", *shown), lines, wide=True)
+
+
+def _columns(study: Study) -> dict[str, Cell]:
+    first = study.standing.metric
+    other = "macro_f1" if first == "accuracy" else "accuracy"
+    return {
+        METRICS[first].title: _figure(first),
+        "95% interval": _interval,
+        "Group": lambda study, row: study.standing.groups.get(row.method, NOT_KNOWN),
+        METRICS[other].title: _figure(other),
+        "Trained (method + head)": _parameters,
+        "Share": lambda study, row: _share(row),
+        "Training time": _figure("train_seconds"),
+        "Peak memory": _figure("peak_memory_bytes"),
+    }
+
+
+def _figure(name: str) -> Cell:
+    return lambda study, row: with_spread(name, row.figures.get(name))
+
+
+def _interval(study: Study, row: Row) -> str:
+    found = study.standing.intervals.get(row.method)
+    return f"{interval(*found)}" if found else NOT_KNOWN
+
+
+def _parameters(study: Study, row: Row) -> str:
+    own, head = row.figures.get("method_parameters"), row.figures.get("head_parameters")
+    return NOT_KNOWN if own is None or head is None else f"{own.mean:,.0f} + {head.mean:,.0f}"
+
+
+def _share(row: Row) -> str:
+    return share(row.mean("trainable_share")) if "trainable_share" in row.figures else NOT_KNOWN
+
+
+def _name(study: Study, row: Row) -> str:
+    if not row.figures:
+        return f"{study.title(row.method)} ({row.missing[0].status})"
+    lost = f" ({len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds)" if row.missing else ""
+    return f"{study.title(row.method)}{lost}"
+
+
+def best_table(study: Study) -> str:
+    """Every compared method's difference to the best one; empty where nothing is compared."""
+    if not study.is_compared:
+        return ""
+    best = study.standing.order[0]
+    pairs = [pair.turned() for pair in study.pairs_of(best)]
+    lines = [[study.title(pair.first), points(pair.difference), interval(pair.low, pair.high), p_value(pair.p)] for pair in pairs]
+    caption = f"Difference of {study.metric} to {study.title(best)}, in points{study.of}"
+    return table(f"t-best-{study.label}", caption, ("Method", "Points", "95% interval", "_p_ (Holm)"), lines)
+
+
+def ratio_table(study: Study) -> str:
+    """Costs as multiples of full fine-tuning's; empty where it has no figures or is alone."""
+    ratios = {head: found for head, name in RATIOS.items() if (found := {row.method: value for row, value in study.ratios(name)})}
+    if not ratios:
+        return ""
+    others = [row.method for row in study.measured if row.method != FULL]
+    lines = [[study.title(method), *(_ratio(found.get(method)) for found in ratios.values())] for method in others]
+    return table(f"t-ratios-{study.label}", f"Costs as multiples of full fine-tuning's{study.of}", ("Method", *ratios), lines)
+
+
+def _ratio(value: float | None) -> str:
+    return NOT_KNOWN if value is None else ratio(value)
+
+
+def device_table(study: Study) -> str:
+    """What was measured on a GPU beyond time and memory; empty on a CPU."""
+    rows = [row for row in study.measured if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures]
+    lines = [[study.title(row.method), *(_mean(row, name) for name in COLUMNS.values())] for row in rows]
+    caption = f"Further costs on the device (means over seeds){study.of}"
+    return table(f"t-device-{study.label}", caption, ("Method", *COLUMNS), lines, wide=True)
+
+
+def _mean(row: Row, name: str) -> str:
+    return said(name, row.mean(name)) if name in row.figures else NOT_KNOWN
