@@ -15,9 +15,9 @@ from peft_methods.cells import cells_of, chosen_methods, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.recipe import load_recipe
-from peft_methods.records import Store
 from peft_methods.runner import Places
 from peft_methods.starting import load_ahead
+from peft_methods.store import Store
 
 
 @pytest.mark.parametrize("method", ["full", "adapter", "qlora"])
@@ -74,5 +74,5 @@ def test_auto_is_what_the_device_can_do() -> None:
 
 def test_the_engine_is_part_of_a_cells_identity(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
-    facts = {"weights": "w", "config": "c", "data": "d", "environment": {}}
+    facts = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
     assert cell.identity(**facts) != replace(cell, engine="graphed").identity(**facts)

@@ -1,0 +1,237 @@
+"""The store: a folder of records, one file a cell, written atomically, validated on load; any number of runs may share it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from peft_methods.errors import PeftMethodsError
+from peft_methods.quality import Predictions
+from peft_methods.records import SCHEMA_VERSION, Record
+
+RECORD, PREDICTIONS, TRAINED = ".json", ".npz", ".safetensors"
+SET_ASIDE = "set_aside"
+_RECORDS = TypeAdapter(Record)
+
+
+class StoreError(PeftMethodsError):
+    """A record or its folder that cannot be read or written."""
+
+
+class NewerRecord(StoreError):
+    """A record that a newer version wrote, which may still use it."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A file of a store that gives no record, and why. `is_ours` tells one that no version can use."""
+
+    path: Path
+    reason: str
+    is_ours: bool
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Store:
+    """A folder of records: IDENTITY.json, with IDENTITY.npz (per-example predictions) beside those that have one.
+
+    A source's trained weights stand beside its record too (IDENTITY.safetensors), so that what is built on it can go on later.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Make sure that records can be written here, before anything is trained. Raises `StoreError`.
+
+        What writers that were killed have left half-written is removed.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise StoreError(
+                f"results cannot be written to {self.folder}: {error.strerror}. Choose another folder: --peft-results DIR."
+            ) from None
+        with self.locked() as alone:
+            for scrap in (path for end in (RECORD, PREDICTIONS, TRAINED) if alone for path in self.folder.glob(f".*{end}.*")):
+                scrap.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """No other run writes here as long as this lasts, nor does anything else that asks for it. The kernel frees a dead run's.
+
+        False where the file system has no locks; single files are whole even then.
+        """
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            yield _lock(folder)
+        finally:
+            os.close(folder)
+
+    def write(self, record: Record, predictions: Predictions | None = None, trained: Path | None = None) -> Path:
+        """What stands beside the record first, then the record, then earlier failed attempts at this cell go. Raises `StoreError`.
+
+        `trained` is a file of trained weights to keep. A record never points at a file that is not there.
+        """
+        path = self.folder / f"{record.identity}{RECORD}"
+        contents = {} if predictions is None else {PREDICTIONS: _as_npz(predictions)}
+        try:
+            contents |= {} if trained is None else {TRAINED: trained.read_bytes()}
+            values = asdict(replace(record, files={end: hashlib.sha256(content).hexdigest() for end, content in contents.items()}))
+            del values["reused"]
+            contents[RECORD] = json.dumps(values, indent=1, sort_keys=True).encode()
+            with self.locked():
+                for end, content in contents.items():
+                    _put(content, self.folder / f"{record.identity}{end}")
+                self._forget_failures(record)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
+        return path
+
+    def _forget_failures(self, record: Record) -> None:
+        """Attempts at the same cell without a result; one that began elsewhere and failed is told by its own run."""
+        for path in self.folder.glob(f"{record.key}-*{RECORD}"):
+            if path.stem != record.identity:
+                path.unlink(missing_ok=True)
+
+    def read(self, path: Path) -> Record:
+        """A record, or a `StoreError` that names the file and what is wrong with it."""
+        try:
+            values = json.loads(path.read_bytes())
+            version = values.get("schema_version", 0) if isinstance(values, dict) else 0
+            if isinstance(version, int) and version > SCHEMA_VERSION:
+                raise NewerRecord(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
+            record = _RECORDS.validate_python(values)
+            if path.stem != record.identity:
+                raise StoreError(f"{path} is the record of another cell: it holds {record.identity}.")
+            _ = record.recipe_name, record.method_name, record.seed, record.key
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{path} is no record: its cell is not whole ({type(error).__name__}: {error}).") from None
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise StoreError(f"{path} is no record: {str(error).splitlines()[0]}.") from None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
+        return record
+
+    def find(self, identity: str) -> Record | None:
+        """The record of this name, None where there is none that can be read."""
+        with contextlib.suppress(StoreError):
+            return self.read(self.folder / f"{identity}{RECORD}")
+        return None
+
+    def damage(self, record: Record) -> str:
+        """What is wrong with the files beside a record, in words; nothing where all are as they were written."""
+        for end, sha256 in record.files.items():
+            path = self.folder / f"{record.identity}{end}"
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                return f"{path} cannot be read ({error.strerror})"
+            if hashlib.sha256(content).hexdigest() != sha256:
+                return f"{path} is not as it was written"
+        return ""
+
+    def read_predictions(self, record: Record) -> Predictions | None:
+        """The per-example predictions of a record, None where it has none. Raises `StoreError`."""
+        path = self.folder / f"{record.identity}{PREDICTIONS}"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                return Predictions(saved["logits"], saved["labels"])
+        except Exception as error:  # numpy and zipfile have a dozen types for it
+            raise StoreError(f"{path} holds no predictions: {type(error).__name__}.") from None
+
+    def trained_file(self, record: Record) -> Path | None:
+        """The trained weights that are kept of a source."""
+        return self.folder / f"{record.identity}{TRAINED}" if TRAINED in record.files else None
+
+    def records(self) -> tuple[list[Record], list[Unfit]]:
+        """All records that can be read, and each file that cannot. A failed attempt at a cell that also ended well is left out."""
+        good, unfit = [], []
+        for path in sorted(self.folder.glob(f"*{RECORD}")):
+            try:
+                good.append(self.read(path))
+            except StoreError as error:
+                if os.path.lexists(path):  # not taken away by another run in the meantime
+                    unfit.append(Unfit(path, str(error), not isinstance(error, NewerRecord)))
+        ended_well = {record.key for record in good if record.status == "ok"}
+        return [record for record in good if record.status == "ok" or record.key not in ended_well], unfit
+
+    def set_aside(self, unfit: Iterable[Unfit]) -> list[str]:
+        """Move what no version can use to a folder of its own, and say so for every file; a newer version's stay where they are."""
+        return [line for file in unfit if (line := self._moved(file))]
+
+    def _moved(self, file: Unfit) -> str:
+        if not file.is_ours:
+            return f"{file.reason} It was left where it is."
+        aside = self.folder / SET_ASIDE / f"{file.path.stem}.{uuid.uuid4().hex[:8]}{RECORD}"
+        try:
+            with self.locked(), contextlib.suppress(StoreError):
+                self.read(file.path)
+                return ""  # another run has written it anew
+            aside.parent.mkdir(exist_ok=True)
+            file.path.rename(aside)
+        except OSError as error:
+            return f"{file.reason} It could not be set aside: {error.strerror}." if os.path.lexists(file.path) else ""
+        return f"{file.reason} It was set aside as {aside}."
+
+
+def _lock(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _as_npz(predictions: Predictions) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        logits=predictions.logits,
+        probabilities=predictions.probabilities,
+        predicted=predictions.predicted,
+        labels=predictions.labels,
+    )
+    return file.getvalue()
+
+
+def _put(content: bytes, path: Path) -> None:
+    atomically(path, lambda file: file.write(content))
+
+
+def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write to a temporary file beside `path`, sync it, and rename it into place."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
