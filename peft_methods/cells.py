@@ -40,6 +40,7 @@ CODE_OF_EVERY_CELL = (
     "checking.py",
     "starting.py",
     "runner.py",
+    "shapes/__init__.py",
 )
 
 

@@ -104,7 +104,7 @@ class Job:
         self._store = Store(results)
         self._store.prepare()
         self._earlier = None if fresh else Earlier(self._store, save_models)
-        self._reused: list[Record] = []
+        self._reused_trials: list[Record] = []
         self._set_aside: list[str] = []
         device, cores = find_device(), usable_cores()
         self.workers = workers or default_workers(device, cores)
@@ -223,7 +223,8 @@ class Job:
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]
         predictions, unreadable = self._predictions(records)
-        notes += [resuming.said_of(self._reused)] if self._reused else []
+        reused = [*(record for record in records if record.reused), *self._reused_trials]
+        notes += [resuming.said_of(reused)] if reused else []
         notes += [*self._set_aside, *(self._earlier.warnings if self._earlier else []), *self._executor.warnings, *unreadable]
         return Comparison(tuple(records), tuple(notes), predictions)
 
@@ -259,7 +260,7 @@ class Job:
     def _heard(self, event: Event) -> None:
         record = event.record
         if record is not None:
-            self._reused += [record] if record.reused else []
+            self._reused_trials += [record] if record.reused and event.cell.trial else []
             self._keep([] if event.cell.trial else [record])
 
     def _keep(self, records: Iterable[Record]) -> None:

@@ -18,7 +18,8 @@ from typing import IO
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from peft_methods.errors import PeftMethodsError
+from peft_methods.errors import PeftMethodsError, unknown
+from peft_methods.methods import METHODS
 from peft_methods.quality import Predictions
 from peft_methods.records import SCHEMA_VERSION, Record
 
@@ -31,8 +32,8 @@ class StoreError(PeftMethodsError):
     """A record or its folder that cannot be read or written."""
 
 
-class NewerRecord(StoreError):
-    """A record that a newer version wrote, which may still use it."""
+class ForeignRecord(StoreError):
+    """A record that another version of this package wrote, which may still use it."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ class Store:
             values = json.loads(path.read_bytes())
             version = values.get("schema_version", 0) if isinstance(values, dict) else 0
             if isinstance(version, int) and version > SCHEMA_VERSION:
-                raise NewerRecord(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
+                raise ForeignRecord(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
             record = _RECORDS.validate_python(values)
+            _check_cell(record, path)
             if path.stem != record.identity:
                 raise StoreError(f"{path} is the record of another cell: it holds {record.identity}.")
-            _ = record.recipe_name, record.method_name, record.seed, record.key
         except (KeyError, TypeError) as error:
             raise StoreError(f"{path} is no record: its cell is not whole ({type(error).__name__}: {error}).") from None
         except (ValidationError, ValueError, RecursionError) as error:
@@ -171,7 +172,7 @@ class Store:
                 good.append(self.read(path))
             except StoreError as error:
                 if os.path.lexists(path):  # not taken away by another run in the meantime
-                    unfit.append(Unfit(path, str(error), not isinstance(error, NewerRecord)))
+                    unfit.append(Unfit(path, str(error), not isinstance(error, ForeignRecord)))
         ended_well = {record.key for record in good if record.status == "ok"}
         return [record for record in good if record.status == "ok" or record.key not in ended_well], unfit
 
@@ -184,14 +185,22 @@ class Store:
             return f"{file.reason} It was left where it is."
         aside = self.folder / SET_ASIDE / f"{file.path.stem}.{uuid.uuid4().hex[:8]}{RECORD}"
         try:
-            with self.locked(), contextlib.suppress(StoreError):
-                self.read(file.path)
-                return ""  # another run has written it anew
-            aside.parent.mkdir(exist_ok=True)
-            file.path.rename(aside)
+            with self.locked():
+                if self.find(file.path.stem) is not None or not os.path.lexists(file.path):
+                    return ""  # another run has written it anew, or set it aside
+                aside.parent.mkdir(exist_ok=True)
+                file.path.rename(aside)
         except OSError as error:
-            return f"{file.reason} It could not be set aside: {error.strerror}." if os.path.lexists(file.path) else ""
+            return f"{file.reason} It could not be set aside: {error.strerror}."
         return f"{file.reason} It was set aside as {aside}."
+
+
+def _check_cell(record: Record, path: Path) -> None:
+    """What every reader of a record takes for granted. Raises `KeyError` and the like for a cell that is not whole."""
+    recipe = record.cell["recipe"]
+    _ = recipe["model"]["source"], recipe["data"]["source"], recipe["budget"]["epochs"], record.seed, record.key
+    if record.method_name not in METHODS:
+        raise ForeignRecord(f"{path}: {unknown('method', record.method_name, METHODS)}")
 
 
 def _lock(folder: int) -> bool:
