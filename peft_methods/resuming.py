@@ -62,7 +62,7 @@ class Earlier:
         damage = self._store.damage(record)
         if not damage and self._models is not None and not cell.is_source and not _is_signed(self._models / cell.label, record.identity):
             damage = f"{self._models / cell.label} does not hold the model of {record.identity}"
-        if damage and (line := f"{damage}, so {cell.label} is trained again.") not in self.warnings:
+        if damage and (line := f"{damage}, so {cell.label} is not reused.") not in self.warnings:
             self.warnings.append(line)
         return not damage
 

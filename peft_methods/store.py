@@ -32,8 +32,8 @@ class StoreError(PeftMethodsError):
     """A record or its folder that cannot be read or written."""
 
 
-class ForeignRecord(StoreError):
-    """A record that another version of this package wrote, which may still use it."""
+class ForeignFile(StoreError):
+    """What another version or another program wrote, which may still use it. (A record cut short is no JSON at all.)"""
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,11 @@ class Store:
         """A record, or a `StoreError` that names the file and what is wrong with it."""
         try:
             values = json.loads(path.read_bytes())
-            version = values.get("schema_version", 0) if isinstance(values, dict) else 0
+            if not isinstance(values, dict) or "identity" not in values:
+                raise ForeignFile(f"{path} is no record: it holds something else.")
+            version = values.get("schema_version", 0)
             if isinstance(version, int) and version > SCHEMA_VERSION:
-                raise ForeignRecord(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
+                raise ForeignFile(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
             record = _RECORDS.validate_python(values)
             _check_cell(record, path)
             if path.stem != record.identity:
@@ -172,7 +174,7 @@ class Store:
                 good.append(self.read(path))
             except StoreError as error:
                 if os.path.lexists(path):  # not taken away by another run in the meantime
-                    unfit.append(Unfit(path, str(error), not isinstance(error, ForeignRecord)))
+                    unfit.append(Unfit(path, str(error), not isinstance(error, ForeignFile)))
         ended_well = {record.key for record in good if record.status == "ok"}
         return [record for record in good if record.status == "ok" or record.key not in ended_well], unfit
 
@@ -200,7 +202,7 @@ def _check_cell(record: Record, path: Path) -> None:
     recipe = record.cell["recipe"]
     _ = recipe["model"]["source"], recipe["data"]["source"], recipe["budget"]["epochs"], record.seed, record.key
     if record.method_name not in METHODS:
-        raise ForeignRecord(f"{path}: {unknown('method', record.method_name, METHODS)}")
+        raise ForeignFile(f"{path}: {unknown('method', record.method_name, METHODS)}")
 
 
 def _lock(folder: int) -> bool:

@@ -21,6 +21,7 @@ import peft_methods
 from peft_methods import cells as cell_code
 from peft_methods import compare
 from peft_methods.api import PrintableComparison
+from peft_methods.environment import describe, identity_part
 from peft_methods.records import Record
 from peft_methods.store import Store
 
@@ -78,8 +79,8 @@ def test_what_is_damaged_is_named_and_trained_again_and_nothing_else(tiny_recipe
     done = again(tiny_recipe, store)
     assert {name for name, record in by_row(done).items() if record.reused} == {"source0"}
     said = done.table()
-    assert f"{spoilt} is not as it was written, so tiny-lora-seed0 is trained again." in said
-    assert f"{cut} cannot be read (No such file or directory), so tiny.source2-source1-adapter-seed0 is trained again." in said
+    assert f"{spoilt} is not as it was written, so tiny-lora-seed0 is not reused." in said
+    assert f"{cut} cannot be read (No such file or directory), so tiny.source2-source1-adapter-seed0 is not reused." in said
     assert f"{beheaded} is no record" in said
     assert {name: record.identity for name, record in by_row(done).items()} == names
     assert all(record.reused for record in by_row(again(tiny_recipe, store)).values())
@@ -197,6 +198,19 @@ def test_what_a_cell_is_built_on_is_part_of_its_identity(tiny_recipe: Path) -> N
     cell, *_ = cells(tiny_recipe, "adapter_fusion")
     facts: dict[str, Any] = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
     assert cell.identity(**facts, stages=["a", "b"]) != cell.identity(**facts, stages=["a", "c"])
+
+
+def test_another_machine_or_version_makes_another_cell(tiny_recipe: Path) -> None:
+    cell, *_ = cells(tiny_recipe, "lora")
+    here = describe("cpu")
+
+    def identity(**changes: Any) -> str:
+        environment = identity_part({**here, **changes, "packages": {**here["packages"], **changes.get("packages", {})}})
+        return cell.identity(weights="w", config="c", tokenizer="t", data="d", environment=environment)
+
+    versions = [identity(packages={name: "0.0.1"}) for name in ("torch", "transformers", "peft", "bitsandbytes")]
+    assert len({identity(), identity(device_name="another"), identity(threads=99), *versions}) == 7
+    assert identity(source={"commit": "another"}, packages={"scikit-learn": "0.0.1"}) == identity()
 
 
 CHANGES_NO_FIGURE = {

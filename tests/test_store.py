@@ -49,6 +49,7 @@ def spoil(text: str, **changes: Any) -> str:
     [
         (lambda whole: whole[: len(whole) // 2], "is no record"),
         (lambda whole: "", "is no record"),
+        (lambda whole: "\x00", "is no record"),
         (lambda whole: "[" * 100_000, "is no record"),
         (lambda whole: whole, "is the record of another cell: it holds lora0"),  # under another's name
         (lambda whole: spoil(whole, schema_version="two"), "is no record"),
@@ -73,10 +74,10 @@ def test_what_is_no_record_is_set_aside_by_name_and_the_others_are_read(store: S
 
 
 def test_two_of_one_name_are_both_kept_aside(store: Store) -> None:
-    for text in ("{", "["):
+    for text in ("{", "[1"):
         (store.folder / "x.json").write_text(text, encoding="utf-8")
         store.set_aside(store.records()[1])
-    assert {path.read_text(encoding="utf-8") for path in (store.folder / "set_aside").iterdir()} == {"{", "["}
+    assert {path.read_text(encoding="utf-8") for path in (store.folder / "set_aside").iterdir()} == {"{", "[1"}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,13 @@ def test_another_versions_record_is_named_and_left_to_it(store: Store, changes: 
     assert said in line
     assert line.endswith("It was left where it is.")
     assert path.is_file()
+
+
+def test_another_programs_file_is_named_and_left_where_it_is(store: Store) -> None:
+    baseline = store.folder / "base.json"
+    baseline.write_text('{"benchmarks": []}', encoding="utf-8")
+    assert store.set_aside(store.records()[1]) == [f"{baseline} is no record: it holds something else. It was left where it is."]
+    assert baseline.is_file()
 
 
 def test_what_another_run_wrote_anew_in_the_meantime_is_not_set_aside(store: Store) -> None:
