@@ -175,7 +175,8 @@ class Store:
             except StoreError as error:
                 if os.path.lexists(path):  # not taken away by another run in the meantime
                     unfit.append(Unfit(path, str(error), not isinstance(error, ForeignFile)))
-        ended_well = {record.key for record in good if record.status == "ok"}
+        failures = {record.key for record in good if record.status != "ok"}
+        ended_well = {record.key for record in good if failures and record.status == "ok"}
         return [record for record in good if record.status == "ok" or record.key not in ended_well], unfit
 
     def set_aside(self, unfit: Iterable[Unfit]) -> list[str]:
@@ -200,7 +201,7 @@ class Store:
 def _check_cell(record: Record, path: Path) -> None:
     """What every reader of a record takes for granted. Raises `KeyError` and the like for a cell that is not whole."""
     recipe = record.cell["recipe"]
-    _ = recipe["model"]["source"], recipe["data"]["source"], recipe["budget"]["epochs"], record.seed, record.key
+    _ = recipe["model"]["source"], recipe["data"]["source"], recipe["budget"]["epochs"], record.seed, list(record.cell["stages"])
     if record.method_name not in METHODS:
         raise ForeignFile(f"{path}: {unknown('method', record.method_name, METHODS)}")
 
