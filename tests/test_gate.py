@@ -257,8 +257,12 @@ def test_reused_records_are_not_judged_unless_allowed(base: Any, tell: Any) -> N
         "3 of 3 records of embedded-lora are reused from an earlier run, so they are not judged: train them anew (--peft-fresh), or"
         in problem
     )
-    allowed = tell([replace(record, reused=True) for record in records_of("lora")], "--peft-baseline=base.json", "--peft-allow-reused")
+    mixed = [replace(record, reused=record.seed < 2) for record in records_of("lora")]
+    allowed = tell(mixed, "--peft-baseline=base.json", "--peft-allow-reused", "--peft-save-baseline=now.json")
     assert allowed.ret == 0
+    (entry,) = json.loads(Path("now.json").read_text(encoding="utf-8"))["benchmarks"]
+    assert (entry["extra_info"]["seeds"], entry["extra_info"]["reused"]) == ([0, 1, 2], [0, 1])
+    assert entry["stats"]["rounds"] == 3  # times as they were measured then
 
 
 def test_the_stored_baselines_can_be_read() -> None:

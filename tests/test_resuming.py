@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shutil
@@ -133,14 +132,9 @@ def test_the_command_line_says_what_is_reused(pytester: pytest.Pytester, tiny_re
     assert re.search(r"tiny-lora-seed0 .* there already", plan)
     assert re.search(r"1 cells, .*\n\n1 more are there already, from an earlier run, and would be reused\.", plan)
     assert "there already" not in run("--peft-dry-run", "--peft-fresh").stdout.str()
-    out = run("--peft-resume", "--benchmark-save=run").stdout.str()
+    out = run("--peft-resume").stdout.str()
     assert re.search(r"tiny-lora-seed0: reused: accuracy \d", out)
     assert re.search(r"\[1/1\] tiny-lora-seed1: accuracy \d", out)
-    (saved,) = Path(".benchmarks").rglob("*_run.json")
-    (entry,) = json.loads(saved.read_text(encoding="utf-8"))["benchmarks"]
-    info = entry["extra_info"]
-    assert (info["seeds"], info["reused"]) == ([0, 1], [0])
-    assert sorted(entry["stats"]["data"]) == pytest.approx(sorted(info["metrics"]["train_seconds"]))
 
 
 @pytest.fixture
