@@ -67,6 +67,7 @@ def compare(
     save_models: str | Path | None = None,
     workers: int | None = None,
     tune: int | None = None,
+    fresh: bool = False,
     budget: str | None = None,
     report: str | Path | None = None,
     progress: bool = True,
@@ -79,6 +80,7 @@ def compare(
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
     `tune` trials a method on validation data come first. `report` is a folder for an HTML report.
+    Cells that an earlier run trained with these `results` are reused; `fresh` trains everything again.
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
@@ -102,6 +104,7 @@ def compare(
         save_models=None if save_models is None else Path(save_models),
         workers=workers,
         trials=tune,
+        fresh=fresh,
         show=_to_stderr if progress else _to_nobody,
     )
     try:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from peft_methods.plain_tables import TableError, read_table
-from peft_methods.records import Store
+from peft_methods.store import Store
 from peft_methods.validity import RULES, Finding, judge, judge_table, silenced
 
 CLEAN, FOUND, UNFIT = 0, 1, 2  # exit codes
@@ -51,5 +51,6 @@ def _of_file(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, t
 def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
     records, bad = Store(path).records()
     if not records:
-        raise TableError(f"{path} holds no records. Give a folder of results (.peft/results), or a CSV or JSON table.")
-    return judge(records, silent), len(records), tuple(bad)
+        unread = f" (unfit: {'; '.join(map(str, bad))})" if bad else ""
+        raise TableError(f"{path} holds no records{unread}. Give a folder of results (.peft/results), or a CSV or JSON table.")
+    return judge(records, silent), len(records), tuple(map(str, bad))

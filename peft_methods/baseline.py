@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from peft_methods.errors import OptionError
-from peft_methods.records import SCHEMA_VERSION, StoreError, atomically
+from peft_methods.records import SCHEMA_VERSION
+from peft_methods.store import StoreError, atomically
 
 AUTO = "auto"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ CODE_OF_EVERY_CELL = (
     "checking.py",
     "starting.py",
     "runner.py",
+    "shapes/__init__.py",
 )
 
 
@@ -47,7 +49,8 @@ class Cell:
     """One training run. `stages` are the cells whose models it needs; `is_source` marks such a one.
 
     `trial` is what a trial of tuning is called: it is a source that never sees the test rows. `tuning` says how the
-    method's hyperparameters were found; it changes no figure, so it is no part of the spec.
+    method's hyperparameters were found; it changes no figure, so it is no part of the spec. `instead_of` is the engine that was
+    asked for where it could not run the cell and `engine` took its place.
     """
 
     recipe: Recipe
@@ -58,6 +61,7 @@ class Cell:
     stages: tuple[Cell, ...] = ()
     is_source: bool = False
     trial: str = ""
+    instead_of: str = ""
     tuning: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -80,25 +84,54 @@ class Cell:
         }
         if self.trial:
             spec["trial"] = True
+        if self.instead_of:
+            spec["instead_of"] = self.instead_of
         plain: dict[str, Any] = json.loads(json.dumps(spec))
         return plain
 
     @property
     def key(self) -> str:
-        """A short hash of the spec alone: names the cell within one run."""
-        return content_hash(self._decisive_spec())[:16]
+        """A short hash of the spec alone, the same whichever engine took over: names the cell within one run."""
+        return key_of(self.spec())
 
-    def _decisive_spec(self) -> dict[str, Any]:
-        """The spec less what only judges the result."""
-        spec = self.spec()
-        del spec["recipe"]["expect"]
-        return spec
+    def fallen_back(self) -> Cell:
+        """The same cell where the stock engine takes the place of the one asked for."""
+        return replace(self, engine="stock", instead_of=self.engine)
 
-    def identity(self, *, weights: str, config: str, data: str, environment: dict[str, Any]) -> str:
-        """The hash of all that a figure depends on: spec, weights, their config, data, code, device and library versions."""
-        code = [code_hash(cell.method, cell.engine) for cell in (*self.stages, self)]
-        depends = {"spec": self._decisive_spec(), "weights": weights, "config": config, "data": data, "code": code}
-        return content_hash(depends | {"environment": environment})[:32]
+    def identity(
+        self, *, weights: str, config: str, tokenizer: str, data: str, environment: dict[str, Any], stages: Sequence[str] = ()
+    ) -> str:
+        """The hash of all that a figure depends on: spec, weights, their config, tokenizer, data, code, device and library versions.
+
+        `stages` are the identities of the cells whose models it needs: they depend on data of their own. What an engine that
+        could not run the cell consists of counts too: once that is mended, it is asked again.
+        """
+        depends = {
+            "spec": _decisive(self.spec()),
+            "weights": weights,
+            "config": config,
+            "tokenizer": tokenizer,
+            "data": data,
+            "code": code_hash(self.method, self.instead_of or self.engine),
+            "environment": environment,
+            "stages": list(stages),
+        }
+        return content_hash(depends)[:32]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the identities of a recipe's cells take from files and machine, as a process of its own found them.
+
+    `weights` are digests by quantisation ("" for none), since frozen weights in 4 bits are others; `data` those of the rows by
+    recipe name: the recipe's own and its sources'. What could not be loaded is missing; its cells' records will say why.
+    """
+
+    weights: Mapping[str, str]
+    config: str
+    tokenizer: str
+    data: Mapping[str, str]
+    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,7 +139,7 @@ class Preparation:
     """What is known about a recipe before any cell runs: its data, what it cannot train and why, its pace.
 
     `forward_seconds` is the time of one row's forward pass, `start_seconds` that of reading data and model,
-    `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a CPU).
+    `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a CPU). `facts` are for identities.
     """
 
     data: dict[str, Any]
@@ -114,11 +147,30 @@ class Preparation:
     forward_seconds: float
     start_seconds: float
     matmul_flops_per_second: float | None = None
+    facts: Facts | None = None
+
+
+def key_of(spec: Mapping[str, Any]) -> str:
+    """A short hash of a cell's spec. A cell that another engine took over has the key of the one that was asked for."""
+    asked = {"engine": spec["instead_of"]} if "instead_of" in spec else {}
+    return content_hash({name: value for name, value in (_decisive(spec) | asked).items() if name != "instead_of"})[:16]
+
+
+def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec less what only judges the result."""
+    recipe = {name: value for name, value in spec["recipe"].items() if name != "expect"}
+    return {**spec, "recipe": recipe, "stages": [_decisive(stage) for stage in spec["stages"]]}
 
 
 def content_hash(value: Any) -> str:
     """sha256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def source_of(path: Path) -> str:
+    """The text of a source file as it was when first asked for: what is edited during a run is not what the run does."""
+    return path.read_text(encoding="utf-8")
 
 
 def code_hash(method: Method, engine: str) -> str:
@@ -128,7 +180,7 @@ def code_hash(method: Method, engine: str) -> str:
     files = [package / name for name in CODE_OF_EVERY_CELL]
     files += [package / "methods" / name for name in (*sorted(own), "bottleneck.py")]
     files += [package / "engines" / name for name in CODE_OF_ENGINES[engine]]
-    return content_hash([(path.name, path.read_text(encoding="utf-8")) for path in files])
+    return content_hash([(path.name, source_of(path)) for path in files])
 
 
 def chosen_methods(recipe: Recipe, names: Sequence[str] | None) -> list[Method]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from peft_methods.errors import DataError
 from peft_methods.overlap import Overlap
 from peft_methods.reading import Table, read_source
 from peft_methods.recipe import DataSpec
-from peft_methods.rows import Rows
+from peft_methods.rows import Rows, tokenizer_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -275,9 +274,8 @@ def _rows(table: Table, tokenizer: PreTrainedTokenizerBase, cut: int | None) -> 
             columns = dict(tokenizer(table.texts, table.pairs, truncation=cut is not None, max_length=cut, verbose=False))
         return Rows.of(columns, table.labels)
 
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or len(table) < WORTH_KEEPING:
+    state = tokenizer_state(tokenizer) if len(table) >= WORTH_KEEPING else None
+    if state is None:
         return make()
-    state = {name: part for name, part in json.loads(backend.to_str()).items() if name not in {"truncation", "padding"}}
-    key = [fingerprint({"": table}), state, tokenizer.truncation_side, cut]
+    key = [fingerprint({"": table}), state, cut]
     return remembered("tokens", key, make, read=Rows.read, write=Rows.write, suffix=".npz")

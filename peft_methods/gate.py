@@ -85,7 +85,7 @@ class Gate:
             return self._missing(name, f"is missing from the baseline {baseline}, which has {had}")
         if (reused := sum(is_reused(record) for record in good)) and not self.allow_reused:
             said = f"{reused} of {len(good)} records of {name} are reused from an earlier run, so they are not judged"
-            return Judgement((f"gate: {said}: train them anew, or --peft-allow-reused.",))
+            return Judgement((f"gate: {said}: train them anew (--peft-fresh), or --peft-allow-reused.",))
         differing = differences(entry, good)
         told = f" Baseline: {baseline}." + (f" Differs: {_some(differing)}." if differing else "")
         problems = [f"gate: {name}: {change}.{told}" for change in self._changes(entry, baseline, good) if change.fails]
@@ -168,8 +168,8 @@ class Gate:
 
 
 def is_reused(record: Record) -> bool:
-    """Whether a record was taken from an earlier run. Records do not say so yet: today every run trains."""
-    return bool(getattr(record, "reused", False))
+    """Whether a record was taken from an earlier run."""
+    return record.reused
 
 
 def values_of(records: Sequence[Record], metric: str) -> list[float]:

@@ -70,7 +70,7 @@ def _grouped(said: Iterable[tuple[str, str]], count: int) -> list[tuple[str, lis
 def save_baselines(config: pytest.Config, places: dict[str, Path], failed: int) -> list[str]:
     """Write this run's figures to each place, and say so. A run in which anything failed is none to hold later runs to."""
     from peft_methods.baseline import write_baseline
-    from peft_methods.records import StoreError
+    from peft_methods.store import StoreError
 
     if failed:
         return [f"{UNSAVED}{failed} failed, and a baseline is what later runs are held to."]

@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peft_methods import tuning
+from peft_methods import resuming, tuning
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitting_engine
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, OptionError, PeftMethodsError
 from peft_methods.execution.estimating import total_seconds
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local import Event, LocalExecutor
 from peft_methods.execution.progress import Progress
 from peft_methods.methods import Method
+from peft_methods.quality import Predictions
 from peft_methods.recipe import Recipe
-from peft_methods.records import Record, Status, Store, without_result
+from peft_methods.records import Record, Status, without_result
+from peft_methods.resuming import Earlier
+from peft_methods.store import Store, StoreError
 from peft_methods.tuning import Search
 
 DEFAULT_RESULTS = ".peft/results"
@@ -79,7 +82,10 @@ def _name(task: Task) -> tuple[str, str]:
 
 
 class Job:
-    """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs."""
+    """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs.
+
+    What an earlier run finished is not trained again, unless `fresh`.
+    """
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class Job:
         save_models: Path | None = None,
         workers: int | None = None,
         trials: int | None = None,
+        fresh: bool = False,
         show: Callable[[str, bool], None] = lambda text, lasting: None,
     ) -> None:
         self.tasks, self.trials = tuple(tasks), trials
@@ -96,6 +103,9 @@ class Job:
         self.errors: dict[str, PeftMethodsError] = {}
         self._store = Store(results)
         self._store.prepare()
+        self._earlier = None if fresh else Earlier(self._store, save_models)
+        self._reused_trials: list[Record] = []
+        self._set_aside: list[str] = []
         device, cores = find_device(), usable_cores()
         self.workers = workers or default_workers(device, cores)
         self._show, self._progress = show, Progress(show, workers=self.workers)
@@ -107,7 +117,7 @@ class Job:
             save_models=save_models,
         )
         self._executor.watch(self._progress)
-        self._executor.watch(lambda event: self._keep([event.record] if event.record and not event.cell.trial else []))
+        self._executor.watch(self._heard)
         self._records: dict[tuple[str, str, int, bool], Record] = {}
         self._searches: dict[tuple[str, str], Search] = {}
         self._started = False
@@ -128,6 +138,7 @@ class Job:
         if self._started:
             return
         self._started = True
+        self._set_aside = self._store.set_aside(self._store.records()[1])
         for task in self.tasks:
             if self.needs_gpu(task):
                 self._give_up(task, "skipped", f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible")
@@ -146,10 +157,32 @@ class Job:
                 runnable.append(task)
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
-        for task in runnable:
-            self._progress.plan(task.cells, self.preparations[task.recipe.name])
-        for task in sorted(runnable, key=self._expected_seconds, reverse=True):  # the longest first: no straggler at the end
-            self._executor.submit(task.cells)
+        self._submit([cell for task in sorted(runnable, key=self._expected_seconds, reverse=True) for cell in task.cells])
+
+    def _submit(self, cells: Iterable[Cell]) -> None:
+        """Queue what must be trained, in this order: with the longest first there is no straggler at the end."""
+        missing = [cell for cell in cells if not self._takes_over(cell)]
+        for cell in missing:
+            self._progress.plan([cell], self.preparations[cell.recipe.name])
+        self._executor.submit(missing)
+
+    def _takes_over(self, cell: Cell) -> bool:
+        """Whether an earlier run trained the cell. So may it have its stages, which a cell to train then finds."""
+        if self._earlier is None:
+            return False
+        found = {}
+        for one in (*cell.stages, cell):
+            record = self._earlier.record_of(one, self.preparations[cell.recipe.name])
+            found[one.key] = record is not None and self._executor.reuse(one, record)
+        return found[cell.key]
+
+    def there_already(self) -> set[str]:
+        """Keys of the cells, sources among them, that would be taken over; before tuning nobody knows which cells there will be."""
+        if self._earlier is None or self.trials:
+            return set()
+        cells = [(one, cell.recipe.name) for task in self.tasks for cell in task.cells for one in (*cell.stages, cell)]
+        known = [(cell, self.preparations[recipe]) for cell, recipe in cells if recipe in self.preparations]
+        return {cell.key for cell, preparation in known if self._earlier.record_of(cell, preparation) is not None}
 
     def _tuned(self, tasks: Sequence[Task], trials: int) -> list[Task]:
         """The tasks with the hyperparameters that their trials found. Trials of all methods share the workers."""
@@ -162,9 +195,7 @@ class Job:
         return task if search is None else replace(task, cells=tuple(tuning.tuned(cell, search) for cell in task.cells))
 
     def _run_trials(self, cells: Sequence[Cell]) -> list[Record]:
-        for cell in cells:
-            self._progress.plan([cell], self.preparations[cell.recipe.name])
-        self._executor.submit(cells)
+        self._submit(cells)
         return self._executor.wait(cells)
 
     def wait(self, task: Task) -> list[Record]:
@@ -191,8 +222,24 @@ class Job:
         asked = [(t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells]
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]
-        predictions = {r.identity: found for r in records if r.status == "ok" and (found := self._store.read_predictions(r)) is not None}
-        return Comparison(tuple(records), (*notes, *self._executor.warnings), predictions)
+        predictions, unreadable = self._predictions(records)
+        reused = [*(record for record in records if record.reused), *self._reused_trials]
+        notes += [resuming.said_of(reused)] if reused else []
+        notes += [*self._set_aside, *(self._earlier.warnings if self._earlier else []), *self._executor.warnings, *unreadable]
+        return Comparison(tuple(records), tuple(notes), predictions)
+
+    def _predictions(self, records: Iterable[Record]) -> tuple[dict[str, Predictions], list[str]]:
+        """Those of finished cells by identity, and a line for each file that cannot be read."""
+        predictions: dict[str, Predictions] = {}
+        unreadable = []
+        for record in records:
+            try:
+                found = self._store.read_predictions(record) if record.status == "ok" else None
+            except StoreError as error:
+                unreadable.append(str(error))
+            else:
+                predictions |= {} if found is None else {record.identity: found}
+        return predictions, unreadable
 
     def close(self) -> None:
         """End every process and remove scratch files."""
@@ -209,6 +256,12 @@ class Job:
         self._keep(records)
         for record in records:
             self._executor.store_here(record)
+
+    def _heard(self, event: Event) -> None:
+        record = event.record
+        if record is not None:
+            self._reused_trials += [record] if record.reused and event.cell.trial else []
+            self._keep([] if event.cell.trial else [record])
 
     def _keep(self, records: Iterable[Record]) -> None:
         for record in records:

@@ -15,6 +15,7 @@ from peft_methods.configs import config_digest, folder_or_id, has_tokenizer, loa
 from peft_methods.errors import ModelError
 from peft_methods.layouts import ModelShape, shape_of
 from peft_methods.recipe import ModelSpec
+from peft_methods.rows import tokenizer_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,7 +31,7 @@ class Base:
 
     `head` names the modules that hold no pretrained weights (always trained); `weights_sha256` is that of the
     encoder's parameters in order, which identifies the weights wherever they came from. `config_sha256` is that of
-    their use: activations, dropout, sizes.
+    their use: activations, dropout, sizes; `tokenizer_sha256` that of what turns texts into ids.
     """
 
     model: PreTrainedModel
@@ -39,6 +40,7 @@ class Base:
     shape: ModelShape
     weights_sha256: str
     config_sha256: str
+    tokenizer_sha256: str
 
     def check_length(self, max_length: int) -> None:
         """Raise `ModelError` for more tokens than the model has positions for."""
@@ -70,7 +72,7 @@ def load(
     pooler = any(not in_modules(f"{name}.weight", head) for name in _poolers(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, head))
     shape = shape_of(config, head_parameters=size, pooler=pooler)
-    return Base(model, tokenizer, head, shape, _weights_digest(model, head), config_sha256)
+    return Base(model, tokenizer, head, shape, _weights_digest(model, head), config_sha256, tokenizer_digest(tokenizer))
 
 
 def _poolers(model: nn.Module) -> dict[str, nn.Linear]:

@@ -42,6 +42,7 @@ class Options:
     report: Path | None
     paper: Path | None
     limits: Limits
+    fresh: bool = False
     gate: Gate | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -81,6 +82,8 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--peft-dry-run", action="store_true", help="print the cells and how long they may take; train nothing")
     group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
+    group.addoption("--peft-resume", action="store_true", help="train only what no earlier run on these results has trained (the default)")
+    group.addoption("--peft-fresh", action="store_true", help="train everything again; earlier records stay until new ones replace them")
     group.addoption("--peft-workers", metavar="N", help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)")
     group.addoption("--peft-engine", metavar="NAME", default="auto", help="auto, stock (the Trainer) or graphed (its steps as CUDA graphs)")
     group.addoption("--peft-tune", metavar="N", help="first tune every method by N trials on validation data (needs the extra `tune`)")
@@ -131,6 +134,7 @@ def read_options(config: pytest.Config) -> Options:
         report=_report(option.peft_report),
         paper=_paper(option.peft_paper),
         limits=_limits(option.peft_budget),
+        fresh=_fresh(option),
     )
     if (
         recipes
@@ -178,6 +182,12 @@ def parse_seeds(text: str) -> int | list[int]:
             raise OptionError("--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone.")
         return seeds[0]
     return seeds
+
+
+def _fresh(option: Any) -> bool:
+    if option.peft_fresh and option.peft_resume:
+        raise OptionError("--peft-fresh trains everything again and --peft-resume only what is missing: give one of them.")
+    return bool(option.peft_fresh)
 
 
 def _trials(text: str | None) -> int | None:

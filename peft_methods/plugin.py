@@ -111,6 +111,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             save_models=options.save_models,
             workers=options.workers,
             trials=options.trials,
+            fresh=options.fresh,
             show=live_line(config),
         )
     except PeftMethodsError as error:
@@ -128,7 +129,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     job.prepare()
     session.testsfailed += len(job.errors)
-    show_text(session.config, plan_text(job.tasks, job.preparations, job.errors, job.workers, job.trials))
+    show_text(session.config, plan_text(job.tasks, job.preparations, job.errors, job.workers, job.trials, there=job.there_already()))
     return True
 
 
@@ -214,6 +215,7 @@ def _extra_info(records: list[Record]) -> dict[str, Any]:
         "method": first.method_name,
         "seeds": [record.seed for record in records],
         "identities": [record.identity for record in records],
+        "reused": [record.seed for record in records if record.reused],
         "metrics": {name: [record.metrics[name] for record in records] for name in first.metrics},
         "spec": {name: value for name, value in first.cell.items() if name != "seed"},
         "data": {name: first.data[name] for name in ("fingerprint", "majority")},

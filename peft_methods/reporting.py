@@ -13,9 +13,10 @@ from peft_methods.errors import PeftMethodsError
 from peft_methods.gathering import gather
 from peft_methods.quality import Predictions
 from peft_methods.recommending import Limits, parse_limits
-from peft_methods.records import Record, Store, StoreError
+from peft_methods.records import Record
 from peft_methods.report.html import Report, write_report
 from peft_methods.report.needs import check_folder, check_report
+from peft_methods.store import Store, StoreError, without_attempts
 from peft_methods.validity import silenced
 
 
@@ -89,7 +90,7 @@ class StoredRecords:
                 continue
             if record.identity not in found or record.finished > found[record.identity].finished:
                 found[record.identity], self.folders[record.identity] = record, path.parent
-        self.records = list(found.values())
+        self.records = without_attempts(list(found.values()))
 
     def _files(self, places: Sequence[Path]) -> Iterator[Path]:
         for place in places:

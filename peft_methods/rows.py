@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
 
@@ -61,3 +67,24 @@ class Rows:
         """These rows alone."""
         tokens = {name: [rows[row] for row in chosen] for name, rows in self.tokens.items()}
         return Rows(tokens, self.labels[np.asarray(chosen, dtype=np.int64)])
+
+
+def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any | None:
+    """All that decides which ids a text becomes, as a JSON value; None for a tokenizer that is not of the Rust library."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    whole = json.loads(backend.to_str())
+    state = {name: part for name, part in whole.items() if name not in {"truncation", "padding"}}  # those change with use
+    return [state, tokenizer.truncation_side, list(tokenizer.model_input_names)]
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of a tokenizer: of what decides which ids a text becomes, or else of the files that it saves."""
+    state = tokenizer_state(tokenizer)
+    if state is None:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+            state = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
+    return hashlib.sha256(json.dumps([state, tokenizer.pad_token_id], sort_keys=True).encode()).hexdigest()

@@ -26,6 +26,7 @@ from peft_methods.measuring import PHASES, PhaseMeter, count_parameters
 from peft_methods.methods import TRAINED, Task
 from peft_methods.quality import Predictions, Quality
 from peft_methods.records import Record
+from peft_methods.resuming import sign, unsign
 from peft_methods.starting import Ahead, load, on_its_device, plain_facts, set_up_process
 
 ENGINES = {"stock": stock, "graphed": graphed}
@@ -37,7 +38,7 @@ Progress = Callable[[dict[str, Any]], None]
 class Places:
     """Folders of one cell's run: scratch of its own, what its stages left (and what they cost), where to keep its model.
 
-    `engine_note` says why the engine is not the one that was asked for.
+    `engine_note` says why the engine is not the one that was asked for; `stage_identities` are those of the stages' records.
     """
 
     work: Path
@@ -46,6 +47,7 @@ class Places:
     save_to: Path | None = None
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
+    stage_identities: tuple[str, ...] = ()
 
 
 def run(cell: Cell, places: Places, progress: Progress, *, threads: int, ahead: Ahead | None = None) -> tuple[Record, Predictions | None]:
@@ -103,6 +105,8 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
         identity=cell.identity(
             weights=base.weights_sha256,
             config=base.config_sha256,
+            tokenizer=base.tokenizer_sha256,
+            stages=places.stage_identities,
             data=tokens.facts.fingerprint,
             environment=identity_part(environment),
         ),
@@ -126,9 +130,12 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
             **instruments.environment(),
             "weights_sha256": base.weights_sha256,
             "config_sha256": base.config_sha256,
+            "tokenizer_sha256": base.tokenizer_sha256,
             "engine_note": places.engine_note,
         },
     )
+    if places.save_to is not None and not said:
+        sign(places.save_to, record.identity)
     return record, tested
 
 
@@ -136,6 +143,7 @@ def _save(model: nn.Module, cell: Cell, base: models.Base, folder: Path | None) 
     """Keep the model where asked for; a full disk costs the model, not the figures."""
     try:
         if folder is not None:
+            unsign(folder)
             saving.save_trained(model, cell, base, folder)
     except (OSError, SafetensorError) as error:
         return f"its model could not be saved to {folder}: {first_line(error)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,11 +16,11 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from peft_methods import data, models, synthetic
-from peft_methods.cells import Cell, Preparation
+from peft_methods.cells import Cell, Facts, Preparation
 from peft_methods.engines.attention import avoid_attention_plans
 from peft_methods.engines.base import refuse_unfit
 from peft_methods.engines.batches import collator_of, predict
-from peft_methods.environment import check_device
+from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.flops import device_rate
 from peft_methods.instruments import Instruments
 from peft_methods.methods.base import Method
@@ -44,13 +46,43 @@ def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instrumen
     base.check_length(recipe.data.max_length)
     refuse_unfit(recipe.budget, base.model, device)
     reasons = {method.name: method.supports(base.shape, device) for method in methods}
+    forward_seconds = _forward_seconds(texts, base, recipe)
+    weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
+    del base  # or two models would be in memory
+    able = [method for method in methods if not reasons[method.name]]
     return Preparation(
         data=plain_facts(texts.facts),
         unsupported={name: reason for name, reason in reasons.items() if reason},
-        forward_seconds=_forward_seconds(texts, base, recipe),
+        forward_seconds=forward_seconds,
         start_seconds=start_seconds,
         matmul_flops_per_second=device_rate() if device.startswith("cuda") else None,
+        facts=Facts(
+            weights={"": weights, **_quantized(recipe, able, texts.facts.label_names, device)},
+            config=config,
+            tokenizer=tokenizer,
+            data={recipe.name: texts.facts.fingerprint, **_sources(recipe, able)},
+            environment=identity_part(describe(device)),
+        ),
     )
+
+
+def _quantized(recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...], device: str) -> dict[str, str]:
+    """The digests of the weights as they are once quantised. What fails here is met again in its cell, whose record tells of it."""
+    found: dict[str, str] = {}
+    for quantization in {method.quantization for method in methods if method.quantization}:
+        with contextlib.suppress(Exception):
+            base = models.load(recipe.model, names, quantization=quantization, precision=recipe.budget.precision, device=device)
+            found[quantization] = base.weights_sha256
+    return found
+
+
+def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
+    """The fingerprints of the data that earlier stages train on, by their recipes' names. Failures as in `_quantized`."""
+    found: dict[str, str] = {}
+    for source in {stage.name: stage for method in methods for stage, _ in method.stages(recipe)[:-1]}.values():
+        with contextlib.suppress(Exception):
+            found[source.name] = synthetic.load(source).facts.fingerprint
+    return found
 
 
 def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) -> float:

@@ -15,7 +15,7 @@ from test_records_and_validity import make_record
 from peft_methods.__main__ import main
 from peft_methods.columns import COLUMNS, Column
 from peft_methods.plain_tables import TableError, read_table
-from peft_methods.records import Store
+from peft_methods.store import Store
 from peft_methods.validity import judge_table
 
 TABLES = Path(__file__).parent / "tables"

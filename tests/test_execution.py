@@ -23,7 +23,7 @@ from peft_methods.execution.estimating import expected_seconds, in_words
 from peft_methods.execution.local import Event, LocalExecutor
 from peft_methods.execution.progress import Progress
 from peft_methods.recipe import load_recipe
-from peft_methods.records import Store
+from peft_methods.store import Store
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,15 +249,20 @@ def test_a_shift_common_to_all_is_found_where_none_is_separable_alone(base: Any)
     assert re.match(rf"{said}: a common shift\. Baseline: base\.json of", problem)
 
 
-def test_reused_records_are_not_judged_unless_allowed(base: Any, tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not gates.is_reused(records_of("lora")[0])
-    monkeypatch.setattr(gates, "is_reused", lambda record: True)
-    result = base(records_of("lora"), records_of("lora", (0.1, 0.1, 0.1)))
+def test_reused_records_are_not_judged_unless_allowed(base: Any, tell: Any) -> None:
+    result = base(records_of("lora"), [replace(record, reused=True) for record in records_of("lora", (0.1, 0.1, 0.1))])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     (problem,) = problems(result)
-    assert "3 of 3 records of embedded-lora are reused from an earlier run, so they are not judged: train them anew" in problem
-    allowed = tell(records_of("lora"), "--peft-baseline=base.json", "--peft-allow-reused")
+    assert (
+        "3 of 3 records of embedded-lora are reused from an earlier run, so they are not judged: train them anew (--peft-fresh), or"
+        in problem
+    )
+    mixed = [replace(record, reused=record.seed < 2) for record in records_of("lora")]
+    allowed = tell(mixed, "--peft-baseline=base.json", "--peft-allow-reused", "--peft-save-baseline=now.json")
     assert allowed.ret == 0
+    (entry,) = json.loads(Path("now.json").read_text(encoding="utf-8"))["benchmarks"]
+    assert (entry["extra_info"]["seeds"], entry["extra_info"]["reused"]) == ([0, 1, 2], [0, 1])
+    assert entry["stats"]["rounds"] == 3  # times as they were measured then
 
 
 def test_the_stored_baselines_can_be_read() -> None:
@@ -432,11 +438,11 @@ def test_a_trained_run_is_judged_by_another(pytester: pytest.Pytester, tiny_reci
     assert own["benchmarks"][0]["stats"] == stored["benchmarks"][0]["stats"]
     assert stored["benchmarks"][0]["params"] == {"finetune_task": "tiny-head_only"}
     for name in ("own.json", "base.json"):
-        same = pytester.runpytest_inprocess(*plain, f"--peft-baseline={name}", "--peft-fail=accuracy:1pp")
+        same = pytester.runpytest_inprocess(*plain, f"--peft-baseline={name}", "--peft-fail=accuracy:1pp", "--peft-fresh")
         assert same.ret == 0, same.stdout.str()
         assert "Nothing is worse beyond its tolerance and what seeds explain." in same.stdout.str()
     stored["benchmarks"][0]["extra_info"]["metrics"]["accuracy"] = [1.5, 1.5]
     Path("base.json").write_text(json.dumps(stored), encoding="utf-8")
-    worse = pytester.runpytest_inprocess(*plain, "--peft-baseline=base.json")
+    worse = pytester.runpytest_inprocess(*plain, "--peft-baseline=base.json", "--peft-allow-reused")
     assert worse.ret == pytest.ExitCode.TESTS_FAILED
     assert "gate: tiny-head_only: accuracy fell from 150.0 % to " in worse.stdout.str()

@@ -14,7 +14,7 @@ ORDER = (
     "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "reading", "overlap",
     "rows", "data",
     "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
-    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
+    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming", "checking",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
     "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "job",
     "report", "api", "options", "gating", "terminal", "plugin",

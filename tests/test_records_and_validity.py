@@ -15,7 +15,8 @@ from peft_methods import validity
 from peft_methods.cells import cells_of, chosen_methods
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
-from peft_methods.records import SCHEMA_VERSION, Evidence, Record, Store, StoreError, without_result
+from peft_methods.records import SCHEMA_VERSION, Evidence, Record, without_result
+from peft_methods.store import Store, StoreError
 
 CLASS_COUNTS = {"train": [200, 200], "validation": [75, 75], "test": [250, 250]}
 
@@ -84,14 +85,14 @@ def test_json_that_is_no_record_is_refused_by_name(tmp_path: Path, text: str) ->
     good, bad = Store(tmp_path).records()
     assert good == []
     assert len(bad) == 1
-    assert "x.json is no record" in bad[0]
+    assert "x.json is no record" in str(bad[0])
 
 
 def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
     Store(tmp_path).write(make_record(schema_version=SCHEMA_VERSION + 1))
     _, bad = Store(tmp_path).records()
-    assert "newer than" in bad[0]
-    assert "update peft-methods" in bad[0]
+    assert "newer than" in str(bad[0])
+    assert "update peft-methods" in str(bad[0])
 
 
 def test_a_failed_write_leaves_the_old_record_and_no_scrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,16 +120,16 @@ def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
     recipe = load_recipe("embedded")
     lora = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
     other = load_recipe("embedded", ["methods.lora.rank=4"])
-    facts: dict[str, Any] = {"weights": "w", "config": "c", "data": "d", "environment": {"torch": "1"}}
+    facts: dict[str, Any] = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {"torch": "1"}}
     first = lora[0].identity(**facts)
     assert first == cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(**facts)
     different = [
         lora[1].identity(**facts),
         cells_of(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
-        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "config", "data")),
+        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "config", "tokenizer", "data")),
         lora[0].identity(**{**facts, "environment": {"torch": "2"}}),
     ]
-    assert len({first, *different}) == 7
+    assert len({first, *different}) == 8
 
 
 STATE: dict[str, Any] = {"other_processes": [], "throttle_reasons": ["power cap"], "memory_total_bytes": 80 * 2**30}

@@ -19,8 +19,9 @@ from peft_methods.__main__ import main
 from peft_methods.comparing import Comparison
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
-from peft_methods.records import Record, Store
+from peft_methods.records import Record
 from peft_methods.report.html import report_of, write_report
+from peft_methods.store import Store
 
 SCRIPT = "<script>alert(1)</script>"
 

@@ -15,9 +15,10 @@ from peft_methods.cells import cells_of, chosen_methods, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.recipe import load_recipe
-from peft_methods.records import Store
+from peft_methods.resuming import Earlier
 from peft_methods.runner import Places
 from peft_methods.starting import load_ahead
+from peft_methods.store import Store
 
 
 @pytest.mark.parametrize("method", ["full", "adapter", "qlora"])
@@ -51,6 +52,7 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
     try:
+        preparation = executor.prepare(recipe, [cell.method])
         executor.submit([cell])
         (record,) = executor.wait([cell])
     finally:
@@ -61,6 +63,10 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     (finding,) = [finding for finding in validity.judge([record]) if finding.rule == "V405"]
     assert "could not be captured" in finding.evidence
     assert "--peft-engine stock" in finding.advice
+    again = Earlier(store).record_of(cell, preparation)  # found as long as the same engine is asked for
+    assert again is not None
+    assert (again.identity, again.environment["engine_note"]) == (record.identity, record.environment["engine_note"])
+    assert Earlier(store).record_of(replace(cell, engine="stock"), preparation) is None
 
 
 def test_auto_is_what_the_device_can_do() -> None:
@@ -74,5 +80,5 @@ def test_auto_is_what_the_device_can_do() -> None:
 
 def test_the_engine_is_part_of_a_cells_identity(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
-    facts = {"weights": "w", "config": "c", "data": "d", "environment": {}}
+    facts = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
     assert cell.identity(**facts) != replace(cell, engine="graphed").identity(**facts)

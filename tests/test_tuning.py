@@ -12,7 +12,8 @@ from test_execution import cells
 
 from peft_methods import compare, tuning, validity
 from peft_methods.cells import Cell
-from peft_methods.records import Record, Store, without_result
+from peft_methods.records import Record, without_result
+from peft_methods.store import Store
 from peft_methods.tuning import RATE, TRIAL_SEED, Search, grid_of
 
 

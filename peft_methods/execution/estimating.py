@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from peft_methods.cells import Cell, Preparation
 
@@ -21,9 +21,9 @@ def expected_seconds(cell: Cell, preparation: Preparation) -> float:
     return preparation.start_seconds + forwards * preparation.forward_seconds
 
 
-def total_seconds(cells: Iterable[Cell], preparations: Mapping[str, Preparation], workers: int) -> float:
-    """The whole job over its workers, each stage once. `preparations` are by recipe name."""
-    total, seen = 0.0, set()
+def total_seconds(cells: Iterable[Cell], preparations: Mapping[str, Preparation], workers: int, done: Collection[str] = ()) -> float:
+    """The whole job over its workers, each stage once. `preparations` are by recipe name, `done` the keys of what is there already."""
+    total, seen = 0.0, set(done)
     for cell in cells:
         for one in (*cell.stages, cell):
             if one.key not in seen:

@@ -8,10 +8,9 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,12 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 from peft_methods.environment import find_device
 from peft_methods.errors import DataError, PeftMethodsError
+from peft_methods.execution.scratch import RunFolder
 from peft_methods.execution.worker import GO, CellJob, Done, EngineFailed, Failure, PrepareJob, serve
-from peft_methods.methods import Method
+from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Recipe
-from peft_methods.records import Record, Store, without_result
+from peft_methods.records import Record, without_result
+from peft_methods.store import Store
 
 KILL_GRACE_SECONDS = 5
 Watcher = Callable[["Event"], None]
@@ -99,7 +100,7 @@ class LocalExecutor:
         self.store, self.device, self.save_models = store, device, save_models
         self.workers, self.threads = workers, threads
         self.warnings: list[str] = []
-        self._run_folder = Path(tempfile.mkdtemp(prefix="run-", dir=store.folder))
+        self._run_folder = RunFolder(store)
         self._context = _context()
         self._pending: list[Cell] = []
         self._running: dict[_Worker, Cell] = {}
@@ -137,6 +138,23 @@ class LocalExecutor:
             if cell.key not in known:
                 self._pending.append(cell)
 
+    def reuse(self, cell: Cell, record: Record) -> bool:
+        """Take an earlier run's record for this cell's; a source's trained weights go where its fusion looks for them.
+
+        False where they could not be copied there.
+        """
+        if cell.key in self._records:
+            return True
+        try:
+            if (trained := self.store.trained_file(record)) is not None:
+                self._work(cell).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(trained, self._work(cell) / TRAINED)
+        except OSError as error:
+            self.warnings.append(f"{cell.label} is trained again: its weights could not be copied ({error.strerror}).")
+            return False
+        self._end(cell, record)
+        return True
+
     def wait(self, cells: Sequence[Cell]) -> list[Record]:
         """The records of submitted cells, when all have ended."""
         while any(cell.key not in self._records for cell in cells):
@@ -152,7 +170,7 @@ class LocalExecutor:
             worker.kill()
         self._running.clear()
         self._spare = None
-        shutil.rmtree(self._run_folder, ignore_errors=True)
+        self._run_folder.remove()
 
     def _take_spare(self) -> _Worker:
         worker, self._spare, self._prepared = self._spare or _Worker(self._context), None, None
@@ -203,7 +221,7 @@ class LocalExecutor:
         """What the cell's process needs to know; where its engine failed before, the stock engine takes its place."""
         seconds = [self._records[stage.key].metrics.get("train_seconds") or 0.0 for stage in cell.stages]
         return CellJob(
-            cell=replace(cell, engine="stock") if engine_failed else cell,
+            cell=cell.fallen_back() if engine_failed else cell,
             work=self._work(cell),
             stages=tuple(self._work(stage) for stage in cell.stages),
             source_seconds=sum(seconds) if seconds else None,
@@ -214,13 +232,14 @@ class LocalExecutor:
             environment=dict(os.environ),
             matmul_flops_per_second=self._matmul_flops_per_second,
             engine_note=engine_failed,
+            stage_identities=tuple(self._records[stage.key].identity for stage in cell.stages),
         )
 
     def _work(self, cell: Cell) -> Path:
-        return self._run_folder / cell.key
+        return self._run_folder.path / cell.key
 
     def _log(self, name: str) -> Path:
-        return self.store.folder / "logs" / f"{name}.log"
+        return self._run_folder.logs / f"{name}.log"
 
     def _listen(self) -> None:
         """Take in what the running cells have to say; a silent end is a record too."""

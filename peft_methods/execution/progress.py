@@ -23,16 +23,21 @@ class Progress:
         self._started: dict[str, float] = {}
         self._took: dict[str, float] = {}
         self._running: dict[str, str] = {}
+        self._reused: set[str] = set()
 
     def plan(self, cells: Sequence[Cell], preparation: Preparation) -> None:
-        """Cells of one recipe that will run."""
+        """Cells of one recipe that will run, and their stages but those that an earlier run left."""
         for cell in cells:
-            for one in (*cell.stages, cell):
+            for one in (one for one in (*cell.stages, cell) if one.key not in self._reused):
                 self._expected[one.key] = expected_seconds(one, preparation)
 
     def __call__(self, event: Event) -> None:
         """Watch an executor."""
         key, now = event.cell.key, self._clock()
+        if event.record is not None and event.record.reused:
+            self._reused.add(key)
+            self._show(f"{event.cell.label}: reused: {_outcome(event)}", True)
+            return
         if event.record is not None:
             self._took[key] = now - self._started.get(key, now)
             self._running.pop(key, None)

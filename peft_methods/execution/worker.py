@@ -18,9 +18,10 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 from peft_methods.embedded import cache_folder
 from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory
-from peft_methods.methods import Method
+from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Recipe
-from peft_methods.records import Record, Store, StoreError, without_result
+from peft_methods.records import Record, without_result
+from peft_methods.store import Store, StoreError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 GO = "go"
@@ -54,6 +55,7 @@ class CellJob:
     environment: dict[str, str]
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
+    stage_identities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
 
     predictions = None
     try:
-        places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note)
+        places = runner.Places(
+            job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note, job.stage_identities
+        )
         job.work.mkdir(parents=True, exist_ok=True)
         record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads, ahead=ahead)
     except EngineUnfit as error:
@@ -173,7 +177,8 @@ def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
     except Exception as error:
         record = _record_of(error, job.cell)
     try:
-        Store(job.store).write(record, predictions)
+        is_needed_later = record.status == "ok" and job.cell.is_source and not job.cell.trial
+        Store(job.store).write(record, predictions, job.work / TRAINED if is_needed_later else None)
     except StoreError as error:
         return Done(record, not_stored=str(error))
     return Done(record)

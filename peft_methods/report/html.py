@@ -15,13 +15,13 @@ from peft_methods.comparing import Comparison, title_of
 from peft_methods.gate import Gate
 from peft_methods.gathering import Section, gather
 from peft_methods.recommending import Limits
-from peft_methods.records import StoreError, atomically
 from peft_methods.report.charts import charts_of, save_charts, svg
 from peft_methods.report.colors import style_of
 from peft_methods.report.shown import moment, without_home
 from peft_methods.report.standings import SAID
 from peft_methods.report.tables import Item, Line, Table
 from peft_methods.report.view import SEVERITIES, ChartView, SectionView, section_view
+from peft_methods.store import StoreError, atomically
 from peft_methods.validity import RULES
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft_methods.comparing import Comparison
-from peft_methods.records import atomically
 from peft_methods.report.charts.bars import cost_chart, parameters_chart
 from peft_methods.report.charts.base import Chart, compared, stem
 from peft_methods.report.charts.canvas import ChartError
@@ -16,6 +15,7 @@ from peft_methods.report.charts.rendering import png, svg
 from peft_methods.report.charts.scatter import against_chart
 from peft_methods.report.charts.stacked import memory_chart, time_chart
 from peft_methods.report.charts.tuned import tuning_chart
+from peft_methods.store import atomically
 
 __all__ = ["Chart", "ChartError", "charts_of", "png", "save_charts", "svg"]
 

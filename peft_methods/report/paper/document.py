@@ -9,11 +9,11 @@ from pathlib import Path
 from peft_methods import __version__
 from peft_methods.comparing import Comparison
 from peft_methods.recommending import Limits
-from peft_methods.records import atomically
 from peft_methods.report.paper import charts, discussion, introduction, references, results, setup
 from peft_methods.report.paper.charts import Drawn
 from peft_methods.report.paper.study import Study, studies_of
 from peft_methods.report.paper.typst import TEMPLATE, PaperError, check_possible, compiled, escaped, literal
+from peft_methods.store import atomically
 
 
 def write_paper(comparison: Comparison, path: Path, limits: Limits | None = None) -> list[Path]:
