@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_records_and_validity import make_record
 
@@ -16,18 +16,18 @@ CPU = {"device_name": "a cpu", "device": "cpu", "threads": 2, "memory_kind": "re
 
 
 def record_of(
-    method: str = "lora", seed: int = 0, *, torch: str = "2.11.0", settings: Any = (), finished: float = 1.0, **changes: Any
+    method: str = "lora", seed: int = 0, *, torch: str = "2.11.0", changed: Any = (), finished: float = 1.0, **changes: Any
 ) -> Record:
-    """A record of a cell of the embedded recipe, `settings` (path, value) changed in its spec."""
+    """A record of a cell of the embedded recipe, `changed` (path, value) changed in its spec."""
     record = make_record(method, seed, finished=finished, environment={**CPU, "packages": {"torch": torch}})
     cell = {
         **record.cell,
         "recipe": {**record.cell["recipe"], "budget": {**record.cell["recipe"]["budget"]}},
         "method": {**record.cell["method"]},
     }
-    for (part, name), value in settings:
+    for (part, name), value in changed:
         (cell["recipe"]["budget"] if part == "budget" else cell["method"])[name] = value
-    return replace(record, **{"cell": cell, "identity": f"{method}{seed}{torch}{settings}{finished}", **changes})
+    return replace(record, **{"cell": cell, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes})
 
 
 def named(sections: list[Section]) -> dict[str, list[str]]:
@@ -42,16 +42,16 @@ def test_one_run_is_one_section_in_the_order_of_the_registry() -> None:
 
 
 def test_what_differs_stands_apart_and_is_said() -> None:
-    changed = [(("budget", "epochs"), 4)]
+    epochs = [(("budget", "epochs"), 4)]
     old = [record_of(method, finished=1.0) for method in ("full", "lora")]
-    new = [record_of(method, torch="2.13.0", settings=changed, finished=2.0) for method in ("full", "lora")]
+    new = [record_of(method, torch="2.13.0", changed=epochs, finished=2.0) for method in ("full", "lora")]
     first, second = gather([*new, *old])
     assert (first.name, second.name) == ("embedded", "embedded (2)")
     assert second.apart == ("budget.epochs 2 → 4", "torch 2.11.0 → 2.13.0")
 
 
 def test_another_rank_is_another_row_in_another_section() -> None:
-    records = [record_of("full"), record_of("lora"), record_of("lora", settings=[(("method", "rank"), 4)], finished=2.0)]
+    records = [record_of("full"), record_of("lora"), record_of("lora", changed=[(("method", "rank"), 4)], finished=2.0)]
     sections = gather(records)
     assert named(sections) == {"embedded": ["full0", "lora0"], "embedded (2)": ["lora0"]}
     assert sections[1].apart == ("lora.rank 8 → 4",)
@@ -106,12 +106,13 @@ cells = st.builds(
     st.sampled_from(["full", "lora", "qlora"]),
     st.integers(0, 2),
     torch=st.sampled_from(["2.11.0", "2.13.0"]),
-    settings=st.sampled_from([(), ((("budget", "epochs"), 4),), ((("method", "learning_rate"), 0.5),)]),
+    changed=st.sampled_from([(), ((("budget", "epochs"), 4),), ((("method", "learning_rate"), 0.5),)]),
     finished=st.floats(1, 9),
     status=st.sampled_from(["ok", "failed"]),
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(cells, max_size=12), st.randoms())
 def test_every_record_stands_once_or_gave_way_to_one_of_its_cell(records: list[Record], random: Any) -> None:
     sections = gather(records)

@@ -77,7 +77,6 @@ class Page:
     remarks: tuple[str, ...]
     silenced: tuple[str, ...]
     within: str
-    gate_lines: tuple[str, ...]
 
 
 def report_of(comparison: Comparison, limits: Limits, gate: Gate | None = None, gate_lines: tuple[str, ...] = ()) -> Report:
@@ -101,7 +100,10 @@ def write_report(report: Report, folder: Path) -> Path:
 
 
 def _page(report: Report) -> Page:
-    views = tuple(section_view(one, report.limits, report.gate, _drawn(one) if report.is_drawn else ()) for one in report.sections)
+    views = tuple(
+        section_view(one, report.limits, report.gate, _drawn(one) if report.is_drawn else (), _judged(report, one.recipe))
+        for one in report.sections
+    )
     records = [record for section in report.sections for record in section.comparison.records]
     times = [record.finished for record in records]
     cells = sum(len(view.cells.lines) for view in views)
@@ -118,8 +120,13 @@ def _page(report: Report) -> Page:
         remarks=tuple(map(without_home, [*report.remarks, *([undrawn] if report.charts == "few" and not report.is_drawn else [])])),
         silenced=report.silenced,
         within="".join(f", {name} up to {limit.written}" for name, limit in report.limits.items()),
-        gate_lines=tuple(map(without_home, report.gate_lines)),
     )
+
+
+def _judged(report: Report, recipe: str) -> list[str]:
+    """What the gate says of a recipe, or of no other."""
+    others = {section.recipe for section in report.sections} - {recipe}
+    return [line for line in report.gate_lines if recipe in line or not any(other in line for other in others)]
 
 
 def _overview(views: Sequence[SectionView]) -> Table:
@@ -155,7 +162,8 @@ def _apart(drawing: str, prefix: str) -> str:
 
 def parts_of(view: SectionView) -> list[tuple[str, str]]:
     """The parts that a section has, as (anchor, title)."""
-    lacking = {name for name in ("charts", "classes", "baseline") if not getattr(view, name)}
+    there = {"charts": view.charts, "classes": view.classes, "baseline": view.baseline or view.judged}
+    lacking = {name for name, what in there.items() if not what}
     return [(name, title) for name, title in PARTS.items() if name not in lacking]
 
 

@@ -96,7 +96,7 @@ def figure_item(figure: Figure | None, write: Write) -> Item:
 def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[Item]:
     items = [figure_item(row.figures.get(name), write or METRICS[name].format) for row in rows]
     values = [item.sort for item in items if isinstance(item.sort, float)]
-    if name not in RANKED or len(values) < 2:
+    if name not in RANKED or len(set(values)) < 2:
         return items
     best = max(values) if METRICS[name].better == "higher" else min(values)
     return [replace(item, is_best=item.sort == best) for item in items]

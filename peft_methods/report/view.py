@@ -59,6 +59,7 @@ class SectionView:
     charts: tuple[ChartView, ...]
     classes: tuple[ClassView, ...]
     baseline: Table | None
+    judged: tuple[str, ...]
     findings: tuple[Told, ...]
     figures: Table
     settings: tuple[tuple[str, str], ...]
@@ -73,8 +74,10 @@ class SectionView:
         return str(self.answers[0]) if self.answers else "Too little was measured to recommend anything."
 
 
-def section_view(section: Section, limits: Limits, gate: Gate | None, charts: Sequence[ChartView]) -> SectionView:
-    """All that a section says."""
+def section_view(
+    section: Section, limits: Limits, gate: Gate | None, charts: Sequence[ChartView], judged: Sequence[str] = ()
+) -> SectionView:
+    """All that a section says; `judged` are the lines that the gate says of it."""
     comparison = section.comparison
     rows, standing = comparison.rows(), comparison.standings[section.recipe]
     records = [record for record in comparison.records if not record.is_source]
@@ -82,7 +85,7 @@ def section_view(section: Section, limits: Limits, gate: Gate | None, charts: Se
     methods = tuple(circumstances.method_view(row, of[row.method]) for row in rows)
     common, own = circumstances.split(records)
     return SectionView(
-        anchor=re.sub(r"[^A-Za-z0-9_-]", "-", f"{section.recipe}-{section.number}"),
+        anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
         recipe=section.recipe,
         name=section.name,
         described=without_home(described(comparison, section.recipe)),
@@ -94,6 +97,7 @@ def section_view(section: Section, limits: Limits, gate: Gate | None, charts: Se
         charts=tuple(charts),
         classes=tuple(view for row in rows if (view := classes.class_view(row, of[row.method])) is not None),
         baseline=tables.baseline_table((row, gate.changes(of[row.method])) for row in rows) if gate else None,
+        judged=tuple(map(without_home, judged)),
         findings=_told(comparison),
         figures=tables.figures_table(rows),
         settings=circumstances.settings(records[0]),
