@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from peft_methods import __version__
 from peft_methods.comparing import Comparison
+from peft_methods.environment import package_versions
 from peft_methods.recommending import Limits
 from peft_methods.report.paper import charts, discussion, introduction, references, results, setup
 from peft_methods.report.paper.charts import Drawn
@@ -63,7 +63,8 @@ def document(studies: Sequence[Study], stem: str, figures: Mapping[str, Sequence
 
 def _author(studies: Sequence[Study]) -> str:
     day = datetime.fromtimestamp(_finished(studies[0].comparison), UTC)
-    return f"Written by peft-methods {escaped(__version__)} from its records of {day:%B} {day.day}, {day.year}"
+    version = package_versions()["peft-methods"] or ""
+    return f"Written by peft-methods {escaped(version)} from its records of {day:%B} {day.day}, {day.year}"
 
 
 def _finished(comparison: Comparison) -> int:
