@@ -11,6 +11,7 @@ import pytest
 
 from peft_methods import gating
 from peft_methods.errors import OptionError, PeftMethodsError
+from peft_methods.interrupts import Interrupts
 from peft_methods.options import Options, add_options, read_options
 from peft_methods.terminal import live_line, show_text
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 OPTIONS = pytest.StashKey[Options]()
 JOB: pytest.StashKey[Job] = pytest.StashKey()
+INTERRUPTS = pytest.StashKey[Interrupts]()
 GATE_LINES = pytest.StashKey[list[str]]()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped without one",
@@ -109,10 +111,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             save_models=options.save_models,
             workers=options.workers,
             trials=options.trials,
+            timeout=options.timeout,
+            retries=options.retries,
             show=live_line(config),
         )
     except PeftMethodsError as error:
         raise pytest.UsageError(str(error)) from None
+    config.stash[INTERRUPTS] = Interrupts()
+    config.stash[INTERRUPTS].heed()
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
@@ -229,15 +235,27 @@ def _problems(config: pytest.Config, records: list[Record], stages: list[Record]
     yield from (str(finding) for finding in findings if finding.severity == "error")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Nothing runs on: not after an interrupt, and not after the failure that -x or --maxfail ends the run with."""
     job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
-    if job is not None and options is not None and not options.dry_run and exitstatus != pytest.ExitCode.INTERRUPTED:
+    if job is None or options is None:
+        return
+    if ended_early := exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail or session.shouldstop):
+        session.config.stash[INTERRUPTS].leave_at_the_next(job.close)
+    job.stop()
+    if ended_early and (options.gate or options.saved_baselines):
+        session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]
+    elif not options.dry_run and not ended_early:
         session.config.stash[GATE_LINES] = gating.finish(session, job.comparison().records, options.gate, options.saved_baselines)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     job, options = config.stash.get(JOB, None), config.stash.get(OPTIONS, None)
-    if job is None or options is None or not (comparison := replace(job.comparison(), silenced=options.silenced)).records:
+    if job is None or options is None:
+        return
+    comparison = replace(job.comparison(), silenced=options.silenced)
+    if not comparison.records and not job.untrained():
         return
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
@@ -254,8 +272,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:
+    from peft_methods.records import write_whole
+
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         terminalreporter.write_line(f"{path} could not be written: {error.strerror}.", red=True)
     else:
@@ -266,3 +286,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     job = config.stash.get(JOB, None)
     if job is not None:
         job.close()
+    if INTERRUPTS in config.stash:
+        config.stash[INTERRUPTS].forget()

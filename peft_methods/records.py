@@ -47,7 +47,8 @@ class Record:
     `epochs` is the curve; `quality` the test set's precision, recall and F1 per class and its confusion matrix
     (with random weights there is none, nor anything of validation in the curve);
     `data` and `environment` are what was trained on and where; `tuning` says how its hyperparameters were found (None: as
-    the recipe gives them). Predictions stand in a file beside the record.
+    the recipe gives them). `attempts` says how earlier attempts at the cell ended; `stack` is what each thread of a stuck or
+    crashed process was doing, paths from the package on. Predictions stand in a file beside the record.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -64,6 +65,8 @@ class Record:
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None
+    attempts: tuple[str, ...] = ()
+    stack: str = ""
     finished: float = field(default_factory=time.time)
     schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
 
@@ -161,6 +164,15 @@ def _save_predictions(file: IO[bytes], predictions: Predictions) -> None:
         predicted=predictions.predicted,
         labels=predictions.labels,
     )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a user's file whole or not at all; what is no file (a pipe, a device) is written to as it is, a link is followed."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        atomically(path, lambda file: file.write(text.encode()))
 
 
 def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

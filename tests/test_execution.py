@@ -119,8 +119,8 @@ def test_a_killed_cell_is_a_row_and_the_others_go_on(tiny_recipe: Path, executor
     def kill_first(event: Event) -> None:
         if event.cell.seed == 0 and event.news and not victims:
             worker = next(worker for worker, cell in executor._running.items() if cell.seed == 0)
-            victims.append(worker.process.pid)
-            os.kill(worker.process.pid, signal.SIGKILL)
+            victims.append(worker.process)
+            os.kill(worker.process, signal.SIGKILL)
 
     executor.watch(kill_first)
     executor.submit(wanted)
@@ -180,7 +180,7 @@ def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Pat
     executor.watch(stop)
     with pytest.raises(Enough):
         executor.wait(wanted)
-    pids = [worker.process.pid for worker in executor._running]
+    pids = [worker.process for worker in executor._running]
     executor.close()
     assert pids
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)

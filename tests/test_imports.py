@@ -16,7 +16,8 @@ ORDER = (
     "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
     "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
-    "recommending", "baseline", "tolerances", "gate", "tuning", "job", "report", "api", "options", "gating", "terminal", "plugin",
+    "recommending", "baseline", "tolerances", "gate", "tuning", "job", "report", "api", "options", "gating", "terminal",
+    "interrupts", "plugin",
     "columns", "plain_tables", "audit", "__main__",
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from peft_methods.comparing import Comparison, Figure, Row
+from peft_methods.methods import METHODS
 from peft_methods.metrics import METRICS
 from peft_methods.recommending import Limits, recommend
 from peft_methods.records import Record
@@ -185,6 +186,7 @@ def _said(comparison: Comparison) -> list[str]:
     lines += said_of(comparison)
     lines += _reasons(rows)
     lines += [f"{r.method_name} seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message]
+    lines += _attempts(comparison.records)
     lines += list(_source_costs(rows))
     lines += list(comparison.notes)
     lines += _grouped_findings(comparison)
@@ -205,6 +207,16 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
         who = [title if every_seed else f"{title} seed {', '.join(map(str, found))}" for title, found in seeds.items()]
         lines.append(f"{', '.join(who)}: {status}: {message}")
     return lines
+
+
+def _attempts(records: Sequence[Record]) -> list[str]:
+    """Who had to be tried again, and how the attempts before ended."""
+    return [
+        f"{METHODS[record.method_name].title} seed {record.seed}{' (source)' * record.is_source}: attempt {len(record.attempts) + 1}; "
+        f"before: {'; '.join(record.attempts)}"
+        for record in records
+        if record.attempts
+    ]
 
 
 def _grouped_findings(comparison: Comparison) -> list[str]:
