@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 
+from peft_methods.embedded import cache_folder
+
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # or importing leaves a folder in /tmp
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
 
 import bitsandbytes  # noqa: E402, F401

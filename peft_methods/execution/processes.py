@@ -75,7 +75,8 @@ class ForkServer:
             self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 
     def _end(self, owner: int) -> None:
-        if self._process is not None and os.getpid() == owner:
+        if self._process is not None and self._control is not None and os.getpid() == owner:
+            self._control.close()
             self._process.kill()
             self._process.wait()
 
