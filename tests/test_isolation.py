@@ -91,7 +91,7 @@ def test_preparing_that_takes_too_long_is_ended_too(pytester: pytest.Pytester, t
     rows = [f'{{"text": "film number {row}", "label": {row % 2}}}' for row in range(300_000)]
     (data / "train.jsonl").write_text("\n".join(rows), encoding="utf-8")
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    arguments = (f"--peft-recipe={tiny_recipe}", "--peft-method=lora", "--peft-seeds=1", f"--peft-data={data}", "--peft-timeout=10ms")
+    arguments = (f"--peft-recipe={tiny_recipe}", "--peft-method=lora", "--peft-seeds=1", f"--peft-data={data}", "--peft-timeout=400ms")
     result = pytester.runpytest_inprocess("-p", "peft_methods.plugin", *arguments)
     result.assert_outcomes(failed=1)
     assert re.search(r"LoRA: timeout: recipe 'tiny' could not be prepared: it took more than 0 s .*: it was in ", result.stdout.str())
@@ -114,7 +114,7 @@ def test_a_process_that_never_lets_go_of_python_still_tells_where_it_is(tmp_path
             ask_for_stacks(process.pid, file.fileno())
             process.kill()
         found = shortened(os.pread(file.fileno(), 9999, 0).decode())
-    assert innermost(found) == "stuck (<string>:2)"
+    assert innermost(found) == "stuck (<string>:3)"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the kernel does not tell children of their parent's end")

@@ -1,8 +1,8 @@
 """The process that cells' processes are forked from. It may import everything once; then it forks whenever it is asked to.
 
 multiprocessing's fork server leaves its socket in /tmp where its parent is killed, and does not see that while it imports. This
-one has no address: it is asked through a socket that it was born with. Only the standard library is imported here: what is
-forked beside a GPU must find it untouched.
+one has no address: it is asked through a socket that it was born with. Nothing but the standard library is imported here: what
+is forked beside a GPU must find it untouched.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
+
+from peft_methods.execution.stacks import answer_for_stacks
 
 FORK = b"f"
 TOLD = struct.Struct("q")  # what is told of a process: first its id, at its end its exit code (below 0: the signal)
@@ -65,6 +67,7 @@ def die_with_pipe(descriptor: int) -> None:
 
 
 def _serve(control: socket.socket) -> None:
+    server = os.getpid()
     ended, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -82,7 +85,7 @@ def _serve(control: socket.socket) -> None:
             connection, stacks, fate = descriptors
             process = os.fork()
             if not process:
-                _in_child(connection, stacks, [control.detach(), ended, wake, fate, *fates.values()])
+                _in_child(server, connection, stacks, [control.detach(), ended, wake, fate, *fates.values()])
             fates[process] = fate
             _tell(fate, process)
             os.close(connection)
@@ -103,11 +106,12 @@ def _tell(fate: int, number: int) -> None:
         os.write(fate, TOLD.pack(number))
 
 
-def _in_child(connection: int, stacks: int, not_its_own: list[int]) -> None:
+def _in_child(server: int, connection: int, stacks: int, not_its_own: list[int]) -> None:
     """Serve one job and end, whatever comes."""
     code = 1
     try:
-        die_with_process(os.getppid())
+        answer_for_stacks(stacks)
+        die_with_process(server)
         die_with_pipe(connection)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -115,7 +119,7 @@ def _in_child(connection: int, stacks: int, not_its_own: list[int]) -> None:
             os.close(descriptor)
         from peft_methods.execution.worker import serve
 
-        serve(Connection(connection), stacks)
+        serve(Connection(connection))
         code = 0
     except BaseException:
         traceback.print_exc()

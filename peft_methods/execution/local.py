@@ -220,7 +220,7 @@ class LocalExecutor:
         for worker, cell in list(self._running.items()):
             if not ready.isdisjoint(worker.handles()):
                 self._take_in(worker, cell)
-            elif self._patience.is_over(worker):
+            if worker in self._running and self._patience.is_over(worker):
                 message, stack = self._patience.said_of(worker)
                 self._fail(
                     worker, cell, without_result(cell, "timeout", f"{message}; its output is in {self._log(cell.label)}", stack=stack)

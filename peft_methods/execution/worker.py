@@ -17,7 +17,6 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 from peft_methods.embedded import cache_folder
 from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory, may_pass
-from peft_methods.execution.stacks import answer_for_stacks
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Store, StoreError, without_result
@@ -86,13 +85,11 @@ class Done:
     may_pass: bool = False
 
 
-def serve(connection: Connection, stacks: int) -> None:
+def serve(connection: Connection) -> None:
     """Entry point of the process: do the one job that comes through the connection, and tell of it there.
 
-    `stacks` is the file in which it says what it is doing when it is asked by a signal.
     A cell's job may come before its turn: on a GPU all that needs none is done at once, the rest when `GO` comes.
     """
-    answer_for_stacks(stacks)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # stays from run to run, unlike /tmp
     keep_freed_memory()
     use_one_gpu()
