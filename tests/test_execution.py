@@ -111,7 +111,7 @@ def _models_load_and_agree(recipe: Any, executor: LocalExecutor, records: Any, f
 
 
 def test_a_killed_cell_is_tried_again_and_else_a_row_and_the_others_go_on(tiny_recipe: Path, executor: LocalExecutor) -> None:
-    wanted = cells(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=30")
+    wanted = cells(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=10")
     blows = {0: [signal.SIGKILL, signal.SIGSEGV], 1: [signal.SIGABRT], 2: []}
     struck: set[int | None] = set()
 
