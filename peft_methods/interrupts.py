@@ -11,37 +11,49 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
+import pytest
+
 INTERRUPTED = 2  # as pytest exits then
 SAID = b"\npeft-methods: stopped at once, without a table; the cells that have ended are kept.\n"
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 class Interrupts:
-    """Signal handlers, from `heed` until `forget`; none outside the main thread, where Python has none."""
+    """A pytest plugin with signal handlers, from `heed` until `forget`; `close` ends what runs. None outside the main thread, where Python has none.
 
-    def __init__(self) -> None:
+    A first interrupt raises `KeyboardInterrupt`, which pytest takes seconds to report; another one has to be expected from then on.
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
         self._before: dict[int, Any] = {}
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """With each test: one that caught an interrupt has ended nothing."""
+        self.heed()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """What comes now is the end."""
+        self.leave_at_the_next()
+
+    def pytest_unconfigure(self) -> None:
+        """Python goes on without pytest."""
+        self.forget()
+
     def heed(self) -> None:
-        """From now on SIGTERM is what Ctrl-C is, unless someone else has a use for it."""
-        if _in_main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            self._set(signal.SIGTERM, _interrupt)
+        """The next interrupt is a first one (again, where someone caught it). Handlers that someone else set stay."""
+        if threading.current_thread() is threading.main_thread():
+            for number, usual in USUAL.items():
+                if number in self._before or signal.getsignal(number) == usual:
+                    self._before.setdefault(number, usual)
+                    signal.signal(number, self._interrupt)
 
-    def leave_at_the_next(self, close: Callable[[], None]) -> None:
-        """The next interrupt calls `close` and ends this process, whatever it is doing; the one after that does without."""
-
-        def leave(number: int, frame: FrameType | None) -> NoReturn:
-            signal.signal(number, signal.SIG_DFL)
-            with contextlib.suppress(Exception):  # it may have struck in the midst of closing
-                close()
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                os.write(2, SAID)
-            os._exit(INTERRUPTED)
-
-        if _in_main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            self._set(signal.SIGINT, leave)
-        if signal.SIGTERM in self._before:
-            self._set(signal.SIGTERM, leave)
+    def leave_at_the_next(self) -> None:
+        """The next interrupt ends this process, whatever it is doing; one while it does so ends it without more ado."""
+        for number in self._before:
+            signal.signal(number, self._leave)
 
     def forget(self) -> None:
         """As it was before."""
@@ -49,14 +61,16 @@ class Interrupts:
             signal.signal(number, handler)
         self._before.clear()
 
-    def _set(self, number: int, handler: Callable[[int, FrameType | None], Any]) -> None:
-        before = signal.signal(number, handler)
-        self._before.setdefault(number, before)
+    def _interrupt(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.leave_at_the_next()
+        raise KeyboardInterrupt
 
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+    def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
+        for heeded in self._before:
+            signal.signal(heeded, signal.SIG_DFL)
+        with contextlib.suppress(Exception):  # it may have struck in the midst of closing
+            self._close()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            os.write(2, SAID)
+        os._exit(INTERRUPTED)

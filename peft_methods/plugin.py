@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 OPTIONS = pytest.StashKey[Options]()
 JOB: pytest.StashKey[Job] = pytest.StashKey()
-INTERRUPTS = pytest.StashKey[Interrupts]()
 GATE_LINES = pytest.StashKey[list[str]]()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped without one",
@@ -117,8 +116,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         )
     except PeftMethodsError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[INTERRUPTS] = Interrupts()
-    config.stash[INTERRUPTS].heed()
+    if not config.option.usepdb:  # a debugger's prompt has its own use for Ctrl-C
+        config.pluginmanager.register(Interrupts(config.stash[JOB].close))
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
@@ -241,8 +240,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
     if job is None or options is None:
         return
-    if ended_early := exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail or session.shouldstop):
-        session.config.stash[INTERRUPTS].leave_at_the_next(job.close)
+    ended_early = exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail or session.shouldstop)
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        show_text(session.config, "peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it")
     job.stop()
     if ended_early and (options.gate or options.saved_baselines):
         session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]
@@ -286,5 +286,3 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     job = config.stash.get(JOB, None)
     if job is not None:
         job.close()
-    if INTERRUPTS in config.stash:
-        config.stash[INTERRUPTS].forget()
