@@ -10,6 +10,7 @@ from pathlib import Path
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
 from peft_methods.errors import OptionError
+from peft_methods.execution.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
@@ -70,6 +71,8 @@ def compare(
     fresh: bool = False,
     budget: str | None = None,
     report: str | Path | None = None,
+    timeout: str | float | None = None,
+    retries: int = DEFAULT_RETRIES,
     progress: bool = True,
 ) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
@@ -81,12 +84,15 @@ def compare(
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
     `tune` trials a method on validation data come first. `report` is a folder for an HTML report.
     Cells that an earlier run trained with these `results` are reused; `fresh` trains everything again.
+    A cell that takes longer than `timeout` ("10min", or seconds) is ended; one whose process was killed, or whose GPU
+    failed, is tried again `retries` times.
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
     raise: its record says why.
     """
     silent = silenced(",".join(silence), "silence") if silence else ()
+    limit, tries = parse_timeout(timeout, "timeout="), parse_retries(retries, "retries=")
     limits = parse_limits(budget) if budget is not None else {}
     seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
     if tune is not None and tune < 1:
@@ -105,6 +111,8 @@ def compare(
         workers=workers,
         trials=tune,
         fresh=fresh,
+        timeout=limit,
+        retries=tries,
         show=_to_stderr if progress else _to_nobody,
     )
     try:

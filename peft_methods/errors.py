@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class PeftMethodsError(Exception):
@@ -16,6 +16,14 @@ class OptionError(PeftMethodsError):
 
 class DataError(PeftMethodsError):
     """Data that cannot be trained on, or cannot be had. The tests of that recipe fail; pytest exits with 1."""
+
+
+class TookTooLong(DataError):
+    """Data or a model that could not be read within the time given. `stack` is what the process was doing."""
+
+    def __init__(self, message: str, stack: str) -> None:
+        super().__init__(message)
+        self.stack = stack
 
 
 class ModelError(PeftMethodsError):
@@ -32,12 +40,40 @@ class EngineUnfit(PeftMethodsError):
 
 ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")  # torch's CPU allocator has no error type of its own
 
+OFFLINE = "OfflineModeIsEnabled"  # a setting, though its type is that of a lost connection
+UNREACHABLE = ("ConnectionError", "TimeoutError", "Timeout", "TransportError")  # Python's own, those of requests and of httpx
+DEVICE_SAYS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS_", "CUDNN_STATUS_")
+AT_FAULT = ("device-side assert", "no kernel image", "invalid configuration argument")  # the program, not the device
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was what ran out, on the host or on a GPU."""
     if isinstance(error, (MemoryError, OutOfMemory)) or type(error).__name__ == "OutOfMemoryError":
         return True
     return any(words in str(error) for words in ALLOCATOR_SAYS)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: the network, the GPU or its driver failed. Not for what comes again each time."""
+    chain = list(_chain(error))
+    return any(map(_passes, chain)) and not any(type(one).__name__ == OFFLINE for one in chain)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _passes(error: BaseException) -> bool:
+    if any(base.__name__ in UNREACHABLE for base in type(error).__mro__) or _is_servers_fault(error):
+        return True
+    return any(words in str(error) for words in DEVICE_SAYS) and not any(words in str(error) for words in AT_FAULT)
+
+
+def _is_servers_fault(error: BaseException) -> bool:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(status, int) and (status == 429 or status >= 500)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from peft_methods.records import Record
 
 UNSAVED = "the baseline was not written: "
+ENDED_EARLY = "Nothing was judged and no baseline written: the run was ended before all was trained."
 BAD = ("gate: ", UNSAVED)  # how a line begins that fails the run
 
 

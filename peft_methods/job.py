@@ -10,8 +10,9 @@ from peft_methods import resuming, tuning
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitting_engine
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device, usable_cores
-from peft_methods.errors import DataError, OptionError, PeftMethodsError
+from peft_methods.errors import DataError, OptionError, PeftMethodsError, TookTooLong
 from peft_methods.execution.estimating import total_seconds
+from peft_methods.execution.limits import DEFAULT_RETRIES
 from peft_methods.execution.local import Event, LocalExecutor
 from peft_methods.execution.progress import Progress
 from peft_methods.methods import Method
@@ -96,6 +97,8 @@ class Job:
         workers: int | None = None,
         trials: int | None = None,
         fresh: bool = False,
+        timeout: float | None = None,
+        retries: int = DEFAULT_RETRIES,
         show: Callable[[str, bool], None] = lambda text, lasting: None,
     ) -> None:
         self.tasks, self.trials = tuple(tasks), trials
@@ -115,12 +118,14 @@ class Job:
             workers=self.workers,
             threads=threads_of_a_cell(device, cores, self.workers),
             save_models=save_models,
+            timeout=timeout,
+            retries=retries,
         )
         self._executor.watch(self._progress)
         self._executor.watch(self._heard)
         self._records: dict[tuple[str, str, int, bool], Record] = {}
         self._searches: dict[tuple[str, str], Search] = {}
-        self._started = False
+        self._started = self._stopped = False
 
     def prepare(self) -> None:
         """Check data and model of every recipe; what is wrong is kept in `errors` by recipe."""
@@ -149,7 +154,9 @@ class Job:
                 continue
             error, preparation = self.errors.get(task.recipe.name), self.preparations.get(task.recipe.name)
             reason = preparation.unsupported.get(task.method.name) if preparation else None
-            if error is not None:
+            if isinstance(error, TookTooLong):
+                self._give_up(task, "timeout", str(error), stack=error.stack)
+            elif error is not None:
                 self._give_up(task, "failed", str(error))
             elif reason is not None:
                 self._give_up(task, "skipped", reason)
@@ -226,7 +233,29 @@ class Job:
         reused = [*(record for record in records if record.reused), *self._reused_trials]
         notes += [resuming.said_of(reused)] if reused else []
         notes += [*self._set_aside, *(self._earlier.warnings if self._earlier else []), *self._executor.warnings, *unreadable]
-        return Comparison(tuple(records), tuple(notes), predictions)
+        return Comparison(tuple(records), (*notes, *self.untrained()), predictions)
+
+    def stop(self) -> None:
+        """End what runs and start nothing more; what has ended is kept."""
+        self._stopped = True
+        self._executor.stop()
+
+    def untrained(self) -> list[str]:
+        """The line that says which cells of a run that was ended have no record; none before, and none if all have one."""
+        if not (self._started and self._stopped):
+            return []
+        missing = {
+            f"{task.method.title} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}": len(seeds)
+            for task in self.tasks
+            if (seeds := [str(cell.seed) for cell in task.cells if (*_name(task), cell.seed, False) not in self._records])
+        }
+        if not missing:
+            return []
+        number, names = sum(len(task.cells) for task in self.tasks), "; ".join(missing)
+        return [
+            f"Not trained, as the run was ended before: {names} ({sum(missing.values())} of {number} cells). "
+            f"The same command goes on from here: what has ended is kept in {self._store.folder}."
+        ]
 
     def _predictions(self, records: Iterable[Record]) -> tuple[dict[str, Predictions], list[str]]:
         """Those of finished cells by identity, and a line for each file that cannot be read."""
@@ -251,8 +280,8 @@ class Job:
     def _has_ended(self, task: Task) -> bool:
         return all((task.recipe.name, task.method.name, cell.seed, False) in self._records for cell in task.cells)
 
-    def _give_up(self, task: Task, status: Status, reason: str) -> None:
-        records = [without_result(cell, status, reason) for cell in task.cells]
+    def _give_up(self, task: Task, status: Status, reason: str, stack: str = "") -> None:
+        records = [without_result(cell, status, reason, stack=stack) for cell in task.cells]
         self._keep(records)
         for record in records:
             self._executor.store_here(record)

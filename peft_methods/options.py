@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.environment import device_name, find_device, usable_cores
 from peft_methods.errors import OptionError
+from peft_methods.execution.limits import parse_retries, parse_timeout
 
 if TYPE_CHECKING:
     import pytest
@@ -35,6 +36,8 @@ class Options:
     engine: str
     trials: int | None
     workers: int | None
+    timeout: float | None
+    retries: int
     save_models: Path | None
     silenced: tuple[str, ...]
     markdown: Path | None
@@ -85,6 +88,10 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-resume", action="store_true", help="train only what no earlier run on these results has trained (the default)")
     group.addoption("--peft-fresh", action="store_true", help="train everything again; earlier records stay until new ones replace them")
     group.addoption("--peft-workers", metavar="N", help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)")
+    group.addoption("--peft-timeout", metavar="TIME", help="end a cell that takes longer, e.g. 90s, 10min, 2h (default: none does)")
+    group.addoption(
+        "--peft-retries", metavar="N", default="1", help="try a cell again whose process was killed or whose GPU failed (default: 1)"
+    )
     group.addoption("--peft-engine", metavar="NAME", default="auto", help="auto, stock (the Trainer) or graphed (its steps as CUDA graphs)")
     group.addoption("--peft-tune", metavar="N", help="first tune every method by N trials on validation data (needs the extra `tune`)")
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
@@ -127,6 +134,8 @@ def read_options(config: pytest.Config) -> Options:
         engine=option.peft_engine,
         trials=_trials(option.peft_tune),
         workers=_workers(option.peft_workers),
+        timeout=parse_timeout(option.peft_timeout),
+        retries=parse_retries(option.peft_retries),
         save_models=_folder(option.peft_save_models, "--peft-save-models"),
         silenced=_silenced(option.peft_silence),
         markdown=_file(option.peft_markdown, "--peft-markdown"),

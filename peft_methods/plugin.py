@@ -11,6 +11,7 @@ import pytest
 
 from peft_methods import gating
 from peft_methods.errors import OptionError, PeftMethodsError
+from peft_methods.interrupts import Interrupts
 from peft_methods.options import Options, add_options, read_options
 from peft_methods.terminal import live_line, show_text
 
@@ -112,10 +113,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             workers=options.workers,
             trials=options.trials,
             fresh=options.fresh,
+            timeout=options.timeout,
+            retries=options.retries,
             show=live_line(config),
         )
     except PeftMethodsError as error:
         raise pytest.UsageError(str(error)) from None
+    if not config.option.usepdb:  # a debugger's prompt has its own use for Ctrl-C
+        config.pluginmanager.register(Interrupts(config.stash[JOB].close))
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
@@ -233,15 +238,28 @@ def _problems(config: pytest.Config, records: list[Record], stages: list[Record]
     yield from (str(finding) for finding in findings if finding.severity == "error")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Nothing runs on: not after an interrupt, and not after the failure that -x or --maxfail ends the run with."""
     job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
-    if job is not None and options is not None and not options.dry_run and exitstatus != pytest.ExitCode.INTERRUPTED:
+    if job is None or options is None:
+        return
+    ended_early = exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail or session.shouldstop)
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        show_text(session.config, "peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it")
+    job.stop()
+    if ended_early and (options.gate or options.saved_baselines):
+        session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]
+    elif not options.dry_run and not ended_early:
         session.config.stash[GATE_LINES] = gating.finish(session, job.comparison().records, options.gate, options.saved_baselines)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     job, options = config.stash.get(JOB, None), config.stash.get(OPTIONS, None)
-    if job is None or options is None or not (comparison := replace(job.comparison(), silenced=options.silenced)).records:
+    if job is None or options is None:
+        return
+    comparison = replace(job.comparison(), silenced=options.silenced)
+    if not comparison.records and not job.untrained():
         return
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
@@ -262,8 +280,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:
+    from peft_methods.store import write_whole
+
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         terminalreporter.write_line(f"{path} could not be written: {error.strerror}.", red=True)
     else:

@@ -40,8 +40,9 @@ class Record:
     `epochs` is the curve; `quality` the test set's precision, recall and F1 per class and its confusion matrix
     (with random weights there is none, nor anything of validation in the curve);
     `data` and `environment` are what was trained on and where; `tuning` says how its hyperparameters were found (None: as
-    the recipe gives them). `files` are what stands beside the record (predictions; a source's trained weights): sha256 by the
-    ending of their names. `reused` says that an earlier run trained it; it is never written.
+    the recipe gives them). `attempts` says how earlier attempts at the cell ended; `stack` is what each thread of a stuck or
+    crashed process was doing, paths from the package on. `files` are what stands beside the record (predictions; a source's
+    trained weights): sha256 by the ending of their names. `reused` says that an earlier run trained it; it is never written.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -58,6 +59,8 @@ class Record:
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None
+    attempts: tuple[str, ...] = ()
+    stack: str = ""
     finished: float = field(default_factory=time.time)
     files: dict[str, str] = field(default_factory=dict, compare=False)
     reused: bool = field(default=False, compare=False)

@@ -225,6 +225,15 @@ def _put(content: bytes, path: Path) -> None:
     atomically(path, lambda file: file.write(content))
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a user's file whole or not at all; what is no file (a pipe, a device) is written to as it is, a link is followed."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        atomically(path, lambda file: file.write(text.encode()))
+
+
 def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write to a temporary file beside `path`, sync it, and rename it into place."""
     scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"

@@ -56,6 +56,9 @@ class Told:
     def start(self) -> None:
         """Nothing to start."""
 
+    def stop(self) -> None:
+        """Nothing to stop."""
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -64,6 +67,10 @@ class Told:
         return [record for record in self.records if record.method_name == task.method.name]
 
     def records_of_stages(self, task: Any) -> list[Record]:
+        """None."""
+        return []
+
+    def untrained(self) -> list[str]:
         """None."""
         return []
 

@@ -17,7 +17,7 @@ ORDER = (
     "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming", "checking",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
     "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "job",
-    "report", "api", "options", "gating", "terminal", "plugin",
+    "report", "api", "options", "gating", "terminal", "interrupts", "plugin",
     "columns", "plain_tables", "audit", "reporting", "__main__",
 )  # fmt: skip
 

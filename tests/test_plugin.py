@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from conftest import make_data, make_model, make_rows, write_csv
@@ -69,6 +65,10 @@ def error_line(result: pytest.RunResult) -> str:
         (["--peft-tune=2", "--peft-set=tuning.knobs.lora.rnk=[2,4]"], "unknown hyperparameter 'rnk'. Did you mean 'rank'?"),
         (["--peft-tune=2", "--peft-set=tuning.knobs.lora.rank=[0,4]"], "rank = 0 should be greater than or equal to 1"),
         (["--peft-tune=2", "--peft-set=tuning.knobs.loar.rank=[2,4]"], "unknown method 'loar'. Did you mean 'lora'?"),
+        (["--peft-timeout=90"], "--peft-timeout '90' should be a time above 0 with its unit, for example 90s, 10min or 2h."),
+        (["--peft-timeout=0s"], "--peft-timeout '0s' should be a time above 0"),
+        (["--peft-timeout=soon"], "--peft-timeout 'soon' should be a time above 0"),
+        (["--peft-retries=-1"], "--peft-retries '-1' should be a whole number of further attempts, 0 or more."),
         (["--peft-csv=no/such/folder/t.csv"], "the folder no/such/folder does not exist"),
         (["--peft-save-models=test_finetune.py"], "is a file; give a folder"),
         (["--peft-results=test_finetune.py/x"], "results cannot be written to"),
@@ -319,44 +319,6 @@ def test_other_peoples_tests_are_left_alone(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_inprocess("-p", "peft_methods.plugin")
     result.assert_outcomes(passed=2)
     assert not Path(".peft").exists()
-
-
-def heed_interrupts() -> None:
-    """A shell's background jobs ignore SIGINT, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def test_an_interrupt_keeps_what_is_finished(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
-    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-W",
-        "error",
-        "-p",
-        "peft_methods.plugin",
-        f"--peft-recipe={tiny_recipe}",
-        "--peft-method=lora",
-        "--peft-seeds=60",
-        "--peft-workers=1",
-    ]
-    with Path("out.txt").open("w", encoding="utf-8") as out:
-        process = psutil.Popen(command, stdout=out, stderr=out, preexec_fn=heed_interrupts)
-        end = time.monotonic() + 120
-        while len(list(Path(".peft/results").glob("*.json"))) < 2:
-            assert time.monotonic() < end, "no cell ended"
-            time.sleep(0.1)
-        children = process.children(recursive=True)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == pytest.ExitCode.INTERRUPTED
-    text = Path("out.txt").read_text(encoding="utf-8")
-    assert "fine-tuning methods compared" in text
-    assert "Traceback" not in text
-    assert re.search(r"LoRA +\d", text)
-    _, gone = psutil.wait_procs(children, timeout=20)
-    assert not gone
-    assert not list(Path(".peft/results").glob("run-*"))
 
 
 def test_a_source_that_is_not_there_fails_its_fusion_alone(run: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,7 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
     (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "graphed")
     executor = LocalExecutor(store, "cpu", workers=1, threads=1)
-    ensure_running()  # the server process keeps the environment of its start
+    executor._server.launch()  # the server process keeps the environment of its start
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
     try:

@@ -3,110 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
+import pickle
 import shutil
-import signal
-import sys
-import types
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import wait
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from peft_methods.cells import Cell, Preparation
 from peft_methods.environment import find_device
-from peft_methods.errors import DataError, PeftMethodsError
+from peft_methods.errors import DataError, PeftMethodsError, TookTooLong
+from peft_methods.execution.limits import DEFAULT_RETRIES
+from peft_methods.execution.processes import Worker, fork_server
 from peft_methods.execution.scratch import RunFolder
-from peft_methods.execution.worker import GO, CellJob, Done, EngineFailed, Failure, PrepareJob, serve
+from peft_methods.execution.waiting import Patience
+from peft_methods.execution.worker import GO, CellJob, Done, EngineFailed, Failure, PrepareJob
 from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, without_result
 from peft_methods.store import Store
 
-KILL_GRACE_SECONDS = 5
 Watcher = Callable[["Event"], None]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a cell started, came further (`news`), or ended with a record."""
+    """Something to show: a cell started, came further (`news`), is tried again (`failed`: how it ended), or ended with a record."""
 
     cell: Cell
     news: dict[str, Any] | None = None
     record: Record | None = None
-
-
-class _Worker:
-    """A process that has done its imports, or is doing them, and takes one job."""
-
-    def __init__(self, context: Any) -> None:
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=serve, args=(child,), daemon=True)
-        with _hidden_main():
-            self.process.start()
-        child.close()
-
-    def handles(self) -> list[Any]:
-        """What to wait on: news, or the process's end."""
-        return [self.connection, self.process.sentinel]
-
-    def kill(self) -> None:
-        """End the process and free what it held here."""
-        if self.process.is_alive():
-            self.process.kill()
-        self.process.join(KILL_GRACE_SECONDS)
-        self.connection.close()
-
-    def cause_of_death(self) -> str:
-        """How the process ended, in words."""
-        self.process.join(KILL_GRACE_SECONDS)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-            return f"its process was killed by {signal.Signals(-code).name}{hint}"
-        return f"its process ended with exit code {code}"
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Children must not run the user's script or notebook again, so they are not told which one it is."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _context() -> Any:
-    """Where there is no GPU a server process imports everything once and forks; beside one that would poison CUDA."""
-    if find_device() == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["peft_methods.execution.preload"])
-        return context
-    return multiprocessing.get_context("spawn")
+    failed: str = ""
 
 
 class LocalExecutor:
     """`workers` cells at a time, in the order submitted, stages before what needs them. Whoever waits, drives: no threads.
 
     Each cell has `threads` cores to itself, so cells side by side do not share one. Records are stored by the cell's
-    own process the moment it ends. `close` ends whatever still runs.
+    own process the moment it ends. A cell, or the check of a recipe, that takes more than `timeout` seconds is ended; the time
+    counts while someone waits, and not while this process is stopped. What may pass is tried again `retries` times, behind
+    all else. `stop` ends whatever still runs, `close` cleans up too.
     """
 
-    def __init__(self, store: Store, device: str, *, workers: int, threads: int, save_models: Path | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        device: str,
+        *,
+        workers: int,
+        threads: int,
+        save_models: Path | None = None,
+        timeout: float | None = None,
+        retries: int = DEFAULT_RETRIES,
+    ) -> None:
         self.store, self.device, self.save_models = store, device, save_models
-        self.workers, self.threads = workers, threads
+        self.workers, self.threads, self.retries = workers, threads, retries
+        self._patience = Patience(timeout)
         self.warnings: list[str] = []
         self._run_folder = RunFolder(store)
-        self._context = _context()
+        self._server = fork_server(preload=find_device() == "cpu")
         self._pending: list[Cell] = []
-        self._running: dict[_Worker, Cell] = {}
+        self._running: dict[Worker, Cell] = {}
         self._records: dict[str, Record] = {}
+        self._attempts: dict[str, tuple[str, ...]] = {}  # how a cell's attempts ended so far
         self._watchers: list[Watcher] = []
-        self._spare: _Worker | None = None
+        self._spare: Worker | None = None
         self._prepared: Cell | None = None  # the cell whose job the spare has already
         self._matmul_flops_per_second: float | None = None
 
@@ -116,18 +78,34 @@ class LocalExecutor:
 
     def prepare(self, recipe: Recipe, methods: Sequence[Method]) -> Preparation:
         """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it."""
-        worker, log = self._take_spare(), self._log(f"{recipe.name}-prepare")
-        self._spare = _Worker(self._context)
-        try:
-            worker.connection.send(PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ)))
-            result = worker.connection.recv().result
-        except (EOFError, OSError):
-            raise DataError(f"recipe {recipe.name!r} could not be prepared: {worker.cause_of_death()}.") from None
-        finally:
-            worker.kill()
+        log = self._log(f"{recipe.name}-prepare")
+        job = PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ))
+        result = self._ask(job)
+        for _ in range(self.retries):
+            if isinstance(result, Failure) and result.may_pass:
+                result = self._ask(job)
         if isinstance(result, Failure):
             raise DataError(result.message if result.by_user else f"{result.message} (details: {log})")
         self._matmul_flops_per_second = self._matmul_flops_per_second or result.matmul_flops_per_second
+        return result
+
+    def _ask(self, job: PrepareJob) -> Preparation | Failure:
+        """One attempt at preparing. Raises `TookTooLong`."""
+        worker = self._take_spare()
+        self._spare = self._new_worker()
+        unprepared = f"recipe {job.recipe.name!r} could not be prepared"
+        try:
+            worker.connection.send(job)
+            while (done := worker.receive()) is None:
+                self._patience.wait([worker])
+                if self._patience.is_over(worker):
+                    message, stack = self._patience.said_of(worker)
+                    raise TookTooLong(f"{unprepared}: {message}.", stack)
+        except (EOFError, OSError):
+            return Failure(f"{unprepared}: {worker.cause_of_death()}.", by_user=False, may_pass=worker.was_killed())
+        finally:
+            worker.kill()
+        result: Preparation | Failure = done.result
         return result
 
     def submit(self, cells: Sequence[Cell]) -> None:
@@ -164,16 +142,29 @@ class LocalExecutor:
             self._listen()
         return [self._records[cell.key] for cell in cells if cell.key in self._records]
 
-    def close(self) -> None:
-        """End all processes of this executor and remove the run's scratch folder."""
+    def stop(self) -> None:
+        """Start nothing more, take in what has ended, and end what runs: what was not trained has no record."""
+        self._pending.clear()
+        for worker, cell in self._running.items():
+            with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the last when an interrupt cut a message in two
+                while (message := worker.receive()) is not None:
+                    if isinstance(message, Done) and isinstance(message.result, Record):
+                        self._end(cell, message.result)
         for worker in filter(None, (*self._running, self._spare)):
             worker.kill()
         self._running.clear()
         self._spare = None
+
+    def close(self) -> None:
+        """End all processes of this executor and remove the run's scratch folder."""
+        self.stop()
         self._run_folder.remove()
 
-    def _take_spare(self) -> _Worker:
-        worker, self._spare, self._prepared = self._spare or _Worker(self._context), None, None
+    def _new_worker(self) -> Worker:
+        return Worker(self._server, self._run_folder.path)
+
+    def _take_spare(self) -> Worker:
+        worker, self._spare, self._prepared = self._spare or self._new_worker(), None, None
         return worker
 
     def _start_what_can(self) -> None:
@@ -192,7 +183,7 @@ class LocalExecutor:
 
     def _start(self, cell: Cell, engine_failed: str = "") -> None:
         is_prepared = cell is self._prepared and not engine_failed
-        worker = self._take_spare() if is_prepared or self._prepared is None else _Worker(self._context)
+        worker = self._take_spare() if is_prepared or self._prepared is None else self._new_worker()
         self._running[worker] = cell
         self._tell(Event(cell))
         with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
@@ -204,7 +195,7 @@ class LocalExecutor:
     def _prepare_next(self) -> None:
         """Start the next process while the present ones train. On a GPU it gets its job already: all that needs no GPU is done."""
         if self._pending and self._spare is None:
-            self._spare = _Worker(self._context)
+            self._spare = self._new_worker()
         if self._spare is None or self._prepared is not None or self.device == "cpu":
             return
         ready = (cell for cell in self._pending if all(self._is_done(stage) for stage in cell.stages))
@@ -233,6 +224,7 @@ class LocalExecutor:
             matmul_flops_per_second=self._matmul_flops_per_second,
             engine_note=engine_failed,
             stage_identities=tuple(self._records[stage.key].identity for stage in cell.stages),
+            attempts=self._attempts.get(cell.key, ()),
         )
 
     def _work(self, cell: Cell) -> Path:
@@ -242,41 +234,64 @@ class LocalExecutor:
         return self._run_folder.logs / f"{name}.log"
 
     def _listen(self) -> None:
-        """Take in what the running cells have to say; a silent end is a record too."""
-        ready = set(wait([handle for worker in self._running for handle in worker.handles()]))
+        """Take in what the running cells have to say; a silent end is a record too, and so is one that had to be made."""
+        ready = self._patience.wait(self._running)
         for worker, cell in list(self._running.items()):
-            if ready.isdisjoint(worker.handles()):
-                continue
-            message = self._message(worker, cell)
-            if isinstance(message, Done):
-                self._finish(worker, cell, message)
-            else:
-                self._tell(Event(cell, news=message))
+            if not ready.isdisjoint(worker.handles()):
+                self._take_in(worker, cell)
+            if worker in self._running and self._patience.is_over(worker):
+                message, stack = self._patience.said_of(worker)
+                self._fail(
+                    worker, cell, without_result(cell, "timeout", f"{message}; its output is in {self._log(cell.label)}", stack=stack)
+                )
 
-    def _message(self, worker: _Worker, cell: Cell) -> Done | dict[str, Any]:
+    def _take_in(self, worker: Worker, cell: Cell) -> None:
         try:
-            if not worker.connection.poll():
-                raise EOFError
-            message: Done | dict[str, Any] = worker.connection.recv()
+            message = worker.receive()
         except (EOFError, OSError):
-            log = self._log(cell.label)
-            record = without_result(cell, "crashed", f"{worker.cause_of_death()}; its output is in {log}")
-            self.store_here(record)
-            return Done(record)
-        return message
+            status, why = worker.fate()
+            record = without_result(cell, status, f"{why}; its output is in {self._log(cell.label)}", stack=worker.last_stacks())
+            self._fail(worker, cell, record, may_pass=worker.was_killed())
+            return
+        if isinstance(message, Done):
+            self._finish(worker, cell, message)
+        elif message is not None:
+            worker.news = message
+            self._tell(Event(cell, news=message))
 
-    def _finish(self, worker: _Worker, cell: Cell, done: Done) -> None:
-        worker.kill()
-        del self._running[worker]
+    def _finish(self, worker: Worker, cell: Cell, done: Done) -> None:
         if isinstance(done.result, EngineFailed):
+            self._let_go(worker)
             self._start(cell, done.result.reason)
             return
         assert isinstance(done.result, Record)
+        if done.may_pass:
+            self._fail(worker, cell, done.result, may_pass=True)
+            return
+        self._let_go(worker)
         if done.not_stored:
             self.warnings.append(done.not_stored)
         if cell.trial or not cell.is_source:
             shutil.rmtree(self._work(cell), ignore_errors=True)
         self._end(cell, done.result)
+
+    def _fail(self, worker: Worker, cell: Cell, record: Record, *, may_pass: bool = False) -> None:
+        """End a cell whose process stored no record, or queue it once more."""
+        self._let_go(worker)
+        shutil.rmtree(self._work(cell), ignore_errors=True)
+        before = self._attempts.get(cell.key, ())
+        if may_pass and len(before) < self.retries:
+            self._attempts[cell.key] = (*before, f"{record.status}: {record.message}")
+            self._pending.append(cell)
+            self._tell(Event(cell, failed=self._attempts[cell.key][-1]))
+            return
+        record = replace(record, attempts=before)
+        self.store_here(record)
+        self._end(cell, record)
+
+    def _let_go(self, worker: Worker) -> None:
+        worker.kill()
+        del self._running[worker]
 
     def store_here(self, record: Record) -> None:
         """Write a record that no cell's process wrote; where that fails it stays in memory and a warning is kept."""

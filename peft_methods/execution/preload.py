@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from pathlib import Path
 
+from peft_methods.embedded import cache_folder
+
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # or importing leaves a folder in /tmp
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
 
 import bitsandbytes  # noqa: E402, F401

@@ -43,6 +43,10 @@ class Progress:
             self._running.pop(key, None)
             self._show(f"{self._place()} {event.cell.label}: {_outcome(event)}", True)
             return
+        if event.failed:
+            self._running.pop(key, None)
+            self._show(f"{self._place()} {event.cell.label}: {event.failed}; it is tried again", True)
+            return
         if event.news is None:
             self._started[key] = now
         self._running[key] = f"{event.cell.label} {_where(event)}"

@@ -6,18 +6,17 @@ import contextlib
 import ctypes
 import gc
 import os
-import signal
-import threading
+import select
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from peft_methods.cells import Cell, Preparation
 from peft_methods.embedded import cache_folder
-from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory
+from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory, may_pass
 from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, without_result
@@ -25,6 +24,7 @@ from peft_methods.store import Store, StoreError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 GO = "go"
+MEMORY_OF_OTHERS = 2 * 2**30  # bytes on the GPU that are not this process's tensors; its context and libraries take less
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
 
@@ -42,7 +42,7 @@ class PrepareJob:
 
 @dataclass(frozen=True)
 class CellJob:
-    """Train one cell and store its record."""
+    """Train one cell and store its record. `attempts` says how earlier ones ended."""
 
     cell: Cell
     work: Path
@@ -56,6 +56,7 @@ class CellJob:
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
     stage_identities: tuple[str, ...] = ()
+    attempts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Failure:
 
     message: str
     by_user: bool
+    may_pass: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,14 @@ class EngineFailed:
 
 @dataclass(frozen=True)
 class Done:
-    """The job's result; `not_stored` says why the record could not be written."""
+    """The job's result; `not_stored` says why the record could not be written.
+
+    What `may_pass` when tried again is not written: whether it is tried again the parent decides.
+    """
 
     result: Record | Preparation | Failure | EngineFailed
     not_stored: str = ""
+    may_pass: bool = False
 
 
 def serve(connection: Connection) -> None:
@@ -88,7 +94,6 @@ def serve(connection: Connection) -> None:
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # stays from run to run, unlike /tmp
     keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     use_one_gpu()
     import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
 
@@ -101,27 +106,12 @@ def serve(connection: Connection) -> None:
     use_one_gpu()
     _redirect_output(job.log)
     if isinstance(job, PrepareJob):
-        die_with_parent(connection)
         connection.send(_prepare(job))
         return
     ahead = _loaded_ahead(job)
     with contextlib.suppress(EOFError):
         _wait_for_turn(connection)
         connection.send(_train(job, connection, ahead))
-
-
-def die_with_parent(connection: Connection) -> None:
-    """Watch, in a thread that sleeps until then, for the parent's end of the pipe to close, and end at once.
-
-    A parent that was killed cannot tell its children; the kernel closes its pipes in any case.
-    """
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            connection.poll(None)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def use_one_gpu() -> None:
@@ -159,7 +149,19 @@ def _prepare(job: PrepareJob) -> Done:
 def _failure(error: Exception) -> Failure:
     traceback.print_exc()
     by_user = isinstance(error, PeftMethodsError)
-    return Failure(str(error) if by_user else first_line(error), by_user)
+    return Failure(str(error) if by_user else first_line(error), by_user, _passes(error))
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it may go well the next time; memory that others hold on the GPU may be free by then."""
+    if not is_out_of_memory(error):
+        return may_pass(error)
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved() > MEMORY_OF_OTHERS
 
 
 def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
@@ -176,6 +178,9 @@ def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
         return Done(EngineFailed(_failure(error).message))
     except Exception as error:
         record = _record_of(error, job.cell)
+        if _passes(error):
+            return Done(record, may_pass=True)
+    record = replace(record, attempts=job.attempts)
     try:
         is_needed_later = record.status == "ok" and job.cell.is_source and not job.cell.trial
         Store(job.store).write(record, predictions, job.work / TRAINED if is_needed_later else None)
@@ -197,7 +202,6 @@ def _wait_for_turn(connection: Connection) -> None:
     """Until the parent says that the device is this cell's. Raises `EOFError` when there is no parent any more."""
     if connection.recv() != GO:
         raise EOFError
-    die_with_parent(connection)
 
 
 def _record_of(error: Exception, cell: Cell) -> Record:
@@ -214,7 +218,8 @@ def _progress(connection: Connection) -> Any:
         now = time.monotonic()
         if now - last >= PROGRESS_INTERVAL or "validation_accuracy" in news:
             last = now
-            with contextlib.suppress(BrokenPipeError):
-                connection.send(news)
+            if select.select([], [connection], [], 0)[1]:  # nobody reads between two tests: training does not wait for that
+                with contextlib.suppress(BrokenPipeError):
+                    connection.send(news)
 
     return send

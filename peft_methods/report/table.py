@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from peft_methods.comparing import Comparison, Figure, Row
+from peft_methods.comparing import Comparison, Figure, Row, title_of
 from peft_methods.metrics import METRICS
 from peft_methods.recommending import Limits, recommend
 from peft_methods.records import Record
@@ -185,6 +185,7 @@ def _said(comparison: Comparison) -> list[str]:
     lines += said_of(comparison)
     lines += reasons(rows)
     lines += [f"{r.method_name} seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message]
+    lines += attempts(comparison.records)
     lines += list(source_costs(rows))
     lines += list(comparison.notes)
     lines += _finding_lines(comparison)
@@ -205,6 +206,16 @@ def reasons(rows: Sequence[Row]) -> list[str]:
         who = [title if every_seed else f"{title} seed {', '.join(map(str, found))}" for title, found in seeds.items()]
         lines.append(f"{', '.join(who)}: {status}: {message}")
     return lines
+
+
+def attempts(records: Sequence[Record]) -> list[str]:
+    """Who had to be tried again, and how the attempts before ended."""
+    return [
+        f"{title_of(record.method_name)} seed {record.seed}{' (source)' * record.is_source}: attempt {len(record.attempts) + 1}; "
+        f"before: {'; '.join(record.attempts)}"
+        for record in records
+        if record.attempts
+    ]
 
 
 def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, ...]]]:

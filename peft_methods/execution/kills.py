@@ -1,0 +1,32 @@
+"""How often the kernel has ended a process here because memory ran out: compared before and after, it tells why one was killed."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+COUNTER = "oom_kill"
+
+
+def out_of_memory_kills() -> int | None:
+    """Of this process's memory control group (cgroup v2 or v1), or else of the whole machine; None where nobody counts."""
+    for file in (*_files_of_group(), Path("/proc/vmstat")):
+        with contextlib.suppress(OSError, ValueError):
+            counts = dict(line.split() for line in file.read_text(encoding="utf-8").splitlines())
+            if COUNTER in counts:
+                return int(counts[COUNTER])
+    return None
+
+
+def _files_of_group() -> list[Path]:
+    """A container often shows its own group as the root of all."""
+    with contextlib.suppress(OSError):
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
+        v1 = [path.lstrip("/") for _, controllers, path in groups if "memory" in controllers.split(",")]
+        v2 = [path.lstrip("/") for _, controllers, path in groups if not controllers]
+        return [
+            *(CGROUPS / "memory" / path / "memory.oom_control" for path in (*v1, *([""] if v1 else []))),
+            *(CGROUPS / path / "memory.events" for path in (*v2, *([""] if v2 else []))),
+        ]
+    return []
