@@ -53,6 +53,8 @@ def compare(
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
     workers: int | None = None,
+    checkpoint: bool = False,
+    deterministic: bool = False,
     tune: int | None = None,
     budget: str | None = None,
     progress: bool = True,
@@ -64,6 +66,8 @@ def compare(
     `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
+    `checkpoint` saves every epoch's state, so that a cell that was killed goes on from there when this is called again.
+    `deterministic` allows on a GPU only operations that give the same bits every time (on a CPU all do).
     `tune` trials a method on validation data come first.
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
@@ -78,13 +82,14 @@ def compare(
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     if tune is not None:
         check_possible([chosen])
-    tasks = tasks_of([chosen], methods, find_device(), engine)
+    tasks = tasks_of([chosen], methods, find_device(), engine, deterministic=deterministic)
     job = Job(
         tasks,
         results=Path(results),
         save_models=None if save_models is None else Path(save_models),
         workers=workers,
         trials=tune,
+        checkpoint=checkpoint,
         show=_to_stderr if progress else _to_nobody,
     )
     try:

@@ -32,7 +32,9 @@ class Task:
     cells: tuple[Cell, ...]
 
 
-def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto") -> list[Task]:
+def tasks_of(
+    recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto", *, deterministic: bool = False
+) -> list[Task]:
     """Every chosen method of every recipe.
 
     Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU.
@@ -46,7 +48,7 @@ def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: s
         _check_precision(recipe, device)
     engine = fitting_engine(engine, device)
     return [
-        Task(recipe, method, tuple(cells_of(recipe, method, device, engine)))
+        Task(recipe, method, tuple(cells_of(recipe, method, device, engine, deterministic=deterministic)))
         for recipe in recipes
         for method in chosen_methods(recipe, methods)
     ]
@@ -89,6 +91,7 @@ class Job:
         save_models: Path | None = None,
         workers: int | None = None,
         trials: int | None = None,
+        checkpoint: bool = False,
         show: Callable[[str, bool], None] = lambda text, lasting: None,
     ) -> None:
         self.tasks, self.trials = tuple(tasks), trials
@@ -105,6 +108,7 @@ class Job:
             workers=self.workers,
             threads=threads_of_a_cell(device, cores, self.workers),
             save_models=save_models,
+            checkpoint=checkpoint,
         )
         self._executor.watch(self._progress)
         self._executor.watch(lambda event: self._keep([event.record] if event.record and not event.cell.trial else []))

@@ -109,6 +109,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             save_models=options.save_models,
             workers=options.workers,
             trials=options.trials,
+            checkpoint=options.checkpoint,
             show=live_line(config),
         )
     except PeftMethodsError as error:

@@ -13,8 +13,8 @@ PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
     "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "reading", "overlap",
     "rows", "data",
-    "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
-    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking",
+    "configs", "models", "synthetic", "methods", "cells", "determinism", "nvml", "environment", "quality", "metrics",
+    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "checking", "checkpoints",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
     "recommending", "baseline", "tolerances", "gate", "tuning", "job", "report", "api", "options", "gating", "terminal", "plugin",
     "columns", "plain_tables", "audit", "__main__",

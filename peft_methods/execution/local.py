@@ -92,11 +92,13 @@ class LocalExecutor:
     """`workers` cells at a time, in the order submitted, stages before what needs them. Whoever waits, drives: no threads.
 
     Each cell has `threads` cores to itself, so cells side by side do not share one. Records are stored by the cell's
-    own process the moment it ends. `close` ends whatever still runs.
+    own process the moment it ends; with `checkpoint` each epoch's state too, until then. `close` ends whatever still runs.
     """
 
-    def __init__(self, store: Store, device: str, *, workers: int, threads: int, save_models: Path | None = None) -> None:
-        self.store, self.device, self.save_models = store, device, save_models
+    def __init__(
+        self, store: Store, device: str, *, workers: int, threads: int, save_models: Path | None = None, checkpoint: bool = False
+    ) -> None:
+        self.store, self.device, self.save_models, self.checkpoint = store, device, save_models, checkpoint
         self.workers, self.threads = workers, threads
         self.warnings: list[str] = []
         self._run_folder = Path(tempfile.mkdtemp(prefix="run-", dir=store.folder))
@@ -214,6 +216,7 @@ class LocalExecutor:
             environment=dict(os.environ),
             matmul_flops_per_second=self._matmul_flops_per_second,
             engine_note=engine_failed,
+            checkpoint=self.checkpoint,
         )
 
     def _work(self, cell: Cell) -> Path:

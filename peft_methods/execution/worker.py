@@ -41,7 +41,7 @@ class PrepareJob:
 
 @dataclass(frozen=True)
 class CellJob:
-    """Train one cell and store its record."""
+    """Train one cell and store its record; with `checkpoint`, epoch by epoch, going on from where another process was ended."""
 
     cell: Cell
     work: Path
@@ -54,6 +54,7 @@ class CellJob:
     environment: dict[str, str]
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,14 @@ def _failure(error: Exception) -> Failure:
 
 
 def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
-    from peft_methods import runner
+    from peft_methods import checkpoints, runner
 
     predictions = None
     try:
-        places = runner.Places(job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note)
+        places = runner.Places(
+            job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note,
+            results=job.store if job.checkpoint else None,
+        )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
         record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads, ahead=ahead)
     except EngineUnfit as error:
@@ -176,6 +180,8 @@ def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
         Store(job.store).write(record, predictions)
     except StoreError as error:
         return Done(record, not_stored=str(error))
+    if job.checkpoint and record.status == "ok":
+        checkpoints.remove(job.store, job.cell)  # not before its record stands
     return Done(record)
 
 
