@@ -44,7 +44,7 @@ class Checkpoints:
             scratch.unlink(missing_ok=True)
         state = self._newest()
         if self.resumed_after:
-            after = ", ".join(map(str, self.resumed_after))
+            after = " and ".join(map(str, self.resumed_after))
             self.notes.append(f"resumed after epoch {after}; its training time and peaks are those of all stretches")
         elif self.notes:
             self.notes.append("training started from the beginning")

@@ -24,12 +24,12 @@ def be_deterministic(*, on: bool) -> None:
     torch.use_deterministic_algorithms(on)
 
 
-def explained(error: RuntimeError) -> RuntimeError | Nondeterministic:
-    """The error itself, or where it is torch's refusal one that names the operation and the ways out."""
+def refusal(error: RuntimeError) -> Nondeterministic | None:
+    """For torch's refusal one that names the operation and the ways out; None for any other error."""
     operation, refused, _ = str(error).partition(REFUSAL)
     if not refused:
-        return error
+        return None
     return Nondeterministic(
         f"{operation.split()[-1]} has no deterministic implementation here: leave out --peft-deterministic (deterministic=True), "
-        f"or leave out the method that needs it."
+        f"or the method that needs it."
     )

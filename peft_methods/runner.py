@@ -14,7 +14,7 @@ from torch import nn
 from peft_methods import checking, data, models, quality, saving, synthetic
 from peft_methods.cells import Cell
 from peft_methods.checkpoints import Checkpoints
-from peft_methods.determinism import explained
+from peft_methods.determinism import refusal
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.base import Training
 from peft_methods.engines.batches import Collator, collator_of, predict
@@ -61,7 +61,9 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int, ahead: 
         with instruments.running():
             return _run(cell, places, instruments, ahead)
     except RuntimeError as error:
-        raise explained(error) from error
+        if (refused := refusal(error)) is None:
+            raise
+        raise refused from error
 
 
 def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | None) -> tuple[Record, Predictions | None]:
