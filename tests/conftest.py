@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from pathlib import Path
@@ -24,6 +25,8 @@ import peft_methods.runner  # noqa: F401
 settings.register_profile("steady", deadline=None, derandomize=True)  # the same cases every run, however slow the machine
 settings.load_profile("steady")
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
+gc.collect()
+gc.freeze()  # as cells' processes do: each collection in a training would walk through all that was imported, for half a second
 
 GOOD = ("good", "great", "fine", "superb")
 BAD = ("bad", "awful", "poor", "dull")

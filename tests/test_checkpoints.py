@@ -74,7 +74,7 @@ def same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool
     return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
 
 
-LATE = "methods.lora.learning_rate=0.3"  # so high that the second epoch is worse than the first
+LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is worse than the first
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,7 @@ def test_a_training_that_had_ended_early_trains_no_more(tiny_recipe: Path, tmp_p
     """The process died between the last epoch and the record."""
     early = ("budget.epochs=9", "budget.early_stopping=1", LATE)
     whole, weights, best, steps, first = trained(tiny_recipe, tmp_path, "lora", *early)
-    assert len(whole.epochs) < 9
-    assert whole.best_epoch < len(whole.epochs)
+    assert whole.best_epoch < len(whole.epochs) < 9
     again, got, kept, seen, second = trained(tiny_recipe, tmp_path, "lora", *early)
     assert (again, seen) == (whole, steps)
     assert same(got, weights)
@@ -233,7 +232,7 @@ def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: P
 
     def kill_after_the_first_epoch(event: Event) -> None:
         if event.news and "validation_accuracy" in event.news and event.news["epoch"] == 1:
-            _until((folder / "epoch-1.safetensors").is_file)
+            _until(lambda: list(folder.glob("epoch-*")))
             (worker,) = executor._running
             os.kill(worker.process.pid, signal.SIGKILL)
 
