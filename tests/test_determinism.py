@@ -99,9 +99,9 @@ def test_an_operation_that_cannot_repeat_is_named(
 ) -> None:
     own = stock.StockTrainer.compute_loss
 
-    def unsteady(*arguments: Any) -> torch.Tensor:
+    def unsteady(*arguments: Any, **options: Any) -> torch.Tensor:
         torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))
-        return own(*arguments)
+        return own(*arguments, **options)
 
     monkeypatch.setattr(stock.StockTrainer, "compute_loss", unsteady)
     run_here(cells(tiny_recipe, "head_only")[0], tmp_path)
