@@ -67,6 +67,8 @@ def compare(
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
     workers: int | None = None,
+    checkpoint: bool = False,
+    deterministic: bool = False,
     tune: int | None = None,
     fresh: bool = False,
     budget: str | None = None,
@@ -84,8 +86,10 @@ def compare(
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
     `tune` trials a method on validation data come first. `report` is a folder for an HTML report.
     Cells that an earlier run trained with these `results` are reused; `fresh` trains everything again.
+    `checkpoint` saves every epoch's state, so that a cell that was killed goes on from there when this is called again.
     A cell that takes longer than `timeout` ("10min", or seconds) is ended; one whose process was killed, or whose GPU
     failed, is tried again `retries` times.
+    `deterministic` allows on a GPU only operations that give the same bits every time (on a CPU all do).
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
@@ -103,7 +107,7 @@ def compare(
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     if tune is not None:
         check_possible([chosen])
-    tasks = tasks_of([chosen], methods, find_device(), engine)
+    tasks = tasks_of([chosen], methods, find_device(), engine, deterministic=deterministic)
     job = Job(
         tasks,
         results=Path(results),
@@ -113,6 +117,7 @@ def compare(
         fresh=fresh,
         timeout=limit,
         retries=tries,
+        checkpoint=checkpoint,
         show=_to_stderr if progress else _to_nobody,
     )
     try:

@@ -16,8 +16,8 @@ from peft_methods.recipe import Recipe
 
 ENGINES = ("auto", "stock", "graphed")
 CODE_OF_ENGINES = {
-    "stock": ("base.py", "batches.py", "judging.py", "layers.py", "stock.py"),
-    "graphed": ("base.py", "batches.py", "judging.py", "layers.py", "stock.py", "attention.py", "graphs.py", "graphed.py"),
+    "stock": ("base.py", "batches.py", "judging.py", "layers.py", "resumption.py", "stock.py"),
+    "graphed": ("base.py", "batches.py", "judging.py", "layers.py", "resumption.py", "stock.py", "attention.py", "graphs.py", "graphed.py"),
 }
 CODE_OF_EVERY_CELL = (
     "rows.py",
@@ -26,6 +26,7 @@ CODE_OF_EVERY_CELL = (
     "reading.py",
     "overlap.py",
     "configs.py",
+    "determinism.py",
     "models.py",
     "synthetic.py",
     "layouts.py",
@@ -50,7 +51,8 @@ class Cell:
 
     `trial` is what a trial of tuning is called: it is a source that never sees the test rows. `tuning` says how the
     method's hyperparameters were found; it changes no figure, so it is no part of the spec. `instead_of` is the engine that was
-    asked for where it could not run the cell and `engine` took its place.
+    asked for where it could not run the cell and `engine` took its place. A `deterministic` cell uses no operation that may
+    give other bits the next time.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Cell:
     is_source: bool = False
     trial: str = ""
     instead_of: str = ""
+    deterministic: bool = False
     tuning: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -86,6 +89,8 @@ class Cell:
             spec["trial"] = True
         if self.instead_of:
             spec["instead_of"] = self.instead_of
+        if self.deterministic:
+            spec["deterministic"] = True
         plain: dict[str, Any] = json.loads(json.dumps(spec))
         return plain
 
@@ -208,8 +213,9 @@ def fitting_engine(asked: str, device: str) -> str:
     return asked
 
 
-def cells_of(recipe: Recipe, method: Method, device: str, engine: str = "stock") -> list[Cell]:
+def cells_of(recipe: Recipe, method: Method, device: str, engine: str = "stock", *, deterministic: bool = False) -> list[Cell]:
     """One cell a seed. Earlier stages are the same cells for all seeds, so they are trained once."""
     *earlier, _ = method.stages(recipe)
-    stages = tuple(Cell(r, m, 0, device, engine, is_source=True) for r, m in earlier)
-    return [Cell(recipe, method, seed, device, engine, stages=stages) for seed in recipe.budget.seed_list()]
+    stages = tuple(Cell(r, m, 0, device, engine, is_source=True, deterministic=deterministic) for r, m in earlier)
+    seeds = recipe.budget.seed_list()
+    return [Cell(recipe, method, seed, device, engine, stages=stages, deterministic=deterministic) for seed in seeds]

@@ -38,6 +38,10 @@ class EngineUnfit(PeftMethodsError):
     """An engine that cannot run this cell, found out while it tried. Another engine, in a fresh process, may."""
 
 
+class Nondeterministic(PeftMethodsError):
+    """An operation that cannot give the same bits twice, in a cell that was asked for them."""
+
+
 ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")  # torch's CPU allocator has no error type of its own
 
 OFFLINE = "OfflineModeIsEnabled"  # a setting, though its type is that of a lost connection

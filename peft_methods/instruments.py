@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from peft_methods import nvml
 from peft_methods.attribution import PeakTrace
 from peft_methods.engines.base import EpochResult, NoTrace, WorstStep
 from peft_methods.errors import OutOfMemory, is_out_of_memory
-from peft_methods.measuring import CudaMemory, Gauge, PhaseMeter, ReservedMemory, ResidentMemory, ThreadTime
+from peft_methods.measuring import CudaMemory, Gauge, Interval, PhaseMeter, ReservedMemory, ResidentMemory, ThreadTime
 from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
+OF_EPOCHS = ("train", "evaluate", "save")  # the other phases are gone through anew by every process that goes on with a cell
 TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
 DOING = {
     "data": "reading the data",
@@ -113,6 +115,17 @@ class Instruments:
         """An epoch was judged."""
         self._progress({"epoch": result.epoch, "epochs": self._epochs, "validation_accuracy": result.validation_accuracy})
 
+    def measured(self) -> dict[str, Any]:
+        """What was measured of the epochs so far, as JSON values; the phase at work is not in it."""
+        intervals = [asdict(interval) for interval in self.meter.intervals if interval.phase in OF_EPOCHS]
+        return {"intervals": intervals, "steps": self._steps.seconds(), "trained_from": self._trained[0]}
+
+    def take_over(self, measured: dict[str, Any]) -> None:
+        """Go on from what another process measured of the first epochs."""
+        self.meter.intervals[:0] = [Interval(**interval) for interval in measured["intervals"]]
+        self._steps.earlier = measured["steps"]
+        self._trained[0] = measured["trained_from"]
+
     @contextlib.contextmanager
     def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[WorstStep]:
         """Around one whole step on the longest batch: what its peak is made of."""
@@ -178,6 +191,7 @@ class _HostSteps:
     """Seconds between the ends of successive steps, by the host's clock."""
 
     def __init__(self) -> None:
+        self.earlier: list[float] = []
         self._seconds: list[float] = []
         self._last = 0.0
 
@@ -190,13 +204,14 @@ class _HostSteps:
         self._last = now
 
     def seconds(self) -> list[float]:
-        return self._seconds
+        return self.earlier + self._seconds
 
 
 class _CudaSteps:
     """The same by CUDA events, which cost microseconds and wait for nothing; they are read when all is over."""
 
     def __init__(self) -> None:
+        self.earlier: list[float] = []
         self._stretches: list[list[torch.cuda.Event]] = []
 
     def begin(self) -> None:
@@ -210,4 +225,4 @@ class _CudaSteps:
 
     def seconds(self) -> list[float]:
         torch.cuda.synchronize()
-        return [a.elapsed_time(b) / 1000 for events in self._stretches for a, b in itertools.pairwise(events)]
+        return self.earlier + [a.elapsed_time(b) / 1000 for events in self._stretches for a, b in itertools.pairwise(events)]

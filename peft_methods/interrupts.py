@@ -19,7 +19,7 @@ USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_D
 
 
 class Interrupts:
-    """A pytest plugin with signal handlers, from `heed` until `forget`; `close` ends what runs. None outside the main thread, where Python has none.
+    """A pytest plugin with signal handlers, from `heed` until `forget`; `close` ends what runs. None outside the main thread.
 
     A first interrupt raises `KeyboardInterrupt`, which pytest takes seconds to report; another one has to be expected from then on.
     """

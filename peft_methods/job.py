@@ -36,7 +36,9 @@ class Task:
     cells: tuple[Cell, ...]
 
 
-def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto") -> list[Task]:
+def tasks_of(
+    recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto", *, deterministic: bool = False
+) -> list[Task]:
     """Every chosen method of every recipe.
 
     Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU.
@@ -50,7 +52,7 @@ def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: s
         _check_precision(recipe, device)
     engine = fitting_engine(engine, device)
     return [
-        Task(recipe, method, tuple(cells_of(recipe, method, device, engine)))
+        Task(recipe, method, tuple(cells_of(recipe, method, device, engine, deterministic=deterministic)))
         for recipe in recipes
         for method in chosen_methods(recipe, methods)
     ]
@@ -99,6 +101,7 @@ class Job:
         fresh: bool = False,
         timeout: float | None = None,
         retries: int = DEFAULT_RETRIES,
+        checkpoint: bool = False,
         show: Callable[[str, bool], None] = lambda text, lasting: None,
     ) -> None:
         self.tasks, self.trials = tuple(tasks), trials
@@ -120,6 +123,7 @@ class Job:
             save_models=save_models,
             timeout=timeout,
             retries=retries,
+            checkpoint=checkpoint,
         )
         self._executor.watch(self._progress)
         self._executor.watch(self._heard)

@@ -39,6 +39,8 @@ class Options:
     timeout: float | None
     retries: int
     save_models: Path | None
+    checkpoint: bool
+    deterministic: bool
     silenced: tuple[str, ...]
     markdown: Path | None
     csv: Path | None
@@ -61,7 +63,7 @@ class Options:
                 from peft_methods.tuning import check_possible
 
                 check_possible(recipes)
-            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device(), self.engine)
+            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device(), self.engine, deterministic=self.deterministic)
         tasks: list[Task] = self._cache["tasks"]
         return tasks
 
@@ -95,6 +97,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-engine", metavar="NAME", default="auto", help="auto, stock (the Trainer) or graphed (its steps as CUDA graphs)")
     group.addoption("--peft-tune", metavar="N", help="first tune every method by N trials on validation data (needs the extra `tune`)")
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
+    group.addoption("--peft-checkpoint", action="store_true", help="save every epoch's state, so that a killed cell goes on from there")
+    group.addoption("--peft-deterministic", action="store_true", help="on a GPU too, only operations that give the same bits every time")
     group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
     group.addoption("--peft-silence", metavar="V105,V301", action="append", default=[], help="leave out these rules; the table says so")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
@@ -137,6 +141,8 @@ def read_options(config: pytest.Config) -> Options:
         timeout=parse_timeout(option.peft_timeout),
         retries=parse_retries(option.peft_retries),
         save_models=_folder(option.peft_save_models, "--peft-save-models"),
+        checkpoint=option.peft_checkpoint,
+        deterministic=option.peft_deterministic,
         silenced=_silenced(option.peft_silence),
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),

@@ -115,6 +115,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             fresh=options.fresh,
             timeout=options.timeout,
             retries=options.retries,
+            checkpoint=options.checkpoint,
             show=live_line(config),
         )
     except PeftMethodsError as error:

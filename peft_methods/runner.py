@@ -13,6 +13,8 @@ from torch import nn
 
 from peft_methods import checking, data, models, quality, saving, synthetic
 from peft_methods.cells import Cell
+from peft_methods.checkpoints import Checkpoints
+from peft_methods.determinism import refusal
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.base import Training
 from peft_methods.engines.batches import Collator, collator_of, predict
@@ -39,6 +41,7 @@ class Places:
     """Folders of one cell's run: scratch of its own, what its stages left (and what they cost), where to keep its model.
 
     `engine_note` says why the engine is not the one that was asked for; `stage_identities` are those of the stages' records.
+    `results` is given where epochs are to be kept: the folder whose checkpoints training goes on from.
     """
 
     work: Path
@@ -48,15 +51,21 @@ class Places:
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
     stage_identities: tuple[str, ...] = ()
+    results: Path | None = None
 
 
 def run(cell: Cell, places: Places, progress: Progress, *, threads: int, ahead: Ahead | None = None) -> tuple[Record, Predictions | None]:
     """Train and judge one cell. Errors are the caller's to catch; a source cell and random weights have no test predictions."""
-    set_up_process(threads)
+    set_up_process(threads, deterministic=cell.deterministic)
     check_device(cell.device)
     instruments = Instruments(cell.device, progress, cell.recipe.budget.epochs)
-    with instruments.running():
-        return _run(cell, places, instruments, ahead)
+    try:
+        with instruments.running():
+            return _run(cell, places, instruments, ahead)
+    except RuntimeError as error:
+        if (refused := refusal(error)) is None:
+            raise
+        raise refused from error
 
 
 def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | None) -> tuple[Record, Predictions | None]:
@@ -72,10 +81,20 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     listener.enter("check")
     before = checking.remember(model, places.work)
     parameters = count_parameters(model, base.head)
+    environment = describe(cell.device)
+    identity = cell.identity(
+        weights=base.weights_sha256,
+        config=base.config_sha256,
+        tokenizer=base.tokenizer_sha256,
+        stages=places.stage_identities,
+        data=tokens.facts.fingerprint,
+        environment=identity_part(environment),
+    )
+    checkpoints = None if places.results is None else Checkpoints(places.results, cell, [identity, before.frozen])
 
     training = ENGINES[cell.engine].train(
         model, cell.method, tokens, cell.recipe, base.tokenizer,
-        head=base.head, seed=cell.seed, device=cell.device, workdir=places.work, listener=listener,
+        head=base.head, seed=cell.seed, device=cell.device, workdir=places.work, listener=listener, keeper=checkpoints,
     )  # fmt: skip
     listener.enter("check")
     evidence = checking.evidence_of(
@@ -89,27 +108,19 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
         tested = None  # the pass was timed; what it predicted says nothing
     judged = None if tested is None or not tested.is_finite else quality.judge(tested, tokens.facts.label_names)
     listener.enter("save")
-    said = _save(model, cell, base, places.save_to)
+    unsaved = _save(model, cell, base, places.save_to)
     kept = (places.work / TRAINED).stat().st_size
     listener.enter("infer")
     in_use = _inference(cell, model, tokens, collate, instruments)
     listener.enter(None)
 
-    environment = describe(cell.device)
     lengths = tokens.train.lengths * len(training.epochs)
     utilization = _utilization(cell, base.shape, lengths, meter.seconds("train"), places.matmul_flops_per_second)
     record = Record(
         cell=cell.spec(),
         status="ok",
-        message=said,
-        identity=cell.identity(
-            weights=base.weights_sha256,
-            config=base.config_sha256,
-            tokenizer=base.tokenizer_sha256,
-            stages=places.stage_identities,
-            data=tokens.facts.fingerprint,
-            environment=identity_part(environment),
-        ),
+        message="; ".join([*(checkpoints.notes if checkpoints else ()), *unsaved]),
+        identity=identity,
         is_source=cell.is_source,
         tuning=cell.tuning,
         metrics={
@@ -132,22 +143,23 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
             "config_sha256": base.config_sha256,
             "tokenizer_sha256": base.tokenizer_sha256,
             "engine_note": places.engine_note,
+            "resumed_after_epochs": checkpoints.resumed_after if checkpoints else [],
         },
     )
-    if places.save_to is not None and not said:
+    if places.save_to is not None and not unsaved:
         sign(places.save_to, record.identity)
     return record, tested
 
 
-def _save(model: nn.Module, cell: Cell, base: models.Base, folder: Path | None) -> str:
-    """Keep the model where asked for; a full disk costs the model, not the figures."""
+def _save(model: nn.Module, cell: Cell, base: models.Base, folder: Path | None) -> list[str]:
+    """Keep the model where asked for; a full disk costs the model, not the figures, and is said."""
     try:
         if folder is not None:
             unsign(folder)
             saving.save_trained(model, cell, base, folder)
     except (OSError, SafetensorError) as error:
-        return f"its model could not be saved to {folder}: {first_line(error)}"
-    return ""
+        return [f"its model could not be saved to {folder}: {first_line(error)}"]
+    return []
 
 
 def _metrics(

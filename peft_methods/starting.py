@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from peft_methods import data, models, synthetic
 from peft_methods.cells import Cell, Facts, Preparation
+from peft_methods.determinism import be_deterministic
 from peft_methods.engines.attention import avoid_attention_plans
 from peft_methods.engines.base import refuse_unfit
 from peft_methods.engines.batches import collator_of, predict
@@ -111,7 +112,7 @@ class Ahead:
 
 def load_ahead(cell: Cell, *, threads: int) -> Ahead:
     """All of a cell's start that needs no GPU, and the compiler's imports. The seed is set here, as in `run` without it."""
-    set_up_process(threads)
+    set_up_process(threads, deterministic=cell.deterministic)
     clock = [time.perf_counter()]
     texts = synthetic.load(cell.recipe)
     clock.append(time.perf_counter())
@@ -141,9 +142,10 @@ def on_its_device(base: models.Base, device: str) -> models.Base:
     return base
 
 
-def set_up_process(threads: int) -> None:
-    """Threads, and libraries that keep quiet."""
+def set_up_process(threads: int, *, deterministic: bool = False) -> None:
+    """Threads, the algorithms allowed, and libraries that keep quiet."""
     torch.set_num_threads(threads)
+    be_deterministic(on=deterministic)
     avoid_attention_plans()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

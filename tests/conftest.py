@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -28,6 +29,8 @@ settings.register_profile("steady", deadline=None, derandomize=True)  # the same
 settings.load_profile("steady")
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
 os.environ.pop("PYTEST_XDIST_WORKER", None)  # or pytest-benchmark would turn itself off in the pytest runs that tests start
+gc.collect()
+gc.freeze()  # as cells' processes do: each collection in a training would walk through all that was imported, for half a second
 
 GOOD = ("good", "great", "fine", "superb")
 BAD = ("bad", "awful", "poor", "dull")

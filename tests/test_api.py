@@ -31,10 +31,13 @@ print(comparison.to_pandas()[["method", "seed", "status"]].to_csv(index=False))
 
 
 def test_random_weights_from_python(tiny_recipe: Path, tmp_path: Path) -> None:
-    comparison = compare(str(tiny_recipe), methods=["head_only"], seeds=1, weights="random", results=tmp_path, progress=False)
+    exact = {"checkpoint": True, "deterministic": True}
+    comparison = compare(str(tiny_recipe), methods=["head_only"], seeds=1, weights="random", results=tmp_path, progress=False, **exact)
     (record,) = comparison.records
     assert (record.status, record.quality, record.metrics["accuracy"]) == ("ok", None, None)
     assert not record.data["random"]
+    assert record.cell["deterministic"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
     assert "V501 note tiny-head_only: weights are random, so there is no quality to judge" in comparison.table()
 
 

@@ -43,6 +43,19 @@ def test_figures_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
     assert [r.metrics["peak_memory_bytes"] for r in first] == [r.metrics["peak_memory_bytes"] for r in second]
 
 
+@pytest.mark.parametrize("engine", ["stock", "graphed"])
+def test_a_deterministic_cell_repeats_to_the_bit(tmp_path: Path, engine: str) -> None:
+    told = []
+    for run in ("a", "b"):
+        done = compare(
+            "embedded", methods=["full", "lora", "qlora", "ia3"], seeds=1, settings=[*SMALL, "budget.precision=bf16"], engine=engine,
+            deterministic=True, results=tmp_path / run, progress=False,
+        )  # fmt: skip
+        assert {record.status for record in done.records} == {"ok"}, [record.message for record in done.records]
+        told.append([(r.epochs[0]["train_loss"], done.predictions[r.identity].logits.tolist()) for r in done.records])
+    assert told[0] == told[1]
+
+
 def test_a_full_gpu_is_a_row_that_says_so(tmp_path: Path) -> None:
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - int(1.6 * 2**30), dtype=torch.uint8, device="cuda")

@@ -13,8 +13,9 @@ PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
     "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "reading", "overlap",
     "rows", "data",
-    "configs", "models", "synthetic", "methods", "cells", "nvml", "environment", "quality", "metrics",
-    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming", "checking",
+    "configs", "models", "synthetic", "methods", "cells", "determinism", "nvml", "environment", "quality", "metrics",
+    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming",
+    "checking", "checkpoints",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
     "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "job",
     "report", "api", "options", "gating", "terminal", "interrupts", "plugin",

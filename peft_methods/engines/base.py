@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,12 @@ class Listener(Protocol):
         With accumulation the gradients of a step's earlier batches are in place too.
         """
 
+    def measured(self) -> dict[str, Any]:
+        """What was measured of the epochs so far, as JSON values."""
+
+    def take_over(self, measured: dict[str, Any]) -> None:
+        """Put before this process's own figures those of one that trained the first epochs."""
+
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Mixed precision as the recipe's precision means it: none for fp32."""
@@ -110,11 +117,24 @@ def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
         )
 
 
+def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All trainable parameters by name, on the host."""
+    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def put_trainable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy these tensors into the parameters of their names."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in tensors:
+                parameter.copy_(tensors[name])
+
+
 def save_trainable(model: nn.Module, path: Path) -> int:
     """All trainable parameters by name, as safetensors; returns the file's bytes."""
     from safetensors.torch import save_file
 
-    save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, path)
+    save_file(trainable(model), path)
     return path.stat().st_size
 
 
@@ -122,8 +142,4 @@ def load_trainable(model: nn.Module, path: Path) -> None:
     """Put saved parameters back into the model."""
     from safetensors.torch import load_file
 
-    saved = load_file(path)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in saved:
-                parameter.copy_(saved[name])
+    put_trainable(model, load_file(path))

@@ -37,6 +37,7 @@ class GraphedTrainer(stock.StockTrainer):
         assert issubclass(ReplayedAdamW, kind), f"{kind.__name__} is not what the graphed engine replays"
         self.optimizer_cls_and_kwargs = (ReplayedAdamW, settings)
         self._graphs: StepGraphs | None = None
+        self._loss_scale: dict[str, Any] = {}
         self.add_callback(_Capture(self))
 
     def capture(self) -> None:
@@ -62,7 +63,18 @@ class GraphedTrainer(stock.StockTrainer):
                 graphs.capture()
         except Exception as error:
             raise EngineUnfit(f"the training step could not be captured: {type(error).__name__}: {error}") from error
+        if graphs.loss_scale is not None:
+            graphs.loss_scale.put_back(**self._loss_scale)
         self._graphs = graphs
+
+    def loss_scale(self) -> dict[str, Any]:
+        """fp16's loss scale as JSON values; empty without one."""
+        assert self._graphs is not None
+        return {} if self._graphs.loss_scale is None else self._graphs.loss_scale.state()
+
+    def set_loss_scale(self, values: dict[str, Any]) -> None:
+        """Have it put back once the steps are captured."""
+        self._loss_scale = values
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Replay the batch's graph; returns its loss, a tensor that the next step overwrites."""

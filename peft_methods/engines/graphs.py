@@ -101,6 +101,15 @@ class LossScale:
         """After the optimizer's step."""
         torch._amp_update_scale_(self.factor, self._good_steps, self.overflow, 2.0, 0.5, GROWTH_INTERVAL)
 
+    def state(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"factor": float(self.factor), "good_steps": int(self._good_steps)}
+
+    def put_back(self, factor: float = FIRST_LOSS_SCALE, good_steps: int = 0) -> None:
+        """What `state` gave, or the beginning, where captured steps read it."""
+        self.factor.fill_(factor)
+        self._good_steps.fill_(good_steps)
+
 
 class StepGraphs:
     """Captured steps of one model and optimizer: `capture` once, then `replay` per batch."""
@@ -153,7 +162,7 @@ class StepGraphs:
                     self._replays[bucket, last] = partial(self._step, bucket, last)
         self._put_back(state)
         if self.loss_scale is not None:
-            self.loss_scale.factor.fill_(FIRST_LOSS_SCALE)
+            self.loss_scale.put_back()
         self.scalars.loss_sum.zero_()
 
     def _all_steps(self) -> list[tuple[int, bool]]:

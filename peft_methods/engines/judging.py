@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from peft_methods.data import TokenData
 from peft_methods.engines.base import EpochResult, Listener, save_trainable
 from peft_methods.engines.batches import Collator, predict
 from peft_methods.recipe import Recipe
+
+PLAIN = ("highest", "since_rise", "decay", "best_decay", "steps")  # numbers that a judge goes by
 
 
 class JudgedTrainer(Protocol):
@@ -37,6 +40,20 @@ class Judge(TrainerCallback):
         self.best: EpochResult | None = None
         self.highest, self.since_rise = -1.0, 0
         self.decay = self.best_decay = 1.0
+        self.steps = 0
+
+    def state(self) -> dict[str, Any]:
+        """All that it knows, as JSON values; the best epoch's weights stand in a file."""
+        assert self.best is not None, "an epoch was judged"
+        plain = {name: getattr(self, name) for name in PLAIN}
+        return {"results": [asdict(result) for result in self.results], "best_epoch": self.best.epoch, **plain}
+
+    def put_back(self, state: dict[str, Any]) -> None:
+        """Know what another judge knew."""
+        self.results = [EpochResult(**result) for result in state["results"]]
+        self.best = self.results[state["best_epoch"] - 1]
+        for name in PLAIN:
+            setattr(self, name, state[name])
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A training phase begins."""
@@ -51,6 +68,7 @@ class Judge(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Tell of the step."""
+        self.steps = state.global_step
         self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

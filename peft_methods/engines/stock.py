@@ -17,6 +17,7 @@ from peft_methods.engines.base import Listener, NoTrace, Training, WorstStep, au
 from peft_methods.engines.batches import Collator, collator_of, on_device
 from peft_methods.engines.judging import Judge
 from peft_methods.engines.layers import checkpointing
+from peft_methods.engines.resumption import Keeper, KeepsEpochs, TrainingState, go_on, put_back_optimizer, put_back_random
 from peft_methods.methods import TRAINED, Method
 from peft_methods.models import in_modules
 from peft_methods.recipe import Budget, Recipe
@@ -45,13 +46,14 @@ class StockTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulation has to divide it
         self._loss_sum: torch.Tensor | float = 0.0
         self._rows_of_step, self._batches_of_step = 0, 1  # of the optimizer step at work; no rows outside of any
-        self._order = torch.Generator().manual_seed(self.args.seed)
+        self.order = torch.Generator().manual_seed(self.args.seed)
+        self.resumed: TrainingState | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         if self.budget.padding == "fixed":
-            return RandomSampler(self.train_dataset, generator=self._order)
+            return RandomSampler(self.train_dataset, generator=self.order)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self._order)
+        return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self.order)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases and norms, by what they are: by name an adapter within `LayerNorm` would pass for a norm."""
@@ -103,6 +105,28 @@ class StockTrainer(Trainer):
         """0: the Trainer would walk through all parameters at every step for a sum that nobody reads."""
         return 0
 
+    def loss_scale(self) -> dict[str, Any]:
+        """fp16's loss scale as JSON values; empty without one."""
+        scaler = self.accelerator.scaler
+        return {} if scaler is None else scaler.state_dict()
+
+    def set_loss_scale(self, values: dict[str, Any]) -> None:
+        """Put it back."""
+        if values:
+            self.accelerator.scaler.load_state_dict(values)
+
+    def _load_from_checkpoint(self, *_: Any, **__: Any) -> None:
+        """Nothing: `go_on` has put the weights back."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.resumed is not None:
+            put_back_optimizer(self, self.resumed)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self.resumed is not None:
+            put_back_random(self, self.resumed)
+        self.resumed = None  # its tensors are copied
+
 
 def train(
     model: nn.Module,
@@ -116,11 +140,13 @@ def train(
     device: str,
     workdir: Path,
     listener: Listener,
+    keeper: Keeper | None = None,
     trainer_class: type[StockTrainer] = StockTrainer,
 ) -> Training:
     """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED).
 
-    `head` names the modules that `method.head_learning_rate` is for.
+    `head` names the modules that `method.head_learning_rate` is for. A `keeper` gets every epoch's state; training goes on
+    from the one that it has, and ends as if it had never been interrupted.
     """
     collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
     arguments = arguments_of(recipe, method, seed, device, workdir, autocast=trainer_class.autocasts)
@@ -130,7 +156,11 @@ def train(
     listener.enter("warm_up")
     with checkpointing(model, on=budget.gradient_checkpointing):
         warm_up(trainer, data, collate, recipe, listener)
-        trainer.train()
+        reached = None
+        if keeper is not None:
+            trainer.add_callback(KeepsEpochs(trainer, judge, listener, keeper))
+            reached = go_on(trainer, judge, listener, keeper, workdir / "reached")
+        trainer.train(resume_from_checkpoint=reached)
     listener.enter("save")
     assert judge.best is not None, "at least one epoch was judged"
     if judge.best is not judge.results[-1]:
@@ -139,7 +169,7 @@ def train(
     return Training(
         epochs=tuple(judge.results),
         best_epoch=judge.best.epoch,
-        steps=trainer.state.global_step,
+        steps=judge.steps,
         samples=epochs * len(data.train),
         tokens=epochs * int(sum(data.train.lengths)),
         decay=judge.best_decay,

@@ -41,9 +41,9 @@ class LocalExecutor:
     """`workers` cells at a time, in the order submitted, stages before what needs them. Whoever waits, drives: no threads.
 
     Each cell has `threads` cores to itself, so cells side by side do not share one. Records are stored by the cell's
-    own process the moment it ends. A cell, or the check of a recipe, that takes more than `timeout` seconds is ended; the time
-    counts while someone waits, and not while this process is stopped. What may pass is tried again `retries` times, behind
-    all else. `stop` ends whatever still runs, `close` cleans up too.
+    own process the moment it ends; with `checkpoint` each epoch's state too, until then. A cell, or the check of a recipe, that
+    takes more than `timeout` seconds is ended; the time counts while someone waits, and not while this process is stopped. What
+    may pass is tried again `retries` times, behind all else. `stop` ends whatever still runs, `close` cleans up too.
     """
 
     def __init__(
@@ -56,8 +56,9 @@ class LocalExecutor:
         save_models: Path | None = None,
         timeout: float | None = None,
         retries: int = DEFAULT_RETRIES,
+        checkpoint: bool = False,
     ) -> None:
-        self.store, self.device, self.save_models = store, device, save_models
+        self.store, self.device, self.save_models, self.checkpoint = store, device, save_models, checkpoint
         self.workers, self.threads, self.retries = workers, threads, retries
         self._patience = Patience(timeout)
         self.warnings: list[str] = []
@@ -225,6 +226,7 @@ class LocalExecutor:
             engine_note=engine_failed,
             stage_identities=tuple(self._records[stage.key].identity for stage in cell.stages),
             attempts=self._attempts.get(cell.key, ()),
+            checkpoint=self.checkpoint,
         )
 
     def _work(self, cell: Cell) -> Path:

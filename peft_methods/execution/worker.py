@@ -42,7 +42,10 @@ class PrepareJob:
 
 @dataclass(frozen=True)
 class CellJob:
-    """Train one cell and store its record. `attempts` says how earlier ones ended."""
+    """Train one cell and store its record; with `checkpoint`, epoch by epoch, going on from where another process was ended.
+
+    `attempts` says how earlier ones ended.
+    """
 
     cell: Cell
     work: Path
@@ -57,6 +60,7 @@ class CellJob:
     engine_note: str = ""
     stage_identities: tuple[str, ...] = ()
     attempts: tuple[str, ...] = ()
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,13 +169,14 @@ def _passes(error: Exception) -> bool:
 
 
 def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
-    from peft_methods import runner
+    from peft_methods import checkpoints, runner
 
     predictions = None
     try:
         places = runner.Places(
-            job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note, job.stage_identities
-        )
+            job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note, job.stage_identities,
+            results=job.store if job.checkpoint else None,
+        )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
         record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads, ahead=ahead)
     except EngineUnfit as error:
@@ -186,6 +191,8 @@ def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
         Store(job.store).write(record, predictions, job.work / TRAINED if is_needed_later else None)
     except StoreError as error:
         return Done(record, not_stored=str(error))
+    if job.checkpoint and record.status == "ok":
+        checkpoints.remove(job.store, job.cell)  # not before its record stands
     return Done(record)
 
 

@@ -97,7 +97,7 @@ def described(comparison: Comparison, recipe: str) -> str:
     return (
         f"{recipe}: {spec['model']['source']}{weights} on {data['source']}{texts}, "
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
-        f"{_budget(spec)}; seeds {', '.join(map(str, seeds))}; {where}"
+        f"{_budget(spec)}{', deterministic' * bool(records[0].cell.get('deterministic'))}; seeds {', '.join(map(str, seeds))}; {where}"
     )
 
 

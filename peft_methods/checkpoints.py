@@ -1,0 +1,143 @@
+"""Checkpoints: one cell's training between two epochs on disk, so that a process that was killed costs one epoch, not all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from peft_methods.cells import Cell, content_hash
+from peft_methods.engines.resumption import TrainingState
+from peft_methods.errors import first_line
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+
+
+class Checkpoints:
+    """A cell's folder of checkpoints. A file holds one epoch's state, tensors and JSON alike; only the newest stays.
+
+    `key` stands for all that the cell's result depends on: a checkpoint under another key is not used. Nothing here may
+    fail a cell: what could not be read or written is said in `notes`. `resumed_after` are the epochs after which the cell
+    went on in another process.
+    """
+
+    def __init__(self, results: Path, cell: Cell, key: Any) -> None:
+        self.folder, self.aside = folder_of(results, cell), results / "set_aside"
+        self.key = content_hash({"format": FORMAT, "key": key})
+        self.resumed_after: list[int] = []
+        self.notes: list[str] = []
+
+    def newest(self) -> TrainingState | None:
+        """The newest state that is whole and of this very cell. What a killed process left half written goes away."""
+        for scratch in self.folder.glob(f".*{SUFFIX}"):
+            scratch.unlink(missing_ok=True)
+        state = self._newest()
+        if self.resumed_after:
+            after = " and ".join(map(str, self.resumed_after))
+            self.notes.append(f"resumed after epoch {after}; its training time and peaks are those of all stretches")
+        elif self.notes:
+            self.notes.append("training started from the beginning")
+        return state
+
+    def _newest(self) -> TrainingState | None:
+        for path in sorted(self.folder.glob(f"epoch-*{SUFFIX}"), key=_epoch_of, reverse=True):
+            try:
+                tensors, values = _read(path)
+            except (SafetensorError, ValueError, KeyError, TypeError) as error:
+                self._set_aside(path, error)
+                continue
+            except OSError as error:
+                self.notes.append(f"its checkpoint {path} cannot be read: {error.strerror}")
+                continue
+            if values["key"] != self.key:
+                self.notes.append(f"its checkpoint {path.name} is of other code, weights, data or versions and was not used")
+                continue
+            self.resumed_after = [*values["resumed_after"], values["epoch"]]
+            return TrainingState(values["epoch"], tensors, values["state"])
+        return None
+
+    def keep(self, state: TrainingState) -> None:
+        """Write the state whole, then remove those before it."""
+        values = {"key": self.key, "epoch": state.epoch, "resumed_after": self.resumed_after, "state": state.values}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / f"epoch-{state.epoch}{SUFFIX}", state.tensors, values)
+            for path in self.folder.glob(f"epoch-*{SUFFIX}"):
+                if _epoch_of(path) < state.epoch:
+                    path.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            self.notes.append(f"no checkpoint could be kept after epoch {state.epoch}: {first_line(error)}")
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        aside = self.aside / f"{self.folder.name}-{uuid.uuid4().hex[:8]}-{path.name}"
+        said = f"its checkpoint {path.name} is damaged ({first_line(error)})"
+        with contextlib.suppress(OSError):
+            self.aside.mkdir(exist_ok=True)
+            os.replace(path, aside)
+            said += f" and was moved to {aside}"
+        self.notes.append(said)
+
+
+def folder_of(results: Path, cell: Cell) -> Path:
+    """Where a cell's checkpoints stand."""
+    return results / "checkpoints" / cell.key
+
+
+def remove(results: Path, cell: Cell) -> None:
+    """All of a cell's checkpoints: its record is there now."""
+    shutil.rmtree(folder_of(results, cell), ignore_errors=True)
+
+
+def _epoch_of(path: Path) -> int:
+    number = path.name.removeprefix("epoch-").removesuffix(SUFFIX)
+    return int(number) if number.isdecimal() else 0
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    if int(metadata["checksum"]) != _checksum(tensors, metadata["values"]):
+        raise ValueError("its content is not what was written")
+    return tensors, json.loads(metadata["values"])
+
+
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+    """In a file of its own beside, synced, then renamed: what stands under the name is whole."""
+    scratch = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{SUFFIX}")
+    text = json.dumps(values)
+    try:
+        save_file(dict(tensors), scratch, {"values": text, "checksum": str(_checksum(tensors, text))})
+        _sync(scratch)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> int:
+    """CRC-32 of all bytes, by the tensors' names: safetensors itself notices a cut file, not a changed bit."""
+    found = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        content = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy's stubs before 2
+        found = zlib.crc32(content, zlib.crc32(name.encode(), found))
+    return found

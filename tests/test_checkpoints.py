@@ -1,0 +1,265 @@
+"""A cell that was interrupted goes on from its last epoch and ends as if nothing had happened, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_determinism import cells, figures, run_here
+from test_engines import Recorder, prepared
+
+from peft_methods.cells import Cell, cells_of
+from peft_methods.checkpoints import Checkpoints, folder_of
+from peft_methods.comparing import Comparison
+from peft_methods.engines import graphed, stock
+from peft_methods.engines.resumption import TrainingState
+from peft_methods.execution.local import Event, LocalExecutor
+from peft_methods.instruments import Instruments
+from peft_methods.job import tasks_of
+from peft_methods.methods import TRAINED
+from peft_methods.recipe import load_recipe
+from peft_methods.records import Record, Store
+from peft_methods.report.table import terminal_table
+
+SMALL = ("data.train=44", "data.validation=10", "data.test=10", "budget.epochs=2")
+
+
+class Interrupted(Exception):
+    """Stands for the end of the process."""
+
+
+class Measuring(Recorder):
+    """A listener that measures the number of steps, and may be interrupted at one of them."""
+
+    def __init__(self, until: int | None = None) -> None:
+        super().__init__()
+        self.until = until
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        super().step(epoch, step, steps)
+        if step == self.until:
+            raise Interrupted
+
+    def measured(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def take_over(self, measured: dict[str, Any]) -> None:
+        self.steps = [tuple(step) for step in measured["steps"]]
+
+
+def trained(
+    recipe_path: Path, root: Path, name: str, *settings: str, kind: Any = stock.StockTrainer, until: Any = None, keep: bool = True
+) -> Any:
+    """One training from the seed on: what it says, its last and best weights, its steps, its checkpoints."""
+    recipe, method, base, model, tokens = prepared(recipe_path, name, *SMALL, *settings)
+    keeper = Checkpoints(root, cells_of(recipe, method, "cpu")[0], "key") if keep else None
+    (root / "work").mkdir(parents=True, exist_ok=True)
+    listener = Measuring(until)
+    own = {"head": base.head, "seed": 0, "device": "cpu", "workdir": root / "work", "listener": listener}
+    training = stock.train(model, method, tokens, recipe, base.tokenizer, **own, keeper=keeper, trainer_class=kind)
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return training, weights, load_file(root / "work" / TRAINED), listener.steps, keeper
+
+
+def same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
+
+
+LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is worse than the first
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "settings"),
+    [
+        (stock.StockTrainer, "full", ["budget.gradient_accumulation=2"]),
+        (stock.StockTrainer, "lora", ["methods.lora.dropout=0.2", "budget.epochs=3", "budget.schedule='cosine'", LATE]),
+        (stock.StockTrainer, "qlora", ["methods.qlora.dropout=0.1"]),
+        (stock.StockTrainer, "ia3", ["budget.padding='fixed'", "methods.ia3.head_learning_rate=1e-3"]),
+        (stock.StockTrainer, "adapter", ["budget.precision='bf16'"]),
+        (stock.StockTrainer, "adapter_fusion", ["budget.gradient_checkpointing=true"]),
+        (graphed.GraphedTrainer, "full", ["methods.full.learning_rate=1e-3"]),
+        (graphed.GraphedTrainer, "lora", ["budget.gradient_accumulation=2", "methods.lora.dropout=0.2"]),
+    ],
+)
+def test_an_interrupted_training_ends_as_another_does(  # noqa: PLR0917  # three fixtures, three parameters
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, settings: list[str]
+) -> None:
+    monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
+    whole, weights, best, steps, _ = trained(tiny_recipe, tmp_path / "whole", name, *settings, kind=kind, keep=False)
+    with pytest.raises(Interrupted):
+        trained(tiny_recipe, tmp_path / "cut", name, *settings, kind=kind, until=whole.steps - 1)
+    torch.rand(5)  # another process has drawn other numbers
+    again, got, kept, seen, keeper = trained(tiny_recipe, tmp_path / "cut", name, *settings, kind=kind)
+    assert again == whole
+    assert same(got, weights)
+    assert same(kept, best)
+    assert seen == steps
+    assert keeper.resumed_after == [len(whole.epochs) - 1]
+    assert len(list(keeper.folder.iterdir())) == 1
+
+
+def test_a_training_that_had_ended_early_trains_no_more(tiny_recipe: Path, tmp_path: Path) -> None:
+    """The process died between the last epoch and the record."""
+    early = ("budget.epochs=9", "budget.early_stopping=1", LATE)
+    whole, weights, best, steps, first = trained(tiny_recipe, tmp_path, "lora", *early)
+    assert whole.best_epoch < len(whole.epochs) < 9
+    again, got, kept, seen, second = trained(tiny_recipe, tmp_path, "lora", *early)
+    assert (again, seen) == (whole, steps)
+    assert same(got, weights)
+    assert same(kept, best)
+    assert (first.notes, second.resumed_after) == ([], [len(whole.epochs)])
+
+
+ANY = tasks_of([load_recipe("embedded")], ["lora"], "cpu")[0].cells[0]
+
+
+def some_state(epoch: int = 1) -> TrainingState:
+    tensors = {
+        "weights.a": torch.arange(6.0).reshape(2, 3),
+        "random.torch": torch.arange(9, dtype=torch.uint8),
+        "optimizer.0.step": torch.tensor(3.0),
+    }
+    return TrainingState(epoch, tensors, {"rates": [0.1, 1 / 3], "judge": {"results": [None, "é"]}})
+
+
+def test_what_is_kept_comes_back_and_replaces_what_was_there(tmp_path: Path) -> None:
+    keeper = Checkpoints(tmp_path, ANY, "key")
+    assert keeper.newest() is None
+    for epoch in (1, 2, 10):
+        keeper.keep(some_state(epoch))
+    assert [path.name for path in keeper.folder.iterdir()] == ["epoch-10.safetensors"]
+    (keeper.folder / ".epoch-11-0.safetensors").write_bytes(b"half")  # its writer was killed
+    back, again = Checkpoints(tmp_path, ANY, "key"), Checkpoints(tmp_path, ANY, "key")
+    state = back.newest()
+    assert state is not None
+    assert (state.epoch, state.values) == (10, some_state().values)
+    assert same(state.tensors, some_state().tensors)
+    assert back.notes == ["resumed after epoch 10; its training time and peaks are those of all stretches"]
+    back.keep(some_state(12))
+    assert again.newest() is not None
+    assert again.resumed_after == [10, 12]
+    assert again.notes == ["resumed after epoch 10 and 12; its training time and peaks are those of all stretches"]
+    assert [path.name for path in keeper.folder.iterdir()] == ["epoch-12.safetensors"]
+
+
+def test_a_checkpoint_of_something_else_is_not_used_and_that_is_said(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, ANY, "this code").keep(some_state())
+    other = Checkpoints(tmp_path, ANY, "other code")
+    assert other.newest() is None
+    assert other.notes == [
+        "its checkpoint epoch-1.safetensors is of other code, weights, data or versions and was not used",
+        "training started from the beginning",
+    ]
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+def test_no_damage_passes_for_a_checkpoint(tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, cut: bool) -> None:
+    """A bit turned anywhere, or an end cut off: set aside by name, never read as another state."""
+    root = tmp_path_factory.mktemp("damage")
+    Checkpoints(root, ANY, "key").keep(some_state(1))
+    path = folder_of(root, ANY) / "epoch-1.safetensors"
+    content = bytearray(path.read_bytes())
+    where = int(place * len(content))
+    if cut:
+        del content[where:]
+    else:
+        content[where] ^= 1 << bit
+    path.write_bytes(content)
+    found = Checkpoints(root, ANY, "key")
+    assert found.newest() is None
+    (aside,) = (root / "set_aside").iterdir()
+    assert aside.read_bytes() == bytes(content)
+    damaged, started = found.notes
+    assert damaged.startswith("its checkpoint epoch-1.safetensors is damaged (")
+    assert damaged.endswith(f"and was moved to {aside}")
+    assert started == "training started from the beginning"
+
+
+def test_behind_a_damaged_checkpoint_the_one_before_is_used(tmp_path: Path) -> None:
+    """The process died after it wrote the second and before it removed the first."""
+    keeper = Checkpoints(tmp_path, ANY, "key")
+    keeper.keep(some_state(1))
+    (keeper.folder / "epoch-2.safetensors").write_bytes(b"{}")
+    state = keeper.newest()
+    assert state is not None
+    assert state.epoch == 1
+    assert keeper.notes[-1].startswith("resumed after epoch 1;")
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_no_training(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file where the folder should be", encoding="utf-8")
+    keeper = Checkpoints(tmp_path, ANY, "key")
+    keeper.keep(some_state(3))
+    assert len(keeper.notes) == 1
+    assert keeper.notes[0].startswith("no checkpoint could be kept after epoch 3: ")
+
+
+def test_what_was_measured_goes_on_where_it_ended() -> None:
+    """Times, peaks and steps of the epochs; what every process goes through anew is its own."""
+
+    first, second = (Instruments("cpu", lambda news: None, epochs=2) for _ in range(2))
+    for instruments in (first, second):
+        for phase in ("warm_up", "train"):
+            instruments.enter(phase)
+        instruments.step(1, 1, 2)
+    first.enter("save")
+    told = json.loads(json.dumps(first.measured()))
+    second.take_over(told)
+    second.enter(None)
+    one, two = first.meter.intervals, second.meter.intervals
+    assert [interval.phase for interval in two] == ["train", "warm_up", "train"]
+    assert two[0] == one[1]
+    assert second.meter.seconds("train") == one[1].seconds + two[2].seconds
+    assert second._steps.seconds()[:-1] == first._steps.seconds()
+    assert second.environment()["trained_between"][0] == first.environment()["trained_between"][0]
+
+
+def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: Path) -> None:
+    """SIGKILL in its second epoch or soon after; the same figures as if nothing had been, and the table tells."""
+    (cell,) = cells(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")
+    store = Store(tmp_path / "results")
+    store.prepare()
+    folder = folder_of(store.folder, cell)
+
+    def kill_after_the_first_epoch(event: Event) -> None:
+        if event.news and "validation_accuracy" in event.news and event.news["epoch"] == 1:
+            _until(lambda: list(folder.glob("epoch-*")))
+            (worker,) = executor._running
+            os.kill(worker.process.pid, signal.SIGKILL)
+
+    executor = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True)
+    executor.watch(kill_after_the_first_epoch)
+    (crashed,) = _record_of(executor, cell)
+    assert crashed.status == "crashed"
+    assert list(folder.glob("epoch-*"))
+    (record,) = _record_of(LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True), cell)
+    assert figures(record, store.read_predictions(record)) == figures(*run_here(cell, tmp_path / "here"))
+    (after,) = record.environment["resumed_after_epochs"]
+    assert 1 <= after < 5
+    assert record.metrics["train_seconds"] == pytest.approx(sum(epoch["train_seconds"] or 0.0 for epoch in record.epochs))
+    assert f"lora seed 0: resumed after epoch {after}; its training time and peaks" in terminal_table(Comparison((record,)))
+    assert not folder.exists()
+
+
+def _record_of(executor: LocalExecutor, cell: Cell) -> list[Record]:
+    try:
+        executor.submit([cell])
+        return executor.wait([cell])
+    finally:
+        executor.close()
+
+
+def _until(true: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.001)

@@ -1,0 +1,110 @@
+"""The same cell gives the same figures, whatever runs beside it; what cannot is refused by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from peft_methods import runner
+from peft_methods.cells import Cell, cells_of, chosen_methods
+from peft_methods.determinism import be_deterministic
+from peft_methods.engines import stock
+from peft_methods.errors import Nondeterministic
+from peft_methods.execution.local import LocalExecutor
+from peft_methods.job import tasks_of
+from peft_methods.metrics import METRICS
+from peft_methods.quality import Predictions
+from peft_methods.recipe import load_recipe
+from peft_methods.records import Record, Store
+
+SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
+
+
+def cells(recipe_path: Path, name: str, *settings: str, deterministic: bool = False) -> list[Cell]:
+    recipe = load_recipe(str(recipe_path), [*SMALL, *settings])
+    return cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
+
+
+def run_here(cell: Cell, work: Path) -> tuple[Record, Predictions | None]:
+    """The cell in this process, its sources first."""
+    for stage in cell.stages:
+        run_here(stage, work)
+    folder = work / cell.key
+    folder.mkdir(parents=True, exist_ok=True)
+    places = runner.Places(folder, tuple(work / stage.key for stage in cell.stages))
+    return runner.run(cell, places, lambda news: None, threads=1)
+
+
+def figures(record: Record, predictions: Predictions | None) -> dict[str, Any]:
+    """Everything that is no time and no level of memory."""
+    assert record.status == "ok", record.message
+    assert predictions is not None
+    exact = {name: value for name, value in record.metrics.items() if not METRICS[name].is_of_the_device and name != "busy_share"}
+    curve = [
+        {name: value for name, value in epoch.items() if name not in METRICS or name == "validation_accuracy"} for epoch in record.epochs
+    ]
+    return {
+        "metrics": exact,
+        "curve": curve,
+        "best": record.best_epoch,
+        "quality": record.quality,
+        "evidence": asdict(record.evidence),
+        "data": {**record.data, "class_counts": {split: list(counts) for split, counts in record.data["class_counts"].items()}},
+        "logits": predictions.logits.tolist(),
+    }
+
+
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    yield
+    be_deterministic(on=False)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def test_every_method_repeats_to_the_bit_beside_another(tiny_recipe: Path, tmp_path: Path, torch_as_it_was: None) -> None:
+    """Here alone, in this process; there two side by side, each in its own; and there with deterministic algorithms alone."""
+    names = list(load_recipe(str(tiny_recipe)).methods)
+    alone = {name: cells(tiny_recipe, name)[0] for name in names}
+    beside = [cells(tiny_recipe, name, deterministic=True)[0] for name in names]
+    store = Store(tmp_path / "results")
+    store.prepare()
+    executor = LocalExecutor(store, "cpu", workers=2, threads=1)
+    try:
+        executor.submit(beside)
+        records = executor.wait(beside)
+    finally:
+        executor.close()
+    for name, record in zip(names, records, strict=True):
+        assert record.cell["deterministic"] is True
+        assert figures(record, store.read_predictions(record)) == figures(*run_here(alone[name], tmp_path / "here")), name
+
+
+def test_a_deterministic_cell_is_another_cell_and_so_are_its_sources(tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    plain, deterministic = (tasks_of([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].cells[0] for on in (False, True))
+    assert plain.key != deterministic.key
+    assert "deterministic" not in plain.spec()
+    assert all(stage.deterministic for stage in deterministic.stages)
+    assert replace(deterministic, deterministic=False).key != plain.key  # its sources still are
+
+
+def test_an_operation_that_cannot_repeat_is_named(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_as_it_was: None
+) -> None:
+    own = stock.StockTrainer.compute_loss
+
+    def unsteady(*arguments: Any, **options: Any) -> torch.Tensor:
+        torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))
+        return own(*arguments, **options)
+
+    monkeypatch.setattr(stock.StockTrainer, "compute_loss", unsteady)
+    run_here(cells(tiny_recipe, "head_only")[0], tmp_path)
+    with pytest.raises(Nondeterministic, match=r"^put_ has no deterministic implementation here: leave out --peft-deterministic"):
+        run_here(cells(tiny_recipe, "head_only", deterministic=True)[0], tmp_path)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
