@@ -10,6 +10,7 @@ from pathlib import Path
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
 from peft_methods.errors import OptionError
+from peft_methods.execution.display import Nowhere, display_on
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
@@ -85,7 +86,7 @@ def compare(
         save_models=None if save_models is None else Path(save_models),
         workers=workers,
         trials=tune,
-        show=_to_stderr if progress else _to_nobody,
+        display=display_on(sys.stderr) if progress else Nowhere(),
     )
     try:
         job.start()
@@ -97,15 +98,3 @@ def compare(
         return PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
     finally:
         job.close()
-
-
-def _to_stderr(text: str, lasting: bool) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * lasting)
-        sys.stderr.flush()
-    elif lasting:
-        print(text, file=sys.stderr)
-
-
-def _to_nobody(text: str, lasting: bool) -> None:
-    pass

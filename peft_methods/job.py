@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitt
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, OptionError, PeftMethodsError
+from peft_methods.execution.display import Display, Nowhere
 from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
@@ -89,7 +90,7 @@ class Job:
         save_models: Path | None = None,
         workers: int | None = None,
         trials: int | None = None,
-        show: Callable[[str, bool], None] = lambda text, lasting: None,
+        display: Display = Nowhere(),  # noqa: B008  # has no state
     ) -> None:
         self.tasks, self.trials = tuple(tasks), trials
         self.preparations: dict[str, Preparation] = {}
@@ -98,7 +99,7 @@ class Job:
         self._store.prepare()
         device, cores = find_device(), usable_cores()
         self.workers = workers or default_workers(device, cores)
-        self._show, self._progress = show, Progress(show, workers=self.workers)
+        self._progress = Progress(display, workers=self.workers)
         self._executor = LocalExecutor(
             self._store,
             device,
@@ -116,10 +117,11 @@ class Job:
         """Check data and model of every recipe; what is wrong is kept in `errors` by recipe."""
         waiting = {task.recipe.name: task.recipe for task in self.tasks if not (self._has_ended(task) or self.needs_gpu(task))}
         for recipe in waiting.values():
-            self._show(f"{recipe.name}: reading data and model", False)
+            self._progress.doing(f"{recipe.name}: reading data and model")
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
             try:
-                self.preparations[recipe.name] = self._executor.prepare(recipe, methods)
+                with self._progress.showing():
+                    self.preparations[recipe.name] = self._executor.prepare(recipe, methods)
             except DataError as error:
                 self.errors[recipe.name] = error
 
@@ -165,14 +167,16 @@ class Job:
         for cell in cells:
             self._progress.plan([cell], self.preparations[cell.recipe.name])
         self._executor.submit(cells)
-        return self._executor.wait(cells)
+        with self._progress.showing():
+            return self._executor.wait(cells)
 
     def wait(self, task: Task) -> list[Record]:
         """The records of a task's cells, in the order of its seeds."""
         task = self._with_winner(task)
         known = [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
         if not self._has_ended(task):
-            self._executor.wait(task.cells)
+            with self._progress.showing():
+                self._executor.wait(task.cells)
         return [self._records[key] for key in known if key in self._records]
 
     def records_of_stages(self, task: Task) -> list[Record]:

@@ -12,7 +12,7 @@ import pytest
 from peft_methods import gating
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.options import Options, add_options, read_options
-from peft_methods.terminal import live_line, show_text
+from peft_methods.terminal import progress_display, show_text
 
 if TYPE_CHECKING:
     from peft_methods.data import TokenData
@@ -109,7 +109,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             save_models=options.save_models,
             workers=options.workers,
             trials=options.trials,
-            show=live_line(config),
+            display=progress_display(config),
         )
     except PeftMethodsError as error:
         raise pytest.UsageError(str(error)) from None

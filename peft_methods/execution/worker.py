@@ -8,7 +8,6 @@ import gc
 import os
 import signal
 import threading
-import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -24,7 +23,6 @@ from peft_methods.records import Record, Store, StoreError, without_result
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 GO = "go"
-PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
 
 @dataclass(frozen=True)
@@ -201,15 +199,10 @@ def _record_of(error: Exception, cell: Cell) -> Record:
 
 
 def _progress(connection: Connection) -> Any:
-    """A callback that sends progress on, but not more often than anyone can read."""
-    last = 0.0
+    """A callback that sends progress on."""
 
     def send(news: dict[str, Any]) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PROGRESS_INTERVAL or "validation_accuracy" in news:
-            last = now
-            with contextlib.suppress(BrokenPipeError):
-                connection.send(news)
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(news)
 
     return send
