@@ -11,6 +11,7 @@ from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
 from peft_methods.errors import OptionError
 from peft_methods.execution.display import Nowhere, display_on
+from peft_methods.execution.tracking import checked
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
@@ -56,6 +57,7 @@ def compare(
     workers: int | None = None,
     tune: int | None = None,
     budget: str | None = None,
+    track: Sequence[str] = (),
     progress: bool = True,
 ) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
@@ -66,6 +68,7 @@ def compare(
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
     `tune` trials a method on validation data come first.
+    `track` names experiment trackers (tensorboard, wandb, trackio, mlflow, or another one of the Trainer's).
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
     Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
@@ -79,6 +82,7 @@ def compare(
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     if tune is not None:
         check_possible([chosen])
+    trackers = checked([track] if isinstance(track, str) else track, "track")
     tasks = tasks_of([chosen], methods, find_device(), engine)
     job = Job(
         tasks,
@@ -86,6 +90,7 @@ def compare(
         save_models=None if save_models is None else Path(save_models),
         workers=workers,
         trials=tune,
+        trackers=trackers,
         display=display_on(sys.stderr) if progress else Nowhere(),
     )
     try:
@@ -94,6 +99,7 @@ def compare(
             raise job.errors[chosen.name]
         for task in tasks:
             job.wait(task)
+        job.track(lambda comparison: markdown_table(comparison, limits))
         made = job.comparison()
         return PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
     finally:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peft_methods import tuning
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitting_engine
-from peft_methods.comparing import Comparison
+from peft_methods.comparing import Comparison, Row
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, OptionError, PeftMethodsError
 from peft_methods.execution.display import Display, Nowhere
 from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
+from peft_methods.execution.tracking import Tracking
 from peft_methods.methods import Method
+from peft_methods.metrics import METRICS
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Status, Store, without_result
 from peft_methods.tuning import Search
@@ -79,6 +81,10 @@ def _name(task: Task) -> tuple[str, str]:
     return task.recipe.name, task.method.name
 
 
+def _means(row: Row) -> dict[str, float | None]:
+    return {name: row.figures[name].mean if name in row.figures else None for name in METRICS}
+
+
 class Job:
     """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs."""
 
@@ -90,6 +96,7 @@ class Job:
         save_models: Path | None = None,
         workers: int | None = None,
         trials: int | None = None,
+        trackers: Sequence[str] = (),
         display: Display = Nowhere(),  # noqa: B008  # has no state
     ) -> None:
         self.tasks, self.trials = tuple(tasks), trials
@@ -107,7 +114,9 @@ class Job:
             threads=threads_of_a_cell(device, cores, self.workers),
             save_models=save_models,
         )
+        self._tracking = Tracking(trackers, results)
         self._executor.watch(self._progress)
+        self._executor.watch(self._tracking)
         self._executor.watch(lambda event: self._keep([event.record] if event.record and not event.cell.trial else []))
         self._records: dict[tuple[str, str, int, bool], Record] = {}
         self._searches: dict[tuple[str, str], Search] = {}
@@ -196,11 +205,20 @@ class Job:
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]
         predictions = {r.identity: found for r in records if r.status == "ok" and (found := self._store.read_predictions(r)) is not None}
-        return Comparison(tuple(records), (*notes, *self._executor.warnings), predictions)
+        return Comparison(tuple(records), (*notes, *self._executor.warnings, *self._tracking.warnings()), predictions)
+
+    def track(self, text_of: Callable[[Comparison], str]) -> None:
+        """Log every recipe's comparison, a row a method and its text, and wait until all that was logged is written."""
+        made = self.comparison()
+        for recipe in {row.recipe: None for row in made.rows()} if self._tracking.trackers else ():
+            one = replace(made, records=tuple(record for record in made.records if record.recipe_name == recipe))
+            self._tracking.log_table(recipe, [{"method": row.method, **_means(row)} for row in one.rows()], text_of(one))
+        self._tracking.finish()
 
     def close(self) -> None:
         """End every process and remove scratch files."""
         self._executor.close()
+        self._tracking.close()
 
     def _expected_seconds(self, task: Task) -> float:
         return total_seconds(task.cells, self.preparations, self.workers)

@@ -41,6 +41,7 @@ class Options:
     markdown: Path | None
     csv: Path | None
     limits: Limits
+    trackers: tuple[str, ...] = ()
     gate: Gate | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -85,6 +86,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-tune", metavar="N", help="first tune every method by N trials on validation data (needs the extra `tune`)")
     group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
     group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
+    group.addoption(
+        "--peft-track", help="log to these trackers: tensorboard, wandb, trackio, mlflow, or another one of the Trainer's", **lists
+    )
     group.addoption("--peft-silence", metavar="V105,V301", action="append", default=[], help="leave out these rules; the table says so")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
@@ -126,6 +130,7 @@ def read_options(config: pytest.Config) -> Options:
         markdown=_file(option.peft_markdown, "--peft-markdown"),
         csv=_file(option.peft_csv, "--peft-csv"),
         limits=_limits(option.peft_budget),
+        trackers=_trackers(option.peft_track),
     )
     if (
         recipes
@@ -207,6 +212,14 @@ def _limits(text: str | None) -> Limits:
     from peft_methods.recommending import parse_limits
 
     return parse_limits(text)
+
+
+def _trackers(values: list[str]) -> tuple[str, ...]:
+    if not values:
+        return ()
+    from peft_methods.execution.tracking import checked
+
+    return checked(_names(values, "--peft-track"), "--peft-track")
 
 
 def _gate(option: Any, options: Options) -> Gate | None:

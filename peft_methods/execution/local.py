@@ -43,7 +43,7 @@ class _Worker:
     def __init__(self, context: Any) -> None:
         self.connection, child = context.Pipe()
         self.process = context.Process(target=serve, args=(child,), daemon=True)
-        with _hidden_main():
+        with hidden_main():
             self.process.start()
         child.close()
 
@@ -69,7 +69,7 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
+def hidden_main() -> Iterator[None]:
     """Children must not run the user's script or notebook again, so they are not told which one it is."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -79,7 +79,7 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _context() -> Any:
+def process_context() -> Any:
     """Where there is no GPU a server process imports everything once and forks; beside one that would poison CUDA."""
     if find_device() == "cpu" and "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
@@ -100,7 +100,7 @@ class LocalExecutor:
         self.workers, self.threads = workers, threads
         self.warnings: list[str] = []
         self._run_folder = Path(tempfile.mkdtemp(prefix="run-", dir=store.folder))
-        self._context = _context()
+        self._context = process_context()
         self._pending: list[Cell] = []
         self._running: dict[_Worker, Cell] = {}
         self._records: dict[str, Record] = {}

@@ -95,7 +95,7 @@ def serve(connection: Connection) -> None:
         return
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
     use_one_gpu()
-    _redirect_output(job.log)
+    redirect_output(job.log)
     if isinstance(job, PrepareJob):
         die_with_parent(connection)
         connection.send(_prepare(job))
@@ -134,7 +134,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
-def _redirect_output(log: Path) -> None:
+def redirect_output(log: Path) -> None:
     """What libraries print goes to the cell's log, not between the parent's lines."""
     log.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
