@@ -7,6 +7,7 @@ cell neither time nor memory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -130,6 +131,15 @@ def _table(tracker: str, rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
         import wandb
 
         return {"test_table": wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])}
+    if rows and tracker == "trackio":
+        import pandas as pd
+        import trackio
+
+        return {"test_table": trackio.Table(dataframe=pd.DataFrame(rows))}
+    if rows and tracker == "mlflow":
+        import mlflow
+
+        mlflow.log_table({name: [row[name] for row in rows] for name in rows[0]}, "comparison.json")
     return {}
 
 
@@ -171,10 +181,18 @@ def _set_up_mlflow(run: Run) -> None:
     environment = os.environ
     for variable in ("MLFLOW_RUN_ID", "MLFLOW_NESTED_RUN"):
         environment.pop(variable, None)
-    environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{run.folder.absolute()}/mlflow.db")
+    if "MLFLOW_TRACKING_URI" not in environment:
+        os.chdir(run.folder)  # artifacts go there
+        environment["MLFLOW_TRACKING_URI"] = "sqlite:///mlflow.db"
+    environment.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     environment.setdefault("MLFLOW_EXPERIMENT_NAME", PROJECT)
     tags = json.loads(environment.get("MLFLOW_TAGS", "{}"))
     environment["MLFLOW_TAGS"] = json.dumps(tags | {"group": run.group})
+    import mlflow
+
+    with (run.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two that make the tables at once fail
+        mlflow.set_experiment(environment["MLFLOW_EXPERIMENT_NAME"])
 
 
 def _set_up_trackio(run: Run) -> None:

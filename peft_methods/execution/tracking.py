@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -50,7 +51,7 @@ class _Open:
     """A run that is being logged."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.step = run, 0
+        self.run, self.step, self._is_deaf = run, 0, False
         context = process_context()
         self._connection, child = context.Pipe()
         self._process = context.Process(target=serve, args=(child,), daemon=True)
@@ -60,11 +61,13 @@ class _Open:
         self.send(run)
 
     def send(self, message: Run | Entry | End) -> None:
-        """Never waits: the process reads all at once. What a dead one should have got is lost, which `failure` tells."""
+        """Never waits: the process reads all at once, and one that does not has its log cut short, which `failure` tells."""
         if isinstance(message, Entry):
             self.step = message.step
         with contextlib.suppress(OSError):
-            self._connection.send(message)
+            self._is_deaf |= not select.select([], [self._connection], [], 0)[1]
+            if not self._is_deaf:
+                self._connection.send(message)
 
     def has_ended(self, seconds: float = 0.0) -> bool:
         """Whether it has, within so many seconds."""
