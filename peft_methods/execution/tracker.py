@@ -105,7 +105,8 @@ def log_run(run: Run, messages: Iterator[Entry | End]) -> None:
         def to_dict(self) -> dict[str, Any]:
             return run.config
 
-    arguments = Arguments(output_dir=str(run.folder), run_name=run.name, report_to="none", use_cpu=True)
+    name = f"{run.name}-{run.started}" if run.tracker == "trackio" else run.name  # it would go on with a run of the same name
+    arguments = Arguments(output_dir=str(run.folder), run_name=name, report_to="none", use_cpu=True)
     arguments.project = os.environ.get("TRACKIO_PROJECT", PROJECT)
     callback = get_reporting_integration_callbacks([run.tracker])[0]()
     state = TrainerState()
