@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from peft_methods.execution.display import Display, Lines, LiveLines, Nowhere, is_live
+from peft_methods.execution.display import Display, Lines, LiveLines, Nowhere, can_be_live
 
 
 def progress_display(config: pytest.Config) -> Display:
@@ -16,7 +16,7 @@ def progress_display(config: pytest.Config) -> Display:
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.option.verbose < 0:
         return Nowhere()
-    if is_live(reporter._tw._file):
+    if can_be_live(terminal=reporter.isatty):
         return _BesidePytest(config, reporter)
     return Lines(lambda text: _write(config, reporter, text))
 
@@ -41,7 +41,8 @@ class _BesidePytest(LiveLines):
         if self._config.option.verbose:
             self._is_above = True
         else:
-            self._reporter.write_fspath_result(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], "")
+            with _uncaptured(self._config):
+                self._reporter.write_fspath_result(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], "")
 
     def _write_below(self, text: str) -> None:
         down = "\n" if self._is_above and not self._reporter.currentfspath else ""
@@ -51,10 +52,14 @@ class _BesidePytest(LiveLines):
 
 def _write(config: pytest.Config, reporter: Any, text: str) -> None:
     """On a line of its own; `ensure_newline` knows whether pytest has begun one."""
-    capture: Any = config.pluginmanager.get_plugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+    with _uncaptured(config):
         reporter.ensure_newline()
         reporter.write(text, flush=True)
+
+
+def _uncaptured(config: pytest.Config) -> Any:
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    return capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
 
 
 def show_text(config: pytest.Config, text: str) -> None:

@@ -224,7 +224,7 @@ def test_a_run_from_command_to_json(run: Any, pytester: pytest.Pytester) -> None
     compared = run("--peft-method=lora", "--benchmark-compare", "--peft-seeds=1", "-q")
     assert compared.ret == 0
     assert "test_finetune[tiny-lora] (NOW)" in compared.stdout.str()
-    assert "starting" not in compared.stdout.str()
+    assert "started" not in compared.stdout.str()
 
 
 def test_a_dry_run_trains_nothing(run: Any) -> None:

@@ -91,9 +91,9 @@ class LiveLines:
         return "\n".join(shown) + back + "\r" if shown else ""
 
 
-def is_live(stream: TextIO) -> bool:
-    """Whether lines can be written over there. Logs of CI keep every byte, even where there seems to be a terminal."""
-    return stream.isatty() and os.environ.get("TERM", "") not in {"", "dumb"} and not os.environ.get("CI")
+def can_be_live(*, terminal: bool) -> bool:
+    """Whether lines can be written over. Logs of CI keep every byte, even where there seems to be a terminal."""
+    return terminal and os.environ.get("TERM", "") not in {"", "dumb"} and not os.environ.get("CI")
 
 
 def display_on(stream: TextIO) -> Display:
@@ -103,4 +103,4 @@ def display_on(stream: TextIO) -> Display:
         stream.write(text)
         stream.flush()
 
-    return LiveLines(write) if is_live(stream) else Lines(write)
+    return LiveLines(write) if can_be_live(terminal=stream.isatty()) else Lines(write)
