@@ -134,6 +134,7 @@ class Instruments:
             "epochs": self._epochs,
             "step": step,
             "steps": steps,
+            "train_seconds": seconds,
             "samples_per_second": self.rows * self._epochs * step / steps / seconds if steps and seconds else None,
             "peak_memory_bytes": self.meter.peak_so_far(*TRAINING),
         }

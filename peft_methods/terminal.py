@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from peft_methods.execution.display import Display, Lines, LiveLines, Nowhere, can_be_live
+from peft_methods.execution.display import Display, Lines, LiveLines, Nowhere, can_be_live, size_of
 
 
 def progress_display(config: pytest.Config) -> Display:
@@ -25,7 +25,7 @@ class _BesidePytest(LiveLines):
     """Live lines in the terminal that pytest writes its own lines to."""
 
     def __init__(self, config: pytest.Config, reporter: Any) -> None:
-        super().__init__(self._write_below)
+        super().__init__(self._write_below, self._terminal_size)
         self._config, self._reporter = config, reporter
         self._is_above = False  # whether the cursor was left on the line before ours, and is there still
 
@@ -43,6 +43,10 @@ class _BesidePytest(LiveLines):
         else:
             with _uncaptured(self._config):
                 self._reporter.write_fspath_result(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], "")
+
+    def _terminal_size(self) -> os.terminal_size:
+        with _uncaptured(self._config):  # or the terminal's descriptor would be a file's
+            return size_of(self._reporter._tw._file)
 
     def _write_below(self, text: str) -> None:
         down = "\n" if self._is_above and not self._reporter.currentfspath else ""

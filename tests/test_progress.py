@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
 from peft_methods.execution.display import CLEAR, LiveLines, can_be_live
-from peft_methods.execution.estimating import expected_seconds, in_words
+from peft_methods.execution.estimating import TimeLeft, expected_seconds, in_words
 from peft_methods.execution.local import Event
 from peft_methods.execution.progress import Progress, fitted
 from peft_methods.recipe import load_recipe
@@ -74,9 +77,9 @@ class Kept:
         self.live = ()
 
 
-def cells(tiny_recipe: Path) -> list[Cell]:
+def cells(tiny_recipe: Path, method: str = "full") -> list[Cell]:
     recipe = load_recipe(str(tiny_recipe))
-    return cells_of(recipe, chosen_methods(recipe, ["full"])[0], "cpu")
+    return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
 def sized(columns: int, lines: int = 24) -> Any:
@@ -88,7 +91,7 @@ def finished(cell: Cell) -> Record:
     return Record(cell.spec(), "ok", "i", metrics=metrics, epochs=({"epoch": 1.0, "train_loss": 0.61}, {"epoch": 2.0, "train_loss": 0.41}))
 
 
-STEP = {"epoch": 2, "epochs": 2, "step": 30, "steps": 40, "samples_per_second": 37.41, "peak_memory_bytes": 2**28}
+STEP = {"epoch": 2, "epochs": 2, "step": 30, "steps": 40, "train_seconds": 0.5, "samples_per_second": 37.41, "peak_memory_bytes": 2**28}
 
 
 def test_live_lines_stand_below_lasting_ones() -> None:
@@ -156,8 +159,37 @@ def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
     progress.plan([first, second], PREPARATION)
     progress(Event(first))
     now[0] = 2 * expected_seconds(first, PREPARATION)
-    progress(Event(first, record=without_result(first, "failed", "why")))
-    assert display.said[-1] == f"[1/2, {in_words(now[0])} left] tiny-full-seed0: failed: why"
+    progress(Event(first, record=finished(first)))
+    assert display.said[-1].startswith(f"[1/2, {in_words(now[0])} left] tiny-full-seed0: accuracy")
+
+
+def test_time_left_learns_from_steps_and_the_same_methods_cells(tiny_recipe: Path) -> None:
+    (slow, other), (quick, _), now = cells(tiny_recipe, "full"), cells(tiny_recipe, "lora"), [0.0]
+    time_left = TimeLeft(workers=1, clock=lambda: now[0])
+    time_left.plan([slow, other, quick], PREPARATION)
+    alone = expected_seconds(quick, PREPARATION)
+    assert time_left.seconds() == pytest.approx(2 * expected_seconds(slow, PREPARATION) + alone)
+    time_left.start(slow.key)
+    now[0] = 30.0
+    time_left.hear(slow.key, {"step": 10, "steps": 40, "train_seconds": 20.0})  # 30 + 60 in all
+    pace = 90 / expected_seconds(slow, PREPARATION)
+    assert time_left.seconds() == pytest.approx(60 + 90 + alone * pace)
+    time_left.end(slow.key, ok=False)
+    assert time_left.seconds() == pytest.approx(expected_seconds(other, PREPARATION) + alone)
+    time_left.start(quick.key)
+    now[0] += 10.0
+    time_left.end(quick.key, ok=True)
+    assert time_left.seconds() == pytest.approx(10 / alone * expected_seconds(other, PREPARATION))
+
+
+def test_time_left_is_that_of_the_last_cell_when_workers_idle(tiny_recipe: Path) -> None:
+    (cell, _), now = cells(tiny_recipe), [0.0]
+    time_left = TimeLeft(workers=4, clock=lambda: now[0])
+    time_left.plan([cell], PREPARATION)
+    time_left.start(cell.key)
+    now[0] = 40.0
+    time_left.hear(cell.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
+    assert time_left.seconds() == 30.0
 
 
 def test_a_file_gets_a_line_for_each_start_and_end(tiny_recipe: Path) -> None:
@@ -206,6 +238,7 @@ from peft_methods.terminal import progress_display
 def test_it(request, number):
     display = progress_display(request.config)
     if display.columns:
+        assert display.columns == 59
         display.draw(["head", "cell"])
     display.say(f"lasting {number}")
     display.hand_over()
@@ -225,9 +258,10 @@ def test_pytests_own_lines_stay_whole(tmp_path: Path, arguments: list[str], envi
     (tmp_path / "test_it.py").write_text(LIVE_TEST, encoding="utf-8")
     (tmp_path / "pytest.ini").touch()
     terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     plugins = ["-p", "peft_methods.plugin", "-p", "no:cacheprovider"]
     clean = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"}}
-    settings = {**clean, "TERM": "xterm", "COLUMNS": "60", "NO_COLOR": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
+    settings = {**clean, "TERM": "xterm", "NO_COLOR": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
     command = [sys.executable, "-m", "pytest", "-p", "pytest_benchmark.plugin", *plugins, *arguments]
     process = subprocess.Popen(command, cwd=tmp_path, env=settings, stdin=end, stdout=end, stderr=end)
     os.close(end)

@@ -60,7 +60,7 @@ class LiveLines:
     terminal's width has changed since, and whatever an interrupt echoed there is cleared too.
     """
 
-    def __init__(self, write: Callable[[str], None], size: Callable[[], os.terminal_size] = shutil.get_terminal_size) -> None:
+    def __init__(self, write: Callable[[str], None], size: Callable[[], os.terminal_size]) -> None:
         self._write, self._size = write, size
         self._live: tuple[str, ...] = ()
 
@@ -96,6 +96,15 @@ def can_be_live(*, terminal: bool) -> bool:
     return terminal and os.environ.get("TERM", "") not in {"", "dumb"} and not os.environ.get("CI")
 
 
+def size_of(stream: TextIO) -> os.terminal_size:
+    """The terminal's size now, where this stream is one that knows it."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except OSError:
+        size = os.terminal_size((0, 0))
+    return size if size.columns and size.lines else shutil.get_terminal_size()
+
+
 def display_on(stream: TextIO) -> Display:
     """Progress on this stream."""
 
@@ -103,4 +112,4 @@ def display_on(stream: TextIO) -> Display:
         stream.write(text)
         stream.flush()
 
-    return LiveLines(write) if can_be_live(terminal=stream.isatty()) else Lines(write)
+    return LiveLines(write, lambda: size_of(stream)) if can_be_live(terminal=stream.isatty()) else Lines(write)

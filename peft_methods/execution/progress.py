@@ -9,7 +9,7 @@ from typing import Any
 
 from peft_methods.cells import Cell, Preparation
 from peft_methods.execution.display import Display
-from peft_methods.execution.estimating import expected_seconds, in_words
+from peft_methods.execution.estimating import TimeLeft, in_words
 from peft_methods.execution.local import Event
 from peft_methods.metrics import METRICS
 from peft_methods.records import Record
@@ -21,23 +21,17 @@ NARROWEST_LABEL = 12
 class Progress:
     """Turns an executor's events into lines: one for the job and one a running cell where they can be live, lasting ones
     for what has started and ended.
-
-    The time left is what is expected of the cells to come, scaled by how wrong that was for those that ended.
     """
 
     def __init__(self, display: Display, *, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._display, self._workers, self._clock = display, workers, clock
-        self._expected: dict[str, float] = {}
-        self._started: dict[str, float] = {}
-        self._took: dict[str, float] = {}
+        self._display, self._clock = display, clock
+        self._time = TimeLeft(workers, clock)
         self._running: dict[str, tuple[Cell, dict[str, Any]]] = {}
         self._drawn = float("-inf")
 
     def plan(self, cells: Sequence[Cell], preparation: Preparation) -> None:
         """Cells of one recipe that will run."""
-        for cell in cells:
-            for one in (*cell.stages, cell):
-                self._expected[one.key] = expected_seconds(one, preparation)
+        self._time.plan(cells, preparation)
 
     def doing(self, what: str) -> None:
         """Something that is not a cell's."""
@@ -57,15 +51,16 @@ class Progress:
         """Watch an executor."""
         key, now = event.cell.key, self._clock()
         if event.record is not None:
-            self._took[key] = now - self._started.get(key, now)
+            self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
             self._display.say(f"{self._place()} {event.cell.label}: {outcome(event.record)}")
         elif event.news is None:
-            self._started[key] = now
+            self._time.start(key)
             self._running[key] = event.cell, {}
             if not self._display.columns:
                 self._display.say(f"{self._place()} {event.cell.label}: started")
         else:
+            self._time.hear(key, event.news)
             self._running[key][1].update({"doing": None} | event.news)
         if now - self._drawn >= DRAWING_INTERVAL or not event.news:
             self._drawn = now
@@ -76,21 +71,18 @@ class Progress:
         width = self._display.columns
         if not width:
             return []
-        head = f"{len(self._took)} of {len(self._expected)} cells done", f"{len(self._running)} running", *self._left()
+        head = f"{len(self._time.ended)} of {len(self._time.expected)} cells done", f"{len(self._running)} running", *self._left()
         return [fitted(head[0], head[1:], width, between=" · ")] + [
             fitted(cell.label, where(news), width) for cell, news in self._running.values()
         ]
 
     def _place(self) -> str:
-        return f"[{', '.join([f'{len(self._took)}/{len(self._expected)}', *self._left()])}]"
+        return f"[{', '.join([f'{len(self._time.ended)}/{len(self._time.expected)}', *self._left()])}]"
 
     def _left(self) -> list[str]:
         """'4 min 10 s left'; nothing when all cells have ended."""
-        expected_of_ended = sum(self._expected.get(key, 0.0) for key in self._took)
-        pace = sum(self._took.values()) / expected_of_ended if expected_of_ended else 1.0
-        running = sum(min(self._clock() - self._started[key], self._expected[key] * pace) for key in self._running)
-        left = (sum(self._expected.values()) - expected_of_ended) * pace - running
-        return [f"{in_words(max(0.0, left) / self._workers)} left"] if len(self._took) < len(self._expected) else []
+        done = len(self._time.ended) >= len(self._time.expected)
+        return [] if done else [f"{in_words(self._time.seconds())} left"]
 
 
 def fitted(name: str, parts: Sequence[str], width: int, *, between: str = "  ") -> str:
