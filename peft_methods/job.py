@@ -129,7 +129,7 @@ class Job:
             self._progress.doing(f"{recipe.name}: reading data and model")
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
             try:
-                with self._progress.showing():
+                with self._progress.showing(last=False):
                     self.preparations[recipe.name] = self._executor.prepare(recipe, methods)
             except DataError as error:
                 self.errors[recipe.name] = error
@@ -176,7 +176,7 @@ class Job:
         for cell in cells:
             self._progress.plan([cell], self.preparations[cell.recipe.name])
         self._executor.submit(cells)
-        with self._progress.showing():
+        with self._progress.showing(last=False):
             return self._executor.wait(cells)
 
     def wait(self, task: Task) -> list[Record]:

@@ -8,6 +8,7 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 
 ENOUGH = 0.1  # the share of a cell's steps from which on they tell how long the others will take
+LEAST = 0.1  # the share of a cell's time that is left as long as it has not ended: it was late before
 
 
 def expected_seconds(cell: Cell, preparation: Preparation) -> float:
@@ -80,7 +81,7 @@ class TimeLeft:
         """Of all cells that have not ended, over the workers; no less than the longest of those under way."""
         known = self._took | {key: total for key in self._started if (total := self._projected(key)) is not None}
         totals = {key: known.get(key, self.expected[key] * self._pace(key, known)) for key in self.expected if key not in self.ended}
-        left = {key: max(0.0, total - self._elapsed(key)) for key, total in totals.items()}
+        left = {key: max(total * LEAST, total - self._elapsed(key)) for key, total in totals.items()}
         return max([sum(left.values()) / self._workers, *(left[key] for key in self._started if key in left)])
 
     def _elapsed(self, key: str) -> float:

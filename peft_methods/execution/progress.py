@@ -38,14 +38,17 @@ class Progress:
         self._display.draw([what])
 
     @contextlib.contextmanager
-    def showing(self) -> Iterator[None]:
-        """As long as this lasts the display is ours; what is live is gone afterwards."""
+    def showing(self, *, last: bool = True) -> Iterator[None]:
+        """As long as this lasts there are live lines. Unless more of them follow (`last`) somebody else writes next."""
         try:
             yield
         except BaseException:
             self._display.draw(())  # what comes next is a message, not the next test's line
             raise
-        self._display.hand_over()
+        if last:
+            self._display.hand_over()
+        else:
+            self._display.draw(())
 
     def __call__(self, event: Event) -> None:
         """Watch an executor."""
