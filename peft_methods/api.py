@@ -57,7 +57,7 @@ def compare(
     workers: int | None = None,
     tune: int | None = None,
     budget: str | None = None,
-    track: Sequence[str] = (),
+    track: str | Sequence[str] = (),
     progress: bool = True,
 ) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
@@ -82,7 +82,7 @@ def compare(
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     if tune is not None:
         check_possible([chosen])
-    trackers = checked([track] if isinstance(track, str) else track, "track")
+    trackers = checked(track.split(",") if isinstance(track, str) and track else track, "track")
     tasks = tasks_of([chosen], methods, find_device(), engine)
     job = Job(
         tasks,

@@ -209,11 +209,15 @@ class Job:
 
     def track(self, text_of: Callable[[Comparison], str]) -> None:
         """Log every recipe's comparison, a row a method and its text, and wait until all that was logged is written."""
+        if not self._tracking.trackers:
+            return
         made = self.comparison()
-        for recipe in {row.recipe: None for row in made.rows()} if self._tracking.trackers else ():
+        for recipe in dict.fromkeys(row.recipe for row in made.rows()):
             one = replace(made, records=tuple(record for record in made.records if record.recipe_name == recipe))
             self._tracking.log_table(recipe, [{"method": row.method, **_means(row)} for row in one.rows()], text_of(one))
-        self._tracking.finish()
+        self._progress.doing(f"what was logged is being written: {', '.join(self._tracking.trackers)}")
+        with self._progress.showing(last=False):
+            self._tracking.finish()
 
     def close(self) -> None:
         """End every process and remove scratch files."""

@@ -153,7 +153,7 @@ def test_a_tracker_that_fails_costs_its_log_alone(tiny_recipe: Path, tmp_path: P
         tracking(Event(cell, record=without_result(cell, "ok", "")))
     tracking.finish()
     (said,) = tracking.warnings()
-    assert said.startswith("tensorboard has no complete log of tiny-lora-seed0 and 1 others: NotADirectoryError")
+    assert said.startswith("tensorboard has no complete log of tiny-lora-seed0 and 1 more: NotADirectoryError")
     assert "\n" not in said
 
 

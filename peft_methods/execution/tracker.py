@@ -107,7 +107,7 @@ def log_run(run: Run, messages: Iterator[Entry | End]) -> None:
 
     name = f"{run.name}-{run.started}" if run.tracker == "trackio" else run.name  # it would go on with a run of the same name
     arguments = Arguments(output_dir=str(run.folder), run_name=name, report_to="none", use_cpu=True)
-    arguments.project = os.environ.get("TRACKIO_PROJECT", PROJECT)
+    arguments.project = PROJECT  # trackio's
     callback = get_reporting_integration_callbacks([run.tracker])[0]()
     state = TrainerState()
 

@@ -24,6 +24,8 @@ MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # where a tracker's modu
 WITHOUT_MODULE = ("kubeflow",)
 FINISH_SECONDS = 60.0  # how long all that are open may take to end when the last cell has
 CLOSE_SECONDS = 5.0  # and when the job is broken off
+MOST_ENDING = 16  # processes that may still be writing
+LATE = "it was not done in time"
 SCORES = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
 
 
@@ -61,7 +63,7 @@ class _Open:
         self.send(run)
 
     def send(self, message: Run | Entry | End) -> None:
-        """Never waits: the process reads all at once, and one that does not has its log cut short, which `failure` tells."""
+        """Never waits: the process reads all at once, and one that does not has its log cut short."""
         if isinstance(message, Entry):
             self.step = message.step
         with contextlib.suppress(OSError):
@@ -70,8 +72,8 @@ class _Open:
                 self._connection.send(message)
 
     def has_ended(self, seconds: float = 0.0) -> bool:
-        """Whether it has, within so many seconds."""
-        self._process.join(seconds)
+        """Whether it has, within so many seconds. One that does not read would not know that it should."""
+        self._process.join(0.0 if self._is_deaf else seconds)
         return not self._process.is_alive()
 
     def failure(self) -> str:
@@ -130,7 +132,7 @@ class Tracking:
         until = time.monotonic() + seconds
         for run in self._ending:
             ended = run.has_ended(max(0.0, until - time.monotonic()))
-            self._note(run.run, run.failure() if ended else f"it was not done after {seconds:.0f} s")
+            self._note(run.run, run.failure() if ended else LATE)
             run.kill()
         self._ending.clear()
 
@@ -144,7 +146,7 @@ class Tracking:
     def warnings(self) -> list[str]:
         """What is not logged and why, a line a reason."""
         return [
-            f"{tracker} has no complete log of {runs[0].name}{f' and {len(runs) - 1} others' if len(runs) > 1 else ''}: "
+            f"{tracker} has no complete log of {runs[0].name}{f' and {len(runs) - 1} more' if len(runs) > 1 else ''}: "
             f"{reason}; its output is in {runs[0].log}"
             for (tracker, reason), runs in self._lost.items()
         ]
@@ -170,10 +172,12 @@ class Tracking:
         self._ending.append(run)
 
     def _reap(self) -> None:
-        """Let go of processes that are done."""
-        for run in [run for run in self._ending if run.has_ended()]:
+        """Let go of processes that are done, and of the oldest where a tracker gets none done and they would pile up."""
+        ended = [run for run in self._ending if run.has_ended()]
+        late = [run for run in self._ending if run not in ended][:-MOST_ENDING]
+        for run in (*ended, *late):
             self._ending.remove(run)
-            self._note(run.run, run.failure())
+            self._note(run.run, LATE if run in late else run.failure())
             run.kill()
 
     def _note(self, run: Run, reason: str) -> None:
