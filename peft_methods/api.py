@@ -99,7 +99,8 @@ def compare(
             raise job.errors[chosen.name]
         for task in tasks:
             job.wait(task)
-        job.track(lambda comparison: markdown_table(comparison, limits))
+        if trackers:
+            job.track(lambda comparison: markdown_table(comparison, limits))
         made = job.comparison()
         return PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
     finally:

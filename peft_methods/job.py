@@ -209,8 +209,6 @@ class Job:
 
     def track(self, text_of: Callable[[Comparison], str]) -> None:
         """Log every recipe's comparison, a row a method and its text, and wait until all that was logged is written."""
-        if not self._tracking.trackers:
-            return
         made = self.comparison()
         for recipe in dict.fromkeys(row.recipe for row in made.rows()):
             one = replace(made, records=tuple(record for record in made.records if record.recipe_name == recipe))

@@ -233,9 +233,10 @@ def _problems(config: pytest.Config, records: list[Record], stages: list[Record]
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
     if job is not None and options is not None and not options.dry_run and exitstatus != pytest.ExitCode.INTERRUPTED:
-        from peft_methods.report.table import markdown_table
+        if options.trackers:
+            from peft_methods.report.table import markdown_table
 
-        job.track(lambda comparison: markdown_table(comparison, options.limits))
+            job.track(lambda comparison: markdown_table(comparison, options.limits))
         session.config.stash[GATE_LINES] = gating.finish(session, job.comparison().records, options.gate, options.saved_baselines)
 
 
