@@ -10,7 +10,9 @@ from pathlib import Path
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
 from peft_methods.errors import OptionError
+from peft_methods.execution.display import Nowhere, display_on
 from peft_methods.execution.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
+from peft_methods.execution.tracking import checked
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
@@ -75,6 +77,7 @@ def compare(
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
+    track: str | Sequence[str] = (),
     progress: bool = True,
 ) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
@@ -85,6 +88,7 @@ def compare(
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
     `tune` trials a method on validation data come first. `report` is a folder for an HTML report.
+    `track` names experiment trackers (tensorboard, wandb, trackio, mlflow, or another one of the Trainer's).
     Cells that an earlier run trained with these `results` are reused; `fresh` trains everything again.
     `checkpoint` saves every epoch's state, so that a cell that was killed goes on from there when this is called again.
     A cell that takes longer than `timeout` ("10min", or seconds) is ended; one whose process was killed, or whose GPU
@@ -107,6 +111,7 @@ def compare(
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     if tune is not None:
         check_possible([chosen])
+    trackers = checked(track.split(",") if isinstance(track, str) and track else track, "track")
     tasks = tasks_of([chosen], methods, find_device(), engine, deterministic=deterministic)
     job = Job(
         tasks,
@@ -118,7 +123,8 @@ def compare(
         timeout=limit,
         retries=tries,
         checkpoint=checkpoint,
-        show=_to_stderr if progress else _to_nobody,
+        trackers=trackers,
+        display=display_on(sys.stderr) if progress else Nowhere(),
     )
     try:
         job.start()
@@ -126,6 +132,8 @@ def compare(
             raise job.errors[chosen.name]
         for task in tasks:
             job.wait(task)
+        if trackers:
+            job.track(lambda comparison: markdown_table(comparison, limits))
         made = job.comparison()
         compared = PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
         if report is not None:
@@ -133,15 +141,3 @@ def compare(
         return compared
     finally:
         job.close()
-
-
-def _to_stderr(text: str, lasting: bool) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * lasting)
-        sys.stderr.flush()
-    elif lasting:
-        print(text, file=sys.stderr)
-
-
-def _to_nobody(text: str, lasting: bool) -> None:
-    pass

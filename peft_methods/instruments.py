@@ -21,6 +21,7 @@ from peft_methods.measuring import CudaMemory, Gauge, Interval, PhaseMeter, Rese
 from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
 OF_EPOCHS = ("train", "evaluate", "save")  # the other phases are gone through anew by every process that goes on with a cell
+PROGRESS_INTERVAL = 0.25  # seconds between two messages of training steps: more often than that nobody can read
 TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
 DOING = {
     "data": "reading the data",
@@ -53,13 +54,18 @@ IN_TRAINING = (
 
 
 class Instruments:
-    """A listener for the engine. On a GPU it asks torch's allocator, CUDA events and NVML; on a CPU clock and resident set."""
+    """A listener for the engine. On a GPU it asks torch's allocator, CUDA events and NVML; on a CPU clock and resident set.
+
+    What it tells of training on the way (`progress`) is known on the host: nothing waits for the device. `rows` are those of
+    an epoch, once they are known.
+    """
 
     def __init__(self, device: str, progress: Callable[[dict[str, Any]], None], epochs: int) -> None:
         self._gpu: nvml.Gpu | None = None
         self._device_memory: nvml.DeviceMemory | None = None
         self.cuda = device.startswith("cuda")
-        self._progress, self._epochs = progress, epochs
+        self._progress, self._epochs, self.rows = progress, epochs, 0
+        self._at, self._told = (0, 0), 0.0  # (step, steps in all); when news of a step was last told
         levels = nvml.levels() if self.cuda else {}
         gauges = self._gauges(levels) if self.cuda else {"busy": ThreadTime()}
         self.meter = PhaseMeter(
@@ -102,6 +108,8 @@ class Instruments:
         if self.meter.phase == "train":
             self._trained[1] = time.time()
         self.meter.enter(phase)
+        if phase in DOING:
+            self._progress({"doing": DOING[phase]})
         if phase == "train":
             self._trained[0] = self._trained[0] or time.time()
             self._steps.begin()
@@ -109,11 +117,28 @@ class Instruments:
     def step(self, epoch: int, step: int, steps: int) -> None:
         """A training step was launched."""
         self._steps.end_of_step()
-        self._progress({"epoch": epoch, "epochs": self._epochs, "step": step, "steps": steps})
+        self._at = step, steps
+        now = time.monotonic()
+        if now - self._told >= PROGRESS_INTERVAL:
+            self._told = now
+            self._progress({"epoch": epoch, **self._place()})
 
     def epoch(self, result: EpochResult) -> None:
         """An epoch was judged."""
-        self._progress({"epoch": result.epoch, "epochs": self._epochs, "validation_accuracy": result.validation_accuracy})
+        self._progress({**asdict(result), **self._place()})
+
+    def _place(self) -> dict[str, Any]:
+        """How far training is, its pace and its peak so far."""
+        step, steps = self._at
+        seconds = self.meter.seconds_so_far("train")
+        return {
+            "epochs": self._epochs,
+            "step": step,
+            "steps": steps,
+            "train_seconds": seconds,
+            "samples_per_second": self.rows * self._epochs * step / steps / seconds if steps and seconds else None,
+            "peak_memory_bytes": self.meter.peak_so_far(*TRAINING),
+        }
 
     def measured(self) -> dict[str, Any]:
         """What was measured of the epochs so far, as JSON values; the phase at work is not in it."""

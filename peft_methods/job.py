@@ -8,14 +8,17 @@ from pathlib import Path
 
 from peft_methods import resuming, tuning
 from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitting_engine
-from peft_methods.comparing import Comparison
+from peft_methods.comparing import Comparison, Row
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, OptionError, PeftMethodsError, TookTooLong
+from peft_methods.execution.display import Display, Nowhere
 from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.limits import DEFAULT_RETRIES
 from peft_methods.execution.local import Event, LocalExecutor
 from peft_methods.execution.progress import Progress
+from peft_methods.execution.tracking import Tracking
 from peft_methods.methods import Method
+from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Status, without_result
@@ -84,6 +87,10 @@ def _name(task: Task) -> tuple[str, str]:
     return task.recipe.name, task.method.name
 
 
+def _means(row: Row) -> dict[str, float | None]:
+    return {name: row.figures[name].mean if name in row.figures else None for name in METRICS}
+
+
 class Job:
     """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs.
 
@@ -102,7 +109,8 @@ class Job:
         timeout: float | None = None,
         retries: int = DEFAULT_RETRIES,
         checkpoint: bool = False,
-        show: Callable[[str, bool], None] = lambda text, lasting: None,
+        trackers: Sequence[str] = (),
+        display: Display = Nowhere(),  # noqa: B008  # has no state
     ) -> None:
         self.tasks, self.trials = tuple(tasks), trials
         self.preparations: dict[str, Preparation] = {}
@@ -114,7 +122,7 @@ class Job:
         self._set_aside: list[str] = []
         device, cores = find_device(), usable_cores()
         self.workers = workers or default_workers(device, cores)
-        self._show, self._progress = show, Progress(show, workers=self.workers)
+        self._progress = Progress(display, workers=self.workers)
         self._executor = LocalExecutor(
             self._store,
             device,
@@ -125,8 +133,10 @@ class Job:
             retries=retries,
             checkpoint=checkpoint,
         )
+        self._tracking = Tracking(trackers, results, self._executor.new_worker)
         self._executor.watch(self._progress)
         self._executor.watch(self._heard)
+        self._executor.watch(self._tracking)
         self._records: dict[tuple[str, str, int, bool], Record] = {}
         self._searches: dict[tuple[str, str], Search] = {}
         self._started = self._stopped = False
@@ -135,10 +145,11 @@ class Job:
         """Check data and model of every recipe; what is wrong is kept in `errors` by recipe."""
         waiting = {task.recipe.name: task.recipe for task in self.tasks if not (self._has_ended(task) or self.needs_gpu(task))}
         for recipe in waiting.values():
-            self._show(f"{recipe.name}: reading data and model", False)
+            self._progress.doing(f"{recipe.name}: reading data and model")
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
             try:
-                self.preparations[recipe.name] = self._executor.prepare(recipe, methods)
+                with self._progress.showing(last=False):
+                    self.preparations[recipe.name] = self._executor.prepare(recipe, methods)
             except DataError as error:
                 self.errors[recipe.name] = error
 
@@ -207,14 +218,16 @@ class Job:
 
     def _run_trials(self, cells: Sequence[Cell]) -> list[Record]:
         self._submit(cells)
-        return self._executor.wait(cells)
+        with self._progress.showing(last=False):
+            return self._executor.wait(cells)
 
     def wait(self, task: Task) -> list[Record]:
         """The records of a task's cells, in the order of its seeds."""
         task = self._with_winner(task)
         known = [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
         if not self._has_ended(task):
-            self._executor.wait(task.cells)
+            with self._progress.showing():
+                self._executor.wait(task.cells)
         return [self._records[key] for key in known if key in self._records]
 
     def records_of_stages(self, task: Task) -> list[Record]:
@@ -236,7 +249,13 @@ class Job:
         predictions, unreadable = self._predictions(records)
         reused = [*(record for record in records if record.reused), *self._reused_trials]
         notes += [resuming.said_of(reused)] if reused else []
-        notes += [*self._set_aside, *(self._earlier.warnings if self._earlier else []), *self._executor.warnings, *unreadable]
+        notes += [
+            *self._set_aside,
+            *(self._earlier.warnings if self._earlier else []),
+            *self._executor.warnings,
+            *unreadable,
+            *self._tracking.warnings(),
+        ]
         return Comparison(tuple(records), (*notes, *self.untrained()), predictions)
 
     def stop(self) -> None:
@@ -274,8 +293,19 @@ class Job:
                 predictions |= {} if found is None else {record.identity: found}
         return predictions, unreadable
 
+    def track(self, text_of: Callable[[Comparison], str]) -> None:
+        """Log every recipe's comparison, a row a method and its text, and wait until all that was logged is written."""
+        made = self.comparison()
+        for recipe in dict.fromkeys(row.recipe for row in made.rows()):
+            one = replace(made, records=tuple(record for record in made.records if record.recipe_name == recipe))
+            self._tracking.log_table(recipe, [{"method": row.method, **_means(row)} for row in one.rows()], text_of(one))
+        self._progress.doing(f"what was logged is being written: {', '.join(self._tracking.trackers)}")
+        with self._progress.showing(last=False):
+            self._tracking.finish()
+
     def close(self) -> None:
         """End every process and remove scratch files."""
+        self._tracking.close()
         self._executor.close()
 
     def _expected_seconds(self, task: Task) -> float:

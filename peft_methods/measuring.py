@@ -185,6 +185,15 @@ class PhaseMeter:
         """Total time in the phase."""
         return sum(interval.seconds for interval in self.intervals if interval.phase == phase)
 
+    def seconds_so_far(self, phase: str) -> float:
+        """Total time in the phase, the present stretch included: where the host is, the device may be behind."""
+        return self.seconds(phase) + (self._clock() - self._since if self.phase == phase else 0.0)
+
+    def peak_so_far(self, *phases: str) -> int:
+        """The highest peak of these phases, the present one included."""
+        present = max(0, self.memory.peak() - self._base) if self.phase in phases else 0
+        return max(present, self.peak(*phases) or 0)
+
     def peak(self, *phases: str) -> int | None:
         """The highest peak of these phases, bytes; None if none was entered."""
         return max((interval.peak_bytes for interval in self.intervals if interval.phase in phases), default=None)

@@ -48,6 +48,7 @@ class Options:
     paper: Path | None
     limits: Limits
     fresh: bool = False
+    trackers: tuple[str, ...] = ()
     gate: Gate | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -100,6 +101,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-checkpoint", action="store_true", help="save every epoch's state, so that a killed cell goes on from there")
     group.addoption("--peft-deterministic", action="store_true", help="on a GPU too, only operations that give the same bits every time")
     group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
+    group.addoption(
+        "--peft-track", help="log to these trackers: tensorboard, wandb, trackio, mlflow, or another one of the Trainer's", **lists
+    )
     group.addoption("--peft-silence", metavar="V105,V301", action="append", default=[], help="leave out these rules; the table says so")
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
@@ -150,6 +154,7 @@ def read_options(config: pytest.Config) -> Options:
         paper=_paper(option.peft_paper),
         limits=_limits(option.peft_budget),
         fresh=_fresh(option),
+        trackers=_trackers(option.peft_track),
     )
     if (
         recipes
@@ -237,6 +242,14 @@ def _limits(text: str | None) -> Limits:
     from peft_methods.recommending import parse_limits
 
     return parse_limits(text)
+
+
+def _trackers(values: list[str]) -> tuple[str, ...]:
+    if not values:
+        return ()
+    from peft_methods.execution.tracking import checked
+
+    return checked(_names(values, "--peft-track"), "--peft-track")
 
 
 def _gate(option: Any, options: Options) -> Gate | None:

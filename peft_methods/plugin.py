@@ -13,7 +13,7 @@ from peft_methods import gating
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.interrupts import Interrupts
 from peft_methods.options import Options, add_options, read_options
-from peft_methods.terminal import live_line, show_text
+from peft_methods.terminal import progress_display, show_text
 
 if TYPE_CHECKING:
     from peft_methods.comparing import Comparison
@@ -116,7 +116,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             timeout=options.timeout,
             retries=options.retries,
             checkpoint=options.checkpoint,
-            show=live_line(config),
+            trackers=options.trackers,
+            display=progress_display(config),
         )
     except PeftMethodsError as error:
         raise pytest.UsageError(str(error)) from None
@@ -252,6 +253,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if ended_early and (options.gate or options.saved_baselines):
         session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]
     elif not options.dry_run and not ended_early:
+        if options.trackers:
+            from peft_methods.report.table import markdown_table
+
+            job.track(lambda comparison: markdown_table(comparison, options.limits))
         session.config.stash[GATE_LINES] = gating.finish(session, job.comparison().records, options.gate, options.saved_baselines)
 
 

@@ -78,6 +78,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     model = cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
     tokens = ahead.tokens if ahead and ahead.tokens else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    instruments.rows = len(tokens.train)
     listener.enter("check")
     before = checking.remember(model, places.work)
     parameters = count_parameters(model, base.head)

@@ -14,12 +14,11 @@ from transformers import AutoModelForSequenceClassification
 
 from conftest import make_model
 from peft_methods import load_trained
-from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
+from peft_methods.cells import Cell, cells_of, chosen_methods
 from peft_methods.engines.batches import Collator, predict
 from peft_methods.errors import DataError
-from peft_methods.execution.estimating import expected_seconds, in_words
+from peft_methods.execution.estimating import in_words
 from peft_methods.execution.local import Event, LocalExecutor
-from peft_methods.execution.progress import Progress
 from peft_methods.recipe import load_recipe
 from peft_methods.store import Store
 
@@ -192,24 +191,6 @@ def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Pat
     assert pids
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
     assert [path.name for path in store.folder.iterdir()] == ["logs"]
-
-
-def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
-    now, lines = [0.0], []
-    progress = Progress(lambda text, lasting: lines.append((text, lasting)), workers=1, clock=lambda: now[0])
-    both = cells(tiny_recipe, "full")
-    preparation = Preparation({"class_counts": {"train": (80, 80), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0)
-    assert expected_seconds(both[0], preparation) == pytest.approx(1 + 0.01 * (2 * (160 * 3 + 30) + 50))
-    progress.plan(both, preparation)
-    progress(Event(both[0]))
-    now[0] = 2 * expected_seconds(both[0], preparation)
-    from peft_methods.records import without_result
-
-    progress(Event(both[0], record=without_result(both[0], "failed", "why")))
-    assert lines[-1] == (f"[1/2, {in_words(now[0])} left] tiny-full-seed0: failed: why", True)
-    progress(Event(both[1]))
-    progress(Event(both[1], news={"epoch": 1, "epochs": 2, "step": 3, "steps": 20}))
-    assert lines[-1] == (f"[1/2, {in_words(now[0])} left] tiny-full-seed1 epoch 1/2 step 3/20", False)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])

@@ -21,6 +21,7 @@ def silent(news: dict[str, Any]) -> None:
 def test_on_a_cpu_every_figure_is_there_or_null() -> None:
     told: list[dict[str, Any]] = []
     instruments = Instruments("cpu", told.append, epochs=1)
+    instruments.rows = 24
     with instruments.running():
         for phase in ("load", "warm_up", "train"):
             instruments.enter(phase)
@@ -34,7 +35,14 @@ def test_on_a_cpu_every_figure_is_there_or_null() -> None:
     assert (figures["step_median_seconds"] or 0) >= 0
     assert figures["peak_memory_bytes"] == figures["train_allocated_bytes"]
     assert figures["energy_joules"] is figures["weights_bytes"] is figures["train_reserved_bytes"] is None
-    assert told[-1] == {"epoch": 1, "epochs": 1, "validation_accuracy": 0.9}
+    (step,) = [news for news in told if news.get("step") == 1]  # the next two came too soon to be read
+    assert (step["epoch"], step["epochs"], step["steps"]) == (1, 1, 3)
+    assert step["samples_per_second"] > 0
+    assert told[0] == {"doing": "loading the model"}
+    last = told[-1]
+    assert (last["train_loss"], last["validation_accuracy"], last["step"]) == (0.5, 0.9, 3)
+    assert last["samples_per_second"] == pytest.approx(24 / instruments.meter.seconds("train"))
+    assert last["peak_memory_bytes"] == figures["peak_memory_bytes"]
     assert instruments.environment()["gpu"] is None
 
 

@@ -134,10 +134,8 @@ def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None
         "--peft-set=methods.head_only.learning_rate=0.5",
     )
     out = result.stdout.str()
-    assert (
-        "up to 9 epochs (ends after 1 without gain), batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding, deterministic; seeds 0"
-        in out
-    )
+    assert "up to 9 epochs (ends after 1 without gain), batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding" in out
+    assert "fixed padding, deterministic; seeds 0" in out
     assert list(Path(".peft/results/checkpoints").iterdir()) == []  # there were some, and the cell has ended
     (record,) = (json.loads(path.read_text(encoding="utf-8")) for path in Path(".peft/results").glob("*.json"))
     ran = len(record["epochs"])
@@ -230,7 +228,7 @@ def test_a_run_from_command_to_json(run: Any, pytester: pytest.Pytester) -> None
     compared = run("--peft-method=lora", "--benchmark-compare", "--peft-seeds=1", "-q")
     assert compared.ret == 0
     assert "test_finetune[tiny-lora] (NOW)" in compared.stdout.str()
-    assert "starting" not in compared.stdout.str()
+    assert "started" not in compared.stdout.str()
 
 
 def test_a_dry_run_trains_nothing(run: Any) -> None:

@@ -23,6 +23,7 @@ class EpochResult:
     """One epoch's losses (mean cross-entropy, nats) and the validation set's judgement by the recipe's metric.
 
     Where there is no quality to judge (random weights, or logits that are no numbers) accuracy and selection are None.
+    `learning_rate` is what the schedule has come to at the epoch's end (of the first group of parameters).
     """
 
     epoch: int
@@ -30,6 +31,7 @@ class EpochResult:
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     selection: float | None = None
+    learning_rate: float | None = None
 
     def is_better_than(self, other: EpochResult | None) -> bool:
         """Whether this later epoch's weights are the ones to keep: those that could be judged, without any the last."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,7 +75,8 @@ class Judge(TrainerCallback):
         """Judge the epoch; keep its weights if they are the best so far; stop where the budget says so."""
         self.listener.enter("evaluate")
         train_loss = self.trainer.take_loss_sum() / len(self.data.train)
-        result = self._judge(len(self.results) + 1, train_loss)
+        rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
+        result = replace(self._judge(len(self.results) + 1, train_loss), learning_rate=rate)
         self.results.append(result)
         self.listener.epoch(result)
         if result.is_better_than(self.best):

@@ -93,7 +93,7 @@ class LocalExecutor:
     def _ask(self, job: PrepareJob) -> Preparation | Failure:
         """One attempt at preparing. Raises `TookTooLong`."""
         worker = self._take_spare()
-        self._spare = self._new_worker()
+        self._spare = self.new_worker()
         unprepared = f"recipe {job.recipe.name!r} could not be prepared"
         try:
             worker.connection.send(job)
@@ -161,11 +161,12 @@ class LocalExecutor:
         self.stop()
         self._run_folder.remove()
 
-    def _new_worker(self) -> Worker:
+    def new_worker(self) -> Worker:
+        """A process that takes one job."""
         return Worker(self._server, self._run_folder.path)
 
     def _take_spare(self) -> Worker:
-        worker, self._spare, self._prepared = self._spare or self._new_worker(), None, None
+        worker, self._spare, self._prepared = self._spare or self.new_worker(), None, None
         return worker
 
     def _start_what_can(self) -> None:
@@ -184,7 +185,7 @@ class LocalExecutor:
 
     def _start(self, cell: Cell, engine_failed: str = "") -> None:
         is_prepared = cell is self._prepared and not engine_failed
-        worker = self._take_spare() if is_prepared or self._prepared is None else self._new_worker()
+        worker = self._take_spare() if is_prepared or self._prepared is None else self.new_worker()
         self._running[worker] = cell
         self._tell(Event(cell))
         with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
@@ -196,7 +197,7 @@ class LocalExecutor:
     def _prepare_next(self) -> None:
         """Start the next process while the present ones train. On a GPU it gets its job already: all that needs no GPU is done."""
         if self._pending and self._spare is None:
-            self._spare = self._new_worker()
+            self._spare = self.new_worker()
         if self._spare is None or self._prepared is not None or self.device == "cpu":
             return
         ready = (cell for cell in self._pending if all(self._is_done(stage) for stage in cell.stages))

@@ -161,6 +161,10 @@ class Worker:
         self.has_ended(within=KILL_GRACE_SECONDS)
         return self._exit_code is not None and self._exit_code < 0
 
+    def ended_well(self) -> bool:
+        """Whether it has ended, by itself and without an error."""
+        return self.has_ended() and self._exit_code == 0
+
     def fate(self) -> tuple[Status, str]:
         """What the end of its process comes to, as a record's status, and how it ended."""
         cause, kills = self.cause_of_death(), out_of_memory_kills()

@@ -1,85 +1,135 @@
-"""The live line: which cells, which epoch, how much time is left. Plain lines where there is no terminal."""
+"""Progress: how many cells have ended, where each running one is, how much time is left."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from peft_methods.cells import Cell, Preparation
-from peft_methods.execution.estimating import expected_seconds, in_words
+from peft_methods.execution.display import Display
+from peft_methods.execution.estimating import TimeLeft, in_words
 from peft_methods.execution.local import Event
 from peft_methods.metrics import METRICS
+from peft_methods.records import Record
+
+DRAWING_INTERVAL = 0.1  # seconds between two drawings of the live lines, however many cells have news
+NARROWEST_LABEL = 12
 
 
 class Progress:
-    """Turns events into text. `show` takes (text, lasting): a lasting line stays, another is written over.
-
-    The time left is what is expected of the cells to come, scaled by how wrong that was for those that ended.
+    """Turns an executor's events into lines: one for the job and one a running cell where they can be live, lasting ones
+    for what has started and ended.
     """
 
-    def __init__(self, show: Callable[[str, bool], None], *, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._show, self._workers, self._clock = show, workers, clock
-        self._expected: dict[str, float] = {}
-        self._started: dict[str, float] = {}
-        self._took: dict[str, float] = {}
-        self._running: dict[str, str] = {}
-        self._reused: set[str] = set()
+    def __init__(self, display: Display, *, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._display, self._clock = display, clock
+        self._time = TimeLeft(workers, clock)
+        self._running: dict[str, tuple[Cell, dict[str, Any]]] = {}
+        self._drawn = float("-inf")
 
     def plan(self, cells: Sequence[Cell], preparation: Preparation) -> None:
         """Cells of one recipe that will run, and their stages but those that an earlier run left."""
-        for cell in cells:
-            for one in (one for one in (*cell.stages, cell) if one.key not in self._reused):
-                self._expected[one.key] = expected_seconds(one, preparation)
+        self._time.plan(cells, preparation)
+
+    def doing(self, what: str) -> None:
+        """Something that is not a cell's."""
+        self._display.draw([what])
+
+    @contextlib.contextmanager
+    def showing(self, *, last: bool = True) -> Iterator[None]:
+        """As long as this lasts there are live lines. Unless more of them follow (`last`) somebody else writes next."""
+        try:
+            yield
+        except BaseException:
+            self._display.draw(())  # what comes next is a message, not the next test's line
+            raise
+        if last:
+            self._display.hand_over()
+        else:
+            self._display.draw(())
 
     def __call__(self, event: Event) -> None:
         """Watch an executor."""
         key, now = event.cell.key, self._clock()
         if event.record is not None and event.record.reused:
-            self._reused.add(key)
-            self._show(f"{event.cell.label}: reused: {_outcome(event)}", True)
+            self._time.reuse(key)
+            self._display.say(f"{event.cell.label}: reused: {outcome(event.record)}")
             return
         if event.record is not None:
-            self._took[key] = now - self._started.get(key, now)
+            self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
-            self._show(f"{self._place()} {event.cell.label}: {_outcome(event)}", True)
-            return
-        if event.failed:
+            self._display.say(f"{self._place()} {event.cell.label}: {outcome(event.record)}")
+        elif event.failed:
+            self._time.forget(key)
             self._running.pop(key, None)
-            self._show(f"{self._place()} {event.cell.label}: {event.failed}; it is tried again", True)
-            return
-        if event.news is None:
-            self._started[key] = now
-        self._running[key] = f"{event.cell.label} {_where(event)}"
-        self._show(f"{self._place()} {' | '.join(self._running.values())}", False)
+            self._display.say(f"{self._place()} {event.cell.label}: {event.failed}; it is tried again")
+        elif event.news is None:
+            self._time.start(key)
+            self._running[key] = event.cell, {}
+            if not self._display.columns:
+                self._display.say(f"{self._place()} {event.cell.label}: started")
+        else:
+            self._time.hear(key, event.news)
+            self._running[key][1].update({"doing": None} | event.news)
+        if now - self._drawn >= DRAWING_INTERVAL or not event.news:
+            self._drawn = now
+            self._display.draw(self._lines())
+
+    def _lines(self) -> list[str]:
+        """The job's line and one a running cell, as wide as the display."""
+        width = self._display.columns
+        if not width:
+            return []
+        head = f"{len(self._time.ended)} of {len(self._time.expected)} cells done", f"{len(self._running)} running", *self._left()
+        return [fitted(head[0], head[1:], width, between=" · ")] + [
+            fitted(cell.label, where(news), width) for cell, news in self._running.values()
+        ]
 
     def _place(self) -> str:
-        return f"[{len(self._took)}/{len(self._expected)}{self._left()}]"
+        return f"[{', '.join([f'{len(self._time.ended)}/{len(self._time.expected)}', *self._left()])}]"
 
-    def _left(self) -> str:
-        expected_of_ended = sum(self._expected.get(key, 0.0) for key in self._took)
-        pace = sum(self._took.values()) / expected_of_ended if expected_of_ended else 1.0
-        running = sum(min(self._clock() - self._started[key], self._expected[key] * pace) for key in self._running)
-        left = (sum(self._expected.values()) - expected_of_ended) * pace - running
-        return f", {in_words(max(0.0, left) / self._workers)} left" if len(self._took) < len(self._expected) else ""
+    def _left(self) -> list[str]:
+        """'4 min 10 s left'; nothing when all cells have ended."""
+        done = len(self._time.ended) >= len(self._time.expected)
+        return [] if done else [f"{in_words(self._time.seconds())} left"]
 
 
-def _where(event: Event) -> str:
-    news = event.news
-    if news is None:
-        return "starting"
-    epoch = f"epoch {news['epoch']}/{news['epochs']}"
-    if "step" in news:
-        return f"{epoch} step {news['step']}/{news['steps']}"
-    accuracy = news["validation_accuracy"]
-    return f"{epoch} done" if accuracy is None else f"{epoch} validation {accuracy:.3f}"
+def fitted(name: str, parts: Sequence[str], width: int, *, between: str = "  ") -> str:
+    """The name and as many of the parts, first ones first, as fit; a name too long for the first part loses its middle."""
+    kept = list(parts)
+    while len(kept) > 1 and len(between.join([name, *kept])) > width:
+        kept.pop()
+    room = max(NARROWEST_LABEL, width - len(between.join(["", *kept])))
+    if len(name) > room:
+        name = f"{name[: room - room // 2 - 1]}…{name[len(name) - room // 2 :]}"
+    return between.join([name, *kept])[:width]
 
 
-def _outcome(event: Event) -> str:
-    record = event.record
-    assert record is not None
+def where(news: dict[str, Any]) -> list[str]:
+    """Where a running cell is, the most telling first: what it does, epoch, step, pace, loss of the last epoch, memory."""
+    said = [str(news["doing"])] if news.get("doing") else []
+    if "epoch" in news:
+        said += [f"epoch {news['epoch']}/{news['epochs']}"] + [f"step {news['step']}/{news['steps']}"] * (not said)
+    if (rate := news.get("samples_per_second")) is not None:
+        said.append(f"{rate:,.1f}/s")
+    if (loss := news.get("train_loss")) is not None:
+        said.append(f"loss {loss:.3f}")
+    if memory := news.get("peak_memory_bytes"):
+        said.append(f"{memory / 2**20:,.0f} MiB")
+    return said or ["starting"]
+
+
+def outcome(record: Record) -> str:
+    """A cell's end in a line: why there are no figures, or the ones that matter most."""
     if record.status != "ok":
         return f"{record.status}: {record.message}"
     name = "validation_accuracy" if record.is_source else "accuracy"
-    value, seconds = record.metrics.get(name), record.metrics.get("train_seconds") or 0.0
-    quality = "" if value is None else f"{METRICS[name].title.lower()} {value:.3f}, "
-    return f"{quality}trained {in_words(seconds)}"
+    metrics = record.metrics
+    said = [f"{METRICS[name].title.lower()} {value:.3f}" for value in [metrics.get(name)] if value is not None]
+    losses = [loss for epoch in record.epochs if (loss := epoch.get("train_loss")) is not None]
+    said += [f"loss {losses[-1]:.3f}"] * bool(losses)
+    for name in ("samples_per_second", "peak_memory_bytes"):
+        said += [METRICS[name].format(value) for value in [metrics.get(name)] if value is not None]
+    return ", ".join([*said, f"trained {in_words(metrics.get('train_seconds') or 0.0)}"])

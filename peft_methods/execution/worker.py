@@ -7,7 +7,6 @@ import ctypes
 import gc
 import os
 import select
-import time
 import traceback
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -17,6 +16,8 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 from peft_methods.embedded import cache_folder
 from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory, may_pass
+from peft_methods.execution import tracker
+from peft_methods.execution.output import redirect_output
 from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, without_result
@@ -25,7 +26,6 @@ from peft_methods.store import Store, StoreError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 GO = "go"
 MEMORY_OF_OTHERS = 2 * 2**30  # bytes on the GPU that are not this process's tensors; its context and libraries take less
-PROGRESS_INTERVAL = 0.25  # seconds between two messages of one cell
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,12 @@ def serve(connection: Connection) -> None:
         job = connection.recv()
     except EOFError:
         return
+    if isinstance(job, tracker.Run):
+        tracker.serve(job, connection)
+        return
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
     use_one_gpu()
-    _redirect_output(job.log)
+    redirect_output(job.log)
     if isinstance(job, PrepareJob):
         connection.send(_prepare(job))
         return
@@ -130,15 +133,6 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
-
-
-def _redirect_output(log: Path) -> None:
-    """What libraries print goes to the cell's log, not between the parent's lines."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    os.close(file)
 
 
 def _prepare(job: PrepareJob) -> Done:
@@ -217,16 +211,11 @@ def _record_of(error: Exception, cell: Cell) -> Record:
 
 
 def _progress(connection: Connection) -> Any:
-    """A callback that sends progress on, but not more often than anyone can read."""
-    last = 0.0
+    """A callback that sends progress on."""
 
     def send(news: dict[str, Any]) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PROGRESS_INTERVAL or "validation_accuracy" in news:
-            last = now
-            if select.select([], [connection], [], 0)[1]:  # nobody reads between two tests: training does not wait for that
-                with contextlib.suppress(BrokenPipeError):
-                    connection.send(news)
+        if select.select([], [connection], [], 0)[1]:  # nobody reads between two tests: training does not wait for that
+            with contextlib.suppress(BrokenPipeError):
+                connection.send(news)
 
     return send

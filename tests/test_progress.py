@@ -1,0 +1,285 @@
+"""What is shown while cells run: in a terminal, in a narrow one, in a file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
+from peft_methods.execution.display import CLEAR, LiveLines, can_be_live
+from peft_methods.execution.estimating import TimeLeft, expected_seconds, in_words
+from peft_methods.execution.local import Event
+from peft_methods.execution.progress import Progress, fitted
+from peft_methods.recipe import load_recipe
+from peft_methods.records import Record, without_result
+
+PREPARATION = Preparation({"class_counts": {"train": (80, 80), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0)
+MOVE = re.compile(r"\x1b\[(\d*)([AJ])")
+
+
+class Screen:
+    """As much of a terminal as live lines need: new line, carriage return, up, clear to the end."""
+
+    def __init__(self) -> None:
+        self.lines, self.row, self.column = [""], 0, 0
+
+    def write(self, text: str) -> None:
+        at = 0
+        while at < len(text):
+            move = MOVE.match(text, at)
+            if move and move[2] == "A":
+                self.row = max(0, self.row - int(move[1] or 1))
+            elif move:
+                self.lines[self.row :] = [self.lines[self.row][: self.column]]
+            else:
+                self._put(text[at])
+            at = move.end() if move else at + 1
+
+    def _put(self, character: str) -> None:
+        if character in "\r\n":
+            self.row, self.column = self.row + (character == "\n"), 0
+            self.lines += [""] * (self.row + 1 - len(self.lines))
+            return
+        line = self.lines[self.row].ljust(self.column)
+        self.lines[self.row] = line[: self.column] + character + line[self.column + 1 :]
+        self.column += 1
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+class Kept:
+    """A display that keeps what it is given."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns, self.said = columns, list[str]()
+        self.live: tuple[str, ...] = ()
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def draw(self, lines: Any) -> None:
+        self.live = tuple(lines)
+
+    def hand_over(self) -> None:
+        self.live = ()
+
+
+def cells(tiny_recipe: Path, method: str = "full") -> list[Cell]:
+    recipe = load_recipe(str(tiny_recipe))
+    return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
+
+
+def sized(columns: int, lines: int = 24) -> Any:
+    return lambda: os.terminal_size((columns, lines))
+
+
+def finished(cell: Cell) -> Record:
+    metrics = {"accuracy": 0.9, "train_seconds": 61.0, "samples_per_second": 37.4, "peak_memory_bytes": 2.0**28}
+    return Record(cell.spec(), "ok", "i", metrics=metrics, epochs=({"epoch": 1.0, "train_loss": 0.61}, {"epoch": 2.0, "train_loss": 0.41}))
+
+
+STEP = {"epoch": 2, "epochs": 2, "step": 30, "steps": 40, "train_seconds": 0.5, "samples_per_second": 37.41, "peak_memory_bytes": 2**28}
+
+
+def test_live_lines_stand_below_lasting_ones() -> None:
+    screen = Screen()
+    screen.write("$ run\n")
+    display = LiveLines(screen.write, sized(20))
+    display.draw(["2 running", "cell a", "cell b"])
+    assert str(screen) == "$ run\n2 running\ncell a\ncell b"
+    display.say("[1/3] cell a: ok")
+    assert str(screen) == "$ run\n[1/3] cell a: ok\n2 running\ncell a\ncell b"
+    display.draw(["1 running", "x" * 30])
+    assert str(screen) == f"$ run\n[1/3] cell a: ok\n1 running\n{'x' * 19}"
+    display.hand_over()
+    screen.write("$ ")
+    assert str(screen) == "$ run\n[1/3] cell a: ok\n$ "
+
+
+def test_more_cells_than_lines_leave_the_screen_as_it_is() -> None:
+    screen = Screen()
+    display = LiveLines(screen.write, sized(20, lines=4))
+    for _ in range(3):
+        display.draw([f"line {number}" for number in range(50)])
+    assert str(screen) == "line 0\nline 1\nline 2"
+
+
+def test_a_terminal_made_narrower_is_cleared_from_the_first_live_line() -> None:
+    written: list[str] = []
+    columns = [80]
+    display = LiveLines(written.append, lambda: os.terminal_size((columns[0], 24)))
+    display.draw(["a" * 79, "b" * 79])
+    columns[0] = 40
+    display.draw(["a" * 79, "b" * 79])
+    assert written[-1] == f"{CLEAR}{'a' * 39}\n{'b' * 39}\x1b[1A\r"
+
+
+def test_a_terminal_sees_every_running_cell_and_what_has_ended(tiny_recipe: Path) -> None:
+    display, (first, second), now = Kept(79), cells(tiny_recipe), [0.0]
+    progress = Progress(display, workers=2, clock=lambda: now[0])
+    progress.plan([first, second], PREPARATION)
+    progress(Event(first))
+    progress(Event(second))
+    assert display.said == []
+    progress(Event(second, news={"doing": "loading the model"}))
+    now[0] = 1.0
+    progress(Event(first, news=STEP | {"train_loss": 0.5123}))
+    head, one, two = display.live
+    assert re.fullmatch(r"0 of 2 cells done · 2 running · \d+ s left", head)
+    assert one == "tiny-full-seed0  epoch 2/2  step 30/40  37.4/s  loss 0.512  256 MiB"
+    assert two == "tiny-full-seed1  loading the model"
+    with progress.showing():
+        progress(Event(first, record=finished(first)))
+        assert len(display.live) == 2
+    assert display.live == ()
+    assert re.fullmatch(
+        r"\[1/2, \d+ s left\] tiny-full-seed0: accuracy 0.900, loss 0.410, 37.4/s, 256.0 MiB, trained 1 min 01 s", display.said[-1]
+    )
+    progress(Event(second, record=without_result(second, "failed", "why")))
+    assert display.said[-1] == "[2/2] tiny-full-seed1: failed: why"
+
+
+def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
+    display, (first, second), now = Kept(79), cells(tiny_recipe), [0.0]
+    progress = Progress(display, workers=1, clock=lambda: now[0])
+    assert expected_seconds(first, PREPARATION) == pytest.approx(1 + 0.01 * (2 * (160 * 3 + 30) + 50))
+    progress.plan([first, second], PREPARATION)
+    progress(Event(first))
+    now[0] = 2 * expected_seconds(first, PREPARATION)
+    progress(Event(first, record=finished(first)))
+    assert display.said[-1].startswith(f"[1/2, {in_words(now[0])} left] tiny-full-seed0: accuracy")
+
+
+def test_time_left_learns_from_steps_and_the_same_methods_cells(tiny_recipe: Path) -> None:
+    (slow, other), (quick, _), now = cells(tiny_recipe, "full"), cells(tiny_recipe, "lora"), [0.0]
+    time_left = TimeLeft(workers=1, clock=lambda: now[0])
+    time_left.plan([slow, other, quick], PREPARATION)
+    alone = expected_seconds(quick, PREPARATION)
+    assert time_left.seconds() == pytest.approx(2 * expected_seconds(slow, PREPARATION) + alone)
+    time_left.start(slow.key)
+    now[0] = 30.0
+    time_left.hear(slow.key, {"step": 10, "steps": 40, "train_seconds": 20.0})  # 30 + 60 in all
+    pace = 90 / expected_seconds(slow, PREPARATION)
+    assert time_left.seconds() == pytest.approx(60 + 90 + alone * pace)
+    time_left.end(slow.key, ok=False)
+    assert time_left.seconds() == pytest.approx(expected_seconds(other, PREPARATION) + alone)
+    time_left.start(quick.key)
+    now[0] += 10.0
+    time_left.end(quick.key, ok=True)
+    assert time_left.seconds() == pytest.approx(10 / alone * expected_seconds(other, PREPARATION))
+
+
+def test_time_left_is_that_of_the_last_cell_when_workers_idle(tiny_recipe: Path) -> None:
+    (cell, _), now = cells(tiny_recipe), [0.0]
+    time_left = TimeLeft(workers=4, clock=lambda: now[0])
+    time_left.plan([cell], PREPARATION)
+    time_left.start(cell.key)
+    now[0] = 40.0
+    time_left.hear(cell.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
+    assert time_left.seconds() == 30.0
+
+
+def test_a_file_gets_a_line_for_each_start_and_end(tiny_recipe: Path) -> None:
+    display, (first, _) = Kept(0), cells(tiny_recipe)
+    progress = Progress(display, workers=1, clock=lambda: 0.0)
+    progress.plan([first], PREPARATION)
+    progress(Event(first))
+    progress(Event(first, news=STEP))
+    progress(Event(first, record=finished(first)))
+    started, ended = display.said
+    assert re.fullmatch(r"\[0/1, \d+ s left\] tiny-full-seed0: started", started)
+    assert ended.startswith("[1/1] tiny-full-seed0: accuracy 0.900")
+    assert display.live == ()
+
+
+def test_a_narrow_terminal_keeps_what_tells_most() -> None:
+    parts = ["epoch 1/2", "step 3/20", "37.4/s"]
+    assert fitted("tiny-lora-seed0", parts, 45) == "tiny-lora-seed0  epoch 1/2  step 3/20  37.4/s"
+    assert fitted("tiny-lora-seed0", parts, 39) == "tiny-lora-seed0  epoch 1/2  step 3/20"
+    assert fitted("embedded-adapter_fusion-seed10", parts, 39) == "embedded-adap…_fusion-seed10  epoch 1/2"
+
+
+@given(
+    st.text(st.characters(categories=["L", "N"]), max_size=60),
+    st.lists(st.text("ab", min_size=1, max_size=9), max_size=5),
+    st.integers(1, 90),
+)
+def test_a_line_is_never_wider_than_the_terminal(name: str, parts: list[str], width: int) -> None:
+    assert len(fitted(name, parts, width)) <= width
+
+
+def test_logs_of_ci_get_lasting_lines_even_from_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    assert can_be_live(terminal=True)
+    assert not can_be_live(terminal=False)
+    monkeypatch.setenv("CI", "true")
+    assert not can_be_live(terminal=True)
+
+
+LIVE_TEST = """
+import pytest
+from peft_methods.terminal import progress_display
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_it(request, number):
+    display = progress_display(request.config)
+    if display.columns:
+        assert display.columns == 59
+        display.draw(["head", "cell"])
+    display.say(f"lasting {number}")
+    display.hand_over()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "wanted"),
+    [
+        ([], {}, "test_it.py \nlasting 1\ntest_it.py .\nlasting 2\ntest_it.py ."),
+        (["-v"], {}, "test_it.py::test_it[1] \nlasting 1\ntest_it.py::test_it[1] PASSED"),
+        ([], {"TERM": "dumb"}, "test_it.py \nlasting 1\n.\n"),
+    ],
+    ids=["by letters", "by names", "without live lines"],
+)
+def test_pytests_own_lines_stay_whole(tmp_path: Path, arguments: list[str], environment: dict[str, str], wanted: str) -> None:
+    (tmp_path / "test_it.py").write_text(LIVE_TEST, encoding="utf-8")
+    (tmp_path / "pytest.ini").touch()
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    plugins = ["-p", "peft_methods.plugin", "-p", "no:cacheprovider"]
+    clean = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"}}
+    settings = {**clean, "TERM": "xterm", "NO_COLOR": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_benchmark.plugin", *plugins, *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, env=settings, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    screen = Screen()
+    screen.write(_all_of(terminal).replace("\r\n", "\n"))
+    assert process.wait() == 0
+    assert wanted in str(screen), str(screen)
+    assert "\x1b" not in str(screen)
+    assert "\nhead" not in str(screen)
+
+
+def _all_of(terminal: int) -> str:
+    """What is written there until the other end closes."""
+    data = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            data += piece
+    except OSError:  # Linux's way to say so
+        pass
+    os.close(terminal)
+    return data.decode()
