@@ -13,12 +13,13 @@ from peft_methods.errors import OptionError
 from peft_methods.execution.display import Nowhere, display_on
 from peft_methods.execution.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.execution.tracking import checked
-from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
+from peft_methods.job import DEFAULT_RESULTS, Job
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
 from peft_methods.report.html import report_of, write_report
 from peft_methods.report.needs import check_folder, check_report
 from peft_methods.report.table import markdown_table, terminal_table
+from peft_methods.tasks import tasks_of
 from peft_methods.tuning import check_possible
 from peft_methods.validity import silenced
 

@@ -3,88 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from peft_methods import resuming, tuning
-from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods, fitting_engine
+from peft_methods.cells import Cell, Preparation
 from peft_methods.comparing import Comparison, Row
 from peft_methods.environment import find_device, usable_cores
-from peft_methods.errors import DataError, OptionError, PeftMethodsError, TookTooLong
+from peft_methods.errors import DataError, PeftMethodsError, TookTooLong
 from peft_methods.execution.display import Display, Nowhere
 from peft_methods.execution.estimating import total_seconds
+from peft_methods.execution.events import Event
 from peft_methods.execution.limits import DEFAULT_RETRIES
-from peft_methods.execution.local import Event, LocalExecutor
+from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
 from peft_methods.execution.tracking import Tracking
-from peft_methods.methods import Method
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
-from peft_methods.recipe import Recipe
 from peft_methods.records import Record, Status, without_result
 from peft_methods.resuming import Earlier
 from peft_methods.store import Store, StoreError
+from peft_methods.tasks import Task, default_workers, threads_of_a_cell
 from peft_methods.tuning import Search
 
 DEFAULT_RESULTS = ".peft/results"
-NEED_A_GPU = ("tf32", "fp16")  # precisions
-
-
-@dataclass(frozen=True)
-class Task:
-    """One method on one recipe, all its seeds: what one benchmark test waits for."""
-
-    recipe: Recipe
-    method: Method
-    cells: tuple[Cell, ...]
-
-
-def tasks_of(
-    recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto", *, deterministic: bool = False
-) -> list[Task]:
-    """Every chosen method of every recipe.
-
-    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU.
-    """
-    recipes = list(recipes)
-    names = [recipe.name for recipe in recipes]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
-    for recipe in recipes:
-        _check_precision(recipe, device)
-    engine = fitting_engine(engine, device)
-    return [
-        Task(recipe, method, tuple(cells_of(recipe, method, device, engine, deterministic=deterministic)))
-        for recipe in recipes
-        for method in chosen_methods(recipe, methods)
-    ]
-
-
-def _check_precision(recipe: Recipe, device: str) -> None:
-    """Raise `OptionError` for a precision of GPUs where there is none; a recipe for GPUs is skipped there anyway."""
-    precision = recipe.budget.precision
-    if device == "cpu" and precision in NEED_A_GPU and not recipe.gpu:
-        raise OptionError(
-            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and none is visible. "
-            f"Allowed here: fp32, bf16; --peft-set budget.precision=fp32."
-        )
-
-
-def default_workers(device: str, cores: int) -> int:
-    """Two cells side by side on a CPU, each with half the cores: small models scale badly over threads. One on a GPU."""
-    return 2 if device == "cpu" and cores > 1 else 1
-
-
-def threads_of_a_cell(device: str, cores: int, workers: int) -> int:
-    """A cell's share of the cores. Two on a GPU, where the host only launches: with sixteen, whose threads wait by spinning,
-    a training step took three times as long whenever the next cell's process was doing its imports.
-    """
-    return max(1, cores // workers) if device == "cpu" else min(2, cores)
-
-
-def _name(task: Task) -> tuple[str, str]:
-    return task.recipe.name, task.method.name
 
 
 def _means(row: Row) -> dict[str, float | None]:
@@ -208,12 +150,12 @@ class Job:
 
     def _tuned(self, tasks: Sequence[Task], trials: int) -> list[Task]:
         """The tasks with the hyperparameters that their trials found. Trials of all methods share the workers."""
-        self._searches = tuning.tune({_name(task): task.cells[0] for task in tasks}, trials, self._run_trials)
+        self._searches = tuning.tune({task.name: task.cells[0] for task in tasks}, trials, self._run_trials)
         return [self._with_winner(task) for task in tasks]
 
     def _with_winner(self, task: Task) -> Task:
         """The task as it was given, or after tuning with what tuning chose."""
-        search = self._searches.get(_name(task))
+        search = self._searches.get(task.name)
         return task if search is None else replace(task, cells=tuple(tuning.tuned(cell, search) for cell in task.cells))
 
     def _run_trials(self, cells: Sequence[Cell]) -> list[Record]:
@@ -270,7 +212,7 @@ class Job:
         missing = {
             f"{task.method.title} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}": len(seeds)
             for task in self.tasks
-            if (seeds := [str(cell.seed) for cell in task.cells if (*_name(task), cell.seed, False) not in self._records])
+            if (seeds := [str(cell.seed) for cell in task.cells if (*task.name, cell.seed, False) not in self._records])
         }
         if not missing:
             return []

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.environment import device_name, find_device, usable_cores
+from peft_methods import option_values as values
+from peft_methods.environment import device_name, find_device
 from peft_methods.errors import OptionError
 from peft_methods.execution.limits import parse_retries, parse_timeout
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     import pytest
 
     from peft_methods.gate import Gate
-    from peft_methods.job import Task
     from peft_methods.recommending import Limits
+    from peft_methods.tasks import Task
 
 DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
 ALL_RECIPES = "all"
@@ -55,8 +56,8 @@ class Options:
 
     def tasks(self) -> list[Task]:
         """Every recipe and method to benchmark. Raises `OptionError`."""
-        from peft_methods.job import tasks_of
         from peft_methods.recipe import load_recipe
+        from peft_methods.tasks import tasks_of
 
         if "tasks" not in self._cache:
             recipes = [load_recipe(name, self.settings, model=self.model, data=self.data, weights=self.weights) for name in self.recipes]
@@ -126,10 +127,10 @@ def add_options(parser: pytest.Parser) -> None:
 def read_options(config: pytest.Config) -> Options:
     """Options from pytest's configuration. Raises `OptionError` with one line for the first that is wrong."""
     option = config.option
-    recipes, methods = _names(option.peft_recipe, "--peft-recipe"), _names(option.peft_method, "--peft-method")
+    recipes, methods = values.names_of(option.peft_recipe, "--peft-recipe"), values.names_of(option.peft_method, "--peft-method")
     settings = [*option.peft_set]
     if option.peft_seeds is not None:
-        settings.append(f"budget.seeds={parse_seeds(option.peft_seeds)}")
+        settings.append(f"budget.seeds={values.parse_seeds(option.peft_seeds)}")
     options = Options(
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
@@ -140,21 +141,21 @@ def read_options(config: pytest.Config) -> Options:
         dry_run=option.peft_dry_run,
         results=Path(option.peft_results),
         engine=option.peft_engine,
-        trials=_trials(option.peft_tune),
-        workers=_workers(option.peft_workers),
+        trials=values.trials_of(option.peft_tune),
+        workers=values.workers_of(option.peft_workers),
         timeout=parse_timeout(option.peft_timeout),
         retries=parse_retries(option.peft_retries),
-        save_models=_folder(option.peft_save_models, "--peft-save-models"),
+        save_models=values.folder_of(option.peft_save_models, "--peft-save-models"),
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
-        silenced=_silenced(option.peft_silence),
-        markdown=_file(option.peft_markdown, "--peft-markdown"),
-        csv=_file(option.peft_csv, "--peft-csv"),
-        report=_report(option.peft_report),
-        paper=_paper(option.peft_paper),
-        limits=_limits(option.peft_budget),
-        fresh=_fresh(option),
-        trackers=_trackers(option.peft_track),
+        silenced=values.silenced_of(option.peft_silence),
+        markdown=values.file_of(option.peft_markdown, "--peft-markdown"),
+        csv=values.file_of(option.peft_csv, "--peft-csv"),
+        report=values.report_of(option.peft_report),
+        paper=values.paper_of(option.peft_paper),
+        limits=values.limits_of(option.peft_budget),
+        fresh=values.fresh_of(option),
+        trackers=values.trackers_of(option.peft_track),
     )
     if (
         recipes
@@ -181,75 +182,6 @@ def _every_shipped(names: tuple[str, ...]) -> tuple[str, ...]:
 
     expanded = [one for name in names for one in (shipped_recipes() if name == ALL_RECIPES else [name])]
     return tuple(dict.fromkeys(expanded))
-
-
-def _names(values: list[str], option: str) -> tuple[str, ...]:
-    names = [name.strip() for value in values for name in value.split(",")]
-    if "" in names:
-        raise OptionError(f"{option} {','.join(values)!r} has an empty name; write a,b.")
-    return tuple(dict.fromkeys(names))
-
-
-def parse_seeds(text: str) -> int | list[int]:
-    """'3' -> 3 (seeds 0, 1, 2); '4,7' or '4,' -> those. Raises `OptionError`."""
-    parts = text.split(",")
-    numbers = [part.strip() for part in parts if part.strip()]
-    if not numbers or not all(part.isascii() and part.isdecimal() for part in numbers):
-        raise OptionError(f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) or a list of them (4,7).")
-    seeds = [int(part) for part in numbers]
-    if len(parts) == 1:
-        if seeds[0] == 0:
-            raise OptionError("--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone.")
-        return seeds[0]
-    return seeds
-
-
-def _fresh(option: Any) -> bool:
-    if option.peft_fresh and option.peft_resume:
-        raise OptionError("--peft-fresh trains everything again and --peft-resume only what is missing: give one of them.")
-    return bool(option.peft_fresh)
-
-
-def _trials(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
-        raise OptionError(f"--peft-tune {text!r} should be a whole number of trials a method, 1 or more.")
-    return int(text)
-
-
-def _workers(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= usable_cores()):
-        raise OptionError(f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are.")
-    if int(text) > 1 and find_device() != "cpu":
-        raise OptionError(f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other.")
-    return int(text)
-
-
-def _silenced(values: list[str]) -> tuple[str, ...]:
-    if not values:
-        return ()
-    from peft_methods.validity import silenced
-
-    return silenced(",".join(values), "--peft-silence")
-
-
-def _limits(text: str | None) -> Limits:
-    if text is None:
-        return {}
-    from peft_methods.recommending import parse_limits
-
-    return parse_limits(text)
-
-
-def _trackers(values: list[str]) -> tuple[str, ...]:
-    if not values:
-        return ()
-    from peft_methods.execution.tracking import checked
-
-    return checked(_names(values, "--peft-track"), "--peft-track")
 
 
 def _gate(option: Any, options: Options) -> Gate | None:
@@ -280,7 +212,7 @@ def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
 
     if value == AUTO:
         return _auto_baselines(options)
-    path = _file(value, "--peft-save-baseline")
+    path = values.file_of(value, "--peft-save-baseline")
     return {task.recipe.name: path for task in options.tasks() if path is not None}
 
 
@@ -295,46 +227,3 @@ def _auto_baselines(options: Options) -> dict[str, Path]:
         for file, recipe in zip(options.recipes, recipes.values(), strict=True)
         if not (recipe.gpu and device == "cpu")
     }
-
-
-def _report(value: str | None) -> Path | None:
-    """Where the report goes; what it needs is there, or the run ends before anything is trained."""
-    if value is None:
-        return None
-    from peft_methods.report.needs import check_report
-
-    check_report("--peft-report")
-    return _folder(value, "--peft-report")
-
-
-def _folder(value: str | None, option: str) -> Path | None:
-    """A folder that exists from now on and can be written, so that nothing is lost at the end for want of one."""
-    if value is None:
-        return None
-    from peft_methods.report.needs import check_folder
-
-    check_folder(Path(value), option)
-    return Path(value)
-
-
-def _paper(value: str | None) -> Path | None:
-    """Where the paper goes: a PDF in a folder that takes files, with what makes it installed."""
-    path = _file(value, "--peft-paper")
-    if path is None:
-        return None
-    from peft_methods.report.paper import check_possible
-
-    if path.suffix.lower() != ".pdf":
-        raise OptionError(f"--peft-paper {value!r} should be the name of a PDF: {path.stem or 'paper'}.pdf.")
-    _folder(str(path.parent), "--peft-paper")
-    check_possible("--peft-paper")
-    return path
-
-
-def _file(value: str | None, option: str) -> Path | None:
-    if value is None:
-        return None
-    path = Path(value)
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise OptionError(f"{option} {value!r}: {'that is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}.")
-    return path

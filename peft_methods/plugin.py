@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_methods import gating
+from peft_methods import gating, summary
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.interrupts import Interrupts
 from peft_methods.options import Options, add_options, read_options
 from peft_methods.terminal import progress_display, show_text
 
 if TYPE_CHECKING:
-    from peft_methods.comparing import Comparison
     from peft_methods.data import TokenData
-    from peft_methods.job import Job, Task
+    from peft_methods.job import Job
     from peft_methods.methods import Method
     from peft_methods.models import Base
     from peft_methods.recipe import Recipe
-    from peft_methods.recommending import Limits
     from peft_methods.records import Record
+    from peft_methods.tasks import Task
 
 OPTIONS = pytest.StashKey[Options]()
 JOB: pytest.StashKey[Job] = pytest.StashKey()
-GATE_LINES = pytest.StashKey[list[str]]()
+GATE_LINES = pytest.StashKey[Sequence[str]]()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped without one",
     "harness: measures the harness itself; run with -m harness",
@@ -265,58 +263,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if job is None or options is None:
         return
     comparison = replace(job.comparison(), silenced=options.silenced)
-    if not comparison.records and not job.untrained():
-        return
-    from peft_methods.report.table import csv_table, markdown_table, terminal_table
-
-    terminalreporter.section("fine-tuning methods compared")
-    terminalreporter.write_line(terminal_table(comparison, options.limits))
-    if options.markdown is not None:
-        _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
-    if options.csv is not None:
-        _write(options.csv, csv_table(comparison), terminalreporter)
-    if options.report is not None:
-        _report(options.report, comparison, options, config.stash.get(GATE_LINES, []), terminalreporter)
-    if options.paper is not None:
-        _write_paper(options.paper, comparison, options.limits, terminalreporter)
-    if lines := config.stash.get(GATE_LINES, []):
-        terminalreporter.section("regression gate")
-        for line in lines:
-            terminalreporter.write_line(line, red=line.startswith(gating.BAD))
-
-
-def _write(path: Path, text: str, terminalreporter: Any) -> None:
-    from peft_methods.store import write_whole
-
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        terminalreporter.write_line(f"{path} could not be written: {error.strerror}.", red=True)
-    else:
-        terminalreporter.write_line(f"written: {path}")
-
-
-def _report(folder: Path, comparison: Comparison, options: Options, gate_lines: list[str], terminalreporter: Any) -> None:
-    from peft_methods.report.html import report_of, write_report
-
-    report = report_of(comparison, options.limits, options.gate, tuple(gate_lines))
-    try:
-        path = write_report(report, folder)
-    except PeftMethodsError as error:
-        terminalreporter.write_line(str(error), red=True)
-    else:
-        terminalreporter.write_line(f"written: {path}")
-
-
-def _write_paper(path: Path, comparison: Comparison, limits: Limits, terminalreporter: Any) -> None:
-    from peft_methods.report.paper import write_paper
-
-    try:
-        written = write_paper(comparison, path, limits)
-    except PeftMethodsError as error:
-        terminalreporter.write_line(str(error), red=True)
-    else:
-        terminalreporter.write_line(f"written: {', '.join(map(str, written))}")
+    if comparison.records or job.untrained():
+        summary.write(terminalreporter, comparison, options, config.stash.get(GATE_LINES, []))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -18,8 +18,8 @@ from peft_methods.engines.batches import Collator, predict
 from peft_methods.engines.judging import Judge
 from peft_methods.engines.layers import checkpointing
 from peft_methods.errors import ModelError, OptionError
-from peft_methods.job import tasks_of
 from peft_methods.recipe import Budget, load_recipe
+from peft_methods.tasks import tasks_of
 
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 

@@ -22,13 +22,14 @@ from peft_methods.checkpoints import Checkpoints, folder_of
 from peft_methods.comparing import Comparison
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.resumption import TrainingState
-from peft_methods.execution.local import Event, LocalExecutor
+from peft_methods.execution.events import Event
+from peft_methods.execution.local import LocalExecutor
 from peft_methods.instruments import Instruments
-from peft_methods.job import tasks_of
 from peft_methods.methods import TRAINED
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record, Store
 from peft_methods.report.table import terminal_table
+from peft_methods.tasks import tasks_of
 
 SMALL = ("data.train=44", "data.validation=10", "data.test=10", "budget.epochs=2")
 

@@ -17,11 +17,11 @@ from peft_methods.determinism import be_deterministic
 from peft_methods.engines import stock
 from peft_methods.errors import Nondeterministic
 from peft_methods.execution.local import LocalExecutor
-from peft_methods.job import tasks_of
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record, Store
+from peft_methods.tasks import tasks_of
 
 SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
 

@@ -17,8 +17,8 @@ ORDER = (
     "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming",
     "checking", "checkpoints",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
-    "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "job",
-    "report", "api", "options", "gating", "terminal", "interrupts", "plugin",
+    "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "tasks", "job",
+    "report", "api", "option_values", "options", "gating", "summary", "terminal", "interrupts", "plugin",
     "columns", "plain_tables", "audit", "reporting", "__main__",
 )  # fmt: skip
 

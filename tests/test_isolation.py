@@ -22,7 +22,8 @@ from test_plugin import BENCHMARK
 from conftest import make_data
 from peft_methods.errors import DataError, may_pass
 from peft_methods.execution import kills
-from peft_methods.execution.local import Event, LocalExecutor
+from peft_methods.execution.events import Event
+from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.processes import Worker, fork_server
 from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
 from peft_methods.store import Store

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import make_data, make_model, make_rows, write_csv
 from peft_methods.errors import OptionError
-from peft_methods.options import parse_seeds
+from peft_methods.option_values import parse_seeds
 from peft_methods.recipe import shipped_recipes
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"

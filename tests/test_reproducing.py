@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_records_and_validity import make_record
 
-from peft_methods.job import tasks_of
 from peft_methods.options import read_options
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record
 from peft_methods.report.reproducing import recipe_file, reproduction
+from peft_methods.tasks import tasks_of
 
 
 def records_of(

@@ -18,7 +18,7 @@ from wandb.proto import wandb_internal_pb2
 from peft_methods import compare
 from peft_methods.cells import Cell, cells_of, chosen_methods
 from peft_methods.errors import OptionError
-from peft_methods.execution.local import Event
+from peft_methods.execution.events import Event
 from peft_methods.execution.tracking import Tracking, checked
 from peft_methods.recipe import load_recipe
 from peft_methods.records import without_result

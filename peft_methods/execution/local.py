@@ -6,14 +6,14 @@ import contextlib
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from peft_methods.cells import Cell, Preparation
 from peft_methods.environment import find_device
 from peft_methods.errors import DataError, PeftMethodsError, TookTooLong
+from peft_methods.execution.events import Event, Watcher
 from peft_methods.execution.limits import DEFAULT_RETRIES
 from peft_methods.execution.processes import Worker, fork_server
 from peft_methods.execution.scratch import RunFolder
@@ -23,18 +23,6 @@ from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, without_result
 from peft_methods.store import Store
-
-Watcher = Callable[["Event"], None]
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something to show: a cell started, came further (`news`), is tried again (`failed`: how it ended), or ended with a record."""
-
-    cell: Cell
-    news: dict[str, Any] | None = None
-    record: Record | None = None
-    failed: str = ""
 
 
 class LocalExecutor:

@@ -10,7 +10,7 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 from peft_methods.execution.display import Display
 from peft_methods.execution.estimating import TimeLeft, in_words
-from peft_methods.execution.local import Event
+from peft_methods.execution.events import Event
 from peft_methods.metrics import METRICS
 from peft_methods.records import Record
 

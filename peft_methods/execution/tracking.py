@@ -15,7 +15,7 @@ from typing import Any
 
 from peft_methods.cells import Cell
 from peft_methods.errors import OptionError, first_line, unknown
-from peft_methods.execution.local import Event
+from peft_methods.execution.events import Event
 from peft_methods.execution.processes import Worker
 from peft_methods.execution.tracker import End, Entry, Run
 from peft_methods.records import Record

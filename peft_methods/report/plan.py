@@ -9,7 +9,7 @@ from tabulate import tabulate
 from peft_methods.cells import Cell, Preparation
 from peft_methods.errors import PeftMethodsError
 from peft_methods.execution.estimating import expected_seconds, in_words, total_seconds
-from peft_methods.job import Task
+from peft_methods.tasks import Task
 
 
 def plan_text(  # what a job knows

@@ -1,0 +1,69 @@
+"""The end of a run: the table in the terminal, and every file that was asked for. What cannot be written costs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_methods import gating
+from peft_methods.errors import PeftMethodsError
+
+if TYPE_CHECKING:
+    from peft_methods.comparing import Comparison
+    from peft_methods.options import Options
+    from peft_methods.recommending import Limits
+
+
+def write(terminalreporter: Any, comparison: Comparison, options: Options, gate_lines: Sequence[str]) -> None:
+    """What there is to say of a comparison, to pytest's terminal and to files."""
+    from peft_methods.report.table import csv_table, markdown_table, terminal_table
+
+    terminalreporter.section("fine-tuning methods compared")
+    terminalreporter.write_line(terminal_table(comparison, options.limits))
+    if options.markdown is not None:
+        _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
+    if options.csv is not None:
+        _write(options.csv, csv_table(comparison), terminalreporter)
+    if options.report is not None:
+        _report(options.report, comparison, options, gate_lines, terminalreporter)
+    if options.paper is not None:
+        _write_paper(options.paper, comparison, options.limits, terminalreporter)
+    if gate_lines:
+        terminalreporter.section("regression gate")
+        for line in gate_lines:
+            terminalreporter.write_line(line, red=line.startswith(gating.BAD))
+
+
+def _write(path: Path, text: str, terminalreporter: Any) -> None:
+    from peft_methods.store import write_whole
+
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        terminalreporter.write_line(f"{path} could not be written: {error.strerror}.", red=True)
+    else:
+        terminalreporter.write_line(f"written: {path}")
+
+
+def _report(folder: Path, comparison: Comparison, options: Options, gate_lines: Sequence[str], terminalreporter: Any) -> None:
+    from peft_methods.report.html import report_of, write_report
+
+    report = report_of(comparison, options.limits, options.gate, tuple(gate_lines))
+    try:
+        path = write_report(report, folder)
+    except PeftMethodsError as error:
+        terminalreporter.write_line(str(error), red=True)
+    else:
+        terminalreporter.write_line(f"written: {path}")
+
+
+def _write_paper(path: Path, comparison: Comparison, limits: Limits, terminalreporter: Any) -> None:
+    from peft_methods.report.paper import write_paper
+
+    try:
+        written = write_paper(comparison, path, limits)
+    except PeftMethodsError as error:
+        terminalreporter.write_line(str(error), red=True)
+    else:
+        terminalreporter.write_line(f"written: {', '.join(map(str, written))}")

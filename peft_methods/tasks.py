@@ -1,0 +1,71 @@
+"""What a comparison is to train: every chosen method on every recipe, and how many cells at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from peft_methods.cells import Cell, cells_of, chosen_methods, fitting_engine
+from peft_methods.errors import OptionError
+from peft_methods.methods import Method
+from peft_methods.recipe import Recipe
+
+NEED_A_GPU = ("tf32", "fp16")  # precisions
+
+
+@dataclass(frozen=True)
+class Task:
+    """One method on one recipe, all its seeds: what one benchmark test waits for."""
+
+    recipe: Recipe
+    method: Method
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Recipe's and method's names."""
+        return self.recipe.name, self.method.name
+
+
+def tasks_of(
+    recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto", *, deterministic: bool = False
+) -> list[Task]:
+    """Every chosen method of every recipe.
+
+    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU.
+    """
+    recipes = list(recipes)
+    names = [recipe.name for recipe in recipes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
+    for recipe in recipes:
+        _check_precision(recipe, device)
+    engine = fitting_engine(engine, device)
+    return [
+        Task(recipe, method, tuple(cells_of(recipe, method, device, engine, deterministic=deterministic)))
+        for recipe in recipes
+        for method in chosen_methods(recipe, methods)
+    ]
+
+
+def _check_precision(recipe: Recipe, device: str) -> None:
+    """Raise `OptionError` for a precision of GPUs where there is none; a recipe for GPUs is skipped there anyway."""
+    precision = recipe.budget.precision
+    if device == "cpu" and precision in NEED_A_GPU and not recipe.gpu:
+        raise OptionError(
+            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and none is visible. "
+            f"Allowed here: fp32, bf16; --peft-set budget.precision=fp32."
+        )
+
+
+def default_workers(device: str, cores: int) -> int:
+    """Two cells side by side on a CPU, each with half the cores: small models scale badly over threads. One on a GPU."""
+    return 2 if device == "cpu" and cores > 1 else 1
+
+
+def threads_of_a_cell(device: str, cores: int, workers: int) -> int:
+    """A cell's share of the cores. Two on a GPU, where the host only launches: with sixteen, whose threads wait by spinning,
+    a training step took three times as long whenever the next cell's process was doing its imports.
+    """
+    return max(1, cores // workers) if device == "cpu" else min(2, cores)
