@@ -130,7 +130,7 @@ class LocalExecutor:
         for worker, cell in self._running.items():
             with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the last when an interrupt cut a message in two
                 while (message := worker.receive()) is not None:
-                    if isinstance(message, Done) and isinstance(message.result, Record):
+                    if isinstance(message, Done) and isinstance(message.result, Record) and not message.may_pass:
                         self._end(cell, message.result)
         for worker in filter(None, (*self._running, self._spare)):
             worker.kill()
