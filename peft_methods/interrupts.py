@@ -19,9 +19,10 @@ USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_D
 
 
 class Interrupts:
-    """A pytest plugin with signal handlers, from `heed` until `forget`; `close` ends what runs. None outside the main thread.
+    """A pytest plugin with signal handlers, from `heed` until `forget`; `close` ends what runs.
 
-    A first interrupt raises `KeyboardInterrupt`, which pytest takes seconds to report; another one has to be expected from then on.
+    There are none outside the main thread, where Python has none. A first interrupt raises `KeyboardInterrupt`, which pytest
+    takes seconds to report; another one has to be expected from then on.
     """
 
     def __init__(self, close: Callable[[], None]) -> None:

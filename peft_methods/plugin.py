@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OPTIONS = pytest.StashKey[Options]()
 JOB: pytest.StashKey[Job] = pytest.StashKey()
+COMPLETE = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
 GATE_LINES = pytest.StashKey[Sequence[str]]()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped without one",
@@ -244,9 +245,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
     if job is None or options is None:
         return
-    ended_early = exitstatus == pytest.ExitCode.INTERRUPTED or bool(session.shouldfail or session.shouldstop)
+    ended_early = exitstatus not in COMPLETE or bool(session.shouldfail or session.shouldstop)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
-        show_text(session.config, "peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it")
+        live_line(session.config)("peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it", True)
     job.stop()
     if ended_early and (options.gate or options.saved_baselines):
         session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]

@@ -137,7 +137,7 @@ class LocalExecutor:
         for worker, cell in self._running.items():
             with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the last when an interrupt cut a message in two
                 while (message := worker.receive()) is not None:
-                    if isinstance(message, Done) and isinstance(message.result, Record):
+                    if isinstance(message, Done) and isinstance(message.result, Record) and not message.may_pass:
                         self._end(cell, message.result)
         for worker in filter(None, (*self._running, self._spare)):
             worker.kill()
@@ -232,17 +232,15 @@ class LocalExecutor:
                 self._take_in(worker, cell)
             if worker in self._running and self._patience.is_over(worker):
                 message, stack = self._patience.said_of(worker)
-                self._fail(
-                    worker, cell, without_result(cell, "timeout", f"{message}; its output is in {self._log(cell.label)}", stack=stack)
-                )
+                self._fail(worker, cell, without_result(cell, "timeout", message, stack=stack), said=self._output_of(cell))
 
     def _take_in(self, worker: Worker, cell: Cell) -> None:
         try:
             message = worker.receive()
         except (EOFError, OSError):
             status, why = worker.fate()
-            record = without_result(cell, status, f"{why}; its output is in {self._log(cell.label)}", stack=worker.last_stacks())
-            self._fail(worker, cell, record, may_pass=worker.was_killed())
+            record = without_result(cell, status, why, stack=worker.last_stacks())
+            self._fail(worker, cell, record, may_pass=worker.was_killed(), said=self._output_of(cell))
             return
         if isinstance(message, Done):
             self._finish(worker, cell, message)
@@ -266,8 +264,8 @@ class LocalExecutor:
             shutil.rmtree(self._work(cell), ignore_errors=True)
         self._end(cell, done.result)
 
-    def _fail(self, worker: Worker, cell: Cell, record: Record, *, may_pass: bool = False) -> None:
-        """End a cell whose process stored no record, or queue it once more."""
+    def _fail(self, worker: Worker, cell: Cell, record: Record, *, may_pass: bool = False, said: str = "") -> None:
+        """End a cell whose process stored no record, or queue it once more. `said` is added to the message of the last attempt."""
         self._let_go(worker)
         shutil.rmtree(self._work(cell), ignore_errors=True)
         before = self._attempts.get(cell.key, ())
@@ -276,9 +274,12 @@ class LocalExecutor:
             self._pending.append(cell)
             self._tell(Event(cell, failed=self._attempts[cell.key][-1]))
             return
-        record = replace(record, attempts=before)
+        record = replace(record, message=record.message + said, attempts=before)
         self.store_here(record)
         self._end(cell, record)
+
+    def _output_of(self, cell: Cell) -> str:
+        return f"; its output is in {self._log(cell.label)}"
 
     def _let_go(self, worker: Worker) -> None:
         worker.kill()

@@ -176,6 +176,8 @@ class Worker:
         """How the process ended, in words."""
         if not self.has_ended(within=KILL_GRACE_SECONDS):
             return "its process closed its connection"
+        if self._process is None:
+            return "its process could not be started: the one it is forked from ended first, and stderr says why"
         code = self._exit_code or 0
         if code >= 0:
             return f"its process ended with exit code {code}"

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+PACKAGES = Path(__file__).parents[2]  # where this package lies, on sys.path or not
 ASK = signal.SIGUSR1
 ANSWER_SECONDS = 3.0
 FRAME = re.compile(r'File "(?P<path>[^"]*)", line (?P<line>\d+|\?\?\?) in (?P<function>.+)')
@@ -43,7 +44,7 @@ def shortened(text: str) -> str:
 
 
 def _from_package(path: str) -> str:
-    roots = [root for root in sys.path if root and path.startswith(f"{root.rstrip('/')}/")]
+    roots = [root for root in (*sys.path, str(PACKAGES)) if root and path.startswith(f"{root.rstrip('/')}/")]
     return os.path.relpath(path, max(roots, key=len)) if roots else Path(path).name
 
 
