@@ -247,7 +247,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     ended_early = exitstatus not in COMPLETE or bool(session.shouldfail or session.shouldstop)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
-        live_line(session.config)("peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it", True)
+        progress_display(session.config).say("peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it")
     job.stop()
     if ended_early and (options.gate or options.saved_baselines):
         session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]

@@ -134,7 +134,7 @@ def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None
         "--peft-set=methods.head_only.learning_rate=0.5",
     )
     out = result.stdout.str()
-    assert "up to 9 epochs (ends after 1 without gain), batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding" in out
+    assert "up to 9 epochs (ends after 1 without gain), batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding, " in out
     assert "fixed padding, deterministic; seeds 0" in out
     assert list(Path(".peft/results/checkpoints").iterdir()) == []  # there were some, and the cell has ended
     (record,) = (json.loads(path.read_text(encoding="utf-8")) for path in Path(".peft/results").glob("*.json"))
