@@ -10,6 +10,7 @@ from pathlib import Path
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
 from peft_methods.errors import OptionError
+from peft_methods.escaping import visible
 from peft_methods.job import DEFAULT_RESULTS, Job, tasks_of
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
@@ -101,10 +102,10 @@ def compare(
 
 def _to_stderr(text: str, lasting: bool) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}" + "\n" * lasting)
+        sys.stderr.write(f"\r\x1b[2K{visible(text)}" + "\n" * lasting)
         sys.stderr.flush()
     elif lasting:
-        print(text, file=sys.stderr)
+        print(visible(text), file=sys.stderr)
 
 
 def _to_nobody(text: str, lasting: bool) -> None:

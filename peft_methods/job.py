@@ -23,13 +23,16 @@ DEFAULT_RESULTS = ".peft/results"
 NEED_A_GPU = ("tf32", "fp16")  # precisions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """One method on one recipe, all its seeds: what one benchmark test waits for."""
 
     recipe: Recipe
     method: Method
     cells: tuple[Cell, ...]
+
+    def __repr__(self) -> str:
+        return f"{self.recipe.name}-{self.method.name}"  # pytest-benchmark writes it to its JSON: no folders of the user's there
 
 
 def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto") -> list[Task]:

@@ -14,6 +14,7 @@ from typing import IO, Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from peft_methods import escaping
 from peft_methods.cells import Cell
 from peft_methods.errors import PeftMethodsError
 from peft_methods.quality import Predictions
@@ -47,13 +48,14 @@ class Record:
     `epochs` is the curve; `quality` the test set's precision, recall and F1 per class and its confusion matrix
     (with random weights there is none, nor anything of validation in the curve);
     `data` and `environment` are what was trained on and where; `tuning` says how its hyperparameters were found (None: as
-    the recipe gives them). Predictions stand in a file beside the record.
+    the recipe gives them). Predictions stand in a file beside the record. Tokens and passwords are taken out of every text,
+    and the user's home is `~`: records are published.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     cell: dict[str, Any]
     status: Status
-    identity: str
+    identity: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # it names files
     message: str = ""
     is_source: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -66,6 +68,10 @@ class Record:
     tuning: dict[str, Any] | None = None
     finished: float = field(default_factory=time.time)
     schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("cell", "message", "quality", "data", "environment", "tuning"):
+            object.__setattr__(self, name, escaping.private(getattr(self, name)))
 
     @property
     def recipe_name(self) -> str:

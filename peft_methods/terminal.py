@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from peft_methods.escaping import visible
+
 
 def live_line(config: pytest.Config) -> Callable[[str, bool], None]:
     """Shows progress past pytest's capturing: one line written over in a terminal, lasting lines elsewhere, none with -q."""
@@ -21,8 +23,8 @@ def live_line(config: pytest.Config) -> Callable[[str, bool], None]:
             return
         with _uncaptured(config):
             reporter.ensure_newline()
-            width = reporter._tw.fullwidth - 1
-            reporter.write(f"\r\x1b[2K{text[:width]}" if terminal else text)
+            width, line = reporter._tw.fullwidth - 1, visible(text)
+            reporter.write(f"\r\x1b[2K{line[:width]}" if terminal else line)
             if lasting:
                 reporter.write("\n")
             reporter.flush()

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from peft_methods.cells import Preparation
 from peft_methods.errors import PeftMethodsError
+from peft_methods.escaping import visible
 from peft_methods.execution.estimating import expected_seconds, in_words, total_seconds
 from peft_methods.job import Task
 
@@ -48,4 +49,4 @@ def _line(task: Task, index: int, preparations: Mapping[str, Preparation]) -> li
     cell, reason = task.cells[index], _reason(task, preparations)
     expected = f"skipped: {reason}" if reason else in_words(expected_seconds(cell, preparations[task.recipe.name]))
     sources = ", ".join(stage.recipe.data.source for stage in cell.stages)
-    return [cell.label, f"{task.method.learning_rate:g}", sources, expected]
+    return [cell.label, f"{task.method.learning_rate:g}", visible(sources), visible(expected)]
