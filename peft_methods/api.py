@@ -48,6 +48,7 @@ def compare(
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
+    trust_remote_code: bool = False,
     engine: str = "auto",
     settings: Sequence[str] = (),
     silence: Sequence[str] = (),
@@ -62,6 +63,7 @@ def compare(
 
     `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
     `data` point the recipe elsewhere; `weights="random"` shows what it costs before any download, without quality.
+    `trust_remote_code` lets a model's own Python files run where the recipe wants that too.
     `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
@@ -79,7 +81,7 @@ def compare(
     chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
     if tune is not None:
         check_possible([chosen])
-    tasks = tasks_of([chosen], methods, find_device(), engine)
+    tasks = tasks_of([chosen], methods, find_device(), engine, trust_remote_code=trust_remote_code)
     job = Job(
         tasks,
         results=Path(results),

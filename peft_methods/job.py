@@ -15,8 +15,8 @@ from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
 from peft_methods.methods import Method
-from peft_methods.recipe import Recipe
-from peft_methods.records import Record, Status, Store, without_result
+from peft_methods.recipe import Recipe, check_trust
+from peft_methods.records import Record, Status, Store, StoreError, without_result
 from peft_methods.tuning import Search
 
 DEFAULT_RESULTS = ".peft/results"
@@ -35,16 +35,20 @@ class Task:
         return f"{self.recipe.name}-{self.method.name}"  # pytest-benchmark writes it to its JSON: no folders of the user's there
 
 
-def tasks_of(recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto") -> list[Task]:
+def tasks_of(
+    recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto", *, trust_remote_code: bool = False
+) -> list[Task]:
     """Every chosen method of every recipe.
 
-    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU.
+    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU,
+    a model's own code that not both the recipe and the user want run.
     """
     recipes = list(recipes)
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
+    check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
     engine = fitting_engine(engine, device)
@@ -194,7 +198,15 @@ class Job:
         asked = [(t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells]
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]
-        predictions = {r.identity: found for r in records if r.status == "ok" and (found := self._store.read_predictions(r)) is not None}
+        predictions = {}
+        for record in records:
+            try:
+                found = self._store.read_predictions(record) if record.status == "ok" else None
+            except StoreError as error:
+                notes.append(f"{error} {record.method_name} seed {record.seed} is in no group.")
+                continue
+            if found is not None:
+                predictions[record.identity] = found
         return Comparison(tuple(records), (*notes, *self._executor.warnings), predictions)
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ class Options:
     model: str | None
     weights: str | None
     data: str | None
+    trust_remote_code: bool
     dry_run: bool
     results: Path
     engine: str
@@ -56,7 +57,7 @@ class Options:
                 from peft_methods.tuning import check_possible
 
                 check_possible(recipes)
-            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device(), self.engine)
+            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device(), self.engine, trust_remote_code=self.trust_remote_code)
         tasks: list[Task] = self._cache["tasks"]
         return tasks
 
@@ -77,6 +78,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-weights", metavar="KIND", help="pretrained, or random: the model from its config alone, to see what it costs")
     group.addoption(
         "--peft-data", metavar="SOURCE", help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set"
+    )
+    group.addoption(
+        "--peft-trust-remote-code", action="store_true", help="run Python code that comes with a model whose recipe wants that too"
     )
     group.addoption("--peft-dry-run", action="store_true", help="print the cells and how long they may take; train nothing")
     group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
@@ -116,6 +120,7 @@ def read_options(config: pytest.Config) -> Options:
         model=option.peft_model,
         weights=option.peft_weights,
         data=option.peft_data,
+        trust_remote_code=option.peft_trust_remote_code,
         dry_run=option.peft_dry_run,
         results=Path(option.peft_results),
         engine=option.peft_engine,
@@ -135,6 +140,7 @@ def read_options(config: pytest.Config) -> Options:
         or options.trials
         or option.peft_model
         or option.peft_data
+        or option.peft_trust_remote_code
         or option.peft_weights is not None
     ):
         options.tasks()

@@ -30,12 +30,14 @@ class ModelSpec:
     """Which encoder: `embedded:NAME`, a folder, or a hub id (`revision` pins it).
 
     With random weights the sizes are all that is wanted: of a shape that comes along (by its hub id) or a local config.
+    `trust_remote_code` lets the model's own Python files run, if whoever starts the run allows it too (`check_trust`).
     """
 
     __pydantic_config__ = STRICT
     source: Annotated[str, Field(min_length=1)]
     weights: Literal["pretrained", "random"] = "pretrained"
     revision: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,21 @@ def load_recipe(
     return replace(recipe, notes=(*recipe.notes, *notes))
 
 
+def check_trust(recipes: Sequence[Recipe], allowed: bool) -> None:
+    """A model's own code runs where its recipe wants it and the user allows it; one without the other is an `OptionError`."""
+    wanting = [recipe for recipe in recipes if recipe.model.trust_remote_code]
+    if wanting and not allowed:
+        raise OptionError(
+            f"recipe {wanting[0].name!r} would run Python code that comes with the model {wanting[0].model.source!r}. "
+            f"Read that code; then allow it with --peft-trust-remote-code (compare: trust_remote_code=True)."
+        )
+    if allowed and not wanting:
+        raise OptionError(
+            "--peft-trust-remote-code is given and no recipe wants a model's own code. Leave it out, or say in the recipe that it "
+            "does: --peft-set model.trust_remote_code=true."
+        )
+
+
 def _point_at_data(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("data", {})
     for of_the_other in ("text", "text_pair", "label", "config", "revision", "leakage_limit", "token_lengths", "classes"):
@@ -233,7 +250,8 @@ def _said_of_data(recipe: Recipe) -> str:
 def _point_at_model(values: dict[str, Any], source: str) -> str:
     section = values.setdefault("model", {})
     tuned_for = section.get("source")
-    section.pop("revision", None)
+    for of_the_other in ("revision", "trust_remote_code"):
+        section.pop(of_the_other, None)
     section["source"] = source
     return f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; a method may look worse than it is"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from peft_methods import escaping
 from peft_methods.cells import Cell
-from peft_methods.errors import PeftMethodsError
+from peft_methods.errors import PeftMethodsError, first_line
 from peft_methods.quality import Predictions
 
 SCHEMA_VERSION = 1
@@ -132,21 +132,31 @@ class Store:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             version = values.get("schema_version", 0) if isinstance(values, dict) else 0
-            if version > SCHEMA_VERSION:
+            if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise StoreError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
-            return TypeAdapter(Record).validate_python(values)
-        except (ValidationError, ValueError) as error:
-            raise StoreError(f"{path} is no record: {str(error).splitlines()[0]}.") from None
+            record = TypeAdapter(Record).validate_python(values)
+            if not (record.recipe_name and record.method_name) or record.seed < 0:
+                raise ValueError("its cell lacks a name or a seed")
+            return record
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise StoreError(f"{path} is no record: {first_line(error)}.") from None
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
 
     def read_predictions(self, record: Record) -> Predictions | None:
-        """The per-example predictions of a record, None where it has none."""
+        """The per-example predictions of a record, None where it has none. Raises `StoreError` for a file that holds none."""
         path = self.folder / f"{record.identity}.npz"
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as saved:
-            return Predictions(saved["logits"], saved["labels"])
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                logits, labels = saved["logits"], saved["labels"]
+        except Exception as error:  # an archive's, an array's and a disk's errors are all of their own types
+            raise StoreError(f"{path} holds no predictions: {first_line(error)}.") from None
+        fits = logits.ndim == 2 and logits.dtype.kind == "f" and labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
+        if not fits or not ((labels >= 0) & (labels < logits.shape[1])).all():
+            raise StoreError(f"{path} holds no predictions: it needs logits (rows, classes) and labels (rows) that number classes.")
+        return Predictions(logits, labels)
 
     def records(self) -> tuple[list[Record], list[str]]:
         """All records that can be read, and a line for each file that cannot."""
