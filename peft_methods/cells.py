@@ -22,6 +22,7 @@ CODE_OF_EVERY_CELL = (
     "rows.py",
     "data.py",
     "embedded.py",
+    "classes.py",
     "reading.py",
     "overlap.py",
     "configs.py",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from peft_methods import embedded, shapes
 from peft_methods.errors import ModelError, first_line, nearest
-from peft_methods.recipe import ModelSpec
+from peft_methods.recipe import ModelSpec, path_of
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
@@ -19,24 +18,22 @@ def folder_or_id(source: str) -> str:
     """The folder of a local or embedded model, else the source itself: a hub id."""
     if source.startswith(embedded.PREFIX):
         return str(embedded.model_folder(source))
-    folder = Path(source).expanduser()
-    return str(folder) if folder.is_dir() else source
+    folder = path_of(source)
+    return str(folder) if folder is not None and folder.is_dir() else source
 
 
 def local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
     """What to say of a pretrained model that could not be had."""
-    if "trust_remote_code" in str(error):
-        return ModelError(
-            f"the model {spec.source!r} needs Python code of its own, which is not run. Use a model that transformers knows; or read that "
-            f"code and allow it: --peft-set model.trust_remote_code=true --peft-trust-remote-code."
-        )
+    if _wants_own_code(error):
+        return _own_code(spec)
     if pickles := _pickles_alone(spec):
         return ModelError(
             f"the model folder {spec.source!r} holds its weights as {pickles}, a pickle, which can run any code when it is read; only "
             f'safetensors are. If you trust it, convert it once: python -c "from transformers import AutoModel as M; '
             f'M.from_pretrained({spec.source!r}).save_pretrained({spec.source!r})"'
         )
-    if spec.source.startswith(embedded.PREFIX) or Path(spec.source).expanduser().is_dir():
+    folder = path_of(folder_or_id(spec.source))
+    if folder is not None and folder.is_dir():
         return ModelError(
             f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} A model folder holds config.json, "
             f"model.safetensors and the tokenizer's files; give another with --peft-model DIR."
@@ -47,11 +44,23 @@ def local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
     )
 
 
+def _wants_own_code(error: Exception) -> bool:
+    return "trust_remote_code" in str(error)
+
+
+def _own_code(spec: ModelSpec) -> ModelError:
+    return ModelError(
+        f"the model {spec.source!r} needs Python code of its own, which is not run. Use a model that transformers knows; or read that "
+        f"code and allow it: --peft-set model.trust_remote_code=true --peft-trust-remote-code."
+    )
+
+
 def _pickles_alone(spec: ModelSpec) -> str:
     """The pickled weights of a local folder that has no others."""
-    folder = Path(folder_or_id(spec.source))
-    found = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)) if folder.is_dir() else []
-    return "" if any(folder.glob("*.safetensors")) else next(iter(found), "")
+    folder = path_of(folder_or_id(spec.source))
+    if folder is None or any(folder.glob("*.safetensors")):
+        return ""
+    return next((path.name for pattern in PICKLES for path in sorted(folder.glob(pattern))), "")
 
 
 def has_own_classifier(config: Any, spec: ModelSpec) -> bool:
@@ -121,8 +130,8 @@ def _config_alone(spec: ModelSpec) -> Any:
     """A local config, or a shape's; the hub is not asked."""
     from transformers import AutoConfig
 
-    folder = Path(folder_or_id(spec.source)).expanduser()
-    if not folder.exists():
+    folder = path_of(folder_or_id(spec.source))
+    if folder is None:
         known = shapes.shapes()
         if spec.source not in known:
             raise ModelError(
@@ -134,7 +143,7 @@ def _config_alone(spec: ModelSpec) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # a wrong field has a type of its own, others are the first thing that fails
-        raise _bad_config(spec, error) from None
+        raise (_own_code(spec) if _wants_own_code(error) else _bad_config(spec, error)) from None
 
 
 def _bad_config(spec: ModelSpec, error: Exception) -> ModelError:

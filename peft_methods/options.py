@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.environment import device_name, find_device, usable_cores
-from peft_methods.errors import OptionError
+from peft_methods.errors import OptionError, first_line
 
 if TYPE_CHECKING:
     import pytest
@@ -122,7 +123,7 @@ def read_options(config: pytest.Config) -> Options:
         data=option.peft_data,
         trust_remote_code=option.peft_trust_remote_code,
         dry_run=option.peft_dry_run,
-        results=Path(option.peft_results),
+        results=_path(option.peft_results, "--peft-results"),
         engine=option.peft_engine,
         trials=_trials(option.peft_tune),
         workers=_workers(option.peft_workers),
@@ -132,17 +133,8 @@ def read_options(config: pytest.Config) -> Options:
         csv=_file(option.peft_csv, "--peft-csv"),
         limits=_limits(option.peft_budget),
     )
-    if (
-        recipes
-        or methods
-        or settings
-        or options.engine != "auto"
-        or options.trials
-        or option.peft_model
-        or option.peft_data
-        or option.peft_trust_remote_code
-        or option.peft_weights is not None
-    ):
+    of_recipes = (recipes, methods, settings, options.trials, option.peft_model, option.peft_data, option.peft_trust_remote_code)
+    if any(of_recipes) or options.engine != "auto" or option.peft_weights is not None:
         options.tasks()
     return replace(options, gate=_gate(option, options), saved_baselines=_saved_baselines(option.peft_save_baseline, options))
 
@@ -171,7 +163,7 @@ def parse_seeds(text: str) -> int | list[int]:
     """'3' -> 3 (seeds 0, 1, 2); '4,7' or '4,' -> those. Raises `OptionError`."""
     parts = text.split(",")
     numbers = [part.strip() for part in parts if part.strip()]
-    if not numbers or not all(part.isascii() and part.isdecimal() for part in numbers):
+    if not numbers or not all(map(_is_whole, numbers)):
         raise OptionError(f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) or a list of them (4,7).")
     seeds = [int(part) for part in numbers]
     if len(parts) == 1:
@@ -181,10 +173,15 @@ def parse_seeds(text: str) -> int | list[int]:
     return seeds
 
 
+def _is_whole(text: str) -> bool:
+    """Whether it is a whole number from 0 up that could be meant."""
+    return text.isascii() and text.isdecimal() and len(text) <= 10
+
+
 def _trials(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+    if not (_is_whole(text) and int(text) >= 1):
         raise OptionError(f"--peft-tune {text!r} should be a whole number of trials a method, 1 or more.")
     return int(text)
 
@@ -192,7 +189,7 @@ def _trials(text: str | None) -> int | None:
 def _workers(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= usable_cores()):
+    if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
         raise OptionError(f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are.")
     if int(text) > 1 and find_device() != "cpu":
         raise OptionError(f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other.")
@@ -230,7 +227,7 @@ def _gate(option: Any, options: Options) -> Gate | None:
     if option.peft_baseline == AUTO:
         baselines = {recipe: read_baseline(path) for recipe, path in _auto_baselines(options).items()}
     else:
-        baseline = read_baseline(Path(option.peft_baseline))
+        baseline = read_baseline(_path(option.peft_baseline, "--peft-baseline"))
         baselines = dict.fromkeys((task.recipe.name for task in options.tasks()), baseline)
     return Gate(baselines, tolerances, option.peft_allow_missing, option.peft_allow_reused)
 
@@ -260,25 +257,36 @@ def _auto_baselines(options: Options) -> dict[str, Path]:
     }
 
 
+def _path(value: str, option: str) -> Path:
+    """What can be a path, whether there is something or not."""
+    try:
+        os.lstat(value)
+    except (OSError, ValueError) as error:  # too long, a NUL, half a character
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            raise OptionError(f"{option} {value!r} cannot be a path ({first_line(error)}); give another.") from None
+    return Path(value)
+
+
 def _folder(value: str | None, option: str) -> Path | None:
     """A folder that exists from now on and can be written, so that nothing is lost at the end for want of one."""
     if value is None:
         return None
+    path = _path(value, option)
     try:
-        Path(value).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=value):
             pass
     except FileExistsError:
         raise OptionError(f"{option} {value!r} is a file; give a folder.") from None
     except OSError as error:
         raise OptionError(f"{option} {value!r} cannot be written to: {error.strerror}.") from None
-    return Path(value)
+    return path
 
 
 def _file(value: str | None, option: str) -> Path | None:
     if value is None:
         return None
-    path = Path(value)
+    path = _path(value, option)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise OptionError(f"{option} {value!r}: {'that is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}.")
     return path

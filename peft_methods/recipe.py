@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -98,7 +99,7 @@ class Budget:
     __pydantic_config__ = STRICT
     epochs: Count
     batch_size: Count
-    seeds: Count | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
+    seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     weight_decay: NotNegative = 0.0
@@ -169,6 +170,15 @@ class Recipe:
         return self.model.weights == "pretrained"
 
 
+def path_of(source: str) -> Path | None:
+    """The file or folder that a source names; None where there is none, or where it can be no path at all."""
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of nobody
+        return None
+
+
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with the project, by name."""
     return {path.stem: path for folder in RECIPE_FOLDERS for path in sorted(folder.glob("*.toml"))}
@@ -181,7 +191,7 @@ def find_recipe(name: str) -> Path:
         return shipped[name]
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
-        if not path.is_file():
+        if not isfile(path):
             raise OptionError(f"recipe file {name!r} does not exist. Shipped recipes: {', '.join(shipped)}.")
         return path
     raise OptionError(unknown("recipe", name, shipped) + " Or give the path of a TOML file.")
@@ -197,7 +207,7 @@ def load_recipe(
     path = find_recipe(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no TOML, a number of thousands of digits, a thousand brackets
         raise OptionError(f"{path.name} is not valid TOML: {error}.") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
@@ -280,6 +290,6 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
 def _toml_value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or more digits or brackets than can be read
         return text
     return parsed["value"] if list(parsed) == ["value"] else text

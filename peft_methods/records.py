@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 
 from peft_methods import escaping
+from peft_methods.building import adapter
 from peft_methods.cells import Cell
 from peft_methods.errors import PeftMethodsError, first_line
 from peft_methods.quality import Predictions
@@ -134,7 +135,7 @@ class Store:
             version = values.get("schema_version", 0) if isinstance(values, dict) else 0
             if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise StoreError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
-            record = TypeAdapter(Record).validate_python(values)
+            record = adapter(Record).validate_python(values)
             if not (record.recipe_name and record.method_name) or record.seed < 0:
                 raise ValueError("its cell lacks a name or a seed")
             return record
@@ -149,7 +150,7 @@ class Store:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 logits, labels = saved["logits"], saved["labels"]
         except Exception as error:  # an archive's, an array's and a disk's errors are all of their own types
             raise StoreError(f"{path} holds no predictions: {first_line(error)}.") from None
