@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from test_gate import Telling
+from test_plugin import BENCHMARK
 from test_records_and_validity import make_record
 
 from conftest import make_model
@@ -26,7 +28,7 @@ from peft_methods.comparing import Comparison
 from peft_methods.errors import DataError, ModelError, OptionError
 from peft_methods.job import tasks_of
 from peft_methods.quality import Predictions
-from peft_methods.recipe import ModelSpec, load_recipe
+from peft_methods.recipe import ModelSpec, find_recipe, load_recipe
 from peft_methods.records import Store, StoreError
 from peft_methods.report.table import csv_table, markdown_table, terminal_table
 from peft_methods.rows import Rows
@@ -300,6 +302,35 @@ def test_records_hold_no_home_and_no_secret(home: Path, tmp_path: Path, token: s
     assert Path(record.cell["recipe"]["model"]["source"]).expanduser() == home / "model"
     assert cell.key == key
     assert replace(record) == record
+
+
+def test_what_a_run_writes_holds_no_home_and_no_secret(pytester: pytest.Pytester, home: Path) -> None:
+    """Baseline, CSV, Markdown and what the terminal shows, of a cell that succeeded and one that did not."""
+    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
+    path = pytester.path / "own.toml"
+    text = find_recipe("embedded").read_text(encoding="utf-8")
+    path.write_text(text.replace('"embedded:minilm"', f'"{home}/model"'), encoding="utf-8")
+    recipe = load_recipe(str(path), ["budget.seeds=1"])
+    spec = {name: cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu")[0].spec() for name in ("lora", "ia3")}
+    said = f"FileNotFoundError: {home}/x, asked with {SECRET}"
+    good = make_record(cell=spec["lora"], message=said)
+    for one in (good, make_record("ia3", cell=spec["ia3"], status="failed", message=said, metrics={})):
+        places = (f"--peft-csv={one.method_name}.csv", "--peft-markdown=table.md")
+        arguments = (
+            "--peft-recipe=own.toml",
+            "--peft-seeds=1",
+            f"--peft-method={one.method_name}",
+            "--peft-save-baseline=base.json",
+            *places,
+        )
+        done = pytester.runpytest_inprocess("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *arguments, plugins=[Telling([one])])
+        assert done.ret == (one is not good)
+        shown = done.stdout.str().partition("short test summary")[0].partition("fine-tuning methods compared")[2]
+        texts = [shown, *(file.read_text(encoding="utf-8") for file in pytester.path.iterdir() if file.suffix in {".json", ".csv", ".md"})]
+        assert all(SECRET not in text and str(home) not in text for text in texts)
+    written = [file.name for file in pytester.path.iterdir()]
+    assert {"lora.csv", "base.json", "table.md"} <= set(written)
+    assert str(home) not in repr(tasks_of([recipe], ["lora"], "cpu"))  # pytest-benchmark writes it to its JSON
 
 
 def test_what_only_looks_like_the_home_folder_stays(monkeypatch: pytest.MonkeyPatch) -> None:
