@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peft_methods import escaping
 from peft_methods.errors import OptionError, unknown
 from peft_methods.methods import METHODS, Method
 from peft_methods.recipe import Recipe
@@ -86,8 +87,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A short hash of the spec alone: names the cell within one run."""
-        return content_hash(self._decisive_spec())[:16]
+        """A short hash of the spec alone, as records keep it: names the cell within one run."""
+        return content_hash(escaping.private(self._decisive_spec()))[:16]
 
     def _decisive_spec(self) -> dict[str, Any]:
         """The spec less what only judges the result."""

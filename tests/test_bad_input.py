@@ -307,10 +307,10 @@ BASELINE = {
 @example(json.dumps(RECORD | {"message": "\ud800"}).encode())
 def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     """Oracle: refused with the file's name, or a record that written is read as the same."""
-    path = tmp_path_factory.getbasetemp() / "fuzzed.json"
+    path = tmp_path_factory.getbasetemp() / f"{RECORD['identity']}.json"
     path.write_bytes(content)
     store = Store(path.parent)
-    record = outcome(lambda: store.read(path), "fuzzed.json")
+    record = outcome(lambda: store.read(path), path.name)
     if record is not None:
         assert record.recipe_name
         path.write_text(json.dumps(asdict(record)), encoding="utf-8")
