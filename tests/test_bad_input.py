@@ -256,7 +256,7 @@ def test_recipe_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) 
     assert recipe is None or recipe.methods
 
 
-@many(1000)
+@many(800)
 @given(spoilt(PLAIN_RECIPE))
 @example({**PLAIN_RECIPE, "name": "\ud800"})
 @example({**PLAIN_RECIPE, "budget": {**PLAIN_RECIPE["budget"], "seeds": 10**9}})
@@ -299,7 +299,7 @@ BASELINE = {
 }  # fmt: skip
 
 
-@many(1000)
+@many(900)
 @given(spoilt(RECORD).map(json.dumps).map(str.encode) | mangled(json.dumps(RECORD)))
 @example(b"[" * 100_000)
 @example(json.dumps(RECORD | {"schema_version": "x"}).encode())
@@ -317,7 +317,7 @@ def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> No
         assert same(store.read(path), record)
 
 
-@many(1000)
+@many(700)
 @given(spoilt(BASELINE).map(json.dumps).map(str.encode) | mangled(json.dumps(BASELINE)))
 @example(b"[" * 100_000)
 @example(b'{"benchmarks": [' + b"9" * 5000 + b"]}")
@@ -369,7 +369,7 @@ def tables(draw: st.DrawFn) -> str:
 JSON_TABLE = [{"method": "LoRA", "accuracy": 0.9, "val_losses": [0.3, 0.2], "trainable": "1.48M"}, {"method": "full", "accuracy": "93%"}]
 
 
-@many(900)
+@many(750)
 @given(
     tables().map(lambda text: text.encode(errors="surrogatepass"))
     | spoilt(JSON_TABLE).map(json.dumps).map(str.encode)
@@ -422,7 +422,7 @@ def put(folder: Path, name: str, content: bytes) -> None:
 LINES = pd.DataFrame(ROWS).to_csv(index=False)
 
 
-@many(300)
+@many(250)
 @given(
     mangled(LINES) | tables().map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=60),
     st.sampled_from(["csv", "tsv"]),
@@ -437,7 +437,7 @@ def test_delimited_data(folder: Path, content: bytes, kind: str) -> None:
     readable(folder, folder.name)
 
 
-@many(500)
+@many(450)
 @given(
     spoilt(ROWS).map(lambda rows: "\n".join(map(json.dumps, rows if isinstance(rows, list) else [rows])).encode())
     | mangled("\n".join(map(json.dumps, ROWS)))
