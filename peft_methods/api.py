@@ -64,6 +64,7 @@ def compare(
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
+    trust_remote_code: bool = False,
     engine: str = "auto",
     settings: Sequence[str] = (),
     silence: Sequence[str] = (),
@@ -85,6 +86,7 @@ def compare(
 
     `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
     `data` point the recipe elsewhere; `weights="random"` shows what it costs before any download, without quality.
+    `trust_remote_code` lets a model's own Python files run where the recipe wants that too.
     `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
     `silence` are ids of validity rules that are not asked.
     `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
@@ -113,7 +115,7 @@ def compare(
     if tune is not None:
         check_possible([chosen])
     trackers = checked(track.split(",") if isinstance(track, str) and track else track, "track")
-    tasks = tasks_of([chosen], methods, find_device(), engine, deterministic=deterministic)
+    tasks = tasks_of([chosen], methods, find_device(), engine, deterministic=deterministic, trust_remote_code=trust_remote_code)
     job = Job(
         tasks,
         results=Path(results),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from peft_methods.escaping import visible
 from peft_methods.plain_tables import TableError, read_table
 from peft_methods.store import Store
 from peft_methods.validity import RULES, Finding, judge, judge_table, silenced
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.file
     findings, rows, remarks = _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
     for remark in remarks:
-        print(remark, file=sys.stderr)
+        print(visible(remark), file=sys.stderr)
     for finding in findings:
         print(finding)
     if not findings:

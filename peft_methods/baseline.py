@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from peft_methods.building import adapter
 from peft_methods.errors import OptionError
 from peft_methods.records import SCHEMA_VERSION
 from peft_methods.store import StoreError, atomically
@@ -114,7 +115,7 @@ def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str
                 f"--peft-baseline {path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it."
             )
         try:
-            entry = TypeAdapter(Entry).validate_python(info)
+            entry = adapter(Entry).validate_python(info)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

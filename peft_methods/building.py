@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from peft_methods.errors import OptionError, nearest
+from peft_methods.errors import OptionError, first_line, nearest
 
 T = TypeVar("T")
 
@@ -21,15 +21,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     `where` is what the message starts with: a file, or a file and a section.
     """
     try:
-        adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # classes are hashable
-        return adapter.validate_json(json.dumps(values, default=str))  # strict, yet tables may be dataclasses
+        plain = json.dumps(values, default=str, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{where}: a value in it cannot be read: {first_line(error)}.") from None
+    try:
+        return adapter(cls).validate_json(plain)  # type: ignore[arg-type]  # strict, yet tables may be dataclasses
     except ValidationError as error:
         raise OptionError(f"{where}: {_explain(error, cls, values)}") from None
 
 
 @cache
-def _adapter(cls: Any) -> TypeAdapter[Any]:
-    """Made once: making one takes far longer than using it."""
+def adapter(cls: type[T]) -> TypeAdapter[T]:
+    """What checks values of a class; making it takes longer than using it."""
     return TypeAdapter(cls)
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from peft_methods import escaping
 from peft_methods.errors import OptionError, unknown
 from peft_methods.methods import METHODS, Method
 from peft_methods.recipe import Recipe
@@ -23,6 +24,7 @@ CODE_OF_EVERY_CELL = (
     "rows.py",
     "data.py",
     "embedded.py",
+    "classes.py",
     "reading.py",
     "overlap.py",
     "configs.py",
@@ -158,7 +160,8 @@ class Preparation:
 def key_of(spec: Mapping[str, Any]) -> str:
     """A short hash of a cell's spec. A cell that another engine took over has the key of the one that was asked for."""
     asked = {"engine": spec["instead_of"]} if "instead_of" in spec else {}
-    return content_hash({name: value for name, value in (_decisive(spec) | asked).items() if name != "instead_of"})[:16]
+    decisive = {name: value for name, value in (_decisive(spec) | asked).items() if name != "instead_of"}
+    return content_hash(escaping.private(decisive))[:16]  # as records keep it
 
 
 def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:

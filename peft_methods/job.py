@@ -230,7 +230,7 @@ class Job:
             try:
                 found = self._store.read_predictions(record) if record.status == "ok" else None
             except StoreError as error:
-                unreadable.append(str(error))
+                unreadable.append(f"{error} {record.method_name} seed {record.seed} is in no group.")
             else:
                 predictions |= {} if found is None else {record.identity: found}
         return predictions, unreadable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def _load_tokenizer(folder: str, spec: ModelSpec) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, revision=spec.revision or "main")
+        return AutoTokenizer.from_pretrained(folder, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code)
     except Exception as error:
         raise local_or_hub(spec, error) from None
 
@@ -104,9 +105,9 @@ def _load_model(folder: str, config: Any, spec: ModelSpec, compute: torch.dtype 
 
     Random weights count as trained: which parameters belong to the head is as in the real model.
     """
-    options: dict[str, Any] = {"config": config, "dtype": torch.float32}
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "trust_remote_code": spec.trust_remote_code}
     if compute is not None:
-        options |= _nf4_options(config, compute, device)
+        options |= _nf4_options(config, spec, compute, device)
     missing: set[str] = set()
     if spec.weights == "random":
         model, idle = _random(options), set[str]()
@@ -127,7 +128,7 @@ def _random(options: dict[str, Any]) -> PreTrainedModel:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Classifier.from_config(options["config"], dtype=torch.float32)
+        model = Classifier.from_config(**{name: options[name] for name in ("config", "dtype", "trust_remote_code")})
     if "quantization_config" not in options:
         return model
     with tempfile.TemporaryDirectory() as saved:
@@ -137,8 +138,10 @@ def _random(options: dict[str, Any]) -> PreTrainedModel:
 
 
 def _from_pretrained(folder: str, spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    """Only from safetensors. Where a hub model has none, its maker is not asked for any by a bot in our user's name."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:
         model, info = Classifier.from_pretrained(
             folder,
@@ -173,7 +176,7 @@ def _start_anew(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[st
             nn.init.zeros_(module.bias)
 
 
-def _nf4_options(config: Any, compute: torch.dtype, device: str) -> dict[str, Any]:
+def _nf4_options(config: Any, spec: ModelSpec, compute: torch.dtype, device: str) -> dict[str, Any]:
     """4-bit NormalFloat with double quantisation (QLoRA, Dettmers et al. 2023) for the encoder alone.
 
     transformers 5 would quantise the head and the pooler too; LoRA's copies of them could then not be trained.
@@ -181,7 +184,7 @@ def _nf4_options(config: Any, compute: torch.dtype, device: str) -> dict[str, An
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
     with torch.device("meta"):
-        skeleton = AutoModelForSequenceClassification.from_config(config)
+        skeleton = AutoModelForSequenceClassification.from_config(config, trust_remote_code=spec.trust_remote_code)
     kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.environment import find_device, usable_cores
-from peft_methods.errors import OptionError
+from peft_methods.errors import OptionError, first_line
 
 if TYPE_CHECKING:
     from peft_methods.recommending import Limits
@@ -20,11 +21,26 @@ def names_of(values: list[str], option: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def path_of(value: str, option: str) -> Path:
+    """What can be a path, whether there is something or not."""
+    try:
+        os.lstat(value)
+    except (OSError, ValueError) as error:  # too long, a NUL, half a character
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            raise OptionError(f"{option} {value!r} cannot be a path ({first_line(error)}); give another.") from None
+    return Path(value)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether it is a whole number from 0 up that could be meant."""
+    return text.isascii() and text.isdecimal() and len(text) <= 10
+
+
 def parse_seeds(text: str) -> int | list[int]:
     """'3' -> 3 (seeds 0, 1, 2); '4,7' or '4,' -> those. Raises `OptionError`."""
     parts = text.split(",")
     numbers = [part.strip() for part in parts if part.strip()]
-    if not numbers or not all(part.isascii() and part.isdecimal() for part in numbers):
+    if not numbers or not all(map(_is_whole, numbers)):
         raise OptionError(f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) or a list of them (4,7).")
     seeds = [int(part) for part in numbers]
     if len(parts) == 1:
@@ -45,7 +61,7 @@ def trials_of(text: str | None) -> int | None:
     """How many trials a method is tuned by."""
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text) >= 1):
+    if not (_is_whole(text) and int(text) >= 1):
         raise OptionError(f"--peft-tune {text!r} should be a whole number of trials a method, 1 or more.")
     return int(text)
 
@@ -54,7 +70,7 @@ def workers_of(text: str | None) -> int | None:
     """How many cells run side by side."""
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= usable_cores()):
+    if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
         raise OptionError(f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are.")
     if int(text) > 1 and find_device() != "cpu":
         raise OptionError(f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other.")
@@ -104,8 +120,9 @@ def folder_of(value: str | None, option: str) -> Path | None:
         return None
     from peft_methods.report.needs import check_folder
 
-    check_folder(Path(value), option)
-    return Path(value)
+    path = path_of(value, option)
+    check_folder(path, option)
+    return path
 
 
 def paper_of(value: str | None) -> Path | None:
@@ -126,7 +143,7 @@ def file_of(value: str | None, option: str) -> Path | None:
     """A file in a folder that exists."""
     if value is None:
         return None
-    path = Path(value)
+    path = path_of(value, option)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise OptionError(f"{option} {value!r}: {'that is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}.")
     return path

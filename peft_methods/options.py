@@ -32,6 +32,7 @@ class Options:
     model: str | None
     weights: str | None
     data: str | None
+    trust_remote_code: bool
     dry_run: bool
     results: Path
     engine: str
@@ -65,7 +66,14 @@ class Options:
                 from peft_methods.tuning import check_possible
 
                 check_possible(recipes)
-            self._cache["tasks"] = tasks_of(recipes, self.methods, find_device(), self.engine, deterministic=self.deterministic)
+            self._cache["tasks"] = tasks_of(
+                recipes,
+                self.methods,
+                find_device(),
+                self.engine,
+                deterministic=self.deterministic,
+                trust_remote_code=self.trust_remote_code,
+            )
         tasks: list[Task] = self._cache["tasks"]
         return tasks
 
@@ -86,6 +94,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--peft-weights", metavar="KIND", help="pretrained, or random: the model from its config alone, to see what it costs")
     group.addoption(
         "--peft-data", metavar="SOURCE", help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set"
+    )
+    group.addoption(
+        "--peft-trust-remote-code", action="store_true", help="run Python code that comes with a model whose recipe wants that too"
     )
     group.addoption("--peft-dry-run", action="store_true", help="print the cells and how long they may take; train nothing")
     group.addoption("--peft-results", metavar="DIR", default=".peft/results", help="where records go (default: %(default)s)")
@@ -138,8 +149,9 @@ def read_options(config: pytest.Config) -> Options:
         model=option.peft_model,
         weights=option.peft_weights,
         data=option.peft_data,
+        trust_remote_code=option.peft_trust_remote_code,
         dry_run=option.peft_dry_run,
-        results=Path(option.peft_results),
+        results=values.path_of(option.peft_results, "--peft-results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
         workers=values.workers_of(option.peft_workers),
@@ -157,16 +169,8 @@ def read_options(config: pytest.Config) -> Options:
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )
-    if (
-        recipes
-        or methods
-        or settings
-        or options.engine != "auto"
-        or options.trials
-        or option.peft_model
-        or option.peft_data
-        or option.peft_weights is not None
-    ):
+    of_recipes = (recipes, methods, settings, options.trials, option.peft_model, option.peft_data, option.peft_trust_remote_code)
+    if any(of_recipes) or options.engine != "auto" or option.peft_weights is not None:
         options.tasks()
     return replace(options, gate=_gate(option, options), saved_baselines=_saved_baselines(option.peft_save_baseline, options))
 
@@ -199,7 +203,7 @@ def _gate(option: Any, options: Options) -> Gate | None:
     if option.peft_baseline == AUTO:
         baselines = {recipe: read_baseline(path) for recipe, path in _auto_baselines(options).items()}
     else:
-        baseline = read_baseline(Path(option.peft_baseline))
+        baseline = read_baseline(values.path_of(option.peft_baseline, "--peft-baseline"))
         baselines = dict.fromkeys((task.recipe.name for task in options.tasks()), baseline)
     return Gate(baselines, tolerances, option.peft_allow_missing, option.peft_allow_reused)
 

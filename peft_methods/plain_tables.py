@@ -68,6 +68,8 @@ def _from_csv(path: Path, text: str) -> tuple[list[str], list[Cells]]:
         ]
     except csv.Error as error:
         raise TableError(f"{path} is no CSV: {error}.") from None
+    if not lines:
+        raise TableError(f"{path} has no header. Give a CSV with a header line and a row a method.")
     headers = [header.strip() for header in lines[0]]
     for number, line in enumerate(lines[1:], 1):
         if len(line) != len(headers):

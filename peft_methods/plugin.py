@@ -10,6 +10,7 @@ import pytest
 
 from peft_methods import gating, summary
 from peft_methods.errors import OptionError, PeftMethodsError
+from peft_methods.escaping import visible
 from peft_methods.interrupts import Interrupts
 from peft_methods.options import Options, add_options, read_options
 from peft_methods.terminal import progress_display, show_text
@@ -187,12 +188,12 @@ def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
         job.start()
         records = job.wait(finetune_task)
         if records and all(record.status == "skipped" for record in records):
-            pytest.skip(records[0].message)
+            pytest.skip(visible(records[0].message))
         _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
         gate = request.config.stash[OPTIONS].gate
         regressions = gate.judge(records).problems if gate else ()
         problems = _problems(request.config, records, job.records_of_stages(finetune_task))
-        return Outcome(tuple(records), (*problems, *regressions))
+        return Outcome(tuple(records), tuple(map(visible, (*problems, *regressions))))
 
     return run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -30,12 +31,14 @@ class ModelSpec:
     """Which encoder: `embedded:NAME`, a folder, or a hub id (`revision` pins it).
 
     With random weights the sizes are all that is wanted: of a shape that comes along (by its hub id) or a local config.
+    `trust_remote_code` lets the model's own Python files run, if whoever starts the run allows it too (`check_trust`).
     """
 
     __pydantic_config__ = STRICT
     source: Annotated[str, Field(min_length=1)]
     weights: Literal["pretrained", "random"] = "pretrained"
     revision: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Budget:
     __pydantic_config__ = STRICT
     epochs: Count
     batch_size: Count
-    seeds: Count | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
+    seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     weight_decay: NotNegative = 0.0
@@ -167,6 +170,15 @@ class Recipe:
         return self.model.weights == "pretrained"
 
 
+def path_of(source: str) -> Path | None:
+    """The file or folder that a source names; None where there is none, or where it can be no path at all."""
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of nobody
+        return None
+
+
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with the project, by name."""
     return {path.stem: path for folder in RECIPE_FOLDERS for path in sorted(folder.glob("*.toml"))}
@@ -179,7 +191,7 @@ def find_recipe(name: str) -> Path:
         return shipped[name]
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
-        if not path.is_file():
+        if not isfile(path):
             raise OptionError(f"recipe file {name!r} does not exist. Shipped recipes: {', '.join(shipped)}.")
         return path
     raise OptionError(unknown("recipe", name, shipped) + " Or give the path of a TOML file.")
@@ -195,7 +207,7 @@ def load_recipe(
     path = find_recipe(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no TOML, a number of thousands of digits, a thousand brackets
         raise OptionError(f"{path.name} is not valid TOML: {error}.") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
@@ -213,6 +225,21 @@ def load_recipe(
     if data is not None:
         notes.append(_said_of_data(recipe))
     return replace(recipe, notes=(*recipe.notes, *notes))
+
+
+def check_trust(recipes: Sequence[Recipe], allowed: bool) -> None:
+    """A model's own code runs where its recipe wants it and the user allows it; one without the other is an `OptionError`."""
+    wanting = [recipe for recipe in recipes if recipe.model.trust_remote_code]
+    if wanting and not allowed:
+        raise OptionError(
+            f"recipe {wanting[0].name!r} would run Python code that comes with the model {wanting[0].model.source!r}. "
+            f"Read that code; then allow it with --peft-trust-remote-code (compare: trust_remote_code=True)."
+        )
+    if allowed and not wanting:
+        raise OptionError(
+            "--peft-trust-remote-code is given and no recipe wants a model's own code. Leave it out, or say in the recipe that it "
+            "does: --peft-set model.trust_remote_code=true."
+        )
 
 
 def _point_at_data(values: dict[str, Any], source: str) -> None:
@@ -233,7 +260,8 @@ def _said_of_data(recipe: Recipe) -> str:
 def _point_at_model(values: dict[str, Any], source: str) -> str:
     section = values.setdefault("model", {})
     tuned_for = section.get("source")
-    section.pop("revision", None)
+    for of_the_other in ("revision", "trust_remote_code"):
+        section.pop(of_the_other, None)
     section["source"] = source
     return f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; a method may look worse than it is"
 
@@ -262,6 +290,6 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
 def _toml_value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or more digits or brackets than can be read
         return text
     return parsed["value"] if list(parsed) == ["value"] else text

@@ -48,7 +48,7 @@ def parse_limits(text: str) -> Limits:
 def _quantity(name: str, text: str) -> float:
     """'8GB' -> 8e9. Units in any case where that leaves no doubt."""
     units = {unit.lower(): factor for unit, factor in UNITS[name].items()}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text, re.ASCII)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)", text, re.ASCII)
     if match is None or match[2].lower() not in units or float(match[1]) == 0:
         example = "8GB" if name == "memory" else "10min"
         raise OptionError(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from peft_methods import escaping
 from peft_methods.cells import Cell, key_of
 
 SCHEMA_VERSION = 1
@@ -43,12 +44,13 @@ class Record:
     the recipe gives them). `attempts` says how earlier attempts at the cell ended; `stack` is what each thread of a stuck or
     crashed process was doing, paths from the package on. `files` are what stands beside the record (predictions; a source's
     trained weights): sha256 by the ending of their names. `reused` says that an earlier run trained it; it is never written.
+    Tokens and passwords are taken out of every text, and the user's home is `~`: records are published.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     cell: dict[str, Any]
     status: Status
-    identity: str
+    identity: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # it names files
     message: str = ""
     is_source: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -65,6 +67,10 @@ class Record:
     files: dict[str, str] = field(default_factory=dict, compare=False)
     reused: bool = field(default=False, compare=False)
     schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("cell", "message", "quality", "data", "environment", "tuning", "attempts", "stack"):
+            object.__setattr__(self, name, escaping.private(getattr(self, name)))
 
     @property
     def recipe_name(self) -> str:

@@ -53,22 +53,27 @@ def _description(cell: Cell, base: models.Base) -> dict[str, Any]:
     }
 
 
-def load_trained(folder: str | Path, *, device: str = "cpu") -> nn.Module:
+def load_trained(folder: str | Path, *, device: str = "cpu", trust_remote_code: bool = False) -> nn.Module:
     """The classifier that was saved to `folder` in the `peft_methods` format, ready to predict.
 
-    Raises `ModelError` for a folder that holds no such model.
+    `trust_remote_code` lets the base model's own Python files run, if it was trained so. Raises `ModelError` for a folder
+    that holds no such model.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     folder = Path(folder)
     try:
         saved = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        name, settings, model_spec, label_names = (saved[part] for part in ("method", "settings", "model", "label_names"))
         with safe_open(folder / TRAINED, framework="pt") as file:
             names = set(file.keys())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"{folder} holds no model saved by peft_methods: {first_line(error)}") from None
-    method: Method = METHODS.create(saved["method"], saved["settings"], str(folder))
-    base = models.load(build(ModelSpec, saved["model"], str(folder)), tuple(saved["label_names"]), device=device)
+    method: Method = METHODS.create(name, settings, str(folder))
+    spec = build(ModelSpec, model_spec, str(folder))
+    if spec.trust_remote_code and not trust_remote_code:
+        raise ModelError(f"{folder}: its base model runs Python code of its own. Read that code; then load with trust_remote_code=True.")
+    base = models.load(spec, tuple(label_names), device=device)
     model = method.inject(base.model, Task(base.shape, base.head))
     missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
     if missing:

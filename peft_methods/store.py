@@ -124,7 +124,7 @@ class Store:
             _check_cell(record, path)
             if path.stem != record.identity:
                 raise StoreError(f"{path} is the record of another cell: it holds {record.identity}.")
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise StoreError(f"{path} is no record: its cell is not whole ({type(error).__name__}: {error}).") from None
         except (ValidationError, ValueError, RecursionError) as error:
             raise StoreError(f"{path} is no record: {str(error).splitlines()[0]}.") from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods import gating
 from peft_methods.errors import PeftMethodsError
+from peft_methods.escaping import visible
 
 if TYPE_CHECKING:
     from peft_methods.comparing import Comparison
@@ -32,7 +33,7 @@ def write(terminalreporter: Any, comparison: Comparison, options: Options, gate_
     if gate_lines:
         terminalreporter.section("regression gate")
         for line in gate_lines:
-            terminalreporter.write_line(line, red=line.startswith(gating.BAD))
+            terminalreporter.write_line(visible(line), red=line.startswith(gating.BAD))
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:

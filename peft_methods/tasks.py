@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from peft_methods.cells import Cell, cells_of, chosen_methods, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.methods import Method
-from peft_methods.recipe import Recipe
+from peft_methods.recipe import Recipe, check_trust
 
 NEED_A_GPU = ("tf32", "fp16")  # precisions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """One method on one recipe, all its seeds: what one benchmark test waits for."""
 
     recipe: Recipe
     method: Method
     cells: tuple[Cell, ...]
+
+    def __repr__(self) -> str:
+        return "-".join(self.name)  # pytest-benchmark writes it to its JSON: no folders of the user's there
 
     @property
     def name(self) -> tuple[str, str]:
@@ -28,17 +31,25 @@ class Task:
 
 
 def tasks_of(
-    recipes: Iterable[Recipe], methods: Sequence[str] | None, device: str, engine: str = "auto", *, deterministic: bool = False
+    recipes: Iterable[Recipe],
+    methods: Sequence[str] | None,
+    device: str,
+    engine: str = "auto",
+    *,
+    deterministic: bool = False,
+    trust_remote_code: bool = False,
 ) -> list[Task]:
     """Every chosen method of every recipe.
 
-    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU.
+    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU,
+    a model's own code that not both the recipe and the user want run.
     """
     recipes = list(recipes)
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
+    check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
     engine = fitting_engine(engine, device)

@@ -59,7 +59,7 @@ def parse_tolerances(texts: Sequence[str]) -> tuple[Tolerance, ...]:
 def parse_tolerance(text: str) -> Tolerance:
     """'accuracy:1pp' -> one point; 'train_seconds:10%' -> ten per cent. Raises `OptionError`."""
     metric, _, amount = (piece.strip() for piece in text.partition(":"))
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(pp|%)", amount, re.ASCII)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(pp|%)", amount, re.ASCII)
     if metric not in METRICS and metric:
         judged = [name for name, one in METRICS.items() if one.better is not None]
         raise OptionError(f"--peft-fail {text!r}: {unknown('metric', metric, judged)}")

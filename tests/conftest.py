@@ -6,7 +6,9 @@ import gc
 import json
 import os
 import random
+import sys
 from pathlib import Path
+from typing import Any
 
 import bitsandbytes  # noqa: F401
 import datasets  # noqa: F401
@@ -26,6 +28,7 @@ import peft_methods.report.table
 import peft_methods.runner  # noqa: F401
 
 settings.register_profile("steady", deadline=None, derandomize=True)  # the same cases every run, however slow the machine
+settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("steady")
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
 os.environ.pop("PYTEST_XDIST_WORKER", None)  # or pytest-benchmark would turn itself off in the pytest runs that tests start
@@ -53,6 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(300))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many cases the readers were given, and what became of them."""
+    if (fuzzed := sys.modules.get("test_bad_input")) is not None and fuzzed.CASES:
+        counts = fuzzed.CASES
+        terminalreporter.write_line(
+            f"{counts.total():,} cases of bad input: {counts['refused']:,} refused, {counts['accepted']:,} accepted"
+        )
 
 
 def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:

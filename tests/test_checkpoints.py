@@ -27,8 +27,9 @@ from peft_methods.execution.local import LocalExecutor
 from peft_methods.instruments import Instruments
 from peft_methods.methods import TRAINED
 from peft_methods.recipe import load_recipe
-from peft_methods.records import Record, Store
+from peft_methods.records import Record
 from peft_methods.report.table import terminal_table
+from peft_methods.store import Store
 from peft_methods.tasks import tasks_of
 
 SMALL = ("data.train=44", "data.validation=10", "data.test=10", "budget.epochs=2")

@@ -20,7 +20,8 @@ from peft_methods.execution.local import LocalExecutor
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
-from peft_methods.records import Record, Store
+from peft_methods.records import Record
+from peft_methods.store import Store
 from peft_methods.tasks import tasks_of
 
 SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")

@@ -11,7 +11,7 @@ import peft_methods
 
 PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
-    "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "reading", "overlap",
+    "escaping", "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "classes", "reading", "overlap",
     "rows", "data",
     "configs", "models", "synthetic", "methods", "cells", "determinism", "nvml", "environment", "quality", "metrics",
     "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming",

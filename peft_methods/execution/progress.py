@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from peft_methods.cells import Cell, Preparation
+from peft_methods.escaping import visible
 from peft_methods.execution.display import Display
 from peft_methods.execution.estimating import TimeLeft, in_words
 from peft_methods.execution.events import Event
@@ -55,27 +56,30 @@ class Progress:
         key, now = event.cell.key, self._clock()
         if event.record is not None and event.record.reused:
             self._time.reuse(key)
-            self._display.say(f"{event.cell.label}: reused: {outcome(event.record)}")
+            self._say(f"{event.cell.label}: reused: {outcome(event.record)}")
             return
         if event.record is not None:
             self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
-            self._display.say(f"{self._place()} {event.cell.label}: {outcome(event.record)}")
+            self._say(f"{self._place()} {event.cell.label}: {outcome(event.record)}")
         elif event.failed:
             self._time.forget(key)
             self._running.pop(key, None)
-            self._display.say(f"{self._place()} {event.cell.label}: {event.failed}; it is tried again")
+            self._say(f"{self._place()} {event.cell.label}: {event.failed}; it is tried again")
         elif event.news is None:
             self._time.start(key)
             self._running[key] = event.cell, {}
             if not self._display.columns:
-                self._display.say(f"{self._place()} {event.cell.label}: started")
+                self._say(f"{self._place()} {event.cell.label}: started")
         else:
             self._time.hear(key, event.news)
             self._running[key][1].update({"doing": None} | event.news)
         if now - self._drawn >= DRAWING_INTERVAL or not event.news:
             self._drawn = now
             self._display.draw(self._lines())
+
+    def _say(self, line: str) -> None:
+        self._display.say(visible(line))
 
     def _lines(self) -> list[str]:
         """The job's line and one a running cell, as wide as the display."""
@@ -84,7 +88,7 @@ class Progress:
             return []
         head = f"{len(self._time.ended)} of {len(self._time.expected)} cells done", f"{len(self._running)} running", *self._left()
         return [fitted(head[0], head[1:], width, between=" · ")] + [
-            fitted(cell.label, where(news), width) for cell, news in self._running.values()
+            visible(fitted(cell.label, where(news), width)) for cell, news in self._running.values()
         ]
 
     def _place(self) -> str:

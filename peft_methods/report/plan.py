@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from peft_methods.cells import Cell, Preparation
 from peft_methods.errors import PeftMethodsError
+from peft_methods.escaping import visible
 from peft_methods.execution.estimating import expected_seconds, in_words, total_seconds
 from peft_methods.tasks import Task
 
@@ -59,4 +60,4 @@ def _line(task: Task, cell: Cell, preparations: Mapping[str, Preparation], there
     if cell.key in there:
         expected = "there already"
     sources = ", ".join(stage.recipe.data.source for stage in cell.stages)
-    return [cell.label, f"{task.method.learning_rate:g}", sources, expected]
+    return [cell.label, f"{task.method.learning_rate:g}", visible(sources), visible(expected)]

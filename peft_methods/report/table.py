@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from peft_methods import escaping
 from peft_methods.comparing import Comparison, Figure, Row, title_of
 from peft_methods.metrics import METRICS
 from peft_methods.recommending import Limits, recommend
@@ -27,13 +28,13 @@ NOTHING = "–"
 
 def terminal_table(comparison: Comparison, limits: Limits | None = None) -> str:
     """Everything a reader of the terminal needs: what was run, the tables, what they recommend, and what to know about them."""
-    return "\n\n".join([*_parts(comparison, limits, "simple", str), *_said(comparison)])
+    return "\n\n".join([*_parts(comparison, limits, "simple", escaping.visible), *map(escaping.visible, _said(comparison))])
 
 
 def markdown_table(comparison: Comparison, limits: Limits | None = None) -> str:
     """The same as GitHub Markdown; texts from outside are escaped."""
-    parts = _parts(comparison, limits, "github", _escape)
-    return "\n\n".join([*parts, *(f"- {_escape(line)}" for line in _said(comparison))]) + "\n"
+    parts = _parts(comparison, limits, "github", escaping.markdown)
+    return "\n\n".join([*parts, *(f"- {escaping.markdown(line)}" for line in _said(comparison))]) + "\n"
 
 
 def _parts(comparison: Comparison, limits: Limits | None, style: str, escape: Callable[[str], str]) -> Iterator[str]:
@@ -58,7 +59,8 @@ def csv_table(comparison: Comparison) -> str:
     writer = csv.DictWriter(out, ["recipe", "method", "seeds", *names, *STANDING, "missing"], lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows():
-        writer.writerow(_csv_line(row) | _csv_standing(row, comparison.standings[row.recipe]))
+        line = _csv_line(row) | _csv_standing(row, comparison.standings[row.recipe])
+        writer.writerow({name: escaping.csv_cell(value) if isinstance(value, str) else value for name, value in line.items()})
     return out.getvalue()
 
 
@@ -240,7 +242,3 @@ def source_costs(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if "source_seconds" in row.figures
     ]
-
-
-def _escape(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#" else c for c in text.replace("\n", " "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from os.path import isfile, join
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ def shape_names() -> list[str]:
 
 def has_vocabulary(folder: str) -> bool:
     """Whether a tokenizer lies in this folder."""
-    return any((Path(folder) / name).is_file() for name in VOCABULARIES)
+    return any(isfile(join(folder, name)) for name in VOCABULARIES)
 
 
 def number_tokenizer(vocabulary: int, padding: int) -> PreTrainedTokenizerBase:

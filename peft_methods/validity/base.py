@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from peft_methods.errors import OptionError
+from peft_methods.escaping import visible
 
 Severity = Literal["error", "warning", "note"]
 Scope = Literal["cell", "row", "method", "comparison"]
@@ -31,7 +32,7 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.rule} {self.severity} {self.subject}: {self.evidence} → {self.advice}"
+        return visible(f"{self.rule} {self.severity} {self.subject}: {self.evidence} → {self.advice}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,472 @@
+"""Bad input by the thousand: whatever a reader is given it refuses by name, in one line, or takes as what it is.
+
+`pytest tests/test_bad_input.py` says how many cases were refused and accepted; `--hypothesis-profile=long` makes ten times as many,
+other ones each time.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from _pytest.config.argparsing import Parser
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from test_gate import records_of
+
+from conftest import make_rows
+from peft_methods import units
+from peft_methods.baseline import read_baseline
+from peft_methods.building import build
+from peft_methods.cells import chosen_methods
+from peft_methods.errors import PeftMethodsError
+from peft_methods.gate import Gate
+from peft_methods.metrics import METRICS
+from peft_methods.options import _names, add_options, parse_seeds, read_options
+from peft_methods.plain_tables import read_table
+from peft_methods.plugin import _extra_info
+from peft_methods.quality import Predictions
+from peft_methods.reading import read_source
+from peft_methods.recipe import DataSpec, Recipe, apply_setting, find_recipe, load_recipe
+from peft_methods.recommending import parse_limits
+from peft_methods.store import Store
+from peft_methods.tolerances import parse_tolerances
+from peft_methods.validity import RULES, judge_table, silenced
+
+T = TypeVar("T")
+CASES: Counter[str] = Counter()  # by outcome; conftest.py prints it
+
+
+def many(count: int) -> settings:
+    """This many cases with the suite's profile, ten times as many with `--hypothesis-profile=long`."""
+    return settings(max_examples=count * settings().max_examples // 100, suppress_health_check=list(HealthCheck))
+
+
+def outcome(call: Callable[[], T], *named: object) -> T | None:
+    """What the call gives; None where it was refused: in one line that holds every one of `named`. Nothing else may be raised."""
+    try:
+        value = call()
+    except PeftMethodsError as error:
+        said = str(error)
+        assert said
+        assert said.splitlines() == [said]
+        assert not [name for name in named if str(name) not in said], said
+        CASES["refused"] += 1
+        return None
+    CASES["accepted"] += 1
+    return value
+
+
+NASTY = st.sampled_from(
+    [
+        "", " ", "\x00", "\ud800", "\x1b[2J", "nan", "-1", "0", "1e999", "9" * 5000, "[" * 5000, "{" * 5000, "=", ",", ":", "3,", "٣", "²",
+        "1_000", "0x10", "true", "null",
+        "../..", "/" * 300, "a" * 300, "\u202e", "🤖", "'", '"', "# x", "1979-05-27", "inf", "-inf", "%", "é",
+    ]
+)  # fmt: skip
+texts = st.text(max_size=12) | NASTY
+numbers = st.integers() | st.integers(-(10**400), 10**400) | st.floats()
+leaves = st.none() | st.booleans() | numbers | texts
+values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=4)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, whole: Any) -> Any:
+    """A JSON value in one to three places of which stands something else, nothing, or something more."""
+    changed = copy.deepcopy(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        place, inner = changed, changed
+        while isinstance(inner, (dict, list)) and inner and (inner is changed or draw(st.integers(0, 3))):
+            place = inner
+            key: Any = draw(st.sampled_from(sorted(place, key=str))) if isinstance(place, dict) else draw(st.integers(0, len(place) - 1))
+            inner = place[key]
+        if not isinstance(place, (dict, list)) or not place:
+            return draw(values)
+        how = draw(st.sampled_from(["other", "other", "less", "more"]))
+        if how == "other":
+            place[key] = draw(values)
+        elif how == "less":
+            del place[key]
+        elif isinstance(place, dict):
+            place[draw(texts)] = draw(values)
+        else:
+            place.append(draw(values))
+    return changed
+
+
+@st.composite
+def mangled(draw: st.DrawFn, whole: str) -> bytes:
+    """A text of which a stretch was replaced by other bytes, or that ends early."""
+    content = whole.encode()
+    start = draw(st.integers(0, len(content)))
+    if draw(st.integers(0, 3)) == 0:
+        return content[:start]
+    new = draw(st.binary(max_size=6) | texts.map(lambda text: text.encode(errors="surrogatepass")))
+    return content[:start] + new + content[start + draw(st.integers(0, 12)) :]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, and nan equals nan."""
+    return repr(one) == repr(other)
+
+
+# numbers and options
+
+
+numberlike = st.lists(
+    st.sampled_from(
+        ["1", "0.5", "124,647", "1 000", "e", "-", "±", "%", " ", "m", "min", "GB", "k", "~", ".", "+", "9" * 320, "e300", "–"]
+    ),
+    max_size=5,
+).map("".join)
+
+
+@many(2200)
+@given(numberlike | texts, st.sampled_from(list(units.UNITS)))
+@example("9" * 308 + " h", "seconds")
+@example("0.0" + "9" * 400, "plain")
+def test_quantities(text: str, kind: str) -> None:
+    """Oracle: missing, or finite, not below zero and within what its digits leave open."""
+    found = outcome(lambda: units.parse(text, kind))
+    if found is not None:
+        assert 0 <= found.value < math.inf
+        assert found.low <= found.value <= found.high < math.inf
+        assert found.spread is None or 0 <= found.spread < math.inf
+
+
+@many(500)
+@given(st.lists(numberlike | texts, max_size=4).map(";".join), st.sampled_from(list(units.UNITS)))
+def test_series(text: str, kind: str) -> None:
+    """Oracle: a tuple of quantities; only a loss may be no finite number."""
+    for one in outcome(lambda: units.parse_series(text, kind)) or ():
+        assert kind == "loss" or math.isfinite(one.value)
+
+
+@many(500)
+@given(st.lists(st.integers(-2, 99).map(str) | texts, max_size=4).map(",".join) | texts)
+@example("9" * 5000)
+@example("1001")
+def test_seeds(text: str) -> None:
+    """Oracle: a count from 1 up or a list of numbers from 0 up, which written again is read the same; refused, the option is named."""
+    found = outcome(lambda: parse_seeds(text), "--peft-seeds")
+    if isinstance(found, list):
+        assert found
+        assert min(found) >= 0
+        assert parse_seeds(",".join(map(str, found)) + ",") == found
+    elif found is not None:
+        assert found >= 1
+        assert parse_seeds(str(found)) == found
+
+
+@many(800)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*METRICS, ""]) | texts, numberlike | texts, st.sampled_from(["pp", "%", ""])).map(
+            lambda parts: f"{parts[0]}:{parts[1]}{parts[2]}"
+        )
+        | texts,
+        min_size=1,
+        max_size=3,
+    )
+)
+@example([f"train_seconds:{'9' * 400}%"])
+def test_tolerances(given_texts: list[str]) -> None:
+    """Oracle: known metrics, once each, with finite amounts; refused, the option is named."""
+    for one in outcome(lambda: parse_tolerances(given_texts), "--peft-fail") or ():
+        assert one.metric in METRICS
+        assert 0 <= one.amount < math.inf
+
+
+@many(500)
+@given(st.lists(st.tuples(st.sampled_from(["memory", "time"]) | texts, numberlike | texts).map("=".join) | texts, max_size=3).map(",".join))
+@example(f"memory={'9' * 400}GB")
+def test_limits(text: str) -> None:
+    """Oracle: finite limits above zero; refused, the option is named."""
+    for name, limit in (outcome(lambda: parse_limits(text), "--peft-budget") or {}).items():
+        assert name in {"memory", "time"}
+        assert 0 < limit.most < math.inf
+
+
+@many(200)
+@given(st.lists(st.sampled_from(["lora", "full", " ia3 ", "a,b", ","]) | texts, min_size=1, max_size=3))
+def test_lists_of_names(given_texts: list[str]) -> None:
+    """Oracle: names without spaces around them, none twice; joined again they are read the same."""
+    found = outcome(lambda: _names(given_texts, "--peft-method"), "--peft-method")
+    assert found is None or _names([",".join(found)], "") == found
+
+
+@many(200)
+@given(st.lists(st.sampled_from([*RULES, "v101"]) | texts, max_size=3).map(",".join))
+def test_silenced_rules(text: str) -> None:
+    """Oracle: ids of rules; refused, the option is named."""
+    assert set(outcome(lambda: silenced(text, "--peft-silence"), "--peft-silence") or ()) <= set(RULES)
+
+
+OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data", "results", "workers", "engine", "tune", "silence", "baseline",
+           "fail", "save-baseline", "budget", "markdown", "csv", "save-models")  # fmt: skip
+
+
+@many(300)
+@given(st.dictionaries(st.sampled_from(OPTIONS), texts | numberlike | st.just("lora"), min_size=1, max_size=2))
+@example({"save-models": "\x00"})
+@example({"recipe": "a" * 300 + ".toml"})
+@example({"recipe": "\x00.toml"})
+@example({"baseline": "a" * 300})
+@example({"markdown": "\x00"})
+@example({"tune": "9" * 5000})
+@example({"workers": "9" * 5000})
+@example({"set": "name=\ud800"})
+def test_the_command_line(tmp_path_factory: pytest.TempPathFactory, arguments: dict[str, str]) -> None:
+    """Oracle: options that know what they were given, or a refusal; never another exception, whatever the text."""
+    parser = Parser(_ispytest=True)
+    add_options(parser)
+    parser.addoption("--markexpr", dest="markexpr", default="")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(tmp_path_factory.getbasetemp())
+        config: Any = type("Config", (), {"option": parser.parse([f"--peft-{name}={value}" for name, value in arguments.items()])})
+        outcome(lambda: read_options(config))
+
+
+# recipes
+
+RECIPE = find_recipe("embedded").read_text(encoding="utf-8")
+PLAIN_RECIPE = tomllib.loads(RECIPE)
+
+
+@many(800)
+@given(st.binary(max_size=40) | mangled(RECIPE))
+@example(b"a = " + b"[" * 3000)
+@example(b"a = " + b"9" * 5000)
+@example(b"\xff\xfe")
+def test_recipe_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Oracle: refused with the file's name, or a recipe with methods, each of which exists."""
+    path = tmp_path_factory.getbasetemp() / "fuzzed.toml"
+    path.write_bytes(content)
+    recipe = outcome(lambda: load_recipe(str(path)), "fuzzed.toml")
+    assert recipe is None or recipe.methods
+
+
+@many(800)
+@given(spoilt(PLAIN_RECIPE))
+@example({**PLAIN_RECIPE, "name": "\ud800"})
+@example({**PLAIN_RECIPE, "budget": {**PLAIN_RECIPE["budget"], "seeds": 10**9}})
+def test_recipes_as_tables(plain: Any) -> None:
+    """Oracle: refused with the place, or a recipe that as plain values is read as the same; its methods are made or refused too."""
+    if isinstance(plain, dict):
+        recipe = outcome(lambda: build(Recipe, plain, "fuzzed.toml"), "fuzzed.toml")
+        if recipe is not None:
+            assert same(build(Recipe, asdict(recipe), "again"), recipe)
+            assert len(recipe.budget.seed_list()) <= 1000
+            outcome(lambda: chosen_methods(recipe, None))
+
+
+@many(700)
+@given(
+    st.lists(st.sampled_from(["budget", "epochs", "methods", "lora", "name", ""]) | texts, max_size=4).map(".".join) | texts,
+    texts | numberlike,
+)
+@example("budget.epochs", "[" * 5000)
+@example("budget.epochs", "9" * 5000)
+def test_settings(key: str, value: str) -> None:
+    """Oracle: refused with the option's name, or the value stands where the key says; a quoted text comes back as it was."""
+    plain = copy.deepcopy(PLAIN_RECIPE)
+    if outcome(lambda: apply_setting(plain, f"{key}={value}") or plain, "--peft-set") is not None:
+        inner: Any = plain
+        for part in f"{key}={value}".partition("=")[0].split("."):
+            inner = inner[part.strip()]
+    if value.isprintable():
+        apply_setting(plain, f"title={json.dumps(value, ensure_ascii=False)}")
+        assert plain["title"] == value
+
+
+# what runs leave behind
+
+RECORD = json.loads(json.dumps(asdict(records_of("lora")[0])))
+FIRST, *_ = RECORDS = records_of("lora")
+BASELINE = {
+    "datetime": "2026-01-01", "commit_info": {"id": "abc"}, "version": "5",
+    "benchmarks": [{"name": "lora", "extra_info": json.loads(json.dumps(_extra_info(RECORDS)))}],
+}  # fmt: skip
+
+
+@many(900)
+@given(spoilt(RECORD).map(json.dumps).map(str.encode) | mangled(json.dumps(RECORD)))
+@example(b"[" * 100_000)
+@example(json.dumps(RECORD | {"schema_version": "x"}).encode())
+@example(json.dumps(RECORD | {"cell": {}}).encode())
+@example(json.dumps(RECORD | {"message": "\ud800"}).encode())
+def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Oracle: refused with the file's name, or a record that written is read as the same."""
+    path = tmp_path_factory.getbasetemp() / f"{RECORD['identity']}.json"
+    path.write_bytes(content)
+    store = Store(path.parent)
+    record = outcome(lambda: store.read(path), path.name)
+    if record is not None:
+        assert record.recipe_name
+        path.write_text(json.dumps(asdict(record)), encoding="utf-8")
+        assert same(store.read(path), record)
+
+
+@many(700)
+@given(spoilt(BASELINE).map(json.dumps).map(str.encode) | mangled(json.dumps(BASELINE)))
+@example(b"[" * 100_000)
+@example(b'{"benchmarks": [' + b"9" * 5000 + b"]}")
+def test_baselines(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Oracle: refused with the option and the file, or entries with a seed each, by which a run can be judged."""
+    path = tmp_path_factory.getbasetemp() / "fuzzed-baseline.json"
+    path.write_bytes(content)
+    baseline = outcome(lambda: read_baseline(path), "--peft-baseline", "fuzzed-baseline.json")
+    if baseline is not None:
+        assert all(entry.seeds for entry in baseline.entries.values())
+        Gate({"embedded": baseline}, None, True, True).judge(RECORDS)
+
+
+@many(150)
+@given(st.data())
+def test_predictions(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Oracle: refused with the file's name, or a class with a number for every row."""
+    store = Store(tmp_path_factory.getbasetemp())
+    store.write(FIRST, Predictions(np.ones((3, 2), np.float32), np.asarray([0, 1, 1])))
+    path = store.folder / f"{FIRST.identity}.npz"
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content))
+    found = outcome(lambda: store.read_predictions(FIRST), path.name)
+    if found is not None:
+        assert len(found.labels) == len(found.predicted)
+
+
+# tables made elsewhere
+
+HEADERS = ("method", "Method", "accuracy", "acc %", "trainable params", "train time (min)", "memory_mb", "memory", "epochs", "lr",
+           "val_losses", "test_class_counts", "model", "learning_rates", "?", "")  # fmt: skip
+CELLS = st.sampled_from(
+    ["LoRA", "full", "0.93", "93.3", "1.48M", "0.3;0.2", "2e-5", "roberta-base", "nan", "inf", "–", "67 min", "=1+1", "0,93"]
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> str:
+    """A CSV, mostly of as many fields in each line."""
+    width = draw(st.integers(1, 4))
+    header = draw(st.lists(st.sampled_from(HEADERS) | texts, min_size=width, max_size=width))
+    rows = draw(st.lists(st.lists(CELLS | numberlike | texts, min_size=width, max_size=width), max_size=3))
+    separator = draw(st.sampled_from([",", ",", ";", "\t"]))
+    return "\n".join(separator.join(line) for line in (["method", *header] if draw(st.booleans()) else header, *rows))
+
+
+JSON_TABLE = [{"method": "LoRA", "accuracy": 0.9, "val_losses": [0.3, 0.2], "trainable": "1.48M"}, {"method": "full", "accuracy": "93%"}]
+
+
+@many(750)
+@given(
+    tables().map(lambda text: text.encode(errors="surrogatepass"))
+    | spoilt(JSON_TABLE).map(json.dumps).map(str.encode)
+    | st.binary(max_size=30)
+)
+@example(b"[" * 100_000)
+@example(b"method,accuracy\n\x00,1")
+@example(b'"\n')
+@example(b",\n")
+def test_tables(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    """Oracle: refused with the file's name, or rows with a name each, about which the rules say what can be shown."""
+    path = tmp_path_factory.getbasetemp() / "fuzzed.table"
+    path.write_bytes(content)
+    table = outcome(lambda: read_table(path), "fuzzed.table")
+    if table is not None:
+        assert all(row.name for row in table.rows)
+        assert all(len(str(finding).splitlines()) == 1 for finding in judge_table(table.rows, ()))
+
+
+# data
+
+ROWS = make_rows(6)
+
+
+def readable(folder: Path, *named: object) -> None:
+    """Oracle: refused with the folder's name, or as many labels as texts, all texts with something in them, all labels with a name."""
+    spec = DataSpec(str(folder), 2, 1, 1)
+    found = outcome(lambda: read_source(spec), *named)
+    if found is not None:
+        splits, names = found
+        for table in splits.values():
+            assert len(table.texts) == len(table.labels)
+            assert all(text.strip() and text.encode() for text in table.texts)
+            assert all(0 <= label < len(names) for label in table.labels)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a sound test split."""
+    return tmp_path_factory.mktemp("fuzzed-data")
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    for old in folder.iterdir():
+        old.unlink()
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    (folder / name).write_bytes(content)
+
+
+LINES = pd.DataFrame(ROWS).to_csv(index=False)
+
+
+@many(250)
+@given(
+    mangled(LINES) | tables().map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=60),
+    st.sampled_from(["csv", "tsv"]),
+)
+@example(b"text,text,label\na,b,1\n", "csv")
+@example(b"text,label\n" + b"a" * 200_000 + b",1\n", "csv")
+@example("text,label\nna\u00efve,1\n".encode("latin-1"), "csv")
+@example("text,label\na,1\n".encode("utf-16"), "csv")
+@example(b"", "csv")
+def test_delimited_data(folder: Path, content: bytes, kind: str) -> None:
+    put(folder, f"train.{kind}", content)
+    readable(folder, folder.name)
+
+
+@many(450)
+@given(
+    spoilt(ROWS).map(lambda rows: "\n".join(map(json.dumps, rows if isinstance(rows, list) else [rows])).encode())
+    | mangled("\n".join(map(json.dumps, ROWS)))
+)
+@example(b'{"text": "a", "label": Infinity}')
+@example(b'{"text": "a", "label": 1e400}')
+@example(b'{"text": "a", "label": {"a": 1}}')
+@example(b'{"text": "a", "label": 1}\n' + b"[" * 100_000)
+@example(b'{"text": "\\ud800", "label": 1}')
+@example(b'{"text": "a", "label": "\xc2\xb2"}')
+@example(b'{"text": "a", "label": "--1"}')
+@example(b'{"text": "a", "label": "' + b"9" * 5000 + b'"}')
+def test_json_lines(folder: Path, content: bytes) -> None:
+    put(folder, "train.jsonl", content)
+    readable(folder, folder.name)
+
+
+COLUMN = st.lists(leaves.filter(lambda leaf: not isinstance(leaf, int)) | st.integers(-3, 3), min_size=4, max_size=4)
+
+
+@many(40)
+@given(COLUMN, COLUMN, st.binary(max_size=8), st.integers(0, 400))
+def test_parquet(folder: Path, texts_given: list[Any], labels: list[Any], new: bytes, place: int) -> None:
+    path = folder / "train.parquet"
+    put(folder, path.name, b"")
+    try:
+        pd.DataFrame({"text": texts_given, "label": labels}).to_parquet(path)
+    except Exception:  # a column of mixed types, or of half a surrogate pair, is none that Parquet has
+        pd.DataFrame(ROWS).to_parquet(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + new + content[place + len(new) :] if new else content)
+    readable(folder, folder.name)
