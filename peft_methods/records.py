@@ -69,8 +69,10 @@ class Record:
     schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        for name in ("cell", "message", "quality", "data", "environment", "tuning", "attempts", "stack"):
-            object.__setattr__(self, name, escaping.private(getattr(self, name)))
+        names = ("cell", "message", "quality", "data", "environment", "tuning", "attempts", "stack")
+        if escaping.may_tell([getattr(self, name) for name in names]):
+            for name in names:
+                object.__setattr__(self, name, escaping.private(getattr(self, name)))
 
     @property
     def recipe_name(self) -> str:
