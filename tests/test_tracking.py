@@ -128,14 +128,16 @@ def news(epoch: int) -> dict[str, Any]:
 @pytest.mark.usefixtures("without_keys")
 def test_cells_that_fail_or_start_again_or_never_start_are_logged_too(tiny_recipe: Path, tmp_path: Path) -> None:
     tracking, (first, second) = Tracking(["tensorboard"], tmp_path), cells(tiny_recipe, 2)
-    for event in (Event(first), Event(first, news=news(1)), Event(first), Event(first, news=news(1)), Event(first, news=news(2))):
+    for event in (Event(first), Event(first, news=news(1)), Event(first)):
         tracking(event)
+    for epoch in range(1, 701):  # more than a pipe takes before the process reads
+        tracking(Event(first, news=news(epoch)))
     tracking(Event(first, record=without_result(first, "oom", "too large")))
     tracking(Event(second, record=replace(without_result(second, "ok", ""), epochs=(news(1),), metrics={"accuracy": 0.5})))
     tracking.finish()
     assert tracking.warnings() == []
     runs = curves(tmp_path)
-    assert scalars(runs[first.label], "train/loss")[-2:] == [(1, 1.0), (2, 0.5)]
+    assert scalars(runs[first.label], "train/loss")[-1] == (700, pytest.approx(1 / 700))
     (message,) = runs[first.label].Tensors("train/message/text_summary")
     assert message.tensor_proto.string_val == [b"too large"]
     assert scalars(runs[second.label], "test/accuracy") == [(1, 0.5)]
@@ -148,8 +150,7 @@ def test_a_tracker_that_fails_costs_its_log_alone(tiny_recipe: Path, tmp_path: P
     tracking = Tracking(["tensorboard"], tmp_path)
     for cell in cells(tiny_recipe, 2):
         tracking(Event(cell))
-        for epoch in range(1, 2000):  # more than a pipe takes when nobody reads
-            tracking(Event(cell, news=news(epoch)))
+        tracking(Event(cell, news=news(1)))
         tracking(Event(cell, record=without_result(cell, "ok", "")))
     tracking.finish()
     (said,) = tracking.warnings()
