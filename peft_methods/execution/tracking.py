@@ -8,6 +8,7 @@ import itertools
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # where a tracker's modu
 WITHOUT_MODULE = ("kubeflow",)
 FINISH_SECONDS = 60.0  # how long all that are open may take to end when the last cell has
 CLOSE_SECONDS = 5.0  # and when the job is broken off
+FLUSH_SECONDS = 0.05  # between two tries to send what was not taken
 MOST_ENDING = 16  # processes that may still be writing
 LATE = "it was not done in time"
 SCORES = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
@@ -54,21 +56,31 @@ class _Open:
     """A run that is being logged."""
 
     def __init__(self, run: Run, worker: Worker) -> None:
-        self.run, self.step, self._is_deaf, self._worker = run, 0, False, worker
+        self.run, self.step, self._worker = run, 0, worker
+        self._unsent: deque[Run | Entry | End] = deque()
         self.send(run)
 
     def send(self, message: Run | Entry | End) -> None:
-        """Never waits: the process reads all at once, and one that does not has its log cut short."""
+        """Never waits: what the process cannot take yet (it is still importing, or hangs) is kept for later."""
         if isinstance(message, Entry):
             self.step = message.step
-        with contextlib.suppress(OSError):
-            self._is_deaf |= not select.select([], [self._worker.connection], [], 0)[1]
-            if not self._is_deaf:
-                self._worker.connection.send(message)
+        self._unsent.append(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(OSError):  # it has died, which `failure` tells
+            while self._unsent and select.select([], [self._worker.connection], [], 0)[1]:
+                self._worker.connection.send(self._unsent.popleft())
 
     def has_ended(self, seconds: float = 0.0) -> bool:
-        """Whether it has, within so many seconds. One that does not read would not know that it should."""
-        return self._worker.has_ended(0.0 if self._is_deaf else seconds)
+        """Whether it has, within so many seconds."""
+        until = time.monotonic() + seconds
+        while True:
+            self._flush()
+            left = max(0.0, until - time.monotonic())
+            ended = self._worker.has_ended(min(left, FLUSH_SECONDS) if self._unsent else left)
+            if ended or time.monotonic() >= until:
+                return ended
 
     def failure(self) -> str:
         """Why a run that has ended is not complete, or nothing."""

@@ -39,5 +39,5 @@ class Patience:
         stacks = worker.stacks()
         where = innermost(stacks)
         doing = f"it was in {where}" if where else "it did not answer when asked for its stack (stopped?)"
-        at = f", in epoch {worker.news['epoch']} of {worker.news['epochs']}" if worker.news else ""
+        at = f", in epoch {worker.news['epoch']} of {worker.news['epochs']}" if worker.news and "epoch" in worker.news else ""
         return f"it took more than {in_words(self.timeout or 0)} (--peft-timeout){at}: {doing}", stacks

@@ -8,7 +8,7 @@ import gc
 import os
 import select
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class PrepareJob:
     threads: int
     log: Path
     environment: dict[str, str]
+    directory: str = field(default_factory=os.getcwd, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class CellJob:
     store: Path
     log: Path
     environment: dict[str, str]
+    directory: str = field(default_factory=os.getcwd, kw_only=True)
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
     stage_identities: tuple[str, ...] = ()
@@ -110,6 +112,7 @@ def serve(connection: Connection) -> None:
         tracker.serve(job, connection)
         return
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
+    os.chdir(job.directory)  # and its directory
     use_one_gpu()
     redirect_output(job.log)
     if isinstance(job, PrepareJob):
