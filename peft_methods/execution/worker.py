@@ -37,6 +37,7 @@ class PrepareJob:
     threads: int
     log: Path
     environment: dict[str, str]
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class CellJob:
     store: Path
     log: Path
     environment: dict[str, str]
+    folder: Path
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
     attempts: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ def serve(connection: Connection) -> None:
     except EOFError:
         return
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
+    os.chdir(job.folder)  # and the folder of its start
     use_one_gpu()
     _redirect_output(job.log)
     if isinstance(job, PrepareJob):
