@@ -24,7 +24,7 @@ def train(settings, room):
     recipe = load_recipe(sys.argv[1], settings, weights="random")
     (cell,) = cells_of(recipe, chosen_methods(recipe, ["full"])[0], "cpu")
     work = Path(sys.argv[2]) / cell.key
-    job = worker.CellJob(cell, work, (), None, None, 1, Path(sys.argv[2]), work / "log", {}, Path())
+    job = worker.CellJob(cell, work, (), None, None, 1, Path(sys.argv[2]), work / "log", {})
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room if room else hard, hard))

@@ -78,7 +78,7 @@ class LocalExecutor:
     def prepare(self, recipe: Recipe, methods: Sequence[Method]) -> Preparation:
         """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it."""
         log = self._log(f"{recipe.name}-prepare")
-        job = PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ), Path.cwd())
+        job = PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ))
         result = self._ask(job)
         for _ in range(self.retries):
             if isinstance(result, Failure) and result.may_pass:
@@ -203,7 +203,6 @@ class LocalExecutor:
             store=self.store.folder,
             log=self._log(cell.label),
             environment=dict(os.environ),
-            folder=Path.cwd(),
             matmul_flops_per_second=self._matmul_flops_per_second,
             engine_note=engine_failed,
             attempts=self._attempts.get(cell.key, ()),

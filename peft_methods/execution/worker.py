@@ -9,7 +9,7 @@ import os
 import select
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class PrepareJob:
     threads: int
     log: Path
     environment: dict[str, str]
-    folder: Path
+    directory: str = field(default_factory=os.getcwd, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CellJob:
     store: Path
     log: Path
     environment: dict[str, str]
-    folder: Path
+    directory: str = field(default_factory=os.getcwd, kw_only=True)
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
     attempts: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ def serve(connection: Connection) -> None:
     except EOFError:
         return
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
-    os.chdir(job.folder)  # and the folder of its start
+    os.chdir(job.directory)  # and its directory
     use_one_gpu()
     _redirect_output(job.log)
     if isinstance(job, PrepareJob):
