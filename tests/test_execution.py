@@ -170,6 +170,25 @@ def test_preparing_tells_what_is_wrong_before_anything_is_trained(tiny_recipe: P
         executor.prepare(recipe, chosen_methods(recipe, None))
 
 
+def test_a_cell_runs_where_its_run_is_now(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are a relative path as a rule, and notebooks change their folder."""
+    before = LocalExecutor(Store(tmp_path), "cpu", workers=1, threads=1)
+    before._server.launch()
+    before.close()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    store = Store(Path("results"))
+    store.prepare()
+    executor = LocalExecutor(store, "cpu", workers=1, threads=1)
+    wanted = cells(tiny_recipe, "head_only", "budget.seeds=1", "budget.epochs=1")
+    executor.submit(wanted)
+    records = executor.wait(wanted)
+    executor.close()
+    assert [record.status for record in records] == ["ok"]
+    assert executor.warnings == []
+    assert list((tmp_path / "other" / "results").glob("*.json"))
+
+
 def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "r")
     store.prepare()
