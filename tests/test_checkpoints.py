@@ -83,7 +83,11 @@ LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is wors
     ("kind", "name", "settings"),
     [
         (stock.StockTrainer, "full", ["budget.gradient_accumulation=2"]),
-        (stock.StockTrainer, "lora", ["methods.lora.dropout=0.2", "budget.epochs=3", "budget.schedule='cosine'", LATE]),
+        (
+            stock.StockTrainer,
+            "lora",
+            ["methods.lora.dropout=0.2", "budget.epochs=9", "budget.early_stopping=2", "budget.schedule='cosine'", LATE],
+        ),
         (stock.StockTrainer, "qlora", ["methods.qlora.dropout=0.1"]),
         (stock.StockTrainer, "ia3", ["budget.padding='fixed'", "methods.ia3.head_learning_rate=1e-3"]),
         (stock.StockTrainer, "adapter", ["budget.precision='bf16'"]),
