@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from peft_methods import resuming, tuning
+from peft_methods import checkpoints, resuming, tuning
 from peft_methods.cells import Cell, Preparation
 from peft_methods.comparing import Comparison, Row
 from peft_methods.environment import find_device, usable_cores
@@ -126,6 +127,9 @@ class Job:
     def _submit(self, cells: Iterable[Cell]) -> None:
         """Queue what must be trained, in this order: with the longest first there is no straggler at the end."""
         missing = [cell for cell in cells if not self._takes_over(cell)]
+        if self._earlier is None:
+            for started in itertools.chain.from_iterable((*cell.stages, cell) for cell in missing):
+                checkpoints.remove(self._store.folder, started)
         for cell in missing:
             self._progress.plan([cell], self.preparations[cell.recipe.name])
         self._executor.submit(missing)

@@ -78,6 +78,7 @@ def test_it_learns_what_one_word_decides(tiny_recipe: Path, tmp_path: Path) -> N
     training, _, _, _, _ = trained(tiny_recipe, tmp_path, "full")
     assert training.epochs[-1].train_loss < training.epochs[0].train_loss
     assert max(epoch.validation_accuracy for epoch in training.epochs) > 0.9
+    assert training.epochs[0].train_accuracy < training.epochs[-1].train_accuracy <= 1
 
 
 def test_the_best_epochs_weights_are_what_is_left(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -176,6 +177,7 @@ def test_an_epoch_whose_logits_are_no_numbers_is_judged_by_nobody(tiny_recipe: P
     wild = ("methods.full.learning_rate=1e38", "budget.max_grad_norm=1e30", "budget.epochs=4", "budget.early_stopping=2")
     training, _, recorder, _, _ = trained(tiny_recipe, tmp_path, "full", *wild)
     assert all(np.isnan(result.train_loss) and np.isnan(result.validation_loss) for result in recorder.epochs)
+    assert all(result.train_accuracy is None for result in recorder.epochs)
     assert {(result.validation_accuracy, result.selection) for result in recorder.epochs} == {(None, None)}
     assert len(training.epochs) == training.best_epoch == 2  # no gain is no gain
 

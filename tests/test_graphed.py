@@ -66,6 +66,7 @@ def both(recipe: Path, folder: Path, name: str, *settings: str, **options: Any) 
     assert replayed.rates == plain.rates
     assert torch.allclose(got, expected, atol=2e-4)
     assert [e.train_loss for e in other.epochs] == pytest.approx([e.train_loss for e in one.epochs], abs=2e-5)
+    assert [e.train_accuracy for e in other.epochs] == pytest.approx([e.train_accuracy for e in one.epochs], abs=0.02)
     assert (other.steps, other.samples, other.tokens, other.decay) == (one.steps, one.samples, one.tokens, one.decay)
     assert recorder.phases[:3] == ["warm_up", "capture", "train"]
     return plain, replayed

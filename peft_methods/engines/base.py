@@ -22,7 +22,8 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class EpochResult:
     """One epoch's losses (mean cross-entropy, nats) and the validation set's judgement by the recipe's metric.
 
-    Where there is no quality to judge (random weights, or logits that are no numbers) accuracy and selection are None.
+    Where there is no quality to judge (random weights, or logits that are no numbers) accuracies and selection are None.
+    `train_accuracy` is that of the rows as they were trained on: with dropout, and with weights that changed on the way.
     `learning_rate` is what the schedule has come to at the epoch's end (of the first group of parameters).
     """
 
@@ -32,6 +33,7 @@ class EpochResult:
     validation_accuracy: float | None = None
     selection: float | None = None
     learning_rate: float | None = None
+    train_accuracy: float | None = None
 
     def is_better_than(self, other: EpochResult | None) -> bool:
         """Whether this later epoch's weights are the ones to keep: those that could be judged, without any the last."""

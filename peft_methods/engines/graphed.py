@@ -92,12 +92,10 @@ class GraphedTrainer(stock.StockTrainer):
         optimizer.send_rates()
         optimizer.launch()
 
-    def take_loss_sum(self) -> float:
-        """Cross-entropy of all rows since last asked, in nats."""
+    def take_sums(self) -> tuple[float, int]:
+        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
         assert self._graphs is not None
-        total = float(self._graphs.scalars.loss_sum)
-        self._graphs.scalars.loss_sum.zero_()
-        return total
+        return self._graphs.scalars.take_sums()
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         assert self._graphs is not None

@@ -61,7 +61,8 @@ class Scalars:
     """What a step reads and writes beside its batch, at fixed addresses.
 
     `per_row`: 1 over the rows of the optimizer step; `share`: 1 over its batches. `loss` is this batch's share of the
-    step's, `loss_sum` the cross-entropy of all rows since it was last set to 0, `norm` the gradients' before clipping.
+    step's, `loss_sum` the cross-entropy of all rows and `right` how many were right since they were last set to 0, `norm` the
+    gradients' before clipping.
     """
 
     device: torch.device
@@ -69,12 +70,20 @@ class Scalars:
     share: torch.Tensor = field(init=False)
     loss: torch.Tensor = field(init=False)
     loss_sum: torch.Tensor = field(init=False)
+    right: torch.Tensor = field(init=False)
     norm: torch.Tensor = field(init=False)
     _sent: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("per_row", "share", "loss", "loss_sum", "norm"):
+        for name in ("per_row", "share", "loss", "loss_sum", "right", "norm"):
             setattr(self, name, torch.zeros((), device=self.device))
+
+    def take_sums(self) -> tuple[float, int]:
+        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
+        sums = float(self.loss_sum), int(self.right)
+        self.loss_sum.zero_()
+        self.right.zero_()
+        return sums
 
     def send(self, **values: float) -> None:
         """Write these where steps read them, if they changed."""
@@ -163,7 +172,7 @@ class StepGraphs:
         self._put_back(state)
         if self.loss_scale is not None:
             self.loss_scale.put_back()
-        self.scalars.loss_sum.zero_()
+        self.scalars.take_sums()
 
     def _all_steps(self) -> list[tuple[int, bool]]:
         return [(bucket, last) for bucket in self._batches for last in self._kinds]
@@ -205,6 +214,7 @@ class StepGraphs:
         if extra is not None:
             loss = loss + extra * scalars.share
         scalars.loss_sum.add_(total.detach())
+        scalars.right.add_((logits.detach().argmax(-1) == labels).sum())  # no class is NO_LABEL
         scalars.loss.copy_(loss.detach())
         torch.autograd.backward(loss if self.loss_scale is None else loss * self.loss_scale.factor)
         if last:

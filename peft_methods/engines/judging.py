@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +25,8 @@ class JudgedTrainer(Protocol):
     model: Any
     lr_scheduler: Any
 
-    def take_loss_sum(self) -> float:
-        """Cross-entropy of all rows since last asked, in nats."""
+    def take_sums(self) -> tuple[float, int]:
+        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
 
 
 class Judge(TrainerCallback):
@@ -57,7 +58,7 @@ class Judge(TrainerCallback):
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A training phase begins."""
-        self.trainer.take_loss_sum()
+        self.trainer.take_sums()
         self.listener.enter("train")
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -74,9 +75,11 @@ class Judge(TrainerCallback):
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Judge the epoch; keep its weights if they are the best so far; stop where the budget says so."""
         self.listener.enter("evaluate")
-        train_loss = self.trainer.take_loss_sum() / len(self.data.train)
+        loss, right = self.trainer.take_sums()
         rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
-        result = replace(self._judge(len(self.results) + 1, train_loss), learning_rate=rate)
+        accuracy = right / len(self.data.train) if self.recipe.has_quality and math.isfinite(loss) else None
+        judged = self._judge(len(self.results) + 1, loss / len(self.data.train))
+        result = replace(judged, learning_rate=rate, train_accuracy=accuracy)
         self.results.append(result)
         self.listener.epoch(result)
         if result.is_better_than(self.best):

@@ -45,6 +45,7 @@ class StockTrainer(Trainer):
         self.method, self.head, self.budget, self.listener = method, head, budget, listener
         self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulation has to divide it
         self._loss_sum: torch.Tensor | float = 0.0
+        self._right: torch.Tensor | int = 0
         self._rows_of_step, self._batches_of_step = 0, 1  # of the optimizer step at work; no rows outside of any
         self.order = torch.Generator().manual_seed(self.args.seed)
         self.resumed: TrainingState | None = None
@@ -81,13 +82,15 @@ class StockTrainer(Trainer):
         return batches, items
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
-        """Mean cross-entropy of the batch; its sum is kept on the device for the epoch's mean.
+        """Mean cross-entropy of the batch; its sum, and how many rows were right, stay on the device for the epoch's mean.
 
         A batch counts by its rows: accumulated ones give the gradient that one batch of all their rows would.
         """
         labels = inputs.pop("labels")
-        loss = F.cross_entropy(model(**inputs).logits.float(), labels)
+        logits = model(**inputs).logits
+        loss = F.cross_entropy(logits.float(), labels)
         self._loss_sum = self._loss_sum + loss.detach() * len(labels)
+        self._right = self._right + (logits.detach().argmax(-1) == labels).sum()
         loss = loss * (len(labels) * self._batches_of_step / (self._rows_of_step or len(labels)))
         extra = self.method.extra_loss(model)
         return loss if extra is None else loss + extra
@@ -96,10 +99,11 @@ class StockTrainer(Trainer):
         """One step outside of the Trainer's loop."""
         optimizer.step()
 
-    def take_loss_sum(self) -> float:
-        """Cross-entropy of all rows since last asked, in nats."""
-        total, self._loss_sum = float(self._loss_sum), 0.0
-        return total
+    def take_sums(self) -> tuple[float, int]:
+        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
+        sums = float(self._loss_sum), int(self._right)
+        self._loss_sum, self._right = 0.0, 0
+        return sums
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """0: the Trainer would walk through all parameters at every step for a sum that nobody reads."""

@@ -209,6 +209,7 @@ def _of_epoch(news: Mapping[str, Any]) -> Entry:
     values = {
         "loss": news["train_loss"],
         "eval_loss": news["validation_loss"],
+        "accuracy": news.get("train_accuracy"),
         "eval_accuracy": news["validation_accuracy"],
         "eval_selection": news["selection"],
         **{name: news.get(name) for name in ("learning_rate", "samples_per_second", "peak_memory_bytes")},
