@@ -16,6 +16,7 @@ from peft_methods.execution.tracking import checked
 from peft_methods.job import DEFAULT_RESULTS, Job
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
+from peft_methods.report.charts import Chart, charts_of
 from peft_methods.report.html import report_of, write_report
 from peft_methods.report.needs import check_folder, check_report
 from peft_methods.report.table import markdown_table, terminal_table
@@ -37,6 +38,10 @@ class PrintableComparison(Comparison):
     def recommendations(self) -> list[Recommendation]:
         """What these figures recommend: best quality, memory, speed, checkpoint."""
         return recommend(self, self.limits)
+
+    def charts(self) -> list[Chart]:
+        """All that can be drawn, each shown by a notebook as it is; needs the extra `report`."""
+        return [chart for recipe in self.standings for chart in charts_of(self, recipe)]
 
     def report(self, folder: str | Path) -> Path:
         """Write FOLDER/report.html, with charts beside it; its path. Raises `OptionError` where the extra `report` is missing."""

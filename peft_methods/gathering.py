@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -38,6 +38,18 @@ class Section:
     def name(self) -> str:
         """The recipe's name, numbered from its second section on."""
         return self.recipe if self.number == 1 else f"{self.recipe} ({self.number})"
+
+
+def together(sections: Iterable[Section]) -> Comparison:
+    """All sections in one comparison, as recipes under the sections' names."""
+    sections = list(sections)
+    records = [
+        replace(record, cell={**record.cell, "recipe": {**record.cell["recipe"], "name": section.name}})
+        for section in sections
+        for record in section.comparison.records
+    ]
+    notes = tuple(f"{section.name}: {'; '.join(section.apart)}" for section in sections if section.apart)
+    return Comparison(tuple(records), notes, sections[0].comparison.predictions, sections[0].comparison.silenced)
 
 
 def gather(

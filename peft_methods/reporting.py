@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from peft_methods.errors import PeftMethodsError
-from peft_methods.gathering import gather
+from peft_methods.gathering import gather, together
 from peft_methods.quality import Predictions
 from peft_methods.recommending import Limits, parse_limits
 from peft_methods.records import Record
 from peft_methods.report.html import Report, write_report
 from peft_methods.report.needs import check_folder, check_report
+from peft_methods.report.paper import check_possible as check_paper
+from peft_methods.report.paper import write_paper
 from peft_methods.store import Store, StoreError, without_attempts
 from peft_methods.validity import silenced
 
@@ -29,11 +31,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser(
         "report",
         help="an HTML report of stored records",
-        description="Report stored records of any number of runs as DIR/report.html, with charts beside it, without training. What differs "
-        "in more than method and seed stands in sections of its own. Exit code: 0, or 2 where no record can be read.",
+        description="Report stored records of any number of runs as DIR/report.html, charts beside it, and as a paper, without training. What "
+        "differs in more than method and seed stands in sections of its own. Exit code: 0, or 2 where no record can be read.",
     )
     command.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders of results (.peft/results) or record files")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
+    command.add_argument("--paper", type=Path, metavar="FILE.pdf", help="a paper in two columns too (needs the extra `paper`)")
     command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
     command.add_argument("--budget", metavar="LIMITS", help="recommend only what keeps to these, e.g. memory=8GB,time=10min")
     command.add_argument("--charts", choices=("few", "all", "none"), default="few", help="few: where there are up to 3 sections (default)")
@@ -44,6 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report; the exit code. Raises `PeftMethodsError` for what cannot be reported or written."""
     check_report("report")
     check_folder(arguments.output, "--output")
+    if arguments.paper is not None:
+        check_paper("--paper")
+        check_folder(arguments.paper.absolute().parent, "--paper")
     silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
     limits = parse_limits(arguments.budget) if arguments.budget is not None else {}
     with _no_garbage():
@@ -69,9 +75,12 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limi
     predictions = StoredPredictions(stored.folders)
     sections = gather(stored.records, predictions, silent)
     path = write_report(Report(sections, silenced=silent, limits=limits, charts=arguments.charts), arguments.output)
+    print(f"written: {path} ({len(stored.records)} records)")
+    if arguments.paper is not None:
+        path, *_ = write_paper(together(sections), arguments.paper, limits)
+        print(f"written: {path}")
     for line in predictions.unreadable:
         print(line, file=sys.stderr)
-    print(f"written: {path} ({len(stored.records)} records)")
     return 0
 
 

@@ -41,6 +41,12 @@ class Chart:
         object.__setattr__(self, "title", plain(self.title))
         object.__setattr__(self, "description", plain(self.description))
 
+    def _repr_svg_(self) -> str:
+        """What a notebook shows."""
+        from peft_methods.report.charts.rendering import svg
+
+        return svg(self)
+
 
 @dataclass(frozen=True)
 class Compared:

@@ -1,0 +1,36 @@
+"""The example notebook, executed as its readers do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "compare.ipynb"
+QUICK = """
+METHODS, SEEDS, RESULTS = ["head_only", "ia3"], 1, "results"
+SETTINGS = ["data.train=64", "data.validation=32", "data.test=64", "budget.epochs=1", "expect.margin_over_majority=0.0"]
+"""
+
+
+def shown(cell: Any, kind: str) -> list[str]:
+    """What a cell shows in one of the forms that notebooks know."""
+    return [str(output.data[kind]) for output in cell.outputs if kind in output.get("data", {})]
+
+
+@pytest.mark.embedded
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
+def test_it_shows_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "what it shows is the reader's, not ours"
+    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    parameters.source = QUICK
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    table, charts, matrices, frame = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs][-4:]
+    assert "| IA3 " in shown(table, "text/markdown")[0]
+    assert len(shown(charts, "image/svg+xml")) >= 5
+    assert len(shown(matrices, "image/svg+xml")) == 2
+    assert "peak_memory_bytes" in shown(frame, "text/html")[0]
