@@ -110,7 +110,7 @@ def test_a_checkpoint_cut_or_changed_at_many_bytes_is_set_aside(tmp_path: Path, 
         found = Checkpoints(tmp_path, cell, "key")
         state = found.newest()
         assert state is not None
-        if (same := state.epoch == 2):  # a change that is none: within the padding of the header
+        if same := state.epoch == 2:  # a change that is none: within the padding of the header
             assert state.values == values
             assert all(torch.equal(state.tensors[name], later.tensors[name]) for name in later.tensors)
         else:
