@@ -1,0 +1,201 @@
+"""Runs of pytest in processes of their own on one store, and what must be true of that store whatever strikes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+from test_isolation import MARK, heed_interrupts, living
+
+import peft_methods
+from peft_methods import compare
+from peft_methods.metrics import METRICS
+from peft_methods.records import Record
+from peft_methods.report.table import csv_table
+from peft_methods.store import SET_ASIDE, Store
+
+METHODS = ("head_only", "lora", "adapter_fusion")
+SILENCED = "V204,V301,V408,V411"  # twenty rows teach little, and a busy machine is no fault
+PATIENCE_SECONDS = 300
+
+
+class Ledger:
+    """Counts faults and lost results by kind of fault."""
+
+    def __init__(self) -> None:
+        self.faults: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+
+    def lines(self) -> list[str]:
+        """A line a kind, then the sum."""
+        kinds = [f"{kind}: {count} faults, {self.lost[kind]} results lost" for kind, count in self.faults.items()]
+        return [*kinds, f"{self.faults.total()} faults, {self.lost.total()} results lost"]
+
+
+def exact(record: Record) -> dict[str, Any]:
+    """What must be the same to the bit in every run of a cell: all but times, memory, and what tells of the attempts."""
+    figures = {name: value for name, value in record.metrics.items() if not METRICS[name].is_of_the_device and name != "busy_share"}
+    curve = [{name: epoch[name] for name in ("train_loss", "validation_loss", "validation_accuracy")} for epoch in record.epochs]
+    return {"files": record.files, "figures": figures, "curve": curve, "best": record.best_epoch, "quality": record.quality}
+
+
+def totals(table: str) -> list[dict[str, str]]:
+    """A CSV table's rows less what belongs to the device."""
+    timed = {f"{name}{end}" for name, metric in METRICS.items() if metric.is_of_the_device for end in ("", "_sd")}
+    left_out = timed | {"busy_share", "busy_share_sd", "on_front"}
+    return [{name: value for name, value in row.items() if name not in left_out} for row in csv.DictReader(io.StringIO(table))]
+
+
+@cache
+def undisturbed(site: Path, methods: Sequence[str], seeds: int) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
+    """What the cells yield where nothing happens: by identity, and as the table has it."""
+    folder = site / f"undisturbed-{'-'.join(methods)}-{seeds}"
+    comparison = compare(str(site / "r.toml"), methods=methods, seeds=seeds, workers=2, results=folder, progress=False)
+    assert [record.status for record in comparison.records] == ["ok"] * len(comparison.records)
+    return {record.identity: exact(record) for record in Store(folder).records()[0]}, totals(csv_table(comparison))
+
+
+class Run:
+    """A pytest run in a session of its own."""
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+        self.mark, self.tmp = uuid.uuid4().hex, folder / "tmp"
+        self.tmp.mkdir(parents=True)
+        self._out = folder / "out.txt"
+        with self._out.open("wb") as out:
+            self.parent = psutil.Popen(
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=heed_interrupts,
+                env={**os.environ, **environment, MARK: self.mark, "TMPDIR": str(self.tmp)},
+            )
+
+    @property
+    def text(self) -> str:
+        """What it printed so far."""
+        return self._out.read_text(encoding="utf-8")
+
+    def children(self, *, server: bool = False) -> list[psutil.Process]:
+        """The processes of cells, and the spare one; or else what they are forked from."""
+        try:
+            servers = self.parent.children()
+            return servers if server else [child for one in servers for child in one.children()]
+        except psutil.Error:
+            return []
+
+    def until(self, true: Callable[[], Any]) -> bool:
+        """Wait for it as long as the run lives; whether it came true."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self.parent.poll() is None:
+            if true():
+                return True
+            assert time.monotonic() < end, f"waited in vain:\n{self.text}"
+            time.sleep(0.01)
+        return bool(true())
+
+    def end(self) -> int:
+        """Its exit code, when it has ended; nothing of it is left behind then."""
+        code = int(self.parent.wait(PATIENCE_SECONDS))
+        end = time.monotonic() + 10
+        while living(self.mark):
+            assert time.monotonic() < end, f"left behind: {living(self.mark)}"
+            time.sleep(0.05)
+        assert list(self.tmp.iterdir()) == []
+        return code
+
+
+class Ground:
+    """A store on which runs of the same cells are disturbed: what was finished, what of it is lost, and whether a last run mends all."""
+
+    def __init__(
+        self,
+        site: Path,
+        folder: Path,
+        ledger: Ledger,
+        *,
+        methods: tuple[str, ...] = METHODS,
+        seeds: int = 5,
+        store: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.site, self.folder, self.ledger, self.options = site, folder, ledger, options
+        self.methods, self.seeds = methods, seeds
+        self.store = Store(store or folder / "results")
+        self.folder.mkdir()
+        self._runs = 0
+
+    def start(self, *options: str, seeds: str = "", before: Sequence[str] = (), **environment: str) -> Run:
+        """A run of all cells, or of those of some seeds."""
+        self._runs += 1
+        command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "peft_methods.plugin", str(self.site)]
+        chosen = [f"--peft-recipe={self.site / 'r.toml'}", f"--peft-method={','.join(self.methods)}", f"--peft-silence={SILENCED}"]
+        chosen += [f"--peft-seeds={seeds or self.seeds}", "--peft-workers=2", f"--peft-results={self.store.folder}"]
+        root = str(Path(peft_methods.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, (environment.pop("PYTHONPATH", ""), root)))
+        places = {"PYTHONPATH": path, "XDG_CACHE_HOME": str(self.site / "cache")} | environment
+        return Run([*command, *chosen, *self.options, *options], self.folder / f"run{self._runs}", places)
+
+    def finished(self) -> dict[str, bytes]:
+        """Every file of the finished cells as it is now. Only who writes nothing meanwhile may rely on their number."""
+        found = {}
+        for path in self.store.folder.glob("*.json"):
+            record = self.store.find(path.stem)
+            if record is not None and record.status == "ok":
+                for end in (".json", *record.files):
+                    file = self.store.folder / f"{record.identity}{end}"
+                    found[file.name] = file.read_bytes()
+        return found
+
+    def count(self, kind: str, before: dict[str, bytes], faults: int = 1) -> None:
+        """Enter faults, and what they cost of what was finished before: nothing may be gone or changed."""
+        lost = [name for name, content in before.items() if _content(self.store.folder / name) != content]
+        self.ledger.faults[kind] += faults
+        self.ledger.lost[kind] += sum(name.endswith(".json") for name in lost) or len(lost)
+        assert not lost, f"{kind}: {lost}"
+        for record in (found := self.store.records())[0]:
+            assert self.store.damage(record) == ""
+        assert found[1] == [], "a file under its final name that cannot be read"
+
+    def complete(self, kind: str, **environment: str) -> Run:
+        """One more run: it trains what is missing and nothing else, ends well, leaves nothing, and its figures are the undisturbed ones."""
+        before = self.finished()
+        table = self.folder / "last.csv"
+        run = self.start(f"--peft-csv={table}", **environment)
+        code = run.end()
+        assert code == 0, run.text
+        self.count(kind, before, faults=0)
+        cells, rows = undisturbed(self.site, self.methods, self.seeds)
+        records = {record.identity: record for record in self.store.records()[0] if record.status == "ok"}
+        wrong = [name for name, figures in cells.items() if name not in records or exact(records[name]) != figures]
+        self.ledger.lost[kind] += len(wrong)
+        assert not wrong
+        assert totals(table.read_text(encoding="utf-8")) == rows
+        there = sum(name.endswith(".json") for name in before)
+        trained = re.findall(r"^\[\d+/\d+[^\]]*\] \S+: (?:validation )?accuracy", run.text, re.MULTILINE)
+        assert len(trained) == len(cells) - there
+        left = [path.name for path in self.store.folder.iterdir() if path.suffix not in {".json", ".npz", ".safetensors"}]
+        assert set(left) <= {"logs", "checkpoints", SET_ASIDE, "lost+found"}, left
+        assert list((self.store.folder / "checkpoints").glob("*/*")) == []
+        assert "Traceback" not in run.text
+        return run
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,109 @@
+"""SIGKILL to any process of a run at any moment, and SIGTERM and SIGINT, once and twice: what was finished stays."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from faults.ground import Ground, Run
+
+KILLS, PARENTS = 15, 4  # of a part of the test: at least so many kills, and so many of them of the whole run
+AGAIN = "--peft-retries=99"  # kills are many here, and none is the cell's fault
+
+
+def strike(run: Run, rng: random.Random, ended: int) -> str:
+    """Kill children of a run until `ended` more cells have ended; which kinds were struck."""
+    struck = []
+    goal = run.text.count(": accuracy") + ended
+
+    def has_come() -> bool:
+        if run.text.count(": accuracy") >= goal:
+            return True
+        time.sleep(rng.uniform(0.1, 1.0))
+        server = rng.random() < 0.1
+        if children := run.children(server=server):
+            victim = rng.choice(children)
+            try:
+                victim.kill()
+            except psutil.NoSuchProcess:
+                return False
+            struck.append("SIGKILL of the process that forks" if server else "SIGKILL of a cell's process")
+        return len(struck) >= 8
+
+    run.until(has_come)
+    return struck
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("part", range(4))
+def test_kills_at_random_moments_lose_nothing(ground: Callable[..., Ground], part: int) -> None:
+    rng = random.Random(part)
+    kills = parents = 0
+    while kills < KILLS or parents < PARENTS:
+        here = ground(options=[AGAIN, *["--peft-checkpoint"] * (part % 2)])
+        for _ in range(4):
+            run = here.start()
+            before: dict[str, bytes] = here.finished()
+            if rng.random() < 0.3:
+                time.sleep(rng.uniform(0, 8))  # amid imports, preparing, or what comes next
+                struck = []
+            else:
+                struck = strike(run, rng, rng.randint(0, 5))
+                time.sleep(rng.uniform(0, 0.3))
+                before = here.finished()
+            ended = run.parent.poll() is not None
+            run.parent.kill()
+            run.end()
+            for kind in struck:
+                here.count(kind, before)
+            here.count("SIGKILL of the run", before, faults=not ended)
+            kills += len(struck) + (not ended)
+            parents += not ended
+        here.complete("SIGKILL of the run")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_loses_nothing(ground: Callable[..., Ground], number: signal.Signals, times: int) -> None:
+    rng = random.Random(f"{number.name} {times}")
+    here = ground(seeds=3)
+    kind = f"{number.name}, {('once', 'twice')[times - 1]}"
+    for ended in (0, 3):
+        run = here.start()
+        run.until(lambda run=run, ended=ended: "started" in run.text and run.text.count(": accuracy") >= ended)
+        time.sleep(rng.uniform(0, 0.5))
+        before = here.finished()
+        for _ in range(times):
+            run.parent.send_signal(number)
+            time.sleep(rng.uniform(0, 0.2))
+        code = run.end()
+        assert code in {0, 2}, run.text  # 0: all was done just before
+        assert "Traceback" not in run.text
+        here.count(kind, before)
+    here.complete(kind)
+
+
+def test_a_killed_cell_and_a_killed_run_lose_nothing(ground: Callable[..., Ground]) -> None:
+    """The sample that runs with all tests."""
+    here = ground(methods=("head_only",), seeds=6, options=[AGAIN])
+    run = here.start()
+    assert run.until(lambda: "started" in run.text and run.children())
+    _kill_one(run)
+    run.until(lambda: run.text.count(": accuracy") >= 2)
+    before = here.finished()
+    assert before
+    run.parent.kill()
+    run.end()
+    here.count("SIGKILL", before, faults=2)
+    here.complete("SIGKILL")
+
+
+def _kill_one(run: Any) -> None:
+    run.children()[0].kill()
