@@ -31,7 +31,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser(
         "report",
         help="an HTML report of stored records",
-        description="Report stored records of any number of runs as DIR/report.html, charts beside it, and as a paper, without training. What "
+        description="Report stored records of any number of runs, without training: DIR/report.html, charts beside it, a paper. What "
         "differs in more than method and seed stands in sections of its own. Exit code: 0, or 2 where no record can be read.",
     )
     command.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders of results (.peft/results) or record files")
