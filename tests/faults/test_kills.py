@@ -26,9 +26,9 @@ def strike(run: Run, rng: random.Random, ended: int) -> str:
         if run.text.count(": accuracy") >= goal:
             return True
         time.sleep(rng.uniform(0.1, 1.0))
-        server = rng.random() < 0.1
-        if children := run.children(server=server):
-            victim = rng.choice(children)
+        if children := run.children():
+            server = rng.random() < 0.1
+            victim = rng.choice(run.children(server=True) or children if server else children)
             try:
                 victim.kill()
             except psutil.NoSuchProcess:
