@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from peft_methods import checkpoints, resuming, tuning
+from peft_methods import resuming, tuning
 from peft_methods.cells import Cell, Preparation
 from peft_methods.comparing import Comparison, Row
 from peft_methods.environment import find_device, usable_cores
@@ -128,6 +128,8 @@ class Job:
         """Queue what must be trained, in this order: with the longest first there is no straggler at the end."""
         missing = [cell for cell in cells if not self._takes_over(cell)]
         if self._earlier is None:
+            from peft_methods import checkpoints  # torch, and nobody should wait for it before something is trained
+
             for started in itertools.chain.from_iterable((*cell.stages, cell) for cell in missing):
                 checkpoints.remove(self._store.folder, started)
         for cell in missing:

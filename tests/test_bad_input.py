@@ -32,7 +32,8 @@ from peft_methods.cells import chosen_methods
 from peft_methods.errors import PeftMethodsError
 from peft_methods.gate import Gate
 from peft_methods.metrics import METRICS
-from peft_methods.options import _names, add_options, parse_seeds, read_options
+from peft_methods.option_values import names_of, parse_seeds
+from peft_methods.options import add_options, read_options
 from peft_methods.plain_tables import read_table
 from peft_methods.plugin import _extra_info
 from peft_methods.quality import Predictions
@@ -201,8 +202,8 @@ def test_limits(text: str) -> None:
 @given(st.lists(st.sampled_from(["lora", "full", " ia3 ", "a,b", ","]) | texts, min_size=1, max_size=3))
 def test_lists_of_names(given_texts: list[str]) -> None:
     """Oracle: names without spaces around them, none twice; joined again they are read the same."""
-    found = outcome(lambda: _names(given_texts, "--peft-method"), "--peft-method")
-    assert found is None or _names([",".join(found)], "") == found
+    found = outcome(lambda: names_of(given_texts, "--peft-method"), "--peft-method")
+    assert found is None or names_of([",".join(found)], "") == found
 
 
 @many(200)

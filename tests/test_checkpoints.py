@@ -240,7 +240,7 @@ def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: P
         if event.news and "validation_accuracy" in event.news and event.news["epoch"] == 1:
             _until(lambda: list(folder.glob("epoch-*")))
             (worker,) = executor._running
-            os.kill(worker.process.pid, signal.SIGKILL)
+            os.kill(worker.process, signal.SIGKILL)
 
     executor = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True)
     executor.watch(kill_after_the_first_epoch)

@@ -24,7 +24,7 @@ from peft_methods.errors import DataError, may_pass
 from peft_methods.execution import kills
 from peft_methods.execution.events import Event
 from peft_methods.execution.local import LocalExecutor
-from peft_methods.execution.processes import Worker, fork_server
+from peft_methods.execution.processes import ForkServer, Worker, fork_server
 from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
 from peft_methods.store import Store
 
@@ -288,3 +288,24 @@ def test_what_was_tried_again_is_said_under_the_table() -> None:
     assert "LoRA seed 0: attempt 2; before: crashed: its process was killed by SIGKILL (out of memory?)" in terminal_table(
         Comparison((record,))
     )
+
+
+def test_a_server_that_was_killed_just_now_is_replaced(tmp_path: Path) -> None:
+    """Its socket closes before its parent can see that it ended."""
+    server = ForkServer(preload=False)
+    for _ in range(20):
+        server.launch()
+        assert server._process is not None
+        server._process.kill()
+        Worker(server, tmp_path).kill()  # it may have died with the server, as a cell's does that is tried again then
+
+
+def test_a_cell_whose_log_cannot_be_opened_runs_without(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("in the way", encoding="utf-8")
+    code = (
+        "import sys; from pathlib import Path; from peft_methods.execution.output import redirect_output\n"
+        "redirect_output(Path(sys.argv[1]))\nprint('said')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "logs" / "a.log")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

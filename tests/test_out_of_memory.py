@@ -78,4 +78,4 @@ def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_wo
         assert "tried to allocate" in message
         assert way_out in message
         assert "\n" not in message
-    assert len(list((tmp_path / "results").glob("*-oom.json"))) == 3
+    assert len(list((tmp_path / "results").glob("*-oom-*.json"))) == 3

@@ -26,13 +26,13 @@ from peft_methods import embedded, escaping, models
 from peft_methods.cells import cells_of, chosen_methods, content_hash
 from peft_methods.comparing import Comparison
 from peft_methods.errors import DataError, ModelError, OptionError
-from peft_methods.job import tasks_of
 from peft_methods.quality import Predictions
 from peft_methods.recipe import ModelSpec, find_recipe, load_recipe
 from peft_methods.report.table import csv_table, markdown_table, terminal_table
 from peft_methods.rows import Rows
 from peft_methods.saving import load_trained
 from peft_methods.store import Store, StoreError
+from peft_methods.tasks import tasks_of
 
 LABELS = ("no", "yes")
 

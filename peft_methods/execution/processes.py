@@ -48,9 +48,13 @@ class ForkServer:
 
     def fork(self, descriptors: list[int]) -> None:
         """Have a process forked that gets these: its connection, its file for stacks, and the pipe that tells its end."""
-        with contextlib.suppress(OSError):  # it died a moment ago
-            return self._ask(descriptors)
-        self._ask(descriptors)
+        try:
+            self._ask(descriptors)
+        except OSError:  # it died a moment ago: its socket closes before its end can be seen
+            assert self._process is not None
+            self._process.kill()
+            self._process.wait()
+            self._ask(descriptors)
 
     def _ask(self, descriptors: list[int]) -> None:
         self.launch()

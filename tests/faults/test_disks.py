@@ -80,6 +80,7 @@ def test_a_disk_that_gets_full_costs_nothing_that_was_finished(ground: Callable[
     here.count("disk full", before)
     if code:
         assert "No space left on device" in run.text
+        assert "crashed" not in run.text
     ballast.unlink()
     here.complete("disk full")
 

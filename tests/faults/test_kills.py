@@ -26,9 +26,9 @@ def strike(run: Run, rng: random.Random, ended: int) -> str:
         if run.text.count(": accuracy") >= goal:
             return True
         time.sleep(rng.uniform(0.1, 1.0))
-        server = rng.random() < 0.1
-        if children := run.children(server=server):
-            victim = rng.choice(children)
+        if children := run.children():
+            server = rng.random() < 0.1
+            victim = rng.choice(run.children(server=True) or children if server else children)
             try:
                 victim.kill()
             except psutil.NoSuchProcess:
@@ -58,8 +58,9 @@ def test_kills_at_random_moments_lose_nothing(ground: Callable[..., Ground], par
                 time.sleep(rng.uniform(0, 0.3))
                 before = here.finished()
             ended = run.parent.poll() is not None
-            run.parent.kill()
-            run.end()
+            if not ended:
+                run.parent.kill()
+            assert run.end() == (0 if ended else -signal.SIGKILL), run.text
             for kind in struck:
                 here.count(kind, before)
             here.count("SIGKILL of the run", before, faults=not ended)
