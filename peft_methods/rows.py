@@ -56,7 +56,7 @@ class Rows:
     @classmethod
     def read(cls, path: Path) -> Rows:
         """What `write` wrote. Raises what numpy raises for a file that is not whole."""
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:  # np.load leaves a damaged file open
             columns = {name: saved[name] for name in saved.files}
         labels, lengths = columns.pop("labels"), columns.pop("lengths")
         borders = np.cumsum(lengths)[:-1]
