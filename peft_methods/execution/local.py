@@ -94,8 +94,7 @@ class LocalExecutor:
             return Failure(f"{unprepared}: {worker.cause_of_death()}.", by_user=False, may_pass=worker.was_killed())
         finally:
             worker.kill()
-        result: Preparation | Failure = done.result
-        return result
+        return done.result
 
     def submit(self, cells: Sequence[Cell]) -> None:
         """Queue cells, each behind the stages it needs; a cell known already is not run again."""
