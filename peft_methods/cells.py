@@ -41,6 +41,7 @@ CODE_OF_EVERY_CELL = (
     "nvml.py",
     "quality.py",
     "checking.py",
+    "checkpoints.py",
     "starting.py",
     "runner.py",
     "shapes/__init__.py",

@@ -117,10 +117,9 @@ class Store:
             values = json.loads(path.read_bytes())
             if not isinstance(values, dict) or "identity" not in values:
                 raise ForeignFile(f"{path} is no record: it holds something else.")
-            version = values.get("schema_version", 0)
-            if isinstance(version, int) and version > SCHEMA_VERSION:
-                raise ForeignFile(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
+            _check_version(values.get("schema_version", 0), path)
             record = _RECORDS.validate_python(values)
+            _check_version(record.schema_version, path)  # a "2" is one too
             _check_cell(record, path)
             if path.stem != record.identity:
                 raise StoreError(f"{path} is the record of another cell: it holds {record.identity}.")
@@ -203,6 +202,12 @@ def without_attempts(records: Sequence[Record]) -> list[Record]:
     failed = any(record.status != "ok" for record in records)
     ended_well = {record.key for record in records if failed and record.status == "ok"}
     return [record for record in records if record.status == "ok" or record.key not in ended_well]
+
+
+def _check_version(version: object, path: Path) -> None:
+    """Raise `ForeignFile` for one that is newer than ours, before anything else of it is judged."""
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ForeignFile(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
 
 
 def _check_cell(record: Record, path: Path) -> None:

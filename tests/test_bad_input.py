@@ -304,6 +304,7 @@ BASELINE = {
 @given(spoilt(RECORD).map(json.dumps).map(str.encode) | mangled(json.dumps(RECORD)))
 @example(b"[" * 100_000)
 @example(json.dumps(RECORD | {"schema_version": "x"}).encode())
+@example(json.dumps(RECORD | {"schema_version": "2"}).encode())
 @example(json.dumps(RECORD | {"cell": {}}).encode())
 @example(json.dumps(RECORD | {"message": "\ud800"}).encode())
 def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:

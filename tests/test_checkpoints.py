@@ -242,7 +242,7 @@ def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: P
             (worker,) = executor._running
             os.kill(worker.process, signal.SIGKILL)
 
-    executor = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True)
+    executor = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True, retries=0)
     executor.watch(kill_after_the_first_epoch)
     (crashed,) = _record_of(executor, cell)
     assert crashed.status == "crashed"

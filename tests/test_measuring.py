@@ -104,7 +104,7 @@ def test_resident_memory_sees_an_array_come_and_go() -> None:
     load, evaluate = meter.peak("load"), meter.peak("evaluate")
     assert load is not None
     assert evaluate is not None
-    assert load > 35 * 2**20
+    assert load > 30 * 2**20  # other memory may be given back meanwhile
     if memory.can_reset:
         assert evaluate < load - 30 * 2**20
 

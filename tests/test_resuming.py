@@ -212,6 +212,7 @@ CHANGES_NO_FIGURE = {
     "records.py", "store.py", "resuming.py", "saving.py", "caching.py",  # what is kept of it
     "environment.py",  # where it ran, which is in the identity itself
     "methods/__init__.py", "engines/__init__.py",
+    "escaping.py", "npz.py",  # how texts and predictions are kept
 }  # fmt: skip
 
 

@@ -162,11 +162,11 @@ def failed(message: str, **changes: Any) -> Record:
 
 def test_a_failed_attempt_goes_when_the_cell_ends_otherwise(store: Store) -> None:
     store.write(failed("first"))
-    store.write(make_record("ia3", identity="another cell"))
+    store.write(make_record("ia3", identity="another-cell"))
     store.write(failed("second"))
     assert {record.message for record in store.records()[0]} == {"second", ""}
     store.write(make_record())
-    assert names(store.folder) == ["another cell.json", "lora0.json"]
+    assert names(store.folder) == ["another-cell.json", "lora0.json"]
 
 
 def test_a_failed_attempt_beside_a_success_does_not_count(store: Store) -> None:
