@@ -92,6 +92,7 @@ def test_the_device_is_synchronised_at_borders_only() -> None:
 
 def test_resident_memory_sees_an_array_come_and_go() -> None:
     memory = ResidentMemory()
+    memory.reset()  # what earlier tests freed is given back now, not within the phase
     meter = PhaseMeter(memory)
     meter.set_base()
     meter.enter("load")
@@ -104,7 +105,7 @@ def test_resident_memory_sees_an_array_come_and_go() -> None:
     load, evaluate = meter.peak("load"), meter.peak("evaluate")
     assert load is not None
     assert evaluate is not None
-    assert load > 30 * 2**20  # other memory may be given back meanwhile
+    assert load > 35 * 2**20
     if memory.can_reset:
         assert evaluate < load - 30 * 2**20
 

@@ -207,7 +207,7 @@ def test_a_run_from_command_to_json(run: Any, pytester: pytest.Pytester) -> None
     )  # fmt: skip
     assert result.ret == 0
     out = result.stdout.str()
-    assert re.search(r"\[1/4, [^]]+ left\] tiny-\w+-seed\d: accuracy \d\.\d+, .*trained", out)
+    assert re.search(r"\[1/4, [^]]+ left\] tiny-\w+-seed\d: accuracy \d\.\d+, loss \d\.\d+, [\d.,]+/s, [\d.,]+ MiB, trained", out)
     assert re.search(r"Full fine-tuning +\d", out)
     assert "seeds 0, 1" in out
     stored = json.loads(Path("out.json").read_text(encoding="utf-8"))
