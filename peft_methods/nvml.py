@@ -41,14 +41,28 @@ def gpu_name() -> str | None:
     """The name of the first GPU that CUDA_VISIBLE_DEVICES leaves, without torch; None without a driver."""
     import pynvml
 
+    name = _asked_of_first(pynvml.nvmlDeviceGetName)
+    return _text(name) if name else None
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """That GPU's, without CUDA; None without a driver."""
+    import pynvml
+
+    found = _asked_of_first(pynvml.nvmlDeviceGetCudaComputeCapability)
+    return (int(found[0]), int(found[1])) if found else None
+
+
+def _asked_of_first(call: Callable[[Any], Any]) -> Any:
+    import pynvml
+
     if not visible_gpus():
         return None
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     by_uuid = first.startswith(("GPU-", "MIG-"))
     handle = _asked(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
     handle = handle or _asked(pynvml.nvmlDeviceGetHandleByIndex, int(first) if first.isdecimal() else 0)
-    name = _asked(pynvml.nvmlDeviceGetName, handle) if handle else None
-    return _text(name) if name else None
+    return _asked(call, handle) if handle else None
 
 
 def _initialised() -> bool:

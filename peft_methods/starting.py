@@ -111,7 +111,7 @@ class Ahead:
 
 
 def load_ahead(cell: Cell, *, threads: int) -> Ahead:
-    """All of a cell's start that needs no GPU, and the compiler's imports. The seed is set here, as in `run` without it."""
+    """All of a cell's start that needs no GPU. The seed is set here, as in `run` without it."""
     set_up_process(threads, deterministic=cell.deterministic)
     clock = [time.perf_counter()]
     texts = synthetic.load(cell.recipe)
@@ -120,8 +120,6 @@ def load_ahead(cell: Cell, *, threads: int) -> Ahead:
     clock.append(time.perf_counter())
     tokens = None if base is None else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
     clock.append(time.perf_counter())
-    if cell.engine == "graphed":
-        pass
     spent = [b - a for a, b in itertools.pairwise(clock)]
     return Ahead(texts, base, tokens, dict(zip(("data_seconds", "load_seconds", "tokenize_seconds"), spent, strict=True)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,11 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 SMALL = ("data.train=64", "data.validation=32", "data.test=64", "budget.epochs=1", "expect.margin_over_majority=0.0")
+
+
+def test_what_cells_share_leaves_the_gpu_to_them() -> None:
+    code = "from peft_methods.execution import preload; print(preload.UNFIT_TO_FORK)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def cells(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[Record]:

@@ -53,7 +53,7 @@ def living(mark: str) -> list[psutil.Process]:
 @pytest.fixture
 def warm(tmp_path: Path) -> None:
     """The process that others are forked from has done its imports, so that no test's time goes there."""
-    worker = Worker(fork_server(preload=True), tmp_path)
+    worker = Worker(fork_server(), tmp_path)
     until(lambda: worker.process)
     worker.kill()
 
@@ -292,12 +292,26 @@ def test_what_was_tried_again_is_said_under_the_table() -> None:
 
 def test_a_server_that_was_killed_just_now_is_replaced(tmp_path: Path) -> None:
     """Its socket closes before its parent can see that it ended."""
-    server = ForkServer(preload=False)
+    server = ForkServer(preload="")
     for _ in range(20):
         server.launch()
         assert server._process is not None
         server._process.kill()
         Worker(server, tmp_path).kill()  # it may have died with the server, as a cell's does that is tried again then
+
+
+def test_a_server_whose_imports_started_cuda_forks_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spoiling.py").write_text("UNFIT_TO_FORK = True\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    server = ForkServer("spoiling")
+    worker = Worker(server, tmp_path)
+    until(lambda: worker.process)
+    assert "spoiling is imported in every process anew" in capfd.readouterr().err
+    assert server._process is not None
+    assert "spoiling" not in psutil.Process(server._process.pid).cmdline()
+    worker.kill()
 
 
 def test_a_cell_whose_log_cannot_be_opened_runs_without(tmp_path: Path) -> None:

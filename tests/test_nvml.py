@@ -32,6 +32,7 @@ class FakeNvml:
             "nvmlDeviceGetTemperature": 40, "nvmlDeviceGetPowerUsage": 350_000, "nvmlDeviceGetEnforcedPowerLimit": 700_000,
             "nvmlDeviceGetCurrentClocksThrottleReasons": 0, "nvmlDeviceGetTotalEnergyConsumption": 5_000,
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * 2**30, used=2**30), "nvmlDeviceGetComputeRunningProcesses": [],
+            "nvmlDeviceGetCudaComputeCapability": (9, 0), "nvmlDeviceGetName": b"H100",
             "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=2_000_000_000),
         }  # fmt: skip
 
@@ -115,6 +116,12 @@ def test_without_a_driver_there_is_no_gpu(fake: FakeNvml, monkeypatch: pytest.Mo
     assert environment.find_device() == "cuda"
     fake.figures[missing] = None
     assert environment.find_device() == "cpu"
+
+
+def test_name_and_capability_are_told_without_cuda(fake: FakeNvml) -> None:
+    assert (nvml.gpu_name(), nvml.compute_capability()) == ("H100", (9, 0))
+    fake.figures["nvmlDeviceGetCount"] = None
+    assert (nvml.gpu_name(), nvml.compute_capability()) == (None, None)
 
 
 @pytest.mark.gpu

@@ -30,7 +30,7 @@ WHOLE, LAST = 1, 4
 
 def workers(scratch: Path) -> Callable[[], Worker]:
     """What starts a tracker's process, as the executor would."""
-    return lambda: Worker(fork_server(preload=True), scratch)
+    return lambda: Worker(fork_server(), scratch)
 
 
 def curves(results: Path) -> dict[str, EventAccumulator]:

@@ -1,8 +1,8 @@
 """The process that cells' processes are forked from. It may import everything once; then it forks whenever it is asked to.
 
 multiprocessing's fork server leaves its socket in /tmp where its parent is killed, and does not see that while it imports. This
-one has no address: it is asked through a socket that it was born with. Nothing but the standard library is imported here: what
-is forked beside a GPU must find it untouched.
+one has no address: it is asked through a socket that it was born with. Nothing but the standard library is imported here: where
+the imports would spoil what is forked, it goes on without.
 """
 
 from __future__ import annotations
@@ -27,14 +27,20 @@ TOLD = struct.Struct("q")  # what is told of a process: first its id, at its end
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
-def main(control: int, parent: int, preload: str, *, armed: bool) -> None:
-    """Fork until the socket `control` closes. `armed`: die at once with the parent, also amid imports."""
+def main(control: int, parent: int, *, armed: bool) -> None:
+    """Fork until the socket `control` closes. `armed`: die at once with the parent, also amid imports.
+
+    The command's last argument may name a module to import first. Where that one finds itself `UNFIT_TO_FORK` (it has started
+    CUDA, which no forked process could start again), the process becomes one without it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if armed:
         die_with_process(parent)
-    if preload:
-        importlib.import_module(preload)
+    for module in sys.argv[1:]:
+        if importlib.import_module(module).UNFIT_TO_FORK:
+            print(f"{module} is imported in every process anew: importing it once would spoil them", file=sys.stderr)
+            os.execv(sys.executable, sys.orig_argv[:-1])
     with contextlib.suppress(ConnectionError):
         _serve(socket.socket(fileno=control))
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_methods.cells import Cell, Preparation
-from peft_methods.environment import find_device
 from peft_methods.errors import DataError, PeftMethodsError, TookTooLong
 from peft_methods.execution.events import Event, Watcher
 from peft_methods.execution.limits import DEFAULT_RETRIES
@@ -51,7 +50,7 @@ class LocalExecutor:
         self._patience = Patience(timeout)
         self.warnings: list[str] = []
         self._run_folder = RunFolder(store)
-        self._server = fork_server(preload=find_device() == "cpu")
+        self._server = fork_server()
         self._pending: list[Cell] = []
         self._running: dict[Worker, Cell] = {}
         self._records: dict[str, Record] = {}

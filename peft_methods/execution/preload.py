@@ -1,26 +1,60 @@
-"""What the server process of `local.py` imports once, so that every cell's process starts with it."""
+"""What the process that cells are forked from imports once, so that each of them starts with it."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from peft_methods.embedded import cache_folder
+from peft_methods import nvml
+from peft_methods.execution.worker import set_up_compiler, use_one_gpu
 
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # or importing leaves a folder in /tmp
+CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
+NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # what torch reads before it counts GPUs
+
+
+@contextlib.contextmanager
+def answered_by_nvml() -> Iterator[None]:
+    """Imports that ask about the GPU (bitsandbytes chooses its library so) get their answers without starting CUDA."""
+    import torch
+
+    ask_cuda, before = torch.cuda.get_device_capability, os.environ.get(NVML_ANSWERS)
+    os.environ[NVML_ANSWERS] = "1"
+    if (known := nvml.compute_capability()) is not None:
+        torch.cuda.get_device_capability = lambda device=None: known
+    try:
+        yield
+    finally:
+        torch.cuda.get_device_capability = ask_cuda
+        os.environ.pop(NVML_ANSWERS) if before is None else os.environ.update({NVML_ANSWERS: before})
+
+
+def cuda_is_started() -> bool:
+    """Whether this process has started CUDA, as whatever an import called may have done."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != CUDA_ERROR_NOT_INITIALIZED)
+
+
+set_up_compiler()
+use_one_gpu()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
+with answered_by_nvml():
+    import bitsandbytes  # noqa: F401
+    import peft  # noqa: F401
 
-import bitsandbytes  # noqa: E402, F401
-import peft  # noqa: E402, F401
-
-import peft_methods.execution.worker  # noqa: E402
-import peft_methods.runner  # noqa: E402
-from peft_methods.cells import source_of  # noqa: E402
+    import peft_methods.runner
+    from peft_methods.cells import source_of
 
 for source in Path(peft_methods.__file__).parent.rglob("*.py"):
     source_of(source)  # the code that cells will run is that of now
 
+UNFIT_TO_FORK = cuda_is_started()  # a forked process could not start it again
 gc.collect()
 gc.freeze()  # what was imported is never garbage: collections in the children leave these pages shared

@@ -28,7 +28,7 @@ START = """
 import sys
 sys.path[:] = {path!r}
 from peft_methods.execution.forking import main
-main({control}, {parent}, {preload!r}, armed={armed})
+main({control}, {parent}, armed={armed})
 """
 KILL_GRACE_SECONDS = 5
 WAYS_OUT = "What would fit: fewer cells side by side (--peft-workers 1), half the batch (--peft-set budget.batch_size=N), a smaller model"
@@ -37,10 +37,10 @@ WAYS_OUT = "What would fit: fewer cells side by side (--peft-workers 1), half th
 class ForkServer:
     """Forks processes on request; it is started when first asked, and again where it has died.
 
-    With `preload` it imports everything before, so its processes start with that done; beside a GPU that would poison them.
+    It imports what `preload` names before, so its processes start with that done.
     """
 
-    def __init__(self, *, preload: bool) -> None:
+    def __init__(self, preload: str = PRELOAD) -> None:
         self._preload = preload
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -72,11 +72,11 @@ class ForkServer:
             path=sys.path,
             control=theirs.fileno(),
             parent=os.getpid(),
-            preload=PRELOAD if self._preload else "",
             armed=threading.current_thread() is threading.main_thread(),
         )
         with theirs, _interrupts_held():
-            self._process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+            command = [sys.executable, "-c", code, *filter(None, [self._preload])]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 
     def _end(self, owner: int) -> None:
         if self._process is not None and self._control is not None and os.getpid() == owner:
@@ -96,9 +96,9 @@ def _interrupts_held() -> Iterator[None]:
 
 
 @functools.cache
-def fork_server(*, preload: bool) -> ForkServer:
+def fork_server() -> ForkServer:
     """The one of this Python process: comparisons that follow each other share its imports."""
-    return ForkServer(preload=preload)
+    return ForkServer()
 
 
 class Worker:

@@ -98,7 +98,7 @@ def serve(connection: Connection) -> None:
 
     A cell's job may come before its turn: on a GPU all that needs none is done at once, the rest when `GO` comes.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # stays from run to run, unlike /tmp
+    set_up_compiler()
     keep_freed_memory()
     use_one_gpu()
     import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
@@ -122,6 +122,12 @@ def serve(connection: Connection) -> None:
     with contextlib.suppress(EOFError):
         _wait_for_turn(connection)
         connection.send(_train(job, connection, ahead))
+
+
+def set_up_compiler() -> None:
+    """Where torch's compiler keeps its code, and that it compiles here: its own processes would each import torch first."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # stays from run to run, unlike /tmp
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def use_one_gpu() -> None:
