@@ -323,3 +323,13 @@ def test_a_cell_whose_log_cannot_be_opened_runs_without(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "logs" / "a.log")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_log_that_can_grow_no_more_costs_its_lines_alone() -> None:
+    code = (
+        "import sys, traceback; from pathlib import Path; from peft_methods.execution.output import redirect_output\n"
+        "redirect_output(Path('/dev/full'))\n"
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()\n"
+        "print('said', flush=True)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
