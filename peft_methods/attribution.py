@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-ROUND = 512  # torch's CUDA allocator hands out multiples of this many bytes
-
 
 @dataclass(frozen=True)
 class Block:
-    """Memory at an address. `born` is the index of the event that allocated it, -1 for one older than the trace."""
+    """Memory at an address, of the bytes asked for. `born` is the index of the event that allocated it, -1 for one older than the trace."""
 
     address: int
     size: int
@@ -120,7 +118,7 @@ class PeakTrace:
         torch.cuda.memory._record_memory_history(None)
         if error[0] is None:
             events = list(_events(trace["device_traces"][torch.cuda.current_device()]))
-            self.parts = parts_of(at_peak(self._live, events), self._owners(events))
+            self.parts = parts_of(at_peak(self._live, events), self._owners(events)) | {"rounding": _rounding()}
 
     def _owners(self, events: Sequence[Event]) -> Owners:
         born = {event.address: index for index, event in enumerate(events) if event.size}
@@ -138,15 +136,21 @@ class PeakTrace:
 def _events(trace: Iterable[Mapping[str, Any]]) -> Iterable[Event]:
     for entry in trace:
         if entry["action"] == "alloc":
-            yield Event(entry["addr"], -(-entry["size"] // ROUND) * ROUND)
+            yield Event(entry["addr"], entry["size"])
         elif entry["action"] == "free_completed":
             yield Event(entry["addr"], 0)
 
 
 def _blocks() -> dict[int, int]:
-    """Address and size of every block that is handed out now."""
+    """Address of every block that is handed out now, and how many bytes were asked for."""
     segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
-    return {block["address"]: block["size"] for s in segments for block in s["blocks"] if block["state"] == "active_allocated"}
+    return {block["address"]: block["requested_size"] for s in segments for block in s["blocks"] if block["state"] == "active_allocated"}
+
+
+def _rounding() -> int:
+    """Bytes that the allocator held beyond those asked for, at the peak: to whole 512 bytes, and up to a megabyte of a large block."""
+    counted = torch.cuda.memory_stats()
+    return int(counted["allocated_bytes.all.peak"] - counted["requested_bytes.all.peak"])
 
 
 def _workspace() -> frozenset[int]:

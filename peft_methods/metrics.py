@@ -57,7 +57,7 @@ class Metric:
 
 
 MEMORY_PHASES = ("load", "train", "evaluate")
-MEMORY_PARTS = ("weights", "gradients", "optimizer_state", "activations", "workspace", "unattributed")  # of the training peak
+MEMORY_PARTS = ("weights", "gradients", "optimizer_state", "activations", "workspace", "rounding", "unattributed")  # of the peak
 METRICS = {
     metric.name: metric
     for metric in (

@@ -111,7 +111,7 @@ def test_descriptions_say_the_records_figures() -> None:
     assert "Least: Full fine-tuning, 13.0 ± 1.0 s; most: AdapterFusion, 34.0 ± 1.0 s. QLoRA: skipped." in found["train-time"].description
     assert "Least: Head only, 148,610; most: Full fine-tuning, 22,148,610." in found["parameters"].description
     assert "LoRA 6 trials, rate 0.001 → 0.003, validation 73.0 % → 75.0 %" in found["tuning"].description
-    assert "Bottleneck adapter: 1,695.0 MiB" in found["memory-breakdown"].description
+    assert "Bottleneck adapter: 2,345.0 MiB" in found["memory-breakdown"].description
     confusion = np.sum([r.quality["confusion"] for r in comparison.records if r.method_name == "lora" and r.quality], axis=0)
     assert f"Most frequent mistake: positive taken for negative, {confusion[1, 0]:,} of 750." in found["confusion-lora"].description
 

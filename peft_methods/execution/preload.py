@@ -42,6 +42,15 @@ def cuda_is_started() -> bool:
     return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != CUDA_ERROR_NOT_INITIALIZED)
 
 
+def warm_compiler() -> None:
+    """What torch's compiler would look up anew in every process: the digest of its own code, and what starts its kernels."""
+    with contextlib.suppress(ImportError, AttributeError):  # names of its own that may change
+        from torch._inductor.codecache import torch_key
+        from torch._inductor.runtime import triton_heuristics  # noqa: F401
+
+        torch_key()
+
+
 set_up_compiler()
 use_one_gpu()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
@@ -51,6 +60,9 @@ with answered_by_nvml():
 
     import peft_methods.runner
     from peft_methods.cells import source_of
+
+    if nvml.visible_gpus():
+        warm_compiler()
 
 for source in Path(peft_methods.__file__).parent.rglob("*.py"):
     source_of(source)  # the code that cells will run is that of now

@@ -15,6 +15,7 @@ from typing import Any
 
 from peft_methods.cells import Cell, Preparation
 from peft_methods.embedded import cache_folder
+from peft_methods.environment import IDENTITY_PACKAGES, package_versions
 from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory, may_pass
 from peft_methods.execution import tracker
 from peft_methods.execution.output import redirect_output
@@ -125,8 +126,13 @@ def serve(connection: Connection) -> None:
 
 
 def set_up_compiler() -> None:
-    """Where torch's compiler keeps its code, and that it compiles here: its own processes would each import torch first."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))  # stays from run to run, unlike /tmp
+    """Where torch's compiler keeps its code, of which operations (bitsandbytes' too), and that it needs no processes of its own.
+
+    Those would each import torch first. The folder stays from run to run, unlike one in /tmp, and is these versions' own.
+    """
+    versions = "-".join(f"{name}{version}" for name, version in package_versions().items() if name in IDENTITY_PACKAGES)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled" / versions))
+    os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 

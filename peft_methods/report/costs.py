@@ -24,7 +24,8 @@ COLUMNS = {
 SAID = (
     "MFU: model FLOPs of the training phase over what the device could have done at its measured bf16 matmul rate. Energy: the "
     "training phase's. Latency: one row, median; Inference: in batches of 64. Peak memory is made of: weights, gradients, "
-    "optimizer state, activations (all else that forward and backward allocate), workspace of the matrix library."
+    "optimizer state, activations (all else that forward and backward allocate), workspace of the matrix library, and what torch's "
+    "allocator gives beyond what is asked for (rounding)."
 )
 
 
