@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,9 +70,23 @@ def _redacted(text: str, secrets: tuple[str, ...]) -> str:
     return TOKEN.sub(REMOVED, text)
 
 
+@contextmanager
+def secrets_known() -> Iterator[None]:
+    """Within it the environment is taken to stay as it is: for thousands of records it would be looked through again and again."""
+    global _known  # noqa: PLW0603
+    before, _known = _known, _secrets()
+    try:
+        yield
+    finally:
+        _known = before
+
+
+_known: tuple[str, ...] | None = None
+
+
 def _secrets() -> tuple[str, ...]:
     """The longest first: one may be part of another."""
-    return _secrets_in(tuple(os.environ.items()))
+    return _secrets_in(tuple(os.environ.items())) if _known is None else _known
 
 
 @lru_cache(maxsize=4)

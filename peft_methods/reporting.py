@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from peft_methods.errors import PeftMethodsError
+from peft_methods.escaping import secrets_known
 from peft_methods.gathering import gather, together
 from peft_methods.quality import Predictions
 from peft_methods.recommending import Limits, parse_limits
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(arguments.paper.absolute().parent, "--paper")
     silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
     limits = parse_limits(arguments.budget) if arguments.budget is not None else {}
-    with _no_garbage():
+    with _no_garbage(), secrets_known():
         return _report(arguments, silent, limits)
 
 

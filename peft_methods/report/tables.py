@@ -51,6 +51,11 @@ class Table:
     lines: tuple[Line, ...]
     texts: frozenset[str] = frozenset()
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What each column holds."""
+        return tuple("text" if heading in self.texts else "number" for heading in self.headings)
+
 
 def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
     """A row a method: quality with interval and group, parameters, time, memory, and who is on the Pareto front."""

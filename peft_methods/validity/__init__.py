@@ -48,9 +48,13 @@ class _Judged:
 
     @cached_property
     def by_method(self) -> dict[str, list[Record]]:
-        found: dict[str, list[Record]] = {}
-        for record in self.records:
-            found.setdefault(f"{record.recipe_name}-{record.method_name}", []).append(record)
+        return {name: [self.records[place] for place in places] for name, places in self._places.items()}
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for place, record in enumerate(self.records):
+            found.setdefault(f"{record.recipe_name}-{record.method_name}", []).append(place)
         return found
 
     @cached_property
@@ -64,8 +68,9 @@ class _Judged:
     @cached_property
     def by_recipe(self) -> dict[str, list[Figures]]:
         found: dict[str, list[Figures]] = {}
-        for seeds in self.by_method.values():
-            found.setdefault(seeds[0].recipe_name, []).append(mean_figures(seeds))
+        for name, seeds in self.by_method.items():
+            own = [self.figures[place] for place in self._places[name]]
+            found.setdefault(seeds[0].recipe_name, []).append(mean_figures(seeds, own))
         return found
 
 

@@ -155,9 +155,8 @@ def _series(record: Record, name: str) -> tuple[float, ...]:
     return tuple(value for epoch in record.epochs if (value := epoch.get(name)) is not None)
 
 
-def mean_figures(records: Sequence[Record]) -> Figures:
-    """What the records of one method's seeds say together: means, and the spread of the time an epoch takes."""
-    seeds = [figures_of(record) for record in records]
+def mean_figures(records: Sequence[Record], seeds: Sequence[Figures]) -> Figures:
+    """What the records of one method's seeds, and their figures, say together: means, and the spread of the time an epoch takes."""
     peaks = [f.peak_memory.value for f in seeds if f.peak_memory]
     return replace(
         seeds[0],
