@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from peft_methods.engines.base import free_workspaces
+
 
 @dataclass(frozen=True)
 class Block:
@@ -155,10 +157,8 @@ def _rounding() -> int:
 
 def _workspace() -> frozenset[int]:
     """Where the matrix library keeps its scratch memory: the blocks that go when it is told to free it, once they are back."""
-    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
-    if clear is None:
+    if not free_workspaces():
         return frozenset()
-    clear()
     without = set(_blocks())
     for dtype in (torch.float32, torch.bfloat16):
         square = torch.ones(16, 16, device="cuda", dtype=dtype, requires_grad=True)

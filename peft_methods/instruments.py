@@ -137,8 +137,15 @@ class Instruments:
             "steps": steps,
             "train_seconds": seconds,
             "samples_per_second": self.rows * self._epochs * step / steps / seconds if steps and seconds else None,
-            "peak_memory_bytes": self.meter.peak_so_far(*TRAINING),
+            "peak_memory_bytes": self.meter.peak_so_far(*self._methods_own()),
         }
+
+    def _methods_own(self) -> tuple[str, ...]:
+        """The phases whose peak is the method's: where steps are captured those before that, since replays hold what the engine needs."""
+        return ("warm_up",) if self._has_captured() else TRAINING
+
+    def _has_captured(self) -> bool:
+        return self.meter.peak("capture") is not None
 
     def measured(self) -> dict[str, Any]:
         """What was measured of the epochs so far, as JSON values; the phase at work is not in it."""
@@ -164,7 +171,7 @@ class Instruments:
     def metrics(self) -> dict[str, float | None]:
         """Every figure that was read, under its name in METRICS; None where this device has none."""
         phases = {"load": ("load",), "train": TRAINING, "evaluate": ("evaluate",)}
-        captured = self.meter.peak("capture") is not None
+        own = {**phases, "train": self._methods_own()}
         meter, steps = self.meter, self._steps.seconds()
         found: dict[str, float | None] = {
             "step_median_seconds": float(np.median(steps)) if steps else None,
@@ -174,11 +181,10 @@ class Instruments:
             "busy_share": _share(meter.total("busy", "train"), meter.seconds("train")),
         }
         for phase in MEMORY_PHASES:
-            found[f"{phase}_allocated_bytes"] = meter.peak(*phases[phase])
-            own = ("warm_up",) if captured and phase == "train" else phases[phase]  # the rest is the engine's doing, not the method's
-            found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *own)
+            found[f"{phase}_allocated_bytes"] = meter.peak(*own[phase])
+            found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *own[phase])
             found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
-        found["engine_reserved_bytes"] = meter.highest("reserved", "capture", "train") if captured else None
+        found["engine_reserved_bytes"] = meter.highest("reserved", "capture", "train") if self._has_captured() else None
         peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
         parts = self._parts
         if parts and peak is not None:

@@ -147,3 +147,11 @@ def load_trainable(model: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     put_trainable(model, load_file(path))
+
+
+def free_workspaces() -> bool:
+    """Have the matrix library give back its scratch memory, one block a stream that computes; False where it cannot be asked to."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
+    return clear is not None

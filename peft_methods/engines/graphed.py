@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from peft_methods.engines import stock
 from peft_methods.engines.attention import capturable_attention
-from peft_methods.engines.base import Training
+from peft_methods.engines.base import Training, free_workspaces
 from peft_methods.engines.batches import BucketCollator, buckets_of
 from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
 from peft_methods.engines.layers import compiled
@@ -114,6 +114,7 @@ class _Capture(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """All that a step needs is there."""
         if torch.cuda.is_available():
+            free_workspaces()  # captured steps have a stream, and so a workspace, of their own
             torch.cuda.empty_cache()  # what the warm-up left reserved would be reserved twice
         self._trainer.listener.enter("capture")
         self._trainer.capture()
