@@ -150,7 +150,10 @@ def _blocks() -> dict[int, int]:
 
 
 def _rounding() -> int:
-    """Bytes that the allocator held beyond those asked for, at the peak: to whole 512 bytes, and up to a megabyte of a large block."""
+    """Bytes that the allocator held beyond those asked for: to whole 512 bytes, and up to a megabyte of a large block.
+
+    It counts the highest of each since the phase began, which are of one instant where the traced step is the phase's peak.
+    """
     counted = torch.cuda.memory_stats()
     return int(counted["allocated_bytes.all.peak"] - counted["requested_bytes.all.peak"])
 

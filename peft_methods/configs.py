@@ -8,7 +8,7 @@ from typing import Any
 
 from peft_methods import embedded, shapes
 from peft_methods.errors import ModelError, first_line, nearest
-from peft_methods.recipe import ModelSpec, path_of
+from peft_methods.recipe import ModelSpec, is_meant_as_path, path_of
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
@@ -37,6 +37,11 @@ def local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
         return ModelError(
             f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} A model folder holds config.json, "
             f"model.safetensors and the tokenizer's files; give another with --peft-model DIR."
+        )
+    if folder is None and is_meant_as_path(spec.source):
+        return ModelError(
+            f"there is no folder {spec.source}. Give one that holds config.json, model.safetensors and the tokenizer's files: "
+            f"--peft-model DIR."
         )
     return ModelError(
         f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "

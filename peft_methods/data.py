@@ -198,6 +198,13 @@ def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
     return {name: chosen[name] for name in SPLITS}
 
 
+def _fewer(wanted: dict[str, int | str], there: int) -> str:
+    """What to set instead, by name; for a split that has rows of its own, the number too."""
+    first, *others = wanted
+    ways = [f"--peft-set data.{first}={'N' if others else there}"]
+    return ", or ".join([*ways, "data.train=all for what is left"] if others and "train" in wanted else ways)
+
+
 def _slice(pool: Table, wanted: dict[str, int | str], name: str, spec: DataSpec) -> dict[str, Table]:
     exact = sum(size for size in wanted.values() if isinstance(size, int))
     open_ended = [split for split, size in wanted.items() if size == "all"]
@@ -205,8 +212,7 @@ def _slice(pool: Table, wanted: dict[str, int | str], name: str, spec: DataSpec)
         asked = " + ".join(f"{size} {split}" for split, size in wanted.items())
         where = "" if name == "all" else f" of its {name} split"
         raise DataError(
-            f"{spec.source}: {asked} rows wanted, {len(pool)} distinct rows{where} are there. "
-            f"Ask for fewer: --peft-set data.{next(iter(wanted))}=N, or data.train=all for what is left."
+            f"{spec.source}: {asked} rows wanted, {len(pool)} distinct rows{where} are there. Ask for fewer: {_fewer(wanted, len(pool))}."
         )
     if len(open_ended) > 1:
         raise DataError(f"only one of {' and '.join(open_ended)} can be 'all' where both come from the same rows.")

@@ -17,6 +17,7 @@ from peft_methods.metrics import METRICS
 from peft_methods.records import Record
 from peft_methods.statistics import ALPHA, explained_by_seeds, shift_p
 from peft_methods.tolerances import Tolerance, default_tolerances
+from peft_methods.validity.measuring import BUSY
 
 SHOWN_DIFFERENCES = 6
 
@@ -88,7 +89,8 @@ class Gate:
             return Judgement((f"gate: {said}: train them anew (--peft-fresh), or --peft-allow-reused.",))
         differing = differences(entry, good)
         told = f" Baseline: {baseline}." + (f" Differs: {_some(differing)}." if differing else "")
-        problems = [f"gate: {name}: {change}.{told}" for change in self._changes(entry, baseline, good) if change.fails]
+        failing = [change for change in self._changes(entry, baseline, good) if change.fails]
+        problems = [f"gate: {name}: {change}.{_busy(change.tolerance.metric, good)}{told}" for change in failing]
         lost = self._lost(entry, good)
         missing = self._missing(name, f"has no {' and no '.join(lost)}, which the baseline {baseline} has") if lost else Judgement()
         notes = [(name, line) for line in _said_of_device(entry, first)]
@@ -189,6 +191,14 @@ def _explained(tolerance: Tolerance, before: list[float], now: list[float], othe
         return [value / abs(fmean(by)) for value in values] if tolerance.relative and fmean(by) else values
 
     return explained_by_seeds(scaled(before, before), scaled(now, before), [scaled(other, other) for other in others if other])
+
+
+def _busy(metric: str, records: Sequence[Record]) -> str:
+    """What a time may be due to beside the method, as V411 has it."""
+    shares = [share for record in records if (share := record.metrics.get("busy_share")) is not None]
+    if not metric.endswith("_seconds") or min(shares, default=1.0) >= BUSY:
+        return ""
+    return f" The machine was busy: the training thread had a core for {min(shares):.0%} of the time (V411), so measure it again alone."
 
 
 def _said_of_device(entry: Entry, record: Record) -> Iterator[str]:

@@ -26,13 +26,19 @@ Settings = dict[str, Any]
 class Section:
     """One recipe's records that may stand in one table, their sources with them.
 
-    `number` counts a recipe's sections, the oldest first; `apart` says in what a later one differs from the first.
+    `number` counts a recipe's sections, the oldest first but those without figures last; `apart` says in what a later one
+    differs from the first.
     """
 
     recipe: str
     number: int
     apart: tuple[str, ...]
     comparison: Comparison
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether any of its cells ended well."""
+        return any(record.status == "ok" and not record.is_source for record in self.comparison.records)
 
     @property
     def name(self) -> str:
@@ -55,8 +61,9 @@ def together(sections: Iterable[Section]) -> Comparison:
 def gather(
     records: Iterable[Record], predictions: Mapping[str, Predictions] | None = None, silenced: tuple[str, ...] = ()
 ) -> list[Section]:
-    """Sections by recipe and age. Of two records of one cell the finished one counts, of two such the newer.
+    """Sections by recipe and age, those without a cell that ended well last.
 
+    Of two records of one cell the finished one counts, of two such the newer.
     A source stands in every section that has a cell built on it. Trials of tuning are left out: what they found stands in
     the records of the cells that they were for.
     """
@@ -68,7 +75,7 @@ def gather(
             found.setdefault(layer[0].recipe_name, []).append(layer)
     sections = []
     for recipe, layers in sorted(found.items()):
-        first, *_ = ordered = sorted(layers, key=_age)
+        first, *_ = ordered = sorted(layers, key=lambda layer: (not any(record.status == "ok" for record in layer), _age(layer)))
         for number, layer in enumerate(ordered, 1):
             apart = tuple(_differences(first, layer)) if number > 1 else ()
             comparison = Comparison((*layer, *_sources_of(layer, sources)), predictions=predictions or {}, silenced=silenced)

@@ -88,7 +88,8 @@ def save_baselines(config: pytest.Config, places: dict[str, Path], failed: int) 
         except StoreError as error:
             lines.append(f"{UNSAVED}{error}")
         else:
-            lines.append(f"baseline written: {path} ({len(kept)} methods)")
+            reused = sum(len(one["extra_info"].get("reused", ())) for one in kept)
+            lines.append(f"baseline written: {path} ({len(kept)} methods{f', {reused} cells of an earlier run' if reused else ''})")
     return lines
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.classes import labels, number_labels, texts
 from peft_methods.errors import DataError, first_line, nearest
-from peft_methods.recipe import DataSpec, path_of
+from peft_methods.recipe import DataSpec, is_meant_as_path, path_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,6 +69,8 @@ def read_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
     path = path_of(spec.source)
     if path is not None and not path.is_dir():
         raise DataError(f"{spec.source} is a file; give the folder that holds train.* and test.* files.")
+    if path is None and is_meant_as_path(spec.source):
+        raise DataError(f"there is no folder {spec.source}. Give one that holds train.* and test.* files: --peft-data DIR.")
     frames, names = _read_hub(spec) if path is None else _read_folder(path)
     return _to_tables(_by_role(frames, spec), names, spec)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from os.path import isfile
+from os.path import isabs, isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -177,6 +177,11 @@ def path_of(source: str) -> Path | None:
         return path if path.exists() else None
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of nobody
         return None
+
+
+def is_meant_as_path(source: str) -> bool:
+    """Whether it can only be a path, there or not, and no name on the hub."""
+    return source.startswith((".", "~")) or isabs(source)
 
 
 def shipped_recipes() -> dict[str, Path]:

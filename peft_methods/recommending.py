@@ -60,13 +60,17 @@ def _quantity(name: str, text: str) -> float:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """An answer to one question. `method` is None where none qualifies; `against` is the pair that the answer rests on."""
+    """An answer to one question. `method` is None where none qualifies; `against` is the pair that the answer rests on.
+
+    `highest` is who has the best quality where `method` is a cheaper one that cannot be told from it.
+    """
 
     recipe: str
     question: str
     method: str | None
     text: str
     against: Pair | None = None
+    highest: str | None = None
 
     def __str__(self) -> str:
         return f"{self.question}: {self.text}"
@@ -215,8 +219,9 @@ def _the_cheaper(field: _Field, best: Row, alike: list[Row], lead: str, pair: Pa
         text = f"{lead}. Not separable from {names}, and the cheapest of them to train."
         return Recommendation(field.recipe, "Best quality", best.method, text, pair)
     cost = f"{field.said(cheapest, 'train_seconds')} of training instead of {field.said(best, 'train_seconds')}"
-    text = f"{lead}. Not separable from {names}: take the cheapest, {cheapest.title} ({cost}), or run more seeds."
-    return Recommendation(field.recipe, "Best quality", cheapest.method, text, field.standing.pair(cheapest.method, best.method))
+    text = f"{lead}. Not separable from {names}: run more seeds, or take the cheapest of them, {cheapest.title} ({cost})."
+    against = field.standing.pair(cheapest.method, best.method)
+    return Recommendation(field.recipe, "Best quality", cheapest.method, text, against, best.method)
 
 
 def _fitting(field: _Field, question: str) -> Recommendation | None:

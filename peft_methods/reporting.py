@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from peft_methods.comparing import title_of
 from peft_methods.errors import PeftMethodsError
 from peft_methods.escaping import secrets_known
-from peft_methods.gathering import gather, together
+from peft_methods.gathering import Section, gather, together
 from peft_methods.quality import Predictions
 from peft_methods.recommending import Limits, parse_limits
 from peft_methods.records import Record
@@ -74,8 +75,8 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limi
     if not any(not record.is_source for record in stored.records):
         raise ResultsError("no records of a comparison in what was given. Give a folder of results (.peft/results) or record files.")
     predictions = StoredPredictions(stored.folders)
-    sections = gather(stored.records, predictions, silent)
-    path = write_report(Report(sections, silenced=silent, limits=limits, charts=arguments.charts), arguments.output)
+    sections, remarks = _with_figures(gather(stored.records, predictions, silent))
+    path = write_report(Report(sections, remarks, silent, limits, charts=arguments.charts), arguments.output)
     print(f"written: {path} ({len(stored.records)} records)")
     if arguments.paper is not None:
         path, *_ = write_paper(together(sections), arguments.paper, limits)
@@ -83,6 +84,21 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limi
     for line in predictions.unreadable:
         print(line, file=sys.stderr)
     return 0
+
+
+def _with_figures(sections: Sequence[Section]) -> tuple[Sequence[Section], tuple[str, ...]]:
+    """The sections to report, and what is said of those left out: attempts that all failed stand in no comparison beside others."""
+    kept = [section for section in sections if section.has_figures]
+    if not kept:
+        return sections, ()
+    return kept, tuple(_failed(section) for section in sections if not section.has_figures)
+
+
+def _failed(section: Section) -> str:
+    records = [record for record in section.comparison.records if not record.is_source]
+    methods = ", ".join(dict.fromkeys(title_of(record.method_name) for record in records))
+    why = next((record.message for record in records if record.message), records[0].status)
+    return f"Left out, since no cell of it ended well: {section.recipe}, {methods}: {why}"
 
 
 class StoredRecords:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from os.path import isabs
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from peft_methods import configs, data, embedded, shapes
 from peft_methods.errors import DataError
 from peft_methods.reading import Table
-from peft_methods.recipe import DataSpec, Recipe, path_of
+from peft_methods.recipe import DataSpec, Recipe, is_meant_as_path, path_of
 
 
 def load(recipe: Recipe) -> data.TextData:
@@ -24,7 +23,7 @@ def load(recipe: Recipe) -> data.TextData:
 
 def _is_here(source: str) -> bool:
     """Whether the data can be had without the hub. What can only be meant as a path counts, so that a slip in it is told."""
-    return source.startswith((embedded.PREFIX, ".", "~")) or isabs(source) or path_of(source) is not None
+    return source.startswith(embedded.PREFIX) or is_meant_as_path(source) or path_of(source) is not None
 
 
 def draw(spec: DataSpec, vocabulary: int, padding: int) -> data.TextData:

@@ -48,6 +48,6 @@ def test_mistakes_are_raised_as_they_would_be_said(tiny_recipe: Path, tmp_path: 
         compare(str(tiny_recipe), weights="foo")
     with pytest.raises(DataError, match="no known shape"):
         compare(str(tiny_recipe), methods=["lora"], model="no/such", weights="random", results=tmp_path, progress=False)
-    with pytest.raises(DataError, match="no folder here"):
+    with pytest.raises(DataError, match="there is no folder /nowhere/x"):
         compare(str(tiny_recipe), methods=["lora"], data="/nowhere/x", results=tmp_path, progress=False)
     assert not list(tmp_path.glob("run-*"))

@@ -157,7 +157,7 @@ def test_a_recipe_that_selects_by_macro_f1_is_charted_by_it() -> None:
         record.cell["recipe"]["data"]["select_by"] = "macro_f1"
     found = charts(comparison)
     assert found["accuracy"].title == "Macro F1 on the test set, %, with 95 % intervals"
-    assert found["accuracies"].title == "Macro F1, %, over epochs"
+    assert found["accuracies"].title == "Macro F1, %, by epoch"
     assert "most frequent class" not in found["accuracy"].description
 
 

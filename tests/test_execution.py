@@ -152,7 +152,7 @@ def test_a_failed_source_fails_its_fusion_with_the_reason(tiny_recipe: Path, exe
     executor.submit(wanted)
     record = executor.wait(wanted)[0]
     assert record.status == "failed"
-    assert re.match(r"its source tiny\.source\d-(a|b) failed: '/gone/\1' is no folder here", record.message)
+    assert re.match(r"its source tiny\.source\d-(a|b) failed: there is no folder /gone/\1\.", record.message)
 
 
 def test_out_of_memory_is_told_apart(tiny_recipe: Path, executor: LocalExecutor) -> None:

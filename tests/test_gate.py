@@ -155,6 +155,15 @@ def test_what_got_worse_fails_its_test_and_no_other(base: Any, now: dict[str, An
     assert result.stdout.str().count(problem) > 1  # the test's own message, and at the end
 
 
+def test_a_time_that_a_busy_machine_spoilt_is_said_to_be_one(base: Any) -> None:
+    busy = [replace(record, metrics={**record.metrics, "busy_share": 0.4}) for record in records_of("lora", seconds=[100.0] * 3)]
+    (problem,) = problems(base(records_of("lora"), busy))
+    assert "The machine was busy: the training thread had a core for 40% of the time (V411), so measure it again alone." in problem
+    worse = [replace(record, metrics={**record.metrics, "busy_share": 0.4}) for record in records_of("lora", (0.1, 0.1, 0.1))]
+    (problem,) = problems(base(records_of("lora"), worse))
+    assert "busy" not in problem
+
+
 def test_better_is_no_reason_to_fail(base: Any) -> None:
     better = records_of("lora", (0.99, 0.99, 0.99), seconds=[1.0] * 3, memory=[2.0**20] * 3)
     assert base(records_of("lora"), better).ret == 0
@@ -267,6 +276,7 @@ def test_reused_records_are_not_judged_unless_allowed(base: Any, tell: Any) -> N
     mixed = [replace(record, reused=record.seed < 2) for record in records_of("lora")]
     allowed = tell(mixed, "--peft-baseline=base.json", "--peft-allow-reused", "--peft-save-baseline=now.json")
     assert allowed.ret == 0
+    assert "baseline written: now.json (1 methods, 2 cells of an earlier run)" in allowed.stdout.str()
     (entry,) = json.loads(Path("now.json").read_text(encoding="utf-8"))["benchmarks"]
     assert (entry["extra_info"]["seeds"], entry["extra_info"]["reused"]) == ([0, 1, 2], [0, 1])
     assert entry["stats"]["rounds"] == 3  # times as they were measured then

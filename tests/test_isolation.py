@@ -314,6 +314,29 @@ def test_a_server_whose_imports_started_cuda_forks_without_them(
     worker.kill()
 
 
+def test_what_is_shared_fits_the_gpus_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    before = fork_server()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert fork_server() is not before
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert fork_server() is before
+
+
+def test_imports_are_answered_without_cuda_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from peft_methods.execution import preload
+
+    asked, environment = torch.cuda.get_device_capability, dict(os.environ)
+    monkeypatch.setattr(preload.nvml, "compute_capability", lambda: (9, 0))
+    with preload.answered_by_nvml():
+        assert torch.cuda.get_device_capability(0) == (9, 0)
+        assert os.environ[preload.NVML_ANSWERS] == "1"
+    assert torch.cuda.get_device_capability is asked
+    assert dict(os.environ) == environment
+
+
 def test_a_cell_whose_log_cannot_be_opened_runs_without(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("in the way", encoding="utf-8")
     code = (

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,17 @@ def test_all_means_every_shipped_recipe(run: Any) -> None:
     assert set(re.findall(r"test_finetune\[(\w+)-full\]", listed)) == set(shipped_recipes())
     beside = run("--collect-only", "-q", "--peft-method=full", recipe="all,embedded").stdout.str()
     assert beside.count("[embedded-full]") == 1
+
+
+def test_a_json_of_a_run_that_skipped_all_is_no_traceback(tmp_path: Path) -> None:
+    """With this repository's own settings, where pytest-benchmark's warning would be an error."""
+    command = [sys.executable, "-m", "pytest", str(BENCHMARK), "--peft-recipe=imdb_mpnet", "--peft-method=lora", "-p", "no:cacheprovider"]
+    command += [f"--benchmark-json={tmp_path / 'b.json'}", f"--peft-results={tmp_path}"]
+    there = {"cwd": BENCHMARK.parents[1], "env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **there)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "1 skipped" in done.stdout
 
 
 def test_a_gpu_recipe_in_a_precision_of_gpus_skips_without_one(run: Any) -> None:
@@ -329,7 +343,7 @@ def test_a_source_that_is_not_there_fails_its_fusion_alone(run: Any) -> None:
     gone = '--peft-set=methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
     result = run("--peft-method=adapter_fusion,full", "--peft-seeds=1", gone)
     result.assert_outcomes(passed=1, failed=1)
-    said = r"AdapterFusion: failed: its source tiny\.source\d-(a|b) failed: '/gone/\1' is no folder here"
+    said = r"AdapterFusion: failed: its source tiny\.source\d-(a|b) failed: there is no folder /gone/\1\."
     assert re.search(said, result.stdout.str())
 
 

@@ -134,7 +134,10 @@ def test_bad_data_is_refused_with_cause_and_way_out(tmp_path: Path, rows: list[d
         "one_class": ({"train": [{**r, "label": 1} for r in train], "test": [{**r, "label": 1} for r in test]}, "one class only"),
         "empty_text": ({"train": [*train, {"text": " ", "label": 1}], "test": test}, r"1 of 61 rows of train have an empty .*row 60"),
         "no_label": ({"train": [{"text": r["text"]} for r in train], "test": test}, "no label column among text"),
-        "five": ({"train": rows[:5], "test": rows[5:8]}, r"10 test rows wanted, 3 distinct rows of its test split.*--peft-set data.test=N"),
+        "five": (
+            {"train": rows[:5], "test": rows[5:8]},
+            r"10 test rows wanted, 3 distinct rows of its test.*--peft-set data.test=3\.$",
+        ),
         "fraction": ({"train": [{**r, "label": 0.5} for r in train], "test": test}, "regression is not supported"),
         "gap": ({"train": [*train, {"text": "so so", "label": ""}], "test": test}, r"'label' in row 60 of train is empty"),
         "new_label": ({"train": train, "test": [{**r, "label": 7} for r in test]}, r"label '7' in test does not occur in train \(0, 1\)"),

@@ -128,6 +128,23 @@ def test_many_sections_are_not_drawn_and_the_report_says_so(tmp_path: Path) -> N
     assert not (tmp_path / "out" / "charts").exists()
 
 
+def test_attempts_that_all_failed_are_named_and_stand_in_no_comparison(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    good = Store(run).read(run / "cell00.json")
+    recipe = {**good.cell["recipe"], "data": {**good.cell["recipe"]["data"], "source": "/slip"}}
+    failed = replace(
+        good, cell={**good.cell, "recipe": recipe}, status="failed", identity="slip", message="there is no folder /slip.",
+        metrics={}, environment={}, quality=None, finished=0.5,
+    )  # fmt: skip
+    Store(run).write(failed)
+    page = report(tmp_path / "out", run)
+    assert "Left out, since no cell of it ended well: embedded, Full fine-tuning: there is no folder /slip." in page
+    assert "embedded (2)" not in page
+    Store(tmp_path / "alone").prepare()
+    Store(tmp_path / "alone").write(failed)
+    assert "there is no folder /slip." in report(tmp_path / "out", tmp_path / "alone")
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", ("full", "lora"))
     (run / "broken.json").write_text("{", encoding="utf-8")

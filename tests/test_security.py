@@ -303,6 +303,14 @@ def test_records_hold_no_home_and_no_secret(home: Path, tmp_path: Path, token: s
     assert replace(record) == record
 
 
+@pytest.mark.usefixtures("home")
+def test_secrets_looked_up_once_are_hidden_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with escaping.secrets_known():
+        monkeypatch.setenv("LATER_TOKEN", "another-s3cr3t")  # not looked for within
+        assert escaping.without_secrets(f"with {SECRET}") == f"with {escaping.REMOVED}"
+    assert escaping.without_secrets("with another-s3cr3t") == f"with {escaping.REMOVED}"
+
+
 def test_what_a_run_writes_holds_no_home_and_no_secret(pytester: pytest.Pytester, home: Path) -> None:
     """Baseline, CSV, Markdown and what the terminal shows, of a cell that succeeded and one that did not."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))

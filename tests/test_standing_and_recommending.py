@@ -16,7 +16,7 @@ from test_records_and_validity import make_record, random_record
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.errors import OptionError
 from peft_methods.quality import Predictions, judge
-from peft_methods.recommending import parse_limits, verdict_of
+from peft_methods.recommending import parse_limits, recommend, verdict_of
 from peft_methods.report.table import csv_table, markdown_table
 from peft_methods.standing import Pair
 
@@ -131,8 +131,9 @@ def test_when_nothing_separates_two_methods_the_cheaper_is_recommended() -> None
     dearer = compared({"full": ([0.93, 0.91, 0.92], {"train_seconds": 30.0}), "lora": ([0.905, 0.92, 0.915], {"train_seconds": 20.0})})
     method, text = answers(dearer)["Best quality"]
     assert method == "lora"
+    assert recommend(dearer)[0].highest == "full"
     assert text.startswith("Full fine-tuning, accuracy 92.0 %, 0.7 points above LoRA (not separable: ")
-    assert "take the cheapest, LoRA (20.0 s of training instead of 30.0 s), or run more seeds." in text
+    assert "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)." in text
     method, text = answers(compared(CLEAR))["Best quality"]
     assert method == "lora"
     assert text.endswith("Not separable from Full fine-tuning, and the cheapest of them to train.")
@@ -232,7 +233,7 @@ def test_with_one_seed_the_cheaper_of_two_that_overlap_is_taken() -> None:
     method, text = answers(near)["Best quality"]
     assert method == "lora"
     assert "with one seed that may be chance" in text
-    assert "take the cheapest, LoRA (20.0 s of training instead of 30.0 s), or run more seeds." in text
+    assert "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)." in text
     far = compared({"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.6], {"train_seconds": 20.0})})
     method, text = answers(far)["Best quality"]
     assert method == "full"

@@ -109,7 +109,7 @@ def test_texts_are_read_where_tokenizer_and_data_are_there(tiny_models: dict[str
     read = synthetic.load(recipe(tiny_models["bert"], tiny_data))
     assert not read.facts.random
     assert read.facts == synthetic.load(recipe(tiny_models["bert"], tiny_data, "pretrained")).facts
-    with pytest.raises(DataError, match="no folder here"):
+    with pytest.raises(DataError, match="there is no folder /nowhere/x"):
         synthetic.load(recipe(tiny_models["bert"], "/nowhere/x"))
 
 

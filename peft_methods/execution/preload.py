@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peft_methods import nvml
+from peft_methods.environment import find_device
 from peft_methods.execution.worker import set_up_compiler, use_one_gpu
 
 CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
@@ -44,7 +45,7 @@ def cuda_is_started() -> bool:
 
 def warm_compiler() -> None:
     """What torch's compiler would look up anew in every process: the digest of its own code, and what starts its kernels."""
-    with contextlib.suppress(ImportError, AttributeError):  # names of its own that may change
+    with contextlib.suppress(Exception):  # its own names, which may change; what is amiss with it shows where it compiles
         from torch._inductor.codecache import torch_key
         from torch._inductor.runtime import triton_heuristics  # noqa: F401
 
@@ -55,18 +56,19 @@ set_up_compiler()
 use_one_gpu()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
 with answered_by_nvml():
-    import bitsandbytes  # noqa: F401
+    with contextlib.suppress(Exception):  # said where it is needed
+        import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
 
     import peft_methods.runner
     from peft_methods.cells import source_of
 
-    if nvml.visible_gpus():
+    if find_device() != "cpu":
         warm_compiler()
 
 for source in Path(peft_methods.__file__).parent.rglob("*.py"):
     source_of(source)  # the code that cells will run is that of now
 
-UNFIT_TO_FORK = cuda_is_started()  # a forked process could not start it again
+UNFIT_TO_FORK = find_device() != "cpu" and cuda_is_started()  # a forked process could not start it again
 gc.collect()
 gc.freeze()  # what was imported is never garbage: collections in the children leave these pages shared

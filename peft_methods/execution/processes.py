@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from peft_methods.environment import find_device
 from peft_methods.execution.forking import FORK, TOLD
 from peft_methods.execution.kills import out_of_memory_kills
 from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
@@ -37,7 +38,7 @@ WAYS_OUT = "What would fit: fewer cells side by side (--peft-workers 1), half th
 class ForkServer:
     """Forks processes on request; it is started when first asked, and again where it has died.
 
-    It imports what `preload` names before, so its processes start with that done.
+    It imports what `preload` names before, so its processes start with that done; where that would spoil them, they do it themselves.
     """
 
     def __init__(self, preload: str = PRELOAD) -> None:
@@ -95,9 +96,14 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@functools.cache
 def fork_server() -> ForkServer:
-    """The one of this Python process: comparisons that follow each other share its imports."""
+    """This Python process's one for the GPUs that are visible now: comparisons that follow each other share its imports."""
+    return _server_beside(find_device(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@functools.cache
+def _server_beside(device: str, visible: str | None) -> ForkServer:
+    """Imports choose their libraries by the GPU that they find."""
     return ForkServer()
 
 

@@ -1,4 +1,4 @@
-"""The process that one job runs in: imports first, then waits for its job, does it, and ends."""
+"""The process that one job runs in: waits for it, its imports done, does it, and ends."""
 
 from __future__ import annotations
 
@@ -130,9 +130,10 @@ def set_up_compiler() -> None:
 
     Those would each import torch first. The folder stays from run to run, unlike one in /tmp, and is these versions' own.
     """
-    versions = "-".join(f"{name}{version}" for name, version in package_versions().items() if name in IDENTITY_PACKAGES)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled" / versions))
-    os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        versions = "-".join(f"{name}{version}" for name, version in package_versions().items() if name in IDENTITY_PACKAGES)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "compiled" / versions)
+        os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 

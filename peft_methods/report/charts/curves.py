@@ -45,9 +45,9 @@ def _chart(compared: Compared, name: str, title: str, keys: Keys) -> Chart | Non
         return None
     shown = {key: whose for key, whose in keys.items() if any(_curves(compared, row, key) for row in rows)}
     ends = "; ".join(f"{row.title} {_ends(compared, row, shown)}" for row in rows)
-    said = f"{title}, by epoch. Mean over seeds after the last epoch that all reached, {' / '.join(shown.values())}: {ends}."
+    said = f"Mean over seeds after the last epoch that all reached, {' / '.join(shown.values())}: {ends}."
     said += without_figures(compared.rows)
-    return Chart(name, f"{title}, over epochs", said, partial(_draw, compared, rows, title, shown), compared.recipe)
+    return Chart(name, f"{title}, by epoch", said, partial(_draw, compared, rows, title, shown), compared.recipe)
 
 
 def _scale(key: str) -> float:
