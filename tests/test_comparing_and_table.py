@@ -135,3 +135,15 @@ def test_random_weights_show_cost_and_no_quality() -> None:
     assert "nan" not in text
     _, line = csv.DictReader(io.StringIO(csv_table(Comparison(tuple(records)))))
     assert (line["accuracy"], float(line["train_seconds"])) == ("", 10.0)
+
+
+def test_many_findings_that_differ_in_figures_alone_are_two_and_a_count() -> None:
+    def lines(seeds: int) -> list[str]:
+        records = [make_record("lora", seed, metrics={**make_record().metrics, "busy_share": 0.3 + seed / 100}) for seed in range(seeds)]
+        return [line for line in terminal_table(Comparison(tuple(records))).splitlines() if line.startswith("V411")]
+
+    assert [len(lines(seeds)) for seeds in (1, 3, 4, 9)] == [1, 3, 3, 3]
+    first, second, rest = lines(9)
+    assert "embedded-lora-seed0: the training thread had a core for 30%" in first
+    assert "seed1" in second
+    assert rest == "V411 warning 7 more cells, with other figures; a report (--peft-report) has them all"

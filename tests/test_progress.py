@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,12 @@ def test_a_terminal_sees_every_running_cell_and_what_has_ended(tiny_recipe: Path
     assert re.fullmatch(r"0 of 2 cells done · 2 running · \d+ s left", head)
     assert one == "tiny-full-seed0  epoch 2/2  step 30/40  37.4/s  loss 0.512  256 MiB"
     assert two == "tiny-full-seed1  loading the model"
+    earlier, *_ = cells(tiny_recipe, "lora")
+    progress(Event(earlier, record=replace(finished(earlier), reused=True)))
     with progress.showing():
         progress(Event(first, record=finished(first)))
         assert len(display.live) == 2
+        assert display.live[0].startswith("1 of 2 cells done (1 more reused) · 1 running")
     assert display.live == ()
     assert re.fullmatch(
         r"\[1/2, \d+ s left\] tiny-full-seed0: accuracy 0.900, loss 0.410, 37.4/s, 256.0 MiB, trained 1 min 01 s", display.said[-1]

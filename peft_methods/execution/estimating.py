@@ -49,20 +49,20 @@ class TimeLeft:
         self.ended: set[str] = set()
         self._took: dict[str, float] = {}
         self._kind: dict[str, tuple[str, str]] = {}
-        self._reused: set[str] = set()
+        self.reused: set[str] = set()
         self._started: dict[str, float] = {}
         self._trained: dict[str, tuple[float, float]] = {}  # share of its steps, seconds in them
 
     def plan(self, cells: Iterable[Cell], preparation: Preparation) -> None:
         """Cells of one recipe that will run, and their stages but those that an earlier run left."""
         for cell in cells:
-            for one in (one for one in (*cell.stages, cell) if one.key not in self._reused):
+            for one in (one for one in (*cell.stages, cell) if one.key not in self.reused):
                 self.expected[one.key] = expected_seconds(one, preparation)
                 self._kind[one.key] = one.recipe.name, one.method.name
 
     def reuse(self, key: str) -> None:
         """A cell that will not run: an earlier run has."""
-        self._reused.add(key)
+        self.reused.add(key)
 
     def forget(self, key: str) -> None:
         """A cell that was under way is not any more, and will be tried again."""

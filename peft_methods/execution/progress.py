@@ -86,7 +86,9 @@ class Progress:
         width = self._display.columns
         if not width:
             return []
-        head = f"{len(self._time.ended)} of {len(self._time.expected)} cells done", f"{len(self._running)} running", *self._left()
+        reused = f" ({len(self._time.reused)} more reused)" if self._time.reused else ""
+        done = f"{len(self._time.ended)} of {len(self._time.expected)} cells done{reused}"
+        head = done, f"{len(self._running)} running", *self._left()
         return [fitted(head[0], head[1:], width, between=" · ")] + [
             visible(fitted(cell.label, where(news), width)) for cell, news in self._running.values()
         ]

@@ -24,6 +24,7 @@ HEADINGS = ("Method", "Accuracy", "Macro F1", "Group", "Trainable (method + head
 STANDING = ("group", "interval_low", "interval_high", "to_best", "to_best_low", "to_best_high", "to_best_p", "on_front")
 BEST = "*"
 NOTHING = "–"
+MOST_ALIKE = 3  # findings in full that differ in their figures alone
 
 
 def terminal_table(comparison: Comparison, limits: Limits | None = None) -> str:
@@ -229,10 +230,18 @@ def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, .
 
 
 def _finding_lines(comparison: Comparison) -> list[str]:
-    return [
-        f"{finding.rule} {finding.severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {finding.evidence} → {finding.advice}"
-        for finding, who in grouped_findings(comparison)
-    ]
+    """A line a finding; of many that differ in their figures alone the first ones and how many more there are."""
+    by_advice: dict[tuple[str, str, str], list[tuple[Finding, tuple[str, ...]]]] = {}
+    for finding, who in grouped_findings(comparison):
+        by_advice.setdefault((finding.rule, finding.severity, finding.advice), []).append((finding, who))
+    lines = []
+    for (rule, severity, advice), found in by_advice.items():
+        shown = found if len(found) <= MOST_ALIKE else found[: MOST_ALIKE - 1]
+        lines += [f"{rule} {severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {one.evidence} → {advice}" for one, who in shown]
+        if len(found) > len(shown):
+            more = sum(len(who) for _, who in found[len(shown) :])
+            lines.append(f"{rule} {severity} {more} more cells, with other figures; a report (--peft-report) has them all")
+    return lines
 
 
 def source_costs(rows: Sequence[Row]) -> list[str]:
