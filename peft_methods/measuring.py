@@ -164,7 +164,10 @@ class PhaseMeter:
         self.level_before = 0
 
     def set_base(self) -> None:
-        """Peaks are counted above the level now in use (the process before its model); on a device nothing should be."""
+        """Peaks are counted above the level now in use (the process before its model); on a device nothing should be.
+
+        To be called as a phase begins: what was freed earlier is given back by then, and is no room that this one gets for nothing.
+        """
         self.level_before = self.memory.level()
         self._base = self.level_before if isinstance(self.memory, ResidentMemory) else 0
 

@@ -72,8 +72,8 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     budget, listener, meter = cell.recipe.budget, instruments, instruments.meter
     listener.enter("data")
     texts = ahead.texts if ahead else synthetic.load(cell.recipe)
-    meter.set_base()
     listener.enter("load")
+    meter.set_base()
     base = on_its_device(ahead.base, cell.device) if ahead and ahead.base else load(cell, texts, cell.device)
     model = cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
