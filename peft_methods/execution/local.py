@@ -1,4 +1,4 @@
-"""Runs cells on this machine: a fresh process for each, the next one's imports done while the present ones train."""
+"""Runs cells on this machine: a fresh process for each; on a GPU the next one loads on the host while the present one trains."""
 
 from __future__ import annotations
 
