@@ -236,10 +236,14 @@ def size_of(parameter: nn.Parameter) -> int:
     return parameter.quant_state.shape.numel() if is_4bit(parameter) else parameter.numel()  # type: ignore[attr-defined]
 
 
+def bytes_of(parameter: nn.Parameter) -> memoryview:
+    """The parameter's values, on the host, bit by bit."""
+    return values_of(parameter).contiguous().cpu().view(torch.uint8).numpy().data
+
+
 def digest(parameter: nn.Parameter) -> str:
-    """sha256 of the parameter's values, bit by bit."""
-    values = values_of(parameter).contiguous().cpu()
-    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
+    """sha256 of the parameter's values."""
+    return hashlib.sha256(bytes_of(parameter)).hexdigest()
 
 
 def _weights_digest(model: PreTrainedModel, head: tuple[str, ...]) -> str:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from test_engines import Recorder, prepared
 from torch import nn
-from transformers import TrainerCallback
+from transformers import AutoModelForSequenceClassification, MPNetConfig, RobertaConfig, TrainerCallback
 
 from peft_methods.engines import graphed, stock
+from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
 
 pytestmark = [
@@ -78,6 +79,22 @@ def both(recipe: Path, folder: Path, name: str, *settings: str, **options: Any) 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_methods_losses_are_the_stock_trainers(tiny_recipe: Path, tmp_path: Path, name: str) -> None:
     both(tiny_recipe, tmp_path, name)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "mpnet", "distilbert"])
+def test_every_encoders_losses_are_the_stock_trainers(tiny_recipe: Path, tiny_models: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    both(tiny_recipe, tmp_path, "lora", f"model.source={tiny_models[kind]}")
+
+
+def test_what_an_encoder_makes_while_it_is_captured_is_on_its_device() -> None:
+    """MPNet's attention is its own and makes its positions anew in each step: a captured one cannot copy them from the host."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    for config, where in ((MPNetConfig(**sizes), "meta"), (RobertaConfig(**sizes), "cpu")):
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+        with capturable_attention(model, "fp32"):
+            assert torch.arange(3).device.type == where
+        assert torch.arange(3).device.type == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -67,7 +67,8 @@ def _mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
 def capturable_attention(model: nn.Module, precision: str) -> Iterator[str]:
     """Within it, attention is one of the two above where the model's class lets it be chosen; gives its name.
 
-    Other models keep theirs ("own"), MPNet's for one, which adds a bias to the scores.
+    Other models keep theirs ("own"), MPNet's for one, which adds a bias to the scores. What those make without saying where
+    (MPNet its positions) is made on the model's device: a captured step cannot copy it there.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -80,8 +81,10 @@ def capturable_attention(model: nn.Module, precision: str) -> Iterator[str]:
     before = config._attn_implementation
     name = _fitting(model, precision)
     config._attn_implementation = name or before
+    where = nullcontext() if name else next(model.parameters()).device
     try:
-        yield name or "own"
+        with where:
+            yield name or "own"
     finally:
         config._attn_implementation = before
 

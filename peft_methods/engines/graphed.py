@@ -106,7 +106,7 @@ class GraphedTrainer(stock.StockTrainer):
 
 
 class _Capture(TrainerCallback):
-    """Captures once optimizer and schedule are there and a checkpoint's state is loaded."""
+    """Captures once optimizer and schedule are there and a checkpoint's state is loaded; keeps memory for what was captured."""
 
     def __init__(self, trainer: GraphedTrainer) -> None:
         self._trainer = trainer
@@ -118,6 +118,11 @@ class _Capture(TrainerCallback):
             torch.cuda.empty_cache()  # what the warm-up left reserved would be reserved twice
         self._trainer.listener.enter("capture")
         self._trainer.capture()
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The epoch before was judged with memory that captured steps, which have a pool of their own, cannot use."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def train(*arguments: Any, **options: Any) -> Training:

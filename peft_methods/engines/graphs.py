@@ -153,10 +153,10 @@ class StepGraphs:
         return batch | {"labels": torch.full((rows,), NO_LABEL, device=self.device)}
 
     def capture(self) -> None:
-        """Warm up every bucket, the longest first, then capture it; weights, optimizer and random state stay as they are.
+        """Warm up the longest and the shortest bucket, then capture all, the longest first; weights, optimizer, random state stay.
 
-        The idle batches have no labels and the rates are 0, so gradients are 0 and no weight moves. All that compiles
-        does so before the first capture: code that were compiled during one would break it.
+        The idle batches have no labels and the rates are 0, so gradients are 0 and no weight moves. All that compiles does so
+        before the first capture, since code compiled during one would break it; what is compiled for two lengths serves those between.
         """
         state = {p: {k: v.clone() for k, v in values.items()} for p, values in self.optimizer.state.items()}
         self.model.train()
@@ -180,9 +180,11 @@ class StepGraphs:
     def _capture_graphs(self) -> None:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
+        extremes = {max(self._batches), min(self._batches)}
         with torch.cuda.stream(stream):
             for bucket, last in self._all_steps():
-                self._step(bucket, last)
+                if bucket in extremes:
+                    self._step(bucket, last)
         torch.cuda.synchronize()
         pool = torch.cuda.graph_pool_handle()
         with torch.compiler.set_stance("fail_on_recompile"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from peft_methods.execution.worker import set_up_compiler, use_one_gpu
 
 CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
 NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # what torch reads before it counts GPUs
+COMPILERS_OWN = (
+    ("torch._inductor.codecache", "torch_key"),
+    ("torch._inductor.runtime.triton_compat", "triton_key"),
+    ("torch._inductor.codegen.common", "init_backend_registration"),
+)
 
 
 @contextlib.contextmanager
@@ -44,12 +50,12 @@ def cuda_is_started() -> bool:
 
 
 def warm_compiler() -> None:
-    """What torch's compiler would look up anew in every process: the digest of its own code, and what starts its kernels."""
-    with contextlib.suppress(Exception):  # its own names, which may change; what is amiss with it shows where it compiles
-        from torch._inductor.codecache import torch_key
-        from torch._inductor.runtime import triton_heuristics  # noqa: F401
-
-        torch_key()
+    """What torch's compiler would do anew in every process: digests of its and Triton's code, what makes and starts its kernels."""
+    for module, name in COMPILERS_OWN:
+        with contextlib.suppress(Exception):  # these names may change; what is amiss with one shows where it compiles
+            getattr(importlib.import_module(module), name)()
+    with contextlib.suppress(Exception):
+        importlib.import_module("torch.distributed.tensor.experimental")  # dynamo's first graph would
 
 
 set_up_compiler()
