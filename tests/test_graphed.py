@@ -11,8 +11,10 @@ import pytest
 import torch
 from test_engines import Recorder, prepared
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForSequenceClassification, MPNetConfig, RobertaConfig, TrainerCallback
 
+from conftest import CONFIGS
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
@@ -213,3 +215,25 @@ def test_a_short_batch_is_filled_with_rows_that_do_not_count(tiny_recipe: Path) 
     assert batch["labels"].tolist() == [row["labels"] for row in rows] + [NO_LABEL] * 5
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (8, 16 if max(tokens.train.lengths[:3]) > 8 else 8)
     assert batch["attention_mask"].sum(1).tolist() == tokens.train.lengths[:3] + [1] * 5
+
+
+class TouchesTheHost(TorchFunctionMode):
+    """Refuses what a captured step cannot do: numbers from the host, and looks at numbers of the device."""
+
+    REFUSED = (torch.tensor, torch.as_tensor, torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__bool__, torch.Tensor.cpu)
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        assert function not in self.REFUSED, f"{function} within a captured step"
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_no_encoder_asks_the_host_while_it_is_captured(kind: str) -> None:
+    model = AutoModelForSequenceClassification.from_config(CONFIGS[kind]()).eval()
+    batch = {"input_ids": torch.randint(5, 20, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
+    for lengths in ((7, 7, 7), (7, 4, 1)):
+        batch["attention_mask"] = (torch.arange(7) < torch.tensor(lengths)[:, None]).long()
+        expected = model(**batch).logits
+        with capturable_attention(model, "fp32"), TouchesTheHost():
+            got = model(**batch).logits
+        assert torch.allclose(got, expected, atol=1e-6)

@@ -61,6 +61,9 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     assert record.identity == store.records()[0][0].identity
     (finding,) = [finding for finding in validity.judge([record]) if finding.rule == "V405"]
     assert "could not be captured" in finding.evidence
+    log = (store.folder / "logs" / f"{cell.label}.log").read_text(encoding="utf-8")
+    assert "could not be captured" in log, "what the second process says must not take the place of why there is one"
+    assert log.count("train_runtime") == 1
     assert "--peft-engine stock" in finding.advice
     again = Earlier(store).record_of(cell, preparation)  # found as long as the same engine is asked for
     assert again is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,30 +63,53 @@ def _mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
     return mask
 
 
+def _added_mask(*arguments: Any, dtype: torch.dtype = torch.float32, **options: Any) -> torch.Tensor:
+    """As transformers' own for attention in plain operations, 0 or the least number, made without a number from the host."""
+    mask = _mask(*arguments, **options)
+    assert mask is not None
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
 @contextmanager
 def capturable_attention(model: nn.Module, precision: str) -> Iterator[str]:
-    """Within it, attention is one of the two above where the model's class lets it be chosen; gives its name.
-
-    Other models keep theirs ("own"), MPNet's for one, which adds a bias to the scores. What those make without saying where
-    (MPNet its positions) is made on the model's device: a captured step cannot copy it there.
-    """
+    """Within it, attention is one of the two above where the model's class lets it be chosen; gives its name, or "own"."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if (name := _fitting(model, precision)) is None:
+        with _own_attention(model):
+            yield "own"
+        return
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, row_borders)
     AttentionInterface.register(MASKED, sdpa_attention_forward)
     AttentionMaskInterface.register(MASKED, _mask)
     config: Any = model.config
     before = config._attn_implementation
-    name = _fitting(model, precision)
-    config._attn_implementation = name or before
-    where = nullcontext() if name else next(model.parameters()).device
+    config._attn_implementation = name
     try:
-        with where:
-            yield name or "own"
+        yield name
     finally:
         config._attn_implementation = before
+
+
+@contextmanager
+def _own_attention(model: nn.Module) -> Iterator[None]:
+    """Leaves a model its attention, as with MPNet's, which adds a bias to the scores, and its inputs without the host.
+
+    The mask is made on the model's device, and so is what is made without saying where (MPNet's positions): a captured
+    step cannot copy it there.
+    """
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+    config: Any = model.config
+    kind = config._attn_implementation
+    ALL_MASK_ATTENTION_FUNCTIONS[kind] = _added_mask if kind == "eager" else _mask
+    try:
+        with next(model.parameters()).device:
+            yield
+    finally:
+        del ALL_MASK_ATTENTION_FUNCTIONS[kind]
 
 
 def _fitting(model: nn.Module, precision: str) -> str | None:

@@ -19,14 +19,14 @@ class _Lossy(io.FileIO):
             return len(data)
 
 
-def redirect_output(log: Path) -> None:
-    """What libraries print goes to the cell's log, not between the parent's lines.
+def redirect_output(log: Path, *, anew: bool = True) -> None:
+    """What libraries print goes to the cell's log, begun `anew` or gone on with, not between the parent's lines.
 
     It goes nowhere where there can be no log, or where that can grow no more: a disk that is full is no reason for a cell to fail.
     """
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if anew else os.O_APPEND), 0o644)
     except OSError:
         file = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

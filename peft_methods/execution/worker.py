@@ -65,6 +65,11 @@ class CellJob:
     attempts: tuple[str, ...] = ()
     checkpoint: bool = False
 
+    @property
+    def is_first_attempt(self) -> bool:
+        """Whether no process has tried this cell in this run, with its engine or another."""
+        return not self.attempts and not self.engine_note
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -115,7 +120,7 @@ def serve(connection: Connection) -> None:
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
     os.chdir(job.directory)  # and its directory
     use_one_gpu()
-    redirect_output(job.log)
+    redirect_output(job.log, anew=isinstance(job, PrepareJob) or job.is_first_attempt)
     if isinstance(job, PrepareJob):
         connection.send(_prepare(job))
         return
