@@ -144,6 +144,10 @@ class Instruments:
         """The phases whose peak is the method's: where steps are captured those before that, since replays hold what the engine needs."""
         return ("warm_up",) if self._has_captured() else TRAINING
 
+    def methods_peak(self, training: Interval) -> int | None:
+        """Bytes of a stretch of training; None where steps were captured: what replays hold is not the method's."""
+        return None if self._has_captured() else training.peak_bytes
+
     def _has_captured(self) -> bool:
         return self.meter.peak("capture") is not None
 

@@ -132,7 +132,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
             "source_seconds": places.source_seconds,
             **(dict.fromkeys(TIMES_OF_TEXTS) if tokens.facts.random else {}),
         },
-        epochs=_curve(training, meter),
+        epochs=_curve(training, instruments),
         best_epoch=training.best_epoch,
         quality=None if judged is None else asdict(judged),
         evidence=evidence,
@@ -191,11 +191,11 @@ def _metrics(
     }
 
 
-def _curve(training: Training, meter: PhaseMeter) -> tuple[dict[str, float | None], ...]:
-    """The engine's results with the seconds and the peak of each epoch's training phase."""
-    stretches = [interval for interval in meter.intervals if interval.phase == "train"]
+def _curve(training: Training, instruments: Instruments) -> tuple[dict[str, float | None], ...]:
+    """The engine's results with the seconds and the method's peak of each epoch's training phase."""
+    stretches = [interval for interval in instruments.meter.intervals if interval.phase == "train"]
     return tuple(
-        {**asdict(result), "train_seconds": stretch.seconds, "peak_memory_bytes": stretch.peak_bytes}
+        {**asdict(result), "train_seconds": stretch.seconds, "peak_memory_bytes": instruments.methods_peak(stretch)}
         for result, stretch in zip(training.epochs, stretches, strict=True)
     )
 

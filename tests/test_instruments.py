@@ -50,9 +50,11 @@ def test_the_peak_is_the_methods_not_that_of_an_engine_that_replays() -> None:
     """A captured step's memory is that of its stream: matrix workspaces twice over, which in a small model outweigh activations."""
     instruments = Instruments("cpu", silent, epochs=1)
     instruments.meter.intervals += [Interval("warm_up", 1.0, 100), Interval("train", 1.0, 200)]
-    assert instruments.metrics()["peak_memory_bytes"] == 200
+    training = instruments.meter.intervals[1]
+    assert instruments.metrics()["peak_memory_bytes"] == instruments.methods_peak(training) == 200
     instruments.meter.intervals.insert(1, Interval("capture", 1.0, 300))
     assert instruments.metrics()["peak_memory_bytes"] == 100
+    assert instruments.methods_peak(training) is None
 
 
 @pytest.mark.parametrize(
