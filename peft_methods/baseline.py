@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from peft_methods.building import adapter
 from peft_methods.errors import OptionError
+from peft_methods.recipe import Recipe
 from peft_methods.records import SCHEMA_VERSION
 from peft_methods.store import StoreError, atomically
 
@@ -65,9 +66,13 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
-def auto_path(recipe_file: Path, recipe: str, device: str) -> Path:
-    """Where the baseline of a recipe on a device lies: `baselines/DEVICE/RECIPE.json` beside the folder of the recipe's file."""
-    return recipe_file.absolute().parent.parent / "baselines" / slug(device) / f"{recipe}.json"
+def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
+    """Where the baseline of a recipe on a device lies: `baselines/DEVICE/RECIPE.json` beside the folder of the recipe's file.
+
+    Runs with random weights have files of their own, `RECIPE-random-weights.json`: they have no quality to hold others to.
+    """
+    name = recipe.name if recipe.has_quality else f"{recipe.name}-random-weights"
+    return recipe_file.absolute().parent.parent / "baselines" / slug(device) / f"{name}.json"
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -227,7 +227,7 @@ def _auto_baselines(options: Options) -> dict[str, Path]:
 
     device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
     return {
-        recipe.name: auto_path(find_recipe(file), recipe.name, device)
+        recipe.name: auto_path(find_recipe(file), recipe, device)
         for file, recipe in zip(options.recipes, recipes.values(), strict=True)
         if not (recipe.gpu and device == "cpu")
     }
