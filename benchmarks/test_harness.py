@@ -131,6 +131,17 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
     benchmark.extra_info["job_seconds"] = seconds
     ratio = seconds["notebook"] / seconds["warm"]
     print(f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s ({ratio:.1f}x), cold {seconds['cold']:.0f} s")
+    held = _reserved_over_eager(tmp_path)
+    benchmark.extra_info["reserved_over_eager"] = held
+    print("reserved by captured steps over an eager one: " + ", ".join(f"{name} {share:.2f}" for name, share in held.items()))
+
+
+def _reserved_over_eager(results: Path) -> dict[str, float]:
+    """For each method what the graphed engine reserved in training, as a multiple of what the eager worst step did."""
+    from peft_methods.store import Store
+
+    figures = {record.method_name: record.metrics for record in Store(results).records()[0]}
+    return {name: of["engine_reserved_bytes"] / of["train_reserved_bytes"] for name, of in figures.items()}
 
 
 def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:

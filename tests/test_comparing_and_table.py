@@ -61,6 +61,13 @@ def test_the_table_marks_the_best_and_says_what_it_is() -> None:
     assert "One seed" not in text
 
 
+def test_times_below_a_second_can_be_told_apart() -> None:
+    records = [*with_accuracy("full", 0.7, train_seconds=0.262), *with_accuracy("lora", 0.7, train_seconds=2.0)]
+    text = terminal_table(Comparison(tuple(records)))
+    assert "0.26 s *" in text
+    assert "2.00 s" in text
+
+
 def test_one_seed_is_said_to_have_no_spread() -> None:
     text = terminal_table(Comparison(tuple(with_accuracy("lora", 0.8))))
     assert "One seed: no spread" in text

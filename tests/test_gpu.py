@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from peft_methods import compare
+from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.checkpoints import folder_of
+from peft_methods.execution.events import Event
+from peft_methods.execution.local import LocalExecutor
+from peft_methods.recipe import load_recipe
 from peft_methods.records import Record
+from peft_methods.store import Store
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,6 +71,54 @@ def test_a_deterministic_cell_repeats_to_the_bit(tmp_path: Path, engine: str) ->
         assert {record.status for record in done.records} == {"ok"}, [record.message for record in done.records]
         told.append([(r.epochs[0]["train_loss"], done.predictions[r.identity].logits.tolist()) for r in done.records])
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("budget.precision=fp16",),
+        ("budget.precision=tf32",),
+        ("budget.precision=bf16", "budget.gradient_accumulation=2", "budget.gradient_checkpointing=true"),
+    ],
+    ids=",".join,
+)
+def test_steps_of_every_budget_are_captured(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    (record,) = cells(tmp_path, "lora", settings=settings)
+    assert (record.status, record.environment["engine_note"]) == ("ok", ""), record.message
+    assert all(math.isfinite(epoch["train_loss"] or math.nan) for epoch in record.epochs)
+
+
+def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
+    """SIGKILL after the first of five epochs; then the bits of a cell that nobody killed."""
+    recipe = load_recipe("embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"])
+    (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "graphed", deterministic=True)
+
+    def run(name: str, *, killed: bool = False) -> tuple[Record, Store]:
+        store = Store(tmp_path / name)
+        store.prepare()
+        executor = LocalExecutor(store, "cuda", workers=1, threads=2, checkpoint=True, retries=0)
+
+        def kill_once_an_epoch_is_kept(event: Event) -> None:
+            if event.news and event.news.get("validation_accuracy") is not None:
+                while not list(folder_of(store.folder, cell).glob("epoch-*")):
+                    time.sleep(0.001)
+                (worker,) = executor._running
+                os.kill(worker.process, signal.SIGKILL)
+
+        if killed:
+            executor.watch(kill_once_an_epoch_is_kept)
+        try:
+            executor.submit([cell])
+            return executor.wait([cell])[0], store
+        finally:
+            executor.close()
+
+    assert run("cut", killed=True)[0].status == "crashed"
+    (again, store), (whole, other) = run("cut"), run("whole")
+    assert again.status == whole.status == "ok", again.message
+    assert again.environment["resumed_after_epochs"]
+    assert [epoch["train_loss"] for epoch in again.epochs] == [epoch["train_loss"] for epoch in whole.epochs]
+    assert store.read_predictions(again).logits.tolist() == other.read_predictions(whole).logits.tolist()
 
 
 def test_a_full_gpu_is_a_row_that_says_so(tmp_path: Path) -> None:

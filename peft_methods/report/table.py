@@ -15,6 +15,7 @@ from peft_methods.metrics import METRICS
 from peft_methods.recommending import Limits, recommend
 from peft_methods.records import Record
 from peft_methods.report.costs import SAID, cost_table
+from peft_methods.report.shown import seconds_digits
 from peft_methods.report.standings import said_of, standings_table
 from peft_methods.standing import Standing
 from peft_methods.validity import RULES, Finding
@@ -127,7 +128,8 @@ def _device(record: Record) -> str:
 
 def _lines(rows: Sequence[Row], standing: Standing) -> list[list[str]]:
     best = {name: _best(name, rows) for name in RANKED}
-    return [_line(row, best, standing) for row in rows]
+    digits = seconds_digits(row.mean("train_seconds") for row in rows if "train_seconds" in row.figures)
+    return [_line(row, best, standing, digits) for row in rows]
 
 
 def _best(name: str, rows: Sequence[Row]) -> float | None:
@@ -137,7 +139,7 @@ def _best(name: str, rows: Sequence[Row]) -> float | None:
     return max(values) if METRICS[name].better == "higher" else min(values)
 
 
-def _line(row: Row, best: dict[str, float | None], standing: Standing) -> list[str]:
+def _line(row: Row, best: dict[str, float | None], standing: Standing, digits: int) -> list[str]:
     if not row.figures:
         return [row.title, row.missing[0].status, *[NOTHING] * (len(HEADINGS) - 2)]
     title = row.title + (f" ({len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds failed)" if row.missing else "")
@@ -155,7 +157,7 @@ def _line(row: Row, best: dict[str, float | None], standing: Standing) -> list[s
         standing.groups.get(row.method, NOTHING),
         f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}",
         f"{100 * row.mean('trainable_share'):.2f}",
-        cell("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, 1, " s")),
+        cell("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, digits, " s")),
         cell("samples_per_second", f"{row.mean('samples_per_second'):,.1f}"),
         cell("peak_memory_bytes", f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB"),
     ]

@@ -10,7 +10,7 @@ from peft_methods.gate import Change
 from peft_methods.metrics import METRICS
 from peft_methods.recommending import verdict_of
 from peft_methods.report.colors import style_of
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.shown import NOTHING, seconds_digits
 from peft_methods.standing import COSTS, Standing
 
 Write = Callable[[float], str]
@@ -60,6 +60,7 @@ class Table:
 def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
     """A row a method: quality with interval and group, parameters, time, memory, and who is on the Pareto front."""
     other = "macro_f1" if standing.metric == "accuracy" else "accuracy"
+    digits = seconds_digits(row.mean("train_seconds") for row in rows if "train_seconds" in row.figures)
     named = {
         METRICS[standing.metric].title: _column(rows, standing.metric),
         "95 % interval": _intervals(rows, standing),
@@ -67,7 +68,7 @@ def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
         METRICS[other].title: _column(rows, other),
         "Trainable + head": [_parameters(row) for row in rows],
         "Share": _column(rows, "trainable_share", lambda value: f"{100 * value:.2f} %"),
-        "Train time": _barred(_column(rows, "train_seconds")),
+        "Train time": _barred(_column(rows, "train_seconds", lambda value: f"{value:.{digits}f} s")),
         "Samples/s": _column(rows, "samples_per_second", lambda value: f"{value:,.1f}"),
         "Peak memory": _barred(_column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")),
         "Saved weights": _column(rows, "checkpoint_bytes"),
