@@ -37,6 +37,19 @@ def remembered(
     return value
 
 
+def remembered_value(kind: str, key: Any, make: Callable[[], T]) -> T:
+    """`remembered`, for what JSON can hold."""
+    return remembered(kind, key, make, read=_read_json, write=_write_json, suffix=".json")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
 def _keep(value: T, path: Path, write: Callable[[T, Path], None]) -> None:
     """Whole or not at all: written beside, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
-from peft_methods.caching import remembered
+from peft_methods.caching import remembered_value
 from peft_methods.layouts import ModelShape
 
 MATRIX = 8192  # side of the measured product: large enough that the device is the limit
@@ -47,16 +45,7 @@ def device_rate() -> float:
 
     properties, gpu = torch.cuda.get_device_properties(0), Gpu.current()
     key = [properties.name, str(getattr(properties, "uuid", "")), torch.__version__, gpu and gpu.state().get("driver")]
-    return remembered("device_rates", key, matmul_flops_per_second, read=_read_rate, write=_write_rate, suffix=".json")
-
-
-def _read_rate(path: Path) -> float:
-    rate: float = json.loads(path.read_text(encoding="utf-8"))["matmul_flops_per_second"]
-    return float(rate)
-
-
-def _write_rate(rate: float, path: Path) -> None:
-    path.write_text(json.dumps({"matmul_flops_per_second": rate}), encoding="utf-8")
+    return remembered_value("matmul_rates", key, matmul_flops_per_second)
 
 
 def matmul_flops_per_second() -> float:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
 from peft_methods import data, models, synthetic
+from peft_methods.caching import remembered_value
 from peft_methods.cells import Cell, Facts, Preparation
 from peft_methods.determinism import be_deterministic
 from peft_methods.engines.attention import avoid_attention_plans
@@ -58,7 +60,7 @@ def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instrumen
         start_seconds=start_seconds,
         matmul_flops_per_second=device_rate() if device.startswith("cuda") else None,
         facts=Facts(
-            weights={"": weights, **_quantized(recipe, able, texts.facts.label_names, device)},
+            weights={"": weights, **_quantized(recipe, able, texts.facts.label_names, device, weights)},
             config=config,
             tokenizer=tokenizer,
             data={recipe.name: texts.facts.fingerprint, **_sources(recipe, able)},
@@ -67,14 +69,19 @@ def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instrumen
     )
 
 
-def _quantized(recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...], device: str) -> dict[str, str]:
+def _quantized(recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...], device: str, weights: str) -> dict[str, str]:
     """The digests of the weights as they are once quantised. What fails here is met again in its cell, whose record tells of it."""
     found: dict[str, str] = {}
     for quantization in {method.quantization for method in methods if method.quantization}:
+        wanted: dict[str, Any] = {"quantization": quantization, "precision": recipe.budget.precision, "device": device}
+        key = [weights, asdict(recipe.model), wanted, identity_part(describe(device))]
         with contextlib.suppress(Exception):
-            base = models.load(recipe.model, names, quantization=quantization, precision=recipe.budget.precision, device=device)
-            found[quantization] = base.weights_sha256
+            found[quantization] = remembered_value("quantized", key, partial(_digest, recipe, names, wanted))
     return found
+
+
+def _digest(recipe: Recipe, names: tuple[str, ...], wanted: dict[str, Any]) -> str:
+    return models.load(recipe.model, names, **wanted).weights_sha256
 
 
 def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:

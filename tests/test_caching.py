@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def remembered(value: object, key: object = "k") -> object:
-    def read(path: Path) -> object:
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    def write(made: object, path: Path) -> None:
-        path.write_text(json.dumps(made), encoding="utf-8")
-
-    return caching.remembered("things", key, lambda: value, read=read, write=write, suffix=".json")
+    return caching.remembered_value("things", key, lambda: value)
 
 
 def test_a_key_is_made_once() -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from test_execution import cells
 
-from peft_methods import runner, validity
+from peft_methods import models, runner, validity
 from peft_methods.cells import cells_of, chosen_methods, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.recipe import load_recipe
 from peft_methods.resuming import Earlier
 from peft_methods.runner import Places
-from peft_methods.starting import load_ahead
+from peft_methods.starting import load_ahead, prepare
 from peft_methods.store import Store
 
 
@@ -69,6 +70,21 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     assert again is not None
     assert (again.identity, again.environment["engine_note"]) == (record.identity, record.environment["engine_note"])
     assert Earlier(store).record_of(replace(cell, engine="stock"), preparation) is None
+
+
+def test_weights_are_quantised_once_to_be_known_by_their_digest(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    recipe = load_recipe(str(tiny_recipe))
+    methods = tuple(chosen_methods(recipe, ["lora", "qlora"]))
+    first = prepare(recipe, methods, "cpu", threads=1).facts
+    loads: list[Any] = []
+    load = models.load
+    monkeypatch.setattr(models, "load", lambda *of, **wanted: loads.append(wanted.get("quantization")) or load(*of, **wanted))
+    assert prepare(recipe, methods, "cpu", threads=1).facts == first
+    assert loads == [None]
+    other = replace(recipe, budget=replace(recipe.budget, precision="bf16"))
+    assert prepare(other, methods, "cpu", threads=1).facts.weights[""] == first.weights[""]
+    assert loads == [None, None, "nf4"]
 
 
 def test_auto_is_what_the_device_can_do() -> None:
