@@ -39,6 +39,25 @@ class Window(TrainerCallback):
         return [after - before for before, after in zip(self._borders, self._borders[1:], strict=False)]
 
 
+class Kernels(TrainerCallback):
+    """Milliseconds a step that each of the device's kernels took, over `steps` steps after as many that are left out."""
+
+    def __init__(self, steps: int, device: str) -> None:
+        self._steps = steps
+        kind = torch.profiler.ProfilerActivity
+        self._profiler = torch.profiler.profile(activities=[kind.CUDA if device == "cuda" else kind.CPU])
+        self._time = f"self_{'device' if device == 'cuda' else 'cpu'}_time_total"
+        self.milliseconds: dict[str, float] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self._steps:
+            self._profiler.start()
+        elif state.global_step == 2 * self._steps:
+            self._profiler.stop()
+            found = {event.key: getattr(event, self._time) / 1000 / self._steps for event in self._profiler.key_averages()}
+            self.milliseconds = dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
 class Silent:
     """A listener that does not listen."""
 
@@ -53,6 +72,48 @@ class Silent:
 
     def worst_step(self, model: Any, optimizer: Any) -> Any:
         return nullcontext(NoTrace())
+
+
+class EveryOtherEpoch:
+    """A listener that has all instruments on in one epoch of a pair and none in the other, and sums both kinds' training time."""
+
+    def __init__(self, instruments: Any, synchronize: Any) -> None:
+        self.seconds: list[float] = []
+        self._instruments, self._synchronize = instruments, synchronize
+        self._sampling: Any = None
+        self._since: float | None = None
+
+    @staticmethod
+    def is_on(epoch: int) -> bool:
+        """Of epochs 1 and 2 the second, of 3 and 4 the first, and so on: what drifts hits both kinds alike."""
+        return epoch % 4 in {2, 3}
+
+    def enter(self, phase: str) -> None:
+        self._synchronize()
+        if self._since is not None:
+            self.seconds.append(time.perf_counter() - self._since)
+            self._since = None
+        if self._sampling is not None:
+            self._instruments.enter(phase)
+            self._sampling.__exit__(None, None, None)
+            self._sampling = None
+        if phase == "train":
+            if self.is_on(len(self.seconds)):
+                self._sampling = self._instruments.running()
+                self._sampling.__enter__()
+                self._instruments.enter(phase)
+            self._synchronize()
+            self._since = time.perf_counter()
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        if self._sampling is not None:
+            self._instruments.step(epoch, step, steps)
+
+    def epoch(self, result: Any) -> None:
+        pass
+
+    def worst_step(self, model: Any, optimizer: Any) -> Any:
+        return self._instruments.worst_step(model, optimizer)
 
 
 def synchronize(device: str) -> None:
@@ -90,14 +151,24 @@ class Setting:
 
     def by_engine(self, name: str, folder: Path, steps: int, windows: int) -> list[float]:
         """Through one of our engines, its captures left out."""
+        with cudnn_attention(on=False):
+            return self._timed(self._engine(name, folder, steps * (windows + 1)), steps)
+
+    def kernels(self, name: str, folder: Path, steps: int) -> dict[str, float]:
+        """Milliseconds a step of each kernel, the costliest first, through one of our engines."""
+        with cudnn_attention(on=False):
+            trainer = self._engine(name, folder, 2 * steps)
+            trainer.add_callback(kernels := Kernels(steps, self.device))
+            trainer.train()
+            return kernels.milliseconds
+
+    def _engine(self, name: str, folder: Path, steps: int) -> Trainer:
         kind = ENGINES[name]
         arguments = stock.arguments_of(self.recipe, self.method, 0, self.device, folder, autocast=kind.autocasts)
-        arguments.max_steps = steps * (windows + 1)
+        arguments.max_steps = steps
         collate = stock.collator_of(self.recipe, self.base.tokenizer)
         own: dict[str, Any] = {"budget": self.recipe.budget, "listener": Silent()}
-        with cudnn_attention(on=False):
-            trainer = kind(self.method, self.base.head, self.model, arguments, collate, self.tokens.train, **own)
-            return self._timed(trainer, steps)
+        return kind(self.method, self.base.head, self.model, arguments, collate, self.tokens.train, **own)
 
     def as_notebooks_do(self, folder: Path, steps: int, windows: int) -> list[float]:
         """transformers' Trainer as it comes: fp32, every row padded to the greatest length, rows as lists."""

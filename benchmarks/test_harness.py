@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's and the allo
 METHODS = ("full", "lora", "qlora", "ia3", "adapter")
 WAYS = (("notebook", 12, 3), ("tuned", 24, 3), ("tuned, no cuDNN", 24, 3), ("stock", 24, 3), ("graphed", 47, 5))  # steps, stretches
 MEASURING_PAIRS = 16
+FIXED = ["data.max_length=256", "data.token_lengths=[256,256]", "budget.padding=fixed", "budget.batch_size=64"]
 EMBEDDED = ["budget.epochs=1", "data.validation=2", "data.test=2"]
 IMDB = ["model.weights=random", "data.train=1500", "data.validation=2", "data.test=2"]  # roberta-base's shape, IMDb's lengths
 
@@ -69,8 +71,7 @@ def test_share_of_the_devices_rate(benchmark: Any, tmp_path: Path) -> None:
 
     from peft_methods.flops import matmul_flops_per_second, training_flops
 
-    fixed = ["data.max_length=256", "data.token_lengths=[256,256]", "budget.padding=fixed", "budget.batch_size=64"]
-    setting = Setting("imdb_roberta", "full", [*IMDB, *fixed], "cuda")
+    setting = Setting("imdb_roberta", "full", [*IMDB, *FIXED], "cuda")
     rates = [matmul_flops_per_second()]
     seconds = benchmark.pedantic(setting.by_engine, args=("graphed", tmp_path, 20, 5), rounds=1)
     rates.append(matmul_flops_per_second())
@@ -80,20 +81,53 @@ def test_share_of_the_devices_rate(benchmark: Any, tmp_path: Path) -> None:
     print(f"full, 64 x 256: {1000 * step:.1f} ms a step, {share:.1%} of {statistics.mean(rates) / 1e12:.0f} TFLOP/s")
 
 
+KINDS_OF_KERNELS = {
+    "matrix products": "gemm|cutlass|xmma|nvjet|cublas",
+    "attention": "flash|fmha",
+    "fused by the compiler": "triton",
+    "clipping and AdamW": "multi_tensor|adam",
+    "copies": "memcpy|memset",
+}
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_where_a_step_goes(method: str, benchmark: Any, tmp_path: Path) -> None:
+    """64 rows of 256 tokens through the graphed engine: milliseconds a step by kind of kernel, and the costliest kernels."""
+    _need_gpu()
+    from pace import Setting
+
+    setting = Setting("imdb_roberta", method, [*IMDB, *FIXED], "cuda")
+    found = benchmark.pedantic(setting.kernels, args=("graphed", tmp_path, 10), rounds=1)
+    kinds: dict[str, float] = {}
+    for name, spent in found.items():
+        kind = next((kind for kind, pattern in KINDS_OF_KERNELS.items() if re.search(pattern, name, re.IGNORECASE)), "other")
+        kinds[kind] = kinds.get(kind, 0.0) + spent
+    benchmark.extra_info.update(milliseconds_by_kind=kinds, milliseconds_by_kernel=dict(itertools.islice(found.items(), 40)))
+    print(f"{method}: {sum(found.values()):.1f} ms a step: " + ", ".join(f"{kind} {spent:.1f}" for kind, spent in kinds.items()))
+    for name, spent in itertools.islice(found.items(), 12):
+        print(f"  {spent:6.2f} ms {name[:120]}")
+
+
 @pytest.mark.harness
 @pytest.mark.gpu
 def test_time_between_cells(benchmark: Any, tmp_path: Path) -> None:
     """Seconds from one cell's last training step to the next one's first, caches warm: the first cell fills them."""
     _need_gpu()
     from peft_methods import compare
+    from peft_methods.measuring import PHASES
 
     settings = [*IMDB[1:], "budget.epochs=2"]
     arguments = {"methods": ["lora"], "seeds": 5, "weights": "random", "settings": settings, "results": tmp_path, "progress": False}
     comparison = benchmark.pedantic(compare, args=("imdb_roberta",), kwargs=arguments, rounds=1)
-    trained = sorted(record.environment["trained_between"] for record in comparison.records)
-    gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained[1:])]
-    benchmark.extra_info["gap_seconds"] = gaps
+    warm = sorted(comparison.records, key=lambda record: record.environment["trained_between"])[1:]
+    trained = [record.environment["trained_between"] for record in warm]
+    gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
+    spent = {phase: statistics.median(record.metrics[f"{phase}_seconds"] for record in warm) for phase in PHASES if phase != "train"}
+    benchmark.extra_info.update(gap_seconds=gaps, phase_seconds=spent)
     print(f"between cells: {statistics.median(gaps):.1f} s (median of {len(gaps)}), {min(gaps):.1f} to {max(gaps):.1f}")
+    print("phases of a cell: " + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items()))
 
 
 JOB_METHODS = ("full", "lora", "qlora", "ia3")
@@ -195,48 +229,6 @@ def _finished(processes: list[Any], results: Any) -> list[float]:
     return found
 
 
-class _EveryOtherEpoch:
-    """A listener that has all instruments on in one epoch of a pair and none in the other, and sums both kinds' training time."""
-
-    def __init__(self, instruments: Any, synchronize: Any) -> None:
-        self.seconds: list[float] = []
-        self._instruments, self._synchronize = instruments, synchronize
-        self._sampling: Any = None
-        self._since: float | None = None
-
-    @staticmethod
-    def is_on(epoch: int) -> bool:
-        """Of epochs 1 and 2 the second, of 3 and 4 the first, and so on: what drifts hits both kinds alike."""
-        return epoch % 4 in {2, 3}
-
-    def enter(self, phase: str) -> None:
-        self._synchronize()
-        if self._since is not None:
-            self.seconds.append(time.perf_counter() - self._since)
-            self._since = None
-        if self._sampling is not None:
-            self._instruments.enter(phase)
-            self._sampling.__exit__(None, None, None)
-            self._sampling = None
-        if phase == "train":
-            if self.is_on(len(self.seconds)):
-                self._sampling = self._instruments.running()
-                self._sampling.__enter__()
-                self._instruments.enter(phase)
-            self._synchronize()
-            self._since = time.perf_counter()
-
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        if self._sampling is not None:
-            self._instruments.step(epoch, step, steps)
-
-    def epoch(self, result: Any) -> None:
-        pass
-
-    def worst_step(self, model: Any, optimizer: Any) -> Any:
-        return self._instruments.worst_step(model, optimizer)
-
-
 @pytest.mark.harness
 @pytest.mark.gpu
 def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
@@ -244,7 +236,7 @@ def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
     _need_gpu()
     import numpy as np
     import torch
-    from pace import Setting
+    from pace import EveryOtherEpoch, Setting
     from scipy import stats
 
     from peft_methods.engines import graphed
@@ -253,7 +245,7 @@ def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
     epochs = 2 * MEASURING_PAIRS + 1  # the first is a warm-up
     same = ["budget.padding=fixed", "data.max_length=256", "data.token_lengths=[256,256]", f"budget.epochs={epochs}"]
     setting = Setting("imdb_roberta", "lora", [*IMDB, *same], "cuda")
-    listener = _EveryOtherEpoch(Instruments("cuda", lambda news: None, epochs), torch.cuda.synchronize)
+    listener = EveryOtherEpoch(Instruments("cuda", lambda news: None, epochs), torch.cuda.synchronize)
     own = {"head": setting.base.head, "seed": 0, "device": "cuda", "workdir": tmp_path, "listener": listener}
 
     def train() -> None:
