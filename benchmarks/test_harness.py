@@ -175,7 +175,7 @@ def _reserved_over_eager(results: Path) -> dict[str, float]:
     from peft_methods.store import Store
 
     figures = {record.method_name: record.metrics for record in Store(results).records()[0]}
-    return {name: of["engine_reserved_bytes"] / of["train_reserved_bytes"] for name, of in figures.items()}
+    return {name: held / of["train_reserved_bytes"] for name, of in figures.items() if (held := of["engine_reserved_bytes"])}
 
 
 def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:

@@ -46,15 +46,19 @@ def present(values: Iterable[float | None]) -> list[float]:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A file of entries by recipe and method, with the date (ISO) and commit at which they were measured."""
+    """A file of entries by recipe and method, with the date (ISO) and commit at which they were measured.
+
+    `changed`: that the code was not the commit's as it stands.
+    """
 
     path: Path
     date: str
     commit: str
     entries: dict[tuple[str, str], Entry]
+    changed: bool = False
 
     def __str__(self) -> str:
-        return f"{self.path} of {self.date[:10]}, commit {self.commit[:10]}"
+        return f"{self.path} of {self.date[:10]}, commit {self.commit[:10]}{' with changes' * self.changed}"
 
     def methods(self, recipe: str) -> list[str]:
         """The methods that it has of a recipe."""
@@ -102,12 +106,13 @@ def _checked(path: Path, text: str) -> Baseline:
             f"--peft-baseline {path} holds no fine-tuning figures ({len(benchmarks)} benchmarks of other kinds); "
             f"write it with --peft-save-baseline {path}."
         )
-    commit = values.get("commit_info")
+    commit = values.get("commit_info") if isinstance(values.get("commit_info"), dict) else {}
     return Baseline(
         path,
         str(values.get("datetime") or "an unknown date"),
-        str((commit.get("id") if isinstance(commit, dict) else None) or "unknown"),
+        str(commit.get("id") or "unknown"),
         _entries(path, infos),
+        changed=commit.get("dirty") is True,
     )
 
 

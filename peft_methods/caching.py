@@ -43,11 +43,16 @@ def remembered_value(kind: str, key: Any, make: Callable[[], T]) -> T:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    text, sha256 = json.loads(path.read_text(encoding="utf-8"))
+    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+        raise ValueError(f"{path} is damaged")
+    return json.loads(text)
 
 
 def _write_json(value: Any, path: Path) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
+    """The value's text and its hash: a part of a number, or one with another digit, would be a number too."""
+    text = json.dumps(value)
+    path.write_text(json.dumps([text, hashlib.sha256(text.encode()).hexdigest()]), encoding="utf-8")
 
 
 def _keep(value: T, path: Path, write: Callable[[T, Path], None]) -> None:

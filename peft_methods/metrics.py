@@ -16,7 +16,7 @@ def _count(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.1f} s"
+    return f"{value:.2f} s" if 0 < value < 1 else f"{value:.1f} s"
 
 
 def _rate(value: float) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from peft_methods import data, models, synthetic
 from peft_methods.caching import remembered_value
-from peft_methods.cells import Cell, Facts, Preparation
+from peft_methods.cells import Cell, Facts, Preparation, source_of
 from peft_methods.determinism import be_deterministic
 from peft_methods.engines.attention import avoid_attention_plans
 from peft_methods.engines.base import refuse_unfit
@@ -74,7 +75,7 @@ def _quantized(recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...]
     found: dict[str, str] = {}
     for quantization in {method.quantization for method in methods if method.quantization}:
         wanted: dict[str, Any] = {"quantization": quantization, "precision": recipe.budget.precision, "device": device}
-        key = [weights, asdict(recipe.model), wanted, identity_part(describe(device))]
+        key = [weights, asdict(recipe.model), wanted, identity_part(describe(device)), source_of(Path(models.__file__))]
         with contextlib.suppress(Exception):
             found[quantization] = remembered_value("quantized", key, partial(_digest, recipe, names, wanted))
     return found

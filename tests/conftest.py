@@ -54,7 +54,7 @@ CONFIGS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A hanging test names itself; benchmarks may take as long as they take."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(300))
 
 

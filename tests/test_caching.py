@@ -39,6 +39,17 @@ def test_a_damaged_file_is_made_anew_at_every_length() -> None:
         assert remembered("a third") == "another"
 
 
+def test_no_other_number_passes_for_the_one_that_was_kept() -> None:
+    """A part of a number is a number too, and so is one with another digit."""
+    remembered(683123456789012.5)
+    (file,) = (cache_folder() / "things").iterdir()
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        for spoilt in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
+            file.write_bytes(spoilt)
+            assert remembered("made anew") == "made anew"
+
+
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
     assert [remembered(1), remembered(2)] == [1, 2]

@@ -296,6 +296,15 @@ def test_the_stored_baselines_can_be_read() -> None:
         assert auto_path(find_recipe(name), recipe, device).samefile(path)
 
 
+def test_a_baseline_says_where_its_code_was_no_commits(tmp_path: Path) -> None:
+    path = sorted((BENCHMARK.parent / "baselines").glob("*/embedded.json"))[0]
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for dirty, end in ((True, " with changes"), (False, document["commit_info"]["id"][:10])):
+        document["commit_info"]["dirty"] = dirty
+        (tmp_path / "base.json").write_text(json.dumps(document), encoding="utf-8")
+        assert str(read_baseline(tmp_path / "base.json")).endswith(end)
+
+
 def test_a_run_without_any_record_passes_for_none() -> None:
     baseline = read_baseline(next((BENCHMARK.parent / "baselines").glob("*/embedded.json")))
     problems = gates.Gate({"embedded": baseline}).judge_together([]).problems

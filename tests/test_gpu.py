@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,13 @@ def test_steps_of_every_budget_are_captured(tmp_path: Path, settings: tuple[str,
     assert all(math.isfinite(epoch["train_loss"] or math.nan) for epoch in record.epochs)
 
 
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.001)
+
+
 def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
     """SIGKILL after the first of five epochs; then the bits of a cell that nobody killed."""
     recipe = load_recipe("embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"])
@@ -99,9 +107,8 @@ def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
         executor = LocalExecutor(store, "cuda", workers=1, threads=2, checkpoint=True, retries=0)
 
         def kill_once_an_epoch_is_kept(event: Event) -> None:
-            if event.news and event.news.get("validation_accuracy") is not None:
-                while not list(folder_of(store.folder, cell).glob("epoch-*")):
-                    time.sleep(0.001)
+            if event.news and event.news.get("epoch") == 1 and event.news.get("validation_accuracy") is not None:
+                until(lambda: bool(list(folder_of(store.folder, cell).glob("epoch-*"))))
                 (worker,) = executor._running
                 os.kill(worker.process, signal.SIGKILL)
 
@@ -116,6 +123,7 @@ def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
     assert run("cut", killed=True)[0].status == "crashed"
     (again, store), (whole, other) = run("cut"), run("whole")
     assert again.status == whole.status == "ok", again.message
+    assert (again.environment["engine_note"], whole.environment["engine_note"]) == ("", "")
     assert again.environment["resumed_after_epochs"]
     assert [epoch["train_loss"] for epoch in again.epochs] == [epoch["train_loss"] for epoch in whole.epochs]
     assert store.read_predictions(again).logits.tolist() == other.read_predictions(whole).logits.tolist()

@@ -18,6 +18,8 @@ from conftest import CONFIGS
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
+from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
+from peft_methods.engines.layers import compiled
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*"),  # the eager step before it ran on another stream
@@ -123,6 +125,25 @@ def test_compiled_layers_change_no_loss(tiny_recipe: Path, tmp_path: Path) -> No
     """In a process of its own, as a cell has: the compiler minds what others imported before it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         fresh.submit(compiled_agrees, tiny_recipe, tmp_path).result()
+
+
+def warmed_up_for_all_lengths(recipe_path: Path) -> None:
+    """Raises where a length between the two that are warmed up would be compiled for anew, as a capture would."""
+    _, _, _, model, _ = prepared(recipe_path, "lora")
+    optimizer = ReplayedAdamW([p for p in model.parameters() if p.requires_grad])
+    padding, lengths = {"input_ids": 0, "attention_mask": 0}, range(8, 61, 4)
+    own: dict[str, Any] = {"precision": "fp32", "accumulation": 1, "max_grad_norm": 0.0, "extra_loss": lambda model: None}
+    graphs = StepGraphs(model, optimizer, batch_size=6, padding=padding, buckets=lengths, **own)
+    with compiled(model):
+        graphs.capture()
+        with torch.compiler.set_stance("fail_on_recompile"):
+            for replay in graphs._replays.values():
+                replay()
+
+
+def test_what_is_compiled_for_the_extremes_serves_every_length_between(tiny_recipe: Path) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()
 
 
 def uncompiled(recipe_path: Path, folder: Path, name: str) -> tuple[graphed.GraphedTrainer, nn.Module]:

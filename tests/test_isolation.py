@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -335,6 +336,15 @@ def test_imports_are_answered_without_cuda_and_leave_nothing_behind(monkeypatch:
         assert os.environ[preload.NVML_ANSWERS] == "1"
     assert torch.cuda.get_device_capability is asked
     assert dict(os.environ) == environment
+
+
+def test_what_the_compiler_has_of_its_own_is_there_to_be_loaded_once() -> None:
+    """A name that torch gave up would silently cost every cell on a GPU what is spared now."""
+    from peft_methods.execution import preload
+
+    for module, name in preload.COMPILERS_OWN:
+        if name != "triton_key" or importlib.util.find_spec("triton"):
+            assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_a_cell_whose_log_cannot_be_opened_runs_without(tmp_path: Path) -> None:

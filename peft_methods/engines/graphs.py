@@ -166,9 +166,8 @@ class StepGraphs:
             if self.device.type == "cuda":
                 self._capture_graphs()
             else:
-                for bucket, last in self._all_steps():
-                    self._step(bucket, last)
-                    self._replays[bucket, last] = partial(self._step, bucket, last)
+                self._warm_up()
+                self._replays = {step: partial(self._step, *step) for step in self._all_steps()}
         self._put_back(state)
         if self.loss_scale is not None:
             self.loss_scale.put_back()
@@ -177,14 +176,17 @@ class StepGraphs:
     def _all_steps(self) -> list[tuple[int, bool]]:
         return [(bucket, last) for bucket in self._batches for last in self._kinds]
 
+    def _warm_up(self) -> None:
+        extremes = {max(self._batches), min(self._batches)}
+        for bucket, last in self._all_steps():
+            if bucket in extremes:
+                self._step(bucket, last)
+
     def _capture_graphs(self) -> None:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        extremes = {max(self._batches), min(self._batches)}
         with torch.cuda.stream(stream):
-            for bucket, last in self._all_steps():
-                if bucket in extremes:
-                    self._step(bucket, last)
+            self._warm_up()
         torch.cuda.synchronize()
         pool = torch.cuda.graph_pool_handle()
         with torch.compiler.set_stance("fail_on_recompile"):

@@ -74,9 +74,12 @@ def with_spread(name: str, figure: Figure | None) -> str:
         return mean
     digits = re.match(r"[\u2212\d.,]+", mean)
     assert digits is not None, "every metric is written as a number first"
+    unit = mean[digits.end() :]
+    if unit == "\u00a0s":  # with as many decimals as the mean
+        return f"{digits[0]}\u00a0±\u00a0{figure.deviation:.{len(digits[0].partition('.')[2])}f}{unit}"
     deviation = re.match(r"[\u2212\d.,]+", said(name, figure.deviation))
     assert deviation is not None
-    return f"{digits[0]}\u00a0±\u00a0{deviation[0]}{mean[digits.end() :]}"
+    return f"{digits[0]}\u00a0±\u00a0{deviation[0]}{unit}"
 
 
 def points(difference: float) -> str:
