@@ -221,6 +221,14 @@ def test_a_precision_of_gpus_is_refused_without_one(tiny_recipe: Path, precision
     assert tasks_of([replace(recipe, gpu=True)], ["full"], "cpu")  # skipped with its reason
 
 
+def test_tf32_products_are_asked_for_where_all_of_torch_reads_it(tiny_recipe: Path, tmp_path: Path) -> None:
+    """transformers sets one of torch's two settings; then reading the other raises, and the compiler's step could not be captured."""
+    for precision, said in (("tf32", "high"), ("fp32", "highest")):
+        trained(tiny_recipe, tmp_path / precision, "head_only", f"budget.precision={precision}", "budget.epochs=1")
+        assert torch.get_float32_matmul_precision() == said
+        assert torch.backends.cuda.matmul.allow_tf32 is (precision == "tf32")
+
+
 def test_a_gpu_without_tf32_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")

@@ -107,6 +107,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, HALF[precision])
 
 
+def set_product_precision(precision: str) -> None:
+    """Have this process round matrix products of fp32 numbers to TF32 where the recipe says so, and not otherwise.
+
+    By the one setting that all of torch reads: after transformers' own the older ones raise when read, as the compiler does.
+    """
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+
+
 def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
     """Raise `OptionError` for TF32 on a GPU without it, `ModelError` for checkpointing without layers to checkpoint."""
     if budget.precision == "tf32" and device.startswith("cuda") and torch.cuda.get_device_capability() < (8, 0):

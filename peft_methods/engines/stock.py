@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
 from peft_methods.data import TokenData
-from peft_methods.engines.base import Listener, NoTrace, Training, WorstStep, autocast, load_trainable
+from peft_methods.engines.base import Listener, NoTrace, Training, WorstStep, autocast, load_trainable, set_product_precision
 from peft_methods.engines.batches import Collator, collator_of, on_device
 from peft_methods.engines.judging import Judge
 from peft_methods.engines.layers import checkpointing
@@ -153,6 +153,7 @@ def train(
     from the one that it has, and ends as if it had never been interrupted.
     """
     collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
+    set_product_precision(budget.precision)
     arguments = arguments_of(recipe, method, seed, device, workdir, autocast=trainer_class.autocasts)
     trainer = trainer_class(method, head, model, arguments, collate, data.train, budget=budget, listener=listener)
     judge = Judge(trainer, data, recipe, collate, listener, best=best)
@@ -239,7 +240,6 @@ def arguments_of(recipe: Recipe, method: Method, seed: int, device: str, workdir
         max_grad_norm=budget.max_grad_norm,
         bf16=autocast and budget.precision == "bf16",
         fp16=autocast and budget.precision == "fp16",
-        tf32=True if budget.precision == "tf32" else None,  # None leaves torch as it is: off
         seed=seed,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
