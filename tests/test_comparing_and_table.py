@@ -14,6 +14,7 @@ from test_records_and_validity import make_record, random_record
 from peft_methods.api import PrintableComparison
 from peft_methods.comparing import Comparison, summarize
 from peft_methods.records import Record
+from peft_methods.report.costs import cost_table
 from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
 
@@ -66,6 +67,17 @@ def test_times_below_a_second_can_be_told_apart() -> None:
     text = terminal_table(Comparison(tuple(records)))
     assert "0.26 s *" in text
     assert "2.00 s" in text
+
+
+def test_reserved_is_what_training_held_with_either_engine() -> None:
+    sizes = {"step_median_seconds": 0.01, "train_reserved_bytes": 3 * 2.0**20}
+    captured = make_record("lora").metrics | sizes | {"engine_reserved_bytes": 5 * 2.0**20}
+    eager = make_record("full").metrics | sizes
+    table = cost_table(Comparison((make_record("full", metrics=eager), make_record("lora", metrics=captured))).rows(), "simple")
+    full, lora = table.splitlines()[-2:]
+    assert "3.0 MiB" in full
+    assert "5.0 MiB" in lora
+    assert "3.0 MiB" not in lora
 
 
 def test_one_seed_is_said_to_have_no_spread() -> None:
