@@ -16,6 +16,7 @@ CLOSE = 0.01  # "within 1 point of the best"
 MEMORY_UNITS: dict[str, float] = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 TIME_UNITS: dict[str, float] = {"s": 1, "min": 60, "h": 3600}
 UNITS = {"memory": MEMORY_UNITS, "time": TIME_UNITS}
+UNPAIRED = "test predictions to compare them by are missing"
 METRIC_OF = {"memory": "peak_memory_bytes", "time": "train_seconds"}
 
 
@@ -127,8 +128,13 @@ class _Field:
             return f"{self.said(row, self.standing.metric)}, the highest", None
         pair = self.standing.pair(row.method, best.method)
         points = 100 * (self.quality(best) - self.quality(row))
-        verdict = verdict_of(pair) if pair else "no spread over seeds to judge that by"
+        lacking = "no spread over seeds to judge that by" if _of_one_seed(row, best) else f"not compared: {UNPAIRED}"
+        verdict = verdict_of(pair) if pair else lacking
         return f"{self.said(row, self.standing.metric)}, {points:.1f} points below {best.title} ({verdict})", pair
+
+
+def _of_one_seed(*rows: Row) -> bool:
+    return any(len(row.seeds) < 2 for row in rows)
 
 
 def verdict_of(pair: Pair) -> str:
@@ -199,7 +205,7 @@ def _best_quality(field: _Field) -> Recommendation | None:
     pair = field.standing.pair(best.method, runner_up.method)
     lead = f"{said}, {100 * (field.quality(best) - field.quality(runner_up)):.1f} points above {runner_up.title}"
     if pair is None:
-        lead += "; with one seed that may be chance"
+        lead += "; with one seed that may be chance" if _of_one_seed(best, runner_up) else f"; that may be chance: {UNPAIRED}"
         overlapping = field.overlapping(best)
         if overlapping:
             return _the_cheaper(field, best, overlapping, lead, None)

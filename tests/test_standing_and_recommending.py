@@ -240,6 +240,15 @@ def test_with_one_seed_the_cheaper_of_two_that_overlap_is_taken() -> None:
     assert text.endswith("30.4 points above LoRA; with one seed that may be chance.")
 
 
+def test_without_predictions_several_seeds_are_not_called_one() -> None:
+    made = compared({"full": ([0.9, 0.91], {"checkpoint_bytes": 9.0}), "lora": ([0.6, 0.62], {"checkpoint_bytes": 1.0})})
+    bare, lacking = PrintableComparison(made.records), "test predictions to compare them by are missing"
+    assert answers(bare)["Best quality"][1].endswith(f"29.5 points above LoRA; that may be chance: {lacking}.")
+    smallest = answers(bare)["Smallest checkpoint"][1]
+    assert smallest.endswith(f"29.5 points below Full fine-tuning (not compared: {lacking}).")
+    assert "missing" not in answers(made)["Best quality"][1]
+
+
 def test_an_interval_that_holds_zero_keeps_its_signs() -> None:
     """Holm's p may separate two methods whose simultaneous interval just reaches over zero."""
     assert verdict_of(Pair("full", "lora", 0.05, -0.003, 0.103, 0.04)) == "separable: -0.3 to +10.3"
