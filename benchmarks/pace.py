@@ -43,16 +43,19 @@ class Kernels(TrainerCallback):
     """Milliseconds a step that each of the device's kernels took, over `steps` steps after as many that are left out."""
 
     def __init__(self, steps: int, device: str) -> None:
-        self._steps = steps
+        self._steps, self._device = steps, device
         kind = torch.profiler.ProfilerActivity
         self._profiler = torch.profiler.profile(activities=[kind.CUDA if device == "cuda" else kind.CPU])
         self._time = f"self_{'device' if device == 'cuda' else 'cpu'}_time_total"
         self.milliseconds: dict[str, float] = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step not in {self._steps, 2 * self._steps}:
+            return
+        synchronize(self._device)  # or steps still under way would be counted, or left out
         if state.global_step == self._steps:
             self._profiler.start()
-        elif state.global_step == 2 * self._steps:
+        else:
             self._profiler.stop()
             found = {event.key: getattr(event, self._time) / 1000 / self._steps for event in self._profiler.key_averages()}
             self.milliseconds = dict(sorted(found.items(), key=lambda one: -one[1]))
