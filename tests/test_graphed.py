@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForSequenceClassification, MPNetConfig, RobertaConfig, TrainerCallback
 
 from conftest import CONFIGS
-from peft_methods.engines import graphed, stock
+from peft_methods.engines import attention, graphed, stock
 from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
 from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
-from peft_methods.engines.layers import compiled
+from peft_methods.engines.layers import checkpointing, compiled
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*"),  # the eager step before it ran on another stream
@@ -144,6 +144,53 @@ def warmed_up_for_all_lengths(recipe_path: Path) -> None:
 def test_what_is_compiled_for_the_extremes_serves_every_length_between(tiny_recipe: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()
+
+
+def attention_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
+    """Which random and attention operations a checkpointed layer's forward and backward come to, with flash attention as on a GPU.
+
+    No CPU has that kernel, so this ends where the compiler has parted the two.
+    """
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+    from torch._inductor.custom_graph_pass import CustomPartitionerFn
+
+    found: list[list[str]] = []
+
+    class Part(CustomPartitionerFn):
+        def __call__(self, graph: Any, inputs: Any, **options: Any) -> Any:
+            for half in min_cut_rematerialization_partition(graph, inputs, **options):
+                names = [str(node.target) for node in half.graph.nodes if node.op == "call_function"]
+                found.append([name for name in names if "attention" in name or "rng" in name])
+            raise KeyboardInterrupt  # the compiler wraps exceptions, this it lets pass
+
+        def uuid(self) -> str:
+            return "test"
+
+    _, _, base, model, tokens = prepared(recipe_path, "lora")
+    batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
+    batch.pop("labels")
+    attention._fitting = lambda *_: attention.PACKED  # type: ignore[assignment]
+    parted = torch._inductor.config.patch(custom_partitioner_fn=Part(), force_disable_caches=True)
+    half = torch.autocast("cpu", torch.bfloat16)
+    with (
+        checkpointing(model, on=True),
+        compiled(model),
+        capturable_attention(model, "bf16"),
+        parted,
+        half,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        model.train()(**batch)
+    forward, backward = found
+    return forward, backward
+
+
+def test_checkpointed_layers_keep_their_attention(tiny_recipe: Path) -> None:
+    """Computed again it would need a random generator that a captured step knows nothing of."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        forward, backward = fresh.submit(attention_of_both_passes, tiny_recipe).result()
+    assert forward == ["aten._flash_attention_forward.default"]
+    assert backward == ["aten._flash_attention_backward.default"]
 
 
 def uncompiled(recipe_path: Path, folder: Path, name: str) -> tuple[graphed.GraphedTrainer, nn.Module]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
@@ -37,9 +37,26 @@ def checkpointing(model: nn.Module, *, on: bool) -> Iterator[None]:
 
 def _computed_again(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
     forward: Callable[..., Any] = MethodType(type(layer).forward, layer)
-    if layer.training and torch.is_grad_enabled():
-        return checkpoint(forward, *inputs, use_reentrant=False, **options)
-    return forward(*inputs, **options)
+    if not (layer.training and torch.is_grad_enabled()):
+        return forward(*inputs, **options)
+    if torch.compiler.is_compiling():
+        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=_all_but_attention, **options)
+    return checkpoint(forward, *inputs, use_reentrant=False, **options)
+
+
+def _all_but_attention() -> Any:
+    """In compiled code a layer's attention is kept: its dropout draws within the kernel, and would draw anew when computed again.
+
+    The compiler's own remedy keeps the state of a random generator of its own, which a captured step would not know of.
+    """
+    return create_selective_checkpoint_contexts(_what_to_do)  # type: ignore[no-untyped-call]
+
+
+_all_but_attention.cache_hash = "attention kept, 1"  # type: ignore[attr-defined]  # the compiler's cache asks what it stands for
+
+
+def _what_to_do(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if "attention" in str(operation) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 @contextmanager
@@ -50,13 +67,33 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     with on the host, by C++ code that takes a minute to set up and that a captured step could not replay.
     """
     import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
 
     layers = layers_of(model) if on else []
     for layer in layers:
         layer.compile(dynamic=True)
+    limited = dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True, specialize_float=True)
     try:
-        with dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True, specialize_float=True):
+        with limited, inductor.patch(joint_custom_post_pass=_keep_inputs()):
             yield
     finally:
         for layer in layers:
             layer._compiled_call_impl = None
+
+
+def _keep_inputs() -> Any:
+    """A pass over forward and backward together: what comes in from outside is kept.
+
+    torch 2.11 marks the sizes that a checkpointed layer is given as to be computed again, and then misses them.
+    """
+    from torch._inductor.custom_graph_pass import CustomGraphPass
+
+    class KeepInputs(CustomGraphPass):
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            for node in graph.find_nodes(op="placeholder"):
+                node.meta.pop("recompute", None)
+
+        def uuid(self) -> str:
+            return "inputs kept, 1"
+
+    return KeepInputs()

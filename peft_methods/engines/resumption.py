@@ -22,7 +22,7 @@ TRAINER_STATE = "trainer_state.json"  # the Trainer's name for it
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training between two epochs: tensors by dotted names, and plain JSON values."""
+    """A training between two epochs: tensors by dotted names, on the host, and plain JSON values."""
 
     epoch: int
     tensors: dict[str, torch.Tensor]
@@ -77,7 +77,7 @@ class KeepsEpochs(TrainerCallback):
 def _taken(trainer: ResumableTrainer, judge: Judge, listener: Listener, *, is_over: bool) -> TrainingState:
     """The state after the last epoch judged. To the Trainer a training that is over, early or not, has done all its steps."""
     optimizer = trainer.optimizer.state_dict()
-    moments = {f"{index}.{name}": tensor for index, values in optimizer["state"].items() for name, tensor in values.items()}
+    moments = {f"{index}.{name}": tensor.cpu() for index, values in optimizer["state"].items() for name, tensor in values.items()}
     tensors = {
         "weights": trainable(trainer.model),
         "best": {} if judge.best is judge.results[-1] else load_file(judge.best_file),
