@@ -154,28 +154,33 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
     script = f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; test_harness._notebook_job([], {str(tmp_path)!r})"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     seconds: dict[str, float] = {}
+    cells: dict[str, str] = {}
 
     def measure() -> None:
         for name, command in (("cold", ours), ("warm", ours), ("notebook", [sys.executable, "-c", script])):
             started = time.perf_counter()
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
             seconds[name] = time.perf_counter() - started
+            cells[name] = _told_of(tmp_path)
 
     benchmark.pedantic(measure, rounds=1)
-    benchmark.extra_info["job_seconds"] = seconds
     ratio = seconds["notebook"] / seconds["warm"]
+    benchmark.extra_info.update(job_seconds=seconds, cells=cells)
     print(f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s ({ratio:.1f}x), cold {seconds['cold']:.0f} s")
-    held = _reserved_over_eager(tmp_path)
-    benchmark.extra_info["reserved_over_eager"] = held
-    print("reserved by captured steps over an eager one: " + ", ".join(f"{name} {share:.2f}" for name, share in held.items()))
+    print(f"cold: {cells['cold']}\nwarm: {cells['warm']}")
 
 
-def _reserved_over_eager(results: Path) -> dict[str, float]:
-    """For each method what the graphed engine reserved in training, as a multiple of what the eager worst step did."""
+def _told_of(results: Path) -> str:
+    """Each cell's capture, its compiled graphs, and what the graphed engine reserved as a multiple of what the eager worst step did."""
     from peft_methods.store import Store
 
-    figures = {record.method_name: record.metrics for record in Store(results).records()[0]}
-    return {name: held / of["train_reserved_bytes"] for name, of in figures.items() if (held := of["engine_reserved_bytes"])}
+    told = []
+    for record in sorted(Store(results).records()[0], key=lambda record: record.finished):
+        figures, graphs = record.metrics, record.environment["compiled_graphs"]
+        reserved = (figures["engine_reserved_bytes"] or 0) / (figures["train_reserved_bytes"] or 1)
+        made = f"captured in {figures['capture_seconds']:.1f} s ({graphs['kept']} graphs kept, {graphs['anew']} anew)"
+        told.append(f"{record.method_name} {made}, reserved {reserved:.2f}x")
+    return "; ".join(told)
 
 
 def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:

@@ -18,6 +18,7 @@ from peft_methods.determinism import refusal
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.base import Training
 from peft_methods.engines.batches import Collator, collator_of, predict
+from peft_methods.engines.layers import compilations
 from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.errors import first_line
 from peft_methods.flops import training_flops
@@ -144,6 +145,7 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
             "config_sha256": base.config_sha256,
             "tokenizer_sha256": base.tokenizer_sha256,
             "engine_note": places.engine_note,
+            "compiled_graphs": compilations() if cell.engine == "graphed" else {},
             "resumed_after_epochs": checkpoints.resumed_after if checkpoints else [],
         },
     )

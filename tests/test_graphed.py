@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,9 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForSequenceClassification, MPNetConfig, RobertaConfig, TrainerCallback
 
 from conftest import CONFIGS
-from peft_methods.engines import attention, graphed, stock
+from peft_methods.engines import graphed, stock
 from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
-from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
-from peft_methods.engines.layers import checkpointing, compiled
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*"),  # the eager step before it ran on another stream
@@ -115,82 +111,6 @@ def test_what_an_encoder_makes_while_it_is_captured_is_on_its_device() -> None:
 )
 def test_each_part_of_a_step_means_what_it_means_there(tiny_recipe: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
     both(tiny_recipe, tmp_path, "lora", *settings)
-
-
-def compiled_agrees(recipe: Path, folder: Path) -> None:
-    both(recipe, folder, "lora", compile_layers=True)
-
-
-def test_compiled_layers_change_no_loss(tiny_recipe: Path, tmp_path: Path) -> None:
-    """In a process of its own, as a cell has: the compiler minds what others imported before it."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        fresh.submit(compiled_agrees, tiny_recipe, tmp_path).result()
-
-
-def warmed_up_for_all_lengths(recipe_path: Path) -> None:
-    """Raises where a length between the two that are warmed up would be compiled for anew, as a capture would."""
-    _, _, _, model, _ = prepared(recipe_path, "lora")
-    optimizer = ReplayedAdamW([p for p in model.parameters() if p.requires_grad])
-    padding, lengths = {"input_ids": 0, "attention_mask": 0}, range(8, 61, 4)
-    own: dict[str, Any] = {"precision": "fp32", "accumulation": 1, "max_grad_norm": 0.0, "extra_loss": lambda model: None}
-    graphs = StepGraphs(model, optimizer, batch_size=6, padding=padding, buckets=lengths, **own)
-    with compiled(model):
-        graphs.capture()
-        with torch.compiler.set_stance("fail_on_recompile"):
-            for replay in graphs._replays.values():
-                replay()
-
-
-def test_what_is_compiled_for_the_extremes_serves_every_length_between(tiny_recipe: Path) -> None:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()
-
-
-def attention_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
-    """Which random and attention operations a checkpointed layer's forward and backward come to, with flash attention as on a GPU.
-
-    No CPU has that kernel, so this ends where the compiler has parted the two.
-    """
-    from torch._functorch.partitioners import min_cut_rematerialization_partition
-    from torch._inductor.custom_graph_pass import CustomPartitionerFn
-
-    found: list[list[str]] = []
-
-    class Part(CustomPartitionerFn):
-        def __call__(self, graph: Any, inputs: Any, **options: Any) -> Any:
-            for half in min_cut_rematerialization_partition(graph, inputs, **options):
-                names = [str(node.target) for node in half.graph.nodes if node.op == "call_function"]
-                found.append([name for name in names if "attention" in name or "rng" in name])
-            raise KeyboardInterrupt  # the compiler wraps exceptions, this it lets pass
-
-        def uuid(self) -> str:
-            return "test"
-
-    _, _, base, model, tokens = prepared(recipe_path, "lora")
-    batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
-    batch.pop("labels")
-    attention._fitting = lambda *_: attention.PACKED  # type: ignore[assignment]
-    parted = torch._inductor.config.patch(custom_partitioner_fn=Part(), force_disable_caches=True)
-    half = torch.autocast("cpu", torch.bfloat16)
-    with (
-        checkpointing(model, on=True),
-        compiled(model),
-        capturable_attention(model, "bf16"),
-        parted,
-        half,
-        pytest.raises(KeyboardInterrupt),
-    ):
-        model.train()(**batch)
-    forward, backward = found
-    return forward, backward
-
-
-def test_checkpointed_layers_keep_their_attention(tiny_recipe: Path) -> None:
-    """Computed again it would need a random generator that a captured step knows nothing of."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        forward, backward = fresh.submit(attention_of_both_passes, tiny_recipe).result()
-    assert forward == ["aten._flash_attention_forward.default"]
-    assert backward == ["aten._flash_attention_backward.default"]
 
 
 def uncompiled(recipe_path: Path, folder: Path, name: str) -> tuple[graphed.GraphedTrainer, nn.Module]:

@@ -97,3 +97,11 @@ def _keep_inputs() -> Any:
             return "inputs kept, 1"
 
     return KeepInputs()
+
+
+def compilations() -> dict[str, int]:
+    """This process's compiled graphs: how many were found in the compiler's cache and how many were made anew."""
+    from torch._dynamo.utils import counters
+
+    found = counters["inductor"]
+    return {"kept": found["fxgraph_cache_hit"], "anew": found["fxgraph_cache_miss"] + found["fxgraph_cache_bypass"]}
