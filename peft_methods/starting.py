@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -95,17 +96,17 @@ def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
 
 
 def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) -> float:
-    """Median time a row of three forward passes over training batches."""
-    rows = texts.splits["train"].take(range(min(3 * recipe.budget.batch_size, len(texts.splits["train"]))))
-    few = replace(texts, splits={"train": rows, "validation": rows.take([]), "test": rows.take([])})
-    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length).train, collator_of(recipe, base.tokenizer)
-    predict(base.model, tokens, collate, recipe.budget.batch_size)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        predict(base.model, tokens, collate, recipe.budget.batch_size)
-        times.append((time.perf_counter() - started) / len(tokens))
-    return sorted(times)[1]
+    """Median time a row of forward passes over three training batches, after one batch to warm up: three, or what 2 s allow."""
+    size = recipe.budget.batch_size
+    rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
+    few = replace(texts, splits={"train": rows, "validation": rows.take(range(min(size, len(rows)))), "test": rows.take([])})
+    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length), collator_of(recipe, base.tokenizer)
+    predict(base.model, tokens.validation, collate, size)
+    clock = [time.perf_counter()]
+    while len(clock) <= 3 and (len(clock) == 1 or clock[-1] < clock[0] + 2):
+        predict(base.model, tokens.train, collate, size)
+        clock.append(time.perf_counter())
+    return statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)
 
 
 @dataclass(frozen=True)
