@@ -89,9 +89,9 @@ class DataSpec:
 class Budget:
     """What every method may spend: the same for all, or the comparison is worth nothing.
 
-    `precision`: fp32 weights in every case; bf16 and fp16 by autocast, tf32 with TF32 matrix products. An optimizer step
-    takes `gradient_accumulation` batches. `gradient_checkpointing` keeps each layer's input only and computes the rest
-    anew in the backward pass. `padding`: batches of like lengths padded to their longest row, or (fixed) shuffled ones
+    `precision`: fp32 weights in every case; bf16 and fp16 by autocast, tf32 with TF32 matrix products. An optimizer step takes
+    `gradient_accumulation` batches. `gradient_checkpointing` keeps each layer's input only (the graphed engine also what
+    attention gives) and computes the rest anew. `padding`: batches of like lengths padded to their longest row, or (fixed) shuffled ones
     padded to `data.max_length`. `early_stopping`: the epochs in a row that `data.select_by` may fail to rise on
     validation data before training ends; 0 never ends it. The learning rate's schedule is that of all epochs.
     """

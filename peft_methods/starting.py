@@ -96,14 +96,15 @@ def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
 
 
 def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) -> float:
-    """Median time a row of forward passes over three training batches, after one batch to warm up: three, or what 2 s allow."""
+    """Median time a row of up to three passes over three training batches, none begun after 2 s; one batch warms up before."""
     size = recipe.budget.batch_size
     rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
-    few = replace(texts, splits={"train": rows, "validation": rows.take(range(min(size, len(rows)))), "test": rows.take([])})
+    first = rows.take(range(min(size, len(rows))))
+    few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
     tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length), collator_of(recipe, base.tokenizer)
     predict(base.model, tokens.validation, collate, size)
     clock = [time.perf_counter()]
-    while len(clock) <= 3 and (len(clock) == 1 or clock[-1] < clock[0] + 2):
+    while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
         predict(base.model, tokens.train, collate, size)
         clock.append(time.perf_counter())
     return statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)

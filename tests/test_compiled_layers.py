@@ -11,8 +11,9 @@ import pytest
 import torch
 from test_engines import prepared
 from test_graphed import both
+from torch.utils.checkpoint import CheckpointPolicy
 
-from peft_methods.engines import attention
+from peft_methods.engines import attention, layers
 from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.batches import Collator
 from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
@@ -55,8 +56,8 @@ def test_what_is_compiled_for_the_extremes_serves_every_length_between(tiny_reci
         fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()
 
 
-def attention_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
-    """Which random and attention operations a checkpointed layer's forward and backward come to, with flash attention as on a GPU.
+def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
+    """The operations that a checkpointed layer's forward and backward come to, with flash attention as on a GPU.
 
     No CPU has that kernel, so this ends where the compiler has parted the two.
     """
@@ -67,9 +68,8 @@ def attention_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
 
     class Part(CustomPartitionerFn):
         def __call__(self, graph: Any, inputs: Any, **options: Any) -> Any:
-            for half in min_cut_rematerialization_partition(graph, inputs, **options):
-                names = [str(node.target) for node in half.graph.nodes if node.op == "call_function"]
-                found.append([name for name in names if "attention" in name or "rng" in name])
+            for one in min_cut_rematerialization_partition(graph, inputs, **options):
+                found.append([str(node.target) for node in one.graph.nodes if node.op == "call_function"])
             raise KeyboardInterrupt  # the compiler wraps exceptions, this it lets pass
 
         def uuid(self) -> str:
@@ -97,6 +97,17 @@ def attention_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
 def test_checkpointed_layers_keep_their_attention(tiny_recipe: Path) -> None:
     """Computed again it would need a random generator that a captured step knows nothing of."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        forward, backward = fresh.submit(attention_of_both_passes, tiny_recipe).result()
-    assert forward == ["aten._flash_attention_forward.default"]
-    assert backward == ["aten._flash_attention_backward.default"]
+        forward, backward = fresh.submit(operations_of_both_passes, tiny_recipe).result()
+    assert [name for name in forward if "attention" in name or "rng" in name] == ["aten._flash_attention_forward.default"]
+    assert [name for name in backward if "attention" in name or "rng" in name] == ["aten._flash_attention_backward.default"]
+    assert backward.count("aten.erf.default") == 1 == forward.count("aten.erf.default"), "all else is computed again"
+
+
+def test_what_a_layer_is_given_is_not_computed_again() -> None:
+    """torch 2.11 marks sizes so; the versions that do not leave nothing to see in a compiled layer."""
+    graph = torch.fx.Graph()
+    given = graph.placeholder("size")
+    made = graph.call_function(torch.neg, (given,))
+    given.meta["recompute"] = made.meta["recompute"] = CheckpointPolicy.PREFER_RECOMPUTE
+    layers._keep_inputs()(graph)
+    assert ("recompute" in given.meta, "recompute" in made.meta) == (False, True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_execution import cells
 
-from peft_methods import models, runner, validity
+from peft_methods import models, runner, starting, synthetic, validity
 from peft_methods.cells import cells_of, chosen_methods, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.execution.local import LocalExecutor
@@ -100,3 +100,23 @@ def test_the_engine_is_part_of_a_cells_identity(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     facts = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
     assert cell.identity(**facts) != replace(cell, engine="graphed").identity(**facts)
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(0.1, 3), (1.5, 2), (30.0, 1)])
+def test_the_pace_is_known_soon_where_a_model_is_slow(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, passes: int
+) -> None:
+    """No pass over the three batches begins after two seconds; the one to warm up takes a batch."""
+    recipe, now, seen = load_recipe(str(tiny_recipe)), [0.0], []
+
+    def predict(model: Any, rows: Any, *_: Any) -> None:
+        seen.append(len(rows))
+        now[0] += seconds
+
+    texts = synthetic.load(recipe)
+    base = models.load(recipe.model, texts.facts.label_names)
+    monkeypatch.setattr(starting, "predict", predict)
+    monkeypatch.setattr(starting.time, "perf_counter", lambda: now[0])
+    size = recipe.budget.batch_size
+    assert starting._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
+    assert seen == [size, *([3 * size] * passes)]

@@ -20,7 +20,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def checkpointing(model: nn.Module, *, on: bool) -> Iterator[None]:
-    """Within it, each layer keeps its input alone in a training step and is computed again in the backward pass.
+    """Within it, each layer keeps its input alone (compiled: and its attention) and is computed again in the backward pass.
 
     Our own, since not every encoder of transformers has it (MPNet 5.17). Not reentrant: then a layer's trained
     parameters get their gradients also where its input has none, as with a frozen encoder.
@@ -45,17 +45,17 @@ def _computed_again(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
 
 
 def _all_but_attention() -> Any:
-    """In compiled code a layer's attention is kept: its dropout draws within the kernel, and would draw anew when computed again.
+    """In compiled code what an attention kernel gives is kept: its dropout draws within, and would draw anew when computed again.
 
     The compiler's own remedy keeps the state of a random generator of its own, which a captured step would not know of.
     """
-    return create_selective_checkpoint_contexts(_what_to_do)  # type: ignore[no-untyped-call]
+    return create_selective_checkpoint_contexts(_kept_or_again)  # type: ignore[no-untyped-call]
 
 
-_all_but_attention.cache_hash = "attention kept, 1"  # type: ignore[attr-defined]  # the compiler's cache asks what it stands for
+_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]  # the compiler's cache keeps code by it: another rule, another number
 
 
-def _what_to_do(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+def _kept_or_again(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if "attention" in str(operation) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
@@ -84,17 +84,18 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
 def _keep_inputs() -> Any:
     """A pass over forward and backward together: what comes in from outside is kept.
 
-    torch 2.11 marks the sizes that a checkpointed layer is given as to be computed again, and then misses them.
+    torch 2.11 marks the sizes that a checkpointed layer with flash attention is given as to be computed again, and then
+    misses them ("was invalid, but is output"); 2.13 does not.
     """
-    from torch._inductor.custom_graph_pass import CustomGraphPass
+    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
     class KeepInputs(CustomGraphPass):
         def __call__(self, graph: torch.fx.Graph) -> None:
             for node in graph.find_nodes(op="placeholder"):
                 node.meta.pop("recompute", None)
 
-        def uuid(self) -> str:
-            return "inputs kept, 1"
+        def uuid(self) -> bytes:
+            return get_hash_for_files((__file__,))
 
     return KeepInputs()
 

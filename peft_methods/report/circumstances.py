@@ -13,7 +13,7 @@ from peft_methods.report.reproducing import Reproduction, reproduction
 from peft_methods.report.shown import NOTHING, flattened, moment, plain, without_home
 from peft_methods.report.tables import Item, Line, Table
 
-NO_CIRCUMSTANCE = ("trained_between", "source.dirty")
+NO_CIRCUMSTANCE = ("trained_between", "source.dirty", "compiled_graphs")
 IN_CELLS = ("accuracy", "macro_f1", "validation_accuracy", "train_seconds", "peak_memory_bytes")
 Circumstances = dict[str, str]
 
