@@ -79,14 +79,12 @@ def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
     batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
     batch.pop("labels")
     attention._fitting = lambda *_: attention.PACKED  # type: ignore[assignment]
-    parted = torch._inductor.config.patch(custom_partitioner_fn=Part(), force_disable_caches=True)
-    half = torch.autocast("cpu", torch.bfloat16)
     with (
         checkpointing(model, on=True),
         compiled(model),
         capturable_attention(model, "bf16"),
-        parted,
-        half,
+        torch._inductor.config.patch(custom_partitioner_fn=Part(), force_disable_caches=True),
+        torch.autocast("cpu", torch.bfloat16),
         pytest.raises(KeyboardInterrupt),
     ):
         model.train()(**batch)
