@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import uuid
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from peft_methods.cells import Cell, content_hash
 from peft_methods.engines.resumption import TrainingState
 from peft_methods.errors import first_line
+from peft_methods.store import SET_ASIDE, Store
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -33,7 +33,7 @@ class Checkpoints:
     """
 
     def __init__(self, results: Path, cell: Cell, key: Any) -> None:
-        self.folder, self.aside = folder_of(results, cell), results / "set_aside"
+        self.folder, self.aside = Store(results).checkpoints_of(cell.key), results / SET_ASIDE
         self.key = content_hash({"format": FORMAT, "key": key})
         self.resumed_after: list[int] = []
         self.notes: list[str] = []
@@ -87,16 +87,6 @@ class Checkpoints:
             os.replace(path, aside)
             said += f" and was moved to {aside}"
         self.notes.append(said)
-
-
-def folder_of(results: Path, cell: Cell) -> Path:
-    """Where a cell's checkpoints stand."""
-    return results / "checkpoints" / cell.key
-
-
-def remove(results: Path, cell: Cell) -> None:
-    """All of a cell's checkpoints: its record is there now."""
-    shutil.rmtree(folder_of(results, cell), ignore_errors=True)
 
 
 def _epoch_of(path: Path) -> int:

@@ -128,10 +128,8 @@ class Job:
         """Queue what must be trained, in this order: with the longest first there is no straggler at the end."""
         missing = [cell for cell in cells if not self._takes_over(cell)]
         if self._earlier is None:
-            from peft_methods import checkpoints  # torch, and nobody should wait for it before something is trained
-
             for started in itertools.chain.from_iterable((*cell.stages, cell) for cell in missing):
-                checkpoints.remove(self._store.folder, started)
+                self._store.remove_checkpoints(started.key)
         for cell in missing:
             self._progress.plan([cell], self.preparations[cell.recipe.name])
         self._executor.submit(missing)

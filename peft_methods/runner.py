@@ -30,7 +30,7 @@ from peft_methods.methods import TRAINED, Task
 from peft_methods.quality import Predictions, Quality
 from peft_methods.records import Record
 from peft_methods.resuming import sign, unsign
-from peft_methods.starting import Ahead, load, on_its_device, plain_facts, set_up_process
+from peft_methods.starting import Ahead, load, plain_facts, set_up_process
 
 ENGINES = {"stock": stock, "graphed": graphed}
 TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # drawing tokens takes another time than reading texts
@@ -75,13 +75,14 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     texts = ahead.texts if ahead else synthetic.load(cell.recipe)
     listener.enter("load")
     meter.set_base()
-    base = on_its_device(ahead.base, cell.device) if ahead and ahead.base else load(cell, texts, cell.device)
-    model = cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
+    ready = ahead.ready if ahead else None
+    base = ready.base if ready else load(cell, texts, cell.device)
+    model = ready.model.to(cell.device) if ready else cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
-    tokens = ahead.tokens if ahead and ahead.tokens else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    tokens = ready.tokens if ready else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
     instruments.rows = len(tokens.train)
     listener.enter("check")
-    before = checking.remember(model, places.work)
+    before = ready.before if ready else checking.remember(model, places.work)
     parameters = count_parameters(model, base.head)
     environment = describe(cell.device)
     identity = cell.identity(

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from peft_methods import data, models, synthetic
+from peft_methods import checking, data, models, synthetic
 from peft_methods.caching import remembered_value
 from peft_methods.cells import Cell, Facts, Preparation, source_of
 from peft_methods.determinism import be_deterministic
@@ -28,7 +28,7 @@ from peft_methods.engines.batches import collator_of, predict
 from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.flops import device_rate
 from peft_methods.instruments import Instruments
-from peft_methods.methods.base import Method
+from peft_methods.methods.base import Method, Task
 from peft_methods.recipe import Recipe
 
 
@@ -111,27 +111,42 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A cell on the host, up to where it needs its device: the model with its method in place, and its state before training."""
+
+    base: models.Base
+    model: nn.Module
+    tokens: data.TokenData
+    before: checking.Before
+
+
+@dataclass(frozen=True)
 class Ahead:
-    """What a cell's process did before the GPU was its own: texts, and unless quantised the model, on the host."""
+    """What a cell's process did before the GPU was its own, and what that took; a quantised model is made on the GPU alone."""
 
     texts: data.TextData
-    base: models.Base | None
-    tokens: data.TokenData | None
+    ready: Ready | None
     seconds: dict[str, float]
 
 
-def load_ahead(cell: Cell, *, threads: int) -> Ahead:
+def load_ahead(cell: Cell, *, work: Path, stages: tuple[Path, ...], threads: int) -> Ahead:
     """All of a cell's start that needs no GPU. The seed is set here, as in `run` without it."""
     set_up_process(threads, deterministic=cell.deterministic)
     clock = [time.perf_counter()]
     texts = synthetic.load(cell.recipe)
     clock.append(time.perf_counter())
-    base = None if cell.method.quantization else load(cell, texts, "cpu")
+    if cell.method.quantization:
+        return Ahead(texts, None, {"data_seconds": clock[1] - clock[0]})
+    base = load(cell, texts, "cpu")
+    model = cell.method.inject(base.model, Task(base.shape, base.head, stages))
     clock.append(time.perf_counter())
-    tokens = None if base is None else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    tokens = data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
     clock.append(time.perf_counter())
-    spent = [b - a for a, b in itertools.pairwise(clock)]
-    return Ahead(texts, base, tokens, dict(zip(("data_seconds", "load_seconds", "tokenize_seconds"), spent, strict=True)))
+    before = checking.remember(model, work)
+    clock.append(time.perf_counter())
+    spent = (b - a for a, b in itertools.pairwise(clock))
+    phases = ("data_seconds", "load_seconds", "tokenize_seconds", "check_seconds")
+    return Ahead(texts, Ready(base, model, tokens, before), dict(zip(phases, spent, strict=True)))
 
 
 def load(cell: Cell, texts: data.TextData, device: str) -> models.Base:
@@ -140,13 +155,6 @@ def load(cell: Cell, texts: data.TextData, device: str) -> models.Base:
     budget, quantization = cell.recipe.budget, cell.method.quantization
     base = models.load(cell.recipe.model, texts.facts.label_names, quantization=quantization, precision=budget.precision, device=device)
     base.check_length(cell.recipe.data.max_length)
-    return base
-
-
-def on_its_device(base: models.Base, device: str) -> models.Base:
-    """A model loaded on the host, moved to where it trains."""
-    model: nn.Module = base.model
-    model.to(device)
     return base
 
 

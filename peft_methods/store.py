@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -166,6 +167,14 @@ class Store:
     def trained_file(self, record: Record) -> Path | None:
         """The trained weights that are kept of a source."""
         return self.folder / f"{record.identity}{TRAINED}" if TRAINED in record.files else None
+
+    def checkpoints_of(self, key: str) -> Path:
+        """Where the checkpoints of the cell with this key stand until it has a record."""
+        return self.folder / "checkpoints" / key
+
+    def remove_checkpoints(self, key: str) -> None:
+        """All of a cell's."""
+        shutil.rmtree(self.checkpoints_of(key), ignore_errors=True)
 
     def records(self) -> tuple[list[Record], list[Unfit]]:
         """All records that can be read, and each file that cannot. A failed attempt at a cell that also ended well is left out."""

@@ -18,7 +18,7 @@ from test_determinism import cells, figures, run_here
 from test_engines import Recorder, prepared
 
 from peft_methods.cells import Cell, cells_of
-from peft_methods.checkpoints import Checkpoints, folder_of
+from peft_methods.checkpoints import Checkpoints
 from peft_methods.comparing import Comparison
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.resumption import TrainingState
@@ -172,7 +172,7 @@ def test_no_damage_passes_for_a_checkpoint(tmp_path_factory: pytest.TempPathFact
     """A bit turned anywhere, or an end cut off: set aside by name, never read as another state."""
     root = tmp_path_factory.mktemp("damage")
     Checkpoints(root, ANY, "key").keep(some_state(1))
-    path = folder_of(root, ANY) / "epoch-1.safetensors"
+    path = Store(root).checkpoints_of(ANY.key) / "epoch-1.safetensors"
     content = bytearray(path.read_bytes())
     where = int(place * len(content))
     if cut:
@@ -234,7 +234,7 @@ def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: P
     (cell,) = cells(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")
     store = Store(tmp_path / "results")
     store.prepare()
-    folder = folder_of(store.folder, cell)
+    folder = store.checkpoints_of(cell.key)
 
     def kill_after_the_first_epoch(event: Event) -> None:
         if event.news and "validation_accuracy" in event.news and event.news["epoch"] == 1:

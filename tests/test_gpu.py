@@ -16,7 +16,6 @@ import torch
 
 from peft_methods import compare
 from peft_methods.cells import cells_of, chosen_methods
-from peft_methods.checkpoints import folder_of
 from peft_methods.execution.events import Event
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.recipe import load_recipe
@@ -108,7 +107,7 @@ def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
 
         def kill_once_an_epoch_is_kept(event: Event) -> None:
             if event.news and event.news.get("epoch") == 1 and event.news.get("validation_accuracy") is not None:
-                until(lambda: bool(list(folder_of(store.folder, cell).glob("epoch-*"))))
+                until(lambda: bool(list(store.checkpoints_of(cell.key).glob("epoch-*"))))
                 (worker,) = executor._running
                 os.kill(worker.process, signal.SIGKILL)
 

@@ -422,3 +422,11 @@ def test_fixtures_give_random_tokens_too(pytester: pytest.Pytester, tiny_recipe:
     )
     chosen = (f"--peft-recipe={tiny_recipe}", "--peft-method=lora", f"--peft-model={config_alone(tmp_path)}", "--peft-weights=random")
     pytester.runpytest_inprocess("-p", "peft_methods.plugin", *chosen).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("anew", [[], ["--peft-fresh"]])
+def test_what_trains_is_imported_in_the_cells_processes_alone(run: Any, pytester: pytest.Pytester, anew: list[str]) -> None:
+    """In pytest's own process torch would take seconds, before the first cell is started."""
+    pytester.makeconftest("import sys\ndef pytest_runtest_teardown(): print('\\nimported here:', 'torch' in sys.modules)")
+    result = run("--peft-method=head_only", "--peft-seeds=1", "--peft-set=budget.epochs=1", "-s", *anew, own_process=True)
+    result.stdout.fnmatch_lines(["*imported here: False*", "*Head only*"])

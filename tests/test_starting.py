@@ -21,13 +21,13 @@ from peft_methods.starting import load_ahead, prepare
 from peft_methods.store import Store
 
 
-@pytest.mark.parametrize("method", ["full", "adapter", "qlora"])
+@pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "qlora"])
 def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
     cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = load_ahead(cell, threads=1) if name == "ahead" else None
+        ahead = load_ahead(cell, work=tmp_path / name, stages=(), threads=1) if name == "ahead" else None
         found[name] = runner.run(cell, Places(tmp_path / name), lambda news: None, threads=1, ahead=ahead)
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
@@ -35,7 +35,8 @@ def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, meth
     assert np.array_equal(predicted.logits, again.logits)
     assert one.identity == other.identity
     assert one.metrics["accuracy"] == other.metrics["accuracy"]
-    for spent in ("data_seconds", "tokenize_seconds"):
+    assert one.evidence == other.evidence
+    for spent in ("data_seconds", "load_seconds", "tokenize_seconds", "check_seconds"):
         assert (other.metrics[spent] or 0) > 0
 
 

@@ -12,6 +12,7 @@ from peft_methods.engines import stock
 from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.base import Training, free_workspaces
 from peft_methods.engines.batches import BucketCollator, buckets_of
+from peft_methods.engines.casting import frozen_cast
 from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
 from peft_methods.engines.layers import compiled
 from peft_methods.errors import EngineUnfit
@@ -37,6 +38,7 @@ class GraphedTrainer(stock.StockTrainer):
         assert issubclass(ReplayedAdamW, kind), f"{kind.__name__} is not what the graphed engine replays"
         self.optimizer_cls_and_kwargs = (ReplayedAdamW, settings)
         self._graphs: StepGraphs | None = None
+        self._cast: list[nn.Parameter] = []  # what the graphs read
         self._loss_scale: dict[str, Any] = {}
         self.add_callback(_Capture(self))
 
@@ -59,7 +61,12 @@ class GraphedTrainer(stock.StockTrainer):
             extra_loss=self.method.extra_loss,
         )
         try:
-            with compiled(self.model, on=self.compile_layers), capturable_attention(self.model, self.budget.precision):
+            precision = self.budget.precision
+            with (
+                frozen_cast(self.model, precision) as self._cast,
+                compiled(self.model, on=self.compile_layers),
+                capturable_attention(self.model, precision),
+            ):
                 graphs.capture()
         except Exception as error:
             raise EngineUnfit(f"the training step could not be captured: {type(error).__name__}: {error}") from error

@@ -63,8 +63,9 @@ def _kept_or_again(context: Any, operation: Any, *_: Any, **__: Any) -> Checkpoi
 def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     """Within it, each layer runs as compiled code, which all layers share; what dynamo would do silently is an error.
 
-    One compilation serves all lengths. Plain numbers (LoRA's scaling) are constants of it: as inputs they would be computed
-    with on the host, by C++ code that takes a minute to set up and that a captured step could not replay.
+    One compilation serves all lengths and all layers: where one is trained, the first one's input is made to need a gradient as
+    the others' do, or the first would be traced and compiled for itself. Plain numbers (LoRA's scaling) are constants of it: as
+    inputs they would be computed with on the host, by C++ code that takes a minute to set up and that a captured step could not replay.
     """
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
@@ -74,11 +75,24 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
         layer.compile(dynamic=True)
     limited = dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True, specialize_float=True)
     try:
-        with limited, inductor.patch(joint_custom_post_pass=_keep_inputs()):
+        with limited, inductor.patch(joint_custom_post_pass=_keep_inputs()), _gradients_of_inputs(model, layers):
             yield
     finally:
         for layer in layers:
             layer._compiled_call_impl = None
+
+
+@contextmanager
+def _gradients_of_inputs(model: Any, layers: list[nn.Module]) -> Iterator[None]:
+    """Within it, what the encoder's layers are given needs gradients, if one of them is trained."""
+    if not any(parameter.requires_grad for layer in layers for parameter in layer.parameters()):
+        yield
+        return
+    model.enable_input_require_grads()
+    try:
+        yield
+    finally:
+        model.disable_input_require_grads()
 
 
 def _keep_inputs() -> Any:

@@ -184,7 +184,7 @@ def _passes(error: Exception) -> bool:
 
 
 def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
-    from peft_methods import checkpoints, runner
+    from peft_methods import runner
 
     predictions = None
     try:
@@ -207,7 +207,7 @@ def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
     except StoreError as error:
         return Done(record, not_stored=str(error))
     if job.checkpoint and record.status == "ok":
-        checkpoints.remove(job.store, job.cell)  # not before its record stands
+        Store(job.store).remove_checkpoints(job.cell.key)  # not before its record stands
     return Done(record)
 
 
@@ -215,8 +215,11 @@ def _loaded_ahead(job: CellJob) -> Any:
     """What a cell on a GPU can do before its turn. What fails here is met again in its turn, where its record tells of it."""
     from peft_methods import starting
 
+    if not job.cell.device.startswith("cuda"):
+        return None
     with contextlib.suppress(Exception):
-        return starting.load_ahead(job.cell, threads=job.threads) if job.cell.device.startswith("cuda") else None
+        job.work.mkdir(parents=True, exist_ok=True)
+        return starting.load_ahead(job.cell, work=job.work, stages=job.stages, threads=job.threads)
     return None
 
 
