@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,15 +84,15 @@ class Job:
         self._searches: dict[tuple[str, str], Search] = {}
         self._started = self._stopped = False
 
-    def prepare(self) -> None:
-        """Check data and model of every recipe; what is wrong is kept in `errors` by recipe."""
+    def prepare(self, first: Cell | None = None) -> None:
+        """Check data and model of every recipe; what is wrong is kept in `errors` by recipe. `first` will probably train first."""
         waiting = {task.recipe.name: task.recipe for task in self.tasks if not (self._has_ended(task) or self.needs_gpu(task))}
         for recipe in waiting.values():
             self._progress.doing(f"{recipe.name}: reading data and model")
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
             try:
                 with self._progress.showing(last=False):
-                    self.preparations[recipe.name] = self._executor.prepare(recipe, methods)
+                    self.preparations[recipe.name] = self._executor.prepare(recipe, methods, first)
             except DataError as error:
                 self.errors[recipe.name] = error
 
@@ -101,11 +101,12 @@ class Job:
         if self._started:
             return
         self._started = True
-        self._set_aside = self._store.set_aside(self._store.records()[1])
+        records, unfit = self._store.records()
+        self._set_aside = self._store.set_aside(unfit)
         for task in self.tasks:
             if self.needs_gpu(task):
                 self._give_up(task, "skipped", f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible")
-        self.prepare()
+        self.prepare(self._probably_first({record.key for record in records}))
         runnable = []
         for task in self.tasks:
             if self._has_ended(task):
@@ -123,6 +124,13 @@ class Job:
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
         self._submit([cell for task in sorted(runnable, key=self._expected_seconds, reverse=True) for cell in task.cells])
+
+    def _probably_first(self, known: Collection[str]) -> Cell | None:
+        """The first cell that is not a record's by its key. Nobody knows it before tuning; a stage may not be taken over either."""
+        if self.trials:
+            return None
+        cells = (one for task in self.tasks if not self._has_ended(task) for cell in task.cells for one in (*cell.stages, cell))
+        return next((cell for cell in cells if self._earlier is None or cell.key not in known), None)
 
     def _submit(self, cells: Iterable[Cell]) -> None:
         """Queue what must be trained, in this order: with the longest first there is no straggler at the end."""

@@ -16,8 +16,9 @@ from peft_methods.execution.events import Event, Watcher
 from peft_methods.execution.limits import DEFAULT_RETRIES
 from peft_methods.execution.processes import Worker, fork_server
 from peft_methods.execution.scratch import RunFolder
+from peft_methods.execution.spare import Spare
 from peft_methods.execution.waiting import Patience
-from peft_methods.execution.worker import GO, CellJob, Done, EngineFailed, Failure, PrepareJob
+from peft_methods.execution.worker import CellJob, Done, EngineFailed, Failure, Go, PrepareJob
 from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record, without_result
@@ -56,31 +57,35 @@ class LocalExecutor:
         self._records: dict[str, Record] = {}
         self._attempts: dict[str, tuple[str, ...]] = {}  # how a cell's attempts ended so far
         self._watchers: list[Watcher] = []
-        self._spare: Worker | None = None
-        self._prepared: Cell | None = None  # the cell whose job the spare has already
+        self._spare = Spare(self.new_worker)
         self._matmul_flops_per_second: float | None = None
 
     def watch(self, watcher: Watcher) -> None:
         """Call this with every event from now on."""
         self._watchers.append(watcher)
 
-    def prepare(self, recipe: Recipe, methods: Sequence[Method]) -> Preparation:
-        """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it."""
+    def prepare(self, recipe: Recipe, methods: Sequence[Method], first: Cell | None = None) -> Preparation:
+        """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it.
+
+        `first` is the cell that will probably be the first: on a GPU it is loaded on the host in the meantime.
+        """
         log = self._log(f"{recipe.name}-prepare")
         job = PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ))
-        result = self._ask(job)
+        result = self._ask(job, first)
         for _ in range(self.retries):
             if isinstance(result, Failure) and result.may_pass:
-                result = self._ask(job)
+                result = self._ask(job, first)
         if isinstance(result, Failure):
             raise DataError(result.message if result.by_user else f"{result.message} (details: {log})")
         self._matmul_flops_per_second = self._matmul_flops_per_second or result.matmul_flops_per_second
         return result
 
-    def _ask(self, job: PrepareJob) -> Preparation | Failure:
+    def _ask(self, job: PrepareJob, first: Cell | None) -> Preparation | Failure:
         """One attempt at preparing. Raises `TookTooLong`."""
-        worker = self._take_spare()
-        self._spare = self.new_worker()
+        worker, _ = self._spare.take()
+        self._spare.make()
+        if first is not None and self.device != "cpu":
+            self._spare.give(self._job(first, ""))
         unprepared = f"recipe {job.recipe.name!r} could not be prepared"
         try:
             worker.connection.send(job)
@@ -137,10 +142,10 @@ class LocalExecutor:
                 while (message := worker.receive()) is not None:
                     if isinstance(message, Done) and isinstance(message.result, Record) and not message.may_pass:
                         self._end(cell, message.result)
-        for worker in filter(None, (*self._running, self._spare)):
+        for worker in self._running:
             worker.kill()
         self._running.clear()
-        self._spare = None
+        self._spare.drop()
 
     def close(self) -> None:
         """End all processes of this executor and remove the run's scratch folder."""
@@ -151,13 +156,11 @@ class LocalExecutor:
         """A process that takes one job."""
         return Worker(self._server, self._run_folder.path)
 
-    def _take_spare(self) -> Worker:
-        worker, self._spare, self._prepared = self._spare or self.new_worker(), None, None
-        return worker
-
     def _start_what_can(self) -> None:
         """Give free workers the first cells whose stages are done; a cell whose stage failed ends here."""
-        for cell in sorted(self._pending, key=lambda cell: cell is not self._prepared):
+        if self._spare.cell is not None:
+            self._spare.drop(unless=self._pending)
+        for cell in sorted(self._pending, key=lambda cell: cell != self._spare.cell):
             stages = [self._records.get(stage.key) for stage in cell.stages]
             failed = next((record for record in stages if record and record.status != "ok"), None)
             if failed is not None:
@@ -170,27 +173,22 @@ class LocalExecutor:
                 self._start(cell)
 
     def _start(self, cell: Cell, engine_failed: str = "") -> None:
-        is_prepared = cell is self._prepared and not engine_failed
-        worker = self._take_spare() if is_prepared or self._prepared is None else self.new_worker()
+        worker, has_job = self._spare.take(None if engine_failed else cell)
         self._running[worker] = cell
         self._tell(Event(cell))
         with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
-            if not is_prepared:
+            if not has_job:
                 worker.connection.send(self._job(cell, engine_failed))
-            worker.connection.send(GO)
+            worker.connection.send(Go(self._matmul_flops_per_second))
         self._prepare_next()
 
     def _prepare_next(self) -> None:
-        """Start the next process while the present ones train. On a GPU it gets its job already: all that needs no GPU is done."""
-        if self._pending and self._spare is None:
-            self._spare = self.new_worker()
-        if self._spare is None or self._prepared is not None or self.device == "cpu":
-            return
+        """Make the next process while the present ones train. On a GPU it gets its job already: all that needs no GPU is done."""
+        if self._pending:
+            self._spare.make()
         ready = (cell for cell in self._pending if all(self._is_done(stage) for stage in cell.stages))
-        self._prepared = next(ready, None)
-        if self._prepared is not None:
-            with contextlib.suppress(OSError):
-                self._spare.connection.send(self._job(self._prepared, ""))
+        if self.device != "cpu" and (cell := next(ready, None)) is not None:
+            self._spare.give(self._job(cell, ""))
 
     def _is_done(self, stage: Cell) -> bool:
         record = self._records.get(stage.key)
@@ -209,7 +207,6 @@ class LocalExecutor:
             store=self.store.folder,
             log=self._log(cell.label),
             environment=dict(os.environ),
-            matmul_flops_per_second=self._matmul_flops_per_second,
             engine_note=engine_failed,
             stage_identities=tuple(self._records[stage.key].identity for stage in cell.stages),
             attempts=self._attempts.get(cell.key, ()),

@@ -25,7 +25,6 @@ from peft_methods.records import Record, without_result
 from peft_methods.store import Store, StoreError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-GO = "go"
 MEMORY_OF_OTHERS = 2 * 2**30  # bytes on the GPU that are not this process's tensors; its context and libraries take less
 
 
@@ -59,7 +58,6 @@ class CellJob:
     log: Path
     environment: dict[str, str]
     directory: str = field(default_factory=os.getcwd, kw_only=True)
-    matmul_flops_per_second: float | None = None
     engine_note: str = ""
     stage_identities: tuple[str, ...] = ()
     attempts: tuple[str, ...] = ()
@@ -69,6 +67,13 @@ class CellJob:
     def is_first_attempt(self) -> bool:
         """Whether no process has tried this cell in this run, with its engine or another."""
         return not self.attempts and not self.engine_note
+
+
+@dataclass(frozen=True)
+class Go:
+    """It is a cell's turn. What is known of the device by then comes along."""
+
+    matmul_flops_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Done:
 def serve(connection: Connection) -> None:
     """Entry point of the process: do the one job that comes through the connection, and tell of it there.
 
-    A cell's job may come before its turn: on a GPU all that needs none is done at once, the rest when `GO` comes.
+    A cell's job may come before its turn: on a GPU all that needs none is done at once, the rest when `Go` comes.
     """
     set_up_compiler()
     keep_freed_memory()
@@ -125,9 +130,9 @@ def serve(connection: Connection) -> None:
         connection.send(_prepare(job))
         return
     ahead = _loaded_ahead(job)
-    with contextlib.suppress(EOFError):
-        _wait_for_turn(connection)
-        connection.send(_train(job, connection, ahead))
+    with contextlib.suppress(EOFError):  # there is no parent any more
+        go: Go = connection.recv()
+        connection.send(_train(job, connection, go.matmul_flops_per_second, ahead))
 
 
 def set_up_compiler() -> None:
@@ -183,13 +188,13 @@ def _passes(error: Exception) -> bool:
     return total - free - torch.cuda.memory_reserved() > MEMORY_OF_OTHERS
 
 
-def _train(job: CellJob, connection: Connection, ahead: Any = None) -> Done:
+def _train(job: CellJob, connection: Connection, rate: float | None, ahead: Any) -> Done:
     from peft_methods import runner
 
     predictions = None
     try:
         places = runner.Places(
-            job.work, job.stages, job.source_seconds, job.save_to, job.matmul_flops_per_second, job.engine_note, job.stage_identities,
+            job.work, job.stages, job.source_seconds, job.save_to, rate, job.engine_note, job.stage_identities,
             results=job.store if job.checkpoint else None,
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
@@ -221,12 +226,6 @@ def _loaded_ahead(job: CellJob) -> Any:
         job.work.mkdir(parents=True, exist_ok=True)
         return starting.load_ahead(job.cell, work=job.work, stages=job.stages, threads=job.threads)
     return None
-
-
-def _wait_for_turn(connection: Connection) -> None:
-    """Until the parent says that the device is this cell's. Raises `EOFError` when there is no parent any more."""
-    if connection.recv() != GO:
-        raise EOFError
 
 
 def _record_of(error: Exception, cell: Cell) -> Record:
