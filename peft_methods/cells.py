@@ -16,10 +16,8 @@ from peft_methods.methods import METHODS, Method
 from peft_methods.recipe import Recipe
 
 ENGINES = ("auto", "stock", "graphed")
-CODE_OF_ENGINES = {
-    "stock": ("base.py", "batches.py", "judging.py", "layers.py", "resumption.py", "stock.py"),
-    "graphed": ("base.py", "batches.py", "judging.py", "layers.py", "resumption.py", "stock.py", "attention.py", "graphs.py", "graphed.py"),
-}
+STOCK_CODE = ("base.py", "batches.py", "judging.py", "layers.py", "resumption.py", "stock.py")
+CODE_OF_ENGINES = {"stock": STOCK_CODE, "graphed": (*STOCK_CODE, "attention.py", "casting.py", "graphs.py", "graphed.py")}
 CODE_OF_EVERY_CELL = (
     "rows.py",
     "data.py",

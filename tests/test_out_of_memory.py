@@ -28,7 +28,7 @@ def train(settings, room):
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room if room else hard, hard))
-    record = worker._train(job, multiprocessing.Pipe()[0]).result
+    record = worker._train(job, multiprocessing.Pipe()[0], None, None).result
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     return record.status, record.message
 
