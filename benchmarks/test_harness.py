@@ -125,7 +125,7 @@ def test_time_between_cells(benchmark: Any, tmp_path: Path) -> None:
     warm = sorted(comparison.records, key=lambda record: record.environment["trained_between"])[1:]
     trained = [record.environment["trained_between"] for record in warm]
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
-    spent = {phase: statistics.median(record.metrics[f"{phase}_seconds"] for record in warm) for phase in PHASES if phase != "train"}
+    spent = {phase: statistics.median(record.metrics[f"{phase}_seconds"] or 0.0 for record in warm) for phase in PHASES if phase != "train"}
     benchmark.extra_info.update(gap_seconds=gaps, phase_seconds=spent)
     print(f"between cells: {statistics.median(gaps):.1f} s (median of {len(gaps)}), {min(gaps):.1f} to {max(gaps):.1f}")
     print("phases of a cell: " + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items()))
@@ -162,14 +162,13 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
             started = time.time()
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
             seconds[name] = time.time() - started
-            if command is ours:
-                cells[name] = f"{_gaps(tmp_path, started)}; {_captures(tmp_path)}"
+            cells[name] = f"{_gaps(tmp_path, started)}; {_captures(tmp_path)}" if command is ours else ""
+            print(f"{name}: {seconds[name]:.1f} s {cells[name]}", flush=True)
 
     benchmark.pedantic(measure, rounds=1)
     ratio = seconds["notebook"] / seconds["warm"]
     benchmark.extra_info.update(job_seconds=seconds, cells=cells)
     print(f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s ({ratio:.1f}x), cold {seconds['cold']:.0f} s")
-    print(f"cold: {cells['cold']}\nwarm: {cells['warm']}")
 
 
 def _gaps(results: Path, started: float) -> str:
