@@ -73,6 +73,9 @@ class Silent:
     def epoch(self, result: Any) -> None:
         pass
 
+    def engine_keeps(self, size: int) -> None:
+        pass
+
     def worst_step(self, model: Any, optimizer: Any) -> Any:
         return nullcontext(NoTrace())
 
@@ -114,6 +117,9 @@ class EveryOtherEpoch:
 
     def epoch(self, result: Any) -> None:
         pass
+
+    def engine_keeps(self, size: int) -> None:
+        self._instruments.engine_keeps(size)
 
     def worst_step(self, model: Any, optimizer: Any) -> Any:
         return self._instruments.worst_step(model, optimizer)

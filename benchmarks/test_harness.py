@@ -175,7 +175,8 @@ def _gaps(results: Path, started: float) -> str:
     """From process start to the first training step, and from each cell's last one to the next cell's first."""
     from peft_methods.store import Store
 
-    trained = sorted(record.environment["trained_between"] for record in Store(results).records()[0])
+    done = [record.environment["trained_between"] for record in Store(results).records()[0] if record.status == "ok"]
+    trained = sorted(between for between in done if between[0] >= started)
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
     return f"first step after {trained[0][0] - started:.1f} s, between cells " + ", ".join(f"{gap:.1f} s" for gap in gaps)
 

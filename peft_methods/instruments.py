@@ -75,6 +75,7 @@ class Instruments:
         )
         self._steps = _CudaSteps() if self.cuda else _HostSteps()
         self._parts: dict[str, int] = {}
+        self._engines_own = 0  # bytes
         self._trained: list[float | None] = [None, None]
         self.state_before = self._gpu.state() if self._gpu else None
 
@@ -162,6 +163,10 @@ class Instruments:
         self._steps.earlier = measured["steps"]
         self._trained[0] = measured["trained_from"]
 
+    def engine_keeps(self, size: int) -> None:
+        """The engine keeps so many bytes on the device from now on, which the method by itself would not."""
+        self._engines_own = size
+
     @contextlib.contextmanager
     def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[WorstStep]:
         """Around one whole step on the longest batch: what its peak is made of."""
@@ -188,6 +193,8 @@ class Instruments:
             found[f"{phase}_allocated_bytes"] = meter.peak(*own[phase])
             found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *own[phase])
             found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
+        if found["evaluate_allocated_bytes"] is not None:
+            found["evaluate_allocated_bytes"] -= self._engines_own  # each epoch is judged with it in place
         found["engine_reserved_bytes"] = meter.highest("reserved", "capture", "train") if self._has_captured() else None
         peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
         parts = self._parts

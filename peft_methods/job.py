@@ -85,7 +85,7 @@ class Job:
         self._started = self._stopped = False
 
     def prepare(self, first: Cell | None = None) -> None:
-        """Check data and model of every recipe; what is wrong is kept in `errors` by recipe. `first` will probably train first."""
+        """Check data and model of every recipe; what is wrong is kept in `errors` by recipe. `first` is loaded ahead meanwhile."""
         waiting = {task.recipe.name: task.recipe for task in self.tasks if not (self._has_ended(task) or self.needs_gpu(task))}
         for recipe in waiting.values():
             self._progress.doing(f"{recipe.name}: reading data and model")
@@ -106,7 +106,7 @@ class Job:
         for task in self.tasks:
             if self.needs_gpu(task):
                 self._give_up(task, "skipped", f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible")
-        self.prepare(self._probably_first({record.key for record in records}))
+        self.prepare(self._probably_first({record.key for record in records if record.status == "ok"}))
         runnable = []
         for task in self.tasks:
             if self._has_ended(task):
@@ -126,11 +126,13 @@ class Job:
         self._submit([cell for task in sorted(runnable, key=self._expected_seconds, reverse=True) for cell in task.cells])
 
     def _probably_first(self, known: Collection[str]) -> Cell | None:
-        """The first cell that is not a record's by its key. Nobody knows it before tuning; a stage may not be taken over either."""
-        if self.trials:
-            return None
+        """The first cell without stages of its own that no record seems to be of; a wrong guess costs a process, no figure.
+
+        Before tuning nobody knows which cells there will be.
+        """
         cells = (one for task in self.tasks if not self._has_ended(task) for cell in task.cells for one in (*cell.stages, cell))
-        return next((cell for cell in cells if self._earlier is None or cell.key not in known), None)
+        free = (cell for cell in cells if not cell.stages and (self._earlier is None or cell.key not in known))
+        return None if self.trials else next(free, None)
 
     def _submit(self, cells: Iterable[Cell]) -> None:
         """Queue what must be trained, in this order: with the longest first there is no straggler at the end."""

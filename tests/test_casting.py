@@ -13,7 +13,7 @@ from peft_methods.engines.base import HALF
 from peft_methods.engines.batches import Collator
 from peft_methods.engines.casting import frozen_cast
 
-METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
+METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 
 
 def loss_and_gradients(model: nn.Module, batch: dict[str, torch.Tensor], precision: str) -> list[torch.Tensor]:

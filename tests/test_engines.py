@@ -27,6 +27,7 @@ class Recorder:
         self.phases: list[str] = []
         self.epochs: list[EpochResult] = []
         self.steps: list[tuple[int, int, int]] = []
+        self.kept = 0
 
     def enter(self, phase: str) -> None:
         self.phases.append(phase)
@@ -36,6 +37,9 @@ class Recorder:
 
     def epoch(self, result: EpochResult) -> None:
         self.epochs.append(result)
+
+    def engine_keeps(self, size: int) -> None:
+        self.kept = size
 
     def worst_step(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         return nullcontext(NoTrace())

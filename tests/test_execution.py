@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -217,29 +216,3 @@ def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Pat
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
-
-
-@pytest.mark.parametrize("guess", ["the first", "another", "none to come"])
-def test_a_cell_given_to_the_spare_process_ahead_is_trained_there(tiny_recipe: Path, executor: LocalExecutor, guess: str) -> None:
-    """As on a GPU, where the spare process loads the next cell. A wrong guess costs a process and nothing else."""
-    executor.device, executor.workers = "cuda", 1
-    wanted = cells(tiny_recipe, "head_only", "budget.seeds=2", "budget.epochs=1")
-    (foreign,) = cells(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
-    first = {"the first": wanted[0], "another": wanted[1], "none to come": foreign}[guess]
-    executor._spare.give(executor._job(first, ""))
-    worker = executor._spare._worker
-    assert worker is not None
-    while worker.process is None:
-        time.sleep(0.01)
-    processes: dict[int, int | None] = {}
-    executor.watch(lambda event: processes.update([(event.cell.seed, w.process) for w in executor._running] if event.news else ()))
-    executor.submit(wanted)
-    records = executor.wait(wanted)
-    assert [(record.seed, record.status) for record in records] == [(0, "ok"), (1, "ok")]
-    assert len(set(processes.values())) == 2
-    if guess == "none to come":
-        assert worker.process not in processes.values()
-        assert worker.has_ended()
-    else:
-        assert worker.process == processes[first.seed]
-        assert min(records, key=lambda record: record.finished).seed == first.seed

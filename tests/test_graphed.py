@@ -113,13 +113,23 @@ def test_each_part_of_a_step_means_what_it_means_there(tiny_recipe: Path, tmp_pa
     both(tiny_recipe, tmp_path, "lora", *settings)
 
 
-def uncompiled(recipe_path: Path, folder: Path, name: str) -> tuple[graphed.GraphedTrainer, nn.Module]:
-    recipe, method, base, model, tokens = prepared(recipe_path, name)
+def uncompiled(recipe_path: Path, folder: Path, name: str, *settings: str) -> tuple[graphed.GraphedTrainer, nn.Module]:
+    recipe, method, base, model, tokens = prepared(recipe_path, name, *settings)
     arguments = stock.arguments_of(recipe, method, 0, "cpu", folder, autocast=False)
     own = {"budget": recipe.budget, "listener": Recorder()}
     trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
     trainer.compile_layers = False
     return trainer, model
+
+
+def test_what_the_engine_keeps_is_told(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Half of the frozen linear maps' bytes in full precision: no part of what judging takes."""
+    trainer, model = uncompiled(tiny_recipe, tmp_path, "lora", "budget.precision=bf16")
+    trainer.create_optimizer()
+    trainer.capture()
+    linear = [module for module in model.modules() if type(module) is nn.Linear]
+    frozen = [p for module in linear for p in module.parameters(recurse=False) if not p.requires_grad]
+    assert trainer.listener.kept == sum(p.nbytes for p in frozen) / 2 > 0
 
 
 def test_capturing_leaves_no_trace(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -91,3 +91,13 @@ def test_every_phase_but_trainings_has_its_name_and_its_way_out() -> None:
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(ZeroDivisionError), Instruments("cpu", silent, epochs=1).running():
         _ = 1 / 0
+
+
+def test_what_an_engine_keeps_is_no_part_of_what_judging_takes() -> None:
+    found = []
+    for kept in (0, 1000):
+        instruments = Instruments("cpu", silent, epochs=1)
+        instruments.engine_keeps(kept)
+        instruments.meter.intervals.append(Interval("evaluate", 1.0, 5000))
+        found.append(instruments.metrics()["evaluate_allocated_bytes"])
+    assert found == [5000, 4000]

@@ -21,14 +21,18 @@ from peft_methods.starting import load_ahead, prepare
 from peft_methods.store import Store
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "qlora"])
+@pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "adapter_fusion", "qlora"])
 def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
     cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
+    stages = tuple(tmp_path / stage.key for stage in cell.stages)
+    for stage, folder in zip(cell.stages, stages, strict=True):
+        folder.mkdir()
+        runner.run(stage, Places(folder), lambda news: None, threads=1)
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = load_ahead(cell, work=tmp_path / name, stages=(), threads=1) if name == "ahead" else None
-        found[name] = runner.run(cell, Places(tmp_path / name), lambda news: None, threads=1, ahead=ahead)
+        ahead = load_ahead(cell, work=tmp_path / name, stages=stages, threads=1) if name == "ahead" else None
+        found[name] = runner.run(cell, Places(tmp_path / name, stages), lambda news: None, threads=1, ahead=ahead)
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
     assert again is not None

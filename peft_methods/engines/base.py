@@ -93,6 +93,9 @@ class Listener(Protocol):
         With accumulation the gradients of a step's earlier batches are in place too.
         """
 
+    def engine_keeps(self, size: int) -> None:
+        """The engine keeps so many bytes on the device from now on, which the method by itself would not."""
+
     def measured(self) -> dict[str, Any]:
         """What was measured of the epochs so far, as JSON values."""
 

@@ -84,7 +84,10 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _gradients_of_inputs(model: Any, layers: list[nn.Module]) -> Iterator[None]:
-    """Within it, what the encoder's layers are given needs gradients, if one of them is trained."""
+    """Within it, what the encoder's layers are given needs gradients, if one of them is trained: those of the embedded tokens.
+
+    Nobody needs these, and each step computes them: 1 % of LoRA's time on an H100, where tracing once more took a second a cell.
+    """
     if not any(parameter.requires_grad for layer in layers for parameter in layer.parameters()):
         yield
         return

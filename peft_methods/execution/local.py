@@ -26,12 +26,12 @@ from peft_methods.store import Store
 
 
 class LocalExecutor:
-    """`workers` cells at a time, in the order submitted, stages before what needs them. Whoever waits, drives: no threads.
+    """`workers` cells at a time, in the order submitted (but first what is loaded ahead), stages before what needs them.
 
-    Each cell has `threads` cores to itself, so cells side by side do not share one. Records are stored by the cell's
-    own process the moment it ends; with `checkpoint` each epoch's state too, until then. A cell, or the check of a recipe, that
-    takes more than `timeout` seconds is ended; the time counts while someone waits, and not while this process is stopped. What
-    may pass is tried again `retries` times, behind all else. `stop` ends whatever still runs, `close` cleans up too.
+    Whoever waits, drives: no threads. Each cell has `threads` cores to itself. Records are stored by the cell's own process the
+    moment it ends; with `checkpoint` each epoch's state too, until then. A cell, or the check of a recipe, that takes more than
+    `timeout` seconds is ended; the time counts while someone waits, and not while this process is stopped. What may pass is
+    tried again `retries` times, behind all else. `stop` ends whatever still runs, `close` cleans up too.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class LocalExecutor:
         self._attempts: dict[str, tuple[str, ...]] = {}  # how a cell's attempts ended so far
         self._watchers: list[Watcher] = []
         self._spare = Spare(self.new_worker)
+        self._loads_ahead = device != "cpu"
         self._matmul_flops_per_second: float | None = None
 
     def watch(self, watcher: Watcher) -> None:
@@ -67,14 +68,15 @@ class LocalExecutor:
     def prepare(self, recipe: Recipe, methods: Sequence[Method], first: Cell | None = None) -> Preparation:
         """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it.
 
-        `first` is the cell that will probably be the first: on a GPU it is loaded on the host in the meantime.
+        `first` is the cell that will probably be the first: where one at a time has the GPU it is loaded on the host meanwhile.
         """
         log = self._log(f"{recipe.name}-prepare")
         job = PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ))
         result = self._ask(job, first)
         for _ in range(self.retries):
             if isinstance(result, Failure) and result.may_pass:
-                result = self._ask(job, first)
+                self._spare.drop()  # it may have been the memory of a cell loaded beside
+                result = self._ask(job, None)
         if isinstance(result, Failure):
             raise DataError(result.message if result.by_user else f"{result.message} (details: {log})")
         self._matmul_flops_per_second = self._matmul_flops_per_second or result.matmul_flops_per_second
@@ -84,7 +86,7 @@ class LocalExecutor:
         """One attempt at preparing. Raises `TookTooLong`."""
         worker, _ = self._spare.take()
         self._spare.make()
-        if first is not None and self.device != "cpu":
+        if first is not None and self._loads_ahead and self.workers == 1:
             self._spare.give(self._job(first, ""))
         unprepared = f"recipe {job.recipe.name!r} could not be prepared"
         try:
@@ -102,8 +104,12 @@ class LocalExecutor:
 
     def submit(self, cells: Sequence[Cell]) -> None:
         """Queue cells, each behind the stages it needs; a cell known already is not run again."""
+        self._queue(cells)
+        self._spare.drop_unless(self._pending)
+
+    def _queue(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
-            self.submit(cell.stages)
+            self._queue(cell.stages)
             known = {other.key for other in (*self._pending, *self._running.values())} | set(self._records)
             if cell.key not in known:
                 self._pending.append(cell)
@@ -158,8 +164,6 @@ class LocalExecutor:
 
     def _start_what_can(self) -> None:
         """Give free workers the first cells whose stages are done; a cell whose stage failed ends here."""
-        if self._spare.cell is not None:
-            self._spare.drop(unless=self._pending)
         for cell in sorted(self._pending, key=lambda cell: cell != self._spare.cell):
             stages = [self._records.get(stage.key) for stage in cell.stages]
             failed = next((record for record in stages if record and record.status != "ok"), None)
@@ -187,7 +191,7 @@ class LocalExecutor:
         if self._pending:
             self._spare.make()
         ready = (cell for cell in self._pending if all(self._is_done(stage) for stage in cell.stages))
-        if self.device != "cpu" and (cell := next(ready, None)) is not None:
+        if self._loads_ahead and (cell := next(ready, None)) is not None:
             self._spare.give(self._job(cell, ""))
 
     def _is_done(self, stage: Cell) -> bool:

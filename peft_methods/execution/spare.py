@@ -19,28 +19,40 @@ class Spare:
         self._worker: Worker | None = None
 
     def make(self) -> None:
-        """Have one, its imports done by the time it is needed."""
+        """Have one that lives, its imports done by the time it is needed."""
+        self._forget_the_dead()
         self._worker = self._worker or self._new_worker()
 
     def give(self, job: CellJob) -> None:
         """Have it begin this job, unless it has one."""
+        self.make()
         if self.cell is None:
-            self.make()
             assert self._worker is not None
             self.cell = job.cell
             with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
                 self._worker.connection.send(job)
 
     def take(self, cell: Cell | None = None) -> tuple[Worker, bool]:
-        """A process for this cell, and whether it has its job; a new one where the spare one has another's."""
+        """A process, and whether it has this cell's job already; a new one where the spare one has another's job."""
+        self._forget_the_dead()
         if self.cell is not None and self.cell != cell:
             return self._new_worker(), False
         worker, has_job = self._worker or self._new_worker(), self.cell is not None
         self._worker = self.cell = None
         return worker, has_job
 
-    def drop(self, *, unless: Collection[Cell] = ()) -> None:
-        """End it, unless the cell whose job it has is one of these."""
-        if self._worker is not None and self.cell not in unless:
+    def drop(self) -> None:
+        """End it, if there is one."""
+        if self._worker is not None:
             self._worker.kill()
-            self._worker = self.cell = None
+        self._worker = self.cell = None
+
+    def drop_unless(self, cells: Collection[Cell]) -> None:
+        """End it if it has the job of a cell that is none of these."""
+        if self.cell is not None and self.cell not in cells:
+            self.drop()
+
+    def _forget_the_dead(self) -> None:
+        """What ended before its turn is no attempt at its cell: in its turn that has a process of its own."""
+        if self._worker is not None and self._worker.has_ended():
+            self.drop()

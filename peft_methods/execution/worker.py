@@ -25,6 +25,7 @@ from peft_methods.records import Record, without_result
 from peft_methods.store import Store, StoreError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
+SAID_AHEAD = "ahead.log"  # what a cell's process printed before its turn
 MEMORY_OF_OTHERS = 2 * 2**30  # bytes on the GPU that are not this process's tensors; its context and libraries take less
 
 
@@ -125,13 +126,17 @@ def serve(connection: Connection) -> None:
     os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
     os.chdir(job.directory)  # and its directory
     use_one_gpu()
-    redirect_output(job.log, anew=isinstance(job, PrepareJob) or job.is_first_attempt)
     if isinstance(job, PrepareJob):
+        redirect_output(job.log)
         connection.send(_prepare(job))
         return
+    redirect_output(job.work / SAID_AHEAD)
     ahead = _loaded_ahead(job)
     with contextlib.suppress(EOFError):  # there is no parent any more
         go: Go = connection.recv()
+        redirect_output(job.log, anew=job.is_first_attempt)  # not before: what an earlier run wrote there may still be wanted
+        with contextlib.suppress(OSError):
+            print(end=(job.work / SAID_AHEAD).read_text(encoding="utf-8", errors="replace"))
         connection.send(_train(job, connection, go.matmul_flops_per_second, ahead))
 
 
@@ -223,7 +228,6 @@ def _loaded_ahead(job: CellJob) -> Any:
     if not job.cell.device.startswith("cuda"):
         return None
     with contextlib.suppress(Exception):
-        job.work.mkdir(parents=True, exist_ok=True)
         return starting.load_ahead(job.cell, work=job.work, stages=job.stages, threads=job.threads)
     return None
 

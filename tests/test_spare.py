@@ -1,0 +1,148 @@
+"""The spare process: a cell that it was given ahead is trained there, and a wrong guess costs a process and nothing else.
+
+On a GPU it loads the cell meanwhile; here it waits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_execution import cells
+
+from peft_methods.cells import Cell
+from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.processes import Worker
+from peft_methods.job import Job
+from peft_methods.recipe import load_recipe
+from peft_methods.store import Store
+from peft_methods.tasks import tasks_of
+
+
+@pytest.fixture
+def executor(tmp_path: Path) -> Any:
+    store = Store(tmp_path / "results")
+    store.prepare()
+    made = LocalExecutor(store, "cpu", workers=1, threads=1, retries=0)
+    made._loads_ahead = True
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wanted(tiny_recipe: Path) -> list[Cell]:
+    return cells(tiny_recipe, "head_only", "budget.seeds=2", "budget.epochs=1")
+
+
+def given(executor: LocalExecutor, cell: Cell) -> Worker:
+    executor._spare.give(executor._job(cell, ""))
+    return process_of(executor)
+
+
+def process_of(executor: LocalExecutor) -> Worker:
+    worker = executor._spare._worker
+    assert worker is not None
+    while worker.process is None:
+        time.sleep(0.01)
+    return worker
+
+
+def trained(executor: LocalExecutor, wanted: list[Cell]) -> tuple[dict[int, int | None], list[Any]]:
+    """Each seed's process, and the records in the order in which they ended."""
+    processes: dict[int, int | None] = {}
+    executor.watch(lambda event: processes.update([(event.cell.seed, w.process) for w in executor._running] if event.news else ()))
+    executor.submit(wanted)
+    records = sorted(executor.wait(wanted), key=lambda record: record.finished)
+    assert {(record.status, record.attempts) for record in records} == {("ok", ())}
+    assert len(set(processes.values())) == len(records) == len(wanted)
+    return processes, records
+
+
+@pytest.mark.parametrize("guess", [0, 1])
+def test_a_cell_given_ahead_is_the_first_and_trained_there(executor: LocalExecutor, wanted: list[Cell], guess: int) -> None:
+    worker = given(executor, wanted[guess])
+    processes, records = trained(executor, wanted)
+    assert worker.process == processes[wanted[guess].seed]
+    assert records[0].seed == wanted[guess].seed
+
+
+def test_a_cell_that_never_comes_costs_its_process(executor: LocalExecutor, wanted: list[Cell], tiny_recipe: Path) -> None:
+    (foreign,) = cells(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
+    worker = given(executor, foreign)
+    processes, _ = trained(executor, wanted)
+    assert worker.process not in processes.values()
+    assert worker.has_ended()
+
+
+def test_a_process_that_ends_before_its_turn_is_no_attempt(executor: LocalExecutor, wanted: list[Cell]) -> None:
+    worker = given(executor, wanted[0])
+    assert worker.process is not None
+    os.kill(worker.process, signal.SIGKILL)
+    assert worker.has_ended(within=30)
+    processes, _ = trained(executor, wanted)
+    assert worker.process not in processes.values()
+
+
+def test_the_first_cell_is_given_while_its_recipe_is_checked(executor: LocalExecutor, wanted: list[Cell]) -> None:
+    recipe = wanted[0].recipe
+    executor.prepare(recipe, [wanted[0].method], wanted[0])
+    worker = process_of(executor)
+    assert executor._spare.cell == wanted[0]
+    executor.prepare(recipe, [wanted[0].method])
+    assert process_of(executor) is worker, "another recipe's check needs a process of its own"
+    processes, _ = trained(executor, wanted)
+    assert processes[wanted[0].seed] == worker.process
+
+
+def test_before_its_turn_a_cell_leaves_the_log_of_an_earlier_run_alone(executor: LocalExecutor, wanted: list[Cell]) -> None:
+    log = executor._log(wanted[0].label)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("why it failed yesterday", encoding="utf-8")
+    given(executor, wanted[0])
+    ahead = executor._work(wanted[0]) / "ahead.log"
+    while not ahead.exists():
+        time.sleep(0.01)
+    assert log.read_text(encoding="utf-8") == "why it failed yesterday"
+    trained(executor, wanted)
+    assert "train_runtime" in log.read_text(encoding="utf-8")
+    assert "yesterday" not in log.read_text(encoding="utf-8")
+
+
+def test_the_guess_is_a_cell_that_needs_no_other(tiny_recipe: Path, tmp_path: Path) -> None:
+    """What is built on sources cannot begin, not even where they have records: nobody knows before the check whether they still fit."""
+    recipe = load_recipe(str(tiny_recipe), ["budget.seeds=2"])
+    tasks = sorted(tasks_of([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name)
+    fusion, lora = (task.cells for task in tasks)
+    sources = [stage.key for cell in fusion for stage in cell.stages]
+    for options, known, guess in (
+        ({}, set(), fusion[0].stages[0]),
+        ({}, set(sources), lora[0]),
+        ({}, {*sources, lora[0].key}, lora[1]),
+        ({}, {*sources, *(cell.key for cell in lora)}, None),
+        ({"fresh": True}, set(sources), fusion[0].stages[0]),
+        ({"trials": 2}, set(), None),
+    ):
+        job = Job(tasks, results=tmp_path / "results", **options)
+        try:
+            assert job._probably_first(known) == guess
+        finally:
+            job.close()
+
+
+def test_a_fusion_whose_sources_are_there_goes_on_from_them(tiny_recipe: Path, tmp_path: Path) -> None:
+    few = ["budget.epochs=1", "data.train=16", "methods.adapter_fusion.source_train=16"]
+    for seeds in (1, 2):
+        recipe = load_recipe(str(tiny_recipe), [*few, f"budget.seeds={seeds}"])
+        job = Job(tasks_of([recipe], ["adapter_fusion"], "cpu"), results=tmp_path / "results", workers=1)
+        job._executor._loads_ahead = True
+        try:
+            job.start()
+            records = job.wait(job.tasks[0])
+        finally:
+            job.close()
+        assert [(record.status, record.reused) for record in records] == [("ok", True), ("ok", False)][-len(records) :]
+        assert len(records) == seeds
