@@ -73,7 +73,7 @@ class Silent:
     def epoch(self, result: Any) -> None:
         pass
 
-    def engine_keeps(self, size: int) -> None:
+    def engine_keeps(self, tensors: Any) -> None:
         pass
 
     def worst_step(self, model: Any, optimizer: Any) -> Any:
@@ -118,8 +118,8 @@ class EveryOtherEpoch:
     def epoch(self, result: Any) -> None:
         pass
 
-    def engine_keeps(self, size: int) -> None:
-        self._instruments.engine_keeps(size)
+    def engine_keeps(self, tensors: Any) -> None:
+        self._instruments.engine_keeps(tensors)
 
     def worst_step(self, model: Any, optimizer: Any) -> Any:
         return self._instruments.worst_step(model, optimizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -75,7 +75,7 @@ class Instruments:
         )
         self._steps = _CudaSteps() if self.cuda else _HostSteps()
         self._parts: dict[str, int] = {}
-        self._engines_own = 0  # bytes
+        self._engines_own: Sequence[torch.Tensor] = ()
         self._trained: list[float | None] = [None, None]
         self.state_before = self._gpu.state() if self._gpu else None
 
@@ -163,9 +163,12 @@ class Instruments:
         self._steps.earlier = measured["steps"]
         self._trained[0] = measured["trained_from"]
 
-    def engine_keeps(self, size: int) -> None:
-        """The engine keeps so many bytes on the device from now on, which the method by itself would not."""
-        self._engines_own = size
+    def engine_keeps(self, tensors: Sequence[torch.Tensor]) -> None:
+        """The engine has these on the device from now on, which the method by itself would not.
+
+        They are held here to the end: in every later peak alike, also in one after the engine is gone, they can be left out.
+        """
+        self._engines_own = tensors
 
     @contextlib.contextmanager
     def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[WorstStep]:
@@ -194,7 +197,7 @@ class Instruments:
             found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *own[phase])
             found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
         if found["evaluate_allocated_bytes"] is not None:
-            found["evaluate_allocated_bytes"] -= self._engines_own  # each epoch is judged with it in place
+            found["evaluate_allocated_bytes"] -= sum(tensor.nbytes for tensor in self._engines_own)
         found["engine_reserved_bytes"] = meter.highest("reserved", "capture", "train") if self._has_captured() else None
         peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
         parts = self._parts

@@ -38,8 +38,8 @@ class Recorder:
     def epoch(self, result: EpochResult) -> None:
         self.epochs.append(result)
 
-    def engine_keeps(self, size: int) -> None:
-        self.kept = size
+    def engine_keeps(self, tensors: Any) -> None:
+        self.kept = sum(tensor.nbytes for tensor in tensors)
 
     def worst_step(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         return nullcontext(NoTrace())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -95,9 +97,21 @@ def test_other_errors_stay_what_they_are() -> None:
 
 def test_what_an_engine_keeps_is_no_part_of_what_judging_takes() -> None:
     found = []
-    for kept in (0, 1000):
+    for kept in ([], [torch.zeros(200), torch.zeros(50)]):
         instruments = Instruments("cpu", silent, epochs=1)
         instruments.engine_keeps(kept)
         instruments.meter.intervals.append(Interval("evaluate", 1.0, 5000))
         found.append(instruments.metrics()["evaluate_allocated_bytes"])
     assert found == [5000, 4000]
+
+
+def test_what_an_engine_keeps_is_there_as_long_as_figures_are_read() -> None:
+    """Or a peak after the engine is gone would lack what is left out of it."""
+    instruments, kept = Instruments("cpu", silent, epochs=1), torch.zeros(1)
+    instruments.engine_keeps([kept])
+    gone = weakref.ref(kept)
+    del kept
+    assert gone() is not None
+    del instruments
+    gc.collect()
+    assert gone() is None

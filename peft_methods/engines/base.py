@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +93,8 @@ class Listener(Protocol):
         With accumulation the gradients of a step's earlier batches are in place too.
         """
 
-    def engine_keeps(self, size: int) -> None:
-        """The engine keeps so many bytes on the device from now on, which the method by itself would not."""
+    def engine_keeps(self, tensors: Sequence[torch.Tensor]) -> None:
+        """The engine has these on the device from now on, which the method by itself would not."""
 
     def measured(self) -> dict[str, Any]:
         """What was measured of the epochs so far, as JSON values."""

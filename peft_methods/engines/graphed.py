@@ -73,7 +73,7 @@ class GraphedTrainer(stock.StockTrainer):
         if graphs.loss_scale is not None:
             graphs.loss_scale.put_back(**self._loss_scale)
         self._graphs = graphs
-        self.listener.engine_keeps(sum(parameter.nbytes for parameter in self._cast))
+        self.listener.engine_keeps(self._cast)
 
     def loss_scale(self) -> dict[str, Any]:
         """fp16's loss scale as JSON values; empty without one."""
