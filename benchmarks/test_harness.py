@@ -114,12 +114,12 @@ def test_where_a_step_goes(method: str, rows: str, steps: int, benchmark: Any, t
 @pytest.mark.harness
 @pytest.mark.gpu
 def test_time_between_cells(benchmark: Any, tmp_path: Path) -> None:
-    """Seconds from one cell's last training step to the next one's first, caches warm: the first cell fills them."""
+    """Seconds from one cell's last training step to the next one's first, 2,000 rows judged; the first cell fills the caches."""
     _need_gpu()
     from peft_methods import compare
     from peft_methods.measuring import PHASES
 
-    settings = [*IMDB[1:], "data.train=1500", "budget.epochs=2"]
+    settings = ["data.train=1500", "budget.epochs=2"]
     arguments = {"methods": ["lora"], "seeds": 5, "weights": "random", "settings": settings, "results": tmp_path, "progress": False}
     comparison = benchmark.pedantic(compare, args=("imdb_roberta",), kwargs=arguments, rounds=1)
     warm = sorted(comparison.records, key=lambda record: record.environment["trained_between"])[1:]

@@ -47,8 +47,9 @@ def evidence_of(
     from safetensors import safe_open
 
     parameters = dict(model.named_parameters())
+    device = str(next(iter(parameters.values())).device)
     changed = [name for name, known in before.frozen.items() if fingerprint(parameters[name]) != known]
-    with safe_open(before.trainable, framework="pt") as start:
+    with safe_open(before.trainable, framework="pt", device=device) as start:
         names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
         unmoved = [name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)]
     quantized = [models.in_modules(name, head) for name, p in parameters.items() if models.is_4bit(p) and ".original_module." not in name]
@@ -65,7 +66,7 @@ def evidence_of(
 
 
 def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
-    now, decayed = end.detach().cpu(), start * decay
+    now, decayed = end.detach(), start * decay
     rounding = 1e-5 * float(start.abs().max()) + 1e-12
     low, high = torch.minimum(start, decayed) - rounding, torch.maximum(start, decayed) + rounding
     return not bool(((now >= low) & (now <= high)).all())

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,25 +56,47 @@ class Base:
 
 
 def load(
-    spec: ModelSpec, label_names: tuple[str, ...], *, quantization: str | None = None, precision: str = "fp32", device: str = "cpu"
+    spec: ModelSpec,
+    label_names: tuple[str, ...],
+    *,
+    quantization: str | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    drawn: Path | None = None,
 ) -> Base:
     """The classifier a recipe names, in fp32, or with its encoder's linear maps in 4 bits. Raises `ModelError`.
 
-    With random weights nothing is fetched: the config is a shape's or a local one, and so is the tokenizer.
+    With random weights nothing is fetched: the config is a shape's or a local one, and so is the tokenizer. To quantise
+    them they are read from a file: `drawn`, where `save_drawn` left them, or one of this call's own.
     """
-    folder = folder_or_id(spec.source)
     config = load_config(spec)
+    tokenizer = _load_tokenizer(spec, config)
     config_sha256 = config_digest(config)
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {name: label for label, name in enumerate(label_names)}
-    tokenizer = _load_tokenizer(folder, spec) if has_tokenizer(spec) else shapes.number_tokenizer(config.vocab_size, padding_of(config))
+    _name_labels(config, label_names)
     compute = DTYPES[precision] if quantization else None
-    model, fresh = _load_model(folder, config, spec, compute, device)
+    model, fresh = _load_model(config, spec, compute, device, drawn)
     head = _head_modules(model, fresh, spec)
     pooler = any(not in_modules(f"{name}.weight", head) for name in _poolers(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, head))
     shape = shape_of(config, head_parameters=size, pooler=pooler)
     return Base(model, tokenizer, head, shape, _weights_digest(model, head), config_sha256, tokenizer_digest(tokenizer))
+
+
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The model's own; where a shape comes without one, one for ids written as numbers. Raises `ModelError`."""
+    return _load_tokenizer(spec, load_config(spec))
+
+
+def save_drawn(spec: ModelSpec, label_names: tuple[str, ...], folder: Path) -> None:
+    """Draw the random weights of a classifier and leave them in a folder, for `load` to quantise. Raises `ModelError`."""
+    config = load_config(spec)
+    _name_labels(config, label_names)
+    _draw(config, spec).save_pretrained(folder)
+
+
+def _name_labels(config: Any, label_names: tuple[str, ...]) -> None:
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: label for label, name in enumerate(label_names)}
 
 
 def _poolers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -91,16 +114,22 @@ def top_modules(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters()))
 
 
-def _load_tokenizer(folder: str, spec: ModelSpec) -> PreTrainedTokenizerBase:
+def _load_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
+    if not has_tokenizer(spec):
+        return shapes.number_tokenizer(config.vocab_size, padding_of(config))
     try:
-        return AutoTokenizer.from_pretrained(folder, revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            folder_or_id(spec.source), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+        )
     except Exception as error:
         raise local_or_hub(spec, error) from None
 
 
-def _load_model(folder: str, config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str) -> tuple[PreTrainedModel, set[str]]:
+def _load_model(
+    config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str, drawn: Path | None
+) -> tuple[PreTrainedModel, set[str]]:
     """The model in fp32 (in 4 bits where `compute` gives the dtype to compute in) and the parameters without trained weights.
 
     Random weights count as trained: which parameters belong to the head is as in the real model.
@@ -110,9 +139,9 @@ def _load_model(folder: str, config: Any, spec: ModelSpec, compute: torch.dtype 
         options |= _nf4_options(config, spec, compute, device)
     missing: set[str] = set()
     if spec.weights == "random":
-        model, idle = _random(options), set[str]()
+        model, idle = _random(spec, options, drawn), set[str]()
     else:
-        model, missing = _from_pretrained(folder, spec, options)
+        model, missing = _from_pretrained(spec, options)
         idle = _never_trained(model)
     fresh = missing | idle
     _start_anew(model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=missing)
@@ -122,29 +151,35 @@ def _load_model(folder: str, config: Any, spec: ModelSpec, compute: torch.dtype 
     return model.to(device), fresh
 
 
-def _random(options: dict[str, Any]) -> PreTrainedModel:
-    """One encoder for all seeds, as with pretrained weights. bitsandbytes quantises while loading, hence from a file."""
+def _draw(config: Any, spec: ModelSpec) -> PreTrainedModel:
+    """One encoder for all seeds, as with pretrained weights."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Classifier.from_config(**{name: options[name] for name in ("config", "dtype", "trust_remote_code")})
+        return Classifier.from_config(config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code)
+
+
+def _random(spec: ModelSpec, options: dict[str, Any], drawn: Path | None) -> PreTrainedModel:
+    """As drawn, or quantised by bitsandbytes, which does that while loading from a file."""
+    from transformers import AutoModelForSequenceClassification as Classifier
+
     if "quantization_config" not in options:
-        return model
-    with tempfile.TemporaryDirectory() as saved:
-        model.save_pretrained(saved)
-        del model
-        return Classifier.from_pretrained(saved, **options)
+        return _draw(options["config"], spec)
+    with tempfile.TemporaryDirectory() as own:
+        if drawn is None:
+            _draw(options["config"], spec).save_pretrained(own)
+        return Classifier.from_pretrained(drawn or own, **options)
 
 
-def _from_pretrained(folder: str, spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+def _from_pretrained(spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
     """Only from safetensors. Where a hub model has none, its maker is not asked for any by a bot in our user's name."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:
         model, info = Classifier.from_pretrained(
-            folder,
+            folder_or_id(spec.source),
             output_loading_info=True,
             use_safetensors=True,
             ignore_mismatched_sizes=True,

@@ -76,10 +76,10 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     listener.enter("load")
     meter.set_base()
     ready = ahead.ready if ahead else None
-    base = ready.base if ready else load(cell, texts, cell.device)
+    base = ready.base if ready else load(cell, texts, cell.device, drawn=ahead.drawn if ahead else None)
     model = ready.model.to(cell.device) if ready else cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
-    tokens = ready.tokens if ready else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    tokens = ahead.tokens if ahead else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
     instruments.rows = len(tokens.train)
     listener.enter("check")
     before = ready.before if ready else checking.remember(model, places.work)

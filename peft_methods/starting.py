@@ -7,7 +7,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -112,48 +112,69 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
 
 @dataclass(frozen=True)
 class Ready:
-    """A cell on the host, up to where it needs its device: the model with its method in place, and its state before training."""
+    """A cell's model on the host, its method in place, and its state before training."""
 
     base: models.Base
     model: nn.Module
-    tokens: data.TokenData
     before: checking.Before
 
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a cell's process did before the GPU was its own, and what that took; a quantised model is made on the GPU alone."""
+    """What a cell's process did before the GPU was its own, and what that took (by phase).
+
+    A model is quantised on the GPU alone: no `ready` then, but its random weights lie in `drawn`.
+    """
 
     texts: data.TextData
+    tokens: data.TokenData
     ready: Ready | None
+    drawn: Path | None
     seconds: dict[str, float]
 
 
 def load_ahead(cell: Cell, *, work: Path, stages: tuple[Path, ...], threads: int) -> Ahead:
     """All of a cell's start that needs no GPU. The seed is set here, as in `run` without it."""
     set_up_process(threads, deterministic=cell.deterministic)
-    clock = [time.perf_counter()]
-    texts = synthetic.load(cell.recipe)
-    clock.append(time.perf_counter())
-    if cell.method.quantization:
-        return Ahead(texts, None, {"data_seconds": clock[1] - clock[0]})
-    base = load(cell, texts, "cpu")
-    model = cell.method.inject(base.model, Task(base.shape, base.head, stages))
-    clock.append(time.perf_counter())
-    tokens = data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
-    clock.append(time.perf_counter())
-    before = checking.remember(model, work)
-    clock.append(time.perf_counter())
-    spent = (b - a for a, b in itertools.pairwise(clock))
-    phases = ("data_seconds", "load_seconds", "tokenize_seconds", "check_seconds")
-    return Ahead(texts, Ready(base, model, tokens, before), dict(zip(phases, spent, strict=True)))
+    seconds: dict[str, float] = {}
+    ready = drawn = None
+    with _timed(seconds, "data"):
+        texts = synthetic.load(cell.recipe)
+    with _timed(seconds, "load"):
+        if cell.method.quantization:
+            tokenizer = models.load_tokenizer(cell.recipe.model)
+            drawn = _drawn(cell, texts, work)
+        else:
+            base = load(cell, texts, "cpu")
+            tokenizer, model = base.tokenizer, cell.method.inject(base.model, Task(base.shape, base.head, stages))
+    with _timed(seconds, "tokenize"):
+        tokens = data.tokenize(texts, tokenizer, cell.recipe.data.max_length)
+    if not cell.method.quantization:
+        with _timed(seconds, "check"):
+            ready = Ready(base, model, checking.remember(model, work))
+    return Ahead(texts, tokens, ready, drawn, seconds)
 
 
-def load(cell: Cell, texts: data.TextData, device: str) -> models.Base:
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[f"{phase}_seconds"] = time.perf_counter() - started
+
+
+def _drawn(cell: Cell, texts: data.TextData, work: Path) -> Path | None:
+    """Where the cell's random weights lie now; None where its weights are not random."""
+    if cell.recipe.model.weights != "random":
+        return None
+    models.save_drawn(cell.recipe.model, texts.facts.label_names, work / "drawn")
+    return work / "drawn"
+
+
+def load(cell: Cell, texts: data.TextData, device: str, *, drawn: Path | None = None) -> models.Base:
     """The cell's classifier as its seed draws it."""
     set_seed(cell.seed)
-    budget, quantization = cell.recipe.budget, cell.method.quantization
-    base = models.load(cell.recipe.model, texts.facts.label_names, quantization=quantization, precision=budget.precision, device=device)
+    wanted: dict[str, Any] = {"quantization": cell.method.quantization, "precision": cell.recipe.budget.precision, "device": device}
+    base = models.load(cell.recipe.model, texts.facts.label_names, drawn=drawn, **wanted)
     base.check_length(cell.recipe.data.max_length)
     return base
 

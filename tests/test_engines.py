@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import set_seed
 
 from peft_methods import data, models
@@ -196,8 +197,11 @@ def test_what_could_be_judged_goes_before_what_could_not() -> None:
 
 
 def test_random_weights_keep_the_last_epoch_and_judge_none(tiny_recipe: Path, tmp_path: Path) -> None:
-    training, _, recorder, _, _ = trained(tiny_recipe, tmp_path, "full", "model.weights=random", "budget.epochs=3")
+    training, model, recorder, _, _ = trained(tiny_recipe, tmp_path, "full", "model.weights=random", "budget.epochs=3")
     assert training.best_epoch == 3
+    assert recorder.phases.count("save") == 2  # the last epoch's weights, which are known beforehand to be kept, and the end
+    kept = load_file(tmp_path / TRAINED)
+    assert all(torch.equal(kept[name], parameter) for name, parameter in model.named_parameters())
     assert recorder.phases.count("evaluate") >= 3
     for result in recorder.epochs:
         assert result.train_loss > 0

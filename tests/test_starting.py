@@ -44,6 +44,22 @@ def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, meth
         assert (other.metrics[spent] or 0) > 0
 
 
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_random_weights_drawn_ahead_are_those_drawn_in_turn(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Quantised ones are read from where they were left: nothing is drawn again."""
+    cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random")
+    (tmp_path / "in its turn").mkdir()
+    one, _ = runner.run(cell, Places(tmp_path / "in its turn"), lambda news: None, threads=1)
+    (tmp_path / "ahead").mkdir()
+    ahead = load_ahead(cell, work=tmp_path / "ahead", stages=(), threads=1)
+    monkeypatch.setattr(models, "_draw", None)
+    other, _ = runner.run(cell, Places(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead)
+    assert one.identity == other.identity
+    assert [epoch["train_loss"] for epoch in one.epochs] == [epoch["train_loss"] for epoch in other.epochs]
+
+
 def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

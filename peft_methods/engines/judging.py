@@ -83,9 +83,10 @@ class Judge(TrainerCallback):
         self.results.append(result)
         self.listener.epoch(result)
         if result.is_better_than(self.best):
-            self.listener.enter("save")
             self.best, self.best_decay = result, self.decay
-            save_trainable(self._model, self.best_file)
+            if self.recipe.has_quality or len(self.results) == args.num_train_epochs:  # without quality the last is the best
+                self.listener.enter("save")
+                save_trainable(self._model, self.best_file)
         self.listener.enter("evaluate")
         control.should_training_stop |= self._is_spent(result)
 
