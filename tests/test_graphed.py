@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, MPNetConfig, Robert
 
 from conftest import CONFIGS
 from peft_methods.engines import graphed, stock
-from peft_methods.engines.attention import capturable_attention
+from peft_methods.engines.attention import MASKED, capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
 
 pytestmark = [
@@ -95,6 +95,15 @@ def test_what_an_encoder_makes_while_it_is_captured_is_on_its_device() -> None:
         with capturable_attention(model, "fp32"):
             assert torch.arange(3).device.type == where
         assert torch.arange(3).device.type == "cpu"
+
+
+def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(RobertaConfig(num_hidden_layers=1))
+    with capturable_attention(model, "bf16") as name:
+        assert name == MASKED
 
 
 @pytest.mark.parametrize(

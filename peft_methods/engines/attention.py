@@ -118,8 +118,8 @@ def _fitting(model: nn.Module, precision: str) -> str | None:
         base = base.get_base_model()
     if not getattr(base, "_supports_attention_backend", False):
         return None
-    has_flash = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-    config = base.config
+    device, config = next(base.parameters()).device, base.config
+    has_flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     heads = getattr(config, "num_attention_heads", None)
     fits = heads is not None and (config.hidden_size // heads) % 8 == 0 and config.hidden_size // heads <= 256
     return PACKED if has_flash and fits and precision in HALF else MASKED
