@@ -14,6 +14,8 @@ from peft_methods.engines.base import save_trainable
 from peft_methods.layouts import LAYOUTS, ModelShape
 from peft_methods.records import Evidence
 
+PIECE = 2**20  # elements compared at once
+
 
 @dataclass(frozen=True)
 class Before:
@@ -47,9 +49,8 @@ def evidence_of(
     from safetensors import safe_open
 
     parameters = dict(model.named_parameters())
-    device = str(next(iter(parameters.values())).device)
     changed = [name for name, known in before.frozen.items() if fingerprint(parameters[name]) != known]
-    with safe_open(before.trainable, framework="pt", device=device) as start:
+    with safe_open(before.trainable, framework="pt") as start:
         names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
         unmoved = [name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)]
     quantized = [models.in_modules(name, head) for name, p in parameters.items() if models.is_4bit(p) and ".original_module." not in name]
@@ -66,9 +67,15 @@ def evidence_of(
 
 
 def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
-    now, decayed = end.detach(), start * decay
-    rounding = 1e-5 * float(start.abs().max()) + 1e-12
-    low, high = torch.minimum(start, decayed) - rounding, torch.maximum(start, decayed) + rounding
+    """Piece by piece on the host, up to the first that has moved, which is nearly always the first of all."""
+    rounding = 1e-5 * float(torch.linalg.vector_norm(start, torch.inf)) + 1e-12
+    pieces = zip(torch.split(start.flatten(), PIECE), torch.split(end.detach().flatten(), PIECE), strict=True)
+    return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in pieces)
+
+
+def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: float) -> bool:
+    decayed = before * decay
+    low, high = torch.minimum(before, decayed) - rounding, torch.maximum(before, decayed) + rounding
     return not bool(((now >= low) & (now <= high)).all())
 
 

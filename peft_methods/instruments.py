@@ -17,11 +17,21 @@ from peft_methods import nvml
 from peft_methods.attribution import PeakTrace
 from peft_methods.engines.base import EpochResult, NoTrace, WorstStep
 from peft_methods.errors import OutOfMemory, is_out_of_memory
-from peft_methods.measuring import CudaMemory, Gauge, Interval, PhaseMeter, ReservedMemory, ResidentMemory, ThreadTime
+from peft_methods.measuring import (
+    CudaMemory,
+    Gauge,
+    Interval,
+    PhaseMeter,
+    ReservedMemory,
+    ResidentMemory,
+    ThreadTime,
+    address_space_left,
+)
 from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
 OF_EPOCHS = ("train", "evaluate", "save")  # the other phases are gone through anew by every process that goes on with a cell
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of training steps: more often than that nobody can read
+SPARE_ADDRESSES = 64 * 2**20  # bytes; MKL was seen to go without a buffer where 8 MiB were left, not where 16 were
 TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
 DOING = {
     "data": "reading the data",
@@ -108,6 +118,8 @@ class Instruments:
         """A phase begins, and the one before ends."""
         if self.meter.phase == "train":
             self._trained[1] = time.time()
+        if not self.cuda:
+            _refuse_want_of_memory()
         self.meter.enter(phase)
         if phase in DOING:
             self._progress({"doing": DOING[phase]})
@@ -226,6 +238,19 @@ class Instruments:
             free, total = torch.cuda.mem_get_info()
             room = f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB were free)"
         return f"out of memory while {DOING.get(phase, 'training')}{room}: {asked} {WAYS_OUT.get(phase, IN_TRAINING)}"
+
+
+def _refuse_want_of_memory() -> None:
+    """Raise `OutOfMemory` if the phase that ends may have wanted for memory without saying so.
+
+    Where MKL gets none for its buffers it multiplies by another kernel, in silence: the last bits of all figures are others then.
+    """
+    left = address_space_left()
+    if left is not None and left < SPARE_ADDRESSES:
+        raise OutOfMemory(
+            f"{left / 2**20:.1f} MiB were left of the address space allowed (ulimit -v), and short of memory "
+            f"matrix products come out differently in their last bits. Raise the limit."
+        )
 
 
 def _share(part: float | None, whole: float) -> float | None:

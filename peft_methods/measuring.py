@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+STATUS = Path("/proc/self/status")
 PHASES = ("data", "load", "tokenize", "warm_up", "capture", "train", "evaluate", "save", "check", "infer")
 
 
@@ -53,20 +54,28 @@ class ResidentMemory:
 
     def level(self) -> int:
         """VmRSS."""
-        return self._status("VmRSS") if self.can_reset else self.peak()
+        return _status("VmRSS") if self.can_reset else self.peak()
 
     def peak(self) -> int:
         """VmHWM, or getrusage's maximum where there is no /proc."""
         if self.can_reset:
-            return self._status("VmHWM")
+            return _status("VmHWM")
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-    @staticmethod
-    def _status(field: str) -> int:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-        raise OSError(f"/proc/self/status has no {field}")
+
+def _status(field: str) -> int:
+    for line in STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{STATUS} has no {field}")
+
+
+def address_space_left() -> int | None:
+    """Bytes that this process's address space may still grow by (`ulimit -v`); None without a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or not STATUS.exists():
+        return None
+    return max(0, limit - _status("VmSize"))
 
 
 class Gauge(Protocol):

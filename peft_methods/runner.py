@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -77,6 +78,8 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     meter.set_base()
     ready = ahead.ready if ahead else None
     base = ready.base if ready else load(cell, texts, cell.device, drawn=ahead.drawn if ahead else None)
+    if ahead and ahead.drawn:
+        shutil.rmtree(ahead.drawn, ignore_errors=True)
     model = ready.model.to(cell.device) if ready else cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
     listener.enter("tokenize")
     tokens = ahead.tokens if ahead else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)

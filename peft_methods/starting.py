@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -134,7 +135,7 @@ class Ahead:
 
 
 def load_ahead(cell: Cell, *, work: Path, stages: tuple[Path, ...], threads: int) -> Ahead:
-    """All of a cell's start that needs no GPU. The seed is set here, as in `run` without it."""
+    """All of a cell's start that needs no GPU. The seed is set here where the model is loaded, as in `run` without it."""
     set_up_process(threads, deterministic=cell.deterministic)
     seconds: dict[str, float] = {}
     ready = drawn = None
@@ -163,11 +164,16 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 
 
 def _drawn(cell: Cell, texts: data.TextData, work: Path) -> Path | None:
-    """Where the cell's random weights lie now; None where its weights are not random."""
+    """Where the cell's random weights lie now; None where its weights are not random. A part of them is none."""
     if cell.recipe.model.weights != "random":
         return None
-    models.save_drawn(cell.recipe.model, texts.facts.label_names, work / "drawn")
-    return work / "drawn"
+    folder = work / "drawn"
+    try:
+        models.save_drawn(cell.recipe.model, texts.facts.label_names, folder)
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
 
 
 def load(cell: Cell, texts: data.TextData, device: str, *, drawn: Path | None = None) -> models.Base:

@@ -94,6 +94,8 @@ LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is wors
         (stock.StockTrainer, "adapter_fusion", ["budget.gradient_checkpointing=true"]),
         (graphed.GraphedTrainer, "full", ["methods.full.learning_rate=1e-3"]),
         (graphed.GraphedTrainer, "lora", ["budget.gradient_accumulation=2", "methods.lora.dropout=0.2"]),
+        (graphed.GraphedTrainer, "ia3", ["budget.precision='bf16'"]),
+        (stock.StockTrainer, "bitfit", ["model.weights='random'"]),
     ],
 )
 def test_an_interrupted_training_ends_as_another_does(  # noqa: PLR0917  # three fixtures, three parameters

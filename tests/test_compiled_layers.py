@@ -49,6 +49,24 @@ def warmed_up_for_all_lengths(recipe_path: Path) -> None:
                 replay()
 
 
+def fused_sums(recipe_path: Path) -> tuple[bool, bool, bool]:
+    """torch's option before, within and after."""
+    from torch._inductor.config import triton
+
+    _, _, _, model, _ = prepared(recipe_path, "lora")
+    before = triton.mix_order_reduction
+    with compiled(model):
+        within = triton.mix_order_reduction
+    return before, within, triton.mix_order_reduction
+
+
+def test_sums_over_rows_and_columns_stay_apart(tiny_recipe: Path) -> None:
+    """Where torch renames its option, one graph for all lengths has to be seen to again."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        before, within, after = fresh.submit(fused_sums, tiny_recipe).result()
+    assert (within, after) == (False, before)
+
+
 def test_what_is_compiled_for_the_extremes_serves_every_length_between(tiny_recipe: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()

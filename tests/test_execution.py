@@ -164,22 +164,6 @@ def test_out_of_memory_is_told_apart(tiny_recipe: Path, executor: LocalExecutor)
     assert _record_of(RuntimeError("shape"), wanted[0]).status == "failed"
 
 
-def test_who_waits_for_a_cell_has_the_next_one_started(tiny_recipe: Path, tmp_path: Path) -> None:
-    """What is done with its record meanwhile, by pytest say, is no time in which nothing trains."""
-    store = Store(tmp_path / "results")
-    store.prepare()
-    one_by_one = LocalExecutor(store, "cpu", workers=1, threads=1)
-    first, second = cells(tiny_recipe, "lora", "budget.seeds=2", "budget.epochs=1")
-    events: list[Event] = []
-    one_by_one.watch(events.append)
-    try:
-        one_by_one.submit([first, second])
-        one_by_one.wait([first])
-        assert [event.cell for event in events if not (event.news or event.record)] == [first, second]
-    finally:
-        one_by_one.close()
-
-
 def test_preparing_tells_what_is_wrong_before_anything_is_trained(tiny_recipe: Path, executor: LocalExecutor) -> None:
     recipe = load_recipe(str(tiny_recipe), ["data.test=5000"])
     with pytest.raises(DataError, match="5000 test rows wanted"):

@@ -60,14 +60,17 @@ def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_wo
         ([*common, *ROWS, small, "data.train=4000", "budget.batch_size=4000"], ROOM),
         ([*common, *ROWS, small, "data.validation=8000", "budget.evaluation_batch_size=8000"], ROOM),
         ([*common, *ROWS, small], ROOM),
+        ([*common, *ROWS, small], ROOM // 2),
     ]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(recipe), str(tmp_path / "results"), json.dumps(cells)],
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    sound, load, train, evaluate, after = json.loads(done.stdout.splitlines()[-1])
+    sound, load, train, evaluate, after, scarce = json.loads(done.stdout.splitlines()[-1])
     assert sound == after == ["ok", ""]
+    assert scarce[0] == "oom", "all that it asks for is there, but MKL may have been refused and have said nothing"
+    assert "MiB were left of the address space allowed (ulimit -v)" in scarce[1]
     for (status, message), doing, way_out in (
         (load, "loading the model", "take qlora, or a smaller model"),
         (train, "training", "half the batch (--peft-set budget.batch_size=N"),
@@ -78,4 +81,4 @@ def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_wo
         assert "tried to allocate" in message
         assert way_out in message
         assert "\n" not in message
-    assert len(list((tmp_path / "results").glob("*-oom-*.json"))) == 3
+    assert len(list((tmp_path / "results").glob("*-oom-*.json"))) == 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_execution import cells
 
-from peft_methods import models, runner, starting, synthetic, validity
+from peft_methods import data, models, runner, starting, synthetic, validity
 from peft_methods.cells import cells_of, chosen_methods, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.execution.local import LocalExecutor
@@ -48,14 +48,16 @@ def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, meth
 def test_random_weights_drawn_ahead_are_those_drawn_in_turn(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Quantised ones are read from where they were left: nothing is drawn again."""
+    """Quantised ones are read from where they were left: nothing is drawn again, nor tokenized."""
     cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random")
     (tmp_path / "in its turn").mkdir()
     one, _ = runner.run(cell, Places(tmp_path / "in its turn"), lambda news: None, threads=1)
     (tmp_path / "ahead").mkdir()
     ahead = load_ahead(cell, work=tmp_path / "ahead", stages=(), threads=1)
     monkeypatch.setattr(models, "_draw", None)
+    monkeypatch.setattr(data, "tokenize", None)
     other, _ = runner.run(cell, Places(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead)
+    assert not (tmp_path / "ahead" / "drawn").exists()
     assert one.identity == other.identity
     assert [epoch["train_loss"] for epoch in one.epochs] == [epoch["train_loss"] for epoch in other.epochs]
 

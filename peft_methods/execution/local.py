@@ -132,11 +132,12 @@ class LocalExecutor:
         return True
 
     def wait(self, cells: Sequence[Cell]) -> list[Record]:
-        """The records of submitted cells, when all have ended; what comes next has been started by then."""
-        self._start_what_can()
-        while self._running and any(cell.key not in self._records for cell in cells):
-            self._listen()
+        """The records of submitted cells, when all have ended."""
+        while any(cell.key not in self._records for cell in cells):
             self._start_what_can()
+            if not self._running:
+                break
+            self._listen()
         return [self._records[cell.key] for cell in cells if cell.key in self._records]
 
     def stop(self) -> None:
