@@ -60,6 +60,18 @@ def warm(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("warm")
+def test_a_process_that_has_just_ended_is_no_error_to_end(tmp_path: Path) -> None:
+    """Its end is told a moment after it: until then it seems to live."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for act in (Worker.stacks, Worker.kill):
+        worker = Worker(fork_server(), tmp_path)
+        until(lambda worker=worker: worker.process is not None)
+        worker._process = gone.pid
+        act(worker)
+        worker.kill()
+
+
 def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.prepare()

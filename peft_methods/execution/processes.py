@@ -161,7 +161,8 @@ class Worker:
             return
         self.connection.close()
         if not self.has_ended() and self._process is not None:
-            os.kill(self._process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, which is told a moment later
+                os.kill(self._process, signal.SIGKILL)
             self.has_ended(within=KILL_GRACE_SECONDS)
         os.close(self._fate)
         self._stacks.close()

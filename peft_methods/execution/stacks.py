@@ -26,9 +26,12 @@ def answer_for_stacks(descriptor: int) -> None:
 
 
 def ask_for_stacks(process: int, descriptor: int) -> None:
-    """Ask a process, and wait until it has written its answer; a stopped one never does."""
+    """Ask a process, and wait until it has written its answer; a stopped one never does, nor one that has just ended."""
     size = before = os.fstat(descriptor).st_size
-    os.kill(process, ASK)
+    try:
+        os.kill(process, ASK)
+    except ProcessLookupError:
+        return
     end = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < end:
         time.sleep(0.1)
