@@ -31,7 +31,7 @@ from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
 OF_EPOCHS = ("train", "evaluate", "save")  # the other phases are gone through anew by every process that goes on with a cell
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of training steps: more often than that nobody can read
-SPARE_ADDRESSES = 64 * 2**20  # bytes; MKL was seen to go without a buffer where 8 MiB were left, not where 16 were
+SPARE_ADDRESSES = 64 * 2**20  # bytes: ample; for a base model's widest product MKL went without its buffer at 8 MiB, not at 16
 TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
 DOING = {
     "data": "reading the data",
@@ -118,7 +118,7 @@ class Instruments:
         """A phase begins, and the one before ends."""
         if self.meter.phase == "train":
             self._trained[1] = time.time()
-        if not self.cuda:
+        if self.meter.phase and not self.cuda:
             _refuse_want_of_memory()
         self.meter.enter(phase)
         if phase in DOING:
@@ -249,7 +249,7 @@ def _refuse_want_of_memory() -> None:
     if left is not None and left < SPARE_ADDRESSES:
         raise OutOfMemory(
             f"{left / 2**20:.1f} MiB were left of the address space allowed (ulimit -v), and short of memory "
-            f"matrix products come out differently in their last bits. Raise the limit."
+            f"matrix products may come out differently in their last bits. Raise the limit."
         )
 
 

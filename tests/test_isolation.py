@@ -59,7 +59,6 @@ def warm(tmp_path: Path) -> None:
     worker.kill()
 
 
-@pytest.mark.usefixtures("warm")
 def test_a_process_that_has_just_ended_is_no_error_to_end(tmp_path: Path) -> None:
     """Its end is told a moment after it: until then it seems to live."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -72,6 +71,7 @@ def test_a_process_that_has_just_ended_is_no_error_to_end(tmp_path: Path) -> Non
         worker.kill()
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.prepare()

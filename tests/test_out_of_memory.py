@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_wo
     sound, load, train, evaluate, after, scarce = json.loads(done.stdout.splitlines()[-1])
     assert sound == after == ["ok", ""]
     assert scarce[0] == "oom", "all that it asks for is there, but MKL may have been refused and have said nothing"
-    assert "MiB were left of the address space allowed (ulimit -v)" in scarce[1]
+    assert re.match(r"out of memory while reading the data: \d+\.\d MiB were left of the address space allowed \(ulimit -v\)", scarce[1])
     for (status, message), doing, way_out in (
         (load, "loading the model", "take qlora, or a smaller model"),
         (train, "training", "half the batch (--peft-set budget.batch_size=N"),
