@@ -31,8 +31,9 @@ from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
 OF_EPOCHS = ("train", "evaluate", "save")  # the other phases are gone through anew by every process that goes on with a cell
 PROGRESS_INTERVAL = 0.25  # seconds between two messages of training steps: more often than that nobody can read
-SPARE_ADDRESSES = 64 * 2**20  # bytes: ample; for a base model's widest product MKL went without its buffer at 8 MiB, not at 16
 TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
+COMPUTING = (*TRAINING, "evaluate")  # phases whose matrix products are in the figures of quality
+SPARE_ADDRESSES = 32 * 2**20  # bytes; for a base model's widest product MKL went without its buffer at 8 MiB, not at 16
 DOING = {
     "data": "reading the data",
     "prepare": "trying the model",
@@ -118,7 +119,7 @@ class Instruments:
         """A phase begins, and the one before ends."""
         if self.meter.phase == "train":
             self._trained[1] = time.time()
-        if self.meter.phase and not self.cuda:
+        if self.meter.phase in COMPUTING and not self.cuda:
             _refuse_want_of_memory()
         self.meter.enter(phase)
         if phase in DOING:
