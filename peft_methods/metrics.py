@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,11 @@ def _count(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if 0 < value < 1 else f"{value:.1f} s"
+    return f"{value:.{_decimals(value)}f} s"
+
+
+def _decimals(seconds: float) -> int:
+    return 2 if 0 < seconds < 1 else 1
 
 
 def _rate(value: float) -> str:
@@ -35,6 +40,12 @@ def _joules(value: float) -> str:
     return f"{value:,.0f} J"
 
 
+def _number(written: str) -> str:
+    found = re.match(r"-?(?:[\d.,]+|nan|inf)", written)
+    assert found is not None, "every metric is written as a number first"
+    return found[0]
+
+
 @dataclass(frozen=True)
 class Metric:
     """One figure of a record: its name ends in its unit; `better` is None where neither direction is."""
@@ -43,6 +54,16 @@ class Metric:
     title: str
     better: Literal["higher", "lower"] | None
     format: Callable[[float], str]
+
+    def spread(self, deviation: float, mean: float) -> str:
+        """A standard deviation as it stands behind its mean: with as many decimals, without the unit."""
+        return f"{deviation:.{_decimals(mean)}f}" if self.format is _seconds else _number(self.format(deviation))
+
+    def with_spread(self, mean: float, deviation: float) -> str:
+        """'34.2 ± 0.9 s'."""
+        written = self.format(mean)
+        number = _number(written)
+        return f"{number} ± {self.spread(deviation, mean)}{written.removeprefix(number)}"
 
     @property
     def is_share(self) -> bool:

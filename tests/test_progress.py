@@ -156,6 +156,15 @@ def test_a_terminal_sees_every_running_cell_and_what_has_ended(tiny_recipe: Path
     assert display.said[-1] == "[2/2] tiny-full-seed1: failed: why"
 
 
+def test_training_of_less_than_a_second_is_no_zero(tiny_recipe: Path) -> None:
+    display, (cell, _) = Kept(79), cells(tiny_recipe)
+    progress = Progress(display, workers=1, clock=lambda: 0.0)
+    progress.plan([cell], PREPARATION)
+    record = finished(cell)
+    progress(Event(cell, record=replace(record, metrics={**record.metrics, "train_seconds": 0.268})))
+    assert display.said[-1].endswith("256.0 MiB, trained 0.27 s")
+
+
 def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
     display, (first, second), now = Kept(79), cells(tiny_recipe), [0.0]
     progress = Progress(display, workers=1, clock=lambda: now[0])

@@ -191,6 +191,12 @@ def test_every_seed_must_clear_the_margin() -> None:
     assert found_on(0.5) == [("V301", "embedded-lora-seed0")]
 
 
+def test_a_spread_of_less_than_a_second_is_shown() -> None:
+    records = [make_record(seed=seed, metrics={"train_seconds": seconds}) for seed, seconds in enumerate((0.21, 0.29))]
+    (found,) = (finding for finding in validity.judge(records) if finding.rule == "V408")
+    assert found.evidence == "0.25 ± 0.06 s, 23%"
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
 def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> None:
     epochs = tuple({"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss} for epoch in (1, 2, 3))

@@ -138,4 +138,5 @@ def outcome(record: Record) -> str:
     said += [f"loss {losses[-1]:.3f}"] * bool(losses)
     for name in ("samples_per_second", "peak_memory_bytes"):
         said += [METRICS[name].format(value) for value in [metrics.get(name)] if value is not None]
-    return ", ".join([*said, f"trained {in_words(metrics.get('train_seconds') or 0.0)}"])
+    seconds = metrics.get("train_seconds") or 0.0
+    return ", ".join([*said, f"trained {METRICS['train_seconds'].format(seconds) if seconds < 60 else in_words(seconds)}"])

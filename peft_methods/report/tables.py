@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from peft_methods.comparing import Figure, Row
 from peft_methods.gate import Change
-from peft_methods.metrics import METRICS
+from peft_methods.metrics import METRICS, Metric
 from peft_methods.recommending import verdict_of
 from peft_methods.report.colors import style_of
 from peft_methods.report.shown import NOTHING, seconds_digits
@@ -90,17 +90,20 @@ def note_of(row: Row) -> str:
     return statuses if not row.seeds else f"{len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds {statuses}"
 
 
-def figure_item(figure: Figure | None, write: Write) -> Item:
-    """A mean, with its standard deviation where seeds differ at all."""
+def figure_item(figure: Figure | None, metric: Metric, write: Write | None = None) -> Item:
+    """A mean, with its standard deviation where seeds differ at all; as `write` has both, else as the metric is written."""
     if figure is None:
         return Item(NOTHING)
     counted = figure.deviation is None or figure.deviation <= 1e-12 * abs(figure.mean)  # no more than what a mean is rounded by
-    spread = "" if counted or figure.deviation is None else f"± {write(figure.deviation).partition(' ')[0]}"
-    return Item(write(figure.mean), figure.mean, note=spread)
+    mean = (write or metric.format)(figure.mean)
+    if counted or figure.deviation is None:
+        return Item(mean, figure.mean)
+    spread = write(figure.deviation).partition(" ")[0] if write else metric.spread(figure.deviation, figure.mean)
+    return Item(mean, figure.mean, note=f"± {spread}")
 
 
 def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[Item]:
-    items = [figure_item(row.figures.get(name), write or METRICS[name].format) for row in rows]
+    items = [figure_item(row.figures.get(name), METRICS[name], write) for row in rows]
     values = [item.sort for item in items if isinstance(item.sort, float)]
     if name not in RANKED or len(set(values)) < 2:
         return items
@@ -165,7 +168,7 @@ def differences_table(rows: Sequence[Row], standing: Standing) -> Table | None:
 def figures_table(rows: Sequence[Row]) -> Table:
     """Every metric that any method has: a row a metric, a column a method."""
     lines = [
-        Line(metric.title, tuple(figure_item(row.figures.get(name), metric.format) for row in rows))
+        Line(metric.title, tuple(figure_item(row.figures.get(name), metric) for row in rows))
         for name, metric in METRICS.items()
         if any(name in row.figures for row in rows)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from peft_methods.metrics import METRICS
 from peft_methods.records import Record
 from peft_methods.validity.base import rule, some
 from peft_methods.validity.figures import Figures
@@ -123,7 +124,8 @@ def timing_spread(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     for row in rows:
         seconds, deviation = row.train_seconds, row.train_seconds_deviation
         if seconds and deviation is not None and deviation > SPREAD * seconds:
-            yield row.name, f"{seconds:.1f} ± {deviation:.1f} s, {deviation / seconds:.0%}", "run on a quiet machine, or take longer runs"
+            spread = METRICS["train_seconds"].with_spread(seconds, deviation)
+            yield row.name, f"{spread}, {deviation / seconds:.0%}", "run on a quiet machine, or take longer runs"
 
 
 @rule("V409", "warning", "row")

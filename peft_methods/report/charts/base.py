@@ -88,10 +88,10 @@ def written(metric: Metric, figure: Figure | None) -> str:
     """'34.2 ± 0.9 s', '34.2 s' where one seed has no spread, '–' where nothing is known."""
     if figure is None:
         return NOTHING
-    number, *unit = metric.format(figure.mean).rsplit(" ", 1)
-    if figure.deviation is None or not unit:  # counts of parameters do not spread
-        return " ".join([number, *unit])
-    return " ".join([number, "±", metric.format(figure.deviation).rsplit(" ", 1)[0], *unit])
+    written = metric.format(figure.mean)
+    if figure.deviation is None or " " not in written:  # counts of parameters do not spread
+        return written
+    return metric.with_spread(figure.mean, figure.deviation)
 
 
 def label_of(row: Row, width: int = 24) -> str:

@@ -69,17 +69,9 @@ def with_spread(name: str, figure: Figure | None) -> str:
     """Mean ± standard deviation with the unit; the mean alone where one seed shows no spread; – where there is nothing."""
     if figure is None:
         return NOT_KNOWN
-    mean = said(name, figure.mean)
     if figure.deviation is None:
-        return mean
-    digits = re.match(r"[\u2212\d.,]+", mean)
-    assert digits is not None, "every metric is written as a number first"
-    unit = mean[digits.end() :]
-    if unit == "\u00a0s":  # with as many decimals as the mean
-        return f"{digits[0]}\u00a0±\u00a0{figure.deviation:.{len(digits[0].partition('.')[2])}f}{unit}"
-    deviation = re.match(r"[\u2212\d.,]+", said(name, figure.deviation))
-    assert deviation is not None
-    return f"{digits[0]}\u00a0±\u00a0{deviation[0]}{unit}"
+        return said(name, figure.mean)
+    return tidy(METRICS[name].with_spread(figure.mean, figure.deviation)).replace(" ± ", "\u00a0±\u00a0")
 
 
 def points(difference: float) -> str:
