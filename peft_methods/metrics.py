@@ -16,11 +16,13 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.{_decimals(value)}f} s"
+def in_seconds(value: float) -> str:
+    """'12.6 s', '0.27 s'."""
+    return f"{value:.{seconds_decimals(value)}f} s"
 
 
-def _decimals(seconds: float) -> int:
+def seconds_decimals(seconds: float) -> int:
+    """Tenths of a second, or hundredths where there is less than one."""
     return 2 if 0 < seconds < 1 else 1
 
 
@@ -57,7 +59,7 @@ class Metric:
 
     def spread(self, deviation: float, mean: float) -> str:
         """A standard deviation as it stands behind its mean: with as many decimals, without the unit."""
-        return f"{deviation:.{_decimals(mean)}f}" if self.format is _seconds else _number(self.format(deviation))
+        return f"{deviation:.{seconds_decimals(mean)}f}" if self.format is in_seconds else _number(self.format(deviation))
 
     def with_spread(self, mean: float, deviation: float) -> str:
         """'34.2 ± 0.9 s'."""
@@ -69,6 +71,11 @@ class Metric:
     def is_share(self) -> bool:
         """Whether it lies in 0..1, so that differences are points."""
         return self.format is _percent
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is a number of things, which seeds do not change."""
+        return self.format is _count
 
     @property
     def is_of_the_device(self) -> bool:
@@ -93,7 +100,7 @@ METRICS = {
         Metric("head_parameters", "Trainable (head)", None, _count),
         Metric("total_parameters", "All parameters", None, _count),
         Metric("trainable_share", "Trainable share", "lower", _percent),
-        Metric("train_seconds", "Train time", "lower", _seconds),
+        Metric("train_seconds", "Train time", "lower", in_seconds),
         Metric("samples_per_second", "Samples", "higher", _rate),
         Metric("tokens_per_second", "Tokens", "higher", _rate),
         Metric("peak_memory_bytes", "Peak memory", "lower", _mebibytes),
@@ -101,7 +108,7 @@ METRICS = {
         Metric("step_p95_seconds", "Step (95th percentile)", "lower", _milliseconds),
         Metric("model_flops_utilization", "Model FLOPs utilisation", "higher", _percent),
         Metric("energy_joules", "Energy", "lower", _joules),
-        Metric("thermal_slowdown_seconds", "Slowed by heat", "lower", _seconds),
+        Metric("thermal_slowdown_seconds", "Slowed by heat", "lower", in_seconds),
         Metric("busy_share", "Training thread on a core", None, _percent),
         Metric("latency_seconds", "Latency, batch 1", "lower", _milliseconds),
         Metric("inference_samples_per_second", "Inference, batch 64", "higher", _rate),
@@ -115,15 +122,15 @@ METRICS = {
         Metric("engine_reserved_bytes", "Reserved peak, graphed engine", "lower", _mebibytes),
         *(Metric(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", "lower", _mebibytes) for part in MEMORY_PARTS),
         Metric("checkpoint_bytes", "Saved weights", "lower", _mebibytes),
-        Metric("source_seconds", "Sources' train time", "lower", _seconds),
-        Metric("data_seconds", "Reading data", "lower", _seconds),
-        Metric("load_seconds", "Loading the model", "lower", _seconds),
-        Metric("tokenize_seconds", "Tokenizing", "lower", _seconds),
-        Metric("warm_up_seconds", "Warm-up", "lower", _seconds),
-        Metric("capture_seconds", "Compiling and capturing", "lower", _seconds),
-        Metric("evaluate_seconds", "Evaluating", "lower", _seconds),
-        Metric("save_seconds", "Saving", "lower", _seconds),
-        Metric("infer_seconds", "Timing inference", "lower", _seconds),
-        Metric("check_seconds", "Checking weights", "lower", _seconds),
+        Metric("source_seconds", "Sources' train time", "lower", in_seconds),
+        Metric("data_seconds", "Reading data", "lower", in_seconds),
+        Metric("load_seconds", "Loading the model", "lower", in_seconds),
+        Metric("tokenize_seconds", "Tokenizing", "lower", in_seconds),
+        Metric("warm_up_seconds", "Warm-up", "lower", in_seconds),
+        Metric("capture_seconds", "Compiling and capturing", "lower", in_seconds),
+        Metric("evaluate_seconds", "Evaluating", "lower", in_seconds),
+        Metric("save_seconds", "Saving", "lower", in_seconds),
+        Metric("infer_seconds", "Timing inference", "lower", in_seconds),
+        Metric("check_seconds", "Checking weights", "lower", in_seconds),
     )
 }

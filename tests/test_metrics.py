@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from peft_methods.comparing import Figure
 from peft_methods.metrics import METRICS
+from peft_methods.report.charts.base import written
+from peft_methods.report.paper.english import with_spread
+from peft_methods.report.tables import figure_item
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,19 @@ from peft_methods.metrics import METRICS
 )
 def test_a_spread_has_the_unit_and_the_decimals_of_its_mean(name: str, mean: float, deviation: float, written: str) -> None:
     assert METRICS[name].with_spread(mean, deviation) == written
+
+
+@pytest.mark.parametrize(("figure", "mean", "spread"), [(Figure(34.2, 0.9, 3), "34.2", "0.9"), (Figure(0.24, 0.049, 3), "0.24", "0.05")])
+def test_report_charts_and_paper_write_a_spread_alike(figure: Figure, mean: str, spread: str) -> None:
+    metric = METRICS["train_seconds"]
+    item = figure_item(figure, metric)
+    assert (item.text, item.note) == (f"{mean} s", f"± {spread}")
+    assert written(metric, figure) == f"{mean} ± {spread} s"
+    assert with_spread("train_seconds", figure) == f"{mean}\u00a0±\u00a0{spread}\u00a0s"
+
+
+def test_what_is_counted_has_no_spread() -> None:
+    figure = Figure(148_610.0, 0.0, 3)
+    assert written(METRICS["head_parameters"], figure) == "148,610"
+    assert figure_item(figure, METRICS["head_parameters"]).note == ""
+    assert figure_item(Figure(80.0, 0.9, 3), METRICS["samples_per_second"]).note == "± 0.9"

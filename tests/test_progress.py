@@ -156,13 +156,14 @@ def test_a_terminal_sees_every_running_cell_and_what_has_ended(tiny_recipe: Path
     assert display.said[-1] == "[2/2] tiny-full-seed1: failed: why"
 
 
-def test_training_of_less_than_a_second_is_no_zero(tiny_recipe: Path) -> None:
+@pytest.mark.parametrize(("seconds", "said"), [(0.268, ", trained 0.27 s"), (17.52, ", trained 17.5 s"), (None, "")])
+def test_training_time_is_said_as_far_as_it_is_known(seconds: float | None, said: str, tiny_recipe: Path) -> None:
     display, (cell, _) = Kept(79), cells(tiny_recipe)
     progress = Progress(display, workers=1, clock=lambda: 0.0)
     progress.plan([cell], PREPARATION)
     record = finished(cell)
-    progress(Event(cell, record=replace(record, metrics={**record.metrics, "train_seconds": 0.268})))
-    assert display.said[-1].endswith("256.0 MiB, trained 0.27 s")
+    progress(Event(cell, record=replace(record, metrics={**record.metrics, "train_seconds": seconds})))
+    assert display.said[-1].endswith(f"256.0 MiB{said}")
 
 
 def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:

@@ -12,7 +12,7 @@ from peft_methods.escaping import visible
 from peft_methods.execution.display import Display
 from peft_methods.execution.estimating import TimeLeft, in_words
 from peft_methods.execution.events import Event
-from peft_methods.metrics import METRICS
+from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.records import Record
 
 DRAWING_INTERVAL = 0.1  # seconds between two drawings of the live lines, however many cells have news
@@ -138,5 +138,6 @@ def outcome(record: Record) -> str:
     said += [f"loss {losses[-1]:.3f}"] * bool(losses)
     for name in ("samples_per_second", "peak_memory_bytes"):
         said += [METRICS[name].format(value) for value in [metrics.get(name)] if value is not None]
-    seconds = metrics.get("train_seconds") or 0.0
-    return ", ".join([*said, f"trained {METRICS['train_seconds'].format(seconds) if seconds < 60 else in_words(seconds)}"])
+    if (seconds := metrics.get("train_seconds")) is not None:
+        said.append(f"trained {in_words(seconds) if seconds >= 60 else in_seconds(seconds)}")
+    return ", ".join(said)

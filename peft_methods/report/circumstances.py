@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from peft_methods.comparing import Row, title_of
-from peft_methods.metrics import METRICS
+from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.records import Record
 from peft_methods.report.colors import style_of
 from peft_methods.report.reproducing import Reproduction, reproduction
@@ -40,7 +40,7 @@ def _tuned(record: Record) -> str:
     if not tuning:
         return ""
     chosen = ", ".join(f"{name} {plain(value)}" for name, value in tuning["chosen"].items()) or "none could be judged"
-    return f"{len(tuning['trials'])} trials on validation data, {tuning['train_seconds']:.1f} s of training; chosen: {chosen}"
+    return f"{len(tuning['trials'])} trials on validation data, {in_seconds(tuning['train_seconds'])} of training; chosen: {chosen}"
 
 
 def settings(record: Record) -> tuple[tuple[str, str], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -11,11 +11,6 @@ from typing import Any
 NOTHING = "–"
 HOME = re.compile(r"(/home/[^/\s'\"]+|/Users/[^/\s'\"]+|/root)(?=[/\s'\":,.]|$)")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-
-
-def seconds_digits(times: Iterable[float]) -> int:
-    """Decimals for a column of times (seconds): tenths, or hundredths where one is shorter than a second."""
-    return 2 if min(times, default=1.0) < 1 else 1
 
 
 def without_home(text: str) -> str:

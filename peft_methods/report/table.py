@@ -11,11 +11,10 @@ from tabulate import tabulate
 
 from peft_methods import escaping
 from peft_methods.comparing import Comparison, Figure, Row, title_of
-from peft_methods.metrics import METRICS
+from peft_methods.metrics import METRICS, in_seconds, seconds_decimals
 from peft_methods.recommending import Limits, recommend
 from peft_methods.records import Record
 from peft_methods.report.costs import SAID, cost_table
-from peft_methods.report.shown import seconds_digits
 from peft_methods.report.standings import said_of, standings_table
 from peft_methods.standing import Standing
 from peft_methods.validity import RULES, Finding
@@ -128,7 +127,7 @@ def _device(record: Record) -> str:
 
 def _lines(rows: Sequence[Row], standing: Standing) -> list[list[str]]:
     best = {name: _best(name, rows) for name in RANKED}
-    digits = seconds_digits(row.mean("train_seconds") for row in rows if "train_seconds" in row.figures)
+    digits = seconds_decimals(min((row.mean("train_seconds") for row in rows if "train_seconds" in row.figures), default=1.0))
     return [_line(row, best, standing, digits) for row in rows]
 
 
@@ -249,7 +248,7 @@ def _finding_lines(comparison: Comparison) -> list[str]:
 def source_costs(rows: Sequence[Row]) -> list[str]:
     """What training the sources of a method took, a line a method."""
     return [
-        f"{row.title}: its sources were trained once, {row.figures['source_seconds'].mean:.1f} s in all, not counted in its train time."
+        f"{row.title}: its sources were trained once, {in_seconds(row.mean('source_seconds'))} in all, not counted in its train time."
         for row in rows
         if "source_seconds" in row.figures
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from peft_methods.metrics import METRICS
+from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.records import Record
 from peft_methods.validity.base import rule, some
 from peft_methods.validity.figures import Figures
@@ -47,7 +47,7 @@ def gpu_throttled(record: Record) -> Iterator[tuple[str, str]]:
     reasons = {reason for state in _gpu_states(record) for reason in state["throttle_reasons"]} - {"power cap"}
     seconds = record.metrics.get("thermal_slowdown_seconds") or 0.0
     if seconds > THERMAL_SHARE * (record.metrics.get("train_seconds") or 0.0):
-        reasons.add(f"{seconds:.1f} s of thermal slowdown")
+        reasons.add(f"{in_seconds(seconds)} of thermal slowdown")
     if reasons:
         yield f"the GPU was slowed: {', '.join(sorted(reasons))}", "cool it, or compare only with runs slowed alike"
 
@@ -144,7 +144,7 @@ def time_beside_training(figures: Figures) -> Iterator[tuple[str, str]]:
         return
     if seconds > SURPLUS * step * epochs * steps:
         yield (
-            f"{seconds:.1f} s for {epochs * steps:,.0f} steps of {step:.4g} s",
+            f"{in_seconds(seconds)} for {epochs * steps:,.0f} steps of {step:.4g} s",
             "stop the clock for loading, compiling, evaluating and saving",
         )
 

@@ -88,9 +88,8 @@ def written(metric: Metric, figure: Figure | None) -> str:
     """'34.2 ± 0.9 s', '34.2 s' where one seed has no spread, '–' where nothing is known."""
     if figure is None:
         return NOTHING
-    written = metric.format(figure.mean)
-    if figure.deviation is None or " " not in written:  # counts of parameters do not spread
-        return written
+    if figure.deviation is None or metric.is_counted:
+        return metric.format(figure.mean)
     return metric.with_spread(figure.mean, figure.deviation)
 
 
