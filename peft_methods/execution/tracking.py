@@ -8,7 +8,7 @@ import itertools
 import os
 import select
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,17 +101,18 @@ class Tracking:
         self.trackers, self._results, self._new_worker = tuple(trackers), results.absolute(), new_worker
         self._started = time.strftime("%Y-%m-%dT%H-%M-%S")
         self._cells: dict[str, list[_Open]] = {}
+        self._attempts: Counter[str] = Counter()
         self._ending: list[_Open] = []
         self._lost: dict[tuple[str, str], list[Run]] = {}
 
     def __call__(self, event: Event) -> None:
-        """A run a cell: an entry an epoch, the metrics at the end."""
+        """A run a cell, and one more where it starts again: an entry an epoch, the metrics at the end."""
         if not self.trackers:
             return
-        key, label = event.cell.key, event.cell.label
+        key = event.cell.key
         if event.record is not None:
             runs = self._cells.pop(key, None)
-            for run in runs or self._open(label, _group(event.cell), event.cell.spec()):
+            for run in runs or self._open_cell(event.cell):
                 for epoch in () if runs else event.record.epochs:  # a cell that did not run here: all at once
                     run.send(_of_epoch(epoch))
                 run.send(_final(event.record, run.step))
@@ -122,7 +123,7 @@ class Tracking:
         elif event.news is None:
             for run in self._cells.pop(key, []):
                 self._end(run, ok=False)  # with another engine
-            self._cells[key] = self._open(label, _group(event.cell), event.cell.spec())
+            self._cells[key] = self._open_cell(event.cell)
         elif "train_loss" in event.news:
             for run in self._cells.get(key, []):
                 run.send(_of_epoch(event.news))
@@ -157,6 +158,12 @@ class Tracking:
             f"{reason}; its output is in {runs[0].log}"
             for (tracker, reason), runs in self._lost.items()
         ]
+
+    def _open_cell(self, cell: Cell) -> list[_Open]:
+        """Under the cell's name; where it is tried again under one more, since a tracker would draw both as one curve."""
+        self._attempts[cell.key] += 1
+        attempt = self._attempts[cell.key]
+        return self._open(cell.label + (f"-attempt{attempt}" if attempt > 1 else ""), _group(cell), cell.spec())
 
     def _open(self, name: str, group: str, config: Mapping[str, Any]) -> list[_Open]:
         self._reap()
