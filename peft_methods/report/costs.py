@@ -8,8 +8,8 @@ from tabulate import tabulate
 
 from peft_methods.comparing import Row
 from peft_methods.metrics import MEMORY_PARTS, METRICS
+from peft_methods.report.shown import NOTHING
 
-NOTHING = "–"
 COLUMNS = {
     "Step, median": "step_median_seconds",
     "p95": "step_p95_seconds",

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from peft_methods.comparing import Row
+from peft_methods.metrics import seconds_decimals
+
 NOTHING = "–"
 HOME = re.compile(r"(/home/[^/\s'\"]+|/Users/[^/\s'\"]+|/root)(?=[/\s'\":,.]|$)")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def seconds_digits(rows: Iterable[Row]) -> int:
+    """Decimals for a column of training times: as many as its shortest needs."""
+    return seconds_decimals(min((row.mean("train_seconds") for row in rows if "train_seconds" in row.figures), default=1.0))
 
 
 def without_home(text: str) -> str:

@@ -6,9 +6,9 @@ from tabulate import tabulate
 
 from peft_methods.comparing import Comparison, Row
 from peft_methods.metrics import METRICS
+from peft_methods.report.shown import NOTHING
 from peft_methods.standing import Standing
 
-NOTHING = "–"
 SAID = (
     "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter cannot be told apart (every two "
     "compared on the same examples; intervals of differences hold for all pairs at once, p is Holm's)."

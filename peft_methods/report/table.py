@@ -11,10 +11,11 @@ from tabulate import tabulate
 
 from peft_methods import escaping
 from peft_methods.comparing import Comparison, Figure, Row, title_of
-from peft_methods.metrics import METRICS, in_seconds, seconds_decimals
+from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.recommending import Limits, recommend
 from peft_methods.records import Record
 from peft_methods.report.costs import SAID, cost_table
+from peft_methods.report.shown import NOTHING, seconds_digits
 from peft_methods.report.standings import said_of, standings_table
 from peft_methods.standing import Standing
 from peft_methods.validity import RULES, Finding
@@ -23,7 +24,6 @@ RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_m
 HEADINGS = ("Method", "Accuracy", "Macro F1", "Group", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
 STANDING = ("group", "interval_low", "interval_high", "to_best", "to_best_low", "to_best_high", "to_best_p", "on_front")
 BEST = "*"
-NOTHING = "–"
 MOST_ALIKE = 3  # findings in full that differ in their figures alone
 
 
@@ -127,7 +127,7 @@ def _device(record: Record) -> str:
 
 def _lines(rows: Sequence[Row], standing: Standing) -> list[list[str]]:
     best = {name: _best(name, rows) for name in RANKED}
-    digits = seconds_decimals(min((row.mean("train_seconds") for row in rows if "train_seconds" in row.figures), default=1.0))
+    digits = seconds_digits(rows)
     return [_line(row, best, standing, digits) for row in rows]
 
 

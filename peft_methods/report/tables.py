@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from peft_methods.comparing import Figure, Row
 from peft_methods.gate import Change
-from peft_methods.metrics import METRICS, Metric, seconds_decimals
+from peft_methods.metrics import METRICS, Metric
 from peft_methods.recommending import verdict_of
 from peft_methods.report.colors import style_of
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.shown import NOTHING, seconds_digits
 from peft_methods.standing import COSTS, Standing
 
 Write = Callable[[float], str]
@@ -60,7 +60,7 @@ class Table:
 def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
     """A row a method: quality with interval and group, parameters, time, memory, and who is on the Pareto front."""
     other = "macro_f1" if standing.metric == "accuracy" else "accuracy"
-    digits = seconds_decimals(min((row.mean("train_seconds") for row in rows if "train_seconds" in row.figures), default=1.0))
+    digits = seconds_digits(rows)
     named = {
         METRICS[standing.metric].title: _column(rows, standing.metric),
         "95 % interval": _intervals(rows, standing),

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import NOTHING, Chart, Compared, without_figures, written
+from peft_methods.report.charts.base import Chart, Compared, without_figures, written
 from peft_methods.report.charts.canvas import INK, MUTED, SMALL, drawn, text_width
 from peft_methods.report.charts.lines import GAP, PLOT, add_figure, axis_name, few_ticks, limit_for, lines_of, log_ticks, scale_of
 from peft_methods.report.colors import style_of
+from peft_methods.report.shown import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

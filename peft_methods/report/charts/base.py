@@ -13,12 +13,11 @@ from peft_methods.baseline import slug
 from peft_methods.comparing import Comparison, Figure, Row
 from peft_methods.metrics import METRICS, Metric
 from peft_methods.records import Record
+from peft_methods.report.shown import NOTHING
 from peft_methods.standing import Standing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
-
-NOTHING = "–"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from peft_methods.comparing import Row
 from peft_methods.records import Record
-from peft_methods.report.charts.base import NOTHING, Chart, Compared, noted, without_figures
+from peft_methods.report.charts.base import Chart, Compared, noted, without_figures
 from peft_methods.report.charts.canvas import INK, drawn
 from peft_methods.report.charts.lines import few_ticks, log_ticks
 from peft_methods.report.charts.panels import Dashes, line_of, panels
 from peft_methods.report.colors import style_of
+from peft_methods.report.shown import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

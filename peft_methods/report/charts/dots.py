@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from peft_methods.comparing import Row
-from peft_methods.report.charts.base import NOTHING, Chart, Compared, listed, without_figures
+from peft_methods.report.charts.base import Chart, Compared, listed, without_figures
 from peft_methods.report.charts.canvas import INK, MUTED, PAD, SMALL, drawn, widest
 from peft_methods.report.charts.lines import PLOT, axis_name, few_ticks, lines_of
 from peft_methods.report.colors import style_of
+from peft_methods.report.shown import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from peft_methods.comparing import Row
 from peft_methods.measuring import PHASES
 from peft_methods.metrics import MEMORY_PARTS, METRICS
-from peft_methods.report.charts.base import NOTHING, Chart, Compared, without_figures
+from peft_methods.report.charts.base import Chart, Compared, without_figures
 from peft_methods.report.charts.canvas import INK, drawn, wrapped
 from peft_methods.report.charts.lines import PLOT, add_figure, add_legend, few_ticks, limit_for, lines_of, scale_of
 from peft_methods.report.colors import PARTS
+from peft_methods.report.shown import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

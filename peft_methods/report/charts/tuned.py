@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import NOTHING, Chart, Compared, noted, without_figures
+from peft_methods.report.charts.base import Chart, Compared, noted, without_figures
 from peft_methods.report.charts.canvas import INK, MUTED, drawn
 from peft_methods.report.charts.lines import few_ticks, log_ticks
 from peft_methods.report.charts.panels import mark_of, panels
 from peft_methods.report.colors import style_of
+from peft_methods.report.shown import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

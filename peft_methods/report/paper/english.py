@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from peft_methods.comparing import Figure
 from peft_methods.metrics import METRICS
+from peft_methods.report.shown import NOTHING
 
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NOT_KNOWN = "–"
 
 
 def listed(items: Sequence[str], most: int | None = None) -> str:
@@ -68,7 +68,7 @@ def said(name: str, value: float) -> str:
 def with_spread(name: str, figure: Figure | None) -> str:
     """Mean ± standard deviation with the unit; the mean alone where one seed shows no spread; – where there is nothing."""
     if figure is None:
-        return NOT_KNOWN
+        return NOTHING
     if figure.deviation is None:
         return said(name, figure.mean)
     return tidy(METRICS[name].with_spread(figure.mean, figure.deviation)).replace(" ± ", "\u00a0±\u00a0")

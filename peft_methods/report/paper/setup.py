@@ -12,6 +12,7 @@ from peft_methods.report.paper.statistics import statistics
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.tuning import hyperparameters, rates
 from peft_methods.report.paper.typst import escaped, table
+from peft_methods.report.shown import NOTHING
 
 SPLITS = ("train", "validation", "test")
 PRECISIONS = {
@@ -65,7 +66,7 @@ def _sizes(study: Study) -> str:
         head.append("Cut short")
         for line in lines:
             share = truncated.get(line[0].lower())
-            line.append("–" if share is None else f"{100 * share:.1f}%")
+            line.append(NOTHING if share is None else f"{100 * share:.1f}%")
     return table(f"t-data-{study.label}", f"Rows of each split{study.of}", head, lines)
 
 

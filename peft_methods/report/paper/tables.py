@@ -7,9 +7,10 @@ from collections.abc import Callable
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
 from peft_methods.report.costs import COLUMNS
-from peft_methods.report.paper.english import NOT_KNOWN, interval, p_value, points, ratio, said, share, with_spread
+from peft_methods.report.paper.english import interval, p_value, points, ratio, said, share, with_spread
 from peft_methods.report.paper.study import FULL, Study
 from peft_methods.report.paper.typst import table
+from peft_methods.report.shown import NOTHING
 
 RATIOS = {
     "Time": "train_seconds",
@@ -23,7 +24,7 @@ Cell = Callable[[Study, Row], str]
 def main_table(study: Study) -> str:
     """A row a method: quality with interval and group, parameters, time, memory. What no method has has no column."""
     columns = _columns(study)
-    shown = {head: cell for head, cell in columns.items() if any(cell(study, row) != NOT_KNOWN for row in study.measured)}
+    shown = {head: cell for head, cell in columns.items() if any(cell(study, row) != NOTHING for row in study.measured)}
     lines = [[_name(study, row), *(cell(study, row) for cell in shown.values())] for row in study.rows]
     quality = "Quality and costs" if study.has_quality else "Costs"
     spread = "mean ± standard deviation over seeds" if any(len(row.seeds) > 1 for row in study.rows) else "one seed, no spread"
@@ -37,7 +38,7 @@ def _columns(study: Study) -> dict[str, Cell]:
     return {
         METRICS[first].title: _figure(first),
         "95% interval": _interval,
-        "Group": lambda study, row: study.standing.groups.get(row.method, NOT_KNOWN),
+        "Group": lambda study, row: study.standing.groups.get(row.method, NOTHING),
         METRICS[other].title: _figure(other),
         "Trained (method + head)": _parameters,
         "Share": lambda study, row: _share(row),
@@ -52,16 +53,16 @@ def _figure(name: str) -> Cell:
 
 def _interval(study: Study, row: Row) -> str:
     found = study.standing.intervals.get(row.method)
-    return f"{interval(*found)}" if found else NOT_KNOWN
+    return f"{interval(*found)}" if found else NOTHING
 
 
 def _parameters(study: Study, row: Row) -> str:
     own, head = row.figures.get("method_parameters"), row.figures.get("head_parameters")
-    return NOT_KNOWN if own is None or head is None else f"{own.mean:,.0f} + {head.mean:,.0f}"
+    return NOTHING if own is None or head is None else f"{own.mean:,.0f} + {head.mean:,.0f}"
 
 
 def _share(row: Row) -> str:
-    return share(row.mean("trainable_share")) if "trainable_share" in row.figures else NOT_KNOWN
+    return share(row.mean("trainable_share")) if "trainable_share" in row.figures else NOTHING
 
 
 def _name(study: Study, row: Row) -> str:
@@ -93,7 +94,7 @@ def ratio_table(study: Study) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return NOT_KNOWN if value is None else ratio(value)
+    return NOTHING if value is None else ratio(value)
 
 
 def device_table(study: Study) -> str:
@@ -105,4 +106,4 @@ def device_table(study: Study) -> str:
 
 
 def _mean(row: Row, name: str) -> str:
-    return said(name, row.mean(name)) if name in row.figures else NOT_KNOWN
+    return said(name, row.mean(name)) if name in row.figures else NOTHING

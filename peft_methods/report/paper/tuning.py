@@ -8,6 +8,7 @@ from peft_methods.report.paper.english import counted, joined, listed, number, w
 from peft_methods.report.paper.references import cited
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped, table
+from peft_methods.report.shown import NOTHING
 
 MOST = 8
 
@@ -61,7 +62,7 @@ def hyperparameters(study: Study) -> str:
 
 def _settings(method: dict[str, Any]) -> str:
     shown = {key: value for key, value in method.items() if key not in {"name", "learning_rate"} and value is not None}
-    return ", ".join(f"{escaped(key.replace('_', ' '))} {_value(value)}" for key, value in shown.items()) or "–"
+    return ", ".join(f"{escaped(key.replace('_', ' '))} {_value(value)}" for key, value in shown.items()) or NOTHING
 
 
 def _value(value: Any) -> str:
