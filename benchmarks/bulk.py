@@ -28,18 +28,29 @@ def fill(folder: Path, recipes: int, seeds: int) -> int:
     count = 0
     for count, (cell, rng) in enumerate(_cells(recipes, seeds), 1):
         right = rng.random(len(truth)) < 0.7 + 0.1 * (len(cell.method.name) % 3) / 3
-        logits = np.eye(2, dtype=np.float32)[np.where(right, truth, 1 - truth)] + rng.random((len(truth), 2)).astype(np.float32) / 2
+        logits = (
+            np.eye(2, dtype=np.float32)[np.where(right, truth, 1 - truth)]
+            + rng.random((len(truth), 2)).astype(np.float32) / 2
+        )
         predictions = Predictions(logits, truth)
         record = _record(cell, predictions, rng, float(1.7e9 + count))
-        (folder / f"{record.identity}.json").write_text(json.dumps(asdict(record), indent=1, sort_keys=True), encoding="utf-8")
-        kept = {"probabilities": predictions.probabilities, "predicted": predictions.predicted, "labels": truth}
+        (folder / f"{record.identity}.json").write_text(
+            json.dumps(asdict(record), indent=1, sort_keys=True), encoding="utf-8"
+        )
+        kept = {
+            "probabilities": predictions.probabilities,
+            "predicted": predictions.predicted,
+            "labels": truth,
+        }
         np.savez_compressed(folder / f"{record.identity}.npz", logits=logits, **kept)  # type: ignore[arg-type]
     return count
 
 
 def _cells(recipes: int, seeds: int) -> Iterator[tuple[Cell, np.random.Generator]]:
     for number in range(recipes):
-        recipe = replace(load_recipe("embedded", [f"budget.seeds={seeds}"]), name=f"recipe{number:02}")
+        recipe = replace(
+            load_recipe("embedded", [f"budget.seeds={seeds}"]), name=f"recipe{number:02}"
+        )
         for method in chosen_methods(recipe, None):
             for cell in cells_of(recipe, method, "cpu"):
                 yield cell, np.random.default_rng([number, len(method.name), cell.seed])
@@ -47,23 +58,50 @@ def _cells(recipes: int, seeds: int) -> Iterator[tuple[Cell, np.random.Generator
 
 def _quality(predictions: Predictions) -> dict[str, Any]:
     """As `quality.judge` gives it for two classes, some twenty times as fast."""
-    confusion = np.bincount(2 * predictions.labels + predictions.predicted, minlength=4).reshape(2, 2)
+    confusion = np.bincount(2 * predictions.labels + predictions.predicted, minlength=4).reshape(
+        2, 2
+    )
     precision, recall = np.diag(confusion) / confusion.sum(0), np.diag(confusion) / confusion.sum(1)
-    scores = {"precision": precision, "recall": recall, "f1": 2 * precision * recall / (precision + recall), "support": confusion.sum(1)}
-    means = {f"{kind}_{name}": float(scores[name].mean()) for kind in ("macro", "weighted") for name in ("precision", "recall", "f1")}
-    per_class = {label: {name: float(values[i]) for name, values in scores.items()} for i, label in enumerate(LABELS)}
+    scores = {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall),
+        "support": confusion.sum(1),
+    }
+    means = {
+        f"{kind}_{name}": float(scores[name].mean())
+        for kind in ("macro", "weighted")
+        for name in ("precision", "recall", "f1")
+    }
+    per_class = {
+        label: {name: float(values[i]) for name, values in scores.items()}
+        for i, label in enumerate(LABELS)
+    }
     right = float(np.diag(confusion).sum() / confusion.sum())
     return {"accuracy": right, **means, "per_class": per_class, "confusion": confusion.tolist()}
 
 
-def _record(cell: Cell, predictions: Predictions, rng: np.random.Generator, finished: float) -> Record:
+def _record(
+    cell: Cell, predictions: Predictions, rng: np.random.Generator, finished: float
+) -> Record:
     quality = _quality(predictions)
     figures: dict[str, Any] = {name: float(rng.random()) for name in METRICS}
     figures |= {name: quality[name] for name in figures if name in quality}
     figures |= {name: 1e8 * figures[name] for name in figures if name.endswith("_bytes")}
-    figures |= {"busy_share": 0.99, "method_parameters": 73_728, "head_parameters": 770, "total_parameters": 22_714_000}
+    figures |= {
+        "busy_share": 0.99,
+        "method_parameters": 73_728,
+        "head_parameters": 770,
+        "total_parameters": 22_714_000,
+    }
     epochs = tuple(
-        {"epoch": float(epoch), "train_loss": 1 / epoch, "validation_loss": 1.1 / epoch, "validation_accuracy": 0.7, "selection": 0.7}
+        {
+            "epoch": float(epoch),
+            "train_loss": 1 / epoch,
+            "validation_loss": 1.1 / epoch,
+            "validation_accuracy": 0.7,
+            "selection": 0.7,
+        }
         for epoch in (1, 2)
     )
     return Record(
@@ -75,7 +113,13 @@ def _record(cell: Cell, predictions: Predictions, rng: np.random.Generator, fini
         best_epoch=2,
         quality=quality,
         evidence=Evidence(expected_trainable=73_728, moved_checked=24, frozen_checked=100),
-        data={"majority": 0.5, "fingerprint": "f" * 64, "class_counts": COUNTS, "label_names": LABELS, "removed": {"repeated": 3}},
+        data={
+            "majority": 0.5,
+            "fingerprint": "f" * 64,
+            "class_counts": COUNTS,
+            "label_names": LABELS,
+            "removed": {"repeated": 3},
+        },
         environment={
             "device": "cpu",
             "device_name": "a processor",

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, default_data_collator
+from transformers import (
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
 
 from peft_methods import data, models, synthetic
 from peft_methods.cells import chosen_methods
@@ -36,7 +42,9 @@ class Window(TrainerCallback):
 
     @property
     def seconds(self) -> list[float]:
-        return [after - before for before, after in zip(self._borders, self._borders[1:], strict=False)]
+        return [
+            after - before for before, after in zip(self._borders, self._borders[1:], strict=False)
+        ]
 
 
 class Kernels(TrainerCallback):
@@ -45,7 +53,9 @@ class Kernels(TrainerCallback):
     def __init__(self, steps: int, device: str) -> None:
         self._steps, self._device = steps, device
         kind = torch.profiler.ProfilerActivity
-        self._profiler = torch.profiler.profile(activities=[kind.CUDA if device == "cuda" else kind.CPU])
+        self._profiler = torch.profiler.profile(
+            activities=[kind.CUDA if device == "cuda" else kind.CPU]
+        )
         self._time = f"self_{'device' if device == 'cuda' else 'cpu'}_time_total"
         self.milliseconds: dict[str, float] = {}
 
@@ -57,7 +67,10 @@ class Kernels(TrainerCallback):
             self._profiler.start()
         else:
             self._profiler.stop()
-            found = {event.key: getattr(event, self._time) / 1000 / self._steps for event in self._profiler.key_averages()}
+            found = {
+                event.key: getattr(event, self._time) / 1000 / self._steps
+                for event in self._profiler.key_averages()
+            }
             self.milliseconds = dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
@@ -131,7 +144,10 @@ def synchronize(device: str) -> None:
 
 
 def _as_lists(rows: Rows) -> list[dict[str, Any]]:
-    return [{name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()} for row in rows]
+    return [
+        {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 @contextmanager
@@ -153,7 +169,11 @@ class Setting:
         self.method = chosen_methods(self.recipe, [method])[0]
         texts = synthetic.load(self.recipe)
         torch.manual_seed(0)
-        wanted = {"quantization": self.method.quantization, "precision": self.recipe.budget.precision, "device": device}
+        wanted = {
+            "quantization": self.method.quantization,
+            "precision": self.recipe.budget.precision,
+            "device": device,
+        }
         self.base = models.load(self.recipe.model, texts.facts.label_names, **wanted)
         self.model = self.method.inject(self.base.model, Task(self.base.shape, self.base.head))
         self.tokens = data.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
@@ -173,42 +193,64 @@ class Setting:
 
     def _engine(self, name: str, folder: Path, steps: int) -> Trainer:
         kind = ENGINES[name]
-        arguments = stock.arguments_of(self.recipe, self.method, 0, self.device, folder, autocast=kind.autocasts)
+        arguments = stock.arguments_of(
+            self.recipe, self.method, 0, self.device, folder, autocast=kind.autocasts
+        )
         arguments.max_steps = steps
         collate = stock.collator_of(self.recipe, self.base.tokenizer)
         own: dict[str, Any] = {"budget": self.recipe.budget, "listener": Silent()}
-        return kind(self.method, self.base.head, self.model, arguments, collate, self.tokens.train, **own)
+        return kind(
+            self.method, self.base.head, self.model, arguments, collate, self.tokens.train, **own
+        )
 
     def as_notebooks_do(self, folder: Path, steps: int, windows: int) -> list[float]:
         """transformers' Trainer as it comes: fp32, every row padded to the greatest length, rows as lists."""
-        return self._plain(self._padded(self.tokens.train), default_data_collator, folder, steps, windows)
+        return self._plain(
+            self._padded(self.tokens.train), default_data_collator, folder, steps, windows
+        )
 
     def whole_notebook(self, folder: Path) -> None:
         """As notebooks do, all epochs, each judged on the test rows."""
         from datasets import Dataset
 
         budget = self.recipe.budget
-        options = {"num_train_epochs": budget.epochs, "eval_strategy": "epoch", "per_device_eval_batch_size": budget.batch_size}
+        options = {
+            "num_train_epochs": budget.epochs,
+            "eval_strategy": "epoch",
+            "per_device_eval_batch_size": budget.batch_size,
+        }
         arguments = self._arguments(folder, **options)
-        train, test = (Dataset.from_list(self._padded(rows)) for rows in (self.tokens.train, self.tokens.test))
+        train, test = (
+            Dataset.from_list(self._padded(rows)) for rows in (self.tokens.train, self.tokens.test)
+        )
         Trainer(self.model, arguments, default_data_collator, train, test).train()
 
     def tuned(self, folder: Path, steps: int, windows: int, *, cudnn: bool = True) -> list[float]:
         """transformers' Trainer with bf16 (on a GPU) and batches padded to their longest row."""
         with cudnn_attention(on=cudnn):
             collate = DataCollatorWithPadding(self.base.tokenizer)
-            grouped = {"bf16": self.device == "cuda", "train_sampling_strategy": "group_by_length" if self.device == "cuda" else "random"}
-            return self._plain(_as_lists(self.tokens.train), collate, folder, steps, windows, **grouped)
+            grouped = {
+                "bf16": self.device == "cuda",
+                "train_sampling_strategy": "group_by_length" if self.device == "cuda" else "random",
+            }
+            return self._plain(
+                _as_lists(self.tokens.train), collate, folder, steps, windows, **grouped
+            )
 
     def _padded(self, rows: Rows) -> list[dict[str, Any]]:
         longest, pad = self.recipe.data.max_length, self.base.tokenizer.pad_token_id
         padded = _as_lists(rows)
         for row in padded:
             missing = longest - len(row["input_ids"])
-            row["input_ids"], row["attention_mask"] = row["input_ids"] + [pad] * missing, row["attention_mask"] + [0] * missing
+            row["input_ids"], row["attention_mask"] = (
+                row["input_ids"] + [pad] * missing,
+                row["attention_mask"] + [0] * missing,
+            )
         return padded
 
-    def _plain(self, rows: Any, collate: Any, folder: Path, steps: int, windows: int, **options: Any) -> list[float]:
+    def _plain(
+        self, rows: Any, collate: Any, folder: Path, steps: int, windows: int, **options: Any
+    ) -> list[float]:
         from datasets import Dataset
 
         arguments = self._arguments(folder, max_steps=steps * (windows + 1), **options)

@@ -15,13 +15,30 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's and the allocator's: what is measured here is time
+pytestmark = pytest.mark.filterwarnings(
+    "ignore"
+)  # the compiler's and the allocator's: what is measured here is time
 METHODS = ("full", "lora", "qlora", "ia3", "adapter")
-WAYS = (("notebook", 12, 3), ("tuned", 24, 3), ("tuned, no cuDNN", 24, 3), ("stock", 24, 3), ("graphed", 47, 5))  # steps, stretches
+WAYS = (
+    ("notebook", 12, 3),
+    ("tuned", 24, 3),
+    ("tuned, no cuDNN", 24, 3),
+    ("stock", 24, 3),
+    ("graphed", 47, 5),
+)  # steps, stretches
 MEASURING_PAIRS = 16
-FIXED = ["data.max_length=256", "data.token_lengths=[256,256]", "budget.padding=fixed", "budget.batch_size=64"]
+FIXED = [
+    "data.max_length=256",
+    "data.token_lengths=[256,256]",
+    "budget.padding=fixed",
+    "budget.batch_size=64",
+]
 EMBEDDED = ["budget.epochs=1", "data.validation=2", "data.test=2"]
-IMDB = ["model.weights=random", "data.validation=2", "data.test=2"]  # roberta-base's shape, 3,000 rows of IMDb's lengths
+IMDB = [
+    "model.weights=random",
+    "data.validation=2",
+    "data.test=2",
+]  # roberta-base's shape, 3,000 rows of IMDb's lengths
 
 
 def _need_gpu() -> None:
@@ -47,19 +64,35 @@ def test_graphed_steps_against_the_trainers(method: str, benchmark: Any, tmp_pat
 
     def measure() -> None:
         for name, steps, windows in WAYS:
-            setting = Setting("imdb_roberta", method, [*IMDB, *(["budget.precision=fp32"] if name == "notebook" else [])], "cuda")
+            setting = Setting(
+                "imdb_roberta",
+                method,
+                [*IMDB, *(["budget.precision=fp32"] if name == "notebook" else [])],
+                "cuda",
+            )
             ways = {
                 "notebook": setting.as_notebooks_do,
                 "tuned": setting.tuned,
-                "tuned, no cuDNN": lambda *where, setting=setting: setting.tuned(*where, cudnn=False),
+                "tuned, no cuDNN": lambda *where, setting=setting: setting.tuned(
+                    *where, cudnn=False
+                ),
             }
-            way = ways.get(name, lambda *where, name=name, setting=setting: setting.by_engine(name, *where))
-            seconds[name] = _per_thousand(way(tmp_path, steps, windows), steps * setting.recipe.budget.batch_size)
+            way = ways.get(
+                name, lambda *where, name=name, setting=setting: setting.by_engine(name, *where)
+            )
+            seconds[name] = _per_thousand(
+                way(tmp_path, steps, windows), steps * setting.recipe.budget.batch_size
+            )
 
     benchmark.pedantic(measure, rounds=1)
     benchmark.extra_info["seconds_per_thousand_rows"] = seconds
     ratios = {name: value / seconds["graphed"] for name, value in seconds.items()}
-    print(f"{method}: " + ", ".join(f"{name} {value:.3f} s ({ratios[name]:.1f}x)" for name, value in seconds.items()))
+    print(
+        f"{method}: "
+        + ", ".join(
+            f"{name} {value:.3f} s ({ratios[name]:.1f}x)" for name, value in seconds.items()
+        )
+    )
 
 
 @pytest.mark.harness
@@ -76,9 +109,15 @@ def test_share_of_the_devices_rate(benchmark: Any, tmp_path: Path) -> None:
     seconds = benchmark.pedantic(setting.by_engine, args=("graphed", tmp_path, 20, 5), rounds=1)
     rates.append(matmul_flops_per_second())
     step = statistics.median(seconds) / 20
-    share = training_flops(setting.base.shape, [256] * 64, setting.method.passes) / step / statistics.mean(rates)
+    share = (
+        training_flops(setting.base.shape, [256] * 64, setting.method.passes)
+        / step
+        / statistics.mean(rates)
+    )
     benchmark.extra_info.update(step_seconds=step, share=share, matmul_flops_per_second=rates)
-    print(f"full, 64 x 256: {1000 * step:.1f} ms a step, {share:.1%} of {statistics.mean(rates) / 1e12:.0f} TFLOP/s")
+    print(
+        f"full, 64 x 256: {1000 * step:.1f} ms a step, {share:.1%} of {statistics.mean(rates) / 1e12:.0f} TFLOP/s"
+    )
 
 
 KINDS_OF_KERNELS = {  # the first that fits
@@ -94,19 +133,35 @@ KINDS_OF_KERNELS = {  # the first that fits
 @pytest.mark.gpu
 @pytest.mark.parametrize(("rows", "steps"), [("64 x 256", 10), ("16 reviews", 47)])
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_where_a_step_goes(method: str, rows: str, steps: int, benchmark: Any, tmp_path: Path) -> None:
+def test_where_a_step_goes(
+    method: str, rows: str, steps: int, benchmark: Any, tmp_path: Path
+) -> None:
     """Milliseconds a step of the graphed engine by kind of kernel, and the costliest kernels."""
     _need_gpu()
     from pace import Setting
 
-    setting = Setting("imdb_roberta", method, [*IMDB, *(FIXED if rows == "64 x 256" else [])], "cuda")
+    setting = Setting(
+        "imdb_roberta", method, [*IMDB, *(FIXED if rows == "64 x 256" else [])], "cuda"
+    )
     found = benchmark.pedantic(setting.kernels, args=("graphed", tmp_path, steps), rounds=1)
     kinds: dict[str, float] = {}
     for name, spent in found.items():
-        kind = next((kind for kind, pattern in KINDS_OF_KERNELS.items() if re.search(pattern, name, re.IGNORECASE)), "other")
+        kind = next(
+            (
+                kind
+                for kind, pattern in KINDS_OF_KERNELS.items()
+                if re.search(pattern, name, re.IGNORECASE)
+            ),
+            "other",
+        )
         kinds[kind] = kinds.get(kind, 0.0) + spent
-    benchmark.extra_info.update(milliseconds_by_kind=kinds, milliseconds_by_kernel=dict(itertools.islice(found.items(), 40)))
-    print(f"{method}, {rows}: {sum(found.values()):.1f} ms a step: " + ", ".join(f"{kind} {spent:.1f}" for kind, spent in kinds.items()))
+    benchmark.extra_info.update(
+        milliseconds_by_kind=kinds, milliseconds_by_kernel=dict(itertools.islice(found.items(), 40))
+    )
+    print(
+        f"{method}, {rows}: {sum(found.values()):.1f} ms a step: "
+        + ", ".join(f"{kind} {spent:.1f}" for kind, spent in kinds.items())
+    )
     for name, spent in itertools.islice(found.items(), 12):
         print(f"  {spent:6.2f} ms {name[:120]}")
 
@@ -120,15 +175,31 @@ def test_time_between_cells(benchmark: Any, tmp_path: Path) -> None:
     from peft_methods.measuring import PHASES
 
     settings = ["data.train=1500", "budget.epochs=2"]
-    arguments = {"methods": ["lora"], "seeds": 5, "weights": "random", "settings": settings, "results": tmp_path, "progress": False}
+    arguments = {
+        "methods": ["lora"],
+        "seeds": 5,
+        "weights": "random",
+        "settings": settings,
+        "results": tmp_path,
+        "progress": False,
+    }
     comparison = benchmark.pedantic(compare, args=("imdb_roberta",), kwargs=arguments, rounds=1)
     warm = sorted(comparison.records, key=lambda record: record.environment["trained_between"])[1:]
     trained = [record.environment["trained_between"] for record in warm]
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
-    spent = {phase: statistics.median(record.metrics[f"{phase}_seconds"] or 0.0 for record in warm) for phase in PHASES if phase != "train"}
+    spent = {
+        phase: statistics.median(record.metrics[f"{phase}_seconds"] or 0.0 for record in warm)
+        for phase in PHASES
+        if phase != "train"
+    }
     benchmark.extra_info.update(gap_seconds=gaps, phase_seconds=spent)
-    print(f"between cells: {statistics.median(gaps):.1f} s (median of {len(gaps)}), {min(gaps):.1f} to {max(gaps):.1f}")
-    print("phases of a cell: " + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items()))
+    print(
+        f"between cells: {statistics.median(gaps):.1f} s (median of {len(gaps)}), {min(gaps):.1f} to {max(gaps):.1f}"
+    )
+    print(
+        "phases of a cell: "
+        + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items())
+    )
 
 
 JOB_METHODS = ("full", "lora", "qlora", "ia3")
@@ -139,7 +210,12 @@ def _notebook_job(settings: list[str], folder: str) -> None:
     from pace import Setting
 
     for method in JOB_METHODS:
-        setting = Setting("imdb_roberta", method, ["model.weights=random", "budget.precision=fp32", *settings], "cuda")
+        setting = Setting(
+            "imdb_roberta",
+            method,
+            ["model.weights=random", "budget.precision=fp32", *settings],
+            "cuda",
+        )
         setting.whole_notebook(Path(folder))
 
 
@@ -149,7 +225,16 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
     """Full, LoRA, QLoRA and IA3, 5 epochs of 3,000 reviews, 2,000 judged: seconds from process start to table, cold and warm."""
     _need_gpu()
     benchmarks = str(Path(__file__).parent)
-    ours = [sys.executable, "-m", "pytest", f"{benchmarks}/test_finetune.py", "-m", "gpu", "-q", "--peft-recipe=imdb_roberta"]
+    ours = [
+        sys.executable,
+        "-m",
+        "pytest",
+        f"{benchmarks}/test_finetune.py",
+        "-m",
+        "gpu",
+        "-q",
+        "--peft-recipe=imdb_roberta",
+    ]
     ours += ["--peft-weights=random", f"--peft-method={','.join(JOB_METHODS)}", "--peft-seeds=1"]
     ours += ["--peft-fresh", f"--peft-results={tmp_path}"]  # reused records would cost no time
     script = f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; test_harness._notebook_job([], {str(tmp_path)!r})"
@@ -158,27 +243,41 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
     cells: dict[str, str] = {}
 
     def measure() -> None:
-        for name, command in (("cold", ours), ("warm", ours), ("notebook", [sys.executable, "-c", script])):
+        for name, command in (
+            ("cold", ours),
+            ("warm", ours),
+            ("notebook", [sys.executable, "-c", script]),
+        ):
             started = time.time()
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
             seconds[name] = time.time() - started
-            cells[name] = f"{_gaps(tmp_path, started)}; {_captures(tmp_path)}" if command is ours else ""
+            cells[name] = (
+                f"{_gaps(tmp_path, started)}; {_captures(tmp_path)}" if command is ours else ""
+            )
             print(f"{name}: {seconds[name]:.1f} s {cells[name]}", flush=True)
 
     benchmark.pedantic(measure, rounds=1)
     ratio = seconds["notebook"] / seconds["warm"]
     benchmark.extra_info.update(job_seconds=seconds, cells=cells)
-    print(f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s ({ratio:.1f}x), cold {seconds['cold']:.0f} s")
+    print(
+        f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s ({ratio:.1f}x), cold {seconds['cold']:.0f} s"
+    )
 
 
 def _gaps(results: Path, started: float) -> str:
     """From process start to the first training step, and from each cell's last one to the next cell's first."""
     from peft_methods.store import Store
 
-    done = [record.environment["trained_between"] for record in Store(results).records()[0] if record.status == "ok"]
+    done = [
+        record.environment["trained_between"]
+        for record in Store(results).records()[0]
+        if record.status == "ok"
+    ]
     trained = sorted(between for between in done if between[0] >= started)
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
-    return f"first step after {trained[0][0] - started:.1f} s, between cells " + ", ".join(f"{gap:.1f} s" for gap in gaps)
+    return f"first step after {trained[0][0] - started:.1f} s, between cells " + ", ".join(
+        f"{gap:.1f} s" for gap in gaps
+    )
 
 
 def _captures(results: Path) -> str:
@@ -189,9 +288,13 @@ def _captures(results: Path) -> str:
     for record in sorted(Store(results).records()[0], key=lambda record: record.finished):
         figures, graphs = record.metrics, record.environment.get("compiled_graphs")
         if not graphs or not figures["engine_reserved_bytes"]:
-            told.append(f"{record.method_name} not captured: {record.message or record.environment.get('engine_note')}")
+            told.append(
+                f"{record.method_name} not captured: {record.message or record.environment.get('engine_note')}"
+            )
             continue
-        reserved = figures["engine_reserved_bytes"] / (figures["train_reserved_bytes"] or float("nan"))
+        reserved = figures["engine_reserved_bytes"] / (
+            figures["train_reserved_bytes"] or float("nan")
+        )
         made = f"captured in {figures['capture_seconds']:.1f} s ({graphs['kept']} graphs kept, {graphs['anew']} anew)"
         told.append(f"{record.method_name} {made}, reserved {reserved:.2f}x")
     return "; ".join(told)
@@ -207,7 +310,11 @@ def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:
     torch.set_num_threads(1)
     setting = Setting("embedded", method, EMBEDDED, "cpu")
     barrier.wait()
-    results.put(_per_thousand(setting.by_engine("stock", Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size))
+    results.put(
+        _per_thousand(
+            setting.by_engine("stock", Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size
+        )
+    )
 
 
 def _plain_pace(method: str, folder: str, results: Any) -> None:
@@ -216,7 +323,9 @@ def _plain_pace(method: str, folder: str, results: Any) -> None:
 
     torch.set_num_threads(2)
     setting = Setting("embedded", method, EMBEDDED, "cpu")
-    results.put(_per_thousand(setting.tuned(Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size))
+    results.put(
+        _per_thousand(setting.tuned(Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size)
+    )
 
 
 @pytest.mark.harness
@@ -229,14 +338,24 @@ def test_two_cores_against_a_plain_trainer(method: str, benchmark: Any, tmp_path
 
     def one_round() -> None:
         results, barrier = context.Queue(), context.Barrier(2)
-        pair = [context.Process(target=_our_pace, args=(method, str(tmp_path), barrier, results)) for _ in range(2)]
+        pair = [
+            context.Process(target=_our_pace, args=(method, str(tmp_path), barrier, results))
+            for _ in range(2)
+        ]
         ours.append(statistics.mean(_finished(pair, results)) / 2)
-        plain.extend(_finished([context.Process(target=_plain_pace, args=(method, str(tmp_path), results))], results))
+        plain.extend(
+            _finished(
+                [context.Process(target=_plain_pace, args=(method, str(tmp_path), results))],
+                results,
+            )
+        )
 
     benchmark.pedantic(one_round, rounds=3)
     ratio = statistics.median(plain) / statistics.median(ours)
     benchmark.extra_info.update(plain=plain, ours=ours, ratio=ratio)
-    print(f"{method}: plain Trainer {statistics.median(plain):.1f} s per 1,000 rows, ours {statistics.median(ours):.1f} s: {ratio:.2f}x")
+    print(
+        f"{method}: plain Trainer {statistics.median(plain):.1f} s per 1,000 rows, ours {statistics.median(ours):.1f} s: {ratio:.2f}x"
+    )
 
 
 def _finished(processes: list[Any], results: Any) -> list[float]:
@@ -262,20 +381,48 @@ def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
     from peft_methods.instruments import Instruments
 
     epochs = 2 * MEASURING_PAIRS + 1  # the first is a warm-up
-    same = ["data.train=1500", "budget.padding=fixed", "data.max_length=256", "data.token_lengths=[256,256]", f"budget.epochs={epochs}"]
+    same = [
+        "data.train=1500",
+        "budget.padding=fixed",
+        "data.max_length=256",
+        "data.token_lengths=[256,256]",
+        f"budget.epochs={epochs}",
+    ]
     setting = Setting("imdb_roberta", "lora", [*IMDB, *same], "cuda")
-    listener = EveryOtherEpoch(Instruments("cuda", lambda news: None, epochs), torch.cuda.synchronize)
-    own = {"head": setting.base.head, "seed": 0, "device": "cuda", "workdir": tmp_path, "listener": listener}
+    listener = EveryOtherEpoch(
+        Instruments("cuda", lambda news: None, epochs), torch.cuda.synchronize
+    )
+    own = {
+        "head": setting.base.head,
+        "seed": 0,
+        "device": "cuda",
+        "workdir": tmp_path,
+        "listener": listener,
+    }
 
     def train() -> None:
-        graphed.train(setting.model, setting.method, setting.tokens, setting.recipe, setting.base.tokenizer, **own)
+        graphed.train(
+            setting.model,
+            setting.method,
+            setting.tokens,
+            setting.recipe,
+            setting.base.tokenizer,
+            **own,
+        )
 
     benchmark.pedantic(train, rounds=1)
-    kinds = {on: [s for epoch, s in enumerate(listener.seconds) if epoch and listener.is_on(epoch) is on] for on in (True, False)}
+    kinds = {
+        on: [s for epoch, s in enumerate(listener.seconds) if epoch and listener.is_on(epoch) is on]
+        for on in (True, False)
+    }
     difference = np.subtract(kinds[True], kinds[False]) / np.mean(kinds[False])
     bound = difference.mean() + stats.t.ppf(0.95, len(difference) - 1) * stats.sem(difference)
-    benchmark.extra_info.update(with_seconds=kinds[True], without_seconds=kinds[False], upper_bound=bound)
-    print(f"instruments: {100 * difference.mean():+.2f} % of training time, at most {100 * bound:.2f} % (95 %), {len(difference)} pairs")
+    benchmark.extra_info.update(
+        with_seconds=kinds[True], without_seconds=kinds[False], upper_bound=bound
+    )
+    print(
+        f"instruments: {100 * difference.mean():+.2f} % of training time, at most {100 * bound:.2f} % (95 %), {len(difference)} pairs"
+    )
     assert bound <= 0.01
 
 
@@ -285,8 +432,18 @@ def test_report_of_ten_thousand_records(benchmark: Any, tmp_path: Path) -> None:
     from bulk import fill
 
     assert fill(tmp_path / "results", recipes=25, seeds=50) == 10_000
-    command = [sys.executable, "-m", "peft_methods", "report", str(tmp_path / "results"), "-o", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "peft_methods",
+        "report",
+        str(tmp_path / "results"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
     benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=3)
     median, size = benchmark.stats.stats.median, (tmp_path / "out" / "report.html").stat().st_size
     benchmark.extra_info.update(records=10_000, report_bytes=size)
-    print(f"report: 10,000 records in {median:.1f} s (median of three), {size / 1e6:.1f} MB of HTML")
+    print(
+        f"report: 10,000 records in {median:.1f} s (median of three), {size / 1e6:.1f} MB of HTML"
+    )

@@ -13,7 +13,8 @@ from peft_methods.errors import PeftMethodsError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. A mistake of the user's is one line and exit code 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m peft_methods", description="Fine-tuning methods compared. Training: pytest benchmarks."
+        prog="python -m peft_methods",
+        description="Fine-tuning methods compared. Training: pytest benchmarks.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     audit.add_command(commands)

@@ -110,17 +110,30 @@ def compare(
     silent = silenced(",".join(silence), "silence") if silence else ()
     limit, tries = parse_timeout(timeout, "timeout="), parse_retries(retries, "retries=")
     limits = parse_limits(budget) if budget is not None else {}
-    seed_setting = [] if seeds is None else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
+    seed_setting = (
+        []
+        if seeds is None
+        else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
+    )
     if tune is not None and tune < 1:
         raise OptionError(f"tune={tune} should be a whole number of trials a method, 1 or more.")
     if report is not None:
         check_report("report")
         check_folder(Path(report), "report")
-    chosen = load_recipe(recipe, [*settings, *seed_setting], model=model, data=data, weights=weights)
+    chosen = load_recipe(
+        recipe, [*settings, *seed_setting], model=model, data=data, weights=weights
+    )
     if tune is not None:
         check_possible([chosen])
     trackers = checked(track.split(",") if isinstance(track, str) and track else track, "track")
-    tasks = tasks_of([chosen], methods, find_device(), engine, deterministic=deterministic, trust_remote_code=trust_remote_code)
+    tasks = tasks_of(
+        [chosen],
+        methods,
+        find_device(),
+        engine,
+        deterministic=deterministic,
+        trust_remote_code=trust_remote_code,
+    )
     job = Job(
         tasks,
         results=Path(results),
@@ -143,7 +156,9 @@ def compare(
         if trackers:
             job.track(lambda comparison: markdown_table(comparison, limits))
         made = job.comparison()
-        compared = PrintableComparison(made.records, made.notes, made.predictions, silenced=silent, limits=limits)
+        compared = PrintableComparison(
+            made.records, made.notes, made.predictions, silenced=silent, limits=limits
+        )
         if report is not None:
             compared.report(report)
         return compared

@@ -74,7 +74,9 @@ def parts_of(blocks: Iterable[Block], owners: Owners) -> dict[str, int]:
     Activations are what the forward and the backward pass allocated and did not leave behind as gradients: saved
     tensors, half-precision copies of weights, gradients of activations, inputs.
     """
-    parts = dict.fromkeys(("weights", "gradients", "optimizer_state", "activations", "workspace"), 0)
+    parts = dict.fromkeys(
+        ("weights", "gradients", "optimizer_state", "activations", "workspace"), 0
+    )
     for block in blocks:
         part = _part(block, owners)
         if part is not None:
@@ -120,15 +122,21 @@ class PeakTrace:
         torch.cuda.memory._record_memory_history(None)
         if error[0] is None:
             events = list(_events(trace["device_traces"][torch.cuda.current_device()]))
-            self.parts = parts_of(at_peak(self._live, events), self._owners(events)) | {"rounding": _rounding()}
+            self.parts = parts_of(at_peak(self._live, events), self._owners(events)) | {
+                "rounding": _rounding()
+            }
 
     def _owners(self, events: Sequence[Event]) -> Owners:
         born = {event.address: index for index, event in enumerate(events) if event.size}
         mark = born.get(self._mark.untyped_storage().data_ptr()) if self._mark is not None else None
-        gradients = {address: born.get(address, -1) for address in _addresses(_gradients(self._model))}
+        gradients = {
+            address: born.get(address, -1) for address in _addresses(_gradients(self._model))
+        }
         return Owners(
             weights=frozenset(_addresses(_weights(self._model))),
-            optimizer_state=frozenset(_addresses(v for state in self._optimizer.state.values() for v in state.values())),
+            optimizer_state=frozenset(
+                _addresses(v for state in self._optimizer.state.values() for v in state.values())
+            ),
             workspace=self._workspace,
             last_gradient=gradients,
             backward_done=len(events) if mark is None else mark,
@@ -146,7 +154,12 @@ def _events(trace: Iterable[Mapping[str, Any]]) -> Iterable[Event]:
 def _blocks() -> dict[int, int]:
     """Address of every block that is handed out now, and how many bytes were asked for."""
     segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
-    return {block["address"]: block["requested_size"] for s in segments for block in s["blocks"] if block["state"] == "active_allocated"}
+    return {
+        block["address"]: block["requested_size"]
+        for s in segments
+        for block in s["blocks"]
+        if block["state"] == "active_allocated"
+    }
 
 
 def _rounding() -> int:
@@ -188,4 +201,6 @@ def _weights(model: nn.Module) -> Iterable[torch.Tensor]:
 
 def _addresses(tensors: Iterable[Any]) -> Iterable[int]:
     """Where each tensor's memory begins; what is no tensor on the GPU has no address."""
-    return (t.untyped_storage().data_ptr() for t in tensors if isinstance(t, torch.Tensor) and t.is_cuda)
+    return (
+        t.untyped_storage().data_ptr() for t in tensors if isinstance(t, torch.Tensor) and t.is_cuda
+    )

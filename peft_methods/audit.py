@@ -23,7 +23,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Judge a plain table, a row a method: what cannot be right in it, why, and what to do. Columns may be missing; "
         "units stand in a column's name or behind its values. Exit code: 0 nothing but notes, 1 errors or warnings, 2 no table.",
     )
-    command.add_argument("file", type=Path, help="a CSV or JSON table, or a folder of this project's records")
+    command.add_argument(
+        "file", type=Path, help="a CSV or JSON table, or a folder of this project's records"
+    )
     command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
     command.set_defaults(run=run)
 
@@ -38,9 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     for finding in findings:
         print(finding)
     if not findings:
-        print(f"nothing found in {rows} rows: no rule that could be asked with these columns has an objection")
+        print(
+            f"nothing found in {rows} rows: no rule that could be asked with these columns has an objection"
+        )
     if silent:
-        print(f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in silent)}")
+        print(
+            f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in silent)}"
+        )
     return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
 
 
@@ -53,5 +59,7 @@ def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int,
     records, bad = Store(path).records()
     if not records:
         unread = f" (unfit: {'; '.join(map(str, bad))})" if bad else ""
-        raise TableError(f"{path} holds no records{unread}. Give a folder of results (.peft/results), or a CSV or JSON table.")
+        raise TableError(
+            f"{path} holds no records{unread}. Give a folder of results (.peft/results), or a CSV or JSON table."
+        )
     return judge(records, silent), len(records), tuple(map(str, bad))

@@ -84,7 +84,9 @@ def read_baseline(path: Path) -> Baseline:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise OptionError(f"--peft-baseline: there is no file {path}; write it with --peft-save-baseline {path}.") from None
+        raise OptionError(
+            f"--peft-baseline: there is no file {path}; write it with --peft-save-baseline {path}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise OptionError(f"--peft-baseline {path} cannot be read: {reason}.") from None
@@ -95,12 +97,24 @@ def _checked(path: Path, text: str) -> Baseline:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        what = "is empty" if not text.strip() else f"is not valid JSON ({str(error).splitlines()[0]})"
-        raise OptionError(f"--peft-baseline {path} {what}; write it anew with --peft-save-baseline {path}.") from None
+        what = (
+            "is empty" if not text.strip() else f"is not valid JSON ({str(error).splitlines()[0]})"
+        )
+        raise OptionError(
+            f"--peft-baseline {path} {what}; write it anew with --peft-save-baseline {path}."
+        ) from None
     benchmarks = values.get("benchmarks") if isinstance(values, dict) else None
     if not isinstance(benchmarks, list):
-        raise OptionError(f"--peft-baseline {path} is no pytest-benchmark JSON: it has no list of benchmarks.")
-    infos = [info for one in benchmarks if isinstance(one, dict) and isinstance(info := one.get("extra_info"), dict) and "recipe" in info]
+        raise OptionError(
+            f"--peft-baseline {path} is no pytest-benchmark JSON: it has no list of benchmarks."
+        )
+    infos = [
+        info
+        for one in benchmarks
+        if isinstance(one, dict)
+        and isinstance(info := one.get("extra_info"), dict)
+        and "recipe" in info
+    ]
     if not infos:
         raise OptionError(
             f"--peft-baseline {path} holds no fine-tuning figures ({len(benchmarks)} benchmarks of other kinds); "
@@ -130,9 +144,13 @@ def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             name = f"{info['recipe']}-{info.get('method')}"
-            raise OptionError(f"--peft-baseline {path}: the figures of {name} are spoilt at {where}: {first['msg']}.") from None
+            raise OptionError(
+                f"--peft-baseline {path}: the figures of {name} are spoilt at {where}: {first['msg']}."
+            ) from None
         if (entry.recipe, entry.method) in entries:
-            raise OptionError(f"--peft-baseline {path} has two entries of {entry.recipe}-{entry.method}; leave one of them.")
+            raise OptionError(
+                f"--peft-baseline {path} has two entries of {entry.recipe}-{entry.method}; leave one of them."
+            )
         entries[entry.recipe, entry.method] = entry
     return entries
 
@@ -141,7 +159,9 @@ def write_baseline(path: Path, document: dict[str, Any]) -> None:
     """Write a pytest-benchmark JSON in one step: a reader sees the old file or the new one. Raises `StoreError`."""
     from pytest_benchmark.utils import safe_dumps
 
-    slim = [{**one, "params": {"finetune_task": one.get("param")}} for one in document["benchmarks"]]  # the whole recipe's repr otherwise
+    slim = [
+        {**one, "params": {"finetune_task": one.get("param")}} for one in document["benchmarks"]
+    ]  # the whole recipe's repr otherwise
     text: str = safe_dumps({**document, "benchmarks": slim}, indent=1, ensure_ascii=True) + "\n"  # type: ignore[no-untyped-call]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

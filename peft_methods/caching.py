@@ -18,7 +18,13 @@ KEPT = 64  # files of a kind; the ones not used for longest go first
 
 
 def remembered(
-    kind: str, key: Any, make: Callable[[], T], *, read: Callable[[Path], T], write: Callable[[T, Path], None], suffix: str
+    kind: str,
+    key: Any,
+    make: Callable[[], T],
+    *,
+    read: Callable[[Path], T],
+    write: Callable[[T, Path], None],
+    suffix: str,
 ) -> T:
     """What `make` gives, from `kind`'s folder in the user's cache where it was kept under this key (any JSON value).
 

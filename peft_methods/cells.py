@@ -17,7 +17,10 @@ from peft_methods.recipe import Recipe
 
 ENGINES = ("auto", "stock", "graphed")
 STOCK_CODE = ("base.py", "batches.py", "judging.py", "layers.py", "resumption.py", "stock.py")
-CODE_OF_ENGINES = {"stock": STOCK_CODE, "graphed": (*STOCK_CODE, "attention.py", "casting.py", "graphs.py", "graphed.py")}
+CODE_OF_ENGINES = {
+    "stock": STOCK_CODE,
+    "graphed": (*STOCK_CODE, "attention.py", "casting.py", "graphs.py", "graphed.py"),
+}
 CODE_OF_EVERY_CELL = (
     "rows.py",
     "data.py",
@@ -105,7 +108,14 @@ class Cell:
         return replace(self, engine="stock", instead_of=self.engine)
 
     def identity(
-        self, *, weights: str, config: str, tokenizer: str, data: str, environment: dict[str, Any], stages: Sequence[str] = ()
+        self,
+        *,
+        weights: str,
+        config: str,
+        tokenizer: str,
+        data: str,
+        environment: dict[str, Any],
+        stages: Sequence[str] = (),
     ) -> str:
         """The hash of all that a figure depends on: spec, weights, their config, tokenizer, data, code, device and library versions.
 
@@ -159,7 +169,9 @@ class Preparation:
 def key_of(spec: Mapping[str, Any]) -> str:
     """A short hash of a cell's spec. A cell that another engine took over has the key of the one that was asked for."""
     asked = {"engine": spec["instead_of"]} if "instead_of" in spec else {}
-    decisive = {name: value for name, value in (_decisive(spec) | asked).items() if name != "instead_of"}
+    decisive = {
+        name: value for name, value in (_decisive(spec) | asked).items() if name != "instead_of"
+    }
     return content_hash(escaping.private(decisive))[:16]  # as records keep it
 
 
@@ -183,7 +195,11 @@ def source_of(path: Path) -> str:
 def code_hash(method: Method, engine: str) -> str:
     """sha256 of the source files that a cell's figures come from: its method's, its engine's, and measuring."""
     package = Path(__file__).parent
-    own = {Path(str(c.__module__).replace(".", "/")).name + ".py" for c in type(method).__mro__ if c.__module__.startswith("peft_methods")}
+    own = {
+        Path(str(c.__module__).replace(".", "/")).name + ".py"
+        for c in type(method).__mro__
+        if c.__module__.startswith("peft_methods")
+    }
     files = [package / name for name in CODE_OF_EVERY_CELL]
     files += [package / "methods" / name for name in (*sorted(own), "bottleneck.py")]
     files += [package / "engines" / name for name in CODE_OF_ENGINES[engine]]
@@ -195,11 +211,15 @@ def chosen_methods(recipe: Recipe, names: Sequence[str] | None) -> list[Method]:
 
     All of the recipe's sections are checked, chosen or not, so a typo never waits for its turn.
     """
-    created = {name: METHODS.create(name, recipe.methods[name], recipe.name) for name in recipe.methods}
+    created = {
+        name: METHODS.create(name, recipe.methods[name], recipe.name) for name in recipe.methods
+    }
     for name in names or ():
         METHODS[name]
         if name not in created:
-            raise OptionError(f"recipe {recipe.name!r} has no [methods.{name}] section; it has: {', '.join(created)}.")
+            raise OptionError(
+                f"recipe {recipe.name!r} has no [methods.{name}] section; it has: {', '.join(created)}."
+            )
     return [created[name] for name in METHODS if name in created and (not names or name in names)]
 
 
@@ -209,15 +229,30 @@ def fitting_engine(asked: str, device: str) -> str:
         raise OptionError(unknown("engine", asked, ENGINES))
     has_gpu = device.startswith("cuda")
     if asked == "graphed" and not has_gpu:
-        raise OptionError("engine 'graphed' needs an NVIDIA GPU and none is visible. Allowed here: auto, stock.")
+        raise OptionError(
+            "engine 'graphed' needs an NVIDIA GPU and none is visible. Allowed here: auto, stock."
+        )
     if asked == "auto":
         return "graphed" if has_gpu else "stock"
     return asked
 
 
-def cells_of(recipe: Recipe, method: Method, device: str, engine: str = "stock", *, deterministic: bool = False) -> list[Cell]:
+def cells_of(
+    recipe: Recipe,
+    method: Method,
+    device: str,
+    engine: str = "stock",
+    *,
+    deterministic: bool = False,
+) -> list[Cell]:
     """One cell a seed. Earlier stages are the same cells for all seeds, so they are trained once."""
     *earlier, _ = method.stages(recipe)
-    stages = tuple(Cell(r, m, 0, device, engine, is_source=True, deterministic=deterministic) for r, m in earlier)
+    stages = tuple(
+        Cell(r, m, 0, device, engine, is_source=True, deterministic=deterministic)
+        for r, m in earlier
+    )
     seeds = recipe.budget.seed_list()
-    return [Cell(recipe, method, seed, device, engine, stages=stages, deterministic=deterministic) for seed in seeds]
+    return [
+        Cell(recipe, method, seed, device, engine, stages=stages, deterministic=deterministic)
+        for seed in seeds
+    ]

@@ -39,7 +39,13 @@ def fingerprint(parameter: nn.Parameter) -> str:
 
 
 def evidence_of(
-    model: nn.Module, before: Before, *, decay: float, shape: ModelShape, head: tuple[str, ...], expected_trainable: int | None
+    model: nn.Module,
+    before: Before,
+    *,
+    decay: float,
+    shape: ModelShape,
+    head: tuple[str, ...],
+    expected_trainable: int | None,
 ) -> Evidence:
     """What changed that should not have, and what did not that should have.
 
@@ -49,11 +55,19 @@ def evidence_of(
     from safetensors import safe_open
 
     parameters = dict(model.named_parameters())
-    changed = [name for name, known in before.frozen.items() if fingerprint(parameters[name]) != known]
+    changed = [
+        name for name, known in before.frozen.items() if fingerprint(parameters[name]) != known
+    ]
     with safe_open(before.trainable, framework="pt") as start:
         names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
-        unmoved = [name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)]
-    quantized = [models.in_modules(name, head) for name, p in parameters.items() if models.is_4bit(p) and ".original_module." not in name]
+        unmoved = [
+            name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)
+        ]
+    quantized = [
+        models.in_modules(name, head)
+        for name, p in parameters.items()
+        if models.is_4bit(p) and ".original_module." not in name
+    ]
     return Evidence(
         expected_trainable=expected_trainable,
         frozen_changed=tuple(changed),
@@ -69,7 +83,9 @@ def evidence_of(
 def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
     """Piece by piece on the host, up to the first that has moved, which is nearly always the first of all."""
     rounding = 1e-5 * float(torch.linalg.vector_norm(start, torch.inf)) + 1e-12
-    pieces = zip(torch.split(start.flatten(), PIECE), torch.split(end.detach().flatten(), PIECE), strict=True)
+    pieces = zip(
+        torch.split(start.flatten(), PIECE), torch.split(end.detach().flatten(), PIECE), strict=True
+    )
     return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in pieces)
 
 

@@ -45,7 +45,9 @@ class Checkpoints:
         state = self._newest()
         if self.resumed_after:
             after = " and ".join(map(str, self.resumed_after))
-            self.notes.append(f"resumed after epoch {after}; its training time and peaks are those of all stretches")
+            self.notes.append(
+                f"resumed after epoch {after}; its training time and peaks are those of all stretches"
+            )
         elif self.notes:
             self.notes.append("training started from the beginning")
         return state
@@ -61,7 +63,9 @@ class Checkpoints:
                 self.notes.append(f"its checkpoint {path} cannot be read: {error.strerror}")
                 continue
             if values["key"] != self.key:
-                self.notes.append(f"its checkpoint {path.name} is of other code, weights, data or versions and was not used")
+                self.notes.append(
+                    f"its checkpoint {path.name} is of other code, weights, data or versions and was not used"
+                )
                 continue
             self.resumed_after = [*values["resumed_after"], values["epoch"]]
             return TrainingState(values["epoch"], tensors, values["state"])
@@ -69,7 +73,12 @@ class Checkpoints:
 
     def keep(self, state: TrainingState) -> None:
         """Write the state whole, then remove those before it."""
-        values = {"key": self.key, "epoch": state.epoch, "resumed_after": self.resumed_after, "state": state.values}
+        values = {
+            "key": self.key,
+            "epoch": state.epoch,
+            "resumed_after": self.resumed_after,
+            "state": state.values,
+        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(self.folder / f"epoch-{state.epoch}{SUFFIX}", state.tensors, values)
@@ -77,7 +86,9 @@ class Checkpoints:
                 if _epoch_of(path) < state.epoch:
                     path.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
-            self.notes.append(f"no checkpoint could be kept after epoch {state.epoch}: {first_line(error)}")
+            self.notes.append(
+                f"no checkpoint could be kept after epoch {state.epoch}: {first_line(error)}"
+            )
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         aside = self.aside / f"{self.folder.name}-{uuid.uuid4().hex[:8]}-{path.name}"
@@ -108,7 +119,9 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str,
     scratch = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{SUFFIX}")
     text = json.dumps(values)
     try:
-        save_file(dict(tensors), scratch, {"values": text, "checksum": str(_checksum(tensors, text))})
+        save_file(
+            dict(tensors), scratch, {"values": text, "checksum": str(_checksum(tensors, text))}
+        )
         _sync(scratch)
         os.replace(scratch, path)
     finally:

@@ -31,12 +31,17 @@ def _is_text(value: object) -> bool:
 
 def labels(values: list[Any], column: str, split: str, spec: DataSpec) -> list[int | str]:
     """Each label as an int or a str. Lists, fractions and gaps are refused by name."""
-    return [_label(value, f"{spec.source}: {column!r} in row {row} of {split}") for row, value in enumerate(values)]
+    return [
+        _label(value, f"{spec.source}: {column!r} in row {row} of {split}")
+        for row, value in enumerate(values)
+    ]
 
 
 def _label(value: Any, where: str) -> int | str:
     if hasattr(value, "__len__") and not isinstance(value, str):
-        raise DataError(f"{where} is {value!r}: more than one label a row (multi-label) is not supported; give one class a row.")
+        raise DataError(
+            f"{where} is {value!r}: more than one label a row (multi-label) is not supported; give one class a row."
+        )
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"{where} is empty. Remove the row or give its class.")
     if isinstance(value, str):
@@ -46,7 +51,9 @@ def _label(value: Any, where: str) -> int | str:
     except (TypeError, ValueError, OverflowError):  # a date, a gap of a nullable column, infinity
         number = None
     if number is None or number != value:
-        raise DataError(f"{where} is {value!r}: a class is a whole number or a name; regression is not supported.")
+        raise DataError(
+            f"{where} is {value!r}: a class is a whole number or a name; regression is not supported."
+        )
     return number
 
 
@@ -67,7 +74,9 @@ def number_labels(
                 f"take test from another: --peft-set data.test_split=validation"
             )
         if strange:
-            raise DataError(f"{spec.source}: label {strange[0]!r} in {split} does not occur in train ({', '.join(map(str, classes))}).")
+            raise DataError(
+                f"{spec.source}: label {strange[0]!r} in {split} does not occur in train ({', '.join(map(str, classes))})."
+            )
     number = {c: i for i, c in enumerate(classes)}
     declared = names is not None and classes == list(range(len(names)))
     shown = names if declared and names else tuple(str(c) for c in classes)

@@ -72,7 +72,12 @@ class Comparison:
     def _rows(self) -> tuple[Row, ...]:
         recipes = dict.fromkeys(recipe for recipe, _ in self._by_row)
         methods = dict.fromkeys([*METHODS, *(method for _, method in self._by_row)])
-        named = [(recipe, method) for recipe in recipes for method in methods if (recipe, method) in self._by_row]
+        named = [
+            (recipe, method)
+            for recipe in recipes
+            for method in methods
+            if (recipe, method) in self._by_row
+        ]
         return tuple(_row(recipe, method, self._by_row[recipe, method]) for recipe, method in named)
 
     @cached_property
@@ -90,8 +95,16 @@ class Comparison:
         rows = self.rows()
         return {
             recipe: standing_of(
-                {row.method: self._judged(recipe, row.method) for row in rows if row.recipe == recipe},
-                {row.method: {name: row.mean(name) for name in METRICS} for row in rows if row.recipe == recipe},
+                {
+                    row.method: self._judged(recipe, row.method)
+                    for row in rows
+                    if row.recipe == recipe
+                },
+                {
+                    row.method: {name: row.mean(name) for name in METRICS}
+                    for row in rows
+                    if row.recipe == recipe
+                },
             )
             for recipe in dict.fromkeys(row.recipe for row in rows)
         }
@@ -99,7 +112,11 @@ class Comparison:
     def _judged(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
         """A method's finished cells with their predictions."""
         found = self._by_row[recipe, method]
-        return [(record, self.predictions.get(record.identity)) for record in found if record.status == "ok"]
+        return [
+            (record, self.predictions.get(record.identity))
+            for record in found
+            if record.status == "ok"
+        ]
 
     def findings(self) -> list[Finding]:
         """What the validity rules that are not silenced say about these records."""
@@ -143,10 +160,18 @@ def _row(recipe: str, method: str, records: Sequence[Record]) -> Row:
 
 def summarize(name: str, records: Sequence[Record]) -> Figure | None:
     """Mean and sample standard deviation of a metric; missing and NaN values do not count, no value is None."""
-    values = [value for record in records if (value := record.metrics.get(name)) is not None and not math.isnan(value)]
+    values = [
+        value
+        for record in records
+        if (value := record.metrics.get(name)) is not None and not math.isnan(value)
+    ]
     if not values:
         return None
     mean = fmean(values)
     return Figure(
-        mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else None, len(values)
+        mean,
+        math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        if len(values) > 1
+        else None,
+        len(values),
     )

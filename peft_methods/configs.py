@@ -11,7 +11,14 @@ from peft_methods.errors import ModelError, first_line, nearest
 from peft_methods.recipe import ModelSpec, is_meant_as_path, path_of
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-NOT_THE_MODEL = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
+NOT_THE_MODEL = (
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+)
 
 
 def folder_or_id(source: str) -> str:
@@ -70,7 +77,9 @@ def _pickles_alone(spec: ModelSpec) -> str:
 
 def has_own_classifier(config: Any, spec: ModelSpec) -> bool:
     """Whether the model brings the code of its classifier along and that code is trusted."""
-    return spec.trust_remote_code and "AutoModelForSequenceClassification" in (getattr(config, "auto_map", None) or {})
+    return spec.trust_remote_code and "AutoModelForSequenceClassification" in (
+        getattr(config, "auto_map", None) or {}
+    )
 
 
 def has_tokenizer(spec: ModelSpec) -> bool:
@@ -115,7 +124,9 @@ def _check_that_it_builds(config: Any, spec: ModelSpec) -> None:
 
     try:
         with torch.device("meta"):
-            AutoModelForSequenceClassification.from_config(config, trust_remote_code=spec.trust_remote_code)
+            AutoModelForSequenceClassification.from_config(
+                config, trust_remote_code=spec.trust_remote_code
+            )
     except Exception as error:
         raise _bad_config(spec, error) from None
 
@@ -125,7 +136,9 @@ def _pretrained_config(spec: ModelSpec) -> Any:
 
     try:
         return AutoConfig.from_pretrained(
-            folder_or_id(spec.source), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+            folder_or_id(spec.source),
+            revision=spec.revision or "main",
+            trust_remote_code=spec.trust_remote_code,
         )
     except Exception as error:  # hub and file errors come in a dozen types
         raise local_or_hub(spec, error) from None
@@ -147,7 +160,9 @@ def _config_alone(spec: ModelSpec) -> Any:
         return AutoConfig.for_model(**known[spec.source])
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
-    except Exception as error:  # a wrong field has a type of its own, others are the first thing that fails
+    except (
+        Exception
+    ) as error:  # a wrong field has a type of its own, others are the first thing that fails
         raise (_own_code(spec) if _wants_own_code(error) else _bad_config(spec, error)) from None
 
 

@@ -101,13 +101,20 @@ def load(spec: DataSpec) -> TextData:
         source_counts=_counts(drawn_from, len(label_names)),
         texts=texts,
         contradictory=contradictory,
-        label_runs={name: 1 + sum(a != b for a, b in pairwise(table.labels)) for name, table in splits.items() if len(table)},
+        label_runs={
+            name: 1 + sum(a != b for a, b in pairwise(table.labels))
+            for name, table in splits.items()
+            if len(table)
+        },
     )
     return TextData(splits, facts)
 
 
 def _counts(tables: dict[str, Table], classes: int) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(np.bincount(table.labels, minlength=classes).tolist()) for name, table in tables.items()}
+    return {
+        name: tuple(np.bincount(table.labels, minlength=classes).tolist())
+        for name, table in tables.items()
+    }
 
 
 def _pool_of(split: str, pools: dict[str, Table]) -> str:
@@ -133,7 +140,9 @@ def _key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _disjoint_pools(source: dict[str, Table], spec: DataSpec) -> tuple[dict[str, Table], dict[str, int]]:
+def _disjoint_pools(
+    source: dict[str, Table], spec: DataSpec
+) -> tuple[dict[str, Table], dict[str, int]]:
     """Repeated texts out: within train, and from train whatever validation or test holds too."""
     if "all" in source:
         pool = source["all"].without_repeats(_key)
@@ -142,10 +151,14 @@ def _disjoint_pools(source: dict[str, Table], spec: DataSpec) -> tuple[dict[str,
     pools["train"] = source["train"].without_repeats(_key)
     removed = {"repeated": len(source["train"]) - len(pools["train"])}
     if "validation" in pools and "test" in pools:
-        pools["validation"], removed["validation_also_in_test"] = pools["validation"].without(pools["test"], _key)
+        pools["validation"], removed["validation_also_in_test"] = pools["validation"].without(
+            pools["test"], _key
+        )
     for other in ("validation", "test"):
         if other in pools:
-            pools["train"], removed[f"train_also_in_{other}"] = pools["train"].without(pools[other], _key)
+            pools["train"], removed[f"train_also_in_{other}"] = pools["train"].without(
+                pools[other], _key
+            )
     if "test" in source:
         _refuse_leak(source["train"], source["test"], spec)
     return pools, removed
@@ -167,14 +180,18 @@ def _cut_sentences(pools: dict[str, Table], spec: DataSpec) -> int:
     name = "all" if "all" in pools else "train"
     pool = pools[name]
     if pool.pairs is not None:
-        raise DataError(f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: use 'rows'.")
+        raise DataError(
+            f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: use 'rows'."
+        )
     sentences = pool.take(overlap.whole_sentences(pool.texts))
     if spec.validation != "all" and spec.validation > len(sentences):
         raise DataError(
             f"{spec.source}: {spec.validation} validation sentences wanted, {len(sentences)} texts of train lie within no other. "
             f"Ask for fewer: --peft-set data.validation=N, or cut by rows: --peft-set data.validation_by=rows"
         )
-    pools["validation"] = _slice(sentences, {"validation": spec.validation}, name, spec)["validation"]
+    pools["validation"] = _slice(sentences, {"validation": spec.validation}, name, spec)[
+        "validation"
+    ]
     related = overlap.rows_within(pool.texts, pools["validation"].texts)
     pools[name] = pool.take(row for row in range(len(pool)) if row not in related)
     return len(related) - len(pools["validation"])
@@ -182,8 +199,14 @@ def _cut_sentences(pools: dict[str, Table], spec: DataSpec) -> int:
 
 def _overlaps(splits: dict[str, Table]) -> dict[str, Overlap]:
     train = splits["train"]
-    judged = {} if train.pairs is not None else {name: splits[name] for name in ("validation", "test")}
-    return {name: overlap.measure(table.texts, train.texts) for name, table in judged.items() if len(table)}
+    judged = (
+        {} if train.pairs is not None else {name: splits[name] for name in ("validation", "test")}
+    )
+    return {
+        name: overlap.measure(table.texts, train.texts)
+        for name, table in judged.items()
+        if len(table)
+    }
 
 
 def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
@@ -202,10 +225,14 @@ def _fewer(wanted: dict[str, int | str], there: int) -> str:
     """What to set instead, by name; for a split that has rows of its own, the number too."""
     first, *others = wanted
     ways = [f"--peft-set data.{first}={'N' if others else there}"]
-    return ", or ".join([*ways, "data.train=all for what is left"] if others and "train" in wanted else ways)
+    return ", or ".join(
+        [*ways, "data.train=all for what is left"] if others and "train" in wanted else ways
+    )
 
 
-def _slice(pool: Table, wanted: dict[str, int | str], name: str, spec: DataSpec) -> dict[str, Table]:
+def _slice(
+    pool: Table, wanted: dict[str, int | str], name: str, spec: DataSpec
+) -> dict[str, Table]:
     exact = sum(size for size in wanted.values() if isinstance(size, int))
     open_ended = [split for split, size in wanted.items() if size == "all"]
     if exact > len(pool) or (open_ended and exact == len(pool)):
@@ -215,7 +242,9 @@ def _slice(pool: Table, wanted: dict[str, int | str], name: str, spec: DataSpec)
             f"{spec.source}: {asked} rows wanted, {len(pool)} distinct rows{where} are there. Ask for fewer: {_fewer(wanted, len(pool))}."
         )
     if len(open_ended) > 1:
-        raise DataError(f"only one of {' and '.join(open_ended)} can be 'all' where both come from the same rows.")
+        raise DataError(
+            f"only one of {' and '.join(open_ended)} can be 'all' where both come from the same rows."
+        )
     order, start, parts = stratified_order(pool.labels, spec.seed), 0, {}
     for split, size in wanted.items():
         count = len(pool) - exact if size == "all" else int(size)
@@ -261,11 +290,15 @@ def tokenize(data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int
     """Token ids, cut at `max_length`, not padded (batches are padded to their longest row)."""
     tokens, truncated = {}, {}
     for name, table in data.splits.items():
-        tokens[name], truncated[name] = _tokenize_table(table, data.tokenizer or tokenizer, max_length)
+        tokens[name], truncated[name] = _tokenize_table(
+            table, data.tokenizer or tokenizer, max_length
+        )
     return TokenData(**tokens, facts=replace(data.facts, truncated=truncated))
 
 
-def _tokenize_table(table: Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Rows, float]:
+def _tokenize_table(
+    table: Table, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[Rows, float]:
     whole = _rows(table, tokenizer, None)
     longer = sum(length > max_length for length in whole.lengths)
     return _rows(table, tokenizer, max_length) if longer else whole, longer / max(1, len(table))
@@ -277,7 +310,15 @@ def _rows(table: Table, tokenizer: PreTrainedTokenizerBase, cut: int | None) -> 
     def make() -> Rows:
         columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
         if len(table):
-            columns = dict(tokenizer(table.texts, table.pairs, truncation=cut is not None, max_length=cut, verbose=False))
+            columns = dict(
+                tokenizer(
+                    table.texts,
+                    table.pairs,
+                    truncation=cut is not None,
+                    max_length=cut,
+                    verbose=False,
+                )
+            )
         return Rows.of(columns, table.labels)
 
     state = tokenizer_state(tokenizer) if len(table) >= WORTH_KEEPING else None

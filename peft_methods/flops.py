@@ -19,7 +19,9 @@ def forward_flops(shape: ModelShape, lengths: Iterable[int]) -> tuple[int, int]:
     values, 4 s² h together. What PEFT adds, norms and embeddings are left out, as is usual (Kaplan et al. 2020,
     arXiv:2001.08361, appendix; PaLM, Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
     """
-    per_token = shape.layers * sum(2 * inputs * outputs for inputs, outputs in shape.dimensions.values())
+    per_token = shape.layers * sum(
+        2 * inputs * outputs for inputs, outputs in shape.dimensions.values()
+    )
     tokens = squares = 0
     for length in lengths:
         tokens += length
@@ -44,7 +46,12 @@ def device_rate() -> float:
     from peft_methods.nvml import Gpu
 
     properties, gpu = torch.cuda.get_device_properties(0), Gpu.current()
-    key = [properties.name, str(getattr(properties, "uuid", "")), torch.__version__, gpu and gpu.state().get("driver")]
+    key = [
+        properties.name,
+        str(getattr(properties, "uuid", "")),
+        torch.__version__,
+        gpu and gpu.state().get("driver"),
+    ]
     return remembered_value("matmul_rates", key, matmul_flops_per_second)
 
 

@@ -38,7 +38,9 @@ class Section:
     @property
     def has_figures(self) -> bool:
         """Whether any of its cells ended well."""
-        return any(record.status == "ok" and not record.is_source for record in self.comparison.records)
+        return any(
+            record.status == "ok" and not record.is_source for record in self.comparison.records
+        )
 
     @property
     def name(self) -> str:
@@ -50,16 +52,24 @@ def together(sections: Iterable[Section]) -> Comparison:
     """All sections in one comparison, as recipes under the sections' names."""
     sections = list(sections)
     records = [
-        replace(record, cell={**record.cell, "recipe": {**record.cell["recipe"], "name": section.name}})
+        replace(
+            record, cell={**record.cell, "recipe": {**record.cell["recipe"], "name": section.name}}
+        )
         for section in sections
         for record in section.comparison.records
     ]
-    notes = tuple(f"{section.name}: {'; '.join(section.apart)}" for section in sections if section.apart)
-    return Comparison(tuple(records), notes, sections[0].comparison.predictions, sections[0].comparison.silenced)
+    notes = tuple(
+        f"{section.name}: {'; '.join(section.apart)}" for section in sections if section.apart
+    )
+    return Comparison(
+        tuple(records), notes, sections[0].comparison.predictions, sections[0].comparison.silenced
+    )
 
 
 def gather(
-    records: Iterable[Record], predictions: Mapping[str, Predictions] | None = None, silenced: tuple[str, ...] = ()
+    records: Iterable[Record],
+    predictions: Mapping[str, Predictions] | None = None,
+    silenced: tuple[str, ...] = (),
 ) -> list[Section]:
     """Sections by recipe and age, those without a cell that ended well last.
 
@@ -68,17 +78,28 @@ def gather(
     the records of the cells that they were for.
     """
     records = list(records)
-    sources = _by_spec(record for record in records if record.is_source and not record.cell.get("trial"))
+    sources = _by_spec(
+        record for record in records if record.is_source and not record.cell.get("trial")
+    )
     found: dict[str, list[list[Record]]] = {}
-    for group in _alike((record for record in records if not record.is_source), _settings, _surroundings):
+    for group in _alike(
+        (record for record in records if not record.is_source), _settings, _surroundings
+    ):
         for layer in _layers(group):
             found.setdefault(layer[0].recipe_name, []).append(layer)
     sections = []
     for recipe, layers in sorted(found.items()):
-        first, *_ = ordered = sorted(layers, key=lambda layer: (not any(record.status == "ok" for record in layer), _age(layer)))
+        first, *_ = ordered = sorted(
+            layers,
+            key=lambda layer: (not any(record.status == "ok" for record in layer), _age(layer)),
+        )
         for number, layer in enumerate(ordered, 1):
             apart = tuple(_differences(first, layer)) if number > 1 else ()
-            comparison = Comparison((*layer, *_sources_of(layer, sources)), predictions=predictions or {}, silenced=silenced)
+            comparison = Comparison(
+                (*layer, *_sources_of(layer, sources)),
+                predictions=predictions or {},
+                silenced=silenced,
+            )
             sections.append(Section(recipe, number, apart, comparison))
     return sections
 
@@ -110,10 +131,16 @@ def _surroundings(record: Record) -> Settings:
 
 def _weights(record: Record) -> str:
     """The base model's, as the method took it up: 4-bit weights are others. Empty for a cell that never got so far."""
-    return str(record.environment["weights_sha256"])[:10] if record.environment.get("weights_sha256") else ""
+    return (
+        str(record.environment["weights_sha256"])[:10]
+        if record.environment.get("weights_sha256")
+        else ""
+    )
 
 
-def _alike(records: Iterable[Record], asked: Callable[[Record], Any], met: Callable[[Record], Any]) -> list[list[Record]]:
+def _alike(
+    records: Iterable[Record], asked: Callable[[Record], Any], met: Callable[[Record], Any]
+) -> list[list[Record]]:
     """Records grouped by what was asked for and what they met. One that met nothing yet joins those that finished nearest to it."""
     groups: dict[str, dict[str, list[Record]]] = {}
     lost: list[tuple[str, Record]] = []
@@ -126,7 +153,10 @@ def _alike(records: Iterable[Record], asked: Callable[[Record], Any], met: Calla
     spans = {key: [(*_span(group), group) for group in of.values()] for key, of in groups.items()}
     for key, record in lost:
         if key in spans:
-            min(spans[key], key=lambda span: max(span[0] - record.finished, record.finished - span[1], 0.0))[2].append(record)
+            min(
+                spans[key],
+                key=lambda span: max(span[0] - record.finished, record.finished - span[1], 0.0),
+            )[2].append(record)
         else:
             groups.setdefault(key, {}).setdefault("", []).append(record)
     return [group for of in groups.values() for group in of.values()]
@@ -142,7 +172,10 @@ def _layers(group: Sequence[Record]) -> Iterator[list[Record]]:
     methods: dict[str, list[Record]] = {}
     for record in group:
         methods.setdefault(record.method_name, []).append(record)
-    columns = [sorted(_alike(methods[name], lambda r: r.cell["method"], _weights), key=_age) for name in sorted(methods, key=_rank)]
+    columns = [
+        sorted(_alike(methods[name], lambda r: r.cell["method"], _weights), key=_age)
+        for name in sorted(methods, key=_rank)
+    ]
     for layer in zip_longest(*columns, fillvalue=()):
         yield [record for records in layer for record in _one_a_seed(records)]
 
@@ -184,7 +217,9 @@ def _sources_of(records: Sequence[Record], sources: Mapping[str, list[Record]]) 
         for stage in record.cell.get("stages", ()):
             key, where = _stage(stage), _machine(record)
             if key in sources and key not in kept:
-                kept[key] = max(sources[key], key=lambda source: (_machine(source) == where, *_weight(source)))
+                kept[key] = max(
+                    sources[key], key=lambda source: (_machine(source) == where, *_weight(source))
+                )
     return list(kept.values())
 
 
@@ -194,15 +229,24 @@ def _machine(record: Record) -> Settings:
 
 def _differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[str]:
     """'torch 2.11.0 → 2.13.0', 'budget.epochs 2 → 4', 'lora.rank 8 → 4': what sets one section apart from another."""
-    yield from _changes({**flat(_settings(first[0])), **_where(first)}, {**flat(_settings(other[0])), **_where(other)})
+    yield from _changes(
+        {**flat(_settings(first[0])), **_where(first)},
+        {**flat(_settings(other[0])), **_where(other)},
+    )
     own, others = _methods(first), _methods(other)
     pairs = [(own[name], others[name]) for name in own if name in others]
-    yield from dict.fromkeys(change for a, b in pairs for change in _changes({"weights": _weights(a)}, {"weights": _weights(b)}))
+    yield from dict.fromkeys(
+        change
+        for a, b in pairs
+        for change in _changes({"weights": _weights(a)}, {"weights": _weights(b)})
+    )
     for a, b in pairs:
         yield from _changes(flat(a.cell["method"]), flat(b.cell["method"]), f"{a.method_name}.")
 
 
-def _changes(before: Mapping[str, str], after: Mapping[str, str], prefix: str = "") -> Iterator[str]:
+def _changes(
+    before: Mapping[str, str], after: Mapping[str, str], prefix: str = ""
+) -> Iterator[str]:
     for name in sorted({**before, **after}):
         if before.get(name, "None") != after.get(name, "None"):
             yield f"{prefix}{name} {before.get(name, 'None')} → {after.get(name, 'None')}"
@@ -215,4 +259,7 @@ def _where(records: Sequence[Record]) -> dict[str, str]:
 
 def _methods(records: Iterable[Record]) -> dict[str, Record]:
     """One record of each method, of a cell that ran where there is one."""
-    return {record.method_name: record for record in sorted(records, key=lambda record: bool(record.environment))}
+    return {
+        record.method_name: record
+        for record in sorted(records, key=lambda record: bool(record.environment))
+    }

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from peft_methods.records import Record
 
 UNSAVED = "the baseline was not written: "
-ENDED_EARLY = "Nothing was judged and no baseline written: the run was ended before all was trained."
+ENDED_EARLY = (
+    "Nothing was judged and no baseline written: the run was ended before all was trained."
+)
 BAD = ("gate: ", UNSAVED)  # how a line begins that fails the run
 
 
-def finish(session: pytest.Session, records: Iterable[Record], gate: Gate | None, places: dict[str, Path]) -> list[str]:
+def finish(
+    session: pytest.Session, records: Iterable[Record], gate: Gate | None, places: dict[str, Path]
+) -> list[str]:
     """At the end of a run: what only the end shows is judged, baselines are written; the lines that say so.
 
     A run whose tests passed fails all the same where a line is bad.
@@ -39,7 +43,9 @@ def judged_at_the_end(gate: Gate, records: Iterable[Record]) -> Judgement:
     methods: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         methods.setdefault((record.recipe_name, record.method_name), []).append(record)
-    return together([*(gate.judge(of_one) for of_one in methods.values()), gate.judge_together(records)])
+    return together(
+        [*(gate.judge(of_one) for of_one in methods.values()), gate.judge_together(records)]
+    )
 
 
 def gate_lines(gate: Gate, records: Iterable[Record]) -> list[str]:
@@ -50,11 +56,21 @@ def gate_lines(gate: Gate, records: Iterable[Record]) -> list[str]:
     for recipe, record in first.items():
         if recipe in gate.baselines:
             tolerances = ", ".join(map(str, gate.tolerances_for(record)))
-            lines.append(f"{recipe}: judged against {gate.baselines[recipe]}; tolerances {tolerances}")
-    count = len({(record.recipe_name, record.method_name) for record in records if not record.is_source})
+            lines.append(
+                f"{recipe}: judged against {gate.baselines[recipe]}; tolerances {tolerances}"
+            )
+    count = len(
+        {(record.recipe_name, record.method_name) for record in records if not record.is_source}
+    )
     lines += [f"{who}: {'; '.join(what)}" for who, what in _grouped(judgement.notes, count)]
-    lines += [f"{who}: differs from the baseline: {'; '.join(what)}" for who, what in _grouped(judgement.differing, count)]
-    return [*lines, *(judgement.problems or ["Nothing is worse beyond its tolerance and what seeds explain."])]
+    lines += [
+        f"{who}: differs from the baseline: {'; '.join(what)}"
+        for who, what in _grouped(judgement.differing, count)
+    ]
+    return [
+        *lines,
+        *(judgement.problems or ["Nothing is worse beyond its tolerance and what seeds explain."]),
+    ]
 
 
 def _grouped(said: Iterable[tuple[str, str]], count: int) -> list[tuple[str, list[str]]]:
@@ -64,7 +80,9 @@ def _grouped(said: Iterable[tuple[str, str]], count: int) -> list[tuple[str, lis
         who_of.setdefault(what, []).append(who)
     grouped: dict[str, list[str]] = {}
     for what, names in who_of.items():
-        grouped.setdefault("every method" if len(names) == count else ", ".join(names), []).append(what)
+        grouped.setdefault("every method" if len(names) == count else ", ".join(names), []).append(
+            what
+        )
     return list(grouped.items())
 
 
@@ -81,7 +99,9 @@ def save_baselines(config: pytest.Config, places: dict[str, Path], failed: int) 
         recipes = {recipe for recipe, place in places.items() if place == path}
         kept = [one for one in document["benchmarks"] if one["extra_info"].get("recipe") in recipes]
         if not kept:
-            lines.append(f"{UNSAVED}{path} would hold nothing, no benchmark of {', '.join(sorted(recipes))} gave figures.")
+            lines.append(
+                f"{UNSAVED}{path} would hold nothing, no benchmark of {', '.join(sorted(recipes))} gave figures."
+            )
             continue
         try:
             write_baseline(path, {**document, "benchmarks": kept})
@@ -89,7 +109,9 @@ def save_baselines(config: pytest.Config, places: dict[str, Path], failed: int) 
             lines.append(f"{UNSAVED}{error}")
         else:
             reused = sum(len(one["extra_info"].get("reused", ())) for one in kept)
-            lines.append(f"baseline written: {path} ({len(kept)} methods{f', {reused} cells of an earlier run' if reused else ''})")
+            lines.append(
+                f"baseline written: {path} ({len(kept)} methods{f', {reused} cells of an earlier run' if reused else ''})"
+            )
     return lines
 
 

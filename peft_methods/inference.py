@@ -25,7 +25,14 @@ class InferenceCost:
     inference_samples_per_second: float
 
 
-def cost_of(model: nn.Module, rows: Rows, collate: Collator, *, precision: str, synchronize: Callable[[], None]) -> InferenceCost | None:
+def cost_of(
+    model: nn.Module,
+    rows: Rows,
+    collate: Collator,
+    *,
+    precision: str,
+    synchronize: Callable[[], None],
+) -> InferenceCost | None:
     """Time the model on the rows of middle length, from ids on the host to logits on the device; None without rows.
 
     On a GPU the first pass at each size is not counted. On a CPU, where a batch takes a second, there is one of it.

@@ -29,11 +29,22 @@ from peft_methods.measuring import (
 )
 from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
-OF_EPOCHS = ("train", "evaluate", "save")  # the other phases are gone through anew by every process that goes on with a cell
-PROGRESS_INTERVAL = 0.25  # seconds between two messages of training steps: more often than that nobody can read
-TRAINING = ("warm_up", "train")  # the warm-up's last step is the worst batch: it belongs to the training peak
+OF_EPOCHS = (
+    "train",
+    "evaluate",
+    "save",
+)  # the other phases are gone through anew by every process that goes on with a cell
+PROGRESS_INTERVAL = (
+    0.25  # seconds between two messages of training steps: more often than that nobody can read
+)
+TRAINING = (
+    "warm_up",
+    "train",
+)  # the warm-up's last step is the worst batch: it belongs to the training peak
 COMPUTING = (*TRAINING, "evaluate")  # phases whose matrix products are in the figures of quality
-SPARE_ADDRESSES = 32 * 2**20  # bytes; for a base model's widest product MKL went without its buffer at 8 MiB, not at 16
+SPARE_ADDRESSES = (
+    32 * 2**20
+)  # bytes; for a base model's widest product MKL went without its buffer at 8 MiB, not at 16
 DOING = {
     "data": "reading the data",
     "prepare": "trying the model",
@@ -71,12 +82,17 @@ class Instruments:
     an epoch, once they are known.
     """
 
-    def __init__(self, device: str, progress: Callable[[dict[str, Any]], None], epochs: int) -> None:
+    def __init__(
+        self, device: str, progress: Callable[[dict[str, Any]], None], epochs: int
+    ) -> None:
         self._gpu: nvml.Gpu | None = None
         self._device_memory: nvml.DeviceMemory | None = None
         self.cuda = device.startswith("cuda")
         self._progress, self._epochs, self.rows = progress, epochs, 0
-        self._at, self._told = (0, 0), 0.0  # (step, steps in all); when news of a step was last told
+        self._at, self._told = (
+            (0, 0),
+            0.0,
+        )  # (step, steps in all); when news of a step was last told
         levels = nvml.levels() if self.cuda else {}
         gauges = self._gauges(levels) if self.cuda else {"busy": ThreadTime()}
         self.meter = PhaseMeter(
@@ -94,8 +110,14 @@ class Instruments:
         gauges: dict[str, Gauge] = {"reserved": ReservedMemory()}
         self._gpu = nvml.Gpu.current()
         if self._gpu is not None:
-            self._device_memory = nvml.DeviceMemory(self._gpu, level_at_start=levels.get(self._gpu.uuid))
-            gauges |= {"device": self._device_memory, "energy": nvml.Energy(self._gpu), "heat": nvml.Throttling(self._gpu)}
+            self._device_memory = nvml.DeviceMemory(
+                self._gpu, level_at_start=levels.get(self._gpu.uuid)
+            )
+            gauges |= {
+                "device": self._device_memory,
+                "energy": nvml.Energy(self._gpu),
+                "heat": nvml.Throttling(self._gpu),
+            }
         return gauges
 
     def synchronize(self) -> None:
@@ -106,7 +128,9 @@ class Instruments:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Sample in the background as long as this lasts; an error for want of memory leaves it as `OutOfMemory`."""
-        sampling = self._device_memory.sampling() if self._device_memory else contextlib.nullcontext()
+        sampling = (
+            self._device_memory.sampling() if self._device_memory else contextlib.nullcontext()
+        )
         try:
             with sampling:
                 yield
@@ -150,7 +174,9 @@ class Instruments:
             "step": step,
             "steps": steps,
             "train_seconds": seconds,
-            "samples_per_second": self.rows * self._epochs * step / steps / seconds if steps and seconds else None,
+            "samples_per_second": self.rows * self._epochs * step / steps / seconds
+            if steps and seconds
+            else None,
             "peak_memory_bytes": self.meter.peak_so_far(*self._methods_own()),
         }
 
@@ -167,8 +193,14 @@ class Instruments:
 
     def measured(self) -> dict[str, Any]:
         """What was measured of the epochs so far, as JSON values; the phase at work is not in it."""
-        intervals = [asdict(interval) for interval in self.meter.intervals if interval.phase in OF_EPOCHS]
-        return {"intervals": intervals, "steps": self._steps.seconds(), "trained_from": self._trained[0]}
+        intervals = [
+            asdict(interval) for interval in self.meter.intervals if interval.phase in OF_EPOCHS
+        ]
+        return {
+            "intervals": intervals,
+            "steps": self._steps.seconds(),
+            "trained_from": self._trained[0],
+        }
 
     def take_over(self, measured: dict[str, Any]) -> None:
         """Go on from what another process measured of the first epochs."""
@@ -211,7 +243,9 @@ class Instruments:
             found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
         if found["evaluate_allocated_bytes"] is not None:
             found["evaluate_allocated_bytes"] -= sum(tensor.nbytes for tensor in self._engines_own)
-        found["engine_reserved_bytes"] = meter.highest("reserved", "capture", "train") if self._has_captured() else None
+        found["engine_reserved_bytes"] = (
+            meter.highest("reserved", "capture", "train") if self._has_captured() else None
+        )
         peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
         parts = self._parts
         if parts and peak is not None:
@@ -296,4 +330,8 @@ class _CudaSteps:
 
     def seconds(self) -> list[float]:
         torch.cuda.synchronize()
-        return self.earlier + [a.elapsed_time(b) / 1000 for events in self._stretches for a, b in itertools.pairwise(events)]
+        return self.earlier + [
+            a.elapsed_time(b) / 1000
+            for events in self._stretches
+            for a, b in itertools.pairwise(events)
+        ]

@@ -86,7 +86,11 @@ class Job:
 
     def prepare(self, first: Cell | None = None) -> None:
         """Check data and model of every recipe; what is wrong is kept in `errors` by recipe. `first` is loaded ahead meanwhile."""
-        waiting = {task.recipe.name: task.recipe for task in self.tasks if not (self._has_ended(task) or self.needs_gpu(task))}
+        waiting = {
+            task.recipe.name: task.recipe
+            for task in self.tasks
+            if not (self._has_ended(task) or self.needs_gpu(task))
+        }
         for recipe in waiting.values():
             self._progress.doing(f"{recipe.name}: reading data and model")
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
@@ -105,13 +109,22 @@ class Job:
         self._set_aside = self._store.set_aside(unfit)
         for task in self.tasks:
             if self.needs_gpu(task):
-                self._give_up(task, "skipped", f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible")
-        self.prepare(self._probably_first({record.key for record in records if record.status == "ok"}))
+                self._give_up(
+                    task,
+                    "skipped",
+                    f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible",
+                )
+        self.prepare(
+            self._probably_first({record.key for record in records if record.status == "ok"})
+        )
         runnable = []
         for task in self.tasks:
             if self._has_ended(task):
                 continue
-            error, preparation = self.errors.get(task.recipe.name), self.preparations.get(task.recipe.name)
+            error, preparation = (
+                self.errors.get(task.recipe.name),
+                self.preparations.get(task.recipe.name),
+            )
             reason = preparation.unsupported.get(task.method.name) if preparation else None
             if isinstance(error, TookTooLong):
                 self._give_up(task, "timeout", str(error), stack=error.stack)
@@ -123,15 +136,31 @@ class Job:
                 runnable.append(task)
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
-        self._submit([cell for task in sorted(runnable, key=self._expected_seconds, reverse=True) for cell in task.cells])
+        self._submit(
+            [
+                cell
+                for task in sorted(runnable, key=self._expected_seconds, reverse=True)
+                for cell in task.cells
+            ]
+        )
 
     def _probably_first(self, known: Collection[str]) -> Cell | None:
         """The first cell without stages of its own that no record seems to be of; a wrong guess costs a process, no figure.
 
         Before tuning nobody knows which cells there will be.
         """
-        cells = (one for task in self.tasks if not self._has_ended(task) for cell in task.cells for one in (*cell.stages, cell))
-        free = (cell for cell in cells if not cell.stages and (self._earlier is None or cell.key not in known))
+        cells = (
+            one
+            for task in self.tasks
+            if not self._has_ended(task)
+            for cell in task.cells
+            for one in (*cell.stages, cell)
+        )
+        free = (
+            cell
+            for cell in cells
+            if not cell.stages and (self._earlier is None or cell.key not in known)
+        )
         return None if self.trials else next(free, None)
 
     def _submit(self, cells: Iterable[Cell]) -> None:
@@ -158,19 +187,38 @@ class Job:
         """Keys of the cells, sources among them, that would be taken over; before tuning nobody knows which cells there will be."""
         if self._earlier is None or self.trials:
             return set()
-        cells = [(one, cell.recipe.name) for task in self.tasks for cell in task.cells for one in (*cell.stages, cell)]
-        known = [(cell, self.preparations[recipe]) for cell, recipe in cells if recipe in self.preparations]
-        return {cell.key for cell, preparation in known if self._earlier.record_of(cell, preparation) is not None}
+        cells = [
+            (one, cell.recipe.name)
+            for task in self.tasks
+            for cell in task.cells
+            for one in (*cell.stages, cell)
+        ]
+        known = [
+            (cell, self.preparations[recipe])
+            for cell, recipe in cells
+            if recipe in self.preparations
+        ]
+        return {
+            cell.key
+            for cell, preparation in known
+            if self._earlier.record_of(cell, preparation) is not None
+        }
 
     def _tuned(self, tasks: Sequence[Task], trials: int) -> list[Task]:
         """The tasks with the hyperparameters that their trials found. Trials of all methods share the workers."""
-        self._searches = tuning.tune({task.name: task.cells[0] for task in tasks}, trials, self._run_trials)
+        self._searches = tuning.tune(
+            {task.name: task.cells[0] for task in tasks}, trials, self._run_trials
+        )
         return [self._with_winner(task) for task in tasks]
 
     def _with_winner(self, task: Task) -> Task:
         """The task as it was given, or after tuning with what tuning chose."""
         search = self._searches.get(task.name)
-        return task if search is None else replace(task, cells=tuple(tuning.tuned(cell, search) for cell in task.cells))
+        return (
+            task
+            if search is None
+            else replace(task, cells=tuple(tuning.tuned(cell, search) for cell in task.cells))
+        )
 
     def _run_trials(self, cells: Sequence[Cell]) -> list[Record]:
         self._submit(cells)
@@ -188,7 +236,10 @@ class Job:
 
     def records_of_stages(self, task: Task) -> list[Record]:
         """The records of the cells that a task's cells were built on, once those have ended."""
-        keys = [(stage.recipe.name, stage.method.name, stage.seed, True) for stage in task.cells[0].stages]
+        keys = [
+            (stage.recipe.name, stage.method.name, stage.seed, True)
+            for stage in task.cells[0].stages
+        ]
         return [self._records[key] for key in keys if key in self._records]
 
     def needs_gpu(self, task: Task) -> bool:
@@ -197,9 +248,15 @@ class Job:
 
     def comparison(self) -> Comparison:
         """All records so far in the order of the tasks, sources last, with what there is to say about the run."""
-        notes = [note for recipe in {task.recipe.name: task.recipe for task in self.tasks}.values() for note in recipe.notes]
+        notes = [
+            note
+            for recipe in {task.recipe.name: task.recipe for task in self.tasks}.values()
+            for note in recipe.notes
+        ]
         notes += [f"tuned: {tuning.said_of(search)}" for search in self._searches.values()]
-        asked = [(t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells]
+        asked = [
+            (t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells
+        ]
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]
         predictions, unreadable = self._predictions(records)
@@ -226,7 +283,13 @@ class Job:
         missing = {
             f"{task.method.title} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}": len(seeds)
             for task in self.tasks
-            if (seeds := [str(cell.seed) for cell in task.cells if (*task.name, cell.seed, False) not in self._records])
+            if (
+                seeds := [
+                    str(cell.seed)
+                    for cell in task.cells
+                    if (*task.name, cell.seed, False) not in self._records
+                ]
+            )
         }
         if not missing:
             return []
@@ -244,7 +307,9 @@ class Job:
             try:
                 found = self._store.read_predictions(record) if record.status == "ok" else None
             except StoreError as error:
-                unreadable.append(f"{error} {record.method_name} seed {record.seed} is in no group.")
+                unreadable.append(
+                    f"{error} {record.method_name} seed {record.seed} is in no group."
+                )
             else:
                 predictions |= {} if found is None else {record.identity: found}
         return predictions, unreadable
@@ -253,9 +318,16 @@ class Job:
         """Log every recipe's comparison, a row a method and its text, and wait until all that was logged is written."""
         made = self.comparison()
         for recipe in dict.fromkeys(row.recipe for row in made.rows()):
-            one = replace(made, records=tuple(record for record in made.records if record.recipe_name == recipe))
-            self._tracking.log_table(recipe, [{"method": row.method, **_means(row)} for row in one.rows()], text_of(one))
-        self._progress.doing(f"what was logged is being written: {', '.join(self._tracking.trackers)}")
+            one = replace(
+                made,
+                records=tuple(record for record in made.records if record.recipe_name == recipe),
+            )
+            self._tracking.log_table(
+                recipe, [{"method": row.method, **_means(row)} for row in one.rows()], text_of(one)
+            )
+        self._progress.doing(
+            f"what was logged is being written: {', '.join(self._tracking.trackers)}"
+        )
         with self._progress.showing(last=False):
             self._tracking.finish()
 
@@ -268,7 +340,10 @@ class Job:
         return total_seconds(task.cells, self.preparations, self.workers)
 
     def _has_ended(self, task: Task) -> bool:
-        return all((task.recipe.name, task.method.name, cell.seed, False) in self._records for cell in task.cells)
+        return all(
+            (task.recipe.name, task.method.name, cell.seed, False) in self._records
+            for cell in task.cells
+        )
 
     def _give_up(self, task: Task, status: Status, reason: str, stack: str = "") -> None:
         records = [without_result(cell, status, reason, stack=stack) for cell in task.cells]
@@ -284,4 +359,6 @@ class Job:
 
     def _keep(self, records: Iterable[Record]) -> None:
         for record in records:
-            self._records[record.recipe_name, record.method_name, record.seed, record.is_source] = record
+            self._records[record.recipe_name, record.method_name, record.seed, record.is_source] = (
+                record
+            )

@@ -115,8 +115,16 @@ class ModelShape:
     def encoder_parameters(self) -> int:
         """All parameters but the head's: embeddings and their norm, layers, pooler."""
         h = self.hidden
-        layer = sum(inputs * outputs + outputs for inputs, outputs in self.dimensions.values()) + 4 * h
-        return self.embedding_rows * h + 2 * h + self.layers * layer + self.pooler * (h * h + h) + self.extra_parameters
+        layer = (
+            sum(inputs * outputs + outputs for inputs, outputs in self.dimensions.values()) + 4 * h
+        )
+        return (
+            self.embedding_rows * h
+            + 2 * h
+            + self.layers * layer
+            + self.pooler * (h * h + h)
+            + self.extra_parameters
+        )
 
     @property
     def encoder_biases(self) -> int:
@@ -128,15 +136,21 @@ class ModelShape:
 def shape_of(config: Any, *, head_parameters: int, pooler: bool) -> ModelShape:
     """The shape a transformers config describes."""
     kind = config.model_type
-    token_types = getattr(config, "type_vocab_size", 0) if kind not in {"mpnet", "distilbert"} else 0
+    token_types = (
+        getattr(config, "type_vocab_size", 0) if kind not in {"mpnet", "distilbert"} else 0
+    )
     buckets = getattr(config, "relative_attention_num_buckets", 0) if kind == "mpnet" else 0
     return ModelShape(
         model_type=kind,
         layout=kind if kind in LAYOUTS else None,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
-        intermediate=int(getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0)),
-        embedding_rows=config.vocab_size + getattr(config, "max_position_embeddings", 0) + token_types,
+        intermediate=int(
+            getattr(config, "intermediate_size", 0) or getattr(config, "hidden_dim", 0)
+        ),
+        embedding_rows=config.vocab_size
+        + getattr(config, "max_position_embeddings", 0)
+        + token_types,
         pooler=pooler,
         extra_parameters=buckets * config.num_attention_heads,
         head_parameters=head_parameters,

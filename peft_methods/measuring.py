@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 
 STATUS = Path("/proc/self/status")
-PHASES = ("data", "load", "tokenize", "warm_up", "capture", "train", "evaluate", "save", "check", "infer")
+PHASES = (
+    "data",
+    "load",
+    "tokenize",
+    "warm_up",
+    "capture",
+    "train",
+    "evaluate",
+    "save",
+    "check",
+    "infer",
+)
 
 
 class Memory(Protocol):
@@ -41,7 +52,9 @@ class ResidentMemory:
 
     def __init__(self) -> None:
         self.can_reset = os.access("/proc/self/clear_refs", os.W_OK)
-        self.kind = "resident set above its level before the model" + ("" if self.can_reset else ", peak never reset")
+        self.kind = "resident set above its level before the model" + (
+            "" if self.can_reset else ", peak never reset"
+        )
 
     def reset(self) -> None:
         """Give back what earlier phases freed, then set the kernel's high-water mark to the present size."""
@@ -60,7 +73,9 @@ class ResidentMemory:
         """VmHWM, or getrusage's maximum where there is no /proc."""
         if self.can_reset:
             return _status("VmHWM")
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
 
 def _status(field: str) -> int:
@@ -208,7 +223,10 @@ class PhaseMeter:
 
     def peak(self, *phases: str) -> int | None:
         """The highest peak of these phases, bytes; None if none was entered."""
-        return max((interval.peak_bytes for interval in self.intervals if interval.phase in phases), default=None)
+        return max(
+            (interval.peak_bytes for interval in self.intervals if interval.phase in phases),
+            default=None,
+        )
 
     def highest(self, gauge: str, *phases: str) -> float | None:
         """The highest reading of these phases."""
@@ -220,7 +238,9 @@ class PhaseMeter:
         return sum(found) if found else None
 
     def _readings(self, gauge: str, phases: tuple[str, ...]) -> list[float]:
-        found = [interval.readings.get(gauge) for interval in self.intervals if interval.phase in phases]
+        found = [
+            interval.readings.get(gauge) for interval in self.intervals if interval.phase in phases
+        ]
         return [] if None in found else [value for value in found if value is not None]
 
 

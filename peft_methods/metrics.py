@@ -59,7 +59,11 @@ class Metric:
 
     def spread(self, deviation: float, mean: float) -> str:
         """A standard deviation as it stands behind its mean: with as many decimals, without the unit."""
-        return f"{deviation:.{seconds_decimals(mean)}f}" if self.format is in_seconds else _number(self.format(deviation))
+        return (
+            f"{deviation:.{seconds_decimals(mean)}f}"
+            if self.format is in_seconds
+            else _number(self.format(deviation))
+        )
 
     def with_spread(self, mean: float, deviation: float) -> str:
         """'34.2 ± 0.9 s'."""
@@ -85,7 +89,15 @@ class Metric:
 
 
 MEMORY_PHASES = ("load", "train", "evaluate")
-MEMORY_PARTS = ("weights", "gradients", "optimizer_state", "activations", "workspace", "rounding", "unattributed")  # of the peak
+MEMORY_PARTS = (
+    "weights",
+    "gradients",
+    "optimizer_state",
+    "activations",
+    "workspace",
+    "rounding",
+    "unattributed",
+)  # of the peak
 METRICS = {
     metric.name: metric
     for metric in (
@@ -116,11 +128,18 @@ METRICS = {
         Metric("merged_inference_samples_per_second", "Inference, merged", "higher", _rate),
         *(
             Metric(f"{phase}_{kind}_bytes", f"{title}, {phase}", "lower", _mebibytes)
-            for kind, title in (("allocated", "Allocated peak"), ("reserved", "Reserved peak"), ("device", "Device memory"))
+            for kind, title in (
+                ("allocated", "Allocated peak"),
+                ("reserved", "Reserved peak"),
+                ("device", "Device memory"),
+            )
             for phase in MEMORY_PHASES
         ),
         Metric("engine_reserved_bytes", "Reserved peak, graphed engine", "lower", _mebibytes),
-        *(Metric(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", "lower", _mebibytes) for part in MEMORY_PARTS),
+        *(
+            Metric(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", "lower", _mebibytes)
+            for part in MEMORY_PARTS
+        ),
         Metric("checkpoint_bytes", "Saved weights", "lower", _mebibytes),
         Metric("source_seconds", "Sources' train time", "lower", in_seconds),
         Metric("data_seconds", "Reading data", "lower", in_seconds),

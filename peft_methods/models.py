@@ -13,7 +13,14 @@ import torch
 from torch import nn
 
 from peft_methods import shapes
-from peft_methods.configs import config_digest, folder_or_id, has_tokenizer, load_config, local_or_hub, padding_of
+from peft_methods.configs import (
+    config_digest,
+    folder_or_id,
+    has_tokenizer,
+    load_config,
+    local_or_hub,
+    padding_of,
+)
 from peft_methods.errors import ModelError
 from peft_methods.layouts import ModelShape, shape_of
 from peft_methods.recipe import ModelSpec
@@ -23,8 +30,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start behind the padding token
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COUNT_FROM_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
+)  # their positions start behind the padding token
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,15 @@ def load(
     pooler = any(not in_modules(f"{name}.weight", head) for name in _poolers(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, head))
     shape = shape_of(config, head_parameters=size, pooler=pooler)
-    return Base(model, tokenizer, head, shape, _weights_digest(model, head), config_sha256, tokenizer_digest(tokenizer))
+    return Base(
+        model,
+        tokenizer,
+        head,
+        shape,
+        _weights_digest(model, head),
+        config_sha256,
+        tokenizer_digest(tokenizer),
+    )
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -100,7 +125,11 @@ def _name_labels(config: Any, label_names: tuple[str, ...]) -> None:
 
 
 def _poolers(model: nn.Module) -> dict[str, nn.Linear]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.endswith("pooler.dense")}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.endswith("pooler.dense")
+    }
 
 
 def in_modules(parameter: str, modules: tuple[str, ...]) -> bool:
@@ -111,7 +140,11 @@ def in_modules(parameter: str, modules: tuple[str, ...]) -> bool:
 def top_modules(model: nn.Module) -> tuple[str, ...]:
     """The classifier's own modules beside the encoder: those that hold parameters."""
     prefix = str(model.base_model_prefix)
-    return tuple(name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters()))
+    return tuple(
+        name
+        for name, child in model.named_children()
+        if name != prefix and any(True for _ in child.parameters())
+    )
 
 
 def _load_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:
@@ -121,7 +154,9 @@ def _load_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:
         return shapes.number_tokenizer(config.vocab_size, padding_of(config))
     try:
         return AutoTokenizer.from_pretrained(
-            folder_or_id(spec.source), revision=spec.revision or "main", trust_remote_code=spec.trust_remote_code
+            folder_or_id(spec.source),
+            revision=spec.revision or "main",
+            trust_remote_code=spec.trust_remote_code,
         )
     except Exception as error:
         raise local_or_hub(spec, error) from None
@@ -134,7 +169,11 @@ def _load_model(
 
     Random weights count as trained: which parameters belong to the head is as in the real model.
     """
-    options: dict[str, Any] = {"config": config, "dtype": torch.float32, "trust_remote_code": spec.trust_remote_code}
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": torch.float32,
+        "trust_remote_code": spec.trust_remote_code,
+    }
     if compute is not None:
         options |= _nf4_options(config, spec, compute, device)
     missing: set[str] = set()
@@ -144,7 +183,9 @@ def _load_model(
         model, missing = _from_pretrained(spec, options)
         idle = _never_trained(model)
     fresh = missing | idle
-    _start_anew(model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=missing)
+    _start_anew(
+        model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=missing
+    )
     if compute is not None:
         _keep_4bit_weights_as_they_are(model)
         return model, fresh  # already where it belongs
@@ -157,7 +198,9 @@ def _draw(config: Any, spec: ModelSpec) -> PreTrainedModel:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Classifier.from_config(config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code)
+        return Classifier.from_config(
+            config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
+        )
 
 
 def _random(spec: ModelSpec, options: dict[str, Any], drawn: Path | None) -> PreTrainedModel:
@@ -206,7 +249,11 @@ def _start_anew(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[st
     A checkpoint of a finished classifier brings its head along; here every method starts with a new one.
     """
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and in_modules(f"{name}.weight", modules) and f"{name}.weight" not in but:
+        if (
+            isinstance(module, nn.Linear)
+            and in_modules(f"{name}.weight", modules)
+            and f"{name}.weight" not in but
+        ):
             nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
             nn.init.zeros_(module.bias)
 
@@ -219,7 +266,9 @@ def _nf4_options(config: Any, spec: ModelSpec, compute: torch.dtype, device: str
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
     with torch.device("meta"):
-        skeleton = AutoModelForSequenceClassification.from_config(config, trust_remote_code=spec.trust_remote_code)
+        skeleton = AutoModelForSequenceClassification.from_config(
+            config, trust_remote_code=spec.trust_remote_code
+        )
     kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -29,9 +29,16 @@ def as_npz(predictions: Predictions) -> bytes:
 
 def from_npz(path: Path) -> Predictions:
     """Logits and labels alone. Raises OSError, ValueError, KeyError, EOFError, zipfile's or zlib's errors for a file that is not whole."""
-    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as saved:  # in one go: zipfile asks a file for a few bytes at a time
+    with zipfile.ZipFile(
+        io.BytesIO(path.read_bytes())
+    ) as saved:  # in one go: zipfile asks a file for a few bytes at a time
         logits, labels = _array(saved.read("logits.npy")), _array(saved.read("labels.npy"))
-    fits = logits.ndim == 2 and logits.dtype.kind == "f" and labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
+    fits = (
+        logits.ndim == 2
+        and logits.dtype.kind == "f"
+        and labels.shape == logits.shape[:1]
+        and labels.dtype.kind in "iu"
+    )
     if not fits or not ((labels >= 0) & (labels < logits.shape[1])).all():
         raise ValueError("it needs logits (rows, classes) and labels (rows) that number classes")
     return Predictions(logits, labels)

@@ -61,7 +61,9 @@ def _asked_of_first(call: Callable[[Any], Any]) -> Any:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     by_uuid = first.startswith(("GPU-", "MIG-"))
     handle = _asked(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
-    handle = handle or _asked(pynvml.nvmlDeviceGetHandleByIndex, int(first) if first.isdecimal() else 0)
+    handle = handle or _asked(
+        pynvml.nvmlDeviceGetHandleByIndex, int(first) if first.isdecimal() else 0
+    )
     return _asked(call, handle) if handle else None
 
 
@@ -79,7 +81,10 @@ def levels() -> dict[str, int]:
     found: dict[str, int] = {}
     for index in range(visible_gpus()):
         handle = _asked(pynvml.nvmlDeviceGetHandleByIndex, index)
-        uuid, memory = _asked(pynvml.nvmlDeviceGetUUID, handle), _asked(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        uuid, memory = (
+            _asked(pynvml.nvmlDeviceGetUUID, handle),
+            _asked(pynvml.nvmlDeviceGetMemoryInfo, handle),
+        )
         if uuid and memory:
             found[_text(uuid)] = int(memory.used)
     return found
@@ -119,9 +124,13 @@ class Gpu:
         return {
             "sm_clock_mhz": _asked(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
             "memory_clock_mhz": _asked(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-            "temperature_celsius": _asked(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            "temperature_celsius": _asked(
+                nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
+            ),
             "power_watts": _scaled(_asked(nvml.nvmlDeviceGetPowerUsage, handle), 1e-3),
-            "power_limit_watts": _scaled(_asked(nvml.nvmlDeviceGetEnforcedPowerLimit, handle), 1e-3),
+            "power_limit_watts": _scaled(
+                _asked(nvml.nvmlDeviceGetEnforcedPowerLimit, handle), 1e-3
+            ),
             "throttle_reasons": self.throttle_reasons(),
             "memory_total_bytes": memory.total if memory else None,
             "memory_used_bytes": memory.used if memory else None,
@@ -131,7 +140,9 @@ class Gpu:
     def throttle_reasons(self) -> list[str]:
         """Names of what slows the clocks at this moment."""
         bits = _asked(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
-        return [name for name, constant in THROTTLED.items() if bits & getattr(self._nvml, constant, 0)]
+        return [
+            name for name, constant in THROTTLED.items() if bits & getattr(self._nvml, constant, 0)
+        ]
 
     def driver(self) -> str | None:
         """The driver's version."""
@@ -166,7 +177,9 @@ class DeviceMemory:
     Where the container hides pids it is the device's total above its level at the start, and `kind` says so.
     """
 
-    def __init__(self, gpu: Gpu, *, level_at_start: int | None, interval: float = SAMPLE_SECONDS) -> None:
+    def __init__(
+        self, gpu: Gpu, *, level_at_start: int | None, interval: float = SAMPLE_SECONDS
+    ) -> None:
         self._base = 0
         self._read: Callable[[], int | None] = gpu.own_bytes
         self.kind = "this process on the device, by NVML"
@@ -246,5 +259,7 @@ class Throttling:
 
     def _thermal_seconds(self) -> float | None:
         nvml: Any = self._gpu._nvml
-        found = _asked(nvml.nvmlDeviceGetViolationStatus, self._gpu._handle, nvml.NVML_PERF_POLICY_THERMAL)
+        found = _asked(
+            nvml.nvmlDeviceGetViolationStatus, self._gpu._handle, nvml.NVML_PERF_POLICY_THERMAL
+        )
         return None if found is None else found.violationTime * 1e-9

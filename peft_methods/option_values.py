@@ -27,7 +27,9 @@ def path_of(value: str, option: str) -> Path:
         os.lstat(value)
     except (OSError, ValueError) as error:  # too long, a NUL, half a character
         if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
-            raise OptionError(f"{option} {value!r} cannot be a path ({first_line(error)}); give another.") from None
+            raise OptionError(
+                f"{option} {value!r} cannot be a path ({first_line(error)}); give another."
+            ) from None
     return Path(value)
 
 
@@ -41,11 +43,15 @@ def parse_seeds(text: str) -> int | list[int]:
     parts = text.split(",")
     numbers = [part.strip() for part in parts if part.strip()]
     if not numbers or not all(map(_is_whole, numbers)):
-        raise OptionError(f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) or a list of them (4,7).")
+        raise OptionError(
+            f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) or a list of them (4,7)."
+        )
     seeds = [int(part) for part in numbers]
     if len(parts) == 1:
         if seeds[0] == 0:
-            raise OptionError("--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone.")
+            raise OptionError(
+                "--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone."
+            )
         return seeds[0]
     return seeds
 
@@ -53,7 +59,9 @@ def parse_seeds(text: str) -> int | list[int]:
 def fresh_of(option: Any) -> bool:
     """Whether everything is trained again."""
     if option.peft_fresh and option.peft_resume:
-        raise OptionError("--peft-fresh trains everything again and --peft-resume only what is missing: give one of them.")
+        raise OptionError(
+            "--peft-fresh trains everything again and --peft-resume only what is missing: give one of them."
+        )
     return bool(option.peft_fresh)
 
 
@@ -62,7 +70,9 @@ def trials_of(text: str | None) -> int | None:
     if text is None:
         return None
     if not (_is_whole(text) and int(text) >= 1):
-        raise OptionError(f"--peft-tune {text!r} should be a whole number of trials a method, 1 or more.")
+        raise OptionError(
+            f"--peft-tune {text!r} should be a whole number of trials a method, 1 or more."
+        )
     return int(text)
 
 
@@ -71,9 +81,13 @@ def workers_of(text: str | None) -> int | None:
     if text is None:
         return None
     if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
-        raise OptionError(f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are.")
+        raise OptionError(
+            f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are."
+        )
     if int(text) > 1 and find_device() != "cpu":
-        raise OptionError(f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other.")
+        raise OptionError(
+            f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other."
+        )
     return int(text)
 
 
@@ -133,7 +147,9 @@ def paper_of(value: str | None) -> Path | None:
     from peft_methods.report.paper import check_possible
 
     if path.suffix.lower() != ".pdf":
-        raise OptionError(f"--peft-paper {value!r} should be the name of a PDF: {path.stem or 'paper'}.pdf.")
+        raise OptionError(
+            f"--peft-paper {value!r} should be the name of a PDF: {path.stem or 'paper'}.pdf."
+        )
     folder_of(str(path.parent), "--peft-paper")
     check_possible("--peft-paper")
     return path
@@ -145,5 +161,7 @@ def file_of(value: str | None, option: str) -> Path | None:
         return None
     path = path_of(value, option)
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise OptionError(f"{option} {value!r}: {'that is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}.")
+        raise OptionError(
+            f"{option} {value!r}: {'that is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}."
+        )
     return path

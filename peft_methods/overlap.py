@@ -14,7 +14,9 @@ Words = tuple[str, ...]
 
 LEAST_WORDS = 2
 LEAST_PART = 0.5
-PREFIX = 4  # words that an index entry is found by; longer ones cost memory, shorter ones comparisons
+PREFIX = (
+    4  # words that an index entry is found by; longer ones cost memory, shorter ones comparisons
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ def found_within(needles: Sequence[Words], haystacks: Sequence[Words]) -> Iterat
     for where, hay in enumerate(haystacks):
         for place in range(len(hay)):
             for length in lengths:
-                for number in by_start.get(hay[place : place + length], ()) if place + length <= len(hay) else ():
+                for number in (
+                    by_start.get(hay[place : place + length], ())
+                    if place + length <= len(hay)
+                    else ()
+                ):
                     needle = needles[number]
                     if len(needle) == length or hay[place : place + len(needle)] == needle:
                         yield number, where
@@ -62,17 +68,30 @@ def measure(texts: Sequence[str], train: Sequence[str]) -> Overlap:
     long_enough = [words if len(words) >= LEAST_WORDS else () for words in judged]
     pieces = [words if len(words) >= LEAST_WORDS else () for words in known]
     within = {row for row, _ in found_within(long_enough, known)}
-    around = {row for piece, row in found_within(pieces, judged) if len(pieces[piece]) >= LEAST_PART * len(judged[row])}
+    around = {
+        row
+        for piece, row in found_within(pieces, judged)
+        if len(pieces[piece]) >= LEAST_PART * len(judged[row])
+    }
     return Overlap(len(within) / max(1, len(texts)), len(around) / max(1, len(texts)))
 
 
 def whole_sentences(texts: Sequence[str]) -> list[int]:
     """The rows whose text lies within no other; of several with the same words, the first."""
     words = [words_of(text) for text in texts]
-    parts = {row for row, other in found_within(words, words) if row != other and (words[row] != words[other] or row > other)}
+    parts = {
+        row
+        for row, other in found_within(words, words)
+        if row != other and (words[row] != words[other] or row > other)
+    }
     return [row for row in range(len(texts)) if words[row] and row not in parts]
 
 
 def rows_within(texts: Sequence[str], sentences: Sequence[str]) -> set[int]:
     """The rows whose text lies within one of the sentences."""
-    return {row for row, _ in found_within([words_of(text) for text in texts], [words_of(text) for text in sentences])}
+    return {
+        row
+        for row, _ in found_within(
+            [words_of(text) for text in texts], [words_of(text) for text in sentences]
+        )
+    }

@@ -12,7 +12,14 @@ from typing import Any
 
 from peft_methods.columns import COLUMNS, TEXT, Column, column_of, method_of
 from peft_methods.errors import PeftMethodsError, nearest
-from peft_methods.units import Quantity, UnitError, has_decimal_comma, parse, parse_series, with_points
+from peft_methods.units import (
+    Quantity,
+    UnitError,
+    has_decimal_comma,
+    parse,
+    parse_series,
+    with_points,
+)
 from peft_methods.validity.counts import models_named, models_of_size
 from peft_methods.validity.figures import VERSIONS, Figures, Written
 
@@ -49,8 +56,12 @@ def read_table(path: Path) -> PlainTable:
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}.") from None
     if not text.strip():
-        raise TableError(f"{path} is empty. Give a CSV with a header line, or a JSON list of objects, with a row a method.")
-    is_json = path.suffix.lower() == ".json" or (path.suffix.lower() not in {".csv", ".tsv"} and text.lstrip()[0] in "[{")
+        raise TableError(
+            f"{path} is empty. Give a CSV with a header line, or a JSON list of objects, with a row a method."
+        )
+    is_json = path.suffix.lower() == ".json" or (
+        path.suffix.lower() not in {".csv", ".tsv"} and text.lstrip()[0] in "[{"
+    )
     headers, rows = _from_json(path, text) if is_json else _from_csv(path, text)
     if not rows:
         raise TableError(f"{path} has a header but no rows. Give a row a method.")
@@ -59,7 +70,9 @@ def read_table(path: Path) -> PlainTable:
 
 def _from_csv(path: Path, text: str) -> tuple[list[str], list[Cells]]:
     first = text.lstrip("\n").partition("\n")[0]
-    separator = max("\t,;", key=first.count)  # the first of equals; ; parts the values of a series where , parts the columns
+    separator = max(
+        "\t,;", key=first.count
+    )  # the first of equals; ; parts the values of a series where , parts the columns
     try:
         lines = [
             line
@@ -89,31 +102,60 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
         raise TableError(f"{path} is no JSON: {str(error).splitlines()[0]}.") from None
     if isinstance(values, dict) and (columns := _columns_of(values)) is not None:
         if len({len(column) for column in columns.values()}) > 1:
-            raise TableError(f"{path}: its columns are not equally long. Give each a value for every method, null where there is none.")
-        values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            raise TableError(
+                f"{path}: its columns are not equally long. Give each a value for every method, null where there is none."
+            )
+        values = [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
     elif isinstance(values, dict):
-        lists = [value for value in values.values() if isinstance(value, list) and any(isinstance(row, dict) for row in value)]
+        lists = [
+            value
+            for value in values.values()
+            if isinstance(value, list) and any(isinstance(row, dict) for row in value)
+        ]
         by_name = [{"method": name, **row} for name, row in values.items() if isinstance(row, dict)]
-        values = lists[0] if len(lists) == 1 and not by_name else by_name if len(by_name) == len(values) else None
+        values = (
+            lists[0]
+            if len(lists) == 1 and not by_name
+            else by_name
+            if len(by_name) == len(values)
+            else None
+        )
     if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
-        raise TableError(f"{path} holds no table: give a JSON list of objects, one a method, or an object of them by method.")
-    rows = [{str(name): _as_text(path, name, value) for name, value in row.items()} for row in values]
+        raise TableError(
+            f"{path} holds no table: give a JSON list of objects, one a method, or an object of them by method."
+        )
+    rows = [
+        {str(name): _as_text(path, name, value) for name, value in row.items()} for row in values
+    ]
     headers = list(dict.fromkeys(name for row in rows for name in row))
     return headers, [{name: row.get(name, "") for name in headers} for row in rows]
 
 
 def _columns_of(values: dict[str, Any]) -> dict[str, list[Any]] | None:
     """An object by columns, each a list, or an object by row as pandas writes it; None where no column names the methods."""
-    columns = {name: list(column.values()) if isinstance(column, dict) else column for name, column in values.items()}
-    names_methods = any((found := column_of(name)) is not None and found[0].field == "method" for name in columns)
-    return columns if names_methods and all(isinstance(column, list) for column in columns.values()) else None
+    columns = {
+        name: list(column.values()) if isinstance(column, dict) else column
+        for name, column in values.items()
+    }
+    names_methods = any(
+        (found := column_of(name)) is not None and found[0].field == "method" for name in columns
+    )
+    return (
+        columns
+        if names_methods and all(isinstance(column, list) for column in columns.values())
+        else None
+    )
 
 
 def _as_text(path: Path, name: str, value: Any) -> str:
     if isinstance(value, list):
         return ";".join(_as_text(path, name, one) for one in value)
     if isinstance(value, dict):
-        raise TableError(f"{path}: {name!r} is an object; a figure is a number, a text, or a list of them.")
+        raise TableError(
+            f"{path}: {name!r} is an object; a figure is a number, a text, or a list of them."
+        )
     return "" if value is None else str(value)
 
 
@@ -123,13 +165,23 @@ def _to_figures(path: Path, headers: list[str], rows: list[Cells]) -> PlainTable
     for header in headers:
         found = column_of(header)
         if found is None:
-            known = [spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3]
+            known = [
+                spelling for column in COLUMNS for spelling in column.spellings if len(spelling) > 3
+            ]
             ignored.append(f"column {header!r} is unknown and was ignored.{nearest(header, known)}")
             continue
         column, factor = found
         if column.field in read:
-            raise TableError(f"{path}: columns {read[column.field].header!r} and {header!r} both mean {column.field}. Keep one.")
-        values = _in_base_units(path, column, header, _values(path, column, header, [row[header] for row in rows]), factor)
+            raise TableError(
+                f"{path}: columns {read[column.field].header!r} and {header!r} both mean {column.field}. Keep one."
+            )
+        values = _in_base_units(
+            path,
+            column,
+            header,
+            _values(path, column, header, [row[header] for row in rows]),
+            factor,
+        )
         if values is None:
             ignored.append(
                 f"column {header!r} has no unit and was ignored. Name it {_with_unit(header, column)}, or write the unit behind values"
@@ -137,8 +189,12 @@ def _to_figures(path: Path, headers: list[str], rows: list[Cells]) -> PlainTable
         else:
             read[column.field] = _Read(column, header, values)
     if "method" not in read:
-        raise TableError(f"{path}: no column names the methods; there are: {', '.join(headers)}. Call one 'method'.")
-    return PlainTable(_with_models(_rows(path, {name: one.values for name, one in read.items()})), tuple(ignored))
+        raise TableError(
+            f"{path}: no column names the methods; there are: {', '.join(headers)}. Call one 'method'."
+        )
+    return PlainTable(
+        _with_models(_rows(path, {name: one.values for name, one in read.items()})), tuple(ignored)
+    )
 
 
 def _with_unit(header: str, column: Column) -> str:
@@ -152,34 +208,54 @@ def _values(path: Path, column: Column, header: str, texts: list[str]) -> list[A
         try:
             parsed: Any = text.strip()
             if column.kind != TEXT:
-                parsed = parse_series(text, column.kind) if column.is_series else parse(text, column.kind)
+                parsed = (
+                    parse_series(text, column.kind)
+                    if column.is_series
+                    else parse(text, column.kind)
+                )
         except UnitError as error:
             raise TableError(f"{path}: {header!r} in row {number}: {error}.") from None
         found.append(parsed)
     return found
 
 
-def _in_base_units(path: Path, column: Column, header: str, values: list[Any], factor: float | None) -> list[Any] | None:
+def _in_base_units(
+    path: Path, column: Column, header: str, values: list[Any], factor: float | None
+) -> list[Any] | None:
     """The column in base units; None where neither header nor values say in what unit a time or a size is.
 
     Shares above 1 are percent: in a column all are then, in a column of series all of that row.
     """
     if column.kind == TEXT:
         return values
-    cells: list[Sequence[Quantity]] = [value if column.is_series else [value] * (value is not None) for value in values]
+    cells: list[Sequence[Quantity]] = [
+        value if column.is_series else [value] * (value is not None) for value in values
+    ]
     bare = [[one for one in cell if not one.unit] for cell in cells]
     if factor is None and any(bare) and column.kind in {"seconds", "bytes"}:
         return None
     percent = [column.kind == "share" and any(one.value > 1 for one in cell) for cell in bare]
     percent = percent if column.is_series else [any(percent)] * len(cells)
-    for one in (one for cell, written in zip(bare, percent, strict=True) for one in cell if written and factor is None):
+    for one in (
+        one
+        for cell, written in zip(bare, percent, strict=True)
+        for one in cell
+        if written and factor is None
+    ):
         if 0 < one.value <= 1:
-            raise TableError(f"{path}: {header!r} holds {one.text!r} among percent. Write shares (0.93) or percent (93).")
+            raise TableError(
+                f"{path}: {header!r} holds {one.text!r} among percent. Write shares (0.93) or percent (93)."
+            )
     factors = [factor or (0.01 if written else 1.0) for written in percent]
-    scaled = [tuple(one if one.unit else one.scaled(by) for one in cell) for cell, by in zip(cells, factors, strict=True)]
+    scaled = [
+        tuple(one if one.unit else one.scaled(by) for one in cell)
+        for cell, by in zip(cells, factors, strict=True)
+    ]
     for one in (one for cell in scaled for one in cell if column.kind == "share"):
         if one.value > 1:
-            raise TableError(f"{path}: {header!r} holds {one.text!r}, more than 100 %. Write shares (0.93) or percent (93).")
+            raise TableError(
+                f"{path}: {header!r} holds {one.text!r}, more than 100 %. Write shares (0.93) or percent (93)."
+            )
     return list(scaled) if column.is_series else [cell[0] if cell else None for cell in scaled]
 
 
@@ -190,7 +266,9 @@ def _rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[Figure
         if not name:
             raise TableError(f"{path}: row {number} names no method. Fill its {'method'!r} column.")
         if names.index(name) != number - 1:
-            raise TableError(f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. Give each method one row.")
+            raise TableError(
+                f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. Give each method one row."
+            )
     lines = [{name: values[row] for name, values in columns.items()} for row in range(len(names))]
     return [(_figures(line), line.get("model") or "") for line in lines]
 
@@ -205,9 +283,17 @@ TEXTS = ("data", "precision", "device")
 
 def _figures(line: Mapping[str, Any]) -> Figures:
     """One row; `line` maps a column's field to its text, quantity or series."""
-    given: dict[str, Any] = {name: line[name].value for name in PLAIN_FIGURES if line.get(name) is not None}
-    given |= {name: _numbers(line.get(name)) for name in SERIES} | {name: line.get(name) or None for name in TEXTS}
-    counts = {split: numbers for split in ("train", "validation", "test") if (numbers := _numbers(line.get(f"{split}_class_counts")))}
+    given: dict[str, Any] = {
+        name: line[name].value for name in PLAIN_FIGURES if line.get(name) is not None
+    }
+    given |= {name: _numbers(line.get(name)) for name in SERIES} | {
+        name: line.get(name) or None for name in TEXTS
+    }
+    counts = {
+        split: numbers
+        for split in ("train", "validation", "test")
+        if (numbers := _numbers(line.get(f"{split}_class_counts")))
+    }
     if tested := sum(counts.get("test", ())):
         given = {"test_rows": tested, "majority": max(counts["test"]) / tested} | given
     time, most = line.get("train_seconds"), line.get("max_memory")
@@ -229,7 +315,10 @@ def _figures(line: Mapping[str, Any]) -> Figures:
 
 def _rounding(given: Quantity | None, log: Sequence[Quantity] | None) -> float:
     """Half a step of the last digit, of the coarser of the two; a log writes as many digits as the longest of it has."""
-    return max(0.0 if given is None else given.value - given.low, min((one.value - one.low for one in log or ()), default=0.0))
+    return max(
+        0.0 if given is None else given.value - given.low,
+        min((one.value - one.low for one in log or ()), default=0.0),
+    )
 
 
 def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:
@@ -237,17 +326,36 @@ def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:
 
 
 def _written(quantity: Quantity | None) -> Written | None:
-    return None if quantity is None else Written(quantity.text, quantity.value, quantity.low, quantity.high)
+    return (
+        None
+        if quantity is None
+        else Written(quantity.text, quantity.value, quantity.low, quantity.high)
+    )
 
 
 def _with_models(rows: list[tuple[Figures, str]]) -> tuple[Figures, ...]:
     """Rows with the shapes of their model: the one named, else the one as large as what full fine-tuning trains."""
-    full = next((figures.trainable for figures, _ in rows if figures.method == "full" and figures.trainable), None)
+    full = next(
+        (
+            figures.trainable
+            for figures, _ in rows
+            if figures.method == "full" and figures.trainable
+        ),
+        None,
+    )
     by_size = models_of_size(full) if full else ()
     found = []
     for figures, model in rows:
         shapes = models_named(model) if model else by_size
-        shapes = tuple(shape for shape in shapes if shape in by_size) or shapes  # full's count says how many classes there are
-        total = shapes[0].encoder_parameters + shapes[0].head_parameters if shapes else full.low if full else None
+        shapes = (
+            tuple(shape for shape in shapes if shape in by_size) or shapes
+        )  # full's count says how many classes there are
+        total = (
+            shapes[0].encoder_parameters + shapes[0].head_parameters
+            if shapes
+            else full.low
+            if full
+            else None
+        )
         found.append(replace(figures, shapes=shapes, total_parameters=total))
     return tuple(found)

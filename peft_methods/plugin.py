@@ -85,9 +85,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parameters = []
     for task in metafunc.config.stash[OPTIONS].tasks():
         marks = [pytest.mark.benchmark(timer=TrainingClock(), group=task.recipe.name)]
-        marks += [pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")]  # no seed succeeded: the test says so
+        marks += [
+            pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
+        ]  # no seed succeeded: the test says so
         marks += [pytest.mark.gpu] * task.recipe.gpu
-        parameters.append(pytest.param(task, marks=marks, id=f"{task.recipe.name}-{task.method.name}"))
+        parameters.append(
+            pytest.param(task, marks=marks, id=f"{task.recipe.name}-{task.method.name}")
+        )
     metafunc.parametrize("finetune_task", parameters, indirect=True)
 
 
@@ -99,7 +103,11 @@ def _task(item: pytest.Item) -> Task | None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make the job of all selected benchmarks; it starts with the first of them."""
     config = session.config
-    tasks = [task for item in session.items if (task := _task(item)) is not None and "finetune" in item.fixturenames]  # type: ignore[attr-defined]
+    tasks = [
+        task
+        for item in session.items
+        if (task := _task(item)) is not None and "finetune" in item.fixturenames
+    ]  # type: ignore[attr-defined]
     if not tasks or config.option.collectonly:
         return
     from peft_methods.job import Job
@@ -136,7 +144,17 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     job.prepare()
     session.testsfailed += len(job.errors)
-    show_text(session.config, plan_text(job.tasks, job.preparations, job.errors, job.workers, job.trials, there=job.there_already()))
+    show_text(
+        session.config,
+        plan_text(
+            job.tasks,
+            job.preparations,
+            job.errors,
+            job.workers,
+            job.trials,
+            there=job.there_already(),
+        ),
+    )
     return True
 
 
@@ -165,7 +183,9 @@ def peft_model(peft_recipe: Recipe, peft_method: Method) -> Base:
     from peft_methods import models, synthetic
 
     names, precision = synthetic.load(peft_recipe).facts.label_names, peft_recipe.budget.precision
-    return models.load(peft_recipe.model, names, quantization=peft_method.quantization, precision=precision)
+    return models.load(
+        peft_recipe.model, names, quantization=peft_method.quantization, precision=precision
+    )
 
 
 @pytest.fixture
@@ -173,23 +193,31 @@ def peft_data(peft_recipe: Recipe, peft_model: Base) -> TokenData:
     """The recipe's tokenized train, validation and test splits."""
     from peft_methods import data, synthetic
 
-    return data.tokenize(synthetic.load(peft_recipe), peft_model.tokenizer, peft_recipe.data.max_length)
+    return data.tokenize(
+        synthetic.load(peft_recipe), peft_model.tokenizer, peft_recipe.data.max_length
+    )
 
 
 @pytest.fixture
-def finetune(request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any) -> Callable[[], Outcome]:
+def finetune(
+    request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
+) -> Callable[[], Outcome]:
     """Call it to train every seed of this recipe and method; a round of `benchmark` is one seed's training time."""
 
     def run() -> Outcome:
         if hasattr(request.config, "workerinput"):
-            pytest.fail("pytest-benchmark turns itself off under xdist: leave out -n", pytrace=False)
+            pytest.fail(
+                "pytest-benchmark turns itself off under xdist: leave out -n", pytrace=False
+            )
         benchmark.skipped = True  # until the report says otherwise: an interrupt must not end in "fixture was not used"
         job = request.config.stash[JOB]
         job.start()
         records = job.wait(finetune_task)
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(visible(records[0].message))
-        _record_rounds(request.node, benchmark, [record for record in records if record.status == "ok"])
+        _record_rounds(
+            request.node, benchmark, [record for record in records if record.status == "ok"]
+        )
         gate = request.config.stash[OPTIONS].gate
         regressions = gate.judge(records).problems if gate else ()
         problems = _problems(request.config, records, job.records_of_stages(finetune_task))
@@ -248,7 +276,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     ended_early = exitstatus not in COMPLETE or bool(session.shouldfail or session.shouldstop)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
-        progress_display(session.config).say("peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it")
+        progress_display(session.config).say(
+            "peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it"
+        )
     job.stop()
     if ended_early and (options.gate or options.saved_baselines):
         session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]
@@ -257,7 +287,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             from peft_methods.report.table import markdown_table
 
             job.track(lambda comparison: markdown_table(comparison, options.limits))
-        session.config.stash[GATE_LINES] = gating.finish(session, job.comparison().records, options.gate, options.saved_baselines)
+        session.config.stash[GATE_LINES] = gating.finish(
+            session, job.comparison().records, options.gate, options.saved_baselines
+        )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

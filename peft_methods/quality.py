@@ -38,7 +38,9 @@ class Predictions:
         """Mean cross-entropy, nats."""
         from scipy.special import log_softmax
 
-        chosen = log_softmax(self.logits.astype(np.float64), axis=1)[np.arange(len(self.labels)), self.labels]
+        chosen = log_softmax(self.logits.astype(np.float64), axis=1)[
+            np.arange(len(self.labels)), self.labels
+        ]
         return float(-chosen.mean())
 
 
@@ -64,7 +66,9 @@ def judge(predictions: Predictions, label_names: tuple[str, ...]) -> Quality:
     truth, predicted, classes = predictions.labels, predictions.predicted, range(len(label_names))
 
     def scores(average: str | None) -> Any:
-        return precision_recall_fscore_support(truth, predicted, labels=classes, average=average, zero_division=0)
+        return precision_recall_fscore_support(
+            truth, predicted, labels=classes, average=average, zero_division=0
+        )
 
     macro, weighted, each = scores("macro"), scores("weighted"), scores(None)
     names = ("precision", "recall", "f1", "support")
@@ -77,7 +81,8 @@ def judge(predictions: Predictions, label_names: tuple[str, ...]) -> Quality:
         weighted_recall=float(weighted[1]),
         weighted_f1=float(weighted[2]),
         per_class={
-            name: {score: float(values[i]) for score, values in zip(names, each, strict=True)} for i, name in enumerate(label_names)
+            name: {score: float(values[i]) for score, values in zip(names, each, strict=True)}
+            for i, name in enumerate(label_names)
         },
         confusion=confusion_matrix(truth, predicted, labels=classes).tolist(),
     )

@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of a split
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "question", "document", "tweet")
-PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
+PAIR_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+)
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "coarse_label", "sentiment")
 
 
@@ -45,7 +54,11 @@ class Table:
 
     def keyed(self) -> list[str]:
         """What tells one row from another: its text, or both its texts."""
-        return self.texts if self.pairs is None else [f"{a}\x1f{b}" for a, b in zip(self.texts, self.pairs, strict=True)]
+        return (
+            self.texts
+            if self.pairs is None
+            else [f"{a}\x1f{b}" for a, b in zip(self.texts, self.pairs, strict=True)]
+        )
 
     def without_repeats(self, key: Callable[[str], str]) -> Table:
         """The first row of each text."""
@@ -68,9 +81,13 @@ def read_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
     """
     path = path_of(spec.source)
     if path is not None and not path.is_dir():
-        raise DataError(f"{spec.source} is a file; give the folder that holds train.* and test.* files.")
+        raise DataError(
+            f"{spec.source} is a file; give the folder that holds train.* and test.* files."
+        )
     if path is None and is_meant_as_path(spec.source):
-        raise DataError(f"there is no folder {spec.source}. Give one that holds train.* and test.* files: --peft-data DIR.")
+        raise DataError(
+            f"there is no folder {spec.source}. Give one that holds train.* and test.* files: --peft-data DIR."
+        )
     frames, names = _read_hub(spec) if path is None else _read_folder(path)
     return _to_tables(_by_role(frames, spec), names, spec)
 
@@ -79,10 +96,14 @@ def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFram
     """What is there for train, validation and test; a role that is left out is cut from train."""
     found = ", ".join(frames) or "nothing"
     if "train" not in frames:
-        raise DataError(f"{spec.source}: no train split; found: {found}. Name a file train.parquet, train.csv or train.jsonl.")
+        raise DataError(
+            f"{spec.source}: no train split; found: {found}. Name a file train.parquet, train.csv or train.jsonl."
+        )
     test = spec.test_split if spec.test_split in frames else "test"
     if spec.test and test not in frames:
-        wanted = "test" if spec.test_split == "test" else f"{spec.test_split} (data.test_split) or test"
+        wanted = (
+            "test" if spec.test_split == "test" else f"{spec.test_split} (data.test_split) or test"
+        )
         raise DataError(
             f"{spec.source}: no {wanted} split; found: {found}. Name a file test.parquet, test.csv or test.jsonl, "
             f"or take test from another: --peft-set data.test_split={'validation' if 'validation' in frames else 'train'}"
@@ -106,9 +127,15 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
     """The file of each split in this folder, or its parts as the hub names them."""
     found = {}
     for split, spellings in SPLIT_NAMES.items():
-        files = sorted(f for f in path.iterdir() if f.is_file() and f.suffix in READERS and SHARD.sub("", f.stem).lower() in spellings)
+        files = sorted(
+            f
+            for f in path.iterdir()
+            if f.is_file() and f.suffix in READERS and SHARD.sub("", f.stem).lower() in spellings
+        )
         if len(files) > 1 and not all(SHARD.search(f.stem) for f in files):
-            raise DataError(f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. Keep one.")
+            raise DataError(
+                f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. Keep one."
+            )
         if files:
             found[split] = files
     return found
@@ -116,10 +143,16 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
 
 def _files_below(path: Path) -> dict[str, list[Path]]:
     """Those of the one folder within that has any: a copy of a hub repository keeps its files in `data` or the like."""
-    below = {folder: files for folder in sorted(f for f in path.iterdir() if f.is_dir()) if (files := _split_files(folder))}
+    below = {
+        folder: files
+        for folder in sorted(f for f in path.iterdir() if f.is_dir())
+        if (files := _split_files(folder))
+    }
     if len(below) > 1:
         names = ", ".join(folder.name for folder in below)
-        raise DataError(f"{path} holds more than one data set: {names}. Give one of them: --peft-data {next(iter(below))}")
+        raise DataError(
+            f"{path} holds more than one data set: {names}. Give one of them: --peft-data {next(iter(below))}"
+        )
     return next(iter(below.values()), {})
 
 
@@ -136,14 +169,20 @@ def _read_file(file: Path) -> DataFrame:
         if not frame.columns.is_unique:
             raise ValueError("two columns have one name")
         return frame
-    except Exception as error:  # each format has its own errors; all mean that the file is not what its name says
-        raise DataError(f"{file} cannot be read as {file.suffix.lstrip('.')}: {first_line(error)}") from None
+    except (
+        Exception
+    ) as error:  # each format has its own errors; all mean that the file is not what its name says
+        raise DataError(
+            f"{file} cannot be read as {file.suffix.lstrip('.')}: {first_line(error)}"
+        ) from None
 
 
 def _read_csv(file: Path, separator: str = ",") -> DataFrame:
     import pandas as pd
 
-    header = pd.read_csv(file, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    header = pd.read_csv(
+        file, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False
+    ).iloc[0]
     if header.duplicated().any():
         raise ValueError(f"two columns are called {header[header.duplicated()].iloc[0]!r}")
     return pd.read_csv(file, sep=separator, keep_default_na=False)  # "NA" and "null" are words
@@ -152,7 +191,9 @@ def _read_csv(file: Path, separator: str = ",") -> DataFrame:
 def _read_jsonl(file: Path) -> DataFrame:
     import pandas as pd
 
-    lines = file.read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 within a text
+    lines = file.read_text(encoding="utf-8").split(
+        "\n"
+    )  # splitlines() would also cut at U+2028 within a text
     rows = [json.loads(line) for line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("each line should be a JSON object with the columns as keys")
@@ -210,15 +251,21 @@ def _frames(saved: Any) -> tuple[dict[str, DataFrame], ClassNames]:
     return frames, names
 
 
-def _to_tables(frames: dict[str, DataFrame], names: ClassNames, spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
+def _to_tables(
+    frames: dict[str, DataFrame], names: ClassNames, spec: DataSpec
+) -> tuple[dict[str, Table], tuple[str, ...]]:
     columns = list(frames["train"].columns)
     text, pair = _text_columns(columns, frames["train"], spec)
     label = _column(spec.label, "label", LABEL_COLUMNS, columns, spec)
     for split, frame in frames.items():
         missing = [c for c in (text, pair, label) if c is not None and c not in frame.columns]
         if missing:
-            raise DataError(f"{spec.source}: column {missing[0]!r} of train is missing in {split}, which has {', '.join(frame.columns)}.")
-    raw = {split: labels(frame[label].tolist(), label, split, spec) for split, frame in frames.items()}
+            raise DataError(
+                f"{spec.source}: column {missing[0]!r} of train is missing in {split}, which has {', '.join(frame.columns)}."
+            )
+    raw = {
+        split: labels(frame[label].tolist(), label, split, spec) for split, frame in frames.items()
+    }
     label_names, numbers = number_labels(raw, names.get(label), spec)
     tables = {}
     for split, frame in frames.items():
@@ -232,17 +279,29 @@ def _text_columns(columns: list[str], frame: DataFrame, spec: DataSpec) -> tuple
         for first, second in PAIR_COLUMNS:
             if first in columns and second in columns:
                 return first, second
-    strings = [c for c in columns if c not in LABEL_COLUMNS and frame[c].map(lambda value: isinstance(value, str)).all()]
+    strings = [
+        c
+        for c in columns
+        if c not in LABEL_COLUMNS and frame[c].map(lambda value: isinstance(value, str)).all()
+    ]
     known = TEXT_COLUMNS if len(strings) != 1 else (*TEXT_COLUMNS, strings[0])
     text = _column(spec.text, "text", known, columns, spec)
-    return text, None if spec.text_pair is None else _column(spec.text_pair, "text_pair", (), columns, spec)
+    return text, None if spec.text_pair is None else _column(
+        spec.text_pair, "text_pair", (), columns, spec
+    )
 
 
-def _column(named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec) -> str:
+def _column(
+    named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec
+) -> str:
     """The column a role is in: the one named in the recipe, else the first of the known spellings."""
     if named is not None and named not in columns:
-        raise DataError(f"{spec.source}: no column {named!r}.{nearest(named, columns)} Columns: {', '.join(columns)}.")
+        raise DataError(
+            f"{spec.source}: no column {named!r}.{nearest(named, columns)} Columns: {', '.join(columns)}."
+        )
     found = named or next((name for name in known if name in columns), None)
     if found is None:
-        raise DataError(f"{spec.source}: no {role} column among {', '.join(columns)}. Name it: --peft-set data.{role}=COLUMN.")
+        raise DataError(
+            f"{spec.source}: no {role} column among {', '.join(columns)}. Name it: --peft-set data.{role}=COLUMN."
+        )
     return found

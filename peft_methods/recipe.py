@@ -23,7 +23,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Count | Literal["all"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-RECIPE_FOLDERS = (Path(__file__).parent / "recipes", Path(__file__).parent.parent / "benchmarks" / "recipes")
+RECIPE_FOLDERS = (
+    Path(__file__).parent / "recipes",
+    Path(__file__).parent.parent / "benchmarks" / "recipes",
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         lengths = self.token_lengths
-        if lengths is not None and (len(lengths) < 2 or lengths[0] < 1 or list(lengths) != sorted(lengths)):
+        if lengths is not None and (
+            len(lengths) < 2 or lengths[0] < 1 or list(lengths) != sorted(lengths)
+        ):
             raise OptionError(
                 f"data.token_lengths = {list(lengths)} should be two or more whole numbers from 1 up, none below the one before it: "
                 f"the token counts of the shortest row, of rows at even steps between, and of the longest."
@@ -99,7 +104,9 @@ class Budget:
     __pydantic_config__ = STRICT
     epochs: Count
     batch_size: Count
-    seeds: Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[Seed, ...], Field(min_length=1)] = 3
+    seeds: (
+        Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
+    ) = 3
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     weight_decay: NotNegative = 0.0
@@ -113,7 +120,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, int) and len(set(self.seeds)) < len(self.seeds):
-            raise OptionError(f"budget.seeds = {list(self.seeds)} names a seed twice; its cell would count double.")
+            raise OptionError(
+                f"budget.seeds = {list(self.seeds)} names a seed twice; its cell would count double."
+            )
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds themselves: 3 means 0, 1, 2."""
@@ -141,11 +150,15 @@ class Tuning:
     fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     reach: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
     points: Annotated[int, Field(ge=3)] = 9
-    knobs: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]]] = field(default_factory=dict)
+    knobs: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]]] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         if self.points % 2 == 0:
-            raise OptionError(f"tuning.points = {self.points} should be odd: the method's own rate is the middle of the grid.")
+            raise OptionError(
+                f"tuning.points = {self.points} should be odd: the method's own rate is the middle of the grid."
+            )
 
 
 @dataclass(frozen=True)
@@ -197,13 +210,20 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.suffix == ".toml" or "/" in name:
         if not isfile(path):
-            raise OptionError(f"recipe file {name!r} does not exist. Shipped recipes: {', '.join(shipped)}.")
+            raise OptionError(
+                f"recipe file {name!r} does not exist. Shipped recipes: {', '.join(shipped)}."
+            )
         return path
     raise OptionError(unknown("recipe", name, shipped) + " Or give the path of a TOML file.")
 
 
 def load_recipe(
-    name: str, settings: Sequence[str] = (), *, model: str | None = None, data: str | None = None, weights: str | None = None
+    name: str,
+    settings: Sequence[str] = (),
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    weights: str | None = None,
 ) -> Recipe:
     """A recipe by name or path, with `KEY=VALUE` settings applied and model, weights or data pointed elsewhere.
 
@@ -212,7 +232,10 @@ def load_recipe(
     path = find_recipe(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no text, no TOML, a number of thousands of digits, a thousand brackets
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # no text, no TOML, a number of thousands of digits, a thousand brackets
         raise OptionError(f"{path.name} is not valid TOML: {error}.") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
@@ -249,7 +272,16 @@ def check_trust(recipes: Sequence[Recipe], allowed: bool) -> None:
 
 def _point_at_data(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("data", {})
-    for of_the_other in ("text", "text_pair", "label", "config", "revision", "leakage_limit", "token_lengths", "classes"):
+    for of_the_other in (
+        "text",
+        "text_pair",
+        "label",
+        "config",
+        "revision",
+        "leakage_limit",
+        "token_lengths",
+        "classes",
+    ):
         section.pop(of_the_other, None)
     section["source"] = source
 
@@ -257,8 +289,16 @@ def _point_at_data(values: dict[str, Any], source: str) -> None:
 def _said_of_data(recipe: Recipe) -> str:
     data = recipe.data
     sizes = f"{data.train}/{data.validation}/{data.test}"
-    lift = "" if data.train == "all" or not recipe.has_quality else ": --peft-set data.train=all lifts the first"
-    split = "" if data.test_split == "test" else f"; test is taken from its {data.test_split} split, where it has one"
+    lift = (
+        ""
+        if data.train == "all" or not recipe.has_quality
+        else ": --peft-set data.train=all lifts the first"
+    )
+    split = (
+        ""
+        if data.test_split == "test"
+        else f"; test is taken from its {data.test_split} split, where it has one"
+    )
     return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}{split}"
 
 
@@ -283,7 +323,9 @@ def apply_setting(values: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     path = [part.strip() for part in key.split(".")]
     if not equals or not all(path):
-        raise OptionError(f"--peft-set {setting!r} should read KEY=VALUE, for example budget.epochs=2.")
+        raise OptionError(
+            f"--peft-set {setting!r} should read KEY=VALUE, for example budget.epochs=2."
+        )
     section = values
     for part in path[:-1]:
         section = section.setdefault(part, {})

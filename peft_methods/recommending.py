@@ -13,7 +13,15 @@ from peft_methods.metrics import METRICS
 from peft_methods.standing import Pair, Standing
 
 CLOSE = 0.01  # "within 1 point of the best"
-MEMORY_UNITS: dict[str, float] = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+MEMORY_UNITS: dict[str, float] = {
+    "B": 1,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
 TIME_UNITS: dict[str, float] = {"s": 1, "min": 60, "h": 3600}
 UNITS = {"memory": MEMORY_UNITS, "time": TIME_UNITS}
 UNPAIRED = "test predictions to compare them by are missing"
@@ -37,7 +45,9 @@ def parse_limits(text: str) -> Limits:
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
-            raise OptionError(f"--peft-budget {part.strip()!r} should read NAME=VALUE, for example memory=8GB,time=10min.")
+            raise OptionError(
+                f"--peft-budget {part.strip()!r} should read NAME=VALUE, for example memory=8GB,time=10min."
+            )
         if name not in UNITS:
             raise OptionError(f"--peft-budget: {unknown('limit', name, UNITS)}")
         if name in limits:
@@ -106,7 +116,11 @@ class _Field:
 
     def alike(self, best: Row) -> list[Row]:
         """Other rows that this run cannot tell from the best."""
-        pairs = [(row, self.standing.pair(best.method, row.method)) for row in self.rows if row is not best]
+        pairs = [
+            (row, self.standing.pair(best.method, row.method))
+            for row in self.rows
+            if row is not best
+        ]
         return [row for row, pair in pairs if pair is not None and not pair.is_separable]
 
     def overlapping(self, best: Row) -> list[Row]:
@@ -114,7 +128,13 @@ class _Field:
         known = self.standing.intervals
         if best.method not in known:
             return []
-        return [row for row in self.rows if row is not best and row.method in known and known[row.method][1] >= known[best.method][0]]
+        return [
+            row
+            for row in self.rows
+            if row is not best
+            and row.method in known
+            and known[row.method][1] >= known[best.method][0]
+        ]
 
     def said(self, row: Row, name: str) -> str:
         """A figure in words."""
@@ -128,9 +148,16 @@ class _Field:
             return f"{self.said(row, self.standing.metric)}, the highest", None
         pair = self.standing.pair(row.method, best.method)
         points = 100 * (self.quality(best) - self.quality(row))
-        lacking = "no spread over seeds to judge that by" if _of_one_seed(row, best) else f"not compared: {UNPAIRED}"
+        lacking = (
+            "no spread over seeds to judge that by"
+            if _of_one_seed(row, best)
+            else f"not compared: {UNPAIRED}"
+        )
         verdict = verdict_of(pair) if pair else lacking
-        return f"{self.said(row, self.standing.metric)}, {points:.1f} points below {best.title} ({verdict})", pair
+        return (
+            f"{self.said(row, self.standing.metric)}, {points:.1f} points below {best.title} ({verdict})",
+            pair,
+        )
 
 
 def _of_one_seed(*rows: Row) -> bool:
@@ -155,7 +182,11 @@ def recommend(comparison: Comparison, limits: Limits | None = None) -> list[Reco
         if len(here) > 1 and not fitting:
             found.append(_nothing_fits(here, recipe, limits or {}))
         elif len(here) > 1:
-            found += [answer for question in _questions(limits or {}) if (answer := question(field)) is not None]
+            found += [
+                answer
+                for question in _questions(limits or {})
+                if (answer := question(field)) is not None
+            ]
     return found
 
 
@@ -163,7 +194,11 @@ def _questions(limits: Limits) -> list[Callable[[_Field], Recommendation | None]
     within = f"Fits in {limits['memory'].written}" if "memory" in limits else "Least memory"
     return [
         _best_quality,
-        lambda field: _least(field, within, "peak_memory_bytes") if "memory" not in limits else _fitting(field, within),
+        lambda field: (
+            _least(field, within, "peak_memory_bytes")
+            if "memory" not in limits
+            else _fitting(field, within)
+        ),
         _fastest_close,
         lambda field: _least(field, "Smallest checkpoint", "checkpoint_bytes"),
     ]
@@ -175,7 +210,8 @@ def _fits(comparison: Comparison, row: Row, limits: Limits) -> bool:
         figures = [
             record.metrics.get(METRIC_OF[name])
             for record in comparison.records
-            if (record.recipe_name, record.method_name, record.status, record.is_source) == (row.recipe, row.method, "ok", False)
+            if (record.recipe_name, record.method_name, record.status, record.is_source)
+            == (row.recipe, row.method, "ok", False)
         ]
         if any(figure is None or not figure <= limit.most for figure in figures):
             return False
@@ -188,9 +224,16 @@ def _nothing_fits(rows: Sequence[Row], recipe: str, limits: Limits) -> Recommend
         known = [row for row in rows if METRIC_OF[name] in row.figures]
         if known:
             row = min(known, key=lambda row: row.mean(METRIC_OF[name]))
-            least.append(f"the least {name} is {row.title}'s, {METRICS[METRIC_OF[name]].format(row.mean(METRIC_OF[name]))}")
+            least.append(
+                f"the least {name} is {row.title}'s, {METRICS[METRIC_OF[name]].format(row.mean(METRIC_OF[name]))}"
+            )
     wanted = ", ".join(f"{name} {limit.written}" for name, limit in limits.items())
-    return Recommendation(recipe, f"Within {wanted}", None, f"no method fits; {'; '.join(least) or 'nothing was measured'}.")
+    return Recommendation(
+        recipe,
+        f"Within {wanted}",
+        None,
+        f"no method fits; {'; '.join(least) or 'nothing was measured'}.",
+    )
 
 
 def _best_quality(field: _Field) -> Recommendation | None:
@@ -200,12 +243,18 @@ def _best_quality(field: _Field) -> Recommendation | None:
     said = f"{best.title}, {field.metric} {field.said(best, field.standing.metric)}"
     others = [row for row in field.rows if row is not best and not math.isnan(field.quality(row))]
     if not others:
-        return Recommendation(field.recipe, "Best quality", best.method, f"{said}; no other within reach.")
+        return Recommendation(
+            field.recipe, "Best quality", best.method, f"{said}; no other within reach."
+        )
     runner_up = max(others, key=field.quality)
     pair = field.standing.pair(best.method, runner_up.method)
     lead = f"{said}, {100 * (field.quality(best) - field.quality(runner_up)):.1f} points above {runner_up.title}"
     if pair is None:
-        lead += "; with one seed that may be chance" if _of_one_seed(best, runner_up) else f"; that may be chance: {UNPAIRED}"
+        lead += (
+            "; with one seed that may be chance"
+            if _of_one_seed(best, runner_up)
+            else f"; that may be chance: {UNPAIRED}"
+        )
         overlapping = field.overlapping(best)
         if overlapping:
             return _the_cheaper(field, best, overlapping, lead, None)
@@ -213,11 +262,15 @@ def _best_quality(field: _Field) -> Recommendation | None:
     alike = field.alike(best)
     lead += f" ({verdict_of(pair)})"
     if not alike:
-        return Recommendation(field.recipe, "Best quality", best.method, f"{lead}, separable from every other.", pair)
+        return Recommendation(
+            field.recipe, "Best quality", best.method, f"{lead}, separable from every other.", pair
+        )
     return _the_cheaper(field, best, alike, lead, pair)
 
 
-def _the_cheaper(field: _Field, best: Row, alike: list[Row], lead: str, pair: Pair | None) -> Recommendation:
+def _the_cheaper(
+    field: _Field, best: Row, alike: list[Row], lead: str, pair: Pair | None
+) -> Recommendation:
     """The best and others that cannot be told from it: the one that costs least to train."""
     cheapest = field.cheapest("train_seconds", [best, *alike]) or best
     names = ", ".join(row.title for row in alike)
@@ -249,7 +302,11 @@ def _least(field: _Field, question: str, name: str) -> Recommendation | None:
         return Recommendation(field.recipe, question, chosen.method, f"{text}.")
     distance, pair = field.distance(chosen, best)
     return Recommendation(
-        field.recipe, question, chosen.method, f"{text}; {METRICS[field.standing.metric].title.lower()} {distance}.", pair
+        field.recipe,
+        question,
+        chosen.method,
+        f"{text}; {METRICS[field.standing.metric].title.lower()} {distance}.",
+        pair,
     )
 
 

@@ -97,4 +97,11 @@ class Record:
 
 def without_result(cell: Cell, status: Status, message: str, **more: Any) -> Record:
     """The record of a cell that yielded nothing, and why. Each attempt has a name of its own: two runs may fail at once."""
-    return Record(cell.spec(), status, f"{cell.key}-{status}-{uuid.uuid4().hex[:8]}", message, cell.is_source, **more)
+    return Record(
+        cell.spec(),
+        status,
+        f"{cell.key}-{status}-{uuid.uuid4().hex[:8]}",
+        message,
+        cell.is_source,
+        **more,
+    )

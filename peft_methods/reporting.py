@@ -36,12 +36,34 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Report stored records of any number of runs, without training: DIR/report.html, charts beside it, a paper. What "
         "differs in more than method and seed stands in sections of its own. Exit code: 0, or 2 where no record can be read.",
     )
-    command.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders of results (.peft/results) or record files")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes")
-    command.add_argument("--paper", type=Path, metavar="FILE.pdf", help="a paper in two columns too (needs the extra `paper`)")
+    command.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS",
+        help="folders of results (.peft/results) or record files",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes"
+    )
+    command.add_argument(
+        "--paper",
+        type=Path,
+        metavar="FILE.pdf",
+        help="a paper in two columns too (needs the extra `paper`)",
+    )
     command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
-    command.add_argument("--budget", metavar="LIMITS", help="recommend only what keeps to these, e.g. memory=8GB,time=10min")
-    command.add_argument("--charts", choices=("few", "all", "none"), default="few", help="few: where there are up to 3 sections (default)")
+    command.add_argument(
+        "--budget",
+        metavar="LIMITS",
+        help="recommend only what keeps to these, e.g. memory=8GB,time=10min",
+    )
+    command.add_argument(
+        "--charts",
+        choices=("few", "all", "none"),
+        default="few",
+        help="few: where there are up to 3 sections (default)",
+    )
     command.set_defaults(run=run)
 
 
@@ -73,10 +95,14 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limi
     for line in stored.unreadable:
         print(line, file=sys.stderr)
     if not any(not record.is_source for record in stored.records):
-        raise ResultsError("no records of a comparison in what was given. Give a folder of results (.peft/results) or record files.")
+        raise ResultsError(
+            "no records of a comparison in what was given. Give a folder of results (.peft/results) or record files."
+        )
     predictions = StoredPredictions(stored.folders)
     sections, remarks = _with_figures(gather(stored.records, predictions, silent))
-    path = write_report(Report(sections, remarks, silent, limits, charts=arguments.charts), arguments.output)
+    path = write_report(
+        Report(sections, remarks, silent, limits, charts=arguments.charts), arguments.output
+    )
     print(f"written: {path} ({len(stored.records)} records)")
     if arguments.paper is not None:
         path, *_ = write_paper(together(sections), arguments.paper, limits)

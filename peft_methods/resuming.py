@@ -40,8 +40,16 @@ class Earlier:
 
     def _identity(self, cell: Cell, preparation: Preparation) -> str | None:
         """What the cell's own process will find; None where something it depends on could not be had."""
-        facts, stages = preparation.facts, [self._identity_of_stage(stage, preparation) for stage in cell.stages]
-        if facts is None or None in stages or cell.recipe.name not in facts.data or (cell.method.quantization or "") not in facts.weights:
+        facts, stages = (
+            preparation.facts,
+            [self._identity_of_stage(stage, preparation) for stage in cell.stages],
+        )
+        if (
+            facts is None
+            or None in stages
+            or cell.recipe.name not in facts.data
+            or (cell.method.quantization or "") not in facts.weights
+        ):
             return None
         return cell.identity(
             weights=facts.weights[cell.method.quantization or ""],
@@ -60,7 +68,12 @@ class Earlier:
     def _is_whole(self, record: Record, cell: Cell) -> bool:
         """Whether all that should be kept of a record is, as it was written."""
         damage = self._store.damage(record)
-        if not damage and self._models is not None and not cell.is_source and not _is_signed(self._models / cell.label, record.identity):
+        if (
+            not damage
+            and self._models is not None
+            and not cell.is_source
+            and not _is_signed(self._models / cell.label, record.identity)
+        ):
             damage = f"{self._models / cell.label} does not hold the model of {record.identity}"
         if damage and (line := f"{damage}, so {cell.label} is not reused.") not in self.warnings:
             self.warnings.append(line)
@@ -90,7 +103,9 @@ def said_of(records: Sequence[Record]) -> str:
     for record in records:
         rows.setdefault(_row_of(record), []).append(record)
     told = ", ".join(f"{row} ({_counted(found)})" for row, found in rows.items())
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(record.finished for record in records)))
+    when = time.strftime(
+        "%Y-%m-%d %H:%M", time.localtime(min(record.finished for record in records))
+    )
     return f"reused from an earlier run: {told}; the oldest ended {when}. Times are those of then; --peft-fresh trains all again."
 
 
@@ -108,5 +123,11 @@ def _counted(records: Sequence[Record]) -> str:
     by_recipe: dict[str, list[int]] = {}
     for record in records:
         by_recipe.setdefault(record.recipe_name, []).append(record.seed)
-    told = [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" for seeds in by_recipe.values()]
-    return told[0] if len(told) == 1 else "; ".join(f"{recipe} {seeds}" for recipe, seeds in zip(by_recipe, told, strict=True))
+    told = [
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" for seeds in by_recipe.values()
+    ]
+    return (
+        told[0]
+        if len(told) == 1
+        else "; ".join(f"{recipe} {seeds}" for recipe, seeds in zip(by_recipe, told, strict=True))
+    )

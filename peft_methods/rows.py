@@ -29,7 +29,10 @@ class Rows:
     @classmethod
     def of(cls, columns: Mapping[str, Sequence[Sequence[int]]], labels: Sequence[int]) -> Rows:
         """From lists of token ids and the like, as a tokenizer gives them."""
-        tokens = {name: [np.asarray(row, dtype=np.int64) for row in rows] for name, rows in columns.items()}
+        tokens = {
+            name: [np.asarray(row, dtype=np.int64) for row in rows]
+            for name, rows in columns.items()
+        }
         return cls(tokens, np.asarray(labels, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -38,7 +41,9 @@ class Rows:
     def __getitem__(self, row: int) -> Row:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        return {name: rows[row] for name, rows in self.tokens.items()} | {"labels": int(self.labels[row])}
+        return {name: rows[row] for name, rows in self.tokens.items()} | {
+            "labels": int(self.labels[row])
+        }
 
     def __iter__(self) -> Iterator[Row]:
         return (self[row] for row in range(len(self)))
@@ -50,17 +55,28 @@ class Rows:
 
     def write(self, path: Path) -> None:
         """As an .npz file, the rows of a column end to end."""
-        columns = {name: np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int32) for name, rows in self.tokens.items()}
-        np.savez(path, **columns, labels=self.labels, lengths=np.asarray(self.lengths, dtype=np.int64))  # type: ignore[arg-type]
+        columns = {
+            name: np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int32)
+            for name, rows in self.tokens.items()
+        }
+        np.savez(
+            path, **columns, labels=self.labels, lengths=np.asarray(self.lengths, dtype=np.int64)
+        )  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> Rows:
         """What `write` wrote. Raises what numpy raises for a file that is not whole."""
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:  # np.load leaves a damaged file open
+        with (
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as saved,
+        ):  # np.load leaves a damaged file open
             columns = {name: saved[name] for name in saved.files}
         labels, lengths = columns.pop("labels"), columns.pop("lengths")
         borders = np.cumsum(lengths)[:-1]
-        tokens = {name: [] if not len(lengths) else np.split(flat.astype(np.int64), borders) for name, flat in columns.items()}
+        tokens = {
+            name: [] if not len(lengths) else np.split(flat.astype(np.int64), borders)
+            for name, flat in columns.items()
+        }
         return cls(tokens, labels)
 
     def select(self, chosen: Sequence[int]) -> Rows:
@@ -75,7 +91,9 @@ def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any | None:
     if backend is None:
         return None
     whole = json.loads(backend.to_str())
-    state = {name: part for name, part in whole.items() if name not in {"truncation", "padding"}}  # those change with use
+    state = {
+        name: part for name, part in whole.items() if name not in {"truncation", "padding"}
+    }  # those change with use
     return [state, tokenizer.truncation_side, list(tokenizer.model_input_names)]
 
 
@@ -87,4 +105,6 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
             tokenizer.save_pretrained(folder)
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             state = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
-    return hashlib.sha256(json.dumps([state, tokenizer.pad_token_id], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([state, tokenizer.pad_token_id], sort_keys=True).encode()
+    ).hexdigest()

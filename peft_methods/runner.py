@@ -34,7 +34,10 @@ from peft_methods.resuming import sign, unsign
 from peft_methods.starting import Ahead, load, plain_facts, set_up_process
 
 ENGINES = {"stock": stock, "graphed": graphed}
-TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # drawing tokens takes another time than reading texts
+TIMES_OF_TEXTS = (
+    "data_seconds",
+    "tokenize_seconds",
+)  # drawing tokens takes another time than reading texts
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -56,7 +59,9 @@ class Places:
     results: Path | None = None
 
 
-def run(cell: Cell, places: Places, progress: Progress, *, threads: int, ahead: Ahead | None = None) -> tuple[Record, Predictions | None]:
+def run(
+    cell: Cell, places: Places, progress: Progress, *, threads: int, ahead: Ahead | None = None
+) -> tuple[Record, Predictions | None]:
     """Train and judge one cell. Errors are the caller's to catch; a source cell and random weights have no test predictions."""
     set_up_process(threads, deterministic=cell.deterministic)
     check_device(cell.device)
@@ -70,19 +75,31 @@ def run(cell: Cell, places: Places, progress: Progress, *, threads: int, ahead: 
         raise refused from error
 
 
-def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | None) -> tuple[Record, Predictions | None]:
+def _run(
+    cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | None
+) -> tuple[Record, Predictions | None]:
     budget, listener, meter = cell.recipe.budget, instruments, instruments.meter
     listener.enter("data")
     texts = ahead.texts if ahead else synthetic.load(cell.recipe)
     listener.enter("load")
     meter.set_base()
     ready = ahead.ready if ahead else None
-    base = ready.base if ready else load(cell, texts, cell.device, drawn=ahead.drawn if ahead else None)
+    base = (
+        ready.base
+        if ready
+        else load(cell, texts, cell.device, drawn=ahead.drawn if ahead else None)
+    )
     if ahead and ahead.drawn:
         shutil.rmtree(ahead.drawn, ignore_errors=True)
-    model = ready.model.to(cell.device) if ready else cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
+    model = (
+        ready.model.to(cell.device)
+        if ready
+        else cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
+    )
     listener.enter("tokenize")
-    tokens = ahead.tokens if ahead else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    tokens = (
+        ahead.tokens if ahead else data.tokenize(texts, base.tokenizer, cell.recipe.data.max_length)
+    )
     instruments.rows = len(tokens.train)
     listener.enter("check")
     before = ready.before if ready else checking.remember(model, places.work)
@@ -96,7 +113,11 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
         data=tokens.facts.fingerprint,
         environment=identity_part(environment),
     )
-    checkpoints = None if places.results is None else Checkpoints(places.results, cell, [identity, before.frozen])
+    checkpoints = (
+        None
+        if places.results is None
+        else Checkpoints(places.results, cell, [identity, before.frozen])
+    )
 
     training = ENGINES[cell.engine].train(
         model, cell.method, tokens, cell.recipe, base.tokenizer,
@@ -104,15 +125,28 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     )  # fmt: skip
     listener.enter("check")
     evidence = checking.evidence_of(
-        model, before, decay=training.decay, shape=base.shape, head=base.head, expected_trainable=cell.method.expected_trainable(base.shape)
+        model,
+        before,
+        decay=training.decay,
+        shape=base.shape,
+        head=base.head,
+        expected_trainable=cell.method.expected_trainable(base.shape),
     )
     listener.enter("evaluate")
     collate = collator_of(cell.recipe, base.tokenizer)
     asked = len(tokens.test) and not cell.trial
-    tested = predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision) if asked else None
+    tested = (
+        predict(model, tokens.test, collate, budget.evaluation_batch_size, budget.precision)
+        if asked
+        else None
+    )
     if not cell.recipe.has_quality:
         tested = None  # the pass was timed; what it predicted says nothing
-    judged = None if tested is None or not tested.is_finite else quality.judge(tested, tokens.facts.label_names)
+    judged = (
+        None
+        if tested is None or not tested.is_finite
+        else quality.judge(tested, tokens.facts.label_names)
+    )
     listener.enter("save")
     unsaved = _save(model, cell, base, places.save_to)
     kept = (places.work / TRAINED).stat().st_size
@@ -121,7 +155,9 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
     listener.enter(None)
 
     lengths = tokens.train.lengths * len(training.epochs)
-    utilization = _utilization(cell, base.shape, lengths, meter.seconds("train"), places.matmul_flops_per_second)
+    utilization = _utilization(
+        cell, base.shape, lengths, meter.seconds("train"), places.matmul_flops_per_second
+    )
     record = Record(
         cell=cell.spec(),
         status="ok",
@@ -130,7 +166,14 @@ def _run(cell: Cell, places: Places, instruments: Instruments, ahead: Ahead | No
         is_source=cell.is_source,
         tuning=cell.tuning,
         metrics={
-            **_metrics(meter, training, judged, asdict(parameters), checkpoint_bytes=kept, spent_ahead=ahead.seconds if ahead else {}),
+            **_metrics(
+                meter,
+                training,
+                judged,
+                asdict(parameters),
+                checkpoint_bytes=kept,
+                spent_ahead=ahead.seconds if ahead else {},
+            ),
             **instruments.metrics(),
             **in_use,
             "model_flops_utilization": utilization,
@@ -178,7 +221,10 @@ def _metrics(
     checkpoint_bytes: int,
     spent_ahead: dict[str, float],
 ) -> dict[str, float | None]:
-    seconds = {f"{phase}_seconds": meter.seconds(phase) + spent_ahead.get(f"{phase}_seconds", 0.0) for phase in PHASES}
+    seconds = {
+        f"{phase}_seconds": meter.seconds(phase) + spent_ahead.get(f"{phase}_seconds", 0.0)
+        for phase in PHASES
+    }
     trainable = parameters["method"] + parameters["head"]
     best = training.epochs[training.best_epoch - 1]
     names = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
@@ -201,26 +247,46 @@ def _curve(training: Training, instruments: Instruments) -> tuple[dict[str, floa
     """The engine's results with the seconds and the method's peak of each epoch's training phase."""
     stretches = [interval for interval in instruments.meter.intervals if interval.phase == "train"]
     return tuple(
-        {**asdict(result), "train_seconds": stretch.seconds, "peak_memory_bytes": instruments.methods_peak(stretch)}
+        {
+            **asdict(result),
+            "train_seconds": stretch.seconds,
+            "peak_memory_bytes": instruments.methods_peak(stretch),
+        }
         for result, stretch in zip(training.epochs, stretches, strict=True)
     )
 
 
-def _inference(cell: Cell, model: nn.Module, tokens: data.TokenData, collate: Collator, instruments: Instruments) -> dict[str, float]:
+def _inference(
+    cell: Cell,
+    model: nn.Module,
+    tokens: data.TokenData,
+    collate: Collator,
+    instruments: Instruments,
+) -> dict[str, float]:
     """What the trained model costs in use, as trained and merged; it is used up."""
     if cell.is_source:
         return {}
-    timed = partial(cost_of, rows=tokens.test, collate=collate, precision=cell.recipe.budget.precision, synchronize=instruments.synchronize)
+    timed = partial(
+        cost_of,
+        rows=tokens.test,
+        collate=collate,
+        precision=cell.recipe.budget.precision,
+        synchronize=instruments.synchronize,
+    )
     found = _named("", timed(model))
     merged = cell.method.merge(model)
     return found if merged is None else found | _named("merged_", timed(merged))
 
 
 def _named(prefix: str, cost: InferenceCost | None) -> dict[str, float]:
-    return {} if cost is None else {f"{prefix}{name}": value for name, value in asdict(cost).items()}
+    return (
+        {} if cost is None else {f"{prefix}{name}": value for name, value in asdict(cost).items()}
+    )
 
 
-def _utilization(cell: Cell, shape: ModelShape, lengths: list[int], train_seconds: float, rate: float | None) -> float | None:
+def _utilization(
+    cell: Cell, shape: ModelShape, lengths: list[int], train_seconds: float, rate: float | None
+) -> float | None:
     """Model FLOPs over what the device could have done in the training time; None where its rate or the layout is not known.
 
     `lengths` are those of all rows trained on, epoch by epoch.

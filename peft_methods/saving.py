@@ -31,7 +31,9 @@ def save_trained(model: nn.Module, cell: Cell, base: models.Base, folder: Path) 
     base.tokenizer.save_pretrained(str(folder))
     if cell.method.saved_as == "peft_methods":
         save_all_of_method(model, folder / TRAINED)
-        (folder / DESCRIPTION).write_text(json.dumps(_description(cell, base), indent=1), encoding="utf-8")
+        (folder / DESCRIPTION).write_text(
+            json.dumps(_description(cell, base), indent=1), encoding="utf-8"
+        )
     else:
         model.save_pretrained(str(folder))  # type: ignore[operator]  # transformers' and PEFT's models have it
 
@@ -53,7 +55,9 @@ def _description(cell: Cell, base: models.Base) -> dict[str, Any]:
     }
 
 
-def load_trained(folder: str | Path, *, device: str = "cpu", trust_remote_code: bool = False) -> nn.Module:
+def load_trained(
+    folder: str | Path, *, device: str = "cpu", trust_remote_code: bool = False
+) -> nn.Module:
     """The classifier that was saved to `folder` in the `peft_methods` format, ready to predict.
 
     `trust_remote_code` lets the base model's own Python files run, if it was trained so. Raises `ModelError` for a folder
@@ -64,19 +68,27 @@ def load_trained(folder: str | Path, *, device: str = "cpu", trust_remote_code: 
     folder = Path(folder)
     try:
         saved = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        name, settings, model_spec, label_names = (saved[part] for part in ("method", "settings", "model", "label_names"))
+        name, settings, model_spec, label_names = (
+            saved[part] for part in ("method", "settings", "model", "label_names")
+        )
         with safe_open(folder / TRAINED, framework="pt") as file:
             names = set(file.keys())
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"{folder} holds no model saved by peft_methods: {first_line(error)}") from None
+        raise ModelError(
+            f"{folder} holds no model saved by peft_methods: {first_line(error)}"
+        ) from None
     method: Method = METHODS.create(name, settings, str(folder))
     spec = build(ModelSpec, model_spec, str(folder))
     if spec.trust_remote_code and not trust_remote_code:
-        raise ModelError(f"{folder}: its base model runs Python code of its own. Read that code; then load with trust_remote_code=True.")
+        raise ModelError(
+            f"{folder}: its base model runs Python code of its own. Read that code; then load with trust_remote_code=True."
+        )
     base = models.load(spec, tuple(label_names), device=device)
     model = method.inject(base.model, Task(base.shape, base.head))
     missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
     if missing:
-        raise ModelError(f"{folder / TRAINED} lacks {len(missing)} tensors of this method (the first is {missing[0]}).")
+        raise ModelError(
+            f"{folder / TRAINED} lacks {len(missing)} tensors of this method (the first is {missing[0]})."
+        )
     load_trainable(model, folder / TRAINED)
     return model.eval()

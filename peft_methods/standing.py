@@ -15,7 +15,11 @@ from peft_methods.records import Record
 from peft_methods.statistics import Array, Sample
 
 Cells = Sequence[tuple[Record, Predictions | None]]
-COSTS = ("train_seconds", "peak_memory_bytes", "trainable_parameters")  # beside quality, what the Pareto front is over
+COSTS = (
+    "train_seconds",
+    "peak_memory_bytes",
+    "trainable_parameters",
+)  # beside quality, what the Pareto front is over
 
 
 @dataclass(frozen=True)
@@ -88,20 +92,28 @@ def standing_of(cells: Mapping[str, Cells], means: Mapping[str, Mapping[str, flo
 
 
 def _predicted(cells: Cells, metric: str) -> list[Predictions]:
-    return [predictions for record, predictions in cells if predictions is not None and record.metrics.get(metric) is not None]
+    return [
+        predictions
+        for record, predictions in cells
+        if predictions is not None and record.metrics.get(metric) is not None
+    ]
 
 
 def _unfit(found: list[Predictions], tested: Predictions | None) -> str:
     """Why a method cannot be compared with the others at all; empty when it can."""
     if not found or tested is None:
         return "no predictions"
-    return "" if all(np.array_equal(p.labels, tested.labels) for p in found) else "other test examples"
+    return (
+        "" if all(np.array_equal(p.labels, tested.labels) for p in found) else "other test examples"
+    )
 
 
 def _sample(found: list[Predictions], metric: str) -> Sample:
     def scores(predictions: Predictions) -> Array:
         if metric == "macro_f1":
-            return statistics.macro_f1_scores(predictions.predicted, predictions.labels, predictions.logits.shape[1])
+            return statistics.macro_f1_scores(
+                predictions.predicted, predictions.labels, predictions.logits.shape[1]
+            )
         return statistics.correct(predictions.predicted, predictions.labels)
 
     return statistics.summed_up(np.stack([scores(predictions) for predictions in found]))
@@ -111,10 +123,17 @@ def _compared(
     samples: Mapping[str, Sample], left_out: dict[str, str]
 ) -> tuple[tuple[str, ...], dict[str, tuple[float, float]], tuple[Pair, ...], dict[str, str]]:
     """Order, intervals, pairs and groups; methods of one seed have an interval (of that one model) and are left out of the rest."""
-    several = {method: sample for method, sample in samples.items() if sample.seeds >= statistics.SEEDS_NEEDED}
+    several = {
+        method: sample
+        for method, sample in samples.items()
+        if sample.seeds >= statistics.SEEDS_NEEDED
+    }
     left_out |= {method: "one seed: no spread" for method in samples if method not in several}
     spread = statistics.common_spread(list(several.values())) if several else None
-    intervals = {method: statistics.interval(sample, spread if method in several else None) for method, sample in samples.items()}
+    intervals = {
+        method: statistics.interval(sample, spread if method in several else None)
+        for method, sample in samples.items()
+    }
     order = tuple(sorted(several, key=lambda method: -float(several[method].mean)))
     found = statistics.differences([several[method] for method in order])
     figures = zip(found.difference, found.low, found.high, found.p, strict=True)
@@ -123,12 +142,23 @@ def _compared(
         for (first, second), four in zip(combinations(order, 2), figures, strict=True)
     )
     apart = [indices for indices, pair in zip(found.pairs, pairs, strict=True) if pair.is_separable]
-    return order, intervals, pairs, dict(zip(order, statistics.letters(len(order), apart), strict=True))
+    return (
+        order,
+        intervals,
+        pairs,
+        dict(zip(order, statistics.letters(len(order), apart), strict=True)),
+    )
 
 
 def _front(metric: str, means: Mapping[str, Mapping[str, float]]) -> dict[str, bool | None]:
     """Who is on the Pareto front. A figure that no method has (quality with random weights) is none to be judged by."""
-    costs = [[(-1 if METRICS[name].better == "higher" else 1) * figures[name] for name in (metric, *COSTS)] for figures in means.values()]
+    costs = [
+        [
+            (-1 if METRICS[name].better == "higher" else 1) * figures[name]
+            for name in (metric, *COSTS)
+        ]
+        for figures in means.values()
+    ]
     table = np.asarray(costs, dtype=np.float64).reshape(len(costs), 1 + len(COSTS))
     table = table[:, ~np.isnan(table).all(axis=0)]
     if not table.shape[1]:

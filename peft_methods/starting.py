@@ -33,7 +33,9 @@ from peft_methods.methods.base import Method, Task
 from peft_methods.recipe import Recipe
 
 
-def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int) -> Preparation:
+def prepare(
+    recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int
+) -> Preparation:
     """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
     set_up_process(threads)
     check_device(device)
@@ -42,7 +44,9 @@ def prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads
         return _prepare(recipe, methods, device, instruments)
 
 
-def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Instruments) -> Preparation:
+def _prepare(
+    recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Instruments
+) -> Preparation:
     started = time.perf_counter()
     instruments.enter("data")
     texts = synthetic.load(recipe)
@@ -63,7 +67,10 @@ def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instrumen
         start_seconds=start_seconds,
         matmul_flops_per_second=device_rate() if device.startswith("cuda") else None,
         facts=Facts(
-            weights={"": weights, **_quantized(recipe, able, texts.facts.label_names, device, weights)},
+            weights={
+                "": weights,
+                **_quantized(recipe, able, texts.facts.label_names, device, weights),
+            },
             config=config,
             tokenizer=tokenizer,
             data={recipe.name: texts.facts.fingerprint, **_sources(recipe, able)},
@@ -72,14 +79,28 @@ def _prepare(recipe: Recipe, methods: tuple[Method, ...], device: str, instrumen
     )
 
 
-def _quantized(recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...], device: str, weights: str) -> dict[str, str]:
+def _quantized(
+    recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...], device: str, weights: str
+) -> dict[str, str]:
     """The digests of the weights as they are once quantised. What fails here is met again in its cell, whose record tells of it."""
     found: dict[str, str] = {}
     for quantization in {method.quantization for method in methods if method.quantization}:
-        wanted: dict[str, Any] = {"quantization": quantization, "precision": recipe.budget.precision, "device": device}
-        key = [weights, asdict(recipe.model), wanted, identity_part(describe(device)), source_of(Path(models.__file__))]
+        wanted: dict[str, Any] = {
+            "quantization": quantization,
+            "precision": recipe.budget.precision,
+            "device": device,
+        }
+        key = [
+            weights,
+            asdict(recipe.model),
+            wanted,
+            identity_part(describe(device)),
+            source_of(Path(models.__file__)),
+        ]
         with contextlib.suppress(Exception):
-            found[quantization] = remembered_value("quantized", key, partial(_digest, recipe, names, wanted))
+            found[quantization] = remembered_value(
+                "quantized", key, partial(_digest, recipe, names, wanted)
+            )
     return found
 
 
@@ -90,7 +111,9 @@ def _digest(recipe: Recipe, names: tuple[str, ...], wanted: dict[str, Any]) -> s
 def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
     """The fingerprints of the data that earlier stages train on, by their recipes' names. Failures as in `_quantized`."""
     found: dict[str, str] = {}
-    for source in {stage.name: stage for method in methods for stage, _ in method.stages(recipe)[:-1]}.values():
+    for source in {
+        stage.name: stage for method in methods for stage, _ in method.stages(recipe)[:-1]
+    }.values():
         with contextlib.suppress(Exception):
             found[source.name] = synthetic.load(source).facts.fingerprint
     return found
@@ -102,7 +125,10 @@ def _forward_seconds(texts: data.TextData, base: models.Base, recipe: Recipe) ->
     rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
     first = rows.take(range(min(size, len(rows))))
     few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
-    tokens, collate = data.tokenize(few, base.tokenizer, recipe.data.max_length), collator_of(recipe, base.tokenizer)
+    tokens, collate = (
+        data.tokenize(few, base.tokenizer, recipe.data.max_length),
+        collator_of(recipe, base.tokenizer),
+    )
     predict(base.model, tokens.validation, collate, size)
     clock = [time.perf_counter()]
     while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
@@ -147,7 +173,10 @@ def load_ahead(cell: Cell, *, work: Path, stages: tuple[Path, ...], threads: int
             drawn = _drawn(cell, texts, work)
         else:
             base = load(cell, texts, "cpu")
-            tokenizer, model = base.tokenizer, cell.method.inject(base.model, Task(base.shape, base.head, stages))
+            tokenizer, model = (
+                base.tokenizer,
+                cell.method.inject(base.model, Task(base.shape, base.head, stages)),
+            )
     with _timed(seconds, "tokenize"):
         tokens = data.tokenize(texts, tokenizer, cell.recipe.data.max_length)
     if not cell.method.quantization:
@@ -176,10 +205,16 @@ def _drawn(cell: Cell, texts: data.TextData, work: Path) -> Path | None:
     return folder
 
 
-def load(cell: Cell, texts: data.TextData, device: str, *, drawn: Path | None = None) -> models.Base:
+def load(
+    cell: Cell, texts: data.TextData, device: str, *, drawn: Path | None = None
+) -> models.Base:
     """The cell's classifier as its seed draws it."""
     set_seed(cell.seed)
-    wanted: dict[str, Any] = {"quantization": cell.method.quantization, "precision": cell.recipe.budget.precision, "device": device}
+    wanted: dict[str, Any] = {
+        "quantization": cell.method.quantization,
+        "precision": cell.recipe.budget.precision,
+        "device": device,
+    }
     base = models.load(cell.recipe.model, texts.facts.label_names, drawn=drawn, **wanted)
     base.check_length(cell.recipe.data.max_length)
     return base

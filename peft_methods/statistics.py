@@ -59,7 +59,10 @@ def macro_f1_scores(predicted: NDArray[np.int64], labels: NDArray[np.int64], cla
     A class neither true nor predicted counts 0, as in scikit-learn.
     """
     rows = np.arange(classes)
-    true, guessed = (labels[:, None] == rows).astype(np.float64), (predicted[:, None] == rows).astype(np.float64)
+    true, guessed = (
+        (labels[:, None] == rows).astype(np.float64),
+        (predicted[:, None] == rows).astype(np.float64),
+    )
     size = np.maximum((true + guessed).sum(0), 1)
     f1 = 2 * (true * guessed).sum(0) / size
     influence = (2 * true * guessed - f1 * (true + guessed)) / size
@@ -91,7 +94,11 @@ def summed_up(scores: Array) -> Sample:
         return Sample(mean, by_example, np.full_like(mean, np.nan), np.zeros_like(mean), seeds)
     of_seeds = ((by_seed - mean[..., None]) ** 2).sum(-1)
     of_examples = ((by_example - mean[..., None]) ** 2).sum(-1)
-    rest = ((scores - mean[..., None, None]) ** 2).sum((-2, -1)) - examples * of_seeds - seeds * of_examples
+    rest = (
+        ((scores - mean[..., None, None]) ** 2).sum((-2, -1))
+        - examples * of_seeds
+        - seeds * of_examples
+    )
     noise = np.maximum(rest, 0) / ((seeds - 1) * max(examples - 1, 1)) / (seeds * examples)
     return Sample(mean, by_example, of_seeds / (seeds - 1), noise, seeds)
 
@@ -108,10 +115,14 @@ def common_spread(samples: Sequence[Sample]) -> Spread:
     """The methods' seed variances, weighted by their degrees of freedom. At least one method must have two seeds."""
     known = [sample for sample in samples if sample.seeds >= SEEDS_NEEDED]
     freedom = sum(sample.seeds - 1 for sample in known)
-    return Spread(np.asarray(sum((s.seeds - 1) * s.seed_variance for s in known)) / freedom, freedom)
+    return Spread(
+        np.asarray(sum((s.seeds - 1) * s.seed_variance for s in known)) / freedom, freedom
+    )
 
 
-def _total(of_seeds: Array, of_examples: Array, noise: Array, freedom: int, examples: int) -> tuple[Array, Array]:
+def _total(
+    of_seeds: Array, of_examples: Array, noise: Array, freedom: int, examples: int
+) -> tuple[Array, Array]:
     """Variance of a mean or difference from its parts, and its degrees of freedom."""
     total = np.maximum(np.maximum(of_seeds, of_examples), of_seeds + of_examples - noise)
     parts = of_seeds**2 / freedom + of_examples**2 / max(examples - 1, 1)
@@ -133,15 +144,25 @@ def interval(sample: Sample, spread: Spread | None) -> tuple[float, float]:
         own = sample.seed_variance if sample.seeds >= SEEDS_NEEDED else spread.variance
         of_seeds = np.maximum(own, spread.variance) / sample.seeds
         variance, freedom = _total(of_seeds, of_examples, sample.noise, spread.freedom, examples)
-    near = (mean * examples + 1) / (examples + 2)  # at 0 or 1 no size at all would be left of a variance that other methods show
-    size = min(near * (1 - near) / float(variance), examples * sample.seeds) if variance > 0 else examples
+    near = (mean * examples + 1) / (
+        examples + 2
+    )  # at 0 or 1 no size at all would be left of a variance that other methods show
+    size = (
+        min(near * (1 - near) / float(variance), examples * sample.seeds)
+        if variance > 0
+        else examples
+    )
     return _wilson(mean, size, float(_quantile(freedom, 1 - ALPHA / 2)))
 
 
 def _wilson(mean: float, size: float, quantile: float) -> tuple[float, float]:
     squared = quantile**2 / size
     middle = (mean + squared / 2) / (1 + squared)
-    half = quantile * np.sqrt(max(mean * (1 - mean), 0.0) / size + squared / (4 * size)) / (1 + squared)
+    half = (
+        quantile
+        * np.sqrt(max(mean * (1 - mean), 0.0) / size + squared / (4 * size))
+        / (1 + squared)
+    )
     return float(max(middle - half, 0.0)), float(min(middle + half, 1.0))
 
 
@@ -169,7 +190,9 @@ class Differences:
 def differences(samples: Sequence[Sample]) -> Differences:
     """Compare every two methods on the same examples. Each needs two seeds; raises `ValueError` for fewer."""
     if any(sample.seeds < SEEDS_NEEDED for sample in samples):
-        raise ValueError(f"each method needs {SEEDS_NEEDED} seeds or more: one seed shows no spread")
+        raise ValueError(
+            f"each method needs {SEEDS_NEEDED} seeds or more: one seed shows no spread"
+        )
     pairs = tuple(combinations(range(len(samples)), 2))
     if not pairs:
         empty = np.zeros((*samples[0].mean.shape, 0)) if samples else np.zeros(0)
@@ -178,7 +201,13 @@ def differences(samples: Sequence[Sample]) -> Differences:
     compared = [_compared(samples[i], samples[j], spread) for i, j in pairs]
     difference, error, freedom = (np.stack(parts, axis=-1) for parts in zip(*compared, strict=True))
     margin = error * _quantile(freedom, 1 - ALPHA / (2 * len(pairs)))
-    return Differences(pairs, difference, difference - margin, difference + margin, holm(_p_value(difference, error, freedom)))
+    return Differences(
+        pairs,
+        difference,
+        difference - margin,
+        difference + margin,
+        holm(_p_value(difference, error, freedom)),
+    )
 
 
 def _compared(first: Sample, second: Sample, spread: Spread) -> tuple[Array, Array, Array]:
@@ -187,8 +216,12 @@ def _compared(first: Sample, second: Sample, spread: Spread) -> tuple[Array, Arr
     shared = spread.variance * (1 / first.seeds + 1 / second.seeds)
     apart = first.by_example - second.by_example
     examples = apart.shape[-1]
-    of_examples = apart.var(-1, ddof=1) / examples if examples > 1 else np.full_like(first.mean, 0.25)
-    variance, freedom = _total(np.maximum(own, shared), of_examples, first.noise + second.noise, spread.freedom, examples)
+    of_examples = (
+        apart.var(-1, ddof=1) / examples if examples > 1 else np.full_like(first.mean, 0.25)
+    )
+    variance, freedom = _total(
+        np.maximum(own, shared), of_examples, first.noise + second.noise, spread.freedom, examples
+    )
     return first.mean - second.mean, np.sqrt(variance), freedom
 
 
@@ -205,7 +238,9 @@ def holm(p: Array) -> Array:
     """Holm's step-down adjusted p values over the last axis, in the order given."""
     order = np.argsort(p, axis=-1)
     steps = np.arange(p.shape[-1], 0, -1)
-    raised = np.maximum.accumulate(np.minimum(np.take_along_axis(p, order, -1) * steps, 1.0), axis=-1)
+    raised = np.maximum.accumulate(
+        np.minimum(np.take_along_axis(p, order, -1) * steps, 1.0), axis=-1
+    )
     adjusted = np.empty_like(p)
     np.put_along_axis(adjusted, order, raised, -1)
     return adjusted
@@ -224,7 +259,9 @@ def shift_p(worse: Sequence[float]) -> float:
     return float(_p_value(changes.mean(), error, np.asarray(len(changes) - 1.0))) / 2
 
 
-def explained_by_seeds(before: Sequence[float], now: Sequence[float], others: Sequence[Sequence[float]]) -> float | None:
+def explained_by_seeds(
+    before: Sequence[float], now: Sequence[float], others: Sequence[Sequence[float]]
+) -> float | None:
     """How much larger the mean of `now` may be than that of `before` by the seeds' spread alone; None where one seed shows none.
 
     One-sided, with a false alarm in 5 % over all methods: this one and the `others`, whose values of a seed each help to
@@ -254,10 +291,17 @@ def letters(count: int, apart: Sequence[tuple[int, int]]) -> list[str]:
     groups = [frozenset(range(count))] if count else []
     for first, second in apart:
         both = frozenset((first, second))
-        split = {part for group in groups for part in ((group - {first}, group - {second}) if both <= group else (group,))}
+        split = {
+            part
+            for group in groups
+            for part in ((group - {first}, group - {second}) if both <= group else (group,))
+        }
         groups = [group for group in split if not any(group < other for other in split)]
     ordered = sorted(groups, key=sorted)
-    return ["".join(_letter(i) for i, group in enumerate(ordered) if method in group) for method in range(count)]
+    return [
+        "".join(_letter(i) for i, group in enumerate(ordered) if method in group)
+        for method in range(count)
+    ]
 
 
 def _letter(index: int) -> str:

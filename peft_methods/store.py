@@ -71,7 +71,12 @@ class Store:
                 f"results cannot be written to {self.folder}: {error.strerror}. Choose another folder: --peft-results DIR."
             ) from None
         with self.locked() as alone:
-            for scrap in (path for end in (RECORD, PREDICTIONS, TRAINED) if alone for path in self.folder.glob(f".*{end}.*")):
+            for scrap in (
+                path
+                for end in (RECORD, PREDICTIONS, TRAINED)
+                if alone
+                for path in self.folder.glob(f".*{end}.*")
+            ):
                 scrap.unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -86,7 +91,9 @@ class Store:
         finally:
             os.close(folder)
 
-    def write(self, record: Record, predictions: Predictions | None = None, trained: Path | None = None) -> Path:
+    def write(
+        self, record: Record, predictions: Predictions | None = None, trained: Path | None = None
+    ) -> Path:
         """What stands beside the record first, then the record, then earlier failed attempts at this cell go. Raises `StoreError`.
 
         `trained` is a file of trained weights to keep. A record never points at a file that is not there.
@@ -95,7 +102,15 @@ class Store:
         contents = {} if predictions is None else {PREDICTIONS: as_npz(predictions)}
         try:
             contents |= {} if trained is None else {TRAINED: trained.read_bytes()}
-            values = asdict(replace(record, files={end: hashlib.sha256(content).hexdigest() for end, content in contents.items()}))
+            values = asdict(
+                replace(
+                    record,
+                    files={
+                        end: hashlib.sha256(content).hexdigest()
+                        for end, content in contents.items()
+                    },
+                )
+            )
             del values["reused"]
             contents[RECORD] = json.dumps(values, indent=1, sort_keys=True).encode()
             with self.locked():
@@ -123,9 +138,13 @@ class Store:
             _check_version(record.schema_version, path)  # a "2" is one too
             _check_cell(record, path)
             if path.stem != record.identity:
-                raise StoreError(f"{path} is the record of another cell: it holds {record.identity}.")
+                raise StoreError(
+                    f"{path} is the record of another cell: it holds {record.identity}."
+                )
         except (KeyError, TypeError, OverflowError) as error:
-            raise StoreError(f"{path} is no record: its cell is not whole ({type(error).__name__}: {error}).") from None
+            raise StoreError(
+                f"{path} is no record: its cell is not whole ({type(error).__name__}: {error})."
+            ) from None
         except (ValidationError, ValueError, RecursionError) as error:
             raise StoreError(f"{path} is no record: {str(error).splitlines()[0]}.") from None
         except OSError as error:
@@ -162,7 +181,9 @@ class Store:
         try:
             return from_npz(path)
         except Exception as error:  # numpy and zipfile have a dozen types for it
-            raise StoreError(f"{path} holds no predictions that can be read: {first_line(error)}.") from None
+            raise StoreError(
+                f"{path} holds no predictions that can be read: {first_line(error)}."
+            ) from None
 
     def trained_file(self, record: Record) -> Path | None:
         """The trained weights that are kept of a source."""
@@ -216,13 +237,21 @@ def without_attempts(records: Sequence[Record]) -> list[Record]:
 def _check_version(version: object, path: Path) -> None:
     """Raise `ForeignFile` for one that is newer than ours, before anything else of it is judged."""
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ForeignFile(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it.")
+        raise ForeignFile(
+            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it."
+        )
 
 
 def _check_cell(record: Record, path: Path) -> None:
     """What every reader of a record takes for granted. Raises `KeyError` and the like for a cell that is not whole."""
     recipe = record.cell["recipe"]
-    _ = recipe["model"]["source"], recipe["data"]["source"], recipe["budget"]["epochs"], record.seed, list(record.cell["stages"])
+    _ = (
+        recipe["model"]["source"],
+        recipe["data"]["source"],
+        recipe["budget"]["epochs"],
+        record.seed,
+        list(record.cell["stages"]),
+    )
     if record.method_name not in METHODS:
         raise ForeignFile(f"{path}: {unknown('method', record.method_name, METHODS)}")
 
@@ -251,7 +280,9 @@ def write_whole(path: Path, text: str) -> None:
 def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write to a temporary file beside `path`, sync it, and rename it into place."""
     scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # mkstemp's would be readable by their writer alone
+    handle = os.open(
+        scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666
+    )  # mkstemp's would be readable by their writer alone
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)

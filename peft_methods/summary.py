@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from peft_methods.recommending import Limits
 
 
-def write(terminalreporter: Any, comparison: Comparison, options: Options, gate_lines: Sequence[str]) -> None:
+def write(
+    terminalreporter: Any, comparison: Comparison, options: Options, gate_lines: Sequence[str]
+) -> None:
     """What there is to say of a comparison, to pytest's terminal and to files."""
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
@@ -47,7 +49,13 @@ def _write(path: Path, text: str, terminalreporter: Any) -> None:
         terminalreporter.write_line(f"written: {path}")
 
 
-def _report(folder: Path, comparison: Comparison, options: Options, gate_lines: Sequence[str], terminalreporter: Any) -> None:
+def _report(
+    folder: Path,
+    comparison: Comparison,
+    options: Options,
+    gate_lines: Sequence[str],
+    terminalreporter: Any,
+) -> None:
     from peft_methods.report.html import report_of, write_report
 
     report = report_of(comparison, options.limits, options.gate, tuple(gate_lines))

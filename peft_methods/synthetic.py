@@ -15,7 +15,9 @@ from peft_methods.recipe import DataSpec, Recipe, is_meant_as_path, path_of
 
 def load(recipe: Recipe) -> data.TextData:
     """The rows a recipe asks for, read where weights or tokenizer and data are there, else drawn. Raises `DataError`."""
-    if recipe.model.weights == "pretrained" or (configs.has_tokenizer(recipe.model) and _is_here(recipe.data.source)):
+    if recipe.model.weights == "pretrained" or (
+        configs.has_tokenizer(recipe.model) and _is_here(recipe.data.source)
+    ):
         return data.load(recipe.data)
     config = configs.load_config(recipe.model)
     return draw(recipe.data, config.vocab_size, configs.padding_of(config))
@@ -23,15 +25,24 @@ def load(recipe: Recipe) -> data.TextData:
 
 def _is_here(source: str) -> bool:
     """Whether the data can be had without the hub. What can only be meant as a path counts, so that a slip in it is told."""
-    return source.startswith(embedded.PREFIX) or is_meant_as_path(source) or path_of(source) is not None
+    return (
+        source.startswith(embedded.PREFIX)
+        or is_meant_as_path(source)
+        or path_of(source) is not None
+    )
 
 
 def draw(spec: DataSpec, vocabulary: int, padding: int) -> data.TextData:
     """Rows of random token ids (any but the padding), written as numbers, with random labels of equal shares."""
     names = tuple(f"class {number}" for number in range(spec.classes or 2))
     splits = {split: _table(spec, split, len(names), vocabulary, padding) for split in data.SPLITS}
-    counts = {name: tuple(np.bincount(table.labels, minlength=len(names)).tolist()) for name, table in splits.items()}
-    facts = data.DataFacts(spec.source, names, counts, f"random-{data.fingerprint(splits)}", random=True)
+    counts = {
+        name: tuple(np.bincount(table.labels, minlength=len(names)).tolist())
+        for name, table in splits.items()
+    }
+    facts = data.DataFacts(
+        spec.source, names, counts, f"random-{data.fingerprint(splits)}", random=True
+    )
     return data.TextData(splits, facts, shapes.number_tokenizer(vocabulary, padding))
 
 
@@ -45,7 +56,10 @@ def _table(spec: DataSpec, split: str, classes: int, vocabulary: int, padding: i
     rng = _generator(spec, split)
     labels = rng.permutation(np.arange(rows) % classes).tolist()
     longest = spec.max_length + 1  # what is cut off need not be drawn, only seen to be there
-    texts = [_text(rng.integers(0, vocabulary - 1, min(length, longest)), padding) for length in _lengths(spec, rows, rng)]
+    texts = [
+        _text(rng.integers(0, vocabulary - 1, min(length, longest)), padding)
+        for length in _lengths(spec, rows, rng)
+    ]
     return Table(texts, labels)
 
 

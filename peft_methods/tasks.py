@@ -22,7 +22,9 @@ class Task:
     cells: tuple[Cell, ...]
 
     def __repr__(self) -> str:
-        return "-".join(self.name)  # pytest-benchmark writes it to its JSON: no folders of the user's there
+        return "-".join(
+            self.name
+        )  # pytest-benchmark writes it to its JSON: no folders of the user's there
 
     @property
     def name(self) -> tuple[str, str]:
@@ -48,13 +50,19 @@ def tasks_of(
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise OptionError(f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them.")
+        raise OptionError(
+            f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them."
+        )
     check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
     engine = fitting_engine(engine, device)
     return [
-        Task(recipe, method, tuple(cells_of(recipe, method, device, engine, deterministic=deterministic)))
+        Task(
+            recipe,
+            method,
+            tuple(cells_of(recipe, method, device, engine, deterministic=deterministic)),
+        )
         for recipe in recipes
         for method in chosen_methods(recipe, methods)
     ]

@@ -27,7 +27,9 @@ class _BesidePytest(LiveLines):
     def __init__(self, config: pytest.Config, reporter: Any) -> None:
         super().__init__(self._write_below, self._terminal_size)
         self._config, self._reporter = config, reporter
-        self._is_above = False  # whether the cursor was left on the line before ours, and is there still
+        self._is_above = (
+            False  # whether the cursor was left on the line before ours, and is there still
+        )
 
     def hand_over(self) -> None:
         """Clear them, and go up a line: pytest begins its next line with a new one, which would leave a blank.
@@ -42,7 +44,9 @@ class _BesidePytest(LiveLines):
             self._is_above = True
         else:
             with _uncaptured(self._config):
-                self._reporter.write_fspath_result(os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], "")
+                self._reporter.write_fspath_result(
+                    os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0], ""
+                )
 
     def _terminal_size(self) -> os.terminal_size:
         with _uncaptured(self._config):  # or the terminal's descriptor would be a file's

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from peft_methods.errors import OptionError, unknown
 from peft_methods.metrics import METRICS
 
-DEFAULTS = ("peak_memory_bytes:5%", "train_seconds:10%")  # beside what the recipe selects by, which may lose a point
+DEFAULTS = (
+    "peak_memory_bytes:5%",
+    "train_seconds:10%",
+)  # beside what the recipe selects by, which may lose a point
 ROUNDING = 1e-9  # 0.90 - 0.89 is a little more than 0.01
 
 
@@ -68,7 +71,11 @@ def parse_tolerance(text: str) -> Tolerance:
             f"--peft-fail {text!r} should read METRIC:TOLERANCE, for example accuracy:1pp (points) or train_seconds:10% (of the baseline)."
         )
     if METRICS[metric].better is None:
-        raise OptionError(f"--peft-fail {text!r}: neither more nor less of {metric} is better, so it cannot get worse.")
+        raise OptionError(
+            f"--peft-fail {text!r}: neither more nor less of {metric} is better, so it cannot get worse."
+        )
     if match[2] == "pp" and not METRICS[metric].is_share:
-        raise OptionError(f"--peft-fail {text!r}: points are for shares such as accuracy; write {metric}:{match[1]}% (of the baseline).")
+        raise OptionError(
+            f"--peft-fail {text!r}: points are for shares such as accuracy; write {metric}:{match[1]}% (of the baseline)."
+        )
     return Tolerance(metric, float(match[1]) / 100, match[2] == "%")

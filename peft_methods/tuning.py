@@ -31,10 +31,14 @@ def check_possible(recipes: Sequence[Recipe]) -> None:
         raise OptionError("--peft-tune needs Optuna: pip install 'peft-methods[tune]'.")
     for recipe in recipes:
         if not recipe.has_quality:
-            raise OptionError(f"--peft-tune: recipe {recipe.name!r} has random weights, so there is no quality to tune by.")
+            raise OptionError(
+                f"--peft-tune: recipe {recipe.name!r} has random weights, so there is no quality to tune by."
+            )
         for name in recipe.tuning.knobs:
             if name not in recipe.methods:
-                raise OptionError(f"{recipe.name}: {unknown('method', name, recipe.methods)} (in [tuning.knobs])")
+                raise OptionError(
+                    f"{recipe.name}: {unknown('method', name, recipe.methods)} (in [tuning.knobs])"
+                )
             grid_of(recipe, METHODS.create(name, recipe.methods[name], recipe.name))
 
 
@@ -42,14 +46,25 @@ def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
     """The values to try of each hyperparameter: the rate's grid, and the knobs that the recipe opens. Raises `OptionError`."""
     tuning = recipe.tuning
     steps = range(tuning.points)
-    rates = tuple(method.learning_rate * tuning.reach ** (2 * step / (tuning.points - 1) - 1) for step in steps)
-    grid: dict[str, tuple[Any, ...]] = {RATE: (*rates[: tuning.points // 2], method.learning_rate, *rates[tuning.points // 2 + 1 :])}
+    rates = tuple(
+        method.learning_rate * tuning.reach ** (2 * step / (tuning.points - 1) - 1)
+        for step in steps
+    )
+    grid: dict[str, tuple[Any, ...]] = {
+        RATE: (*rates[: tuning.points // 2], method.learning_rate, *rates[tuning.points // 2 + 1 :])
+    }
     own = asdict(method)
     for name, values in tuning.knobs.get(method.name, {}).items():
         if name not in own or name == RATE:
-            raise OptionError(f"{recipe.name}, [tuning.knobs.{method.name}]: {unknown('hyperparameter', name, set(own) - {RATE})}")
+            raise OptionError(
+                f"{recipe.name}, [tuning.knobs.{method.name}]: {unknown('hyperparameter', name, set(own) - {RATE})}"
+            )
         for value in values:
-            METHODS.create(method.name, {**recipe.methods[method.name], name: value}, f"{recipe.name}, [tuning.knobs.{method.name}]")
+            METHODS.create(
+                method.name,
+                {**recipe.methods[method.name], name: value},
+                f"{recipe.name}, [tuning.knobs.{method.name}]",
+            )
         grid[name] = values if own[name] in values else (own[name], *values)
     return grid
 
@@ -71,7 +86,9 @@ class Search:
         sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=max(2, self.trials // 3))
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         own = asdict(self.cell.method)
-        self._study.enqueue_trial({name: values.index(own[name]) for name, values in self.grid.items()})
+        self._study.enqueue_trial(
+            {name: values.index(own[name]) for name, values in self.grid.items()}
+        )
         self._asked: Any = None
 
     @property
@@ -88,23 +105,36 @@ class Search:
                 break
             self._study_told(known["selection"])
             chosen = self._suggested()
-        recipe = replace(self.cell.recipe, budget=replace(self.cell.recipe.budget, epochs=self.epochs))
+        recipe = replace(
+            self.cell.recipe, budget=replace(self.cell.recipe.budget, epochs=self.epochs)
+        )
         method = replace(self.cell.method, **chosen)
         label = f"trial{len(self.told) + 1}"
-        return replace(self.cell, recipe=recipe, method=method, seed=TRIAL_SEED, is_source=True, trial=label)
+        return replace(
+            self.cell, recipe=recipe, method=method, seed=TRIAL_SEED, is_source=True, trial=label
+        )
 
     def _suggested(self) -> Settings:
         self._asked = self._study.ask()
-        return {name: values[self._asked.suggest_int(name, 0, len(values) - 1)] for name, values in self.grid.items()}
+        return {
+            name: values[self._asked.suggest_int(name, 0, len(values) - 1)]
+            for name, values in self.grid.items()
+        }
 
     def _study_told(self, value: float | None) -> None:
         import optuna
 
-        self._study.tell(self._asked, value, state=optuna.trial.TrialState.FAIL if value is None else None)
+        self._study.tell(
+            self._asked, value, state=optuna.trial.TrialState.FAIL if value is None else None
+        )
 
     def tell(self, trial: Cell, record: Record) -> None:
         """What it came to. A trial that failed or could not be judged counts as tried and is never chosen."""
-        best = record.epochs[record.best_epoch - 1] if record.status == "ok" and record.best_epoch else {}
+        best = (
+            record.epochs[record.best_epoch - 1]
+            if record.status == "ok" and record.best_epoch
+            else {}
+        )
         value = best.get("selection")
         self.told.append({
             "settings": {name: getattr(trial.method, name) for name in self.grid},
@@ -160,12 +190,20 @@ def said_of(search: Search) -> str:
     failed = sum(trial["selection"] is None for trial in told)
     if not chosen:
         return f"{search.cell.method.title}: none of {len(told)} trials could be judged; the recipe's own settings were kept"
-    changes = [f"{name} {_written(own[name])} → {_written(value)}" for name, value in chosen.items() if value != own[name]]
-    before, best = told[0]["selection"], max(trial["selection"] for trial in told if trial["selection"] is not None)
+    changes = [
+        f"{name} {_written(own[name])} → {_written(value)}"
+        for name, value in chosen.items()
+        if value != own[name]
+    ]
+    before, best = (
+        told[0]["selection"],
+        max(trial["selection"] for trial in told if trial["selection"] is not None),
+    )
     gain = f" (validation {search.cell.recipe.data.select_by} {'–' if before is None else f'{before:.3f}'} → {best:.3f})"
     outcome = ", ".join(changes) + gain if changes else "the recipe's own settings are the best"
-    return f"{search.cell.method.title}: {outcome}; {len(told)} trials of {search.epochs} epoch{'s' * (search.epochs > 1)}" + (
-        f", {failed} failed" if failed else ""
+    return (
+        f"{search.cell.method.title}: {outcome}; {len(told)} trials of {search.epochs} epoch{'s' * (search.epochs > 1)}"
+        + (f", {failed} failed" if failed else "")
     )
 
 

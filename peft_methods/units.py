@@ -20,7 +20,9 @@ def _table(*entries: tuple[str, float]) -> Mapping[str, float]:
     return MappingProxyType({name: factor for names, factor in entries for name in names.split()})
 
 
-COUNTS = _table(("k thousand", 1e3), ("m mio million millions", 1e6), ("b bn billion billions", 1e9))
+COUNTS = _table(
+    ("k thousand", 1e3), ("m mio million millions", 1e6), ("b bn billion billions", 1e9)
+)
 SECONDS = _table(
     ("ms milliseconds", 1e-3),
     ("s sec secs second seconds", 1.0),
@@ -51,14 +53,18 @@ NUMBER = re.compile(
 )
 
 
-COMMA = re.compile(r"[-−+~]?(?:0|[1-9]\d*|[1-9]\d{0,2}(?:\.\d{3})+),\d+", re.ASCII)  # 0,93 and 1.327,4
+COMMA = re.compile(
+    r"[-−+~]?(?:0|[1-9]\d*|[1-9]\d{0,2}(?:\.\d{3})+),\d+", re.ASCII
+)  # 0,93 and 1.327,4
 DOTTED = re.compile(r"^~?[1-9]\d{0,2}(?:\.\d{3})+(?=,|\s*[%a-zA-Z]*$)", re.ASCII)  # 124.647.170
 
 
 def has_decimal_comma(text: str) -> bool:
     """Whether a comma in it can be nothing but a decimal one: `0,933`, `428,9 s`; `124,647` may be thousands."""
     match = COMMA.match(text.strip())
-    return match is not None and (match[0].startswith("0,") or "." in match[0] or not re.search(r",\d{3}$", match[0]))
+    return match is not None and (
+        match[0].startswith("0,") or "." in match[0] or not re.search(r",\d{3}$", match[0])
+    )
 
 
 def with_points(text: str) -> str:
@@ -85,7 +91,9 @@ class Quantity:
     def scaled(self, factor: float) -> Quantity:
         """The same in a unit so much smaller."""
         spread = None if self.spread is None else self.spread * factor
-        return Quantity(self.text, self.value * factor, self.unit, self.low * factor, self.high * factor, spread)
+        return Quantity(
+            self.text, self.value * factor, self.unit, self.low * factor, self.high * factor, spread
+        )
 
 
 def parse(text: str, kind: str) -> Quantity | None:
@@ -99,34 +107,56 @@ def parse(text: str, kind: str) -> Quantity | None:
     match = NUMBER.fullmatch(wanted)
     digits = re.sub("[, ]", "", match["number"]).replace("−", "-") if match else ""
     if match is None or not any(character.isdigit() for character in digits.partition("e")[0]):
-        raise UnitError(f"{text!r} is no number; write digits, decimals with a point, with a unit or without, or – where there is none")
+        raise UnitError(
+            f"{text!r} is no number; write digits, decimals with a point, with a unit or without, or – where there is none"
+        )
     unit, number = match["unit"] or match["same"] or "", Decimal(digits)
     if number < 0:
-        raise UnitError(f"{text!r} is below zero, which no {kind if kind != 'plain' else 'figure here'} is")
+        raise UnitError(
+            f"{text!r} is below zero, which no {kind if kind != 'plain' else 'figure here'} is"
+        )
     if unit and unit not in UNITS[kind]:
-        raise UnitError(f"{text!r}: unknown unit {unit!r}.{nearest(unit, UNITS[kind])} Allowed: {', '.join(UNITS[kind]) or 'none'}")
+        raise UnitError(
+            f"{text!r}: unknown unit {unit!r}.{nearest(unit, UNITS[kind])} Allowed: {', '.join(UNITS[kind]) or 'none'}"
+        )
     if match["same"] and match["same"] != unit:
-        raise UnitError(f"{text!r} has another unit behind ± than before it; write both in the same")
+        raise UnitError(
+            f"{text!r} has another unit behind ± than before it; write both in the same"
+        )
     if not math.isfinite(float(number * Decimal(repr(UNITS[kind].get(unit, 1.0))))):
         raise UnitError(f"{text!r} is too large to be a {kind if kind != 'plain' else 'figure'}")
-    exact = kind == "count" and not unit and not match["about"] and "e" not in digits and "." not in digits
+    exact = (
+        kind == "count"
+        and not unit
+        and not match["about"]
+        and "e" not in digits
+        and "." not in digits
+    )
     return _quantity(text.strip(), number, unit, kind, match["spread"], integral=exact)
 
 
-def _quantity(text: str, number: Decimal, unit: str, kind: str, spread: str | None, *, integral: bool) -> Quantity:
+def _quantity(
+    text: str, number: Decimal, unit: str, kind: str, spread: str | None, *, integral: bool
+) -> Quantity:
     """The quantity, with half a step of its last digit below, and (it may have been cut) a whole one above."""
     factor, step = Decimal(repr(UNITS[kind].get(unit, 1.0))), _step(number)
     written_out = integral and step < 1000
     low, high = (number, number) if written_out else (number - step / 2, number + step)
     around = None if spread is None else float(Decimal(spread) * factor)
-    return Quantity(text, float(number * factor), unit, float(low * factor), float(high * factor), around)
+    return Quantity(
+        text, float(number * factor), unit, float(low * factor), float(high * factor), around
+    )
 
 
 def _step(number: Decimal) -> Decimal:
     """The weight of the last digit that says something: zeros at the end of 110 do not, those of 1.30 do."""
     _, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
-    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0")) if exponent >= 0 and any(digits) else 0
+    zeros = (
+        len(digits) - len("".join(map(str, digits)).rstrip("0"))
+        if exponent >= 0 and any(digits)
+        else 0
+    )
     return Decimal((0, (1,), exponent + zeros))
 
 
@@ -135,7 +165,10 @@ def parse_series(text: str, kind: str) -> tuple[Quantity, ...]:
     if text.strip().casefold() in MISSING:
         return ()
     parts = [part.strip() for part in re.split(r"[;|]", text.strip().strip("[]"))]
-    found = [_not_finite(part) if kind == "loss" and part.casefold() in NOT_FINITE else parse(part, kind) for part in parts]
+    found = [
+        _not_finite(part) if kind == "loss" and part.casefold() in NOT_FINITE else parse(part, kind)
+        for part in parts
+    ]
     return tuple(quantity for quantity in found if quantity is not None)
 
 

@@ -28,7 +28,14 @@ LONG = "Low-rank updates of every linear layer with a rank of their own, method"
 
 def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
     """The first `count` names of the registry, which is made larger where it has fewer."""
-    more = [type(f"Method{n}", (LoRA,), {"name": f"method_{n}", "title": f"{LONG} {n}" if n % 3 else f"M{n}"}) for n in range(8, count)]
+    more = [
+        type(
+            f"Method{n}",
+            (LoRA,),
+            {"name": f"method_{n}", "title": f"{LONG} {n}" if n % 3 else f"M{n}"},
+        )
+        for n in range(8, count)
+    ]
     patch.setattr(comparing, "METHODS", Registry([*(METHODS[name] for name in METHODS), *more]))
     return (*KNOWN, *(one.name for one in more))[:count]
 
@@ -37,17 +44,35 @@ def tuning_of(rate: float, number: int) -> dict[str, Any]:
     """What a search of six trials left; one failed."""
     rates = [rate, rate / 10, rate / 3, rate * 3, rate * 10, rate * 5]
     values = [0.70 + 0.01 * (number % 5), 0.61, 0.68, 0.75, 0.55, None]
-    trials = [{"settings": {"learning_rate": one}, "selection": value} for one, value in zip(rates, values, strict=True)]
-    return {"trials": trials, "chosen": {"learning_rate": rate * 3}, "select_by": "accuracy", "epochs": 1, "grid": {"learning_rate": rates}}
+    trials = [
+        {"settings": {"learning_rate": one}, "selection": value}
+        for one, value in zip(rates, values, strict=True)
+    ]
+    return {
+        "trials": trials,
+        "chosen": {"learning_rate": rate * 3},
+        "select_by": "accuracy",
+        "epochs": 1,
+        "grid": {"learning_rate": rates},
+    }
 
 
-def record_of(method: str, number: int, seed: int, classes: Sequence[str], **changes: Any) -> tuple[Record, Any]:
+def record_of(
+    method: str, number: int, seed: int, classes: Sequence[str], **changes: Any
+) -> tuple[Record, Any]:
     """A finished cell with all figures, and its predictions."""
     labels = np.tile(range(len(classes)), 500 // len(classes))
     right = 0.9 - 0.011 * (number * 7 % 13) - 0.004 * seed
-    made = predictions(right, 10 * number + seed) if len(classes) == 2 else _several(right, labels, number + seed)
+    made = (
+        predictions(right, 10 * number + seed)
+        if len(classes) == 2
+        else _several(right, labels, number + seed)
+    )
     quality = judge(made, tuple(classes))
-    memory = {f"{part}_bytes": float(2**20 * (20 + 35 * place * (number % 4 + 1))) for place, part in enumerate(MEMORY_PARTS)}
+    memory = {
+        f"{part}_bytes": float(2**20 * (20 + 35 * place * (number % 4 + 1)))
+        for place, part in enumerate(MEMORY_PARTS)
+    }
     seconds = {f"{phase}_seconds": 0.4 + 0.3 * place for place, phase in enumerate(PHASES)}
     seconds["train_seconds"] = 12.0 + 3 * (number % 9) + seed
     own = 22_000_000 if number == 0 else 0 if number == 1 else 9_216 * number
@@ -63,8 +88,17 @@ def record_of(method: str, number: int, seed: int, classes: Sequence[str], **cha
     )  # fmt: skip
     judged = {"per_class": quality.per_class, "confusion": quality.confusion}
     sound = _sound()
-    cell = copy.deepcopy(sound.cell) | {"method": {**sound.cell["method"], "name": method}, "seed": seed}
-    made_of: dict[str, Any] = {"cell": cell, "identity": f"{method}{seed}", "metrics": metrics, "epochs": epochs, "quality": judged}
+    cell = copy.deepcopy(sound.cell) | {
+        "method": {**sound.cell["method"], "name": method},
+        "seed": seed,
+    }
+    made_of: dict[str, Any] = {
+        "cell": cell,
+        "identity": f"{method}{seed}",
+        "metrics": metrics,
+        "epochs": epochs,
+        "quality": judged,
+    }
     return replace(sound, **{**made_of, "tuning": tuning_of(1e-3, number), **changes}), made
 
 
@@ -75,21 +109,43 @@ def _sound() -> Record:
 
 def _several(right: float, labels: Any, seed: int) -> Any:
     rng = np.random.default_rng(seed)
-    answers = np.where(rng.random(len(labels)) < right, labels, rng.integers(0, labels.max() + 1, len(labels)))
-    return predictions(1.0, 0).__class__(np.eye(labels.max() + 1, dtype=np.float32)[answers], labels)
+    answers = np.where(
+        rng.random(len(labels)) < right, labels, rng.integers(0, labels.max() + 1, len(labels))
+    )
+    return predictions(1.0, 0).__class__(
+        np.eye(labels.max() + 1, dtype=np.float32)[answers], labels
+    )
 
 
-def comparison_of(methods: Sequence[str], seeds: int = 3, classes: Sequence[str] = ("negative", "positive"), **changes: Any) -> Comparison:
+def comparison_of(
+    methods: Sequence[str],
+    seeds: int = 3,
+    classes: Sequence[str] = ("negative", "positive"),
+    **changes: Any,
+) -> Comparison:
     """Finished cells of all these methods."""
-    made = [record_of(method, number, seed, classes, **changes) for number, method in enumerate(methods) for seed in range(seeds)]
-    return Comparison(tuple(record for record, _ in made), predictions={record.identity: told for record, told in made})
+    made = [
+        record_of(method, number, seed, classes, **changes)
+        for number, method in enumerate(methods)
+        for seed in range(seeds)
+    ]
+    return Comparison(
+        tuple(record for record, _ in made),
+        predictions={record.identity: told for record, told in made},
+    )
 
 
 def with_mishaps(comparison: Comparison, skipped: str, failed: str) -> Comparison:
     """One method skipped, and one seed of another failed."""
     records = []
     for record in comparison.records:
-        lost = "skipped" if record.method_name == skipped else "failed" if (record.method_name, record.seed) == (failed, 1) else None
+        lost = (
+            "skipped"
+            if record.method_name == skipped
+            else "failed"
+            if (record.method_name, record.seed) == (failed, 1)
+            else None
+        )
         bare: dict[str, Any] = {"metrics": {}, "epochs": (), "quality": None, "tuning": None}
         records.append(replace(record, **bare, status=lost, message="why") if lost else record)
     return Comparison(tuple(records), predictions=comparison.predictions)

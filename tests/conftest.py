@@ -27,34 +27,70 @@ import peft_methods.report.plan
 import peft_methods.report.table
 import peft_methods.runner  # noqa: F401
 
-settings.register_profile("steady", deadline=None, derandomize=True)  # the same cases every run, however slow the machine
+settings.register_profile(
+    "steady", deadline=None, derandomize=True
+)  # the same cases every run, however slow the machine
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("steady")
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
-os.environ.pop("PYTEST_XDIST_WORKER", None)  # or pytest-benchmark would turn itself off in the pytest runs that tests start
+os.environ.pop(
+    "PYTEST_XDIST_WORKER", None
+)  # or pytest-benchmark would turn itself off in the pytest runs that tests start
 gc.collect()
 gc.freeze()  # as cells' processes do: each collection in a training would walk through all that was imported, for half a second
 
 GOOD = ("good", "great", "fine", "superb")
 BAD = ("bad", "awful", "poor", "dull")
-FILLER = ("the", "film", "was", "a", "and", "its", "story", "actor", "scene", "music", "plot", "very", "so", "end")
+FILLER = (
+    "the",
+    "film",
+    "was",
+    "a",
+    "and",
+    "its",
+    "story",
+    "actor",
+    "scene",
+    "music",
+    "plot",
+    "very",
+    "so",
+    "end",
+)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY = (*SPECIAL, *GOOD, *BAD, *FILLER, *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"))
+VOCABULARY = (
+    *SPECIAL,
+    *GOOD,
+    *BAD,
+    *FILLER,
+    *"abcdefghijklmnopqrstuvwxyz",
+    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+)
 
 TINY = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 64, "pad_token_id": 0}
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 CONFIGS = {
     "bert": lambda: transformers.BertConfig(**TINY, **SIZES),
     "roberta": lambda: transformers.RobertaConfig(**TINY, **SIZES, type_vocab_size=1),
     "mpnet": lambda: transformers.MPNetConfig(**TINY, **SIZES),
-    "distilbert": lambda: transformers.DistilBertConfig(**TINY, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        **TINY, dim=32, n_layers=2, n_heads=2, hidden_dim=64
+    ),
 }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A hanging test names itself; benchmarks may take as long as they take."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+        if (
+            item.path.is_relative_to(Path(__file__).parent)
+            and item.get_closest_marker("timeout") is None
+        ):
             item.add_marker(pytest.mark.timeout(300))
 
 
@@ -100,7 +136,9 @@ def make_data(folder: Path, train: int = 240, test: int = 60, seed: int = 0) -> 
     folder.mkdir(parents=True, exist_ok=True)
     rows = make_rows(train + test, seed)
     for name, part in (("train", rows[:train]), ("test", rows[train:])):
-        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in part), encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text(
+            "\n".join(json.dumps(row) for row in part), encoding="utf-8"
+        )
     return folder
 
 
@@ -126,7 +164,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe(tiny_models: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_recipe(
+    tiny_models: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A recipe with every method on the tiny model and data: seconds on any machine."""
     root = tmp_path_factory.mktemp("recipe")
     others = [make_data(root / f"source{i}", seed=i + 1) for i in range(2)]

@@ -24,7 +24,9 @@ print(comparison.to_pandas()[["method", "seed", "status"]].to_csv(index=False))
 """,
         encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert done.stdout.count("started") == 1
     assert "lora,0,ok\nia3,0,ok" in done.stdout
     assert "[2/2]" in done.stderr
@@ -32,13 +34,24 @@ print(comparison.to_pandas()[["method", "seed", "status"]].to_csv(index=False))
 
 def test_random_weights_from_python(tiny_recipe: Path, tmp_path: Path) -> None:
     exact = {"checkpoint": True, "deterministic": True}
-    comparison = compare(str(tiny_recipe), methods=["head_only"], seeds=1, weights="random", results=tmp_path, progress=False, **exact)
+    comparison = compare(
+        str(tiny_recipe),
+        methods=["head_only"],
+        seeds=1,
+        weights="random",
+        results=tmp_path,
+        progress=False,
+        **exact,
+    )
     (record,) = comparison.records
     assert (record.status, record.quality, record.metrics["accuracy"]) == ("ok", None, None)
     assert not record.data["random"]
     assert record.cell["deterministic"]
     assert list((tmp_path / "checkpoints").iterdir()) == []
-    assert "V501 note tiny-head_only: weights are random, so there is no quality to judge" in comparison.table()
+    assert (
+        "V501 note tiny-head_only: weights are random, so there is no quality to judge"
+        in comparison.table()
+    )
 
 
 def test_mistakes_are_raised_as_they_would_be_said(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -47,7 +60,16 @@ def test_mistakes_are_raised_as_they_would_be_said(tiny_recipe: Path, tmp_path: 
     with pytest.raises(OptionError, match=r"unknown weights 'foo'\. Allowed: pretrained, random"):
         compare(str(tiny_recipe), weights="foo")
     with pytest.raises(DataError, match="no known shape"):
-        compare(str(tiny_recipe), methods=["lora"], model="no/such", weights="random", results=tmp_path, progress=False)
+        compare(
+            str(tiny_recipe),
+            methods=["lora"],
+            model="no/such",
+            weights="random",
+            results=tmp_path,
+            progress=False,
+        )
     with pytest.raises(DataError, match="there is no folder /nowhere/x"):
-        compare(str(tiny_recipe), methods=["lora"], data="/nowhere/x", results=tmp_path, progress=False)
+        compare(
+            str(tiny_recipe), methods=["lora"], data="/nowhere/x", results=tmp_path, progress=False
+        )
     assert not list(tmp_path.glob("run-*"))

@@ -13,7 +13,11 @@ from peft_methods.attribution import Block, Event, Owners, PeakTrace, at_peak, p
 def test_the_peak_is_an_instant_not_the_sum_of_maxima() -> None:
     events = [Event(10, 300), Event(10, 0), Event(20, 200), Event(30, 150), Event(20, 0)]
     alive = at_peak({1: 100}, events)
-    assert {(b.address, b.size, b.born) for b in alive} == {(1, 100, -1), (20, 200, 2), (30, 150, 3)}
+    assert {(b.address, b.size, b.born) for b in alive} == {
+        (1, 100, -1),
+        (20, 200, 2),
+        (30, 150, 3),
+    }
 
 
 def test_an_address_used_again_is_another_block() -> None:
@@ -25,7 +29,9 @@ steps = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=40)
 
 
 @given(st.dictionaries(st.integers(0, 5), st.integers(1, 9)), steps)
-def test_no_instant_holds_more_than_the_peak(live: dict[int, int], moves: list[tuple[int, int]]) -> None:
+def test_no_instant_holds_more_than_the_peak(
+    live: dict[int, int], moves: list[tuple[int, int]]
+) -> None:
     events = [Event(address, size) for address, size in moves]
     held, highest = dict(live), sum(live.values())
     for event in events:
@@ -36,7 +42,11 @@ def test_no_instant_holds_more_than_the_peak(live: dict[int, int], moves: list[t
 
 
 OWNERS = Owners(
-    weights=frozenset({1}), optimizer_state=frozenset({2}), workspace=frozenset({3}), last_gradient={4: 7, 5: -1}, backward_done=9
+    weights=frozenset({1}),
+    optimizer_state=frozenset({2}),
+    workspace=frozenset({3}),
+    last_gradient={4: 7, 5: -1},
+    backward_done=9,
 )
 
 
@@ -56,22 +66,34 @@ OWNERS = Owners(
     ],
 )
 def test_each_block_has_its_owner_or_none(block: Block, part: str | None) -> None:
-    assert {name: size for name, size in parts_of([block], OWNERS).items() if size} == ({part: 8} if part else {})
+    assert {name: size for name, size in parts_of([block], OWNERS).items() if size} == (
+        {part: 8} if part else {}
+    )
 
 
 def test_gradients_older_than_the_trace_are_gradients_at_the_peak() -> None:
     """Those of a step's earlier batches: new values come and go beside them, and they stay."""
     events = [Event(6, 80), Event(7, 50), Event(7, 0), Event(6, 0), Event(8, 9)]
-    owners = Owners(frozenset({1}), frozenset({2}), frozenset(), last_gradient={5: -1}, backward_done=4)
+    owners = Owners(
+        frozenset({1}), frozenset({2}), frozenset(), last_gradient={5: -1}, backward_done=4
+    )
     parts = parts_of(at_peak({1: 100, 2: 200, 5: 50}, events), owners)
-    assert parts == {"weights": 100, "optimizer_state": 200, "gradients": 50, "activations": 130, "workspace": 0}
+    assert parts == {
+        "weights": 100,
+        "optimizer_state": 200,
+        "gradients": 50,
+        "activations": 130,
+        "workspace": 0,
+    }
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("accumulating", [False, True])
 def test_a_real_step_is_told_apart(accumulating: bool) -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(2048, 2048), torch.nn.ReLU(), torch.nn.Linear(2048, 2048)).cuda()
+    model = torch.nn.Sequential(
+        torch.nn.Linear(2048, 2048), torch.nn.ReLU(), torch.nn.Linear(2048, 2048)
+    ).cuda()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     weights = sum(p.numel() * 4 for p in model.parameters())
 

@@ -26,26 +26,44 @@ EXPECTED: dict[str, set[tuple[str, str]]] = {
     # All four at 5 epochs; every count is right: 124,647,170 is roberta-base with its head, 1,181,954 LoRA of rank 16 on query
     # and value, 656,642 PEFT's default IA3. No number of test rows is given, so 0.9415 against 0.9385 cannot be judged.
     "imdb_roberta_5_epochs": {
-        ("V406", "QLoRA"),  # 10.20 GB: three times full fine-tuning, whose weights, gradients and optimizer it does not have
-        ("V506", "QLoRA"),  # 5.2 times LoRA's time for the same five epochs: 4 bits do not cost that at like work
+        (
+            "V406",
+            "QLoRA",
+        ),  # 10.20 GB: three times full fine-tuning, whose weights, gradients and optimizer it does not have
+        (
+            "V506",
+            "QLoRA",
+        ),  # 5.2 times LoRA's time for the same five epochs: 4 bits do not cost that at like work
     },
     # LoRA's 1.48M is rank 16 on three targets. IA3 above full fine-tuning by 5 % is no fault: its activations are larger.
     "imdb_roberta_3_or_5_epochs": {
         ("V203", "IA3"),  # 1.30M: the largest target set there is gives 702,722 with the head
-        ("V205", "QLoRA"),  # 296,450 = 294,912 (rank 8 on two targets) + 1,538: the head's 590,592 of a new dense layer are missing
+        (
+            "V205",
+            "QLoRA",
+        ),  # 296,450 = 294,912 (rank 8 on two targets) + 1,538: the head's 590,592 of a new dense layer are missing
         ("V502", "LoRA"),  # 3 epochs, the others 5
         ("V504", "LoRA, QLoRA, IA3"),  # full fine-tuning's 2e-5
-        ("V506", "QLoRA"),  # an epoch in 50 s to LoRA's 281 s, and 4.7 GB less where 4-bit weights can save half a gigabyte
+        (
+            "V506",
+            "QLoRA",
+        ),  # an epoch in 50 s to LoRA's 281 s, and 4.7 GB less where 4-bit weights can save half a gigabyte
     },
     # 0.59M is rank 16 on two targets, with or without BERT's head of 1,538. Full's figure has no maximum beside it.
     "sst2_bert_15_epochs": {
-        ("V208", "AdapterFusion"),  # validation loss within 0.0001 in fifteen epochs: nothing was training
+        (
+            "V208",
+            "AdapterFusion",
+        ),  # validation loss within 0.0001 in fifteen epochs: nothing was training
         ("V304", "LoRA"),  # the table's 89.45, the log's last 92.00
         ("V304", "QLoRA"),  # 89.37 and 89.91
         ("V409", "LoRA"),  # 444.05 MB was left after training, the maximum was 2428.56
         ("V409", "QLoRA"),  # 113.42 and 1372.03
         ("V502", "QLoRA"),  # 469 steps an epoch, the others 422: other data
-        ("V506", "QLoRA"),  # at its maximum 1,057 MB less than LoRA, three times what 4-bit weights can save
+        (
+            "V506",
+            "QLoRA",
+        ),  # at its maximum 1,057 MB less than LoRA, three times what 4-bit weights can save
     },
     # Counts: ~1M says little, 739K is rank 8 on one target (or 4 on two), 675K IA3 on all six of a layer's linear maps.
     "imdb_roberta_all_100": {
@@ -53,7 +71,10 @@ EXPECTED: dict[str, set[tuple[str, str]]] = {
         ("V303", "LoRA"),
         ("V303", "QLoRA"),
         ("V303", "IA3"),
-        ("V506", "QLoRA"),  # less than half of LoRA's time, though 4-bit weights have to be unpacked at every use
+        (
+            "V506",
+            "QLoRA",
+        ),  # less than half of LoRA's time, though 4-bit weights have to be unpacked at every use
     },
     # Own rates inside their grids, one budget, peaks and counts that fit, differences that 25,000 test rows can show;
     # QLoRA above LoRA in memory, as true figures are at this size.
@@ -75,8 +96,12 @@ def test_the_model_is_known_by_what_full_fine_tuning_trains(name: str, tmp_path:
     """The same findings where no column names the model."""
     lines = (TABLES / f"{name}.csv").read_text(encoding="utf-8").splitlines()
     headers = lines[0].split(",")
-    column = next(place for place, header in enumerate(headers) if "model" in header.lower())  # no quoted field before it
-    (tmp_path / "t.csv").write_text("\n".join(_without(line, column) for line in lines), encoding="utf-8")
+    column = next(
+        place for place, header in enumerate(headers) if "model" in header.lower()
+    )  # no quoted field before it
+    (tmp_path / "t.csv").write_text(
+        "\n".join(_without(line, column) for line in lines), encoding="utf-8"
+    )
     assert found_in(tmp_path / "t.csv") == EXPECTED[name]
 
 
@@ -89,20 +114,34 @@ def audit(*arguments: str | Path) -> int:
     return main(["audit", *map(str, arguments)])
 
 
-def test_a_finding_is_a_line_and_warnings_are_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finding_is_a_line_and_warnings_are_exit_code_1(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert audit(TABLES / "sst2_bert_15_epochs.csv") == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == len(EXPECTED["sst2_bert_15_epochs"])
-    assert "V409 warning QLoRA: 113.42 MB given, 1,372.03 MB at the maximum → report the peak of the training phase" in out
-    assert any(line.startswith("V208 error AdapterFusion: validation loss 0.2561 to 0.2562 in 15 epochs, accuracy 0.9014") for line in out)
+    assert (
+        "V409 warning QLoRA: 113.42 MB given, 1,372.03 MB at the maximum → report the peak of the training phase"
+        in out
+    )
+    assert any(
+        line.startswith(
+            "V208 error AdapterFusion: validation loss 0.2561 to 0.2562 in 15 epochs, accuracy 0.9014"
+        )
+        for line in out
+    )
     assert audit(TABLES / "sound.csv") == 0
     assert "nothing found in 5 rows" in capsys.readouterr().out
 
 
 def test_notes_alone_are_exit_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "t.csv").write_text("method,validation_accuracies\nLoRA,0.80;0.85;0.90\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text(
+        "method,validation_accuracies\nLoRA,0.80;0.85;0.90\n", encoding="utf-8"
+    )
     assert audit(tmp_path / "t.csv") == 0
-    assert capsys.readouterr().out.startswith("V210 note LoRA: up to 5.0 points of validation accuracy came in the last epoch")
+    assert capsys.readouterr().out.startswith(
+        "V210 note LoRA: up to 5.0 points of validation accuracy came in the last epoch"
+    )
 
 
 def test_silenced_rules_are_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,11 +156,28 @@ def test_silenced_rules_are_said(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_same_table_as_json(tmp_path: Path) -> None:
     """A list of objects, an object of them by method, and a list within an object; figures as numbers or as texts."""
     rows = [
-        {"method": "Full", "accuracy": 93.3, "trainable params": "124.6M", "epochs": 5, "lr": 2e-5, "time": "29.25 min"},
-        {"method": "IA3", "accuracy": 82.25, "trainable params": 1_300_000, "epochs": 3, "lr": 2e-5, "val loss": [0.4, 0.4, 0.4]},
+        {
+            "method": "Full",
+            "accuracy": 93.3,
+            "trainable params": "124.6M",
+            "epochs": 5,
+            "lr": 2e-5,
+            "time": "29.25 min",
+        },
+        {
+            "method": "IA3",
+            "accuracy": 82.25,
+            "trainable params": 1_300_000,
+            "epochs": 3,
+            "lr": 2e-5,
+            "val loss": [0.4, 0.4, 0.4],
+        },
     ]
     expected = {("V203", "IA3"), ("V208", "IA3"), ("V502", "IA3"), ("V504", "IA3")}
-    by_method = {row["method"]: {name: value for name, value in row.items() if name != "method"} for row in rows}
+    by_method = {
+        row["method"]: {name: value for name, value in row.items() if name != "method"}
+        for row in rows
+    }
     for values in (rows, by_method, {"results": rows, "title": "IMDb"}):
         (tmp_path / "t.json").write_text(json.dumps(values), encoding="utf-8")
         assert found_in(tmp_path / "t.json") == expected
@@ -149,7 +205,11 @@ def test_records_are_judged_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("t.csv", "method,accuracy\nLoRA,high\n", "'accuracy' in row 1: 'high' is no number"),
         ("t.csv", "method,accuracy\nLoRA,930\n", "holds '930', more than 100 %"),
         ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "row 1 has 3 fields, the header 2"),
-        ("t.csv", "method,acc,accuracy\nLoRA,0.9,0.8\n", "columns 'acc' and 'accuracy' both mean accuracy"),
+        (
+            "t.csv",
+            "method,acc,accuracy\nLoRA,0.9,0.8\n",
+            "columns 'acc' and 'accuracy' both mean accuracy",
+        ),
         ("t.csv", 'method,acc\n"LoRA,0.9\n', "is no CSV"),
         ("t.csv", "method,time\nLoRA,3 parsecs\n", "unknown unit 'parsecs'. Did you mean 'secs'?"),
         ("t.json", "{", "is no JSON"),
@@ -171,7 +231,9 @@ def test_what_is_no_table_is_one_line_and_exit_code_2(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_a_file_that_is_not_there_or_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_there_or_no_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert audit(tmp_path / "gone.csv") == 2
     assert "gone.csv cannot be read: No such file or directory." in capsys.readouterr().err
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81")
@@ -182,8 +244,12 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path, capsys: pytest.Capt
     assert "holds no records" in capsys.readouterr().err
 
 
-def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "t.csv").write_text("method;acuracy;memory;colour\nLoRA;0.9;2423;red\n", encoding="utf-8-sig")
+def test_columns_that_are_not_used_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(
+        "method;acuracy;memory;colour\nLoRA;0.9;2423;red\n", encoding="utf-8-sig"
+    )
     assert audit(tmp_path / "t.csv") == 0
     err = capsys.readouterr().err.splitlines()
     assert err[0] == "column 'acuracy' is unknown and was ignored. Did you mean 'accuracy'?"
@@ -195,7 +261,9 @@ def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["audit", "--help"])
     assert caught.value.code == 0
-    assert "a CSV or JSON table, or a folder of this project's records" in " ".join(capsys.readouterr().out.split())
+    assert "a CSV or JSON table, or a folder of this project's records" in " ".join(
+        capsys.readouterr().out.split()
+    )
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
@@ -220,15 +288,39 @@ def cell_of(column: Column) -> st.SearchStrategy[str]:
     return st.integers(0, 40).flatmap(lambda chance: fits if chance else st.text(max_size=5))
 
 
-names = st.sampled_from(["Full", "LoRA", "QLoRA", "IA3", "Adapters", "BitFit", "head only", "AdapterFusion", "prompt tuning"])
+names = st.sampled_from(
+    [
+        "Full",
+        "LoRA",
+        "QLoRA",
+        "IA3",
+        "Adapters",
+        "BitFit",
+        "head only",
+        "AdapterFusion",
+        "prompt tuning",
+    ]
+)
 
 
 @settings(max_examples=300)
-@given(st.lists(used, min_size=1, max_size=8, unique=True), st.lists(names, min_size=1, max_size=4, unique=True), st.data(), st.booleans())
+@given(
+    st.lists(used, min_size=1, max_size=8, unique=True),
+    st.lists(names, min_size=1, max_size=4, unique=True),
+    st.data(),
+    st.booleans(),
+)
 def test_any_table_is_judged_or_refused_in_one_line(
-    tmp_path_factory: pytest.TempPathFactory, columns: list[Column], methods: list[str], data: st.DataObject, as_json: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    columns: list[Column],
+    methods: list[str],
+    data: st.DataObject,
+    as_json: bool,
 ) -> None:
-    rows = [{"method": method} | {column.field: data.draw(cell_of(column)) for column in columns} for method in methods]
+    rows = [
+        {"method": method} | {column.field: data.draw(cell_of(column)) for column in columns}
+        for method in methods
+    ]
     path = tmp_path_factory.mktemp("any") / ("t.json" if as_json else "t.csv")
     with path.open("w", encoding="utf-8", newline="") as file:
         if as_json:
@@ -243,11 +335,16 @@ def test_any_table_is_judged_or_refused_in_one_line(
         assert str(path) in str(error)
         assert len(str(error).splitlines()) == 1
     else:
-        assert all(re.fullmatch(r"V\d{3} (error|warning|note) .+: .+ → .+", str(finding), re.DOTALL) for finding in findings)
+        assert all(
+            re.fullmatch(r"V\d{3} (error|warning|note) .+: .+ → .+", str(finding), re.DOTALL)
+            for finding in findings
+        )
 
 
 @given(st.text(max_size=60), st.sampled_from(["t.csv", "t.json", "t.txt"]))
-def test_any_text_is_a_table_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, text: str, name: str) -> None:
+def test_any_text_is_a_table_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, text: str, name: str
+) -> None:
     path = tmp_path_factory.mktemp("text") / name
     path.write_text(text, encoding="utf-8")
     try:

@@ -50,7 +50,9 @@ CASES: Counter[str] = Counter()  # by outcome; conftest.py prints it
 
 def many(count: int) -> settings:
     """This many cases with the suite's profile, ten times as many with `--hypothesis-profile=long`."""
-    return settings(max_examples=count * settings().max_examples // 100, suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=count * settings().max_examples // 100, suppress_health_check=list(HealthCheck)
+    )
 
 
 def outcome(call: Callable[[], T], *named: object) -> T | None:
@@ -78,7 +80,11 @@ NASTY = st.sampled_from(
 texts = st.text(max_size=12) | NASTY
 numbers = st.integers() | st.integers(-(10**400), 10**400) | st.floats()
 leaves = st.none() | st.booleans() | numbers | texts
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=4)
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=4,
+)
 
 
 @st.composite
@@ -87,9 +93,17 @@ def spoilt(draw: st.DrawFn, whole: Any) -> Any:
     changed = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 3))):
         place, inner = changed, changed
-        while isinstance(inner, (dict, list)) and inner and (inner is changed or draw(st.integers(0, 3))):
+        while (
+            isinstance(inner, (dict, list))
+            and inner
+            and (inner is changed or draw(st.integers(0, 3)))
+        ):
             place = inner
-            key: Any = draw(st.sampled_from(sorted(place, key=str))) if isinstance(place, dict) else draw(st.integers(0, len(place) - 1))
+            key: Any = (
+                draw(st.sampled_from(sorted(place, key=str)))
+                if isinstance(place, dict)
+                else draw(st.integers(0, len(place) - 1))
+            )
             inner = place[key]
         if not isinstance(place, (dict, list)) or not place:
             return draw(values)
@@ -126,7 +140,27 @@ def same(one: Any, other: Any) -> bool:
 
 numberlike = st.lists(
     st.sampled_from(
-        ["1", "0.5", "124,647", "1 000", "e", "-", "±", "%", " ", "m", "min", "GB", "k", "~", ".", "+", "9" * 320, "e300", "–"]
+        [
+            "1",
+            "0.5",
+            "124,647",
+            "1 000",
+            "e",
+            "-",
+            "±",
+            "%",
+            " ",
+            "m",
+            "min",
+            "GB",
+            "k",
+            "~",
+            ".",
+            "+",
+            "9" * 320,
+            "e300",
+            "–",
+        ]
     ),
     max_size=5,
 ).map("".join)
@@ -172,9 +206,11 @@ def test_seeds(text: str) -> None:
 @many(800)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([*METRICS, ""]) | texts, numberlike | texts, st.sampled_from(["pp", "%", ""])).map(
-            lambda parts: f"{parts[0]}:{parts[1]}{parts[2]}"
-        )
+        st.tuples(
+            st.sampled_from([*METRICS, ""]) | texts,
+            numberlike | texts,
+            st.sampled_from(["pp", "%", ""]),
+        ).map(lambda parts: f"{parts[0]}:{parts[1]}{parts[2]}")
         | texts,
         min_size=1,
         max_size=3,
@@ -189,7 +225,13 @@ def test_tolerances(given_texts: list[str]) -> None:
 
 
 @many(500)
-@given(st.lists(st.tuples(st.sampled_from(["memory", "time"]) | texts, numberlike | texts).map("=".join) | texts, max_size=3).map(",".join))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["memory", "time"]) | texts, numberlike | texts).map("=".join)
+        | texts,
+        max_size=3,
+    ).map(",".join)
+)
 @example(f"memory={'9' * 400}GB")
 def test_limits(text: str) -> None:
     """Oracle: finite limits above zero; refused, the option is named."""
@@ -199,7 +241,9 @@ def test_limits(text: str) -> None:
 
 
 @many(200)
-@given(st.lists(st.sampled_from(["lora", "full", " ia3 ", "a,b", ","]) | texts, min_size=1, max_size=3))
+@given(
+    st.lists(st.sampled_from(["lora", "full", " ia3 ", "a,b", ","]) | texts, min_size=1, max_size=3)
+)
 def test_lists_of_names(given_texts: list[str]) -> None:
     """Oracle: names without spaces around them, none twice; joined again they are read the same."""
     found = outcome(lambda: names_of(given_texts, "--peft-method"), "--peft-method")
@@ -210,7 +254,9 @@ def test_lists_of_names(given_texts: list[str]) -> None:
 @given(st.lists(st.sampled_from([*RULES, "v101"]) | texts, max_size=3).map(",".join))
 def test_silenced_rules(text: str) -> None:
     """Oracle: ids of rules; refused, the option is named."""
-    assert set(outcome(lambda: silenced(text, "--peft-silence"), "--peft-silence") or ()) <= set(RULES)
+    assert set(outcome(lambda: silenced(text, "--peft-silence"), "--peft-silence") or ()) <= set(
+        RULES
+    )
 
 
 OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data", "results", "workers", "engine", "tune", "silence", "baseline",
@@ -218,7 +264,11 @@ OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data", "resu
 
 
 @many(300)
-@given(st.dictionaries(st.sampled_from(OPTIONS), texts | numberlike | st.just("lora"), min_size=1, max_size=2))
+@given(
+    st.dictionaries(
+        st.sampled_from(OPTIONS), texts | numberlike | st.just("lora"), min_size=1, max_size=2
+    )
+)
 @example({"save-models": "\x00"})
 @example({"recipe": "a" * 300 + ".toml"})
 @example({"recipe": "\x00.toml"})
@@ -227,14 +277,24 @@ OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data", "resu
 @example({"tune": "9" * 5000})
 @example({"workers": "9" * 5000})
 @example({"set": "name=\ud800"})
-def test_the_command_line(tmp_path_factory: pytest.TempPathFactory, arguments: dict[str, str]) -> None:
+def test_the_command_line(
+    tmp_path_factory: pytest.TempPathFactory, arguments: dict[str, str]
+) -> None:
     """Oracle: options that know what they were given, or a refusal; never another exception, whatever the text."""
     parser = Parser(_ispytest=True)
     add_options(parser)
     parser.addoption("--markexpr", dest="markexpr", default="")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(tmp_path_factory.getbasetemp())
-        config: Any = type("Config", (), {"option": parser.parse([f"--peft-{name}={value}" for name, value in arguments.items()])})
+        config: Any = type(
+            "Config",
+            (),
+            {
+                "option": parser.parse(
+                    [f"--peft-{name}={value}" for name, value in arguments.items()]
+                )
+            },
+        )
         outcome(lambda: read_options(config))
 
 
@@ -273,7 +333,10 @@ def test_recipes_as_tables(plain: Any) -> None:
 
 @many(700)
 @given(
-    st.lists(st.sampled_from(["budget", "epochs", "methods", "lora", "name", ""]) | texts, max_size=4).map(".".join) | texts,
+    st.lists(
+        st.sampled_from(["budget", "epochs", "methods", "lora", "name", ""]) | texts, max_size=4
+    ).map(".".join)
+    | texts,
     texts | numberlike,
 )
 @example("budget.epochs", "[" * 5000)
@@ -343,7 +406,13 @@ def test_predictions(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content))
+    path.write_bytes(
+        bytes(
+            content[: data.draw(st.integers(0, len(content)))]
+            if data.draw(st.booleans())
+            else content
+        )
+    )
     found = outcome(lambda: store.read_predictions(FIRST), path.name)
     if found is not None:
         assert len(found.labels) == len(found.predicted)
@@ -354,7 +423,22 @@ def test_predictions(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
 HEADERS = ("method", "Method", "accuracy", "acc %", "trainable params", "train time (min)", "memory_mb", "memory", "epochs", "lr",
            "val_losses", "test_class_counts", "model", "learning_rates", "?", "")  # fmt: skip
 CELLS = st.sampled_from(
-    ["LoRA", "full", "0.93", "93.3", "1.48M", "0.3;0.2", "2e-5", "roberta-base", "nan", "inf", "–", "67 min", "=1+1", "0,93"]
+    [
+        "LoRA",
+        "full",
+        "0.93",
+        "93.3",
+        "1.48M",
+        "0.3;0.2",
+        "2e-5",
+        "roberta-base",
+        "nan",
+        "inf",
+        "–",
+        "67 min",
+        "=1+1",
+        "0,93",
+    ]
 )
 
 
@@ -363,12 +447,20 @@ def tables(draw: st.DrawFn) -> str:
     """A CSV, mostly of as many fields in each line."""
     width = draw(st.integers(1, 4))
     header = draw(st.lists(st.sampled_from(HEADERS) | texts, min_size=width, max_size=width))
-    rows = draw(st.lists(st.lists(CELLS | numberlike | texts, min_size=width, max_size=width), max_size=3))
+    rows = draw(
+        st.lists(st.lists(CELLS | numberlike | texts, min_size=width, max_size=width), max_size=3)
+    )
     separator = draw(st.sampled_from([",", ",", ";", "\t"]))
-    return "\n".join(separator.join(line) for line in (["method", *header] if draw(st.booleans()) else header, *rows))
+    return "\n".join(
+        separator.join(line)
+        for line in (["method", *header] if draw(st.booleans()) else header, *rows)
+    )
 
 
-JSON_TABLE = [{"method": "LoRA", "accuracy": 0.9, "val_losses": [0.3, 0.2], "trainable": "1.48M"}, {"method": "full", "accuracy": "93%"}]
+JSON_TABLE = [
+    {"method": "LoRA", "accuracy": 0.9, "val_losses": [0.3, 0.2], "trainable": "1.48M"},
+    {"method": "full", "accuracy": "93%"},
+]
 
 
 @many(750)
@@ -426,7 +518,9 @@ LINES = pd.DataFrame(ROWS).to_csv(index=False)
 
 @many(250)
 @given(
-    mangled(LINES) | tables().map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=60),
+    mangled(LINES)
+    | tables().map(lambda text: text.encode(errors="surrogatepass"))
+    | st.binary(max_size=60),
     st.sampled_from(["csv", "tsv"]),
 )
 @example(b"text,text,label\na,b,1\n", "csv")
@@ -441,7 +535,9 @@ def test_delimited_data(folder: Path, content: bytes, kind: str) -> None:
 
 @many(450)
 @given(
-    spoilt(ROWS).map(lambda rows: "\n".join(map(json.dumps, rows if isinstance(rows, list) else [rows])).encode())
+    spoilt(ROWS).map(
+        lambda rows: "\n".join(map(json.dumps, rows if isinstance(rows, list) else [rows])).encode()
+    )
     | mangled("\n".join(map(json.dumps, ROWS)))
 )
 @example(b'{"text": "a", "label": Infinity}')
@@ -457,17 +553,25 @@ def test_json_lines(folder: Path, content: bytes) -> None:
     readable(folder, folder.name)
 
 
-COLUMN = st.lists(leaves.filter(lambda leaf: not isinstance(leaf, int)) | st.integers(-3, 3), min_size=4, max_size=4)
+COLUMN = st.lists(
+    leaves.filter(lambda leaf: not isinstance(leaf, int)) | st.integers(-3, 3),
+    min_size=4,
+    max_size=4,
+)
 
 
 @many(40)
 @given(COLUMN, COLUMN, st.binary(max_size=8), st.integers(0, 400))
-def test_parquet(folder: Path, texts_given: list[Any], labels: list[Any], new: bytes, place: int) -> None:
+def test_parquet(
+    folder: Path, texts_given: list[Any], labels: list[Any], new: bytes, place: int
+) -> None:
     path = folder / "train.parquet"
     put(folder, path.name, b"")
     try:
         pd.DataFrame({"text": texts_given, "label": labels}).to_parquet(path)
-    except Exception:  # a column of mixed types, or of half a surrogate pair, is none that Parquet has
+    except (
+        Exception
+    ):  # a column of mixed types, or of half a surrogate pair, is none that Parquet has
         pd.DataFrame(ROWS).to_parquet(path)
     content = path.read_bytes()
     path.write_bytes(content[:place] + new + content[place + len(new) :] if new else content)

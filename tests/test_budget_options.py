@@ -24,7 +24,9 @@ from peft_methods.tasks import tasks_of
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 
 
-def trained(recipe_path: Path, folder: Path, name: str, *settings: str, dropout: bool = True) -> tuple[Training, nn.Module, Recorder, Any]:
+def trained(
+    recipe_path: Path, folder: Path, name: str, *settings: str, dropout: bool = True
+) -> tuple[Training, nn.Module, Recorder, Any]:
     """A training run, optionally without any dropout: what it gave, its model, what it told, its tokens and base."""
     recipe, method, base, model, tokens = prepared(recipe_path, name, *settings)
     for module in model.modules():
@@ -32,7 +34,16 @@ def trained(recipe_path: Path, folder: Path, name: str, *settings: str, dropout:
             module.p = 0.0
     recorder = Recorder()
     training = stock.train(
-        model, method, tokens, recipe, base.tokenizer, head=base.head, seed=0, device="cpu", workdir=folder, listener=recorder
+        model,
+        method,
+        tokens,
+        recipe,
+        base.tokenizer,
+        head=base.head,
+        seed=0,
+        device="cpu",
+        workdir=folder,
+        listener=recorder,
     )
     return training, model, recorder, (tokens, base)
 
@@ -42,15 +53,25 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rows", [160, 157, 151])
-def test_accumulated_batches_train_as_one_of_all_their_rows(tiny_recipe: Path, tmp_path: Path, rows: int) -> None:
+def test_accumulated_batches_train_as_one_of_all_their_rows(
+    tiny_recipe: Path, tmp_path: Path, rows: int
+) -> None:
     """Also where the last step of an epoch has one batch only, or a short one."""
     common = (f"data.train={rows}", "methods.lora.learning_rate=1e-2")
     whole, one, _, _ = trained(tiny_recipe, tmp_path, "lora", *common, dropout=False)
     parts, other, recorder, _ = trained(
-        tiny_recipe, tmp_path, "lora", *common, "budget.batch_size=4", "budget.gradient_accumulation=2", dropout=False
+        tiny_recipe,
+        tmp_path,
+        "lora",
+        *common,
+        "budget.batch_size=4",
+        "budget.gradient_accumulation=2",
+        dropout=False,
     )
     assert torch.allclose(weights(one), weights(other), atol=2e-5)
-    assert [e.train_loss for e in parts.epochs] == pytest.approx([e.train_loss for e in whole.epochs], abs=1e-5)
+    assert [e.train_loss for e in parts.epochs] == pytest.approx(
+        [e.train_loss for e in whole.epochs], abs=1e-5
+    )
     assert (parts.steps, parts.samples, parts.tokens) == (whole.steps, whole.samples, whole.tokens)
     assert parts.decay == pytest.approx(whole.decay)
     assert recorder.steps[-1] == (2, whole.steps, whole.steps)
@@ -68,9 +89,13 @@ class Onlooker(Recorder):
 
 
 @pytest.mark.parametrize(("accumulation", "in_place"), [(1, False), (3, True)])
-def test_the_worst_step_has_the_gradients_of_earlier_batches(tiny_recipe: Path, tmp_path: Path, accumulation: int, in_place: bool) -> None:
+def test_the_worst_step_has_the_gradients_of_earlier_batches(
+    tiny_recipe: Path, tmp_path: Path, accumulation: int, in_place: bool
+) -> None:
     """They are there from the second accumulated batch on, and take memory then."""
-    recipe, method, base, model, tokens = prepared(tiny_recipe, "full", f"budget.gradient_accumulation={accumulation}")
+    recipe, method, base, model, tokens = prepared(
+        tiny_recipe, "full", f"budget.gradient_accumulation={accumulation}"
+    )
     trainer = stock.StockTrainer(
         method,
         base.head,
@@ -89,7 +114,9 @@ def test_the_worst_step_has_the_gradients_of_earlier_batches(tiny_recipe: Path, 
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_the_warm_up_changes_nothing_with_accumulation(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warm_up_changes_nothing_with_accumulation(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_it, one, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
     monkeypatch.setattr(stock, "warm_up", lambda *_: None)
     without, other, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
@@ -98,7 +125,12 @@ def test_the_warm_up_changes_nothing_with_accumulation(tiny_recipe: Path, tmp_pa
 
 
 def test_weight_decay_is_counted_a_step_not_a_batch(tiny_recipe: Path, tmp_path: Path) -> None:
-    settings = ("budget.schedule=constant", "budget.warmup_ratio=0.0", "budget.gradient_accumulation=5", "budget.epochs=1")
+    settings = (
+        "budget.schedule=constant",
+        "budget.warmup_ratio=0.0",
+        "budget.gradient_accumulation=5",
+        "budget.epochs=1",
+    )
     training, _, _, _ = trained(tiny_recipe, tmp_path, "lora", *settings)
     assert training.steps == 4
     assert training.decay == pytest.approx((1 - 5e-2 * 0.01) ** 4)
@@ -108,14 +140,22 @@ def test_weight_decay_is_counted_a_step_not_a_batch(tiny_recipe: Path, tmp_path:
 def test_checkpointing_trains_the_same(tiny_recipe: Path, tmp_path: Path, name: str) -> None:
     """Dropout included: the second computation draws the same numbers."""
     plain, one, _, _ = trained(tiny_recipe, tmp_path, name, "budget.epochs=1")
-    again, other, _, _ = trained(tiny_recipe, tmp_path, name, "budget.epochs=1", "budget.gradient_checkpointing=true")
+    again, other, _, _ = trained(
+        tiny_recipe, tmp_path, name, "budget.epochs=1", "budget.gradient_checkpointing=true"
+    )
     assert again.epochs == plain.epochs
     assert torch.equal(weights(one), weights(other))
-    assert not [layer for layer in other.modules() if "forward" in vars(layer) and type(layer).__name__.endswith("Layer")]
+    assert not [
+        layer
+        for layer in other.modules()
+        if "forward" in vars(layer) and type(layer).__name__.endswith("Layer")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "distilbert"])
-def test_checkpointing_keeps_less_for_the_backward_pass(tiny_recipe: Path, tiny_models: dict[str, Path], kind: str) -> None:
+def test_checkpointing_keeps_less_for_the_backward_pass(
+    tiny_recipe: Path, tiny_models: dict[str, Path], kind: str
+) -> None:
     """In every family, MPNet included, for which transformers has none."""
     _, _, base, model, tokens = prepared(tiny_recipe, "lora", f'model.source="{tiny_models[kind]}"')
     batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
@@ -133,13 +173,18 @@ def kept_bytes(model: nn.Module, batch: dict[str, torch.Tensor], on: bool) -> in
         return tensor
 
     model.train()
-    with checkpointing(model, on=on), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+    with (
+        checkpointing(model, on=on),
+        torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor),
+    ):
         model(**batch).logits.sum()
     parameters = {p.data_ptr() for p in model.parameters()}
     return sum(size for place, size in sizes.items() if place not in parameters)
 
 
-def test_fixed_padding_fills_every_batch_and_shuffles(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixed_padding_fills_every_batch_and_shuffles(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, list[int]]] = []
     collate = Collator.__call__
 
@@ -153,16 +198,26 @@ def test_fixed_padding_fills_every_batch_and_shuffles(tiny_recipe: Path, tmp_pat
     assert all(width == max(lengths) for width, lengths in seen)
     spreads = [max(lengths) - min(lengths) for _, lengths in seen[1:21]]
     seen.clear()
-    fixed, _, _, (tokens, _) = trained(tiny_recipe, tmp_path, "lora", "budget.epochs=1", "budget.padding=fixed")
+    fixed, _, _, (tokens, _) = trained(
+        tiny_recipe, tmp_path, "lora", "budget.epochs=1", "budget.padding=fixed"
+    )
     assert {width for width, _ in seen} == {16}
-    assert sorted(seen[0][1]) == sorted(tokens.train.lengths)[-8:]  # the warm-up takes the longest all the same
+    assert (
+        sorted(seen[0][1]) == sorted(tokens.train.lengths)[-8:]
+    )  # the warm-up takes the longest all the same
     assert sum(spreads) < sum(max(lengths) - min(lengths) for _, lengths in seen[1:21])
-    assert (fixed.steps, fixed.samples, fixed.tokens) == (dynamic.steps, dynamic.samples, dynamic.tokens)
+    assert (fixed.steps, fixed.samples, fixed.tokens) == (
+        dynamic.steps,
+        dynamic.samples,
+        dynamic.tokens,
+    )
 
 
 def test_padding_changes_no_prediction(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "full")
-    short, long = (predict(model, tokens.test, Collator(base.tokenizer, length), 8) for length in (None, 40))
+    short, long = (
+        predict(model, tokens.test, Collator(base.tokenizer, length), 8) for length in (None, 40)
+    )
     assert abs(short.logits - long.logits).max() < 1e-5
 
 
@@ -171,7 +226,15 @@ def test_the_shuffled_order_depends_on_the_seed_alone(tiny_recipe: Path, tmp_pat
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
         recipe, method, base, model, tokens = prepared(tiny_recipe, name, "budget.padding=fixed")
         arguments = stock.arguments_of(recipe, method, seed, "cpu", tmp_path)
-        trainer = stock.StockTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **silent(recipe))
+        trainer = stock.StockTrainer(
+            method,
+            base.head,
+            model,
+            arguments,
+            Collator(base.tokenizer),
+            tokens.train,
+            **silent(recipe),
+        )
         torch.rand(seed * 7 + len(name))
         orders.append((list(trainer._get_train_sampler()), list(trainer._get_train_sampler())))
     assert orders[0] == orders[1] != orders[2]
@@ -179,52 +242,95 @@ def test_the_shuffled_order_depends_on_the_seed_alone(tiny_recipe: Path, tmp_pat
     assert sorted(orders[0][0]) == list(range(160))
 
 
-def test_early_stopping_ends_training_and_keeps_the_best_epoch(tiny_recipe: Path, tmp_path: Path) -> None:
-    settings = ("budget.epochs=30", "budget.early_stopping=2", "methods.full.learning_rate=2e-2", "budget.schedule=constant")
+def test_early_stopping_ends_training_and_keeps_the_best_epoch(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    settings = (
+        "budget.epochs=30",
+        "budget.early_stopping=2",
+        "methods.full.learning_rate=2e-2",
+        "budget.schedule=constant",
+    )
     training, model, recorder, (tokens, base) = trained(tiny_recipe, tmp_path, "full", *settings)
     ran = len(training.epochs)
     assert ran < 30
     selections = [epoch.selection for epoch in training.epochs]
-    assert max(selections[:-2]) >= max(selections[-2:])  # two epochs without a rise, and not one more
+    assert max(selections[:-2]) >= max(
+        selections[-2:]
+    )  # two epochs without a rise, and not one more
     assert max(selections[: ran - 3], default=-1.0) < selections[ran - 3]
     assert (training.steps, training.samples) == (20 * ran, 160 * ran)
     assert training.tokens == ran * sum(tokens.train.lengths)
     assert recorder.steps[-1] == (ran, 20 * ran, 600)
     assert recorder.phases.count("train") == ran == len(recorder.epochs)
-    judged = quality.judge(predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names)
-    assert judged.accuracy == training.epochs[training.best_epoch - 1].validation_accuracy == max(selections)
+    judged = quality.judge(
+        predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names
+    )
+    assert (
+        judged.accuracy
+        == training.epochs[training.best_epoch - 1].validation_accuracy
+        == max(selections)
+    )
 
 
 def test_without_early_stopping_every_epoch_is_trained(tiny_recipe: Path, tmp_path: Path) -> None:
-    training, _, _, _ = trained(tiny_recipe, tmp_path, "head_only", "budget.epochs=4", "methods.head_only.learning_rate=1e-30")
+    training, _, _, _ = trained(
+        tiny_recipe,
+        tmp_path,
+        "head_only",
+        "budget.epochs=4",
+        "methods.head_only.learning_rate=1e-30",
+    )
     assert [epoch.epoch for epoch in training.epochs] == [1, 2, 3, 4]
     assert len({epoch.selection for epoch in training.epochs}) == 1
 
 
 @pytest.mark.parametrize(
     ("selections", "patience", "ends"),
-    [([0.5, 0.5, 0.5], 2, 3), ([0.5, 0.6, 0.5, 0.55], 2, 4), ([0.5, 0.4, 0.6, 0.5], 2, None), ([0.5, 0.4], 1, 2), ([0.5, 0.4], 0, None)],
+    [
+        ([0.5, 0.5, 0.5], 2, 3),
+        ([0.5, 0.6, 0.5, 0.55], 2, 4),
+        ([0.5, 0.4, 0.6, 0.5], 2, None),
+        ([0.5, 0.4], 1, 2),
+        ([0.5, 0.4], 0, None),
+    ],
 )
-def test_when_it_ends(selections: list[float], patience: int, ends: int | None, tiny_recipe: Path) -> None:
+def test_when_it_ends(
+    selections: list[float], patience: int, ends: int | None, tiny_recipe: Path
+) -> None:
     recipe = load_recipe(str(tiny_recipe), [f"budget.early_stopping={patience}"])
     judge = Judge(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
-    spent = [judge._is_spent(EpochResult(epoch, 0.0, 0.0, 0.0, value)) for epoch, value in enumerate(selections, 1)]
+    spent = [
+        judge._is_spent(EpochResult(epoch, 0.0, 0.0, 0.0, value))
+        for epoch, value in enumerate(selections, 1)
+    ]
     assert spent.index(True) + 1 == ends if ends else not any(spent)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
 def test_a_precision_of_gpus_is_refused_without_one(tiny_recipe: Path, precision: str) -> None:
     recipe = load_recipe(str(tiny_recipe), [f"budget.precision={precision}"])
-    with pytest.raises(OptionError, match=rf"'{precision}' needs an NVIDIA GPU and none is visible\. Allowed here: fp32, bf16"):
+    with pytest.raises(
+        OptionError,
+        match=rf"'{precision}' needs an NVIDIA GPU and none is visible\. Allowed here: fp32, bf16",
+    ):
         tasks_of([recipe], ["full"], "cpu")
     assert tasks_of([recipe], ["full"], "cuda")
     assert tasks_of([replace(recipe, gpu=True)], ["full"], "cpu")  # skipped with its reason
 
 
-def test_tf32_products_are_asked_for_where_all_of_torch_reads_it(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_tf32_products_are_asked_for_where_all_of_torch_reads_it(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     """transformers sets one of torch's two settings; then reading the other raises, and the compiler's step could not be captured."""
     for precision, said in (("tf32", "high"), ("fp32", "highest")):
-        trained(tiny_recipe, tmp_path / precision, "head_only", f"budget.precision={precision}", "budget.epochs=1")
+        trained(
+            tiny_recipe,
+            tmp_path / precision,
+            "head_only",
+            f"budget.precision={precision}",
+            "budget.epochs=1",
+        )
         assert torch.get_float32_matmul_precision() == said
         assert torch.backends.cuda.matmul.allow_tf32 is (precision == "tf32")
 
@@ -238,7 +344,10 @@ def test_a_gpu_without_tf32_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_without_layers_cannot_be_checkpointed() -> None:
-    with pytest.raises(ModelError, match=r"list of layers, which Linear lacks: --peft-set budget.gradient_checkpointing=false"):
+    with pytest.raises(
+        ModelError,
+        match=r"list of layers, which Linear lacks: --peft-set budget.gradient_checkpointing=false",
+    ):
         refuse_unfit(Budget(1, 1, gradient_checkpointing=True), nn.Linear(1, 1), "cpu")
 
 

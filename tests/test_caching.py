@@ -26,7 +26,12 @@ def remembered(value: object, key: object = "k") -> object:
 
 
 def test_a_key_is_made_once() -> None:
-    assert [remembered(1), remembered(2), remembered(3, "other"), remembered(4, "other")] == [1, 1, 3, 3]
+    assert [remembered(1), remembered(2), remembered(3, "other"), remembered(4, "other")] == [
+        1,
+        1,
+        3,
+        3,
+    ]
 
 
 def test_a_damaged_file_is_made_anew_at_every_length() -> None:
@@ -45,7 +50,10 @@ def test_no_other_number_passes_for_the_one_that_was_kept() -> None:
     (file,) = (cache_folder() / "things").iterdir()
     whole = file.read_bytes()
     for place in range(len(whole)):
-        for spoilt in (whole[:place], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
+        for spoilt in (
+            whole[:place],
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+        ):
             file.write_bytes(spoilt)
             assert remembered("made anew") == "made anew"
 
@@ -65,8 +73,12 @@ def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9), max_size=9))
-def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, ids: list[list[int]]) -> None:
-    rows = Rows.of({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}, list(range(len(ids))))
+def test_rows_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[list[int]]
+) -> None:
+    rows = Rows.of(
+        {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}, list(range(len(ids)))
+    )
     path = tmp_path_factory.mktemp("rows") / "rows.npz"
     rows.write(path)
     back = Rows.read(path)
@@ -84,7 +96,9 @@ def test_tokens_are_kept_by_text_tokenizer_and_cut() -> None:
     splits = {"train": table, "validation": table.take(range(3)), "test": table.take(range(3))}
 
     def tokens(max_length: int, vocabulary: int) -> list[list[int]]:
-        loaded = data.tokenize(data.TextData(splits, facts), number_tokenizer(vocabulary, 0), max_length)
+        loaded = data.tokenize(
+            data.TextData(splits, facts), number_tokenizer(vocabulary, 0), max_length
+        )
         return [row.tolist() for row in loaded.train.tokens["input_ids"]]
 
     def kept() -> int:
@@ -94,7 +108,9 @@ def test_tokens_are_kept_by_text_tokenizer_and_cut() -> None:
     assert kept() == 2  # whole and cut; the small splits are not worth it
     assert tokens(10, 60) == first
     assert kept() == 2
-    assert tokens(8, 60) == [row[:8] for row in first] or [row[:7] for row in tokens(8, 60)] == [row[:7] for row in first]
+    assert tokens(8, 60) == [row[:8] for row in first] or [row[:7] for row in tokens(8, 60)] == [
+        row[:7] for row in first
+    ]
     assert kept() == 3
     tokens(10, 61)
     assert kept() == 5

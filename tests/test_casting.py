@@ -16,7 +16,9 @@ from peft_methods.engines.casting import frozen_cast
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 
 
-def loss_and_gradients(model: nn.Module, batch: dict[str, torch.Tensor], precision: str) -> list[torch.Tensor]:
+def loss_and_gradients(
+    model: nn.Module, batch: dict[str, torch.Tensor], precision: str
+) -> list[torch.Tensor]:
     model.zero_grad()
     with torch.autocast("cpu", HALF.get(precision), enabled=precision in HALF, cache_enabled=False):
         loss = model(**batch).loss
@@ -36,20 +38,31 @@ def test_nothing_comes_out_differently(tiny_recipe: Path, name: str, precision: 
         found = loss_and_gradients(model, batch, precision)
     assert len(found) == len(expected) > 1
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert all(parameter.dtype == HALF[precision] and not parameter.requires_grad for parameter in cast)
+    assert all(
+        parameter.dtype == HALF[precision] and not parameter.requires_grad for parameter in cast
+    )
     assert bool(cast) == (name != "full")
-    assert all(value.dtype == own[key].dtype and torch.equal(value, own[key]) for key, value in model.state_dict().items())
+    assert all(
+        value.dtype == own[key].dtype and torch.equal(value, own[key])
+        for key, value in model.state_dict().items()
+    )
 
 
 def test_only_what_autocast_would_cast_at_every_step_is_cast(tiny_recipe: Path) -> None:
     _, _, _, model, _ = prepared(tiny_recipe, "lora")
     before = dict(model.named_parameters())
     with frozen_cast(model, "bf16"):
-        changed = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.bfloat16}
+        changed = {
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.dtype == torch.bfloat16
+        }
     frozen = {name for name, parameter in before.items() if not parameter.requires_grad}
     assert changed < frozen
     assert not any("embeddings" in name or "LayerNorm" in name for name in changed)
-    assert {name for name in frozen - changed if "embeddings" not in name and "LayerNorm" not in name} == set()
+    assert {
+        name for name in frozen - changed if "embeddings" not in name and "LayerNorm" not in name
+    } == set()
 
 
 def test_full_precision_is_left_alone_and_a_failure_puts_weights_back(tiny_recipe: Path) -> None:

@@ -37,7 +37,9 @@ def evidence_after(folder: Path, change: Callable[[Small], Any]) -> Evidence:
     with torch.no_grad():
         model.key.weight.add_(1)
         change(model)
-    return checking.evidence_of(model, before, decay=DECAY, shape=SHAPE, head=(), expected_trainable=None)
+    return checking.evidence_of(
+        model, before, decay=DECAY, shape=SHAPE, head=(), expected_trainable=None
+    )
 
 
 def test_one_bit_of_a_frozen_weight_is_seen(tmp_path: Path) -> None:
@@ -60,10 +62,15 @@ def test_one_bit_of_a_frozen_weight_is_seen(tmp_path: Path) -> None:
         (lambda trained: trained[0, 0].fill_(float("nan")), True),
     ],
 )
-def test_what_decay_alone_does_is_no_training(tmp_path: Path, change: Callable[[torch.Tensor], Any], moved: bool) -> None:
+def test_what_decay_alone_does_is_no_training(
+    tmp_path: Path, change: Callable[[torch.Tensor], Any], moved: bool
+) -> None:
     evidence = evidence_after(tmp_path, lambda model: change(model.trained))
     assert evidence.unmoved == (() if moved else ("trained",))
-    assert (evidence.frozen_checked, evidence.moved_checked) == (1, 2)  # a key's bias has no gradient: it is asked nothing
+    assert (evidence.frozen_checked, evidence.moved_checked) == (
+        1,
+        2,
+    )  # a key's bias has no gradient: it is asked nothing
 
 
 @given(place=st.integers(0, checking.PIECE + 3), by=st.floats(0.001, 10))

@@ -59,21 +59,37 @@ class Measuring(Recorder):
 
 
 def trained(
-    recipe_path: Path, root: Path, name: str, *settings: str, kind: Any = stock.StockTrainer, until: Any = None, keep: bool = True
+    recipe_path: Path,
+    root: Path,
+    name: str,
+    *settings: str,
+    kind: Any = stock.StockTrainer,
+    until: Any = None,
+    keep: bool = True,
 ) -> Any:
     """One training from the seed on: what it says, its last and best weights, its steps, its checkpoints."""
     recipe, method, base, model, tokens = prepared(recipe_path, name, *SMALL, *settings)
     keeper = Checkpoints(root, cells_of(recipe, method, "cpu")[0], "key") if keep else None
     (root / "work").mkdir(parents=True, exist_ok=True)
     listener = Measuring(until)
-    own = {"head": base.head, "seed": 0, "device": "cpu", "workdir": root / "work", "listener": listener}
-    training = stock.train(model, method, tokens, recipe, base.tokenizer, **own, keeper=keeper, trainer_class=kind)
+    own = {
+        "head": base.head,
+        "seed": 0,
+        "device": "cpu",
+        "workdir": root / "work",
+        "listener": listener,
+    }
+    training = stock.train(
+        model, method, tokens, recipe, base.tokenizer, **own, keeper=keeper, trainer_class=kind
+    )
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return training, weights, load_file(root / "work" / TRAINED), listener.steps, keeper
 
 
 def same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
-    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
+    return some.keys() == others.keys() and all(
+        torch.equal(some[name], others[name]) for name in some
+    )
 
 
 LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is worse than the first
@@ -86,27 +102,50 @@ LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is wors
         (
             stock.StockTrainer,
             "lora",
-            ["methods.lora.dropout=0.2", "budget.epochs=9", "budget.early_stopping=2", "budget.schedule='cosine'", LATE],
+            [
+                "methods.lora.dropout=0.2",
+                "budget.epochs=9",
+                "budget.early_stopping=2",
+                "budget.schedule='cosine'",
+                LATE,
+            ],
         ),
         (stock.StockTrainer, "qlora", ["methods.qlora.dropout=0.1"]),
-        (stock.StockTrainer, "ia3", ["budget.padding='fixed'", "methods.ia3.head_learning_rate=1e-3"]),
+        (
+            stock.StockTrainer,
+            "ia3",
+            ["budget.padding='fixed'", "methods.ia3.head_learning_rate=1e-3"],
+        ),
         (stock.StockTrainer, "adapter", ["budget.precision='bf16'"]),
         (stock.StockTrainer, "adapter_fusion", ["budget.gradient_checkpointing=true"]),
         (graphed.GraphedTrainer, "full", ["methods.full.learning_rate=1e-3"]),
-        (graphed.GraphedTrainer, "lora", ["budget.gradient_accumulation=2", "methods.lora.dropout=0.2"]),
+        (
+            graphed.GraphedTrainer,
+            "lora",
+            ["budget.gradient_accumulation=2", "methods.lora.dropout=0.2"],
+        ),
         (graphed.GraphedTrainer, "ia3", ["budget.precision='bf16'"]),
         (stock.StockTrainer, "bitfit", ["model.weights='random'"]),
     ],
 )
 def test_an_interrupted_training_ends_as_another_does(  # noqa: PLR0917  # three fixtures, three parameters
-    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, settings: list[str]
+    tiny_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Any,
+    name: str,
+    settings: list[str],
 ) -> None:
     monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
-    whole, weights, best, steps, _ = trained(tiny_recipe, tmp_path / "whole", name, *settings, kind=kind, keep=False)
+    whole, weights, best, steps, _ = trained(
+        tiny_recipe, tmp_path / "whole", name, *settings, kind=kind, keep=False
+    )
     with pytest.raises(Interrupted):
         trained(tiny_recipe, tmp_path / "cut", name, *settings, kind=kind, until=whole.steps - 1)
     torch.rand(5)  # another process has drawn other numbers
-    again, got, kept, seen, keeper = trained(tiny_recipe, tmp_path / "cut", name, *settings, kind=kind)
+    again, got, kept, seen, keeper = trained(
+        tiny_recipe, tmp_path / "cut", name, *settings, kind=kind
+    )
     assert again == whole
     assert same(got, weights)
     assert same(kept, best)
@@ -151,11 +190,15 @@ def test_what_is_kept_comes_back_and_replaces_what_was_there(tmp_path: Path) -> 
     assert state is not None
     assert (state.epoch, state.values) == (10, some_state().values)
     assert same(state.tensors, some_state().tensors)
-    assert back.notes == ["resumed after epoch 10; its training time and peaks are those of all stretches"]
+    assert back.notes == [
+        "resumed after epoch 10; its training time and peaks are those of all stretches"
+    ]
     back.keep(some_state(12))
     assert again.newest() is not None
     assert again.resumed_after == [10, 12]
-    assert again.notes == ["resumed after epoch 10 and 12; its training time and peaks are those of all stretches"]
+    assert again.notes == [
+        "resumed after epoch 10 and 12; its training time and peaks are those of all stretches"
+    ]
     assert [path.name for path in keeper.folder.iterdir()] == ["epoch-12.safetensors"]
 
 
@@ -170,7 +213,9 @@ def test_a_checkpoint_of_something_else_is_not_used_and_that_is_said(tmp_path: P
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-def test_no_damage_passes_for_a_checkpoint(tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, cut: bool) -> None:
+def test_no_damage_passes_for_a_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, cut: bool
+) -> None:
     """A bit turned anywhere, or an end cut off: set aside by name, never read as another state."""
     root = tmp_path_factory.mktemp("damage")
     Checkpoints(root, ANY, "key").keep(some_state(1))
@@ -250,11 +295,18 @@ def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: P
     assert crashed.status == "crashed"
     assert list(folder.glob("epoch-*"))
     (record,) = _record_of(LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True), cell)
-    assert figures(record, store.read_predictions(record)) == figures(*run_here(cell, tmp_path / "here"))
+    assert figures(record, store.read_predictions(record)) == figures(
+        *run_here(cell, tmp_path / "here")
+    )
     (after,) = record.environment["resumed_after_epochs"]
     assert 1 <= after < 5
-    assert record.metrics["train_seconds"] == pytest.approx(sum(epoch["train_seconds"] or 0.0 for epoch in record.epochs))
-    assert f"lora seed 0: resumed after epoch {after}; its training time and peaks" in terminal_table(Comparison((record,)))
+    assert record.metrics["train_seconds"] == pytest.approx(
+        sum(epoch["train_seconds"] or 0.0 for epoch in record.epochs)
+    )
+    assert (
+        f"lora seed 0: resumed after epoch {after}; its training time and peaks"
+        in terminal_table(Comparison((record,)))
+    )
     assert not folder.exists()
 
 

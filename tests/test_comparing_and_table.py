@@ -20,7 +20,10 @@ from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
 def with_accuracy(method: str, *values: float, **more: Any) -> list[Record]:
     base = make_record().metrics
-    return [make_record(method, seed, metrics={**base, "accuracy": value, **more}) for seed, value in enumerate(values)]
+    return [
+        make_record(method, seed, metrics={**base, "accuracy": value, **more})
+        for seed, value in enumerate(values)
+    ]
 
 
 def missing(method: str, status: Any, message: str, seed: int = 0) -> Record:
@@ -37,7 +40,11 @@ def test_mean_lies_between_and_spread_is_not_negative(values: list[float]) -> No
 
 
 def test_missing_and_nan_never_count() -> None:
-    records = [*with_accuracy("lora", 0.8), *with_accuracy("lora", float("nan")), make_record(metrics={"accuracy": None})]
+    records = [
+        *with_accuracy("lora", 0.8),
+        *with_accuracy("lora", float("nan")),
+        make_record(metrics={"accuracy": None}),
+    ]
     figure = summarize("accuracy", records)
     assert figure is not None
     assert (figure.mean, figure.count) == (0.8, 1)
@@ -45,25 +52,40 @@ def test_missing_and_nan_never_count() -> None:
 
 
 def test_rows_are_in_the_registrys_order_and_sources_have_none() -> None:
-    records = [*with_accuracy("ia3", 0.7), *with_accuracy("full", 0.8), make_record("adapter", is_source=True)]
+    records = [
+        *with_accuracy("ia3", 0.7),
+        *with_accuracy("full", 0.8),
+        make_record("adapter", is_source=True),
+    ]
     assert [row.method for row in Comparison(tuple(records)).rows()] == ["full", "ia3"]
 
 
 def test_the_table_marks_the_best_and_says_what_it_is() -> None:
-    records = [*with_accuracy("full", 0.70, 0.72, train_seconds=30.0), *with_accuracy("lora", 0.80, 0.82, train_seconds=12.0)]
+    records = [
+        *with_accuracy("full", 0.70, 0.72, train_seconds=30.0),
+        *with_accuracy("lora", 0.80, 0.82, train_seconds=12.0),
+    ]
     text = terminal_table(Comparison(tuple(records), ("a note",)))
-    full, lora = (next(line for line in text.splitlines() if line.startswith(name)) for name in ("Full", "LoRA"))
+    full, lora = (
+        next(line for line in text.splitlines() if line.startswith(name))
+        for name in ("Full", "LoRA")
+    )
     assert "71.0 ± 1.4  " in full
     assert "81.0 ± 1.4 *" in lora
     assert "12.0 ± 0.0 s *" in lora
-    assert "embedded:movie_reviews, 400 train / 150 validation / 500 test, 2 epochs, batch 8" in text
+    assert (
+        "embedded:movie_reviews, 400 train / 150 validation / 500 test, 2 epochs, batch 8" in text
+    )
     assert "seeds 0, 1; a cpu, 2 threads" in text
     assert text.endswith("a note")
     assert "One seed" not in text
 
 
 def test_times_below_a_second_can_be_told_apart() -> None:
-    records = [*with_accuracy("full", 0.7, train_seconds=0.262), *with_accuracy("lora", 0.7, train_seconds=2.0)]
+    records = [
+        *with_accuracy("full", 0.7, train_seconds=0.262),
+        *with_accuracy("lora", 0.7, train_seconds=2.0),
+    ]
     text = terminal_table(Comparison(tuple(records)))
     assert "0.26 s *" in text
     assert "2.00 s" in text
@@ -73,7 +95,12 @@ def test_reserved_is_what_training_held_with_either_engine() -> None:
     sizes = {"step_median_seconds": 0.01, "train_reserved_bytes": 3 * 2.0**20}
     captured = make_record("lora").metrics | sizes | {"engine_reserved_bytes": 5 * 2.0**20}
     eager = make_record("full").metrics | sizes
-    table = cost_table(Comparison((make_record("full", metrics=eager), make_record("lora", metrics=captured))).rows(), "simple")
+    table = cost_table(
+        Comparison(
+            (make_record("full", metrics=eager), make_record("lora", metrics=captured))
+        ).rows(),
+        "simple",
+    )
     full, lora = table.splitlines()[-2:]
     assert "3.0 MiB" in full
     assert "5.0 MiB" in lora
@@ -103,14 +130,20 @@ def test_skipped_and_failed_are_rows_with_their_reason() -> None:
 
 
 def test_the_same_reason_is_said_once() -> None:
-    records = [missing(method, "failed", "no such folder", seed) for method in ("full", "lora") for seed in (0, 1)]
+    records = [
+        missing(method, "failed", "no such folder", seed)
+        for method in ("full", "lora")
+        for seed in (0, 1)
+    ]
     text = terminal_table(Comparison(tuple(records)))
     assert text.count("no such folder") == 1
     assert "Full fine-tuning, LoRA: failed: no such folder" in text
 
 
 def test_csv_and_markdown_say_the_same_as_the_terminal() -> None:
-    comparison = Comparison((*with_accuracy("lora", 0.80, 0.82), missing("full", "failed", "=cmd|' /C calc'!A0")))
+    comparison = Comparison(
+        (*with_accuracy("lora", 0.80, 0.82), missing("full", "failed", "=cmd|' /C calc'!A0"))
+    )
     full, lora = csv.DictReader(io.StringIO(csv_table(comparison)))
     assert (float(lora["accuracy"]), lora["seeds"]) == (pytest.approx(0.81), "0 1")
     assert float(lora["accuracy_sd"]) == pytest.approx(0.014142, rel=1e-3)
@@ -119,8 +152,17 @@ def test_csv_and_markdown_say_the_same_as_the_terminal() -> None:
 
 
 def test_costs_on_a_gpu_stand_in_a_table_of_their_own() -> None:
-    cost = {"step_median_seconds": 0.0421, "train_reserved_bytes": 2.0**30, "energy_joules": 1234.0, "activations_bytes": 2.0**29}
-    text = terminal_table(Comparison((*with_accuracy("lora", 0.80, 0.82, **cost), missing("full", "oom", "too large"))))
+    cost = {
+        "step_median_seconds": 0.0421,
+        "train_reserved_bytes": 2.0**30,
+        "energy_joules": 1234.0,
+        "activations_bytes": 2.0**29,
+    }
+    text = terminal_table(
+        Comparison(
+            (*with_accuracy("lora", 0.80, 0.82, **cost), missing("full", "oom", "too large"))
+        )
+    )
     line = next(line for line in text.splitlines() if "42.1 ms" in line)
     assert line.startswith("LoRA")
     assert all(figure in line for figure in ("1,234 J", "1,024.0 MiB", "512.0 MiB", "–"))
@@ -135,7 +177,9 @@ def test_foreign_texts_are_escaped_in_markdown() -> None:
 
 
 def test_a_comparison_shows_itself_and_becomes_a_frame() -> None:
-    comparison = PrintableComparison((*with_accuracy("lora", 0.8, 0.9), missing("full", "failed", "why")))
+    comparison = PrintableComparison(
+        (*with_accuracy("lora", 0.8, 0.9), missing("full", "failed", "why"))
+    )
     assert str(comparison) == comparison.table() == terminal_table(comparison)
     frame = comparison.to_pandas()
     assert list(frame["accuracy"].dropna()) == [0.8, 0.9]
@@ -146,7 +190,10 @@ def test_a_comparison_shows_itself_and_becomes_a_frame() -> None:
 def test_random_weights_show_cost_and_no_quality() -> None:
     records = [random_record(method, seed) for method in ("full", "lora") for seed in (0, 1)]
     text = terminal_table(Comparison(tuple(records)))
-    assert "embedded: embedded:minilm (random weights) on embedded:movie_reviews (random tokens), 400 train" in text
+    assert (
+        "embedded: embedded:minilm (random weights) on embedded:movie_reviews (random tokens), 400 train"
+        in text
+    )
     lora = next(line for line in text.splitlines() if line.startswith("LoRA")).split()
     assert lora[1:3] == ["–", "–"]
     assert "10.0 ± 0.0 s" in text
@@ -158,11 +205,23 @@ def test_random_weights_show_cost_and_no_quality() -> None:
 
 def test_many_findings_that_differ_in_figures_alone_are_two_and_a_count() -> None:
     def lines(seeds: int) -> list[str]:
-        records = [make_record("lora", seed, metrics={**make_record().metrics, "busy_share": 0.3 + seed / 100}) for seed in range(seeds)]
-        return [line for line in terminal_table(Comparison(tuple(records))).splitlines() if line.startswith("V411")]
+        records = [
+            make_record(
+                "lora", seed, metrics={**make_record().metrics, "busy_share": 0.3 + seed / 100}
+            )
+            for seed in range(seeds)
+        ]
+        return [
+            line
+            for line in terminal_table(Comparison(tuple(records))).splitlines()
+            if line.startswith("V411")
+        ]
 
     assert [len(lines(seeds)) for seeds in (1, 3, 4, 9)] == [1, 3, 3, 3]
     first, second, rest = lines(9)
     assert "embedded-lora-seed0: the training thread had a core for 30%" in first
     assert "seed1" in second
-    assert rest == "V411 warning 7 more cells, with other figures; a report (--peft-report) has them all"
+    assert (
+        rest
+        == "V411 warning 7 more cells, with other figures; a report (--peft-report) has them all"
+    )

@@ -25,14 +25,18 @@ def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
     return compilations()
 
 
-def test_compiled_layers_change_no_loss_and_are_kept(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_layers_change_no_loss_and_are_kept(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In processes of their own, as cells have: the compiler minds what others imported before it."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     found = []
     for _ in range(2):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
             found.append(fresh.submit(compiled_agrees, tiny_recipe, tmp_path).result())
-    assert found == [{"kept": 0, "anew": 2}, {"kept": 2, "anew": 0}], "one forward and one backward for all layers"
+    assert found == [{"kept": 0, "anew": 2}, {"kept": 2, "anew": 0}], (
+        "one forward and one backward for all layers"
+    )
 
 
 def warmed_up_for_all_lengths(recipe_path: Path) -> None:
@@ -40,7 +44,12 @@ def warmed_up_for_all_lengths(recipe_path: Path) -> None:
     _, _, _, model, _ = prepared(recipe_path, "lora")
     optimizer = ReplayedAdamW([p for p in model.parameters() if p.requires_grad])
     padding, lengths = {"input_ids": 0, "attention_mask": 0}, range(8, 61, 4)
-    own: dict[str, Any] = {"precision": "fp32", "accumulation": 1, "max_grad_norm": 0.0, "extra_loss": lambda model: None}
+    own: dict[str, Any] = {
+        "precision": "fp32",
+        "accumulation": 1,
+        "max_grad_norm": 0.0,
+        "extra_loss": lambda model: None,
+    }
     graphs = StepGraphs(model, optimizer, batch_size=6, padding=padding, buckets=lengths, **own)
     with compiled(model):
         graphs.capture()
@@ -85,7 +94,9 @@ def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
     class Part(CustomPartitionerFn):
         def __call__(self, graph: Any, inputs: Any, **options: Any) -> Any:
             for one in min_cut_rematerialization_partition(graph, inputs, **options):
-                found.append([str(node.target) for node in one.graph.nodes if node.op == "call_function"])
+                found.append(
+                    [str(node.target) for node in one.graph.nodes if node.op == "call_function"]
+                )
             raise KeyboardInterrupt  # the compiler wraps exceptions, this it lets pass
 
         def uuid(self) -> str:
@@ -112,9 +123,15 @@ def test_checkpointed_layers_keep_their_attention(tiny_recipe: Path) -> None:
     """Computed again it would need a random generator that a captured step knows nothing of."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         forward, backward = fresh.submit(operations_of_both_passes, tiny_recipe).result()
-    assert [name for name in forward if "attention" in name or "rng" in name] == ["aten._flash_attention_forward.default"]
-    assert [name for name in backward if "attention" in name or "rng" in name] == ["aten._flash_attention_backward.default"]
-    assert backward.count("aten.erf.default") == 1 == forward.count("aten.erf.default"), "all else is computed again"
+    assert [name for name in forward if "attention" in name or "rng" in name] == [
+        "aten._flash_attention_forward.default"
+    ]
+    assert [name for name in backward if "attention" in name or "rng" in name] == [
+        "aten._flash_attention_backward.default"
+    ]
+    assert backward.count("aten.erf.default") == 1 == forward.count("aten.erf.default"), (
+        "all else is computed again"
+    )
 
 
 def test_what_a_layer_is_given_is_not_computed_again() -> None:

@@ -34,7 +34,9 @@ def test_a_folder_its_config_and_that_file_alone_say_the_same(kind: str, tmp_pat
         assert (sized(source).model_type, sized(source).hidden_size) == (kind, 32)
 
 
-def test_a_folder_here_goes_before_a_shape_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_here_goes_before_a_shape_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     CONFIGS["bert"]().save_pretrained(tmp_path / "roberta-base")
     assert sized("roberta-base").hidden_size == 768
     monkeypatch.chdir(tmp_path)
@@ -63,14 +65,25 @@ def test_an_unknown_name_lists_the_shapes_and_asks_no_hub(monkeypatch: pytest.Mo
         ("{}", "Should have a `model_type` key"),
         ('{"model_type": "nope"}', "model type `nope`"),
         ('{"model_type": "bert", "hidden_size": "x"}', "hidden_size"),
-        ('{"model_type": "bert", "hidden_size": 30, "num_attention_heads": 7}', "not a multiple of the number of attention heads"),
+        (
+            '{"model_type": "bert", "hidden_size": 30, "num_attention_heads": 7}',
+            "not a multiple of the number of attention heads",
+        ),
         ('{"model_type": "bert", "hidden_size": -12}', "negative dimension"),
-        ('{"model_type": "bert", "pad_token_id": 99, "vocab_size": 9}', "does not describe a model"),
+        (
+            '{"model_type": "bert", "pad_token_id": 99, "vocab_size": 9}',
+            "does not describe a model",
+        ),
     ],
 )
 def test_a_config_that_describes_no_model(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    refused(tmp_path, "does not describe a model", said, "Mend its config.json, or use a shape that comes along (bert-base-uncased,")
+    refused(
+        tmp_path,
+        "does not describe a model",
+        said,
+        "Mend its config.json, or use a shape that comes along (bert-base-uncased,",
+    )
 
 
 def test_a_folder_without_config(tmp_path: Path) -> None:
@@ -78,5 +91,7 @@ def test_a_folder_without_config(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_no_encoder(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 1}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "gpt2", "n_layer": 1}), encoding="utf-8"
+    )
     refused(tmp_path, "is a 'gpt2' model, which is no encoder to put a classifier on")

@@ -6,7 +6,13 @@ import pytest
 from test_shapes import PUBLISHED
 
 from peft_methods.units import parse
-from peft_methods.validity.counts import ia3_forms, known_models, models_named, models_of_size, verdict
+from peft_methods.validity.counts import (
+    ia3_forms,
+    known_models,
+    models_named,
+    models_of_size,
+    verdict,
+)
 from peft_methods.validity.figures import Written
 
 
@@ -24,7 +30,10 @@ def test_known_models_are_as_large_as_transformers_builds_them() -> None:
 
 def test_models_are_found_by_name_and_by_size() -> None:
     assert {shape.model_type for shape in models_named("FacebookAI/roberta-base")} == {"roberta"}
-    assert models_named("bert-base") == known_models()["bert-base-uncased"] + known_models()["bert-base-cased"]
+    assert (
+        models_named("bert-base")
+        == known_models()["bert-base-uncased"] + known_models()["bert-base-cased"]
+    )
     assert models_named("bert") == models_named("gpt2") == ()
     assert [shape.labels for shape in models_of_size(count("124,647,170"))] == [2]
     assert {shape.model_type for shape in models_of_size(count("110M"))} == {"bert", "mpnet"}

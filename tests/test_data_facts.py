@@ -26,7 +26,11 @@ def test_a_sorted_source_is_drawn_mixed_and_in_its_own_shares(tmp_path: Path) ->
 
 def test_a_text_with_two_labels_is_counted_once_however_it_is_written(tmp_path: Path) -> None:
     rows = make_rows(100)
-    train = [*rows[:80], {**rows[0], "label": 1 - int(str(rows[0]["label"]))}, {"text": f" {str(rows[1]['text']).upper()}", "label": 0}]
+    train = [
+        *rows[:80],
+        {**rows[0], "label": 1 - int(str(rows[0]["label"]))},
+        {"text": f" {str(rows[1]['text']).upper()}", "label": 0},
+    ]
     facts = facts_of(write_csv(tmp_path, train=train, test=rows[80:]))
     assert (facts.texts, facts.contradictory) == (100, 2 if rows[1]["label"] == 1 else 1)
 

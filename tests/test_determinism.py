@@ -46,9 +46,18 @@ def figures(record: Record, predictions: Predictions | None) -> dict[str, Any]:
     """Everything that is no time and no level of memory."""
     assert record.status == "ok", record.message
     assert predictions is not None
-    exact = {name: value for name, value in record.metrics.items() if not METRICS[name].is_of_the_device and name != "busy_share"}
+    exact = {
+        name: value
+        for name, value in record.metrics.items()
+        if not METRICS[name].is_of_the_device and name != "busy_share"
+    }
     curve = [
-        {name: value for name, value in epoch.items() if name not in METRICS or name == "validation_accuracy"} for epoch in record.epochs
+        {
+            name: value
+            for name, value in epoch.items()
+            if name not in METRICS or name == "validation_accuracy"
+        }
+        for epoch in record.epochs
     ]
     return {
         "metrics": exact,
@@ -56,7 +65,12 @@ def figures(record: Record, predictions: Predictions | None) -> dict[str, Any]:
         "best": record.best_epoch,
         "quality": record.quality,
         "evidence": asdict(record.evidence),
-        "data": {**record.data, "class_counts": {split: list(counts) for split, counts in record.data["class_counts"].items()}},
+        "data": {
+            **record.data,
+            "class_counts": {
+                split: list(counts) for split, counts in record.data["class_counts"].items()
+            },
+        },
         "logits": predictions.logits.tolist(),
     }
 
@@ -68,7 +82,9 @@ def torch_as_it_was() -> Iterator[None]:
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
-def test_every_method_repeats_to_the_bit_beside_another(tiny_recipe: Path, tmp_path: Path, torch_as_it_was: None) -> None:
+def test_every_method_repeats_to_the_bit_beside_another(
+    tiny_recipe: Path, tmp_path: Path, torch_as_it_was: None
+) -> None:
     """Here alone, in this process; there two side by side, each in its own; and there with deterministic algorithms alone."""
     names = list(load_recipe(str(tiny_recipe)).methods)
     alone = {name: cells(tiny_recipe, name)[0] for name in names}
@@ -83,12 +99,17 @@ def test_every_method_repeats_to_the_bit_beside_another(tiny_recipe: Path, tmp_p
         executor.close()
     for name, record in zip(names, records, strict=True):
         assert record.cell["deterministic"] is True
-        assert figures(record, store.read_predictions(record)) == figures(*run_here(alone[name], tmp_path / "here")), name
+        assert figures(record, store.read_predictions(record)) == figures(
+            *run_here(alone[name], tmp_path / "here")
+        ), name
 
 
 def test_a_deterministic_cell_is_another_cell_and_so_are_its_sources(tiny_recipe: Path) -> None:
     recipe = load_recipe(str(tiny_recipe))
-    plain, deterministic = (tasks_of([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].cells[0] for on in (False, True))
+    plain, deterministic = (
+        tasks_of([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].cells[0]
+        for on in (False, True)
+    )
     assert plain.key != deterministic.key
     assert "deterministic" not in plain.spec()
     assert all(stage.deterministic for stage in deterministic.stages)
@@ -106,6 +127,9 @@ def test_an_operation_that_cannot_repeat_is_named(
 
     monkeypatch.setattr(stock.StockTrainer, "compute_loss", unsteady)
     run_here(cells(tiny_recipe, "head_only")[0], tmp_path)
-    with pytest.raises(Nondeterministic, match=r"^put_ has no deterministic implementation here: leave out --peft-deterministic"):
+    with pytest.raises(
+        Nondeterministic,
+        match=r"^put_ has no deterministic implementation here: leave out --peft-deterministic",
+    ):
         run_here(cells(tiny_recipe, "head_only", deterministic=True)[0], tmp_path)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

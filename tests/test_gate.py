@@ -27,19 +27,35 @@ from peft_methods.records import SCHEMA_VERSION, Record
 from peft_methods.statistics import explained_by_seeds, shift_p
 from peft_methods.tolerances import parse_tolerance, parse_tolerances
 
-CPU = {"device_name": "a cpu", "device": "cpu", "threads": 2, "memory_kind": "resident", "packages": {"torch": "2.11.0"}}
+CPU = {
+    "device_name": "a cpu",
+    "device": "cpu",
+    "threads": 2,
+    "memory_kind": "resident",
+    "packages": {"torch": "2.11.0"},
+}
 Figures = dict[str, list[float]]
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 
 
-def records_of(method: str, accuracy: Sequence[float] = (0.90, 0.91, 0.89), **changes: Any) -> list[Record]:
+def records_of(
+    method: str, accuracy: Sequence[float] = (0.90, 0.91, 0.89), **changes: Any
+) -> list[Record]:
     """Cells of the embedded recipe; `seconds` and `memory` are values a seed, `environment` adds to a plain CPU's."""
-    seconds, memory = changes.get("seconds", [10.0] * len(accuracy)), changes.get("memory", [2.0**28] * len(accuracy))
+    seconds, memory = (
+        changes.get("seconds", [10.0] * len(accuracy)),
+        changes.get("memory", [2.0**28] * len(accuracy)),
+    )
     return [
         make_record(
             method,
             seed,
-            metrics={**make_record().metrics, "accuracy": right, "train_seconds": seconds[seed], "peak_memory_bytes": memory[seed]},
+            metrics={
+                **make_record().metrics,
+                "accuracy": right,
+                "train_seconds": seconds[seed],
+                "peak_memory_bytes": memory[seed],
+            },
             environment={**CPU, **changes.get("environment", {})},
             evidence=make_record().evidence.__class__(),
         )
@@ -113,7 +129,10 @@ def base(tell: Callable[..., pytest.RunResult]) -> Callable[..., pytest.RunResul
     def go(before: Sequence[Record], now: Sequence[Record], *arguments: str) -> pytest.RunResult:
         saved = tell(before, "--peft-save-baseline=base.json")
         assert saved.ret == 0, saved.stdout.str()
-        assert f"baseline written: base.json ({len({r.method_name for r in before})} methods)" in saved.stdout.str()
+        assert (
+            f"baseline written: base.json ({len({r.method_name for r in before})} methods)"
+            in saved.stdout.str()
+        )
         return tell(now, "--peft-baseline=base.json", *arguments)
 
     return go
@@ -141,25 +160,51 @@ def test_the_same_figures_pass(base: Any) -> None:
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        ({"accuracy": (0.1, 0.1, 0.1)}, r"accuracy fell from 90\.0 % to 10\.0 %, worse by 80pp \(tolerance 1pp; seeds explain 1\.\d+pp\)"),
-        ({"seconds": [100.0] * 3}, r"train_seconds rose from 10\.0 s to 100\.0 s, worse by 900% \(tolerance 10%; seeds explain 0%\)"),
-        ({"memory": [1.06 * 2**28] * 3}, r"peak_memory_bytes rose from 256\.0 MiB to 271\.4 MiB, worse by 6% \(tolerance 5%; "),
+        (
+            {"accuracy": (0.1, 0.1, 0.1)},
+            r"accuracy fell from 90\.0 % to 10\.0 %, worse by 80pp \(tolerance 1pp; seeds explain 1\.\d+pp\)",
+        ),
+        (
+            {"seconds": [100.0] * 3},
+            r"train_seconds rose from 10\.0 s to 100\.0 s, worse by 900% \(tolerance 10%; seeds explain 0%\)",
+        ),
+        (
+            {"memory": [1.06 * 2**28] * 3},
+            r"peak_memory_bytes rose from 256\.0 MiB to 271\.4 MiB, worse by 6% \(tolerance 5%; ",
+        ),
     ],
 )
-def test_what_got_worse_fails_its_test_and_no_other(base: Any, now: dict[str, Any], said: str) -> None:
-    result = base([*records_of("full"), *records_of("lora")], [*records_of("full"), *records_of("lora", **now)])
+def test_what_got_worse_fails_its_test_and_no_other(
+    base: Any, now: dict[str, Any], said: str
+) -> None:
+    result = base(
+        [*records_of("full"), *records_of("lora")],
+        [*records_of("full"), *records_of("lora", **now)],
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1, failed=1)
     (problem,) = problems(result)
-    assert re.match(rf"gate: embedded-lora: {said}.*Baseline: base\.json of \d{{4}}-\d\d-\d\d, commit \w+\.", problem)
+    assert re.match(
+        rf"gate: embedded-lora: {said}.*Baseline: base\.json of \d{{4}}-\d\d-\d\d, commit \w+\.",
+        problem,
+    )
     assert result.stdout.str().count(problem) > 1  # the test's own message, and at the end
 
 
 def test_a_time_that_a_busy_machine_spoilt_is_said_to_be_one(base: Any) -> None:
-    busy = [replace(record, metrics={**record.metrics, "busy_share": 0.4}) for record in records_of("lora", seconds=[100.0] * 3)]
+    busy = [
+        replace(record, metrics={**record.metrics, "busy_share": 0.4})
+        for record in records_of("lora", seconds=[100.0] * 3)
+    ]
     (problem,) = problems(base(records_of("lora"), busy))
-    assert "The machine was busy: the training thread had a core for 40% of the time (V411), so measure it again alone." in problem
-    worse = [replace(record, metrics={**record.metrics, "busy_share": 0.4}) for record in records_of("lora", (0.1, 0.1, 0.1))]
+    assert (
+        "The machine was busy: the training thread had a core for 40% of the time (V411), so measure it again alone."
+        in problem
+    )
+    worse = [
+        replace(record, metrics={**record.metrics, "busy_share": 0.4})
+        for record in records_of("lora", (0.1, 0.1, 0.1))
+    ]
     (problem,) = problems(base(records_of("lora"), worse))
     assert "busy" not in problem
 
@@ -169,7 +214,9 @@ def test_better_is_no_reason_to_fail(base: Any) -> None:
     assert base(records_of("lora"), better).ret == 0
 
 
-def test_what_the_seeds_explain_passes_and_one_seed_has_only_the_tolerance(base: Any, tell: Any) -> None:
+def test_what_the_seeds_explain_passes_and_one_seed_has_only_the_tolerance(
+    base: Any, tell: Any
+) -> None:
     shaky = records_of("lora", (0.90, 0.84, 0.87))
     assert base(shaky, records_of("lora", (0.85, 0.88, 0.82))).ret == 0
     one = tell(records_of("lora", (0.85,)), "--peft-baseline=base.json")
@@ -181,7 +228,12 @@ def test_what_the_seeds_explain_passes_and_one_seed_has_only_the_tolerance(base:
 def test_tolerances_of_ones_own_replace_the_default_ones(base: Any, tell: Any) -> None:
     slower = records_of("lora", (0.80, 0.81, 0.79), seconds=[10.4] * 3)
     assert base(records_of("lora"), slower, "--peft-fail=accuracy:12pp").ret == 0
-    strict = tell(slower, "--peft-baseline=base.json", "--peft-fail=accuracy:12pp,train_seconds:3%", "--peft-fail=peak_memory_bytes:0%")
+    strict = tell(
+        slower,
+        "--peft-baseline=base.json",
+        "--peft-fail=accuracy:12pp,train_seconds:3%",
+        "--peft-fail=peak_memory_bytes:0%",
+    )
     assert strict.ret == pytest.ExitCode.TESTS_FAILED
     assert "worse by 4% (tolerance 3%;" in problems(strict)[0]
     assert "tolerances accuracy:12pp, train_seconds:3%, peak_memory_bytes:0%" in strict.stdout.str()
@@ -190,21 +242,38 @@ def test_tolerances_of_ones_own_replace_the_default_ones(base: Any, tell: Any) -
 def test_macro_f1_is_judged_where_the_recipe_selects_by_it() -> None:
     (record,) = records_of("lora", (0.9,))
     record.cell["recipe"]["data"]["select_by"] = "macro_f1"
-    assert [str(one) for one in gates.Gate({}).tolerances_for(record)] == ["macro_f1:1pp", "peak_memory_bytes:5%", "train_seconds:10%"]
+    assert [str(one) for one in gates.Gate({}).tolerances_for(record)] == [
+        "macro_f1:1pp",
+        "peak_memory_bytes:5%",
+        "train_seconds:10%",
+    ]
 
 
 def test_a_method_missing_on_either_side_fails_unless_allowed(base: Any, tell: Any) -> None:
-    result = base([*records_of("full"), *records_of("lora")], [*records_of("full"), *records_of("ia3")])
+    result = base(
+        [*records_of("full"), *records_of("lora")], [*records_of("full"), *records_of("ia3")]
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1, failed=1)
     new, old = problems(result)
     assert re.match(
-        r"gate: embedded-ia3 is missing from the baseline base\.json of .*, which has full, lora\. Write the baseline anew", new
+        r"gate: embedded-ia3 is missing from the baseline base\.json of .*, which has full, lora\. Write the baseline anew",
+        new,
     )
-    assert re.match(r"gate: embedded-lora is in the baseline base\.json of .* and missing from the run\. Write the baseline anew", old)
-    allowed = tell([*records_of("full"), *records_of("ia3")], "--peft-baseline=base.json", "--peft-allow-missing")
+    assert re.match(
+        r"gate: embedded-lora is in the baseline base\.json of .* and missing from the run\. Write the baseline anew",
+        old,
+    )
+    allowed = tell(
+        [*records_of("full"), *records_of("ia3")],
+        "--peft-baseline=base.json",
+        "--peft-allow-missing",
+    )
     assert allowed.ret == 0
-    assert re.search(r"embedded-lora: is in the baseline .* missing from the run \(allowed\)", allowed.stdout.str())
+    assert re.search(
+        r"embedded-lora: is in the baseline .* missing from the run \(allowed\)",
+        allowed.stdout.str(),
+    )
 
 
 def test_a_run_whose_tests_all_pass_fails_for_a_method_that_did_not_run(base: Any) -> None:
@@ -220,7 +289,10 @@ def test_a_run_whose_tests_all_pass_fails_for_a_method_that_did_not_run(base: An
 def test_a_metric_that_is_gone_fails(base: Any) -> None:
     result = base(records_of("lora"), records_of("lora", memory=[None] * 3))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "embedded-lora has no peak_memory_bytes, which the baseline base.json of" in problems(result)[0]
+    assert (
+        "embedded-lora has no peak_memory_bytes, which the baseline base.json of"
+        in problems(result)[0]
+    )
 
 
 def test_on_another_device_quality_alone_is_compared(base: Any, tell: Any) -> None:
@@ -238,16 +310,25 @@ def test_on_another_device_quality_alone_is_compared(base: Any, tell: Any) -> No
 def test_other_versions_recipe_and_seeds_are_said_with_what_differs(base: Any) -> None:
     before = [*records_of("full"), *records_of("lora")]
     newer = {"packages": {"torch": "2.12.0"}}
-    now = [*records_of("full", (0.9, 0.91), environment=newer), *records_of("lora", (0.5, 0.5), environment=newer)]
+    now = [
+        *records_of("full", (0.9, 0.91), environment=newer),
+        *records_of("lora", (0.5, 0.5), environment=newer),
+    ]
     for record in now:
         record.cell["recipe"]["budget"]["epochs"] = 1
     now[-1].cell["method"]["rank"] = 4
     now[-2].cell["method"]["rank"] = 4
     result = base(before, now)
     out = result.stdout.str()
-    assert "every method: differs from the baseline: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; torch 2.11.0 → 2.12.0" in out
+    assert (
+        "every method: differs from the baseline: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; torch 2.11.0 → 2.12.0"
+        in out
+    )
     assert "embedded-lora: differs from the baseline: method.rank 8 → 4" in out
-    assert "Differs: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; method.rank 8 → 4; torch 2.11.0 → 2.12.0." in problems(result)[0]
+    assert (
+        "Differs: seeds 0, 1, 2 → 0, 1; budget.epochs 2 → 1; method.rank 8 → 4; torch 2.11.0 → 2.12.0."
+        in problems(result)[0]
+    )
 
 
 def test_a_shift_common_to_all_is_found_where_none_is_separable_alone(base: Any) -> None:
@@ -266,7 +347,10 @@ def test_a_shift_common_to_all_is_found_where_none_is_separable_alone(base: Any)
 
 
 def test_reused_records_are_not_judged_unless_allowed(base: Any, tell: Any) -> None:
-    result = base(records_of("lora"), [replace(record, reused=True) for record in records_of("lora", (0.1, 0.1, 0.1))])
+    result = base(
+        records_of("lora"),
+        [replace(record, reused=True) for record in records_of("lora", (0.1, 0.1, 0.1))],
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     (problem,) = problems(result)
     assert (
@@ -274,9 +358,13 @@ def test_reused_records_are_not_judged_unless_allowed(base: Any, tell: Any) -> N
         in problem
     )
     mixed = [replace(record, reused=record.seed < 2) for record in records_of("lora")]
-    allowed = tell(mixed, "--peft-baseline=base.json", "--peft-allow-reused", "--peft-save-baseline=now.json")
+    allowed = tell(
+        mixed, "--peft-baseline=base.json", "--peft-allow-reused", "--peft-save-baseline=now.json"
+    )
     assert allowed.ret == 0
-    assert "baseline written: now.json (1 methods, 2 cells of an earlier run)" in allowed.stdout.str()
+    assert (
+        "baseline written: now.json (1 methods, 2 cells of an earlier run)" in allowed.stdout.str()
+    )
     (entry,) = json.loads(Path("now.json").read_text(encoding="utf-8"))["benchmarks"]
     assert (entry["extra_info"]["seeds"], entry["extra_info"]["reused"]) == ([0, 1, 2], [0, 1])
     assert entry["stats"]["rounds"] == 3  # times as they were measured then
@@ -315,11 +403,16 @@ def test_a_run_without_any_record_passes_for_none() -> None:
 def test_what_only_judges_the_result_is_no_difference() -> None:
     (record,) = records_of("lora", (0.9,))
     spec = {name: value for name, value in record.cell.items() if name != "seed"}
-    stored = Entry("embedded", "lora", (0,), {}, json.loads(json.dumps(spec)), record.data, record.environment)
+    stored = Entry(
+        "embedded", "lora", (0,), {}, json.loads(json.dumps(spec)), record.data, record.environment
+    )
     record.cell["recipe"]["expect"]["margin_over_majority"] = 0.4
     assert gates.differences(stored, [record]) == []
     record.cell["stages"] = [{"method": {"rank": 2}}]
-    assert gates.differences(stored, [record]) == ["stages [] → None", "stages.0.method.rank None → 2"]
+    assert gates.differences(stored, [record]) == [
+        "stages [] → None",
+        "stages.0.method.rank None → 2",
+    ]
 
 
 def test_auto_writes_and_reads_beside_the_recipe(tell: Any, pytester: pytest.Pytester) -> None:
@@ -328,25 +421,48 @@ def test_auto_writes_and_reads_beside_the_recipe(tell: Any, pytester: pytest.Pyt
     chosen = f"--peft-recipe={recipe}"
     place = Path("baselines/cpu/embedded.json").absolute()
     refused = error_line(tell(records_of("lora"), chosen, "--peft-baseline=auto"))
-    assert f"--peft-baseline: there is no file {place}; write it with --peft-save-baseline {place}." in refused
+    assert (
+        f"--peft-baseline: there is no file {place}; write it with --peft-save-baseline {place}."
+        in refused
+    )
     assert tell(records_of("lora"), chosen, "--peft-save-baseline=auto").ret == 0
     assert place.is_file()
     assert tell(records_of("lora"), chosen, "--peft-baseline=auto").ret == 0
-    assert tell(records_of("lora", (0.1, 0.1, 0.1)), chosen, "--peft-baseline=auto").ret == pytest.ExitCode.TESTS_FAILED
+    assert (
+        tell(records_of("lora", (0.1, 0.1, 0.1)), chosen, "--peft-baseline=auto").ret
+        == pytest.ExitCode.TESTS_FAILED
+    )
 
 
 def test_a_run_that_failed_is_no_baseline(base: Any, tell: Any) -> None:
-    result = base(records_of("lora"), records_of("lora", (0.1, 0.1, 0.1)), "--peft-save-baseline=next.json")
+    result = base(
+        records_of("lora"), records_of("lora", (0.1, 0.1, 0.1)), "--peft-save-baseline=next.json"
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "the baseline was not written: 1 failed, and a baseline is what later runs are held to." in result.stdout.str()
+    assert (
+        "the baseline was not written: 1 failed, and a baseline is what later runs are held to."
+        in result.stdout.str()
+    )
     assert not Path("next.json").exists()
-    nothing = tell([make_record("lora", status="skipped", message="why", metrics={})], "--peft-save-baseline=next.json")
+    nothing = tell(
+        [make_record("lora", status="skipped", message="why", metrics={})],
+        "--peft-save-baseline=next.json",
+    )
     assert nothing.ret == pytest.ExitCode.TESTS_FAILED
-    assert "next.json would hold nothing, no benchmark of embedded gave figures." in nothing.stdout.str()
+    assert (
+        "next.json would hold nothing, no benchmark of embedded gave figures."
+        in nothing.stdout.str()
+    )
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    sound = {"schema_version": 1, "recipe": "embedded", "method": "lora", "seeds": [0], "metrics": {"accuracy": [0.9]}}
+    sound = {
+        "schema_version": 1,
+        "recipe": "embedded",
+        "method": "lora",
+        "seeds": [0],
+        "metrics": {"accuracy": [0.9]},
+    }
     return {"extra_info": {**sound, "spec": {}, "data": {}, "environment": {}, **changes}}
 
 
@@ -359,16 +475,30 @@ def entry(**changes: Any) -> dict[str, Any]:
         ("[" * 100_000, "b.json is not valid JSON"),
         ("[]", "b.json is no pytest-benchmark JSON: it has no list of benchmarks."),
         ('{"benchmarks": []}', "b.json holds no fine-tuning figures (0 benchmarks of other kinds)"),
-        ('{"benchmarks": [{"extra_info": {}}, 3]}', "holds no fine-tuning figures (2 benchmarks of other kinds)"),
-        ({"benchmarks": [entry(schema_version=SCHEMA_VERSION + 1)]}, "b.json has schema version 2, newer than 1; update peft-methods"),
+        (
+            '{"benchmarks": [{"extra_info": {}}, 3]}',
+            "holds no fine-tuning figures (2 benchmarks of other kinds)",
+        ),
+        (
+            {"benchmarks": [entry(schema_version=SCHEMA_VERSION + 1)]},
+            "b.json has schema version 2, newer than 1; update peft-methods",
+        ),
         ({"benchmarks": [entry(seeds=[])]}, "the figures of embedded-lora are spoilt at seeds:"),
-        ({"benchmarks": [entry(metrics={"accuracy": ["x"]})]}, "the figures of embedded-lora are spoilt at metrics.accuracy.0:"),
-        ({"benchmarks": [entry(), entry()]}, "b.json has two entries of embedded-lora; leave one of them."),
+        (
+            {"benchmarks": [entry(metrics={"accuracy": ["x"]})]},
+            "the figures of embedded-lora are spoilt at metrics.accuracy.0:",
+        ),
+        (
+            {"benchmarks": [entry(), entry()]},
+            "b.json has two entries of embedded-lora; leave one of them.",
+        ),
     ],
 )
 def test_a_file_that_is_no_baseline_is_one_line_and_exit_4(tell: Any, text: Any, said: str) -> None:
     if text is not None:
-        Path("b.json").write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+        Path("b.json").write_text(
+            text if isinstance(text, str) else json.dumps(text), encoding="utf-8"
+        )
     line = error_line(tell(records_of("lora"), "--peft-baseline=b.json"))
     assert "--peft-baseline" in line
     assert said in line
@@ -377,31 +507,51 @@ def test_a_file_that_is_no_baseline_is_one_line_and_exit_4(tell: Any, text: Any,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--peft-fail=acuracy:1pp"], "--peft-fail 'acuracy:1pp': unknown metric 'acuracy'. Did you mean 'accuracy'?"),
-        (["--peft-fail=accuracy"], "should read METRIC:TOLERANCE, for example accuracy:1pp (points) or train_seconds:10%"),
+        (
+            ["--peft-fail=acuracy:1pp"],
+            "--peft-fail 'acuracy:1pp': unknown metric 'acuracy'. Did you mean 'accuracy'?",
+        ),
+        (
+            ["--peft-fail=accuracy"],
+            "should read METRIC:TOLERANCE, for example accuracy:1pp (points) or train_seconds:10%",
+        ),
         (["--peft-fail=accuracy:-1pp"], "should read METRIC:TOLERANCE"),
         (["--peft-fail=accuracy:1"], "should read METRIC:TOLERANCE"),
-        (["--peft-fail=train_seconds:1pp"], "points are for shares such as accuracy; write train_seconds:1% (of the baseline)."),
+        (
+            ["--peft-fail=train_seconds:1pp"],
+            "points are for shares such as accuracy; write train_seconds:1% (of the baseline).",
+        ),
         (["--peft-fail=head_parameters:1%"], "neither more nor less of head_parameters is better"),
-        (["--peft-fail=accuracy:1pp", "--peft-fail=accuracy:2pp"], "--peft-fail names accuracy twice"),
+        (
+            ["--peft-fail=accuracy:1pp", "--peft-fail=accuracy:2pp"],
+            "--peft-fail names accuracy twice",
+        ),
         (["--peft-save-baseline=no/such/b.json"], "the folder no/such does not exist"),
     ],
 )
-def test_a_bad_gate_option_is_one_line_and_exit_4(tell: Any, arguments: list[str], said: str) -> None:
+def test_a_bad_gate_option_is_one_line_and_exit_4(
+    tell: Any, arguments: list[str], said: str
+) -> None:
     Path("b.json").write_text(json.dumps({"benchmarks": [entry()]}), encoding="utf-8")
     assert said in error_line(tell(records_of("lora"), "--peft-baseline=b.json", *arguments))
 
 
-@pytest.mark.parametrize("option", ["--peft-fail=accuracy:1pp", "--peft-allow-missing", "--peft-allow-reused"])
+@pytest.mark.parametrize(
+    "option", ["--peft-fail=accuracy:1pp", "--peft-allow-missing", "--peft-allow-reused"]
+)
 def test_how_to_judge_without_a_baseline_is_refused(tell: Any, option: str) -> None:
     said = error_line(tell(records_of("lora"), option))
-    assert said.endswith(f"{option.partition('=')[0]} says how to judge and nothing is judged: add --peft-baseline FILE|auto.")
+    assert said.endswith(
+        f"{option.partition('=')[0]} says how to judge and nothing is judged: add --peft-baseline FILE|auto."
+    )
 
 
 @given(st.text(max_size=25))
 def test_any_text_is_a_tolerance_or_refused_by_name(text: str) -> None:
     try:
-        (tolerance,) = parse_tolerances([text]) if "," not in text else (parse_tolerance("accuracy:1pp"),)
+        (tolerance,) = (
+            parse_tolerances([text]) if "," not in text else (parse_tolerance("accuracy:1pp"),)
+        )
     except OptionError as error:
         assert "--peft-fail" in str(error)
     else:
@@ -422,7 +572,9 @@ def test_worse_is_in_the_metrics_own_direction(name: str, before: float, now: fl
 
 
 def test_a_point_is_within_a_point() -> None:
-    assert not parse_tolerance("accuracy:1pp").is_exceeded(parse_tolerance("accuracy:1pp").worse(0.90, 0.89))
+    assert not parse_tolerance("accuracy:1pp").is_exceeded(
+        parse_tolerance("accuracy:1pp").worse(0.90, 0.89)
+    )
     assert parse_tolerance("thermal_slowdown_seconds:5%").worse(0.0, 0.1) == float("inf")
 
 
@@ -438,7 +590,9 @@ def test_the_gates_false_alarm_rate_over_eight_methods_run_again() -> None:
     for _ in range(1000):
         before, now = rng.normal(0.8, 0.023, (2, 8, 3)).tolist()
         worse = [float(np.mean(b) - np.mean(n)) for b, n in zip(before, now, strict=True)]
-        explained = [explained_by_seeds(before[i], now[i], before[:i] + before[i + 1 :]) for i in range(8)]
+        explained = [
+            explained_by_seeds(before[i], now[i], before[:i] + before[i + 1 :]) for i in range(8)
+        ]
         alone = any(w > max(0.01, e or 0.0) for w, e in zip(worse, explained, strict=True))
         alarms += alone
     print(f"\neight methods run again: a false alarm of the gate in {alarms / 1000:.1%}")
@@ -449,7 +603,9 @@ def test_shifts_by_hand() -> None:
     from scipy import stats
 
     changes = [0.01, 0.02, 0.015, 0.03]
-    assert shift_p(changes) == pytest.approx(stats.ttest_1samp(changes, 0, alternative="greater").pvalue)
+    assert shift_p(changes) == pytest.approx(
+        stats.ttest_1samp(changes, 0, alternative="greater").pvalue
+    )
     assert shift_p([0.1, 0.1]) == shift_p([-0.1, -0.2, -0.3]) == 1
     assert shift_p([0.01, 0.01, 0.01, 0.01]) < 1e-6
     assert shift_p([0.8, *[0.0] * 7]) > 0.05
@@ -458,15 +614,28 @@ def test_shifts_by_hand() -> None:
 def test_a_trained_run_is_judged_by_another(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
     """Nothing told: trained, written, trained again, judged; pytest-benchmark's own JSON is a baseline as well."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", f"--peft-recipe={tiny_recipe}", "--peft-method=head_only")
-    saved = pytester.runpytest_subprocess(*plain, "--peft-save-baseline=base.json", "--benchmark-json=own.json")
+    plain = (
+        "-p",
+        "peft_methods.plugin",
+        "-p",
+        "no:cacheprovider",
+        f"--peft-recipe={tiny_recipe}",
+        "--peft-method=head_only",
+    )
+    saved = pytester.runpytest_subprocess(
+        *plain, "--peft-save-baseline=base.json", "--benchmark-json=own.json"
+    )
     assert saved.ret == 0
-    own, stored = (json.loads(Path(name).read_text(encoding="utf-8")) for name in ("own.json", "base.json"))
+    own, stored = (
+        json.loads(Path(name).read_text(encoding="utf-8")) for name in ("own.json", "base.json")
+    )
     assert own.keys() == stored.keys()
     assert own["benchmarks"][0]["stats"] == stored["benchmarks"][0]["stats"]
     assert stored["benchmarks"][0]["params"] == {"finetune_task": "tiny-head_only"}
     for name in ("own.json", "base.json"):
-        same = pytester.runpytest_inprocess(*plain, f"--peft-baseline={name}", "--peft-fail=accuracy:1pp", "--peft-fresh")
+        same = pytester.runpytest_inprocess(
+            *plain, f"--peft-baseline={name}", "--peft-fail=accuracy:1pp", "--peft-fresh"
+        )
         assert same.ret == 0, same.stdout.str()
         assert "Nothing is worse beyond its tolerance and what seeds explain." in same.stdout.str()
     stored["benchmarks"][0]["extra_info"]["metrics"]["accuracy"] = [1.5, 1.5]

@@ -28,21 +28,42 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
     pytest.mark.timeout(600),
 ]
-SMALL = ("data.train=64", "data.validation=32", "data.test=64", "budget.epochs=1", "expect.margin_over_majority=0.0")
+SMALL = (
+    "data.train=64",
+    "data.validation=32",
+    "data.test=64",
+    "budget.epochs=1",
+    "expect.margin_over_majority=0.0",
+)
 
 
 def test_what_cells_share_leaves_the_gpu_to_them() -> None:
     code = "from peft_methods.execution import preload; print(preload.UNFIT_TO_FORK)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )
 
 
 def cells(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[Record]:
-    done = compare("embedded", methods=methods, seeds=1, settings=[*SMALL, *settings], results=folder, progress=False)
+    done = compare(
+        "embedded",
+        methods=methods,
+        seeds=1,
+        settings=[*SMALL, *settings],
+        results=folder,
+        progress=False,
+    )
     return [record for record in done.records if not record.is_source]
 
 
 def test_figures_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
-    first, second = (cells(tmp_path / run, "full", "lora", "qlora", settings=("budget.precision=bf16",)) for run in ("a", "b"))
+    first, second = (
+        cells(tmp_path / run, "full", "lora", "qlora", settings=("budget.precision=bf16",))
+        for run in ("a", "b")
+    )
     for record in first:
         figures = record.metrics
         peak, rest = figures["peak_memory_bytes"], figures["unattributed_bytes"]
@@ -57,7 +78,9 @@ def test_figures_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
         assert 0 < (figures["step_median_seconds"] or 0) <= (figures["step_p95_seconds"] or 0)
         assert record.environment["gpu"]["after"]["sm_clock_mhz"]
         assert record.environment["driver"]
-    assert [r.metrics["peak_memory_bytes"] for r in first] == [r.metrics["peak_memory_bytes"] for r in second]
+    assert [r.metrics["peak_memory_bytes"] for r in first] == [
+        r.metrics["peak_memory_bytes"] for r in second
+    ]
 
 
 @pytest.mark.parametrize("engine", ["stock", "graphed"])
@@ -68,8 +91,15 @@ def test_a_deterministic_cell_repeats_to_the_bit(tmp_path: Path, engine: str) ->
             "embedded", methods=["full", "lora", "qlora", "ia3"], seeds=1, settings=[*SMALL, "budget.precision=bf16"], engine=engine,
             deterministic=True, results=tmp_path / run, progress=False,
         )  # fmt: skip
-        assert {record.status for record in done.records} == {"ok"}, [record.message for record in done.records]
-        told.append([(r.epochs[0]["train_loss"], done.predictions[r.identity].logits.tolist()) for r in done.records])
+        assert {record.status for record in done.records} == {"ok"}, [
+            record.message for record in done.records
+        ]
+        told.append(
+            [
+                (r.epochs[0]["train_loss"], done.predictions[r.identity].logits.tolist())
+                for r in done.records
+            ]
+        )
     assert told[0] == told[1]
 
 
@@ -78,7 +108,11 @@ def test_a_deterministic_cell_repeats_to_the_bit(tmp_path: Path, engine: str) ->
     [
         ("budget.precision=fp16",),
         ("budget.precision=tf32",),
-        ("budget.precision=bf16", "budget.gradient_accumulation=2", "budget.gradient_checkpointing=true"),
+        (
+            "budget.precision=bf16",
+            "budget.gradient_accumulation=2",
+            "budget.gradient_checkpointing=true",
+        ),
     ],
     ids=",".join,
 )
@@ -97,8 +131,12 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
 
 def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
     """SIGKILL after the first of five epochs; then the bits of a cell that nobody killed."""
-    recipe = load_recipe("embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"])
-    (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "graphed", deterministic=True)
+    recipe = load_recipe(
+        "embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"]
+    )
+    (cell,) = cells_of(
+        recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "graphed", deterministic=True
+    )
 
     def run(name: str, *, killed: bool = False) -> tuple[Record, Store]:
         store = Store(tmp_path / name)
@@ -106,7 +144,11 @@ def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
         executor = LocalExecutor(store, "cuda", workers=1, threads=2, checkpoint=True, retries=0)
 
         def kill_once_an_epoch_is_kept(event: Event) -> None:
-            if event.news and event.news.get("epoch") == 1 and event.news.get("validation_accuracy") is not None:
+            if (
+                event.news
+                and event.news.get("epoch") == 1
+                and event.news.get("validation_accuracy") is not None
+            ):
                 until(lambda: bool(list(store.checkpoints_of(cell.key).glob("epoch-*"))))
                 (worker,) = executor._running
                 os.kill(worker.process, signal.SIGKILL)
@@ -124,15 +166,24 @@ def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
     assert again.status == whole.status == "ok", again.message
     assert (again.environment["engine_note"], whole.environment["engine_note"]) == ("", "")
     assert again.environment["resumed_after_epochs"]
-    assert [epoch["train_loss"] for epoch in again.epochs] == [epoch["train_loss"] for epoch in whole.epochs]
-    assert store.read_predictions(again).logits.tolist() == other.read_predictions(whole).logits.tolist()
+    assert [epoch["train_loss"] for epoch in again.epochs] == [
+        epoch["train_loss"] for epoch in whole.epochs
+    ]
+    assert (
+        store.read_predictions(again).logits.tolist()
+        == other.read_predictions(whole).logits.tolist()
+    )
 
 
 def test_a_full_gpu_is_a_row_that_says_so(tmp_path: Path) -> None:
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - int(1.6 * 2**30), dtype=torch.uint8, device="cuda")
     try:
-        (record,) = cells(tmp_path, "full", settings=("budget.batch_size=64", "data.max_length=512", "data.train=4000"))
+        (record,) = cells(
+            tmp_path,
+            "full",
+            settings=("budget.batch_size=64", "data.max_length=512", "data.train=4000"),
+        )
     finally:
         del taken
         torch.cuda.empty_cache()

@@ -10,7 +10,12 @@ import torch
 from test_engines import Recorder, prepared
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForSequenceClassification, MPNetConfig, RobertaConfig, TrainerCallback
+from transformers import (
+    AutoModelForSequenceClassification,
+    MPNetConfig,
+    RobertaConfig,
+    TrainerCallback,
+)
 
 from conftest import CONFIGS
 from peft_methods.engines import graphed, stock
@@ -18,8 +23,12 @@ from peft_methods.engines.attention import MASKED, capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*"),  # the eager step before it ran on another stream
-    pytest.mark.filterwarnings("ignore:inner dimension.*is not aligned"),  # 4-bit layers as tiny as these, on a GPU
+    pytest.mark.filterwarnings(
+        "ignore:.*AccumulateGrad.*"
+    ),  # the eager step before it ran on another stream
+    pytest.mark.filterwarnings(
+        "ignore:inner dimension.*is not aligned"
+    ),  # 4-bit layers as tiny as these, on a GPU
 ]
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,18 +58,33 @@ class Losses:
         self.kind, self.losses, self.rates, self.norms = Watched, losses, rates, norms
 
 
-def trained(recipe_path: Path, folder: Path, name: str, watched: Losses, *settings: str) -> tuple[Any, torch.Tensor, Recorder]:
+def trained(
+    recipe_path: Path, folder: Path, name: str, watched: Losses, *settings: str
+) -> tuple[Any, torch.Tensor, Recorder]:
     recipe, method, base, model, tokens = prepared(recipe_path, name, *settings, device=DEVICE)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     recorder = Recorder()
-    own = {"head": base.head, "seed": 0, "device": DEVICE, "workdir": folder, "listener": recorder, "trainer_class": watched.kind}
+    own = {
+        "head": base.head,
+        "seed": 0,
+        "device": DEVICE,
+        "workdir": folder,
+        "listener": recorder,
+        "trainer_class": watched.kind,
+    }
     training = stock.train(model, method, tokens, recipe, base.tokenizer, **own)
-    return training, torch.cat([p.detach().flatten().cpu() for p in model.parameters() if p.requires_grad]), recorder
+    return (
+        training,
+        torch.cat([p.detach().flatten().cpu() for p in model.parameters() if p.requires_grad]),
+        recorder,
+    )
 
 
-def both(recipe: Path, folder: Path, name: str, *settings: str, **options: Any) -> tuple[Losses, Losses]:
+def both(
+    recipe: Path, folder: Path, name: str, *settings: str, **options: Any
+) -> tuple[Losses, Losses]:
     """The same cell by both engines; they agree in everything that is not time."""
     plain, replayed = Losses(stock.StockTrainer), Losses(graphed.GraphedTrainer, **options)
     one, expected, _ = trained(recipe, folder, name, plain, *settings)
@@ -69,26 +93,44 @@ def both(recipe: Path, folder: Path, name: str, *settings: str, **options: Any) 
     assert replayed.norms == pytest.approx(plain.norms, rel=1e-3, abs=1e-6)
     assert replayed.rates == plain.rates
     assert torch.allclose(got, expected, atol=2e-4)
-    assert [e.train_loss for e in other.epochs] == pytest.approx([e.train_loss for e in one.epochs], abs=2e-5)
-    assert [e.train_accuracy for e in other.epochs] == pytest.approx([e.train_accuracy for e in one.epochs], abs=0.02)
-    assert (other.steps, other.samples, other.tokens, other.decay) == (one.steps, one.samples, one.tokens, one.decay)
+    assert [e.train_loss for e in other.epochs] == pytest.approx(
+        [e.train_loss for e in one.epochs], abs=2e-5
+    )
+    assert [e.train_accuracy for e in other.epochs] == pytest.approx(
+        [e.train_accuracy for e in one.epochs], abs=0.02
+    )
+    assert (other.steps, other.samples, other.tokens, other.decay) == (
+        one.steps,
+        one.samples,
+        one.tokens,
+        one.decay,
+    )
     assert recorder.phases[:3] == ["warm_up", "capture", "train"]
     return plain, replayed
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_methods_losses_are_the_stock_trainers(tiny_recipe: Path, tmp_path: Path, name: str) -> None:
+def test_every_methods_losses_are_the_stock_trainers(
+    tiny_recipe: Path, tmp_path: Path, name: str
+) -> None:
     both(tiny_recipe, tmp_path, name)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet", "distilbert"])
-def test_every_encoders_losses_are_the_stock_trainers(tiny_recipe: Path, tiny_models: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_every_encoders_losses_are_the_stock_trainers(
+    tiny_recipe: Path, tiny_models: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
     both(tiny_recipe, tmp_path, "lora", f"model.source={tiny_models[kind]}")
 
 
 def test_what_an_encoder_makes_while_it_is_captured_is_on_its_device() -> None:
     """MPNet's attention is its own and makes its positions anew in each step: a captured one cannot copy them from the host."""
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+    }
     for config, where in ((MPNetConfig(**sizes), "meta"), (RobertaConfig(**sizes), "cpu")):
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config)
@@ -97,7 +139,9 @@ def test_what_an_encoder_makes_while_it_is_captured_is_on_its_device() -> None:
         assert torch.arange(3).device.type == "cpu"
 
 
-def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     with torch.device("meta"):
@@ -110,7 +154,11 @@ def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(monkeypatch: py
     "settings",
     [
         ("data.train=157",),  # the last batch has five rows
-        ("data.train=157", "budget.batch_size=4", "budget.gradient_accumulation=3"),  # the last step one batch of one row
+        (
+            "data.train=157",
+            "budget.batch_size=4",
+            "budget.gradient_accumulation=3",
+        ),  # the last step one batch of one row
         ("budget.padding=fixed",),
         ("budget.max_grad_norm=0.05", "budget.weight_decay=0.3"),
         ("budget.schedule=cosine", "methods.lora.head_learning_rate=1e-3"),
@@ -118,15 +166,21 @@ def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(monkeypatch: py
     ],
     ids=",".join,
 )
-def test_each_part_of_a_step_means_what_it_means_there(tiny_recipe: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
+def test_each_part_of_a_step_means_what_it_means_there(
+    tiny_recipe: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
     both(tiny_recipe, tmp_path, "lora", *settings)
 
 
-def uncompiled(recipe_path: Path, folder: Path, name: str, *settings: str) -> tuple[graphed.GraphedTrainer, nn.Module]:
+def uncompiled(
+    recipe_path: Path, folder: Path, name: str, *settings: str
+) -> tuple[graphed.GraphedTrainer, nn.Module]:
     recipe, method, base, model, tokens = prepared(recipe_path, name, *settings)
     arguments = stock.arguments_of(recipe, method, 0, "cpu", folder, autocast=False)
     own = {"budget": recipe.budget, "listener": Recorder()}
-    trainer = graphed.GraphedTrainer(method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own)
+    trainer = graphed.GraphedTrainer(
+        method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own
+    )
     trainer.compile_layers = False
     return trainer, model
 
@@ -137,7 +191,9 @@ def test_what_the_engine_keeps_is_told(tiny_recipe: Path, tmp_path: Path) -> Non
     trainer.create_optimizer()
     trainer.capture()
     linear = [module for module in model.modules() if type(module) is nn.Linear]
-    frozen = [p for module in linear for p in module.parameters(recurse=False) if not p.requires_grad]
+    frozen = [
+        p for module in linear for p in module.parameters(recurse=False) if not p.requires_grad
+    ]
     assert trainer.listener.kept == sum(p.nbytes for p in frozen) / 2 > 0
 
 
@@ -155,7 +211,10 @@ def test_capturing_leaves_no_trace(tiny_recipe: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [stock.StockTrainer, graphed.GraphedTrainer])
 def test_the_worst_step_has_the_optimizers_state_in_place(
-    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[stock.StockTrainer]
+    tiny_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[stock.StockTrainer],
 ) -> None:
     """Else the peak would be understated by twice the trained weights."""
     monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
@@ -167,12 +226,21 @@ def test_the_worst_step_has_the_optimizers_state_in_place(
             seen.append(sum(state["exp_avg_sq"].numel() for state in optimizer.state.values()))
             return super().worst_step(model, optimizer)
 
-    own = {"head": base.head, "seed": 0, "device": "cpu", "workdir": tmp_path, "listener": Watching(), "trainer_class": kind}
+    own = {
+        "head": base.head,
+        "seed": 0,
+        "device": "cpu",
+        "workdir": tmp_path,
+        "listener": Watching(),
+        "trainer_class": kind,
+    }
     stock.train(model, method, tokens, recipe, base.tokenizer, **own)
     assert seen == [sum(p.numel() for p in model.parameters())]
 
 
-def test_a_checkpoints_optimizer_state_survives_capturing(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_checkpoints_optimizer_state_survives_capturing(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     trainer, _ = uncompiled(tiny_recipe, tmp_path, "lora")
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
@@ -182,7 +250,9 @@ def test_a_checkpoints_optimizer_state_survives_capturing(tiny_recipe: Path, tmp
                 "exp_avg": torch.rand_like(parameter),
                 "exp_avg_sq": torch.rand_like(parameter),
             }
-    before = {p: {k: (v, v.clone()) for k, v in state.items()} for p, state in optimizer.state.items()}
+    before = {
+        p: {k: (v, v.clone()) for k, v in state.items()} for p, state in optimizer.state.items()
+    }
     trainer.capture()
     for parameter, state in before.items():
         for name, (tensor, value) in state.items():
@@ -220,16 +290,29 @@ def test_a_short_batch_is_filled_with_rows_that_do_not_count(tiny_recipe: Path) 
     batch = BucketCollator(Collator(base.tokenizer), 8, (8, 16))(rows)
     assert batch["rows"] == 3
     assert batch["labels"].tolist() == [row["labels"] for row in rows] + [NO_LABEL] * 5
-    assert batch["input_ids"].shape == batch["attention_mask"].shape == (8, 16 if max(tokens.train.lengths[:3]) > 8 else 8)
+    assert (
+        batch["input_ids"].shape
+        == batch["attention_mask"].shape
+        == (8, 16 if max(tokens.train.lengths[:3]) > 8 else 8)
+    )
     assert batch["attention_mask"].sum(1).tolist() == tokens.train.lengths[:3] + [1] * 5
 
 
 class TouchesTheHost(TorchFunctionMode):
     """Refuses what a captured step cannot do: numbers from the host, and looks at numbers of the device."""
 
-    REFUSED = (torch.tensor, torch.as_tensor, torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__bool__, torch.Tensor.cpu)
+    REFUSED = (
+        torch.tensor,
+        torch.as_tensor,
+        torch.Tensor.item,
+        torch.Tensor.tolist,
+        torch.Tensor.__bool__,
+        torch.Tensor.cpu,
+    )
 
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
         assert function not in self.REFUSED, f"{function} within a captured step"
         return function(*arguments, **(options or {}))
 
@@ -237,7 +320,10 @@ class TouchesTheHost(TorchFunctionMode):
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
 def test_no_encoder_asks_the_host_while_it_is_captured(kind: str) -> None:
     model = AutoModelForSequenceClassification.from_config(CONFIGS[kind]()).eval()
-    batch = {"input_ids": torch.randint(5, 20, (3, 7)), "attention_mask": torch.ones(3, 7, dtype=torch.long)}
+    batch = {
+        "input_ids": torch.randint(5, 20, (3, 7)),
+        "attention_mask": torch.ones(3, 7, dtype=torch.long),
+    }
     for lengths in ((7, 7, 7), (7, 4, 1)):
         batch["attention_mask"] = (torch.arange(7) < torch.tensor(lengths)[:, None]).long()
         expected = model(**batch).logits

@@ -87,7 +87,9 @@ QLoRA,1100,5
 
 
 def judged(path: Path) -> list[str]:
-    return [str(finding) for finding in judge_table(read_table(path).rows) if finding.severity != "note"]
+    return [
+        str(finding) for finding in judge_table(read_table(path).rows) if finding.severity != "note"
+    ]
 
 
 @pytest.mark.parametrize("what", list(HONEST))
@@ -106,19 +108,31 @@ def test_an_honest_table_has_no_finding(what: str, tmp_path: Path) -> None:
         ("lora", "roberta-base", 296_450, "head missing"),
     ],
 )
-def test_a_count_beside_an_honest_one_is_still_found(method: str, model: str, count: int, said: str) -> None:
+def test_a_count_beside_an_honest_one_is_still_found(
+    method: str, model: str, count: int, said: str
+) -> None:
     assert verdict(method, Written.exactly(count), models_named(model)) == said
 
 
 def test_what_rounding_does_not_explain_is_still_found(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("method,validation_accuracy,validation_accuracies\nLoRA,0.9,0.91;0.93;0.92\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text(
+        "method,validation_accuracy,validation_accuracies\nLoRA,0.9,0.91;0.93;0.92\n",
+        encoding="utf-8",
+    )
     assert [line[:4] for line in judged(tmp_path / "t.csv")] == ["V304"]
-    (tmp_path / "t.csv").write_text("method,precision\nLoRA,fp32\nIA3,fp32\nQLoRA,nf4 bf16\n", encoding="utf-8")
-    assert [line.split(" → ")[0] for line in judged(tmp_path / "t.csv")] == ["V505 warning QLoRA: precision bf16, the others' fp32"]
+    (tmp_path / "t.csv").write_text(
+        "method,precision\nLoRA,fp32\nIA3,fp32\nQLoRA,nf4 bf16\n", encoding="utf-8"
+    )
+    assert [line.split(" → ")[0] for line in judged(tmp_path / "t.csv")] == [
+        "V505 warning QLoRA: precision bf16, the others' fp32"
+    ]
 
 
 def test_many_rows_are_judged_by_the_same_rules(tmp_path: Path) -> None:
-    lines = [f"LoRA r{rank},roberta-base,{592_130 + 36_864 * rank},{rank / 1e4:.4g}" for rank in range(1, 41)]
+    lines = [
+        f"LoRA r{rank},roberta-base,{592_130 + 36_864 * rank},{rank / 1e4:.4g}"
+        for rank in range(1, 41)
+    ]
     (tmp_path / "t.csv").write_text("\n".join(["method,model,params,lr", *lines]), encoding="utf-8")
     assert judged(tmp_path / "t.csv") == []
 
@@ -132,18 +146,27 @@ COMMAS = "method;accuracy;trainable_parameters;train_time;peak_memory_gb;learnin
 
 def test_decimal_commas_of_a_spreadsheet_are_decimals(tmp_path: Path) -> None:
     """Also those with three digits behind them, which would else be thousands."""
-    text = COMMAS.format("Full;0,933;124.647.170;428,9 s;3,240;0,001;2.11.0\nLoRA;0,94;887.042;1.327,4 s;2,41;0,002;2.11.0\n")
+    text = COMMAS.format(
+        "Full;0,933;124.647.170;428,9 s;3,240;0,001;2.11.0\nLoRA;0,94;887.042;1.327,4 s;2,41;0,002;2.11.0\n"
+    )
     (tmp_path / "t.csv").write_text(text, encoding="utf-8-sig")
     full, lora = rows_of(tmp_path / "t.csv")
     assert full.trainable is not None
     assert full.peak_memory is not None
-    assert (full.accuracy, full.trainable.value, full.train_seconds, full.learning_rate) == (0.933, 124_647_170, 428.9, 0.001)
+    assert (full.accuracy, full.trainable.value, full.train_seconds, full.learning_rate) == (
+        0.933,
+        124_647_170,
+        428.9,
+        0.001,
+    )
     assert full.peak_memory.value == pytest.approx(3.24e9)
     assert (lora.train_seconds, lora.versions) == (1327.4, {"torch": "2.11.0"})
 
 
 def test_thousands_stay_thousands_where_no_comma_can_be_a_decimal_one(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("method;trainable_parameters;accuracy\nFull;124,647,170;0.93\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text(
+        "method;trainable_parameters;accuracy\nFull;124,647,170;0.93\n", encoding="utf-8"
+    )
     (full,) = rows_of(tmp_path / "t.csv")
     assert full.trainable is not None
     assert (full.trainable.value, full.accuracy) == (124_647_170, 0.93)
@@ -157,34 +180,52 @@ def test_a_decimal_comma_among_points_is_refused_not_misread(text: str, tmp_path
 
 
 def test_spaces_that_do_not_break_are_spaces(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("method,time,memory\nLoRA,67.13\u00a0min,3.24\u202fGB\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text(
+        "method,time,memory\nLoRA,67.13\u00a0min,3.24\u202fGB\n", encoding="utf-8"
+    )
     (row,) = rows_of(tmp_path / "t.csv")
     assert row.peak_memory is not None
-    assert (row.train_seconds, row.peak_memory.value) == (pytest.approx(4027.8), pytest.approx(3.24e9))
+    assert (row.train_seconds, row.peak_memory.value) == (
+        pytest.approx(4027.8),
+        pytest.approx(3.24e9),
+    )
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {"method": {"0": "Full", "1": "LoRA"}, "accuracy": {"0": 0.9, "1": 1.0}},  # as pandas writes it
+        {
+            "method": {"0": "Full", "1": "LoRA"},
+            "accuracy": {"0": 0.9, "1": 1.0},
+        },  # as pandas writes it
         {"method": ["Full", "LoRA"], "accuracy": [0.9, 1.0]},
     ],
 )
 def test_json_by_columns_is_read_by_columns(values: object, tmp_path: Path) -> None:
     """Its columns were once taken for methods, and nothing was found."""
     (tmp_path / "t.json").write_text(json.dumps(values), encoding="utf-8")
-    assert [(row.name, row.accuracy) for row in rows_of(tmp_path / "t.json")] == [("Full", 0.9), ("LoRA", 1.0)]
+    assert [(row.name, row.accuracy) for row in rows_of(tmp_path / "t.json")] == [
+        ("Full", 0.9),
+        ("LoRA", 1.0),
+    ]
 
 
 def test_json_columns_of_unlike_length_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text('{"method": ["Full", "LoRA"], "accuracy": [0.9]}', encoding="utf-8")
+    (tmp_path / "t.json").write_text(
+        '{"method": ["Full", "LoRA"], "accuracy": [0.9]}', encoding="utf-8"
+    )
     with pytest.raises(TableError, match="columns are not equally long"):
         read_table(tmp_path / "t.json")
 
 
 def test_spaces_between_thousands_are_none(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("method,trainable_parameters\nLoRA,1 181 954\nIA3,656\u202f642\n", encoding="utf-8")
-    assert [row.trainable and row.trainable.value for row in rows_of(tmp_path / "t.csv")] == [1_181_954, 656_642]
+    (tmp_path / "t.csv").write_text(
+        "method,trainable_parameters\nLoRA,1 181 954\nIA3,656\u202f642\n", encoding="utf-8"
+    )
+    assert [row.trainable and row.trainable.value for row in rows_of(tmp_path / "t.csv")] == [
+        1_181_954,
+        656_642,
+    ]
 
 
 def test_lists_beside_the_rows_of_a_json_table_do_not_matter(tmp_path: Path) -> None:
@@ -195,7 +236,14 @@ def test_lists_beside_the_rows_of_a_json_table_do_not_matter(tmp_path: Path) -> 
 
 def test_shares_among_percent_are_refused_not_taken_for_one_per_cent(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("method,accuracy\nLoRA,0.93\nQLoRA,93.1\n", encoding="utf-8")
-    with pytest.raises(TableError, match=r"'accuracy' holds '0.93' among percent. Write shares \(0.93\) or percent \(93\)"):
+    with pytest.raises(
+        TableError,
+        match=r"'accuracy' holds '0.93' among percent. Write shares \(0.93\) or percent \(93\)",
+    ):
         read_table(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("method,accuracy\nLoRA,0\nQLoRA,93.1\nIA3,0.93%\n", encoding="utf-8")
-    assert [row.accuracy for row in rows_of(tmp_path / "t.csv")] == pytest.approx([0, 0.931, 0.0093])
+    (tmp_path / "t.csv").write_text(
+        "method,accuracy\nLoRA,0\nQLoRA,93.1\nIA3,0.93%\n", encoding="utf-8"
+    )
+    assert [row.accuracy for row in rows_of(tmp_path / "t.csv")] == pytest.approx(
+        [0, 0.931, 0.0093]
+    )

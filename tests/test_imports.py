@@ -31,11 +31,19 @@ def imported(path: Path) -> set[str]:
     """The package's own layers that a file imports, wherever in it and for types too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("peft_methods"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("peft_methods")
+        ):
             below = node.module.split(".")[1:]
             found |= {below[0]} if below else {alias.name for alias in node.names}
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("peft_methods.")}
+            found |= {
+                alias.name.split(".")[1]
+                for alias in node.names
+                if alias.name.startswith("peft_methods.")
+            }
     return found
 
 
@@ -48,7 +56,10 @@ def test_imports_point_one_way() -> None:
 
 
 def test_no_file_is_long() -> None:
-    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    lengths = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
     assert {name: length for name, length in lengths.items() if length > 300} == {}
 
 

@@ -13,9 +13,13 @@ from peft_methods.inference import BATCH, cost_of
 def test_one_row_and_batches_are_timed_and_the_mode_is_put_back(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "lora")
     sizes: list[int] = []
-    model.register_forward_pre_hook(lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     model.train()
-    cost = cost_of(model, tokens.test, Collator(base.tokenizer), precision="fp32", synchronize=lambda: None)
+    cost = cost_of(
+        model, tokens.test, Collator(base.tokenizer), precision="fp32", synchronize=lambda: None
+    )
     assert cost is not None
     assert cost.latency_seconds > 0
     assert cost.inference_samples_per_second > 0
@@ -25,4 +29,13 @@ def test_one_row_and_batches_are_timed_and_the_mode_is_put_back(tiny_recipe: Pat
 
 def test_without_rows_there_is_nothing_to_time(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "lora")
-    assert cost_of(model, tokens.test.select([]), Collator(base.tokenizer), precision="fp32", synchronize=lambda: None) is None
+    assert (
+        cost_of(
+            model,
+            tokens.test.select([]),
+            Collator(base.tokenizer),
+            precision="fp32",
+            synchronize=lambda: None,
+        )
+        is None
+    )

@@ -36,8 +36,15 @@ def test_on_a_cpu_every_figure_is_there_or_null() -> None:
     assert set(figures) <= set(METRICS)
     assert (figures["step_median_seconds"] or 0) >= 0
     assert figures["peak_memory_bytes"] == figures["train_allocated_bytes"]
-    assert figures["energy_joules"] is figures["weights_bytes"] is figures["train_reserved_bytes"] is None
-    (step,) = [news for news in told if news.get("step") == 1]  # the next two came too soon to be read
+    assert (
+        figures["energy_joules"]
+        is figures["weights_bytes"]
+        is figures["train_reserved_bytes"]
+        is None
+    )
+    (step,) = [
+        news for news in told if news.get("step") == 1
+    ]  # the next two came too soon to be read
     assert (step["epoch"], step["epochs"], step["steps"]) == (1, 1, 3)
     assert step["samples_per_second"] > 0
     assert told[0] == {"doing": "loading the model"}
@@ -74,7 +81,9 @@ def test_the_peak_is_the_methods_not_that_of_an_engine_that_replays() -> None:
         ("infer", "timing inference", "data.max_length"),
     ],
 )
-def test_a_real_failure_to_allocate_names_phase_size_and_way_out(phase: str, doing: str, way_out: str) -> None:
+def test_a_real_failure_to_allocate_names_phase_size_and_way_out(
+    phase: str, doing: str, way_out: str
+) -> None:
     instruments = Instruments("cpu", silent, epochs=1)
     instruments.enter(phase)
     with pytest.raises(OutOfMemory) as caught, instruments.running():

@@ -72,7 +72,9 @@ def test_a_process_that_has_just_ended_is_no_error_to_end(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("warm")
-def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     store = Store(tmp_path / "results")
     store.prepare()
     executor = LocalExecutor(store, "cpu", workers=2, threads=1, timeout=3, retries=1)
@@ -89,7 +91,10 @@ def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(ti
     executor.submit([endless, stopped])
     one, other = executor.wait([endless, stopped])
     executor.close()
-    assert (one.status, one.attempts) == ("timeout", ())  # time is what was to be saved: no second attempt
+    assert (one.status, one.attempts) == (
+        "timeout",
+        (),
+    )  # time is what was to be saved: no second attempt
     said = r"it took more than 3 s \(--peft-timeout\).*: it was in .*[( ]\S+\.py:\d+\).*; its output is in "
     assert re.match(said, one.message)
     assert 'File "peft_methods/runner.py"' in one.stack
@@ -100,15 +105,26 @@ def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(ti
 
 
 @pytest.mark.usefixtures("warm")
-def test_preparing_that_takes_too_long_is_ended_too(pytester: pytest.Pytester, tiny_recipe: Path, tmp_path: Path) -> None:
+def test_preparing_that_takes_too_long_is_ended_too(
+    pytester: pytest.Pytester, tiny_recipe: Path, tmp_path: Path
+) -> None:
     data = make_data(tmp_path / "data")
     rows = [f'{{"text": "film number {row}", "label": {row % 2}}}' for row in range(300_000)]
     (data / "train.jsonl").write_text("\n".join(rows), encoding="utf-8")
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    arguments = (f"--peft-recipe={tiny_recipe}", "--peft-method=lora", "--peft-seeds=1", f"--peft-data={data}", "--peft-timeout=400ms")
+    arguments = (
+        f"--peft-recipe={tiny_recipe}",
+        "--peft-method=lora",
+        "--peft-seeds=1",
+        f"--peft-data={data}",
+        "--peft-timeout=400ms",
+    )
     result = pytester.runpytest_inprocess("-p", "peft_methods.plugin", *arguments)
     result.assert_outcomes(failed=1)
-    assert re.search(r"LoRA: timeout: recipe 'tiny' could not be prepared: it took more than 0 s .*: it was in ", result.stdout.str())
+    assert re.search(
+        r"LoRA: timeout: recipe 'tiny' could not be prepared: it took more than 0 s .*: it was in ",
+        result.stdout.str(),
+    )
     (record,) = Store(Path(".peft/results")).records()[0]
     assert 'File "peft_methods/starting.py"' in record.stack
 
@@ -131,8 +147,13 @@ def test_a_process_that_never_lets_go_of_python_still_tells_where_it_is(tmp_path
     assert innermost(found) == "stuck (<string>:3)"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the kernel does not tell children of their parent's end")
-def test_nothing_outlives_a_killed_parent_whenever_it_is_killed(tiny_recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"),
+    reason="elsewhere the kernel does not tell children of their parent's end",
+)
+def test_nothing_outlives_a_killed_parent_whenever_it_is_killed(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     """Amid the imports of the process that forks, amid preparing, and amid training with the next process waiting."""
     script = tmp_path / "script.py"
     call = f"compare({str(tiny_recipe)!r}, methods=['lora'], workers=1, settings=['budget.epochs=2000'], results=sys.argv[1])"
@@ -140,13 +161,20 @@ def test_nothing_outlives_a_killed_parent_whenever_it_is_killed(tiny_recipe: Pat
     moments: dict[str, Callable[[Path, str], bool]] = {
         "importing": lambda results, mark: len(living(mark)) > 1,
         "preparing": lambda results, mark: (results / "logs" / "tiny-prepare.log").exists(),
-        "training": lambda results, mark: bool(list(results.glob("run-*/*/*"))) and len(living(mark)) > 3,
+        "training": lambda results, mark: (
+            bool(list(results.glob("run-*/*/*"))) and len(living(mark)) > 3
+        ),
     }
     for name, has_come in moments.items():
         mark, tmp = uuid.uuid4().hex, tmp_path / name / "tmp"
         tmp.mkdir(parents=True)
         environment = {**os.environ, MARK: mark, "TMPDIR": str(tmp)}
-        parent = psutil.Popen([sys.executable, str(script), str(tmp_path / name)], env=environment, stdout=-3, stderr=-3)
+        parent = psutil.Popen(
+            [sys.executable, str(script), str(tmp_path / name)],
+            env=environment,
+            stdout=-3,
+            stderr=-3,
+        )
         until(lambda has_come=has_come, name=name, mark=mark: has_come(tmp_path / name, mark))  # type: ignore[misc]
         parent.kill()
         parent.wait()
@@ -159,15 +187,38 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_an_interrupt_keeps_what_is_finished_and_says_what_is_missing(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+def test_an_interrupt_keeps_what_is_finished_and_says_what_is_missing(
+    pytester: pytest.Pytester, tiny_recipe: Path
+) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "peft_methods.plugin", f"--peft-recipe={tiny_recipe}"]
-    options = ["--peft-method=lora", "--peft-seeds=60", "--peft-workers=1", "--peft-markdown=t.md", "--peft-csv=t.csv"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-W",
+        "error",
+        "-p",
+        "peft_methods.plugin",
+        f"--peft-recipe={tiny_recipe}",
+    ]
+    options = [
+        "--peft-method=lora",
+        "--peft-seeds=60",
+        "--peft-workers=1",
+        "--peft-markdown=t.md",
+        "--peft-csv=t.csv",
+    ]
     mark, results = uuid.uuid4().hex, Path(".peft/results")
     Path("tmp").mkdir()
     environment = {**os.environ, MARK: mark, "TMPDIR": str(Path("tmp").absolute())}
     with Path("out.txt").open("w", encoding="utf-8") as out:
-        process = psutil.Popen([*command, *options], stdout=out, stderr=out, preexec_fn=heed_interrupts, env=environment)
+        process = psutil.Popen(
+            [*command, *options],
+            stdout=out,
+            stderr=out,
+            preexec_fn=heed_interrupts,
+            env=environment,
+        )
         until(lambda: "accuracy 0." in Path("out.txt").read_text(encoding="utf-8"))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == pytest.ExitCode.INTERRUPTED
@@ -176,9 +227,15 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_missing(pytester: 
     assert "Traceback" not in text
     assert re.search(r"LoRA +\d", text)
     said = "The same command goes on from here: what has ended is kept in .peft/results."
-    missing = re.search(rf"Not trained, as the run was ended before: LoRA seeds [\d, ]+ \((\d+) of 60 cells\)\. {re.escape(said)}", text)
+    missing = re.search(
+        rf"Not trained, as the run was ended before: LoRA seeds [\d, ]+ \((\d+) of 60 cells\)\. {re.escape(said)}",
+        text,
+    )
     assert missing is not None
-    assert len(list(results.glob("*.json"))) - (60 - int(missing[1])) in {0, 1}  # one may have ended in that very moment
+    assert len(list(results.glob("*.json"))) - (60 - int(missing[1])) in {
+        0,
+        1,
+    }  # one may have ended in that very moment
     assert said in Path("t.md").read_text(encoding="utf-8").replace("\\", "")
     assert len(Path("t.csv").read_text(encoding="utf-8").splitlines()) == 2
     assert not list(results.glob("run-*"))
@@ -207,13 +264,21 @@ def test_a_second_interrupt_leaves_at_once_without_a_broken_file(tmp_path: Path)
         out, error = process.communicate(timeout=20)
         assert process.returncode == pytest.ExitCode.INTERRUPTED
         assert out.endswith("closed\n")
-        assert error == "\npeft-methods: stopped at once, without a table; the cells that have ended are kept.\n"
+        assert (
+            error
+            == "\npeft-methods: stopped at once, without a table; the cells that have ended are kept.\n"
+        )
         assert file.read_text(encoding="utf-8") == "whole" * 10**6
 
 
-def test_a_run_that_ends_at_its_first_failure_trains_no_more(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+def test_a_run_that_ends_at_its_first_failure_trains_no_more(
+    pytester: pytest.Pytester, tiny_recipe: Path
+) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    fails = ("--peft-set=methods.full.learning_rate=1e-9", "--peft-set=expect.margin_over_majority=0.3")
+    fails = (
+        "--peft-set=methods.full.learning_rate=1e-9",
+        "--peft-set=expect.margin_over_majority=0.3",
+    )
     arguments = (
         f"--peft-recipe={tiny_recipe}",
         "--peft-method=full,lora,ia3",
@@ -228,24 +293,42 @@ def test_a_run_that_ends_at_its_first_failure_trains_no_more(pytester: pytest.Py
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=1)
     out = result.stdout.str()
-    assert "Not trained, as the run was ended before: LoRA seed 0; IA3 seed 0 (2 of 3 cells)." in out
-    assert "Nothing was judged and no baseline written: the run was ended before all was trained." in out
+    assert (
+        "Not trained, as the run was ended before: LoRA seed 0; IA3 seed 0 (2 of 3 cells)." in out
+    )
+    assert (
+        "Nothing was judged and no baseline written: the run was ended before all was trained."
+        in out
+    )
     assert not Path("b.json").exists()
-    assert {json.loads(path.read_text(encoding="utf-8"))["cell"]["method"]["name"] for path in Path(".peft/results").glob("*.json")} == {
-        "full"
-    }
+    assert {
+        json.loads(path.read_text(encoding="utf-8"))["cell"]["method"]["name"]
+        for path in Path(".peft/results").glob("*.json")
+    } == {"full"}
 
 
-def test_why_the_kernel_killed_is_counted_where_it_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_the_kernel_killed_is_counted_where_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kills, "CGROUPS", tmp_path)
-    for file, text in (("memory.events", "low 0\noom 2\noom_kill 5\n"), ("memory/memory.oom_control", "under_oom 0\noom_kill 7\n")):
+    for file, text in (
+        ("memory.events", "low 0\noom 2\noom_kill 5\n"),
+        ("memory/memory.oom_control", "under_oom 0\noom_kill 7\n"),
+    ):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(text, encoding="utf-8")
-    memory = [line.split(":", 2)[1] for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
-    assert kills.out_of_memory_kills() == (7 if any("memory" in names.split(",") for names in memory) else 5)
+    memory = [
+        line.split(":", 2)[1]
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    ]
+    assert kills.out_of_memory_kills() == (
+        7 if any("memory" in names.split(",") for names in memory) else 5
+    )
 
 
-def test_a_kill_by_the_kernel_for_memory_is_out_of_memory(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_by_the_kernel_for_memory_is_out_of_memory(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, counted = Store(tmp_path / "results"), [3]
     store.prepare()
     monkeypatch.setattr("peft_methods.execution.processes.out_of_memory_kills", lambda: counted[0])
@@ -264,7 +347,10 @@ def test_a_kill_by_the_kernel_for_memory_is_out_of_memory(tiny_recipe: Path, tmp
     (record,) = executor.wait([cell])
     executor.close()
     assert record.status == "oom"
-    assert "the kernel killed its process because memory ran out. What would fit: fewer cells side by side" in record.message
+    assert (
+        "the kernel killed its process because memory ran out. What would fit: fewer cells side by side"
+        in record.message
+    )
 
 
 def _wrapped(error: Exception) -> Exception:
@@ -282,10 +368,27 @@ def test_only_what_can_pass_is_tried_again() -> None:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     request = httpx.Request("GET", "http://hub")
-    answered = {code: HfHubHTTPError("no", response=httpx.Response(code, request=request)) for code in (404, 429, 503)}
-    passing = [httpx.ConnectError("refused"), ConnectionResetError("reset"), TimeoutError("late"), answered[429], answered[503]]
-    passing += [RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")]
-    lasting = [answered[404], OfflineModeIsEnabled("offline"), ValueError("shape"), FileNotFoundError("gone")]
+    answered = {
+        code: HfHubHTTPError("no", response=httpx.Response(code, request=request))
+        for code in (404, 429, 503)
+    }
+    passing = [
+        httpx.ConnectError("refused"),
+        ConnectionResetError("reset"),
+        TimeoutError("late"),
+        answered[429],
+        answered[503],
+    ]
+    passing += [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+    ]
+    lasting = [
+        answered[404],
+        OfflineModeIsEnabled("offline"),
+        ValueError("shape"),
+        FileNotFoundError("gone"),
+    ]
     lasting += [RuntimeError("CUDA error: device-side assert triggered"), MemoryError()]
     assert [may_pass(_wrapped(error)) for error in passing] == [True] * len(passing)
     assert [may_pass(_wrapped(error)) for error in lasting] == [False] * len(lasting)
@@ -298,8 +401,9 @@ def test_what_was_tried_again_is_said_under_the_table() -> None:
     from peft_methods.report.table import terminal_table
 
     record = make_record(attempts=("crashed: its process was killed by SIGKILL (out of memory?)",))
-    assert "LoRA seed 0: attempt 2; before: crashed: its process was killed by SIGKILL (out of memory?)" in terminal_table(
-        Comparison((record,))
+    assert (
+        "LoRA seed 0: attempt 2; before: crashed: its process was killed by SIGKILL (out of memory?)"
+        in terminal_table(Comparison((record,)))
     )
 
 
@@ -310,7 +414,9 @@ def test_a_server_that_was_killed_just_now_is_replaced(tmp_path: Path) -> None:
         server.launch()
         assert server._process is not None
         server._process.kill()
-        Worker(server, tmp_path).kill()  # it may have died with the server, as a cell's does that is tried again then
+        Worker(
+            server, tmp_path
+        ).kill()  # it may have died with the server, as a cell's does that is tried again then
 
 
 def test_a_server_whose_imports_started_cuda_forks_without_them(
@@ -336,7 +442,9 @@ def test_what_is_shared_fits_the_gpus_that_are_visible(monkeypatch: pytest.Monke
     assert fork_server() is before
 
 
-def test_imports_are_answered_without_cuda_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_are_answered_without_cuda_and_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch
 
     from peft_methods.execution import preload

@@ -54,7 +54,13 @@ def test_every_metric_names_its_unit_or_is_a_share() -> None:
         assert re.search(r"\d", metric.format(0.5))
 
 
-@given(st.lists(st.tuples(st.sampled_from(["load", "train", "evaluate"]), st.integers(0, 50)), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["load", "train", "evaluate"]), st.integers(0, 50)),
+        min_size=1,
+        max_size=20,
+    )
+)
 def test_every_moment_belongs_to_one_phase(stretches: list[tuple[str, int]]) -> None:
     now = [0.0]
     meter = PhaseMeter(FakeMemory(), clock=lambda: now[0])
@@ -79,7 +85,12 @@ def test_the_peak_of_one_phase_is_not_that_of_another() -> None:
     meter.enter("evaluate")
     memory.use(700)
     meter.enter(None)
-    assert (meter.peak("load"), meter.peak("train"), meter.peak("evaluate"), meter.peak("save")) == (900, 300, 700, None)
+    assert (
+        meter.peak("load"),
+        meter.peak("train"),
+        meter.peak("evaluate"),
+        meter.peak("save"),
+    ) == (900, 300, 700, None)
 
 
 def test_the_device_is_synchronised_at_borders_only() -> None:

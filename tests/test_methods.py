@@ -28,15 +28,21 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 
 def create(name: str, **settings: Any) -> Method:
-    return METHODS.create(name, {"learning_rate": 0.01, **REQUIRED.get(name, {}), **settings}, "test")
+    return METHODS.create(
+        name, {"learning_rate": 0.01, **REQUIRED.get(name, {}), **settings}, "test"
+    )
 
 
 def load(folder: Path, method: Method) -> models.Base:
     torch.manual_seed(1)
-    return models.load(ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.quantization)
+    return models.load(
+        ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.quantization
+    )
 
 
-def inject(base: models.Base, method: Method, stage_folders: tuple[Path, ...] = ()) -> torch.nn.Module:
+def inject(
+    base: models.Base, method: Method, stage_folders: tuple[Path, ...] = ()
+) -> torch.nn.Module:
     return method.inject(base.model, Task(base.shape, base.head, stage_folders))
 
 
@@ -72,19 +78,25 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.fixture(params=[(name, family) for name in METHODS for family in FAMILIES], ids="-".join)
-def case(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> tuple[Method, models.Base]:
+def case(
+    request: pytest.FixtureRequest, tiny_models: dict[str, Path]
+) -> tuple[Method, models.Base]:
     name, family = request.param
     method = create(name)
     return method, load(tiny_models[family], method)
 
 
-def test_starts_as_the_base_model_within_tolerance(case: tuple[Method, models.Base], tiny_models: dict[str, Path]) -> None:
+def test_starts_as_the_base_model_within_tolerance(
+    case: tuple[Method, models.Base], tiny_models: dict[str, Path]
+) -> None:
     method, base = case
     if method.start_tolerance is None:
         pytest.skip("this method promises nothing at its start")
     plain = load(tiny_models[base.shape.model_type], create("full"))
     before = logits(plain.model)
-    plain_head = {n: p for n, p in plain.model.named_parameters() if models.in_modules(n, plain.head)}
+    plain_head = {
+        n: p for n, p in plain.model.named_parameters() if models.in_modules(n, plain.head)
+    }
     with torch.no_grad():
         for name, parameter in base.model.named_parameters():
             if name in plain_head:
@@ -92,7 +104,9 @@ def test_starts_as_the_base_model_within_tolerance(case: tuple[Method, models.Ba
     assert torch.allclose(logits(inject(base, method)), before, atol=method.start_tolerance + 1e-6)
 
 
-def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(case: tuple[Method, models.Base]) -> None:
+def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(
+    case: tuple[Method, models.Base],
+) -> None:
     method, base = case
     model = inject(base, method)
     counted = count_parameters(model, base.head)
@@ -100,15 +114,21 @@ def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(case:
     assert counted.head == base.shape.head_parameters
 
 
-def test_a_step_moves_all_of_it_and_nothing_else(case: tuple[Method, models.Base], tiny_models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_step_moves_all_of_it_and_nothing_else(
+    case: tuple[Method, models.Base], tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
     method, base = case
-    model = inject(base, method, trained_sources(method, tiny_models[base.shape.model_type], tmp_path))
+    model = inject(
+        base, method, trained_sources(method, tiny_models[base.shape.model_type], tmp_path)
+    )
     frozen = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     model.train()
     for _ in range(3):
-        loss = torch.nn.functional.cross_entropy(model(**batch()).logits, torch.tensor([0, 1, 2, 1]))
+        loss = torch.nn.functional.cross_entropy(
+            model(**batch()).logits, torch.tensor([0, 1, 2, 1])
+        )
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -119,7 +139,9 @@ def test_a_step_moves_all_of_it_and_nothing_else(case: tuple[Method, models.Base
     assert {n: models.digest(p) for n, p in model.named_parameters() if n in frozen} == frozen
 
 
-def test_what_is_saved_and_loaded_gives_the_same_logits(case: tuple[Method, models.Base], tmp_path: Path) -> None:
+def test_what_is_saved_and_loaded_gives_the_same_logits(
+    case: tuple[Method, models.Base], tmp_path: Path
+) -> None:
     method, base = case
     model = inject(base, method)
     fresh = copy.deepcopy(model)
@@ -134,7 +156,9 @@ def test_what_is_saved_and_loaded_gives_the_same_logits(case: tuple[Method, mode
     assert torch.equal(logits(fresh), logits(model))
 
 
-def test_a_merged_model_answers_as_the_trained_one_without_wrappers(case: tuple[Method, models.Base]) -> None:
+def test_a_merged_model_answers_as_the_trained_one_without_wrappers(
+    case: tuple[Method, models.Base],
+) -> None:
     method, base = case
     model = inject(base, method)
     with torch.no_grad():
@@ -151,7 +175,9 @@ def test_a_merged_model_answers_as_the_trained_one_without_wrappers(case: tuple[
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_an_unknown_layout_is_supported_or_says_why_not(name: str, tiny_models: dict[str, Path]) -> None:
+def test_an_unknown_layout_is_supported_or_says_why_not(
+    name: str, tiny_models: dict[str, Path]
+) -> None:
     method = create(name)
     shape = load(tiny_models["bert"], create("full")).shape
     strange = dataclasses.replace(shape, layout=None, model_type="deberta-v2")
@@ -170,7 +196,11 @@ def test_every_method_says_what_it_is(name: str) -> None:
 
 def test_ia3_is_the_papers_and_not_pefts_default(tiny_models: dict[str, Path]) -> None:
     model = inject(load(tiny_models["bert"], create("ia3")), create("ia3"))
-    touched = {n.partition(".layer.0.")[2].split(".ia3_l")[0] for n, _ in model.named_parameters() if ".layer.0." in n and "ia3_l" in n}
+    touched = {
+        n.partition(".layer.0.")[2].split(".ia3_l")[0]
+        for n, _ in model.named_parameters()
+        if ".layer.0." in n and "ia3_l" in n
+    }
     assert touched == {"attention.self.key", "attention.self.value", "output.dense"}
 
 
@@ -179,7 +209,9 @@ def test_roberta_base_ia3_has_the_papers_count() -> None:
 
     from peft_methods.layouts import shape_of
 
-    config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_labels=2)
+    config = RobertaConfig(
+        vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_labels=2
+    )
     head = 768 * 768 + 768 + 768 * 2 + 2
     shape = shape_of(config, head_parameters=head, pooler=False)
     assert create("ia3").expected_trainable(shape) + head == 647_426
@@ -187,16 +219,22 @@ def test_roberta_base_ia3_has_the_papers_count() -> None:
     assert shape.encoder_parameters + head == 124_647_170
 
 
-def test_4bit_weights_are_4bit_in_the_encoder_and_nowhere_else(tiny_models: dict[str, Path]) -> None:
+def test_4bit_weights_are_4bit_in_the_encoder_and_nowhere_else(
+    tiny_models: dict[str, Path],
+) -> None:
     base = load(tiny_models["bert"], create("qlora"))
     quantized = {name for name, p in base.model.named_parameters() if models.is_4bit(p)}
     assert len(quantized) == 2 * 6
     assert not any("classifier" in name or "pooler" in name for name in quantized)
     plain = load(tiny_models["bert"], create("full"))
-    assert sum(models.size_of(p) for p in base.model.parameters()) == sum(p.numel() for p in plain.model.parameters())
+    assert sum(models.size_of(p) for p in base.model.parameters()) == sum(
+        p.numel() for p in plain.model.parameters()
+    )
 
 
-@pytest.mark.parametrize(("name", "settings"), [("lora", {"targets": ["query", "valu"]}), ("ia3", {"targets": ["ffn"]})])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("lora", {"targets": ["query", "valu"]}), ("ia3", {"targets": ["ffn"]})]
+)
 def test_an_unknown_target_names_the_nearest(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=r"unknown target .*Did you mean"):
         create(name, **settings)
@@ -250,7 +288,9 @@ def test_fusion_keeps_its_value_map_near_the_identity(tiny_models: dict[str, Pat
     assert penalty.item() == pytest.approx(0.01 * 2 * 32 * 32 * 0.01, rel=1e-3)
 
 
-def test_a_fusion_carries_its_sources_adapters_frozen(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_fusion_carries_its_sources_adapters_frozen(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
     method = create("adapter_fusion")
@@ -259,7 +299,9 @@ def test_a_fusion_carries_its_sources_adapters_frozen(tiny_models: dict[str, Pat
     for number, folder in enumerate(folders):
         for name, weights in load_file(folder / TRAINED).items():
             if ".adapter." in name:
-                copied = model.get_parameter(name.replace(".adapter.", f".adapter.bottlenecks.{number}."))
+                copied = model.get_parameter(
+                    name.replace(".adapter.", f".adapter.bottlenecks.{number}.")
+                )
                 assert torch.equal(copied, weights)
                 assert not copied.requires_grad
 
@@ -273,10 +315,16 @@ def test_a_source_that_does_not_fit_is_named(tiny_models: dict[str, Path], tmp_p
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_frozen_biases_of_4bit_maps_stay_what_they_are(precision: str, tiny_models: dict[str, Path]) -> None:
+def test_frozen_biases_of_4bit_maps_stay_what_they_are(
+    precision: str, tiny_models: dict[str, Path]
+) -> None:
     method = create("qlora")
-    base = models.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"), quantization="nf4", precision=precision)
+    base = models.load(
+        ModelSpec(str(tiny_models["bert"])), ("no", "yes"), quantization="nf4", precision=precision
+    )
     model = inject(base, method)
     before = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     logits(model)
-    assert {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad} == before
+    assert {
+        n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad
+    } == before

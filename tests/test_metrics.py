@@ -25,12 +25,19 @@ from peft_methods.report.tables import figure_item
         ("energy_joules", float("nan"), float("inf"), "nan ± inf J"),
     ],
 )
-def test_a_spread_has_the_unit_and_the_decimals_of_its_mean(name: str, mean: float, deviation: float, written: str) -> None:
+def test_a_spread_has_the_unit_and_the_decimals_of_its_mean(
+    name: str, mean: float, deviation: float, written: str
+) -> None:
     assert METRICS[name].with_spread(mean, deviation) == written
 
 
-@pytest.mark.parametrize(("figure", "mean", "spread"), [(Figure(34.2, 0.9, 3), "34.2", "0.9"), (Figure(0.24, 0.049, 3), "0.24", "0.05")])
-def test_report_charts_and_paper_write_a_spread_alike(figure: Figure, mean: str, spread: str) -> None:
+@pytest.mark.parametrize(
+    ("figure", "mean", "spread"),
+    [(Figure(34.2, 0.9, 3), "34.2", "0.9"), (Figure(0.24, 0.049, 3), "0.24", "0.05")],
+)
+def test_report_charts_and_paper_write_a_spread_alike(
+    figure: Figure, mean: str, spread: str
+) -> None:
     metric = METRICS["train_seconds"]
     item = figure_item(figure, metric)
     assert (item.text, item.note) == (f"{mean} s", f"± {spread}")

@@ -26,9 +26,16 @@ def load(folder: Path, **more: str) -> models.Base:
 
 @pytest.mark.parametrize(
     ("kind", "head"),
-    [("bert", ("classifier",)), ("roberta", ("classifier",)), ("mpnet", ("classifier",)), ("distilbert", ("pre_classifier", "classifier"))],
+    [
+        ("bert", ("classifier",)),
+        ("roberta", ("classifier",)),
+        ("mpnet", ("classifier",)),
+        ("distilbert", ("pre_classifier", "classifier")),
+    ],
 )
-def test_the_head_is_what_has_no_pretrained_weights(kind: str, head: tuple[str, ...], tiny_models: dict[str, Path]) -> None:
+def test_the_head_is_what_has_no_pretrained_weights(
+    kind: str, head: tuple[str, ...], tiny_models: dict[str, Path]
+) -> None:
     base = load(tiny_models[kind])
     assert base.head == head
     assert base.model.config.id2label == {0: "no", 1: "yes"}
@@ -36,16 +43,26 @@ def test_the_head_is_what_has_no_pretrained_weights(kind: str, head: tuple[str, 
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
-def test_the_closed_form_counts_every_encoder_parameter(kind: str, tiny_models: dict[str, Path]) -> None:
+def test_the_closed_form_counts_every_encoder_parameter(
+    kind: str, tiny_models: dict[str, Path]
+) -> None:
     base = load(tiny_models[kind])
-    assert base.shape.encoder_parameters + base.shape.head_parameters == sum(p.numel() for p in base.model.parameters())
-    biases = sum(p.numel() for n, p in base.model.named_parameters() if n.endswith(".bias") and not models.in_modules(n, base.head))
+    assert base.shape.encoder_parameters + base.shape.head_parameters == sum(
+        p.numel() for p in base.model.parameters()
+    )
+    biases = sum(
+        p.numel()
+        for n, p in base.model.named_parameters()
+        if n.endswith(".bias") and not models.in_modules(n, base.head)
+    )
     assert base.shape.encoder_biases == biases
 
 
 def test_a_pooler_without_weights_is_trained_with_the_head(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
-    weights = {n: t for n, t in load_file(folder / "model.safetensors").items() if "pooler" not in n}
+    weights = {
+        n: t for n, t in load_file(folder / "model.safetensors").items() if "pooler" not in n
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert load(folder).head == ("classifier", "bert.pooler.dense")
 
@@ -57,21 +74,34 @@ def test_a_pooler_that_was_never_trained_starts_anew_with_the_head(tmp_path: Pat
     torch.manual_seed(1)
     second = load(folder)
     assert first.head == ("classifier", "bert.pooler.dense")
-    assert not torch.equal(first.model.bert.pooler.dense.weight, second.model.bert.pooler.dense.weight)
+    assert not torch.equal(
+        first.model.bert.pooler.dense.weight, second.model.bert.pooler.dense.weight
+    )
     assert first.weights_sha256 == second.weights_sha256
-    assert first.shape.encoder_parameters + first.shape.head_parameters == sum(p.numel() for p in first.model.parameters())
+    assert first.shape.encoder_parameters + first.shape.head_parameters == sum(
+        p.numel() for p in first.model.parameters()
+    )
 
 
 def test_half_precision_files_are_loaded_as_fp32(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
-    half = {n: t.half() if t.is_floating_point() else t for n, t in load_file(folder / "model.safetensors").items()}
+    half = {
+        n: t.half() if t.is_floating_point() else t
+        for n, t in load_file(folder / "model.safetensors").items()
+    }
     save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
     assert {p.dtype for p in load(folder).model.parameters()} == {torch.float32}
 
 
-def test_the_same_weights_have_the_same_digest_wherever_they_lie(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+def test_the_same_weights_have_the_same_digest_wherever_they_lie(
+    tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
     shutil.copytree(tiny_models["bert"], tmp_path / "copy")
-    first, copied, random = load(tiny_models["bert"]), load(tmp_path / "copy"), load(tmp_path / "copy", weights="random")
+    first, copied, random = (
+        load(tiny_models["bert"]),
+        load(tmp_path / "copy"),
+        load(tmp_path / "copy", weights="random"),
+    )
     assert first.weights_sha256 == copied.weights_sha256 != random.weights_sha256
 
 
@@ -87,11 +117,15 @@ def test_the_same_weights_have_the_same_digest_wherever_they_lie(tmp_path: Path,
         ({"attention_probs_dropout_prob": 0.1}, False),  # as it is where nothing is said
     ],
 )
-def test_the_same_weights_used_otherwise_are_another_model(change: dict[str, Any], another: bool, tmp_path: Path) -> None:
+def test_the_same_weights_used_otherwise_are_another_model(
+    change: dict[str, Any], another: bool, tmp_path: Path
+) -> None:
     folder = make_model(tmp_path / "m")
     before = load(folder)
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8"
+    )
     after = load(folder)
     assert after.weights_sha256 == before.weights_sha256
     assert (after.config_sha256 != before.config_sha256) == another
@@ -116,17 +150,26 @@ def test_a_folder_without_config(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_the_config(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
-    weights = {n: t for n, t in load_file(folder / "model.safetensors").items() if "layer.1." not in n}
+    weights = {
+        n: t for n, t in load_file(folder / "model.safetensors").items() if "layer.1." not in n
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     refused(folder, "lacks 16 tensors of its encoder")
 
 
 @pytest.mark.parametrize(
-    "config", [transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9), transformers.T5Config(num_layers=1)]
+    "config",
+    [
+        transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9),
+        transformers.T5Config(num_layers=1),
+    ],
 )
 def test_a_model_that_is_no_encoder(config: transformers.PretrainedConfig, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
-    refused(tmp_path, f"is a '{config.model_type}' model, which is no encoder to put a classifier on. Use an encoder such as BERT")
+    refused(
+        tmp_path,
+        f"is a '{config.model_type}' model, which is no encoder to put a classifier on. Use an encoder such as BERT",
+    )
 
 
 def test_no_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,13 +196,17 @@ def test_a_finished_classifier_gets_a_new_head(tmp_path: Path) -> None:
         assert again.weight.abs().max() < 1
 
 
-def test_random_weights_are_the_same_for_every_seed_and_4bit_where_asked(tiny_models: dict[str, Path]) -> None:
+def test_random_weights_are_the_same_for_every_seed_and_4bit_where_asked(
+    tiny_models: dict[str, Path],
+) -> None:
     digests = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         digests.append(load(tiny_models["bert"], weights="random").weights_sha256)
     assert digests[0] == digests[1]
-    quantized = models.load(ModelSpec(str(tiny_models["bert"]), weights="random"), NAMES, quantization="nf4").model
+    quantized = models.load(
+        ModelSpec(str(tiny_models["bert"]), weights="random"), NAMES, quantization="nf4"
+    ).model
     assert sum(models.is_4bit(p) for p in quantized.parameters()) == 12
 
 
@@ -175,11 +222,16 @@ def test_random_weights_have_the_head_and_the_sizes_of_the_pretrained_model(
         for folder, weights in ((tiny_models[kind], "pretrained"), (tmp_path, "random"))
     )
     assert (alone.head, alone.shape) == (pretrained.head, pretrained.shape)
-    sizes = [{name: models.size_of(p) for name, p in base.model.named_parameters()} for base in (pretrained, alone)]
+    sizes = [
+        {name: models.size_of(p) for name, p in base.model.named_parameters()}
+        for base in (pretrained, alone)
+    ]
     assert sizes[0] == sizes[1]
 
 
-def test_each_seed_has_a_head_of_its_own_over_the_same_random_encoder(tiny_models: dict[str, Path]) -> None:
+def test_each_seed_has_a_head_of_its_own_over_the_same_random_encoder(
+    tiny_models: dict[str, Path],
+) -> None:
     bases = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -197,10 +249,14 @@ def test_a_shape_is_built_without_hub_or_tokenizer(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("kind", "most"), [("bert", 64), ("roberta", 63), ("distilbert", 64)])
-def test_more_tokens_than_positions_are_refused(kind: str, most: int, tiny_models: dict[str, Path]) -> None:
+def test_more_tokens_than_positions_are_refused(
+    kind: str, most: int, tiny_models: dict[str, Path]
+) -> None:
     base = load(tiny_models[kind])
     base.check_length(most)
     ids = torch.full((1, most), 7)
     base.model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    with pytest.raises(ModelError, match=f"reads {most} tokens at most: --peft-set data.max_length={most}"):
+    with pytest.raises(
+        ModelError, match=f"reads {most} tokens at most: --peft-set data.max_length={most}"
+    ):
         base.check_length(most + 1)

@@ -25,11 +25,17 @@ def shown(cell: Any, kind: str) -> list[str]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
 def test_it_shows_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert all(not cell.get("outputs") for cell in notebook.cells), "what it shows is the reader's, not ours"
-    (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    assert all(not cell.get("outputs") for cell in notebook.cells), (
+        "what it shows is the reader's, not ours"
+    )
+    (parameters,) = (
+        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+    )
     parameters.source = QUICK
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    table, charts, matrices, frame = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs][-4:]
+    table, charts, matrices, frame = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs
+    ][-4:]
     assert "| IA3 " in shown(table, "text/markdown")[0]
     assert len(shown(charts, "image/svg+xml")) >= 5
     assert len(shown(matrices, "image/svg+xml")) == 2

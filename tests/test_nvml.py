@@ -61,7 +61,10 @@ def process(pid: int, size: int | None) -> SimpleNamespace:
 
 def test_the_state_is_in_base_units_and_names_reasons_and_strangers(fake: FakeNvml) -> None:
     fake.figures["nvmlDeviceGetCurrentClocksThrottleReasons"] = 64 | 4
-    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [process(os.getpid(), 10), process(1, None)]
+    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [
+        process(os.getpid(), 10),
+        process(1, None),
+    ]
     state = nvml.Gpu("1").state()
     assert state["throttle_reasons"] == ["hardware thermal", "power cap"]
     assert (state["power_watts"], state["power_limit_watts"]) == (350.0, 700.0)
@@ -69,12 +72,18 @@ def test_the_state_is_in_base_units_and_names_reasons_and_strangers(fake: FakeNv
     assert nvml.Gpu("GPU-1").driver() == "580.1"
 
 
-@pytest.mark.parametrize("name", [n for n in FakeNvml().figures if n.startswith("nvmlDeviceGet") and "Handle" not in n])
+@pytest.mark.parametrize(
+    "name", [n for n in FakeNvml().figures if n.startswith("nvmlDeviceGet") and "Handle" not in n]
+)
 def test_what_a_device_does_not_tell_is_none_never_an_error(fake: FakeNvml, name: str) -> None:
     fake.figures[name] = None
     gpu = nvml.Gpu("1")
     assert set(gpu.state())
-    energy, heat, memory = nvml.Energy(gpu), nvml.Throttling(gpu), nvml.DeviceMemory(gpu, level_at_start=0)
+    energy, heat, memory = (
+        nvml.Energy(gpu),
+        nvml.Throttling(gpu),
+        nvml.DeviceMemory(gpu, level_at_start=0),
+    )
     for gauge in (energy, heat, memory):
         gauge.start()
         assert gauge.read() is None or gauge.read() == pytest.approx(gauge.read())
@@ -90,7 +99,10 @@ def test_energy_is_the_counters_difference(fake: FakeNvml) -> None:
 
 
 def test_memory_is_the_processs_own_where_its_pid_is_seen(fake: FakeNvml) -> None:
-    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [process(os.getpid(), 700), process(1, 5000)]
+    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [
+        process(os.getpid(), 700),
+        process(1, 5000),
+    ]
     memory = nvml.DeviceMemory(nvml.Gpu("1"), level_at_start=100)
     assert memory.read() == 700
     assert "this process" in memory.kind
@@ -100,7 +112,9 @@ def test_memory_is_the_devices_above_its_start_where_pids_are_hidden(fake: FakeN
     memory = nvml.DeviceMemory(nvml.Gpu("1"), level_at_start=2**29, interval=0.001)
     assert "whole device" in memory.kind
     with memory.sampling():
-        fake.figures["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(total=0, used=2**32)  # a peak between two looks of the meter
+        fake.figures["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(
+            total=0, used=2**32
+        )  # a peak between two looks of the meter
         time.sleep(0.2)
         fake.figures["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(total=0, used=2**30)
         time.sleep(0.05)
@@ -110,7 +124,9 @@ def test_memory_is_the_devices_above_its_start_where_pids_are_hidden(fake: FakeN
 
 
 @pytest.mark.parametrize("missing", ["nvmlInit", "nvmlDeviceGetCount"])
-def test_without_a_driver_there_is_no_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+def test_without_a_driver_there_is_no_gpu(
+    fake: FakeNvml, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
     monkeypatch.setattr(environment, "_version", lambda name: "2.11.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert environment.find_device() == "cuda"

@@ -12,7 +12,9 @@ import pytest
 
 from conftest import CONFIGS
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of the address space work on Linux")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="limits of the address space work on Linux"
+)
 
 SCRIPT = """
 import json, multiprocessing, resource, sys
@@ -52,14 +54,19 @@ def recipe(tmp_path: Path, tiny_recipe: Path) -> Path:
     return path
 
 
-def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_would_fit(recipe: Path, tmp_path: Path) -> None:
+def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_would_fit(
+    recipe: Path, tmp_path: Path
+) -> None:
     small, wide = (f'model.source="{tmp_path / name}"' for name in ("small", "wide"))
     common = ["budget.seeds=1", "budget.epochs=1", 'data.source="some/texts"']
     cells: list[tuple[list[str], int]] = [
         ([*common, *ROWS, small], 0),
         ([*common, *ROWS, wide], ROOM),
         ([*common, *ROWS, small, "data.train=4000", "budget.batch_size=4000"], ROOM),
-        ([*common, *ROWS, small, "data.validation=8000", "budget.evaluation_batch_size=8000"], ROOM),
+        (
+            [*common, *ROWS, small, "data.validation=8000", "budget.evaluation_batch_size=8000"],
+            ROOM,
+        ),
         ([*common, *ROWS, small], ROOM),
     ]
     done = subprocess.run(
@@ -103,11 +110,24 @@ with instruments.running():
 """
 
 
-@pytest.mark.parametrize(("phase", "refused"), [("train", True), ("evaluate", True), ("tokenize", False)])
-def test_where_matrix_products_may_have_wanted_for_memory_in_silence_it_is_said(phase: str, refused: bool) -> None:
-    done = subprocess.run([sys.executable, "-c", SCARCE, phase], capture_output=True, text=True, check=False, timeout=200)
+@pytest.mark.parametrize(
+    ("phase", "refused"), [("train", True), ("evaluate", True), ("tokenize", False)]
+)
+def test_where_matrix_products_may_have_wanted_for_memory_in_silence_it_is_said(
+    phase: str, refused: bool
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCARCE, phase],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     ample, scarce, *said = done.stdout.splitlines()
     assert (ample, scarce, len(said)) == ("True", "True", refused)
     if refused:
-        assert re.match(r"\d+\.\d MiB were left of the address space allowed \(ulimit -v\), .* Raise the limit\.$", said[0])
+        assert re.match(
+            r"\d+\.\d MiB were left of the address space allowed \(ulimit -v\), .* Raise the limit\.$",
+            said[0],
+        )

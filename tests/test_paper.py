@@ -28,7 +28,13 @@ from peft_methods.report.paper import PaperError, write_paper
 from peft_methods.report.paper.document import document
 from peft_methods.report.paper.english import counted, listed, ratio, share, tidy, with_spread
 from peft_methods.report.paper.introduction import ABOUT
-from peft_methods.report.paper.references import BIBLIOGRAPHY, OF_METHODS, bibliography, of_data, of_model
+from peft_methods.report.paper.references import (
+    BIBLIOGRAPHY,
+    OF_METHODS,
+    bibliography,
+    of_data,
+    of_model,
+)
 from peft_methods.report.paper.study import studies_of
 from peft_methods.report.paper.typst import compiled, escaped
 
@@ -62,24 +68,42 @@ def test_only_separable_pairs_are_better_and_worse() -> None:
     assert pair is not None
     shown = f"by {100 * pair.difference:.1f} points, 95% interval {100 * pair.low:.1f} to {100 * pair.high:.1f}, _p_ \\< 0.001"
     assert f"LoRA, which has the highest mean, is better than Head only ({shown})." in source
-    assert "It could not be told apart from Full fine-tuning (difference 0.3 points, 95% interval −1.5 to 2.2)." in source
+    assert (
+        "It could not be told apart from Full fine-tuning (difference 0.3 points, 95% interval −1.5 to 2.2)."
+        in source
+    )
     assert "As for full fine-tuning, it is better than Head only (by 29.3 points" in source
     assert "Two of the three pairs of methods are separable" in source
-    assert claims(source) == ["better than Head only"] * 4  # in abstract, results (twice), and conclusion
+    assert (
+        claims(source) == ["better than Head only"] * 4
+    )  # in abstract, results (twice), and conclusion
 
 
 def test_nothing_separable_claims_nothing() -> None:
-    alike = compared({name: ([0.88 + shift, 0.90, 0.92 - shift], {}) for name, shift in (("full", 0.0), ("lora", 0.01), ("ia3", 0.02))})
+    alike = compared(
+        {
+            name: ([0.88 + shift, 0.90, 0.92 - shift], {})
+            for name, shift in (("full", 0.0), ("lora", 0.01), ("ia3", 0.02))
+        }
+    )
     source = source_of(alike)
-    assert "None of the three pairs of methods is separable: this comparison does not tell any method from another." in source
+    assert (
+        "None of the three pairs of methods is separable: this comparison does not tell any method from another."
+        in source
+    )
     assert "could not be told apart from" in source
     assert claims(source) == []
 
 
 @pytest.mark.parametrize("accuracies", [[0.9], [0.7]])
 def test_one_seed_claims_nothing(accuracies: list[float]) -> None:
-    source = source_of(compared({"full": (accuracies, {}), "lora": ([0.8], {}), "ia3": ([0.5], {})}))
-    assert "All methods were trained with one seed each, so the spread over seeds is not known" in part(source, "== Quality")
+    source = source_of(
+        compared({"full": (accuracies, {}), "lora": ([0.8], {}), "ia3": ([0.5], {})})
+    )
+    assert (
+        "All methods were trained with one seed each, so the spread over seeds is not known"
+        in part(source, "== Quality")
+    )
     assert "(one seed, no spread)" in source
     assert "none is recommended" in part(source, "= Conclusion")
     assert "told apart" not in source.replace(part(source, "= Introduction"), "")
@@ -88,20 +112,32 @@ def test_one_seed_claims_nothing(accuracies: list[float]) -> None:
 
 def test_methods_that_are_not_compared_are_named_with_the_reason() -> None:
     some = compared({**CLEAR, "ia3": ([0.95], {})})
-    lost = {key: value for key, value in some.predictions.items() if not key.startswith("head_only")}
+    lost = {
+        key: value for key, value in some.predictions.items() if not key.startswith("head_only")
+    }
     source = source_of(replace(some, predictions=lost))
     assert "IA3 was trained with one seed, so the spread over seeds is not known" in source
     assert "Head only has no predictions kept with its records" in source
     assert "LoRA has the higher mean of those compared" in source
-    assert "Best quality_: none is recommended; IA3, which has the highest figure, was not compared" in source
+    assert (
+        "Best quality_: none is recommended; IA3, which has the highest figure, was not compared"
+        in source
+    )
 
 
 def test_no_predictions_and_random_weights_say_so() -> None:
-    untold = source_of(Comparison(tuple(make_record(method, seed) for method in ("full", "lora") for seed in (0, 1))))
+    untold = source_of(
+        Comparison(
+            tuple(make_record(method, seed) for method in ("full", "lora") for seed in (0, 1))
+        )
+    )
     assert "All methods have no predictions kept with their records" in untold
     assert "no test was made" in untold
     random = source_of(Comparison(tuple(random_record(method) for method in ("full", "lora"))))
-    assert "drawn at random, so there is no quality to judge: this comparison is of costs alone" in random
+    assert (
+        "drawn at random, so there is no quality to judge: this comparison is of costs alone"
+        in random
+    )
     assert "ccuracy" not in random
     assert "*V501* (note)" in random
 
@@ -113,9 +149,14 @@ def test_what_failed_or_was_silenced_is_told() -> None:
         make_record("ia3", 0),
         make_record("ia3", 1, status="oom", message="9 GB\nmore", metrics={}),
     )
-    source = source_of(replace(clear, records=(*clear.records, *more), silenced=("V105",), notes=("a note @x",)))
+    source = source_of(
+        replace(clear, records=(*clear.records, *more), silenced=("V105",), notes=("a note @x",))
+    )
     assert "Of 12 cells (method and seed), ten finished." in source
-    assert "QLoRA was skipped: “needs \\$y\\$ \\#z \\[x\\]”. IA3 with seed 1 ran out of memory: “9 GB more”." in source
+    assert (
+        "QLoRA was skipped: “needs \\$y\\$ \\#z \\[x\\]”. IA3 with seed 1 ran out of memory: “9 GB more”."
+        in source
+    )
     assert "One rule was silenced, so nobody looked: V105" in source
     assert "- A note \\@x." in source
     assert "[QLoRA (skipped)], [–]" in source
@@ -133,14 +174,18 @@ def test_findings_of_rules_are_threats() -> None:
         assert f"*{rule}* ({finding.severity})" in threats
 
 
-@pytest.mark.parametrize(("name", "factor"), [("train_seconds", 37), ("peak_memory_bytes", 3), ("trainable_share", 211)])
+@pytest.mark.parametrize(
+    ("name", "factor"), [("train_seconds", 37), ("peak_memory_bytes", 3), ("trainable_share", 211)]
+)
 def test_another_figure_is_another_sentence(name: str, factor: int) -> None:
     comparison = compared({**CLEAR, "head_only": ([0.6, 0.62, 0.61], {})})
     for record in comparison.records:
         if record.method_name == "head_only":
             record.metrics[name] = (record.metrics[name] or 0.0) * factor
     row = next(row for row in comparison.rows() if row.method == "head_only")
-    shown = share(row.mean(name)) if name == "trainable_share" else with_spread(name, row.figures[name])
+    shown = (
+        share(row.mean(name)) if name == "trainable_share" else with_spread(name, row.figures[name])
+    )
     assert shown in part(source_of(comparison), "= Results")
 
 
@@ -149,7 +194,9 @@ def test_every_number_of_the_results_is_a_figure_of_the_comparison() -> None:
     study = studies_of(comparison, None)[0]
     standing, rows = study.standing, study.rows
     known = {100 * one for pair in standing.pairs for one in (pair.difference, pair.low, pair.high)}
-    known |= {100 * one for ends in standing.intervals.values() for one in ends} | {pair.p for pair in standing.pairs}
+    known |= {100 * one for ends in standing.intervals.values() for one in ends} | {
+        pair.p for pair in standing.pairs
+    }
     for row in rows:
         for name, figure in row.figures.items():
             scale = 100 if METRICS[name].is_share else 2**-20 if name.endswith("_bytes") else 1
@@ -157,7 +204,9 @@ def test_every_number_of_the_results_is_a_figure_of_the_comparison() -> None:
         known |= {value for name in METRICS for other, value in study.ratios(name) if other is row}
     known |= {95, 1, 0.001}  # of "95% interval", "Macro F1" and "< 0.001"
     results = re.sub(r"@[\w-]+|<[\w-]+>|#\w+|\b1fr\b", "", part(source_of(comparison), "= Results"))
-    numbers = [(text, float(text.replace(",", ""))) for text in re.findall(r"\d[\d,]*(?:\.\d+)?", results)]
+    numbers = [
+        (text, float(text.replace(",", ""))) for text in re.findall(r"\d[\d,]*(?:\.\d+)?", results)
+    ]
     assert len(numbers) > 80
     for text, number in numbers:
         digits = len(text.partition(".")[2])
@@ -165,8 +214,15 @@ def test_every_number_of_the_results_is_a_figure_of_the_comparison() -> None:
 
 
 def test_costs_are_told_against_full_fine_tuning() -> None:
-    source = source_of(compared({**CLEAR, "head_only": ([0.6, 0.6], {"train_seconds": 45.0, "peak_memory_bytes": 2e9})}))
-    assert "trained for 0.67 (LoRA) to 1.50 times (Head only) as long and needed 0.22 (Head only) to 0.78 times (LoRA)" in source
+    source = source_of(
+        compared(
+            {**CLEAR, "head_only": ([0.6, 0.6], {"train_seconds": 45.0, "peak_memory_bytes": 2e9})}
+        )
+    )
+    assert (
+        "trained for 0.67 (LoRA) to 1.50 times (Head only) as long and needed 0.22 (Head only) to 0.78 times (LoRA)"
+        in source
+    )
     assert "By the means, Head only took more time than full fine-tuning." in source
     without = source_of(compared({name: CLEAR[name] for name in ("lora", "head_only")}))
     assert "Relative to full" not in without
@@ -175,13 +231,18 @@ def test_costs_are_told_against_full_fine_tuning() -> None:
 
 def test_one_method_has_nothing_to_be_compared_with() -> None:
     source = source_of(compared({"lora": ([0.9, 0.91], {})}))
-    assert "LoRA reached a test accuracy of 90.5\u00a0±\u00a00.7%. With one method there is nothing to compare." in source
+    assert (
+        "LoRA reached a test accuracy of 90.5\u00a0±\u00a00.7%. With one method there is nothing to compare."
+        in source
+    )
     assert "title: [LoRA Measured: all-MiniLM-L6\\-v2 on Rated Movie-Review Sentences]" in source
     assert "methods are" not in source
 
 
 def test_limits_are_told_with_what_they_recommend() -> None:
-    assert "From these figures alone, within memory 8GB, the following is recommended" in source_of(compared(CLEAR), "memory=8GB")
+    assert "From these figures alone, within memory 8GB, the following is recommended" in source_of(
+        compared(CLEAR), "memory=8GB"
+    )
 
 
 def test_several_recipes_have_a_section_each() -> None:
@@ -210,12 +271,20 @@ def test_every_method_model_and_data_set_of_ours_has_its_reference() -> None:
         assert of_model(recipe.model.source)
         assert of_data(recipe.data.source)
     cited = set(re.findall(r"@\w+\{([^,]+),", entries))
-    assert {key for recipe in recipes for key in (*of_model(recipe.model.source), *of_data(recipe.data.source))} <= cited
+    assert {
+        key
+        for recipe in recipes
+        for key in (*of_model(recipe.model.source), *of_data(recipe.data.source))
+    } <= cited
     assert of_model("someone/never-heard-of") == of_data("my folder") == ()
 
 
-def test_a_method_of_ones_own_is_cited_by_what_its_registry_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = type("Own", (LoRA,), {"name": "my_own", "title": "My <own>", "paper": "Me {et} al. 2030, @home"})
+def test_a_method_of_ones_own_is_cited_by_what_its_registry_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = type(
+        "Own", (LoRA,), {"name": "my_own", "title": "My <own>", "paper": "Me {et} al. 2030, @home"}
+    )
     monkeypatch.setitem(METHODS._methods, "my_own", own)
     source = source_of(_renamed(compared({"lora": ([0.9, 0.91], {})}), "my_own"))
     assert "_My \\<own\\>_~@method-my-own is described in the reference." in source
@@ -230,7 +299,22 @@ def _renamed(comparison: PrintableComparison, name: str) -> PrintableComparison:
 
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 TRICKY = (
-    *("= a", "- b", "1. c", "/ d: e", "a--b---c", "...", "-1", "\\u{41}", "//x", "/* y", "https://a.b", "#let", "@hu2022lora", "<t>"),
+    *(
+        "= a",
+        "- b",
+        "1. c",
+        "/ d: e",
+        "a--b---c",
+        "...",
+        "-1",
+        "\\u{41}",
+        "//x",
+        "/* y",
+        "https://a.b",
+        "#let",
+        "@hu2022lora",
+        "<t>",
+    ),
     *("$x$", "`", "~", "'", '"', "*_*", "[", "]", "a-?b"),
 )
 FLAT = """#let flat(it) = if it.has("text") { it.text } else if it.has("children") { it.children.map(flat).join("") } else { " " }
@@ -251,13 +335,30 @@ def test_any_text_comes_out_as_that_text(texts: list[str]) -> None:
 
 
 def test_words_and_numbers() -> None:
-    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b, and c"]
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == [
+        "a",
+        "a and b",
+        "a, b, and c",
+    ]
     assert listed(["a (1, 2)", "b", "c"]) == "a (1, 2); b; and c"
     assert listed([str(n) for n in range(9)], 3) == "0, 1, and seven more"
-    assert [counted(n, "seed") for n in (0, 1, 3, 11)] == ["no seeds", "one seed", "three seeds", "11 seeds"]
-    assert [ratio(value) for value in (0.634, 12.4, 0.0065, 0.00001)] == ["0.63", "12", "0.0065", "\\< 0.001"]
+    assert [counted(n, "seed") for n in (0, 1, 3, 11)] == [
+        "no seeds",
+        "one seed",
+        "three seeds",
+        "11 seeds",
+    ]
+    assert [ratio(value) for value in (0.634, 12.4, 0.0065, 0.00001)] == [
+        "0.63",
+        "12",
+        "0.0065",
+        "\\< 0.001",
+    ]
     assert [share(value) for value in (1.0, 0.0, 0.000034)] == ["100.00%", "0.00%", "0.003%"]
-    assert tidy("77.5 % (not separable: -4.1 to +5.2), 2-4 x-1 3 s") == "77.5% (not separable: −4.1 to +5.2), 2-4 x-1 3\u00a0s"
+    assert (
+        tidy("77.5 % (not separable: -4.1 to +5.2), 2-4 x-1 3 s")
+        == "77.5% (not separable: −4.1 to +5.2), 2-4 x-1 3\u00a0s"
+    )
 
 
 def test_the_paper_is_written_whole_and_the_same_every_time(tmp_path: Path) -> None:
@@ -266,25 +367,34 @@ def test_the_paper_is_written_whole_and_the_same_every_time(tmp_path: Path) -> N
     comparison = compared(CLEAR)
     written = comparison.paper(tmp_path / "a" / "my paper.pdf")
     again = write_paper(comparison, tmp_path / "b" / "my paper.pdf")
-    assert {path.name for path in written} >= {"my paper.pdf", "my paper.typ", "my paper.bib", "r1-accuracy.svg"}
+    assert {path.name for path in written} >= {
+        "my paper.pdf",
+        "my paper.typ",
+        "my paper.bib",
+        "r1-accuracy.svg",
+    }
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
     assert written[0].read_bytes().startswith(b"%PDF")
     assert sorted(tmp_path.joinpath("a").rglob("*.*")) == sorted(written)
     text = typst.query(written[1], "heading.where(level: 1)", field="body")
-    assert [json.dumps(one) for one in ("Introduction", "Experimental Setup", "Results")] == re.findall(
-        r'"(?:Introduction|Experimental Setup|Results)"', text
-    )
+    assert [
+        json.dumps(one) for one in ("Introduction", "Experimental Setup", "Results")
+    ] == re.findall(r'"(?:Introduction|Experimental Setup|Results)"', text)
     assert typst.compile(written[1]).startswith(b"%PDF")  # from its own folder, by whoever edits it
 
 
-def test_many_methods_with_long_names_and_other_scripts_are_typeset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_methods_with_long_names_and_other_scripts_are_typeset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     records = []
     for number in range(50):
         name, title = f"method{number}", f"A rather long name of a method, number {number} 方法 $x$"
         own = type("Own", (LoRA,), {"name": name, "title": title, "paper": "Nobody 2030"})
         monkeypatch.setitem(METHODS._methods, name, own)
         made = make_record("lora", number)
-        records.append(replace(made, cell={**made.cell, "method": {**made.cell["method"], "name": name}}))
+        records.append(
+            replace(made, cell={**made.cell, "method": {**made.cell["method"], "name": name}})
+        )
     studies = studies_of(Comparison(tuple(records)), None)
     source = document(studies, "many", {"embedded": []})
     assert source.count("(continued)") == 2  # hyperparameters, and the figures of every method
@@ -307,14 +417,19 @@ def run(pytester: pytest.Pytester) -> Any:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
 
     def go(*arguments: str) -> pytest.RunResult:
-        told = [*records_of("lora"), make_record("ia3", 0, status="failed", message="why not", metrics={})]
+        told = [
+            *records_of("lora"),
+            make_record("ia3", 0, status="failed", message="why not", metrics={}),
+        ]
         plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "--peft-method=lora,ia3")
         return pytester.runpytest_inprocess(*plain, *arguments, plugins=[Telling(told)])
 
     return go
 
 
-def test_the_option_writes_the_paper_even_if_a_cell_failed(run: Any, pytester: pytest.Pytester) -> None:
+def test_the_option_writes_the_paper_even_if_a_cell_failed(
+    run: Any, pytester: pytest.Pytester
+) -> None:
     result = run("--peft-paper=out.pdf")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["written: out.pdf, out.typ, *out.bib*"])
@@ -329,7 +444,9 @@ def test_the_option_writes_the_paper_even_if_a_cell_failed(run: Any, pytester: p
         (".", "--peft-paper '.': that is a folder."),
     ],
 )
-def test_a_bad_place_for_the_paper_ends_the_run_at_its_start(run: Any, value: str, said: str) -> None:
+def test_a_bad_place_for_the_paper_ends_the_run_at_its_start(
+    run: Any, value: str, said: str
+) -> None:
     assert said in error_line(run(f"--peft-paper={value}"))
 
 
@@ -337,5 +454,11 @@ def test_without_the_engine_the_extra_is_named(run: Any, monkeypatch: pytest.Mon
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "typst" else find(name, *more))
-    assert error_line(run("--peft-paper=out.pdf")).endswith("--peft-paper needs typst: pip install 'peft-methods[paper]'.")
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == "typst" else find(name, *more),
+    )
+    assert error_line(run("--peft-paper=out.pdf")).endswith(
+        "--peft-paper needs typst: pip install 'peft-methods[paper]'."
+    )

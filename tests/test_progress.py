@@ -26,7 +26,9 @@ from peft_methods.execution.progress import Progress, fitted
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record, without_result
 
-PREPARATION = Preparation({"class_counts": {"train": (80, 80), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0)
+PREPARATION = Preparation(
+    {"class_counts": {"train": (80, 80), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0
+)
 MOVE = re.compile(r"\x1b\[(\d*)([AJ])")
 
 
@@ -88,11 +90,30 @@ def sized(columns: int, lines: int = 24) -> Any:
 
 
 def finished(cell: Cell) -> Record:
-    metrics = {"accuracy": 0.9, "train_seconds": 61.0, "samples_per_second": 37.4, "peak_memory_bytes": 2.0**28}
-    return Record(cell.spec(), "ok", "i", metrics=metrics, epochs=({"epoch": 1.0, "train_loss": 0.61}, {"epoch": 2.0, "train_loss": 0.41}))
+    metrics = {
+        "accuracy": 0.9,
+        "train_seconds": 61.0,
+        "samples_per_second": 37.4,
+        "peak_memory_bytes": 2.0**28,
+    }
+    return Record(
+        cell.spec(),
+        "ok",
+        "i",
+        metrics=metrics,
+        epochs=({"epoch": 1.0, "train_loss": 0.61}, {"epoch": 2.0, "train_loss": 0.41}),
+    )
 
 
-STEP = {"epoch": 2, "epochs": 2, "step": 30, "steps": 40, "train_seconds": 0.5, "samples_per_second": 37.41, "peak_memory_bytes": 2**28}
+STEP = {
+    "epoch": 2,
+    "epochs": 2,
+    "step": 30,
+    "steps": 40,
+    "train_seconds": 0.5,
+    "samples_per_second": 37.41,
+    "peak_memory_bytes": 2**28,
+}
 
 
 def test_live_lines_stand_below_lasting_ones() -> None:
@@ -150,26 +171,35 @@ def test_a_terminal_sees_every_running_cell_and_what_has_ended(tiny_recipe: Path
         assert display.live[0].startswith("1 of 2 cells done (1 more reused) · 1 running")
     assert display.live == ()
     assert re.fullmatch(
-        r"\[1/2, \d+ s left\] tiny-full-seed0: accuracy 0.900, loss 0.410, 37.4/s, 256.0 MiB, trained 1 min 01 s", display.said[-1]
+        r"\[1/2, \d+ s left\] tiny-full-seed0: accuracy 0.900, loss 0.410, 37.4/s, 256.0 MiB, trained 1 min 01 s",
+        display.said[-1],
     )
     progress(Event(second, record=without_result(second, "failed", "why")))
     assert display.said[-1] == "[2/2] tiny-full-seed1: failed: why"
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.268, ", trained 0.27 s"), (17.52, ", trained 17.5 s"), (None, "")])
-def test_training_time_is_said_as_far_as_it_is_known(seconds: float | None, said: str, tiny_recipe: Path) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.268, ", trained 0.27 s"), (17.52, ", trained 17.5 s"), (None, "")]
+)
+def test_training_time_is_said_as_far_as_it_is_known(
+    seconds: float | None, said: str, tiny_recipe: Path
+) -> None:
     display, (cell, _) = Kept(79), cells(tiny_recipe)
     progress = Progress(display, workers=1, clock=lambda: 0.0)
     progress.plan([cell], PREPARATION)
     record = finished(cell)
-    progress(Event(cell, record=replace(record, metrics={**record.metrics, "train_seconds": seconds})))
+    progress(
+        Event(cell, record=replace(record, metrics={**record.metrics, "train_seconds": seconds}))
+    )
     assert display.said[-1].endswith(f"256.0 MiB{said}")
 
 
 def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
     display, (first, second), now = Kept(79), cells(tiny_recipe), [0.0]
     progress = Progress(display, workers=1, clock=lambda: now[0])
-    assert expected_seconds(first, PREPARATION) == pytest.approx(1 + 0.01 * (2 * (160 * 3 + 30) + 50))
+    assert expected_seconds(first, PREPARATION) == pytest.approx(
+        1 + 0.01 * (2 * (160 * 3 + 30) + 50)
+    )
     progress.plan([first, second], PREPARATION)
     progress(Event(first))
     now[0] = 2 * expected_seconds(first, PREPARATION)
@@ -223,7 +253,10 @@ def test_a_narrow_terminal_keeps_what_tells_most() -> None:
     parts = ["epoch 1/2", "step 3/20", "37.4/s"]
     assert fitted("tiny-lora-seed0", parts, 45) == "tiny-lora-seed0  epoch 1/2  step 3/20  37.4/s"
     assert fitted("tiny-lora-seed0", parts, 39) == "tiny-lora-seed0  epoch 1/2  step 3/20"
-    assert fitted("embedded-adapter_fusion-seed10", parts, 39) == "embedded-adap…_fusion-seed10  epoch 1/2"
+    assert (
+        fitted("embedded-adapter_fusion-seed10", parts, 39)
+        == "embedded-adap…_fusion-seed10  epoch 1/2"
+    )
 
 
 @given(
@@ -268,16 +301,38 @@ def test_it(request, number):
     ],
     ids=["by letters", "by names", "without live lines"],
 )
-def test_pytests_own_lines_stay_whole(tmp_path: Path, arguments: list[str], environment: dict[str, str], wanted: str) -> None:
+def test_pytests_own_lines_stay_whole(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], wanted: str
+) -> None:
     (tmp_path / "test_it.py").write_text(LIVE_TEST, encoding="utf-8")
     (tmp_path / "pytest.ini").touch()
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     plugins = ["-p", "peft_methods.plugin", "-p", "no:cacheprovider"]
-    clean = {name: value for name, value in os.environ.items() if name not in {"CI", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"}}
-    settings = {**clean, "TERM": "xterm", "NO_COLOR": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
-    command = [sys.executable, "-m", "pytest", "-p", "pytest_benchmark.plugin", *plugins, *arguments]
-    process = subprocess.Popen(command, cwd=tmp_path, env=settings, stdin=end, stdout=end, stderr=end)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"CI", "PYTEST_CURRENT_TEST", "PYTEST_ADDOPTS"}
+    }
+    settings = {
+        **clean,
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        **environment,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "pytest_benchmark.plugin",
+        *plugins,
+        *arguments,
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=settings, stdin=end, stdout=end, stderr=end
+    )
     os.close(end)
     screen = Screen()
     screen.write(_all_of(terminal).replace("\r\n", "\n"))

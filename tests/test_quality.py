@@ -14,14 +14,18 @@ from peft_methods.quality import Predictions, judge
 
 
 def predictions(predicted: list[int], labels: list[int], classes: int = 2) -> Predictions:
-    return Predictions(np.eye(classes, dtype=np.float32)[predicted], np.asarray(labels, dtype=np.int64))
+    return Predictions(
+        np.eye(classes, dtype=np.float32)[predicted], np.asarray(labels, dtype=np.int64)
+    )
 
 
 def test_counts_by_hand() -> None:
     judged = judge(predictions([1, 1, 0, 1], [1, 0, 0, 1]), ("no", "yes"))
     assert judged.accuracy == 0.75
     assert judged.confusion == [[1, 1], [0, 2]]
-    assert judged.per_class["yes"] == pytest.approx({"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "support": 2})
+    assert judged.per_class["yes"] == pytest.approx(
+        {"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "support": 2}
+    )
     assert judged.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
 
 
@@ -38,7 +42,10 @@ def test_the_loss_is_cross_entropy_and_survives_large_logits() -> None:
     assert huge.loss == pytest.approx(2e4)
 
 
-@given(arrays(np.float32, (7, 3), elements=st.floats(-50, 50, width=32)), st.lists(st.integers(0, 2), min_size=7, max_size=7))
+@given(
+    arrays(np.float32, (7, 3), elements=st.floats(-50, 50, width=32)),
+    st.lists(st.integers(0, 2), min_size=7, max_size=7),
+)
 def test_probabilities_and_confusion_add_up(logits: np.ndarray, labels: list[int]) -> None:
     given_ = Predictions(logits, np.asarray(labels))
     assert np.allclose(given_.probabilities.sum(axis=1), 1, atol=1e-5)

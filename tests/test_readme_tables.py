@@ -17,7 +17,10 @@ from peft_methods.report.costs import COLUMNS, cost_table
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MARKED = dict(re.findall(r"<!-- baseline (\S+) -->\n(.*?)\n<!-- /baseline -->", README, re.DOTALL))
-COST_HEADINGS = {*COLUMNS, *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS)}  # a table by itself, which may be left out
+COST_HEADINGS = {
+    *COLUMNS,
+    *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS),
+}  # a table by itself, which may be left out
 BEST_OF: dict[str, Callable[..., float]] = {
     "accuracy": max, "macro_f1": max, "train_seconds": min, "samples_per_second": max, "peak_memory_bytes": min,
 }  # fmt: skip
@@ -26,12 +29,21 @@ Cells = dict[tuple[str, str], str]  # (method, heading) -> text
 
 def rows_of(path: Path) -> list[Row]:
     entries = read_baseline(path).entries
-    known = {key: {name: entry.values(name) for name in entry.metrics} for key, entry in entries.items()}
+    known = {
+        key: {name: entry.values(name) for name in entry.metrics} for key, entry in entries.items()
+    }
     figures = {
-        key: {name: Figure(fmean(v), stdev(v) if len(v) > 1 else None, len(v)) for name, v in metrics.items() if v}
+        key: {
+            name: Figure(fmean(v), stdev(v) if len(v) > 1 else None, len(v))
+            for name, v in metrics.items()
+            if v
+        }
         for key, metrics in known.items()
     }
-    return [Row(recipe, method, figures[recipe, method], entries[recipe, method].seeds, ()) for recipe, method in entries]
+    return [
+        Row(recipe, method, figures[recipe, method], entries[recipe, method].seeds, ())
+        for recipe, method in entries
+    ]
 
 
 def cells_of(markdown: str) -> Cells:
@@ -39,11 +51,15 @@ def cells_of(markdown: str) -> Cells:
     found: Cells = {}
     headings: list[str] = []
     for line in markdown.splitlines():
-        texts = [text.strip() for text in line.strip("|").split("|")] if line.startswith("|") else []
+        texts = (
+            [text.strip() for text in line.strip("|").split("|")] if line.startswith("|") else []
+        )
         if texts and texts[0] == "Method":
             headings = texts[1:]
         elif texts and not set(texts[0]) <= {":", "-"}:
-            found |= {(texts[0], heading): text for heading, text in zip(headings, texts[1:], strict=True)}
+            found |= {
+                (texts[0], heading): text for heading, text in zip(headings, texts[1:], strict=True)
+            }
     return found
 
 
@@ -53,7 +69,13 @@ def expected(rows: list[Row]) -> Cells:
     def put(heading: str, name: str, written: Callable[[Row], str]) -> None:
         means = {row.method: row.mean(name) for row in rows if name in row.figures}
         best = BEST_OF[name](means.values()) if name in BEST_OF and means else None
-        found.update({(row.title, heading): written(row) + r" \*" * (means[row.method] == best) for row in rows if name in row.figures})
+        found.update(
+            {
+                (row.title, heading): written(row) + r" \*" * (means[row.method] == best)
+                for row in rows
+                if name in row.figures
+            }
+        )
 
     def with_spread(name: str, scale: float, digits: int, unit: str = "") -> Callable[[Row], str]:
         def written(row: Row) -> str:
@@ -70,7 +92,11 @@ def expected(rows: list[Row]) -> Cells:
     put("%", "trainable_share", lambda row: f"{100 * row.mean('trainable_share'):.2f}")
     put("Train time", "train_seconds", with_spread("train_seconds", 1, digits, " s"))
     put("Samples/s", "samples_per_second", lambda row: f"{row.mean('samples_per_second'):,.1f}")
-    put("Peak memory", "peak_memory_bytes", lambda row: f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB")
+    put(
+        "Peak memory",
+        "peak_memory_bytes",
+        lambda row: f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB",
+    )
     return found
 
 
@@ -86,7 +112,9 @@ def test_the_readme_has_tables_of_baselines() -> None:
 def test_the_readmes_tables_are_those_of_the_stored_baseline(name: str) -> None:
     told = cells_of(MARKED[name])
     stored = expected(rows_of(ROOT / "benchmarks" / "baselines" / f"{name}.json"))
-    figures = {key: text for key, text in told.items() if key[1] != "Group"}  # groups need the predictions, which no baseline holds
+    figures = {
+        key: text for key, text in told.items() if key[1] != "Group"
+    }  # groups need the predictions, which no baseline holds
     assert figures == {key: stored.get(key) for key in figures}
     assert {method for method, _ in told} == {method for method, _ in stored}
     headings = {heading for _, heading in figures}

@@ -26,8 +26,21 @@ def test_every_shipped_recipe_loads() -> None:
 def test_embedded_is_what_it_promises() -> None:
     recipe = load_recipe("embedded")
     assert (recipe.data.train, recipe.data.validation, recipe.data.test) == (400, 150, 500)
-    assert (recipe.budget.epochs, recipe.budget.batch_size, recipe.budget.seed_list()) == (2, 8, (0, 1, 2))
-    assert list(recipe.methods) == ["full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion"]
+    assert (recipe.budget.epochs, recipe.budget.batch_size, recipe.budget.seed_list()) == (
+        2,
+        8,
+        (0, 1, 2),
+    )
+    assert list(recipe.methods) == [
+        "full",
+        "head_only",
+        "bitfit",
+        "lora",
+        "qlora",
+        "ia3",
+        "adapter",
+        "adapter_fusion",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -41,10 +54,22 @@ def test_embedded_is_what_it_promises() -> None:
         ("data.train=some", "data.train = 'some' should be"),
         ("budget.precision=fp23", "should be 'fp32', 'tf32', 'bf16' or 'fp16'"),
         ("budget.padding=longest", "budget.padding = 'longest' should be 'dynamic' or 'fixed'"),
-        ("budget.gradient_accumulation=0", "budget.gradient_accumulation = 0 should be greater than or equal to 1"),
-        ("budget.gradient_checkpointing=1", "budget.gradient_checkpointing = 1 should be a valid boolean"),
-        ("budget.early_stopping=-1", "budget.early_stopping = -1 should be greater than or equal to 0"),
-        ("data.test_split=dev", "data.test_split = 'dev' should be 'test', 'validation' or 'train'"),
+        (
+            "budget.gradient_accumulation=0",
+            "budget.gradient_accumulation = 0 should be greater than or equal to 1",
+        ),
+        (
+            "budget.gradient_checkpointing=1",
+            "budget.gradient_checkpointing = 1 should be a valid boolean",
+        ),
+        (
+            "budget.early_stopping=-1",
+            "budget.early_stopping = -1 should be greater than or equal to 0",
+        ),
+        (
+            "data.test_split=dev",
+            "data.test_split = 'dev' should be 'test', 'validation' or 'train'",
+        ),
         ("data.validation_by=text", "data.validation_by = 'text' should be 'rows' or 'sentences'"),
         ("data.leakage_limit=2", "data.leakage_limit = 2 should be less than or equal to 1"),
         ("budget.warmup_ratio=nan", "budget.warmup_ratio = nan should be a finite number"),
@@ -61,7 +86,10 @@ def test_embedded_is_what_it_promises() -> None:
             "data.token_lengths = [3, 2] should be two or more whole numbers from 1 up, none below the one before",
         ),
         ("data.token_lengths=[7]", "data.token_lengths = [7] should be two or more whole numbers"),
-        ("data.token_lengths=[-3, 2]", "data.token_lengths = [-3, 2] should be two or more whole numbers"),
+        (
+            "data.token_lengths=[-3, 2]",
+            "data.token_lengths = [-3, 2] should be two or more whole numbers",
+        ),
         ("data.token_lengths=[]", "data.token_lengths = [] should be two or more whole numbers"),
         ("data.token_lengths=[1, 2.5]", "data.token_lengths = 2.5 should be a valid integer"),
     ],
@@ -74,7 +102,10 @@ def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
 
 
 def test_settings_reach_every_section() -> None:
-    recipe = load_recipe("embedded", ["budget.seeds=[4, 7]", "data.train=all", "methods.lora.rank=2", "title=hello world"])
+    recipe = load_recipe(
+        "embedded",
+        ["budget.seeds=[4, 7]", "data.train=all", "methods.lora.rank=2", "title=hello world"],
+    )
     assert recipe.budget.seed_list() == (4, 7)
     assert recipe.data.train == "all"
     assert recipe.methods["lora"]["rank"] == 2
@@ -90,7 +121,10 @@ def test_a_typo_in_toml_is_one_line_with_its_place(tmp_path: Path) -> None:
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "short.toml"
-    path.write_text("name = 'x'\n[model]\nsource = 'y'\n[budget]\nepochs = 1\nbatch_size = 2\n[methods.full]\n", encoding="utf-8")
+    path.write_text(
+        "name = 'x'\n[model]\nsource = 'y'\n[budget]\nepochs = 1\nbatch_size = 2\n[methods.full]\n",
+        encoding="utf-8",
+    )
     with pytest.raises(OptionError, match=r"short\.toml: 'data' is missing; add it"):
         load_recipe(str(path))
 
@@ -104,16 +138,28 @@ def test_an_unknown_recipe_names_the_right_ones(name: str) -> None:
 def test_pointing_elsewhere_says_so() -> None:
     recipe = load_recipe("embedded", model="/m", data="/d")
     assert (recipe.model.source, recipe.data.source) == ("/m", "/d")
-    assert any("sizes as the recipe and --peft-set say (400/150/500)" in note for note in recipe.notes)
+    assert any(
+        "sizes as the recipe and --peft-set say (400/150/500)" in note for note in recipe.notes
+    )
     assert any("rates were tuned for 'embedded:minilm'" in note for note in recipe.notes)
 
 
 def test_pointing_elsewhere_drops_columns_and_keeps_the_splits_roles() -> None:
     there, here = load_recipe("sst2_bert"), load_recipe("sst2_bert", data="/d")
-    assert (here.data.test_split, here.data.validation_by) == (there.data.test_split, there.data.validation_by)
-    assert any("test is taken from its validation split, where it has one" in note for note in here.notes)
+    assert (here.data.test_split, here.data.validation_by) == (
+        there.data.test_split,
+        there.data.validation_by,
+    )
+    assert any(
+        "test is taken from its validation split, where it has one" in note for note in here.notes
+    )
     moved = load_recipe("trec_bert", data="/d").data
-    assert (moved.text, moved.label, moved.revision, moved.leakage_limit) == (None, None, None, 0.01)
+    assert (moved.text, moved.label, moved.revision, moved.leakage_limit) == (
+        None,
+        None,
+        None,
+        0.01,
+    )
 
 
 SIZES = {
@@ -129,8 +175,21 @@ SIZES = {
 def test_a_gpu_recipe_is_the_job_it_names(name: str) -> None:
     recipe = load_recipe(name)
     data, budget = recipe.data, recipe.budget
-    assert (recipe.model.source, data.train, data.validation, data.test, data.max_length, budget.epochs, budget.batch_size) == SIZES[name]
-    assert (recipe.gpu, budget.precision, budget.weight_decay, len(budget.seed_list())) == (True, "bf16", 0.01, 3)
+    assert (
+        recipe.model.source,
+        data.train,
+        data.validation,
+        data.test,
+        data.max_length,
+        budget.epochs,
+        budget.batch_size,
+    ) == SIZES[name]
+    assert (recipe.gpu, budget.precision, budget.weight_decay, len(budget.seed_list())) == (
+        True,
+        "bf16",
+        0.01,
+        3,
+    )
     methods = [method.name for method in chosen_methods(recipe, None)]
     assert methods == list(METHODS)
 
@@ -143,12 +202,29 @@ def test_each_learning_rate_has_its_source(name: str) -> None:
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 keys = st.sampled_from(
-    ["epochs", "batch_size", "seeds", "precision", "weight_decay", "schedule", "early_stopping", "padding", "epoch", "x"]
+    [
+        "epochs",
+        "batch_size",
+        "seeds",
+        "precision",
+        "weight_decay",
+        "schedule",
+        "early_stopping",
+        "padding",
+        "epoch",
+        "x",
+    ]
 )
 
 
@@ -181,15 +257,23 @@ def test_any_setting_string_is_taken_or_refused(text: str) -> None:
 def test_weights_are_random_or_pretrained_and_nothing_else() -> None:
     assert load_recipe("embedded").has_quality
     assert not load_recipe("embedded", weights="random").has_quality
-    assert load_recipe("embedded", ["model.weights=random"], weights="pretrained").model.weights == "random"
-    with pytest.raises(OptionError, match=r"unknown weights 'randm'\. Did you mean 'random'\? Allowed: pretrained, random"):
+    assert (
+        load_recipe("embedded", ["model.weights=random"], weights="pretrained").model.weights
+        == "random"
+    )
+    with pytest.raises(
+        OptionError,
+        match=r"unknown weights 'randm'\. Did you mean 'random'\? Allowed: pretrained, random",
+    ):
         load_recipe("embedded", weights="randm")
 
 
 def test_what_is_known_of_the_texts_goes_with_them() -> None:
     assert load_recipe("imdb_roberta").data.token_lengths is not None
     assert load_recipe("imdb_roberta", data="/d").data.token_lengths is None
-    assert load_recipe("imdb_roberta", ["data.token_lengths=[3, 9]"], data="/d").data.token_lengths == (3, 9)
+    assert load_recipe(
+        "imdb_roberta", ["data.token_lengths=[3, 9]"], data="/d"
+    ).data.token_lengths == (3, 9)
 
 
 def test_random_weights_need_no_warning_about_rates_or_sizes() -> None:

@@ -53,7 +53,9 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert store.read_predictions(make_record(identity="other")) is None
 
 
-numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
+numbers = (
+    st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
+)
 
 
 @settings(max_examples=200)
@@ -62,7 +64,9 @@ numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.inte
     st.text(max_size=40),
     st.sampled_from(["ok", "oom", "failed", "timeout", "crashed", "skipped"]),
 )
-def test_any_record_round_trips(tmp_path_factory: pytest.TempPathFactory, metrics: Any, message: str, status: Any) -> None:
+def test_any_record_round_trips(
+    tmp_path_factory: pytest.TempPathFactory, metrics: Any, message: str, status: Any
+) -> None:
     store = Store(tmp_path_factory.mktemp("store"))
     record = make_record(metrics=metrics, message=message, status=status)
     back = store.read(store.write(record))
@@ -79,7 +83,9 @@ def test_every_cut_of_a_record_is_refused_by_name(tmp_path: Path) -> None:
             store.read(path)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", '{"schema_version": 1}', '{"cell": 3, "status": "fine"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["[]", "3", '{"schema_version": 1}', '{"cell": 3, "status": "fine"}', "\x00"]
+)
 def test_json_that_is_no_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
     good, bad = Store(tmp_path).records()
@@ -95,7 +101,9 @@ def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
     assert "update peft-methods" in str(bad[0])
 
 
-def test_a_failed_write_leaves_the_old_record_and_no_scrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_record_and_no_scrap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     path = store.write(make_record())
     before = path.read_bytes()
@@ -120,28 +128,54 @@ def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
     recipe = load_recipe("embedded")
     lora = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
     other = load_recipe("embedded", ["methods.lora.rank=4"])
-    facts: dict[str, Any] = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {"torch": "1"}}
+    facts: dict[str, Any] = {
+        "weights": "w",
+        "config": "c",
+        "tokenizer": "t",
+        "data": "d",
+        "environment": {"torch": "1"},
+    }
     first = lora[0].identity(**facts)
-    assert first == cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(**facts)
+    assert first == cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(
+        **facts
+    )
     different = [
         lora[1].identity(**facts),
         cells_of(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
-        *(lora[0].identity(**{**facts, key: "x"}) for key in ("weights", "config", "tokenizer", "data")),
+        *(
+            lora[0].identity(**{**facts, key: "x"})
+            for key in ("weights", "config", "tokenizer", "data")
+        ),
         lora[0].identity(**{**facts, "environment": {"torch": "2"}}),
     ]
     assert len({first, *different}) == 8
 
 
-STATE: dict[str, Any] = {"other_processes": [], "throttle_reasons": ["power cap"], "memory_total_bytes": 80 * 2**30}
+STATE: dict[str, Any] = {
+    "other_processes": [],
+    "throttle_reasons": ["power cap"],
+    "memory_total_bytes": 80 * 2**30,
+}
 
 
 def on_a_gpu(*, metrics: dict[str, float] | None = None, **state: Any) -> dict[str, Any]:
     """A record's changes: it ran on a GPU in this state, with these figures besides the sound ones."""
-    sound = {"accuracy": 0.8, "train_seconds": 10.0, "peak_memory_bytes": 100.0, "unattributed_bytes": 4.0, "thermal_slowdown_seconds": 0.0}
-    return {"environment": {"gpu": {"before": STATE, "after": {**STATE, **state}}}, "metrics": {**sound, **(metrics or {})}}
+    sound = {
+        "accuracy": 0.8,
+        "train_seconds": 10.0,
+        "peak_memory_bytes": 100.0,
+        "unattributed_bytes": 4.0,
+        "thermal_slowdown_seconds": 0.0,
+    }
+    return {
+        "environment": {"gpu": {"before": STATE, "after": {**STATE, **state}}},
+        "metrics": {**sound, **(metrics or {})},
+    }
 
 
-def random_record(method: str = "lora", seed: int = 0, *settings: str, random_texts: bool = True) -> Record:
+def random_record(
+    method: str = "lora", seed: int = 0, *settings: str, random_texts: bool = True
+) -> Record:
     """A sound record of a cell whose weights are random."""
     recipe = load_recipe("embedded", settings, weights="random")
     cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
@@ -151,7 +185,15 @@ def random_record(method: str = "lora", seed: int = 0, *settings: str, random_te
         seed,
         cell={**cell.spec(), "seed": seed},
         metrics=sound.metrics | dict.fromkeys(("accuracy", "macro_f1", "validation_accuracy")),
-        epochs=({"epoch": 1.0, "train_loss": 0.7, "validation_loss": None, "validation_accuracy": None, "selection": None},),
+        epochs=(
+            {
+                "epoch": 1.0,
+                "train_loss": 0.7,
+                "validation_loss": None,
+                "validation_accuracy": None,
+                "selection": None,
+            },
+        ),
         data=sound.data | {"random": random_texts},
     )
 
@@ -166,7 +208,11 @@ def test_cells_without_a_result_are_not_judged() -> None:
     ("settings", "random_texts", "said"),
     [
         ([], False, "weights are random, so there is no quality to judge"),
-        ([], True, "weights and texts are random (every row 64 tokens long, the most there can be), so there is no quality to judge"),
+        (
+            [],
+            True,
+            "weights and texts are random (every row 64 tokens long, the most there can be), so there is no quality to judge",
+        ),
         (
             ["data.token_lengths=[4, 9]"],
             True,
@@ -174,17 +220,25 @@ def test_cells_without_a_result_are_not_judged() -> None:
         ),
     ],
 )
-def test_random_weights_are_no_comparison_of_quality(settings: list[str], random_texts: bool, said: str) -> None:
-    found = validity.judge([random_record("lora", seed, *settings, random_texts=random_texts) for seed in (0, 1)])
-    assert [(finding.rule, finding.severity, finding.subject, finding.evidence) for finding in found] == [
-        ("V501", "note", "embedded-lora", said)
-    ]
+def test_random_weights_are_no_comparison_of_quality(
+    settings: list[str], random_texts: bool, said: str
+) -> None:
+    found = validity.judge(
+        [random_record("lora", seed, *settings, random_texts=random_texts) for seed in (0, 1)]
+    )
+    assert [
+        (finding.rule, finding.severity, finding.subject, finding.evidence) for finding in found
+    ] == [("V501", "note", "embedded-lora", said)]
     assert "compare time, memory and parameters" in found[0].advice
     assert ("give data.token_lengths" in found[0].advice) == (random_texts and not settings)
 
 
-def test_a_curve_without_validation_comes_back_as_it_was_and_its_loss_is_still_judged(tmp_path: Path) -> None:
+def test_a_curve_without_validation_comes_back_as_it_was_and_its_loss_is_still_judged(
+    tmp_path: Path,
+) -> None:
     store, record = Store(tmp_path), random_record()
     assert store.read(store.write(record)) == record
-    spoilt = make_record(cell=record.cell, epochs=({**record.epochs[0], "train_loss": float("inf")},))
+    spoilt = make_record(
+        cell=record.cell, epochs=({**record.epochs[0], "train_loss": float("inf")},)
+    )
     assert "V302" in {finding.rule for finding in validity.judge([spoilt])}

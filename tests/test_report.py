@@ -38,7 +38,9 @@ def judged(method: str, seed: int, right: float, **changes: Any) -> tuple[Record
     return replace(record, quality=found, metrics={**record.metrics, **figures}), predictions
 
 
-def write_run(folder: Path, methods: Sequence[str] = ("full", "lora", "ia3"), seeds: int = 2, **changes: Any) -> Path:
+def write_run(
+    folder: Path, methods: Sequence[str] = ("full", "lora", "ia3"), seeds: int = 2, **changes: Any
+) -> Path:
     """A folder of results."""
     store = Store(folder)
     store.prepare()
@@ -59,7 +61,16 @@ def report(folder: Path, *results: Path, charts: str = "none", more: Sequence[st
 def test_every_part_stands_in_the_report_and_says_what_the_records_say(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ("full", "lora"))
     page = report(tmp_path / "out", run, charts="few", more=["--silence", "V301"])
-    for part in ("answers", "comparison", "findings", "charts", "classes", "figures", "again", "cells"):
+    for part in (
+        "answers",
+        "comparison",
+        "findings",
+        "charts",
+        "classes",
+        "figures",
+        "again",
+        "cells",
+    ):
         assert f'id="embedded-1-{part}"' in page
     records, _ = Store(run).records()
     row = next(row for row in Comparison(tuple(records)).rows() if row.method == "lora")
@@ -77,7 +88,8 @@ def test_the_same_records_give_the_same_bytes_wherever_they_lie(tmp_path: Path) 
     report(tmp_path / "one", run, charts="few")
     assert main(["report", *files, "-o", str(tmp_path / "two")]) == 0
     one, two = (
-        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} for folder in (tmp_path / "one", tmp_path / "two")
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two
     assert len(one) > 5
@@ -86,9 +98,25 @@ def test_the_same_records_give_the_same_bytes_wherever_they_lie(tmp_path: Path) 
 def test_nothing_foreign_becomes_markup_and_nothing_leaves_the_page(tmp_path: Path) -> None:
     record, _ = judged("lora", 0, 0.9, label=SCRIPT)
     cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT, "note": SCRIPT}}
-    cell["recipe"] = {**cell["recipe"], "data": {**cell["recipe"]["data"], "source": f'"><img src=x onerror=alert(1)>{SCRIPT}'}}
-    lost = replace(record_of("full"), cell={**record_of("full").cell, "recipe": cell["recipe"]}, status="failed", message=SCRIPT)
-    records = (replace(record, cell=cell, message=SCRIPT, environment={**record.environment, "device_name": SCRIPT}), lost)
+    cell["recipe"] = {
+        **cell["recipe"],
+        "data": {**cell["recipe"]["data"], "source": f'"><img src=x onerror=alert(1)>{SCRIPT}'},
+    }
+    lost = replace(
+        record_of("full"),
+        cell={**record_of("full").cell, "recipe": cell["recipe"]},
+        status="failed",
+        message=SCRIPT,
+    )
+    records = (
+        replace(
+            record,
+            cell=cell,
+            message=SCRIPT,
+            environment={**record.environment, "device_name": SCRIPT},
+        ),
+        lost,
+    )
     write_report(report_of(Comparison(records, notes=(SCRIPT,)), {}), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<script") == 1
@@ -101,7 +129,13 @@ def test_home_folders_stay_at_home(tmp_path: Path) -> None:
     record = record_of("lora")
     data = {**record.cell["recipe"]["data"], "source": "/home/someone/secret/reviews"}
     cell = {**record.cell, "recipe": {**record.cell["recipe"], "data": data}}
-    failed = replace(record, cell=cell, status="failed", message="no file /home/someone/secret/x and /root/y", environment={})
+    failed = replace(
+        record,
+        cell=cell,
+        status="failed",
+        message="no file /home/someone/secret/x and /root/y",
+        environment={},
+    )
     write_report(report_of(Comparison((failed,)), {}), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "someone" not in page
@@ -112,7 +146,10 @@ def test_home_folders_stay_at_home(tmp_path: Path) -> None:
 
 
 def test_runs_that_differ_are_sections_with_an_overview(tmp_path: Path) -> None:
-    old, new = write_run(tmp_path / "old", ("lora",), 1), write_run(tmp_path / "new", ("lora",), 1, torch="2.13.0", finished=9.0)
+    old, new = (
+        write_run(tmp_path / "old", ("lora",), 1),
+        write_run(tmp_path / "new", ("lora",), 1, torch="2.13.0", finished=9.0),
+    )
     page = report(tmp_path / "out", old, new, charts="few")
     assert '<section id="overview">' in page
     assert "embedded (2)" in page
@@ -123,8 +160,15 @@ def test_runs_that_differ_are_sections_with_an_overview(tmp_path: Path) -> None:
 
 
 def test_many_sections_are_not_drawn_and_the_report_says_so(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / str(number), ("lora",), 1, torch=f"2.{number}", finished=float(number + 1)) for number in range(4)]
-    assert "Charts are drawn for up to 3 sections and there are 4" in report(tmp_path / "out", *runs, charts="few")
+    runs = [
+        write_run(
+            tmp_path / str(number), ("lora",), 1, torch=f"2.{number}", finished=float(number + 1)
+        )
+        for number in range(4)
+    ]
+    assert "Charts are drawn for up to 3 sections and there are 4" in report(
+        tmp_path / "out", *runs, charts="few"
+    )
     assert not (tmp_path / "out" / "charts").exists()
 
 
@@ -138,14 +182,19 @@ def test_attempts_that_all_failed_are_named_and_stand_in_no_comparison(tmp_path:
     )  # fmt: skip
     Store(run).write(failed)
     page = report(tmp_path / "out", run)
-    assert "Left out, since no cell of it ended well: embedded, Full fine-tuning: there is no folder /slip." in page
+    assert (
+        "Left out, since no cell of it ended well: embedded, Full fine-tuning: there is no folder /slip."
+        in page
+    )
     assert "embedded (2)" not in page
     Store(tmp_path / "alone").prepare()
     Store(tmp_path / "alone").write(failed)
     assert "there is no folder /slip." in report(tmp_path / "out", tmp_path / "alone")
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_read_is_named_and_the_rest_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = write_run(tmp_path / "run", ("full", "lora"))
     (run / "broken.json").write_text("{", encoding="utf-8")
     (run / "cell00.npz").write_bytes(b"no archive")
@@ -156,10 +205,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_reported(tmp_path: Path, caps
     assert said.count("cell00.npz holds no predictions that can be read") == 1
 
 
-def test_nothing_to_report_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_report_is_one_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("python -m peft_methods: no records of a comparison in what was given.")
+    assert lines[-1].startswith(
+        "python -m peft_methods: no records of a comparison in what was given."
+    )
     assert not (tmp_path / "out" / "report.html").exists()
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "file")]) == 2
@@ -168,7 +221,14 @@ def test_nothing_to_report_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest
 
 @pytest.mark.usefixtures("pytester")
 def test_a_run_with_failed_cells_leaves_its_report(tell: Callable[..., pytest.RunResult]) -> None:  # noqa: F811
-    failed = replace(make_record("bitfit"), status="oom", message="no room", metrics={}, environment={}, identity="oom")
+    failed = replace(
+        make_record("bitfit"),
+        status="oom",
+        message="no room",
+        metrics={},
+        environment={},
+        identity="oom",
+    )
     result = tell([*records_of("lora"), failed], "--peft-report=out")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["written: out*report.html"])
@@ -183,13 +243,28 @@ def test_what_changed_against_the_baseline(base: Callable[..., pytest.RunResult]
     assert base(before, now, "--peft-report=out").ret == 1
     page = Path("out/report.html").read_text(encoding="utf-8")
     part = page[page.index('id="embedded-1-baseline"') : page.index('id="embedded-1-findings"')]
-    row = re.sub(r"<[^>]+>", " ", next(row for row in part.split("<tr>") if 'data-sort="LoRA"' in row)).split()
-    assert row[:10] == ["LoRA", "Accuracy", "90.0", "%", "70.0", "%", "20pp", "1pp", "1.998pp", "worse"]
+    row = re.sub(
+        r"<[^>]+>", " ", next(row for row in part.split("<tr>") if 'data-sort="LoRA"' in row)
+    ).split()
+    assert row[:10] == [
+        "LoRA",
+        "Accuracy",
+        "90.0",
+        "%",
+        "70.0",
+        "%",
+        "20pp",
+        "1pp",
+        "1.998pp",
+        "worse",
+    ]
     assert "not worse" in part
     assert "gate: embedded-lora: accuracy fell from 90.0 % to 70.0 %" in part
 
 
-def test_a_report_that_cannot_be_is_refused_before_training(tell: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_report_that_cannot_be_is_refused_before_training(
+    tell: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:  # noqa: F811
     Path("taken").write_text("", encoding="utf-8")
     refused = tell(records_of("lora"), "--peft-report=taken")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
@@ -197,4 +272,6 @@ def test_a_report_that_cannot_be_is_refused_before_training(tell: Callable[..., 
     monkeypatch.setattr("peft_methods.report.needs.NEEDED", {"no_such_module": "Jinja2"})
     lacking = tell(records_of("lora"), "--peft-report=out")
     assert lacking.ret == pytest.ExitCode.USAGE_ERROR
-    lacking.stderr.fnmatch_lines(["*--peft-report needs Jinja2: pip install 'peft-methods?report?'.*"])
+    lacking.stderr.fnmatch_lines(
+        ["*--peft-report needs Jinja2: pip install 'peft-methods?report?'.*"]
+    )

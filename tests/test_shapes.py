@@ -34,7 +34,10 @@ def test_every_shape_has_its_published_size_beside_it() -> None:
 def test_a_shape_has_as_many_parameters_as_the_published_model(name: str) -> None:
     config = configs.load_config(ModelSpec(name, weights="random"))
     with torch.device("meta"):
-        models = transformers.AutoModel.from_config(config), transformers.AutoModelForSequenceClassification.from_config(config)
+        models = (
+            transformers.AutoModel.from_config(config),
+            transformers.AutoModelForSequenceClassification.from_config(config),
+        )
     assert tuple(sum(p.numel() for p in model.parameters()) for model in models) == PUBLISHED[name]
 
 

@@ -54,7 +54,11 @@ def process_of(executor: LocalExecutor) -> Worker:
 def trained(executor: LocalExecutor, wanted: list[Cell]) -> tuple[dict[int, int | None], list[Any]]:
     """Each seed's process, and the records in the order in which they ended."""
     processes: dict[int, int | None] = {}
-    executor.watch(lambda event: processes.update([(event.cell.seed, w.process) for w in executor._running] if event.news else ()))
+    executor.watch(
+        lambda event: processes.update(
+            [(event.cell.seed, w.process) for w in executor._running] if event.news else ()
+        )
+    )
     executor.submit(wanted)
     records = sorted(executor.wait(wanted), key=lambda record: record.finished)
     assert {(record.status, record.attempts) for record in records} == {("ok", ())}
@@ -63,14 +67,18 @@ def trained(executor: LocalExecutor, wanted: list[Cell]) -> tuple[dict[int, int 
 
 
 @pytest.mark.parametrize("guess", [0, 1])
-def test_a_cell_given_ahead_is_the_first_and_trained_there(executor: LocalExecutor, wanted: list[Cell], guess: int) -> None:
+def test_a_cell_given_ahead_is_the_first_and_trained_there(
+    executor: LocalExecutor, wanted: list[Cell], guess: int
+) -> None:
     worker = given(executor, wanted[guess])
     processes, records = trained(executor, wanted)
     assert worker.process == processes[wanted[guess].seed]
     assert records[0].seed == wanted[guess].seed
 
 
-def test_a_cell_that_never_comes_costs_its_process(executor: LocalExecutor, wanted: list[Cell], tiny_recipe: Path) -> None:
+def test_a_cell_that_never_comes_costs_its_process(
+    executor: LocalExecutor, wanted: list[Cell], tiny_recipe: Path
+) -> None:
     (foreign,) = cells(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
     worker = given(executor, foreign)
     processes, _ = trained(executor, wanted)
@@ -78,7 +86,9 @@ def test_a_cell_that_never_comes_costs_its_process(executor: LocalExecutor, want
     assert worker.has_ended()
 
 
-def test_a_process_that_ends_before_its_turn_is_no_attempt(executor: LocalExecutor, wanted: list[Cell]) -> None:
+def test_a_process_that_ends_before_its_turn_is_no_attempt(
+    executor: LocalExecutor, wanted: list[Cell]
+) -> None:
     worker = given(executor, wanted[0])
     assert worker.process is not None
     os.kill(worker.process, signal.SIGKILL)
@@ -87,7 +97,9 @@ def test_a_process_that_ends_before_its_turn_is_no_attempt(executor: LocalExecut
     assert worker.process not in processes.values()
 
 
-def test_the_first_cell_is_given_while_its_recipe_is_checked(executor: LocalExecutor, wanted: list[Cell]) -> None:
+def test_the_first_cell_is_given_while_its_recipe_is_checked(
+    executor: LocalExecutor, wanted: list[Cell]
+) -> None:
     recipe = wanted[0].recipe
     executor.prepare(recipe, [wanted[0].method], wanted[0])
     worker = process_of(executor)
@@ -98,7 +110,9 @@ def test_the_first_cell_is_given_while_its_recipe_is_checked(executor: LocalExec
     assert processes[wanted[0].seed] == worker.process
 
 
-def test_before_its_turn_a_cell_leaves_the_log_of_an_earlier_run_alone(executor: LocalExecutor, wanted: list[Cell]) -> None:
+def test_before_its_turn_a_cell_leaves_the_log_of_an_earlier_run_alone(
+    executor: LocalExecutor, wanted: list[Cell]
+) -> None:
     log = executor._log(wanted[0].label)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("why it failed yesterday", encoding="utf-8")
@@ -115,7 +129,9 @@ def test_before_its_turn_a_cell_leaves_the_log_of_an_earlier_run_alone(executor:
 def test_the_guess_is_a_cell_that_needs_no_other(tiny_recipe: Path, tmp_path: Path) -> None:
     """What is built on sources cannot begin, not even where they have records: nobody knows before the check whether they still fit."""
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=2"])
-    tasks = sorted(tasks_of([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name)
+    tasks = sorted(
+        tasks_of([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name
+    )
     fusion, lora = (task.cells for task in tasks)
     sources = [stage.key for cell in fusion for stage in cell.stages]
     for options, known, guess in (
@@ -133,16 +149,23 @@ def test_the_guess_is_a_cell_that_needs_no_other(tiny_recipe: Path, tmp_path: Pa
             job.close()
 
 
-def test_a_fusion_whose_sources_are_there_goes_on_from_them(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_fusion_whose_sources_are_there_goes_on_from_them(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     few = ["budget.epochs=1", "data.train=16", "methods.adapter_fusion.source_train=16"]
     for seeds in (1, 2):
         recipe = load_recipe(str(tiny_recipe), [*few, f"budget.seeds={seeds}"])
-        job = Job(tasks_of([recipe], ["adapter_fusion"], "cpu"), results=tmp_path / "results", workers=1)
+        job = Job(
+            tasks_of([recipe], ["adapter_fusion"], "cpu"), results=tmp_path / "results", workers=1
+        )
         job._executor._loads_ahead = True
         try:
             job.start()
             records = job.wait(job.tasks[0])
         finally:
             job.close()
-        assert [(record.status, record.reused) for record in records] == [("ok", True), ("ok", False)][-len(records) :]
+        assert [(record.status, record.reused) for record in records] == [
+            ("ok", True),
+            ("ok", False),
+        ][-len(records) :]
         assert len(records) == seeds

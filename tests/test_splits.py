@@ -24,8 +24,13 @@ Rows = list[dict[str, Any]]
 def sentences(count: int, seed: int) -> Rows:
     """Distinct sentences of twelve words, balanced, each with a mark that no other has."""
     rng = random.Random(seed)
-    marks = [f"{a}{b}{seed}" for a in "abcdefghijklmnopqrstuvwxyz" for b in "abcdefghijklmnopqrstuvwxyz"]
-    return [{"text": " ".join([marks[row], *rng.choices(FILLER, k=11)]), "label": row % 2} for row in range(count)]
+    marks = [
+        f"{a}{b}{seed}" for a in "abcdefghijklmnopqrstuvwxyz" for b in "abcdefghijklmnopqrstuvwxyz"
+    ]
+    return [
+        {"text": " ".join([marks[row], *rng.choices(FILLER, k=11)]), "label": row % 2}
+        for row in range(count)
+    ]
 
 
 def phrases(rows: Rows) -> Rows:
@@ -50,10 +55,20 @@ texts = st.lists(st.text(alphabet="ab .", max_size=9), max_size=9)
 
 
 @given(texts, texts)
-def test_what_is_found_is_what_comparing_all_pairs_finds(needles: list[str], haystacks: list[str]) -> None:
-    found = list(overlap.found_within([overlap.words_of(t) for t in needles], [overlap.words_of(t) for t in haystacks]))
+def test_what_is_found_is_what_comparing_all_pairs_finds(
+    needles: list[str], haystacks: list[str]
+) -> None:
+    found = list(
+        overlap.found_within(
+            [overlap.words_of(t) for t in needles], [overlap.words_of(t) for t in haystacks]
+        )
+    )
     wanted = {
-        (n, h) for n, needle in enumerate(needles) if overlap.words_of(needle) for h, hay in enumerate(haystacks) if inside(needle, hay)
+        (n, h)
+        for n, needle in enumerate(needles)
+        if overlap.words_of(needle)
+        for h, hay in enumerate(haystacks)
+        if inside(needle, hay)
     }
     assert set(found) == wanted
 
@@ -62,31 +77,48 @@ def test_what_is_found_is_what_comparing_all_pairs_finds(needles: list[str], hay
 def test_whole_sentences_lie_within_no_other_and_hold_all_others(rows: list[str]) -> None:
     whole = overlap.whole_sentences(rows)
     assert not any(inside(rows[a], rows[b]) for a in whole for b in whole if a != b)
-    assert overlap.rows_within(rows, [rows[row] for row in whole]) == {row for row, text in enumerate(rows) if overlap.words_of(text)}
+    assert overlap.rows_within(rows, [rows[row] for row in whole]) == {
+        row for row, text in enumerate(rows) if overlap.words_of(text)
+    }
 
 
 def test_long_texts_with_one_beginning_are_told_apart() -> None:
     start = "one two three four five "
-    assert overlap.measure([start + "six", start + "seven"], ["so " + start + "Six!"]) == overlap.Overlap(within=0.5, around=0.0)
+    assert overlap.measure(
+        [start + "six", start + "seven"], ["so " + start + "Six!"]
+    ) == overlap.Overlap(within=0.5, around=0.0)
 
 
 def test_how_much_of_a_split_is_part_of_train() -> None:
     train = ["A fine film, with a plot.", "the end", "dull"]
     assert overlap.measure(["fine FILM"], train) == overlap.Overlap(1.0, 0.0)
-    assert overlap.measure(["it was the end"], train) == overlap.Overlap(0.0, 1.0)  # two words of four
-    assert overlap.measure(["and so it was the end"], train) == overlap.Overlap(0.0, 0.0)  # two of six say little
-    assert overlap.measure(["film", "dull", "...", "a fine plot"], train) == overlap.Overlap(0.0, 0.0)
+    assert overlap.measure(["it was the end"], train) == overlap.Overlap(
+        0.0, 1.0
+    )  # two words of four
+    assert overlap.measure(["and so it was the end"], train) == overlap.Overlap(
+        0.0, 0.0
+    )  # two of six say little
+    assert overlap.measure(["film", "dull", "...", "a fine plot"], train) == overlap.Overlap(
+        0.0, 0.0
+    )
     assert overlap.measure([], train) == overlap.Overlap(0.0, 0.0)
 
 
 def test_facts_know_it_and_pairs_have_none(tmp_path: Path) -> None:
     rows = sentences(60, 1)
     halves = [{**row, "text": " ".join(row["text"].split()[:6])} for row in rows[:20]]
-    facts = load(spec(write_csv(tmp_path / "a", train=rows, test=halves), train="all", validation=4, test=20)).facts
+    facts = load(
+        spec(write_csv(tmp_path / "a", train=rows, test=halves), train="all", validation=4, test=20)
+    ).facts
     assert facts.overlap["test"].within > 0.7
     assert facts.overlap["validation"].within == 0.0
-    pairs = [{"premise": row["text"], "hypothesis": f"so {number}", "label": row["label"]} for number, row in enumerate(rows)]
-    assert load(spec(write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]))).facts.overlap == {}
+    pairs = [
+        {"premise": row["text"], "hypothesis": f"so {number}", "label": row["label"]}
+        for number, row in enumerate(rows)
+    ]
+    assert (
+        load(spec(write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]))).facts.overlap == {}
+    )
 
 
 def hub_sst2(folder: Path) -> Path:
@@ -98,7 +130,12 @@ def hub_sst2(folder: Path) -> Path:
     }
     (folder / "data").mkdir(parents=True)
     for name, rows in splits.items():
-        frame = pd.DataFrame([{"idx": idx, "sentence": f"{row['text']} ", "label": row["label"]} for idx, row in enumerate(rows)])
+        frame = pd.DataFrame(
+            [
+                {"idx": idx, "sentence": f"{row['text']} ", "label": row["label"]}
+                for idx, row in enumerate(rows)
+            ]
+        )
         frame.to_parquet(folder / "data" / f"{name}-00000-of-00001.parquet")
     return folder
 
@@ -109,13 +146,17 @@ def sized(name: str, folder: Path, train: Any, validation: int, test: int) -> An
     return load_recipe(name, settings, data=str(folder)).data
 
 
-def test_sst2_tests_on_the_development_sentences_and_validates_on_sentences_of_its_own(tmp_path: Path) -> None:
+def test_sst2_tests_on_the_development_sentences_and_validates_on_sentences_of_its_own(
+    tmp_path: Path,
+) -> None:
     got = load(sized("sst2_bert", hub_sst2(tmp_path), 90, 16, 20))
     train, validation, test = (got.splits[name].texts for name in data.SPLITS)
     assert (len(train), len(validation), len(test)) == (90, 16, 20)
     assert {text.strip() for text in test} == {row["text"] for row in sentences(20, 2)}
     assert {text.strip() for text in validation} <= {row["text"] for row in sentences(60, 1)}
-    assert not [1 for text in validation for other in train if inside(text, other) or inside(other, text)]
+    assert not [
+        1 for text in validation for other in train if inside(text, other) or inside(other, text)
+    ]
     assert got.facts.removed["train_part_of_validation"] >= 3 * 16
     assert got.facts.overlap["validation"] == overlap.Overlap(0.0, 0.0)
     assert sum(got.splits["validation"].labels) == 8
@@ -126,11 +167,15 @@ def test_sst2_as_published_tests_on_phrases_of_what_it_trains_on(tmp_path: Path)
     assert {len(got.splits[name]) for name in data.SPLITS} == {60 * 4 - 60, 20, 60}
     assert got.facts.overlap["test"].within > 0.3
     assert not set(got.splits["test"].texts) & set(got.splits["train"].texts)
-    assert {text.strip() for text in got.splits["validation"].texts} == {row["text"] for row in sentences(20, 2)}
+    assert {text.strip() for text in got.splits["validation"].texts} == {
+        row["text"] for row in sentences(20, 2)
+    }
 
 
 def test_hidden_test_labels_name_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the test split has no labels .*--peft-set data\.test_split=validation"):
+    with pytest.raises(
+        DataError, match=r"the test split has no labels .*--peft-set data\.test_split=validation"
+    ):
         load(spec(hub_sst2(tmp_path)))
 
 
@@ -140,10 +185,24 @@ def test_a_source_task_does_not_look_at_hidden_labels(tmp_path: Path) -> None:
 
 
 def test_trec_reads_its_coarse_labels_and_other_folders_theirs(tmp_path: Path) -> None:
-    rows = [{**row, "coarse_label": row["label"], "fine_label": number % 7} for number, row in enumerate(make_rows(300))]
+    rows = [
+        {**row, "coarse_label": row["label"], "fine_label": number % 7}
+        for number, row in enumerate(make_rows(300))
+    ]
     hub = [{key: row[key] for key in ("text", "coarse_label", "fine_label")} for row in rows]
-    for folder, part in (("hub", hub), ("mine", [{"text": row["text"], "label": row["label"]} for row in rows])):
-        got = load(sized("trec_bert", write_csv(tmp_path / folder, train=part[:200], test=part[200:]), "all", 20, 100))
+    for folder, part in (
+        ("hub", hub),
+        ("mine", [{"text": row["text"], "label": row["label"]} for row in rows]),
+    ):
+        got = load(
+            sized(
+                "trec_bert",
+                write_csv(tmp_path / folder, train=part[:200], test=part[200:]),
+                "all",
+                20,
+                100,
+            )
+        )
         assert got.facts.label_names == ("0", "1")
         assert len(got.splits["train"]) == 180
 
@@ -151,52 +210,80 @@ def test_trec_reads_its_coarse_labels_and_other_folders_theirs(tmp_path: Path) -
 def test_a_known_leak_may_be_allowed(tmp_path: Path) -> None:
     rows = make_rows(300)
     folder = write_csv(tmp_path, train=rows[:202], test=rows[200:])
-    with pytest.raises(DataError, match=r"2 of 100 test texts \(2\.0%\).*--peft-set data\.leakage_limit=SHARE"):
+    with pytest.raises(
+        DataError, match=r"2 of 100 test texts \(2\.0%\).*--peft-set data\.leakage_limit=SHARE"
+    ):
         load(spec(folder))
     assert load(spec(folder, leakage_limit=0.03)).facts.removed["train_also_in_test"] == 2
 
 
 def test_a_folder_without_the_split_named_gives_its_test(tmp_path: Path) -> None:
     rows = sentences(80, 1)
-    got = load(sized("sst2_bert", write_csv(tmp_path, train=rows[:60], test=rows[60:]), 40, 10, 20)).splits
+    got = load(
+        sized("sst2_bert", write_csv(tmp_path, train=rows[:60], test=rows[60:]), 40, 10, 20)
+    ).splits
     assert set(got["test"].texts) == {row["text"] for row in rows[60:]}
 
 
 def test_a_source_without_a_test_split_says_what_else_there_is(tmp_path: Path) -> None:
     rows = sentences(80, 1)
-    with pytest.raises(DataError, match=r"no test split; found: train\. Name a file .*--peft-set data\.test_split=train"):
+    with pytest.raises(
+        DataError,
+        match=r"no test split; found: train\. Name a file .*--peft-set data\.test_split=train",
+    ):
         load(spec(write_csv(tmp_path / "a", train=rows)))
-    with pytest.raises(DataError, match=r"found: train, validation\. .*--peft-set data\.test_split=validation"):
+    with pytest.raises(
+        DataError, match=r"found: train, validation\. .*--peft-set data\.test_split=validation"
+    ):
         load(spec(write_csv(tmp_path / "b", train=rows[:60], validation=rows[60:])))
 
 
 def test_too_few_sentences_and_pairs_are_refused(tmp_path: Path) -> None:
     rows = phrases(sentences(20, 1))
     folder = write_csv(tmp_path / "a", train=rows, test=sentences(20, 2))
-    with pytest.raises(DataError, match=r"21 validation sentences wanted, 20 texts of train lie within no other\. .*validation_by=rows"):
+    with pytest.raises(
+        DataError,
+        match=r"21 validation sentences wanted, 20 texts of train lie within no other\. .*validation_by=rows",
+    ):
         load(spec(folder, validation=21, validation_by="sentences"))
-    pairs = [{"premise": row["text"], "hypothesis": row["text"], "label": row["label"]} for row in rows]
+    pairs = [
+        {"premise": row["text"], "hypothesis": row["text"], "label": row["label"]} for row in rows
+    ]
     with pytest.raises(DataError, match="is for single texts, not for pairs"):
-        load(spec(write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]), validation_by="sentences"))
+        load(
+            spec(
+                write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]),
+                validation_by="sentences",
+            )
+        )
 
 
 def test_parts_of_a_split_are_put_together_and_two_data_sets_are_not(tmp_path: Path) -> None:
     rows = make_rows(100)
     (tmp_path / "plain_text").mkdir()
     for number, part in enumerate((rows[:30], rows[30:60])):
-        pd.DataFrame(part).to_parquet(tmp_path / "plain_text" / f"train-0000{number}-of-00002.parquet")
+        pd.DataFrame(part).to_parquet(
+            tmp_path / "plain_text" / f"train-0000{number}-of-00002.parquet"
+        )
     pd.DataFrame(rows[60:]).to_parquet(tmp_path / "plain_text" / "test-00000-of-00001.parquet")
     (tmp_path / "README.md").write_text("a card", encoding="utf-8")
     assert len(load(spec(tmp_path, train="all")).splits["train"]) == 50
     write_csv(tmp_path / "other", train=rows)
-    with pytest.raises(DataError, match=r"holds more than one data set: other, plain_text\. Give one of them: --peft-data .*other"):
+    with pytest.raises(
+        DataError,
+        match=r"holds more than one data set: other, plain_text\. Give one of them: --peft-data .*other",
+    ):
         load(spec(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["imdb_roberta", "imdb_mpnet", "sst2_bert", "sst2_bert_as_published", "trec_bert"])
+@pytest.mark.parametrize(
+    "name", ["imdb_roberta", "imdb_mpnet", "sst2_bert", "sst2_bert_as_published", "trec_bert"]
+)
 def test_no_hub_is_one_line_for_every_recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"is no folder here and could not be had from the hub .*--peft-data DIR\.$") as caught:
+    with pytest.raises(
+        DataError, match=r"is no folder here and could not be had from the hub .*--peft-data DIR\.$"
+    ) as caught:
         load(load_recipe(name).data)
     assert "\n" not in str(caught.value)

@@ -28,38 +28,61 @@ def predictions(right: float, seed: int, labels: Any = LABELS) -> Predictions:
     """A model that is right in this share of the examples, with about the same ones difficult for every model."""
     rng = np.random.default_rng(seed)
     difficulty = np.random.default_rng(99).random(len(labels)) + 0.1 * rng.random(len(labels))
-    answers = np.where(difficulty.argsort().argsort() < round(right * len(labels)), labels, 1 - labels)
+    answers = np.where(
+        difficulty.argsort().argsort() < round(right * len(labels)), labels, 1 - labels
+    )
     return Predictions(np.eye(2, dtype=np.float32)[answers], labels)
 
 
-def compared(methods: dict[str, tuple[list[float], dict[str, float]]], limits: str | None = None, **changes: Any) -> PrintableComparison:
+def compared(
+    methods: dict[str, tuple[list[float], dict[str, float]]],
+    limits: str | None = None,
+    **changes: Any,
+) -> PrintableComparison:
     """A comparison of methods: accuracy of each seed, and further metrics."""
     records, kept = [], {}
     for number, (method, (accuracies, more)) in enumerate(methods.items()):
         for seed, accuracy in enumerate(accuracies):
             made = predictions(accuracy, 10 * number + seed)
             quality = judge(made, ("no", "yes"))
-            base = {**make_record().metrics, **COST, "accuracy": quality.accuracy, "macro_f1": quality.macro_f1, **more}
+            base = {
+                **make_record().metrics,
+                **COST,
+                "accuracy": quality.accuracy,
+                "macro_f1": quality.macro_f1,
+                **more,
+            }
             records.append(make_record(method, seed, metrics=base, **changes))
             kept[records[-1].identity] = made
-    return PrintableComparison(tuple(records), predictions=kept, limits=parse_limits(limits) if limits else {})
+    return PrintableComparison(
+        tuple(records), predictions=kept, limits=parse_limits(limits) if limits else {}
+    )
 
 
 CLEAR: dict[str, tuple[list[float], dict[str, float]]] = {
     "full": ([0.90, 0.91, 0.90], {"train_seconds": 30.0, "peak_memory_bytes": 9e9}),
     "lora": ([0.904, 0.906, 0.91], {"train_seconds": 20.0, "peak_memory_bytes": 7e9}),
-    "head_only": ([0.62, 0.61, 0.60], {"train_seconds": 5.0, "peak_memory_bytes": 2e9, "checkpoint_bytes": 1000.0}),
+    "head_only": (
+        [0.62, 0.61, 0.60],
+        {"train_seconds": 5.0, "peak_memory_bytes": 2e9, "checkpoint_bytes": 1000.0},
+    ),
 }
 
 
 def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]]:
-    return {answer.question: (answer.method, answer.text) for answer in comparison.recommendations()}
+    return {
+        answer.question: (answer.method, answer.text) for answer in comparison.recommendations()
+    }
 
 
 def test_methods_that_cannot_be_told_apart_share_a_letter() -> None:
     standing = compared(CLEAR).standings["embedded"]
     assert standing.groups == {"lora": "a", "full": "a", "head_only": "b"}
-    assert (standing.metric, standing.order, standing.left_out) == ("accuracy", ("lora", "full", "head_only"), {})
+    assert (standing.metric, standing.order, standing.left_out) == (
+        "accuracy",
+        ("lora", "full", "head_only"),
+        {},
+    )
     pair = standing.pair("head_only", "lora")
     assert pair is not None
     assert pair.is_separable
@@ -72,7 +95,14 @@ def test_methods_that_cannot_be_told_apart_share_a_letter() -> None:
 
 
 def test_one_seed_has_an_interval_and_no_group() -> None:
-    comparison = compared({"full": ([0.9], {}), "lora": ([0.8], {}), "ia3": ([0.9, 0.8], {}), "bitfit": ([0.6, 0.6], {})})
+    comparison = compared(
+        {
+            "full": ([0.9], {}),
+            "lora": ([0.8], {}),
+            "ia3": ([0.9, 0.8], {}),
+            "bitfit": ([0.6, 0.6], {}),
+        }
+    )
     standing = comparison.standings["embedded"]
     assert standing.left_out == dict.fromkeys(("full", "lora"), "one seed: no spread")
     assert set(standing.intervals) == {"full", "lora", "ia3", "bitfit"}
@@ -115,32 +145,50 @@ def test_macro_f1_is_judged_where_the_recipe_selects_by_it() -> None:
 def test_tables_show_groups_intervals_and_effects() -> None:
     comparison = compared(CLEAR)
     text, markdown = comparison.table(), markdown_table(comparison)
-    line = next(line for line in text.splitlines() if line.startswith("Head only") and "< 0.001" in line)
+    line = next(
+        line for line in text.splitlines() if line.startswith("Head only") and "< 0.001" in line
+    )
     assert " b " in line
     assert "-29.7 (" in line
     assert "methods that share a letter cannot be told apart" in text
     assert "Pareto front of accuracy, time, memory and parameters: Head only, LoRA." in text
     assert re.search(r"\| +Group \| +To the best, points \|", markdown)
     found = {line["method"]: line for line in csv.DictReader(io.StringIO(csv_table(comparison)))}
-    assert (found["lora"]["group"], found["lora"]["to_best"], found["full"]["on_front"]) == ("a", "", "False")
+    assert (found["lora"]["group"], found["lora"]["to_best"], found["full"]["on_front"]) == (
+        "a",
+        "",
+        "False",
+    )
     assert float(found["head_only"]["to_best_high"]) < 0
     assert float(found["lora"]["interval_low"]) < 0.9067 < float(found["lora"]["interval_high"])
 
 
 def test_when_nothing_separates_two_methods_the_cheaper_is_recommended() -> None:
-    dearer = compared({"full": ([0.93, 0.91, 0.92], {"train_seconds": 30.0}), "lora": ([0.905, 0.92, 0.915], {"train_seconds": 20.0})})
+    dearer = compared(
+        {
+            "full": ([0.93, 0.91, 0.92], {"train_seconds": 30.0}),
+            "lora": ([0.905, 0.92, 0.915], {"train_seconds": 20.0}),
+        }
+    )
     method, text = answers(dearer)["Best quality"]
     assert method == "lora"
     assert recommend(dearer)[0].highest == "full"
-    assert text.startswith("Full fine-tuning, accuracy 92.0 %, 0.7 points above LoRA (not separable: ")
-    assert "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)." in text
+    assert text.startswith(
+        "Full fine-tuning, accuracy 92.0 %, 0.7 points above LoRA (not separable: "
+    )
+    assert (
+        "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)."
+        in text
+    )
     method, text = answers(compared(CLEAR))["Best quality"]
     assert method == "lora"
     assert text.endswith("Not separable from Full fine-tuning, and the cheapest of them to train.")
 
 
 def test_a_clear_winner_is_called_one() -> None:
-    method, text = answers(compared({name: CLEAR[name] for name in ("lora", "head_only")}))["Best quality"]
+    method, text = answers(compared({name: CLEAR[name] for name in ("lora", "head_only")}))[
+        "Best quality"
+    ]
     assert method == "lora"
     assert "29.7 points above Head only (separable: " in text
     assert text.endswith("separable from every other.")
@@ -150,7 +198,10 @@ def test_every_question_has_its_answer() -> None:
     found = answers(compared(CLEAR))
     assert found["Least memory"][0] == found["Smallest checkpoint"][0] == "head_only"
     assert "29.7 points below LoRA (separable: " in found["Least memory"][1]
-    assert found["Fastest within 1 point of the best"] == ("lora", "LoRA, 20.0 s of training; accuracy 90.7 %, the highest.")
+    assert found["Fastest within 1 point of the best"] == (
+        "lora",
+        "LoRA, 20.0 s of training; accuracy 90.7 %, the highest.",
+    )
     assert "- Smallest checkpoint: Head only, 0.0 MiB" in compared(CLEAR).table()
 
 
@@ -159,7 +210,10 @@ def test_a_budget_restricts_what_is_recommended() -> None:
     assert found["Fits in 8GB"] == ("lora", "LoRA (6,675.7 MiB), Head only (1,907.3 MiB).")
     assert all(method != "full" for method, _ in found.values())
     assert answers(compared(CLEAR, "time=10s"))["Best quality"][0] == "head_only"
-    assert "From these figures alone, memory up to 8GB, time up to 1min:" in compared(CLEAR, "memory=8GB,time=1min").table()
+    assert (
+        "From these figures alone, memory up to 8GB, time up to 1min:"
+        in compared(CLEAR, "memory=8GB,time=1min").table()
+    )
 
 
 def test_a_method_fits_only_if_every_seed_does_and_was_measured() -> None:
@@ -191,8 +245,14 @@ def test_the_grammar_of_budgets(text: str, memory: float | None, seconds: float 
     ("text", "said"),
     [
         ("memroy=8GB", "unknown limit 'memroy'. Did you mean 'memory'? Allowed: memory, time."),
-        ("memory=8", "memory='8' should be a number above 0 with its unit, for example 8GB. Units: B, KB,"),
-        ("time=10GB", "time='10GB' should be a number above 0 with its unit, for example 10min. Units: s, min, h."),
+        (
+            "memory=8",
+            "memory='8' should be a number above 0 with its unit, for example 8GB. Units: B, KB,",
+        ),
+        (
+            "time=10GB",
+            "time='10GB' should be a number above 0 with its unit, for example 10min. Units: s, min, h.",
+        ),
         ("memory=0GB", "should be a number above 0"),
         ("memory=-1GB", "should be a number above 0"),
         ("memory", "should read NAME=VALUE"),
@@ -220,30 +280,55 @@ def test_compare_returns_recommendations(tiny_recipe: Any, tmp_path: Any) -> Non
     with pytest.raises(OptionError, match="--peft-budget"):
         compare(str(tiny_recipe), budget="memory=lots")
     made = compare(
-        str(tiny_recipe), methods=["full", "head_only"], seeds=2, results=tmp_path, budget="memory=100GB,time=10min", progress=False
+        str(tiny_recipe),
+        methods=["full", "head_only"],
+        seeds=2,
+        results=tmp_path,
+        budget="memory=100GB,time=10min",
+        progress=False,
     )
     assert set(made.standings["tiny"].groups) == {"full", "head_only"}
-    assert [answer.question for answer in made.recommendations()][:2] == ["Best quality", "Fits in 100GB"]
+    assert [answer.question for answer in made.recommendations()][:2] == [
+        "Best quality",
+        "Fits in 100GB",
+    ]
     assert "From these figures alone, memory up to 100GB" in made.table()
 
 
 def test_with_one_seed_the_cheaper_of_two_that_overlap_is_taken() -> None:
     """Nothing separates two methods of one seed; far apart, that is all there is to say."""
-    near = compared({"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.9], {"train_seconds": 20.0})})
+    near = compared(
+        {"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.9], {"train_seconds": 20.0})}
+    )
     method, text = answers(near)["Best quality"]
     assert method == "lora"
     assert "with one seed that may be chance" in text
-    assert "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)." in text
-    far = compared({"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.6], {"train_seconds": 20.0})})
+    assert (
+        "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)."
+        in text
+    )
+    far = compared(
+        {"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.6], {"train_seconds": 20.0})}
+    )
     method, text = answers(far)["Best quality"]
     assert method == "full"
     assert text.endswith("30.4 points above LoRA; with one seed that may be chance.")
 
 
 def test_without_predictions_several_seeds_are_not_called_one() -> None:
-    made = compared({"full": ([0.9, 0.91], {"checkpoint_bytes": 9.0}), "lora": ([0.6, 0.62], {"checkpoint_bytes": 1.0})})
-    bare, lacking = PrintableComparison(made.records), "test predictions to compare them by are missing"
-    assert answers(bare)["Best quality"][1].endswith(f"29.5 points above LoRA; that may be chance: {lacking}.")
+    made = compared(
+        {
+            "full": ([0.9, 0.91], {"checkpoint_bytes": 9.0}),
+            "lora": ([0.6, 0.62], {"checkpoint_bytes": 1.0}),
+        }
+    )
+    bare, lacking = (
+        PrintableComparison(made.records),
+        "test predictions to compare them by are missing",
+    )
+    assert answers(bare)["Best quality"][1].endswith(
+        f"29.5 points above LoRA; that may be chance: {lacking}."
+    )
     smallest = answers(bare)["Smallest checkpoint"][1]
     assert smallest.endswith(f"29.5 points below Full fine-tuning (not compared: {lacking}).")
     assert "missing" not in answers(made)["Best quality"][1]

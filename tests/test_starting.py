@@ -31,8 +31,14 @@ def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, meth
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = load_ahead(cell, work=tmp_path / name, stages=stages, threads=1) if name == "ahead" else None
-        found[name] = runner.run(cell, Places(tmp_path / name, stages), lambda news: None, threads=1, ahead=ahead)
+        ahead = (
+            load_ahead(cell, work=tmp_path / name, stages=stages, threads=1)
+            if name == "ahead"
+            else None
+        )
+        found[name] = runner.run(
+            cell, Places(tmp_path / name, stages), lambda news: None, threads=1, ahead=ahead
+        )
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
     assert again is not None
@@ -49,17 +55,23 @@ def test_random_weights_drawn_ahead_are_those_drawn_in_turn(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Quantised ones are read from where they were left: nothing is drawn again, nor tokenized."""
-    cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random")
+    cell, *_ = cells(
+        tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random"
+    )
     (tmp_path / "in its turn").mkdir()
     one, _ = runner.run(cell, Places(tmp_path / "in its turn"), lambda news: None, threads=1)
     (tmp_path / "ahead").mkdir()
     ahead = load_ahead(cell, work=tmp_path / "ahead", stages=(), threads=1)
     monkeypatch.setattr(models, "_draw", None)
     monkeypatch.setattr(data, "tokenize", None)
-    other, _ = runner.run(cell, Places(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead)
+    other, _ = runner.run(
+        cell, Places(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead
+    )
     assert not (tmp_path / "ahead" / "drawn").exists()
     assert one.identity == other.identity
-    assert [epoch["train_loss"] for epoch in one.epochs] == [epoch["train_loss"] for epoch in other.epochs]
+    assert [epoch["train_loss"] for epoch in one.epochs] == [
+        epoch["train_loss"] for epoch in other.epochs
+    ]
 
 
 def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
@@ -86,23 +98,36 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     (finding,) = [finding for finding in validity.judge([record]) if finding.rule == "V405"]
     assert "could not be captured" in finding.evidence
     log = (store.folder / "logs" / f"{cell.label}.log").read_text(encoding="utf-8")
-    assert "could not be captured" in log, "what the second process says must not take the place of why there is one"
+    assert "could not be captured" in log, (
+        "what the second process says must not take the place of why there is one"
+    )
     assert log.count("train_runtime") == 1
     assert "--peft-engine stock" in finding.advice
-    again = Earlier(store).record_of(cell, preparation)  # found as long as the same engine is asked for
+    again = Earlier(store).record_of(
+        cell, preparation
+    )  # found as long as the same engine is asked for
     assert again is not None
-    assert (again.identity, again.environment["engine_note"]) == (record.identity, record.environment["engine_note"])
+    assert (again.identity, again.environment["engine_note"]) == (
+        record.identity,
+        record.environment["engine_note"],
+    )
     assert Earlier(store).record_of(replace(cell, engine="stock"), preparation) is None
 
 
-def test_weights_are_quantised_once_to_be_known_by_their_digest(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_quantised_once_to_be_known_by_their_digest(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe = load_recipe(str(tiny_recipe))
     methods = tuple(chosen_methods(recipe, ["lora", "qlora"]))
     first = prepare(recipe, methods, "cpu", threads=1).facts
     loads: list[Any] = []
     load = models.load
-    monkeypatch.setattr(models, "load", lambda *of, **wanted: loads.append(wanted.get("quantization")) or load(*of, **wanted))
+    monkeypatch.setattr(
+        models,
+        "load",
+        lambda *of, **wanted: loads.append(wanted.get("quantization")) or load(*of, **wanted),
+    )
     assert prepare(recipe, methods, "cpu", threads=1).facts == first
     assert loads == [None]
     other = replace(recipe, budget=replace(recipe.budget, precision="bf16"))
@@ -113,9 +138,14 @@ def test_weights_are_quantised_once_to_be_known_by_their_digest(tiny_recipe: Pat
 def test_auto_is_what_the_device_can_do() -> None:
     assert [fitting_engine("auto", device) for device in ("cpu", "cuda")] == ["stock", "graphed"]
     assert fitting_engine("stock", "cuda") == "stock"
-    with pytest.raises(OptionError, match=r"'graphed' needs an NVIDIA GPU .* Allowed here: auto, stock"):
+    with pytest.raises(
+        OptionError, match=r"'graphed' needs an NVIDIA GPU .* Allowed here: auto, stock"
+    ):
         fitting_engine("graphed", "cpu")
-    with pytest.raises(OptionError, match=r"unknown engine 'graphd'\. Did you mean 'graphed'\? Allowed: auto, stock, graphed"):
+    with pytest.raises(
+        OptionError,
+        match=r"unknown engine 'graphd'\. Did you mean 'graphed'\? Allowed: auto, stock, graphed",
+    ):
         fitting_engine("graphd", "cuda")
 
 

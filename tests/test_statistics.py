@@ -33,7 +33,13 @@ EXAMPLES = 1000
 SIMULATIONS = 1000
 
 
-def simulate(accuracies: list[float], spreads: list[float], seeds: int, judge: Callable[[Any], Any], examples: int = EXAMPLES) -> float:
+def simulate(
+    accuracies: list[float],
+    spreads: list[float],
+    seeds: int,
+    judge: Callable[[Any], Any],
+    examples: int = EXAMPLES,
+) -> float:
     """The share of simulations in which `judge`, given answers (simulations, methods, seeds, examples), says yes.
 
     An example is answered right when its difficulty (shared by all), its difficulty for this method and chance together stay
@@ -45,14 +51,18 @@ def simulate(accuracies: list[float], spreads: list[float], seeds: int, judge: C
         shared = rng.standard_normal((batch, 1, 1, examples), dtype=np.float32)
         own = rng.standard_normal((batch, methods, 1, examples), dtype=np.float32)
         chance = rng.standard_normal((batch, methods, seeds, examples), dtype=np.float32)
-        drawn = np.asarray(accuracies)[:, None] + np.asarray(spreads)[:, None] * rng.standard_normal((batch, methods, seeds))
+        drawn = np.asarray(accuracies)[:, None] + np.asarray(spreads)[
+            :, None
+        ] * rng.standard_normal((batch, methods, seeds))
         difficulty = np.sqrt(0.45) * shared + np.sqrt(0.2) * own + np.sqrt(0.35) * chance
         yes += int(judge(difficulty < ndtri(np.clip(drawn, 0.01, 0.99))[..., None]).sum())
     return yes / SIMULATIONS
 
 
 def compared(answers: Any) -> Differences:
-    return differences([summed_up(answers[:, method].astype(np.float64)) for method in range(answers.shape[1])])
+    return differences(
+        [summed_up(answers[:, method].astype(np.float64)) for method in range(answers.shape[1])]
+    )
 
 
 def any_alarm(answers: Any) -> Any:
@@ -63,17 +73,28 @@ def first_two_separate(answers: Any) -> Any:
     return compared(answers).p[:, 0] < 0.05
 
 
-@pytest.mark.parametrize(("methods", "seeds", "examples"), [(8, 3, 500), (8, 3, 1000), (8, 3, 2000), (8, 2, 1000), (2, 3, 1000)])
+@pytest.mark.parametrize(
+    ("methods", "seeds", "examples"),
+    [(8, 3, 500), (8, 3, 1000), (8, 3, 2000), (8, 2, 1000), (2, 3, 1000)],
+)
 def test_the_false_alarm_rate_over_equal_methods(methods: int, seeds: int, examples: int) -> None:
     rate = simulate([0.8] * methods, [SEED_SPREAD] * methods, seeds, any_alarm, examples)
-    print(f"\n{methods} equal methods, {seeds} seeds, {examples} examples: a false alarm in {rate:.1%}")
+    print(
+        f"\n{methods} equal methods, {seeds} seeds, {examples} examples: a false alarm in {rate:.1%}"
+    )
     assert rate <= 0.064
 
 
-@pytest.mark.parametrize("spreads", [[0.005, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05], [0.005] * 7 + [0.05]])
-def test_the_false_alarm_rate_where_seeds_differ_more_for_some_methods(spreads: list[float]) -> None:
+@pytest.mark.parametrize(
+    "spreads", [[0.005, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05], [0.005] * 7 + [0.05]]
+)
+def test_the_false_alarm_rate_where_seeds_differ_more_for_some_methods(
+    spreads: list[float],
+) -> None:
     rate = simulate([0.8] * 8, spreads, 3, any_alarm)
-    print(f"\neight equal methods of spreads {', '.join(map(str, spreads))}: a false alarm in {rate:.1%}")
+    print(
+        f"\neight equal methods of spreads {', '.join(map(str, spreads))}: a false alarm in {rate:.1%}"
+    )
     assert rate <= 0.08
 
 
@@ -81,7 +102,10 @@ def test_a_pooled_mcnemar_raises_false_alarms_where_this_does_not() -> None:
     """The trap: over three seeds' answers taken for independent ones, two equal methods differ "significantly" all the time."""
 
     def mcnemar(answers: Any) -> Any:
-        first, second = answers[:, 0].reshape(len(answers), -1), answers[:, 1].reshape(len(answers), -1)
+        first, second = (
+            answers[:, 0].reshape(len(answers), -1),
+            answers[:, 1].reshape(len(answers), -1),
+        )
         won, lost = (first & ~second).sum(-1), (second & ~first).sum(-1)
         return stats.chi2.sf((np.abs(won - lost) - 1.0) ** 2 / (won + lost), 1) < 0.05
 
@@ -89,11 +113,15 @@ def test_a_pooled_mcnemar_raises_false_alarms_where_this_does_not() -> None:
     assert simulate([0.8] * 2, [SEED_SPREAD] * 2, 3, any_alarm) <= 0.064
 
 
-@pytest.mark.parametrize(("methods", "points", "seeds"), [(2, 8, 3), (2, 5, 7), (8, 12, 3), (8, 5, 15)])
+@pytest.mark.parametrize(
+    ("methods", "points", "seeds"), [(2, 8, 3), (2, 5, 7), (8, 12, 3), (8, 5, 15)]
+)
 def test_the_power_to_tell_two_methods_apart(methods: int, points: int, seeds: int) -> None:
     accuracies = [0.8 + points / 200, 0.8 - points / 200] + [0.8] * (methods - 2)
     power = simulate(accuracies, [SEED_SPREAD] * methods, seeds, first_two_separate)
-    print(f"\n{points} points between two of {methods} methods, {seeds} seeds: found in {power:.1%}")
+    print(
+        f"\n{points} points between two of {methods} methods, {seeds} seeds: found in {power:.1%}"
+    )
     assert power >= 0.8
 
 
@@ -130,7 +158,9 @@ def test_with_endless_examples_it_is_students_t_test_on_the_seeds() -> None:
     scores = np.stack([[[mean] * 4000 for mean in method] for method in means])
     found = differences([summed_up(method) for method in scores])
     assert found.p[0] <= 1
-    pooled = stats.ttest_ind(means[0], means[1])  # equal variances: the greater of own and common is the same for two methods
+    pooled = stats.ttest_ind(
+        means[0], means[1]
+    )  # equal variances: the greater of own and common is the same for two methods
     assert found.p[0] == pytest.approx(pooled.pvalue, rel=1e-6)
 
 
@@ -138,17 +168,25 @@ def test_one_seeds_interval_is_wilsons() -> None:
     answers = np.repeat([1.0, 0.0], [430, 70])
     low, high = interval(summed_up(answers[None]), None)
     reference = stats.binomtest(430, 500).proportion_ci(method="wilson")
-    assert (low, high) == (pytest.approx(reference.low, abs=2e-4), pytest.approx(reference.high, abs=2e-4))
+    assert (low, high) == (
+        pytest.approx(reference.low, abs=2e-4),
+        pytest.approx(reference.high, abs=2e-4),
+    )
 
 
 def test_a_perfect_method_has_an_interval_all_the_same() -> None:
     low, high = interval(summed_up(np.ones((1, 100))), None)
-    assert (low, high) == (pytest.approx(stats.binomtest(100, 100).proportion_ci(method="wilson").low), 1.0)
+    assert (low, high) == (
+        pytest.approx(stats.binomtest(100, 100).proportion_ci(method="wilson").low),
+        1.0,
+    )
 
 
 def test_a_perfect_method_beside_one_of_shaky_seeds_has_an_interval() -> None:
     shaky = summed_up(np.stack([np.repeat([1.0, 0.0], [right, 50 - right]) for right in (27, 32)]))
-    low, high = interval(summed_up(np.ones((2, 50))), common_spread([shaky, summed_up(np.ones((2, 50)))]))
+    low, high = interval(
+        summed_up(np.ones((2, 50))), common_spread([shaky, summed_up(np.ones((2, 50)))])
+    )
     assert 0 < low < 0.95 < high == 1
 
 
@@ -200,7 +238,9 @@ def test_the_spread_of_f1_scores_is_the_bootstraps() -> None:
     predicted = np.where(rng.random(600) < 0.7, labels, rng.integers(0, 3, 600))
     drawn = rng.integers(0, 600, (400, 600))
     bootstrap = np.std([f1_score(labels[rows], predicted[rows], average="macro") for rows in drawn])
-    assert macro_f1_scores(predicted, labels, 3).std() / 600**0.5 == pytest.approx(bootstrap, rel=0.15)
+    assert macro_f1_scores(predicted, labels, 3).std() / 600**0.5 == pytest.approx(
+        bootstrap, rel=0.15
+    )
 
 
 def test_holm_by_hand() -> None:
@@ -222,18 +262,31 @@ def test_letters_by_hand() -> None:
     assert letters(0, []) == []
 
 
-@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.sampled_from([*combinations(range(n), 2), (0, 0)])))))
+@given(
+    st.integers(1, 9).flatmap(
+        lambda n: st.tuples(
+            st.just(n), st.sets(st.sampled_from([*combinations(range(n), 2), (0, 0)]))
+        )
+    )
+)
 def test_methods_share_a_letter_unless_they_are_apart(case: Any) -> None:
     count, apart = case[0], sorted(case[1] - {(0, 0)})
     given_letters = letters(count, apart)
     assert all(given_letters)
     for first, second in combinations(range(count), 2):
-        assert bool(set(given_letters[first]) & set(given_letters[second])) == ((first, second) not in apart)
+        assert bool(set(given_letters[first]) & set(given_letters[second])) == (
+            (first, second) not in apart
+        )
 
 
 def test_the_pareto_front_by_hand() -> None:
     nan = float("nan")
-    assert pareto(np.asarray([[1.0, 4.0], [2.0, 2.0], [3.0, 3.0], [0.0, nan]])) == [True, True, False, None]
+    assert pareto(np.asarray([[1.0, 4.0], [2.0, 2.0], [3.0, 3.0], [0.0, nan]])) == [
+        True,
+        True,
+        False,
+        None,
+    ]
     assert pareto(np.asarray([[1.0, 1.0], [1.0, 1.0]])) == [True, True]
 
 
@@ -242,5 +295,9 @@ def test_whoever_is_off_the_front_is_beaten_by_one_on_it(costs: Any) -> None:
     front = pareto(costs)
     assert any(front)
     for row, on_front in zip(costs, front, strict=True):
-        beaten = any((other <= row).all() and (other < row).any() for other, on in zip(costs, front, strict=True) if on)
+        beaten = any(
+            (other <= row).all() and (other < row).any()
+            for other, on in zip(costs, front, strict=True)
+            if on
+        )
         assert beaten != on_front

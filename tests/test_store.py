@@ -51,13 +51,21 @@ def spoil(text: str, **changes: Any) -> str:
         (lambda whole: "", "is no record"),
         (lambda whole: "\x00", "is no record"),
         (lambda whole: "[" * 100_000, "is no record"),
-        (lambda whole: whole, "is the record of another cell: it holds lora0"),  # under another's name
+        (
+            lambda whole: whole,
+            "is the record of another cell: it holds lora0",
+        ),  # under another's name
         (lambda whole: spoil(whole, schema_version="two"), "is no record"),
         (lambda whole: spoil(whole, cell={"recipe": {"name": "x"}}), "its cell is not whole"),
-        (lambda whole: spoil(whole, cell={**json.loads(whole)["cell"], "seed": "one"}), "is no record"),
+        (
+            lambda whole: spoil(whole, cell={**json.loads(whole)["cell"], "seed": "one"}),
+            "is no record",
+        ),
     ],
 )
-def test_what_is_no_record_is_set_aside_by_name_and_the_others_are_read(store: Store, content: Any, said: str) -> None:
+def test_what_is_no_record_is_set_aside_by_name_and_the_others_are_read(
+    store: Store, content: Any, said: str
+) -> None:
     sound = store.write(make_record())
     bad = store.folder / "0123.json"
     bad.write_text(content(sound.read_text(encoding="utf-8")), encoding="utf-8")
@@ -77,17 +85,24 @@ def test_two_of_one_name_are_both_kept_aside(store: Store) -> None:
     for text in ("{", "[1"):
         (store.folder / "x.json").write_text(text, encoding="utf-8")
         store.set_aside(store.records()[1])
-    assert {path.read_text(encoding="utf-8") for path in (store.folder / "set_aside").iterdir()} == {"{", "[1"}
+    assert {
+        path.read_text(encoding="utf-8") for path in (store.folder / "set_aside").iterdir()
+    } == {"{", "[1"}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"schema_version": SCHEMA_VERSION + 1, "news": 3}, "newer than"),
-        ({"cell": {**make_record().cell, "method": {"name": "loar"}}}, "unknown method 'loar'. Did you mean 'lora'?"),
+        (
+            {"cell": {**make_record().cell, "method": {"name": "loar"}}},
+            "unknown method 'loar'. Did you mean 'lora'?",
+        ),
     ],
 )
-def test_another_versions_record_is_named_and_left_to_it(store: Store, changes: Any, said: str) -> None:
+def test_another_versions_record_is_named_and_left_to_it(
+    store: Store, changes: Any, said: str
+) -> None:
     path = store.write(make_record())
     path.write_text(spoil(path.read_text(encoding="utf-8"), **changes), encoding="utf-8")
     (line,) = store.set_aside(store.records()[1])
@@ -99,7 +114,9 @@ def test_another_versions_record_is_named_and_left_to_it(store: Store, changes: 
 def test_another_programs_file_is_named_and_left_where_it_is(store: Store) -> None:
     baseline = store.folder / "base.json"
     baseline.write_text('{"benchmarks": []}', encoding="utf-8")
-    assert store.set_aside(store.records()[1]) == [f"{baseline} is no record: it holds something else. It was left where it is."]
+    assert store.set_aside(store.records()[1]) == [
+        f"{baseline} is no record: it holds something else. It was left where it is."
+    ]
     assert baseline.is_file()
 
 
@@ -115,7 +132,9 @@ def test_what_another_run_wrote_anew_in_the_meantime_is_not_set_aside(store: Sto
     assert store.set_aside(unfit) == []  # and what is gone is nobody's loss
 
 
-def test_an_audit_names_what_it_cannot_read_and_moves_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_audit_names_what_it_cannot_read_and_moves_nothing(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     (store.folder / "bad.json").write_text("{", encoding="utf-8")
     assert main(["audit", str(store.folder)]) == 2
     assert "holds no records (unfit: " in capsys.readouterr().err
@@ -125,14 +144,21 @@ def test_an_audit_names_what_it_cannot_read_and_moves_nothing(store: Store, caps
     assert names(store.folder) == ["bad.json", "lora0.json"]
 
 
-json_values = st.recursive(st.none() | st.integers() | st.text(), lambda some: st.lists(some) | st.dictionaries(st.text(), some))
+json_values = st.recursive(
+    st.none() | st.integers() | st.text(),
+    lambda some: st.lists(some) | st.dictionaries(st.text(), some),
+)
 
 
 @settings(max_examples=40)
 @given(st.binary(max_size=60) | json_values)
-def test_no_file_whatever_is_in_it_stops_the_reading(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
+def test_no_file_whatever_is_in_it_stops_the_reading(
+    tmp_path_factory: pytest.TempPathFactory, content: Any
+) -> None:
     store = Store(tmp_path_factory.mktemp("store"))
-    (store.folder / "x.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    (store.folder / "x.json").write_bytes(
+        content if isinstance(content, bytes) else json.dumps(content).encode()
+    )
     assert len(store.records()[1]) == 1
 
 
@@ -157,7 +183,12 @@ def test_that_a_record_was_reused_is_not_written(store: Store) -> None:
 
 def failed(message: str, **changes: Any) -> Record:
     recipe = load_recipe("embedded")
-    return without_result(cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0], "failed", message, **changes)
+    return without_result(
+        cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0],
+        "failed",
+        message,
+        **changes,
+    )
 
 
 def test_a_failed_attempt_goes_when_the_cell_ends_otherwise(store: Store) -> None:
@@ -206,7 +237,9 @@ time.sleep(300)
 
 
 def test_a_killed_runs_leavings_are_removed_and_a_live_runs_are_not(store: Store) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(store.folder)], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(store.folder)], stdout=subprocess.PIPE, text=True
+    )
     assert owner.stdout is not None
     theirs = store.folder / owner.stdout.readline().strip()
     (store.folder / ".half.json.x1").write_text("{", encoding="utf-8")

@@ -21,7 +21,9 @@ VOCABULARY, PADDING = 90, 3
 
 
 def spec(**more: Any) -> DataSpec:
-    return DataSpec("some/texts", **{"train": 200, "validation": 20, "test": 41, "max_length": 30, **more})
+    return DataSpec(
+        "some/texts", **{"train": 200, "validation": 20, "test": 41, "max_length": 30, **more}
+    )
 
 
 def tokens_of(asked: DataSpec) -> data.TokenData:
@@ -48,9 +50,13 @@ def test_labels_have_equal_shares_of_as_many_classes_as_the_recipe_says() -> Non
 
 def test_the_data_seed_decides_every_token_and_the_source_too() -> None:
     first, again, other_seed, other_source = (
-        tokens_of(asked) for asked in (spec(), spec(), spec(seed=1), replace(spec(), source="other/texts"))
+        tokens_of(asked)
+        for asked in (spec(), spec(), spec(seed=1), replace(spec(), source="other/texts"))
     )
-    assert all(np.array_equal(a["input_ids"], b["input_ids"]) for a, b in zip(first.train, again.train, strict=True))
+    assert all(
+        np.array_equal(a["input_ids"], b["input_ids"])
+        for a, b in zip(first.train, again.train, strict=True)
+    )
     assert len({t.facts.fingerprint for t in (first, again, other_seed, other_source)}) == 3
     assert [row.tolist() for row in first.train.tokens["input_ids"][:20]] != [
         row.tolist() for row in first.validation.tokens["input_ids"][:20]
@@ -70,7 +76,9 @@ def test_lengths_follow_the_quantiles_and_are_cut(quantiles: list[int]) -> None:
     lengths = np.asarray(tokens.train.lengths)
     assert lengths.min() >= min(quantiles[0], 30)
     assert lengths.max() <= min(quantiles[-1], 30)
-    evenly = np.interp((np.arange(1000) + 0.5) / 1000, np.linspace(0, 1, len(quantiles)), quantiles).round()
+    evenly = np.interp(
+        (np.arange(1000) + 0.5) / 1000, np.linspace(0, 1, len(quantiles)), quantiles
+    ).round()
     assert abs(lengths.mean() - np.minimum(evenly, 30).mean()) < 1
     assert abs(tokens.facts.truncated["train"] - (evenly > 30).mean()) < 0.05
 
@@ -91,21 +99,33 @@ def test_imdb_rows_cost_what_imdb_costs() -> None:
         ("trec_bert", ["data.train=4869"], 6, 13.5),
     ],
 )
-def test_a_recipe_without_texts_costs_what_its_texts_cost(name: str, settings: list[str], classes: int, mean: float) -> None:
+def test_a_recipe_without_texts_costs_what_its_texts_cost(
+    name: str, settings: list[str], classes: int, mean: float
+) -> None:
     """Up to half a token: between the last two quantiles lengths rise linearly, the texts' do not."""
     drawn = synthetic.load(load_recipe(name, settings, weights="random"))
     assert drawn.facts.random
     assert drawn.tokenizer is not None
     tokens = data.tokenize(drawn, drawn.tokenizer, 128)
-    assert set(tokens.train.labels.tolist()) == set(range(classes)) == set(tokens.test.labels.tolist())
+    assert (
+        set(tokens.train.labels.tolist()) == set(range(classes)) == set(tokens.test.labels.tolist())
+    )
     assert np.mean(tokens.train.lengths) == pytest.approx(mean, abs=0.6)
 
 
 def recipe(model: Path | str, source: Path | str, weights: Any = "random") -> Recipe:
-    return Recipe("r", ModelSpec(str(model), weights), replace(spec(max_length=16), source=str(source)), load_recipe("embedded").budget, {})
+    return Recipe(
+        "r",
+        ModelSpec(str(model), weights),
+        replace(spec(max_length=16), source=str(source)),
+        load_recipe("embedded").budget,
+        {},
+    )
 
 
-def test_texts_are_read_where_tokenizer_and_data_are_there(tiny_models: dict[str, Path], tiny_data: Path) -> None:
+def test_texts_are_read_where_tokenizer_and_data_are_there(
+    tiny_models: dict[str, Path], tiny_data: Path
+) -> None:
     read = synthetic.load(recipe(tiny_models["bert"], tiny_data))
     assert not read.facts.random
     assert read.facts == synthetic.load(recipe(tiny_models["bert"], tiny_data, "pretrained")).facts
@@ -113,9 +133,15 @@ def test_texts_are_read_where_tokenizer_and_data_are_there(tiny_models: dict[str
         synthetic.load(recipe(tiny_models["bert"], "/nowhere/x"))
 
 
-def test_texts_are_drawn_where_either_is_missing(tiny_models: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+def test_texts_are_drawn_where_either_is_missing(
+    tiny_models: dict[str, Path], tiny_data: Path, tmp_path: Path
+) -> None:
     CONFIGS["bert"]().save_pretrained(tmp_path)
-    for model, source in ((tmp_path, tiny_data), (tmp_path / "config.json", tiny_data), (tiny_models["bert"], "stanfordnlp/imdb")):
+    for model, source in (
+        (tmp_path, tiny_data),
+        (tmp_path / "config.json", tiny_data),
+        (tiny_models["bert"], "stanfordnlp/imdb"),
+    ):
         drawn = synthetic.load(recipe(model, source))
         assert drawn.facts.random
         tokens = data.tokenize(drawn, AutoTokenizer.from_pretrained(tiny_models["bert"]), 16)
@@ -124,6 +150,7 @@ def test_texts_are_drawn_where_either_is_missing(tiny_models: dict[str, Path], t
 
 def test_all_needs_the_texts() -> None:
     with pytest.raises(
-        DataError, match=r"data.train = 'all' needs the texts.*'some/texts' are not read\. Give a number: --peft-set data.train=N"
+        DataError,
+        match=r"data.train = 'all' needs the texts.*'some/texts' are not read\. Give a number: --peft-set data.train=N",
     ):
         synthetic.draw(spec(train="all"), VOCABULARY, PADDING)

@@ -24,7 +24,10 @@ from peft_methods.execution.tracking import Tracking, checked
 from peft_methods.recipe import load_recipe
 from peft_methods.records import without_result
 
-BLOCK, HEADER = 32768, struct.Struct("<IHB")  # of wandb's file: records cut to blocks, each piece with checksum, length and kind
+BLOCK, HEADER = (
+    32768,
+    struct.Struct("<IHB"),
+)  # of wandb's file: records cut to blocks, each piece with checksum, length and kind
 WHOLE, LAST = 1, 4
 
 
@@ -48,7 +51,9 @@ def offline_runs(results: Path) -> dict[str, list[Any]]:
     found = {}
     for file in (results / "tracking" / "wandb").glob("offline-run-*/*.wandb"):
         records = list(wandb_records(file.read_bytes()))
-        found[next(r.run.display_name for r in records if r.WhichOneof("record_type") == "run")] = records
+        found[next(r.run.display_name for r in records if r.WhichOneof("record_type") == "run")] = (
+            records
+        )
     return found
 
 
@@ -67,18 +72,32 @@ def wandb_records(data: bytes) -> Iterator[Any]:
 
 
 def history(records: list[Any]) -> list[dict[str, str]]:
-    rows = [record.history.item for record in records if record.WhichOneof("record_type") == "history"]
-    return [{item.key or "/".join(item.nested_key): item.value_json for item in row} for row in rows]
+    rows = [
+        record.history.item for record in records if record.WhichOneof("record_type") == "history"
+    ]
+    return [
+        {item.key or "/".join(item.nested_key): item.value_json for item in row} for row in rows
+    ]
 
 
 def services() -> list[psutil.Process]:
-    return [process for process in psutil.Process().children(recursive=True) if "wandb" in process.name()]
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "wandb" in process.name()
+    ]
 
 
 @pytest.fixture
 def without_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As on a machine where nobody has told a tracker anything."""
-    for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT", "TENSORBOARD_LOGGING_DIR"):
+    for variable in (
+        "WANDB_API_KEY",
+        "WANDB_MODE",
+        "WANDB_DIR",
+        "WANDB_PROJECT",
+        "TENSORBOARD_LOGGING_DIR",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
@@ -88,7 +107,9 @@ def without_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_comparison_is_logged_and_no_figure_changes(tiny_recipe: Path, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"methods": ["lora"], "seeds": 1, "progress": False}
     (plain,) = compare(str(tiny_recipe), results=tmp_path / "plain", **asked).records
-    made = compare(str(tiny_recipe), results=tmp_path / "r", track=["tensorboard", "wandb"], **asked)
+    made = compare(
+        str(tiny_recipe), results=tmp_path / "r", track=["tensorboard", "wandb"], **asked
+    )
     (record,) = made.records
     assert made.notes == ()
     assert record.identity == plain.identity
@@ -102,11 +123,19 @@ def test_a_comparison_is_logged_and_no_figure_changes(tiny_recipe: Path, tmp_pat
     assert set(runs) == {"tiny-lora-seed0", "tiny-comparison"}
     run = runs["tiny-lora-seed0"]
     assert Path(run.path).parent.name == "tiny-lora"
-    assert scalars(run, "train/loss") == [(20, pytest.approx(losses[0])), (40, pytest.approx(losses[1]))]
+    assert scalars(run, "train/loss") == [
+        (20, pytest.approx(losses[0])),
+        (40, pytest.approx(losses[1])),
+    ]
     assert [value for _, value in scalars(run, "train/learning_rate")][-1] == 0
     assert scalars(run, "test/accuracy") == [(40, pytest.approx(record.metrics["accuracy"]))]
-    assert scalars(run, "train/peak_memory_bytes")[-1] == (40, pytest.approx(record.metrics["peak_memory_bytes"], rel=1e-6))
-    assert scalars(runs["tiny-comparison"], "test/lora/accuracy") == [(0, pytest.approx(record.metrics["accuracy"]))]
+    assert scalars(run, "train/peak_memory_bytes")[-1] == (
+        40,
+        pytest.approx(record.metrics["peak_memory_bytes"], rel=1e-6),
+    )
+    assert scalars(runs["tiny-comparison"], "test/lora/accuracy") == [
+        (0, pytest.approx(record.metrics["accuracy"]))
+    ]
     (table,) = runs["tiny-comparison"].Tensors("test/comparison/text_summary")
     assert b"| LoRA" in table.tensor_proto.string_val[0]
 
@@ -119,7 +148,11 @@ def test_a_comparison_is_logged_and_no_figure_changes(tiny_recipe: Path, tmp_pat
     settings = {item.key: item.value_json for r in told for item in r.config.update}
     assert (settings["method.rank"], settings["seed"]) == ("4", "0")
     assert "test/lora/accuracy" in history(offline["tiny-comparison"])[-1]
-    assert list((tmp_path / "r" / "tracking" / "wandb").glob("offline-run-*/files/media/table/test/*.table.json"))
+    assert list(
+        (tmp_path / "r" / "tracking" / "wandb").glob(
+            "offline-run-*/files/media/table/test/*.table.json"
+        )
+    )
 
 
 def cells(tiny_recipe: Path, count: int) -> list[Cell]:
@@ -128,31 +161,54 @@ def cells(tiny_recipe: Path, count: int) -> list[Cell]:
 
 
 def news(epoch: int) -> dict[str, Any]:
-    return {"epoch": epoch, "train_loss": 1 / epoch, "validation_loss": None, "validation_accuracy": None, "selection": None, "step": epoch}
+    return {
+        "epoch": epoch,
+        "train_loss": 1 / epoch,
+        "validation_loss": None,
+        "validation_accuracy": None,
+        "selection": None,
+        "step": epoch,
+    }
 
 
 @pytest.mark.usefixtures("without_keys")
-def test_cells_that_fail_or_start_again_or_never_start_are_logged_too(tiny_recipe: Path, tmp_path: Path) -> None:
-    tracking, (first, second) = Tracking(["tensorboard"], tmp_path, workers(tmp_path)), cells(tiny_recipe, 2)
+def test_cells_that_fail_or_start_again_or_never_start_are_logged_too(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    tracking, (first, second) = (
+        Tracking(["tensorboard"], tmp_path, workers(tmp_path)),
+        cells(tiny_recipe, 2),
+    )
     for event in (Event(first), Event(first, news=news(1)), Event(first)):
         tracking(event)
     for epoch in range(1, 701):  # more than a pipe takes before the process reads
         tracking(Event(first, news=news(epoch)))
     tracking(Event(first, record=without_result(first, "oom", "too large")))
-    tracking(Event(second, record=replace(without_result(second, "ok", ""), epochs=(news(1),), metrics={"accuracy": 0.5})))
+    tracking(
+        Event(
+            second,
+            record=replace(
+                without_result(second, "ok", ""), epochs=(news(1),), metrics={"accuracy": 0.5}
+            ),
+        )
+    )
     tracking.finish()
     assert tracking.warnings() == []
     runs = curves(tmp_path)
     assert scalars(runs[first.label], "train/loss") == [(1, 1.0)]
     again = runs[f"{first.label}-attempt2"]
-    assert scalars(again, "train/loss") == [(epoch, pytest.approx(1 / epoch)) for epoch in range(1, 701)]
+    assert scalars(again, "train/loss") == [
+        (epoch, pytest.approx(1 / epoch)) for epoch in range(1, 701)
+    ]
     (message,) = again.Tensors("train/message/text_summary")
     assert message.tensor_proto.string_val == [b"too large"]
     assert scalars(runs[second.label], "test/accuracy") == [(1, 0.5)]
 
 
 @pytest.mark.usefixtures("without_keys")
-def test_a_tracker_that_fails_costs_its_log_alone(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_fails_costs_its_log_alone(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file"))
     tracking = Tracking(["tensorboard"], tmp_path, workers(tmp_path))
@@ -162,7 +218,9 @@ def test_a_tracker_that_fails_costs_its_log_alone(tiny_recipe: Path, tmp_path: P
         tracking(Event(cell, record=without_result(cell, "ok", "")))
     tracking.finish()
     (said,) = tracking.warnings()
-    assert said.startswith("tensorboard has no complete log of tiny-lora-seed0 and 1 more: NotADirectoryError")
+    assert said.startswith(
+        "tensorboard has no complete log of tiny-lora-seed0 and 1 more: NotADirectoryError"
+    )
     assert "\n" not in said
 
 
@@ -178,15 +236,24 @@ def test_a_job_that_is_broken_off_leaves_no_process(tiny_recipe: Path, tmp_path:
     assert not services()
 
 
-def test_names_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester) -> None:
+def test_names_are_checked_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
+) -> None:
     assert checked(["wandb", "tensorboard", "wandb"], "track") == ("wandb", "tensorboard")
-    with pytest.raises(OptionError, match=r"track: unknown tracker 'wandd'\. Did you mean 'wandb'\? Allowed: .*mlflow.*tensorboard"):
+    with pytest.raises(
+        OptionError,
+        match=r"track: unknown tracker 'wandd'\. Did you mean 'wandb'\? Allowed: .*mlflow.*tensorboard",
+    ):
         checked(["wandd"], "track")
     with pytest.raises(OptionError, match="unknown tracker"):
         compare(track="tensorbord")
     monkeypatch.setitem(sys.modules, "trackio", None)
     pytester.makepyfile("def test_it(finetune_task): pass")
-    result = pytester.runpytest_inprocess("-p", "peft_methods.plugin", "--peft-track=tensorboard,trackio")
+    result = pytester.runpytest_inprocess(
+        "-p", "peft_methods.plugin", "--peft-track=tensorboard,trackio"
+    )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line.strip()]
-    assert line.endswith("--peft-track: tracker 'trackio' needs a package that is not installed: pip install \"peft-methods[trackio]\"")
+    assert line.endswith(
+        "--peft-track: tracker 'trackio' needs a package that is not installed: pip install \"peft-methods[trackio]\""
+    )

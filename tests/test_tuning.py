@@ -21,8 +21,18 @@ def judged(cell: Cell, selection: float | None, loss: float = 0.5) -> Record:
     """What a trial leaves that matters here."""
     if selection is None:
         return without_result(cell, "failed", "it did")
-    epochs = ({"epoch": 1, "train_loss": 1.0, "validation_loss": loss, "validation_accuracy": selection, "selection": selection},)
-    return Record(cell.spec(), "ok", cell.key, metrics={"train_seconds": 2.0}, epochs=epochs, best_epoch=1)
+    epochs = (
+        {
+            "epoch": 1,
+            "train_loss": 1.0,
+            "validation_loss": loss,
+            "validation_accuracy": selection,
+            "selection": selection,
+        },
+    )
+    return Record(
+        cell.spec(), "ok", cell.key, metrics={"train_seconds": 2.0}, epochs=epochs, best_epoch=1
+    )
 
 
 def searched(cell: Cell, trials: int, quality: object) -> Search:
@@ -33,7 +43,9 @@ def searched(cell: Cell, trials: int, quality: object) -> Search:
 
 
 def test_the_grid_is_even_in_logarithms_around_the_recipes_own_rate(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "lora", "tuning.points=5", "tuning.reach=100.0", "tuning.knobs.lora.rank=[2,8]")
+    cell, *_ = cells(
+        tiny_recipe, "lora", "tuning.points=5", "tuning.reach=100.0", "tuning.knobs.lora.rank=[2,8]"
+    )
     grid = grid_of(cell.recipe, cell.method)
     assert grid[RATE] == pytest.approx((5e-4, 5e-3, 5e-2, 5e-1, 5.0))
     assert cell.method.learning_rate in grid[RATE]
@@ -41,10 +53,21 @@ def test_the_grid_is_even_in_logarithms_around_the_recipes_own_rate(tiny_recipe:
 
 
 def test_the_first_trial_is_the_recipes_own(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "lora", "tuning.fraction=0.25", "budget.epochs=8", "tuning.knobs.lora.rank=[2,8]")
+    cell, *_ = cells(
+        tiny_recipe,
+        "lora",
+        "tuning.fraction=0.25",
+        "budget.epochs=8",
+        "tuning.knobs.lora.rank=[2,8]",
+    )
     trial = Search(cell, 3).ask()
     assert asdict(trial.method) == asdict(cell.method)
-    assert (trial.recipe.budget.epochs, trial.seed, trial.is_source, trial.trial) == (2, TRIAL_SEED, True, "trial1")
+    assert (trial.recipe.budget.epochs, trial.seed, trial.is_source, trial.trial) == (
+        2,
+        TRIAL_SEED,
+        True,
+        "trial1",
+    )
     assert trial.recipe.data == cell.recipe.data
     assert trial.key != cell.key
 
@@ -59,7 +82,10 @@ def test_the_best_rate_is_found_and_kept_in_the_cell(tiny_recipe: Path) -> None:
     assert winner.tuning["chosen"] == {RATE: best}
     assert len(winner.tuning["trials"]) == 9
     assert winner.tuning["train_seconds"] == 18.0
-    assert f"learning_rate 0.05 → {best:.3g} (validation accuracy 0.500 → 0.900); 9 trials of 1 epoch" in tuning.said_of(search)
+    assert (
+        f"learning_rate 0.05 → {best:.3g} (validation accuracy 0.500 → 0.900); 9 trials of 1 epoch"
+        in tuning.said_of(search)
+    )
 
 
 def test_of_two_alike_the_lower_validation_loss_wins(tiny_recipe: Path) -> None:
@@ -85,30 +111,50 @@ def test_trials_that_fail_are_counted_and_never_chosen(tiny_recipe: Path) -> Non
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.dictionaries(st.integers(0, 8), st.floats(0, 1)))
-def test_nobody_gets_more_trials_and_the_winner_is_the_best_tried(tiny_recipe: Path, trials: int, quality: dict[int, float]) -> None:
+def test_nobody_gets_more_trials_and_the_winner_is_the_best_tried(
+    tiny_recipe: Path, trials: int, quality: dict[int, float]
+) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     rates = grid_of(cell.recipe, cell.method)[RATE]
-    search = searched(cell, trials, lambda method: quality.get(rates.index(method.learning_rate), 0.0))
+    search = searched(
+        cell, trials, lambda method: quality.get(rates.index(method.learning_rate), 0.0)
+    )
     assert len(search.told) == trials
     assert all(trial["settings"][RATE] in rates for trial in search.told)
     assert len({trial["settings"][RATE] for trial in search.told}) == trials  # none twice
-    assert quality.get(rates.index(search.winner()[RATE]), 0.0) == max(trial["selection"] for trial in search.told)
+    assert quality.get(rates.index(search.winner()[RATE]), 0.0) == max(
+        trial["selection"] for trial in search.told
+    )
 
 
 def test_a_tuned_comparison_says_what_it_tried(tiny_recipe: Path, tmp_path: Path) -> None:
     """For real: a rate a thousand times too low is found to be that; test rows are predicted by the final cells alone."""
     wrong = ["methods.lora.learning_rate=5e-5", "tuning.reach=1000.0", "tuning.points=3"]
-    done = compare(str(tiny_recipe), methods=["lora", "head_only"], seeds=1, tune=4, settings=wrong, results=tmp_path, progress=False)
+    done = compare(
+        str(tiny_recipe),
+        methods=["lora", "head_only"],
+        seeds=1,
+        tune=4,
+        settings=wrong,
+        results=tmp_path,
+        progress=False,
+    )
     by_method = {record.method_name: record for record in done.records}
     lora = by_method["lora"]
     assert lora.status == "ok", lora.message
     assert lora.tuning is not None
-    assert lora.cell["method"]["learning_rate"] == pytest.approx(5e-2) == lora.tuning["chosen"][RATE]
+    assert (
+        lora.cell["method"]["learning_rate"] == pytest.approx(5e-2) == lora.tuning["chosen"][RATE]
+    )
     assert {len(record.tuning["trials"]) for record in by_method.values() if record.tuning} == {4}
     assert len([note for note in done.notes if note.startswith("tuned: ")]) == 2
     assert "V209" in {finding.rule for finding in done.findings()}  # the highest of the grid
     stored, _ = Store(tmp_path).records()
-    assert len(stored) > len(done.records)  # the trials' are there too, and no rule takes them for rows
-    assert {str(finding) for finding in validity.judge(stored)} == {str(finding) for finding in done.findings()}
+    assert len(stored) > len(
+        done.records
+    )  # the trials' are there too, and no rule takes them for rows
+    assert {str(finding) for finding in validity.judge(stored)} == {
+        str(finding) for finding in done.findings()
+    }
     predictions = {path.stem for path in tmp_path.glob("*.npz")}
     assert predictions == {record.identity for record in done.records}

@@ -58,8 +58,17 @@ def test_spread_and_how_sure_a_count_is() -> None:
     shown = parse("93.3 ± 0.4 %", "share")
     assert shown is not None
     assert (shown.value, shown.spread) == (0.933, 0.004)
-    limits = {text: (q.low, q.high) for text in ("656,642", "1.30M", "739K", "110M") if (q := parse(text, "count"))}
-    assert limits == {"656,642": (656_642, 656_642), "1.30M": (1.295e6, 1.31e6), "739K": (738_500, 740_000), "110M": (105e6, 120e6)}
+    limits = {
+        text: (q.low, q.high)
+        for text in ("656,642", "1.30M", "739K", "110M")
+        if (q := parse(text, "count"))
+    }
+    assert limits == {
+        "656,642": (656_642, 656_642),
+        "1.30M": (1.295e6, 1.31e6),
+        "739K": (738_500, 740_000),
+        "110M": (105e6, 120e6),
+    }
 
 
 def test_series_leave_out_what_is_missing_and_keep_what_is_no_number() -> None:
@@ -70,11 +79,15 @@ def test_series_leave_out_what_is_missing_and_keep_what_is_no_number() -> None:
 
 
 numbers = st.decimals(min_value=0, max_value=10**9, allow_nan=False, allow_infinity=False, places=3)
-written = st.sampled_from([(kind, unit, factor) for kind, units in UNITS.items() for unit, factor in units.items()])
+written = st.sampled_from(
+    [(kind, unit, factor) for kind, units in UNITS.items() for unit, factor in units.items()]
+)
 
 
 @given(numbers, written, st.sampled_from(["", " "]), st.booleans())
-def test_a_number_with_a_unit_comes_back_in_base_units(number: object, unit: tuple[str, str, float], gap: str, upper: bool) -> None:
+def test_a_number_with_a_unit_comes_back_in_base_units(
+    number: object, unit: tuple[str, str, float], gap: str, upper: bool
+) -> None:
     kind, name, factor = unit
     quantity = parse(f"{number}{gap}{name.upper() if upper else name}", kind)
     assert quantity is not None

@@ -23,14 +23,25 @@ def avoid_attention_plans() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def row_borders(batch_size: int, q_length: int, attention_mask: torch.Tensor | None = None, *, device: Any, **_: Any) -> torch.Tensor:
+def row_borders(
+    batch_size: int,
+    q_length: int,
+    attention_mask: torch.Tensor | None = None,
+    *,
+    device: Any,
+    **_: Any,
+) -> torch.Tensor:
     """Where each row's tokens and each row's padding begin in the batch laid end to end: int32 of shape (2 rows + 1,).
 
     Rows are padded at their end. Then tokens and padding are sequences of their own to the flash attention kernel
     (Dao 2023, arXiv:2307.08691), and the tokens of a row see each other alone: as with a mask, with none in memory.
     """
     starts = torch.arange(batch_size, device=device, dtype=torch.int32) * q_length
-    lengths = torch.full_like(starts, q_length) if attention_mask is None else attention_mask.sum(1, dtype=torch.int32)
+    lengths = (
+        torch.full_like(starts, q_length)
+        if attention_mask is None
+        else attention_mask.sum(1, dtype=torch.int32)
+    )
     whole = torch.full((1,), batch_size * q_length, device=device, dtype=torch.int32)
     return torch.cat([torch.stack([starts, starts + lengths], dim=1).flatten(), whole])
 
@@ -48,9 +59,21 @@ def packed_attention(  # noqa: PLR0917  # transformers gives them by place
     """(rows, heads, tokens, size) -> (rows, tokens, heads, size); `attention_mask` is what `row_borders` gave."""
     rows, heads, tokens, size = query.shape
     dtype = query.dtype if query.dtype in HALF.values() else torch.get_autocast_dtype("cuda")
-    q, k, v = (x.transpose(1, 2).reshape(rows * tokens, heads, size).to(dtype) for x in (query, key, value))
+    q, k, v = (
+        x.transpose(1, 2).reshape(rows * tokens, heads, size).to(dtype) for x in (query, key, value)
+    )
     mixed = torch.ops.aten._flash_attention_forward(
-        q, k, v, attention_mask, attention_mask, tokens, tokens, dropout, False, False, scale=scaling
+        q,
+        k,
+        v,
+        attention_mask,
+        attention_mask,
+        tokens,
+        tokens,
+        dropout,
+        False,
+        False,
+        scale=scaling,
     )[0]
     return mixed.view(rows, tokens, heads, size), None
 
@@ -59,11 +82,15 @@ def _mask(*arguments: Any, **options: Any) -> torch.Tensor | None:
     """transformers' own, but always there: it leaves it out where nothing is padded, and the host would wait to know."""
     from transformers.masking_utils import sdpa_mask
 
-    mask: torch.Tensor | None = sdpa_mask(*arguments, **{**options, "allow_is_bidirectional_skip": False})
+    mask: torch.Tensor | None = sdpa_mask(
+        *arguments, **{**options, "allow_is_bidirectional_skip": False}
+    )
     return mask
 
 
-def _added_mask(*arguments: Any, dtype: torch.dtype = torch.float32, **options: Any) -> torch.Tensor:
+def _added_mask(
+    *arguments: Any, dtype: torch.dtype = torch.float32, **options: Any
+) -> torch.Tensor:
     """As transformers' own for attention in plain operations, 0 or the least number, made without a number from the host."""
     mask = _mask(*arguments, **options)
     assert mask is not None
@@ -121,5 +148,9 @@ def _fitting(model: nn.Module, precision: str) -> str | None:
     device, config = next(base.parameters()).device, base.config
     has_flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     heads = getattr(config, "num_attention_heads", None)
-    fits = heads is not None and (config.hidden_size // heads) % 8 == 0 and config.hidden_size // heads <= 256
+    fits = (
+        heads is not None
+        and (config.hidden_size // heads) % 8 == 0
+        and config.hidden_size // heads <= 256
+    )
     return PACKED if has_flash and fits and precision in HALF else MASKED

@@ -87,7 +87,9 @@ class Listener(Protocol):
     def epoch(self, result: EpochResult) -> None:
         """An epoch is over and judged."""
 
-    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> AbstractContextManager[WorstStep]:
+    def worst_step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> AbstractContextManager[WorstStep]:
         """Around one whole step on the longest batch, before training, with optimizer state in place.
 
         With accumulation the gradients of a step's earlier batches are in place too.
@@ -120,7 +122,11 @@ def set_product_precision(precision: str) -> None:
 
 def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
     """Raise `OptionError` for TF32 on a GPU without it, `ModelError` for checkpointing without layers to checkpoint."""
-    if budget.precision == "tf32" and device.startswith("cuda") and torch.cuda.get_device_capability() < (8, 0):
+    if (
+        budget.precision == "tf32"
+        and device.startswith("cuda")
+        and torch.cuda.get_device_capability() < (8, 0)
+    ):
         raise OptionError(
             f"budget.precision = 'tf32' needs an NVIDIA GPU with TF32 (Ampere or newer), which {torch.cuda.get_device_name()} is not: "
             f"--peft-set budget.precision=fp32"
@@ -134,7 +140,11 @@ def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     """All trainable parameters by name, on the host."""
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    return {
+        name: p.detach().cpu().contiguous()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
 
 
 def put_trainable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -36,7 +36,9 @@ class Collator:
         longest = self.length or max(len(row["input_ids"]) for row in rows)
         batch = {"labels": torch.tensor([row["labels"] for row in rows])}
         for column in (name for name in self.padding if name in rows[0]):
-            batch[column] = torch.from_numpy(self._padded([row[column] for row in rows], longest, self.padding[column]))
+            batch[column] = torch.from_numpy(
+                self._padded([row[column] for row in rows], longest, self.padding[column])
+            )
         return batch
 
     @staticmethod
@@ -59,14 +61,23 @@ class BucketCollator:
     """
 
     def __init__(self, collate: Collator, rows: int, buckets: Sequence[int]) -> None:
-        self.padding, self._collate, self._rows, self.buckets = collate.padding, collate, rows, tuple(sorted(buckets))
+        self.padding, self._collate, self._rows, self.buckets = (
+            collate.padding,
+            collate,
+            rows,
+            tuple(sorted(buckets)),
+        )
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Tensors of shape (rows, bucket), `labels` of shape (rows,), and how many `rows` are true ones."""
         batch = self._collate(rows)
         length = batch["input_ids"].shape[1]
         bucket = next(bucket for bucket in self.buckets if bucket >= length)
-        filled = {name: self._filled(tensor, self.padding[name], bucket) for name, tensor in batch.items() if name != "labels"}
+        filled = {
+            name: self._filled(tensor, self.padding[name], bucket)
+            for name, tensor in batch.items()
+            if name != "labels"
+        }
         filled["attention_mask"][len(rows) :, 0] = 1
         labels = torch.full((self._rows,), NO_LABEL)
         labels[: len(rows)] = batch["labels"]
@@ -84,10 +95,14 @@ def buckets_of(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, .
         return (fixed,)
     longest, shortest = max(lengths), min(lengths)
     step = max(8, -(-longest // 128) * 8)
-    return tuple(min(length, longest) for length in range(-(-shortest // step) * step, longest + step, step))
+    return tuple(
+        min(length, longest) for length in range(-(-shortest // step) * step, longest + step, step)
+    )
 
 
-def predict(model: nn.Module, rows: Rows, collate: Collator, batch_size: int, precision: str = "fp32") -> Predictions:
+def predict(
+    model: nn.Module, rows: Rows, collate: Collator, batch_size: int, precision: str = "fp32"
+) -> Predictions:
     """Logits for every row, in the rows' order. Batches go by length, so little is padded; one copy to the host."""
     device = next(model.parameters()).device
     order = np.argsort(np.asarray(rows.lengths), kind="stable")[::-1]
@@ -109,4 +124,6 @@ def on_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[s
     """The batch where the model is; the host does not wait for the copy to a GPU."""
     if device.type == "cpu":
         return dict(batch)
-    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()}
+    return {
+        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()
+    }

@@ -17,9 +17,19 @@ def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]
     What was captured within reads them where they are: they are to be kept for as long as it is replayed. The model's own
     stand aside meanwhile, untouched. Classes derived from `nn.Linear` (4-bit ones) see to their weights themselves.
     """
-    linear = [module for module in model.modules() if type(module) is nn.Linear and precision in HALF]
-    own = [(module, name, p) for module in linear for name, p in module.named_parameters(recurse=False) if not p.requires_grad]
-    cast = [nn.Parameter(parameter.detach().to(HALF[precision]), requires_grad=False) for _, _, parameter in own]
+    linear = [
+        module for module in model.modules() if type(module) is nn.Linear and precision in HALF
+    ]
+    own = [
+        (module, name, p)
+        for module in linear
+        for name, p in module.named_parameters(recurse=False)
+        if not p.requires_grad
+    ]
+    cast = [
+        nn.Parameter(parameter.detach().to(HALF[precision]), requires_grad=False)
+        for _, _, parameter in own
+    ]
     for (module, name, _), parameter in zip(own, cast, strict=True):
         setattr(module, name, parameter)
     try:

@@ -33,9 +33,13 @@ class GraphedTrainer(stock.StockTrainer):
         super().__init__(*arguments, **options)
         collate: Any = self.data_collator  # type: ignore[has-type]
         size = self.args.per_device_train_batch_size
-        self.data_collator = BucketCollator(collate, size, buckets_of(self.train_dataset.lengths, collate.length))
+        self.data_collator = BucketCollator(
+            collate, size, buckets_of(self.train_dataset.lengths, collate.length)
+        )
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
-        assert issubclass(ReplayedAdamW, kind), f"{kind.__name__} is not what the graphed engine replays"
+        assert issubclass(ReplayedAdamW, kind), (
+            f"{kind.__name__} is not what the graphed engine replays"
+        )
         self.optimizer_cls_and_kwargs = (ReplayedAdamW, settings)
         self._graphs: StepGraphs | None = None
         self._cast: list[nn.Parameter] = []  # what the graphs read
@@ -53,7 +57,9 @@ class GraphedTrainer(stock.StockTrainer):
             self.model,
             optimizer,
             batch_size=self.args.per_device_train_batch_size,
-            padding={name: value for name, value in self.data_collator.padding.items() if name in columns},
+            padding={
+                name: value for name, value in self.data_collator.padding.items() if name in columns
+            },
             buckets=self.data_collator.buckets,
             precision=self.budget.precision,
             accumulation=self.args.gradient_accumulation_steps,
@@ -69,7 +75,9 @@ class GraphedTrainer(stock.StockTrainer):
             ):
                 graphs.capture()
         except Exception as error:
-            raise EngineUnfit(f"the training step could not be captured: {type(error).__name__}: {error}") from error
+            raise EngineUnfit(
+                f"the training step could not be captured: {type(error).__name__}: {error}"
+            ) from error
         if graphs.loss_scale is not None:
             graphs.loss_scale.put_back(**self._loss_scale)
         self._graphs = graphs
@@ -84,14 +92,20 @@ class GraphedTrainer(stock.StockTrainer):
         """Have it put back once the steps are captured."""
         self._loss_scale = values
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """Replay the batch's graph; returns its loss, a tensor that the next step overwrites."""
         assert self._graphs is not None, "on_train_begin captures"
         last = bool(self.accelerator.sync_gradients)
-        self._graphs.replay(inputs, last=last, rows=self._rows_of_step, batches=self._batches_of_step)
+        self._graphs.replay(
+            inputs, last=last, rows=self._rows_of_step, batches=self._batches_of_step
+        )
         if last and self._graphs.loss_scale is not None and bool(self._graphs.loss_scale.overflow):
             assert self.lr_scheduler is not None
-            self.lr_scheduler.last_epoch -= 1  # a step that overflowed is none: the schedule waits, as the Trainer's does
+            self.lr_scheduler.last_epoch -= (
+                1  # a step that overflowed is none: the schedule waits, as the Trainer's does
+            )
         return self._graphs.scalars.loss
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -119,7 +133,9 @@ class _Capture(TrainerCallback):
     def __init__(self, trainer: GraphedTrainer) -> None:
         self._trainer = trainer
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """All that a step needs is there."""
         if torch.cuda.is_available():
             free_workspaces()  # captured steps have a stream, and so a workspace, of their own
@@ -127,7 +143,9 @@ class _Capture(TrainerCallback):
         self._trainer.listener.enter("capture")
         self._trainer.capture()
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """The epoch before was judged with memory that captured steps, which have a pool of their own, cannot use."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -14,7 +14,9 @@ from torch import nn
 from peft_methods.engines.base import HALF
 from peft_methods.engines.batches import NO_LABEL
 
-GROWTH_INTERVAL = 2000  # steps without overflow before the loss scale doubles, as in torch.amp.GradScaler
+GROWTH_INTERVAL = (
+    2000  # steps without overflow before the loss scale doubles, as in torch.amp.GradScaler
+)
 FIRST_LOSS_SCALE = 65536.0
 
 
@@ -46,7 +48,9 @@ class ReplayedAdamW(torch.optim.AdamW):
 
     def send_rates(self, rates: Sequence[float] | None = None) -> None:
         """Put these rates, or those of the groups, where `launch` reads them; the host does not wait."""
-        wanted = [float(group["lr"]) for group in self.param_groups] if rates is None else list(rates)
+        wanted = (
+            [float(group["lr"]) for group in self.param_groups] if rates is None else list(rates)
+        )
         if not self._rates:
             device = self.param_groups[0]["params"][0].device
             self._rates = [torch.zeros((), device=device) for _ in self.param_groups]
@@ -104,11 +108,15 @@ class LossScale:
     def unscale(self, gradients: Sequence[torch.Tensor]) -> None:
         """Divide by the factor and note whether one was not finite."""
         self.overflow.zero_()
-        torch._amp_foreach_non_finite_check_and_unscale_(list(gradients), self.overflow, self.factor.reciprocal())
+        torch._amp_foreach_non_finite_check_and_unscale_(
+            list(gradients), self.overflow, self.factor.reciprocal()
+        )
 
     def update(self) -> None:
         """After the optimizer's step."""
-        torch._amp_update_scale_(self.factor, self._good_steps, self.overflow, 2.0, 0.5, GROWTH_INTERVAL)
+        torch._amp_update_scale_(
+            self.factor, self._good_steps, self.overflow, 2.0, 0.5, GROWTH_INTERVAL
+        )
 
     def state(self) -> dict[str, Any]:
         """As JSON values."""
@@ -140,15 +148,31 @@ class StepGraphs:
         self.device = next(model.parameters()).device
         self.scalars = Scalars(self.device)
         self.loss_scale = LossScale(self.device) if precision == "fp16" else None
-        self._precision, self._max_grad_norm, self._extra_loss = precision, max_grad_norm, extra_loss
+        self._precision, self._max_grad_norm, self._extra_loss = (
+            precision,
+            max_grad_norm,
+            extra_loss,
+        )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._kinds = (True,) if accumulation == 1 else (False, True)  # is it the last batch of an optimizer step
-        self._gradients = [torch.zeros_like(p) for p in self._parameters] if accumulation > 1 else []
-        self._batches = {bucket: self._empty_batch(batch_size, bucket, padding) for bucket in sorted(buckets, reverse=True)}
+        self._kinds = (
+            (True,) if accumulation == 1 else (False, True)
+        )  # is it the last batch of an optimizer step
+        self._gradients = (
+            [torch.zeros_like(p) for p in self._parameters] if accumulation > 1 else []
+        )
+        self._batches = {
+            bucket: self._empty_batch(batch_size, bucket, padding)
+            for bucket in sorted(buckets, reverse=True)
+        }
         self._replays: dict[tuple[int, bool], Callable[[], Any]] = {}
 
-    def _empty_batch(self, rows: int, bucket: int, padding: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        batch = {name: torch.full((rows, bucket), value, device=self.device) for name, value in padding.items()}
+    def _empty_batch(
+        self, rows: int, bucket: int, padding: Mapping[str, int]
+    ) -> dict[str, torch.Tensor]:
+        batch = {
+            name: torch.full((rows, bucket), value, device=self.device)
+            for name, value in padding.items()
+        }
         batch["attention_mask"][:, 0] = 1
         return batch | {"labels": torch.full((rows,), NO_LABEL, device=self.device)}
 
@@ -158,7 +182,10 @@ class StepGraphs:
         The idle batches have no labels and the rates are 0, so gradients are 0 and no weight moves. All that compiles does so
         before the first capture, since code compiled during one would break it; what is compiled for two lengths serves those between.
         """
-        state = {p: {k: v.clone() for k, v in values.items()} for p, values in self.optimizer.state.items()}
+        state = {
+            p: {k: v.clone() for k, v in values.items()}
+            for p, values in self.optimizer.state.items()
+        }
         self.model.train()
         self._set_gradients()
         self.optimizer.send_rates([0.0] * len(self.optimizer.param_groups))
@@ -197,7 +224,9 @@ class StepGraphs:
                 self._replays[bucket, last] = graph.replay
         torch.cuda.synchronize()
 
-    def replay(self, batch: Mapping[str, torch.Tensor], *, last: bool, rows: int, batches: int) -> None:
+    def replay(
+        self, batch: Mapping[str, torch.Tensor], *, last: bool, rows: int, batches: int
+    ) -> None:
         """One batch of an optimizer step of `rows` rows in `batches` batches; the host does not wait for the device."""
         bucket = batch["input_ids"].shape[1]
         for name, place in self._batches[bucket].items():
@@ -210,7 +239,12 @@ class StepGraphs:
     def _step(self, bucket: int, last: bool) -> None:
         batch, scalars = dict(self._batches[bucket]), self.scalars
         labels = batch.pop("labels")
-        with torch.autocast(self.device.type, HALF.get(self._precision), enabled=self._precision in HALF, cache_enabled=False):
+        with torch.autocast(
+            self.device.type,
+            HALF.get(self._precision),
+            enabled=self._precision in HALF,
+            cache_enabled=False,
+        ):
             logits = self.model(**batch).logits
         total = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NO_LABEL)
         loss = total * scalars.per_row
@@ -231,7 +265,9 @@ class StepGraphs:
             self.optimizer.found_inf = self.loss_scale.overflow
         if self._max_grad_norm > 0:
             self.scalars.norm.copy_(nn.utils.get_total_norm(gradients))
-            self.optimizer.grad_scale = ((self.scalars.norm + 1e-6) / self._max_grad_norm).clamp(min=1)
+            self.optimizer.grad_scale = ((self.scalars.norm + 1e-6) / self._max_grad_norm).clamp(
+                min=1
+            )
         self.optimizer.launch()
         if self.loss_scale is not None:
             self.loss_scale.update()

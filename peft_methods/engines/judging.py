@@ -33,7 +33,14 @@ class Judge(TrainerCallback):
     """Ends each epoch's training phase, judges the epoch on validation data and keeps the best one's weights."""
 
     def __init__(
-        self, trainer: JudgedTrainer, data: TokenData, recipe: Recipe, collate: Collator, listener: Listener, *, best: Path
+        self,
+        trainer: JudgedTrainer,
+        data: TokenData,
+        recipe: Recipe,
+        collate: Collator,
+        listener: Listener,
+        *,
+        best: Path,
     ) -> None:
         self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
         self.listener, self.best_file = listener, best
@@ -47,7 +54,11 @@ class Judge(TrainerCallback):
         """All that it knows, as JSON values; the best epoch's weights stand in a file."""
         assert self.best is not None, "an epoch was judged"
         plain = {name: getattr(self, name) for name in PLAIN}
-        return {"results": [asdict(result) for result in self.results], "best_epoch": self.best.epoch, **plain}
+        return {
+            "results": [asdict(result) for result in self.results],
+            "best_epoch": self.best.epoch,
+            **plain,
+        }
 
     def put_back(self, state: dict[str, Any]) -> None:
         """Know what another judge knew."""
@@ -56,35 +67,49 @@ class Judge(TrainerCallback):
         for name in PLAIN:
             setattr(self, name, state[name])
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """A training phase begins."""
         self.trainer.take_sums()
         self.listener.enter("train")
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Count what weight decay alone does to a weight."""
         scheduler = self.trainer.lr_scheduler
         assert scheduler is not None, "the Trainer makes it before the first step"
         self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Tell of the step."""
         self.steps = state.global_step
         self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Judge the epoch; keep its weights if they are the best so far; stop where the budget says so."""
         self.listener.enter("evaluate")
         loss, right = self.trainer.take_sums()
         rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
-        accuracy = right / len(self.data.train) if self.recipe.has_quality and math.isfinite(loss) else None
+        accuracy = (
+            right / len(self.data.train)
+            if self.recipe.has_quality and math.isfinite(loss)
+            else None
+        )
         judged = self._judge(len(self.results) + 1, loss / len(self.data.train))
         result = replace(judged, learning_rate=rate, train_accuracy=accuracy)
         self.results.append(result)
         self.listener.epoch(result)
         if result.is_better_than(self.best):
             self.best, self.best_decay = result, self.decay
-            if self.recipe.has_quality or len(self.results) == args.num_train_epochs:  # without quality the last is the best
+            if (
+                self.recipe.has_quality or len(self.results) == args.num_train_epochs
+            ):  # without quality the last is the best
                 self.listener.enter("save")
                 save_trainable(self._model, self.best_file)
         self.listener.enter("evaluate")
@@ -106,7 +131,13 @@ class Judge(TrainerCallback):
 
     def _judge(self, epoch: int, train_loss: float) -> EpochResult:
         budget = self.recipe.budget
-        predictions = predict(self._model, self.data.validation, self.collate, budget.evaluation_batch_size, budget.precision)
+        predictions = predict(
+            self._model,
+            self.data.validation,
+            self.collate,
+            budget.evaluation_batch_size,
+            budget.precision,
+        )
         if not self.recipe.has_quality:
             return EpochResult(epoch, train_loss)
         if not predictions.is_finite:

@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
@@ -40,7 +44,9 @@ def _computed_again(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
     if not (layer.training and torch.is_grad_enabled()):
         return forward(*inputs, **options)
     if torch.compiler.is_compiling():
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=_all_but_attention, **options)
+        return checkpoint(
+            forward, *inputs, use_reentrant=False, context_fn=_all_but_attention, **options
+        )
     return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
 
@@ -56,7 +62,11 @@ _all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]  # the compile
 
 
 def _kept_or_again(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if "attention" in str(operation) else CheckpointPolicy.PREFER_RECOMPUTE
+    return (
+        CheckpointPolicy.MUST_SAVE
+        if "attention" in str(operation)
+        else CheckpointPolicy.PREFER_RECOMPUTE
+    )
 
 
 @contextmanager
@@ -75,8 +85,17 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
     layers = layers_of(model) if on else []
     for layer in layers:
         layer.compile(dynamic=True)
-    limited = dynamo.patch(recompile_limit=64, accumulated_recompile_limit=1024, fail_on_recompile_limit_hit=True, specialize_float=True)
-    unfused = {"triton.mix_order_reduction": False} if hasattr(inductor.triton, "mix_order_reduction") else {}
+    limited = dynamo.patch(
+        recompile_limit=64,
+        accumulated_recompile_limit=1024,
+        fail_on_recompile_limit_hit=True,
+        specialize_float=True,
+    )
+    unfused = (
+        {"triton.mix_order_reduction": False}
+        if hasattr(inductor.triton, "mix_order_reduction")
+        else {}
+    )
     kernels = inductor.patch({"joint_custom_post_pass": _keep_inputs(), **unfused})
     try:
         with limited, kernels, _gradients_of_inputs(model, layers):
@@ -126,4 +145,7 @@ def compilations() -> dict[str, int]:
     from torch._dynamo.utils import counters
 
     found = counters["inductor"]
-    return {"kept": found["fxgraph_cache_hit"], "anew": found["fxgraph_cache_miss"] + found["fxgraph_cache_bypass"]}
+    return {
+        "kept": found["fxgraph_cache_hit"],
+        "anew": found["fxgraph_cache_miss"] + found["fxgraph_cache_bypass"],
+    }

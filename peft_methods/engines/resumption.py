@@ -30,7 +30,11 @@ class TrainingState:
 
     def part(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors under `name`, by the rest of their names."""
-        return {whole.removeprefix(f"{name}."): tensor for whole, tensor in self.tensors.items() if whole.startswith(f"{name}.")}
+        return {
+            whole.removeprefix(f"{name}."): tensor
+            for whole, tensor in self.tensors.items()
+            if whole.startswith(f"{name}.")
+        }
 
 
 class Keeper(Protocol):
@@ -63,10 +67,14 @@ class ResumableTrainer(Protocol):
 class KeepsEpochs(TrainerCallback):
     """Has every epoch's state kept, once the judge has seen the epoch."""
 
-    def __init__(self, trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper) -> None:
+    def __init__(
+        self, trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper
+    ) -> None:
         self.trainer, self.judge, self.listener, self.keeper = trainer, judge, listener, keeper
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Take the state and have it kept; this is no training time."""
         self.listener.enter("save")
         is_over = control.should_training_stop or len(self.judge.results) == args.num_train_epochs
@@ -74,10 +82,16 @@ class KeepsEpochs(TrainerCallback):
         self.listener.enter("evaluate")
 
 
-def _taken(trainer: ResumableTrainer, judge: Judge, listener: Listener, *, is_over: bool) -> TrainingState:
+def _taken(
+    trainer: ResumableTrainer, judge: Judge, listener: Listener, *, is_over: bool
+) -> TrainingState:
     """The state after the last epoch judged. To the Trainer a training that is over, early or not, has done all its steps."""
     optimizer = trainer.optimizer.state_dict()
-    moments = {f"{index}.{name}": tensor.cpu() for index, values in optimizer["state"].items() for name, tensor in values.items()}
+    moments = {
+        f"{index}.{name}": tensor.cpu()
+        for index, values in optimizer["state"].items()
+        for name, tensor in values.items()
+    }
     tensors = {
         "weights": trainable(trainer.model),
         "best": {} if judge.best is judge.results[-1] else load_file(judge.best_file),
@@ -94,11 +108,17 @@ def _taken(trainer: ResumableTrainer, judge: Judge, listener: Listener, *, is_ov
         "random": _random_values(),
         "measured": listener.measured(),
     }
-    flat = {f"{part}.{name}": tensor for part, tensors in tensors.items() for name, tensor in tensors.items()}
+    flat = {
+        f"{part}.{name}": tensor
+        for part, tensors in tensors.items()
+        for name, tensor in tensors.items()
+    }
     return TrainingState(len(judge.results), flat, values)
 
 
-def go_on(trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper, folder: Path) -> str | None:
+def go_on(
+    trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper, folder: Path
+) -> str | None:
     """Put back weights, judgements and what was measured; the folder where the Trainer reads how far it is.
 
     What belongs to objects that the Trainer has yet to make waits in `trainer.resumed`. None: nothing is there to go on from.
@@ -127,7 +147,9 @@ def put_back_optimizer(trainer: ResumableTrainer, state: TrainingState) -> None:
         index, _, leaf = name.partition(".")
         moments.setdefault(int(index), {})[leaf] = tensor.clone()
     groups = trainer.optimizer.state_dict()["param_groups"]
-    rated = [{**group, "lr": rate} for group, rate in zip(groups, state.values["rates"], strict=True)]
+    rated = [
+        {**group, "lr": rate} for group, rate in zip(groups, state.values["rates"], strict=True)
+    ]
     trainer.optimizer.load_state_dict({"state": moments, "param_groups": rated})
     trainer.lr_scheduler.load_state_dict(state.values["schedule"])
     trainer.set_loss_scale(state.values["loss_scale"])

@@ -13,11 +13,26 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
 from peft_methods.data import TokenData
-from peft_methods.engines.base import Listener, NoTrace, Training, WorstStep, autocast, load_trainable, set_product_precision
+from peft_methods.engines.base import (
+    Listener,
+    NoTrace,
+    Training,
+    WorstStep,
+    autocast,
+    load_trainable,
+    set_product_precision,
+)
 from peft_methods.engines.batches import Collator, collator_of, on_device
 from peft_methods.engines.judging import Judge
 from peft_methods.engines.layers import checkpointing
-from peft_methods.engines.resumption import Keeper, KeepsEpochs, TrainingState, go_on, put_back_optimizer, put_back_random
+from peft_methods.engines.resumption import (
+    Keeper,
+    KeepsEpochs,
+    TrainingState,
+    go_on,
+    put_back_optimizer,
+    put_back_random,
+)
 from peft_methods.methods import TRAINED, Method
 from peft_methods.models import in_modules
 from peft_methods.recipe import Budget, Recipe
@@ -43,10 +58,15 @@ class StockTrainer(Trainer):
     ) -> None:
         super().__init__(model, arguments, collate, rows)
         self.method, self.head, self.budget, self.listener = method, head, budget, listener
-        self.model_accepts_loss_kwargs = False  # the loss below is a mean: accumulation has to divide it
+        self.model_accepts_loss_kwargs = (
+            False  # the loss below is a mean: accumulation has to divide it
+        )
         self._loss_sum: torch.Tensor | float = 0.0
         self._right: torch.Tensor | int = 0
-        self._rows_of_step, self._batches_of_step = 0, 1  # of the optimizer step at work; no rows outside of any
+        self._rows_of_step, self._batches_of_step = (
+            0,
+            1,
+        )  # of the optimizer step at work; no rows outside of any
         self.order = torch.Generator().manual_seed(self.args.seed)
         self.resumed: TrainingState | None = None
 
@@ -58,7 +78,9 @@ class StockTrainer(Trainer):
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases and norms, by what they are: by name an adapter within `LayerNorm` would pass for a norm."""
-        return [name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")]
+        return [
+            name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")
+        ]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's, with groups of their own for the head where it has a rate of its own."""
@@ -67,11 +89,19 @@ class StockTrainer(Trainer):
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if self.method.head_learning_rate is not None:
             assert isinstance(self.model, nn.Module)
-            in_head = {parameter for name, parameter in self.model.named_parameters() if in_modules(name, self.head)}
+            in_head = {
+                parameter
+                for name, parameter in self.model.named_parameters()
+                if in_modules(name, self.head)
+            }
             for group in list(optimizer.param_groups):
                 head = [parameter for parameter in group["params"] if parameter in in_head]
-                group["params"] = [parameter for parameter in group["params"] if parameter not in in_head]
-                optimizer.add_param_group({**group, "params": head, "lr": self.method.head_learning_rate})
+                group["params"] = [
+                    parameter for parameter in group["params"] if parameter not in in_head
+                ]
+                optimizer.add_param_group(
+                    {**group, "params": head, "lr": self.method.head_learning_rate}
+                )
         return optimizer
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
@@ -81,7 +111,9 @@ class StockTrainer(Trainer):
         self._batches_of_step = len(batches)
         return batches, items
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> torch.Tensor:
         """Mean cross-entropy of the batch; its sum, and how many rows were right, stay on the device for the epoch's mean.
 
         A batch counts by its rows: accumulated ones give the gradient that one batch of all their rows would.
@@ -154,8 +186,12 @@ def train(
     """
     collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
     set_product_precision(budget.precision)
-    arguments = arguments_of(recipe, method, seed, device, workdir, autocast=trainer_class.autocasts)
-    trainer = trainer_class(method, head, model, arguments, collate, data.train, budget=budget, listener=listener)
+    arguments = arguments_of(
+        recipe, method, seed, device, workdir, autocast=trainer_class.autocasts
+    )
+    trainer = trainer_class(
+        method, head, model, arguments, collate, data.train, budget=budget, listener=listener
+    )
     judge = Judge(trainer, data, recipe, collate, listener, best=best)
     trainer.add_callback(judge)
     listener.enter("warm_up")
@@ -181,14 +217,18 @@ def train(
     )
 
 
-def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, recipe: Recipe, listener: Listener) -> None:
+def warm_up(
+    trainer: StockTrainer, data: TokenData, collate: Collator, recipe: Recipe, listener: Listener
+) -> None:
     """Two whole steps on the longest batch, the worst case for memory; the second with optimizer state in place.
 
     Gradients are zeroed before the optimizer sees them and its rate is 0, so no weight changes; random state is put
     back and the optimizer thrown away, so training is the same with and without it. With accumulation, gradients are in
     place from the second batch of a step on: so they are here, as zeros.
     """
-    longest = sorted(range(len(data.train)), key=data.train.lengths.__getitem__, reverse=True)[: recipe.budget.batch_size]
+    longest = sorted(range(len(data.train)), key=data.train.lengths.__getitem__, reverse=True)[
+        : recipe.budget.batch_size
+    ]
     model = trainer.model
     assert isinstance(model, nn.Module)
     batch = collate([data.train[row] for row in longest])
@@ -207,7 +247,11 @@ def warm_up(trainer: StockTrainer, data: TokenData, collate: Collator, recipe: R
 
 
 def _idle_step(
-    trainer: StockTrainer, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, recipe: Recipe, trace: WorstStep
+    trainer: StockTrainer,
+    batch: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    trace: WorstStep,
 ) -> None:
     """A training step that leaves every weight as it is."""
     model = trainer.model
@@ -225,7 +269,9 @@ def _idle_step(
     trainer.step_optimizer(optimizer)
 
 
-def arguments_of(recipe: Recipe, method: Method, seed: int, device: str, workdir: Path, *, autocast: bool = True) -> TrainingArguments:
+def arguments_of(
+    recipe: Recipe, method: Method, seed: int, device: str, workdir: Path, *, autocast: bool = True
+) -> TrainingArguments:
     """The recipe's budget in the Trainer's words, everything else that it does switched off."""
     budget = recipe.budget
     return TrainingArguments(
@@ -243,7 +289,9 @@ def arguments_of(recipe: Recipe, method: Method, seed: int, device: str, workdir
         seed=seed,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
-        accelerator_config={"non_blocking": device != "cpu"},  # or the host would wait for each batch's copy, and so for the step before it
+        accelerator_config={
+            "non_blocking": device != "cpu"
+        },  # or the host would wait for each batch's copy, and so for the step before it
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",

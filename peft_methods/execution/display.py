@@ -112,4 +112,8 @@ def display_on(stream: TextIO) -> Display:
         stream.write(text)
         stream.flush()
 
-    return LiveLines(write, lambda: size_of(stream)) if can_be_live(terminal=stream.isatty()) else Lines(write)
+    return (
+        LiveLines(write, lambda: size_of(stream))
+        if can_be_live(terminal=stream.isatty())
+        else Lines(write)
+    )

@@ -8,7 +8,9 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 
 ENOUGH = 0.1  # the share of a cell's steps from which on they tell how long the others will take
-LEAST = 0.1  # the share of a cell's time that is left as long as it has not ended: it was late before
+LEAST = (
+    0.1  # the share of a cell's time that is left as long as it has not ended: it was late before
+)
 
 
 def expected_seconds(cell: Cell, preparation: Preparation) -> float:
@@ -25,7 +27,12 @@ def expected_seconds(cell: Cell, preparation: Preparation) -> float:
     return preparation.start_seconds + forwards * preparation.forward_seconds
 
 
-def total_seconds(cells: Iterable[Cell], preparations: Mapping[str, Preparation], workers: int, done: Collection[str] = ()) -> float:
+def total_seconds(
+    cells: Iterable[Cell],
+    preparations: Mapping[str, Preparation],
+    workers: int,
+    done: Collection[str] = (),
+) -> float:
     """The whole job over its workers, each stage once. `preparations` are by recipe name, `done` the keys of what is there already."""
     total, seen = 0.0, set(done)
     for cell in cells:
@@ -89,10 +96,23 @@ class TimeLeft:
 
     def seconds(self) -> float:
         """Of all cells that have not ended, over the workers; no less than the longest of those under way."""
-        known = self._took | {key: total for key in self._started if (total := self._projected(key)) is not None}
-        totals = {key: known.get(key, self.expected[key] * self._pace(key, known)) for key in self.expected if key not in self.ended}
-        left = {key: max(total * LEAST, total - self._elapsed(key)) for key, total in totals.items()}
-        return max([sum(left.values()) / self._workers, *(left[key] for key in self._started if key in left)])
+        known = self._took | {
+            key: total for key in self._started if (total := self._projected(key)) is not None
+        }
+        totals = {
+            key: known.get(key, self.expected[key] * self._pace(key, known))
+            for key in self.expected
+            if key not in self.ended
+        }
+        left = {
+            key: max(total * LEAST, total - self._elapsed(key)) for key, total in totals.items()
+        }
+        return max(
+            [
+                sum(left.values()) / self._workers,
+                *(left[key] for key in self._started if key in left),
+            ]
+        )
 
     def _elapsed(self, key: str) -> float:
         return self._clock() - self._started[key] if key in self._started else 0.0
@@ -104,7 +124,9 @@ class TimeLeft:
 
     def _pace(self, key: str, known: Mapping[str, float]) -> float:
         """By what factor cells like this one miss what was expected of them."""
-        alike = [one for one in known if self._kind.get(one) == self._kind[key]] or [one for one in known if one in self.expected]
+        alike = [one for one in known if self._kind.get(one) == self._kind[key]] or [
+            one for one in known if one in self.expected
+        ]
         expected = sum(self.expected[one] for one in alike)
         return sum(known[one] for one in alike) / expected if expected else 1.0
 

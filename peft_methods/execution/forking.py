@@ -23,7 +23,9 @@ from multiprocessing.connection import Connection
 from peft_methods.execution.stacks import answer_for_stacks
 
 FORK = b"f"
-TOLD = struct.Struct("q")  # what is told of a process: first its id, at its end its exit code (below 0: the signal)
+TOLD = struct.Struct(
+    "q"
+)  # what is told of a process: first its id, at its end its exit code (below 0: the signal)
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
@@ -39,7 +41,10 @@ def main(control: int, parent: int, *, armed: bool) -> None:
         die_with_process(parent)
     for module in sys.argv[1:]:
         if importlib.import_module(module).UNFIT_TO_FORK:
-            print(f"{module} is imported in every process anew: importing it once would spoil them", file=sys.stderr)
+            print(
+                f"{module} is imported in every process anew: importing it once would spoil them",
+                file=sys.stderr,
+            )
             os.execv(sys.executable, sys.orig_argv[:-1])
     with contextlib.suppress(ConnectionError):
         _serve(socket.socket(fileno=control))
@@ -91,7 +96,12 @@ def _serve(control: socket.socket) -> None:
             connection, stacks, fate = descriptors
             process = os.fork()
             if not process:
-                _in_child(server, connection, stacks, [control.detach(), ended, wake, fate, *fates.values()])
+                _in_child(
+                    server,
+                    connection,
+                    stacks,
+                    [control.detach(), ended, wake, fate, *fates.values()],
+                )
             fates[process] = fate
             _tell(fate, process)
             os.close(connection)

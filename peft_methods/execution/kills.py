@@ -22,11 +22,21 @@ def out_of_memory_kills() -> int | None:
 def _files_of_group() -> list[Path]:
     """A container often shows its own group as the root of all."""
     with contextlib.suppress(OSError):
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
-        v1 = [path.lstrip("/") for _, controllers, path in groups if "memory" in controllers.split(",")]
+        groups = [
+            line.split(":", 2)
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        ]
+        v1 = [
+            path.lstrip("/")
+            for _, controllers, path in groups
+            if "memory" in controllers.split(",")
+        ]
         v2 = [path.lstrip("/") for _, controllers, path in groups if not controllers]
         return [
-            *(CGROUPS / "memory" / path / "memory.oom_control" for path in (*v1, *([""] if v1 else []))),
+            *(
+                CGROUPS / "memory" / path / "memory.oom_control"
+                for path in (*v1, *([""] if v1 else []))
+            ),
             *(CGROUPS / path / "memory.events" for path in (*v2, *([""] if v2 else []))),
         ]
     return []

@@ -18,12 +18,16 @@ def parse_timeout(value: str | float | None, name: str = "--peft-timeout ") -> f
         found = parse(str(value), "seconds")
         if found is not None and found.unit and found.value > 0:
             return found.value
-    raise OptionError(f"{name}{value!r} should be a time above 0 with its unit, for example 90s, 10min or 2h.")
+    raise OptionError(
+        f"{name}{value!r} should be a time above 0 with its unit, for example 90s, 10min or 2h."
+    )
 
 
 def parse_retries(value: str | int, name: str = "--peft-retries ") -> int:
     """'2' -> 2. Raises `OptionError`."""
     text = str(value)
     if not (text.isascii() and text.isdecimal()):
-        raise OptionError(f"{name}{value!r} should be a whole number of further attempts, 0 or more.")
+        raise OptionError(
+            f"{name}{value!r} should be a whole number of further attempts, 0 or more."
+        )
     return int(text)

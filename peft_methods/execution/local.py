@@ -46,7 +46,12 @@ class LocalExecutor:
         retries: int = DEFAULT_RETRIES,
         checkpoint: bool = False,
     ) -> None:
-        self.store, self.device, self.save_models, self.checkpoint = store, device, save_models, checkpoint
+        self.store, self.device, self.save_models, self.checkpoint = (
+            store,
+            device,
+            save_models,
+            checkpoint,
+        )
         self.workers, self.threads, self.retries = workers, threads, retries
         self._patience = Patience(timeout)
         self.warnings: list[str] = []
@@ -65,7 +70,9 @@ class LocalExecutor:
         """Call this with every event from now on."""
         self._watchers.append(watcher)
 
-    def prepare(self, recipe: Recipe, methods: Sequence[Method], first: Cell | None = None) -> Preparation:
+    def prepare(
+        self, recipe: Recipe, methods: Sequence[Method], first: Cell | None = None
+    ) -> Preparation:
         """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it.
 
         `first` is the cell that will probably be the first: where one at a time has the GPU it is loaded on the host meanwhile.
@@ -78,8 +85,12 @@ class LocalExecutor:
                 self._spare.drop()  # it may have been the memory of a cell loaded beside
                 result = self._ask(job, None)
         if isinstance(result, Failure):
-            raise DataError(result.message if result.by_user else f"{result.message} (details: {log})")
-        self._matmul_flops_per_second = self._matmul_flops_per_second or result.matmul_flops_per_second
+            raise DataError(
+                result.message if result.by_user else f"{result.message} (details: {log})"
+            )
+        self._matmul_flops_per_second = (
+            self._matmul_flops_per_second or result.matmul_flops_per_second
+        )
         return result
 
     def _ask(self, job: PrepareJob, first: Cell | None) -> Preparation | Failure:
@@ -97,7 +108,11 @@ class LocalExecutor:
                     message, stack = self._patience.said_of(worker)
                     raise TookTooLong(f"{unprepared}: {message}.", stack)
         except (EOFError, OSError):
-            return Failure(f"{unprepared}: {worker.cause_of_death()}.", by_user=False, may_pass=worker.was_killed())
+            return Failure(
+                f"{unprepared}: {worker.cause_of_death()}.",
+                by_user=False,
+                may_pass=worker.was_killed(),
+            )
         finally:
             worker.kill()
         return done.result
@@ -110,7 +125,9 @@ class LocalExecutor:
     def _queue(self, cells: Sequence[Cell]) -> None:
         for cell in cells:
             self._queue(cell.stages)
-            known = {other.key for other in (*self._pending, *self._running.values())} | set(self._records)
+            known = {other.key for other in (*self._pending, *self._running.values())} | set(
+                self._records
+            )
             if cell.key not in known:
                 self._pending.append(cell)
 
@@ -126,7 +143,9 @@ class LocalExecutor:
                 self._work(cell).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(trained, self._work(cell) / TRAINED)
         except OSError as error:
-            self.warnings.append(f"{cell.label} is trained again: its weights could not be copied ({error.strerror}).")
+            self.warnings.append(
+                f"{cell.label} is trained again: its weights could not be copied ({error.strerror})."
+            )
             return False
         self._end(cell, record)
         return True
@@ -144,9 +163,15 @@ class LocalExecutor:
         """Start nothing more, take in what has ended, and end what runs: what was not trained has no record."""
         self._pending.clear()
         for worker, cell in self._running.items():
-            with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the last when an interrupt cut a message in two
+            with contextlib.suppress(
+                EOFError, OSError, pickle.UnpicklingError
+            ):  # the last when an interrupt cut a message in two
                 while (message := worker.receive()) is not None:
-                    if isinstance(message, Done) and isinstance(message.result, Record) and not message.may_pass:
+                    if (
+                        isinstance(message, Done)
+                        and isinstance(message.result, Record)
+                        and not message.may_pass
+                    ):
                         self._end(cell, message.result)
         for worker in self._running:
             worker.kill()
@@ -169,7 +194,9 @@ class LocalExecutor:
             failed = next((record for record in stages if record and record.status != "ok"), None)
             if failed is not None:
                 self._pending.remove(cell)
-                record = without_result(cell, "failed", f"its source {failed.recipe_name} failed: {failed.message}")
+                record = without_result(
+                    cell, "failed", f"its source {failed.recipe_name} failed: {failed.message}"
+                )
                 self.store_here(record)
                 self._end(cell, record)
             elif len(self._running) < self.workers and None not in stages:
@@ -190,7 +217,9 @@ class LocalExecutor:
         """Make the next process while the present ones train. On a GPU it gets its job already: all that needs no GPU is done."""
         if self._pending:
             self._spare.make()
-        ready = (cell for cell in self._pending if all(self._is_done(stage) for stage in cell.stages))
+        ready = (
+            cell for cell in self._pending if all(self._is_done(stage) for stage in cell.stages)
+        )
         if self._loads_ahead and (cell := next(ready, None)) is not None:
             self._spare.give(self._job(cell, ""))
 
@@ -200,13 +229,17 @@ class LocalExecutor:
 
     def _job(self, cell: Cell, engine_failed: str) -> CellJob:
         """What the cell's process needs to know; where its engine failed before, the stock engine takes its place."""
-        seconds = [self._records[stage.key].metrics.get("train_seconds") or 0.0 for stage in cell.stages]
+        seconds = [
+            self._records[stage.key].metrics.get("train_seconds") or 0.0 for stage in cell.stages
+        ]
         return CellJob(
             cell=cell.fallen_back() if engine_failed else cell,
             work=self._work(cell),
             stages=tuple(self._work(stage) for stage in cell.stages),
             source_seconds=sum(seconds) if seconds else None,
-            save_to=None if self.save_models is None or cell.is_source else self.save_models / cell.label,
+            save_to=None
+            if self.save_models is None or cell.is_source
+            else self.save_models / cell.label,
             threads=self.threads,
             store=self.store.folder,
             log=self._log(cell.label),
@@ -231,7 +264,12 @@ class LocalExecutor:
                 self._take_in(worker, cell)
             if worker in self._running and self._patience.is_over(worker):
                 message, stack = self._patience.said_of(worker)
-                self._fail(worker, cell, without_result(cell, "timeout", message, stack=stack), said=self._output_of(cell))
+                self._fail(
+                    worker,
+                    cell,
+                    without_result(cell, "timeout", message, stack=stack),
+                    said=self._output_of(cell),
+                )
 
     def _take_in(self, worker: Worker, cell: Cell) -> None:
         try:
@@ -239,7 +277,9 @@ class LocalExecutor:
         except (EOFError, OSError):
             status, why = worker.fate()
             record = without_result(cell, status, why, stack=worker.last_stacks())
-            self._fail(worker, cell, record, may_pass=worker.was_killed(), said=self._output_of(cell))
+            self._fail(
+                worker, cell, record, may_pass=worker.was_killed(), said=self._output_of(cell)
+            )
             return
         if isinstance(message, Done):
             self._finish(worker, cell, message)
@@ -263,7 +303,9 @@ class LocalExecutor:
             shutil.rmtree(self._work(cell), ignore_errors=True)
         self._end(cell, done.result)
 
-    def _fail(self, worker: Worker, cell: Cell, record: Record, *, may_pass: bool = False, said: str = "") -> None:
+    def _fail(
+        self, worker: Worker, cell: Cell, record: Record, *, may_pass: bool = False, said: str = ""
+    ) -> None:
         """End a cell whose process stored no record, or queue it once more. `said` is added to the message of the last attempt."""
         self._let_go(worker)
         shutil.rmtree(self._work(cell), ignore_errors=True)

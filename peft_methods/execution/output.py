@@ -37,4 +37,6 @@ def redirect_output(log: Path, *, anew: bool = True) -> None:
 
 def _text(descriptor: int) -> io.TextIOWrapper:
     raw = _Lossy(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )

@@ -37,7 +37,9 @@ def answered_by_nvml() -> Iterator[None]:
         yield
     finally:
         torch.cuda.get_device_capability = ask_cuda
-        os.environ.pop(NVML_ANSWERS) if before is None else os.environ.update({NVML_ANSWERS: before})
+        os.environ.pop(NVML_ANSWERS) if before is None else os.environ.update(
+            {NVML_ANSWERS: before}
+        )
 
 
 def cuda_is_started() -> bool:
@@ -52,15 +54,21 @@ def cuda_is_started() -> bool:
 def warm_compiler() -> None:
     """What torch's compiler would do anew in every process: digests of its and Triton's code, what makes and starts its kernels."""
     for module, name in COMPILERS_OWN:
-        with contextlib.suppress(Exception):  # these names may change; what is amiss with one shows where it compiles
+        with contextlib.suppress(
+            Exception
+        ):  # these names may change; what is amiss with one shows where it compiles
             getattr(importlib.import_module(module), name)()
     with contextlib.suppress(Exception):
-        importlib.import_module("torch.distributed.tensor.experimental")  # dynamo's first graph would
+        importlib.import_module(
+            "torch.distributed.tensor.experimental"
+        )  # dynamo's first graph would
 
 
 set_up_compiler()
 use_one_gpu()
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an optional package at import
+logging.getLogger("bitsandbytes").setLevel(
+    logging.ERROR
+)  # it warns of an optional package at import
 with answered_by_nvml():
     with contextlib.suppress(Exception):  # said where it is needed
         import bitsandbytes  # noqa: F401
@@ -75,6 +83,8 @@ with answered_by_nvml():
 for source in Path(peft_methods.__file__).parent.rglob("*.py"):
     source_of(source)  # the code that cells will run is that of now
 
-UNFIT_TO_FORK = find_device() != "cpu" and cuda_is_started()  # a forked process could not start it again
+UNFIT_TO_FORK = (
+    find_device() != "cpu" and cuda_is_started()
+)  # a forked process could not start it again
 gc.collect()
 gc.freeze()  # what was imported is never garbage: collections in the children leave these pages shared

@@ -77,7 +77,9 @@ class ForkServer:
         )
         with theirs, _interrupts_held():
             command = [sys.executable, "-c", code, *filter(None, [self._preload])]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            )
 
     def _end(self, owner: int) -> None:
         if self._process is not None and self._control is not None and os.getpid() == owner:
@@ -161,7 +163,9 @@ class Worker:
             return
         self.connection.close()
         if not self.has_ended() and self._process is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended, which is told a moment later
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # it has ended, which is told a moment later
                 os.kill(self._process, signal.SIGKILL)
             self.has_ended(within=KILL_GRACE_SECONDS)
         os.close(self._fate)
@@ -179,7 +183,12 @@ class Worker:
     def fate(self) -> tuple[Status, str]:
         """What the end of its process comes to, as a record's status, and how it ended."""
         cause, kills = self.cause_of_death(), out_of_memory_kills()
-        if self._exit_code != -signal.SIGKILL or kills is None or self._kills is None or kills <= self._kills:
+        if (
+            self._exit_code != -signal.SIGKILL
+            or kills is None
+            or self._kills is None
+            or kills <= self._kills
+        ):
             return "crashed", cause
         return "oom", f"the kernel killed its process because memory ran out. {WAYS_OUT}"
 

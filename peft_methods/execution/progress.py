@@ -15,7 +15,9 @@ from peft_methods.execution.events import Event
 from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.records import Record
 
-DRAWING_INTERVAL = 0.1  # seconds between two drawings of the live lines, however many cells have news
+DRAWING_INTERVAL = (
+    0.1  # seconds between two drawings of the live lines, however many cells have news
+)
 NARROWEST_LABEL = 12
 
 
@@ -24,7 +26,9 @@ class Progress:
     for what has started and ended.
     """
 
-    def __init__(self, display: Display, *, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, display: Display, *, workers: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._display, self._clock = display, clock
         self._time = TimeLeft(workers, clock)
         self._running: dict[str, tuple[Cell, dict[str, Any]]] = {}
@@ -94,7 +98,9 @@ class Progress:
         ]
 
     def _place(self) -> str:
-        return f"[{', '.join([f'{len(self._time.ended)}/{len(self._time.expected)}', *self._left()])}]"
+        return (
+            f"[{', '.join([f'{len(self._time.ended)}/{len(self._time.expected)}', *self._left()])}]"
+        )
 
     def _left(self) -> list[str]:
         """'4 min 10 s left'; nothing when all cells have ended."""
@@ -117,7 +123,9 @@ def where(news: dict[str, Any]) -> list[str]:
     """Where a running cell is, the most telling first: what it does, epoch, step, pace, loss of the last epoch, memory."""
     said = [str(news["doing"])] if news.get("doing") else []
     if "epoch" in news:
-        said += [f"epoch {news['epoch']}/{news['epochs']}"] + [f"step {news['step']}/{news['steps']}"] * (not said)
+        said += [f"epoch {news['epoch']}/{news['epochs']}"] + [
+            f"step {news['step']}/{news['steps']}"
+        ] * (not said)
     if (rate := news.get("samples_per_second")) is not None:
         said.append(f"{rate:,.1f}/s")
     if (loss := news.get("train_loss")) is not None:
@@ -133,7 +141,11 @@ def outcome(record: Record) -> str:
         return f"{record.status}: {record.message}"
     name = "validation_accuracy" if record.is_source else "accuracy"
     metrics = record.metrics
-    said = [f"{METRICS[name].title.lower()} {value:.3f}" for value in [metrics.get(name)] if value is not None]
+    said = [
+        f"{METRICS[name].title.lower()} {value:.3f}"
+        for value in [metrics.get(name)]
+        if value is not None
+    ]
     losses = [loss for epoch in record.epochs if (loss := epoch.get("train_loss")) is not None]
     said += [f"loss {losses[-1]:.3f}"] * bool(losses)
     for name in ("samples_per_second", "peak_memory_bytes"):

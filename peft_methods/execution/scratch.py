@@ -21,8 +21,12 @@ class RunFolder:
     """
 
     def __init__(self, store: Store) -> None:
-        with store.locked():  # or another run that starts now could take a folder for dead that is not locked yet
-            others = [folder for folder in store.folder.glob(f"{PREFIX}*") if not _removed_if_dead(folder)]
+        with (
+            store.locked()
+        ):  # or another run that starts now could take a folder for dead that is not locked yet
+            others = [
+                folder for folder in store.folder.glob(f"{PREFIX}*") if not _removed_if_dead(folder)
+            ]
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store.folder))
             self._lock: int | None = os.open(self.path, os.O_RDONLY)
             _lock(self._lock)

@@ -29,7 +29,9 @@ class Spare:
         if self.cell is None:
             assert self._worker is not None
             self.cell = job.cell
-            with contextlib.suppress(OSError):  # a process that died early shows when it is listened to
+            with contextlib.suppress(
+                OSError
+            ):  # a process that died early shows when it is listened to
                 self._worker.connection.send(job)
 
     def take(self, cell: Cell | None = None) -> tuple[Worker, bool]:

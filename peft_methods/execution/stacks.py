@@ -43,11 +43,17 @@ def ask_for_stacks(process: int, descriptor: int) -> None:
 
 def shortened(text: str) -> str:
     """Paths from the package on, as they are on any machine: nothing of the user's folders."""
-    return FRAME.sub(lambda found: found[0].replace(found["path"], _from_package(found["path"])), text)
+    return FRAME.sub(
+        lambda found: found[0].replace(found["path"], _from_package(found["path"])), text
+    )
 
 
 def _from_package(path: str) -> str:
-    roots = [root for root in (*sys.path, str(PACKAGES)) if root and path.startswith(f"{root.rstrip('/')}/")]
+    roots = [
+        root
+        for root in (*sys.path, str(PACKAGES))
+        if root and path.startswith(f"{root.rstrip('/')}/")
+    ]
     return os.path.relpath(path, max(roots, key=len)) if roots else Path(path).name
 
 

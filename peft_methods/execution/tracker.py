@@ -103,7 +103,9 @@ def log_run(run: Run, messages: Iterator[Entry | End]) -> None:
         def to_dict(self) -> dict[str, Any]:
             return run.config
 
-    name = f"{run.name}-{run.started}" if run.tracker == "trackio" else run.name  # it would go on with a run of the same name
+    name = (
+        f"{run.name}-{run.started}" if run.tracker == "trackio" else run.name
+    )  # it would go on with a run of the same name
     arguments = Arguments(output_dir=str(run.folder), run_name=name, report_to="none", use_cpu=True)
     arguments.project = PROJECT  # trackio's
     callback = get_reporting_integration_callbacks([run.tracker])[0]()
@@ -129,7 +131,11 @@ def _table(tracker: str, rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     if rows and tracker == "wandb":
         import wandb
 
-        return {"test_table": wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])}
+        return {
+            "test_table": wandb.Table(
+                columns=list(rows[0]), data=[list(row.values()) for row in rows]
+            )
+        }
     if rows and tracker == "trackio":
         import pandas as pd
         import trackio
@@ -151,9 +157,17 @@ def _set_up_tensorboard(run: Run) -> None:
 def _set_up_wandb(run: Run) -> None:
     """Offline unless a mode is told or there is a key; it never asks. Nothing of the machine is sampled while cells train."""
     environment = os.environ
-    for variable in ("WANDB_RUN_ID", "WANDB_NAME", "WANDB_WATCH", "WANDB_LOG_MODEL", "WANDB_SERVICE"):
+    for variable in (
+        "WANDB_RUN_ID",
+        "WANDB_NAME",
+        "WANDB_WATCH",
+        "WANDB_LOG_MODEL",
+        "WANDB_SERVICE",
+    ):
         environment.pop(variable, None)  # they mean one run, or a model that is not here
-    environment.setdefault("WANDB_DIR", str(run.folder.parent))  # it makes a folder `wandb` in there
+    environment.setdefault(
+        "WANDB_DIR", str(run.folder.parent)
+    )  # it makes a folder `wandb` in there
     environment.setdefault("WANDB_PROJECT", PROJECT)
     environment["WANDB_RUN_GROUP"] = run.group
     for variable in ("WANDB_SILENT", "WANDB_X_DISABLE_STATS"):
@@ -163,7 +177,9 @@ def _set_up_wandb(run: Run) -> None:
     if "WANDB_MODE" not in environment:
         import wandb
 
-        environment["WANDB_MODE"] = "online" if wandb.login(prompt=False, verify=False) else "offline"
+        environment["WANDB_MODE"] = (
+            "online" if wandb.login(prompt=False, verify=False) else "offline"
+        )
         wandb.teardown()  # it has read the environment as it was
 
 

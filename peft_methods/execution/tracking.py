@@ -21,7 +21,12 @@ from peft_methods.execution.processes import Worker
 from peft_methods.execution.tracker import End, Entry, Run
 from peft_methods.records import Record
 
-EXTRAS = ("tensorboard", "wandb", "trackio", "mlflow")  # the trackers that our extras bring; the Trainer has more
+EXTRAS = (
+    "tensorboard",
+    "wandb",
+    "trackio",
+    "mlflow",
+)  # the trackers that our extras bring; the Trainer has more
 MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # where a tracker's module has another name
 WITHOUT_MODULE = ("kubeflow",)
 FINISH_SECONDS = 60.0  # how long all that are open may take to end when the last cell has
@@ -40,8 +45,14 @@ def checked(names: Iterable[str], option: str) -> tuple[str, ...]:
             raise OptionError(f"{option}: {unknown('tracker', name, allowed)}")
         module = MODULES.get(name, name)
         if name not in WITHOUT_MODULE and importlib.util.find_spec(module) is None:
-            package = f'"peft-methods[{name}]"' if name in EXTRAS else f"{module}, or what its documentation says"
-            raise OptionError(f"{option}: tracker {name!r} needs a package that is not installed: pip install {package}")
+            package = (
+                f'"peft-methods[{name}]"'
+                if name in EXTRAS
+                else f"{module}, or what its documentation says"
+            )
+            raise OptionError(
+                f"{option}: tracker {name!r} needs a package that is not installed: pip install {package}"
+            )
     return names
 
 
@@ -97,8 +108,14 @@ class _Open:
 class Tracking:
     """Watches an executor. A tracker that fails costs its log alone: what is missing is said in `warnings`."""
 
-    def __init__(self, trackers: Sequence[str], results: Path, new_worker: Callable[[], Worker]) -> None:
-        self.trackers, self._results, self._new_worker = tuple(trackers), results.absolute(), new_worker
+    def __init__(
+        self, trackers: Sequence[str], results: Path, new_worker: Callable[[], Worker]
+    ) -> None:
+        self.trackers, self._results, self._new_worker = (
+            tuple(trackers),
+            results.absolute(),
+            new_worker,
+        )
         self._started = time.strftime("%Y-%m-%dT%H-%M-%S")
         self._cells: dict[str, list[_Open]] = {}
         self._attempts: Counter[str] = Counter()
@@ -113,7 +130,9 @@ class Tracking:
         if event.record is not None:
             runs = self._cells.pop(key, None)
             for run in runs or self._open_cell(event.cell):
-                for epoch in () if runs else event.record.epochs:  # a cell that did not run here: all at once
+                for epoch in (
+                    () if runs else event.record.epochs
+                ):  # a cell that did not run here: all at once
                     run.send(_of_epoch(epoch))
                 run.send(_final(event.record, run.step))
                 self._end(run, ok=event.record.status == "ok")
@@ -130,7 +149,12 @@ class Tracking:
 
     def log_table(self, recipe: str, rows: Sequence[dict[str, Any]], text: str) -> None:
         """One more run: every method's figures, as scalars and as a table."""
-        values = {f"test_{row['method']}/{name}": value for row in rows for name, value in row.items() if isinstance(value, (int, float))}
+        values = {
+            f"test_{row['method']}/{name}": value
+            for row in rows
+            for name, value in row.items()
+            if isinstance(value, (int, float))
+        }
         for run in self._open(f"{recipe}-comparison", recipe, {"recipe": recipe}):
             run.send(Entry(values | {"test_comparison": text}, table=tuple(rows)))
             self._end(run, ok=True)
@@ -163,14 +187,26 @@ class Tracking:
         """Under the cell's name; where it is tried again under one more, since a tracker would draw both as one curve."""
         self._attempts[cell.key] += 1
         attempt = self._attempts[cell.key]
-        return self._open(cell.label + (f"-attempt{attempt}" if attempt > 1 else ""), _group(cell), cell.spec())
+        return self._open(
+            cell.label + (f"-attempt{attempt}" if attempt > 1 else ""), _group(cell), cell.spec()
+        )
 
     def _open(self, name: str, group: str, config: Mapping[str, Any]) -> list[_Open]:
         self._reap()
         flat = {"group": group, **_flat(config)}
         log, tracking = self._results / "logs" / name, self._results / "tracking"
         runs = [
-            Run(one, name, group, flat, tracking / one, self._started, Path(f"{log}.{one}.log"), dict(os.environ)) for one in self.trackers
+            Run(
+                one,
+                name,
+                group,
+                flat,
+                tracking / one,
+                self._started,
+                Path(f"{log}.{one}.log"),
+                dict(os.environ),
+            )
+            for one in self.trackers
         ]
         return [opened for run in runs if (opened := self._started_for(run)) is not None]
 
@@ -207,7 +243,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{'method': {'rank': 8}} -> {'method.rank': 8}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
     return flat
 
 
@@ -219,14 +259,19 @@ def _of_epoch(news: Mapping[str, Any]) -> Entry:
         "accuracy": news.get("train_accuracy"),
         "eval_accuracy": news["validation_accuracy"],
         "eval_selection": news["selection"],
-        **{name: news.get(name) for name in ("learning_rate", "samples_per_second", "peak_memory_bytes")},
+        **{
+            name: news.get(name)
+            for name in ("learning_rate", "samples_per_second", "peak_memory_bytes")
+        },
     }
     return Entry(_told(values), int(news.get("step", news["epoch"])), float(news["epoch"]))
 
 
 def _final(record: Record, step: int) -> Entry:
     """A record's metrics and how the cell ended, at its last step."""
-    metrics = {f"test_{name}" if name in SCORES else name: value for name, value in record.metrics.items()}
+    metrics = {
+        f"test_{name}" if name in SCORES else name: value for name, value in record.metrics.items()
+    }
     said = {"status": record.status, "message": record.message or None}
     return Entry(_told(metrics | said), step, float(len(record.epochs)))
 

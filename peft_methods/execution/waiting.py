@@ -24,8 +24,13 @@ class Patience:
     def wait(self, workers: Collection[Worker]) -> set[Any]:
         """Until one of them has something to say or it is time to look at the clock: the handles with something to say."""
         before = time.monotonic()
-        ready = wait([handle for worker in workers for handle in worker.handles()], None if self.timeout is None else LOOK_SECONDS)
-        spent = min(time.monotonic() - before, 2 * LOOK_SECONDS)  # or whoever stopped this run with Ctrl-Z would lose its cells
+        ready = wait(
+            [handle for worker in workers for handle in worker.handles()],
+            None if self.timeout is None else LOOK_SECONDS,
+        )
+        spent = min(
+            time.monotonic() - before, 2 * LOOK_SECONDS
+        )  # or whoever stopped this run with Ctrl-Z would lose its cells
         for worker in workers:
             worker.seconds += spent
         return set(ready)
@@ -38,6 +43,17 @@ class Patience:
         """What to say of one that has taken too long, and its stacks: it is asked what it is doing."""
         stacks = worker.stacks()
         where = innermost(stacks)
-        doing = f"it was in {where}" if where else "it did not answer when asked for its stack (stopped?)"
-        at = f", in epoch {worker.news['epoch']} of {worker.news['epochs']}" if worker.news and "epoch" in worker.news else ""
-        return f"it took more than {in_words(self.timeout or 0)} (--peft-timeout){at}: {doing}", stacks
+        doing = (
+            f"it was in {where}"
+            if where
+            else "it did not answer when asked for its stack (stopped?)"
+        )
+        at = (
+            f", in epoch {worker.news['epoch']} of {worker.news['epochs']}"
+            if worker.news and "epoch" in worker.news
+            else ""
+        )
+        return (
+            f"it took more than {in_words(self.timeout or 0)} (--peft-timeout){at}: {doing}",
+            stacks,
+        )

@@ -16,7 +16,13 @@ from typing import Any
 from peft_methods.cells import Cell, Preparation
 from peft_methods.embedded import cache_folder
 from peft_methods.environment import IDENTITY_PACKAGES, package_versions
-from peft_methods.errors import EngineUnfit, PeftMethodsError, first_line, is_out_of_memory, may_pass
+from peft_methods.errors import (
+    EngineUnfit,
+    PeftMethodsError,
+    first_line,
+    is_out_of_memory,
+    may_pass,
+)
 from peft_methods.execution import tracker
 from peft_methods.execution.output import redirect_output
 from peft_methods.methods import TRAINED, Method
@@ -26,7 +32,9 @@ from peft_methods.store import Store, StoreError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 SAID_AHEAD = "ahead.log"  # what a cell's process printed before its turn
-MEMORY_OF_OTHERS = 2 * 2**30  # bytes on the GPU that are not this process's tensors; its context and libraries take less
+MEMORY_OF_OTHERS = (
+    2 * 2**30
+)  # bytes on the GPU that are not this process's tensors; its context and libraries take less
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,9 @@ def serve(connection: Connection) -> None:
     if isinstance(job, tracker.Run):
         tracker.serve(job, connection)
         return
-    os.environ.update(job.environment)  # the server process that this one was forked from has the environment of its start
+    os.environ.update(
+        job.environment
+    )  # the server process that this one was forked from has the environment of its start
     os.chdir(job.directory)  # and its directory
     use_one_gpu()
     if isinstance(job, PrepareJob):
@@ -134,7 +144,9 @@ def serve(connection: Connection) -> None:
     ahead = _loaded_ahead(job)
     with contextlib.suppress(EOFError):  # there is no parent any more
         go: Go = connection.recv()
-        redirect_output(job.log, anew=job.is_first_attempt)  # not before: what an earlier run wrote there may still be wanted
+        redirect_output(
+            job.log, anew=job.is_first_attempt
+        )  # not before: what an earlier run wrote there may still be wanted
         with contextlib.suppress(OSError):
             print(end=(job.work / SAID_AHEAD).read_text(encoding="utf-8", errors="replace"))
         connection.send(_train(job, connection, go.matmul_flops_per_second, ahead))
@@ -146,7 +158,11 @@ def set_up_compiler() -> None:
     Those would each import torch first. The folder stays from run to run, unlike one in /tmp, and is these versions' own.
     """
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        versions = "-".join(f"{name}{version}" for name, version in package_versions().items() if name in IDENTITY_PACKAGES)
+        versions = "-".join(
+            f"{name}{version}"
+            for name, version in package_versions().items()
+            if name in IDENTITY_PACKAGES
+        )
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "compiled" / versions)
         os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -203,7 +219,9 @@ def _train(job: CellJob, connection: Connection, rate: float | None, ahead: Any)
             results=job.store if job.checkpoint else None,
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
-        record, predictions = runner.run(job.cell, places, _progress(connection), threads=job.threads, ahead=ahead)
+        record, predictions = runner.run(
+            job.cell, places, _progress(connection), threads=job.threads, ahead=ahead
+        )
     except EngineUnfit as error:
         return Done(EngineFailed(_failure(error).message))
     except Exception as error:
@@ -241,7 +259,9 @@ def _progress(connection: Connection) -> Any:
     """A callback that sends progress on."""
 
     def send(news: dict[str, Any]) -> None:
-        if select.select([], [connection], [], 0)[1]:  # nobody reads between two tests: training does not wait for that
+        if select.select([], [connection], [], 0)[
+            1
+        ]:  # nobody reads between two tests: training does not wait for that
             with contextlib.suppress(BrokenPipeError):
                 connection.send(news)
 

@@ -36,7 +36,13 @@ class Adapter(Method):
 
     def inject(self, model: nn.Module, task: Task) -> nn.Module:
         """Freeze the encoder and wrap each layer; zero up-projections make it start as the identity."""
-        from peft_methods.methods.bottleneck import AroundNorm, BeforeResidual, Bottleneck, encoder_layers, wrap
+        from peft_methods.methods.bottleneck import (
+            AroundNorm,
+            BeforeResidual,
+            Bottleneck,
+            encoder_layers,
+            wrap,
+        )
 
         assert task.shape.layout is not None, "supports() refuses unknown layouts"
         freeze_all_but(model, task.head)

@@ -67,18 +67,29 @@ class AdapterFusion(Method):
                 token_lengths=recipe.data.token_lengths,  # sources' own are not known; read texts have no need of them
             )
             name = f"{recipe.name}.source{number}-{_slug(source)}"
-            stages.append((replace(recipe, name=name, data=data, budget=budget), self.source_method()))
+            stages.append(
+                (replace(recipe, name=name, data=data, budget=budget), self.source_method())
+            )
         return (*stages, (recipe, self))
 
     def inject(self, model: nn.Module, task: Task) -> nn.Module:
         """Load the sources' adapters, freeze them, and put a fusion around the last norm of each layer."""
         from safetensors.torch import load_file
 
-        from peft_methods.methods.bottleneck import AroundNorm, Bottleneck, Fusion, encoder_layers, wrap
+        from peft_methods.methods.bottleneck import (
+            AroundNorm,
+            Bottleneck,
+            Fusion,
+            encoder_layers,
+            wrap,
+        )
 
         assert task.shape.layout is not None, "supports() refuses unknown layouts"
         freeze_all_but(model, task.head)
-        path, width = LAYOUTS[task.shape.layout].ffn_norm, self.source_method().width(task.shape.hidden)
+        path, width = (
+            LAYOUTS[task.shape.layout].ffn_norm,
+            self.source_method().width(task.shape.hidden),
+        )
         for layer in encoder_layers(model, task.shape.layout):
             blocks = [Bottleneck(task.shape.hidden, width, self.nonlinearity) for _ in self.sources]
             wrap(layer, path, AroundNorm, Fusion(task.shape.hidden, blocks, self.dropout))
@@ -98,7 +109,11 @@ class AdapterFusion(Method):
         """Keeps the value maps near the identity: penalty * sum of squared distances."""
         from peft_methods.methods.bottleneck import Fusion
 
-        parts = [module.distance_from_identity() for module in model.modules() if isinstance(module, Fusion)]
+        parts = [
+            module.distance_from_identity()
+            for module in model.modules()
+            if isinstance(module, Fusion)
+        ]
         return self.value_penalty * sum(parts[1:], parts[0]) if self.value_penalty else None
 
 
@@ -115,5 +130,7 @@ def _copy_bottlenecks(model: nn.Module, sources: list[dict[str, Tensor]]) -> Non
             number, _, leaf = rest.partition(".")
             weights = sources[int(number)].get(f"{before}.adapter.{leaf}")
             if weights is None or weights.shape != parameter.shape:
-                raise ModelError(f"source adapter {number} does not fit this model: {name} is missing or has another shape.")
+                raise ModelError(
+                    f"source adapter {number} does not fit this model: {name} is missing or has another shape."
+                )
             parameter.data.copy_(weights)

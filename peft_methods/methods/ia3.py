@@ -59,4 +59,6 @@ class IA3(Method):
 
     def expected_trainable(self, shape: ModelShape) -> int:
         """One vector a target and layer: as long as the outputs, or as the inputs for `ffn_output`."""
-        return shape.layers * sum(shape.dimensions[role][role != "ffn_output"] for role in self.targets)
+        return shape.layers * sum(
+            shape.dimensions[role][role != "ffn_output"] for role in self.targets
+        )

@@ -31,21 +31,34 @@ class MethodView:
 
 def method_view(row: Row, records: Sequence[Record]) -> MethodView:
     """One row's hyperparameters and its command."""
-    own = tuple((name, plain(value)) for name, value in records[0].cell["method"].items() if name != "name" and value is not None)
-    return MethodView(row.title, style_of(row.method).color, own, _tuned(records[0]), reproduction(records))
+    own = tuple(
+        (name, plain(value))
+        for name, value in records[0].cell["method"].items()
+        if name != "name" and value is not None
+    )
+    return MethodView(
+        row.title, style_of(row.method).color, own, _tuned(records[0]), reproduction(records)
+    )
 
 
 def _tuned(record: Record) -> str:
     tuning = record.tuning
     if not tuning:
         return ""
-    chosen = ", ".join(f"{name} {plain(value)}" for name, value in tuning["chosen"].items()) or "none could be judged"
+    chosen = (
+        ", ".join(f"{name} {plain(value)}" for name, value in tuning["chosen"].items())
+        or "none could be judged"
+    )
     return f"{len(tuning['trials'])} trials on validation data, {in_seconds(tuning['train_seconds'])} of training; chosen: {chosen}"
 
 
 def settings(record: Record) -> tuple[tuple[str, str], ...]:
     """The recipe's settings, the engine and the device, as asked for; what was left to default to nothing is left out."""
-    asked = {**flattened(record.cell["recipe"]), "engine": record.cell["engine"], "device": record.cell["device"]}
+    asked = {
+        **flattened(record.cell["recipe"]),
+        "engine": record.cell["engine"],
+        "device": record.cell["device"],
+    }
     return tuple((name, plain(value)) for name, value in asked.items() if value is not None)
 
 
@@ -55,21 +68,40 @@ def split(records: Iterable[Record]) -> tuple[Circumstances, dict[str, Circumsta
     names = list(dict.fromkeys(name for one in found.values() for name in one))
     values = {name: {one.get(name, NOTHING) for one in found.values()} for name in names}
     common = {name: min(values[name]) for name in names if len(values[name]) == 1}
-    return common, {identity: {name: value for name, value in one.items() if name not in common} for identity, one in found.items()}
+    return common, {
+        identity: {name: value for name, value in one.items() if name not in common}
+        for identity, one in found.items()
+    }
 
 
 def _circumstances(record: Record) -> Circumstances:
     """Environment and data, each value as text."""
     all_of_it = {**flattened(record.environment), **flattened(record.data, "data.")}
-    return {name: plain(value) for name, value in all_of_it.items() if not name.startswith(NO_CIRCUMSTANCE) and value not in (None, "")}
+    return {
+        name: plain(value)
+        for name, value in all_of_it.items()
+        if not name.startswith(NO_CIRCUMSTANCE) and value not in (None, "")
+    }
 
 
 def cells_table(records: Sequence[Record], own: Mapping[str, Circumstances]) -> Table:
     """A row a cell: seed, outcome, figures, when it finished, its record, and what of its circumstances is its own."""
-    shown = [name for name in IN_CELLS if any(record.metrics.get(name) is not None for record in records)]
+    shown = [
+        name for name in IN_CELLS if any(record.metrics.get(name) is not None for record in records)
+    ]
     lines = tuple(_cell_line(record, shown, own.get(record.identity, {})) for record in records)
-    headings = ("Seed", "Status", *(METRICS[name].title for name in shown), "Best epoch", "Finished", "Record", "Of its own")
-    return Table("Method", headings, lines, frozenset({"Status", "Finished", "Record", "Of its own"}))
+    headings = (
+        "Seed",
+        "Status",
+        *(METRICS[name].title for name in shown),
+        "Best epoch",
+        "Finished",
+        "Record",
+        "Of its own",
+    )
+    return Table(
+        "Method", headings, lines, frozenset({"Status", "Finished", "Record", "Of its own"})
+    )
 
 
 def _cell_line(record: Record, shown: Sequence[str], own: Circumstances) -> Line:

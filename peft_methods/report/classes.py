@@ -37,10 +37,22 @@ def class_view(row: Row, records: Sequence[Record]) -> ClassView | None:
     labels = tuple(judged[0]["per_class"])
     same = [quality for quality in judged if tuple(quality["per_class"]) == labels]
     lines = tuple(
-        Line(label, tuple(_score(name, [quality["per_class"][label][name] for quality in same]) for name in SCORES)) for label in labels
+        Line(
+            label,
+            tuple(
+                _score(name, [quality["per_class"][label][name] for quality in same])
+                for name in SCORES
+            ),
+        )
+        for label in labels
     )
-    sums = [[sum(counts) for counts in zip(*rows, strict=True)] for rows in zip(*(quality["confusion"] for quality in same), strict=True)]
-    confusion = tuple(tuple((count, count / (sum(counts) or 1)) for count in counts) for counts in sums)
+    sums = [
+        [sum(counts) for counts in zip(*rows, strict=True)]
+        for rows in zip(*(quality["confusion"] for quality in same), strict=True)
+    ]
+    confusion = tuple(
+        tuple((count, count / (sum(counts) or 1)) for count in counts) for counts in sums
+    )
     return ClassView(
         row.title,
         style_of(row.method).color,

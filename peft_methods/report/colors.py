@@ -51,6 +51,12 @@ def style_of(method: str) -> Style:
     """The method's style; a name that is not known has one drawn from the name itself, so it is the same in every run."""
     if method in STYLES:
         return STYLES[method]
-    hue, lightness, saturation, marker, *_ = hashlib.sha256(method.encode("utf-8", "replace")).digest()
-    shade = colorsys.hls_to_rgb(hue / 256, 0.35 + 0.3 * lightness / 256, 0.35 + 0.3 * saturation / 256)
-    return Style("#" + "".join(f"{round(255 * part):02x}" for part in shade), MARKERS[marker % len(MARKERS)])
+    hue, lightness, saturation, marker, *_ = hashlib.sha256(
+        method.encode("utf-8", "replace")
+    ).digest()
+    shade = colorsys.hls_to_rgb(
+        hue / 256, 0.35 + 0.3 * lightness / 256, 0.35 + 0.3 * saturation / 256
+    )
+    return Style(
+        "#" + "".join(f"{round(255 * part):02x}" for part in shade), MARKERS[marker % len(MARKERS)]
+    )

@@ -31,13 +31,23 @@ SAID = (
 
 def cost_table(rows: Sequence[Row], style: str) -> str:
     """A row a method, means over seeds; empty where nothing of it was measured (on a CPU)."""
-    measured = [row for row in rows if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures]
+    measured = [
+        row
+        for row in rows
+        if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures
+    ]
     if not measured:
         return ""
     headers = ("Method", *COLUMNS, *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS))
     names = (*COLUMNS.values(), *(f"{part}_bytes" for part in MEMORY_PARTS))
     lines = [[row.title, *(_cell(row, name) for name in names)] for row in measured]
-    return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True, colalign=("left", *["right"] * len(names)))
+    return tabulate(
+        lines,
+        headers=headers,
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=("left", *["right"] * len(names)),
+    )
 
 
 def _cell(row: Row, name: str) -> str:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 Drawn = Literal["few", "all", "none"]
-DRAWN_SECTIONS = 3  # that are few: a chart takes a tenth of a second or two, and a section has some twenty
+DRAWN_SECTIONS = (
+    3  # that are few: a chart takes a tenth of a second or two, and a section has some twenty
+)
 PARTS = {
     "answers": "What to take",
     "comparison": "Comparison",
@@ -62,7 +64,9 @@ class Report:
     @property
     def is_drawn(self) -> bool:
         """Whether its charts are drawn."""
-        return self.charts == "all" or (self.charts == "few" and len(self.sections) <= DRAWN_SECTIONS)
+        return self.charts == "all" or (
+            self.charts == "few" and len(self.sections) <= DRAWN_SECTIONS
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,12 @@ class Page:
     within: str
 
 
-def report_of(comparison: Comparison, limits: Limits, gate: Gate | None = None, gate_lines: tuple[str, ...] = ()) -> Report:
+def report_of(
+    comparison: Comparison,
+    limits: Limits,
+    gate: Gate | None = None,
+    gate_lines: tuple[str, ...] = (),
+) -> Report:
     """The report of one run."""
     sections = gather(comparison.records, comparison.predictions, comparison.silenced)
     return Report(sections, comparison.notes, comparison.silenced, limits, gate, gate_lines)
@@ -93,31 +102,50 @@ def write_report(report: Report, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         atomically(path, lambda file: file.write(_rendered(page).encode("utf-8", "replace")))
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from None
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror}. Choose another folder."
+        ) from None
     for section in report.sections if report.is_drawn else ():
-        save_charts(section.comparison, folder / ("charts" if section.number == 1 else f"charts-{section.number}"))
+        save_charts(
+            section.comparison,
+            folder / ("charts" if section.number == 1 else f"charts-{section.number}"),
+        )
     return path
 
 
 def _page(report: Report) -> Page:
     views = tuple(
-        section_view(one, report.limits, report.gate, _drawn(one) if report.is_drawn else (), _judged(report, one.recipe))
+        section_view(
+            one,
+            report.limits,
+            report.gate,
+            _drawn(one) if report.is_drawn else (),
+            _judged(report, one.recipe),
+        )
         for one in report.sections
     )
     records = [record for section in report.sections for record in section.comparison.records]
     times = [record.finished for record in records]
     cells = sum(len(view.cells.lines) for view in views)
     what = f"{cells} cell{'s' * (cells != 1)} in {len(views)} section{'s' * (len(views) != 1)}"
-    undrawn = (
-        f"Charts are drawn for up to {DRAWN_SECTIONS} sections and there are {len(views)}: report fewer results, or all with --charts all."
-    )
+    undrawn = f"Charts are drawn for up to {DRAWN_SECTIONS} sections and there are {len(views)}: report fewer results, or all with --charts all."
     return Page(
         title="Fine-tuning methods compared",
         lede=(views[0].headline,) if len(views) == 1 else (),
-        measured=f"{what}, finished {moment(min(times))} to {moment(max(times))}." if times else "No records.",
+        measured=f"{what}, finished {moment(min(times))} to {moment(max(times))}."
+        if times
+        else "No records.",
         sections=views,
         overview=_overview(views) if len(views) > 1 else None,
-        remarks=tuple(map(without_home, [*report.remarks, *([undrawn] if report.charts == "few" and not report.is_drawn else [])])),
+        remarks=tuple(
+            map(
+                without_home,
+                [
+                    *report.remarks,
+                    *([undrawn] if report.charts == "few" and not report.is_drawn else []),
+                ],
+            )
+        ),
         silenced=report.silenced,
         within="".join(f", {name} up to {limit.written}" for name, limit in report.limits.items()),
     )
@@ -126,15 +154,24 @@ def _page(report: Report) -> Page:
 def _judged(report: Report, recipe: str) -> list[str]:
     """What the gate says of a recipe, or of no other."""
     others = {section.recipe for section in report.sections} - {recipe}
-    return [line for line in report.gate_lines if recipe in line or not any(other in line for other in others)]
+    return [
+        line
+        for line in report.gate_lines
+        if recipe in line or not any(other in line for other in others)
+    ]
 
 
 def _overview(views: Sequence[SectionView]) -> Table:
     """A line a section: what to take, what sets it apart, how much there is to know about it."""
     lines = []
     for view in views:
-        counts = {severity: sum(told.severity == severity for told in view.findings) for severity in SEVERITIES}
-        found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count)
+        counts = {
+            severity: sum(told.severity == severity for told in view.findings)
+            for severity in SEVERITIES
+        }
+        found = ", ".join(
+            f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count
+        )
         apart = "; ".join(view.apart)
         items = (
             Item(view.headline),
@@ -144,13 +181,23 @@ def _overview(views: Sequence[SectionView]) -> Table:
         )
         lines.append(Line(view.name, items))
     headings = ("What to take", "Cells", "Findings", "Differs from the recipe's first section")
-    return Table("Section", headings, tuple(lines), frozenset({"What to take", "Findings", "Differs from the recipe's first section"}))
+    return Table(
+        "Section",
+        headings,
+        tuple(lines),
+        frozenset({"What to take", "Findings", "Differs from the recipe's first section"}),
+    )
 
 
 def _drawn(section: Section) -> list[ChartView]:
     """The section's charts but confusion matrices, which the page has as tables; ids within them are the section's own."""
     return [
-        ChartView(chart.name, chart.title, chart.description, _apart(svg(chart, inline=True), f"n{section.number}-"))
+        ChartView(
+            chart.name,
+            chart.title,
+            chart.description,
+            _apart(svg(chart, inline=True), f"n{section.number}-"),
+        )
         for chart in charts_of(section.comparison, section.recipe)
         if not chart.name.startswith("confusion-")
     ]
@@ -162,7 +209,11 @@ def _apart(drawing: str, prefix: str) -> str:
 
 def parts_of(view: SectionView) -> list[tuple[str, str]]:
     """The parts that a section has, as (anchor, title)."""
-    there = {"charts": view.charts, "classes": view.classes, "baseline": view.baseline or view.judged}
+    there = {
+        "charts": view.charts,
+        "classes": view.classes,
+        "baseline": view.baseline or view.judged,
+    }
     lacking = {name for name, what in there.items() if not what}
     return [(name, title) for name, title in PARTS.items() if name not in lacking]
 
@@ -170,12 +221,16 @@ def parts_of(view: SectionView) -> list[tuple[str, str]]:
 def _rendered(page: Page) -> str:
     from markupsafe import Markup
 
-    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    style, script = (
+        (TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
         .get_template("report.html.j2")
-        .render(page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}")
+        .render(
+            page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+        )
     )
 
 
@@ -184,8 +239,22 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    known: dict[str, Any] = {"parts_of": parts_of, "title_of": title_of, "how_to_read": SAID, "drawn": Markup}
-    known |= {"color_of": lambda method: style_of(method).color, "titles": {rule.id: rule.title for rule in RULES.values()}}
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    known: dict[str, Any] = {
+        "parts_of": parts_of,
+        "title_of": title_of,
+        "how_to_read": SAID,
+        "drawn": Markup,
+    }
+    known |= {
+        "color_of": lambda method: style_of(method).color,
+        "titles": {rule.id: rule.title for rule in RULES.values()},
+    }
     made.globals.update(known)
     return made

@@ -15,7 +15,9 @@ def check_report(option: str) -> None:
     """Raise `OptionError` where something that a report needs is not installed."""
     lacking = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
     if lacking:
-        raise OptionError(f"{option} needs {' and '.join(lacking)}: pip install 'peft-methods[report]'.")
+        raise OptionError(
+            f"{option} needs {' and '.join(lacking)}: pip install 'peft-methods[report]'."
+        )
 
 
 def check_folder(folder: Path, option: str) -> None:
@@ -27,4 +29,6 @@ def check_folder(folder: Path, option: str) -> None:
     except FileExistsError:
         raise OptionError(f"{option} {str(folder)!r} is a file; give a folder.") from None
     except OSError as error:
-        raise OptionError(f"{option} {str(folder)!r} cannot be written to: {error.strerror}.") from None
+        raise OptionError(
+            f"{option} {str(folder)!r} cannot be written to: {error.strerror}."
+        ) from None

@@ -41,8 +41,16 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
     name, method = str(spec["recipe"]["name"]), str(spec["method"]["name"])
     changes = _from_shipped(spec) if name in shipped_recipes() else None
     options = [("recipe", name if changes is not None else f"{name}.toml"), ("method", method)]
-    options += [("seeds", _seeds(sorted({record.seed for record in records}))), *(changes or ()), *_engine(spec)]
-    command = ["pytest", "benchmarks", *(part for option, value in options for part in (f"--peft-{option}", value))]
+    options += [
+        ("seeds", _seeds(sorted({record.seed for record in records}))),
+        *(changes or ()),
+        *_engine(spec),
+    ]
+    command = [
+        "pytest",
+        "benchmarks",
+        *(part for option, value in options for part in (f"--peft-{option}", value)),
+    ]
     return Reproduction(shlex.join(command), tuple(_needs(first)), changes is None)
 
 
@@ -74,7 +82,11 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _engine(spec: Settings) -> list[Option]:
-    return [] if spec["engine"] == fitting_engine("auto", spec["device"]) else [("engine", spec["engine"])]
+    return (
+        []
+        if spec["engine"] == fitting_engine("auto", spec["device"])
+        else [("engine", spec["engine"])]
+    )
 
 
 def _from_shipped(spec: Settings) -> list[Option] | None:
@@ -82,11 +94,20 @@ def _from_shipped(spec: Settings) -> list[Option] | None:
     recipe, name, method = spec["recipe"], spec["recipe"]["name"], spec["method"]["name"]
     try:
         shipped = load_recipe(name)
-        places = {part: recipe[part]["source"] for part in ("model", "data") if recipe[part]["source"] != getattr(shipped, part).source}
+        places = {
+            part: recipe[part]["source"]
+            for part in ("model", "data")
+            if recipe[part]["source"] != getattr(shipped, part).source
+        }
         pointed = load_recipe(name, model=places.get("model"), data=places.get("data"))
         own = {"methods": {method: _section(spec)}}
-        settings = [*_changed(_spec(pointed, next(iter(pointed.methods)))["recipe"], recipe), *_changed(_methods(pointed, method), own)]
-        made = _spec(load_recipe(name, settings, model=places.get("model"), data=places.get("data")), method)
+        settings = [
+            *_changed(_spec(pointed, next(iter(pointed.methods)))["recipe"], recipe),
+            *_changed(_methods(pointed, method), own),
+        ]
+        made = _spec(
+            load_recipe(name, settings, model=places.get("model"), data=places.get("data")), method
+        )
     except OptionError:
         return None
     exact = _agree(recipe, made["recipe"]) and _agree(spec["method"], made["method"])
@@ -94,12 +115,16 @@ def _from_shipped(spec: Settings) -> list[Option] | None:
 
 
 def _spec(recipe: Recipe, method: str) -> dict[str, Any]:
-    return cells_of(recipe, METHODS.create(method, recipe.methods[method], recipe.name), "cpu")[0].spec()
+    return cells_of(recipe, METHODS.create(method, recipe.methods[method], recipe.name), "cpu")[
+        0
+    ].spec()
 
 
 def _methods(recipe: Recipe, method: str) -> dict[str, Any]:
     """The recipe's settings of the method, defaults included; nothing where it has no such section."""
-    return {"methods": {method: _section(_spec(recipe, method)) if method in recipe.methods else {}}}
+    return {
+        "methods": {method: _section(_spec(recipe, method)) if method in recipe.methods else {}}
+    }
 
 
 def _section(spec: Settings) -> dict[str, Any]:
@@ -145,7 +170,13 @@ def recipe_file(records: Sequence[Record]) -> str:
     recipe = spec["recipe"]
     lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]
     sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
-    sections |= {f"methods.{record.method_name}": _section(_portable(record.cell)) for record in records}
+    sections |= {
+        f"methods.{record.method_name}": _section(_portable(record.cell)) for record in records
+    }
     for name, values in sections.items():
-        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items() if value is not None)]
+        lines += [
+            "",
+            f"[{name}]",
+            *(f"{key} = {_toml(value)}" for key, value in values.items() if value is not None),
+        ]
     return "\n".join(lines) + "\n"

@@ -18,7 +18,12 @@ DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 def seconds_digits(rows: Iterable[Row]) -> int:
     """Decimals for a column of training times: as many as its shortest needs."""
-    return seconds_decimals(min((row.mean("train_seconds") for row in rows if "train_seconds" in row.figures), default=1.0))
+    return seconds_decimals(
+        min(
+            (row.mean("train_seconds") for row in rows if "train_seconds" in row.figures),
+            default=1.0,
+        )
+    )
 
 
 def without_home(text: str) -> str:
@@ -30,7 +35,11 @@ def is_folder(source: str) -> bool:
     """Whether a model or data source is a place on the machine that it was used on, and not a name that holds anywhere."""
     if "/" not in source and "\\" not in source:
         return False
-    return source.startswith(("/", "./", "../", "~")) or bool(DRIVE.match(source)) or source.count("/") > 1
+    return (
+        source.startswith(("/", "./", "../", "~"))
+        or bool(DRIVE.match(source))
+        or source.count("/") > 1
+    )
 
 
 def source_name(source: str) -> str:
@@ -63,5 +72,9 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{'budget': {'epochs': 2}} -> {'budget.epochs': 2}"""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        found |= (
+            flattened(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
     return found

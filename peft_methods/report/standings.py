@@ -17,12 +17,31 @@ SAID = (
 
 def standings_table(standing: Standing, rows: list[Row], style: str) -> str:
     """A row a method, best first; empty where no predictions were kept to judge by."""
-    shown = sorted((row for row in rows if row.method in standing.intervals), key=lambda row: -row.mean(standing.metric))
+    shown = sorted(
+        (row for row in rows if row.method in standing.intervals),
+        key=lambda row: -row.mean(standing.metric),
+    )
     if not shown:
         return ""
-    headers = ("Method", METRICS[standing.metric].title, "95 % interval", "Group", "To the best, points", "p")
-    lines = [[row.title, f"{100 * row.mean(standing.metric):.1f}", *_standing(standing, row.method)] for row in shown]
-    return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True, colalign=("left", *["right"] * 5))
+    headers = (
+        "Method",
+        METRICS[standing.metric].title,
+        "95 % interval",
+        "Group",
+        "To the best, points",
+        "p",
+    )
+    lines = [
+        [row.title, f"{100 * row.mean(standing.metric):.1f}", *_standing(standing, row.method)]
+        for row in shown
+    ]
+    return tabulate(
+        lines,
+        headers=headers,
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=("left", *["right"] * 5),
+    )
 
 
 def _standing(standing: Standing, method: str) -> list[str]:
@@ -31,7 +50,11 @@ def _standing(standing: Standing, method: str) -> list[str]:
     pair = standing.against_best(method)
     if pair is None:
         return [*said, standing.left_out.get(method, NOTHING), NOTHING]
-    return [*said, f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})", _p(pair.p)]
+    return [
+        *said,
+        f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
+        _p(pair.p),
+    ]
 
 
 def _p(p: float) -> str:
@@ -49,7 +72,13 @@ def said_of(comparison: Comparison) -> list[str]:
             lines.append(
                 f"{where}Pareto front of {METRICS[standing.metric].title.lower()}, time, memory and parameters: {', '.join(front)}."
             )
-        apart = [titles[method] for method, why in standing.left_out.items() if why == "other test examples"]
+        apart = [
+            titles[method]
+            for method, why in standing.left_out.items()
+            if why == "other test examples"
+        ]
         if apart:
-            lines.append(f"{where}{', '.join(apart)}: tested on other examples than the rest, so in no group.")
+            lines.append(
+                f"{where}{', '.join(apart)}: tested on other examples than the rest, so in no group."
+            )
     return lines

@@ -21,47 +21,93 @@ from peft_methods.standing import Standing
 from peft_methods.validity import RULES, Finding
 
 RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes")
-HEADINGS = ("Method", "Accuracy", "Macro F1", "Group", "Trainable (method + head)", "%", "Train time", "Samples/s", "Peak memory")
-STANDING = ("group", "interval_low", "interval_high", "to_best", "to_best_low", "to_best_high", "to_best_p", "on_front")
+HEADINGS = (
+    "Method",
+    "Accuracy",
+    "Macro F1",
+    "Group",
+    "Trainable (method + head)",
+    "%",
+    "Train time",
+    "Samples/s",
+    "Peak memory",
+)
+STANDING = (
+    "group",
+    "interval_low",
+    "interval_high",
+    "to_best",
+    "to_best_low",
+    "to_best_high",
+    "to_best_p",
+    "on_front",
+)
 BEST = "*"
 MOST_ALIKE = 3  # findings in full that differ in their figures alone
 
 
 def terminal_table(comparison: Comparison, limits: Limits | None = None) -> str:
     """Everything a reader of the terminal needs: what was run, the tables, what they recommend, and what to know about them."""
-    return "\n\n".join([*_parts(comparison, limits, "simple", escaping.visible), *map(escaping.visible, _said(comparison))])
+    return "\n\n".join(
+        [
+            *_parts(comparison, limits, "simple", escaping.visible),
+            *map(escaping.visible, _said(comparison)),
+        ]
+    )
 
 
 def markdown_table(comparison: Comparison, limits: Limits | None = None) -> str:
     """The same as GitHub Markdown; texts from outside are escaped."""
     parts = _parts(comparison, limits, "github", escaping.markdown)
-    return "\n\n".join([*parts, *(f"- {escaping.markdown(line)}" for line in _said(comparison))]) + "\n"
+    return (
+        "\n\n".join([*parts, *(f"- {escaping.markdown(line)}" for line in _said(comparison))])
+        + "\n"
+    )
 
 
-def _parts(comparison: Comparison, limits: Limits | None, style: str, escape: Callable[[str], str]) -> Iterator[str]:
+def _parts(
+    comparison: Comparison, limits: Limits | None, style: str, escape: Callable[[str], str]
+) -> Iterator[str]:
     """For each recipe: what was run, the table, standings, costs, recommendations."""
     answers = recommend(comparison, limits)
     for recipe, standing in comparison.standings.items():
         rows = [row for row in comparison.rows() if row.recipe == recipe]
         lines = [[escape(cell) for cell in line] for line in _lines(rows, standing)]
         yield escape(described(comparison, recipe))
-        yield tabulate(lines, headers=HEADINGS, tablefmt=style, disable_numparse=True, colalign=_ALIGN)
+        yield tabulate(
+            lines, headers=HEADINGS, tablefmt=style, disable_numparse=True, colalign=_ALIGN
+        )
         yield from filter(None, [standings_table(standing, rows, style), cost_table(rows, style)])
         told = [f"- {escape(str(answer))}" for answer in answers if answer.recipe == recipe]
         if told:
-            within = "".join(f", {name} up to {limit.written}" for name, limit in (limits or {}).items())
-            yield "\n".join([escape(f"From these figures alone{within}:"), *([""] if style == "github" else []), *told])
+            within = "".join(
+                f", {name} up to {limit.written}" for name, limit in (limits or {}).items()
+            )
+            yield "\n".join(
+                [
+                    escape(f"From these figures alone{within}:"),
+                    *([""] if style == "github" else []),
+                    *told,
+                ]
+            )
 
 
 def csv_table(comparison: Comparison) -> str:
     """A row a method: mean and standard deviation of every metric in base units, status and reasons."""
     out = io.StringIO()
     names = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_sd")]
-    writer = csv.DictWriter(out, ["recipe", "method", "seeds", *names, *STANDING, "missing"], lineterminator="\n")
+    writer = csv.DictWriter(
+        out, ["recipe", "method", "seeds", *names, *STANDING, "missing"], lineterminator="\n"
+    )
     writer.writeheader()
     for row in comparison.rows():
         line = _csv_line(row) | _csv_standing(row, comparison.standings[row.recipe])
-        writer.writerow({name: escaping.csv_cell(value) if isinstance(value, str) else value for name, value in line.items()})
+        writer.writerow(
+            {
+                name: escaping.csv_cell(value) if isinstance(value, str) else value
+                for name, value in line.items()
+            }
+        )
     return out.getvalue()
 
 
@@ -69,20 +115,34 @@ _ALIGN = ("left", *["right"] * (len(HEADINGS) - 1))
 
 
 def _csv_line(row: Row) -> dict[str, Any]:
-    line: dict[str, Any] = {"recipe": row.recipe, "method": row.method, "seeds": " ".join(map(str, row.seeds))}
+    line: dict[str, Any] = {
+        "recipe": row.recipe,
+        "method": row.method,
+        "seeds": " ".join(map(str, row.seeds)),
+    }
     for name, figure in row.figures.items():
         line |= {name: figure.mean, f"{name}_sd": figure.deviation}
-    missing = "; ".join(f"seed {record.seed}: {record.status}: {record.message}" for record in row.missing)
+    missing = "; ".join(
+        f"seed {record.seed}: {record.status}: {record.message}" for record in row.missing
+    )
     return line | {"missing": missing}
 
 
 def _csv_standing(row: Row, standing: Standing) -> dict[str, Any]:
     """Group, interval and difference to the best (0..1, of what the recipe selects by); what is not known is empty."""
-    line: dict[str, Any] = {"group": standing.groups.get(row.method), "on_front": standing.on_front.get(row.method)}
+    line: dict[str, Any] = {
+        "group": standing.groups.get(row.method),
+        "on_front": standing.on_front.get(row.method),
+    }
     if row.method in standing.intervals:
         line["interval_low"], line["interval_high"] = standing.intervals[row.method]
     if (pair := standing.against_best(row.method)) is not None:
-        line |= {"to_best": pair.difference, "to_best_low": pair.low, "to_best_high": pair.high, "to_best_p": pair.p}
+        line |= {
+            "to_best": pair.difference,
+            "to_best_low": pair.low,
+            "to_best_high": pair.high,
+            "to_best_p": pair.p,
+        }
     return line
 
 
@@ -96,7 +156,11 @@ def described(comparison: Comparison, recipe: str) -> str:
     seeds = sorted({r.seed for r in records})
     weights = " (random weights)" if spec["model"]["weights"] == "random" else ""
     texts = " (random tokens)" if ran and ran.data.get("random") else ""
-    sizes = {split: sum(ran.data["class_counts"][split]) for split in ("train", "validation", "test")} if ran else data
+    sizes = (
+        {split: sum(ran.data["class_counts"][split]) for split in ("train", "validation", "test")}
+        if ran
+        else data
+    )
     return (
         f"{recipe}: {spec['model']['source']}{weights} on {data['source']}{texts}, "
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
@@ -109,7 +173,9 @@ def _budget(recipe: dict[str, Any]) -> str:
     budget = recipe["budget"]
     patience, batches = budget.get("early_stopping"), budget.get("gradient_accumulation", 1)
     said = [
-        f"up to {budget['epochs']} epochs (ends after {patience} without gain)" if patience else f"{budget['epochs']} epochs",
+        f"up to {budget['epochs']} epochs (ends after {patience} without gain)"
+        if patience
+        else f"{budget['epochs']} epochs",
         f"batch {budget['batch_size']}" + (f" × {batches}" if batches > 1 else ""),
         f"max length {recipe['data']['max_length']}",
         budget["precision"],
@@ -141,16 +207,32 @@ def _best(name: str, rows: Sequence[Row]) -> float | None:
 def _line(row: Row, best: dict[str, float | None], standing: Standing, digits: int) -> list[str]:
     if not row.figures:
         return [row.title, row.missing[0].status, *[NOTHING] * (len(HEADINGS) - 2)]
-    title = row.title + (f" ({len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds failed)" if row.missing else "")
+    title = row.title + (
+        f" ({len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds failed)"
+        if row.missing
+        else ""
+    )
 
     def cell(name: str, text: str) -> str:
         figure = row.figures.get(name)
-        return text + (f" {BEST}" if figure is not None and figure.mean == best[name] else "  ") if figure else NOTHING
+        return (
+            text + (f" {BEST}" if figure is not None and figure.mean == best[name] else "  ")
+            if figure
+            else NOTHING
+        )
 
     return [
         title,
         *(
-            cell(name, _with_spread(row.figures.get(name), 100, 1, lacking=", one seed: no spread" if name == standing.metric else ""))
+            cell(
+                name,
+                _with_spread(
+                    row.figures.get(name),
+                    100,
+                    1,
+                    lacking=", one seed: no spread" if name == standing.metric else "",
+                ),
+            )
             for name in ("accuracy", "macro_f1")
         ),
         standing.groups.get(row.method, NOTHING),
@@ -162,7 +244,9 @@ def _line(row: Row, best: dict[str, float | None], standing: Standing, digits: i
     ]
 
 
-def _with_spread(figure: Figure | None, scale: float, digits: int, unit: str = "", lacking: str = "") -> str:
+def _with_spread(
+    figure: Figure | None, scale: float, digits: int, unit: str = "", lacking: str = ""
+) -> str:
     """A mean with its spread; `lacking` stands where one seed has none."""
     if figure is None:
         return NOTHING
@@ -188,13 +272,19 @@ def _said(comparison: Comparison) -> list[str]:
         )
     lines += said_of(comparison)
     lines += reasons(rows)
-    lines += [f"{r.method_name} seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message]
+    lines += [
+        f"{r.method_name} seed {r.seed}: {r.message}"
+        for r in comparison.records
+        if r.status == "ok" and r.message
+    ]
     lines += attempts(comparison.records)
     lines += list(source_costs(rows))
     lines += list(comparison.notes)
     lines += _finding_lines(comparison)
     if comparison.silenced:
-        lines.append(f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in comparison.silenced)}")
+        lines.append(
+            f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in comparison.silenced)}"
+        )
     return lines
 
 
@@ -203,11 +293,20 @@ def reasons(rows: Sequence[Row]) -> list[str]:
     struck: dict[tuple[str, str], dict[str, list[int]]] = {}
     for row in rows:
         for record in row.missing:
-            struck.setdefault((record.status, record.message), {}).setdefault(row.title, []).append(record.seed)
+            struck.setdefault((record.status, record.message), {}).setdefault(row.title, []).append(
+                record.seed
+            )
     lines = []
     for (status, message), seeds in struck.items():
-        every_seed = all(len(seeds[row.title]) == len(row.missing) and not row.seeds for row in rows if row.title in seeds)
-        who = [title if every_seed else f"{title} seed {', '.join(map(str, found))}" for title, found in seeds.items()]
+        every_seed = all(
+            len(seeds[row.title]) == len(row.missing) and not row.seeds
+            for row in rows
+            if row.title in seeds
+        )
+        who = [
+            title if every_seed else f"{title} seed {', '.join(map(str, found))}"
+            for title, found in seeds.items()
+        ]
         lines.append(f"{', '.join(who)}: {status}: {message}")
     return lines
 
@@ -226,7 +325,9 @@ def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, .
     """Findings, one for all cells of which the same is said, each with who they are."""
     groups: dict[tuple[str, str, str, str], list[Finding]] = {}
     for finding in comparison.findings():
-        groups.setdefault((finding.rule, finding.severity, finding.evidence, finding.advice), []).append(finding)
+        groups.setdefault(
+            (finding.rule, finding.severity, finding.evidence, finding.advice), []
+        ).append(finding)
     return [(found[0], tuple(finding.subject for finding in found)) for found in groups.values()]
 
 
@@ -234,14 +335,21 @@ def _finding_lines(comparison: Comparison) -> list[str]:
     """A line a finding; of many that differ in their figures alone the first ones and how many more there are."""
     by_advice: dict[tuple[str, str, str], list[tuple[Finding, tuple[str, ...]]]] = {}
     for finding, who in grouped_findings(comparison):
-        by_advice.setdefault((finding.rule, finding.severity, finding.advice), []).append((finding, who))
+        by_advice.setdefault((finding.rule, finding.severity, finding.advice), []).append(
+            (finding, who)
+        )
     lines = []
     for (rule, severity, advice), found in by_advice.items():
         shown = found if len(found) <= MOST_ALIKE else found[: MOST_ALIKE - 1]
-        lines += [f"{rule} {severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {one.evidence} → {advice}" for one, who in shown]
+        lines += [
+            f"{rule} {severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {one.evidence} → {advice}"
+            for one, who in shown
+        ]
         if len(found) > len(shown):
             more = sum(len(who) for _, who in found[len(shown) :])
-            lines.append(f"{rule} {severity} {more} more cells, with other figures; a report (--peft-report) has them all")
+            lines.append(
+                f"{rule} {severity} {more} more cells, with other figures; a report (--peft-report) has them all"
+            )
     return lines
 
 

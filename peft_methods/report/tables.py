@@ -14,7 +14,14 @@ from peft_methods.report.shown import NOTHING, seconds_digits
 from peft_methods.standing import COSTS, Standing
 
 Write = Callable[[float], str]
-RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes", "checkpoint_bytes")
+RANKED = (
+    "accuracy",
+    "macro_f1",
+    "train_seconds",
+    "samples_per_second",
+    "peak_memory_bytes",
+    "checkpoint_bytes",
+)
 
 
 @dataclass(frozen=True)
@@ -68,18 +75,30 @@ def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
         METRICS[other].title: _column(rows, other),
         "Trainable + head": [_parameters(row) for row in rows],
         "Share": _column(rows, "trainable_share", lambda value: f"{100 * value:.2f} %"),
-        "Train time": _barred(_column(rows, "train_seconds", lambda value: f"{value:.{digits}f} s")),
+        "Train time": _barred(
+            _column(rows, "train_seconds", lambda value: f"{value:.{digits}f} s")
+        ),
         "Samples/s": _column(rows, "samples_per_second", lambda value: f"{value:,.1f}"),
-        "Peak memory": _barred(_column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")),
+        "Peak memory": _barred(
+            _column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
+        ),
         "Saved weights": _column(rows, "checkpoint_bytes"),
         "Front": [_on_front(standing.on_front.get(row.method)) for row in rows],
     }
-    shown = {title: items for title, items in named.items() if any(item.sort is not None for item in items)}
+    shown = {
+        title: items
+        for title, items in named.items()
+        if any(item.sort is not None for item in items)
+    }
     lines = [
         Line(row.title, items, style_of(row.method).color, note_of(row))
-        for row, items in zip(rows, zip(*shown.values(), strict=True) if shown else [()] * len(rows), strict=True)
+        for row, items in zip(
+            rows, zip(*shown.values(), strict=True) if shown else [()] * len(rows), strict=True
+        )
     ]
-    return Table("Method", tuple(shown), tuple(lines), frozenset({"95 % interval", "Group", "Front"}))
+    return Table(
+        "Method", tuple(shown), tuple(lines), frozenset({"95 % interval", "Group", "Front"})
+    )
 
 
 def note_of(row: Row) -> str:
@@ -87,18 +106,28 @@ def note_of(row: Row) -> str:
     if not row.missing:
         return "one seed" if len(row.seeds) == 1 else ""
     statuses = ", ".join(dict.fromkeys(record.status for record in row.missing))
-    return statuses if not row.seeds else f"{len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds {statuses}"
+    return (
+        statuses
+        if not row.seeds
+        else f"{len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds {statuses}"
+    )
 
 
 def figure_item(figure: Figure | None, metric: Metric, write: Write | None = None) -> Item:
     """A mean, with its standard deviation where seeds differ at all; as `write` has both, else as the metric is written."""
     if figure is None:
         return Item(NOTHING)
-    counted = figure.deviation is None or figure.deviation <= 1e-12 * abs(figure.mean)  # no more than what a mean is rounded by
+    counted = figure.deviation is None or figure.deviation <= 1e-12 * abs(
+        figure.mean
+    )  # no more than what a mean is rounded by
     mean = (write or metric.format)(figure.mean)
     if counted or figure.deviation is None:
         return Item(mean, figure.mean)
-    spread = write(figure.deviation).partition(" ")[0] if write else metric.spread(figure.deviation, figure.mean)
+    spread = (
+        write(figure.deviation).partition(" ")[0]
+        if write
+        else metric.spread(figure.deviation, figure.mean)
+    )
     return Item(mean, figure.mean, note=f"± {spread}")
 
 
@@ -113,20 +142,30 @@ def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[
 
 def _barred(items: Sequence[Item]) -> list[Item]:
     most = max((item.sort for item in items if isinstance(item.sort, float)), default=0.0)
-    return [replace(item, share=item.sort / most) if isinstance(item.sort, float) and most > 0 else item for item in items]
+    return [
+        replace(item, share=item.sort / most) if isinstance(item.sort, float) and most > 0 else item
+        for item in items
+    ]
 
 
 def _intervals(rows: Sequence[Row], standing: Standing) -> list[Item]:
     """Intervals on one axis, from the lowest end to the highest."""
     known = standing.intervals
-    low, high = min((low for low, _ in known.values()), default=0.0), max((high for _, high in known.values()), default=1.0)
+    low, high = (
+        min((low for low, _ in known.values()), default=0.0),
+        max((high for _, high in known.values()), default=1.0),
+    )
     reach = (high - low) or 1.0
 
     def item(row: Row) -> Item:
         if row.method not in known:
             return Item(NOTHING)
         start, end = known[row.method]
-        span = ((start - low) / reach, (end - low) / reach, (row.mean(standing.metric) - low) / reach)
+        span = (
+            (start - low) / reach,
+            (end - low) / reach,
+            (row.mean(standing.metric) - low) / reach,
+        )
         return Item(f"{100 * start:.1f} to {100 * end:.1f}", start, span=span)
 
     return [item(row) for row in rows]
@@ -160,9 +199,13 @@ def differences_table(rows: Sequence[Row], standing: Standing) -> Table | None:
         interval = Item(f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}", pair.low)
         p = Item("< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}", pair.p)
         verdict = _text(verdict_of(pair).partition(":")[0])
-        lines.append(Line(titles[method], (difference, interval, p, verdict), style_of(method).color))
+        lines.append(
+            Line(titles[method], (difference, interval, p, verdict), style_of(method).color)
+        )
     headings = ("Points", "95 % for all pairs", "p (Holm)", "Verdict")
-    return Table(f"Against {titles[standing.order[0]]}", headings, tuple(lines), frozenset({"Verdict"}))
+    return Table(
+        f"Against {titles[standing.order[0]]}", headings, tuple(lines), frozenset({"Verdict"})
+    )
 
 
 def figures_table(rows: Sequence[Row]) -> Table:
@@ -177,14 +220,24 @@ def figures_table(rows: Sequence[Row]) -> Table:
 
 def baseline_table(changes: Iterable[tuple[Row, Sequence[Change]]]) -> Table | None:
     """A row for each metric of each method that the gate compared; None where it compared nothing."""
-    lines = [Line(row.title, _change(change), style_of(row.method).color) for row, found in changes for change in found]
+    lines = [
+        Line(row.title, _change(change), style_of(row.method).color)
+        for row, found in changes
+        for change in found
+    ]
     headings = ("Metric", "Baseline", "Now", "Worse by", "Tolerance", "Seeds explain", "Verdict")
-    return Table("Method", headings, tuple(lines), frozenset({"Metric", "Verdict"})) if lines else None
+    return (
+        Table("Method", headings, tuple(lines), frozenset({"Metric", "Verdict"})) if lines else None
+    )
 
 
 def _change(change: Change) -> tuple[Item, ...]:
     metric, tolerance = METRICS[change.tolerance.metric], change.tolerance
-    explained = Item(NOTHING) if change.explained is None else Item(tolerance.said(change.explained), change.explained)
+    explained = (
+        Item(NOTHING)
+        if change.explained is None
+        else Item(tolerance.said(change.explained), change.explained)
+    )
     return (
         _text(metric.title),
         Item(metric.format(change.before), change.before),
@@ -201,11 +254,19 @@ def _verdict(change: Change) -> str:
         return "worse"
     if change.worse <= 0:
         return "not worse"
-    return "within what seeds explain" if change.tolerance.is_exceeded(change.worse) else "within tolerance"
+    return (
+        "within what seeds explain"
+        if change.tolerance.is_exceeded(change.worse)
+        else "within tolerance"
+    )
 
 
 def front_said(rows: Sequence[Row], standing: Standing) -> str:
     """The methods on the Pareto front, in words; empty where there is none to speak of."""
     on = [row.title for row in rows if standing.on_front.get(row.method)]
     what = ", ".join(METRICS[name].title.lower() for name in (standing.metric, *COSTS))
-    return f"On the Pareto front of {what}: {', '.join(on)}." if len(standing.on_front) > 1 and on else ""
+    return (
+        f"On the Pareto front of {what}: {', '.join(on)}."
+        if len(standing.on_front) > 1 and on
+        else ""
+    )

@@ -71,17 +71,28 @@ class SectionView:
     @property
     def headline(self) -> str:
         """The answer to the first question, or that there is none."""
-        return str(self.answers[0]) if self.answers else "Too little was measured to recommend anything."
+        return (
+            str(self.answers[0])
+            if self.answers
+            else "Too little was measured to recommend anything."
+        )
 
 
 def section_view(
-    section: Section, limits: Limits, gate: Gate | None, charts: Sequence[ChartView], judged: Sequence[str] = ()
+    section: Section,
+    limits: Limits,
+    gate: Gate | None,
+    charts: Sequence[ChartView],
+    judged: Sequence[str] = (),
 ) -> SectionView:
     """All that a section says; `judged` are the lines that the gate says of it."""
     comparison = section.comparison
     rows, standing = comparison.rows(), comparison.standings[section.recipe]
     records = [record for record in comparison.records if not record.is_source]
-    of = {row.method: [record for record in records if record.method_name == row.method] for row in rows}
+    of = {
+        row.method: [record for record in records if record.method_name == row.method]
+        for row in rows
+    }
     methods = tuple(circumstances.method_view(row, of[row.method]) for row in rows)
     common, own = circumstances.split(records)
     return SectionView(
@@ -93,17 +104,27 @@ def section_view(
         answers=tuple(recommend(comparison, limits)),
         comparison=tables.comparison_table(rows, standing),
         differences=tables.differences_table(rows, standing),
-        said=tuple(without_home(line) for line in (*_said(comparison, rows), tables.front_said(rows, standing)) if line),
+        said=tuple(
+            without_home(line)
+            for line in (*_said(comparison, rows), tables.front_said(rows, standing))
+            if line
+        ),
         charts=tuple(charts),
-        classes=tuple(view for row in rows if (view := classes.class_view(row, of[row.method])) is not None),
-        baseline=tables.baseline_table((row, gate.changes(of[row.method])) for row in rows) if gate else None,
+        classes=tuple(
+            view for row in rows if (view := classes.class_view(row, of[row.method])) is not None
+        ),
+        baseline=tables.baseline_table((row, gate.changes(of[row.method])) for row in rows)
+        if gate
+        else None,
         judged=tuple(map(without_home, judged)),
         findings=_told(comparison),
         figures=tables.figures_table(rows),
         settings=circumstances.settings(records[0]),
         environment=tuple(common.items()),
         methods=methods,
-        recipe_file=recipe_file([found[0] for found in of.values()]) if any(one.again.needs_file for one in methods) else "",
+        recipe_file=recipe_file([found[0] for found in of.values()])
+        if any(one.again.needs_file for one in methods)
+        else "",
         cells=circumstances.cells_table(records, own),
     )
 
@@ -119,9 +140,15 @@ def _said(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
             + f", {memory}." * bool(memory)
         )
     if any(len(row.seeds) == 1 for row in rows):
-        lines.append("One seed shows no spread: differences between methods may be chance; an interval is that of one model.")
+        lines.append(
+            "One seed shows no spread: differences between methods may be chance; an interval is that of one model."
+        )
     lines += reasons(rows) + source_costs(rows)
-    return lines + [f"{r.method_name} seed {r.seed}: {r.message}" for r in comparison.records if r.status == "ok" and r.message]
+    return lines + [
+        f"{r.method_name} seed {r.seed}: {r.message}"
+        for r in comparison.records
+        if r.status == "ok" and r.message
+    ]
 
 
 def _told(comparison: Comparison) -> tuple[Told, ...]:

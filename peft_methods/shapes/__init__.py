@@ -12,12 +12,23 @@ if TYPE_CHECKING:
 
 PADDING = "[PAD]"
 # What a tokenizer cannot do without; beside them transformers would make an empty one for some models.
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 
 
 def shapes() -> dict[str, dict[str, Any]]:
     """The sizes of every shape that comes with the project (a transformers config's fields), by each of its ids."""
-    files = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(__file__).parent.glob("*.toml"))]
+    files = [
+        tomllib.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(Path(__file__).parent.glob("*.toml"))
+    ]
     return {name: file["config"] for file in files for name in file["ids"]}
 
 
@@ -41,4 +52,8 @@ def number_tokenizer(vocabulary: int, padding: int) -> PreTrainedTokenizerBase:
     words = {PADDING if number == padding else str(number): number for number in range(vocabulary)}
     tokenizer = Tokenizer(WordLevel(words, unk_token=PADDING))
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PADDING, model_input_names=["input_ids", "attention_mask"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PADDING,
+        model_input_names=["input_ids", "attention_mask"],
+    )

@@ -14,8 +14,20 @@ from peft_methods.validity import comparison, data, measuring, results, training
 from peft_methods.validity.base import REGISTRY, SCOPES, Finding, Rule, Severity, silenced
 from peft_methods.validity.figures import Figures, figures_of, mean_figures
 
-__all__ = ["RULES", "SCOPES", "Figures", "Finding", "Rule", "Severity", "judge", "judge_table", "silenced"]
-assert all((data, training, results, measuring, comparison)), "importing them is what fills the registry"
+__all__ = [
+    "RULES",
+    "SCOPES",
+    "Figures",
+    "Finding",
+    "Rule",
+    "Severity",
+    "judge",
+    "judge_table",
+    "silenced",
+]
+assert all((data, training, results, measuring, comparison)), (
+    "importing them is what fills the registry"
+)
 RULES = dict(sorted(REGISTRY.items()))
 
 
@@ -24,7 +36,9 @@ def judge(records: Iterable[Record], silent: Collection[str] = ()) -> list[Findi
 
     Cells without a result are left out, their status says it all; and trials of tuning, which are no rows of a comparison.
     """
-    judged = _Judged([record for record in records if record.status == "ok" and not record.cell.get("trial")])
+    judged = _Judged(
+        [record for record in records if record.status == "ok" and not record.cell.get("trial")]
+    )
     return [
         Finding(rule.id, rule.severity, *said)
         for rule in RULES.values()
@@ -36,7 +50,10 @@ def judge(records: Iterable[Record], silent: Collection[str] = ()) -> list[Findi
 def judge_table(rows: Sequence[Figures], silent: Collection[str] = ()) -> list[Finding]:
     """Every finding on the rows of a table; only rules that ask for no more than a table can say."""
     return [
-        Finding(rule.id, rule.severity, *said) for rule in RULES.values() if rule.id not in silent for said in _said_of_rows(rule, rows)
+        Finding(rule.id, rule.severity, *said)
+        for rule in RULES.values()
+        if rule.id not in silent
+        for said in _said_of_rows(rule, rows)
     ]
 
 
@@ -48,7 +65,9 @@ class _Judged:
 
     @cached_property
     def by_method(self) -> dict[str, list[Record]]:
-        return {name: [self.records[place] for place in places] for name, places in self._places.items()}
+        return {
+            name: [self.records[place] for place in places] for name, places in self._places.items()
+        }
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
@@ -59,7 +78,10 @@ class _Judged:
 
     @cached_property
     def subjects(self) -> list[str]:
-        return [f"{record.recipe_name}-{record.method_name}-seed{record.seed}" for record in self.records]
+        return [
+            f"{record.recipe_name}-{record.method_name}-seed{record.seed}"
+            for record in self.records
+        ]
 
     @cached_property
     def figures(self) -> list[Figures]:
@@ -83,7 +105,9 @@ def _said_of_records(rule: Rule, judged: _Judged) -> Iterator[Sequence[str]]:
         for name, seeds in judged.by_method.items():
             yield from ((name, *said) for said in rule.check(seeds))
     else:
-        for subject, asked in zip(judged.subjects, judged.records if rule.scope == "cell" else judged.figures, strict=True):
+        for subject, asked in zip(
+            judged.subjects, judged.records if rule.scope == "cell" else judged.figures, strict=True
+        ):
             yield from ((subject, *said) for said in rule.check(asked))
 
 

@@ -32,7 +32,9 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        return visible(f"{self.rule} {self.severity} {self.subject}: {self.evidence} → {self.advice}")
+        return visible(
+            f"{self.rule} {self.severity} {self.subject}: {self.evidence} → {self.advice}"
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Rule:
 REGISTRY: dict[str, Rule] = {}
 
 
-def rule(id: str, severity: Severity, scope: Scope) -> Callable[[Callable[[Any], Iterable[Sequence[str]]]], Rule]:
+def rule(
+    id: str, severity: Severity, scope: Scope
+) -> Callable[[Callable[[Any], Iterable[Sequence[str]]]], Rule]:
     """Register a rule; its title is the first line of its docstring."""
 
     def register(check: Callable[[Any], Iterable[Sequence[str]]]) -> Rule:
@@ -71,7 +75,9 @@ def silenced(text: str, where: str) -> tuple[str, ...]:
     ids = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",")))
     for one in ids:
         if one not in REGISTRY:
-            raise OptionError(f"{where} {text!r}: there is no rule {one!r}.{_nearest_rule(one)} pytest --peft-rules lists them.")
+            raise OptionError(
+                f"{where} {text!r}: there is no rule {one!r}.{_nearest_rule(one)} pytest --peft-rules lists them."
+            )
     return ids
 
 

@@ -12,7 +12,10 @@ from peft_methods.records import Record
 from peft_methods.validity.base import rule
 from peft_methods.validity.figures import VERSIONS, Figures
 
-FASTER, SLOWER = 0.5, 4.0  # QLoRA's time an epoch in LoRA's; with like work it lay between 0.8 and 2 here
+FASTER, SLOWER = (
+    0.5,
+    4.0,
+)  # QLoRA's time an epoch in LoRA's; with like work it lay between 0.8 and 2 here
 SAVED_BYTES = 6.0  # a weight; 4 bits save 3.5 of its 4 bytes, and a copy in half precision at most
 FULL = "full"
 
@@ -23,7 +26,10 @@ def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
     recipe, data = records[0].cell["recipe"], records[0].data
     if recipe["model"]["weights"] != "random":
         return
-    what, advice = "weights are random", "compare time, memory and parameters; for quality train pretrained weights"
+    what, advice = (
+        "weights are random",
+        "compare time, memory and parameters; for quality train pretrained weights",
+    )
     if data.get("random") and recipe["data"]["token_lengths"]:
         what = "weights and texts are random (as many tokens a row as data.token_lengths says)"
     elif data.get("random"):
@@ -32,7 +38,9 @@ def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
     yield f"{what}, so there is no quality to judge", advice
 
 
-def odd_ones(rows: Sequence[Figures], of: Callable[[Figures], Any]) -> Iterator[tuple[str, Any, Any]]:
+def odd_ones(
+    rows: Sequence[Figures], of: Callable[[Figures], Any]
+) -> Iterator[tuple[str, Any, Any]]:
     """(names, their value, the others') for each value that differs from the commonest; of equally common ones the first counts."""
     known = [row for row in rows if of(row) is not None]
     counted = Counter(of(row) for row in known)
@@ -58,15 +66,26 @@ def budgets_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods had other budgets: epochs, steps, rows, batch or length."""
     for what, of in BUDGET.items():
         for names, value, usual in odd_ones(rows, of):
-            yield names, f"{value:,.0f} {what}, the others {usual:,.0f}", "give every method the same budget"
+            yield (
+                names,
+                f"{value:,.0f} {what}, the others {usual:,.0f}",
+                "give every method the same budget",
+            )
 
 
 @rule("V503", "warning", "comparison")
 def data_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods were trained or tested on other data, or on other splits of it."""
-    for what, of in {"data": lambda row: row.data and row.data.casefold(), "test rows": lambda row: row.test_rows}.items():
+    for what, of in {
+        "data": lambda row: row.data and row.data.casefold(),
+        "test rows": lambda row: row.test_rows,
+    }.items():
         for names, value, usual in odd_ones(rows, of):
-            yield names, f"{what} {_short(value)}, the others' {_short(usual)}", "compare on the same rows"
+            yield (
+                names,
+                f"{what} {_short(value)}, the others' {_short(usual)}",
+                "compare on the same rows",
+            )
 
 
 def _short(value: str | float) -> str:
@@ -77,7 +96,14 @@ def _short(value: str | float) -> str:
 def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods with few parameters were trained at full fine-tuning's learning rate, which starves them."""
     rate = next((row.learning_rate for row in rows if row.method == FULL), None)
-    same = [row.name for row in rows if row.method != FULL and rate is not None and row.learning_rate == rate and not _is_tuned(row)]
+    same = [
+        row.name
+        for row in rows
+        if row.method != FULL
+        and rate is not None
+        and row.learning_rate == rate
+        and not _is_tuned(row)
+    ]
     if same:
         yield (
             ", ".join(same),
@@ -88,7 +114,9 @@ def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
 
 def _is_tuned(row: Figures) -> bool:
     """Whether the row's own grid led to its rate: lower and higher ones were tried."""
-    return row.learning_rate is not None and min(row.rates, default=math.inf) < row.learning_rate < max(row.rates)
+    return row.learning_rate is not None and min(
+        row.rates, default=math.inf
+    ) < row.learning_rate < max(row.rates)
 
 
 @rule("V505", "warning", "comparison")
@@ -98,10 +126,16 @@ def circumstances_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, st
         "device": lambda row: row.device,
         "precision": _precision,
     }
-    circumstances |= {package: lambda row, package=package: row.versions.get(package) for package in VERSIONS}  # type: ignore[misc]
+    circumstances |= {
+        package: lambda row, package=package: row.versions.get(package) for package in VERSIONS
+    }  # type: ignore[misc]
     for what, of in circumstances.items():
         for names, value, usual in odd_ones(rows, of):
-            yield names, f"{what} {value}, the others' {usual}", "run all methods in one environment"
+            yield (
+                names,
+                f"{what} {value}, the others' {usual}",
+                "run all methods in one environment",
+            )
 
 
 FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
@@ -119,7 +153,11 @@ def unlike_work(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """QLoRA took much less or more than LoRA in a way that 4-bit weights do not explain: its work was another."""
     lora = next((row for row in rows if row.method == "lora"), None)
     for row in rows:
-        if lora is not None and row.method == "qlora" and (said := [*_time_against(row, lora), *_memory_against(row, lora)]):
+        if (
+            lora is not None
+            and row.method == "qlora"
+            and (said := [*_time_against(row, lora), *_memory_against(row, lora)])
+        ):
             yield (
                 row.name,
                 "; ".join(said),

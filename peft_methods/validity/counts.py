@@ -17,17 +17,36 @@ from peft_methods.validity.figures import Written
 Verdict = Literal["fits", "head missing", "nothing", "off"]
 HIGHEST_RANK = 512
 CLASSES = range(2, 21)  # classes tried where a table does not say how many there are
-CASED = 28_996  # words of BERT's and DistilBERT's vocabulary with capital letters (Devlin et al. 2019)
-DENSE_HEADS = ("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")  # a dense layer before the classes; BERT has its pooler
-SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_heads": "n_heads"}  # DistilBERT's names
+CASED = (
+    28_996  # words of BERT's and DistilBERT's vocabulary with capital letters (Devlin et al. 2019)
+)
+DENSE_HEADS = (
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "mpnet",
+    "distilbert",
+)  # a dense layer before the classes; BERT has its pooler
+SIZES = {
+    "num_hidden_layers": "n_layers",
+    "hidden_size": "dim",
+    "num_attention_heads": "n_heads",
+}  # DistilBERT's names
 
 
 @cache
 def known_models() -> dict[str, tuple[ModelShape, ...]]:
     """The classifiers that come along, by name, one shape for each number of classes that is tried."""
     configs = {name: shapes()[name] for name in shape_names()}
-    cased = {name.replace("-uncased", "-cased"): {**config, "vocab_size": CASED} for name, config in configs.items() if "-uncased" in name}
-    return {name: tuple(_classifier(config, labels) for labels in CLASSES) for name, config in {**configs, **cased}.items()}
+    cased = {
+        name.replace("-uncased", "-cased"): {**config, "vocab_size": CASED}
+        for name, config in configs.items()
+        if "-uncased" in name
+    }
+    return {
+        name: tuple(_classifier(config, labels) for labels in CLASSES)
+        for name, config in {**configs, **cased}.items()
+    }
 
 
 def _classifier(config: dict[str, object], labels: int) -> ModelShape:
@@ -45,7 +64,11 @@ def models_named(name: str) -> tuple[ModelShape, ...]:
     `bert-base` is enough for `bert-base-uncased` and `bert-base-cased`; owners before a slash do not matter.
     """
     wanted = name.strip().lower().rpartition("/")[2]
-    found = [models for known, models in known_models().items() if known == wanted or known.startswith(f"{wanted}-")]
+    found = [
+        models
+        for known, models in known_models().items()
+        if known == wanted or known.startswith(f"{wanted}-")
+    ]
     sizes = {(models[0].layers, models[0].hidden) for models in found}
     return tuple(itertools.chain.from_iterable(found)) if len(sizes) == 1 else ()
 
@@ -53,7 +76,9 @@ def models_named(name: str) -> tuple[ModelShape, ...]:
 def models_of_size(full: Written) -> tuple[ModelShape, ...]:
     """The shapes all of whose weights together are as many as full fine-tuning trained."""
     every = itertools.chain.from_iterable(known_models().values())
-    return tuple(shape for shape in every if full.holds(shape.encoder_parameters + shape.head_parameters))
+    return tuple(
+        shape for shape in every if full.holds(shape.encoder_parameters + shape.head_parameters)
+    )
 
 
 def verdict(method: str, count: Written, shapes: Iterable[ModelShape]) -> Verdict | None:
@@ -84,7 +109,9 @@ def _heads(method: str, shape: ModelShape) -> Iterator[int]:
         yield shape.head_parameters + _pooler(shape)
     if method != FLOOR:
         yield 0
-        yield shape.hidden * shape.labels  # a decoder's head has no bias, and a table may not say that it is one
+        yield (
+            shape.hidden * shape.labels
+        )  # a decoder's head has no bias, and a table may not say that it is one
 
 
 def _pooler(shape: ModelShape) -> int:
@@ -100,26 +127,38 @@ def _possible(method: str, count: Written, shape: ModelShape, beside: int) -> bo
     """Whether the method alone can have as many as `count` less what is trained beside it."""
     low, high = count.low - beside, count.high - beside
     if method in {"lora", "qlora"}:
-        return any(0 < -(-low // unit) <= min(HIGHEST_RANK, high // unit) for unit in _lora_units(shape))
+        return any(
+            0 < -(-low // unit) <= min(HIGHEST_RANK, high // unit) for unit in _lora_units(shape)
+        )
     return any(low <= form <= high for form in _forms(method, shape))
 
 
 @cache
 def _lora_units(shape: ModelShape) -> set[int]:
     """Parameters of rank 1, for every set of targets; PEFT takes a pooler for one more linear layer ("all-linear", "dense")."""
-    units = {LoRA(learning_rate=1.0, rank=1, targets=targets).expected_trainable(shape) for targets in _target_sets()}
+    units = {
+        LoRA(learning_rate=1.0, rank=1, targets=targets).expected_trainable(shape)
+        for targets in _target_sets()
+    }
     return units | {unit + 2 * shape.hidden for unit in units if shape.pooler}
 
 
 @cache
 def _target_sets() -> tuple[tuple[str, ...], ...]:
-    return tuple(chosen for size in range(1, len(ROLES) + 1) for chosen in itertools.combinations(ROLES, size))
+    return tuple(
+        chosen
+        for size in range(1, len(ROLES) + 1)
+        for chosen in itertools.combinations(ROLES, size)
+    )
 
 
 def _forms(method: str, shape: ModelShape) -> Iterable[int]:
     if method == "full":
         pooler = _pooler(shape)  # kept or left out, whatever the head is
-        return (shape.encoder_parameters, shape.encoder_parameters + (-pooler if shape.pooler else pooler))
+        return (
+            shape.encoder_parameters,
+            shape.encoder_parameters + (-pooler if shape.pooler else pooler),
+        )
     if method == "bitfit":
         return (shape.encoder_biases, shape.encoder_biases - shape.pooler * shape.hidden)
     if method == "ia3":

@@ -20,16 +20,24 @@ def one_class(figures: Figures) -> Iterator[tuple[str, str]]:
     """A split holds one class only: any method scores 100 % on it, or learns nothing from it."""
     for split, counts in figures.class_counts.items():
         if sum(counts) and sum(count > 0 for count in counts) == 1:
-            yield f"all {sum(counts):,.0f} rows of {split} are of one class", "shuffle before cutting: is the source sorted by label?"
+            yield (
+                f"all {sum(counts):,.0f} rows of {split} are of one class",
+                "shuffle before cutting: is the source sorted by label?",
+            )
 
 
 @rule("V102", "warning", "row")
 def class_missing(figures: Figures) -> Iterator[tuple[str, str]]:
     """A split lacks a class that another one has."""
     width = max((len(counts) for counts in figures.class_counts.values()), default=0)
-    seen = [any(counts[label : label + 1] > (0,) for counts in figures.class_counts.values()) for label in range(width)]
+    seen = [
+        any(counts[label : label + 1] > (0,) for counts in figures.class_counts.values())
+        for label in range(width)
+    ]
     for split, counts in figures.class_counts.items():
-        missing = [label for label in range(width) if seen[label] and counts[label : label + 1] <= (0,)]
+        missing = [
+            label for label in range(width) if seen[label] and counts[label : label + 1] <= (0,)
+        ]
         if sum(count > 0 for count in counts) > 1 and missing:
             yield (
                 f"{split} holds {len(counts) - len(missing)} of {sum(seen)} classes",
@@ -43,7 +51,10 @@ def duplicates_removed(record: Record) -> Iterator[tuple[str, str]]:
     for kind, count in record.data.get("removed", {}).items():
         what, also, where = kind.partition("_also_in_")
         if also and count:
-            yield f"{count} {what} texts also stand in {where}; they were removed from {what}", "clean the source's splits"
+            yield (
+                f"{count} {what} texts also stand in {where}; they were removed from {what}",
+                "clean the source's splits",
+            )
 
 
 @rule("V104", "warning", "cell")
@@ -65,7 +76,12 @@ def balance_off(record: Record) -> Iterator[tuple[str, str]]:
     for split, counts in record.data.get("class_counts", {}).items():
         source = sources.get(split)
         several = sum(count > 0 for count in counts) > 1  # V101 says what is to be said of one
-        if source and several and sum(counts) >= LEAST_ROWS and (off := _distance(counts, source)) > BALANCE_LIMIT:
+        if (
+            source
+            and several
+            and sum(counts) >= LEAST_ROWS
+            and (off := _distance(counts, source)) > BALANCE_LIMIT
+        ):
             yield (
                 f"{off:.0%} of the {split} rows would have to be of another class to be as the source is",
                 "draw rows at random or stratified, or say why the shares are others",
@@ -74,7 +90,9 @@ def balance_off(record: Record) -> Iterator[tuple[str, str]]:
 
 def _distance(counts: list[int], source: list[int]) -> float:
     """Total variation between two lists of counts: the share of rows that would have to change."""
-    return sum(abs(a / sum(counts) - b / sum(source)) for a, b in zip(counts, source, strict=True)) / 2
+    return (
+        sum(abs(a / sum(counts) - b / sum(source)) for a, b in zip(counts, source, strict=True)) / 2
+    )
 
 
 @rule("V106", "warning", "cell")
@@ -91,10 +109,17 @@ def labels_contradict(record: Record) -> Iterator[tuple[str, str]]:
 @rule("V107", "warning", "cell")
 def truncated(record: Record) -> Iterator[tuple[str, str]]:
     """Many texts are longer than data.max_length, and their ends are not read."""
-    cut = {split: share for split, share in record.data.get("truncated", {}).items() if share > TRUNCATION_LIMIT}
+    cut = {
+        split: share
+        for split, share in record.data.get("truncated", {}).items()
+        if share > TRUNCATION_LIMIT
+    }
     if cut:
         said = ", ".join(f"{share:.0%} of {split}" for split, share in cut.items())
-        yield f"{said} cut at {record.cell['recipe']['data']['max_length']} tokens", "raise data.max_length as far as the model reads"
+        yield (
+            f"{said} cut at {record.cell['recipe']['data']['max_length']} tokens",
+            "raise data.max_length as far as the model reads",
+        )
 
 
 @rule("V108", "warning", "cell")
@@ -104,4 +129,7 @@ def sorted_by_label(record: Record) -> Iterator[tuple[str, str]]:
         counts = record.data.get("class_counts", {}).get(split, ())
         classes = sum(count > 0 for count in counts)
         if classes > 1 and sum(counts) >= LEAST_ROWS and runs == classes:
-            yield f"the {sum(counts):,} rows of {split} stand sorted by label, {classes} runs of one class each", "shuffle before cutting"
+            yield (
+                f"the {sum(counts):,} rows of {split} stand sorted by label, {classes} runs of one class each",
+                "shuffle before cutting",
+            )

@@ -98,12 +98,19 @@ class Figures:
     def memory(self) -> float | None:
         """The most memory that is known of, bytes."""
         given = None if self.peak_memory is None else self.peak_memory.value
-        return max((value for value in (self.maximum_memory, given) if value is not None), default=None)
+        return max(
+            (value for value in (self.maximum_memory, given) if value is not None), default=None
+        )
 
 
 def figures_of(record: Record) -> Figures:
     """What one cell's record says."""
-    recipe, metrics, evidence, data = record.cell["recipe"], record.metrics, record.evidence, record.data
+    recipe, metrics, evidence, data = (
+        record.cell["recipe"],
+        record.metrics,
+        record.evidence,
+        record.data,
+    )
     budget, random = recipe["budget"], recipe["model"]["weights"] == "random"
     counts = {split: tuple(count) for split, count in data.get("class_counts", {}).items()}
     rows = {split: sum(count) or None for split, count in counts.items()}
@@ -116,7 +123,10 @@ def figures_of(record: Record) -> Figures:
         validation_accuracy=metrics.get("validation_accuracy"),
         majority=majority,
         margin=recipe["expect"]["margin_over_majority"],
-        unjudged=record.quality is None and metrics.get("accuracy", 0.0) is None and not random and majority is not None,
+        unjudged=record.quality is None
+        and metrics.get("accuracy", 0.0) is None
+        and not random
+        and majority is not None,
         data=data.get("fingerprint"),
         train_rows=rows.get("train"),
         validation_rows=rows.get("validation"),
@@ -147,7 +157,11 @@ def figures_of(record: Record) -> Figures:
         clock_mhz=((record.environment.get("gpu") or {}).get("after") or {}).get("sm_clock_mhz"),
         precision=budget["precision"],
         device=record.environment.get("device_name"),
-        versions={name: version for name in VERSIONS if (version := record.environment.get("packages", {}).get(name))},
+        versions={
+            name: version
+            for name in VERSIONS
+            if (version := record.environment.get("packages", {}).get(name))
+        },
     )
 
 
@@ -177,12 +191,22 @@ def _mean(seeds: Sequence[Figures], of: Callable[[Figures], Any]) -> float | Non
 
 def _mean_series(series: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     """Epoch by epoch; empty where seeds ended after different epochs."""
-    return tuple(map(fmean, zip(*series, strict=True))) if len({len(one) for one in series}) == 1 else ()
+    return (
+        tuple(map(fmean, zip(*series, strict=True)))
+        if len({len(one) for one in series}) == 1
+        else ()
+    )
 
 
 def _deviation(records: Sequence[Record]) -> float | None:
     """Seconds; of the epochs' mean length times their number, so that a seed which stopped early is not an outlier."""
-    pairs = [(seconds, len(r.epochs)) for r in records if (seconds := r.metrics.get("train_seconds")) is not None and r.epochs]
+    pairs = [
+        (seconds, len(r.epochs))
+        for r in records
+        if (seconds := r.metrics.get("train_seconds")) is not None and r.epochs
+    ]
     if len(pairs) < 2:
         return None
-    return stdev(seconds / epochs for seconds, epochs in pairs) * fmean(epochs for _, epochs in pairs)
+    return stdev(seconds / epochs for seconds, epochs in pairs) * fmean(
+        epochs for _, epochs in pairs
+    )

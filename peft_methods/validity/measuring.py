@@ -44,12 +44,17 @@ def gpu_shared(record: Record) -> Iterator[tuple[str, str]]:
 @rule("V402", "warning", "cell")
 def gpu_throttled(record: Record) -> Iterator[tuple[str, str]]:
     """Heat or a fault slowed the GPU's clocks. (The power cap does too: that is how a busy GPU works.)"""
-    reasons = {reason for state in _gpu_states(record) for reason in state["throttle_reasons"]} - {"power cap"}
+    reasons = {reason for state in _gpu_states(record) for reason in state["throttle_reasons"]} - {
+        "power cap"
+    }
     seconds = record.metrics.get("thermal_slowdown_seconds") or 0.0
     if seconds > THERMAL_SHARE * (record.metrics.get("train_seconds") or 0.0):
         reasons.add(f"{in_seconds(seconds)} of thermal slowdown")
     if reasons:
-        yield f"the GPU was slowed: {', '.join(sorted(reasons))}", "cool it, or compare only with runs slowed alike"
+        yield (
+            f"the GPU was slowed: {', '.join(sorted(reasons))}",
+            "cool it, or compare only with runs slowed alike",
+        )
 
 
 @rule("V403", "warning", "cell")
@@ -69,7 +74,10 @@ def peak_not_explained(record: Record) -> Iterator[tuple[str, str]]:
     """More than 5 % of the training peak belongs to no part."""
     peak, rest = record.metrics.get("peak_memory_bytes"), record.metrics.get("unattributed_bytes")
     if peak and rest is not None and abs(rest) > UNATTRIBUTED * peak:
-        yield f"{rest / peak:.1%} of the training peak is attributed to nothing", "read the parts as lower bounds"
+        yield (
+            f"{rest / peak:.1%} of the training peak is attributed to nothing",
+            "read the parts as lower bounds",
+        )
 
 
 @rule("V405", "warning", "cell")
@@ -77,7 +85,10 @@ def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
     """The engine asked for could not run the cell; the stock Trainer did, and its times are the stock Trainer's."""
     note = record.environment.get("engine_note")
     if note:
-        yield str(note), "compare its times only with rows of the stock engine: --peft-engine stock trains all that way"
+        yield (
+            str(note),
+            "compare its times only with rows of the stock engine: --peft-engine stock trains all that way",
+        )
 
 
 @rule("V406", "warning", "comparison")
@@ -86,14 +97,28 @@ def peak_not_reset(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     advice = "reset the peak before training (torch.cuda.reset_peak_memory_stats), each method in a fresh process"
     never = [row.name for row in rows if row.peak_is_reset is False]
     if never:
-        yield ", ".join(never), "the peak could not be reset on this system", "read memory as an upper bound"
+        yield (
+            ", ".join(never),
+            "the peak could not be reset on this system",
+            "read memory as an upper bound",
+        )
     shown: dict[str, list[Figures]] = {}
     for row in rows:
-        if row.peak_is_reset is None and row.peak_memory and _digits(row.peak_memory.text) >= DIGITS:
+        if (
+            row.peak_is_reset is None
+            and row.peak_memory
+            and _digits(row.peak_memory.text) >= DIGITS
+        ):
             shown.setdefault(row.peak_memory.text, []).append(row)
     for text, alike in shown.items():
-        if len({row.method or row.name for row in alike}) > 1:  # one method twice, at another rate say, needs the same
-            yield ", ".join(row.name for row in alike), f"the same peak to the last digit, {text}", advice
+        if (
+            len({row.method or row.name for row in alike}) > 1
+        ):  # one method twice, at another rate say, needs the same
+            yield (
+                ", ".join(row.name for row in alike),
+                f"the same peak to the last digit, {text}",
+                advice,
+            )
     yield from ((name, said, advice) for name, said in _above_full(rows))
 
 
@@ -106,8 +131,17 @@ def _above_full(rows: Sequence[Figures]) -> Iterator[tuple[str, str]]:
     """QLoRA has LoRA's few gradients and 4-bit weights; only work unlike the others' could take it above full fine-tuning."""
     full = next((row.memory for row in rows if row.method == "full" and row.memory), None)
     for row in rows:
-        if row.method == "qlora" and row.peak_is_reset is None and row.memory and full and row.memory > ABOVE_FULL * full:
-            yield row.name, f"{row.memory / 1e6:,.0f} MB, {row.memory / full:.1f} times what full fine-tuning needs"
+        if (
+            row.method == "qlora"
+            and row.peak_is_reset is None
+            and row.memory
+            and full
+            and row.memory > ABOVE_FULL * full
+        ):
+            yield (
+                row.name,
+                f"{row.memory / 1e6:,.0f} MB, {row.memory / full:.1f} times what full fine-tuning needs",
+            )
 
 
 @rule("V407", "warning", "cell")
@@ -115,7 +149,10 @@ def process_polluted(record: Record) -> Iterator[tuple[str, str]]:
     """Memory was in use on the device before the cell loaded anything: another model's leavings are in its figures."""
     left = record.environment.get("memory_before_bytes") or 0
     if left > LEFT_OVER:
-        yield f"{left / 2**20:,.0f} MiB were allocated before the model was loaded", "one fresh process for each cell"
+        yield (
+            f"{left / 2**20:,.0f} MiB were allocated before the model was loaded",
+            "one fresh process for each cell",
+        )
 
 
 @rule("V408", "warning", "comparison")
@@ -125,7 +162,11 @@ def timing_spread(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
         seconds, deviation = row.train_seconds, row.train_seconds_deviation
         if seconds and deviation is not None and deviation > SPREAD * seconds:
             spread = METRICS["train_seconds"].with_spread(seconds, deviation)
-            yield row.name, f"{spread}, {deviation / seconds:.0%}", "run on a quiet machine, or take longer runs"
+            yield (
+                row.name,
+                f"{spread}, {deviation / seconds:.0%}",
+                "run on a quiet machine, or take longer runs",
+            )
 
 
 @rule("V409", "warning", "row")
@@ -133,14 +174,28 @@ def memory_below_maximum(figures: Figures) -> Iterator[tuple[str, str]]:
     """The memory given is less than the maximum seen: it is what was left, not what was needed."""
     given, most = figures.peak_memory, figures.maximum_memory
     if given is not None and most is not None and most > MEMORY_ROUNDING * given.high:
-        yield f"{given.value / 1e6:,.2f} MB given, {most / 1e6:,.2f} MB at the maximum", "report the peak of the training phase"
+        yield (
+            f"{given.value / 1e6:,.2f} MB given, {most / 1e6:,.2f} MB at the maximum",
+            "report the peak of the training phase",
+        )
 
 
 @rule("V410", "warning", "row")
 def time_beside_training(figures: Figures) -> Iterator[tuple[str, str]]:
     """The training time is longer than its steps: something else is in it."""
-    seconds, step, epochs, steps = figures.train_seconds, figures.step_seconds, figures.epochs, figures.steps_per_epoch
-    if seconds is None or step is None or epochs is None or steps is None or epochs * steps < LEAST_STEPS:
+    seconds, step, epochs, steps = (
+        figures.train_seconds,
+        figures.step_seconds,
+        figures.epochs,
+        figures.steps_per_epoch,
+    )
+    if (
+        seconds is None
+        or step is None
+        or epochs is None
+        or steps is None
+        or epochs * steps < LEAST_STEPS
+    ):
         return
     if seconds > SURPLUS * step * epochs * steps:
         yield (
@@ -160,7 +215,10 @@ def cpu_oversubscribed(record: Record) -> Iterator[tuple[str, str]]:
     if share is not None and share < BUSY:
         said.append(f"the training thread had a core for {share:.0%} of the training time")
     if said:
-        yield "; ".join(said), "fewer workers or threads (--peft-workers 1), nothing else on the machine"
+        yield (
+            "; ".join(said),
+            "fewer workers or threads (--peft-workers 1), nothing else on the machine",
+        )
 
 
 @rule("V412", "warning", "comparison")
@@ -171,4 +229,8 @@ def clock_changed(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     slow = [row for row in known if (row.clock_mhz or 0.0) < (1 - CLOCKS) * highest]
     if slow:
         clocks = ", ".join(f"{row.clock_mhz:,.0f}" for row in slow)
-        yield ", ".join(row.name for row in slow), f"{clocks} MHz, the others up to {highest:,.0f}", "run them again at one clock"
+        yield (
+            ", ".join(row.name for row in slow),
+            f"{clocks} MHz, the others up to {highest:,.0f}",
+            "run them again at one clock",
+        )

@@ -21,7 +21,10 @@ OWN_TARGETS = "the targets are not those configured"
 def frozen_weights_changed(record: Record) -> Iterator[tuple[str, str]]:
     """Weights that should be frozen are not what they were."""
     if changed := record.evidence.frozen_changed:
-        yield f"{len(changed)} frozen tensors changed ({some(changed)})", "the method trains, or corrupts, what it should not"
+        yield (
+            f"{len(changed)} frozen tensors changed ({some(changed)})",
+            "the method trains, or corrupts, what it should not",
+        )
 
 
 @rule("V202", "error", "cell")
@@ -46,7 +49,10 @@ def trainable_count_off(figures: Figures) -> Iterator[tuple[str, str]]:
     """The trainable parameters are not as many as the closed form says (in a table: for no known rank, targets or width)."""
     expected, counted = figures.expected_method_parameters, figures.method_parameters
     if expected is not None and counted and counted != expected:  # of none at all V206 speaks
-        yield f"{counted:,.0f} trainable parameters beside the head, {expected:,.0f} expected", OWN_TARGETS
+        yield (
+            f"{counted:,.0f} trainable parameters beside the head, {expected:,.0f} expected",
+            OWN_TARGETS,
+        )
     if _judged(figures) == "off":
         assert figures.method is not None
         assert figures.trainable is not None
@@ -62,7 +68,12 @@ def trainable_count_off(figures: Figures) -> Iterator[tuple[str, str]]:
 def loss_flat(figures: Figures) -> Iterator[tuple[str, str]]:
     """The training loss did not fall over the epochs (the floor method exempt)."""
     losses = [loss for loss in figures.train_losses if math.isfinite(loss)]
-    if len(losses) > 1 and figures.method != FLOOR and not figures.random and min(losses[1:]) > (1 - FALL) * losses[0]:
+    if (
+        len(losses) > 1
+        and figures.method != FLOOR
+        and not figures.random
+        and min(losses[1:]) > (1 - FALL) * losses[0]
+    ):
         yield (
             f"training loss {losses[0]:.4f} in the first epoch, {losses[-1]:.4f} in the last",
             "raise the learning rate; does a gradient flow?",
@@ -94,20 +105,33 @@ def nothing_matched(figures: Figures) -> Iterator[tuple[str, str]]:
     """The method trained nothing beside the head: its target modules matched nothing."""
     trained = figures.method_parameters == 0 or _judged(figures) == "nothing"
     if trained and figures.method != FLOOR:
-        yield "nothing is trained but the head", "name modules that this model has: print model.named_modules()"
+        yield (
+            "nothing is trained but the head",
+            "name modules that this model has: print model.named_modules()",
+        )
 
 
 @rule("V207", "error", "cell")
 def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
     """A method on a quantised model ran on one with nothing quantised."""
-    if record.method_name in METHODS and METHODS[record.method_name].quantization and record.evidence.quantized == 0:
-        yield "no weight is held in 4 bits", "load the model with its quantisation: what was measured is LoRA"
+    if (
+        record.method_name in METHODS
+        and METHODS[record.method_name].quantization
+        and record.evidence.quantized == 0
+    ):
+        yield (
+            "no weight is held in 4 bits",
+            "load the model with its quantisation: what was measured is LoRA",
+        )
 
 
 @rule("V208", "error", "row")
 def validation_loss_constant(figures: Figures) -> Iterator[tuple[str, str]]:
     """The validation loss stayed the same over the epochs: nothing that matters was trained (the floor method exempt)."""
-    losses, accuracies = [loss for loss in figures.validation_losses if math.isfinite(loss)], figures.validation_accuracies
+    losses, accuracies = (
+        [loss for loss in figures.validation_losses if math.isfinite(loss)],
+        figures.validation_accuracies,
+    )
     if len(losses) < 3 or figures.method == FLOOR or not max(losses) - min(losses) < FLAT:
         return
     said = f"validation loss {min(losses):.4f} to {max(losses):.4f} in {len(losses)} epochs"
@@ -122,7 +146,10 @@ def rate_at_the_edge(figures: Figures) -> Iterator[tuple[str, str]]:
     rate, tried = figures.learning_rate, sorted(set(figures.rates))
     if rate is not None and len(tried) > 1 and not tried[0] < rate < tried[-1]:
         where = "lowest" if rate <= tried[0] else "highest"
-        yield f"{rate:g} is the {where} of {len(tried)} rates of its grid ({tried[0]:g} to {tried[-1]:g})", "widen the grid on that side"
+        yield (
+            f"{rate:g} is the {where} of {len(tried)} rates of its grid ({tried[0]:g} to {tried[-1]:g})",
+            "widen the grid on that side",
+        )
 
 
 @rule("V210", "note", "comparison")

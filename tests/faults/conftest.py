@@ -58,13 +58,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours = [item for item in items if item.path.is_relative_to(HERE)]
     for item in ours:
         item.add_marker(pytest.mark.timeout(1800))
-    unasked = [item for item in ours if item.get_closest_marker("faults") and "faults" not in config.option.markexpr]
+    unasked = [
+        item
+        for item in ours
+        if item.get_closest_marker("faults") and "faults" not in config.option.markexpr
+    ]
     if unasked:
         config.hook.pytest_deselected(items=unasked)
         items[:] = [item for item in items if item not in unasked]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     if config.stash[LEDGER].faults:
         terminalreporter.section("faults")
         for line in config.stash[LEDGER].lines():
@@ -83,7 +89,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("faults")
     for name, seed in (("data", 0), ("source0", 1), ("source1", 2)):
         make_data(root / name, 60, 30, seed)
-    text = RECIPE.format(model=make_model(root / "model"), data=root / "data", sources=root / "source")
+    text = RECIPE.format(
+        model=make_model(root / "model"), data=root / "data", sources=root / "source"
+    )
     (root / "r.toml").write_text(text, encoding="utf-8")
     (root / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     (root / "test_finetune.py").write_text(BENCHMARK.read_text(encoding="utf-8"), encoding="utf-8")

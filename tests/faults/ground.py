@@ -40,31 +40,66 @@ class Ledger:
 
     def lines(self) -> list[str]:
         """A line a kind, then the sum."""
-        kinds = [f"{kind}: {count} faults, {self.lost[kind]} results lost" for kind, count in self.faults.items()]
+        kinds = [
+            f"{kind}: {count} faults, {self.lost[kind]} results lost"
+            for kind, count in self.faults.items()
+        ]
         return [*kinds, f"{self.faults.total()} faults, {self.lost.total()} results lost"]
 
 
 def exact(record: Record) -> dict[str, Any]:
     """What must be the same to the bit in every run of a cell: all but times, memory, and what tells of the attempts."""
-    figures = {name: value for name, value in record.metrics.items() if not METRICS[name].is_of_the_device and name != "busy_share"}
-    curve = [{name: epoch[name] for name in ("train_loss", "validation_loss", "validation_accuracy")} for epoch in record.epochs]
-    return {"files": record.files, "figures": figures, "curve": curve, "best": record.best_epoch, "quality": record.quality}
+    figures = {
+        name: value
+        for name, value in record.metrics.items()
+        if not METRICS[name].is_of_the_device and name != "busy_share"
+    }
+    curve = [
+        {name: epoch[name] for name in ("train_loss", "validation_loss", "validation_accuracy")}
+        for epoch in record.epochs
+    ]
+    return {
+        "files": record.files,
+        "figures": figures,
+        "curve": curve,
+        "best": record.best_epoch,
+        "quality": record.quality,
+    }
 
 
 def totals(table: str) -> list[dict[str, str]]:
     """A CSV table's rows less what belongs to the device."""
-    timed = {f"{name}{end}" for name, metric in METRICS.items() if metric.is_of_the_device for end in ("", "_sd")}
+    timed = {
+        f"{name}{end}"
+        for name, metric in METRICS.items()
+        if metric.is_of_the_device
+        for end in ("", "_sd")
+    }
     left_out = timed | {"busy_share", "busy_share_sd", "on_front"}
-    return [{name: value for name, value in row.items() if name not in left_out} for row in csv.DictReader(io.StringIO(table))]
+    return [
+        {name: value for name, value in row.items() if name not in left_out}
+        for row in csv.DictReader(io.StringIO(table))
+    ]
 
 
 @cache
-def undisturbed(site: Path, methods: Sequence[str], seeds: int) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
+def undisturbed(
+    site: Path, methods: Sequence[str], seeds: int
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
     """What the cells yield where nothing happens: by identity, and as the table has it."""
     folder = site / f"undisturbed-{'-'.join(methods)}-{seeds}"
-    comparison = compare(str(site / "r.toml"), methods=methods, seeds=seeds, workers=2, results=folder, progress=False)
+    comparison = compare(
+        str(site / "r.toml"),
+        methods=methods,
+        seeds=seeds,
+        workers=2,
+        results=folder,
+        progress=False,
+    )
     assert [record.status for record in comparison.records] == ["ok"] * len(comparison.records)
-    return {record.identity: exact(record) for record in Store(folder).records()[0]}, totals(csv_table(comparison))
+    return {record.identity: exact(record) for record in Store(folder).records()[0]}, totals(
+        csv_table(comparison)
+    )
 
 
 class Run:
@@ -138,16 +173,38 @@ class Ground:
         self.folder.mkdir()
         self._runs = 0
 
-    def start(self, *options: str, seeds: str = "", before: Sequence[str] = (), **environment: str) -> Run:
+    def start(
+        self, *options: str, seeds: str = "", before: Sequence[str] = (), **environment: str
+    ) -> Run:
         """A run of all cells, or of those of some seeds."""
         self._runs += 1
-        command = [*before, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "peft_methods.plugin", str(self.site)]
-        chosen = [f"--peft-recipe={self.site / 'r.toml'}", f"--peft-method={','.join(self.methods)}", f"--peft-silence={SILENCED}"]
-        chosen += [f"--peft-seeds={seeds or self.seeds}", "--peft-workers=2", f"--peft-results={self.store.folder}"]
+        command = [
+            *before,
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "peft_methods.plugin",
+            str(self.site),
+        ]
+        chosen = [
+            f"--peft-recipe={self.site / 'r.toml'}",
+            f"--peft-method={','.join(self.methods)}",
+            f"--peft-silence={SILENCED}",
+        ]
+        chosen += [
+            f"--peft-seeds={seeds or self.seeds}",
+            "--peft-workers=2",
+            f"--peft-results={self.store.folder}",
+        ]
         root = str(Path(peft_methods.__file__).parent.parent)
         path = os.pathsep.join(filter(None, (environment.pop("PYTHONPATH", ""), root)))
         places = {"PYTHONPATH": path, "XDG_CACHE_HOME": str(self.site / "cache")} | environment
-        return Run([*command, *chosen, *self.options, *options], self.folder / f"run{self._runs}", places)
+        return Run(
+            [*command, *chosen, *self.options, *options], self.folder / f"run{self._runs}", places
+        )
 
     def finished(self) -> dict[str, bytes]:
         """Every file of the finished cells as it is now. Only who writes nothing meanwhile may rely on their number."""
@@ -162,7 +219,11 @@ class Ground:
 
     def count(self, kind: str, before: dict[str, bytes], faults: int = 1) -> None:
         """Enter faults, and what they cost of what was finished before: nothing may be gone or changed."""
-        lost = [name for name, content in before.items() if _content(self.store.folder / name) != content]
+        lost = [
+            name
+            for name, content in before.items()
+            if _content(self.store.folder / name) != content
+        ]
         self.ledger.faults[kind] += faults
         self.ledger.lost[kind] += sum(name.endswith(".json") for name in lost) or len(lost)
         assert not lost, f"{kind}: {lost}"
@@ -179,15 +240,27 @@ class Ground:
         assert code == 0, run.text
         self.count(kind, before, faults=0)
         cells, rows = undisturbed(self.site, self.methods, self.seeds)
-        records = {record.identity: record for record in self.store.records()[0] if record.status == "ok"}
-        wrong = [name for name, figures in cells.items() if name not in records or exact(records[name]) != figures]
+        records = {
+            record.identity: record for record in self.store.records()[0] if record.status == "ok"
+        }
+        wrong = [
+            name
+            for name, figures in cells.items()
+            if name not in records or exact(records[name]) != figures
+        ]
         self.ledger.lost[kind] += len(wrong)
         assert not wrong
         assert totals(table.read_text(encoding="utf-8")) == rows
         there = sum(name.endswith(".json") for name in before)
-        trained = re.findall(r"^\[\d+/\d+[^\]]*\] \S+: (?:validation )?accuracy", run.text, re.MULTILINE)
+        trained = re.findall(
+            r"^\[\d+/\d+[^\]]*\] \S+: (?:validation )?accuracy", run.text, re.MULTILINE
+        )
         assert len(trained) == len(cells) - there
-        left = [path.name for path in self.store.folder.iterdir() if path.suffix not in {".json", ".npz", ".safetensors"}]
+        left = [
+            path.name
+            for path in self.store.folder.iterdir()
+            if path.suffix not in {".json", ".npz", ".safetensors"}
+        ]
         assert set(left) <= {"logs", "checkpoints", SET_ASIDE, "lost+found"}, left
         assert list((self.store.folder / "checkpoints").glob("*/*")) == []
         assert "Traceback" not in run.text

@@ -24,7 +24,10 @@ def cut(content: bytes, every: int = 1) -> Iterator[bytes]:
 
 def flipped(content: bytes, every: int) -> Iterator[bytes]:
     """The content with a bit changed in one byte."""
-    return (content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :] for at in range(0, len(content), every))
+    return (
+        content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+        for at in range(0, len(content), every)
+    )
 
 
 def every_cut_of_a_record(store: Store, path: Path, ledger: Ledger, every: int = 1) -> None:
@@ -59,10 +62,15 @@ def store(site: Path, tmp_path: Path) -> Store:
     records = Store(site / f"undisturbed-{'-'.join(METHODS)}-5").records()[0]
     made = Store(tmp_path / "results")
     made.folder.mkdir()
-    for record in (next(r for r in records if r.is_source), next(r for r in records if not r.is_source)):
+    for record in (
+        next(r for r in records if r.is_source),
+        next(r for r in records if not r.is_source),
+    ):
         for end in (".json", *record.files):
             name = f"{record.identity}{end}"
-            (made.folder / name).write_bytes((site / f"undisturbed-{'-'.join(METHODS)}-5" / name).read_bytes())
+            (made.folder / name).write_bytes(
+                (site / f"undisturbed-{'-'.join(METHODS)}-5" / name).read_bytes()
+            )
     return made
 
 
@@ -75,8 +83,13 @@ def test_a_record_cut_at_every_byte_is_set_aside(store: Store, ledger: Ledger) -
 
 
 @pytest.mark.faults
-def test_what_stands_beside_a_record_is_known_to_be_cut_or_changed(store: Store, ledger: Ledger) -> None:
-    kinds = {".npz": "predictions cut or changed", ".safetensors": "a source's weights cut or changed"}
+def test_what_stands_beside_a_record_is_known_to_be_cut_or_changed(
+    store: Store, ledger: Ledger
+) -> None:
+    kinds = {
+        ".npz": "predictions cut or changed",
+        ".safetensors": "a source's weights cut or changed",
+    }
     for record in store.records()[0]:
         ((end, _),) = record.files.items()
         path = store.folder / f"{record.identity}{end}"
@@ -95,10 +108,15 @@ def test_what_stands_beside_a_record_is_known_to_be_cut_or_changed(store: Store,
 
 
 @pytest.mark.faults
-def test_a_checkpoint_cut_or_changed_at_many_bytes_is_set_aside(tmp_path: Path, ledger: Ledger, tiny_recipe: Path) -> None:
+def test_a_checkpoint_cut_or_changed_at_many_bytes_is_set_aside(
+    tmp_path: Path, ledger: Ledger, tiny_recipe: Path
+) -> None:
     cell = cells(tiny_recipe, "lora")[0]
     values: dict[str, Any] = {"losses": [0.5, 0.25], "words": "x" * 300}
-    earlier, later = (TrainingState(epoch, {"a": torch.arange(99.0), "b": torch.ones(7)}, values) for epoch in (1, 2))
+    earlier, later = (
+        TrainingState(epoch, {"a": torch.arange(99.0), "b": torch.ones(7)}, values)
+        for epoch in (1, 2)
+    )
     keeper = Checkpoints(tmp_path, cell, "key")
     keeper.keep(later)
     (file,) = keeper.folder.iterdir()
@@ -112,7 +130,9 @@ def test_a_checkpoint_cut_or_changed_at_many_bytes_is_set_aside(tmp_path: Path, 
         assert state is not None
         if same := state.epoch == 2:  # a change that is none: within the padding of the header
             assert state.values == values
-            assert all(torch.equal(state.tensors[name], later.tensors[name]) for name in later.tensors)
+            assert all(
+                torch.equal(state.tensors[name], later.tensors[name]) for name in later.tensors
+            )
         else:
             assert state.epoch == 1
             assert "is damaged" in found.notes[0]

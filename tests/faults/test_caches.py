@@ -44,7 +44,9 @@ def test_spoilt_tokens_are_made_anew(
 
     def make() -> Rows:
         made.append(1)
-        return Rows.of({"input_ids": [[1, 2, 3]] * 500, "attention_mask": [[1, 1, 1]] * 500}, [0, 1] * 250)
+        return Rows.of(
+            {"input_ids": [[1, 2, 3]] * 500, "attention_mask": [[1, 1, 1]] * 500}, [0, 1] * 250
+        )
 
     def tokens() -> list[int]:
         found = remembered("tokens", "key", make, read=Rows.read, write=Rows.write, suffix=".npz")

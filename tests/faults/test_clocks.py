@@ -59,7 +59,11 @@ time.time = lambda: _real() + _rng.uniform(-50, 50) * 3600
 
 
 def durations(record: Record) -> dict[str, float]:
-    return {name: value for name, value in record.metrics.items() if name.endswith("_seconds") and value is not None}
+    return {
+        name: value
+        for name, value in record.metrics.items()
+        if name.endswith("_seconds") and value is not None
+    }
 
 
 def no_duration_jumped(here: Ground) -> None:
@@ -87,19 +91,32 @@ def clock(tmp_path: Path) -> tuple[Path, Path]:
         pytest.skip("the clock that all libraries see can be set off on Linux with a C compiler")
     library, offset = tmp_path / "clock.so", tmp_path / "offset"
     offset.write_bytes(struct.pack("q", 0))
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), "-x", "c", "-"], input=SET_OFF, check=True, text=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), "-x", "c", "-"],
+        input=SET_OFF,
+        check=True,
+        text=True,
+    )
     return library, offset
 
 
-def test_the_systems_clock_jumps_amid_a_run(ground: Callable[..., Ground], clock: tuple[Path, Path]) -> None:
+def test_the_systems_clock_jumps_amid_a_run(
+    ground: Callable[..., Ground], clock: tuple[Path, Path]
+) -> None:
     """Back and forth, as every library sees it; the monotonic clock goes on, as the kernel's does."""
     library, offset = clock
     here = ground(seeds=4)
     run = here.start("--peft-timeout=10min", LD_PRELOAD=str(library), OFFSET=str(offset))
     jumps = (-72, 48, -1, 9)
     for number, hours in enumerate(jumps):
-        run.until(lambda number=number: "started" in run.text and run.text.count(": accuracy") >= 2 * number)
-        with offset.open("r+b") as file:  # in place: cut short for a moment it would kill who reads it then
+        run.until(
+            lambda number=number: (
+                "started" in run.text and run.text.count(": accuracy") >= 2 * number
+            )
+        )
+        with offset.open(
+            "r+b"
+        ) as file:  # in place: cut short for a moment it would kill who reads it then
             file.write(struct.pack("q", hours * HOUR))
     before = here.finished()
     assert run.end() == 0, run.text

@@ -20,7 +20,13 @@ class Disk:
 
     def __init__(self) -> None:
         command = ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount", "sh"]
-        self._shell = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._shell = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         self.folder = Path(f"/proc/{self._shell.pid}/root/mnt")
 
     def say(self, command: str) -> str:
@@ -40,7 +46,9 @@ class Disk:
 @pytest.fixture
 def disk() -> Iterator[Disk]:
     """Skipped where such a namespace cannot be had."""
-    if subprocess.run(["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount", "true"], check=False).returncode:
+    if subprocess.run(
+        ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount", "true"], check=False
+    ).returncode:
         pytest.skip("this system lets nobody make a mount of his own")
     made = Disk()
     try:
@@ -66,7 +74,9 @@ def fill(folder: Path) -> Path:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("ended", [0, 1, 4, 9])
-def test_a_disk_that_gets_full_costs_nothing_that_was_finished(ground: Callable[..., Ground], disk: Disk, ended: int) -> None:
+def test_a_disk_that_gets_full_costs_nothing_that_was_finished(
+    ground: Callable[..., Ground], disk: Disk, ended: int
+) -> None:
     here = ground(store=disk.folder / "results", options=["--peft-checkpoint"] * (ended % 2))
     run = here.start()
     run.until(lambda: "started" in run.text and run.text.count(": accuracy") >= ended)
@@ -99,14 +109,19 @@ def test_a_disk_that_is_full_from_the_start(ground: Callable[..., Ground], disk:
 
 
 @pytest.mark.faults
-def test_a_store_that_cannot_be_written_is_told_at_once_and_can_be_read(ground: Callable[..., Ground], disk: Disk) -> None:
+def test_a_store_that_cannot_be_written_is_told_at_once_and_can_be_read(
+    ground: Callable[..., Ground], disk: Disk
+) -> None:
     here = ground(seeds=2, store=disk.folder / "results")
     here.complete("read-only store")
     before = here.finished()
     assert not disk.say("mount -o remount,ro /mnt")
     run = here.start()
     assert run.end() == pytest.ExitCode.USAGE_ERROR
-    assert f"results cannot be written to {here.store.folder}: Read-only file system. Choose another folder" in run.text
+    assert (
+        f"results cannot be written to {here.store.folder}: Read-only file system. Choose another folder"
+        in run.text
+    )
     here.count("read-only store", before)
     assert not disk.say("mount -o remount,rw /mnt")
     here.seeds = 3
@@ -115,11 +130,15 @@ def test_a_store_that_cannot_be_written_is_told_at_once_and_can_be_read(ground: 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("ended", [0, 3])
-def test_a_store_that_can_be_written_no_more_amid_a_run(ground: Callable[..., Ground], ledger: Ledger, ended: int) -> None:
+def test_a_store_that_can_be_written_no_more_amid_a_run(
+    ground: Callable[..., Ground], ledger: Ledger, ended: int
+) -> None:
     here = ground(seeds=3)
     run = here.start()
     run.until(lambda: "started" in run.text and run.text.count(": accuracy") >= ended)
-    if subprocess.run(["chattr", "+i", str(here.store.folder)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["chattr", "+i", str(here.store.folder)], capture_output=True, check=False
+    ).returncode:
         run.parent.kill()
         run.end()
         pytest.skip("this file system or this user has no immutable folders")

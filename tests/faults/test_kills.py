@@ -13,7 +13,10 @@ import pytest
 
 from faults.ground import Ground, Run
 
-KILLS, PARENTS = 15, 4  # of a part of the test: at least so many kills, and so many of them of the whole run
+KILLS, PARENTS = (
+    15,
+    4,
+)  # of a part of the test: at least so many kills, and so many of them of the whole run
 AGAIN = "--peft-retries=99"  # kills are many here, and none is the cell's fault
 
 
@@ -33,7 +36,9 @@ def strike(run: Run, rng: random.Random, ended: int) -> str:
                 victim.kill()
             except psutil.NoSuchProcess:
                 return False
-            struck.append("SIGKILL of the process that forks" if server else "SIGKILL of a cell's process")
+            struck.append(
+                "SIGKILL of the process that forks" if server else "SIGKILL of a cell's process"
+            )
         return len(struck) >= 8
 
     run.until(has_come)
@@ -72,13 +77,19 @@ def test_kills_at_random_moments_lose_nothing(ground: Callable[..., Ground], par
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupt_loses_nothing(ground: Callable[..., Ground], number: signal.Signals, times: int) -> None:
+def test_an_interrupt_loses_nothing(
+    ground: Callable[..., Ground], number: signal.Signals, times: int
+) -> None:
     rng = random.Random(f"{number.name} {times}")
     here = ground(seeds=3)
     kind = f"{number.name}, {('once', 'twice')[times - 1]}"
     for ended in (0, 3):
         run = here.start()
-        run.until(lambda run=run, ended=ended: "started" in run.text and run.text.count(": accuracy") >= ended)
+        run.until(
+            lambda run=run, ended=ended: (
+                "started" in run.text and run.text.count(": accuracy") >= ended
+            )
+        )
         time.sleep(rng.uniform(0, 0.5))
         before = here.finished()
         for _ in range(times):

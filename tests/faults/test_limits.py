@@ -17,7 +17,10 @@ from faults.ground import Ground, Run
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="another process's limits can be set on Linux alone"),
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"),
+        reason="another process's limits can be set on Linux alone",
+    ),
 ]
 TIMEOUT = "--peft-timeout=20s"
 FAILED = r"(?:oom|failed|crashed|timeout): "
@@ -27,7 +30,9 @@ def cell_of(run: Run, known: set[int]) -> psutil.Process | None:
     """A cell's process that trains (its log is open), not struck before."""
     for process in run.children():
         try:
-            if process.pid not in known and os.readlink(f"/proc/{process.pid}/fd/1").endswith(".log"):
+            if process.pid not in known and os.readlink(f"/proc/{process.pid}/fd/1").endswith(
+                ".log"
+            ):
                 return process
         except OSError:
             pass

@@ -28,21 +28,34 @@ VISIBLE = 1e-5  # what a changed weight moves the logits by at the least
 SPREAD = 0.2  # of the random weights: enough that each of them matters, too little for a softmax to saturate
 NO_EFFECT = ".key.bias"  # moves all scores of a token alike, which softmax does not see
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 ROOM = {"vocab_size": 50, "max_position_embeddings": 24, "num_labels": 3}
 CONFIGS = {
     "bert": lambda: transformers.BertConfig(**ROOM, **SIZES),
     "roberta": lambda: transformers.RobertaConfig(**ROOM, **SIZES),
-    "distilbert": lambda: transformers.DistilBertConfig(**ROOM, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        **ROOM, dim=32, n_layers=2, n_heads=2, hidden_dim=64
+    ),
     "mpnet": lambda: transformers.MPNetConfig(**ROOM, **SIZES),
 }
-BUILT_IN = ("bert", "roberta", "distilbert")  # the library reaches any other family through hooks at named modules
+BUILT_IN = (
+    "bert",
+    "roberta",
+    "distilbert",
+)  # the library reaches any other family through hooks at named modules
 
 SOURCES = ("a", "b", "c")
 METHODS: dict[str, Method] = {
     "houlsby": Adapter(learning_rate=0.01, placement="houlsby", reduction_factor=4),
     "pfeiffer": Adapter(learning_rate=0.01, placement="pfeiffer", reduction_factor=4),
-    "fusion": AdapterFusion(learning_rate=0.01, sources=SOURCES, source_learning_rate=0.01, reduction_factor=4),
+    "fusion": AdapterFusion(
+        learning_rate=0.01, sources=SOURCES, source_learning_rate=0.01, reduction_factor=4
+    ),
 }
 
 
@@ -93,7 +106,9 @@ def mpnet_interface() -> Any:
 
 
 def inject_theirs(model: Any, kind: str) -> Any:
-    adapters.init(model, interface=None if model.config.model_type in BUILT_IN else mpnet_interface())
+    adapters.init(
+        model, interface=None if model.config.model_type in BUILT_IN else mpnet_interface()
+    )
     if kind == "fusion":
         for source in SOURCES:
             model.add_adapter(source, config=adapters.SeqBnConfig(reduction_factor=4))
@@ -112,22 +127,31 @@ def of_type(model: nn.Module, kind: type[nn.Module]) -> list[tuple[str, Any]]:
 
 
 def linear_pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, nn.Linear, nn.Linear]]:
-    for (name, mine), (_, other) in zip(of_type(ours, Bottleneck), of_type(theirs, modeling.Adapter), strict=True):
+    for (name, mine), (_, other) in zip(
+        of_type(ours, Bottleneck), of_type(theirs, modeling.Adapter), strict=True
+    ):
         yield f"{name}.down", mine.down, other.adapter_down[0]
         yield f"{name}.up", mine.up, other.adapter_up
-    for (name, mine), (_, other) in zip(of_type(ours, Fusion), of_type(theirs, modeling.BertFusion), strict=True):
+    for (name, mine), (_, other) in zip(
+        of_type(ours, Fusion), of_type(theirs, modeling.BertFusion), strict=True
+    ):
         for part in ("query", "key", "value"):
             yield f"{name}.{part}", getattr(mine, part), getattr(other, part)
 
 
-def copy_weights(ours: nn.Module, theirs: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+def copy_weights(
+    ours: nn.Module, theirs: nn.Module
+) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """Random weights in all of the library's modules, and the same in ours."""
     weights: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
     for name, mine, other in linear_pairs(ours, theirs):
         for parameter in other.parameters():
             nn.init.normal_(parameter, std=SPREAD)
         mine.load_state_dict(other.state_dict())
-        weights |= {f"{name}.{leaf}": (parameter, other.get_parameter(leaf)) for leaf, parameter in mine.named_parameters()}
+        weights |= {
+            f"{name}.{leaf}": (parameter, other.get_parameter(leaf))
+            for leaf, parameter in mine.named_parameters()
+        }
     return weights
 
 
@@ -135,7 +159,11 @@ def make_twins(family: str, kind: str) -> Twins:
     base, method = make_base(family), METHODS[kind]
     head = tuple(name for name, _ in base.named_children() if name != base.base_model_prefix)
     size = sum(p.numel() for name, p in base.named_parameters() if in_head(name, head))
-    shape = shape_of(base.config, head_parameters=size, pooler=getattr(base.base_model, "pooler", None) is not None)
+    shape = shape_of(
+        base.config,
+        head_parameters=size,
+        pooler=getattr(base.base_model, "pooler", None) is not None,
+    )
     theirs = inject_theirs(copy.deepcopy(base), kind).double().eval()
     ours = method.inject(copy.deepcopy(base), Task(shape, head)).double().eval()
     return Twins(method, shape, head, ours, theirs, copy_weights(ours, theirs))
@@ -164,14 +192,22 @@ def gradients(twins: Twins, side: int) -> dict[str, Tensor | None]:
     model = (twins.ours, twins.theirs)[side]
     loss = functional.cross_entropy(logits(model), torch.tensor([0, 1, 2, 1]))
     torch.autograd.backward(loss)
-    head = {name: parameter for name, parameter in model.named_parameters() if in_head(name, twins.head)}
+    head = {
+        name: parameter for name, parameter in model.named_parameters() if in_head(name, twins.head)
+    }
     parameters = {name: pair[side] for name, pair in twins.weights.items()} | head
-    return {name: parameter.grad for name, parameter in parameters.items() if parameter.requires_grad}
+    return {
+        name: parameter.grad for name, parameter in parameters.items() if parameter.requires_grad
+    }
 
 
 def trained(model: nn.Module, head: tuple[str, ...]) -> int:
     """Trainable parameters less the head's."""
-    return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and not in_head(name, head))
+    return sum(
+        p.numel()
+        for name, p in model.named_parameters()
+        if p.requires_grad and not in_head(name, head)
+    )
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
@@ -184,7 +220,10 @@ def test_logits_agree(twins: Twins) -> None:
 
 def test_gradients_agree(twins: Twins) -> None:
     ours, theirs = gradients(twins, 0), gradients(twins, 1)
-    assert all(gradient is not None and (gradient.any() or name.endswith(NO_EFFECT)) for name, gradient in ours.items())
+    assert all(
+        gradient is not None and (gradient.any() or name.endswith(NO_EFFECT))
+        for name, gradient in ours.items()
+    )
     assert_same(ours, theirs)
 
 
@@ -220,7 +259,10 @@ def test_a_change_of_any_copied_weight_shows(twins: Twins) -> None:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_regularisation_and_its_gradient_agree(family: str) -> None:
     twins = make_twins(family, "fusion")
-    ours, theirs = twins.method.extra_loss(twins.ours), twins.theirs.base_model.get_fusion_regularization_loss()
+    ours, theirs = (
+        twins.method.extra_loss(twins.ours),
+        twins.theirs.base_model.get_fusion_regularization_loss(),
+    )
     assert ours is not None
     assert_same(ours, theirs)
     values = [pair for name, pair in twins.weights.items() if name.endswith(".value.weight")]

@@ -58,4 +58,6 @@ def _write(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomically(path, lambda file: file.write(content))
     except OSError as error:
-        raise ChartError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from None
+        raise ChartError(
+            f"{path} cannot be written: {error.strerror}. Choose another folder."
+        ) from None

@@ -68,7 +68,11 @@ class Compared:
 
     def of(self, method: str) -> list[Record]:
         """A method's finished cells, by seed."""
-        found = [record for record in self.records if record.method_name == method and record.status == "ok"]
+        found = [
+            record
+            for record in self.records
+            if record.method_name == method and record.status == "ok"
+        ]
         return sorted(found, key=lambda record: record.seed)
 
     def having(self, name: str) -> list[Row]:
@@ -78,8 +82,14 @@ class Compared:
 
 def compared(comparison: Comparison, recipe: str) -> Compared:
     """The part of a comparison that is of this recipe."""
-    records = tuple(record for record in comparison.records if record.recipe_name == recipe and not record.is_source)
-    rows = tuple(replace(comparison, records=records).rows())  # of these alone: rows() looks through all records
+    records = tuple(
+        record
+        for record in comparison.records
+        if record.recipe_name == recipe and not record.is_source
+    )
+    rows = tuple(
+        replace(comparison, records=records).rows()
+    )  # of these alone: rows() looks through all records
     return Compared(recipe, rows, records, comparison.standings[recipe])
 
 
@@ -94,7 +104,11 @@ def written(metric: Metric, figure: Figure | None) -> str:
 
 def label_of(row: Row, width: int = 24) -> str:
     """The method's title on at most two lines, and how many of its seeds these figures are from where some failed."""
-    some = [f"{len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds"] if row.seeds and row.missing else []
+    some = (
+        [f"{len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds"]
+        if row.seeds and row.missing
+        else []
+    )
     return "\n".join([on_two_lines(row.title, width), *some])
 
 
@@ -121,7 +135,9 @@ def stem(text: str) -> str:
 
 def without_figures(rows: Iterable[Row]) -> str:
     """' QLoRA: skipped.' for every row that has no figures at all; empty where there is none."""
-    return "".join(f" {row.title}: {row.missing[0].status}." for row in rows if not row.figures and row.missing)
+    return "".join(
+        f" {row.title}: {row.missing[0].status}." for row in rows if not row.figures and row.missing
+    )
 
 
 def noted(notes: Iterable[str], rows: Iterable[Row]) -> list[str]:

@@ -96,10 +96,17 @@ def sheet(width: float, height: float) -> Figure:
     return figure
 
 
-def axes_at(figure: Figure, left: float, top: float, width: float, height: float, **more: Any) -> Axes:
+def axes_at(
+    figure: Figure, left: float, top: float, width: float, height: float, **more: Any
+) -> Axes:
     """Axes at this place, inches from the sheet's left and upper edge."""
     whole_width, whole_height = figure.get_size_inches()
-    box = (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
+    box = (
+        left / whole_width,
+        1 - (top + height) / whole_height,
+        width / whole_width,
+        height / whole_height,
+    )
     return figure.add_axes(box, **more)
 
 
@@ -115,7 +122,13 @@ def text_width(text: str, size: float = TEXT) -> float:
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(family=FONT, size=size)
-    return max(text_to_path.get_text_width_height_descent(line or " ", font, ismath=False)[0] for line in text.split("\n")) / 72
+    return (
+        max(
+            text_to_path.get_text_width_height_descent(line or " ", font, ismath=False)[0]
+            for line in text.split("\n")
+        )
+        / 72
+    )
 
 
 def widest(texts: Iterable[str], size: float = TEXT) -> float:
@@ -148,4 +161,12 @@ def add_notes(figure: Figure, notes: Sequence[str]) -> None:
     """Small print at the foot of the sheet: how to read it, and what is missing."""
     width, height = figure.get_size_inches()
     text = "\n".join(wrapped(note, width - 2 * PAD) for note in notes)
-    figure.text(PAD / width, PAD / 2 / height, text, size=SMALL, color=MUTED, va="bottom", linespacing=LINE / 1.2)
+    figure.text(
+        PAD / width,
+        PAD / 2 / height,
+        text,
+        size=SMALL,
+        color=MUTED,
+        va="bottom",
+        linespacing=LINE / 1.2,
+    )

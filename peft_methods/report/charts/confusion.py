@@ -49,7 +49,9 @@ def _chart(compared: Compared, row: Row) -> Chart | None:
     counts = np.asarray([quality["confusion"] for quality in same], dtype=np.float64).sum(axis=0)
     title = f"{row.title}: true against predicted classes, test examples over {len(same)} seed{'s' * (len(same) > 1)}"
     draw = partial(_draw, row, counts, labels)
-    return Chart(f"confusion-{stem(row.method)}", title, _described(counts, labels), draw, compared.recipe)
+    return Chart(
+        f"confusion-{stem(row.method)}", title, _described(counts, labels), draw, compared.recipe
+    )
 
 
 def _described(counts: Array, labels: Sequence[str]) -> str:
@@ -78,14 +80,24 @@ def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
     cells = _cells(counts) if len(labels) <= MOST_FIGURES else []
     long, tall = widest(texts, SMALL), max(text_height(text, SMALL) for text in texts)
     turned = long + 0.1 > WIDE or not cells
-    size = max(tall + 0.06, *(text_width(text, SMALL) + 0.14 for text in cells), 0 if turned else long + 0.1)
+    size = max(
+        tall + 0.06,
+        *(text_width(text, SMALL) + 0.14 for text in cells),
+        0 if turned else long + 0.1,
+    )
     side, left, below = len(labels) * size, long + 0.45, (long if turned else tall) + 0.42
-    notes = ["Shares are of the true class's examples." if cells else "The darker, the greater the share of the true class's examples."]
+    notes = [
+        "Shares are of the true class's examples."
+        if cells
+        else "The darker, the greater the share of the true class's examples."
+    ]
     width = max(left + side + 2 * PAD, 2.4)
     figure = sheet(width, PAD + side + below + note_height(notes, width - 2 * PAD))
     axes = axes_at(figure, left, PAD, side, side)
     _fill(axes, counts, style_of(row.method).color, cells)
-    axes.set_xticks(range(len(labels)), texts, size=SMALL, rotation=90 if turned else 0, linespacing=1.0)
+    axes.set_xticks(
+        range(len(labels)), texts, size=SMALL, rotation=90 if turned else 0, linespacing=1.0
+    )
     axes.set_yticks(range(len(labels)), texts, size=SMALL, linespacing=1.0)
     axes.tick_params(length=0)
     axes.set_xlabel("Predicted class")
@@ -97,7 +109,10 @@ def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
 def _cells(counts: Array) -> list[str]:
     """What stands in each cell, line by line."""
     shares = _shares(counts).flat
-    return ["0" if np.isnan(share) else f"{count:,.0f}\n{100 * share:.0f} %" for count, share in zip(counts.flat, shares, strict=True)]
+    return [
+        "0" if np.isnan(share) else f"{count:,.0f}\n{100 * share:.0f} %"
+        for count, share in zip(counts.flat, shares, strict=True)
+    ]
 
 
 def _fill(axes: Axes, counts: Array, color: str, cells: Sequence[str]) -> None:
@@ -111,7 +126,9 @@ def _fill(axes: Axes, counts: Array, color: str, cells: Sequence[str]) -> None:
     bright = fills @ np.asarray([0.2126, 0.7152, 0.0722])
     for index, text in enumerate(cells):
         line, column = divmod(index, len(counts))
-        letters = "white" if bright[line, column] < DARK else "black"  # not the page's colour: the fill is not the page's
+        letters = (
+            "white" if bright[line, column] < DARK else "black"
+        )  # not the page's colour: the fill is not the page's
         axes.text(column, line, text, size=SMALL, ha="center", va="center", color=letters)
     for spine in axes.spines.values():
         spine.set(visible=True, color=INK)

@@ -30,7 +30,9 @@ Keys = Mapping[str, str]  # of a record's epochs: whose rows they are of
 
 def losses_chart(compared: Compared) -> Chart | None:
     """Losses, where the recipe's weights make them mean something."""
-    return _chart(compared, "losses", "Loss, nats", {"train_loss": "train", "validation_loss": "validation"})
+    return _chart(
+        compared, "losses", "Loss, nats", {"train_loss": "train", "validation_loss": "validation"}
+    )
 
 
 def qualities_chart(compared: Compared) -> Chart | None:
@@ -44,11 +46,21 @@ def _chart(compared: Compared, name: str, title: str, keys: Keys) -> Chart | Non
     rows = [row for row in compared.rows if any(_curves(compared, row, key) for key in keys)]
     if not rows or compared.is_random:
         return None
-    shown = {key: whose for key, whose in keys.items() if any(_curves(compared, row, key) for row in rows)}
+    shown = {
+        key: whose
+        for key, whose in keys.items()
+        if any(_curves(compared, row, key) for row in rows)
+    }
     ends = "; ".join(f"{row.title} {_ends(compared, row, shown)}" for row in rows)
     said = f"Mean over seeds after the last epoch that all reached, {' / '.join(shown.values())}: {ends}."
     said += without_figures(compared.rows)
-    return Chart(name, f"{title}, by epoch", said, partial(_draw, compared, rows, title, shown), compared.recipe)
+    return Chart(
+        name,
+        f"{title}, by epoch",
+        said,
+        partial(_draw, compared, rows, title, shown),
+        compared.recipe,
+    )
 
 
 def _scale(key: str) -> float:
@@ -58,7 +70,11 @@ def _scale(key: str) -> float:
 def _curve(record: Record, key: str) -> Curve:
     """What is known and finite, in the axis's unit."""
     told = {int(epoch["epoch"] or 0): epoch.get(key) for epoch in record.epochs}
-    return {number: _scale(key) * value for number, value in told.items() if value is not None and math.isfinite(value)}
+    return {
+        number: _scale(key) * value
+        for number, value in told.items()
+        if value is not None and math.isfinite(value)
+    }
 
 
 def _curves(compared: Compared, row: Row, key: str) -> list[Curve]:
@@ -75,13 +91,18 @@ def _mean(curves: Sequence[Curve]) -> Curve:
 def _ends(compared: Compared, row: Row, keys: Keys) -> str:
     means = {key: _mean(_curves(compared, row, key)) for key in keys}
     last = {key: mean[max(mean)] if mean else None for key, mean in means.items()}
-    return " / ".join(NOTHING if value is None else f"{value:.3f}" if _scale(key) == 1 else f"{value:.1f} %" for key, value in last.items())
+    return " / ".join(
+        NOTHING if value is None else f"{value:.3f}" if _scale(key) == 1 else f"{value:.1f} %"
+        for key, value in last.items()
+    )
 
 
 @drawn
 def _draw(compared: Compared, rows: Sequence[Row], title: str, keys: Keys) -> Figure:
     drawn_curves = {(row.method, key): _curves(compared, row, key) for row in rows for key in keys}
-    values = [value for curves in drawn_curves.values() for curve in curves for value in curve.values()]
+    values = [
+        value for curves in drawn_curves.values() for curve in curves for value in curve.values()
+    ]
     several = any(len(curves) > 1 for curves in drawn_curves.values())
 
     def draw_one(axes: Axes, row: Row) -> None:
@@ -99,15 +120,39 @@ def _draw(compared: Compared, rows: Sequence[Row], title: str, keys: Keys) -> Fi
         few_ticks(axes.xaxis, 4, whole=True)
 
     legend = [line_of(DASHES[whose], f"{whose} rows") for whose in keys.values()]
-    notes = ["Thin: seeds; thick: their mean over the epochs that all reached." if several else "One seed."]
-    return panels(rows, draw_one, names=("Epoch", title), legend=legend, notes=noted(notes, compared.rows), set_up=set_up)
+    notes = [
+        "Thin: seeds; thick: their mean over the epochs that all reached."
+        if several
+        else "One seed."
+    ]
+    return panels(
+        rows,
+        draw_one,
+        names=("Epoch", title),
+        legend=legend,
+        notes=noted(notes, compared.rows),
+        set_up=set_up,
+    )
 
 
 def _draw_curves(axes: Axes, row: Row, curves: Sequence[Curve], whose: str) -> None:
     color, dashes, mean = style_of(row.method).color, DASHES[whose], _mean(curves)
     for curve in curves if len(curves) > 1 else ():
-        axes.plot(list(curve), list(curve.values()), color=INK, linewidth=0.5, linestyle=dashes, alpha=0.5)
+        axes.plot(
+            list(curve), list(curve.values()), color=INK, linewidth=0.5, linestyle=dashes, alpha=0.5
+        )
     where = list(mean), list(mean.values())
-    axes.plot(*where, color=INK, linewidth=2.2, linestyle=dashes)  # around the next, so that yellow shows on white and grey on black
+    axes.plot(
+        *where, color=INK, linewidth=2.2, linestyle=dashes
+    )  # around the next, so that yellow shows on white and grey on black
     marker = MARKERS[whose] if len(mean) <= 12 else ""
-    axes.plot(*where, color=color, linewidth=1.5, linestyle=dashes, marker=marker, markersize=3, markeredgecolor=INK, markeredgewidth=0.4)
+    axes.plot(
+        *where,
+        color=color,
+        linewidth=1.5,
+        linestyle=dashes,
+        marker=marker,
+        markersize=3,
+        markeredgecolor=INK,
+        markeredgewidth=0.4,
+    )

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.metrics import Metric
 from peft_methods.report.charts.base import Compared, label_of
-from peft_methods.report.charts.canvas import INK, PAD, SMALL, add_notes, axes_at, note_height, sheet, text_height, text_width, widest
+from peft_methods.report.charts.canvas import (
+    INK,
+    PAD,
+    SMALL,
+    add_notes,
+    axes_at,
+    note_height,
+    sheet,
+    text_height,
+    text_width,
+    widest,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +55,13 @@ def axis_name(metric: Metric) -> str:
 
 
 def lines_of(
-    compared: Compared, name: str, notes: Sequence[str], *, above: float = 0.0, right: float = 0.0, legend: Sequence[str] = ()
+    compared: Compared,
+    name: str,
+    notes: Sequence[str],
+    *,
+    above: float = 0.0,
+    right: float = 0.0,
+    legend: Sequence[str] = (),
 ) -> tuple[Figure, Axes]:
     """Sheet and axes, the first method uppermost, line i at y = i. `above` and `right` are inches left free, for `legend` besides."""
     labels = [label_of(row) for row in compared.rows]
@@ -67,19 +84,33 @@ def lines_of(
 def limit_for(ends: Sequence[float], texts: Sequence[str]) -> float:
     """The end of an axis from 0 on which each text fits behind its bar."""
     free = [1 - (text_width(text, SMALL) + 2 * GAP) / PLOT for text in texts]
-    return max((end / max(share, 0.1) for end, share in zip(ends, free, strict=True)), default=0.0) or 1.0
+    return (
+        max((end / max(share, 0.1) for end, share in zip(ends, free, strict=True)), default=0.0)
+        or 1.0
+    )
 
 
 def add_figure(axes: Axes, end: float, line: int, text: str) -> None:
     """A figure behind what ends there."""
-    axes.annotate(text, (end, line), (GAP * 72, 0), textcoords="offset points", va="center", size=SMALL, color=INK, annotation_clip=False)
+    axes.annotate(
+        text,
+        (end, line),
+        (GAP * 72, 0),
+        textcoords="offset points",
+        va="center",
+        size=SMALL,
+        color=INK,
+        annotation_clip=False,
+    )
 
 
 def few_ticks(axis: Any, most: int = 5, *, whole: bool = False) -> None:
     """At most so many steps, thousands set apart; `whole`: at whole numbers alone."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(most, integer=whole, steps=(1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)))
+    axis.set_major_locator(
+        MaxNLocator(most, integer=whole, steps=(1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10))
+    )
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
 
 

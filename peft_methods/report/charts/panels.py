@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.comparing import Row
 from peft_methods.report.charts.base import label_of
-from peft_methods.report.charts.canvas import MUTED, PAD, SMALL, add_notes, axes_at, note_height, place_text, sheet, text_height
+from peft_methods.report.charts.canvas import (
+    MUTED,
+    PAD,
+    SMALL,
+    add_notes,
+    axes_at,
+    note_height,
+    place_text,
+    sheet,
+    text_height,
+)
 from peft_methods.report.charts.lines import add_legend, legend_height
 
 if TYPE_CHECKING:
@@ -18,7 +28,9 @@ COLUMNS = 4
 PANEL = (1.4, 1.0)  # inches
 LEFT, BELOW, BETWEEN = 0.5, 0.5, 0.14
 TITLE = 8.0  # points
-Dashes = tuple[float, Sequence[float]]  # matplotlib's: where to begin, and lengths of lines and gaps
+Dashes = tuple[
+    float, Sequence[float]
+]  # matplotlib's: where to begin, and lengths of lines and gaps
 
 
 def panels(
@@ -46,19 +58,26 @@ def panels(
     first: Axes | None = None
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
         line, column = divmod(index, columns)
-        left, top = LEFT + column * (PANEL[0] + BETWEEN), above + line * (PANEL[1] + heading + BETWEEN) + heading
+        left, top = (
+            LEFT + column * (PANEL[0] + BETWEEN),
+            above + line * (PANEL[1] + heading + BETWEEN) + heading,
+        )
         axes = axes_at(figure, left, top, *PANEL, sharex=first, sharey=first)
         first = first or axes
         axes.set_title(label, size=TITLE, pad=3, linespacing=1.0)
         axes.grid(True)
-        axes.tick_params(labelleft=column == 0, labelbottom=index + columns >= len(rows), length=0, pad=3)
+        axes.tick_params(
+            labelleft=column == 0, labelbottom=index + columns >= len(rows), length=0, pad=3
+        )
         draw(axes, row)
     assert first is not None
     set_up(first)
     bottom = above + grid - BETWEEN
     middle = LEFT + (columns * (PANEL[0] + BETWEEN) - BETWEEN) / 2
     place_text(figure, middle, bottom + 0.27, names[0], ha="center", va="top")
-    place_text(figure, PAD, above, names[1], va="bottom")  # over the plots and level, so that it fits beside one line of them
+    place_text(
+        figure, PAD, above, names[1], va="bottom"
+    )  # over the plots and level, so that it fits beside one line of them
     add_legend(figure, [handle for handle, _ in legend], entries)
     add_notes(figure, notes)
     return figure
@@ -75,4 +94,6 @@ def mark_of(marker: str, text: str, **more: Any) -> tuple[Any, str]:
     """An entry of a legend: a marker like this one."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=MUTED, marker=marker, linestyle="", markersize=SMALL - 2, **more), text
+    return Line2D(
+        [], [], color=MUTED, marker=marker, linestyle="", markersize=SMALL - 2, **more
+    ), text

@@ -6,8 +6,37 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-RINGS = (0.09, 0.16, 0.26, 0.38, 0.52, 0.7, 0.9, 1.15, 1.45, 1.8, 2.2)  # how far from its point a label may lie, nearest first
-DIRECTIONS = (0, 180, 90, 270, 45, 315, 135, 225, 22, 338, 158, 202, 67, 293, 113, 247)  # degrees; right of it is read best
+RINGS = (
+    0.09,
+    0.16,
+    0.26,
+    0.38,
+    0.52,
+    0.7,
+    0.9,
+    1.15,
+    1.45,
+    1.8,
+    2.2,
+)  # how far from its point a label may lie, nearest first
+DIRECTIONS = (
+    0,
+    180,
+    90,
+    270,
+    45,
+    315,
+    135,
+    225,
+    22,
+    338,
+    158,
+    202,
+    67,
+    293,
+    113,
+    247,
+)  # degrees; right of it is read best
 Point = tuple[float, float]
 
 
@@ -27,11 +56,21 @@ class Box:
 
     def overlaps(self, other: Box) -> bool:
         """Whether they share more than an edge."""
-        return self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
 
     def within(self, other: Box) -> bool:
         """Whether no part of it lies outside."""
-        return self.left >= other.left and self.right <= other.right and self.bottom >= other.bottom and self.top <= other.top
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.bottom >= other.bottom
+            and self.top <= other.top
+        )
 
 
 @dataclass(frozen=True)
@@ -43,7 +82,9 @@ class Placed:
 
     def end(self, point: Point) -> Point:
         """Where a line from this point meets the label."""
-        return min(max(point[0], self.box.left), self.box.right), min(max(point[1], self.box.bottom), self.box.top)
+        return min(max(point[0], self.box.left), self.box.right), min(
+            max(point[1], self.box.bottom), self.box.top
+        )
 
 
 def around(x: float, y: float, half_width: float, half_height: float | None = None) -> Box:
@@ -52,16 +93,23 @@ def around(x: float, y: float, half_width: float, half_height: float | None = No
     return Box(x - half_width, y - half_height, x + half_width, y + half_height)
 
 
-def place(points: Sequence[Point], sizes: Sequence[Point], taken: Sequence[Box], room: Box) -> list[Placed] | None:
+def place(
+    points: Sequence[Point], sizes: Sequence[Point], taken: Sequence[Box], room: Box
+) -> list[Placed] | None:
     """For each point a free place for a label of this (width, height); None where one finds none.
 
     `taken` are places that no label may cover. The points with the most neighbours choose first: those have least choice.
     """
     occupied, found = list(taken), dict[int, Placed]()
-    crowded = sorted(range(len(points)), key=lambda i: (-sum(math.dist(points[i], other) < 0.6 for other in points), i))
+    crowded = sorted(
+        range(len(points)),
+        key=lambda i: (-sum(math.dist(points[i], other) < 0.6 for other in points), i),
+    )
     for index in crowded:
         for candidate in _candidates(points[index], sizes[index]):
-            free = candidate.box.within(room) and not any(candidate.box.overlaps(box) for box in occupied)
+            free = candidate.box.within(room) and not any(
+                candidate.box.overlaps(box) for box in occupied
+            )
             if free and not _is_crossed(points[index], candidate, occupied):
                 found[index] = candidate
                 occupied.append(candidate.box)
@@ -76,7 +124,9 @@ def _is_crossed(point: Point, placed: Placed, occupied: Sequence[Box]) -> bool:
     if not placed.is_led:
         return False
     (x, y), (to_x, to_y) = point, placed.end(point)
-    on_the_way = [around(x + (to_x - x) * part / 16, y + (to_y - y) * part / 16, 0.005) for part in range(17)]
+    on_the_way = [
+        around(x + (to_x - x) * part / 16, y + (to_y - y) * part / 16, 0.005) for part in range(17)
+    ]
     own = [box for box in occupied if box.overlaps(around(*point, 0.005))]
     return any(step.overlaps(box) for step in on_the_way for box in occupied if box not in own)
 

@@ -10,10 +10,16 @@ from html import escape
 from peft_methods.report.charts.base import Chart
 from peft_methods.report.charts.canvas import FONT, GRID, INK, MUTED, look
 
-FAMILIES = f"'{FONT}', Verdana, sans-serif"  # as wide as the one that was measured with, or narrower
+FAMILIES = (
+    f"'{FONT}', Verdana, sans-serif"  # as wide as the one that was measured with, or narrower
+)
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 LONG = re.compile(r"-?\d+\.\d{3,}")
-FOLLOWS = {INK: ("currentColor", "1"), MUTED: ("currentColor", "0.72"), GRID: ("currentColor", "0.18")}
+FOLLOWS = {
+    INK: ("currentColor", "1"),
+    MUTED: ("currentColor", "0.72"),
+    GRID: ("currentColor", "0.18"),
+}
 
 
 def png(chart: Chart, *, dpi: int = 150) -> bytes:
@@ -42,8 +48,14 @@ def _packed(text: str) -> str:
     """In fewer letters: no indentation, hundredths of a point, and the style of all lines on the root, where it harms no page."""
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     text = text.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
-    text = re.sub(r' d="[^"]*"', lambda found: " " + " ".join(found[0].split()).replace(' "', '"'), text)
-    text = re.sub(r' (?:d|x|y)="[^"]*"|translate\([^)]*\)', lambda found: LONG.sub(_hundredths, found[0]), text)
+    text = re.sub(
+        r' d="[^"]*"', lambda found: " " + " ".join(found[0].split()).replace(' "', '"'), text
+    )
+    text = re.sub(
+        r' (?:d|x|y)="[^"]*"|translate\([^)]*\)',
+        lambda found: LONG.sub(_hundredths, found[0]),
+        text,
+    )
     return re.sub(r"\n\s*", "\n", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
 
 

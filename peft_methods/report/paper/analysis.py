@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from peft_methods.report.paper.english import capital, interval, joined, listed, number, p_value, points, said, with_spread
+from peft_methods.report.paper.english import (
+    capital,
+    interval,
+    joined,
+    listed,
+    number,
+    p_value,
+    points,
+    said,
+    with_spread,
+)
 from peft_methods.report.paper.study import FULL, Study
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import Pair
@@ -48,7 +58,11 @@ def no_quality(study: Study) -> str:
     """Why nothing is said of quality."""
     if study.spec["model"]["weights"] == "random":
         return "The weights of the model were drawn at random, so there is no quality to judge: this comparison is of costs alone."
-    return "No cell yielded a figure of quality, so nothing is said of it." if study.measured else "No cell yielded any figures."
+    return (
+        "No cell yielded a figure of quality, so nothing is said of it."
+        if study.measured
+        else "No cell yielded any figures."
+    )
 
 
 def in_short(study: Study) -> str:
@@ -68,7 +82,11 @@ def in_short(study: Study) -> str:
 
 def resolution(study: Study) -> float | None:
     """Half the width of the intervals of differences, in the median over pairs (0..1)."""
-    return median((pair.high - pair.low) / 2 for pair in study.standing.pairs) if study.is_compared else None
+    return (
+        median((pair.high - pair.low) / 2 for pair in study.standing.pairs)
+        if study.is_compared
+        else None
+    )
 
 
 def better_by(pair: Pair) -> str:
@@ -79,13 +97,17 @@ def better_by(pair: Pair) -> str:
 
 def alike_by(pair: Pair) -> str:
     """Of a pair that is not separable."""
-    return f"difference {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}"
+    return (
+        f"difference {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}"
+    )
 
 
 def _range(study: Study) -> str:
     name, known = study.standing.metric, study.known(study.standing.metric)
     low, high = (said(name, row.mean(name)) for row in (known[0], known[-1]))
-    what = f"{'mean ' if any(row.figures[name].count > 1 for row in known) else ''}test {study.metric}"
+    what = (
+        f"{'mean ' if any(row.figures[name].count > 1 for row in known) else ''}test {study.metric}"
+    )
     if len(known) == 1:
         return f"{study.title(known[0].method)} reached a test {study.metric} of {with_spread(name, known[0].figures[name])}."
     if low == high:
@@ -103,7 +125,10 @@ def _highest(study: Study) -> str:
 
 
 def _count(study: Study) -> str:
-    every, apart = len(study.standing.pairs), sum(pair.is_separable for pair in study.standing.pairs)
+    every, apart = (
+        len(study.standing.pairs),
+        sum(pair.is_separable for pair in study.standing.pairs),
+    )
     if every == 1:
         return ""
     if not apart:
@@ -115,14 +140,20 @@ def _count(study: Study) -> str:
 def _best(study: Study) -> tuple[str, list[Pair], list[Pair]]:
     """The method of the highest mean, the pairs in which it is better, and those that are not separable."""
     pairs = list(study.pairs_of(study.standing.order[0]))
-    return study.standing.order[0], [p for p in pairs if p.is_separable], [p for p in pairs if not p.is_separable]
+    return (
+        study.standing.order[0],
+        [p for p in pairs if p.is_separable],
+        [p for p in pairs if not p.is_separable],
+    )
 
 
 def _about_best(study: Study) -> list[str]:
     best, above, level = _best(study)
     who = f"{study.title(best)}, which has {_highest(study)},"
     found = [f"{who} is better than {_each(study, above, better_by)}."] * bool(above)
-    return found + [f"{'It' if above else who} could not be told apart from {_each(study, level, alike_by)}."] * bool(level)
+    return found + [
+        f"{'It' if above else who} could not be told apart from {_each(study, level, alike_by)}."
+    ] * bool(level)
 
 
 def _each(study: Study, pairs: Sequence[Pair], words: Callable[[Pair], str]) -> str:
@@ -140,7 +171,9 @@ def _against_full(study: Study) -> list[str]:
     above = [pair for pair in pairs if pair.is_separable and pair.difference < 0]
     level = [pair for pair in pairs if not pair.is_separable]
     found = [f"it is better than {_each(study, below, better_by)}"] * bool(below)
-    found += [f"it is worse than {_each(study, above, lambda pair: better_by(pair.turned()))}"] * bool(above)
+    found += [
+        f"it is worse than {_each(study, above, lambda pair: better_by(pair.turned()))}"
+    ] * bool(above)
     found += [f"it could not be told apart from {_each(study, level, alike_by)}"] * bool(level)
     return [f"As for full fine-tuning, {'; '.join(found)}."]
 
@@ -153,7 +186,9 @@ def _others(study: Study) -> list[str]:
             worse.setdefault(pair.second, []).append(pair.turned())
     count = sum(len(pairs) for pairs in worse.values())
     if count > 2 * MOST:
-        return [f"Of the other pairs, {number(count)} are separable; the letters in @t-main-{study.label} show which."]
+        return [
+            f"Of the other pairs, {number(count)} are separable; the letters in @t-main-{study.label} show which."
+        ]
     return [
         f"{study.title(method)} is worse than {_each(study, pairs, lambda pair: better_by(pair.turned()))}."
         for method, pairs in worse.items()
@@ -164,9 +199,17 @@ def _left_out(study: Study) -> list[str]:
     """Who is not compared and why, a sentence a reason."""
     found = []
     for reason in dict.fromkeys(study.standing.left_out.values()):
-        who = [row.method for row in study.measured if study.standing.left_out.get(row.method) == reason]
+        who = [
+            row.method
+            for row in study.measured
+            if study.standing.left_out.get(row.method) == reason
+        ]
         if who and len(study.measured) > 1:
-            unknown = (f"is left out ({escaped(reason)})", f"are left out ({escaped(reason)})", "so no comparison is made")
+            unknown = (
+                f"is left out ({escaped(reason)})",
+                f"are left out ({escaped(reason)})",
+                "so no comparison is made",
+            )
             one, many, so = WHY_LEFT_OUT.get(reason, unknown)
             names = "All methods" if len(who) == len(study.measured) else study.titles(who, MOST)
             found.append(f"{names} {one if len(who) == 1 else many}, {so}.")
@@ -174,4 +217,8 @@ def _left_out(study: Study) -> list[str]:
 
 
 def _alone(study: Study) -> str:
-    return "With one method there is nothing to compare." if len(study.known(study.standing.metric)) == 1 else ""
+    return (
+        "With one method there is nothing to compare."
+        if len(study.known(study.standing.metric)) == 1
+        else ""
+    )

@@ -41,11 +41,21 @@ def drawn(study: Study, stem: str) -> list[Drawn]:
     """The study's figures, in the order of the text; those of costs as one if they are small."""
     made = []
     for section, charts in _sections(study):
-        every = {chart: svg(chart).replace("stroke-dasharray: ; ", "") for chart in charts}  # as matplotlib says "no dashes"
-        drawings = {chart: drawing for chart, drawing in every.items() if _points("height", drawing) <= TALLEST}
-        small = len(drawings) > 1 and all(_points("width", drawing) <= HALF for drawing in drawings.values())
+        every = {
+            chart: svg(chart).replace("stroke-dasharray: ; ", "") for chart in charts
+        }  # as matplotlib says "no dashes"
+        drawings = {
+            chart: drawing
+            for chart, drawing in every.items()
+            if _points("height", drawing) <= TALLEST
+        }
+        small = len(drawings) > 1 and all(
+            _points("width", drawing) <= HALF for drawing in drawings.values()
+        )
         for group in [list(drawings)] if small else [[chart] for chart in drawings]:
-            made.append(_figure(study, stem, section, {chart: drawings[chart] for chart in group}, charts))
+            made.append(
+                _figure(study, stem, section, {chart: drawings[chart] for chart in group}, charts)
+            )
     return made
 
 
@@ -53,10 +63,21 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
     """Of each section the charts that there are, with what they show."""
     there = {chart.name: chart for chart in charts_of(study.comparison, study.recipe)}
     best = study.standing.order[:1]
-    confusion = {f"confusion-{name}": study.title(method) for method in best for name in (method, slug(method))}
-    quality = QUALITY | {name: f"which classes were taken for which with {title}" for name, title in confusion.items()}
+    confusion = {
+        f"confusion-{name}": study.title(method)
+        for method in best
+        for name in (method, slug(method))
+    }
+    quality = QUALITY | {
+        name: f"which classes were taken for which with {title}"
+        for name, title in confusion.items()
+    }
     one = compared(study.comparison, study.recipe)
-    against = {chart: shows for name, (cost, shows) in AGAINST.items() if (chart := against_chart(one, cost, name, PLOT)) is not None}
+    against = {
+        chart: shows
+        for name, (cost, shows) in AGAINST.items()
+        if (chart := against_chart(one, cost, name, PLOT)) is not None
+    }
     yield "quality", {there[name]: shows for name, shows in quality.items() if name in there}
     yield "costs", against or {there[name]: shows for name, shows in COSTS.items() if name in there}
     yield "course", {there[name]: shows for name, shows in COURSE.items() if name in there}
@@ -67,11 +88,16 @@ def _points(side: str, drawing: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _figure(study: Study, stem: str, section: str, drawings: dict[Chart, str], shows: dict[Chart, str]) -> Drawn:
+def _figure(
+    study: Study, stem: str, section: str, drawings: dict[Chart, str], shows: dict[Chart, str]
+) -> Drawn:
     paths = {chart: f"{stem}-figures/{study.label}-{chart.name}.svg" for chart in drawings}
     label = f"f-{next(iter(drawings)).name}-{study.label}"
     sides = ("Left: ", "Right: ") if len(drawings) > 1 else ("",)
-    captions = [escaped(tidy(f"{side}{chart.title}. {chart.description}")) for side, chart in zip(sides, drawings, strict=True)]
+    captions = [
+        escaped(tidy(f"{side}{chart.title}. {chart.description}"))
+        for side, chart in zip(sides, drawings, strict=True)
+    ]
     return Drawn(
         label,
         section,

@@ -12,7 +12,14 @@ from peft_methods.recommending import Limits
 from peft_methods.report.paper import charts, discussion, introduction, references, results, setup
 from peft_methods.report.paper.charts import Drawn
 from peft_methods.report.paper.study import Study, studies_of
-from peft_methods.report.paper.typst import TEMPLATE, PaperError, check_possible, compiled, escaped, literal
+from peft_methods.report.paper.typst import (
+    TEMPLATE,
+    PaperError,
+    check_possible,
+    compiled,
+    escaped,
+    literal,
+)
 from peft_methods.store import atomically
 
 
@@ -31,9 +38,16 @@ def write_paper(comparison: Comparison, path: Path, limits: Limits | None = None
     if not studies:
         raise PaperError("there are no records to write a paper about.")
     figures = {study.recipe: charts.drawn(study, path.stem) for study in studies}
-    files = {name: data for drawn in figures.values() for one in drawn for name, data in one.files.items()}
+    files = {
+        name: data
+        for drawn in figures.values()
+        for one in drawn
+        for name, data in one.files.items()
+    }
     source = document(studies, path.stem, figures)
-    files[f"{path.stem}.bib"] = references.bibliography(source, {row.method for study in studies for row in study.rows}).encode()
+    files[f"{path.stem}.bib"] = references.bibliography(
+        source, {row.method for study in studies for row in study.rows}
+    ).encode()
     pdf = compiled(source, files, _finished(comparison))
     return _written(path, {path.name: pdf, f"{path.stem}.typ": source.encode(), **files})
 

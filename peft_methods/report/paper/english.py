@@ -14,7 +14,11 @@ SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 
 def listed(items: Sequence[str], most: int | None = None) -> str:
     """'a', 'a and b', 'a, b, and c'; semicolons where an item has a comma; beyond `most`, how many more there are."""
-    shown = list(items) if most is None or len(items) <= most else [*items[: most - 1], f"{number(len(items) - most + 1)} more"]
+    shown = (
+        list(items)
+        if most is None or len(items) <= most
+        else [*items[: most - 1], f"{number(len(items) - most + 1)} more"]
+    )
     if len(shown) < 3:
         return " and ".join(shown)
     comma = ";" if any("," in item for item in shown) else ","
@@ -71,7 +75,9 @@ def with_spread(name: str, figure: Figure | None) -> str:
         return NOTHING
     if figure.deviation is None:
         return said(name, figure.mean)
-    return tidy(METRICS[name].with_spread(figure.mean, figure.deviation)).replace(" ± ", "\u00a0±\u00a0")
+    return tidy(METRICS[name].with_spread(figure.mean, figure.deviation)).replace(
+        " ± ", "\u00a0±\u00a0"
+    )
 
 
 def points(difference: float) -> str:
@@ -99,4 +105,10 @@ def ratio(value: float) -> str:
 def share(value: float) -> str:
     """A share of the whole: '2.56%', '0.0034%'."""
     percent = 100 * value
-    return f"{percent:.2f}%" if percent >= 0.1 or percent == 0 else f"{percent:.1g}%" if percent >= 1e-4 else "\\< 0.0001%"
+    return (
+        f"{percent:.2f}%"
+        if percent >= 0.1 or percent == 0
+        else f"{percent:.1g}%"
+        if percent >= 1e-4
+        else "\\< 0.0001%"
+    )

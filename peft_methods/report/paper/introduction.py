@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from peft_methods.report.paper.analysis import in_short
 from peft_methods.report.paper.english import capital, counted, joined, listed, number, ratio, was
-from peft_methods.report.paper.references import NAMES_OF_DATA, cited, data_name, model_name, of_data, of_method, of_model
+from peft_methods.report.paper.references import (
+    NAMES_OF_DATA,
+    cited,
+    data_name,
+    model_name,
+    of_data,
+    of_method,
+    of_model,
+)
 from peft_methods.report.paper.study import Study
 
 TERMS = ("fine-tuning", "parameter-efficient methods", "text classification", "benchmarking")
@@ -33,7 +41,10 @@ QUESTION = (
     "Which of them suits a model, a data set, and a machine is a question of measurement, and the answer is easily spoiled: by unlike "
     "budgets, by learning rates that suit one method only, by a single seed, or by memory figures that contain what other phases left."
 )
-SPENT = {"train_seconds": "trained for {} times as long", "peak_memory_bytes": "needed {} times as much memory at the peak"}
+SPENT = {
+    "train_seconds": "trained for {} times as long",
+    "peak_memory_bytes": "needed {} times as much memory at the peak",
+}
 
 
 def title(studies: Sequence[Study]) -> str:
@@ -62,13 +73,21 @@ def _in_a_title(data: str) -> str:
     name = data_name(data)
     if data not in NAMES_OF_DATA:
         return name
-    return re.sub(r"\b(?!with\b|the\b|of\b|and\b)[a-z]", lambda match: match[0].upper(), name.removeprefix("the "))
+    return re.sub(
+        r"\b(?!with\b|the\b|of\b|and\b)[a-z]",
+        lambda match: match[0].upper(),
+        name.removeprefix("the "),
+    )
 
 
 def abstract(studies: Sequence[Study]) -> str:
     """What was done and what came out, in one paragraph."""
     methods = list(_methods(studies).values())
-    what = methods[0] if len(methods) == 1 else f"{number(len(methods))} fine-tuning methods ({listed(methods, 8)})"
+    what = (
+        methods[0]
+        if len(methods) == 1
+        else f"{number(len(methods))} fine-tuning methods ({listed(methods, 8)})"
+    )
     what += ", all under one budget," * (len(methods) > 1)
     cells = sum(len(study.finished) for study in studies)
     found = []
@@ -94,7 +113,9 @@ def _costs_in_short(study: Study) -> list[str]:
     found = []
     for name, said_as in SPENT.items():
         if ratios := [value for _, value in study.ratios(name)]:
-            found.append(said_as.format(" to ".join(dict.fromkeys((ratio(ratios[0]), ratio(ratios[-1]))))))
+            found.append(
+                said_as.format(" to ".join(dict.fromkeys((ratio(ratios[0]), ratio(ratios[-1])))))
+            )
     who = "the other methods" if len(study.measured) > 2 else "the other method"
     return [f"Relative to full fine-tuning, {who} {' and '.join(found)}."] if found else []
 
@@ -105,7 +126,10 @@ def introduction(studies: Sequence[Study]) -> list[str]:
     return [
         QUESTION,
         f"This paper reports such a measurement. The {'method is' if len(methods) == 1 else 'methods are'}:",
-        "\n".join(f"+ _{name}_{cited(*of_method(method))} {_about(method)}" for method, name in methods.items()),
+        "\n".join(
+            f"+ _{name}_{cited(*of_method(method))} {_about(method)}"
+            for method, name in methods.items()
+        ),
         f"@setup describes data, model, budget, and measuring{_on(studies)}; @results has the figures, @discussion what they mean and what "
         "may be wrong with them, and @conclusion what they recommend. A method is called better than another only where the difference is "
         "more than the chance of seeds and test examples explains.",

@@ -97,9 +97,19 @@ def of_data(source: str) -> tuple[str, ...]:
 
 def bibliography(markup: str, methods: Iterable[str]) -> str:
     """BibTeX of every entry that the markup cites; `methods` are those that may need one made of their registry's `paper`."""
-    entries = {re.match(r"@\w+\{([^,]+),", entry)[1]: entry for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n")}  # type: ignore[index]
+    entries = {
+        re.match(r"@\w+\{([^,]+),", entry)[1]: entry
+        for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n")
+    }  # type: ignore[index]
     entries |= {made_key(method): _made(method) for method in methods}
-    return "\n\n".join(entry.strip() for key, entry in entries.items() if re.search(rf"@{re.escape(key)}(?![\w-])", markup)) + "\n"
+    return (
+        "\n\n".join(
+            entry.strip()
+            for key, entry in entries.items()
+            if re.search(rf"@{re.escape(key)}(?![\w-])", markup)
+        )
+        + "\n"
+    )
 
 
 def _made(method: str) -> str:

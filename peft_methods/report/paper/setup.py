@@ -7,7 +7,14 @@ from typing import Any
 
 from peft_methods.records import Record
 from peft_methods.report.paper.english import capital, counted, joined, listed, number, was
-from peft_methods.report.paper.references import OF_LIBRARIES, cited, data_name, model_name, of_data, of_model
+from peft_methods.report.paper.references import (
+    OF_LIBRARIES,
+    cited,
+    data_name,
+    model_name,
+    of_data,
+    of_model,
+)
 from peft_methods.report.paper.statistics import statistics
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.tuning import hyperparameters, rates
@@ -21,7 +28,11 @@ PRECISIONS = {
     "bf16": "bfloat16 autocast over 32-bit weights",
     "fp16": "float16 autocast over 32-bit weights",
 }
-SCHEDULES = {"linear": "falls linearly to zero", "cosine": "falls along a cosine", "constant": "stays constant"}
+SCHEDULES = {
+    "linear": "falls linearly to zero",
+    "cosine": "falls along a cosine",
+    "constant": "stays constant",
+}
 
 
 def setup(studies: Sequence[Study]) -> list[str]:
@@ -29,26 +40,48 @@ def setup(studies: Sequence[Study]) -> list[str]:
     parts = []
     for study in studies:
         one = len(studies) == 1
-        parts += ["== Data and Model" if one else f"== {study.name}", _data(study), _sizes(study), _model(study)]
+        parts += [
+            "== Data and Model" if one else f"== {study.name}",
+            _data(study),
+            _sizes(study),
+            _model(study),
+        ]
         parts += ["== Budget and Hyperparameters"] * one
         parts += [_budget(study.spec), rates(study), hyperparameters(study)]
-    parts += ["== Hardware and Software", _hardware(studies), "== Measuring", _measuring(studies), "== Statistics", statistics(studies)]
+    parts += [
+        "== Hardware and Software",
+        _hardware(studies),
+        "== Measuring",
+        _measuring(studies),
+        "== Statistics",
+        statistics(studies),
+    ]
     return [part for part in parts if part]
 
 
 def _data(study: Study) -> str:
     data, spec = _first(study).data, study.spec["data"]
     if data.get("random"):
-        lengths = "of the lengths that the recipe gives" if spec.get("token_lengths") else f"of {spec['max_length']} tokens"
+        lengths = (
+            "of the lengths that the recipe gives"
+            if spec.get("token_lengths")
+            else f"of {spec['max_length']} tokens"
+        )
         return f"No texts were read: token ids and labels were drawn at random, in rows {lengths}. They show what training costs."
     names = [escaped(str(name)) for name in data.get("label_names", [])]
-    classes = f" in {counted(len(names), 'class', 'classes')} ({listed(names, 10)})" if names else ""
+    classes = (
+        f" in {counted(len(names), 'class', 'classes')} ({listed(names, 10)})" if names else ""
+    )
     removed = sum(data.get("removed", {}).values())
     return joined(
         f"The texts are {data_name(spec['source'])}{cited(*of_data(spec['source']))}{classes}.",
-        f"Train, validation, and test rows are disjoint; @t-data-{study.label} has their numbers." if data.get("class_counts") else "",
+        f"Train, validation, and test rows are disjoint; @t-data-{study.label} has their numbers."
+        if data.get("class_counts")
+        else "",
         "The test rows are predicted once, with the weights of the best epoch by validation.",
-        f"{capital(counted(removed, 'text'))} that stood in the source twice or in two splits {was(removed)} removed." if removed else "",
+        f"{capital(counted(removed, 'text'))} that stood in the source twice or in two splits {was(removed)} removed."
+        if removed
+        else "",
     )
 
 
@@ -60,7 +93,11 @@ def _first(study: Study) -> Record:
 def _sizes(study: Study) -> str:
     data = _first(study).data
     counts, truncated = data.get("class_counts", {}), data.get("truncated", {})
-    lines = [[split.capitalize(), f"{sum(counts[split]):,}", _per_class(counts[split])] for split in SPLITS if split in counts]
+    lines = [
+        [split.capitalize(), f"{sum(counts[split]):,}", _per_class(counts[split])]
+        for split in SPLITS
+        if split in counts
+    ]
     head = ["Split", "Rows", "Rows a class"]
     if any(share is not None for share in truncated.values()):
         head.append("Cut short")
@@ -95,15 +132,23 @@ def _budget(spec: dict[str, Any]) -> str:
     patience, batches = budget.get("early_stopping"), budget.get("gradient_accumulation", 1)
     epochs = f"{'at most ' if patience else ''}{counted(budget['epochs'], 'epoch')}"
     steps = f", {number(batches)} of them to a step of the optimizer" if batches > 1 else ""
-    warmup = f", after a warm-up over {100 * budget['warmup_ratio']:g}% of the steps" if budget.get("warmup_ratio") else ""
+    warmup = (
+        f", after a warm-up over {100 * budget['warmup_ratio']:g}% of the steps"
+        if budget.get("warmup_ratio")
+        else ""
+    )
     return joined(
         f"Every method has the same budget: {epochs} in batches of {number(budget['batch_size'])}{steps}, and rows cut at "
         f"{number(spec['data']['max_length'])} tokens.",
-        f"Training ends after {counted(patience, 'epoch')} without a better validation score." if patience else "",
+        f"Training ends after {counted(patience, 'epoch')} without a better validation score."
+        if patience
+        else "",
         f"The optimizer is AdamW{cited('loshchilov2019adamw')} with weight decay {budget['weight_decay']:g} and gradients clipped at a "
         f"norm of {budget['max_grad_norm']:g}; its learning rate {SCHEDULES[budget['schedule']]}{warmup}.",
         f"Training runs in {PRECISIONS[budget['precision']]}.",
-        "Activations within layers are computed again in the backward pass." if budget.get("gradient_checkpointing") else "",
+        "Activations within layers are computed again in the backward pass."
+        if budget.get("gradient_checkpointing")
+        else "",
         "All rows are padded to the greatest length." if budget.get("padding") == "fixed" else "",
     )
 
@@ -119,16 +164,35 @@ def _hardware(studies: Sequence[Study]) -> str:
     if not records:
         return "No cell finished, so nothing is said of what it ran on."
     devices = _distinct(records, "device_name")
-    where = f"All cells ran on one {devices[0]}" if len(devices) == 1 else f"The cells ran on {listed(devices)}"
-    host = [f"driver {driver}" for driver in _distinct(records, "driver")] + [f"CUDA {cuda}" for cuda in _distinct(records, "cuda")]
+    where = (
+        f"All cells ran on one {devices[0]}"
+        if len(devices) == 1
+        else f"The cells ran on {listed(devices)}"
+    )
+    host = [f"driver {driver}" for driver in _distinct(records, "driver")] + [
+        f"CUDA {cuda}" for cuda in _distinct(records, "cuda")
+    ]
     where += f" ({', '.join(host)})" if host else ""
     if {record.environment.get("device") for record in records} == {"cpu"}:
-        threads = [f"{threads} thread{'s' * (threads != '1')}" for threads in _distinct(records, "threads")]
+        threads = [
+            f"{threads} thread{'s' * (threads != '1')}" for threads in _distinct(records, "threads")
+        ]
         where += f", without a GPU, with {listed(threads)} a cell"
-    packages, source = records[0].environment.get("packages", {}), records[0].environment.get("source") or {}
+    packages, source = (
+        records[0].environment.get("packages", {}),
+        records[0].environment.get("source") or {},
+    )
     software = [f"Python {version}" for version in _distinct(records, "python")]
-    software += [f"{name} {escaped(packages[key])}{cited(entry)}" for key, (name, entry) in OF_LIBRARIES.items() if packages.get(key)]
-    commit = f"The code is at commit {escaped(str(source['commit'])[:10])}" if source.get("commit") else ""
+    software += [
+        f"{name} {escaped(packages[key])}{cited(entry)}"
+        for key, (name, entry) in OF_LIBRARIES.items()
+        if packages.get(key)
+    ]
+    commit = (
+        f"The code is at commit {escaped(str(source['commit'])[:10])}"
+        if source.get("commit")
+        else ""
+    )
     return joined(
         f"{where}.",
         f"The software is {listed(software)}." if software else "",
@@ -142,6 +206,8 @@ def _measuring(studies: Sequence[Study]) -> str:
     return joined(
         "Training time is that of the training steps alone: loading, tokenizing, warm-up, evaluation, and saving are timed apart.",
         f"Peak memory is that of the training phase ({'; '.join(kinds)})." if kinds else "",
-        "The resident set of a process is good for orders of size only." if any(kind.startswith("resident") for kind in kinds) else "",
+        "The resident set of a process is good for orders of size only."
+        if any(kind.startswith("resident") for kind in kinds)
+        else "",
         "Every cell runs in a process of its own, so that no peak contains what an earlier one left.",
     )

@@ -22,7 +22,9 @@ def statistics(studies: Sequence[Study]) -> str:
     compared = any(study.is_compared for study in studies)
     several = any(study.standing.order for study in studies)  # seeds
     return joined(
-        _of_seeds_and_examples() if several else "Intervals are those of one trained model each, over test examples.",
+        _of_seeds_and_examples()
+        if several
+        else "Intervals are those of one trained model each, over test examples.",
         f"The interval of one method is Wilson's{cited('wilson1927')} with the sample size that the variance speaks of{cited('korn1998')}.",
         f"The variance of macro F1 over examples is by the infinitesimal jackknife{cited('efron1982')}."
         if any(study.standing.metric == "macro_f1" for study in studies)

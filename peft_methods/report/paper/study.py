@@ -62,7 +62,11 @@ class Study:
     @property
     def metric(self) -> str:
         """What quality is called in a sentence."""
-        return "macro F1" if self.standing.metric == "macro_f1" else METRICS[self.standing.metric].title.lower()
+        return (
+            "macro F1"
+            if self.standing.metric == "macro_f1"
+            else METRICS[self.standing.metric].title.lower()
+        )
 
     @property
     def has_quality(self) -> bool:
@@ -113,11 +117,15 @@ class Study:
         full = self.full()
         if full is None or not full.figures.get(name) or not full.mean(name) > 0:
             return []
-        return [(row, row.mean(name) / full.mean(name)) for row in self.known(name) if row is not full]
+        return [
+            (row, row.mean(name) / full.mean(name)) for row in self.known(name) if row is not full
+        ]
 
     def known(self, name: str) -> list[Row]:
         """The methods of which a metric is known, the least first."""
-        return sorted((row for row in self.rows if name in row.figures), key=lambda row: row.mean(name))
+        return sorted(
+            (row for row in self.rows if name in row.figures), key=lambda row: row.mean(name)
+        )
 
     def pairs_of(self, method: str) -> Iterator[Pair]:
         """Every pair with this method, seen from it, in the order of the others' means."""

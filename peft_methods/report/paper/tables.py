@@ -7,7 +7,15 @@ from collections.abc import Callable
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
 from peft_methods.report.costs import COLUMNS
-from peft_methods.report.paper.english import interval, p_value, points, ratio, said, share, with_spread
+from peft_methods.report.paper.english import (
+    interval,
+    p_value,
+    points,
+    ratio,
+    said,
+    share,
+    with_spread,
+)
 from peft_methods.report.paper.study import FULL, Study
 from peft_methods.report.paper.typst import table
 from peft_methods.report.shown import NOTHING
@@ -24,10 +32,20 @@ Cell = Callable[[Study, Row], str]
 def main_table(study: Study) -> str:
     """A row a method: quality with interval and group, parameters, time, memory. What no method has has no column."""
     columns = _columns(study)
-    shown = {head: cell for head, cell in columns.items() if any(cell(study, row) != NOTHING for row in study.measured)}
-    lines = [[_name(study, row), *(cell(study, row) for cell in shown.values())] for row in study.rows]
+    shown = {
+        head: cell
+        for head, cell in columns.items()
+        if any(cell(study, row) != NOTHING for row in study.measured)
+    }
+    lines = [
+        [_name(study, row), *(cell(study, row) for cell in shown.values())] for row in study.rows
+    ]
     quality = "Quality and costs" if study.has_quality else "Costs"
-    spread = "mean ± standard deviation over seeds" if any(len(row.seeds) > 1 for row in study.rows) else "one seed, no spread"
+    spread = (
+        "mean ± standard deviation over seeds"
+        if any(len(row.seeds) > 1 for row in study.rows)
+        else "one seed, no spread"
+    )
     caption = f"{quality}{study.of} ({spread})"
     return table(f"t-main-{study.label}", caption, ("Method", *shown), lines, wide=True)
 
@@ -68,7 +86,9 @@ def _share(row: Row) -> str:
 def _name(study: Study, row: Row) -> str:
     if not row.figures:
         return f"{study.title(row.method)} ({row.missing[0].status})"
-    lost = f" ({len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds)" if row.missing else ""
+    lost = (
+        f" ({len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds)" if row.missing else ""
+    )
     return f"{study.title(row.method)}{lost}"
 
 
@@ -78,19 +98,41 @@ def best_table(study: Study) -> str:
         return ""
     best = study.standing.order[0]
     pairs = [pair.turned() for pair in study.pairs_of(best)]
-    lines = [[study.title(pair.first), points(pair.difference), interval(pair.low, pair.high), p_value(pair.p)] for pair in pairs]
+    lines = [
+        [
+            study.title(pair.first),
+            points(pair.difference),
+            interval(pair.low, pair.high),
+            p_value(pair.p),
+        ]
+        for pair in pairs
+    ]
     caption = f"Difference of {study.metric} to {study.title(best)}, in points{study.of}"
-    return table(f"t-best-{study.label}", caption, ("Method", "Points", "95% interval", "_p_ (Holm)"), lines)
+    return table(
+        f"t-best-{study.label}", caption, ("Method", "Points", "95% interval", "_p_ (Holm)"), lines
+    )
 
 
 def ratio_table(study: Study) -> str:
     """Costs as multiples of full fine-tuning's; empty where it has no figures or is alone."""
-    ratios = {head: found for head, name in RATIOS.items() if (found := {row.method: value for row, value in study.ratios(name)})}
+    ratios = {
+        head: found
+        for head, name in RATIOS.items()
+        if (found := {row.method: value for row, value in study.ratios(name)})
+    }
     if not ratios:
         return ""
     others = [row.method for row in study.measured if row.method != FULL]
-    lines = [[study.title(method), *(_ratio(found.get(method)) for found in ratios.values())] for method in others]
-    return table(f"t-ratios-{study.label}", f"Costs as multiples of full fine-tuning's{study.of}", ("Method", *ratios), lines)
+    lines = [
+        [study.title(method), *(_ratio(found.get(method)) for found in ratios.values())]
+        for method in others
+    ]
+    return table(
+        f"t-ratios-{study.label}",
+        f"Costs as multiples of full fine-tuning's{study.of}",
+        ("Method", *ratios),
+        lines,
+    )
 
 
 def _ratio(value: float | None) -> str:
@@ -99,8 +141,14 @@ def _ratio(value: float | None) -> str:
 
 def device_table(study: Study) -> str:
     """What was measured on a GPU beyond time and memory; empty on a CPU."""
-    rows = [row for row in study.measured if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures]
-    lines = [[study.title(row.method), *(_mean(row, name) for name in COLUMNS.values())] for row in rows]
+    rows = [
+        row
+        for row in study.measured
+        if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures
+    ]
+    lines = [
+        [study.title(row.method), *(_mean(row, name) for name in COLUMNS.values())] for row in rows
+    ]
     caption = f"Further costs on the device (means over seeds){study.of}"
     return table(f"t-device-{study.label}", caption, ("Method", *COLUMNS), lines, wide=True)
 

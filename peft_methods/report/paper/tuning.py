@@ -15,12 +15,17 @@ MOST = 8
 
 def rates(study: Study) -> str:
     """A paragraph on seeds, and whether and how hyperparameters were searched for."""
-    seeds = f"{counted(len(study.seeds), 'seed')} ({listed([str(seed) for seed in study.seeds], 10)})"
+    seeds = (
+        f"{counted(len(study.seeds), 'seed')} ({listed([str(seed) for seed in study.seeds], 10)})"
+    )
     lead = f"Each method is trained with {seeds}. A seed sets the first weights of what is new and the order of rows."
     searches = {record.method_name: record.tuning for record in study.finished if record.tuning}
     where = f"@t-rates-{study.label}"
     if not searches:
-        return joined(lead, f"{where} has the hyperparameters; they are the recipe's, and none was tuned in this run.")
+        return joined(
+            lead,
+            f"{where} has the hyperparameters; they are the recipe's, and none was tuned in this run.",
+        )
     kept = [row.method for row in study.measured if row.method not in searches]
     return joined(
         lead,
@@ -35,7 +40,11 @@ def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
     effort = {(len(search["trials"]), search["epochs"]) for search in searches.values()}
     values = {len(search["grid"]["learning_rate"]) for search in searches.values()}
     trials, epochs = min(effort)
-    what = f"{counted(trials, 'trial')} of {counted(epochs, 'epoch')}" if len(effort) == 1 else "several trials each"
+    what = (
+        f"{counted(trials, 'trial')} of {counted(epochs, 'epoch')}"
+        if len(effort) == 1
+        else "several trials each"
+    )
     judged = next(iter(searches.values()))["select_by"].replace("_", " ")
     return (
         f"Before that, {study.titles(searches, MOST)} {was(len(searches))} tuned with {what}, chosen by a Parzen "
@@ -48,7 +57,10 @@ def hyperparameters(study: Study) -> str:
     """The table of what every method was trained with."""
     by_name = {record.method_name: record.cell["method"] for record in study.records}
     methods = {row.method: by_name[row.method] for row in study.rows}
-    lines = [[study.title(name), f"{method['learning_rate']:.3g}", _settings(method)] for name, method in methods.items()]
+    lines = [
+        [study.title(name), f"{method['learning_rate']:.3g}", _settings(method)]
+        for name, method in methods.items()
+    ]
     return table(
         f"t-rates-{study.label}",
         f"Hyperparameters{study.of}",
@@ -61,11 +73,24 @@ def hyperparameters(study: Study) -> str:
 
 
 def _settings(method: dict[str, Any]) -> str:
-    shown = {key: value for key, value in method.items() if key not in {"name", "learning_rate"} and value is not None}
-    return ", ".join(f"{escaped(key.replace('_', ' '))} {_value(value)}" for key, value in shown.items()) or NOTHING
+    shown = {
+        key: value
+        for key, value in method.items()
+        if key not in {"name", "learning_rate"} and value is not None
+    }
+    return (
+        ", ".join(
+            f"{escaped(key.replace('_', ' '))} {_value(value)}" for key, value in shown.items()
+        )
+        or NOTHING
+    )
 
 
 def _value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " + ".join(_value(one) for one in value)
-    return f"{value:.3g}" if isinstance(value, float) else escaped(str(value).removeprefix("embedded:").replace("_", " "))
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float)
+        else escaped(str(value).removeprefix("embedded:").replace("_", " "))
+    )

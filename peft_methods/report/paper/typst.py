@@ -12,10 +12,14 @@ from pathlib import Path
 from peft_methods.errors import OptionError, PeftMethodsError
 
 TEMPLATE = Path(__file__).parent / "template.typ"
-MARKUP = re.compile(r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]")  # a hyphen between letters may stay
+MARKUP = re.compile(
+    r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]"
+)  # a hyphen between letters may stay
 SHORT = 4  # rows of a table that is not to be broken
 ROWS_OF_A_TABLE = 32  # more may not fit on a page, if names need two lines
-EMBEDDED_SCRIPTS = re.compile(r"[\x00-\u052f\u1e00-\u22ff\ufffd]*")  # Latin, Greek, Cyrillic, punctuation: the engine brings fonts for them
+EMBEDDED_SCRIPTS = re.compile(
+    r"[\x00-\u052f\u1e00-\u22ff\ufffd]*"
+)  # Latin, Greek, Cyrillic, punctuation: the engine brings fonts for them
 
 
 class PaperError(PeftMethodsError):
@@ -26,7 +30,9 @@ def check_possible(where: str) -> None:
     """Raise `OptionError` unless what draws and typesets is installed."""
     missing = [name for name in ("typst", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
-        raise OptionError(f"{where} needs {' and '.join(missing)}: pip install 'peft-methods[paper]'.")
+        raise OptionError(
+            f"{where} needs {' and '.join(missing)}: pip install 'peft-methods[paper]'."
+        )
 
 
 def escaped(text: str) -> str:
@@ -95,7 +101,12 @@ def compiled(source: str, files: Mapping[str, bytes], timestamp: int) -> bytes:
         (folder / "paper.typ").write_text(source, encoding="utf-8")
         own_fonts = EMBEDDED_SCRIPTS.fullmatch(source) is not None
         try:
-            made = typst.compile(folder / "paper.typ", root=folder, timestamp=timestamp, ignore_system_fonts=own_fonts)
+            made = typst.compile(
+                folder / "paper.typ",
+                root=folder,
+                timestamp=timestamp,
+                ignore_system_fonts=own_fonts,
+            )
         except typst.TypstError as error:
             raise PaperError(f"the paper could not be typeset: {error.message}.") from None
     assert isinstance(made, bytes), "a PDF is one file"
