@@ -9,7 +9,15 @@ from peft_methods import escaping
 
 
 class PeftMethodsError(Exception):
-    """A mistake in what the user gave; its text is the whole message, one line, never followed by a traceback."""
+    """A mistake in the user's input. Its text is the whole message: one line, shown without a traceback.
+
+    `setting` names the setting to change, such as "data.max_length" or "workers". The message itself speaks of
+    settings only; the command line and `compare()` each add how to change it there.
+    """
+
+    def __init__(self, message: str = "", *, setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
 
     def __str__(self) -> str:
         return escaping.message(super().__str__())
