@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from peft_methods.cells import Cell, cells_of, chosen_methods
+from peft_methods.cells import Cell, cells_of
 from peft_methods.environment import PACKAGES
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
@@ -127,7 +128,7 @@ def _record(
             "memory_kind": "resident set above its level before the model",
             "packages": dict.fromkeys(PACKAGES, "1.0"),
             "python": "3.11.2",
-            "weights_sha256": "4bit" if cell.method.quantization else "whole",
+            "weights_sha256": "4bit" if cell.method.info.quantization else "whole",
         },
         finished=finished,
     )

@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from peft_methods import data, models, synthetic
-from peft_methods.cells import chosen_methods
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.base import NoTrace
-from peft_methods.methods import Task
+from peft_methods.methods import ApplyContext
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.rows import Rows
 
@@ -170,12 +170,14 @@ class Setting:
         texts = synthetic.load(self.recipe)
         torch.manual_seed(0)
         wanted = {
-            "quantization": self.method.quantization,
+            "quantization": self.method.info.quantization,
             "precision": self.recipe.budget.precision,
             "device": device,
         }
         self.base = models.load(self.recipe.model, texts.facts.label_names, **wanted)
-        self.model = self.method.inject(self.base.model, Task(self.base.shape, self.base.head))
+        self.model = self.method.apply(
+            self.base.model, ApplyContext(self.base.shape, self.base.head)
+        )
         self.tokens = data.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
 
     def by_engine(self, name: str, folder: Path, steps: int, windows: int) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 from peft_methods import escaping
 from peft_methods.errors import OptionError, unknown
-from peft_methods.methods import METHODS, Method
+from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 
 ENGINES = ("auto", "stock", "graphed")
@@ -195,32 +196,11 @@ def source_of(path: Path) -> str:
 def code_hash(method: Method, engine: str) -> str:
     """sha256 of the source files that a cell's figures come from: its method's, its engine's, and measuring."""
     package = Path(__file__).parent
-    own = {
-        Path(str(c.__module__).replace(".", "/")).name + ".py"
-        for c in type(method).__mro__
-        if c.__module__.startswith("peft_methods")
-    }
+    own = {Path(inspect.getfile(c)) for c in type(method).__mro__ if issubclass(c, Method)}
     files = [package / name for name in CODE_OF_EVERY_CELL]
-    files += [package / "methods" / name for name in (*sorted(own), "bottleneck.py")]
+    files += [*sorted(own), package / "methods" / "bottleneck.py"]
     files += [package / "engines" / name for name in CODE_OF_ENGINES[engine]]
     return content_hash([(path.name, source_of(path)) for path in files])
-
-
-def chosen_methods(recipe: Recipe, names: Sequence[str] | None) -> list[Method]:
-    """The recipe's methods, in the registry's order, or those named. Raises `OptionError`.
-
-    All of the recipe's sections are checked, chosen or not, so a typo never waits for its turn.
-    """
-    created = {
-        name: METHODS.create(name, recipe.methods[name], recipe.name) for name in recipe.methods
-    }
-    for name in names or ():
-        METHODS[name]
-        if name not in created:
-            raise OptionError(
-                f"recipe {recipe.name!r} has no [methods.{name}] section; it has: {', '.join(created)}."
-            )
-    return [created[name] for name in METHODS if name in created and (not names or name in names)]
 
 
 def fitting_engine(asked: str, device: str) -> str:
@@ -246,10 +226,9 @@ def cells_of(
     deterministic: bool = False,
 ) -> list[Cell]:
     """One cell a seed. Earlier stages are the same cells for all seeds, so they are trained once."""
-    *earlier, _ = method.stages(recipe)
     stages = tuple(
         Cell(r, m, 0, device, engine, is_source=True, deterministic=deterministic)
-        for r, m in earlier
+        for r, m in method.prerequisites(recipe)
     )
     seeds = recipe.budget.seed_list()
     return [

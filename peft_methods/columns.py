@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from peft_methods.methods import METHODS
 from peft_methods.units import unit_of
 
 TEXT = "text"
@@ -113,31 +114,10 @@ COLUMNS = (
     ),
 )
 
-METHOD_WORDS = (
-    ("qlora", r"q-?lora|lora.*(4-?bit|nf4)|(4-?bit|nf4).*lora"),
-    ("lora", r"lora"),
-    ("ia3", r"\(?ia\)?\s*\^?\s*[3³]"),
-    ("adapter_fusion", r"adapter[\s_-]*fusion"),
-    ("adapter", r"adapter|houlsby|pfeiffer|bottleneck"),
-    ("bitfit", r"bit-?fit"),
-    ("head_only", r"head[\s_-]*only|linear[\s_-]*prob|frozen"),
-    ("full", r"\bfull|\bfft\b|full[\s_-]*fine|^\W*fine[\s_-]*tun\w*\W*$"),
-)  # the first that fits; a word of the name is enough
-
-
-# Methods of their own, with counts of their own, that carry another's name.
-OTHERS = re.compile(
-    r"(ada|delta|dy|long|qa|x)[\s_-]?lora|lora[\s_-]?(fa|xs)\b|adapter[\s_-]?drop|llama[\s_-]?adapter"
-)
-
 
 def method_of(name: str) -> str | None:
-    """The registry's name of the method that a table calls `name`; None for one that is not known here."""
-    if OTHERS.search(name.casefold()):
-        return None
-    return next(
-        (method for method, pattern in METHOD_WORDS if re.search(pattern, name.casefold())), None
-    )
+    """The registered method that a table calls `name`; None for an unknown or unclear one."""
+    return METHODS.recognize(name)
 
 
 def column_of(header: str) -> tuple[Column, float | None] | None:

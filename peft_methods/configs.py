@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, Literal
 
 from peft_methods import embedded, shapes
 from peft_methods.errors import ModelError, first_line, nearest
 from peft_methods.recipe import ModelSpec, is_meant_as_path, path_of
 
+ModelKind = Literal["small_encoder", "encoder", "decoder"]
+LARGEST_SMALL = 512  # hidden size; base encoders have 768
+SMALL_NAMES = re.compile(r"tiny|mini|small")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 NOT_THE_MODEL = (
     "_name_or_path",
@@ -171,3 +176,34 @@ def _bad_config(spec: ModelSpec, error: Exception) -> ModelError:
         f"{spec.source!r} does not describe a model ({first_line(error)}). Mend its config.json, "
         f"or use a shape that comes along ({', '.join(shapes.shape_names())}): --peft-model NAME."
     )
+
+
+def kind_of(spec: ModelSpec) -> ModelKind:
+    """The kind of a model, which default learning rates depend on.
+
+    A local config.json or a preset decides; otherwise the name does. Neither the hub nor its cache is
+    asked, so the kind is the same on every machine.
+    """
+    config = _local_config(spec.source) or shapes.shapes().get(spec.source)
+    if config is None:
+        name = spec.source.rpartition("/")[2].casefold()
+        return "small_encoder" if SMALL_NAMES.search(name) else "encoder"
+    classes = config.get("architectures") or [""]
+    if str(classes[0]).endswith("ForCausalLM"):
+        return "decoder"
+    hidden = config.get("hidden_size", config.get("dim"))
+    small = isinstance(hidden, int) and hidden <= LARGEST_SMALL
+    return "small_encoder" if small else "encoder"
+
+
+def _local_config(source: str) -> dict[str, Any] | None:
+    """The config.json of a model folder, or the config file itself; None where there is none."""
+    path = path_of(source)
+    if path is None:
+        return None
+    try:
+        file = path / "config.json" if path.is_dir() else path
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # loading the model will report it
+    return config if isinstance(config, dict) else None

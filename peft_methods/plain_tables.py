@@ -12,6 +12,7 @@ from typing import Any
 
 from peft_methods.columns import COLUMNS, TEXT, Column, column_of, method_of
 from peft_methods.errors import PeftMethodsError, nearest
+from peft_methods.methods import METHODS
 from peft_methods.units import (
     Quantity,
     UnitError,
@@ -339,7 +340,7 @@ def _with_models(rows: list[tuple[Figures, str]]) -> tuple[Figures, ...]:
         (
             figures.trainable
             for figures, _ in rows
-            if figures.method == "full" and figures.trainable
+            if figures.method == METHODS.reference and figures.trainable
         ),
         None,
     )

@@ -184,7 +184,7 @@ def peft_model(peft_recipe: Recipe, peft_method: Method) -> Base:
 
     names, precision = synthetic.load(peft_recipe).facts.label_names, peft_recipe.budget.precision
     return models.load(
-        peft_recipe.model, names, quantization=peft_method.quantization, precision=precision
+        peft_recipe.model, names, quantization=peft_method.info.quantization, precision=precision
     )
 
 

@@ -240,6 +240,7 @@ def load_recipe(
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
     notes = []
+    _make_sections(values, path.name)
     if data is not None:
         _point_at_data(values, data)
     tuned = _point_at_model(values, model) if model is not None else ""
@@ -247,6 +248,8 @@ def load_recipe(
         _set_weights(values, weights)
     for setting in settings:
         apply_setting(values, setting)
+    _make_sections(values, path.name)
+    tuned = tuned if _has_rates(values) else ""
     recipe = build(Recipe, values, path.name)
     if tuned and recipe.has_quality:
         notes.append(tuned)
@@ -309,6 +312,34 @@ def _point_at_model(values: dict[str, Any], source: str) -> str:
         section.pop(of_the_other, None)
     section["source"] = source
     return f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; a method may look worse than it is"
+
+
+def _make_sections(values: dict[str, Any], where: str) -> None:
+    """Write `methods = "all"`, `methods = ["lora"]` and `methods.include = ...` as sections.
+
+    The section `all` stands for every method until the registry is asked (`with_methods`).
+    """
+    methods = values.get("methods")
+    sections = dict(methods) if isinstance(methods, dict) else {"include": methods}
+    include = sections.get("include", {})
+    if isinstance(include, dict) or methods is None:
+        return  # sections alone, or a mistake that `build` will name
+    del sections["include"]
+    names = [include] if isinstance(include, str) else include
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise OptionError(
+            f'{where}: methods = {include!r} should be "all", a list of names such as '
+            f'["NAME", ...], or sections such as [methods.NAME].',
+            setting="methods",
+        )
+    values["methods"] = {**{name: {} for name in names}, **sections}
+
+
+def _has_rates(values: dict[str, Any]) -> bool:
+    """Whether the recipe itself gives learning rates, which suit one model."""
+    methods = values.get("methods")
+    sections = methods.values() if isinstance(methods, dict) else ()
+    return any(isinstance(one, dict) and "learning_rate" in one for one in sections)
 
 
 def _set_weights(values: dict[str, Any], weights: str) -> None:

@@ -48,11 +48,11 @@ class Earlier:
             facts is None
             or None in stages
             or cell.recipe.name not in facts.data
-            or (cell.method.quantization or "") not in facts.weights
+            or (cell.method.info.quantization or "") not in facts.weights
         ):
             return None
         return cell.identity(
-            weights=facts.weights[cell.method.quantization or ""],
+            weights=facts.weights[cell.method.info.quantization or ""],
             config=facts.config,
             tokenizer=facts.tokenizer,
             data=facts.data[cell.recipe.name],

@@ -27,7 +27,7 @@ from peft_methods.inference import InferenceCost, cost_of
 from peft_methods.instruments import Instruments
 from peft_methods.layouts import ModelShape
 from peft_methods.measuring import PHASES, PhaseMeter, count_parameters
-from peft_methods.methods import TRAINED, Task
+from peft_methods.methods import TRAINED, ApplyContext
 from peft_methods.quality import Predictions, Quality
 from peft_methods.records import Record
 from peft_methods.resuming import sign, unsign
@@ -94,7 +94,7 @@ def _run(
     model = (
         ready.model.to(cell.device)
         if ready
-        else cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
+        else cell.method.apply(base.model, ApplyContext(base.shape, base.head, places.stages))
     )
     listener.enter("tokenize")
     tokens = (
@@ -293,4 +293,6 @@ def _utilization(
     """
     if rate is None or shape.layout is None:
         return None
-    return training_flops(shape, lengths, cell.method.passes) / (train_seconds * rate)
+    return training_flops(shape, lengths, cell.method.info.cost_in_forward_passes) / (
+        train_seconds * rate
+    )

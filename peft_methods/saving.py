@@ -19,7 +19,7 @@ from peft_methods.building import build
 from peft_methods.cells import Cell
 from peft_methods.engines.base import load_trainable
 from peft_methods.errors import ModelError, first_line
-from peft_methods.methods import METHODS, TRAINED, Method, Task
+from peft_methods.methods import METHODS, TRAINED, ApplyContext, Method
 from peft_methods.recipe import ModelSpec
 
 DESCRIPTION = "method.json"
@@ -29,7 +29,7 @@ def save_trained(model: nn.Module, cell: Cell, base: models.Base, folder: Path) 
     """The model in its method's format, its tokenizer beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     base.tokenizer.save_pretrained(str(folder))
-    if cell.method.saved_as == "peft_methods":
+    if cell.method.info.saved_format == "peft_methods":
         save_all_of_method(model, folder / TRAINED)
         (folder / DESCRIPTION).write_text(
             json.dumps(_description(cell, base), indent=1), encoding="utf-8"
@@ -84,7 +84,7 @@ def load_trained(
             f"{folder}: its base model runs Python code of its own. Read that code; then load with trust_remote_code=True."
         )
     base = models.load(spec, tuple(label_names), device=device)
-    model = method.inject(base.model, Task(base.shape, base.head))
+    model = method.apply(base.model, ApplyContext(base.shape, base.head))
     missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
     if missing:
         raise ModelError(

@@ -29,7 +29,7 @@ from peft_methods.engines.batches import collator_of, predict
 from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.flops import device_rate
 from peft_methods.instruments import Instruments
-from peft_methods.methods.base import Method, Task
+from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.recipe import Recipe
 
 
@@ -55,7 +55,7 @@ def _prepare(
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     refuse_unfit(recipe.budget, base.model, device)
-    reasons = {method.name: method.supports(base.shape, device) for method in methods}
+    reasons = {method.name: method.unsupported(base.shape, device) for method in methods}
     forward_seconds = _forward_seconds(texts, base, recipe)
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
     del base  # or two models would be in memory
@@ -84,7 +84,7 @@ def _quantized(
 ) -> dict[str, str]:
     """The digests of the weights as they are once quantised. What fails here is met again in its cell, whose record tells of it."""
     found: dict[str, str] = {}
-    for quantization in {method.quantization for method in methods if method.quantization}:
+    for quantization in {one for method in methods if (one := method.info.quantization)}:
         wanted: dict[str, Any] = {
             "quantization": quantization,
             "precision": recipe.budget.precision,
@@ -112,7 +112,7 @@ def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
     """The fingerprints of the data that earlier stages train on, by their recipes' names. Failures as in `_quantized`."""
     found: dict[str, str] = {}
     for source in {
-        stage.name: stage for method in methods for stage, _ in method.stages(recipe)[:-1]
+        stage.name: stage for method in methods for stage, _ in method.prerequisites(recipe)
     }.values():
         with contextlib.suppress(Exception):
             found[source.name] = synthetic.load(source).facts.fingerprint
@@ -168,18 +168,18 @@ def load_ahead(cell: Cell, *, work: Path, stages: tuple[Path, ...], threads: int
     with _timed(seconds, "data"):
         texts = synthetic.load(cell.recipe)
     with _timed(seconds, "load"):
-        if cell.method.quantization:
+        if cell.method.info.quantization:
             tokenizer = models.load_tokenizer(cell.recipe.model)
             drawn = _drawn(cell, texts, work)
         else:
             base = load(cell, texts, "cpu")
             tokenizer, model = (
                 base.tokenizer,
-                cell.method.inject(base.model, Task(base.shape, base.head, stages)),
+                cell.method.apply(base.model, ApplyContext(base.shape, base.head, stages)),
             )
     with _timed(seconds, "tokenize"):
         tokens = data.tokenize(texts, tokenizer, cell.recipe.data.max_length)
-    if not cell.method.quantization:
+    if not cell.method.info.quantization:
         with _timed(seconds, "check"):
             ready = Ready(base, model, checking.remember(model, work))
     return Ahead(texts, tokens, ready, drawn, seconds)
@@ -211,7 +211,7 @@ def load(
     """The cell's classifier as its seed draws it."""
     set_seed(cell.seed)
     wanted: dict[str, Any] = {
-        "quantization": cell.method.quantization,
+        "quantization": cell.method.info.quantization,
         "precision": cell.recipe.budget.precision,
         "device": device,
     }

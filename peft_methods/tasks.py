@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from peft_methods.cells import Cell, cells_of, chosen_methods, fitting_engine
+from peft_methods.cells import Cell, cells_of, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.methods import Method
+from peft_methods.methods.selection import chosen_methods, with_methods
 from peft_methods.recipe import Recipe, check_trust
 
 NEED_A_GPU = ("tf32", "fp16")  # precisions
@@ -46,7 +47,7 @@ def tasks_of(
     Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU,
     a model's own code that not both the recipe and the user want run.
     """
-    recipes = list(recipes)
+    recipes = [with_methods(recipe, methods) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

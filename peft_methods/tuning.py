@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from peft_methods.cells import Cell
 from peft_methods.errors import OptionError, unknown
 from peft_methods.methods import METHODS, Method
+from peft_methods.methods.selection import with_methods
 from peft_methods.recipe import Recipe
 from peft_methods.records import Record
 
@@ -29,7 +30,7 @@ def check_possible(recipes: Sequence[Recipe]) -> None:
     """Raise `OptionError` where nothing can be tuned: no Optuna, no quality to tune by, knobs that do not exist or fit."""
     if importlib.util.find_spec("optuna") is None:
         raise OptionError("--peft-tune needs Optuna: pip install 'peft-methods[tune]'.")
-    for recipe in recipes:
+    for recipe in map(with_methods, recipes):
         if not recipe.has_quality:
             raise OptionError(
                 f"--peft-tune: recipe {recipe.name!r} has random weights, so there is no quality to tune by."
@@ -39,7 +40,7 @@ def check_possible(recipes: Sequence[Recipe]) -> None:
                 raise OptionError(
                     f"{recipe.name}: {unknown('method', name, recipe.methods)} (in [tuning.knobs])"
                 )
-            grid_of(recipe, METHODS.create(name, recipe.methods[name], recipe.name))
+            grid_of(recipe, METHODS.create(name, recipe.methods[name], recipe.name, recipe))
 
 
 def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
@@ -62,8 +63,9 @@ def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
         for value in values:
             METHODS.create(
                 method.name,
-                {**recipe.methods[method.name], name: value},
+                {**recipe.methods.get(method.name, {}), name: value},
                 f"{recipe.name}, [tuning.knobs.{method.name}]",
+                recipe,
             )
         grid[name] = values if own[name] in values else (own[name], *values)
     return grid

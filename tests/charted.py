@@ -32,7 +32,11 @@ def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
         type(
             f"Method{n}",
             (LoRA,),
-            {"name": f"method_{n}", "title": f"{LONG} {n}" if n % 3 else f"M{n}"},
+            {
+                "info": replace(
+                    LoRA.info, name=f"method_{n}", title=f"{LONG} {n}" if n % 3 else f"M{n}"
+                )
+            },
         )
         for n in range(8, count)
     ]

@@ -28,9 +28,9 @@ from conftest import make_rows
 from peft_methods import units
 from peft_methods.baseline import read_baseline
 from peft_methods.building import build
-from peft_methods.cells import chosen_methods
 from peft_methods.errors import PeftMethodsError
 from peft_methods.gate import Gate
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.metrics import METRICS
 from peft_methods.option_values import names_of, parse_seeds
 from peft_methods.options import add_options, read_options

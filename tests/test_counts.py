@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from test_shapes import PUBLISHED
 
+from peft_methods.methods.ia3 import IA3
 from peft_methods.units import parse
 from peft_methods.validity.counts import (
-    ia3_forms,
     known_models,
     models_named,
     models_of_size,
@@ -57,6 +57,6 @@ def test_counts_on_roberta_base(method: str, text: str, said: str | None) -> Non
 
 
 def test_the_two_known_forms_of_ia3_are_among_its_target_sets() -> None:
-    forms = {form + 592_130 for form in ia3_forms(models_named("roberta-base")[0])}
+    forms = {form + 592_130 for form in IA3.possible_counts(models_named("roberta-base")[0])}
     assert {656_642, 647_426} <= forms
     assert max(forms) == 702_722

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from peft_methods import runner
-from peft_methods.cells import Cell, cells_of, chosen_methods
+from peft_methods.cells import Cell, cells_of
 from peft_methods.determinism import be_deterministic
 from peft_methods.engines import stock
 from peft_methods.errors import Nondeterministic
 from peft_methods.execution.local import LocalExecutor
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe

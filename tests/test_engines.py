@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from transformers import set_seed
 
 from peft_methods import data, models
-from peft_methods.cells import chosen_methods
 from peft_methods.engines import stock
 from peft_methods.engines.base import EpochResult, NoTrace
 from peft_methods.engines.batches import Collator, predict
-from peft_methods.methods import TRAINED, Task
+from peft_methods.methods import TRAINED, ApplyContext
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 
 
@@ -59,9 +59,9 @@ def prepared(
     texts = data.load(recipe.data)
     set_seed(seed)
     base = models.load(
-        recipe.model, texts.facts.label_names, quantization=method.quantization, device=device
+        recipe.model, texts.facts.label_names, quantization=method.info.quantization, device=device
     )
-    model = method.inject(base.model, Task(base.shape, base.head))
+    model = method.apply(base.model, ApplyContext(base.shape, base.head))
     return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
 
 

@@ -11,9 +11,9 @@ import torch
 
 from conftest import make_model
 from peft_methods import environment, models
-from peft_methods.cells import chosen_methods
 from peft_methods.errors import DataError
 from peft_methods.methods import Method
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import ModelSpec, load_recipe
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
@@ -138,12 +138,12 @@ def test_qlora_is_skipped_on_a_gpu_for_which_bitsandbytes_has_no_library(
             bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found")
         )
     shape = models.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
-    reason = qlora().supports(shape, "cuda")
+    reason = qlora().unsupported(shape, "cuda")
     assert (
         reason
         == "bitsandbytes came without a CUDA library for this torch: `python -m bitsandbytes` says which one it looks for"
     )
-    assert qlora().supports(shape, "cpu") is None
+    assert qlora().unsupported(shape, "cpu") is None
 
 
 def test_qlora_runs_where_bitsandbytes_has_one(
@@ -154,4 +154,4 @@ def test_qlora_runs_where_bitsandbytes_has_one(
 
     monkeypatch.setattr(bnb, "lib", WithCuda())
     shape = models.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
-    assert qlora().supports(shape, "cuda") is None
+    assert qlora().unsupported(shape, "cuda") is None

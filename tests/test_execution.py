@@ -14,12 +14,13 @@ from transformers import AutoModelForSequenceClassification
 
 from conftest import make_model
 from peft_methods import load_trained
-from peft_methods.cells import Cell, cells_of, chosen_methods
+from peft_methods.cells import Cell, cells_of
 from peft_methods.engines.batches import Collator, predict
 from peft_methods.errors import DataError
 from peft_methods.execution.estimating import in_words
 from peft_methods.execution.events import Event
 from peft_methods.execution.local import LocalExecutor
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.store import Store
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from peft_methods import models
 from peft_methods.flops import forward_flops, training_flops
 from peft_methods.layouts import ModelShape
-from peft_methods.methods import METHODS, Task
+from peft_methods.methods import METHODS, ApplyContext
 from peft_methods.recipe import ModelSpec
 
 SHAPE = ModelShape("bert", "bert", layers=2, hidden=4, intermediate=8, embedding_rows=9, pooler=False, extra_parameters=0,
@@ -33,12 +33,12 @@ def test_torch_counts_the_same(name: str, passes: float, tiny_models: dict[str, 
     base = models.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"))
     base.model.set_attn_implementation("eager")
     method = METHODS.create(name, {"learning_rate": 1e-3}, "test")
-    model = method.inject(base.model, Task(base.shape, base.head))
+    model = method.apply(base.model, ApplyContext(base.shape, base.head))
     ids = torch.randint(5, 40, (4, 48))
     with FlopCounterMode(display=False) as counter:
         loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum()
         loss.backward()
-    assert method.passes == passes
+    assert method.info.cost_in_forward_passes == passes
     assert counter.get_total_flops() == pytest.approx(
         training_flops(base.shape, [48] * 4, passes), rel=0.12
     )

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from peft_methods import compare
-from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.cells import cells_of
 from peft_methods.execution.events import Event
 from peft_methods.execution.local import LocalExecutor
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record
 from peft_methods.store import Store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +12,50 @@ import pytest
 import torch
 
 from peft_methods import models
+from peft_methods.configs import ModelKind
 from peft_methods.engines.base import load_trainable, save_trainable
 from peft_methods.errors import ModelError, OptionError
 from peft_methods.layouts import LAYOUTS
 from peft_methods.measuring import count_parameters
-from peft_methods.methods import METHODS, TRAINED, Method, Task
-from peft_methods.methods.adapter_fusion import AdapterFusion
+from peft_methods.methods import METHODS, TRAINED, ApplyContext, Method
+from peft_methods.methods.base import FAMILIES
 from peft_methods.methods.bottleneck import Bottleneck, Fusion
-from peft_methods.recipe import ModelSpec
+from peft_methods.recipe import ModelSpec, load_recipe
 
-FAMILIES = ("bert", "roberta", "mpnet", "distilbert")
-REQUIRED: dict[str, dict[str, Any]] = {
-    "adapter_fusion": {"sources": ["a", "b"], "source_learning_rate": 0.01, "reduction_factor": 4},
-    "adapter": {"reduction_factor": 4},
-}
+ENCODERS = ("bert", "roberta", "mpnet", "distilbert")
 
 
 def create(name: str, **settings: Any) -> Method:
-    return METHODS.create(
-        name, {"learning_rate": 0.01, **REQUIRED.get(name, {}), **settings}, "test"
-    )
+    example = METHODS[name].example_settings()
+    return METHODS.create(name, {"learning_rate": 0.01, **example, **settings}, "test")
 
 
 def load(folder: Path, method: Method) -> models.Base:
     torch.manual_seed(1)
     return models.load(
-        ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.quantization
+        ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.info.quantization
     )
 
 
-def inject(
-    base: models.Base, method: Method, stage_folders: tuple[Path, ...] = ()
-) -> torch.nn.Module:
-    return method.inject(base.model, Task(base.shape, base.head, stage_folders))
+def apply(base: models.Base, method: Method, folders: tuple[Path, ...] = ()) -> torch.nn.Module:
+    return method.apply(base.model, ApplyContext(base.shape, base.head, folders))
 
 
-def trained_sources(method: Method, folder: Path, root: Path) -> tuple[Path, ...]:
-    """What a fusion's sources leave: an adapter each, with weights that do something."""
-    if not isinstance(method, AdapterFusion):
-        return ()
-    folders = tuple(root / source for source in method.sources)
-    for number, stage in enumerate(folders):
-        source = inject(load(folder, method.source_method()), method.source_method())
+def prerequisite_folders(method: Method, folder: Path, root: Path) -> tuple[Path, ...]:
+    """Save a trained model for each prerequisite run, with weights that change the outputs."""
+    folders = []
+    for number, (_, earlier) in enumerate(method.prerequisites(load_recipe("embedded"))):
+        base = load(folder, earlier)
+        model = apply(base, earlier)
         torch.manual_seed(number)
         with torch.no_grad():
-            for name, parameter in source.named_parameters():
-                if ".adapter." in name:
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad and not models.in_modules(name, base.head):
                     parameter.normal_(std=0.3)
-        stage.mkdir()
-        save_trainable(source, stage / TRAINED)
-    return folders
+        folders.append(root / str(number))
+        folders[-1].mkdir()
+        save_trainable(model, folders[-1] / TRAINED)
+    return tuple(folders)
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -77,7 +72,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return result
 
 
-@pytest.fixture(params=[(name, family) for name in METHODS for family in FAMILIES], ids="-".join)
+@pytest.fixture(params=[(name, family) for name in METHODS for family in ENCODERS], ids="-".join)
 def case(
     request: pytest.FixtureRequest, tiny_models: dict[str, Path]
 ) -> tuple[Method, models.Base]:
@@ -90,7 +85,7 @@ def test_starts_as_the_base_model_within_tolerance(
     case: tuple[Method, models.Base], tiny_models: dict[str, Path]
 ) -> None:
     method, base = case
-    if method.start_tolerance is None:
+    if method.info.start_tolerance is None:
         pytest.skip("this method promises nothing at its start")
     plain = load(tiny_models[base.shape.model_type], create("full"))
     before = logits(plain.model)
@@ -101,14 +96,16 @@ def test_starts_as_the_base_model_within_tolerance(
         for name, parameter in base.model.named_parameters():
             if name in plain_head:
                 parameter.copy_(plain_head[name])
-    assert torch.allclose(logits(inject(base, method)), before, atol=method.start_tolerance + 1e-6)
+    assert torch.allclose(
+        logits(apply(base, method)), before, atol=method.info.start_tolerance + 1e-6
+    )
 
 
 def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(
     case: tuple[Method, models.Base],
 ) -> None:
     method, base = case
-    model = inject(base, method)
+    model = apply(base, method)
     counted = count_parameters(model, base.head)
     assert counted.method == method.expected_trainable(base.shape)
     assert counted.head == base.shape.head_parameters
@@ -118,8 +115,8 @@ def test_a_step_moves_all_of_it_and_nothing_else(
     case: tuple[Method, models.Base], tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     method, base = case
-    model = inject(
-        base, method, trained_sources(method, tiny_models[base.shape.model_type], tmp_path)
+    model = apply(
+        base, method, prerequisite_folders(method, tiny_models[base.shape.model_type], tmp_path)
     )
     frozen = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -143,7 +140,7 @@ def test_what_is_saved_and_loaded_gives_the_same_logits(
     case: tuple[Method, models.Base], tmp_path: Path
 ) -> None:
     method, base = case
-    model = inject(base, method)
+    model = apply(base, method)
     fresh = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -160,14 +157,14 @@ def test_a_merged_model_answers_as_the_trained_one_without_wrappers(
     case: tuple[Method, models.Base],
 ) -> None:
     method, base = case
-    model = inject(base, method)
+    model = apply(base, method)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     before = logits(model)
     merged = method.merge(model)
-    assert (merged is not None) == (method.name in {"lora", "ia3"})
+    assert (merged is not None) == method.info.mergeable
     if merged is not None:
         assert torch.allclose(logits(merged), before, atol=1e-5)
         assert type(merged) is type(base.model)
@@ -181,21 +178,83 @@ def test_an_unknown_layout_is_supported_or_says_why_not(
     method = create(name)
     shape = load(tiny_models["bert"], create("full")).shape
     strange = dataclasses.replace(shape, layout=None, model_type="deberta-v2")
-    reason = method.supports(strange, "cpu")
-    assert (reason is None) == (method.needs == "any encoder")
+    reason = method.unsupported(strange, "cpu")
+    assert (reason is None) == (method.info.needs == "any encoder")
     assert reason is None or "deberta-v2" in reason
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_every_method_says_what_it_is(name: str) -> None:
-    method = METHODS[name]
-    assert method.name == name
-    assert method.title
-    assert "arXiv:" in method.paper
+def test_info_of_every_method_is_complete(name: str) -> None:
+    info = METHODS[name].info
+    assert info.name == name
+    assert re.fullmatch("[a-z0-9_]+", name)
+    assert info.title
+    assert info.trained
+    assert info.about.endswith(".")
+    assert "arXiv:" in info.paper
+    assert info.family in FAMILIES
+    assert info.aliases or info.generic_aliases
+    for pattern in (info.aliases, info.generic_aliases, info.not_aliases):
+        re.compile(pattern)
+    assert METHODS.recognize(info.title) == name
+    assert METHODS.recognize(name) == name
+    assert info.unquantized_counterpart is None or info.unquantized_counterpart in METHODS
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("kind", ["small_encoder", "encoder"])
+def test_every_method_has_a_default_rate_with_its_source(name: str, kind: ModelKind) -> None:
+    rate = METHODS[name].info.rate_for(kind)
+    assert rate is not None
+    assert 0 < rate.value < 1
+    assert rate.source
+
+
+def test_possible_counts_contain_the_expected_count(case: tuple[Method, models.Base]) -> None:
+    method, base = case
+    possible = set(method.possible_counts(base.shape))
+    assert not possible or method.expected_trainable(base.shape) in possible
+
+
+def test_methods_are_listed_by_family_then_order() -> None:
+    first = ["full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion"]
+    assert [name for name in METHODS if name in first] == first
+    assert METHODS.reference == "full"
+
+
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        ("QLoRA", "qlora"), ("LoRA (4-bit)", "qlora"), ("nf4 LoRA", "qlora"), ("LoRA r=8", "lora"),
+        ("LoRA adapters", "lora"), ("LoRA, frozen base", "lora"), ("Full-rank LoRA", "lora"),
+        ("(IA)³", "ia3"), ("AdapterFusion (Pfeiffer)", "adapter_fusion"), ("FFT", "full"),
+        ("Houlsby adapter", "adapter"), ("Adapter, frozen base", "adapter"),
+        ("Linear probe", "head_only"), ("Fine-tuning", "full"),
+        ("Full fine-tuning (no frozen layers)", "full"), ("AdaLoRA", None),
+        ("AdaLoRA adapters", None), ("LongLoRA 4-bit", None), ("LoRA-FA", None),
+        ("AdapterDrop", None), ("LLaMA-Adapter", None), ("BitFit + LoRA", None),
+        ("prompt tuning", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_name_in_a_table_is_recognized_as_one_method_or_none(
+    text: str, method: str | None
+) -> None:
+    assert METHODS.recognize(text) == method
+
+
+def test_param_groups_hold_the_head_where_it_has_its_own_rate(tiny_models: dict[str, Path]) -> None:
+    method = create("lora", head_learning_rate=0.5)
+    base = load(tiny_models["roberta"], method)
+    model = apply(base, method)
+    (group,) = method.param_groups(model, base.head)
+    assert group.settings() == {"lr": 0.5}
+    named = {n for n, p in model.named_parameters() if any(p is one for one in group.parameters)}
+    assert named == {n for n, _ in model.named_parameters() if models.in_modules(n, base.head)}
+    assert not create("lora").param_groups(model, base.head)
 
 
 def test_ia3_is_the_papers_and_not_pefts_default(tiny_models: dict[str, Path]) -> None:
-    model = inject(load(tiny_models["bert"], create("ia3")), create("ia3"))
+    model = apply(load(tiny_models["bert"], create("ia3")), create("ia3"))
     touched = {
         n.partition(".layer.0.")[2].split(".ia3_l")[0]
         for n, _ in model.named_parameters()
@@ -275,15 +334,15 @@ def test_fusion_is_the_attention_it_stands_for() -> None:
 
 def test_fusion_keeps_its_value_map_near_the_identity(tiny_models: dict[str, Path]) -> None:
     method = create("adapter_fusion")
-    model = inject(load(tiny_models["bert"], method), method)
-    penalty = method.extra_loss(model)
+    model = apply(load(tiny_models["bert"], method), method)
+    penalty = method.penalty(model)
     assert penalty is not None
     assert penalty.item() < 1e-6
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, Fusion):
                 module.value.weight += 0.1
-    penalty = method.extra_loss(model)
+    penalty = method.penalty(model)
     assert penalty is not None
     assert penalty.item() == pytest.approx(0.01 * 2 * 32 * 32 * 0.01, rel=1e-3)
 
@@ -294,8 +353,8 @@ def test_a_fusion_carries_its_sources_adapters_frozen(
     from safetensors.torch import load_file
 
     method = create("adapter_fusion")
-    folders = trained_sources(method, tiny_models["bert"], tmp_path)
-    model = inject(load(tiny_models["bert"], method), method, folders)
+    folders = prerequisite_folders(method, tiny_models["bert"], tmp_path)
+    model = apply(load(tiny_models["bert"], method), method, folders)
     for number, folder in enumerate(folders):
         for name, weights in load_file(folder / TRAINED).items():
             if ".adapter." in name:
@@ -308,10 +367,10 @@ def test_a_fusion_carries_its_sources_adapters_frozen(
 
 def test_a_source_that_does_not_fit_is_named(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     wider = create("adapter_fusion", reduction_factor=2)
-    folders = trained_sources(wider, tiny_models["bert"], tmp_path)
+    folders = prerequisite_folders(wider, tiny_models["bert"], tmp_path)
     method = create("adapter_fusion")
     with pytest.raises(ModelError, match="source adapter 0 does not fit this model"):
-        inject(load(tiny_models["bert"], method), method, folders)
+        apply(load(tiny_models["bert"], method), method, folders)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -322,7 +381,7 @@ def test_frozen_biases_of_4bit_maps_stay_what_they_are(
     base = models.load(
         ModelSpec(str(tiny_models["bert"])), ("no", "yes"), quantization="nf4", precision=precision
     )
-    model = inject(base, method)
+    model = apply(base, method)
     before = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     logits(model)
     assert {

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(
 SCRIPT = """
 import json, multiprocessing, resource, sys
 from pathlib import Path
-from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.cells import cells_of
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.execution import worker
 from peft_methods.recipe import load_recipe
 

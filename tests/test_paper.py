@@ -27,12 +27,11 @@ from peft_methods.recommending import parse_limits
 from peft_methods.report.paper import PaperError, write_paper
 from peft_methods.report.paper.document import document
 from peft_methods.report.paper.english import counted, listed, ratio, share, tidy, with_spread
-from peft_methods.report.paper.introduction import ABOUT
 from peft_methods.report.paper.references import (
     BIBLIOGRAPHY,
-    OF_METHODS,
     bibliography,
     of_data,
+    of_method,
     of_model,
 )
 from peft_methods.report.paper.study import studies_of
@@ -261,11 +260,12 @@ def test_several_recipes_have_a_section_each() -> None:
 def test_every_method_model_and_data_set_of_ours_has_its_reference() -> None:
     entries = BIBLIOGRAPHY.read_text(encoding="utf-8")
     for name in METHODS:
-        numbers = re.findall(r"arXiv:(\d+\.\d+)", METHODS[name].paper)
-        assert len(numbers) == len(OF_METHODS[name])
-        assert name in ABOUT
-        for key, number in zip(OF_METHODS[name], numbers, strict=True):
-            assert number in next(entry for entry in entries.split("\n\n") if f"{{{key}," in entry)
+        numbers = re.findall(r"arXiv:(\d+\.\d+)", METHODS[name].info.paper)
+        keys = of_method(name)
+        found = bibliography(" ".join(f"@{key}" for key in keys), [name])
+        assert len(numbers) == len(keys) == found.count("\n\n") + 1
+        assert all(number in found for number in numbers)
+        assert METHODS[name].info.about
     recipes = [load_recipe(name) for name in shipped_recipes()]
     for recipe in recipes:
         assert of_model(recipe.model.source)
@@ -282,9 +282,15 @@ def test_every_method_model_and_data_set_of_ours_has_its_reference() -> None:
 def test_a_method_of_ones_own_is_cited_by_what_its_registry_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own = type(
-        "Own", (LoRA,), {"name": "my_own", "title": "My <own>", "paper": "Me {et} al. 2030, @home"}
+    info = replace(
+        LoRA.info,
+        name="my_own",
+        title="My <own>",
+        paper="Me {et} al. 2030, @home",
+        about="",
+        citations=(),
     )
+    own = type("Own", (LoRA,), {"info": info})
     monkeypatch.setitem(METHODS._methods, "my_own", own)
     source = source_of(_renamed(compared({"lora": ([0.9, 0.91], {})}), "my_own"))
     assert "_My \\<own\\>_~@method-my-own is described in the reference." in source
@@ -389,7 +395,8 @@ def test_many_methods_with_long_names_and_other_scripts_are_typeset(
     records = []
     for number in range(50):
         name, title = f"method{number}", f"A rather long name of a method, number {number} 方法 $x$"
-        own = type("Own", (LoRA,), {"name": name, "title": title, "paper": "Nobody 2030"})
+        info = replace(LoRA.info, name=name, title=title, paper="Nobody 2030", citations=())
+        own = type("Own", (LoRA,), {"info": info})
         monkeypatch.setitem(METHODS._methods, name, own)
         made = make_record("lora", number)
         records.append(

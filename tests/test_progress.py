@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.cells import Cell, Preparation, cells_of, chosen_methods
+from peft_methods.cells import Cell, Preparation, cells_of
 from peft_methods.execution.display import CLEAR, LiveLines, can_be_live
 from peft_methods.execution.estimating import TimeLeft, expected_seconds, in_words
 from peft_methods.execution.events import Event
 from peft_methods.execution.progress import Progress, fitted
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record, without_result
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_methods.building import build
-from peft_methods.cells import chosen_methods
 from peft_methods.errors import OptionError
 from peft_methods.methods import METHODS
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import Budget, apply_setting, find_recipe, load_recipe, shipped_recipes
 
 

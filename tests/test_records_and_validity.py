@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_methods import validity
-from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.cells import cells_of
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
 from peft_methods.records import SCHEMA_VERSION, Evidence, Record, without_result

@@ -264,7 +264,7 @@ def test_what_changed_against_the_baseline(base: Callable[..., pytest.RunResult]
 
 def test_a_report_that_cannot_be_is_refused_before_training(
     tell: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
-) -> None:  # noqa: F811
+) -> None:
     Path("taken").write_text("", encoding="utf-8")
     refused = tell(records_of("lora"), "--peft-report=taken")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR

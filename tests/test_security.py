@@ -23,9 +23,10 @@ from test_records_and_validity import make_record
 
 from conftest import make_model
 from peft_methods import embedded, escaping, models
-from peft_methods.cells import cells_of, chosen_methods, content_hash
+from peft_methods.cells import cells_of, content_hash
 from peft_methods.comparing import Comparison
 from peft_methods.errors import DataError, ModelError, OptionError
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.quality import Predictions
 from peft_methods.recipe import ModelSpec, find_recipe, load_recipe
 from peft_methods.report.table import csv_table, markdown_table, terminal_table

@@ -11,9 +11,10 @@ import pytest
 from test_execution import cells
 
 from peft_methods import data, models, runner, starting, synthetic, validity
-from peft_methods.cells import cells_of, chosen_methods, fitting_engine
+from peft_methods.cells import cells_of, fitting_engine
 from peft_methods.errors import OptionError
 from peft_methods.execution.local import LocalExecutor
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.resuming import Earlier
 from peft_methods.runner import Places

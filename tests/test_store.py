@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from test_records_and_validity import make_record
 
 from peft_methods.__main__ import main
-from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.cells import cells_of
 from peft_methods.execution.scratch import RunFolder
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
 from peft_methods.records import SCHEMA_VERSION, Record, without_result

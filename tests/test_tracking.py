@@ -16,11 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto import wandb_internal_pb2
 
 from peft_methods import compare
-from peft_methods.cells import Cell, cells_of, chosen_methods
+from peft_methods.cells import Cell, cells_of
 from peft_methods.errors import OptionError
 from peft_methods.execution.events import Event
 from peft_methods.execution.processes import Worker, fork_server
 from peft_methods.execution.tracking import Tracking, checked
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.records import without_result
 

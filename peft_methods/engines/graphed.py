@@ -64,7 +64,7 @@ class GraphedTrainer(stock.StockTrainer):
             precision=self.budget.precision,
             accumulation=self.args.gradient_accumulation_steps,
             max_grad_norm=self.args.max_grad_norm,
-            extra_loss=self.method.extra_loss,
+            extra_loss=self.method.penalty,
         )
         try:
             precision = self.budget.precision

@@ -34,7 +34,6 @@ from peft_methods.engines.resumption import (
     put_back_random,
 )
 from peft_methods.methods import TRAINED, Method
-from peft_methods.models import in_modules
 from peft_methods.recipe import Budget, Recipe
 from peft_methods.rows import Rows
 
@@ -83,25 +82,20 @@ class StockTrainer(Trainer):
         ]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's, with groups of their own for the head where it has a rate of its own."""
+        """Create the Trainer's optimizer, split further by the method's parameter groups."""
         if self.optimizer is not None:
             return self.optimizer
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        if self.method.head_learning_rate is not None:
-            assert isinstance(self.model, nn.Module)
-            in_head = {
-                parameter
-                for name, parameter in self.model.named_parameters()
-                if in_modules(name, self.head)
-            }
-            for group in list(optimizer.param_groups):
-                head = [parameter for parameter in group["params"] if parameter in in_head]
-                group["params"] = [
-                    parameter for parameter in group["params"] if parameter not in in_head
-                ]
-                optimizer.add_param_group(
-                    {**group, "params": head, "lr": self.method.head_learning_rate}
-                )
+        assert isinstance(self.model, nn.Module)
+        special = [
+            (set(own.parameters), own.settings())
+            for own in self.method.param_groups(self.model, self.head)
+        ]
+        for group in list(optimizer.param_groups):
+            for members, settings in special:
+                chosen = [one for one in group["params"] if one in members]
+                group["params"] = [one for one in group["params"] if one not in members]
+                optimizer.add_param_group({**group, "params": chosen, **settings})
         return optimizer
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
@@ -124,7 +118,7 @@ class StockTrainer(Trainer):
         self._loss_sum = self._loss_sum + loss.detach() * len(labels)
         self._right = self._right + (logits.detach().argmax(-1) == labels).sum()
         loss = loss * (len(labels) * self._batches_of_step / (self._rows_of_step or len(labels)))
-        extra = self.method.extra_loss(model)
+        extra = self.method.penalty(model)
         return loss if extra is None else loss + extra
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:

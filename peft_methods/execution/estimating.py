@@ -22,7 +22,7 @@ def expected_seconds(cell: Cell, preparation: Preparation) -> float:
     sizes = {split: getattr(cell.recipe.data, split) for split in ("train", "validation", "test")}
     rows = {split: sum(counts[split]) if size == "all" else size for split, size in sizes.items()}
     budget = cell.recipe.budget
-    passes = cell.method.passes + budget.gradient_checkpointing
+    passes = cell.method.info.cost_in_forward_passes + budget.gradient_checkpointing
     forwards = budget.epochs * (rows["train"] * passes + rows["validation"]) + rows["test"]
     return preparation.start_seconds + forwards * preparation.forward_seconds
 

@@ -1,17 +1,26 @@
-"""AdapterFusion: adapters trained on other tasks, frozen, and a trained attention that mixes them for this one."""
+"""AdapterFusion: a trained attention over frozen adapters that were trained on other tasks."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from peft_methods.embedded import DOMAINS, PREFIX
 from peft_methods.errors import ModelError
 from peft_methods.layouts import LAYOUTS, ModelShape
 from peft_methods.methods.adapter import Adapter
-from peft_methods.methods.base import TRAINED, Method, Task, freeze_all_but
+from peft_methods.methods.base import (
+    MEASURED,
+    TRAINED,
+    ApplyContext,
+    DefaultRate,
+    Method,
+    MethodInfo,
+    freeze_all_but,
+)
 from peft_methods.recipe import Count, DataSpec, NotNegative, Positive, Recipe, Share
 
 if TYPE_CHECKING:
@@ -20,17 +29,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFusion(Method):
-    """`sources` are the data sets that the mixed adapters come from; each trains one Pfeiffer adapter first.
+    """`sources` are the data sets of the mixed adapters; each trains one Pfeiffer adapter first.
 
-    The sources are trained once a run and shared by the seeds; their cost stands apart from the fusion's.
+    These prerequisite runs are shared by all seeds. Their cost is reported separately.
     """
 
-    name = "adapter_fusion"
-    title = "AdapterFusion"
-    paper = "Pfeiffer et al. 2021, arXiv:2005.00247"
-    start_tolerance = None
-    saved_as = "peft_methods"
-    passes = 2.6
+    info = MethodInfo(
+        name="adapter_fusion",
+        title="AdapterFusion",
+        family="adapters",
+        order=1,
+        paper="Pfeiffer et al. 2021, arXiv:2005.00247",
+        citations=("pfeiffer2021fusion",),
+        trained=("attention over frozen adapters from other tasks, which are trained first, once"),
+        about=(
+            "first trains bottleneck adapters on other tasks, freezes them, and then trains an "
+            "attention over their outputs for the task at hand."
+        ),
+        aliases=r"adapter[\s_-]*fusion",
+        color="#cc79a7",
+        marker="p",
+        saved_format="peft_methods",
+        start_tolerance=None,
+        cost_in_forward_passes=2.6,
+        learning_rates={
+            "small_encoder": DefaultRate(1e-3, MEASURED),
+            "encoder": DefaultRate(5e-5, "AdapterHub's fusion example, for SST-2"),
+        },
+    )
 
     sources: Annotated[tuple[str, ...], Field(min_length=2)]
     source_learning_rate: Positive
@@ -43,7 +69,7 @@ class AdapterFusion(Method):
     value_penalty: NotNegative = 0.01
 
     def source_method(self) -> Adapter:
-        """How each source is trained."""
+        """Return the method that trains each source."""
         return Adapter(
             learning_rate=self.source_learning_rate,
             placement="pfeiffer",
@@ -51,10 +77,26 @@ class AdapterFusion(Method):
             nonlinearity=self.nonlinearity,
         )
 
-    def stages(self, recipe: Recipe) -> tuple[tuple[Recipe, Method], ...]:
-        """One adapter a source, then the fusion on the recipe's own data."""
+    @classmethod
+    def defaults(cls, recipe: Recipe) -> dict[str, Any]:
+        """The adapters' own default rate; for bundled data, the other bundled data as sources."""
+        found = super().defaults(recipe)
+        if "learning_rate" in (adapter := Adapter.defaults(recipe)):
+            found["source_learning_rate"] = adapter["learning_rate"]
+        if recipe.data.source.startswith(PREFIX):
+            bundled = [f"{PREFIX}{domain}" for domain in DOMAINS]
+            found["sources"] = [one for one in bundled if one != recipe.data.source]
+        return found
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """Two sources, and bottlenecks that are wide enough for a tiny model."""
+        return {"sources": ["a", "b"], "source_learning_rate": 0.01, "reduction_factor": 4}
+
+    def prerequisites(self, recipe: Recipe) -> tuple[tuple[Recipe, Method], ...]:
+        """Return one adapter run for each source."""
         budget = replace(recipe.budget, epochs=self.source_epochs)
-        stages: list[tuple[Recipe, Method]] = []
+        runs: list[tuple[Recipe, Method]] = []
         for number, source in enumerate(self.sources, 1):
             data = DataSpec(
                 source=source,
@@ -64,16 +106,15 @@ class AdapterFusion(Method):
                 max_length=recipe.data.max_length,
                 select_by=recipe.data.select_by,
                 seed=recipe.data.seed,
-                token_lengths=recipe.data.token_lengths,  # sources' own are not known; read texts have no need of them
+                token_lengths=recipe.data.token_lengths,  # those of the sources are unknown
             )
             name = f"{recipe.name}.source{number}-{_slug(source)}"
-            stages.append(
-                (replace(recipe, name=name, data=data, budget=budget), self.source_method())
-            )
-        return (*stages, (recipe, self))
+            source_recipe = replace(recipe, name=name, data=data, budget=budget)
+            runs.append((source_recipe, self.source_method()))
+        return tuple(runs)
 
-    def inject(self, model: nn.Module, task: Task) -> nn.Module:
-        """Load the sources' adapters, freeze them, and put a fusion around the last norm of each layer."""
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Load and freeze the sources' adapters, and put a fusion around each layer's last norm."""
         from safetensors.torch import load_file
 
         from peft_methods.methods.bottleneck import (
@@ -84,29 +125,27 @@ class AdapterFusion(Method):
             wrap,
         )
 
-        assert task.shape.layout is not None, "supports() refuses unknown layouts"
-        freeze_all_but(model, task.head)
-        path, width = (
-            LAYOUTS[task.shape.layout].ffn_norm,
-            self.source_method().width(task.shape.hidden),
-        )
-        for layer in encoder_layers(model, task.shape.layout):
-            blocks = [Bottleneck(task.shape.hidden, width, self.nonlinearity) for _ in self.sources]
-            wrap(layer, path, AroundNorm, Fusion(task.shape.hidden, blocks, self.dropout))
-        if task.stage_folders:
-            sources = [load_file(folder / TRAINED) for folder in task.stage_folders]
+        assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
+        freeze_all_but(model, context.head)
+        path, hidden = LAYOUTS[context.architecture.layout].ffn_norm, context.architecture.hidden
+        width = self.source_method().width(hidden)
+        for layer in encoder_layers(model, context.architecture.layout):
+            blocks = [Bottleneck(hidden, width, self.nonlinearity) for _ in self.sources]
+            wrap(layer, path, AroundNorm, Fusion(hidden, blocks, self.dropout))
+        if context.prerequisite_folders:
+            sources = [load_file(folder / TRAINED) for folder in context.prerequisite_folders]
             _copy_bottlenecks(model, sources)
         for name, parameter in model.named_parameters():
             if ".adapter." in name:
                 parameter.requires_grad = ".bottlenecks." not in name
         return model.to(next(model.parameters()).device)
 
-    def expected_trainable(self, shape: ModelShape) -> int:
-        """Query and key with biases, value without, in each layer."""
-        return shape.layers * (3 * shape.hidden**2 + 2 * shape.hidden)
+    def expected_trainable(self, architecture: ModelShape) -> int:
+        """Query and key with biases, value without bias, in each layer."""
+        return architecture.layers * (3 * architecture.hidden**2 + 2 * architecture.hidden)
 
-    def extra_loss(self, model: nn.Module) -> Tensor | None:
-        """Keeps the value maps near the identity: penalty * sum of squared distances."""
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """Keep the value maps near the identity: value_penalty * sum of squared distances."""
         from peft_methods.methods.bottleneck import Fusion
 
         parts = [
@@ -118,12 +157,12 @@ class AdapterFusion(Method):
 
 
 def _slug(source: str) -> str:
-    """The last part of a source, fit for a file name."""
+    """Return the last part of a source in a form that a file name allows."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", re.split(r"[/:]", source.rstrip("/"))[-1])
 
 
 def _copy_bottlenecks(model: nn.Module, sources: list[dict[str, Tensor]]) -> None:
-    """The i-th source's `….adapter.down.weight` becomes `….adapter.bottlenecks.i.down.weight`."""
+    """Copy the i-th source's `adapter.down.weight` to `adapter.bottlenecks.i.down.weight`, etc."""
     for name, parameter in model.named_parameters():
         before, found, rest = name.partition(".adapter.bottlenecks.")
         if found:
@@ -131,6 +170,7 @@ def _copy_bottlenecks(model: nn.Module, sources: list[dict[str, Tensor]]) -> Non
             weights = sources[int(number)].get(f"{before}.adapter.{leaf}")
             if weights is None or weights.shape != parameter.shape:
                 raise ModelError(
-                    f"source adapter {number} does not fit this model: {name} is missing or has another shape."
+                    f"source adapter {number} does not fit this model: {name} is missing or has "
+                    f"another shape."
                 )
             parameter.data.copy_(weights)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.layouts import ModelShape
-from peft_methods.methods.base import Method, Task, freeze_all_but
+from peft_methods.methods.base import (
+    MEASURED,
+    ApplyContext,
+    DefaultRate,
+    Method,
+    MethodInfo,
+    freeze_all_but,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,19 +24,42 @@ if TYPE_CHECKING:
 class BitFit(Method):
     """All biases of the encoder, those of its norms included."""
 
-    name = "bitfit"
-    title = "BitFit"
-    paper = "Ben Zaken et al. 2022, arXiv:2106.10199"
-    needs = "any encoder"
+    info = MethodInfo(
+        name="bitfit",
+        title="BitFit",
+        family="selective",
+        order=2,
+        paper="Ben Zaken et al. 2022, arXiv:2106.10199",
+        citations=("benzaken2022bitfit",),
+        trained="bias vectors",
+        about=(
+            "trains the bias vectors of the encoder and the head, and leaves all weight matrices "
+            "frozen."
+        ),
+        aliases=r"bit-?fit",
+        color="#009e73",
+        marker="^",
+        needs="any encoder",
+        learning_rates={
+            "small_encoder": DefaultRate(2e-3, MEASURED),
+            "encoder": DefaultRate(1e-3, "the upper end of the paper's range of 1e-4 to 1e-3"),
+        },
+    )
 
-    def inject(self, model: nn.Module, task: Task) -> nn.Module:
-        """Freeze all, then free the biases (a name *ending* in bias: MPNet's position bias is a weight)."""
-        freeze_all_but(model, task.head)
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Train parameters whose name *ends* in bias (MPNet's position bias is a weight)."""
+        freeze_all_but(model, context.head)
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):
                 parameter.requires_grad = True
         return model
 
-    def expected_trainable(self, shape: ModelShape) -> int | None:
+    def expected_trainable(self, architecture: ModelShape) -> int | None:
         """Every bias outside the head."""
-        return shape.encoder_biases if shape.layout else None
+        return architecture.encoder_biases if architecture.layout else None
+
+    @classmethod
+    def possible_counts(cls, architecture: ModelShape) -> Iterable[int]:
+        """With the pooler's bias or without it."""
+        pooler = architecture.pooler * architecture.hidden
+        return (architecture.encoder_biases, architecture.encoder_biases - pooler)

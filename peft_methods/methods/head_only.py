@@ -1,12 +1,20 @@
-"""Head only: the encoder is frozen, the classifier is trained. The floor that a method must beat to be worth its name."""
+"""Head only: the classifier on a frozen encoder. The floor that every other method must beat."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.layouts import ModelShape
-from peft_methods.methods.base import Method, Task, freeze_all_but
+from peft_methods.methods.base import (
+    MEASURED,
+    ApplyContext,
+    DefaultRate,
+    Method,
+    MethodInfo,
+    freeze_all_but,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,17 +24,40 @@ if TYPE_CHECKING:
 class HeadOnly(Method):
     """A linear probe where the head is one linear map."""
 
-    name = "head_only"
-    title = "Head only"
-    paper = "Alain & Bengio 2016, arXiv:1610.01644"
-    needs = "any encoder"
-    passes = 1.0
+    info = MethodInfo(
+        name="head_only",
+        title="Head only",
+        family="selective",
+        order=1,
+        scope="head",
+        paper="Alain & Bengio 2016, arXiv:1610.01644",
+        citations=("alain2016probes",),
+        trained="the classifier on a frozen encoder: the floor",
+        about=(
+            "leaves the encoder as it was pretrained and trains the classification head alone. It "
+            "shows what the frozen features give, a floor under the other methods."
+        ),
+        generic_aliases=r"head[\s_-]*only|linear[\s_-]*prob\w*|frozen",
+        color="#f0e442",
+        marker="v",
+        needs="any encoder",
+        cost_in_forward_passes=1.0,
+        learning_rates={
+            "small_encoder": DefaultRate(5e-3, MEASURED),
+            "encoder": DefaultRate(1e-3, "Adam's default (Kingma & Ba 2015, arXiv:1412.6980)"),
+        },
+    )
 
-    def inject(self, model: nn.Module, task: Task) -> nn.Module:
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Freeze the encoder."""
-        freeze_all_but(model, task.head)
+        freeze_all_but(model, context.head)
         return model
 
-    def expected_trainable(self, shape: ModelShape) -> int:
-        """Nothing beyond the head."""
+    def expected_trainable(self, architecture: ModelShape) -> int:
+        """Nothing besides the head."""
         return 0
+
+    @classmethod
+    def possible_counts(cls, architecture: ModelShape) -> Iterable[int]:
+        """Nothing besides the head."""
+        return (0,)

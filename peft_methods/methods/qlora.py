@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.layouts import ModelShape
-from peft_methods.methods.base import Task
-from peft_methods.methods.lora import LoRA
+from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.lora import VARIANTS, LoRA
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,19 +16,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QLoRA(LoRA):
-    """The base is loaded in 4 bits; what is trained is LoRA's."""
+    """The base is loaded in 4 bits; the trained parameters are LoRA's."""
 
-    name = "qlora"
-    title = "QLoRA"
-    paper = "Dettmers et al. 2023, arXiv:2305.14314"
-    start_tolerance = 1.0
-    quantization = "nf4"
+    info = MethodInfo(
+        name="qlora",
+        title="QLoRA",
+        family="low_rank",
+        order=1,
+        paper="Dettmers et al. 2023, arXiv:2305.14314",
+        citations=("dettmers2023qlora",),
+        trained=(
+            "low-rank updates over a 4-bit NormalFloat base with double quantisation "
+            "(bitsandbytes; on CPU too)"
+        ),
+        about=(
+            "trains the same low-rank updates over an encoder whose frozen weights are held in a "
+            "4-bit number format, trading arithmetic for memory."
+        ),
+        aliases=r"q-?lora|lora.*(4-?bit|nf4)|(4-?bit|nf4).*lora",
+        not_aliases=VARIANTS,
+        color="#56b4e9",
+        marker="D",
+        saved_format="peft",
+        start_tolerance=1.0,
+        quantization="nf4",
+        unquantized_counterpart="lora",
+        learning_rates={
+            "small_encoder": DefaultRate(2e-3, MEASURED),
+            "encoder": DefaultRate(5e-4, "measured on MPNet-base and IMDb, recipe imdb_mpnet"),
+            "decoder": DefaultRate(2e-4, "the paper's, table 9, for 7B and 13B parameters"),
+        },
+    )
 
-    def inject(self, model: nn.Module, task: Task) -> nn.Module:
-        """PEFT's preparation (norms and head in fp32), then LoRA.
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Prepare the model as PEFT does (norms and head in fp32), then apply LoRA.
 
-        bitsandbytes would round the biases of 4-bit maps to its compute dtype in the first forward pass, after which
-        frozen weights are not what they were; so that is done here, before anything is compared with anything.
+        bitsandbytes rounds the biases of 4-bit maps to its compute dtype in the first forward pass,
+        which changes frozen weights. It is done here, before the checks take their first digest.
         """
         from bitsandbytes.nn import Linear4bit
         from peft import prepare_model_for_kbit_training
@@ -37,19 +61,22 @@ class QLoRA(LoRA):
         for module in model.modules():
             if isinstance(module, Linear4bit) and module.bias is not None:
                 module.bias.data = module.bias.data.to(module.compute_dtype)
-        return super().inject(model, task)
+        return super().apply(model, context)
 
     def merge(self, model: nn.Module) -> nn.Module | None:
-        """Not done: the sum would be rounded to 4 bits anew, which is another model."""
+        """Impossible: rounding the sum to 4 bits would give a different model."""
         return None
 
-    def supports(self, shape: ModelShape, device: str) -> str | None:
-        """As LoRA, with bitsandbytes installed, and on a GPU with its CUDA library."""
+    def unsupported(self, architecture: ModelShape, device: str) -> str | None:
+        """As LoRA; bitsandbytes must be installed, on a GPU with its CUDA library."""
         if importlib.util.find_spec("bitsandbytes") is None:
             return "QLoRA needs bitsandbytes: pip install bitsandbytes"
         if device.startswith("cuda") and not _has_cuda_kernels():
-            return "bitsandbytes came without a CUDA library for this torch: `python -m bitsandbytes` says which one it looks for"
-        return super().supports(shape, device)
+            return (
+                "bitsandbytes came without a CUDA library for this torch: "
+                "`python -m bitsandbytes` says which one it looks for"
+            )
+        return super().unsupported(architecture, device)
 
 
 def _has_cuda_kernels() -> bool:

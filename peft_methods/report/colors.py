@@ -12,6 +12,8 @@ import colorsys
 import hashlib
 from dataclasses import dataclass
 
+from peft_methods.methods import METHODS
+
 
 @dataclass(frozen=True)
 class Style:
@@ -22,16 +24,6 @@ class Style:
     hatch: str = ""
 
 
-STYLES = {
-    "full": Style("#5b5b5b", "s"),
-    "head_only": Style("#f0e442", "v"),
-    "bitfit": Style("#009e73", "^"),
-    "lora": Style("#0072b2", "o"),
-    "qlora": Style("#56b4e9", "D"),
-    "ia3": Style("#d55e00", "P"),
-    "adapter": Style("#e69f00", "X"),
-    "adapter_fusion": Style("#cc79a7", "p"),
-}
 PARTS = (
     Style("#332288"),
     Style("#88ccee", hatch="//"),
@@ -49,8 +41,14 @@ MARKERS = ("<", ">", "h", "H", "d", "8")
 
 def style_of(method: str) -> Style:
     """The method's style; a name that is not known has one drawn from the name itself, so it is the same in every run."""
-    if method in STYLES:
-        return STYLES[method]
+    info = METHODS.info(method)
+    drawn = _drawn_from(method)
+    if info is None:
+        return drawn
+    return Style(info.color or drawn.color, info.marker or drawn.marker)
+
+
+def _drawn_from(method: str) -> Style:
     hue, lightness, saturation, marker, *_ = hashlib.sha256(
         method.encode("utf-8", "replace")
     ).digest()

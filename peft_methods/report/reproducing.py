@@ -115,16 +115,15 @@ def _from_shipped(spec: Settings) -> list[Option] | None:
 
 
 def _spec(recipe: Recipe, method: str) -> dict[str, Any]:
-    return cells_of(recipe, METHODS.create(method, recipe.methods[method], recipe.name), "cpu")[
-        0
-    ].spec()
+    section = recipe.methods.get(method, {})
+    created = METHODS.create(method, section, recipe.name, recipe)
+    return cells_of(recipe, created, "cpu")[0].spec()
 
 
 def _methods(recipe: Recipe, method: str) -> dict[str, Any]:
-    """The recipe's settings of the method, defaults included; nothing where it has no such section."""
-    return {
-        "methods": {method: _section(_spec(recipe, method)) if method in recipe.methods else {}}
-    }
+    """The recipe's settings of the method, defaults included; nothing where some have no value."""
+    missing = METHODS.missing(method, recipe.methods.get(method, {}), recipe)
+    return {"methods": {method: {} if missing else _section(_spec(recipe, method))}}
 
 
 def _section(spec: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from peft_methods.errors import OptionError
 from peft_methods.escaping import visible
+from peft_methods.methods import METHODS
 
 Severity = Literal["error", "warning", "note"]
 Scope = Literal["cell", "row", "method", "comparison"]
@@ -18,7 +19,18 @@ SCOPES: dict[Scope, str] = {
     "method": "all seeds of one method",
     "comparison": "all methods of one recipe, or all rows of an audited table",
 }
-FLOOR = "head_only"  # the method that only shows what a frozen encoder gives
+
+
+def is_floor(method: str | None) -> bool:
+    """Whether the method only shows what a frozen encoder gives: it trains the head alone."""
+    info = METHODS.info(method)
+    return info is not None and info.scope == "head"
+
+
+def is_quantized(method: str | None) -> bool:
+    """Whether the method holds the base weights in few bits."""
+    info = METHODS.info(method)
+    return info is not None and info.quantization is not None
 
 
 @dataclass(frozen=True)

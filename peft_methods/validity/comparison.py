@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from peft_methods.methods import METHODS
 from peft_methods.records import Record
-from peft_methods.validity.base import rule
+from peft_methods.validity.base import is_quantized, rule
 from peft_methods.validity.figures import VERSIONS, Figures
 
 FASTER, SLOWER = (
@@ -17,7 +18,6 @@ FASTER, SLOWER = (
     4.0,
 )  # QLoRA's time an epoch in LoRA's; with like work it lay between 0.8 and 2 here
 SAVED_BYTES = 6.0  # a weight; 4 bits save 3.5 of its 4 bytes, and a copy in half precision at most
-FULL = "full"
 
 
 @rule("V501", "note", "method")
@@ -95,11 +95,11 @@ def _short(value: str | float) -> str:
 @rule("V504", "warning", "comparison")
 def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """Methods with few parameters were trained at full fine-tuning's learning rate, which starves them."""
-    rate = next((row.learning_rate for row in rows if row.method == FULL), None)
+    rate = next((row.learning_rate for row in rows if row.method == METHODS.reference), None)
     same = [
         row.name
         for row in rows
-        if row.method != FULL
+        if not _trains_all(row)
         and rate is not None
         and row.learning_rate == rate
         and not _is_tuned(row)
@@ -110,6 +110,11 @@ def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
             f"learning rate {rate:g}, that of full fine-tuning",
             "tune each method's own; ten to a hundred times more is usual",
         )
+
+
+def _trains_all(row: Figures) -> bool:
+    info = METHODS.info(row.method)
+    return info is not None and info.scope == "all"
 
 
 def _is_tuned(row: Figures) -> bool:
@@ -144,25 +149,28 @@ FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
 def _precision(row: Figures) -> str | None:
     """What is computed in. That QLoRA's weights are held in 4 bits is what it is, and no other precision."""
     said = (row.precision or "").casefold()
-    words = FOUR_BITS.sub(" ", said).strip(" +,/()-") if row.method == "qlora" else said
+    words = FOUR_BITS.sub(" ", said).strip(" +,/()-") if is_quantized(row.method) else said
     return words or None
 
 
 @rule("V506", "warning", "comparison")
 def unlike_work(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
     """QLoRA took much less or more than LoRA in a way that 4-bit weights do not explain: its work was another."""
-    lora = next((row for row in rows if row.method == "lora"), None)
     for row in rows:
-        if (
-            lora is not None
-            and row.method == "qlora"
-            and (said := [*_time_against(row, lora), *_memory_against(row, lora)])
-        ):
+        lora = _unquantized(row, rows)
+        if lora is not None and (said := [*_time_against(row, lora), *_memory_against(row, lora)]):
             yield (
                 row.name,
                 "; ".join(said),
                 "give both the same precision, batch, length and rows; prepare_model_for_kbit_training turns gradient checkpointing on",
             )
+
+
+def _unquantized(row: Figures, rows: Sequence[Figures]) -> Figures | None:
+    """The row of the method that does the same over unquantized weights."""
+    info = METHODS.info(row.method)
+    counterpart = info.unquantized_counterpart if info else None
+    return next((one for one in rows if counterpart and one.method == counterpart), None)
 
 
 def _time_against(row: Figures, lora: Figures) -> Iterator[str]:

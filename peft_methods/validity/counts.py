@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Literal
 
-from peft_methods.layouts import ROLES, ModelShape, shape_of
-from peft_methods.methods.lora import LoRA
+from peft_methods.layouts import ModelShape, shape_of
+from peft_methods.methods import METHODS
 from peft_methods.shapes import shape_names, shapes
-from peft_methods.validity.base import FLOOR
 from peft_methods.validity.figures import Written
 
 Verdict = Literal["fits", "head missing", "nothing", "off"]
-HIGHEST_RANK = 512
 CLASSES = range(2, 21)  # classes tried where a table does not say how many there are
 CASED = (
     28_996  # words of BERT's and DistilBERT's vocabulary with capital letters (Devlin et al. 2019)
@@ -99,7 +99,7 @@ def _verdict(method: str, count: Written, shape: ModelShape) -> Verdict | None:
         return "fits"
     if head > classes and _possible(method, count, shape, classes):
         return "head missing"
-    return "nothing" if method != "full" and count.holds(head) else "off"
+    return "nothing" if _scope(method) != "all" and count.holds(head) else "off"
 
 
 def _heads(method: str, shape: ModelShape) -> Iterator[int]:
@@ -107,7 +107,7 @@ def _heads(method: str, shape: ModelShape) -> Iterator[int]:
     yield shape.head_parameters
     if shape.pooler:
         yield shape.head_parameters + _pooler(shape)
-    if method != FLOOR:
+    if _scope(method) != "head":
         yield 0
         yield (
             shape.hidden * shape.labels
@@ -119,61 +119,25 @@ def _pooler(shape: ModelShape) -> int:
 
 
 def is_known(method: str) -> bool:
-    """Whether closed forms of this method are known here."""
-    return method in {"full", FLOOR, "bitfit", "lora", "qlora", "ia3", "adapter"}
+    """Whether the counts that this method can have are known."""
+    return any(_possible_counts(method, shape) for shape in known_models()["bert-base-uncased"][:1])
+
+
+def _scope(method: str) -> str:
+    return METHODS[method].info.scope
 
 
 def _possible(method: str, count: Written, shape: ModelShape, beside: int) -> bool:
     """Whether the method alone can have as many as `count` less what is trained beside it."""
     low, high = count.low - beside, count.high - beside
-    if method in {"lora", "qlora"}:
-        return any(
-            0 < -(-low // unit) <= min(HIGHEST_RANK, high // unit) for unit in _lora_units(shape)
-        )
-    return any(low <= form <= high for form in _forms(method, shape))
+    counts = _possible_counts(method, replace(shape, head_parameters=0, labels=0))
+    place = bisect.bisect_left(counts, low)
+    return place < len(counts) and counts[place] <= high
 
 
 @cache
-def _lora_units(shape: ModelShape) -> set[int]:
-    """Parameters of rank 1, for every set of targets; PEFT takes a pooler for one more linear layer ("all-linear", "dense")."""
-    units = {
-        LoRA(learning_rate=1.0, rank=1, targets=targets).expected_trainable(shape)
-        for targets in _target_sets()
-    }
-    return units | {unit + 2 * shape.hidden for unit in units if shape.pooler}
-
-
-@cache
-def _target_sets() -> tuple[tuple[str, ...], ...]:
-    return tuple(
-        chosen
-        for size in range(1, len(ROLES) + 1)
-        for chosen in itertools.combinations(ROLES, size)
-    )
-
-
-def _forms(method: str, shape: ModelShape) -> Iterable[int]:
-    if method == "full":
-        pooler = _pooler(shape)  # kept or left out, whatever the head is
-        return (
-            shape.encoder_parameters,
-            shape.encoder_parameters + (-pooler if shape.pooler else pooler),
-        )
-    if method == "bitfit":
-        return (shape.encoder_biases, shape.encoder_biases - shape.pooler * shape.hidden)
-    if method == "ia3":
-        return ia3_forms(shape)
-    return _adapter_forms(shape) if method == "adapter" else (0,)
-
-
-def ia3_forms(shape: ModelShape) -> set[int]:
-    """Every set of targets, each map scaled at its inputs (as a feed-forward one) or at its outputs."""
-    sides = [(0, *shape.dimensions[role]) for role in ROLES]
-    return {shape.layers * sum(chosen) for chosen in itertools.product(*sides)} - {0}
-
-
-def _adapter_forms(shape: ModelShape) -> Iterator[int]:
-    """One or two bottlenecks a layer of any width, with or without norms of their own."""
-    hidden, places = shape.hidden, (1, 2)
-    for width, place, norm in itertools.product(range(1, hidden + 1), places, (0, 2 * hidden)):
-        yield shape.layers * place * (2 * hidden * width + width + hidden + norm)
+def _possible_counts(method: str, shape: ModelShape) -> tuple[int, ...]:
+    """The method's possible counts, ascending. They do not depend on the head."""
+    if method not in METHODS:
+        return ()
+    return tuple(sorted(set(METHODS[method].possible_counts(shape))))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from peft_methods.methods import METHODS
 from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.records import Record
-from peft_methods.validity.base import rule, some
+from peft_methods.validity.base import is_quantized, rule, some
 from peft_methods.validity.figures import Figures
 
 THERMAL_SHARE = 0.01  # of the training time slowed by heat before anyone is told
@@ -129,10 +130,12 @@ def _digits(text: str) -> int:
 
 def _above_full(rows: Sequence[Figures]) -> Iterator[tuple[str, str]]:
     """QLoRA has LoRA's few gradients and 4-bit weights; only work unlike the others' could take it above full fine-tuning."""
-    full = next((row.memory for row in rows if row.method == "full" and row.memory), None)
+    full = next(
+        (row.memory for row in rows if row.method == METHODS.reference and row.memory), None
+    )
     for row in rows:
         if (
-            row.method == "qlora"
+            is_quantized(row.method)
             and row.peak_is_reset is None
             and row.memory
             and full

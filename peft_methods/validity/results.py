@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from peft_methods.validity.base import FLOOR, rule
+from peft_methods.validity.base import is_floor, rule
 from peft_methods.validity.figures import Figures
 
 CERTAINTY = 1.96  # standard errors to each side: 95 %
@@ -21,7 +21,7 @@ LOSS_GAP = 0.5  # nats
 def not_above_majority(figures: Figures) -> Iterator[tuple[str, str]]:
     """The test accuracy is not above the majority class, in a run by the recipe's margin (the floor method exempt)."""
     accuracy, majority, margin = figures.accuracy, figures.majority, figures.margin
-    if figures.method == FLOOR or accuracy is None or majority is None:
+    if is_floor(figures.method) or accuracy is None or majority is None:
         return
     if accuracy <= majority or accuracy < majority + margin:
         wanted = f", margin wanted {margin:.2f}" if margin else ""

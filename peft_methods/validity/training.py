@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from peft_methods.methods import METHODS
 from peft_methods.records import Record
-from peft_methods.validity.base import FLOOR, rule, some
+from peft_methods.validity.base import is_floor, rule, some
 from peft_methods.validity.counts import verdict
 from peft_methods.validity.figures import Figures
 
@@ -70,7 +70,7 @@ def loss_flat(figures: Figures) -> Iterator[tuple[str, str]]:
     losses = [loss for loss in figures.train_losses if math.isfinite(loss)]
     if (
         len(losses) > 1
-        and figures.method != FLOOR
+        and not is_floor(figures.method)
         and not figures.random
         and min(losses[1:]) > (1 - FALL) * losses[0]
     ):
@@ -104,7 +104,7 @@ def head_not_trained(figures: Figures) -> Iterator[tuple[str, str]]:
 def nothing_matched(figures: Figures) -> Iterator[tuple[str, str]]:
     """The method trained nothing beside the head: its target modules matched nothing."""
     trained = figures.method_parameters == 0 or _judged(figures) == "nothing"
-    if trained and figures.method != FLOOR:
+    if trained and not is_floor(figures.method):
         yield (
             "nothing is trained but the head",
             "name modules that this model has: print model.named_modules()",
@@ -116,7 +116,7 @@ def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
     """A method on a quantised model ran on one with nothing quantised."""
     if (
         record.method_name in METHODS
-        and METHODS[record.method_name].quantization
+        and METHODS[record.method_name].info.quantization
         and record.evidence.quantized == 0
     ):
         yield (
@@ -132,7 +132,7 @@ def validation_loss_constant(figures: Figures) -> Iterator[tuple[str, str]]:
         [loss for loss in figures.validation_losses if math.isfinite(loss)],
         figures.validation_accuracies,
     )
-    if len(losses) < 3 or figures.method == FLOOR or not max(losses) - min(losses) < FLAT:
+    if len(losses) < 3 or is_floor(figures.method) or not max(losses) - min(losses) < FLAT:
         return
     said = f"validation loss {min(losses):.4f} to {max(losses):.4f} in {len(losses)} epochs"
     if len(accuracies) == len(losses) and len(set(accuracies)) == 1:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from peft_methods.layouts import ModelShape, shape_of
 from peft_methods.methods.adapter import Adapter
 from peft_methods.methods.adapter_fusion import AdapterFusion
-from peft_methods.methods.base import Method, Task
+from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.bottleneck import Bottleneck, Fusion
 
 REASON = "parity needs the adapters library, which pins a transformers of its own"
@@ -165,7 +165,7 @@ def make_twins(family: str, kind: str) -> Twins:
         pooler=getattr(base.base_model, "pooler", None) is not None,
     )
     theirs = inject_theirs(copy.deepcopy(base), kind).double().eval()
-    ours = method.inject(copy.deepcopy(base), Task(shape, head)).double().eval()
+    ours = method.apply(copy.deepcopy(base), ApplyContext(shape, head)).double().eval()
     return Twins(method, shape, head, ours, theirs, copy_weights(ours, theirs))
 
 
@@ -260,7 +260,7 @@ def test_a_change_of_any_copied_weight_shows(twins: Twins) -> None:
 def test_the_regularisation_and_its_gradient_agree(family: str) -> None:
     twins = make_twins(family, "fusion")
     ours, theirs = (
-        twins.method.extra_loss(twins.ours),
+        twins.method.penalty(twins.ours),
         twins.theirs.base_model.get_fusion_regularization_loss(),
     )
     assert ours is not None

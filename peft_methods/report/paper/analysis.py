@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from peft_methods.methods import METHODS
 from peft_methods.report.paper.english import (
     capital,
     interval,
@@ -16,7 +17,7 @@ from peft_methods.report.paper.english import (
     said,
     with_spread,
 )
-from peft_methods.report.paper.study import FULL, Study
+from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import Pair
 
@@ -164,9 +165,9 @@ def _each(study: Study, pairs: Sequence[Pair], words: Callable[[Pair], str]) -> 
 def _against_full(study: Study) -> list[str]:
     """Full fine-tuning against all but the best, which has been told."""
     order = study.standing.order
-    if FULL not in order[1:] or len(order) < 3:
+    if METHODS.reference not in order[1:] or len(order) < 3:
         return []
-    pairs = [pair for pair in study.pairs_of(FULL) if pair.second != order[0]]
+    pairs = [pair for pair in study.pairs_of(METHODS.reference) if pair.second != order[0]]
     below = [pair for pair in pairs if pair.is_separable and pair.difference > 0]
     above = [pair for pair in pairs if pair.is_separable and pair.difference < 0]
     level = [pair for pair in pairs if not pair.is_separable]
@@ -180,7 +181,7 @@ def _against_full(study: Study) -> list[str]:
 
 def _others(study: Study) -> list[str]:
     """Separable pairs without the best or full fine-tuning, by the one that is worse."""
-    told, worse = {study.standing.order[0], FULL}, dict[str, list[Pair]]()
+    told, worse = {study.standing.order[0], METHODS.reference}, dict[str, list[Pair]]()
     for pair in study.standing.pairs:  # in the order of means: the first is the better one
         if pair.is_separable and not told & {pair.first, pair.second}:
             worse.setdefault(pair.second, []).append(pair.turned())

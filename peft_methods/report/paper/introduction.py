@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from peft_methods.methods import METHODS
 from peft_methods.report.paper.analysis import in_short
 from peft_methods.report.paper.english import capital, counted, joined, listed, number, ratio, was
 from peft_methods.report.paper.references import (
@@ -17,24 +18,9 @@ from peft_methods.report.paper.references import (
     of_model,
 )
 from peft_methods.report.paper.study import Study
+from peft_methods.report.paper.typst import escaped
 
 TERMS = ("fine-tuning", "parameter-efficient methods", "text classification", "benchmarking")
-ABOUT = {
-    "full": "trains every weight of the encoder together with a new classification head. It is the usual way, and what the costs of the "
-    "others are measured against.",
-    "head_only": "leaves the encoder as it was pretrained and trains the classification head alone. It shows what the frozen features "
-    "give, a floor under the other methods.",
-    "bitfit": "trains the bias vectors of the encoder and the head, and leaves all weight matrices frozen.",
-    "lora": "adds to chosen weight matrices a trained update of low rank. The matrices themselves stay frozen, and the update can be "
-    "folded into them after training.",
-    "qlora": "trains the same low-rank updates over an encoder whose frozen weights are held in a 4-bit number format, trading arithmetic "
-    "for memory.",
-    "ia3": "learns vectors that rescale keys, values, and the inner activations of the feed-forward blocks, and leaves the rest of the "
-    "encoder frozen.",
-    "adapter": "inserts small trained blocks with a narrow middle, each with a residual connection around it, into the frozen layers.",
-    "adapter_fusion": "first trains bottleneck adapters on other tasks, freezes them, and then trains an attention over their outputs for "
-    "the task at hand.",
-}
 QUESTION = (
     "Whoever adapts a pretrained encoder to a task of their own may train all of its weights or only a few, old or added ones. The methods "
     "for this differ in what they train, and so in memory, in time, in the size of what is kept for each task, and perhaps in quality. "
@@ -137,7 +123,8 @@ def introduction(studies: Sequence[Study]) -> list[str]:
 
 
 def _about(method: str) -> str:
-    return ABOUT.get(method, "is described in the reference.")
+    info = METHODS.info(method)
+    return escaped(info.about) if info and info.about else "is described in the reference."
 
 
 def _on(studies: Sequence[Study]) -> str:

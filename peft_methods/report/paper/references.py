@@ -10,16 +10,6 @@ from peft_methods.methods import METHODS
 from peft_methods.report.paper.typst import escaped
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
-OF_METHODS = {
-    "full": ("devlin2019bert",),
-    "head_only": ("alain2016probes",),
-    "bitfit": ("benzaken2022bitfit",),
-    "lora": ("hu2022lora",),
-    "qlora": ("dettmers2023qlora",),
-    "ia3": ("liu2022ia3",),
-    "adapter": ("houlsby2019adapters", "pfeiffer2021fusion"),
-    "adapter_fusion": ("pfeiffer2021fusion",),
-}
 OF_MODELS = {  # by what the last part of a source says, the first that fits
     "minilm": ("wang2020minilm", "reimers2019sbert"),
     "all-mpnet": ("song2020mpnet", "reimers2019sbert"),
@@ -75,8 +65,26 @@ def model_name(source: str) -> str:
 
 
 def of_method(method: str) -> tuple[str, ...]:
-    """The entries of a method; one that this table does not know has an entry made of what its registry says."""
-    return OF_METHODS.get(method) or (made_key(method),)
+    """The keys of a method's entries; without any, of the entry made of its `paper`."""
+    info = METHODS.info(method)
+    keys = [_key(one) for one in info.citations] if info else []
+    return tuple(keys) or (made_key(method),)
+
+
+def _key(citation: str) -> str:
+    """The key of a citation, which is a key itself or a whole BibTeX entry."""
+    found = re.match(r"\s*@\w+\{([^,]+),", citation)
+    return found[1].strip() if found else citation
+
+
+def _own_entries(methods: Iterable[str]) -> dict[str, str]:
+    """The BibTeX entries that stand in the methods' own files, and those made of `paper`."""
+    found = {}
+    for method in methods:
+        info = METHODS[method].info
+        own = [one for one in info.citations if one.lstrip().startswith("@")]
+        found |= {_key(one): one for one in own} or {made_key(method): _made(method)}
+    return found
 
 
 def made_key(method: str) -> str:
@@ -101,7 +109,7 @@ def bibliography(markup: str, methods: Iterable[str]) -> str:
         re.match(r"@\w+\{([^,]+),", entry)[1]: entry
         for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n")
     }  # type: ignore[index]
-    entries |= {made_key(method): _made(method) for method in methods}
+    entries |= _own_entries(methods)
     return (
         "\n\n".join(
             entry.strip()
@@ -114,5 +122,5 @@ def bibliography(markup: str, methods: Iterable[str]) -> str:
 
 def _made(method: str) -> str:
     """An entry whose title is all that the registry says of the paper."""
-    said = re.sub(r"[{}\\@%$&#_^~]", " ", METHODS[method].paper)
+    said = re.sub(r"[{}\\@%$&#_^~]", " ", METHODS[method].info.paper)
     return f"@misc{{{made_key(method)}, title = {{{{{said}}}}}}}"

@@ -8,14 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from peft_methods.comparing import Comparison, Row
+from peft_methods.methods import METHODS
 from peft_methods.metrics import METRICS
 from peft_methods.recommending import Limits, Recommendation, recommend
 from peft_methods.records import Record
 from peft_methods.report.paper.english import listed, said
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import Pair, Standing
-
-FULL = "full"  # what costs are compared with
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Study:
 
     def full(self) -> Row | None:
         """Full fine-tuning, if it yielded figures and is not alone."""
-        row = self.row(FULL)
+        row = self.row(METHODS.reference)
         return row if row is not None and row.figures and len(self.measured) > 1 else None
 
     def titles(self, methods: Iterable[str], most: int | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from peft_methods.comparing import Row
+from peft_methods.methods import METHODS
 from peft_methods.metrics import METRICS
 from peft_methods.report.costs import COLUMNS
 from peft_methods.report.paper.english import (
@@ -16,7 +17,7 @@ from peft_methods.report.paper.english import (
     share,
     with_spread,
 )
-from peft_methods.report.paper.study import FULL, Study
+from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import table
 from peft_methods.report.shown import NOTHING
 
@@ -122,7 +123,7 @@ def ratio_table(study: Study) -> str:
     }
     if not ratios:
         return ""
-    others = [row.method for row in study.measured if row.method != FULL]
+    others = [row.method for row in study.measured if row.method != METHODS.reference]
     lines = [
         [study.title(method), *(_ratio(found.get(method)) for found in ratios.values())]
         for method in others
