@@ -26,7 +26,7 @@ from peft_methods.execution import kills
 from peft_methods.execution.events import Event
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.processes import ForkServer, Worker, fork_server
-from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
+from peft_methods.execution.stacks import request_stacks, innermost_frame, with_short_paths
 from peft_methods.store import Store
 
 MARK = "PEFT_METHODS_TEST"
@@ -131,7 +131,7 @@ def test_preparing_that_takes_too_long_is_ended_too(
 
 def test_a_process_that_never_lets_go_of_python_still_tells_where_it_is(tmp_path: Path) -> None:
     code = (
-        "import sys, re; from peft_methods.execution.stacks import answer_for_stacks; answer_for_stacks(int(sys.argv[1]))\n"
+        "import sys, re; from peft_methods.execution.stacks import enable_stack_dumps; enable_stack_dumps(int(sys.argv[1]))\n"
         "endless = re.compile('(a+)+$')\ndef stuck(): print('now', flush=True); endless.match('a' * 60 + 'b')\n"
         "stuck()"
     )
@@ -141,10 +141,10 @@ def test_a_process_that_never_lets_go_of_python_still_tells_where_it_is(tmp_path
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(0.2)
-            ask_for_stacks(process.pid, file.fileno())
+            request_stacks(process.pid, file.fileno())
             process.kill()
-        found = shortened(os.pread(file.fileno(), 9999, 0).decode())
-    assert innermost(found) == "stuck (<string>:3)"
+        found = with_short_paths(os.pread(file.fileno(), 9999, 0).decode())
+    assert innermost_frame(found) == "stuck (<string>:3)"
 
 
 @pytest.mark.skipif(
@@ -462,7 +462,7 @@ def test_what_the_compiler_has_of_its_own_is_there_to_be_loaded_once() -> None:
     """A name that torch gave up would silently cost every cell on a GPU what is spared now."""
     from peft_methods.execution import preload
 
-    for module, name in preload.COMPILERS_OWN:
+    for module, name in preload.COMPILER_CACHES:
         if name != "triton_key" or importlib.util.find_spec("triton"):
             assert callable(getattr(importlib.import_module(module), name))
 

@@ -215,7 +215,7 @@ def test_time_left_learns_from_steps_and_the_same_methods_cells(tiny_recipe: Pat
     assert time_left.seconds() == pytest.approx(2 * expected_seconds(slow, PREPARATION) + alone)
     time_left.start(slow.key)
     now[0] = 30.0
-    time_left.hear(slow.key, {"step": 10, "steps": 40, "train_seconds": 20.0})  # 30 + 60 in all
+    time_left.update(slow.key, {"step": 10, "steps": 40, "train_seconds": 20.0})  # 30 + 60 in all
     pace = 90 / expected_seconds(slow, PREPARATION)
     assert time_left.seconds() == pytest.approx(60 + 90 + alone * pace)
     time_left.end(slow.key, ok=False)
@@ -232,7 +232,7 @@ def test_time_left_is_that_of_the_last_cell_when_workers_idle(tiny_recipe: Path)
     time_left.plan([cell], PREPARATION)
     time_left.start(cell.key)
     now[0] = 40.0
-    time_left.hear(cell.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
+    time_left.update(cell.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
     assert time_left.seconds() == 30.0
 
 
