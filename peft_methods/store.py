@@ -149,7 +149,7 @@ class Store:
         try:
             values = json.loads(path.read_bytes())
             if not isinstance(values, dict) or "identity" not in values:
-                raise ForeignFile(f"{path} is not a record of this project.")
+                raise ForeignFile(f"{path} is not a valid record: it has no identity.")
             _check_version(values.get("schema_version", 0), path)
             record = _RECORDS.validate_python(values)
             _check_version(record.schema_version, path)  # the version may be a string such as "2"
@@ -199,7 +199,7 @@ class Store:
             return from_npz(path)
         except Exception as error:  # numpy and zipfile raise a dozen types
             raise StoreError(
-                f"the predictions in {path} cannot be read: {first_line(error)}."
+                f"{path} holds no readable predictions: {first_line(error)}."
             ) from None
 
     def trained_file(self, record: Record) -> Path | None:
@@ -261,8 +261,8 @@ def _check_version(version: object, path: Path) -> None:
     """Raise `ForeignFile` if the schema version is newer than ours, before other checks."""
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ForeignFile(
-            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}. "
-            "Update peft-methods to read it."
+            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; "
+            "update peft-methods to read it."
         )
 
 

@@ -119,7 +119,7 @@ def test_store_leaves_files_of_other_programs_in_place(store: Store) -> None:
     baseline = store.folder / "base.json"
     baseline.write_text('{"benchmarks": []}', encoding="utf-8")
     assert store.set_aside(store.records()[1]) == [
-        f"{baseline} is not a record of this project. It was left where it is."
+        f"{baseline} is not a valid record: it has no identity. It was left where it is."
     ]
     assert baseline.is_file()
 
