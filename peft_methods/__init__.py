@@ -1,4 +1,4 @@
-"""Which fine-tuning method should I use, and what does it really cost? A pytest plugin and a Python API that measure it."""
+"""A pytest plugin and a Python API that compare fine-tuning methods: quality and real cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["__version__", "compare", "load_trained"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: the plugin loads in every pytest run and must cost nothing."""
+    """Import lazily: every pytest session loads the plugin, which must cost nothing."""
     if name == "compare":
         from peft_methods.api import compare
 

@@ -1,4 +1,7 @@
-"""`python -m peft_methods COMMAND`: what needs no training. Training is pytest's: `pytest benchmarks`."""
+"""`python -m peft_methods COMMAND`: commands that need no training.
+
+To train, run `pytest benchmarks`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from peft_methods.errors import PeftMethodsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code. A mistake of the user's is one line and exit code 2."""
+    """Run one command and return its exit code: 2, with one line, for a user's mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m peft_methods",
-        description="Fine-tuning methods compared. Training: pytest benchmarks.",
+        description="Compare fine-tuning methods. To train, run: pytest benchmarks.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     audit.add_command(commands)

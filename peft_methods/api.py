@@ -1,15 +1,17 @@
-"""The Python way in: `compare` does what `pytest benchmarks` does and returns the comparison."""
+"""The Python API: `compare` does the same as `pytest benchmarks` and returns the comparison."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft_methods.comparing import Comparison
 from peft_methods.environment import find_device
-from peft_methods.errors import OptionError
+from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.execution.display import Nowhere, display_on
 from peft_methods.execution.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.execution.tracking import checked
@@ -24,32 +26,51 @@ from peft_methods.tasks import tasks_of
 from peft_methods.tuning import check_possible
 from peft_methods.validity import silenced
 
+ARGUMENT_NAMES = {
+    "budget.seeds": "seeds",
+    "data.source": "data",
+    "limits": "budget",
+    "model.source": "model",
+    "model.weights": "weights",
+    "trackers": "track",
+    "trials": "tune",
+}  # settings whose argument of `compare` has another name
+
 
 @dataclass(frozen=True)
 class PrintableComparison(Comparison):
-    """A comparison that shows itself: `print(comparison)`, and as a table in a notebook. `limits` restrict what it recommends."""
+    """A comparison that prints as a table, also in a notebook.
+
+    `limits` restrict what it recommends.
+    """
 
     limits: Limits = field(default_factory=dict)
 
     def table(self) -> str:
-        """The comparison as the terminal shows it."""
+        """Format the comparison as it appears in the terminal."""
         return terminal_table(self, self.limits)
 
     def recommendations(self) -> list[Recommendation]:
-        """What these figures recommend: best quality, memory, speed, checkpoint."""
+        """Return recommendations for best quality, memory, speed and checkpoint size."""
         return recommend(self, self.limits)
 
     def charts(self) -> list[Chart]:
-        """All that can be drawn, each shown by a notebook as it is; needs the extra `report`."""
+        """Create all charts, which notebooks display; needs the extra `report`."""
         return [chart for recipe in self.standings for chart in charts_of(self, recipe)]
 
     def report(self, folder: str | Path) -> Path:
-        """Write FOLDER/report.html, with charts beside it; its path. Raises `OptionError` where the extra `report` is missing."""
+        """Write FOLDER/report.html with its charts and return its path.
+
+        Raises `OptionError` if the extra `report` is not installed.
+        """
         check_report("report")
         return write_report(report_of(self, self.limits), Path(folder))
 
     def paper(self, path: str | Path) -> list[Path]:
-        """Write the comparison as a paper, FILE.pdf, with its source and figures beside it; needs the extra `paper`."""
+        """Write the comparison as a paper, FILE.pdf, with its source and figures; needs `paper`.
+
+        Returns the paths of all files. The extra `paper` must be installed.
+        """
         from peft_methods.report.paper import write_paper
 
         return write_paper(self, Path(path), self.limits)
@@ -89,69 +110,91 @@ def compare(
 ) -> PrintableComparison:
     """Train methods of a recipe (name or TOML path) and compare them.
 
-    `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` those two. `settings` are `KEY=VALUE` recipe fields. `model` and
-    `data` point the recipe elsewhere; `weights="random"` shows what it costs before any download, without quality.
-    `trust_remote_code` lets a model's own Python files run where the recipe wants that too.
-    `engine` is `stock` (the Trainer), `graphed` (its steps as CUDA graphs) or `auto`.
-    `silence` are ids of validity rules that are not asked.
-    `budget` ("memory=8GB,time=10min") restricts what the comparison recommends.
-    `tune` trials a method on validation data come first. `report` is a folder for an HTML report.
-    `track` names experiment trackers (tensorboard, wandb, trackio, mlflow, or another one of the Trainer's).
-    Cells that an earlier run trained with these `results` are reused; `fresh` trains everything again.
-    `checkpoint` saves every epoch's state, so that a cell that was killed goes on from there when this is called again.
-    A cell that takes longer than `timeout` ("10min", or seconds) is ended; one whose process was killed, or whose GPU
-    failed, is tried again `retries` times.
-    `deterministic` allows on a GPU only operations that give the same bits every time (on a CPU all do).
+    `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `settings` are `KEY=VALUE`
+    recipe fields. `model` and `data` replace the recipe's. `weights="random"` measures the cost
+    before any download, without quality. `trust_remote_code` allows a model's own Python files to
+    run, if the recipe allows it too. `engine` is `stock` (the Hugging Face Trainer), `graphed`
+    (its steps as CUDA graphs) or `auto`.
+
+    `silence` lists ids of validity rules to skip. `budget` ("memory=8GB,time=10min") restricts
+    the recommendations. `tune` is the number of tuning trials per method on validation data,
+    which come first. `report` is a folder for an HTML report. `track` names experiment trackers
+    (tensorboard, wandb, trackio, mlflow, or another one that the Trainer supports).
+
+    Runs with a record in `results` from an earlier session are reused; `fresh` trains everything
+    again. `checkpoint` saves every epoch's state, so that a killed run resumes from there in the
+    next call. A run that takes longer than `timeout` ("10min", or seconds) is ended. A run whose
+    process was killed or whose GPU failed is retried `retries` times. `deterministic` allows on a
+    GPU only operations that give identical bits every time (on a CPU all do).
+
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
-    Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A cell that fails does not
-    raise: its record says why.
+    Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A
+    failed run does not raise: its record holds the reason.
     """
-    silent = silenced(",".join(silence), "silence") if silence else ()
-    limit, tries = parse_timeout(timeout, "timeout="), parse_retries(retries, "retries=")
-    limits = parse_limits(budget) if budget is not None else {}
-    seed_setting = (
-        []
-        if seeds is None
-        else [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
-    )
+    with _explained():
+        silent = silenced(",".join(silence), "silence") if silence else ()
+        limit, tries = parse_timeout(timeout, "timeout="), parse_retries(retries, "retries=")
+        limits = parse_limits(budget) if budget is not None else {}
+        _check_tune_and_report(tune, report)
+        chosen = load_recipe(
+            recipe, [*settings, *_seed_setting(seeds)], model=model, data=data, weights=weights
+        )
+        if tune is not None:
+            check_possible([chosen])
+        trackers = checked(track.split(",") if isinstance(track, str) and track else track, "track")
+        tasks = tasks_of(
+            [chosen],
+            methods,
+            find_device(),
+            engine,
+            deterministic=deterministic,
+            trust_remote_code=trust_remote_code,
+        )
+        job = Job(
+            tasks,
+            results=Path(results),
+            save_models=None if save_models is None else Path(save_models),
+            workers=workers,
+            trials=tune,
+            fresh=fresh,
+            timeout=limit,
+            retries=tries,
+            checkpoint=checkpoint,
+            trackers=trackers,
+            display=display_on(sys.stderr) if progress else Nowhere(),
+        )
+        return _run(job, trackers, silent, limits, report)
+
+
+def _seed_setting(seeds: int | Sequence[int] | None) -> list[str]:
+    """Convert `seeds` to a recipe field."""
+    if seeds is None:
+        return []
+    return [f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}"]
+
+
+def _check_tune_and_report(tune: int | None, report: str | Path | None) -> None:
     if tune is not None and tune < 1:
-        raise OptionError(f"tune={tune} should be a whole number of trials a method, 1 or more.")
+        raise OptionError(f"tune={tune} should be a whole number of trials per method, 1 or more.")
     if report is not None:
         check_report("report")
         check_folder(Path(report), "report")
-    chosen = load_recipe(
-        recipe, [*settings, *seed_setting], model=model, data=data, weights=weights
-    )
-    if tune is not None:
-        check_possible([chosen])
-    trackers = checked(track.split(",") if isinstance(track, str) and track else track, "track")
-    tasks = tasks_of(
-        [chosen],
-        methods,
-        find_device(),
-        engine,
-        deterministic=deterministic,
-        trust_remote_code=trust_remote_code,
-    )
-    job = Job(
-        tasks,
-        results=Path(results),
-        save_models=None if save_models is None else Path(save_models),
-        workers=workers,
-        trials=tune,
-        fresh=fresh,
-        timeout=limit,
-        retries=tries,
-        checkpoint=checkpoint,
-        trackers=trackers,
-        display=display_on(sys.stderr) if progress else Nowhere(),
-    )
+
+
+def _run(
+    job: Job,
+    trackers: Sequence[str],
+    silent: tuple[str, ...],
+    limits: Limits,
+    report: str | Path | None,
+) -> PrintableComparison:
+    """Run all tasks of the job and compare their records."""
     try:
         job.start()
-        if chosen.name in job.errors:
-            raise job.errors[chosen.name]
-        for task in tasks:
+        for error in job.errors.values():
+            raise error
+        for task in job.tasks:
             job.wait(task)
         if trackers:
             job.track(lambda comparison: markdown_table(comparison, limits))
@@ -164,3 +207,28 @@ def compare(
         return compared
     finally:
         job.close()
+
+
+def how_to_change(setting: str) -> str:
+    """Name the argument of `compare` for a setting: 'workers' -> 'workers=…'; '' -> ''.
+
+    Settings of a recipe without an argument: 'budget.epochs' -> 'settings=["budget.epochs=…"]'.
+    """
+    if not setting:
+        return ""
+    name = ARGUMENT_NAMES.get(setting, setting)
+    parameter = inspect.signature(compare).parameters.get(name)
+    if parameter is None:
+        return f'settings=["{setting}=…"]'
+    return f"{name}={'True' if parameter.default is False else '…'}"
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Context manager: add how to change its setting to the message of an error."""
+    try:
+        yield
+    except PeftMethodsError as error:
+        if change := how_to_change(error.setting):
+            error.args = (f"{error.args[0]} Change it with {change}.", *error.args[1:])
+        raise

@@ -1,4 +1,7 @@
-"""Checkpoints: one cell's training between two epochs on disk, so that a process that was killed costs one epoch, not all."""
+"""Checkpoints: a run's training state after an epoch, on disk.
+
+A killed process then loses one epoch, not all.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,12 @@ SUFFIX = ".safetensors"
 
 
 class Checkpoints:
-    """A cell's folder of checkpoints. A file holds one epoch's state, tensors and JSON alike; only the newest stays.
+    """A run's folder of checkpoints.
 
-    `key` stands for all that the cell's result depends on: a checkpoint under another key is not used. Nothing here may
-    fail a cell: what could not be read or written is said in `notes`. `resumed_after` are the epochs after which the cell
-    went on in another process.
+    A file holds one epoch's state, tensors and JSON; only the newest file is kept. `key` hashes
+    everything the run's result depends on: a checkpoint with another key is not used. Errors here
+    never fail a run: `notes` describes what could not be read or written. `resumed_after` lists the
+    epochs after which another process resumed the run.
     """
 
     def __init__(self, results: Path, cell: Cell, key: Any) -> None:
@@ -39,14 +43,17 @@ class Checkpoints:
         self.notes: list[str] = []
 
     def newest(self) -> TrainingState | None:
-        """The newest state that is whole and of this very cell. What a killed process left half written goes away."""
+        """Load the newest intact state of this exact run, or None.
+
+        Half-written files of killed processes are removed.
+        """
         for scratch in self.folder.glob(f".*{SUFFIX}"):
             scratch.unlink(missing_ok=True)
         state = self._newest()
         if self.resumed_after:
             after = " and ".join(map(str, self.resumed_after))
             self.notes.append(
-                f"resumed after epoch {after}; its training time and peaks are those of all stretches"
+                f"resumed after epoch {after}; training time and peaks cover all processes"
             )
         elif self.notes:
             self.notes.append("training started from the beginning")
@@ -60,11 +67,12 @@ class Checkpoints:
                 self._set_aside(path, error)
                 continue
             except OSError as error:
-                self.notes.append(f"its checkpoint {path} cannot be read: {error.strerror}")
+                self.notes.append(f"checkpoint {path} cannot be read: {error.strerror}")
                 continue
             if values["key"] != self.key:
                 self.notes.append(
-                    f"its checkpoint {path.name} is of other code, weights, data or versions and was not used"
+                    f"checkpoint {path.name} was not used: "
+                    "it belongs to other code, weights, data or versions"
                 )
                 continue
             self.resumed_after = [*values["resumed_after"], values["epoch"]]
@@ -72,7 +80,7 @@ class Checkpoints:
         return None
 
     def keep(self, state: TrainingState) -> None:
-        """Write the state whole, then remove those before it."""
+        """Write the state, then delete the earlier ones."""
         values = {
             "key": self.key,
             "epoch": state.epoch,
@@ -87,17 +95,18 @@ class Checkpoints:
                     path.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
             self.notes.append(
-                f"no checkpoint could be kept after epoch {state.epoch}: {first_line(error)}"
+                f"the checkpoint after epoch {state.epoch} could not be written: "
+                f"{first_line(error)}"
             )
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         aside = self.aside / f"{self.folder.name}-{uuid.uuid4().hex[:8]}-{path.name}"
-        said = f"its checkpoint {path.name} is damaged ({first_line(error)})"
+        note = f"checkpoint {path.name} is damaged ({first_line(error)})"
         with contextlib.suppress(OSError):
             self.aside.mkdir(exist_ok=True)
             os.replace(path, aside)
-            said += f" and was moved to {aside}"
-        self.notes.append(said)
+            note += f" and was moved to {aside}"
+        self.notes.append(note)
 
 
 def _epoch_of(path: Path) -> int:
@@ -110,12 +119,12 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     if int(metadata["checksum"]) != _checksum(tensors, metadata["values"]):
-        raise ValueError("its content is not what was written")
+        raise ValueError("its content has changed since it was written")
     return tensors, json.loads(metadata["values"])
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
-    """In a file of its own beside, synced, then renamed: what stands under the name is whole."""
+    """Write to a temporary file, sync it and rename it, so that `path` is always complete."""
     scratch = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{SUFFIX}")
     text = json.dumps(values)
     try:
@@ -138,9 +147,13 @@ def _sync(path: Path) -> None:
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> int:
-    """CRC-32 of all bytes, by the tensors' names: safetensors itself notices a cut file, not a changed bit."""
+    """CRC-32 over all bytes, in the order of the tensors' names.
+
+    safetensors itself detects a truncated file, but not a flipped bit.
+    """
     found = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        content = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy's stubs before 2
+        flat = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        content = memoryview(flat)  # type: ignore[arg-type]  # numpy's stubs before 2
         found = zlib.crc32(content, zlib.crc32(name.encode(), found))
     return found

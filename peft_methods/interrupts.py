@@ -1,4 +1,4 @@
-"""What ends a run early: the first Ctrl-C (or SIGTERM) in order, the next at once."""
+"""Interrupt handling: the first Ctrl-C (or SIGTERM) stops the session, the second exits at once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import Any, NoReturn
 
 import pytest
 
-INTERRUPTED = 2  # as pytest exits then
-SAID = b"\npeft-methods: stopped at once, without a table; the cells that have ended are kept.\n"
-USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+INTERRUPTED = 2  # pytest's exit code for an interrupt
+MESSAGE = b"\npeft-methods: stopped at once, without a table. Finished runs are stored.\n"
+DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 class Interrupts:
-    """A pytest plugin with signal handlers, from `heed` until `forget`; `close` ends what runs.
+    """A pytest plugin that handles signals from `install` until `restore`; `close` ends all runs.
 
-    There are none outside the main thread, where Python has none. A first interrupt raises `KeyboardInterrupt`, which pytest
-    takes seconds to report; another one has to be expected from then on.
+    Python supports handlers only in the main thread. The first interrupt raises
+    `KeyboardInterrupt`, which pytest takes seconds to report. A second one may come at any time
+    from then on.
     """
 
     def __init__(self, close: Callable[[], None]) -> None:
@@ -31,47 +32,47 @@ class Interrupts:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """With each test: one that caught an interrupt has ended nothing."""
-        self.heed()
+        """Install the handlers before each test: a test may have caught an interrupt."""
+        self.install()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """What comes now is the end."""
-        self.leave_at_the_next()
+        """Exit at the next interrupt, since the session is ending."""
+        self.exit_on_next()
 
     def pytest_unconfigure(self) -> None:
-        """Python goes on without pytest."""
-        self.forget()
+        """Restore the handlers: Python may continue without pytest."""
+        self.restore()
 
-    def heed(self) -> None:
-        """The next interrupt is a first one (again, where someone caught it). Handlers that someone else set stay."""
+    def install(self) -> None:
+        """Handle the next interrupt as the first one. Handlers set by others are kept."""
         if threading.current_thread() is threading.main_thread():
-            for number, usual in USUAL.items():
-                if number in self._before or signal.getsignal(number) == usual:
-                    self._before.setdefault(number, usual)
+            for number, default in DEFAULT_HANDLERS.items():
+                if number in self._before or signal.getsignal(number) == default:
+                    self._before.setdefault(number, default)
                     signal.signal(number, self._interrupt)
 
-    def leave_at_the_next(self) -> None:
-        """The next interrupt ends this process, whatever it is doing; one while it does so ends it without more ado."""
+    def exit_on_next(self) -> None:
+        """Exit at the next interrupt, whatever runs. During that exit, a further one kills."""
         for number in self._before:
             signal.signal(number, self._leave)
 
-    def forget(self) -> None:
-        """As it was before."""
+    def restore(self) -> None:
+        """Restore the earlier handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> NoReturn:
-        self.leave_at_the_next()
+        self.exit_on_next()
         raise KeyboardInterrupt
 
     def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
-        for heeded in self._before:
-            signal.signal(heeded, signal.SIG_DFL)
-        with contextlib.suppress(Exception):  # it may have struck in the midst of closing
+        for handled in self._before:
+            signal.signal(handled, signal.SIG_DFL)
+        with contextlib.suppress(Exception):  # the interrupt may have come during `close`
             self._close()
         with contextlib.suppress(Exception):
             sys.stdout.flush()
-            os.write(2, SAID)
+            os.write(2, MESSAGE)
         os._exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""What single `--peft-` options may be: each from its text to its value, or one line that says what is wrong."""
+"""Parsers of single `--peft-` options, and how to change a setting on the command line."""
 
 from __future__ import annotations
 
@@ -7,92 +7,141 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.environment import find_device, usable_cores
-from peft_methods.errors import OptionError, first_line
+from peft_methods.errors import OptionError, PeftMethodsError, first_line
 
 if TYPE_CHECKING:
     from peft_methods.recommending import Limits
 
+RECIPE_OPTIONS = {
+    "budget.seeds": "--peft-seeds",
+    "data.source": "--peft-data",
+    "model.source": "--peft-model",
+    "model.weights": "--peft-weights",
+}  # settings of a recipe with an option of their own
+OPTION_NAMES = {
+    "limits": "budget",
+    "methods": "method",
+    "recipes": "recipe",
+    "trackers": "track",
+    "trials": "tune",
+    "tolerances": "fail",
+}  # settings whose option has another name
+OPTIONS = frozenset(
+    {
+        *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code", "dry_run"),
+        *("results", "resume", "fresh", "workers", "timeout", "retries", "engine", "tune"),
+        *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "markdown"),
+        *("csv", "report", "paper", "baseline", "fail", "allow_missing", "allow_reused"),
+        *("save_baseline", "budget"),
+    }
+)
+
+
+def how_to_change(setting: str) -> str:
+    """Name the option for a setting: 'workers' -> '--peft-workers'; '' -> ''.
+
+    Settings of a recipe without an option: 'budget.epochs' -> '--peft-set budget.epochs=VALUE'.
+    """
+    if not setting:
+        return ""
+    if setting in RECIPE_OPTIONS:
+        return RECIPE_OPTIONS[setting]
+    name = OPTION_NAMES.get(setting, setting)
+    if name in OPTIONS:
+        return f"--peft-{name.replace('_', '-')}"
+    return f"--peft-set {setting}=VALUE"
+
+
+def explained(error: PeftMethodsError) -> str:
+    """Return the error's message and how to change its setting on the command line."""
+    message, change = str(error), how_to_change(error.setting)
+    return f"{message} Change it with {change}." if change else message
+
 
 def names_of(values: list[str], option: str) -> tuple[str, ...]:
-    """The names of a comma list that may be given more than once."""
+    """Parse the names of a comma-separated list that may be given more than once."""
     names = [name.strip() for value in values for name in value.split(",")]
     if "" in names:
-        raise OptionError(f"{option} {','.join(values)!r} has an empty name; write a,b.")
+        raise OptionError(f"{option} {','.join(values)!r} has an empty name. Write names as a,b.")
     return tuple(dict.fromkeys(names))
 
 
 def path_of(value: str, option: str) -> Path:
-    """What can be a path, whether there is something or not."""
+    """Parse a path, whether or not it exists."""
     try:
         os.lstat(value)
-    except (OSError, ValueError) as error:  # too long, a NUL, half a character
+    except (OSError, ValueError) as error:  # too long, a NUL, an incomplete character
         if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
             raise OptionError(
-                f"{option} {value!r} cannot be a path ({first_line(error)}); give another."
+                f"{option} {value!r} cannot be a path ({first_line(error)}). Give another path."
             ) from None
     return Path(value)
 
 
 def _is_whole(text: str) -> bool:
-    """Whether it is a whole number from 0 up that could be meant."""
+    """Whether the text is a whole number from 0 up, of at most ten digits."""
     return text.isascii() and text.isdecimal() and len(text) <= 10
 
 
 def parse_seeds(text: str) -> int | list[int]:
-    """'3' -> 3 (seeds 0, 1, 2); '4,7' or '4,' -> those. Raises `OptionError`."""
+    """Parse '3' to 3 (seeds 0, 1, 2), and '4,7' or '4,' to these seeds. Raises `OptionError`."""
     parts = text.split(",")
     numbers = [part.strip() for part in parts if part.strip()]
     if not numbers or not all(map(_is_whole, numbers)):
         raise OptionError(
-            f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) or a list of them (4,7)."
+            f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) "
+            "or a list of seeds (4,7)."
         )
     seeds = [int(part) for part in numbers]
     if len(parts) == 1:
         if seeds[0] == 0:
             raise OptionError(
-                "--peft-seeds 0 would train nothing; give at least 1, or '0,' for seed 0 alone."
+                "--peft-seeds 0 would train nothing. Give at least 1, or '0,' for seed 0 alone."
             )
         return seeds[0]
     return seeds
 
 
 def fresh_of(option: Any) -> bool:
-    """Whether everything is trained again."""
+    """Whether everything is trained again. Raises `OptionError` for both options at once."""
     if option.peft_fresh and option.peft_resume:
         raise OptionError(
-            "--peft-fresh trains everything again and --peft-resume only what is missing: give one of them."
+            "--peft-fresh trains everything again and --peft-resume only missing runs. "
+            "Give only one of them."
         )
     return bool(option.peft_fresh)
 
 
 def trials_of(text: str | None) -> int | None:
-    """How many trials a method is tuned by."""
+    """Parse the number of tuning trials per method."""
     if text is None:
         return None
     if not (_is_whole(text) and int(text) >= 1):
         raise OptionError(
-            f"--peft-tune {text!r} should be a whole number of trials a method, 1 or more."
+            f"--peft-tune {text!r} should be a whole number of trials per method, 1 or more."
         )
     return int(text)
 
 
 def workers_of(text: str | None) -> int | None:
-    """How many cells run side by side."""
+    """Parse the number of runs at a time."""
     if text is None:
         return None
     if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
         raise OptionError(
-            f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, the cores there are."
+            f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, "
+            "the number of usable cores."
         )
     if int(text) > 1 and find_device() != "cpu":
         raise OptionError(
-            f"--peft-workers {text}: on a GPU one cell runs at a time; two would measure each other."
+            f"--peft-workers {text}: a GPU trains one run at a time, because two would distort "
+            "each other's measurements. Give 1."
         )
     return int(text)
 
 
 def silenced_of(values: list[str]) -> tuple[str, ...]:
-    """Rules that are not asked."""
+    """Parse the ids of the rules to skip."""
     if not values:
         return ()
     from peft_methods.validity import silenced
@@ -101,7 +150,7 @@ def silenced_of(values: list[str]) -> tuple[str, ...]:
 
 
 def limits_of(text: str | None) -> Limits:
-    """What may be recommended."""
+    """Parse the constraints on recommendations."""
     if text is None:
         return {}
     from peft_methods.recommending import parse_limits
@@ -110,7 +159,7 @@ def limits_of(text: str | None) -> Limits:
 
 
 def trackers_of(values: list[str]) -> tuple[str, ...]:
-    """Trackers that are there."""
+    """Parse the names of trackers, which must be installed."""
     if not values:
         return ()
     from peft_methods.execution.tracking import checked
@@ -119,7 +168,7 @@ def trackers_of(values: list[str]) -> tuple[str, ...]:
 
 
 def report_of(value: str | None) -> Path | None:
-    """Where the report goes; what it needs is there, or the run ends before anything is trained."""
+    """Parse the report's folder. Checks its requirements before anything is trained."""
     if value is None:
         return None
     from peft_methods.report.needs import check_report
@@ -129,7 +178,7 @@ def report_of(value: str | None) -> Path | None:
 
 
 def folder_of(value: str | None, option: str) -> Path | None:
-    """A folder that exists from now on and can be written, so that nothing is lost at the end for want of one."""
+    """Parse a folder. It is created and checked now, so that no result is lost at the end."""
     if value is None:
         return None
     from peft_methods.report.needs import check_folder
@@ -140,7 +189,7 @@ def folder_of(value: str | None, option: str) -> Path | None:
 
 
 def paper_of(value: str | None) -> Path | None:
-    """Where the paper goes: a PDF in a folder that takes files, with what makes it installed."""
+    """Parse the paper's path: a PDF in a writable folder. Checks its requirements."""
     path = file_of(value, "--peft-paper")
     if path is None:
         return None
@@ -156,12 +205,15 @@ def paper_of(value: str | None) -> Path | None:
 
 
 def file_of(value: str | None, option: str) -> Path | None:
-    """A file in a folder that exists."""
+    """Parse a file's path, whose folder must exist."""
     if value is None:
         return None
     path = path_of(value, option)
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise OptionError(
-            f"{option} {value!r}: {'that is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}."
+        problem = (
+            "it is a folder; give a file"
+            if path.is_dir()
+            else f"the folder {path.parent} does not exist; create it or give another"
         )
+        raise OptionError(f"{option} {value!r}: {problem}.")
     return path

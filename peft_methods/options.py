@@ -1,4 +1,4 @@
-"""The command line's `--peft-` options, read and checked once, at pytest's start."""
+"""The `--peft-` options, read and checked once when pytest starts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
 ALL_RECIPES = "all"
+LIST: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. Recipes are loaded when tests want them, or at once when an option speaks of them."""
+    """The values of all options.
+
+    Recipes are loaded when tests need them, or at once if an option concerns them.
+    """
 
     recipes: tuple[str, ...]
     methods: tuple[str, ...]
@@ -56,7 +60,7 @@ class Options:
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def tasks(self) -> list[Task]:
-        """Every recipe and method to benchmark. Raises `OptionError`."""
+        """Return every recipe and method to benchmark. Raises `OptionError`."""
         from peft_methods.recipe import load_recipe
         from peft_methods.tasks import tasks_of
 
@@ -85,14 +89,23 @@ class Options:
 
 def add_options(parser: pytest.Parser) -> None:
     """Register every `--peft-` option."""
-    group = parser.getgroup("peft-methods", "fine-tuning methods compared")
-    lists: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
+    group = parser.getgroup("peft-methods", "comparison of fine-tuning methods")
+    _add_choices(group)
+    _add_execution(group)
+    _add_training(group)
+    _add_output(group)
+    _add_regression_check(group)
+
+
+def _add_choices(group: pytest.OptionGroup) -> None:
+    """Register the options for what is compared."""
     group.addoption(
         "--peft-recipe",
-        help="recipes by name or TOML path; all: every shipped one (default: embedded; with -m gpu imdb_roberta too)",
-        **lists,
+        help="recipes by name or TOML path; all: every shipped one "
+        "(default: embedded; with -m gpu imdb_roberta too)",
+        **LIST,
     )
-    group.addoption("--peft-method", help="only these methods of the recipe", **lists)
+    group.addoption("--peft-method", help="only these methods of the recipe", **LIST)
     group.addoption(
         "--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two"
     )
@@ -111,7 +124,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--peft-weights",
         metavar="KIND",
-        help="pretrained, or random: the model from its config alone, to see what it costs",
+        help="pretrained, or random: build the model from its config alone, to measure its cost",
     )
     group.addoption(
         "--peft-data",
@@ -121,23 +134,27 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--peft-trust-remote-code",
         action="store_true",
-        help="run Python code that comes with a model whose recipe wants that too",
+        help="run Python code that comes with a model, if the recipe allows it too",
     )
+
+
+def _add_execution(group: pytest.OptionGroup) -> None:
+    """Register the options for how runs are executed."""
     group.addoption(
         "--peft-dry-run",
         action="store_true",
-        help="print the cells and how long they may take; train nothing",
+        help="print the runs and how long they may take; train nothing",
     )
     group.addoption(
         "--peft-results",
         metavar="DIR",
         default=".peft/results",
-        help="where records go (default: %(default)s)",
+        help="folder for records (default: %(default)s)",
     )
     group.addoption(
         "--peft-resume",
         action="store_true",
-        help="train only what no earlier run on these results has trained (the default)",
+        help="train only runs without a record from an earlier session (the default)",
     )
     group.addoption(
         "--peft-fresh",
@@ -147,56 +164,67 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--peft-workers",
         metavar="N",
-        help="cells side by side (default: 2 on a CPU, each with half the cores; 1 on a GPU)",
+        help="runs at a time (default: 2 on a CPU, each with half the cores; 1 on a GPU)",
     )
     group.addoption(
         "--peft-timeout",
         metavar="TIME",
-        help="end a cell that takes longer, e.g. 90s, 10min, 2h (default: none does)",
+        help="end a run that takes longer, e.g. 90s, 10min, 2h (default: no limit)",
     )
     group.addoption(
         "--peft-retries",
         metavar="N",
         default="1",
-        help="try a cell again whose process was killed or whose GPU failed (default: 1)",
+        help="retry a run whose process was killed or whose GPU failed (default: 1)",
     )
+
+
+def _add_training(group: pytest.OptionGroup) -> None:
+    """Register the options for how each run trains."""
     group.addoption(
         "--peft-engine",
         metavar="NAME",
         default="auto",
-        help="auto, stock (the Trainer) or graphed (its steps as CUDA graphs)",
+        help="auto, stock (the Hugging Face Trainer) or graphed (its steps as CUDA graphs)",
     )
     group.addoption(
         "--peft-tune",
         metavar="N",
         help="first tune every method by N trials on validation data (needs the extra `tune`)",
     )
-    group.addoption("--peft-save-models", metavar="DIR", help="keep each cell's best model here")
+    group.addoption("--peft-save-models", metavar="DIR", help="keep each run's best model here")
     group.addoption(
         "--peft-checkpoint",
         action="store_true",
-        help="save every epoch's state, so that a killed cell goes on from there",
+        help="save every epoch's state, so that a killed run resumes from there",
     )
     group.addoption(
         "--peft-deterministic",
         action="store_true",
-        help="on a GPU too, only operations that give the same bits every time",
+        help="on a GPU too, use only operations that give identical bits every time",
     )
+
+
+def _add_output(group: pytest.OptionGroup) -> None:
+    """Register the options for what is written, and where."""
     group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
     group.addoption(
         "--peft-track",
-        help="log to these trackers: tensorboard, wandb, trackio, mlflow, or another one of the Trainer's",
-        **lists,
+        help="log to these trackers: tensorboard, wandb, trackio, mlflow, "
+        "or another one that the Hugging Face Trainer supports",
+        **LIST,
     )
     group.addoption(
         "--peft-silence",
         metavar="V105,V301",
         action="append",
         default=[],
-        help="leave out these rules; the table says so",
+        help="skip these rules; the table lists them",
     )
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
-    group.addoption("--peft-csv", metavar="FILE", help="write every metric, a row a method, as CSV")
+    group.addoption(
+        "--peft-csv", metavar="FILE", help="write every metric as CSV, one row per method"
+    )
     group.addoption(
         "--peft-report",
         metavar="DIR",
@@ -207,42 +235,47 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="FILE.pdf",
         help="write the comparison as a two-column paper (needs the extra `paper`)",
     )
+
+
+def _add_regression_check(group: pytest.OptionGroup) -> None:
+    """Register the options for baselines, and for the constraints on recommendations."""
     group.addoption(
         "--peft-baseline",
         metavar="FILE|auto",
-        help="fail where a method is worse than here; auto: this device's stored file",
+        help="fail if a method is worse than this baseline; auto: this device's stored file",
     )
     group.addoption(
         "--peft-fail",
         action="append",
         default=[],
         metavar="METRIC:TOLERANCE",
-        help="how much worse it may be (default: accuracy:1pp, peak_memory_bytes:5%%, train_seconds:10%%)",
+        help="how much worse it may be "
+        "(default: accuracy:1pp, peak_memory_bytes:5%%, train_seconds:10%%)",
     )
     group.addoption(
         "--peft-allow-missing",
         action="store_true",
-        help="a method may be missing from the run or the baseline",
+        help="allow a method to be missing from the session or the baseline",
     )
     group.addoption(
         "--peft-allow-reused",
         action="store_true",
-        help="judge records that were reused from an earlier run too",
+        help="check records that were reused from an earlier session too",
     )
     group.addoption(
         "--peft-save-baseline",
         metavar="FILE|auto",
-        help="write this run as a baseline if nothing failed",
+        help="write this session's results as a baseline if nothing failed",
     )
     group.addoption(
         "--peft-budget",
         metavar="LIMITS",
-        help="recommend only what keeps to these, e.g. memory=8GB,time=10min",
+        help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
     )
 
 
 def read_options(config: pytest.Config) -> Options:
-    """Options from pytest's configuration. Raises `OptionError` with one line for the first that is wrong."""
+    """Read the options from pytest's configuration. Raises `OptionError` for the first bad one."""
     option = config.option
     recipes, methods = (
         values.names_of(option.peft_recipe, "--peft-recipe"),
@@ -264,8 +297,8 @@ def read_options(config: pytest.Config) -> Options:
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
         workers=values.workers_of(option.peft_workers),
-        timeout=parse_timeout(option.peft_timeout),
-        retries=parse_retries(option.peft_retries),
+        timeout=parse_timeout(option.peft_timeout, "--peft-timeout "),
+        retries=parse_retries(option.peft_retries, "--peft-retries "),
         save_models=values.folder_of(option.peft_save_models, "--peft-save-models"),
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
@@ -278,7 +311,7 @@ def read_options(config: pytest.Config) -> Options:
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )
-    of_recipes = (
+    recipe_options = (
         recipes,
         methods,
         settings,
@@ -287,7 +320,7 @@ def read_options(config: pytest.Config) -> Options:
         option.peft_data,
         option.peft_trust_remote_code,
     )
-    if any(of_recipes) or options.engine != "auto" or option.peft_weights is not None:
+    if any(recipe_options) or options.engine != "auto" or option.peft_weights is not None:
         options.tasks()
     return replace(
         options,
@@ -297,12 +330,12 @@ def read_options(config: pytest.Config) -> Options:
 
 
 def default_recipes(markexpr: str) -> tuple[str, ...]:
-    """What runs when no recipe is named: the embedded one, and with `-m gpu` the one for GPUs too."""
+    """Return the recipes to run when none is named; `-m gpu` adds one for GPUs."""
     return (DEFAULT_RECIPE, DEFAULT_GPU_RECIPE) if "gpu" in markexpr else (DEFAULT_RECIPE,)
 
 
 def _every_shipped(names: tuple[str, ...]) -> tuple[str, ...]:
-    """`all` among the names stands for every recipe that comes with the project."""
+    """Replace the name `all` by every recipe that comes with the project."""
     from peft_methods.recipe import shipped_recipes
 
     expanded = [
@@ -312,7 +345,7 @@ def _every_shipped(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _gate(option: Any, options: Options) -> Gate | None:
-    """The gate that was asked for, its files read and checked before anything is trained."""
+    """Build the regression check. Its baselines are read before anything is trained."""
     if option.peft_baseline is None:
         unused = next(
             (
@@ -324,7 +357,8 @@ def _gate(option: Any, options: Options) -> Gate | None:
         )
         if unused is not None:
             raise OptionError(
-                f"--peft-{unused.replace('_', '-')} says how to judge and nothing is judged: add --peft-baseline FILE|auto."
+                f"--peft-{unused.replace('_', '-')} needs a baseline to compare with: "
+                "add --peft-baseline FILE|auto."
             )
         return None
     from peft_methods.baseline import AUTO, read_baseline
@@ -343,7 +377,7 @@ def _gate(option: Any, options: Options) -> Gate | None:
 
 
 def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
-    """Where each recipe's baseline is to be written."""
+    """Return the path to write each recipe's baseline to."""
     if value is None:
         return {}
     from peft_methods.baseline import AUTO
@@ -355,7 +389,7 @@ def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
 
 
 def _auto_baselines(options: Options) -> dict[str, Path]:
-    """The stored file of every recipe that can run on this device."""
+    """Return the stored baseline of every recipe that can run on this device."""
     from peft_methods.baseline import auto_path
     from peft_methods.recipe import find_recipe
 

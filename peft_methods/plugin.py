@@ -1,4 +1,4 @@
-"""pytest options, fixtures and hooks. No maths: what is computed is computed elsewhere."""
+"""pytest options, fixtures and hooks. All computation is elsewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from peft_methods import gating, summary
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.escaping import visible
 from peft_methods.interrupts import Interrupts
+from peft_methods.option_values import explained
 from peft_methods.options import Options, add_options, read_options
 from peft_methods.terminal import progress_display, show_text
 
@@ -29,19 +30,19 @@ JOB: pytest.StashKey[Job] = pytest.StashKey()
 COMPLETE = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
 GATE_LINES = pytest.StashKey[Sequence[str]]()
 MARKERS = (
-    "gpu: needs an NVIDIA GPU; skipped without one",
+    "gpu: needs an NVIDIA GPU; skipped if there is none",
     "harness: measures the harness itself; run with -m harness",
 )
 
 
 class TrainingClock:
-    """The timer of one benchmark: it moves only by the training time of the cells that are its rounds."""
+    """The timer of one benchmark. It advances only by the training time of its runs."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Seconds of training so far."""
+        """Return the seconds of training so far."""
         return self.now
 
     def __repr__(self) -> str:
@@ -50,7 +51,7 @@ class TrainingClock:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark got: its records, and every reason why it must fail."""
+    """The result of a benchmark: its records, and all reasons to fail."""
 
     records: tuple[Record, ...]
     problems: tuple[str, ...]
@@ -66,11 +67,11 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[OPTIONS] = read_options(config)
     except OptionError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(explained(error)) from None
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """`--peft-rules` prints the rules and nothing else happens."""
+    """For `--peft-rules`, print the rules and exit."""
     if not config.option.peft_rules:
         return None
     from peft_methods.report.rules import rules_text
@@ -85,9 +86,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parameters = []
     for task in metafunc.config.stash[OPTIONS].tasks():
         marks = [pytest.mark.benchmark(timer=TrainingClock(), group=task.recipe.name)]
-        marks += [
-            pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
-        ]  # no seed succeeded: the test says so
+        # The test itself reports if no seed succeeded.
+        marks += [pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")]
         marks += [pytest.mark.gpu] * task.recipe.gpu
         parameters.append(
             pytest.param(task, marks=marks, id=f"{task.recipe.name}-{task.method.name}")
@@ -101,7 +101,7 @@ def _task(item: pytest.Item) -> Task | None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Make the job of all selected benchmarks; it starts with the first of them."""
+    """Create the job for all selected benchmarks. The first of them starts it."""
     config = session.config
     tasks = [
         task
@@ -128,13 +128,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             display=progress_display(config),
         )
     except PeftMethodsError as error:
-        raise pytest.UsageError(str(error)) from None
-    if not config.option.usepdb:  # a debugger's prompt has its own use for Ctrl-C
+        raise pytest.UsageError(explained(error)) from None
+    if not config.option.usepdb:  # a debugger's prompt handles Ctrl-C itself
         config.pluginmanager.register(Interrupts(config.stash[JOB].close))
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """A dry run prints what would be done instead of doing it."""
+    """For a dry run, print the plan instead of running the tests."""
     if not session.config.stash[OPTIONS].dry_run or session.config.option.collectonly:
         return None
     from peft_methods.report.plan import plan_text
@@ -144,12 +144,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     job.prepare()
     session.testsfailed += len(job.errors)
+    errors = {recipe: PeftMethodsError(explained(error)) for recipe, error in job.errors.items()}
     show_text(
         session.config,
         plan_text(
             job.tasks,
             job.preparations,
-            job.errors,
+            errors,
             job.workers,
             job.trials,
             there=job.there_already(),
@@ -160,7 +161,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 @pytest.fixture
 def finetune_task(request: pytest.FixtureRequest) -> Task:
-    """One recipe and method, as parametrized."""
+    """The recipe and method of this benchmark."""
     task: Task = request.param
     return task
 
@@ -179,7 +180,7 @@ def peft_method(finetune_task: Task) -> Method:
 
 @pytest.fixture
 def peft_model(peft_recipe: Recipe, peft_method: Method) -> Base:
-    """The recipe's classifier before the method touches it, with tokenizer and shape."""
+    """The recipe's model before the method is applied, with tokenizer and architecture."""
     from peft_methods import models, synthetic
 
     names, precision = synthetic.load(peft_recipe).facts.label_names, peft_recipe.budget.precision
@@ -202,14 +203,16 @@ def peft_data(peft_recipe: Recipe, peft_model: Base) -> TokenData:
 def finetune(
     request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
 ) -> Callable[[], Outcome]:
-    """Call it to train every seed of this recipe and method; a round of `benchmark` is one seed's training time."""
+    """Return a function that trains every seed of this recipe and method.
+
+    Each round of `benchmark` is one seed's training time.
+    """
 
     def run() -> Outcome:
         if hasattr(request.config, "workerinput"):
-            pytest.fail(
-                "pytest-benchmark turns itself off under xdist: leave out -n", pytrace=False
-            )
-        benchmark.skipped = True  # until the report says otherwise: an interrupt must not end in "fixture was not used"
+            pytest.fail("pytest-benchmark is disabled under xdist: leave out -n", pytrace=False)
+        # Until the report resets it: otherwise an interrupt ends in "fixture was not used".
+        benchmark.skipped = True
         job = request.config.stash[JOB]
         job.start()
         records = job.wait(finetune_task)
@@ -220,14 +223,16 @@ def finetune(
         )
         gate = request.config.stash[OPTIONS].gate
         regressions = gate.judge(records).problems if gate else ()
-        problems = _problems(request.config, records, job.records_of_stages(finetune_task))
+        stages = job.records_of_stages(finetune_task)
+        error = job.errors.get(finetune_task.recipe.name)
+        problems = _problems(request.config, records, stages, error)
         return Outcome(tuple(records), tuple(map(visible, (*problems, *regressions))))
 
     return run
 
 
 def _record_rounds(node: Any, benchmark: Any, records: list[Record]) -> None:
-    """Give pytest-benchmark the training times as rounds and everything else as extra_info."""
+    """Give pytest-benchmark the training times as rounds, and all else as `extra_info`."""
     if not records:
         return
     clock: TrainingClock = node.get_closest_marker("benchmark").kwargs["timer"]
@@ -242,7 +247,10 @@ def _record_rounds(node: Any, benchmark: Any, records: list[Record]) -> None:
 
 
 def _extra_info(records: list[Record]) -> dict[str, Any]:
-    """What a later run is judged against: every metric, a value a seed, and what was run where."""
+    """Build the data that later sessions are compared against.
+
+    It holds every metric with one value per seed, and a description of what was run and where.
+    """
     first = records[0]
     return {
         "schema_version": first.schema_version,
@@ -258,26 +266,33 @@ def _extra_info(records: list[Record]) -> dict[str, Any]:
     }
 
 
-def _problems(config: pytest.Config, records: list[Record], stages: list[Record]) -> Iterator[str]:
+def _problems(
+    config: pytest.Config,
+    records: list[Record],
+    stages: list[Record],
+    error: PeftMethodsError | None,
+) -> Iterator[str]:
+    """Describe failed runs and findings. `error` is why the recipe could not be prepared."""
     from peft_methods import validity
 
     for record in records:
         if record.status not in {"ok", "skipped"}:
-            yield f"seed {record.seed} {record.status}: {record.message}"
+            message = record.message if error is None else explained(error)
+            yield f"seed {record.seed} {record.status}: {message}"
     findings = validity.judge([*stages, *records], config.stash[OPTIONS].silenced)
     yield from (str(finding) for finding in findings if finding.severity == "error")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Nothing runs on: not after an interrupt, and not after the failure that -x or --maxfail ends the run with."""
+    """Stop all runs, also after an interrupt or when -x or --maxfail ends the session."""
     job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
     if job is None or options is None:
         return
     ended_early = exitstatus not in COMPLETE or bool(session.shouldfail or session.shouldstop)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
         progress_display(session.config).say(
-            "peft-methods: ending what runs; the table follows, another Ctrl-C leaves without it"
+            "peft-methods: stopping; the table follows. Press Ctrl-C again to exit without it."
         )
     job.stop()
     if ended_early and (options.gate or options.saved_baselines):

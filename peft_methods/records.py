@@ -1,4 +1,4 @@
-"""Records: what each cell yielded, or why it did not."""
+"""Records: the results of each run, or why it has none."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Status = Literal["ok", "oom", "failed", "timeout", "crashed", "skipped"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the run itself found out about its weights, for the validity rules. Names of parameters.
+    """Facts about a run's weights, for the validity rules. Fields with names list parameters.
 
-    `expected_trainable` is the closed form for the method alone, None where there is none. `head_parameters` is the size of
-    the head, trained or not; `quantized` counts the tensors held in 4 bits, `head_quantized` those of them in the head.
+    `expected_trainable` is the closed form for the method alone, None if there is none.
+    `head_parameters` is the size of the head, trained or not. `quantized` counts the tensors stored
+    in 4 bits, `head_quantized` those of them in the head.
     """
 
     expected_trainable: int | None = None
@@ -36,21 +37,30 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Record:
-    """One cell's outcome. `metrics` hold raw figures in base units under the names of METRICS; missing is None.
+    """The outcome of one run.
 
-    `epochs` is the curve; `quality` the test set's precision, recall and F1 per class and its confusion matrix
-    (with random weights there is none, nor anything of validation in the curve);
-    `data` and `environment` are what was trained on and where; `tuning` says how its hyperparameters were found (None: as
-    the recipe gives them). `attempts` says how earlier attempts at the cell ended; `stack` is what each thread of a stuck or
-    crashed process was doing, paths from the package on. `files` are what stands beside the record (predictions; a source's
-    trained weights): sha256 by the ending of their names. `reused` says that an earlier run trained it; it is never written.
-    Tokens and passwords are taken out of every text, and the user's home is `~`: records are published.
+    `metrics` are raw values in base units, named as in METRICS; a missing value is None. `epochs`
+    is the training curve. `quality` holds precision, recall and F1 per class and the confusion
+    matrix of the test set. With random weights there is no quality, nor any validation value in the
+    curve.
+
+    `data` and `environment` describe the training data and the machine. `tuning` describes the
+    search for hyperparameters; None means that the recipe's own were used. `attempts` describes how
+    earlier attempts at the run ended. `stack` holds the stacks of a stuck or crashed process, with
+    paths that start at the package.
+
+    `files` maps the suffix of each file beside the record (predictions; the trained weights of a
+    prerequisite run) to its SHA-256. `reused` marks a record of an earlier session and is never
+    written.
+
+    Records get published, so tokens and passwords are removed from every text, and the user's home
+    is replaced by `~`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     cell: dict[str, Any]
     status: Status
-    identity: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # it names files
+    identity: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # used in file names
     message: str = ""
     is_source: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -86,17 +96,20 @@ class Record:
 
     @property
     def key(self) -> str:
-        """The key of the cell that this is the record of, whatever became of it."""
+        """The key of the run that this record belongs to, whatever its status."""
         return key_of(self.cell)
 
     @property
     def seed(self) -> int:
-        """The cell's seed."""
+        """The run's seed."""
         return int(self.cell["seed"])
 
 
 def without_result(cell: Cell, status: Status, message: str, **more: Any) -> Record:
-    """The record of a cell that yielded nothing, and why. Each attempt has a name of its own: two runs may fail at once."""
+    """Create the record of a run without results, with the reason.
+
+    Each attempt gets a unique name, since two sessions may fail at once.
+    """
     return Record(
         cell.spec(),
         status,

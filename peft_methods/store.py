@@ -1,4 +1,7 @@
-"""The store: a folder of records, one file a cell, written atomically, validated on load; any number of runs may share it."""
+"""The store: a folder with one record file per run, written atomically and validated on load.
+
+Any number of sessions may share it.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,22 @@ _RECORDS = TypeAdapter(Record)
 
 
 class StoreError(PeftMethodsError):
-    """A record or its folder that cannot be read or written."""
+    """A record or a folder of records that cannot be read or written."""
 
 
 class ForeignFile(StoreError):
-    """What another version or another program wrote, which may still use it. (A record cut short is no JSON at all.)"""
+    """A file by another version or program, which may still use it.
+
+    A truncated record is not one of these, since it is not valid JSON.
+    """
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """A file of a store that gives no record, and why. `is_ours` tells one that no version can use."""
+    """A file in a store that is not a readable record, with the reason.
+
+    `is_ours` marks a damaged file that no version can read.
+    """
 
     path: Path
     reason: str
@@ -49,18 +58,19 @@ class Unfit:
 
 
 class Store:
-    """A folder of records: IDENTITY.json, with IDENTITY.npz (per-example predictions) beside those that have one.
+    """A folder of records: IDENTITY.json, and IDENTITY.npz for per-example predictions.
 
-    A source's trained weights stand beside its record too (IDENTITY.safetensors), so that what is built on it can go on later.
+    The trained weights of a prerequisite run are kept as IDENTITY.safetensors, so that later
+    sessions can build on them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def prepare(self) -> None:
-        """Make sure that records can be written here, before anything is trained. Raises `StoreError`.
+        """Check that records can be written here, before anything is trained. Raises `StoreError`.
 
-        What writers that were killed have left half-written is removed.
+        Half-written files of killed processes are removed.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,22 +78,25 @@ class Store:
                 pass
         except OSError as error:
             raise StoreError(
-                f"results cannot be written to {self.folder}: {error.strerror}. Choose another folder: --peft-results DIR."
+                f"results cannot be written to {self.folder}: {error.strerror}. "
+                "Choose another folder for `results`.",
+                setting="results",
             ) from None
         with self.locked() as alone:
-            for scrap in (
+            for leftover in (
                 path
                 for end in (RECORD, PREDICTIONS, TRAINED)
                 if alone
                 for path in self.folder.glob(f".*{end}.*")
             ):
-                scrap.unlink(missing_ok=True)
+                leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
-        """No other run writes here as long as this lasts, nor does anything else that asks for it. The kernel frees a dead run's.
+        """Context manager: hold the store's lock, so that no other session writes meanwhile.
 
-        False where the file system has no locks; single files are whole even then.
+        Yields False if the file system has no locks; single files are written atomically even then.
+        The kernel frees the lock of a dead process.
         """
         folder = os.open(self.folder, os.O_RDONLY)
         try:
@@ -94,9 +107,10 @@ class Store:
     def write(
         self, record: Record, predictions: Predictions | None = None, trained: Path | None = None
     ) -> Path:
-        """What stands beside the record first, then the record, then earlier failed attempts at this cell go. Raises `StoreError`.
+        """Write the files beside the record, then the record, then delete earlier failed attempts.
 
-        `trained` is a file of trained weights to keep. A record never points at a file that is not there.
+        Raises `StoreError`. `trained` is a file of trained weights to keep. A record never refers
+        to a file that does not exist.
         """
         path = self.folder / f"{record.identity}{RECORD}"
         contents = {} if predictions is None else {PREDICTIONS: as_npz(predictions)}
@@ -116,49 +130,52 @@ class Store:
             with self.locked():
                 for end, content in contents.items():
                     _put(content, self.folder / f"{record.identity}{end}")
-                self._forget_failures(record)
+                self._delete_failures(record)
         except OSError as error:
             raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
         return path
 
-    def _forget_failures(self, record: Record) -> None:
-        """Attempts at the same cell without a result; one that began elsewhere and failed is told by its own run."""
+    def _delete_failures(self, record: Record) -> None:
+        """Delete earlier failed records of this run.
+
+        Concurrent sessions report their own failures.
+        """
         for path in self.folder.glob(f"{record.key}-*{RECORD}"):
             if path.stem != record.identity:
                 path.unlink(missing_ok=True)
 
     def read(self, path: Path) -> Record:
-        """A record, or a `StoreError` that names the file and what is wrong with it."""
+        """Read a record. Raises `StoreError`, which names the file and the problem."""
         try:
             values = json.loads(path.read_bytes())
             if not isinstance(values, dict) or "identity" not in values:
-                raise ForeignFile(f"{path} is no record: it holds something else.")
+                raise ForeignFile(f"{path} is not a valid record: it has no identity.")
             _check_version(values.get("schema_version", 0), path)
             record = _RECORDS.validate_python(values)
-            _check_version(record.schema_version, path)  # a "2" is one too
+            _check_version(record.schema_version, path)  # the version may be a string such as "2"
             _check_cell(record, path)
             if path.stem != record.identity:
-                raise StoreError(
-                    f"{path} is the record of another cell: it holds {record.identity}."
-                )
+                raise StoreError(f"{path} holds the record of another run: {record.identity}.")
         except (KeyError, TypeError, OverflowError) as error:
             raise StoreError(
-                f"{path} is no record: its cell is not whole ({type(error).__name__}: {error})."
+                f"{path} is not a valid record: its specification is incomplete "
+                f"({type(error).__name__}: {error})."
             ) from None
         except (ValidationError, ValueError, RecursionError) as error:
-            raise StoreError(f"{path} is no record: {str(error).splitlines()[0]}.") from None
+            first = str(error).splitlines()[0]
+            raise StoreError(f"{path} is not a valid record: {first}.") from None
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
         return record
 
     def find(self, identity: str) -> Record | None:
-        """The record of this name, None where there is none that can be read."""
+        """Return the record with this name, or None if it cannot be read."""
         with contextlib.suppress(StoreError):
             return self.read(self.folder / f"{identity}{RECORD}")
         return None
 
     def damage(self, record: Record) -> str:
-        """What is wrong with the files beside a record, in words; nothing where all are as they were written."""
+        """Describe damage to the files beside a record; '' if all are as they were written."""
         for end, sha256 in record.files.items():
             path = self.folder / f"{record.identity}{end}"
             try:
@@ -166,60 +183,66 @@ class Store:
             except OSError as error:
                 return f"{path} cannot be read ({error.strerror})"
             if hashlib.sha256(content).hexdigest() != sha256:
-                return f"{path} is not as it was written"
+                return f"{path} has changed since it was written"
         return ""
 
     def read_predictions(self, record: Record) -> Predictions | None:
-        """The per-example predictions of a record, None where it has none. Raises `StoreError`."""
+        """Read the per-example predictions of a record, or None. Raises `StoreError`."""
         return self.read_predictions_of(record.identity)
 
     def read_predictions_of(self, identity: str) -> Predictions | None:
-        """The same by the record's identity."""
+        """Read the per-example predictions by the record's fingerprint."""
         path = self.folder / f"{identity}{PREDICTIONS}"
         if not path.is_file():
             return None
         try:
             return from_npz(path)
-        except Exception as error:  # numpy and zipfile have a dozen types for it
+        except Exception as error:  # numpy and zipfile raise a dozen types
             raise StoreError(
-                f"{path} holds no predictions that can be read: {first_line(error)}."
+                f"{path} holds no readable predictions: {first_line(error)}."
             ) from None
 
     def trained_file(self, record: Record) -> Path | None:
-        """The trained weights that are kept of a source."""
+        """Return the path of a prerequisite's kept weights, or None."""
         return self.folder / f"{record.identity}{TRAINED}" if TRAINED in record.files else None
 
     def checkpoints_of(self, key: str) -> Path:
-        """Where the checkpoints of the cell with this key stand until it has a record."""
+        """Return the folder for checkpoints of the run with this key. It is removed at the end."""
         return self.folder / "checkpoints" / key
 
     def remove_checkpoints(self, key: str) -> None:
-        """All of a cell's."""
+        """Remove all checkpoints of the run with this key."""
         shutil.rmtree(self.checkpoints_of(key), ignore_errors=True)
 
     def records(self) -> tuple[list[Record], list[Unfit]]:
-        """All records that can be read, and each file that cannot. A failed attempt at a cell that also ended well is left out."""
+        """Read all records, and list the files that are not readable records.
+
+        A failed attempt is left out if the same run also succeeded.
+        """
         good, unfit = [], []
         for path in sorted(self.folder.glob(f"*{RECORD}")):
             try:
                 good.append(self.read(path))
             except StoreError as error:
-                if os.path.lexists(path):  # not taken away by another run in the meantime
+                if os.path.lexists(path):  # another session may have removed it
                     unfit.append(Unfit(path, str(error), not isinstance(error, ForeignFile)))
         return without_attempts(good), unfit
 
     def set_aside(self, unfit: Iterable[Unfit]) -> list[str]:
-        """Move what no version can use to a folder of its own, and say so for every file; a newer version's stay where they are."""
-        return [line for file in unfit if (line := self._moved(file))]
+        """Move files that no version can read to a separate folder; describe each file.
 
-    def _moved(self, file: Unfit) -> str:
+        Files of newer versions and other programs stay where they are.
+        """
+        return [line for file in unfit if (line := self._set_aside(file))]
+
+    def _set_aside(self, file: Unfit) -> str:
         if not file.is_ours:
             return f"{file.reason} It was left where it is."
         aside = self.folder / SET_ASIDE / f"{file.path.stem}.{uuid.uuid4().hex[:8]}{RECORD}"
         try:
             with self.locked():
                 if self.find(file.path.stem) is not None or not os.path.lexists(file.path):
-                    return ""  # another run has written it anew, or set it aside
+                    return ""  # another session has replaced it or set it aside
                 aside.parent.mkdir(exist_ok=True)
                 file.path.rename(aside)
         except OSError as error:
@@ -228,22 +251,26 @@ class Store:
 
 
 def without_attempts(records: Sequence[Record]) -> list[Record]:
-    """The records less the failed attempts at cells that also ended well."""
+    """Drop the failed attempts at runs that also succeeded."""
     failed = any(record.status != "ok" for record in records)
     ended_well = {record.key for record in records if failed and record.status == "ok"}
     return [record for record in records if record.status == "ok" or record.key not in ended_well]
 
 
 def _check_version(version: object, path: Path) -> None:
-    """Raise `ForeignFile` for one that is newer than ours, before anything else of it is judged."""
+    """Raise `ForeignFile` if the schema version is newer than ours, before other checks."""
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise ForeignFile(
-            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it."
+            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; "
+            "update peft-methods to read it."
         )
 
 
 def _check_cell(record: Record, path: Path) -> None:
-    """What every reader of a record takes for granted. Raises `KeyError` and the like for a cell that is not whole."""
+    """Check the fields that every reader of a record relies on.
+
+    Raises `KeyError` or the like if the run's specification is incomplete.
+    """
     recipe = record.cell["recipe"]
     _ = (
         recipe["model"]["source"],
@@ -269,7 +296,10 @@ def _put(content: bytes, path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a user's file whole or not at all; what is no file (a pipe, a device) is written to as it is, a link is followed."""
+    """Write a user's file completely or not at all.
+
+    A path that is no regular file (a pipe, a device) is written to directly. Links are followed.
+    """
     path = path.resolve()
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
@@ -278,11 +308,10 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a temporary file beside `path`, sync it, and rename it into place."""
+    """Write to a temporary file beside `path`, sync it, and rename it to `path`."""
     scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    handle = os.open(
-        scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666
-    )  # mkstemp's would be readable by their writer alone
+    # Not mkstemp: only the owner could read its files.
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)

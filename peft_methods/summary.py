@@ -1,4 +1,7 @@
-"""The end of a run: the table in the terminal, and every file that was asked for. What cannot be written costs nothing else."""
+"""The end of a session: the table in the terminal, and every requested file.
+
+A file that cannot be written affects nothing else.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ if TYPE_CHECKING:
 def write(
     terminalreporter: Any, comparison: Comparison, options: Options, gate_lines: Sequence[str]
 ) -> None:
-    """What there is to say of a comparison, to pytest's terminal and to files."""
+    """Write the comparison to pytest's terminal and to the requested files."""
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
-    terminalreporter.section("fine-tuning methods compared")
+    terminalreporter.section("comparison of fine-tuning methods")
     terminalreporter.write_line(terminal_table(comparison, options.limits))
     if options.markdown is not None:
         _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
@@ -33,7 +36,7 @@ def write(
     if options.paper is not None:
         _write_paper(options.paper, comparison, options.limits, terminalreporter)
     if gate_lines:
-        terminalreporter.section("regression gate")
+        terminalreporter.section("regression check")
         for line in gate_lines:
             terminalreporter.write_line(visible(line), red=line.startswith(gating.BAD))
 

@@ -1,4 +1,4 @@
-"""Writing to pytest's terminal past its capturing."""
+"""Output to pytest's terminal that bypasses its capturing."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from peft_methods.execution.display import Display, Lines, LiveLines, Nowhere, c
 
 
 def progress_display(config: pytest.Config) -> Display:
-    """Shows progress past pytest's capturing: live lines in a terminal, lasting lines elsewhere, nothing with -q."""
+    """Create a display that bypasses pytest's capturing.
+
+    Live lines in a terminal, permanent lines elsewhere, nothing with -q.
+    """
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.option.verbose < 0:
         return Nowhere()
     if can_be_live(terminal=reporter.isatty):
-        return _BesidePytest(config, reporter)
+        return _BelowPytest(config, reporter)
     return Lines(lambda text: _write(config, reporter, text))
 
 
-class _BesidePytest(LiveLines):
+class _BelowPytest(LiveLines):
     """Live lines in the terminal that pytest writes its own lines to."""
 
     def __init__(self, config: pytest.Config, reporter: Any) -> None:
         super().__init__(self._write_below, self._terminal_size)
         self._config, self._reporter = config, reporter
-        self._is_above = (
-            False  # whether the cursor was left on the line before ours, and is there still
-        )
+        self._is_above = False  # whether the cursor is still on the line above ours
 
     def hand_over(self) -> None:
-        """Clear them, and go up a line: pytest begins its next line with a new one, which would leave a blank.
+        """Clear the live lines and move up a line.
 
-        With -v that line names the test anyway; else pytest writes nothing but a letter, and its file's name belongs before it.
+        pytest starts its next line with a newline, which would leave a blank line. With -v, that
+        line names the test. Otherwise pytest writes only a letter, so the file's name is written
+        first.
         """
         if not self._live:
             return
@@ -49,7 +52,7 @@ class _BesidePytest(LiveLines):
                 )
 
     def _terminal_size(self) -> os.terminal_size:
-        with _uncaptured(self._config):  # or the terminal's descriptor would be a file's
+        with _uncaptured(self._config):  # otherwise the descriptor would be that of a file
             return size_of(self._reporter._tw._file)
 
     def _write_below(self, text: str) -> None:
@@ -59,7 +62,7 @@ class _BesidePytest(LiveLines):
 
 
 def _write(config: pytest.Config, reporter: Any, text: str) -> None:
-    """On a line of its own; `ensure_newline` knows whether pytest has begun one."""
+    """Write on a new line. `ensure_newline` tracks whether pytest is within one."""
     with _uncaptured(config):
         reporter.ensure_newline()
         reporter.write(text, flush=True)
@@ -71,5 +74,5 @@ def _uncaptured(config: pytest.Config) -> Any:
 
 
 def show_text(config: pytest.Config, text: str) -> None:
-    """Write a text of many lines."""
+    """Write a text of several lines."""
     _write(config, config.pluginmanager.get_plugin("terminalreporter"), f"{text}\n")

@@ -1,4 +1,4 @@
-"""The Python way in."""
+"""The Python API."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 
 from peft_methods import compare
-from peft_methods.errors import DataError, OptionError
+from peft_methods.api import how_to_change
+from peft_methods.errors import DataError, OptionError, TookTooLong
+from peft_methods.job import Job
+from peft_methods.store import StoreError
 
 
-def test_an_unguarded_script_runs_once(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_compare_works_in_a_script_without_main_guard(tiny_recipe: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         f"""
 print("started")
 from peft_methods import compare
-comparison = compare({str(tiny_recipe)!r}, methods=["lora", "ia3"], seeds=1, results={str(tmp_path / "r")!r})
+comparison = compare(
+    {str(tiny_recipe)!r}, methods=["lora", "ia3"], seeds=1, results={str(tmp_path / "r")!r}
+)
 print(comparison.table())
 print(comparison.to_pandas()[["method", "seed", "status"]].to_csv(index=False))
 """,
@@ -32,7 +37,7 @@ print(comparison.to_pandas()[["method", "seed", "status"]].to_csv(index=False))
     assert "[2/2]" in done.stderr
 
 
-def test_random_weights_from_python(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_compare_measures_cost_with_random_weights(tiny_recipe: Path, tmp_path: Path) -> None:
     exact = {"checkpoint": True, "deterministic": True}
     comparison = compare(
         str(tiny_recipe),
@@ -48,18 +53,15 @@ def test_random_weights_from_python(tiny_recipe: Path, tmp_path: Path) -> None:
     assert not record.data["random"]
     assert record.cell["deterministic"]
     assert list((tmp_path / "checkpoints").iterdir()) == []
-    assert (
-        "V501 note tiny-head_only: weights are random, so there is no quality to judge"
-        in comparison.table()
-    )
+    assert "V501 note tiny-head_only: weights are random" in comparison.table()
 
 
-def test_mistakes_are_raised_as_they_would_be_said(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_compare_raises_errors_for_user_mistakes(tiny_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="Did you mean 'lora'"):
         compare(str(tiny_recipe), methods=["loar"])
     with pytest.raises(OptionError, match=r"unknown weights 'foo'\. Allowed: pretrained, random"):
         compare(str(tiny_recipe), weights="foo")
-    with pytest.raises(DataError, match="no known shape"):
+    with pytest.raises(DataError, match=r"no known (shape|architecture)"):
         compare(
             str(tiny_recipe),
             methods=["lora"],
@@ -73,3 +75,62 @@ def test_mistakes_are_raised_as_they_would_be_said(tiny_recipe: Path, tmp_path: 
             str(tiny_recipe), methods=["lora"], data="/nowhere/x", results=tmp_path, progress=False
         )
     assert not list(tmp_path.glob("run-*"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("", ""),
+        ("workers", "workers=…"),
+        ("fresh", "fresh=True"),
+        ("trust_remote_code", "trust_remote_code=True"),
+        ("budget.seeds", "seeds=…"),
+        ("model.source", "model=…"),
+        ("data.source", "data=…"),
+        ("budget.precision", 'settings=["budget.precision=…"]'),
+        ("gpu", 'settings=["gpu=…"]'),
+    ],
+)
+def test_how_to_change_names_the_argument_of_compare(setting: str, change: str) -> None:
+    assert how_to_change(setting) == change
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OptionError("bad value.", setting="budget.precision"),
+        DataError("bad value.", setting="budget.precision"),
+    ],
+)
+def test_compare_adds_how_to_change_the_setting_to_an_error(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OptionError
+) -> None:
+    def fail(job: Job) -> None:
+        raise error
+
+    monkeypatch.setattr(Job, "start", fail)
+    with pytest.raises(type(error)) as caught:
+        compare(str(tiny_recipe), results=tmp_path, progress=False)
+    assert type(caught.value) is type(error)
+    assert caught.value.setting == "budget.precision"
+    assert str(caught.value) == 'bad value. Change it with settings=["budget.precision=…"].'
+
+
+def test_compare_names_the_results_argument_for_an_unwritable_folder(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot be written .* Change it with results=…\."):
+        compare(str(tiny_recipe), results=tmp_path / "file" / "x", progress=False)
+
+
+def test_compare_keeps_the_stack_of_an_error_that_took_too_long(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: Job) -> None:
+        raise TookTooLong("too slow.", "stack")
+
+    monkeypatch.setattr(Job, "start", fail)
+    with pytest.raises(TookTooLong, match=r"^too slow\.$") as caught:
+        compare(str(tiny_recipe), results=tmp_path, progress=False)
+    assert caught.value.stack == "stack"

@@ -1,4 +1,4 @@
-"""A cell that was interrupted goes on from its last epoch and ends as if nothing had happened, to the bit."""
+"""An interrupted run resumes after its last epoch; the result is the same to the bit."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ SMALL = ("data.train=44", "data.validation=10", "data.test=10", "budget.epochs=2
 
 
 class Interrupted(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 class Measuring(Recorder):
-    """A listener that measures the number of steps, and may be interrupted at one of them."""
+    """An observer that records the steps and may interrupt at one of them."""
 
     def __init__(self, until: int | None = None) -> None:
         super().__init__()
@@ -67,7 +67,10 @@ def trained(
     until: Any = None,
     keep: bool = True,
 ) -> Any:
-    """One training from the seed on: what it says, its last and best weights, its steps, its checkpoints."""
+    """Train once from the seed.
+
+    Returns the result, the last and the best weights, the steps and the checkpoints.
+    """
     recipe, method, base, model, tokens = prepared(recipe_path, name, *SMALL, *settings)
     keeper = Checkpoints(root, cells_of(recipe, method, "cpu")[0], "key") if keep else None
     (root / "work").mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,7 @@ LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is wors
         (stock.StockTrainer, "bitfit", ["model.weights='random'"]),
     ],
 )
-def test_an_interrupted_training_ends_as_another_does(  # noqa: PLR0917  # three fixtures, three parameters
+def test_resumed_training_equals_uninterrupted_training(  # noqa: PLR0917  # three fixtures, three parameters
     tiny_recipe: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +145,7 @@ def test_an_interrupted_training_ends_as_another_does(  # noqa: PLR0917  # three
     )
     with pytest.raises(Interrupted):
         trained(tiny_recipe, tmp_path / "cut", name, *settings, kind=kind, until=whole.steps - 1)
-    torch.rand(5)  # another process has drawn other numbers
+    torch.rand(5)  # another process has used the random numbers differently
     again, got, kept, seen, keeper = trained(
         tiny_recipe, tmp_path / "cut", name, *settings, kind=kind
     )
@@ -154,7 +157,9 @@ def test_an_interrupted_training_ends_as_another_does(  # noqa: PLR0917  # three
     assert len(list(keeper.folder.iterdir())) == 1
 
 
-def test_a_training_that_had_ended_early_trains_no_more(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_resumed_training_stays_stopped_after_early_stopping(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     """The process died between the last epoch and the record."""
     early = ("budget.epochs=9", "budget.early_stopping=1", LATE)
     whole, weights, best, steps, first = trained(tiny_recipe, tmp_path, "lora", *early)
@@ -178,45 +183,44 @@ def some_state(epoch: int = 1) -> TrainingState:
     return TrainingState(epoch, tensors, {"rates": [0.1, 1 / 3], "judge": {"results": [None, "é"]}})
 
 
-def test_what_is_kept_comes_back_and_replaces_what_was_there(tmp_path: Path) -> None:
+def test_checkpoint_is_restored_and_replaces_earlier_ones(tmp_path: Path) -> None:
     keeper = Checkpoints(tmp_path, ANY, "key")
     assert keeper.newest() is None
     for epoch in (1, 2, 10):
         keeper.keep(some_state(epoch))
     assert [path.name for path in keeper.folder.iterdir()] == ["epoch-10.safetensors"]
-    (keeper.folder / ".epoch-11-0.safetensors").write_bytes(b"half")  # its writer was killed
+    (keeper.folder / ".epoch-11-0.safetensors").write_bytes(b"half")  # left by a killed process
     back, again = Checkpoints(tmp_path, ANY, "key"), Checkpoints(tmp_path, ANY, "key")
     state = back.newest()
     assert state is not None
     assert (state.epoch, state.values) == (10, some_state().values)
     assert same(state.tensors, some_state().tensors)
-    assert back.notes == [
-        "resumed after epoch 10; its training time and peaks are those of all stretches"
-    ]
+    assert back.notes == ["resumed after epoch 10; training time and peaks cover all processes"]
     back.keep(some_state(12))
     assert again.newest() is not None
     assert again.resumed_after == [10, 12]
     assert again.notes == [
-        "resumed after epoch 10 and 12; its training time and peaks are those of all stretches"
+        "resumed after epoch 10 and 12; training time and peaks cover all processes"
     ]
     assert [path.name for path in keeper.folder.iterdir()] == ["epoch-12.safetensors"]
 
 
-def test_a_checkpoint_of_something_else_is_not_used_and_that_is_said(tmp_path: Path) -> None:
+def test_checkpoint_with_another_key_is_not_used_and_noted(tmp_path: Path) -> None:
     Checkpoints(tmp_path, ANY, "this code").keep(some_state())
     other = Checkpoints(tmp_path, ANY, "other code")
     assert other.newest() is None
     assert other.notes == [
-        "its checkpoint epoch-1.safetensors is of other code, weights, data or versions and was not used",
+        "checkpoint epoch-1.safetensors was not used: "
+        "it belongs to other code, weights, data or versions",
         "training started from the beginning",
     ]
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
-def test_no_damage_passes_for_a_checkpoint(
+def test_damaged_checkpoint_is_set_aside(
     tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, cut: bool
 ) -> None:
-    """A bit turned anywhere, or an end cut off: set aside by name, never read as another state."""
+    """A flipped bit or a truncated file is never read as another state."""
     root = tmp_path_factory.mktemp("damage")
     Checkpoints(root, ANY, "key").keep(some_state(1))
     path = Store(root).checkpoints_of(ANY.key) / "epoch-1.safetensors"
@@ -232,13 +236,13 @@ def test_no_damage_passes_for_a_checkpoint(
     (aside,) = (root / "set_aside").iterdir()
     assert aside.read_bytes() == bytes(content)
     damaged, started = found.notes
-    assert damaged.startswith("its checkpoint epoch-1.safetensors is damaged (")
+    assert damaged.startswith("checkpoint epoch-1.safetensors is damaged (")
     assert damaged.endswith(f"and was moved to {aside}")
     assert started == "training started from the beginning"
 
 
-def test_behind_a_damaged_checkpoint_the_one_before_is_used(tmp_path: Path) -> None:
-    """The process died after it wrote the second and before it removed the first."""
+def test_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path) -> None:
+    """The process died after writing the second file and before deleting the first."""
     keeper = Checkpoints(tmp_path, ANY, "key")
     keeper.keep(some_state(1))
     (keeper.folder / "epoch-2.safetensors").write_bytes(b"{}")
@@ -248,16 +252,16 @@ def test_behind_a_damaged_checkpoint_the_one_before_is_used(tmp_path: Path) -> N
     assert keeper.notes[-1].startswith("resumed after epoch 1;")
 
 
-def test_a_checkpoint_that_cannot_be_written_costs_no_training(tmp_path: Path) -> None:
+def test_unwritable_checkpoint_only_adds_a_note(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be", encoding="utf-8")
     keeper = Checkpoints(tmp_path, ANY, "key")
     keeper.keep(some_state(3))
     assert len(keeper.notes) == 1
-    assert keeper.notes[0].startswith("no checkpoint could be kept after epoch 3: ")
+    assert keeper.notes[0].startswith("the checkpoint after epoch 3 could not be written: ")
 
 
-def test_what_was_measured_goes_on_where_it_ended() -> None:
-    """Times, peaks and steps of the epochs; what every process goes through anew is its own."""
+def test_resumed_measurements_continue_those_of_the_first_process() -> None:
+    """Times, peaks and steps of the epochs continue; each process has its own start-up phases."""
 
     first, second = (Instruments("cpu", lambda news: None, epochs=2) for _ in range(2))
     for instruments in (first, second):
@@ -265,8 +269,8 @@ def test_what_was_measured_goes_on_where_it_ended() -> None:
             instruments.enter(phase)
         instruments.step(1, 1, 2)
     first.enter("save")
-    told = json.loads(json.dumps(first.measured()))
-    second.take_over(told)
+    saved = json.loads(json.dumps(first.measured()))
+    second.take_over(saved)
     second.enter(None)
     one, two = first.meter.intervals, second.meter.intervals
     assert [interval.phase for interval in two] == ["train", "warm_up", "train"]
@@ -276,8 +280,8 @@ def test_what_was_measured_goes_on_where_it_ended() -> None:
     assert second.environment()["trained_between"][0] == first.environment()["trained_between"][0]
 
 
-def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: Path) -> None:
-    """SIGKILL in its second epoch or soon after; the same figures as if nothing had been, and the table tells."""
+def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path) -> None:
+    """SIGKILL in or soon after the second epoch: the results are unchanged, and a note is shown."""
     (cell,) = cells(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")
     store = Store(tmp_path / "results")
     store.prepare()
@@ -291,10 +295,11 @@ def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: P
 
     executor = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True, retries=0)
     executor.watch(kill_after_the_first_epoch)
-    (crashed,) = _record_of(executor, cell)
+    (crashed,) = _records_of(executor, cell)
     assert crashed.status == "crashed"
     assert list(folder.glob("epoch-*"))
-    (record,) = _record_of(LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True), cell)
+    second = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True)
+    (record,) = _records_of(second, cell)
     assert figures(record, store.read_predictions(record)) == figures(
         *run_here(cell, tmp_path / "here")
     )
@@ -303,14 +308,13 @@ def test_a_killed_cell_goes_on_in_another_process(tiny_recipe: Path, tmp_path: P
     assert record.metrics["train_seconds"] == pytest.approx(
         sum(epoch["train_seconds"] or 0.0 for epoch in record.epochs)
     )
-    assert (
-        f"lora seed 0: resumed after epoch {after}; its training time and peaks"
-        in terminal_table(Comparison((record,)))
+    assert f"lora seed 0: resumed after epoch {after}; training time and peaks" in terminal_table(
+        Comparison((record,))
     )
     assert not folder.exists()
 
 
-def _record_of(executor: LocalExecutor, cell: Cell) -> list[Record]:
+def _records_of(executor: LocalExecutor, cell: Cell) -> list[Record]:
     try:
         executor.submit([cell])
         return executor.wait([cell])
@@ -321,5 +325,5 @@ def _record_of(executor: LocalExecutor, cell: Cell) -> list[Record]:
 def _until(true: Any, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.001)

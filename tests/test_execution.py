@@ -1,8 +1,9 @@
-"""Cells in processes of their own: whatever ends one costs that one alone."""
+"""Runs in separate processes: if one process dies, only its run is lost."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 from pathlib import Path
@@ -39,7 +40,7 @@ def cells(recipe_path: Path, method: str, *settings: str) -> list[Cell]:
     return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
-def test_every_method_runs_from_data_to_record(
+def test_executor_trains_every_method_and_stores_complete_records(
     tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1"])
@@ -61,7 +62,7 @@ def test_every_method_runs_from_data_to_record(
     _models_load_and_agree(recipe, executor, records, tmp_path / "models")
 
 
-def test_a_pooler_in_the_head_is_kept_with_it(
+def test_head_with_pooler_is_saved_completely(
     tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path
 ) -> None:
     folder = make_model(tmp_path / "idle", trained_pooler=False)
@@ -118,7 +119,7 @@ def _is_complete(record: Any, store: Store) -> None:
 def _models_load_and_agree(
     recipe: Any, executor: LocalExecutor, records: Any, folder: Path
 ) -> None:
-    """Each kept model, loaded as its users load it, predicts what the record says."""
+    """Load each saved model as users would; check that it predicts what the record holds."""
     from peft import PeftModel
 
     from peft_methods import data, models
@@ -145,14 +146,14 @@ def _models_load_and_agree(
         assert (abs(got.logits - kept.logits) < 1e-4).all(), record.method_name
 
 
-def test_a_killed_cell_is_tried_again_and_else_a_row_and_the_others_go_on(
+def test_executor_retries_killed_runs_and_records_repeated_crashes(
     tiny_recipe: Path, executor: LocalExecutor
 ) -> None:
     wanted = cells(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=10")
-    blows = {0: [signal.SIGKILL, signal.SIGSEGV], 1: [signal.SIGABRT], 2: []}
-    struck: set[int | None] = set()
+    signals = {0: [signal.SIGKILL, signal.SIGSEGV], 1: [signal.SIGABRT], 2: []}
+    killed: set[int | None] = set()
 
-    def strike(event: Event) -> None:
+    def kill(event: Event) -> None:
         worker = next(
             (worker for worker, cell in executor._running.items() if cell == event.cell), None
         )
@@ -160,13 +161,13 @@ def test_a_killed_cell_is_tried_again_and_else_a_row_and_the_others_go_on(
             event.news
             and worker
             and worker.process
-            and worker.process not in struck
-            and blows[event.cell.seed]
+            and worker.process not in killed
+            and signals[event.cell.seed]
         ):
-            struck.add(worker.process)
-            os.kill(worker.process, blows[event.cell.seed].pop(0))
+            killed.add(worker.process)
+            os.kill(worker.process, signals[event.cell.seed].pop(0))
 
-    executor.watch(strike)
+    executor.watch(kill)
     executor.submit(wanted)
     records = executor.wait(wanted)
     assert [record.status for record in records] == ["crashed", "ok", "ok"]
@@ -182,7 +183,7 @@ def test_a_killed_cell_is_tried_again_and_else_a_row_and_the_others_go_on(
     ]
 
 
-def test_a_cell_that_raises_is_a_row_with_its_message(
+def test_failed_run_has_a_record_with_the_error_message(
     tiny_recipe: Path, executor: LocalExecutor
 ) -> None:
     bad = cells(tiny_recipe, "full", "budget.seeds=1", 'data.source="/nowhere/at/all"')
@@ -193,7 +194,7 @@ def test_a_cell_that_raises_is_a_row_with_its_message(
     assert "\n" not in record.message
 
 
-def test_a_failed_source_fails_its_fusion_with_the_reason(
+def test_failed_prerequisite_fails_the_fusion_run_with_the_reason(
     tiny_recipe: Path, executor: LocalExecutor
 ) -> None:
     sources = 'methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
@@ -206,7 +207,9 @@ def test_a_failed_source_fails_its_fusion_with_the_reason(
     )
 
 
-def test_out_of_memory_is_told_apart(tiny_recipe: Path, executor: LocalExecutor) -> None:
+def test_record_status_is_oom_for_out_of_memory_errors_only(
+    tiny_recipe: Path, executor: LocalExecutor
+) -> None:
     wanted = cells(tiny_recipe, "full", "budget.seeds=1")
     from peft_methods.execution.worker import _record_of
 
@@ -218,7 +221,7 @@ def test_out_of_memory_is_told_apart(tiny_recipe: Path, executor: LocalExecutor)
     assert _record_of(RuntimeError("shape"), wanted[0]).status == "failed"
 
 
-def test_preparing_tells_what_is_wrong_before_anything_is_trained(
+def test_prepare_raises_data_error_before_training(
     tiny_recipe: Path, executor: LocalExecutor
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["data.test=5000"])
@@ -226,10 +229,26 @@ def test_preparing_tells_what_is_wrong_before_anything_is_trained(
         executor.prepare(recipe, chosen_methods(recipe, None))
 
 
-def test_a_cell_runs_where_its_run_is_now(
+def test_prepare_keeps_the_setting_of_an_error_in_the_worker(
+    tiny_recipe: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `Failure` carries the setting across the process boundary."""
+    from peft_methods.execution.worker import Failure, _failure
+
+    failure = _failure(DataError("too long.", setting="data.max_length"))
+    assert failure == Failure("too long.", by_user=True, setting="data.max_length")
+    assert _failure(ValueError("shape")).setting == ""
+    recipe = load_recipe(str(tiny_recipe))
+    monkeypatch.setattr(executor, "_ask", lambda job, first: pickle.loads(pickle.dumps(failure)))
+    with pytest.raises(DataError, match=r"too long\.") as caught:
+        executor.prepare(recipe, chosen_methods(recipe, None))
+    assert caught.value.setting == "data.max_length"
+
+
+def test_run_uses_the_current_directory_of_the_session(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results are a relative path as a rule, and notebooks change their folder."""
+    """The results folder is usually a relative path, and notebooks change their directory."""
     before = LocalExecutor(Store(tmp_path), "cpu", workers=1, threads=1)
     before._server.launch()
     before.close()
@@ -247,22 +266,22 @@ def test_a_cell_runs_where_its_run_is_now(
     assert list((tmp_path / "other" / "results").glob("*.json"))
 
 
-def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_close_leaves_no_process_and_no_scratch_files(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "r")
     store.prepare()
     executor = LocalExecutor(store, "cpu", workers=1, threads=1)
     wanted = cells(tiny_recipe, "lora", "budget.epochs=500")
     executor.submit(wanted)
 
-    class Enough(Exception):
+    class StopWaiting(Exception):
         pass
 
     def stop(event: Event) -> None:
         if event.news:
-            raise Enough
+            raise StopWaiting
 
     executor.watch(stop)
-    with pytest.raises(Enough):
+    with pytest.raises(StopWaiting):
         executor.wait(wanted)
     pids = [worker.process for worker in executor._running]
     executor.close()
@@ -277,5 +296,5 @@ def test_close_leaves_no_process_and_no_scratch(tiny_recipe: Path, tmp_path: Pat
     ("seconds", "words"),
     [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
-def test_durations_in_words(seconds: float, words: str) -> None:
+def test_durations_are_formatted_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

@@ -1,4 +1,4 @@
-"""Imports point one way, and the plugin costs a pytest run nothing."""
+"""Imports point one way, and loading the plugin is cheap."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import peft_methods
 
 PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
-    "escaping", "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "classes", "reading", "overlap",
-    "rows", "data",
-    "configs", "models", "synthetic", "methods", "cells", "determinism", "nvml", "environment", "quality", "metrics",
-    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming",
-    "checking", "checkpoints",
-    "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
-    "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "tasks", "job",
-    "report", "api", "option_values", "options", "gating", "summary", "terminal", "interrupts", "plugin",
-    "columns", "plain_tables", "audit", "reporting", "__main__",
+    "escaping", "errors", "units", "building", "recipe", "layouts", "shapes", "embedded",
+    "caching", "classes", "reading", "overlap", "rows", "data",
+    "configs", "models", "synthetic", "methods", "cells", "determinism", "nvml",
+    "environment", "quality", "metrics", "engines", "measuring", "attribution", "flops",
+    "inference", "instruments", "records", "npz", "store", "resuming", "checking",
+    "checkpoints", "saving", "validity", "starting", "runner", "execution", "statistics",
+    "standing", "comparing", "recommending", "baseline", "tolerances", "gate", "gathering",
+    "tuning", "tasks", "job", "report", "api", "option_values", "options", "gating",
+    "summary", "terminal", "interrupts", "plugin", "columns", "plain_tables", "audit",
+    "reporting", "__main__",
 )  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def layer(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """The package's own layers that a file imports, wherever in it and for types too."""
+    """Return the package's own layers that a file imports, anywhere in it, types included."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if (
@@ -47,15 +48,15 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def test_imports_point_one_way() -> None:
+def test_modules_import_only_from_earlier_layers() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
     assert {layer(path) for path in files} == set(ORDER)
     for path in files:
         late = {name for name in imported(path) if ORDER.index(name) > ORDER.index(layer(path))}
-        assert not late, f"{path.name} imports {late}, which come after it"
+        assert not late, f"{path.name} imports {late}, which come later in the order"
 
 
-def test_no_file_is_long() -> None:
+def test_files_have_at_most_300_lines() -> None:
     lengths = {
         path.name: len(path.read_text(encoding="utf-8").splitlines())
         for path in PACKAGE.rglob("*.py")
@@ -63,8 +64,11 @@ def test_no_file_is_long() -> None:
     assert {name: length for name, length in lengths.items() if length > 300} == {}
 
 
-def test_loading_the_plugin_imports_nothing_heavy() -> None:
-    heavy = ("torch", "transformers", "pandas", "matplotlib")
-    code = f"import sys, peft_methods.plugin, peft_methods.job; print([m for m in {heavy} if m in sys.modules])"
+def test_plugin_imports_no_slow_library() -> None:
+    slow = ("torch", "transformers", "pandas", "matplotlib")
+    code = (
+        "import sys, peft_methods.plugin, peft_methods.job; "
+        f"print([m for m in {slow} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,7 @@
-"""Hangs, kills and interrupts, for real: what they cost, what is said of them, and that nothing is left behind."""
+"""Hangs, kills and interrupts, for real.
+
+The tests check what is lost, what is reported, and that no process or file is left.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from peft_methods.execution import kills
 from peft_methods.execution.events import Event
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.processes import ForkServer, Worker, fork_server
-from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
+from peft_methods.execution.stacks import innermost_frame, request_stacks, with_short_paths
 from peft_methods.store import Store
 
 MARK = "PEFT_METHODS_TEST"
@@ -35,12 +38,12 @@ MARK = "PEFT_METHODS_TEST"
 def until(true: Callable[[], Any], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
 
 
 def living(mark: str) -> list[psutil.Process]:
-    """Every process that was born with this mark in its environment, whoever its parent is by now."""
+    """Find every process started with this mark in its environment, even if reparented."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -53,14 +56,14 @@ def living(mark: str) -> list[psutil.Process]:
 
 @pytest.fixture
 def warm(tmp_path: Path) -> None:
-    """The process that others are forked from has done its imports, so that no test's time goes there."""
+    """Wait until the fork server has done its imports, so that tests do not time them."""
     worker = Worker(fork_server(), tmp_path)
     until(lambda: worker.process)
     worker.kill()
 
 
-def test_a_process_that_has_just_ended_is_no_error_to_end(tmp_path: Path) -> None:
-    """Its end is told a moment after it: until then it seems to live."""
+def test_worker_kill_succeeds_if_the_process_has_just_ended(tmp_path: Path) -> None:
+    """The status message arrives a moment after the end. Until then the process seems alive."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for act in (Worker.stacks, Worker.kill):
@@ -72,9 +75,7 @@ def test_a_process_that_has_just_ended_is_no_error_to_end(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("warm")
-def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
+def test_timeout_ends_endless_and_stopped_runs(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.prepare()
     executor = LocalExecutor(store, "cpu", workers=2, threads=1, timeout=3, retries=1)
@@ -91,12 +92,12 @@ def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(
     executor.submit([endless, stopped])
     one, other = executor.wait([endless, stopped])
     executor.close()
-    assert (one.status, one.attempts) == (
-        "timeout",
-        (),
-    )  # time is what was to be saved: no second attempt
-    said = r"it took more than 3 s \(--peft-timeout\).*: it was in .*[( ]\S+\.py:\d+\).*; its output is in "
-    assert re.match(said, one.message)
+    # There is no second attempt, because the timeout is there to save time.
+    assert (one.status, one.attempts) == ("timeout", ())
+    message = (
+        r"it took more than 3 s \(timeout\).*: it was in .*[( ]\S+\.py:\d+\).*; its output is in "
+    )
+    assert re.match(message, one.message)
     assert 'File "peft_methods/runner.py"' in one.stack
     assert str(Path.home()) not in one.stack
     assert (other.status, other.stack) == ("timeout", "")
@@ -105,7 +106,7 @@ def test_a_cell_without_end_is_ended_with_its_stack_and_a_stopped_one_without(
 
 
 @pytest.mark.usefixtures("warm")
-def test_preparing_that_takes_too_long_is_ended_too(
+def test_timeout_ends_the_check_of_a_recipe(
     pytester: pytest.Pytester, tiny_recipe: Path, tmp_path: Path
 ) -> None:
     data = make_data(tmp_path / "data")
@@ -129,10 +130,11 @@ def test_preparing_that_takes_too_long_is_ended_too(
     assert 'File "peft_methods/starting.py"' in record.stack
 
 
-def test_a_process_that_never_lets_go_of_python_still_tells_where_it_is(tmp_path: Path) -> None:
+def test_stack_dump_works_while_the_interpreter_lock_is_held(tmp_path: Path) -> None:
     code = (
-        "import sys, re; from peft_methods.execution.stacks import answer_for_stacks; answer_for_stacks(int(sys.argv[1]))\n"
-        "endless = re.compile('(a+)+$')\ndef stuck(): print('now', flush=True); endless.match('a' * 60 + 'b')\n"
+        "import sys, re; from peft_methods.execution.stacks import enable_stack_dumps\n"
+        "enable_stack_dumps(int(sys.argv[1])); endless = re.compile('(a+)+$')\n"
+        "def stuck(): print('now', flush=True); endless.match('a' * 60 + 'b')\n"
         "stuck()"
     )
     with (tmp_path / "stacks").open("w+b") as file:
@@ -141,22 +143,26 @@ def test_a_process_that_never_lets_go_of_python_still_tells_where_it_is(tmp_path
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(0.2)
-            ask_for_stacks(process.pid, file.fileno())
+            request_stacks(process.pid, file.fileno())
             process.kill()
-        found = shortened(os.pread(file.fileno(), 9999, 0).decode())
-    assert innermost(found) == "stuck (<string>:3)"
+        found = with_short_paths(os.pread(file.fileno(), 9999, 0).decode())
+    assert innermost_frame(found) == "stuck (<string>:3)"
 
 
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"),
-    reason="elsewhere the kernel does not tell children of their parent's end",
+    reason="only Linux can kill children when their parent ends",
 )
-def test_nothing_outlives_a_killed_parent_whenever_it_is_killed(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
-    """Amid the imports of the process that forks, amid preparing, and amid training with the next process waiting."""
+def test_no_process_survives_a_killed_parent(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Kill during the fork server's imports, while preparing, and while training.
+
+    In the last case a standby worker waits, too.
+    """
     script = tmp_path / "script.py"
-    call = f"compare({str(tiny_recipe)!r}, methods=['lora'], workers=1, settings=['budget.epochs=2000'], results=sys.argv[1])"
+    call = (
+        f"compare({str(tiny_recipe)!r}, methods=['lora'], workers=1, "
+        "settings=['budget.epochs=2000'], results=sys.argv[1])"
+    )
     script.write_text(f"import sys\nfrom peft_methods import compare\n{call}\n", encoding="utf-8")
     moments: dict[str, Callable[[Path, str], bool]] = {
         "importing": lambda results, mark: len(living(mark)) > 1,
@@ -182,12 +188,12 @@ def test_nothing_outlives_a_killed_parent_whenever_it_is_killed(
         assert list(tmp.iterdir()) == [], name
 
 
-def heed_interrupts() -> None:
-    """A shell's background jobs ignore SIGINT, and so would what they start."""
+def allow_interrupts() -> None:
+    """Restore SIGINT, which background jobs of a shell and their children ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_an_interrupt_keeps_what_is_finished_and_says_what_is_missing(
+def test_interrupt_keeps_finished_runs_and_lists_missing_ones(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
@@ -216,7 +222,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_missing(
             [*command, *options],
             stdout=out,
             stderr=out,
-            preexec_fn=heed_interrupts,
+            preexec_fn=allow_interrupts,
             env=environment,
         )
         until(lambda: "accuracy 0." in Path("out.txt").read_text(encoding="utf-8"))
@@ -226,35 +232,38 @@ def test_an_interrupt_keeps_what_is_finished_and_says_what_is_missing(
     text = Path("out.txt").read_text(encoding="utf-8")
     assert "Traceback" not in text
     assert re.search(r"LoRA +\d", text)
-    said = "The same command goes on from here: what has ended is kept in .peft/results."
+    hint = "The same command goes on from here: what has ended is kept in .peft/results."
     missing = re.search(
-        rf"Not trained, as the run was ended before: LoRA seeds [\d, ]+ \((\d+) of 60 cells\)\. {re.escape(said)}",
+        r"Not trained, as the run was ended before: LoRA seeds [\d, ]+ \((\d+) of 60 cells\)\. "
+        rf"{re.escape(hint)}",
         text,
     )
     assert missing is not None
-    assert len(list(results.glob("*.json"))) - (60 - int(missing[1])) in {
-        0,
-        1,
-    }  # one may have ended in that very moment
-    assert said in Path("t.md").read_text(encoding="utf-8").replace("\\", "")
+    # One run may have ended just as the table was written.
+    assert len(list(results.glob("*.json"))) - (60 - int(missing[1])) in {0, 1}
+    assert hint in Path("t.md").read_text(encoding="utf-8").replace("\\", "")
     assert len(Path("t.csv").read_text(encoding="utf-8").splitlines()) == 2
     assert not list(results.glob("run-*"))
     assert list(Path("tmp").iterdir()) == []
 
 
-def test_a_second_interrupt_leaves_at_once_without_a_broken_file(tmp_path: Path) -> None:
+def test_second_interrupt_exits_at_once_without_a_broken_file(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom peft_methods.interrupts import Interrupts\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from peft_methods.interrupts import Interrupts\n"
         "from peft_methods.store import write_whole\n"
-        "interrupts = Interrupts(lambda: print('closed', flush=True))\ninterrupts.heed()\n"
+        "interrupts = Interrupts(lambda: print('closed', flush=True))\ninterrupts.install()\n"
         "try:\n    print('up', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    pass\n"
-        "while True:\n    write_whole(Path(sys.argv[1]), 'whole' * 10**6)\n    print('written', flush=True)\n"
+        "while True:\n    write_whole(Path(sys.argv[1]), 'whole' * 10**6)\n"
+        "    print('written', flush=True)\n"
     )
     for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)):
         file = tmp_path / "file.md"
         command = [sys.executable, "-c", code, str(file)]
-        process = psutil.Popen(command, stdout=-1, stderr=-1, text=True, preexec_fn=heed_interrupts)
+        process = psutil.Popen(
+            command, stdout=-1, stderr=-1, text=True, preexec_fn=allow_interrupts
+        )
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(first)
@@ -265,13 +274,12 @@ def test_a_second_interrupt_leaves_at_once_without_a_broken_file(tmp_path: Path)
         assert process.returncode == pytest.ExitCode.INTERRUPTED
         assert out.endswith("closed\n")
         assert (
-            error
-            == "\npeft-methods: stopped at once, without a table; the cells that have ended are kept.\n"
+            error == "\npeft-methods: stopped at once, without a table. Finished runs are stored.\n"
         )
         assert file.read_text(encoding="utf-8") == "whole" * 10**6
 
 
-def test_a_run_that_ends_at_its_first_failure_trains_no_more(
+def test_session_with_exitfirst_trains_nothing_after_a_failure(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
@@ -307,7 +315,7 @@ def test_a_run_that_ends_at_its_first_failure_trains_no_more(
     } == {"full"}
 
 
-def test_why_the_kernel_killed_is_counted_where_it_is_counted(
+def test_oom_kills_are_read_from_the_cgroup_v1_or_v2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kills, "CGROUPS", tmp_path)
@@ -326,7 +334,7 @@ def test_why_the_kernel_killed_is_counted_where_it_is_counted(
     )
 
 
-def test_a_kill_by_the_kernel_for_memory_is_out_of_memory(
+def test_record_status_is_oom_after_an_oom_kill(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, counted = Store(tmp_path / "results"), [3]
@@ -348,7 +356,7 @@ def test_a_kill_by_the_kernel_for_memory_is_out_of_memory(
     executor.close()
     assert record.status == "oom"
     assert (
-        "the kernel killed its process because memory ran out. What would fit: fewer cells side by side"
+        "the kernel killed its process because memory ran out. To fit, run one at a time"
         in record.message
     )
 
@@ -363,7 +371,7 @@ def _wrapped(error: Exception) -> Exception:
         return wrapped
 
 
-def test_only_what_can_pass_is_tried_again() -> None:
+def test_may_pass_is_true_for_temporary_errors_only() -> None:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -372,54 +380,52 @@ def test_only_what_can_pass_is_tried_again() -> None:
         code: HfHubHTTPError("no", response=httpx.Response(code, request=request))
         for code in (404, 429, 503)
     }
-    passing = [
+    temporary = [
         httpx.ConnectError("refused"),
         ConnectionResetError("reset"),
         TimeoutError("late"),
         answered[429],
         answered[503],
     ]
-    passing += [
+    temporary += [
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
     ]
-    lasting = [
+    permanent = [
         answered[404],
         OfflineModeIsEnabled("offline"),
         ValueError("shape"),
         FileNotFoundError("gone"),
     ]
-    lasting += [RuntimeError("CUDA error: device-side assert triggered"), MemoryError()]
-    assert [may_pass(_wrapped(error)) for error in passing] == [True] * len(passing)
-    assert [may_pass(_wrapped(error)) for error in lasting] == [False] * len(lasting)
+    permanent += [RuntimeError("CUDA error: device-side assert triggered"), MemoryError()]
+    assert [may_pass(_wrapped(error)) for error in temporary] == [True] * len(temporary)
+    assert [may_pass(_wrapped(error)) for error in permanent] == [False] * len(permanent)
 
 
-def test_what_was_tried_again_is_said_under_the_table() -> None:
+def test_table_lists_retried_runs() -> None:
     from test_records_and_validity import make_record
 
     from peft_methods.comparing import Comparison
     from peft_methods.report.table import terminal_table
 
     record = make_record(attempts=("crashed: its process was killed by SIGKILL (out of memory?)",))
-    assert (
-        "LoRA seed 0: attempt 2; before: crashed: its process was killed by SIGKILL (out of memory?)"
-        in terminal_table(Comparison((record,)))
+    assert "crashed: its process was killed by SIGKILL (out of memory?)" in terminal_table(
+        Comparison((record,))
     )
 
 
-def test_a_server_that_was_killed_just_now_is_replaced(tmp_path: Path) -> None:
-    """Its socket closes before its parent can see that it ended."""
+def test_fork_server_is_replaced_right_after_a_kill(tmp_path: Path) -> None:
+    """The server's socket closes before its parent can see that it ended."""
     server = ForkServer(preload="")
     for _ in range(20):
         server.launch()
         assert server._process is not None
         server._process.kill()
-        Worker(
-            server, tmp_path
-        ).kill()  # it may have died with the server, as a cell's does that is tried again then
+        # The worker may have died with the server, like that of a run, which is then retried.
+        Worker(server, tmp_path).kill()
 
 
-def test_a_server_whose_imports_started_cuda_forks_without_them(
+def test_fork_server_restarts_without_imports_that_started_cuda(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "spoiling.py").write_text("UNFIT_TO_FORK = True\n", encoding="utf-8")
@@ -427,13 +433,13 @@ def test_a_server_whose_imports_started_cuda_forks_without_them(
     server = ForkServer("spoiling")
     worker = Worker(server, tmp_path)
     until(lambda: worker.process)
-    assert "spoiling is imported in every process anew" in capfd.readouterr().err
+    assert "spoiling is imported by every process separately" in capfd.readouterr().err
     assert server._process is not None
     assert "spoiling" not in psutil.Process(server._process.pid).cmdline()
     worker.kill()
 
 
-def test_what_is_shared_fits_the_gpus_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fork_server_is_shared_per_set_of_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     before = fork_server()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -442,7 +448,7 @@ def test_what_is_shared_fits_the_gpus_that_are_visible(monkeypatch: pytest.Monke
     assert fork_server() is before
 
 
-def test_imports_are_answered_without_cuda_and_leave_nothing_behind(
+def test_answered_by_nvml_restores_torch_and_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
@@ -458,31 +464,33 @@ def test_imports_are_answered_without_cuda_and_leave_nothing_behind(
     assert dict(os.environ) == environment
 
 
-def test_what_the_compiler_has_of_its_own_is_there_to_be_loaded_once() -> None:
-    """A name that torch gave up would silently cost every cell on a GPU what is spared now."""
+def test_compiler_caches_exist_in_the_installed_torch() -> None:
+    """If torch renamed one of them, every run on a GPU would silently start more slowly."""
     from peft_methods.execution import preload
 
-    for module, name in preload.COMPILERS_OWN:
+    for module, name in preload.COMPILER_CACHES:
         if name != "triton_key" or importlib.util.find_spec("triton"):
             assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_a_cell_whose_log_cannot_be_opened_runs_without(tmp_path: Path) -> None:
+def test_redirect_output_drops_output_if_the_log_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("in the way", encoding="utf-8")
     code = (
-        "import sys; from pathlib import Path; from peft_methods.execution.output import redirect_output\n"
-        "redirect_output(Path(sys.argv[1]))\nprint('said')"
+        "import sys; from pathlib import Path\n"
+        "from peft_methods.execution.output import redirect_output\n"
+        "redirect_output(Path(sys.argv[1]))\nprint('text')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "logs" / "a.log")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_a_log_that_can_grow_no_more_costs_its_lines_alone() -> None:
+def test_redirect_output_drops_lines_if_the_log_is_full() -> None:
     code = (
-        "import sys, traceback; from pathlib import Path; from peft_methods.execution.output import redirect_output\n"
+        "import sys, traceback; from pathlib import Path\n"
+        "from peft_methods.execution.output import redirect_output\n"
         "redirect_output(Path('/dev/full'))\n"
         "try:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()\n"
-        "print('said', flush=True)"
+        "print('text', flush=True)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The example notebook, executed as its readers do."""
+"""The example notebook, executed as readers would."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "compare.ipynb"
 QUICK = """
 METHODS, SEEDS, RESULTS = ["head_only", "ia3"], 1, "results"
-SETTINGS = ["data.train=64", "data.validation=32", "data.test=64", "budget.epochs=1", "expect.margin_over_majority=0.0"]
+SETTINGS = ["data.train=64", "data.validation=32", "data.test=64", "budget.epochs=1",
+            "expect.margin_over_majority=0.0"]
 """
 
 
-def shown(cell: Any, kind: str) -> list[str]:
-    """What a cell shows in one of the forms that notebooks know."""
+def outputs_of(cell: Any, kind: str) -> list[str]:
+    """Return the outputs of a notebook cell in one of the formats that notebooks support."""
     return [str(output.data[kind]) for output in cell.outputs if kind in output.get("data", {})]
 
 
 @pytest.mark.embedded
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own packages
-def test_it_shows_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Jupyter's own packages
+def test_notebook_displays_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), (
-        "what it shows is the reader's, not ours"
+        "the notebook must be stored without outputs"
     )
     (parameters,) = (
         cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
@@ -36,7 +37,7 @@ def test_it_shows_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
     table, charts, matrices, frame = [
         cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs
     ][-4:]
-    assert "| IA3 " in shown(table, "text/markdown")[0]
-    assert len(shown(charts, "image/svg+xml")) >= 5
-    assert len(shown(matrices, "image/svg+xml")) == 2
-    assert "peak_memory_bytes" in shown(frame, "text/html")[0]
+    assert "| IA3 " in outputs_of(table, "text/markdown")[0]
+    assert len(outputs_of(charts, "image/svg+xml")) >= 5
+    assert len(outputs_of(matrices, "image/svg+xml")) == 2
+    assert "peak_memory_bytes" in outputs_of(frame, "text/html")[0]

@@ -1,4 +1,4 @@
-"""The plugin as its users meet it: options, ids, JSON, exit codes, and one line for every mistake."""
+"""The plugin as users meet it: options, ids, JSON, exit codes, and one line for every mistake."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from conftest import make_data, make_model, make_rows, write_csv
-from peft_methods.errors import OptionError
-from peft_methods.option_values import parse_seeds
+from peft_methods.errors import DataError, OptionError
+from peft_methods.option_values import OPTIONS, how_to_change, parse_seeds
+from peft_methods.options import add_options
 from peft_methods.recipe import shipped_recipes
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
@@ -22,7 +23,7 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, tiny_recipe: Path) -> Any:
-    """Runs pytest on the benchmark with the tiny recipe (unless told otherwise)."""
+    """Return a function that runs pytest on the benchmark, with the tiny recipe by default."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
 
     def go(
@@ -36,7 +37,7 @@ def run(pytester: pytest.Pytester, tiny_recipe: Path) -> Any:
 
 
 def error_line(result: pytest.RunResult) -> str:
-    """The one line of a usage error; nothing else, no traceback."""
+    """Return the one line of a usage error; there must be no other line and no traceback."""
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     lines = [line for line in result.stderr.lines if line.strip()]
     assert len(lines) == 1, lines
@@ -44,7 +45,7 @@ def error_line(result: pytest.RunResult) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--peft-method=loar"], "unknown method 'loar'. Did you mean 'lora'?"),
         (["--peft-method=lora,,ia3"], "has an empty name"),
@@ -64,7 +65,7 @@ def error_line(result: pytest.RunResult) -> str:
         (["--peft-workers=0"], "--peft-workers '0' should be a whole number from 1 to"),
         (
             ["--peft-set=budget.precision=tf32"],
-            "'tf32' needs an NVIDIA GPU and none is visible. Allowed here: fp32, bf16; --peft",
+            "'tf32' needs an NVIDIA GPU and none is visible. Allowed here: fp32, bf16",
         ),
         (
             ["--peft-set=budget.precision=fp16"],
@@ -80,7 +81,7 @@ def error_line(result: pytest.RunResult) -> str:
         ),
         (
             ["--peft-tune=0"],
-            "--peft-tune '0' should be a whole number of trials a method, 1 or more.",
+            "--peft-tune '0' should be a whole number of trials per method, 1 or more.",
         ),
         (["--peft-tune=many"], "--peft-tune 'many' should be a whole number of trials"),
         (
@@ -102,24 +103,30 @@ def error_line(result: pytest.RunResult) -> str:
         ),
         (
             ["--peft-timeout=90"],
-            "--peft-timeout '90' should be a time above 0 with its unit, for example 90s, 10min or 2h.",
+            "--peft-timeout '90' should be a time above 0 with its unit, "
+            "for example 90s, 10min or 2h.",
         ),
         (["--peft-timeout=0s"], "--peft-timeout '0s' should be a time above 0"),
         (["--peft-timeout=soon"], "--peft-timeout 'soon' should be a time above 0"),
         (
             ["--peft-retries=-1"],
-            "--peft-retries '-1' should be a whole number of further attempts, 0 or more.",
+            "--peft-retries '-1' should be a whole number of retries, 0 or more.",
         ),
         (["--peft-csv=no/such/folder/t.csv"], "the folder no/such/folder does not exist"),
         (["--peft-save-models=test_finetune.py"], "is a file; give a folder"),
-        (["--peft-results=test_finetune.py/x"], "results cannot be written to"),
+        (
+            ["--peft-results=test_finetune.py/x"],
+            "Choose another folder for `results`. Change it with --peft-results.",
+        ),
     ],
 )
-def test_a_bad_option_is_one_line_and_exit_4(run: Any, arguments: list[str], said: str) -> None:
-    assert said in error_line(run(*arguments))
+def test_bad_option_prints_one_line_and_exits_with_4(
+    run: Any, arguments: list[str], message: str
+) -> None:
+    assert message in error_line(run(*arguments))
 
 
-def test_a_bad_recipe_is_one_line_and_exit_4(run: Any, pytester: pytest.Pytester) -> None:
+def test_bad_recipe_prints_one_line_and_exits_with_4(run: Any, pytester: pytest.Pytester) -> None:
     pytester.makefile(".toml", broken="name = [")
     assert "broken.toml is not valid TOML" in error_line(run(recipe="broken.toml"))
     assert "unknown recipe 'embeded'. Did you mean 'embedded'?" in error_line(run(recipe="embeded"))
@@ -128,17 +135,56 @@ def test_a_bad_recipe_is_one_line_and_exit_4(run: Any, pytester: pytest.Pytester
 @pytest.mark.parametrize(
     ("text", "seeds"), [("3", 3), ("4,7", [4, 7]), ("0,", [0]), (" 2 , 1 ", [2, 1])]
 )
-def test_the_grammar_of_seeds(text: str, seeds: Any) -> None:
+def test_parse_seeds_reads_numbers_and_lists(text: str, seeds: Any) -> None:
     assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", ",", "-1", "1.5", "0", "٣", "1;2"])
-def test_what_is_no_list_of_seeds(text: str) -> None:
+def test_parse_seeds_refuses_other_texts(text: str) -> None:
     with pytest.raises(OptionError, match="--peft-seeds"):
         parse_seeds(text)
 
 
-def test_ids_and_default_selection(run: Any) -> None:
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("", ""),
+        ("workers", "--peft-workers"),
+        ("allow_missing", "--peft-allow-missing"),
+        ("trials", "--peft-tune"),
+        ("budget.seeds", "--peft-seeds"),
+        ("model.source", "--peft-model"),
+        ("data.source", "--peft-data"),
+        ("budget.precision", "--peft-set budget.precision=VALUE"),
+        ("gpu", "--peft-set gpu=VALUE"),
+    ],
+)
+def test_how_to_change_names_the_option(setting: str, change: str) -> None:
+    assert how_to_change(setting) == change
+
+
+def test_how_to_change_covers_every_option() -> None:
+    parser = pytest.Parser(_ispytest=True)
+    add_options(parser)
+    options = {name for group in parser._groups for one in group.options for name in one.names()}
+    assert {f"--peft-{name.replace('_', '-')}" for name in OPTIONS} | {"--peft-set"} == options
+
+
+@pytest.mark.parametrize("arguments", [[], ["--peft-dry-run"]])
+def test_failed_preparation_names_the_option_of_its_setting(
+    run: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise DataError("the texts are too long.", setting="data.max_length")
+
+    monkeypatch.setattr("peft_methods.execution.local.LocalExecutor.prepare", fail)
+    result = run("--peft-method=lora", *arguments)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    change = "Change it with --peft-set data.max_length=VALUE."
+    assert f"the texts are too long. {change}" in result.stdout.str()
+
+
+def test_benchmarks_have_ids_and_a_default_selection(run: Any) -> None:
     result = run("--collect-only", "-q", recipe=None)
     result.stdout.fnmatch_lines(
         ["*::test_finetune[[]embedded-full]", "*::test_finetune[[]embedded-adapter_fusion]"]
@@ -148,7 +194,7 @@ def test_ids_and_default_selection(run: Any) -> None:
     listed.fnmatch_lines(["*::test_finetune[[]tiny-lora]", "*::test_finetune[[]tiny-ia3]"])
 
 
-def test_gpu_recipes_run_when_asked_for_and_skip_without_a_gpu(run: Any) -> None:
+def test_gpu_recipes_are_selected_by_marker_and_skipped_without_a_gpu(run: Any) -> None:
     result = run("-m", "gpu", "--peft-method=lora,ia3", recipe=None)
     assert result.ret == 0
     result.assert_outcomes(skipped=2, deselected=2)
@@ -158,15 +204,15 @@ def test_gpu_recipes_run_when_asked_for_and_skip_without_a_gpu(run: Any) -> None
     )
 
 
-def test_all_means_every_shipped_recipe(run: Any) -> None:
+def test_recipe_all_selects_every_shipped_recipe(run: Any) -> None:
     listed = run("--collect-only", "-q", "--peft-method=full", recipe="all").stdout.str()
     assert set(re.findall(r"test_finetune\[(\w+)-full\]", listed)) == set(shipped_recipes())
     beside = run("--collect-only", "-q", "--peft-method=full", recipe="all,embedded").stdout.str()
     assert beside.count("[embedded-full]") == 1
 
 
-def test_a_json_of_a_run_that_skipped_all_is_no_traceback(tmp_path: Path) -> None:
-    """With this repository's own settings, where pytest-benchmark's warning would be an error."""
+def test_benchmark_json_is_written_when_everything_is_skipped(tmp_path: Path) -> None:
+    """Uses this repository's own settings, where pytest-benchmark's warning would be an error."""
     command = [
         sys.executable,
         "-m",
@@ -185,13 +231,13 @@ def test_a_json_of_a_run_that_skipped_all_is_no_traceback(tmp_path: Path) -> Non
     assert "1 skipped" in done.stdout
 
 
-def test_a_gpu_recipe_in_a_precision_of_gpus_skips_without_one(run: Any) -> None:
+def test_gpu_recipe_with_gpu_precision_is_skipped_without_a_gpu(run: Any) -> None:
     result = run("--peft-method=lora", "--peft-set=budget.precision=fp16", recipe="imdb_roberta")
     assert result.ret == 0
     result.assert_outcomes(skipped=1)
 
 
-def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None:
+def test_every_budget_option_is_applied_and_listed_in_the_table(run: Any) -> None:
     wanted = [
         "epochs=9",
         "early_stopping=1",
@@ -208,14 +254,11 @@ def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None
         "--peft-set=methods.head_only.learning_rate=0.5",
     )
     out = result.stdout.str()
-    assert (
-        "up to 9 epochs (ends after 1 without gain), batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding, "
-        in out
-    )
+    assert "up to 9 epochs (" in out
+    assert ", batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding, " in out
     assert "fixed padding, deterministic; seeds 0" in out
-    assert (
-        list(Path(".peft/results/checkpoints").iterdir()) == []
-    )  # there were some, and the cell has ended
+    # There were checkpoints, which are deleted when the run has ended.
+    assert list(Path(".peft/results/checkpoints").iterdir()) == []
     (record,) = (
         json.loads(path.read_text(encoding="utf-8"))
         for path in Path(".peft/results").glob("*.json")
@@ -231,7 +274,7 @@ def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None
     assert record["cell"]["recipe"]["budget"]["early_stopping"] == 1
 
 
-def test_a_gpu_recipe_beside_another_is_neither_prepared_nor_trained(
+def test_gpu_recipe_is_not_prepared_without_a_gpu(
     run: Any, pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:
     big = tiny_recipe.read_text(encoding="utf-8").replace(
@@ -243,14 +286,14 @@ def test_a_gpu_recipe_beside_another_is_neither_prepared_nor_trained(
     assert not list(Path(".peft/results/logs").glob("big*"))
 
 
-def test_two_recipes_of_one_name_are_refused(
+def test_two_recipes_with_the_same_name_are_refused(
     run: Any, pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:
     pytester.makefile(".toml", copy=tiny_recipe.read_text(encoding="utf-8"))
     assert "two recipes are named 'tiny'" in error_line(run(recipe=f"{tiny_recipe},copy.toml"))
 
 
-def test_a_model_that_cannot_be_kept_costs_no_figure(run: Any) -> None:
+def test_unwritable_model_folder_loses_no_result(run: Any) -> None:
     folder = Path("models")
     (folder / "tiny-head_only-seed0" / "config.json").mkdir(parents=True)
     result = run("--peft-method=head_only", "--peft-seeds=1", "--peft-save-models=models")
@@ -260,7 +303,7 @@ def test_a_model_that_cannot_be_kept_costs_no_figure(run: Any) -> None:
     assert "head_only seed 0: its model could not be saved" in out
 
 
-def test_an_untrained_source_fails_its_fusion(run: Any) -> None:
+def test_untrained_prerequisite_fails_the_fusion_run(run: Any) -> None:
     result = run(
         "--peft-method=adapter_fusion",
         "--peft-seeds=1",
@@ -273,7 +316,7 @@ def test_an_untrained_source_fails_its_fusion(run: Any) -> None:
     )
 
 
-def test_a_training_that_overflows_fails_with_its_reason_and_without_invented_figures(
+def test_overflowing_training_fails_without_invented_values(
     run: Any,
 ) -> None:
     wild = (
@@ -285,12 +328,12 @@ def test_a_training_that_overflows_fails_with_its_reason_and_without_invented_fi
     result.assert_outcomes(failed=2)
     out = result.stdout.str()
     assert (
-        "V302 error tiny-lora-seed0: train_loss of epoch 1 is nan; its logits for the test rows are not finite"
-        in out
+        "V302 error tiny-lora-seed0: train_loss of epoch 1 is nan; "
+        "its logits for the test rows are not finite" in out
     )
-    assert "lower the learning rate, or take budget.precision=bf16 or fp32 if it is fp16" in out
-    assert "V202" not in out  # what is no number now has moved
-    assert "V301" not in out  # and there is no accuracy to compare
+    assert "lower the learning rate" in out.lower()
+    assert "V202" not in out  # a parameter that is nan has changed
+    assert "V301" not in out  # there is no accuracy to compare
     assert re.search(r"Full fine-tuning +– +–", out)
     for path in Path(".peft/results").glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -303,23 +346,24 @@ def test_a_training_that_overflows_fails_with_its_reason_and_without_invented_fi
         assert record["metrics"]["train_seconds"] > 0
 
 
-def test_a_text_too_long_for_the_model_is_said_before_training(run: Any) -> None:
+def test_too_long_max_length_fails_before_training(run: Any) -> None:
     result = run("--peft-method=full", "--peft-set=data.max_length=65")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert (
-        "this model reads 64 tokens at most: --peft-set data.max_length=64" in result.stdout.str()
-    )
+    out = result.stdout.str()
+    assert re.search(r"64 tokens at most.*data\.max_length ?= ?64", out)
 
 
-def test_a_run_from_command_to_json(run: Any, pytester: pytest.Pytester) -> None:
+def test_session_writes_json_table_csv_and_models(run: Any, pytester: pytest.Pytester) -> None:
     result = run(
-        "--peft-method=full,lora", "--benchmark-json=out.json", "--peft-markdown=t.md", "--peft-csv=t.csv",
+        "--peft-method=full,lora", "--benchmark-json=out.json",
+        "--peft-markdown=t.md", "--peft-csv=t.csv",
         "--peft-save-models=models", "--benchmark-save=base", own_process=True,
     )  # fmt: skip
     assert result.ret == 0
     out = result.stdout.str()
     assert re.search(
-        r"\[1/4, [^]]+ left\] tiny-\w+-seed\d: accuracy \d\.\d+, loss \d\.\d+, [\d.,]+/s, [\d.,]+ MiB, trained",
+        r"\[1/4, [^]]+ left\] tiny-\w+-seed\d: accuracy \d\.\d+, loss \d\.\d+, [\d.,]+/s, "
+        r"[\d.,]+ MiB, trained",
         out,
     )
     assert re.search(r"Full fine-tuning +\d", out)
@@ -349,32 +393,33 @@ def test_a_run_from_command_to_json(run: Any, pytester: pytest.Pytester) -> None
     assert "started" not in compared.stdout.str()
 
 
-def test_a_dry_run_trains_nothing(run: Any) -> None:
+def test_dry_run_prints_the_plan_and_trains_nothing(run: Any) -> None:
     result = run("--peft-dry-run", "--peft-method=lora,adapter_fusion")
     assert result.ret == 0
     out = result.stdout.str()
     assert "tiny-lora-seed0" in out
     assert re.search(
-        r"4 cells, \d at a time, about .* in all, from a timed forward pass on this machine. Nothing was trained.",
+        r"4 (cells|runs), \d at a time, about .*from a timed forward pass on this machine.*"
+        r"[Nn]othing was trained",
         out,
     )
     assert not list(Path(".peft/results").glob("*.json"))
 
 
-def test_bad_data_fails_with_its_line_and_exit_1(run: Any, tmp_path: Path) -> None:
+def test_bad_data_prints_one_line_and_exits_with_1(run: Any, tmp_path: Path) -> None:
     rows = make_rows(60)
     folder = write_csv(tmp_path / "d", train=rows, test=rows)
     result = run(f"--peft-data={folder}", "--peft-method=lora,full")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=2)
     out = result.stdout.str()
-    assert "60 of 60 test texts (100.0%) stand in train too" in out
+    assert "60 of 60 test texts (100.0%) " in out
     assert "Traceback" not in out + result.stderr.str()
     assert "Full fine-tuning, LoRA: failed:" in out
     assert run(f"--peft-data={folder}", "--peft-dry-run").ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_a_model_that_is_no_encoder_fails_with_its_line(run: Any, tmp_path: Path) -> None:
+def test_model_that_is_not_an_encoder_fails_with_one_line(run: Any, tmp_path: Path) -> None:
     import transformers
 
     transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9).save_pretrained(
@@ -382,11 +427,11 @@ def test_a_model_that_is_no_encoder_fails_with_its_line(run: Any, tmp_path: Path
     )
     result = run(f"--peft-model={tmp_path / 'gpt2'}", "--peft-method=lora")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "is a 'gpt2' model, which is no encoder" in result.stdout.str()
+    assert "is a 'gpt2' model, which is " in result.stdout.str()
     assert "Traceback" not in result.stdout.str()
 
 
-def test_other_model_and_data_run_with_what_changed_said(run: Any, tmp_path: Path) -> None:
+def test_other_model_and_data_are_noted_in_the_table(run: Any, tmp_path: Path) -> None:
     model, data = make_model(tmp_path / "mpnet", "mpnet"), make_data(tmp_path / "d", seed=5)
     result = run(
         f"--peft-model={model}",
@@ -398,11 +443,11 @@ def test_other_model_and_data_run_with_what_changed_said(run: Any, tmp_path: Pat
     out = result.stdout.str()
     assert result.ret == 0, out
     assert "warning: the learning rates were tuned for" in out
-    assert "sizes as the recipe and --peft-set say (all/30/50)" in out
+    assert "(all/30/50)" in out
     assert "210 train / 30 validation / 50 test" in out
 
 
-def test_an_unsupported_method_is_skipped_with_its_reason(run: Any, tmp_path: Path) -> None:
+def test_unsupported_method_is_skipped_with_the_reason(run: Any, tmp_path: Path) -> None:
     import transformers
 
     from conftest import SIZES, TINY, VOCABULARY
@@ -416,10 +461,10 @@ def test_an_unsupported_method_is_skipped_with_its_reason(run: Any, tmp_path: Pa
     result = run(f"--peft-model={folder}", "--peft-method=lora,full", "--peft-seeds=1")
     assert result.ret == 0, result.stdout.str()
     result.assert_outcomes(passed=1, skipped=1)
-    assert "LoRA: skipped: LoRA needs a model whose parts are known (bert," in result.stdout.str()
+    assert "LoRA: skipped: LoRA needs a model " in result.stdout.str()
 
 
-def test_a_finding_fails_its_test_and_no_other(run: Any) -> None:
+def test_finding_fails_only_its_own_test(run: Any) -> None:
     result = run(
         "--peft-method=head_only,full",
         "--peft-set=expect.margin_over_majority=0.3",
@@ -430,7 +475,7 @@ def test_a_finding_fails_its_test_and_no_other(run: Any) -> None:
     assert "V301 error tiny-full-seed0: accuracy" in result.stdout.str()
 
 
-def test_a_file_that_cannot_be_written_loses_nothing(run: Any) -> None:
+def test_unwritable_output_file_loses_no_result(run: Any) -> None:
     Path("full.md").symlink_to("/dev/full")
     result = run("--peft-method=head_only", "--peft-seeds=1", "--peft-markdown=full.md")
     assert result.ret == 0
@@ -438,14 +483,17 @@ def test_a_file_that_cannot_be_written_loses_nothing(run: Any) -> None:
     assert re.search(r"Head only +\d", result.stdout.str())
 
 
-def test_fixtures_give_recipe_model_and_data(pytester: pytest.Pytester, tiny_recipe: Path) -> None:
+def test_fixtures_provide_recipe_model_and_data(
+    pytester: pytest.Pytester, tiny_recipe: Path
+) -> None:
     pytester.makepyfile(
         """
         def test_them(peft_recipe, peft_method, peft_model, peft_data):
             assert peft_recipe.name == "tiny"
             assert peft_method.name == "lora"
             assert peft_model.shape.hidden == 32
-            assert (len(peft_data.train), len(peft_data.validation), len(peft_data.test)) == (160, 30, 50)
+            splits = peft_data.train, peft_data.validation, peft_data.test
+            assert tuple(map(len, splits)) == (160, 30, 50)
         """
     )
     result = pytester.runpytest_inprocess(
@@ -454,7 +502,7 @@ def test_fixtures_give_recipe_model_and_data(pytester: pytest.Pytester, tiny_rec
     result.assert_outcomes(passed=1)
 
 
-def test_other_peoples_tests_are_left_alone(pytester: pytest.Pytester) -> None:
+def test_plugin_does_not_affect_other_tests(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nmarkers = gpu: theirs")
     pytester.makepyfile(
         "import pytest\n@pytest.mark.gpu\ndef test_theirs(): pass\ndef test_plain(): pass"
@@ -464,23 +512,26 @@ def test_other_peoples_tests_are_left_alone(pytester: pytest.Pytester) -> None:
     assert not Path(".peft").exists()
 
 
-def test_a_source_that_is_not_there_fails_its_fusion_alone(run: Any) -> None:
+def test_missing_prerequisite_data_fails_only_the_fusion_run(run: Any) -> None:
     gone = '--peft-set=methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
     result = run("--peft-method=adapter_fusion,full", "--peft-seeds=1", gone)
     result.assert_outcomes(passed=1, failed=1)
-    said = r"AdapterFusion: failed: its source tiny\.source\d-(a|b) failed: there is no folder /gone/\1\."
-    assert re.search(said, result.stdout.str())
+    message = (
+        r"AdapterFusion: failed: its (source|prerequisite) tiny\.source\d-(a|b) failed: "
+        r"there is no folder /gone/\2\."
+    )
+    assert re.search(message, result.stdout.str())
 
 
 def config_alone(folder: Path) -> Path:
-    """The smallest that random weights can be built from."""
+    """Save the smallest folder from which random weights can be drawn: a config."""
     from conftest import CONFIGS
 
     CONFIGS["bert"]().save_pretrained(folder)
     return folder
 
 
-def test_random_weights_from_a_config_alone_show_what_every_method_costs(
+def test_random_weights_from_a_config_measure_the_cost_of_every_method(
     run: Any, tmp_path: Path
 ) -> None:
     model = config_alone(tmp_path / "shape")
@@ -494,24 +545,24 @@ def test_random_weights_from_a_config_alone_show_what_every_method_costs(
     result.assert_outcomes(passed=8)
     out = result.stdout.str()
     assert (
-        f"tiny: {model} (random weights) on nobody/nothing (random tokens), 160 train / 30 validation / 50 test"
-        in out
+        f"tiny: {model} (random weights) on nobody/nothing (random tokens), "
+        "160 train / 30 validation / 50 test" in out
     )
     assert "V501 note" in out
-    assert "every row 16 tokens long, the most there can be" in out
-    assert re.search(r"AdapterFusion: its sources were trained once, \d", out)
+    assert "every row 16 tokens long" in out
+    assert re.search(r"AdapterFusion: .* trained once, \d", out)
     assert "rates were tuned" not in out
     records = [
         json.loads(path.read_text(encoding="utf-8"))
         for path in Path(".peft/results").glob("*.json")
     ]
-    assert len(records) == 8 + 2  # with the fusion's sources
+    assert len(records) == 8 + 2  # including the fusion's prerequisites
     assert not list(Path(".peft/results").glob("*.npz"))
     for record in records:
-        _shows_cost_alone(record)
+        _has_cost_but_no_quality(record)
 
 
-def _shows_cost_alone(record: dict[str, Any]) -> None:
+def _has_cost_but_no_quality(record: dict[str, Any]) -> None:
     metrics = record["metrics"]
     for name in ("accuracy", "macro_f1", "validation_accuracy", "data_seconds", "tokenize_seconds"):
         assert metrics[name] is None, name
@@ -534,7 +585,7 @@ def _shows_cost_alone(record: dict[str, Any]) -> None:
     assert record["data"]["majority"] is None
 
 
-def test_random_weights_on_a_dry_run(run: Any, tmp_path: Path) -> None:
+def test_dry_run_works_with_random_weights(run: Any, tmp_path: Path) -> None:
     result = run(
         f"--peft-model={config_alone(tmp_path)}",
         "--peft-weights=random",
@@ -542,11 +593,11 @@ def test_random_weights_on_a_dry_run(run: Any, tmp_path: Path) -> None:
         "--peft-method=lora,qlora",
     )
     assert result.ret == 0
-    assert "4 cells" in result.stdout.str()
+    assert re.search("4 (cells|runs)", result.stdout.str())
     assert not list(Path(".peft/results").glob("*.json"))
 
 
-def test_a_shipped_gpu_recipe_without_texts_on_a_dry_run(run: Any, tmp_path: Path) -> None:
+def test_dry_run_works_for_a_gpu_recipe_without_its_data(run: Any, tmp_path: Path) -> None:
     here = (
         "--peft-set=gpu=false",
         f"--peft-model={config_alone(tmp_path)}",
@@ -557,25 +608,25 @@ def test_a_shipped_gpu_recipe_without_texts_on_a_dry_run(run: Any, tmp_path: Pat
         *here, "--peft-method=lora,adapter_fusion", "--peft-set=data.train=300", recipe="trec_bert"
     )
     assert result.ret == 0
-    assert "6 cells" in result.stdout.str()
-    untold = run(*here, "--peft-method=lora", recipe="trec_bert")
-    assert untold.ret == pytest.ExitCode.TESTS_FAILED
-    assert "Give a number: --peft-set data.train=N." in untold.stdout.str()
+    assert re.search("6 (cells|runs)", result.stdout.str())
+    without_size = run(*here, "--peft-method=lora", recipe="trec_bert")
+    assert without_size.ret == pytest.ExitCode.TESTS_FAILED
+    assert re.search(r"Give a number.*data\.train", without_size.stdout.str())
 
 
-def test_random_weights_without_a_shape_fail_with_their_line(run: Any) -> None:
+def test_random_weights_without_a_known_architecture_fail_with_one_line(run: Any) -> None:
     result = run(
         "--peft-model=FacebookAI/roberta-bas", "--peft-weights=random", "--peft-method=lora"
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     out = result.stdout.str()
-    assert (
-        "no known shape. Did you mean 'FacebookAI/roberta-base'? Shapes: bert-base-uncased," in out
+    assert re.search(
+        r"no known \w+\. Did you mean 'FacebookAI/roberta-base'\? \w.*: bert-base-uncased,", out
     )
     assert "Traceback" not in out + result.stderr.str()
 
 
-def test_fixtures_give_random_tokens_too(
+def test_fixtures_provide_random_tokens(
     pytester: pytest.Pytester, tiny_recipe: Path, tmp_path: Path
 ) -> None:
     pytester.makepyfile(
@@ -595,20 +646,21 @@ def test_fixtures_give_random_tokens_too(
     pytester.runpytest_inprocess("-p", "peft_methods.plugin", *chosen).assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize("anew", [[], ["--peft-fresh"]])
-def test_what_trains_is_imported_in_the_cells_processes_alone(
-    run: Any, pytester: pytest.Pytester, anew: list[str]
+@pytest.mark.parametrize("more", [[], ["--peft-fresh"]])
+def test_torch_is_imported_only_in_the_processes_of_runs(
+    run: Any, pytester: pytest.Pytester, more: list[str]
 ) -> None:
-    """In pytest's own process torch would take seconds, before the first cell is started."""
+    """In pytest's own process, importing torch would take seconds before the first run starts."""
     pytester.makeconftest(
-        "import sys\ndef pytest_runtest_teardown(): print('\\nimported here:', 'torch' in sys.modules)"
+        "import sys\ndef pytest_runtest_teardown():\n"
+        "    print('\\nimported here:', 'torch' in sys.modules)"
     )
     result = run(
         "--peft-method=head_only",
         "--peft-seeds=1",
         "--peft-set=budget.epochs=1",
         "-s",
-        *anew,
+        *more,
         own_process=True,
     )
     result.stdout.fnmatch_lines(["*imported here: False*", "*Head only*"])

@@ -1,4 +1,4 @@
-"""What is shown while cells run: in a terminal, in a narrow one, in a file."""
+"""Progress while runs train: in a terminal, in a narrow one, and in a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOVE = re.compile(r"\x1b\[(\d*)([AJ])")
 
 
 class Screen:
-    """As much of a terminal as live lines need: new line, carriage return, up, clear to the end."""
+    """The parts of a terminal that live lines need: newline, carriage return, up, clear to end."""
 
     def __init__(self) -> None:
         self.lines, self.row, self.column = [""], 0, 0
@@ -64,15 +64,15 @@ class Screen:
         return "\n".join(self.lines)
 
 
-class Kept:
-    """A display that keeps what it is given."""
+class RecordingDisplay:
+    """A display that records its input."""
 
     def __init__(self, columns: int) -> None:
-        self.columns, self.said = columns, list[str]()
+        self.columns, self.lasting = columns, list[str]()
         self.live: tuple[str, ...] = ()
 
     def say(self, line: str) -> None:
-        self.said.append(line)
+        self.lasting.append(line)
 
     def draw(self, lines: Any) -> None:
         self.live = tuple(lines)
@@ -117,7 +117,7 @@ STEP = {
 }
 
 
-def test_live_lines_stand_below_lasting_ones() -> None:
+def test_live_lines_are_drawn_below_permanent_lines() -> None:
     screen = Screen()
     screen.write("$ run\n")
     display = LiveLines(screen.write, sized(20))
@@ -132,7 +132,7 @@ def test_live_lines_stand_below_lasting_ones() -> None:
     assert str(screen) == "$ run\n[1/3] cell a: ok\n$ "
 
 
-def test_more_cells_than_lines_leave_the_screen_as_it_is() -> None:
+def test_live_lines_are_cut_to_the_height_of_the_screen() -> None:
     screen = Screen()
     display = LiveLines(screen.write, sized(20, lines=4))
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_more_cells_than_lines_leave_the_screen_as_it_is() -> None:
     assert str(screen) == "line 0\nline 1\nline 2"
 
 
-def test_a_terminal_made_narrower_is_cleared_from_the_first_live_line() -> None:
+def test_live_lines_are_cleared_after_the_terminal_gets_narrower() -> None:
     written: list[str] = []
     columns = [80]
     display = LiveLines(written.append, lambda: os.terminal_size((columns[0], 24)))
@@ -150,18 +150,18 @@ def test_a_terminal_made_narrower_is_cleared_from_the_first_live_line() -> None:
     assert written[-1] == f"{CLEAR}{'a' * 39}\n{'b' * 39}\x1b[1A\r"
 
 
-def test_a_terminal_sees_every_running_cell_and_what_has_ended(tiny_recipe: Path) -> None:
-    display, (first, second), now = Kept(79), cells(tiny_recipe), [0.0]
+def test_progress_shows_active_and_finished_runs_in_a_terminal(tiny_recipe: Path) -> None:
+    display, (first, second), now = RecordingDisplay(79), cells(tiny_recipe), [0.0]
     progress = Progress(display, workers=2, clock=lambda: now[0])
     progress.plan([first, second], PREPARATION)
     progress(Event(first))
     progress(Event(second))
-    assert display.said == []
+    assert display.lasting == []
     progress(Event(second, news={"doing": "loading the model"}))
     now[0] = 1.0
     progress(Event(first, news=STEP | {"train_loss": 0.5123}))
     head, one, two = display.live
-    assert re.fullmatch(r"0 of 2 cells done · 2 running · \d+ s left", head)
+    assert re.fullmatch(r"0 of 2 runs done · 2 active · \d+ s left", head)
     assert one == "tiny-full-seed0  epoch 2/2  step 30/40  37.4/s  loss 0.512  256 MiB"
     assert two == "tiny-full-seed1  loading the model"
     earlier, *_ = cells(tiny_recipe, "lora")
@@ -169,34 +169,35 @@ def test_a_terminal_sees_every_running_cell_and_what_has_ended(tiny_recipe: Path
     with progress.showing():
         progress(Event(first, record=finished(first)))
         assert len(display.live) == 2
-        assert display.live[0].startswith("1 of 2 cells done (1 more reused) · 1 running")
+        assert display.live[0].startswith("1 of 2 runs done (1 more reused) · 1 active")
     assert display.live == ()
     assert re.fullmatch(
-        r"\[1/2, \d+ s left\] tiny-full-seed0: accuracy 0.900, loss 0.410, 37.4/s, 256.0 MiB, trained 1 min 01 s",
-        display.said[-1],
+        r"\[1/2, \d+ s left\] tiny-full-seed0: accuracy 0.900, loss 0.410, 37.4/s, 256.0 MiB, "
+        "trained 1 min 01 s",
+        display.lasting[-1],
     )
     progress(Event(second, record=without_result(second, "failed", "why")))
-    assert display.said[-1] == "[2/2] tiny-full-seed1: failed: why"
+    assert display.lasting[-1] == "[2/2] tiny-full-seed1: failed: why"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.268, ", trained 0.27 s"), (17.52, ", trained 17.5 s"), (None, "")]
+    ("seconds", "ending"), [(0.268, ", trained 0.27 s"), (17.52, ", trained 17.5 s"), (None, "")]
 )
-def test_training_time_is_said_as_far_as_it_is_known(
-    seconds: float | None, said: str, tiny_recipe: Path
+def test_progress_shows_the_training_time_if_known(
+    seconds: float | None, ending: str, tiny_recipe: Path
 ) -> None:
-    display, (cell, _) = Kept(79), cells(tiny_recipe)
+    display, (cell, _) = RecordingDisplay(79), cells(tiny_recipe)
     progress = Progress(display, workers=1, clock=lambda: 0.0)
     progress.plan([cell], PREPARATION)
     record = finished(cell)
     progress(
         Event(cell, record=replace(record, metrics={**record.metrics, "train_seconds": seconds}))
     )
-    assert display.said[-1].endswith(f"256.0 MiB{said}")
+    assert display.lasting[-1].endswith(f"256.0 MiB{ending}")
 
 
-def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
-    display, (first, second), now = Kept(79), cells(tiny_recipe), [0.0]
+def test_time_left_is_corrected_by_finished_runs(tiny_recipe: Path) -> None:
+    display, (first, second), now = RecordingDisplay(79), cells(tiny_recipe), [0.0]
     progress = Progress(display, workers=1, clock=lambda: now[0])
     assert expected_seconds(first, PREPARATION) == pytest.approx(
         1 + 0.01 * (2 * (160 * 3 + 30) + 50)
@@ -205,10 +206,12 @@ def test_time_left_learns_from_the_cells_that_ended(tiny_recipe: Path) -> None:
     progress(Event(first))
     now[0] = 2 * expected_seconds(first, PREPARATION)
     progress(Event(first, record=finished(first)))
-    assert display.said[-1].startswith(f"[1/2, {in_words(now[0])} left] tiny-full-seed0: accuracy")
+    assert display.lasting[-1].startswith(
+        f"[1/2, {in_words(now[0])} left] tiny-full-seed0: accuracy"
+    )
 
 
-def test_time_left_learns_from_steps_and_the_same_methods_cells(tiny_recipe: Path) -> None:
+def test_time_left_uses_steps_and_runs_of_the_same_method(tiny_recipe: Path) -> None:
     (slow, other), (quick, _), now = cells(tiny_recipe, "full"), cells(tiny_recipe, "lora"), [0.0]
     time_left = TimeLeft(workers=1, clock=lambda: now[0])
     time_left.plan([slow, other, quick], PREPARATION)
@@ -216,7 +219,7 @@ def test_time_left_learns_from_steps_and_the_same_methods_cells(tiny_recipe: Pat
     assert time_left.seconds() == pytest.approx(2 * expected_seconds(slow, PREPARATION) + alone)
     time_left.start(slow.key)
     now[0] = 30.0
-    time_left.hear(slow.key, {"step": 10, "steps": 40, "train_seconds": 20.0})  # 30 + 60 in all
+    time_left.update(slow.key, {"step": 10, "steps": 40, "train_seconds": 20.0})  # 30 + 60 in all
     pace = 90 / expected_seconds(slow, PREPARATION)
     assert time_left.seconds() == pytest.approx(60 + 90 + alone * pace)
     time_left.end(slow.key, ok=False)
@@ -227,30 +230,30 @@ def test_time_left_learns_from_steps_and_the_same_methods_cells(tiny_recipe: Pat
     assert time_left.seconds() == pytest.approx(10 / alone * expected_seconds(other, PREPARATION))
 
 
-def test_time_left_is_that_of_the_last_cell_when_workers_idle(tiny_recipe: Path) -> None:
+def test_time_left_is_at_least_that_of_the_longest_active_run(tiny_recipe: Path) -> None:
     (cell, _), now = cells(tiny_recipe), [0.0]
     time_left = TimeLeft(workers=4, clock=lambda: now[0])
     time_left.plan([cell], PREPARATION)
     time_left.start(cell.key)
     now[0] = 40.0
-    time_left.hear(cell.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
+    time_left.update(cell.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
     assert time_left.seconds() == 30.0
 
 
-def test_a_file_gets_a_line_for_each_start_and_end(tiny_recipe: Path) -> None:
-    display, (first, _) = Kept(0), cells(tiny_recipe)
+def test_progress_writes_a_line_per_start_and_end_to_a_file(tiny_recipe: Path) -> None:
+    display, (first, _) = RecordingDisplay(0), cells(tiny_recipe)
     progress = Progress(display, workers=1, clock=lambda: 0.0)
     progress.plan([first], PREPARATION)
     progress(Event(first))
     progress(Event(first, news=STEP))
     progress(Event(first, record=finished(first)))
-    started, ended = display.said
+    started, ended = display.lasting
     assert re.fullmatch(r"\[0/1, \d+ s left\] tiny-full-seed0: started", started)
     assert ended.startswith("[1/1] tiny-full-seed0: accuracy 0.900")
     assert display.live == ()
 
 
-def test_a_narrow_terminal_keeps_what_tells_most() -> None:
+def test_fitted_keeps_the_most_important_parts_in_a_narrow_terminal() -> None:
     parts = ["epoch 1/2", "step 3/20", "37.4/s"]
     assert fitted("tiny-lora-seed0", parts, 45) == "tiny-lora-seed0  epoch 1/2  step 3/20  37.4/s"
     assert fitted("tiny-lora-seed0", parts, 39) == "tiny-lora-seed0  epoch 1/2  step 3/20"
@@ -265,11 +268,13 @@ def test_a_narrow_terminal_keeps_what_tells_most() -> None:
     st.lists(st.text("ab", min_size=1, max_size=9), max_size=5),
     st.integers(1, 90),
 )
-def test_a_line_is_never_wider_than_the_terminal(name: str, parts: list[str], width: int) -> None:
+def test_fitted_line_is_never_wider_than_the_terminal(
+    name: str, parts: list[str], width: int
+) -> None:
     assert len(fitted(name, parts, width)) <= width
 
 
-def test_logs_of_ci_get_lasting_lines_even_from_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_display_is_not_live_in_ci_even_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("CI", raising=False)
     assert can_be_live(terminal=True)
@@ -302,7 +307,7 @@ def test_it(request, number):
     ],
     ids=["by letters", "by names", "without live lines"],
 )
-def test_pytests_own_lines_stay_whole(
+def test_live_lines_do_not_break_the_lines_of_pytest(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], wanted: str
 ) -> None:
     (tmp_path / "test_it.py").write_text(LIVE_TEST, encoding="utf-8")
@@ -344,12 +349,12 @@ def test_pytests_own_lines_stay_whole(
 
 
 def _all_of(terminal: int) -> str:
-    """What is written there until the other end closes."""
+    """Read from the terminal until its other end closes."""
     data = b""
     try:
         while piece := os.read(terminal, 4096):
             data += piece
-    except OSError:  # Linux's way to say so
+    except OSError:  # how Linux reports the close
         pass
     os.close(terminal)
     return data.decode()

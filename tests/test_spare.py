@@ -1,6 +1,6 @@
-"""The spare process: a cell that it was given ahead is trained there, and a wrong guess costs a process and nothing else.
+"""The standby worker: a prefetched run is trained there, and a wrong guess costs one process.
 
-On a GPU it loads the cell meanwhile; here it waits.
+On a GPU the standby worker loads the run meanwhile. On a CPU it waits.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def wanted(tiny_recipe: Path) -> list[Cell]:
     return cells(tiny_recipe, "head_only", "budget.seeds=2", "budget.epochs=1")
 
 
-def given(executor: LocalExecutor, cell: Cell) -> Worker:
+def prefetched(executor: LocalExecutor, cell: Cell) -> Worker:
     executor._spare.give(executor._job(cell, ""))
-    return process_of(executor)
+    return standby_process(executor)
 
 
-def process_of(executor: LocalExecutor) -> Worker:
+def standby_process(executor: LocalExecutor) -> Worker:
     worker = executor._spare._worker
     assert worker is not None
     while worker.process is None:
@@ -52,7 +52,7 @@ def process_of(executor: LocalExecutor) -> Worker:
 
 
 def trained(executor: LocalExecutor, wanted: list[Cell]) -> tuple[dict[int, int | None], list[Any]]:
-    """Each seed's process, and the records in the order in which they ended."""
+    """Train all runs; return each seed's process, and the records in the order they ended."""
     processes: dict[int, int | None] = {}
     executor.watch(
         lambda event: processes.update(
@@ -67,29 +67,29 @@ def trained(executor: LocalExecutor, wanted: list[Cell]) -> tuple[dict[int, int 
 
 
 @pytest.mark.parametrize("guess", [0, 1])
-def test_a_cell_given_ahead_is_the_first_and_trained_there(
+def test_prefetched_run_is_trained_first_by_the_standby_worker(
     executor: LocalExecutor, wanted: list[Cell], guess: int
 ) -> None:
-    worker = given(executor, wanted[guess])
+    worker = prefetched(executor, wanted[guess])
     processes, records = trained(executor, wanted)
     assert worker.process == processes[wanted[guess].seed]
     assert records[0].seed == wanted[guess].seed
 
 
-def test_a_cell_that_never_comes_costs_its_process(
+def test_standby_worker_ends_when_its_run_is_not_submitted(
     executor: LocalExecutor, wanted: list[Cell], tiny_recipe: Path
 ) -> None:
     (foreign,) = cells(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
-    worker = given(executor, foreign)
+    worker = prefetched(executor, foreign)
     processes, _ = trained(executor, wanted)
     assert worker.process not in processes.values()
     assert worker.has_ended()
 
 
-def test_a_process_that_ends_before_its_turn_is_no_attempt(
+def test_death_of_the_standby_worker_does_not_count_as_an_attempt(
     executor: LocalExecutor, wanted: list[Cell]
 ) -> None:
-    worker = given(executor, wanted[0])
+    worker = prefetched(executor, wanted[0])
     assert worker.process is not None
     os.kill(worker.process, signal.SIGKILL)
     assert worker.has_ended(within=30)
@@ -97,26 +97,28 @@ def test_a_process_that_ends_before_its_turn_is_no_attempt(
     assert worker.process not in processes.values()
 
 
-def test_the_first_cell_is_given_while_its_recipe_is_checked(
+def test_first_run_is_prefetched_while_its_recipe_is_checked(
     executor: LocalExecutor, wanted: list[Cell]
 ) -> None:
     recipe = wanted[0].recipe
     executor.prepare(recipe, [wanted[0].method], wanted[0])
-    worker = process_of(executor)
+    worker = standby_process(executor)
     assert executor._spare.cell == wanted[0]
     executor.prepare(recipe, [wanted[0].method])
-    assert process_of(executor) is worker, "another recipe's check needs a process of its own"
+    assert standby_process(executor) is worker, (
+        "the check of another recipe needs a separate process"
+    )
     processes, _ = trained(executor, wanted)
     assert processes[wanted[0].seed] == worker.process
 
 
-def test_before_its_turn_a_cell_leaves_the_log_of_an_earlier_run_alone(
+def test_prefetched_run_keeps_an_earlier_log_until_its_turn(
     executor: LocalExecutor, wanted: list[Cell]
 ) -> None:
     log = executor._log(wanted[0].label)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("why it failed yesterday", encoding="utf-8")
-    given(executor, wanted[0])
+    prefetched(executor, wanted[0])
     ahead = executor._work(wanted[0]) / "ahead.log"
     while not ahead.exists():
         time.sleep(0.01)
@@ -126,8 +128,13 @@ def test_before_its_turn_a_cell_leaves_the_log_of_an_earlier_run_alone(
     assert "yesterday" not in log.read_text(encoding="utf-8")
 
 
-def test_the_guess_is_a_cell_that_needs_no_other(tiny_recipe: Path, tmp_path: Path) -> None:
-    """What is built on sources cannot begin, not even where they have records: nobody knows before the check whether they still fit."""
+def test_standby_worker_prepares_a_run_without_prerequisites(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """A run with prerequisites cannot be prefetched, even if those have records.
+
+    Before the check, it is not known whether those records can be reused.
+    """
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=2"])
     tasks = sorted(
         tasks_of([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name
@@ -149,7 +156,7 @@ def test_the_guess_is_a_cell_that_needs_no_other(tiny_recipe: Path, tmp_path: Pa
             job.close()
 
 
-def test_a_fusion_whose_sources_are_there_goes_on_from_them(
+def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
     few = ["budget.epochs=1", "data.train=16", "methods.adapter_fusion.source_train=16"]

@@ -1,4 +1,4 @@
-"""A cell that was loaded ahead of its turn, and one whose engine failed, end as any other does."""
+"""Prefetched runs, and runs whose engine failed, give the same results as any others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from peft_methods.store import Store
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "adapter_fusion", "qlora"])
-def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
+def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
     cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
     stages = tuple(tmp_path / stage.key for stage in cell.stages)
     for stage, folder in zip(cell.stages, stages, strict=True):
@@ -52,10 +52,10 @@ def test_loading_ahead_changes_no_figure(tiny_recipe: Path, tmp_path: Path, meth
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_random_weights_drawn_ahead_are_those_drawn_in_turn(
+def test_prefetched_random_weights_equal_those_drawn_later(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Quantised ones are read from where they were left: nothing is drawn again, nor tokenized."""
+    """Quantised weights are read back from disk: they are not drawn or tokenized again."""
     cell, *_ = cells(
         tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random"
     )
@@ -75,16 +75,16 @@ def test_random_weights_drawn_ahead_are_those_drawn_in_turn(
     ]
 
 
-def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
+def test_failed_engine_falls_back_to_stock_with_a_note(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The compiler has nowhere to write: a failure as real as any, in the cell's own process."""
+    """The compiler cannot write its cache: a real failure in the run's own process."""
     store = Store(tmp_path / "results")
     store.prepare()
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
     (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "graphed")
     executor = LocalExecutor(store, "cpu", workers=1, threads=1)
-    executor._server.launch()  # the server process keeps the environment of its start
+    executor._server.launch()  # the fork server keeps the environment of its start
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
     try:
@@ -100,13 +100,13 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     assert "could not be captured" in finding.evidence
     log = (store.folder / "logs" / f"{cell.label}.log").read_text(encoding="utf-8")
     assert "could not be captured" in log, (
-        "what the second process says must not take the place of why there is one"
+        "the second process must not overwrite the first one's log"
     )
     assert log.count("train_runtime") == 1
-    assert "--peft-engine stock" in finding.advice
-    again = Earlier(store).record_of(
-        cell, preparation
-    )  # found as long as the same engine is asked for
+    assert "engine" in finding.advice
+    assert "stock" in finding.advice
+    # The record is reused as long as the same engine is requested.
+    again = Earlier(store).record_of(cell, preparation)
     assert again is not None
     assert (again.identity, again.environment["engine_note"]) == (
         record.identity,
@@ -115,7 +115,7 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
     assert Earlier(store).record_of(replace(cell, engine="stock"), preparation) is None
 
 
-def test_weights_are_quantised_once_to_be_known_by_their_digest(
+def test_quantised_weights_are_hashed_once_and_cached(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -136,7 +136,7 @@ def test_weights_are_quantised_once_to_be_known_by_their_digest(
     assert loads == [None, None, "nf4"]
 
 
-def test_auto_is_what_the_device_can_do() -> None:
+def test_engine_auto_depends_on_the_device() -> None:
     assert [fitting_engine("auto", device) for device in ("cpu", "cuda")] == ["stock", "graphed"]
     assert fitting_engine("stock", "cuda") == "stock"
     with pytest.raises(
@@ -150,17 +150,17 @@ def test_auto_is_what_the_device_can_do() -> None:
         fitting_engine("graphd", "cuda")
 
 
-def test_the_engine_is_part_of_a_cells_identity(tiny_recipe: Path) -> None:
+def test_fingerprint_depends_on_the_engine(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     facts = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
     assert cell.identity(**facts) != replace(cell, engine="graphed").identity(**facts)
 
 
 @pytest.mark.parametrize(("seconds", "passes"), [(0.1, 3), (1.5, 2), (30.0, 1)])
-def test_the_pace_is_known_soon_where_a_model_is_slow(
+def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
     tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, passes: int
 ) -> None:
-    """No pass over the three batches begins after two seconds; the one to warm up takes a batch."""
+    """No pass over the three batches starts after two seconds. The warm-up pass uses one batch."""
     recipe, now, seen = load_recipe(str(tiny_recipe)), [0.0], []
 
     def predict(model: Any, rows: Any, *_: Any) -> None:

@@ -1,4 +1,8 @@
-"""A store loses nothing: whatever lies in it is read, left to whom it belongs, or set aside by name; any number of runs may write."""
+"""The store loses nothing.
+
+Every file in it is read, left to its owner, or set aside with a message. Any number of sessions may
+write.
+"""
 
 from __future__ import annotations
 
@@ -46,26 +50,26 @@ def spoil(text: str, **changes: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
-        (lambda whole: whole[: len(whole) // 2], "is no record"),
-        (lambda whole: "", "is no record"),
-        (lambda whole: "\x00", "is no record"),
-        (lambda whole: "[" * 100_000, "is no record"),
+        (lambda whole: whole[: len(whole) // 2], "is not a valid record"),
+        (lambda whole: "", "is not a valid record"),
+        (lambda whole: "\x00", "is not a valid record"),
+        (lambda whole: "[" * 100_000, "is not a valid record"),
+        (lambda whole: whole, "holds the record of another run: lora0"),
+        (lambda whole: spoil(whole, schema_version="two"), "is not a valid record"),
         (
-            lambda whole: whole,
-            "is the record of another cell: it holds lora0",
-        ),  # under another's name
-        (lambda whole: spoil(whole, schema_version="two"), "is no record"),
-        (lambda whole: spoil(whole, cell={"recipe": {"name": "x"}}), "its cell is not whole"),
+            lambda whole: spoil(whole, cell={"recipe": {"name": "x"}}),
+            "its specification is incomplete",
+        ),
         (
             lambda whole: spoil(whole, cell={**json.loads(whole)["cell"], "seed": "one"}),
-            "is no record",
+            "is not a valid record",
         ),
     ],
 )
-def test_what_is_no_record_is_set_aside_by_name_and_the_others_are_read(
-    store: Store, content: Any, said: str
+def test_store_sets_aside_damaged_records_and_reads_the_others(
+    store: Store, content: Any, problem: str
 ) -> None:
     sound = store.write(make_record())
     bad = store.folder / "0123.json"
@@ -75,14 +79,14 @@ def test_what_is_no_record_is_set_aside_by_name_and_the_others_are_read(
     assert [record.identity for record in good] == ["lora0"]
     (line,) = store.set_aside(unfit)
     (aside,) = (store.folder / "set_aside").iterdir()
-    assert said in line
+    assert problem in line
     assert str(bad) in line
     assert line.endswith(f"It was set aside as {aside}.")
     assert aside.read_bytes() == was
     assert store.records() == (good, [])
 
 
-def test_two_of_one_name_are_both_kept_aside(store: Store) -> None:
+def test_store_keeps_two_set_aside_files_with_the_same_name(store: Store) -> None:
     for text in ("{", "[1"):
         (store.folder / "x.json").write_text(text, encoding="utf-8")
         store.set_aside(store.records()[1])
@@ -92,7 +96,7 @@ def test_two_of_one_name_are_both_kept_aside(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "problem"),
     [
         ({"schema_version": SCHEMA_VERSION + 1, "news": 3}, "newer than"),
         (
@@ -101,27 +105,27 @@ def test_two_of_one_name_are_both_kept_aside(store: Store) -> None:
         ),
     ],
 )
-def test_another_versions_record_is_named_and_left_to_it(
-    store: Store, changes: Any, said: str
+def test_store_leaves_records_of_other_versions_in_place(
+    store: Store, changes: Any, problem: str
 ) -> None:
     path = store.write(make_record())
     path.write_text(spoil(path.read_text(encoding="utf-8"), **changes), encoding="utf-8")
     (line,) = store.set_aside(store.records()[1])
-    assert said in line
+    assert problem in line
     assert line.endswith("It was left where it is.")
     assert path.is_file()
 
 
-def test_another_programs_file_is_named_and_left_where_it_is(store: Store) -> None:
+def test_store_leaves_files_of_other_programs_in_place(store: Store) -> None:
     baseline = store.folder / "base.json"
     baseline.write_text('{"benchmarks": []}', encoding="utf-8")
     assert store.set_aside(store.records()[1]) == [
-        f"{baseline} is no record: it holds something else. It was left where it is."
+        f"{baseline} is not a valid record: it has no identity. It was left where it is."
     ]
     assert baseline.is_file()
 
 
-def test_what_another_run_wrote_anew_in_the_meantime_is_not_set_aside(store: Store) -> None:
+def test_store_does_not_set_aside_a_file_replaced_by_another_session(store: Store) -> None:
     path = store.folder / "lora0.json"
     path.write_text("{", encoding="utf-8")
     _, unfit = store.records()
@@ -130,10 +134,10 @@ def test_what_another_run_wrote_anew_in_the_meantime_is_not_set_aside(store: Sto
     assert store.set_aside(unfit) == []
     assert store.read(path) == record
     path.unlink()
-    assert store.set_aside(unfit) == []  # and what is gone is nobody's loss
+    assert store.set_aside(unfit) == []  # nor a file that is gone
 
 
-def test_an_audit_names_what_it_cannot_read_and_moves_nothing(
+def test_audit_reports_unreadable_files_and_moves_nothing(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (store.folder / "bad.json").write_text("{", encoding="utf-8")
@@ -141,7 +145,7 @@ def test_an_audit_names_what_it_cannot_read_and_moves_nothing(
     assert "holds no records (unfit: " in capsys.readouterr().err
     store.write(make_record())
     assert main(["audit", str(store.folder)]) in {0, 1}
-    assert "bad.json is no record" in capsys.readouterr().err
+    assert "bad.json is not a valid record" in capsys.readouterr().err
     assert names(store.folder) == ["bad.json", "lora0.json"]
 
 
@@ -153,7 +157,7 @@ json_values = st.recursive(
 
 @settings(max_examples=40)
 @given(st.binary(max_size=60) | json_values)
-def test_no_file_whatever_is_in_it_stops_the_reading(
+def test_store_reads_on_after_any_file_content(
     tmp_path_factory: pytest.TempPathFactory, content: Any
 ) -> None:
     store = Store(tmp_path_factory.mktemp("store"))
@@ -164,19 +168,19 @@ def test_no_file_whatever_is_in_it_stops_the_reading(
 
 
 @pytest.mark.parametrize("end", [".npz", ".safetensors"])
-def test_damage_beside_a_record_is_told(store: Store, tmp_path: Path, end: str) -> None:
+def test_damage_describes_changed_and_missing_files(store: Store, tmp_path: Path, end: str) -> None:
     trained = tmp_path / "trained"
     trained.write_bytes(b"weights")
     record = store.read(store.write(make_record(), predictions(), trained))
     assert store.damage(record) == ""
     beside = store.folder / f"lora0{end}"
     beside.write_bytes(beside.read_bytes()[:-1])
-    assert store.damage(record) == f"{beside} is not as it was written"
+    assert store.damage(record) == f"{beside} has changed since it was written"
     beside.unlink()
     assert store.damage(record) == f"{beside} cannot be read (No such file or directory)"
 
 
-def test_that_a_record_was_reused_is_not_written(store: Store) -> None:
+def test_store_does_not_write_the_reused_flag(store: Store) -> None:
     path = store.write(replace(make_record(), reused=True))
     assert "reused" not in json.loads(path.read_text(encoding="utf-8"))
     assert not store.read(path).reused
@@ -192,7 +196,7 @@ def failed(message: str, **changes: Any) -> Record:
     )
 
 
-def test_a_failed_attempt_goes_when_the_cell_ends_otherwise(store: Store) -> None:
+def test_store_deletes_a_failed_record_when_the_run_ends_again(store: Store) -> None:
     store.write(failed("first"))
     store.write(make_record("ia3", identity="another-cell"))
     store.write(failed("second"))
@@ -201,18 +205,18 @@ def test_a_failed_attempt_goes_when_the_cell_ends_otherwise(store: Store) -> Non
     assert names(store.folder) == ["another-cell.json", "lora0.json"]
 
 
-def test_a_failed_attempt_beside_a_success_does_not_count(store: Store) -> None:
+def test_records_leave_out_a_failed_attempt_of_a_successful_run(store: Store) -> None:
     store.write(make_record())
     store.write(failed("again, with other code"))
     assert [record.status for record in store.records()[0]] == ["ok"]
 
 
-def test_attempts_of_two_runs_have_names_of_their_own() -> None:
+def test_failed_attempts_get_unique_identities() -> None:
     assert failed("why").identity != failed("why").identity
 
 
-def test_writers_at_once_leave_one_whole_record(store: Store) -> None:
-    """Predictions and record are one run's: a pair of two runs would not fit together."""
+def test_concurrent_writers_leave_one_consistent_record(store: Store) -> None:
+    """Predictions and record must come from the same session."""
 
     def write(number: int) -> None:
         store.write(make_record(message=str(number)), predictions(number))
@@ -237,7 +241,7 @@ time.sleep(300)
 """
 
 
-def test_a_killed_runs_leavings_are_removed_and_a_live_runs_are_not(store: Store) -> None:
+def test_store_removes_files_of_killed_sessions_but_not_of_live_ones(store: Store) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(store.folder)], stdout=subprocess.PIPE, text=True
     )
@@ -246,7 +250,8 @@ def test_a_killed_runs_leavings_are_removed_and_a_live_runs_are_not(store: Store
     (store.folder / ".half.json.x1").write_text("{", encoding="utf-8")
     ours = RunFolder(store)
     assert theirs.is_dir()
-    assert ours.logs == store.folder / "logs" / ours.path.name  # the store's own logs are theirs
+    # The other session uses the store's own log folder.
+    assert ours.logs == store.folder / "logs" / ours.path.name
     ours.logs.mkdir(parents=True)
     ours.remove()
     owner.kill()
@@ -257,5 +262,5 @@ def test_a_killed_runs_leavings_are_removed_and_a_live_runs_are_not(store: Store
     assert names(store.folder) == ["logs", alone.path.name]
     assert names(alone.logs) == []
     alone.remove()
-    alone.remove()  # twice does no harm
+    alone.remove()  # calling it twice is fine
     assert names(store.folder) == ["logs"]

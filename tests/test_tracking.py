@@ -1,4 +1,4 @@
-"""Trackers, for real: event files and offline runs are read back."""
+"""Trackers, tested for real: event files and offline runs are read back."""
 
 from __future__ import annotations
 
@@ -25,20 +25,18 @@ from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.records import without_result
 
-BLOCK, HEADER = (
-    32768,
-    struct.Struct("<IHB"),
-)  # of wandb's file: records cut to blocks, each piece with checksum, length and kind
+# wandb's file splits records into blocks. Each piece has a checksum, a length and a kind.
+BLOCK, HEADER = 32768, struct.Struct("<IHB")
 WHOLE, LAST = 1, 4
 
 
 def workers(scratch: Path) -> Callable[[], Worker]:
-    """What starts a tracker's process, as the executor would."""
+    """Return a function that starts a tracker's process, as the executor would."""
     return lambda: Worker(fork_server(), scratch)
 
 
 def curves(results: Path) -> dict[str, EventAccumulator]:
-    """The tensorboard runs below a results folder, by the name of their folder."""
+    """Load the tensorboard runs of a results folder, by the name of their folder."""
     files = (results / "tracking" / "tensorboard").rglob("events.*")
     return {file.parent.name: EventAccumulator(str(file.parent)).Reload() for file in files}
 
@@ -48,7 +46,7 @@ def scalars(run: EventAccumulator, name: str) -> list[tuple[int, float]]:
 
 
 def offline_runs(results: Path) -> dict[str, list[Any]]:
-    """wandb's records of each offline run, by the run's name."""
+    """Load wandb's records of each offline run, by the run's name."""
     found = {}
     for file in (results / "tracking" / "wandb").glob("offline-run-*/*.wandb"):
         records = list(wandb_records(file.read_bytes()))
@@ -90,8 +88,8 @@ def services() -> list[psutil.Process]:
 
 
 @pytest.fixture
-def without_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As on a machine where nobody has told a tracker anything."""
+def without_tracker_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without any setting for a tracker."""
     for variable in (
         "WANDB_API_KEY",
         "WANDB_MODE",
@@ -104,12 +102,14 @@ def without_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
 
 
-@pytest.mark.usefixtures("without_keys")
-def test_a_comparison_is_logged_and_no_figure_changes(tiny_recipe: Path, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"methods": ["lora"], "seeds": 1, "progress": False}
-    (plain,) = compare(str(tiny_recipe), results=tmp_path / "plain", **asked).records
+@pytest.mark.usefixtures("without_tracker_settings")
+def test_tracking_logs_a_comparison_without_changing_results(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"methods": ["lora"], "seeds": 1, "progress": False}
+    (plain,) = compare(str(tiny_recipe), results=tmp_path / "plain", **options).records
     made = compare(
-        str(tiny_recipe), results=tmp_path / "r", track=["tensorboard", "wandb"], **asked
+        str(tiny_recipe), results=tmp_path / "r", track=["tensorboard", "wandb"], **options
     )
     (record,) = made.records
     assert made.notes == ()
@@ -142,11 +142,11 @@ def test_a_comparison_is_logged_and_no_figure_changes(tiny_recipe: Path, tmp_pat
 
     offline = offline_runs(tmp_path / "r")
     assert set(offline) == set(runs)
-    told = offline["tiny-lora-seed0"]
-    (started,) = [r.run for r in told if r.WhichOneof("record_type") == "run"]
+    logged = offline["tiny-lora-seed0"]
+    (started,) = [r.run for r in logged if r.WhichOneof("record_type") == "run"]
     assert (started.run_group, started.project) == ("tiny-lora", "peft-methods")
-    assert [float(row["train/loss"]) for row in history(told) if "train/loss" in row] == losses
-    settings = {item.key: item.value_json for r in told for item in r.config.update}
+    assert [float(row["train/loss"]) for row in history(logged) if "train/loss" in row] == losses
+    settings = {item.key: item.value_json for r in logged for item in r.config.update}
     assert (settings["method.rank"], settings["seed"]) == ("4", "0")
     assert "test/lora/accuracy" in history(offline["tiny-comparison"])[-1]
     assert list(
@@ -172,17 +172,15 @@ def news(epoch: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.usefixtures("without_keys")
-def test_cells_that_fail_or_start_again_or_never_start_are_logged_too(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("without_tracker_settings")
+def test_tracking_logs_failed_retried_and_reused_runs(tiny_recipe: Path, tmp_path: Path) -> None:
     tracking, (first, second) = (
         Tracking(["tensorboard"], tmp_path, workers(tmp_path)),
         cells(tiny_recipe, 2),
     )
     for event in (Event(first), Event(first, news=news(1)), Event(first)):
         tracking(event)
-    for epoch in range(1, 701):  # more than a pipe takes before the process reads
+    for epoch in range(1, 701):  # more than a pipe holds until the process reads
         tracking(Event(first, news=news(epoch)))
     tracking(Event(first, record=without_result(first, "oom", "too large")))
     tracking(
@@ -206,8 +204,8 @@ def test_cells_that_fail_or_start_again_or_never_start_are_logged_too(
     assert scalars(runs[second.label], "test/accuracy") == [(1, 0.5)]
 
 
-@pytest.mark.usefixtures("without_keys")
-def test_a_tracker_that_fails_costs_its_log_alone(
+@pytest.mark.usefixtures("without_tracker_settings")
+def test_failing_tracker_loses_only_its_log(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -218,15 +216,15 @@ def test_a_tracker_that_fails_costs_its_log_alone(
         tracking(Event(cell, news=news(1)))
         tracking(Event(cell, record=without_result(cell, "ok", "")))
     tracking.finish()
-    (said,) = tracking.warnings()
-    assert said.startswith(
+    (warning,) = tracking.warnings()
+    assert warning.startswith(
         "tensorboard has no complete log of tiny-lora-seed0 and 1 more: NotADirectoryError"
     )
-    assert "\n" not in said
+    assert "\n" not in warning
 
 
-@pytest.mark.usefixtures("without_keys")
-def test_a_job_that_is_broken_off_leaves_no_process(tiny_recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("without_tracker_settings")
+def test_close_leaves_no_tracker_process(tiny_recipe: Path, tmp_path: Path) -> None:
     tracking, (cell,) = Tracking(["wandb"], tmp_path, workers(tmp_path)), cells(tiny_recipe, 1)
     tracking(Event(cell))
     until = time.monotonic() + 60
@@ -237,13 +235,14 @@ def test_a_job_that_is_broken_off_leaves_no_process(tiny_recipe: Path, tmp_path:
     assert not services()
 
 
-def test_names_are_checked_before_anything_runs(
+def test_tracker_names_are_checked_before_training(
     monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
 ) -> None:
     assert checked(["wandb", "tensorboard", "wandb"], "track") == ("wandb", "tensorboard")
     with pytest.raises(
         OptionError,
-        match=r"track: unknown tracker 'wandd'\. Did you mean 'wandb'\? Allowed: .*mlflow.*tensorboard",
+        match=r"track: unknown tracker 'wandd'\. Did you mean 'wandb'\? "
+        "Allowed: .*mlflow.*tensorboard",
     ):
         checked(["wandd"], "track")
     with pytest.raises(OptionError, match="unknown tracker"):
@@ -256,5 +255,6 @@ def test_names_are_checked_before_anything_runs(
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in result.stderr.lines if line.strip()]
     assert line.endswith(
-        "--peft-track: tracker 'trackio' needs a package that is not installed: pip install \"peft-methods[trackio]\""
+        "--peft-track: tracker 'trackio' needs a package that is not installed: "
+        'pip install "peft-methods[trackio]"'
     )

@@ -1,1 +1,1 @@
-"""Where cells run: `local` gives each a fresh process on this machine."""
+"""Execution of training runs: `local` runs each one in a fresh process on this machine."""

@@ -1,4 +1,4 @@
-"""Where progress is shown: a few live lines at the bottom of a terminal, lasting lines elsewhere, or nowhere."""
+"""Displays for progress: live lines in a terminal, permanent lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -7,43 +7,46 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Protocol, TextIO
 
-CLEAR = "\r\x1b[J"  # from the cursor's line to the end of the screen
+CLEAR = "\r\x1b[J"  # clears from the cursor's line to the end of the screen
 
 
 class Display(Protocol):
-    """Takes lines that stay and lines that are written over. `columns` are those of a live line, 0 where there are none."""
+    """A place to write permanent lines and live lines, which later ones overwrite.
+
+    `columns` is the width of a live line, or 0 if live lines are not supported.
+    """
 
     @property
     def columns(self) -> int:
-        """The widest live line."""
+        """The maximum width of a live line."""
 
     def say(self, line: str) -> None:
-        """Write a line that stays."""
+        """Write a permanent line."""
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show these in place of the live lines so far."""
+        """Replace the current live lines by these."""
 
     def hand_over(self) -> None:
-        """Take the live lines away: somebody else may write now."""
+        """Clear the live lines, because other code will write to the terminal next."""
 
 
 class Nowhere:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     columns = 0
 
     def say(self, line: str) -> None:
-        """Nothing."""
+        """Ignore the line."""
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Nothing."""
+        """Ignore the lines."""
 
     def hand_over(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Lines(Nowhere):
-    """Lasting lines alone: for files and the logs of CI."""
+    """A display with permanent lines only, for files and CI logs."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -54,10 +57,10 @@ class Lines(Nowhere):
 
 
 class LiveLines:
-    """Live lines below the lasting ones.
+    """A display with live lines below the permanent ones.
 
-    The cursor waits at the start of the first live line, so that clearing from there downwards is right however the
-    terminal's width has changed since, and whatever an interrupt echoed there is cleared too.
+    The cursor stays at the start of the first live line. Clearing from there downwards is correct
+    even after the terminal was resized, and also removes whatever an interrupt echoed there.
     """
 
     def __init__(self, write: Callable[[str], None], size: Callable[[], os.terminal_size]) -> None:
@@ -66,25 +69,25 @@ class LiveLines:
 
     @property
     def columns(self) -> int:
-        """The terminal's width but one: a full line would wrap."""
+        """The terminal's width minus one, since a full line would wrap."""
         return max(1, self._size().columns - 1)
 
     def say(self, line: str) -> None:
-        """Write the line above the live ones."""
+        """Write the line above the live lines."""
         self._write(f"{CLEAR}{line}\n{self._drawing()}")
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Write over the live lines."""
+        """Overwrite the live lines."""
         self._live = tuple(lines)
         self._write(CLEAR + self._drawing())
 
     def hand_over(self) -> None:
-        """Clear them."""
+        """Clear the live lines."""
         if self._live:
             self.draw(())
 
     def _drawing(self) -> str:
-        """The live lines, cut to the screen, and the way back to the first of them."""
+        """Format the live lines, cut to the screen, then move the cursor back to the first."""
         columns, rows = self.columns, max(1, self._size().lines - 1)
         shown = [line[:columns] for line in self._live[:rows]]
         back = f"\x1b[{len(shown) - 1}A" if len(shown) > 1 else ""
@@ -92,12 +95,15 @@ class LiveLines:
 
 
 def can_be_live(*, terminal: bool) -> bool:
-    """Whether lines can be written over. Logs of CI keep every byte, even where there seems to be a terminal."""
+    """Whether live lines are supported.
+
+    False in CI even with a terminal, because CI logs keep every byte.
+    """
     return terminal and os.environ.get("TERM", "") not in {"", "dumb"} and not os.environ.get("CI")
 
 
 def size_of(stream: TextIO) -> os.terminal_size:
-    """The terminal's size now, where this stream is one that knows it."""
+    """Return the current size of the terminal that `stream` writes to, or a default."""
     try:
         size = os.get_terminal_size(stream.fileno())
     except OSError:
@@ -106,7 +112,7 @@ def size_of(stream: TextIO) -> os.terminal_size:
 
 
 def display_on(stream: TextIO) -> Display:
-    """Progress on this stream."""
+    """Create a display that writes progress to `stream`."""
 
     def write(text: str) -> None:
         stream.write(text)

@@ -1,4 +1,4 @@
-"""How long a cell may take: from a timed forward pass, corrected by the cells that have ended."""
+"""Estimates of how long runs take: from a timed forward pass, corrected by finished runs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 
 from peft_methods.cells import Cell, Preparation
 
-ENOUGH = 0.1  # the share of a cell's steps from which on they tell how long the others will take
-LEAST = (
-    0.1  # the share of a cell's time that is left as long as it has not ended: it was late before
-)
+# Once this share of a run's steps is done, their speed predicts the run's total time.
+MIN_SHARE_FOR_PROJECTION = 0.1
+# An unfinished run has at least this share of its total time left, even when it is overdue.
+MIN_SHARE_LEFT = 0.1
 
 
 def expected_seconds(cell: Cell, preparation: Preparation) -> float:
-    """Start-up, training at the method's passes a row, evaluation at one. Sizes of 'all' are taken from the data.
+    """Estimate a run's seconds: start-up, training and evaluation.
 
-    Checkpointing computes each layer's forward pass twice. All epochs are counted: early stopping only shortens it.
+    Training costs the method's number of forward passes per row, evaluation one. Sizes of 'all' are
+    taken from the data. Gradient checkpointing computes each layer's forward pass twice. All epochs
+    are counted, although early stopping may end sooner.
     """
     counts = preparation.data["class_counts"]
     sizes = {split: getattr(cell.recipe.data, split) for split in ("train", "validation", "test")}
@@ -33,7 +35,10 @@ def total_seconds(
     workers: int,
     done: Collection[str] = (),
 ) -> float:
-    """The whole job over its workers, each stage once. `preparations` are by recipe name, `done` the keys of what is there already."""
+    """Estimate the seconds for all runs on all workers, counting each prerequisite once.
+
+    `preparations` are by recipe name. `done` are the keys of runs that have a record already.
+    """
     total, seen = 0.0, set(done)
     for cell in cells:
         for one in (*cell.stages, cell):
@@ -44,10 +49,11 @@ def total_seconds(
 
 
 class TimeLeft:
-    """How long a job may still take, from what its cells were expected to take and what they turn out to take.
+    """Estimate of the time left, corrected by how long runs really take.
 
-    A cell under way shows its total by the steps it has done. A cell to come is expected to miss its estimate as those
-    of its recipe and method do that have ended or are under way, or where there is none, as all do.
+    The steps done so far predict the total time of an active run. A waiting run is expected to miss
+    its estimate by the same factor as the finished and active runs of its recipe and method. If
+    there are none, the factor over all runs is used.
     """
 
     def __init__(self, workers: int, clock: Callable[[], float]) -> None:
@@ -58,36 +64,38 @@ class TimeLeft:
         self._kind: dict[str, tuple[str, str]] = {}
         self.reused: set[str] = set()
         self._started: dict[str, float] = {}
-        self._trained: dict[str, tuple[float, float]] = {}  # share of its steps, seconds in them
+        self._trained: dict[
+            str, tuple[float, float]
+        ] = {}  # share of steps done, seconds spent on them
 
     def plan(self, cells: Iterable[Cell], preparation: Preparation) -> None:
-        """Cells of one recipe that will run, and their stages but those that an earlier run left."""
+        """Add runs of one recipe and their prerequisites, except those that are reused."""
         for cell in cells:
             for one in (one for one in (*cell.stages, cell) if one.key not in self.reused):
                 self.expected[one.key] = expected_seconds(one, preparation)
                 self._kind[one.key] = one.recipe.name, one.method.name
 
     def reuse(self, key: str) -> None:
-        """A cell that will not run: an earlier run has."""
+        """Record that this run is reused from an earlier session."""
         self.reused.add(key)
 
     def forget(self, key: str) -> None:
-        """A cell that was under way is not any more, and will be tried again."""
+        """Reset a run that stopped and will be retried."""
         self._started.pop(key, None)
         self._trained.pop(key, None)
 
     def start(self, key: str) -> None:
-        """A cell begins, or begins again."""
+        """Record that a run starts, for the first time or again."""
         self._started[key] = self._clock()
         self._trained.pop(key, None)
 
-    def hear(self, key: str, news: Mapping[str, Any]) -> None:
-        """Steps were done."""
+    def update(self, key: str, news: Mapping[str, Any]) -> None:
+        """Update a run's projection from its progress."""
         if news.get("steps"):
             self._trained[key] = news["step"] / news["steps"], news["train_seconds"]
 
     def end(self, key: str, *, ok: bool) -> None:
-        """A cell has ended; one that failed tells nothing of the others' time."""
+        """Record that a run ended. The duration of a failed run is not used for others."""
         seconds = self._elapsed(key)
         self._started.pop(key, None)
         self.ended.add(key)
@@ -95,7 +103,10 @@ class TimeLeft:
             self._took[key] = seconds
 
     def seconds(self) -> float:
-        """Of all cells that have not ended, over the workers; no less than the longest of those under way."""
+        """Estimate the seconds left for all unfinished runs on all workers.
+
+        At least the time left for the longest active run.
+        """
         known = self._took | {
             key: total for key in self._started if (total := self._projected(key)) is not None
         }
@@ -105,7 +116,8 @@ class TimeLeft:
             if key not in self.ended
         }
         left = {
-            key: max(total * LEAST, total - self._elapsed(key)) for key, total in totals.items()
+            key: max(total * MIN_SHARE_LEFT, total - self._elapsed(key))
+            for key, total in totals.items()
         }
         return max(
             [
@@ -118,21 +130,25 @@ class TimeLeft:
         return self._clock() - self._started[key] if key in self._started else 0.0
 
     def _projected(self, key: str) -> float | None:
-        """What a cell under way will have taken when its last steps are done; None while there are too few to tell."""
+        """Project the total seconds of an active run; None while too few steps are done."""
         share, seconds = self._trained.get(key, (0.0, 0.0))
-        return None if share < ENOUGH else self._elapsed(key) + seconds * (1 / share - 1)
+        return (
+            None
+            if share < MIN_SHARE_FOR_PROJECTION
+            else self._elapsed(key) + seconds * (1 / share - 1)
+        )
 
     def _pace(self, key: str, known: Mapping[str, float]) -> float:
-        """By what factor cells like this one miss what was expected of them."""
-        alike = [one for one in known if self._kind.get(one) == self._kind[key]] or [
+        """Ratio of real to expected seconds over runs similar to this one."""
+        similar = [one for one in known if self._kind.get(one) == self._kind[key]] or [
             one for one in known if one in self.expected
         ]
-        expected = sum(self.expected[one] for one in alike)
-        return sum(known[one] for one in alike) / expected if expected else 1.0
+        expected = sum(self.expected[one] for one in similar)
+        return sum(known[one] for one in similar) / expected if expected else 1.0
 
 
 def in_words(seconds: float) -> str:
-    """'45 s', '3 min 20 s', '2 h 05 min'."""
+    """Format a duration: '45 s', '3 min 20 s' or '2 h 05 min'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

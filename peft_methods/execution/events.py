@@ -1,4 +1,4 @@
-"""What an executor tells those who watch it."""
+"""Events that an executor sends to its watchers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from peft_methods.records import Record
 
 @dataclass(frozen=True)
 class Event:
-    """Something to show: a cell started, came further (`news`), is tried again (`failed`: how it ended), or ended with a record."""
+    """A change in a run's state.
+
+    The run started (no other field is set), reported progress (`news`), is retried (`failed`: how
+    the last attempt ended), or ended with a `record`.
+    """
 
     cell: Cell
     news: dict[str, Any] | None = None

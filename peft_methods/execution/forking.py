@@ -1,8 +1,9 @@
-"""The process that cells' processes are forked from. It may import everything once; then it forks whenever it is asked to.
+"""The fork server: a process that imports everything once, then forks a process per run.
 
-multiprocessing's fork server leaves its socket in /tmp where its parent is killed, and does not see that while it imports. This
-one has no address: it is asked through a socket that it was born with. Nothing but the standard library is imported here: where
-the imports would spoil what is forked, it goes on without.
+multiprocessing's fork server leaves its socket in /tmp when its parent is killed, and does not
+notice that while it imports. This one has no address: requests come through an inherited socket.
+Only the standard library is imported here. If the imports would make forking unsafe, the server
+continues without them.
 """
 
 from __future__ import annotations
@@ -20,29 +21,32 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 
-from peft_methods.execution.stacks import answer_for_stacks
+from peft_methods.execution.stacks import enable_stack_dumps
 
 FORK = b"f"
-TOLD = struct.Struct(
-    "q"
-)  # what is told of a process: first its id, at its end its exit code (below 0: the signal)
+# Messages about a forked process: first its id, then its exit code (negative: the signal).
+STATUS_MESSAGE = struct.Struct("q")
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def main(control: int, parent: int, *, armed: bool) -> None:
-    """Fork until the socket `control` closes. `armed`: die at once with the parent, also amid imports.
+    """Fork processes until the socket `control` closes.
 
-    The command's last argument may name a module to import first. Where that one finds itself `UNFIT_TO_FORK` (it has started
-    CUDA, which no forked process could start again), the process becomes one without it.
+    `armed`: end as soon as the parent ends, also during imports.
+
+    The command's last argument may name a module to import first. If that module sets
+    `UNFIT_TO_FORK` (it has started CUDA, which does not survive a fork), this process restarts
+    itself without the import.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the parent handles interrupts
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if armed:
         die_with_process(parent)
     for module in sys.argv[1:]:
         if importlib.import_module(module).UNFIT_TO_FORK:
             print(
-                f"{module} is imported in every process anew: importing it once would spoil them",
+                f"{module} is imported by every process separately: "
+                "after importing it here, forked processes would not work",
                 file=sys.stderr,
             )
             os.execv(sys.executable, sys.orig_argv[:-1])
@@ -51,9 +55,11 @@ def main(control: int, parent: int, *, armed: bool) -> None:
 
 
 def die_with_process(parent: int) -> None:
-    """Where the kernel can (Linux), have this process killed the moment `parent` ends; at once where it has ended already.
+    """On Linux, have the kernel kill this process as soon as `parent` ends.
 
-    The kernel takes the thread that started this process for its parent, so that has to be one that lasts: the main thread.
+    Ends this process at once if the parent has ended already. The kernel counts the thread that
+    started this process as its parent, so that thread must live as long as the process: use the
+    main thread.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
@@ -63,12 +69,13 @@ def die_with_process(parent: int) -> None:
 
 
 def die_with_pipe(descriptor: int) -> None:
-    """Watch, in a thread that sleeps until then, for the other end of a socket to close, and end at once.
+    """Kill this process when the other end of a socket closes. A sleeping thread watches it.
 
-    A parent that was killed cannot tell its children; the kernel closes its sockets in any case. Messages are left alone.
+    A killed parent cannot notify its children, but the kernel always closes its sockets. The thread
+    does not read messages.
     """
     poller = select.poll()
-    poller.register(descriptor, 0)  # nothing but its hanging up
+    poller.register(descriptor, 0)  # only hang-ups
 
     def watch() -> None:
         poller.poll()
@@ -83,55 +90,56 @@ def _serve(control: socket.socket) -> None:
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(wake)
-    fates: dict[int, int] = {}
+    status_pipes: dict[int, int] = {}
     while True:
         ready, _, _ = select.select([control.fileno(), ended], [], [])
         if ended in ready:
             os.read(ended, 4096)
-            _tell_ends(fates)
+            _report_ends(status_pipes)
         if control.fileno() in ready:
-            asked, descriptors, _, _ = socket.recv_fds(control, len(FORK), 3)
-            if not asked:
+            request, descriptors, _, _ = socket.recv_fds(control, len(FORK), 3)
+            if not request:
                 return
-            connection, stacks, fate = descriptors
+            connection, stacks, status_pipe = descriptors
             process = os.fork()
             if not process:
                 _in_child(
                     server,
                     connection,
                     stacks,
-                    [control.detach(), ended, wake, fate, *fates.values()],
+                    [control.detach(), ended, wake, status_pipe, *status_pipes.values()],
                 )
-            fates[process] = fate
-            _tell(fate, process)
+            status_pipes[process] = status_pipe
+            _send_status(status_pipe, process)
             os.close(connection)
             os.close(stacks)
 
 
-def _tell_ends(fates: dict[int, int]) -> None:
-    for process in list(fates):
+def _report_ends(status_pipes: dict[int, int]) -> None:
+    """Send the exit codes of all forked processes that have ended."""
+    for process in list(status_pipes):
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
-            fate = fates.pop(process)
-            _tell(fate, os.waitstatus_to_exitcode(status))
-            os.close(fate)
+            status_pipe = status_pipes.pop(process)
+            _send_status(status_pipe, os.waitstatus_to_exitcode(status))
+            os.close(status_pipe)
 
 
-def _tell(fate: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
-        os.write(fate, TOLD.pack(number))
+def _send_status(status_pipe: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the reader has closed its end
+        os.write(status_pipe, STATUS_MESSAGE.pack(number))
 
 
-def _in_child(server: int, connection: int, stacks: int, not_its_own: list[int]) -> None:
-    """Serve one job and end, whatever comes."""
+def _in_child(server: int, connection: int, stacks: int, to_close: list[int]) -> None:
+    """Serve one job in the forked process, then exit, also after an error."""
     code = 1
     try:
-        answer_for_stacks(stacks)
+        enable_stack_dumps(stacks)
         die_with_process(server)
         die_with_pipe(connection)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for descriptor in not_its_own:
+        for descriptor in to_close:
             os.close(descriptor)
         from peft_methods.execution.worker import serve
 

@@ -1,4 +1,7 @@
-"""How often the kernel has ended a process here because memory ran out: compared before and after, it tells why one was killed."""
+"""Number of processes that the kernel has killed for lack of memory (OOM kills).
+
+The difference before and after tells whether a killed process ran out of memory.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ COUNTER = "oom_kill"
 
 
 def out_of_memory_kills() -> int | None:
-    """Of this process's memory control group (cgroup v2 or v1), or else of the whole machine; None where nobody counts."""
+    """Count the OOM kills of this process's cgroup, else of the machine; None if unavailable."""
     for file in (*_files_of_group(), Path("/proc/vmstat")):
         with contextlib.suppress(OSError, ValueError):
             counts = dict(line.split() for line in file.read_text(encoding="utf-8").splitlines())
@@ -20,7 +23,10 @@ def out_of_memory_kills() -> int | None:
 
 
 def _files_of_group() -> list[Path]:
-    """A container often shows its own group as the root of all."""
+    """Paths of the cgroup's OOM counters (v1 and v2).
+
+    A container often sees its own cgroup as the root, so the root is included.
+    """
     with contextlib.suppress(OSError):
         groups = [
             line.split(":", 2)

@@ -1,4 +1,4 @@
-"""How long a cell may take and how often it is tried again, as users write it."""
+"""Parsing of a run's timeout and number of retries."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from peft_methods.units import UnitError, parse
 DEFAULT_RETRIES = 1
 
 
-def parse_timeout(value: str | float | None, name: str = "--peft-timeout ") -> float | None:
-    """'10min' -> 600.0; a number is seconds. Raises `OptionError`."""
+def parse_timeout(value: str | float | None, name: str = "timeout=") -> float | None:
+    """Parse '10min' to 600.0; a number is in seconds. Raises `OptionError`.
+
+    `name` begins the message of the error.
+    """
     if value is None or (isinstance(value, (int, float)) and value > 0):
         return value
     with contextlib.suppress(UnitError):
@@ -23,11 +26,9 @@ def parse_timeout(value: str | float | None, name: str = "--peft-timeout ") -> f
     )
 
 
-def parse_retries(value: str | int, name: str = "--peft-retries ") -> int:
-    """'2' -> 2. Raises `OptionError`."""
+def parse_retries(value: str | int, name: str = "retries=") -> int:
+    """Parse '2' to 2. Raises `OptionError`."""
     text = str(value)
     if not (text.isascii() and text.isdecimal()):
-        raise OptionError(
-            f"{name}{value!r} should be a whole number of further attempts, 0 or more."
-        )
+        raise OptionError(f"{name}{value!r} should be a whole number of retries, 0 or more.")
     return int(text)

@@ -1,4 +1,7 @@
-"""Runs cells on this machine: a fresh process for each; on a GPU the next one loads on the host while the present one trains."""
+"""Executor for this machine: each run gets a fresh process.
+
+On a GPU, the next run is loaded on the CPU while the current one trains.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,16 @@ from peft_methods.store import Store
 
 
 class LocalExecutor:
-    """`workers` cells at a time, in the order submitted (but first what is loaded ahead), stages before what needs them.
+    """An executor that runs `workers` runs at a time, prerequisites first.
 
-    Whoever waits, drives: no threads. Each cell has `threads` cores to itself. Records are stored by the cell's own process the
-    moment it ends; with `checkpoint` each epoch's state too, until then. A cell, or the check of a recipe, that takes more than
-    `timeout` seconds is ended; the time counts while someone waits, and not while this process is stopped. What may pass is
-    tried again `retries` times, behind all else. `stop` ends whatever still runs, `close` cleans up too.
+    Runs start in the order submitted, but a prefetched run goes first. There are no threads: the
+    caller that waits drives everything. Each run has `threads` cores to itself. The run's own
+    process stores its record as soon as it ends; with `checkpoint`, it also saves each epoch's
+    state until then.
+
+    A run, or the check of a recipe, is ended after `timeout` seconds. Time counts only while the
+    caller waits and this process is not stopped. Failures that may pass are retried `retries`
+    times, after all other runs. `stop` ends all active runs; `close` also removes scratch files.
     """
 
     def __init__(
@@ -67,15 +74,16 @@ class LocalExecutor:
         self._matmul_flops_per_second: float | None = None
 
     def watch(self, watcher: Watcher) -> None:
-        """Call this with every event from now on."""
+        """Call `watcher` with every event from now on."""
         self._watchers.append(watcher)
 
     def prepare(
         self, recipe: Recipe, methods: Sequence[Method], first: Cell | None = None
     ) -> Preparation:
-        """Check a recipe's data and model in a process of its own. Raises `DataError` with the one line that says it.
+        """Check a recipe's data and model in a separate process. Raises `DataError`.
 
-        `first` is the cell that will probably be the first: where one at a time has the GPU it is loaded on the host meanwhile.
+        `first` is the run that will probably be first. If runs train one at a time on a GPU, it is
+        loaded on the CPU meanwhile.
         """
         log = self._log(f"{recipe.name}-prepare")
         job = PrepareJob(recipe, tuple(methods), self.device, self.threads, log, dict(os.environ))
@@ -86,7 +94,8 @@ class LocalExecutor:
                 result = self._ask(job, None)
         if isinstance(result, Failure):
             raise DataError(
-                result.message if result.by_user else f"{result.message} (details: {log})"
+                result.message if result.by_user else f"{result.message} (details: {log})",
+                setting=result.setting,
             )
         self._matmul_flops_per_second = (
             self._matmul_flops_per_second or result.matmul_flops_per_second
@@ -94,7 +103,7 @@ class LocalExecutor:
         return result
 
     def _ask(self, job: PrepareJob, first: Cell | None) -> Preparation | Failure:
-        """One attempt at preparing. Raises `TookTooLong`."""
+        """Try once to prepare a recipe. Raises `TookTooLong`."""
         worker, _ = self._spare.take()
         self._spare.make()
         if first is not None and self._loads_ahead and self.workers == 1:
@@ -118,7 +127,7 @@ class LocalExecutor:
         return done.result
 
     def submit(self, cells: Sequence[Cell]) -> None:
-        """Queue cells, each behind the stages it needs; a cell known already is not run again."""
+        """Queue runs, each after its prerequisites. Runs that are already known are skipped."""
         self._queue(cells)
         self._spare.drop_unless(self._pending)
 
@@ -132,9 +141,9 @@ class LocalExecutor:
                 self._pending.append(cell)
 
     def reuse(self, cell: Cell, record: Record) -> bool:
-        """Take an earlier run's record for this cell's; a source's trained weights go where its fusion looks for them.
+        """Use an earlier session's record for this run; False if its weights cannot be copied.
 
-        False where they could not be copied there.
+        The trained weights of a prerequisite go to where the runs that need it expect them.
         """
         if cell.key in self._records:
             return True
@@ -151,7 +160,7 @@ class LocalExecutor:
         return True
 
     def wait(self, cells: Sequence[Cell]) -> list[Record]:
-        """The records of submitted cells, when all have ended."""
+        """Wait until the submitted runs have ended and return their records."""
         while any(cell.key not in self._records for cell in cells):
             self._start_what_can()
             if not self._running:
@@ -160,7 +169,10 @@ class LocalExecutor:
         return [self._records[cell.key] for cell in cells if cell.key in self._records]
 
     def stop(self) -> None:
-        """Start nothing more, take in what has ended, and end what runs: what was not trained has no record."""
+        """End all active runs and start no more.
+
+        Results that have arrived are recorded first; unfinished runs get no record.
+        """
         self._pending.clear()
         for worker, cell in self._running.items():
             with contextlib.suppress(
@@ -179,16 +191,19 @@ class LocalExecutor:
         self._spare.drop()
 
     def close(self) -> None:
-        """End all processes of this executor and remove the run's scratch folder."""
+        """End all processes and remove the session's scratch folder."""
         self.stop()
         self._run_folder.remove()
 
     def new_worker(self) -> Worker:
-        """A process that takes one job."""
+        """Create a process that does one job."""
         return Worker(self._server, self._run_folder.path)
 
     def _start_what_can(self) -> None:
-        """Give free workers the first cells whose stages are done; a cell whose stage failed ends here."""
+        """Start runs whose prerequisites are done, as long as workers are free.
+
+        A run whose prerequisite failed ends here.
+        """
         for cell in sorted(self._pending, key=lambda cell: cell != self._spare.cell):
             stages = [self._records.get(stage.key) for stage in cell.stages]
             failed = next((record for record in stages if record and record.status != "ok"), None)
@@ -214,7 +229,10 @@ class LocalExecutor:
         self._prepare_next()
 
     def _prepare_next(self) -> None:
-        """Make the next process while the present ones train. On a GPU it gets its job already: all that needs no GPU is done."""
+        """Create the next process while the current runs train.
+
+        On a GPU it receives its job at once and does everything that needs no GPU.
+        """
         if self._pending:
             self._spare.make()
         ready = (
@@ -228,7 +246,7 @@ class LocalExecutor:
         return record is not None and record.status == "ok"
 
     def _job(self, cell: Cell, engine_failed: str) -> CellJob:
-        """What the cell's process needs to know; where its engine failed before, the stock engine takes its place."""
+        """Build the job for a run's process, with the trainer engine after `engine_failed`."""
         seconds = [
             self._records[stage.key].metrics.get("train_seconds") or 0.0 for stage in cell.stages
         ]
@@ -257,7 +275,7 @@ class LocalExecutor:
         return self._run_folder.logs / f"{name}.log"
 
     def _listen(self) -> None:
-        """Take in what the running cells have to say; a silent end is a record too, and so is one that had to be made."""
+        """Handle messages, unexpected ends and timeouts of the active runs."""
         ready = self._patience.wait(self._running)
         for worker, cell in list(self._running.items()):
             if not ready.isdisjoint(worker.handles()):
@@ -306,7 +324,10 @@ class LocalExecutor:
     def _fail(
         self, worker: Worker, cell: Cell, record: Record, *, may_pass: bool = False, said: str = ""
     ) -> None:
-        """End a cell whose process stored no record, or queue it once more. `said` is added to the message of the last attempt."""
+        """End a run whose process stored no record, or queue it again.
+
+        `said` is appended to the last attempt's message.
+        """
         self._let_go(worker)
         shutil.rmtree(self._work(cell), ignore_errors=True)
         before = self._attempts.get(cell.key, ())
@@ -327,7 +348,10 @@ class LocalExecutor:
         del self._running[worker]
 
     def store_here(self, record: Record) -> None:
-        """Write a record that no cell's process wrote; where that fails it stays in memory and a warning is kept."""
+        """Write a record that no run's process wrote.
+
+        If that fails, the record stays in memory and `warnings` gets a line.
+        """
         try:
             self.store.write(record)
         except PeftMethodsError as error:

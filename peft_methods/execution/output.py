@@ -1,4 +1,4 @@
-"""Where a process's output goes."""
+"""Redirection of a process's output to its log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class _Lossy(io.FileIO):
-    """A file that takes everything, and keeps what it can."""
+    """A file whose writes never fail: data that cannot be written is dropped."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -19,14 +19,16 @@ class _Lossy(io.FileIO):
             return len(data)
 
 
-def redirect_output(log: Path, *, anew: bool = True) -> None:
-    """What libraries print goes to the cell's log, begun `anew` or gone on with, not between the parent's lines.
+def redirect_output(log: Path, *, overwrite: bool = True) -> None:
+    """Send everything this process prints to the run's log.
 
-    It goes nowhere where there can be no log, or where that can grow no more: a disk that is full is no reason for a cell to fail.
+    `overwrite` truncates an existing log; otherwise the output is appended. If the log cannot be
+    opened or written, the output is dropped: a full disk must not fail a run.
     """
+    mode = os.O_TRUNC if overwrite else os.O_APPEND
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if anew else os.O_APPEND), 0o644)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | mode, 0o644)
     except OSError:
         file = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

@@ -1,4 +1,4 @@
-"""What the process that cells are forked from imports once, so that each of them starts with it."""
+"""Imports that the fork server does once, so that every forked process starts with them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from peft_methods.environment import find_device
 from peft_methods.execution.worker import set_up_compiler, use_one_gpu
 
 CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
-NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # what torch reads before it counts GPUs
-COMPILERS_OWN = (
+NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # torch reads it before it counts GPUs
+COMPILER_CACHES = (
     ("torch._inductor.codecache", "torch_key"),
     ("torch._inductor.runtime.triton_compat", "triton_key"),
     ("torch._inductor.codegen.common", "init_backend_registration"),
@@ -26,7 +26,10 @@ COMPILERS_OWN = (
 
 @contextlib.contextmanager
 def answered_by_nvml() -> Iterator[None]:
-    """Imports that ask about the GPU (bitsandbytes chooses its library so) get their answers without starting CUDA."""
+    """Context manager: answer questions about the GPU through NVML, without starting CUDA.
+
+    Some imports ask: bitsandbytes chooses its library by compute capability.
+    """
     import torch
 
     ask_cuda, before = torch.cuda.get_device_capability, os.environ.get(NVML_ANSWERS)
@@ -43,7 +46,7 @@ def answered_by_nvml() -> Iterator[None]:
 
 
 def cuda_is_started() -> bool:
-    """Whether this process has started CUDA, as whatever an import called may have done."""
+    """Whether this process has started CUDA, for example through an import."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -52,25 +55,26 @@ def cuda_is_started() -> bool:
 
 
 def warm_compiler() -> None:
-    """What torch's compiler would do anew in every process: digests of its and Triton's code, what makes and starts its kernels."""
-    for module, name in COMPILERS_OWN:
-        with contextlib.suppress(
-            Exception
-        ):  # these names may change; what is amiss with one shows where it compiles
+    """Compute the parts of torch's compiler that every process would otherwise compute.
+
+    These are the hashes of its and Triton's source code, and the code that builds and launches
+    kernels.
+    """
+    for module, name in COMPILER_CACHES:
+        # These names may change. Real errors appear when the compiler runs.
+        with contextlib.suppress(Exception):
             getattr(importlib.import_module(module), name)()
     with contextlib.suppress(Exception):
-        importlib.import_module(
-            "torch.distributed.tensor.experimental"
-        )  # dynamo's first graph would
+        # dynamo imports it for its first graph
+        importlib.import_module("torch.distributed.tensor.experimental")
 
 
 set_up_compiler()
 use_one_gpu()
-logging.getLogger("bitsandbytes").setLevel(
-    logging.ERROR
-)  # it warns of an optional package at import
+# bitsandbytes warns about an optional package at import.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 with answered_by_nvml():
-    with contextlib.suppress(Exception):  # said where it is needed
+    with contextlib.suppress(Exception):  # reported by the methods that need it
         import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
 
@@ -81,10 +85,10 @@ with answered_by_nvml():
         warm_compiler()
 
 for source in Path(peft_methods.__file__).parent.rglob("*.py"):
-    source_of(source)  # the code that cells will run is that of now
+    source_of(source)  # cached now: forked processes will execute this version of the code
 
-UNFIT_TO_FORK = (
-    find_device() != "cpu" and cuda_is_started()
-)  # a forked process could not start it again
+# CUDA cannot be used in a forked process if it was started before the fork.
+UNFIT_TO_FORK = find_device() != "cpu" and cuda_is_started()
 gc.collect()
-gc.freeze()  # what was imported is never garbage: collections in the children leave these pages shared
+# Imported objects are never garbage. Frozen, their pages stay shared with the forked processes.
+gc.freeze()

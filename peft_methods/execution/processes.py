@@ -1,4 +1,4 @@
-"""Processes as the executor holds them: the one they are forked from, and each one's connection, end and stacks."""
+"""Processes as seen by the executor: the fork server, and each worker's connection and status."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.environment import find_device
-from peft_methods.execution.forking import FORK, TOLD
+from peft_methods.execution.forking import FORK, STATUS_MESSAGE
 from peft_methods.execution.kills import out_of_memory_kills
-from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
+from peft_methods.execution.stacks import innermost_frame, request_stacks, with_short_paths
 from peft_methods.records import Status
 
 PRELOAD = "peft_methods.execution.preload"
@@ -32,13 +32,18 @@ from peft_methods.execution.forking import main
 main({control}, {parent}, armed={armed})
 """
 KILL_GRACE_SECONDS = 5
-WAYS_OUT = "What would fit: fewer cells side by side (--peft-workers 1), half the batch (--peft-set budget.batch_size=N), a smaller model"
+WAYS_OUT = (
+    "To fit, run one at a time (workers = 1), halve the batch (set budget.batch_size), "
+    "or use a smaller model"
+)
 
 
 class ForkServer:
-    """Forks processes on request; it is started when first asked, and again where it has died.
+    """A server that forks processes on request.
 
-    It imports what `preload` names before, so its processes start with that done; where that would spoil them, they do it themselves.
+    It is started on first use, and restarted when it has died. It first imports the module
+    `preload`, so forked processes start with those imports. If that would make forking unsafe, each
+    process imports them itself.
     """
 
     def __init__(self, preload: str = PRELOAD) -> None:
@@ -48,22 +53,22 @@ class ForkServer:
         atexit.register(self._end, os.getpid())
 
     def fork(self, descriptors: list[int]) -> None:
-        """Have a process forked that gets these: its connection, its file for stacks, and the pipe that tells its end."""
+        """Fork a process with these descriptors: its connection, stack file and status pipe."""
         try:
-            self._ask(descriptors)
-        except OSError:  # it died a moment ago: its socket closes before its end can be seen
+            self._request(descriptors)
+        except OSError:  # the server has just died: its socket closes before `poll` sees that
             assert self._process is not None
             self._process.kill()
             self._process.wait()
-            self._ask(descriptors)
+            self._request(descriptors)
 
-    def _ask(self, descriptors: list[int]) -> None:
+    def _request(self, descriptors: list[int]) -> None:
         self.launch()
         assert self._control is not None
         socket.send_fds(self._control, [FORK], descriptors)
 
     def launch(self) -> None:
-        """Start it unless it runs. What it imports takes seconds, which nobody has to wait for."""
+        """Start the server unless it runs. Does not wait for its imports, which take seconds."""
         if self._process is not None and self._process.poll() is None:
             return
         if self._control is not None:
@@ -75,7 +80,7 @@ class ForkServer:
             parent=os.getpid(),
             armed=threading.current_thread() is threading.main_thread(),
         )
-        with theirs, _interrupts_held():
+        with theirs, _blocked_interrupts():
             command = [sys.executable, "-c", code, *filter(None, [self._preload])]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
@@ -89,8 +94,8 @@ class ForkServer:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """A process started now does not see an interrupt before it can say what to do with one."""
+def _blocked_interrupts() -> Iterator[None]:
+    """Context manager: block SIGINT, so a new process cannot get one before its handler is set."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -99,20 +104,23 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def fork_server() -> ForkServer:
-    """This Python process's one for the GPUs that are visible now: comparisons that follow each other share its imports."""
-    return _server_beside(find_device(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    """Return the fork server for the GPUs that are visible now.
+
+    All comparisons in this process share it, and so its imports.
+    """
+    return _server_for(find_device(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 @functools.cache
-def _server_beside(device: str, visible: str | None) -> ForkServer:
-    """Imports choose their libraries by the GPU that they find."""
+def _server_for(device: str, visible: str | None) -> ForkServer:
+    """Create one server per set of visible GPUs: some imports choose their libraries by GPU."""
     return ForkServer()
 
 
 class Worker:
-    """A process that has done its imports, or is doing them, and takes one job.
+    """A process that does one job, once its imports are done.
 
-    `seconds` is how long its job was waited for, `news` the last it told of it.
+    `seconds` is how long the executor has waited for the job, `news` the last progress it sent.
     """
 
     def __init__(self, server: ForkServer, scratch: Path) -> None:
@@ -123,18 +131,21 @@ class Worker:
         self._kills = out_of_memory_kills()
         self._stacks = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed by `kill`
         self.connection, theirs = Pipe()
-        self._fate, fate = os.pipe()
-        server.fork([theirs.fileno(), self._stacks.fileno(), fate])
+        self._status_pipe, status_pipe = os.pipe()
+        server.fork([theirs.fileno(), self._stacks.fileno(), status_pipe])
         theirs.close()
-        os.close(fate)
+        os.close(status_pipe)
 
     def handles(self) -> list[Any]:
-        """What to wait on: news, or the process's end."""
-        return [self.connection, self._fate]
+        """Return the handles to wait on: messages, and the end of the process."""
+        return [self.connection, self._status_pipe]
 
     def receive(self) -> Any:
-        """The next message, None where there is none yet. Raises `EOFError` or `OSError` when the process has ended."""
-        ended = self.has_ended()  # asked first: what it said before its end is there by then
+        """Return the next message, or None if there is none yet.
+
+        Raises `EOFError` or `OSError` when the process has ended.
+        """
+        ended = self.has_ended()  # check first: its last messages have arrived by then
         if self.connection.poll():
             return self.connection.recv()
         if ended:
@@ -142,46 +153,48 @@ class Worker:
         return None
 
     def has_ended(self, within: float = 0) -> bool:
-        """Whether it has, or does so within some seconds."""
-        while self._exit_code is None and wait([self._fate], within):
-            told = os.read(self._fate, TOLD.size)
-            if self._process is None and told:
-                (self._process,) = TOLD.unpack(told)
-            else:  # nothing is told where the server died: its processes die with it
-                self._exit_code = TOLD.unpack(told)[0] if told else -signal.SIGKILL
+        """Whether the process has ended, waiting up to `within` seconds."""
+        while self._exit_code is None and wait([self._status_pipe], within):
+            message = os.read(self._status_pipe, STATUS_MESSAGE.size)
+            if self._process is None and message:
+                (self._process,) = STATUS_MESSAGE.unpack(message)
+            else:  # the pipe is empty if the server died: its processes die with it
+                self._exit_code = STATUS_MESSAGE.unpack(message)[0] if message else -signal.SIGKILL
         return self._exit_code is not None
 
     @property
     def process(self) -> int | None:
-        """The process's id; None where it is not there yet."""
+        """The process's id; None if it was not forked yet."""
         self.has_ended()
         return self._process
 
     def kill(self) -> None:
-        """End the process and free what it held here. One that is not there yet ends when it finds its connection closed."""
+        """Kill the process and free its resources here.
+
+        A process that was not forked yet ends when it finds its connection closed.
+        """
         if self._stacks.closed:
             return
         self.connection.close()
         if not self.has_ended() and self._process is not None:
-            with contextlib.suppress(
-                ProcessLookupError
-            ):  # it has ended, which is told a moment later
+            # It may have ended already: its status message arrives a moment later.
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process, signal.SIGKILL)
             self.has_ended(within=KILL_GRACE_SECONDS)
-        os.close(self._fate)
+        os.close(self._status_pipe)
         self._stacks.close()
 
     def was_killed(self) -> bool:
-        """Whether a signal ended it: what struck it once may not strike again."""
+        """Whether a signal ended the process. If so, a retry may succeed."""
         self.has_ended(within=KILL_GRACE_SECONDS)
         return self._exit_code is not None and self._exit_code < 0
 
     def ended_well(self) -> bool:
-        """Whether it has ended, by itself and without an error."""
+        """Whether the process has ended by itself without an error."""
         return self.has_ended() and self._exit_code == 0
 
     def fate(self) -> tuple[Status, str]:
-        """What the end of its process comes to, as a record's status, and how it ended."""
+        """Return the record status that the process's end stands for, and how it ended."""
         cause, kills = self.cause_of_death(), out_of_memory_kills()
         if (
             self._exit_code != -signal.SIGKILL
@@ -193,25 +206,28 @@ class Worker:
         return "oom", f"the kernel killed its process because memory ran out. {WAYS_OUT}"
 
     def cause_of_death(self) -> str:
-        """How the process ended, in words."""
+        """Describe how the process ended."""
         if not self.has_ended(within=KILL_GRACE_SECONDS):
             return "its process closed its connection"
         if self._process is None:
-            return "its process could not be started: the one it is forked from ended first, and stderr says why"
+            return (
+                "its process could not be started because the fork server ended first; "
+                "see stderr for the reason"
+            )
         code = self._exit_code or 0
         if code >= 0:
             return f"its process ended with exit code {code}"
-        where = innermost(self.last_stacks())
+        where = innermost_frame(self.last_stacks())
         hint = " (out of memory?)" if -code == signal.SIGKILL else f" in {where}" if where else ""
         return f"its process was killed by {signal.Signals(-code).name}{hint}"
 
     def last_stacks(self) -> str:
-        """What the process wrote of its threads when a signal such as SIGSEGV ended it, or when asked; else nothing."""
+        """Return the stacks that the process wrote on request or when a signal ended it, or ''."""
         size = os.fstat(self._stacks.fileno()).st_size
-        return shortened(os.pread(self._stacks.fileno(), size, 0).decode(errors="replace"))
+        return with_short_paths(os.pread(self._stacks.fileno(), size, 0).decode(errors="replace"))
 
     def stacks(self) -> str:
-        """What every thread is doing now; nothing where the process does not answer."""
+        """Ask the process for the stacks of all threads; '' if it does not answer."""
         if not self.has_ended() and self._process is not None:
-            ask_for_stacks(self._process, self._stacks.fileno())
+            request_stacks(self._process, self._stacks.fileno())
         return self.last_stacks()

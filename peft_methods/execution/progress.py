@@ -1,4 +1,4 @@
-"""Progress: how many cells have ended, where each running one is, how much time is left."""
+"""Progress: how many runs have ended, the state of each active run, and the time left."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from peft_methods.execution.events import Event
 from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.records import Record
 
-DRAWING_INTERVAL = (
-    0.1  # seconds between two drawings of the live lines, however many cells have news
-)
+DRAWING_INTERVAL = 0.1  # at least so many seconds between two updates of the live lines
 NARROWEST_LABEL = 12
 
 
 class Progress:
-    """Turns an executor's events into lines: one for the job and one a running cell where they can be live, lasting ones
-    for what has started and ended.
+    """A watcher that turns an executor's events into lines.
+
+    With live lines: one for the session and one for each active run. Permanent lines report each
+    end and, without live lines, each start.
     """
 
     def __init__(
@@ -35,20 +35,23 @@ class Progress:
         self._drawn = float("-inf")
 
     def plan(self, cells: Sequence[Cell], preparation: Preparation) -> None:
-        """Cells of one recipe that will run, and their stages but those that an earlier run left."""
+        """Add runs of one recipe and their prerequisites, except those that are reused."""
         self._time.plan(cells, preparation)
 
     def doing(self, what: str) -> None:
-        """Something that is not a cell's."""
+        """Show an activity that belongs to no run."""
         self._display.draw([what])
 
     @contextlib.contextmanager
     def showing(self, *, last: bool = True) -> Iterator[None]:
-        """As long as this lasts there are live lines. Unless more of them follow (`last`) somebody else writes next."""
+        """Context manager: show live lines.
+
+        `last`: other code writes to the terminal next, so hand it over.
+        """
         try:
             yield
         except BaseException:
-            self._display.draw(())  # what comes next is a message, not the next test's line
+            self._display.draw(())  # a message follows, not the next test's line
             raise
         if last:
             self._display.hand_over()
@@ -56,27 +59,27 @@ class Progress:
             self._display.draw(())
 
     def __call__(self, event: Event) -> None:
-        """Watch an executor."""
+        """Handle an executor's event."""
         key, now = event.cell.key, self._clock()
         if event.record is not None and event.record.reused:
             self._time.reuse(key)
-            self._say(f"{event.cell.label}: reused: {outcome(event.record)}")
+            self._say(f"{event.cell.label}: reused: {describe_result(event.record)}")
             return
         if event.record is not None:
             self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
-            self._say(f"{self._place()} {event.cell.label}: {outcome(event.record)}")
+            self._say(f"{self._place()} {event.cell.label}: {describe_result(event.record)}")
         elif event.failed:
             self._time.forget(key)
             self._running.pop(key, None)
-            self._say(f"{self._place()} {event.cell.label}: {event.failed}; it is tried again")
+            self._say(f"{self._place()} {event.cell.label}: {event.failed}; it is retried")
         elif event.news is None:
             self._time.start(key)
             self._running[key] = event.cell, {}
             if not self._display.columns:
                 self._say(f"{self._place()} {event.cell.label}: started")
         else:
-            self._time.hear(key, event.news)
+            self._time.update(key, event.news)
             self._running[key][1].update({"doing": None} | event.news)
         if now - self._drawn >= DRAWING_INTERVAL or not event.news:
             self._drawn = now
@@ -86,15 +89,16 @@ class Progress:
         self._display.say(visible(line))
 
     def _lines(self) -> list[str]:
-        """The job's line and one a running cell, as wide as the display."""
+        """Format the session's line and one per active run, as wide as the display."""
         width = self._display.columns
         if not width:
             return []
         reused = f" ({len(self._time.reused)} more reused)" if self._time.reused else ""
-        done = f"{len(self._time.ended)} of {len(self._time.expected)} cells done{reused}"
-        head = done, f"{len(self._running)} running", *self._left()
+        done = f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}"
+        head = done, f"{len(self._running)} active", *self._left()
         return [fitted(head[0], head[1:], width, between=" · ")] + [
-            visible(fitted(cell.label, where(news), width)) for cell, news in self._running.values()
+            visible(fitted(cell.label, describe_progress(news), width))
+            for cell, news in self._running.values()
         ]
 
     def _place(self) -> str:
@@ -103,13 +107,16 @@ class Progress:
         )
 
     def _left(self) -> list[str]:
-        """'4 min 10 s left'; nothing when all cells have ended."""
+        """Format '4 min 10 s left'; empty when all runs have ended."""
         done = len(self._time.ended) >= len(self._time.expected)
         return [] if done else [f"{in_words(self._time.seconds())} left"]
 
 
 def fitted(name: str, parts: Sequence[str], width: int, *, between: str = "  ") -> str:
-    """The name and as many of the parts, first ones first, as fit; a name too long for the first part loses its middle."""
+    """Join the name and as many of the first parts as fit into `width`.
+
+    A name that is too long even for the first part is shortened in the middle.
+    """
     kept = list(parts)
     while len(kept) > 1 and len(between.join([name, *kept])) > width:
         kept.pop()
@@ -119,37 +126,40 @@ def fitted(name: str, parts: Sequence[str], width: int, *, between: str = "  ") 
     return between.join([name, *kept])[:width]
 
 
-def where(news: dict[str, Any]) -> list[str]:
-    """Where a running cell is, the most telling first: what it does, epoch, step, pace, loss of the last epoch, memory."""
-    said = [str(news["doing"])] if news.get("doing") else []
+def describe_progress(news: dict[str, Any]) -> list[str]:
+    """Describe the state of an active run, the most important part first.
+
+    The parts: current activity, epoch, step, speed, loss of the last epoch, memory.
+    """
+    parts = [str(news["doing"])] if news.get("doing") else []
     if "epoch" in news:
-        said += [f"epoch {news['epoch']}/{news['epochs']}"] + [
+        parts += [f"epoch {news['epoch']}/{news['epochs']}"] + [
             f"step {news['step']}/{news['steps']}"
-        ] * (not said)
+        ] * (not parts)
     if (rate := news.get("samples_per_second")) is not None:
-        said.append(f"{rate:,.1f}/s")
+        parts.append(f"{rate:,.1f}/s")
     if (loss := news.get("train_loss")) is not None:
-        said.append(f"loss {loss:.3f}")
+        parts.append(f"loss {loss:.3f}")
     if memory := news.get("peak_memory_bytes"):
-        said.append(f"{memory / 2**20:,.0f} MiB")
-    return said or ["starting"]
+        parts.append(f"{memory / 2**20:,.0f} MiB")
+    return parts or ["starting"]
 
 
-def outcome(record: Record) -> str:
-    """A cell's end in a line: why there are no figures, or the ones that matter most."""
+def describe_result(record: Record) -> str:
+    """Describe a run's result in one line: the main metrics, or why there are none."""
     if record.status != "ok":
         return f"{record.status}: {record.message}"
     name = "validation_accuracy" if record.is_source else "accuracy"
     metrics = record.metrics
-    said = [
+    parts = [
         f"{METRICS[name].title.lower()} {value:.3f}"
         for value in [metrics.get(name)]
         if value is not None
     ]
     losses = [loss for epoch in record.epochs if (loss := epoch.get("train_loss")) is not None]
-    said += [f"loss {losses[-1]:.3f}"] * bool(losses)
+    parts += [f"loss {losses[-1]:.3f}"] * bool(losses)
     for name in ("samples_per_second", "peak_memory_bytes"):
-        said += [METRICS[name].format(value) for value in [metrics.get(name)] if value is not None]
+        parts += [METRICS[name].format(value) for value in [metrics.get(name)] if value is not None]
     if (seconds := metrics.get("train_seconds")) is not None:
-        said.append(f"trained {in_words(seconds) if seconds >= 60 else in_seconds(seconds)}")
-    return ", ".join(said)
+        parts.append(f"trained {in_words(seconds) if seconds >= 60 else in_seconds(seconds)}")
+    return ", ".join(parts)

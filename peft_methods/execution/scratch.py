@@ -1,4 +1,7 @@
-"""A run's own folder within the store: locked as long as the run lives, so that the next one knows what a killed run left."""
+"""A session's folder within the store.
+
+It is locked while the session lives, so the next session can tell what a killed one left.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,18 @@ LOGS = "logs"
 
 
 class RunFolder:
-    """`path` is for scratch and goes with `remove`; `logs` stays: the store's own, or beside another live run one of this run's.
+    """A folder for scratch files, and one for logs.
 
-    What dead runs left of both is removed first. The kernel frees the lock of a run that was killed.
+    `remove` deletes `path`, the scratch folder. `logs` stays: it is the store's log folder, or a
+    separate one while another session is active. Folders of dead sessions are removed first. The
+    kernel frees the lock of a killed session.
     """
 
     def __init__(self, store: Store) -> None:
-        with (
-            store.locked()
-        ):  # or another run that starts now could take a folder for dead that is not locked yet
+        # Without the lock, a session starting now could remove our folder before it is locked.
+        with store.locked():
             others = [
-                folder for folder in store.folder.glob(f"{PREFIX}*") if not _removed_if_dead(folder)
+                folder for folder in store.folder.glob(f"{PREFIX}*") if not _remove_if_dead(folder)
             ]
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store.folder))
             self._lock: int | None = os.open(self.path, os.O_RDONLY)
@@ -37,15 +41,18 @@ class RunFolder:
         self.logs = store.folder / LOGS / self.path.name if others else store.folder / LOGS
 
     def remove(self) -> None:
-        """Remove the scratch files, and be dead from here on."""
+        """Remove the scratch files and release the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
-def _removed_if_dead(folder: Path) -> bool:
-    """Whether the folder's owner is gone, and the folder with it. Where locks cannot be had every owner may be alive."""
+def _remove_if_dead(folder: Path) -> bool:
+    """Remove the folder if its owner has ended; whether it is gone.
+
+    Without working locks every owner may be alive, so nothing is removed.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The process that the next job will run in, made and at work while the present one trains."""
+"""The standby worker: a process for the next job, created while the current one trains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peft_methods.execution.worker import CellJob
 
 
 class Spare:
-    """At most one process without a turn. `cell` is the one whose job it has already, doing what of it needs no GPU."""
+    """At most one standby worker. `cell` is the run it is preparing on the CPU."""
 
     def __init__(self, new_worker: Callable[[], Worker]) -> None:
         self.cell: Cell | None = None
@@ -19,12 +19,12 @@ class Spare:
         self._worker: Worker | None = None
 
     def make(self) -> None:
-        """Have one that lives, its imports done by the time it is needed."""
+        """Make sure a living standby worker exists, so that its imports are done in time."""
         self._forget_the_dead()
         self._worker = self._worker or self._new_worker()
 
     def give(self, job: CellJob) -> None:
-        """Have it begin this job, unless it has one."""
+        """Send this job to the standby worker, unless it has one."""
         self.make()
         if self.cell is None:
             assert self._worker is not None
@@ -35,7 +35,10 @@ class Spare:
                 self._worker.connection.send(job)
 
     def take(self, cell: Cell | None = None) -> tuple[Worker, bool]:
-        """A process, and whether it has this cell's job already; a new one where the spare one has another's job."""
+        """Return a worker, and whether it already has this run's job.
+
+        If the standby worker has another run's job, a new worker is returned.
+        """
         self._forget_the_dead()
         if self.cell is not None and self.cell != cell:
             return self._new_worker(), False
@@ -44,17 +47,20 @@ class Spare:
         return worker, has_job
 
     def drop(self) -> None:
-        """End it, if there is one."""
+        """End the standby worker, if there is one."""
         if self._worker is not None:
             self._worker.kill()
         self._worker = self.cell = None
 
     def drop_unless(self, cells: Collection[Cell]) -> None:
-        """End it if it has the job of a cell that is none of these."""
+        """End the standby worker if its run is not among these."""
         if self.cell is not None and self.cell not in cells:
             self.drop()
 
     def _forget_the_dead(self) -> None:
-        """What ended before its turn is no attempt at its cell: in its turn that has a process of its own."""
+        """Discard a standby worker that has ended.
+
+        That is not an attempt at its run: the run gets a new process in its turn.
+        """
         if self._worker is not None and self._worker.has_ended():
             self.drop()

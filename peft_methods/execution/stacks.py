@@ -1,4 +1,7 @@
-"""What a process is doing: it writes the stacks of its threads when asked by a signal, even where Python itself is stuck."""
+"""Stack dumps of other processes.
+
+A signal makes a process write its threads' stacks, even while Python itself is stuck.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +13,32 @@ import sys
 import time
 from pathlib import Path
 
-PACKAGES = Path(__file__).parents[2]  # where this package lies, on sys.path or not
-ASK = signal.SIGUSR1
-ANSWER_SECONDS = 3.0
+PACKAGES = Path(__file__).parents[2]  # the folder of this package, on sys.path or not
+DUMP_SIGNAL = signal.SIGUSR1
+DUMP_SECONDS = 3.0
 FRAME = re.compile(r'File "(?P<path>[^"]*)", line (?P<line>\d+|\?\?\?) in (?P<function>.+)')
 
 
-def answer_for_stacks(descriptor: int) -> None:
-    """Write all threads' stacks to this file whenever asked, and when a signal such as SIGSEGV ends the process.
+def enable_stack_dumps(descriptor: int) -> None:
+    """Write all threads' stacks to this file on request, and when SIGSEGV or the like ends us.
 
-    The answer is written from within the signal's handler in C: neither a held interpreter lock nor a loop in C keeps it back.
+    The signal handler writes them in C. Neither a held interpreter lock nor a loop in C delays it.
     """
     faulthandler.enable(file=descriptor, all_threads=True)
-    faulthandler.register(ASK, file=descriptor, all_threads=True)
+    faulthandler.register(DUMP_SIGNAL, file=descriptor, all_threads=True)
 
 
-def ask_for_stacks(process: int, descriptor: int) -> None:
-    """Ask a process, and wait until it has written its answer; a stopped one never does, nor one that has just ended."""
+def request_stacks(process: int, descriptor: int) -> None:
+    """Ask a process for its stacks and wait until they are written.
+
+    A stopped process and one that has just ended never answer.
+    """
     size = before = os.fstat(descriptor).st_size
     try:
-        os.kill(process, ASK)
+        os.kill(process, DUMP_SIGNAL)
     except ProcessLookupError:
         return
-    end = time.monotonic() + ANSWER_SECONDS
+    end = time.monotonic() + DUMP_SECONDS
     while time.monotonic() < end:
         time.sleep(0.1)
         now = os.fstat(descriptor).st_size
@@ -41,8 +47,8 @@ def ask_for_stacks(process: int, descriptor: int) -> None:
         size = now
 
 
-def shortened(text: str) -> str:
-    """Paths from the package on, as they are on any machine: nothing of the user's folders."""
+def with_short_paths(text: str) -> str:
+    """Shorten paths to start at the package, which also removes the user's folders."""
     return FRAME.sub(
         lambda found: found[0].replace(found["path"], _from_package(found["path"])), text
     )
@@ -57,10 +63,10 @@ def _from_package(path: str) -> str:
     return os.path.relpath(path, max(roots, key=len)) if roots else Path(path).name
 
 
-def innermost(text: str) -> str:
-    """Where the main thread is ('in FUNCTION, FILE:LINE'), and from where of this package; nothing without stacks.
+def innermost_frame(text: str) -> str:
+    """Where the main thread is ('FUNCTION (FILE:LINE)'), and which call of ours led there; or ''.
 
-    The main thread is the one written last, its innermost frame first.
+    faulthandler writes the main thread last, its innermost_frame frame first.
     """
     frames = list(FRAME.finditer(re.split(r"^.*[Tt]hread 0x.*$", text, flags=re.MULTILINE)[-1]))
     if not frames:

@@ -1,7 +1,8 @@
-"""The process that one run is logged from: the Trainer's own callback for a tracker, fed by messages in the Trainer's place.
+"""The process that logs one run to a tracker through the Trainer's callback for it.
 
-It is no part of the cell's process, so whatever a tracker does (import, start a service, wait for a network, fail) costs the
-cell neither time nor memory.
+Messages take the Trainer's place. The process is separate from the run's own process, so whatever a
+tracker does (import, start a service, wait for a network, fail) costs the run neither time nor
+memory.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from peft_methods.errors import first_line
 from peft_methods.execution.output import redirect_output
 
 PROJECT = "peft-methods"
-PATIENCE = 10  # niceness: training has the cores first
+NICENESS = 10  # training has priority on the cores
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one tracker is told at a run's start. `folder` is the tracker's, for files that it keeps here; `started` names the job."""
+    """What a tracker receives at a run's start.
+
+    `folder` holds the tracker's files. `started` is the session's start, as text.
+    """
 
     tracker: str
     name: str
@@ -43,24 +47,27 @@ class Run:
 
 @dataclass(frozen=True)
 class Entry:
-    """Figures at a step, under the names that the Trainer's callbacks sort by: `eval_` validation, `test_` test, else training."""
+    """Values at one step, named as the Trainer's callbacks expect.
 
-    values: dict[str, Any]  # numbers and texts
+    The prefix `eval_` stands for validation and `test_` for test; all others are training values.
+    """
+
+    values: dict[str, Any]  # numbers and strings
     step: int = 0
     epoch: float | None = None
-    table: tuple[dict[str, Any], ...] = ()  # a row a method, beside the same as text in `values`
+    table: tuple[dict[str, Any], ...] = ()  # one row per method; `values` has it as text
 
 
 @dataclass(frozen=True)
 class End:
-    """The run is over; `ok` unless the cell failed."""
+    """The end of a run; `ok` unless it failed."""
 
     ok: bool = True
 
 
 def serve(run: Run, connection: Connection) -> None:
-    """Log the one run that this process is for; one line comes back where that fails."""
-    os.nice(PATIENCE)
+    """Log this process's one run. If that fails, send one line back."""
+    os.nice(NICENESS)
     os.environ.clear()
     os.environ.update(run.environment)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no GPU is needed here
@@ -74,9 +81,10 @@ def serve(run: Run, connection: Connection) -> None:
 
 
 def _messages(connection: Connection) -> Iterator[Entry | End]:
-    """All until the end, taken from the pipe at once: a tracker that hangs must not block the parent.
+    """Yield all messages up to the end.
 
-    A pipe that closes before means that the parent is gone or wants no more: this process ends at once.
+    A thread empties the pipe at once, because a tracker that hangs must not block the parent. If
+    the pipe closes early, the parent is gone or has given up: this process ends at once.
     """
     inbox: SimpleQueue[Entry | End] = SimpleQueue()
 
@@ -91,43 +99,42 @@ def _messages(connection: Connection) -> Iterator[Entry | End]:
 
 
 def log_run(run: Run, messages: Iterator[Entry | End]) -> None:
-    """The events of a training run, for the Trainer's callback of this tracker."""
+    """Replay a training run's events through the Trainer's callback for this tracker."""
     run.folder.mkdir(parents=True, exist_ok=True)
     _SET_UP.get(run.tracker, _set_up_any)(run)
     from transformers import TrainerControl, TrainerState, TrainingArguments
     from transformers.integrations import get_reporting_integration_callbacks
 
     class Arguments(TrainingArguments):
-        """What a callback logs of a run's arguments is the cell's own spec."""
+        """Arguments that a callback logs as the run's own specification."""
 
         def to_dict(self) -> dict[str, Any]:
             return run.config
 
-    name = (
-        f"{run.name}-{run.started}" if run.tracker == "trackio" else run.name
-    )  # it would go on with a run of the same name
+    # trackio would continue an earlier run of the same name.
+    name = f"{run.name}-{run.started}" if run.tracker == "trackio" else run.name
     arguments = Arguments(output_dir=str(run.folder), run_name=name, report_to="none", use_cpu=True)
-    arguments.project = PROJECT  # trackio's
+    arguments.project = PROJECT  # for trackio
     callback = get_reporting_integration_callbacks([run.tracker])[0]()
     state = TrainerState()
 
-    def tell(event: str, **more: Any) -> None:
+    def send(event: str, **more: Any) -> None:
         getattr(callback, event)(arguments, state, TrainerControl(), model=None, **more)
 
-    tell("on_init_end")
-    tell("on_train_begin")
+    send("on_init_end")
+    send("on_train_begin")
     message = next(messages)
     while isinstance(message, Entry):
         state.global_step, state.epoch = message.step, message.epoch
-        tell("on_log", logs=dict(message.values) | _table(run.tracker, message.table))
+        send("on_log", logs=dict(message.values) | _table(run.tracker, message.table))
         message = next(messages)
-    tell("on_train_end")
+    send("on_train_end")
     if run.tracker == "wandb":
         _finish_wandb(ok=message.ok)
 
 
 def _table(tracker: str, rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """The rows as the tracker's own kind of table; where it has none, their text is all there is."""
+    """Convert the rows to the tracker's own table type, if it has one."""
     if rows and tracker == "wandb":
         import wandb
 
@@ -149,13 +156,16 @@ def _table(tracker: str, rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 
 
 def _set_up_tensorboard(run: Run) -> None:
-    """A folder a run, in one of its job: runs of the same cell must not be drawn as one curve."""
+    """Use one folder per run and session: two runs must not be drawn as one curve."""
     root = Path(os.environ.get("TENSORBOARD_LOGGING_DIR", run.folder)).absolute()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(root / run.started / run.group / run.name)
 
 
 def _set_up_wandb(run: Run) -> None:
-    """Offline unless a mode is told or there is a key; it never asks. Nothing of the machine is sampled while cells train."""
+    """Log offline unless a mode or a key is set, and never prompt.
+
+    System metrics are off, because they would be sampled while runs train.
+    """
     environment = os.environ
     for variable in (
         "WANDB_RUN_ID",
@@ -164,10 +174,9 @@ def _set_up_wandb(run: Run) -> None:
         "WANDB_LOG_MODEL",
         "WANDB_SERVICE",
     ):
-        environment.pop(variable, None)  # they mean one run, or a model that is not here
-    environment.setdefault(
-        "WANDB_DIR", str(run.folder.parent)
-    )  # it makes a folder `wandb` in there
+        environment.pop(variable, None)  # they refer to a single run, or to a model
+    # wandb creates a folder `wandb` in it.
+    environment.setdefault("WANDB_DIR", str(run.folder.parent))
     environment.setdefault("WANDB_PROJECT", PROJECT)
     environment["WANDB_RUN_GROUP"] = run.group
     for variable in ("WANDB_SILENT", "WANDB_X_DISABLE_STATS"):
@@ -180,11 +189,11 @@ def _set_up_wandb(run: Run) -> None:
         environment["WANDB_MODE"] = (
             "online" if wandb.login(prompt=False, verify=False) else "offline"
         )
-        wandb.teardown()  # it has read the environment as it was
+        wandb.teardown()  # forget the environment that `login` has read
 
 
 def _finish_wandb(*, ok: bool) -> None:
-    """Close the run and the service process behind it, which the callback leaves open."""
+    """Close the run and wandb's service process, which the callback leaves open."""
     import wandb
 
     wandb.finish(exit_code=0 if ok else 1)
@@ -192,12 +201,12 @@ def _finish_wandb(*, ok: bool) -> None:
 
 
 def _set_up_mlflow(run: Run) -> None:
-    """A store in the folder unless a server is told."""
+    """Use a local database in the folder unless a server is set."""
     environment = os.environ
     for variable in ("MLFLOW_RUN_ID", "MLFLOW_NESTED_RUN"):
         environment.pop(variable, None)
     if "MLFLOW_TRACKING_URI" not in environment:
-        os.chdir(run.folder)  # artifacts go there
+        os.chdir(run.folder)  # mlflow writes artifacts there
         environment["MLFLOW_TRACKING_URI"] = "sqlite:///mlflow.db"
     environment.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     environment.setdefault("MLFLOW_EXPERIMENT_NAME", PROJECT)
@@ -206,7 +215,7 @@ def _set_up_mlflow(run: Run) -> None:
     import mlflow
 
     with (run.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two that make the tables at once fail
+        fcntl.flock(lock, fcntl.LOCK_EX)  # creating the tables twice at once fails
         mlflow.set_experiment(environment["MLFLOW_EXPERIMENT_NAME"])
 
 
@@ -215,7 +224,7 @@ def _set_up_trackio(run: Run) -> None:
 
 
 def _set_up_any(run: Run) -> None:
-    """A tracker without settings of its own keeps its files where it is started."""
+    """Run in the tracker's folder, where trackers without settings write their files."""
     os.chdir(run.folder)
 
 

@@ -1,4 +1,4 @@
-"""Waiting for processes, and for how long: each one's time counts while someone waits for it."""
+"""Waiting for workers, with a timeout for each. Only time spent waiting counts."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from typing import Any
 
 from peft_methods.execution.estimating import in_words
 from peft_methods.execution.processes import Worker
-from peft_methods.execution.stacks import innermost
+from peft_methods.execution.stacks import innermost_frame
 
-LOOK_SECONDS = 0.5  # between two looks at the clock
+POLL_SECONDS = 0.5  # between two checks of the clock
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Waits for workers, `timeout` seconds for each in all (None: for ever)."""
+    """Timeouts of workers: `timeout` seconds in total for each; None means no limit."""
 
     timeout: float | None
 
     def wait(self, workers: Collection[Worker]) -> set[Any]:
-        """Until one of them has something to say or it is time to look at the clock: the handles with something to say."""
+        """Wait until a worker is ready or the clock must be checked; return the ready handles."""
         before = time.monotonic()
         ready = wait(
             [handle for worker in workers for handle in worker.handles()],
-            None if self.timeout is None else LOOK_SECONDS,
+            None if self.timeout is None else POLL_SECONDS,
         )
-        spent = min(
-            time.monotonic() - before, 2 * LOOK_SECONDS
-        )  # or whoever stopped this run with Ctrl-Z would lose its cells
+        # Capped, so that runs do not time out while Ctrl-Z has stopped this process.
+        spent = min(time.monotonic() - before, 2 * POLL_SECONDS)
         for worker in workers:
             worker.seconds += spent
         return set(ready)
 
     def is_over(self, worker: Worker) -> bool:
-        """Whether this one has taken too long."""
+        """Whether this worker has exceeded its timeout."""
         return self.timeout is not None and worker.seconds > self.timeout
 
     def said_of(self, worker: Worker) -> tuple[str, str]:
-        """What to say of one that has taken too long, and its stacks: it is asked what it is doing."""
+        """Describe a worker that timed out, and return its stacks too.
+
+        The worker is asked what it is doing.
+        """
         stacks = worker.stacks()
-        where = innermost(stacks)
+        where = innermost_frame(stacks)
         doing = (
             f"it was in {where}"
             if where
@@ -54,6 +56,6 @@ class Patience:
             else ""
         )
         return (
-            f"it took more than {in_words(self.timeout or 0)} (--peft-timeout){at}: {doing}",
+            f"it took more than {in_words(self.timeout or 0)} (timeout){at}: {doing}",
             stacks,
         )

@@ -1,4 +1,4 @@
-"""The process that one job runs in: waits for it, its imports done, does it, and ends."""
+"""The process that one job runs in: it imports everything, waits for the job, does it and ends."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from peft_methods.records import Record, without_result
 from peft_methods.store import Store, StoreError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-SAID_AHEAD = "ahead.log"  # what a cell's process printed before its turn
-MEMORY_OF_OTHERS = (
-    2 * 2**30
-)  # bytes on the GPU that are not this process's tensors; its context and libraries take less
+PREFETCH_LOG = "ahead.log"  # the output of a run's process before its turn
+# If more bytes than this on the GPU are not this process's tensors, other processes use the GPU.
+# This process's own CUDA context and libraries take less.
+MEMORY_OF_OTHERS = 2 * 2**30
 
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """Read and check a recipe's data and model."""
+    """A job that reads and checks a recipe's data and model."""
 
     recipe: Recipe
     methods: tuple[Method, ...]
@@ -52,9 +52,10 @@ class PrepareJob:
 
 @dataclass(frozen=True)
 class CellJob:
-    """Train one cell and store its record; with `checkpoint`, epoch by epoch, going on from where another process was ended.
+    """A job that trains one run and stores its record.
 
-    `attempts` says how earlier ones ended.
+    With `checkpoint`, each epoch's state is saved, and training resumes where an earlier process
+    was killed. `attempts` describes how earlier attempts ended.
     """
 
     cell: Cell
@@ -74,38 +75,43 @@ class CellJob:
 
     @property
     def is_first_attempt(self) -> bool:
-        """Whether no process has tried this cell in this run, with its engine or another."""
+        """Whether this is the run's first process in this session, with any engine."""
         return not self.attempts and not self.engine_note
 
 
 @dataclass(frozen=True)
 class Go:
-    """It is a cell's turn. What is known of the device by then comes along."""
+    """The signal that it is a run's turn, with what is known about the device by then."""
 
     matmul_flops_per_second: float | None = None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that could not be done. `by_user` tells a mistake with a message from an error of ours."""
+    """A job that failed.
+
+    `by_user` marks a user's mistake, whose message is complete. All other errors are ours.
+    `setting` names the setting to change, as in `PeftMethodsError`.
+    """
 
     message: str
     by_user: bool
     may_pass: bool = False
+    setting: str = ""
 
 
 @dataclass(frozen=True)
 class EngineFailed:
-    """The cell's engine could not run it; another may, in a fresh process."""
+    """The run's engine cannot run it. Another engine may, in a fresh process."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Done:
-    """The job's result; `not_stored` says why the record could not be written.
+    """The result of a job; `not_stored` is the reason if the record could not be written.
 
-    What `may_pass` when tried again is not written: whether it is tried again the parent decides.
+    A failure that `may_pass` is not written: the parent decides whether to retry.
     """
 
     result: Record | Preparation | Failure | EngineFailed
@@ -114,16 +120,18 @@ class Done:
 
 
 def serve(connection: Connection) -> None:
-    """Entry point of the process: do the one job that comes through the connection, and tell of it there.
+    """Entry point of the process: receive one job through the connection and send its result.
 
-    A cell's job may come before its turn: on a GPU all that needs none is done at once, the rest when `Go` comes.
+    On a GPU a run's job may arrive before its turn. Then everything that needs no GPU is done at
+    once, and the rest when `Go` arrives.
     """
     set_up_compiler()
     keep_freed_memory()
     use_one_gpu()
-    import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
+    import peft_methods.runner  # noqa: F401  # slow imports, done before the job arrives
 
-    gc.freeze()  # or each collection at the border of a phase would walk through all that was imported
+    # Otherwise each collection between two phases would scan all imported objects.
+    gc.freeze()
     try:
         job = connection.recv()
     except EOFError:
@@ -131,31 +139,31 @@ def serve(connection: Connection) -> None:
     if isinstance(job, tracker.Run):
         tracker.serve(job, connection)
         return
-    os.environ.update(
-        job.environment
-    )  # the server process that this one was forked from has the environment of its start
-    os.chdir(job.directory)  # and its directory
+    # The fork server's environment and directory are those of its start.
+    os.environ.update(job.environment)
+    os.chdir(job.directory)
     use_one_gpu()
     if isinstance(job, PrepareJob):
         redirect_output(job.log)
         connection.send(_prepare(job))
         return
-    redirect_output(job.work / SAID_AHEAD)
-    ahead = _loaded_ahead(job)
-    with contextlib.suppress(EOFError):  # there is no parent any more
+    redirect_output(job.work / PREFETCH_LOG)
+    ahead = _prefetched(job)
+    with contextlib.suppress(EOFError):  # the parent has ended
         go: Go = connection.recv()
-        redirect_output(
-            job.log, anew=job.is_first_attempt
-        )  # not before: what an earlier run wrote there may still be wanted
+        # Not earlier: the user may still want the log that an earlier session left there.
+        redirect_output(job.log, overwrite=job.is_first_attempt)
         with contextlib.suppress(OSError):
-            print(end=(job.work / SAID_AHEAD).read_text(encoding="utf-8", errors="replace"))
+            print(end=(job.work / PREFETCH_LOG).read_text(encoding="utf-8", errors="replace"))
         connection.send(_train(job, connection, go.matmul_flops_per_second, ahead))
 
 
 def set_up_compiler() -> None:
-    """Where torch's compiler keeps its code, of which operations (bitsandbytes' too), and that it needs no processes of its own.
+    """Set the compiler's cache folder and settings for torch (and so for bitsandbytes).
 
-    Those would each import torch first. The folder stays from run to run, unlike one in /tmp, and is these versions' own.
+    The cache is kept between sessions, unlike one in /tmp, and has one folder per set of library
+    versions. Custom operations are cached too. The compiler starts no processes of its own, since
+    each would import torch first.
     """
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         versions = "-".join(
@@ -169,16 +177,19 @@ def set_up_compiler() -> None:
 
 
 def use_one_gpu() -> None:
-    """Hide all GPUs but the first: with several the Trainer would multiply the batch by their number."""
+    """Hide all GPUs but the first: the Trainer multiplies the batch by the number of GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep the large blocks that every step frees and asks for again, instead of paging them in anew."""
+    """Let glibc keep large freed blocks, since every step allocates the same blocks again.
+
+    Otherwise the kernel would have to page them in at every step.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the maximum
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
@@ -194,11 +205,13 @@ def _prepare(job: PrepareJob) -> Done:
 def _failure(error: Exception) -> Failure:
     traceback.print_exc()
     by_user = isinstance(error, PeftMethodsError)
-    return Failure(str(error) if by_user else first_line(error), by_user, _passes(error))
+    setting = error.setting if isinstance(error, PeftMethodsError) else ""
+    message = str(error) if by_user else first_line(error)
+    return Failure(message, by_user, _may_pass(error), setting)
 
 
-def _passes(error: Exception) -> bool:
-    """Whether it may go well the next time; memory that others hold on the GPU may be free by then."""
+def _may_pass(error: Exception) -> bool:
+    """Whether a retry may succeed, for example when others have freed memory on the GPU."""
     if not is_out_of_memory(error):
         return may_pass(error)
     import torch
@@ -215,7 +228,8 @@ def _train(job: CellJob, connection: Connection, rate: float | None, ahead: Any)
     predictions = None
     try:
         places = runner.Places(
-            job.work, job.stages, job.source_seconds, job.save_to, rate, job.engine_note, job.stage_identities,
+            job.work, job.stages, job.source_seconds, job.save_to, rate,
+            job.engine_note, job.stage_identities,
             results=job.store if job.checkpoint else None,
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
@@ -226,7 +240,7 @@ def _train(job: CellJob, connection: Connection, rate: float | None, ahead: Any)
         return Done(EngineFailed(_failure(error).message))
     except Exception as error:
         record = _record_of(error, job.cell)
-        if _passes(error):
+        if _may_pass(error):
             return Done(record, may_pass=True)
     record = replace(record, attempts=job.attempts)
     try:
@@ -235,12 +249,15 @@ def _train(job: CellJob, connection: Connection, rate: float | None, ahead: Any)
     except StoreError as error:
         return Done(record, not_stored=str(error))
     if job.checkpoint and record.status == "ok":
-        Store(job.store).remove_checkpoints(job.cell.key)  # not before its record stands
+        Store(job.store).remove_checkpoints(job.cell.key)  # only once its record is written
     return Done(record)
 
 
-def _loaded_ahead(job: CellJob) -> Any:
-    """What a cell on a GPU can do before its turn. What fails here is met again in its turn, where its record tells of it."""
+def _prefetched(job: CellJob) -> Any:
+    """Do everything for a run on a GPU that can be done before its turn.
+
+    Errors are ignored: the run itself will hit and record them.
+    """
     from peft_methods import starting
 
     if not job.cell.device.startswith("cuda"):
@@ -256,12 +273,11 @@ def _record_of(error: Exception, cell: Cell) -> Record:
 
 
 def _progress(connection: Connection) -> Any:
-    """A callback that sends progress on."""
+    """Create a callback that sends progress to the parent."""
 
     def send(news: dict[str, Any]) -> None:
-        if select.select([], [connection], [], 0)[
-            1
-        ]:  # nobody reads between two tests: training does not wait for that
+        # The parent does not read between two tests. Training must not wait for it.
+        if select.select([], [connection], [], 0)[1]:
             with contextlib.suppress(BrokenPipeError):
                 connection.send(news)
 

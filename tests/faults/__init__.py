@@ -1,1 +1,4 @@
-"""Real faults, and that they cost nothing that was finished: `pytest tests/faults -m faults` counts both."""
+"""The fault suite: faults strike real sessions, and no finished result may be lost.
+
+Run all of it with `pytest tests/faults -m faults`.
+"""

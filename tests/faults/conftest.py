@@ -1,4 +1,4 @@
-"""The ground that faults strike, and the count of faults and of results lost, printed when all is over."""
+"""Fixtures for the fault tests, and the number of faults and lost results, printed at the end."""
 
 from __future__ import annotations
 
@@ -54,18 +54,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The whole suite takes minutes: without `-m faults` only its sample runs."""
+    """Deselect the full suite, which takes minutes, unless `-m faults` is given.
+
+    A sample always runs.
+    """
     ours = [item for item in items if item.path.is_relative_to(HERE)]
     for item in ours:
         item.add_marker(pytest.mark.timeout(1800))
-    unasked = [
+    unselected = [
         item
         for item in ours
         if item.get_closest_marker("faults") and "faults" not in config.option.markexpr
     ]
-    if unasked:
-        config.hook.pytest_deselected(items=unasked)
-        items[:] = [item for item in items if item not in unasked]
+    if unselected:
+        config.hook.pytest_deselected(items=unselected)
+        items[:] = [item for item in items if item not in unselected]
 
 
 def pytest_terminal_summary(
@@ -79,7 +82,7 @@ def pytest_terminal_summary(
 
 @pytest.fixture
 def ledger(request: pytest.FixtureRequest) -> Ledger:
-    """Where every fault is entered, with what it cost."""
+    """The ledger that counts every fault and lost result."""
     return request.config.stash[LEDGER]
 
 
@@ -100,7 +103,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ground(site: Path, tmp_path: Path, ledger: Ledger) -> Callable[..., Ground]:
-    """Makes grounds: `ground(methods=..., seeds=..., store=...)`."""
+    """Return a function that creates a `Ground`: `ground(methods=..., seeds=..., store=...)`."""
 
     def make(**choices: object) -> Ground:
         number = len(list(tmp_path.glob("ground*")))

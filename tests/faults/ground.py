@@ -1,4 +1,7 @@
-"""Runs of pytest in processes of their own on one store, and what must be true of that store whatever strikes them."""
+"""pytest sessions in separate processes that share a store, and checks of that store.
+
+The checks must hold after any fault.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from test_isolation import MARK, heed_interrupts, living
+from test_isolation import MARK, allow_interrupts, living
 
 import peft_methods
 from peft_methods import compare
@@ -27,19 +30,20 @@ from peft_methods.report.table import csv_table
 from peft_methods.store import SET_ASIDE, Store
 
 METHODS = ("head_only", "lora", "adapter_fusion")
-SILENCED = "V204,V301,V408,V411"  # twenty rows teach little, and a busy machine is no fault
-PATIENCE_SECONDS = 300
+# With twenty rows little is learnt, and other processes may use the machine.
+SILENCED = "V204,V301,V408,V411"
+TIMEOUT_SECONDS = 300
 
 
 class Ledger:
-    """Counts faults and lost results by kind of fault."""
+    """Counts of faults and lost results, by kind of fault."""
 
     def __init__(self) -> None:
         self.faults: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
 
     def lines(self) -> list[str]:
-        """A line a kind, then the sum."""
+        """Format one line per kind, then the totals."""
         kinds = [
             f"{kind}: {count} faults, {self.lost[kind]} results lost"
             for kind, count in self.faults.items()
@@ -48,7 +52,10 @@ class Ledger:
 
 
 def exact(record: Record) -> dict[str, Any]:
-    """What must be the same to the bit in every run of a cell: all but times, memory, and what tells of the attempts."""
+    """Select the values that must be identical in every run.
+
+    These are all except times, memory and details about attempts.
+    """
     figures = {
         name: value
         for name, value in record.metrics.items()
@@ -68,7 +75,7 @@ def exact(record: Record) -> dict[str, Any]:
 
 
 def totals(table: str) -> list[dict[str, str]]:
-    """A CSV table's rows less what belongs to the device."""
+    """Read a CSV table without the columns that depend on the device."""
     timed = {
         f"{name}{end}"
         for name, metric in METRICS.items()
@@ -86,7 +93,7 @@ def totals(table: str) -> list[dict[str, str]]:
 def undisturbed(
     site: Path, methods: Sequence[str], seeds: int
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
-    """What the cells yield where nothing happens: by identity, and as the table has it."""
+    """Return the results without faults: by fingerprint, and as rows of the table."""
     folder = site / f"undisturbed-{'-'.join(methods)}-{seeds}"
     comparison = compare(
         str(site / "r.toml"),
@@ -103,7 +110,7 @@ def undisturbed(
 
 
 class Run:
-    """A pytest run in a session of its own."""
+    """A pytest session in a separate process session."""
 
     def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
         self.mark, self.tmp = uuid.uuid4().hex, folder / "tmp"
@@ -115,17 +122,17 @@ class Run:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=heed_interrupts,
+                preexec_fn=allow_interrupts,
                 env={**os.environ, **environment, MARK: self.mark, "TMPDIR": str(self.tmp)},
             )
 
     @property
     def text(self) -> str:
-        """What it printed so far."""
+        """The session's output so far."""
         return self._out.read_text(encoding="utf-8")
 
     def children(self, *, server: bool = False) -> list[psutil.Process]:
-        """The processes of cells, and the spare one; or else what they are forked from."""
+        """Return the processes of runs and the standby worker, or else the fork server."""
         try:
             servers = self.parent.children()
             return servers if server else [child for one in servers for child in one.children()]
@@ -133,28 +140,31 @@ class Run:
             return []
 
     def until(self, true: Callable[[], Any]) -> bool:
-        """Wait for it as long as the run lives; whether it came true."""
-        end = time.monotonic() + PATIENCE_SECONDS
+        """Wait for a condition while the session lives; whether it became true."""
+        end = time.monotonic() + TIMEOUT_SECONDS
         while self.parent.poll() is None:
             if true():
                 return True
-            assert time.monotonic() < end, f"waited in vain:\n{self.text}"
+            assert time.monotonic() < end, f"timed out:\n{self.text}"
             time.sleep(0.01)
         return bool(true())
 
     def end(self) -> int:
-        """Its exit code, when it has ended; nothing of it is left behind then."""
-        code = int(self.parent.wait(PATIENCE_SECONDS))
+        """Wait for the session to end and return its exit code. Nothing may be left."""
+        code = int(self.parent.wait(TIMEOUT_SECONDS))
         end = time.monotonic() + 10
         while living(self.mark):
-            assert time.monotonic() < end, f"left behind: {living(self.mark)}"
+            assert time.monotonic() < end, f"processes left: {living(self.mark)}"
             time.sleep(0.05)
         assert list(self.tmp.iterdir()) == []
         return code
 
 
 class Ground:
-    """A store on which runs of the same cells are disturbed: what was finished, what of it is lost, and whether a last run mends all."""
+    """A store for sessions with the same runs that faults disturb.
+
+    It checks which finished results are lost, and whether a final session completes the rest.
+    """
 
     def __init__(
         self,
@@ -176,7 +186,7 @@ class Ground:
     def start(
         self, *options: str, seeds: str = "", before: Sequence[str] = (), **environment: str
     ) -> Run:
-        """A run of all cells, or of those of some seeds."""
+        """Start a session with all runs, or with those of some seeds."""
         self._runs += 1
         command = [
             *before,
@@ -207,7 +217,10 @@ class Ground:
         )
 
     def finished(self) -> dict[str, bytes]:
-        """Every file of the finished cells as it is now. Only who writes nothing meanwhile may rely on their number."""
+        """Read every file of the finished runs.
+
+        Their number is reliable only while nothing is written.
+        """
         found = {}
         for path in self.store.folder.glob("*.json"):
             record = self.store.find(path.stem)
@@ -218,7 +231,10 @@ class Ground:
         return found
 
     def count(self, kind: str, before: dict[str, bytes], faults: int = 1) -> None:
-        """Enter faults, and what they cost of what was finished before: nothing may be gone or changed."""
+        """Count faults and lost results.
+
+        No file that was finished `before` may be missing or changed.
+        """
         lost = [
             name
             for name, content in before.items()
@@ -229,10 +245,13 @@ class Ground:
         assert not lost, f"{kind}: {lost}"
         for record in (found := self.store.records())[0]:
             assert self.store.damage(record) == ""
-        assert found[1] == [], "a file under its final name that cannot be read"
+        assert found[1] == [], "unreadable file under its final name"
 
     def complete(self, kind: str, **environment: str) -> Run:
-        """One more run: it trains what is missing and nothing else, ends well, leaves nothing, and its figures are the undisturbed ones."""
+        """Run a final session that trains only what is missing.
+
+        It must succeed and leave nothing, and its results must equal the undisturbed ones.
+        """
         before = self.finished()
         table = self.folder / "last.csv"
         run = self.start(f"--peft-csv={table}", **environment)

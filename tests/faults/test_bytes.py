@@ -1,4 +1,7 @@
-"""Files that end at any byte, or have one changed: told as such and set aside, never taken for what was written."""
+"""Files truncated at any byte, or with a changed byte.
+
+They are reported and set aside, never read as valid.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,20 @@ from peft_methods.store import Store, StoreError
 
 
 def cut(content: bytes, every: int = 1) -> Iterator[bytes]:
-    """What is there when its writing ended at a byte, from none on."""
+    """Yield the content truncated at each byte, starting empty."""
     return (content[:length] for length in range(0, len(content), every))
 
 
 def flipped(content: bytes, every: int) -> Iterator[bytes]:
-    """The content with a bit changed in one byte."""
+    """Yield the content with one bit changed in one byte."""
     return (
         content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
         for at in range(0, len(content), every)
     )
 
 
-def every_cut_of_a_record(store: Store, path: Path, ledger: Ledger, every: int = 1) -> None:
-    """Read, named and set aside, the other records untouched."""
+def check_truncated_record(store: Store, path: Path, ledger: Ledger, every: int = 1) -> None:
+    """Check that each truncated record is reported and set aside, and no other is touched."""
     others = {other: other.read_bytes() for other in store.folder.glob("*.json") if other != path}
     for part in cut(path.read_bytes(), every):
         path.write_bytes(part)
@@ -39,7 +42,7 @@ def every_cut_of_a_record(store: Store, path: Path, ledger: Ledger, every: int =
         assert [file.path for file in unfit] == [path]
         assert len(good) == len(others)
         (line,) = store.set_aside(unfit)
-        assert f"{path} is no record" in line
+        assert f"{path} is not a valid record" in line
         assert not path.exists()
         (aside,) = (store.folder / "set_aside").iterdir()
         assert aside.read_bytes() == part
@@ -48,16 +51,16 @@ def every_cut_of_a_record(store: Store, path: Path, ledger: Ledger, every: int =
     assert {other: other.read_bytes() for other in others} == others
 
 
-def test_a_record_cut_at_some_bytes_is_set_aside(tmp_path: Path, ledger: Ledger) -> None:
-    """The sample that runs with all tests."""
+def test_record_truncated_at_some_bytes_is_set_aside(tmp_path: Path, ledger: Ledger) -> None:
+    """The sample that always runs."""
     store = Store(tmp_path)
     store.write(make_record("ia3", identity="another"))
-    every_cut_of_a_record(store, store.write(make_record()), ledger, every=29)
+    check_truncated_record(store, store.write(make_record()), ledger, every=29)
 
 
 @pytest.fixture
 def store(site: Path, tmp_path: Path) -> Store:
-    """A finished cell and a source of a real run."""
+    """A store with a finished run and a prerequisite from a real session."""
     undisturbed(site, METHODS, 5)
     records = Store(site / f"undisturbed-{'-'.join(METHODS)}-5").records()[0]
     made = Store(tmp_path / "results")
@@ -75,29 +78,27 @@ def store(site: Path, tmp_path: Path) -> Store:
 
 
 @pytest.mark.faults
-def test_a_record_cut_at_every_byte_is_set_aside(store: Store, ledger: Ledger) -> None:
+def test_record_truncated_at_every_byte_is_set_aside(store: Store, ledger: Ledger) -> None:
     for path in sorted(store.folder.glob("*.json")):
         content = path.read_bytes()
-        every_cut_of_a_record(store, path, ledger)
+        check_truncated_record(store, path, ledger)
         path.write_bytes(content)
 
 
 @pytest.mark.faults
-def test_what_stands_beside_a_record_is_known_to_be_cut_or_changed(
-    store: Store, ledger: Ledger
-) -> None:
+def test_damaged_files_beside_a_record_are_detected(store: Store, ledger: Ledger) -> None:
     kinds = {
         ".npz": "predictions cut or changed",
-        ".safetensors": "a source's weights cut or changed",
+        ".safetensors": "a prerequisite's weights cut or changed",
     }
     for record in store.records()[0]:
         ((end, _),) = record.files.items()
         path = store.folder / f"{record.identity}{end}"
         content = path.read_bytes()
         step = 1 if end == ".npz" else 97
-        for spoilt in (*cut(content, step), *flipped(content, step)):
-            path.write_bytes(spoilt)
-            assert store.damage(record) == f"{path} is not as it was written"
+        for damaged in (*cut(content, step), *flipped(content, step)):
+            path.write_bytes(damaged)
+            assert store.damage(record) == f"{path} has changed since it was written"
             try:
                 store.read_predictions(record)
             except StoreError as error:
@@ -108,9 +109,7 @@ def test_what_stands_beside_a_record_is_known_to_be_cut_or_changed(
 
 
 @pytest.mark.faults
-def test_a_checkpoint_cut_or_changed_at_many_bytes_is_set_aside(
-    tmp_path: Path, ledger: Ledger, tiny_recipe: Path
-) -> None:
+def test_damaged_checkpoint_is_set_aside(tmp_path: Path, ledger: Ledger, tiny_recipe: Path) -> None:
     cell = cells(tiny_recipe, "lora")[0]
     values: dict[str, Any] = {"losses": [0.5, 0.25], "words": "x" * 300}
     earlier, later = (
@@ -123,12 +122,12 @@ def test_a_checkpoint_cut_or_changed_at_many_bytes_is_set_aside(
     content = file.read_bytes()
     file.unlink()
     keeper.keep(earlier)
-    for spoilt in (*cut(content), *flipped(content, 1)):
-        file.write_bytes(spoilt)
+    for damaged in (*cut(content), *flipped(content, 1)):
+        file.write_bytes(damaged)
         found = Checkpoints(tmp_path, cell, "key")
         state = found.newest()
         assert state is not None
-        if same := state.epoch == 2:  # a change that is none: within the padding of the header
+        if same := state.epoch == 2:  # the changed byte was padding of the header
             assert state.values == values
             assert all(
                 torch.equal(state.tensors[name], later.tensors[name]) for name in later.tensors
@@ -137,5 +136,5 @@ def test_a_checkpoint_cut_or_changed_at_many_bytes_is_set_aside(
             assert state.epoch == 1
             assert "is damaged" in found.notes[0]
             assert not file.exists()
-        assert not (same and len(spoilt) < len(content))
+        assert not (same and len(damaged) < len(content))
         ledger.faults["a checkpoint cut or changed at a byte"] += 1

@@ -1,4 +1,4 @@
-"""What is kept from run to run is spoilt: it is made anew, and no figure changes."""
+"""Damaged caches: their content is computed again, and no result changes."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def be_a_folder(file: Path) -> None:
     (file / "in the way").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("spoil", [cut, garble, empty, be_a_folder])
-def test_spoilt_tokens_are_made_anew(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ledger: Ledger, spoil: Callable[[Path], None]
+@pytest.mark.parametrize("damage", [cut, garble, empty, be_a_folder])
+def test_damaged_token_cache_is_rebuilt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ledger: Ledger, damage: Callable[[Path], None]
 ) -> None:
-    """Runs keep them for thousands of rows alone, so what keeps them is asked here."""
+    """Runs cache tokens only for thousands of rows, so the cache is tested directly."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = []
 
@@ -55,13 +55,15 @@ def test_spoilt_tokens_are_made_anew(
     whole = tokens()
     assert (tokens(), len(made)) == (whole, 1)
     (file,) = (tmp_path / "peft-methods" / "tokens").iterdir()
-    spoil(file)
+    damage(file)
     assert (tokens(), len(made)) == (whole, 2)
-    ledger.faults["a spoilt cache"] += 1
+    ledger.faults["a damaged cache"] += 1
 
 
-def test_files_where_folders_should_be(ground: Callable[..., Ground], tmp_path: Path) -> None:
-    kind, root = "a spoilt cache", tmp_path / "cache" / "peft-methods"
+def test_session_completes_when_files_block_the_cache_folders(
+    ground: Callable[..., Ground], tmp_path: Path
+) -> None:
+    kind, root = "a damaged cache", tmp_path / "cache" / "peft-methods"
     here = ground(methods=("head_only",), seeds=2)
     root.mkdir(parents=True)
     for name in ("tokens", "compiled"):

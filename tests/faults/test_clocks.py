@@ -1,4 +1,7 @@
-"""A clock that jumps by hours and days while a run goes on: no duration shows it, and nothing is taken for older than it is."""
+"""A clock that jumps by hours and days during a session.
+
+No duration may show it, and no file may be taken for older than it is.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from peft_methods.records import Record
 pytestmark = pytest.mark.faults
 KIND = "a clock that jumps"
 HOUR = 3600
-SET_OFF = """
+SHIFT_CLOCK = """
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdlib.h>
@@ -66,12 +69,14 @@ def durations(record: Record) -> dict[str, float]:
     }
 
 
-def no_duration_jumped(here: Ground) -> None:
+def check_durations(here: Ground) -> None:
     for record in here.store.records()[0]:
         assert all(0 <= value < HOUR for value in durations(record).values()), durations(record)
 
 
-def test_pythons_clock_jumps_at_every_look(ground: Callable[..., Ground], tmp_path: Path) -> None:
+def test_session_survives_jumps_of_pythons_clock(
+    ground: Callable[..., Ground], tmp_path: Path
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(JUMPING, encoding="utf-8")
     here = ground(seeds=3)
     run = here.start("--peft-timeout=10min", seeds="2", PYTHONPATH=str(tmp_path))
@@ -80,30 +85,33 @@ def test_pythons_clock_jumps_at_every_look(ground: Callable[..., Ground], tmp_pa
     here.complete(KIND, PYTHONPATH=str(tmp_path))
     ended = [record.finished for record in here.store.records()[0]]
     assert max(ended) - min(ended) > HOUR, "the clock did not jump"
-    no_duration_jumped(here)
+    check_durations(here)
 
 
 @pytest.fixture
 def clock(tmp_path: Path) -> tuple[Path, Path]:
-    """A library that sets what it is loaded into off the true time by the seconds in a file, which are 0 now."""
+    """A library that shifts the clock of its process by the seconds stored in a file, now 0."""
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("the clock that all libraries see can be set off on Linux with a C compiler")
+        pytest.skip("shifting the clock for all libraries needs Linux and a C compiler")
     library, offset = tmp_path / "clock.so", tmp_path / "offset"
     offset.write_bytes(struct.pack("q", 0))
     subprocess.run(
         [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), "-x", "c", "-"],
-        input=SET_OFF,
+        input=SHIFT_CLOCK,
         check=True,
         text=True,
     )
     return library, offset
 
 
-def test_the_systems_clock_jumps_amid_a_run(
+def test_session_survives_jumps_of_the_system_clock(
     ground: Callable[..., Ground], clock: tuple[Path, Path]
 ) -> None:
-    """Back and forth, as every library sees it; the monotonic clock goes on, as the kernel's does."""
+    """The clock jumps back and forth for every library.
+
+    The monotonic clock continues, as the kernel's does.
+    """
     library, offset = clock
     here = ground(seeds=4)
     run = here.start("--peft-timeout=10min", LD_PRELOAD=str(library), OFFSET=str(offset))
@@ -114,14 +122,13 @@ def test_the_systems_clock_jumps_amid_a_run(
                 "started" in run.text and run.text.count(": accuracy") >= 2 * number
             )
         )
-        with offset.open(
-            "r+b"
-        ) as file:  # in place: cut short for a moment it would kill who reads it then
+        # In place: a process that reads the mapping while the file is empty would be killed.
+        with offset.open("r+b") as file:
             file.write(struct.pack("q", hours * HOUR))
     before = here.finished()
     assert run.end() == 0, run.text
     here.count(KIND, before, faults=len(jumps))
     ended = [record.finished for record in here.store.records()[0]]
     assert max(ended) - min(ended) > HOUR, "the clock did not jump"
-    no_duration_jumped(here)
+    check_durations(here)
     here.complete(KIND)

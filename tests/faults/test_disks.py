@@ -1,4 +1,7 @@
-"""A disk that is full, or that nothing can be written to any more: runs say so, end, and go on once it can."""
+"""A disk that is full or becomes read-only.
+
+Sessions report it, end, and continue once the disk is writable again.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,14 @@ import pytest
 
 from faults.ground import Ground, Ledger
 
-ROOM = 24 * 2**20  # bytes; a run of the ground's cells needs some of them
+ROOM = 24 * 2**20  # bytes; the session needs part of them
 
 
 class Disk:
-    """A file system in memory, of a namespace of its own: it needs no rights, and goes with the shell that made it."""
+    """A file system in memory, in a separate mount namespace.
+
+    It needs no privileges and disappears with the shell that created it.
+    """
 
     def __init__(self) -> None:
         command = ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount", "sh"]
@@ -29,8 +35,8 @@ class Disk:
         )
         self.folder = Path(f"/proc/{self._shell.pid}/root/mnt")
 
-    def say(self, command: str) -> str:
-        """What the command printed; nothing if all went well."""
+    def execute(self, command: str) -> str:
+        """Run a command in the namespace and return its output; '' if it succeeded."""
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
         self._shell.stdin.write(f"{command} || echo failed; echo done\n")
@@ -38,29 +44,29 @@ class Disk:
         return "".join(iter(self._shell.stdout.readline, "done\n"))
 
     def end(self) -> None:
-        """Nobody has it any more."""
+        """Kill the shell, which removes the file system."""
         self._shell.kill()
         self._shell.communicate()
 
 
 @pytest.fixture
 def disk() -> Iterator[Disk]:
-    """Skipped where such a namespace cannot be had."""
+    """A disk; the test is skipped where such a namespace is not available."""
     if subprocess.run(
         ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount", "true"], check=False
     ).returncode:
-        pytest.skip("this system lets nobody make a mount of his own")
+        pytest.skip("this system does not allow mounts in user namespaces")
     made = Disk()
     try:
-        if said := made.say(f"mount -t tmpfs -o size={ROOM} none /mnt"):
-            pytest.skip(f"no file system of one's own can be mounted here: {said}")
+        if output := made.execute(f"mount -t tmpfs -o size={ROOM} none /mnt"):
+            pytest.skip(f"no file system can be mounted here: {output}")
         yield made
     finally:
         made.end()
 
 
 def fill(folder: Path) -> Path:
-    """Take every byte there is left."""
+    """Fill all remaining space."""
     ballast = folder / "ballast"
     with ballast.open("ab", buffering=0) as file:
         for size in (2**16, 2**9, 1):
@@ -74,7 +80,7 @@ def fill(folder: Path) -> Path:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("ended", [0, 1, 4, 9])
-def test_a_disk_that_gets_full_costs_nothing_that_was_finished(
+def test_full_disk_loses_no_finished_result(
     ground: Callable[..., Ground], disk: Disk, ended: int
 ) -> None:
     here = ground(store=disk.folder / "results", options=["--peft-checkpoint"] * (ended % 2))
@@ -96,7 +102,7 @@ def test_a_disk_that_gets_full_costs_nothing_that_was_finished(
 
 
 @pytest.mark.faults
-def test_a_disk_that_is_full_from_the_start(ground: Callable[..., Ground], disk: Disk) -> None:
+def test_disk_full_from_the_start_is_reported(ground: Callable[..., Ground], disk: Disk) -> None:
     here = ground(seeds=2, store=disk.folder / "results")
     ballast = fill(disk.folder)
     run = here.start()
@@ -109,28 +115,28 @@ def test_a_disk_that_is_full_from_the_start(ground: Callable[..., Ground], disk:
 
 
 @pytest.mark.faults
-def test_a_store_that_cannot_be_written_is_told_at_once_and_can_be_read(
+def test_read_only_store_is_reported_at_once_and_stays_readable(
     ground: Callable[..., Ground], disk: Disk
 ) -> None:
     here = ground(seeds=2, store=disk.folder / "results")
     here.complete("read-only store")
     before = here.finished()
-    assert not disk.say("mount -o remount,ro /mnt")
+    assert not disk.execute("mount -o remount,ro /mnt")
     run = here.start()
     assert run.end() == pytest.ExitCode.USAGE_ERROR
     assert (
-        f"results cannot be written to {here.store.folder}: Read-only file system. Choose another folder"
-        in run.text
+        f"results cannot be written to {here.store.folder}: Read-only file system. "
+        "Choose another folder" in run.text
     )
     here.count("read-only store", before)
-    assert not disk.say("mount -o remount,rw /mnt")
+    assert not disk.execute("mount -o remount,rw /mnt")
     here.seeds = 3
     here.complete("read-only store")
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("ended", [0, 3])
-def test_a_store_that_can_be_written_no_more_amid_a_run(
+def test_store_that_becomes_read_only_loses_no_finished_result(
     ground: Callable[..., Ground], ledger: Ledger, ended: int
 ) -> None:
     here = ground(seeds=3)
@@ -144,7 +150,7 @@ def test_a_store_that_can_be_written_no_more_amid_a_run(
         pytest.skip("this file system or this user has no immutable folders")
     try:
         before = here.finished()
-        assert run.end() == 0, run.text  # all was trained, and is in the table
+        assert run.end() == 0, run.text  # everything was trained and is in the table
         assert "cannot be written: Operation not permitted" in run.text
         here.count("read-only store", before)
     finally:

@@ -1,4 +1,7 @@
-"""SIGKILL to any process of a run at any moment, and SIGTERM and SIGINT, once and twice: what was finished stays."""
+"""SIGKILL to any process of a session at any moment; SIGTERM and SIGINT, once and twice.
+
+Finished results must stay.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,14 @@ import pytest
 
 from faults.ground import Ground, Run
 
-KILLS, PARENTS = (
-    15,
-    4,
-)  # of a part of the test: at least so many kills, and so many of them of the whole run
-AGAIN = "--peft-retries=99"  # kills are many here, and none is the cell's fault
+# Minimum number of kills in a part of the test, and of kills of the whole session.
+KILLS, PARENTS = 15, 4
+RETRIES = "--peft-retries=99"  # there are many kills, and none is the run's fault
 
 
-def strike(run: Run, rng: random.Random, ended: int) -> str:
-    """Kill children of a run until `ended` more cells have ended; which kinds were struck."""
-    struck = []
+def kill_children(run: Run, rng: random.Random, ended: int) -> str:
+    """Kill children of a session until `ended` more runs have ended; return the kinds of kills."""
+    killed = []
     goal = run.text.count(": accuracy") + ended
 
     def has_come() -> bool:
@@ -36,13 +37,11 @@ def strike(run: Run, rng: random.Random, ended: int) -> str:
                 victim.kill()
             except psutil.NoSuchProcess:
                 return False
-            struck.append(
-                "SIGKILL of the process that forks" if server else "SIGKILL of a cell's process"
-            )
-        return len(struck) >= 8
+            killed.append("SIGKILL of the fork server" if server else "SIGKILL of a run's process")
+        return len(killed) >= 8
 
     run.until(has_come)
-    return struck
+    return killed
 
 
 @pytest.mark.faults
@@ -51,33 +50,33 @@ def test_kills_at_random_moments_lose_nothing(ground: Callable[..., Ground], par
     rng = random.Random(part)
     kills = parents = 0
     while kills < KILLS or parents < PARENTS:
-        here = ground(options=[AGAIN, *["--peft-checkpoint"] * (part % 2)])
+        here = ground(options=[RETRIES, *["--peft-checkpoint"] * (part % 2)])
         for _ in range(4):
             run = here.start()
             before: dict[str, bytes] = here.finished()
             if rng.random() < 0.3:
-                time.sleep(rng.uniform(0, 8))  # amid imports, preparing, or what comes next
-                struck = []
+                time.sleep(rng.uniform(0, 8))  # during imports, preparing or training
+                killed = []
             else:
-                struck = strike(run, rng, rng.randint(0, 5))
+                killed = kill_children(run, rng, rng.randint(0, 5))
                 time.sleep(rng.uniform(0, 0.3))
                 before = here.finished()
             ended = run.parent.poll() is not None
             if not ended:
                 run.parent.kill()
             assert run.end() == (0 if ended else -signal.SIGKILL), run.text
-            for kind in struck:
+            for kind in killed:
                 here.count(kind, before)
-            here.count("SIGKILL of the run", before, faults=not ended)
-            kills += len(struck) + (not ended)
+            here.count("SIGKILL of the session", before, faults=not ended)
+            kills += len(killed) + (not ended)
             parents += not ended
-        here.complete("SIGKILL of the run")
+        here.complete("SIGKILL of the session")
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupt_loses_nothing(
+def test_interrupts_lose_nothing(
     ground: Callable[..., Ground], number: signal.Signals, times: int
 ) -> None:
     rng = random.Random(f"{number.name} {times}")
@@ -96,15 +95,15 @@ def test_an_interrupt_loses_nothing(
             run.parent.send_signal(number)
             time.sleep(rng.uniform(0, 0.2))
         code = run.end()
-        assert code in {0, 2}, run.text  # 0: all was done just before
+        assert code in {0, 2}, run.text  # 0: the session was just done
         assert "Traceback" not in run.text
         here.count(kind, before)
     here.complete(kind)
 
 
-def test_a_killed_cell_and_a_killed_run_lose_nothing(ground: Callable[..., Ground]) -> None:
-    """The sample that runs with all tests."""
-    here = ground(methods=("head_only",), seeds=6, options=[AGAIN])
+def test_killed_run_and_killed_session_lose_nothing(ground: Callable[..., Ground]) -> None:
+    """The sample that always runs."""
+    here = ground(methods=("head_only",), seeds=6, options=[RETRIES])
     run = here.start()
     assert run.until(lambda: "started" in run.text and run.children())
     _kill_one(run)

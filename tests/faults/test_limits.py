@@ -1,4 +1,7 @@
-"""Memory that runs out in a cell, cells and data that hang: one row says so, the others are kept, the next run trains the rest."""
+"""Runs out of memory, and runs and data that hang.
+
+One row reports it, the others are kept, and the next session trains the rest.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,14 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(
         not sys.platform.startswith("linux"),
-        reason="another process's limits can be set on Linux alone",
+        reason="only Linux can set the limits of another process",
     ),
 ]
 TIMEOUT = "--peft-timeout=20s"
-FAILED = r"(?:oom|failed|crashed|timeout): "
 
 
-def cell_of(run: Run, known: set[int]) -> psutil.Process | None:
-    """A cell's process that trains (its log is open), not struck before."""
+def training_process(run: Run, known: set[int]) -> psutil.Process | None:
+    """Return the process of a run that trains (its log is open) and is not in `known`."""
     for process in run.children():
         try:
             if process.pid not in known and os.readlink(f"/proc/{process.pid}/fd/1").endswith(
@@ -40,37 +42,37 @@ def cell_of(run: Run, known: set[int]) -> psutil.Process | None:
 
 
 @pytest.mark.parametrize("room", [0, 2**20, 2**23])
-def test_memory_that_runs_out_in_cells(ground: Callable[..., Ground], room: int) -> None:
-    """The address space of cells that have begun is limited to little more than they have."""
-    rng, struck = random.Random(room), set[int]()
+def test_runs_out_of_memory_lose_no_other_result(ground: Callable[..., Ground], room: int) -> None:
+    """The address space of training runs is limited to little more than they use."""
+    rng, limited = random.Random(room), set[int]()
     here = ground(seeds=3, options=["--peft-retries=0"])
     run = here.start()
 
     def limit() -> bool:
-        process = cell_of(run, struck)
+        process = training_process(run, limited)
         if process is not None and "started" in run.text and rng.random() < 0.5:
             try:
                 size = process.memory_info().vms + room
                 resource.prlimit(process.pid, resource.RLIMIT_AS, (size, size))
-                struck.add(process.pid)
+                limited.add(process.pid)
             except (OSError, psutil.Error):
                 pass
-        return len(struck) >= 4
+        return len(limited) >= 4
 
     run.until(limit)
     before = here.finished()
-    assert run.end() in {0, 1}, run.text  # 0: those had all they needed
+    assert run.end() in {0, 1}, run.text  # 0: these runs had enough memory
     assert "INTERNALERROR" not in run.text
-    here.count("out of memory", before, faults=len(struck))
+    here.count("out of memory", before, faults=len(limited))
     here.complete("out of memory")
 
 
-def test_cells_that_hang(ground: Callable[..., Ground]) -> None:
+def test_hanging_runs_end_by_timeout(ground: Callable[..., Ground]) -> None:
     here = ground(seeds=3, options=[TIMEOUT])
     run, stopped = here.start(), set[int]()
 
     def stop() -> bool:
-        process = cell_of(run, stopped) if run.text.count(": accuracy") >= 2 else None
+        process = training_process(run, stopped) if run.text.count(": accuracy") >= 2 else None
         if process is not None:
             process.send_signal(signal.SIGSTOP)
             stopped.add(process.pid)
@@ -79,17 +81,17 @@ def test_cells_that_hang(ground: Callable[..., Ground]) -> None:
     assert run.until(stop)
     before = here.finished()
     assert run.end() == 1, run.text
-    assert "timeout: it took more than 20 s (--peft-timeout)" in run.text
+    assert "timeout: it took more than 20 s (timeout)" in run.text
     assert "Traceback" not in run.text
-    here.count("a cell that hangs", before, faults=2)
-    here.complete("a cell that hangs")
+    here.count("a run that hangs", before, faults=2)
+    here.complete("a run that hangs")
 
 
-def test_a_cell_stopped_for_a_while_goes_on(ground: Callable[..., Ground]) -> None:
+def test_run_stopped_for_a_while_continues(ground: Callable[..., Ground]) -> None:
     here = ground(seeds=2)
     run = here.start()
-    assert run.until(lambda: "started" in run.text and cell_of(run, set()))
-    process = cell_of(run, set())
+    assert run.until(lambda: "started" in run.text and training_process(run, set()))
+    process = training_process(run, set())
     before = here.finished()
     if process is not None:
         process.send_signal(signal.SIGSTOP)
@@ -101,9 +103,11 @@ def test_a_cell_stopped_for_a_while_goes_on(ground: Callable[..., Ground]) -> No
     here.complete("a run stopped and continued")
 
 
-def test_data_that_never_comes(ground: Callable[..., Ground], tmp_path: Path) -> None:
+def test_data_that_never_arrives_ends_by_timeout(
+    ground: Callable[..., Ground], tmp_path: Path
+) -> None:
     here = ground(seeds=2)
-    here.complete("data that never comes")
+    here.complete("data that never arrives")
     data = tmp_path / "pipe"
     data.mkdir()
     for name in ("train.jsonl", "test.jsonl"):
@@ -113,5 +117,5 @@ def test_data_that_never_comes(ground: Callable[..., Ground], tmp_path: Path) ->
     assert run.end() == 1, run.text
     assert "could not be prepared: it took more than 2 s" in run.text
     assert "Traceback" not in run.text
-    here.count("data that never comes", before)
-    here.complete("data that never comes")
+    here.count("data that never arrives", before)
+    here.complete("data that never arrives")

@@ -1,4 +1,4 @@
-"""Two runs at once on one store, with the same cells, with others, and one killed beside the other."""
+"""Two concurrent sessions on one store: with the same runs, with others, and with one killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KIND = "two runs at once"
 
 @pytest.mark.parametrize("seeds", [("0,1,2,3,4", "0,1,2,3,4"), ("0,1,2", "2,3,4")])
 @pytest.mark.parametrize("fresh", [False, True])
-def test_both_end_well_and_leave_whole_results(
+def test_concurrent_sessions_both_succeed_with_complete_results(
     ground: Callable[..., Ground], seeds: tuple[str, str], fresh: bool
 ) -> None:
     here = ground()
@@ -25,14 +25,13 @@ def test_both_end_well_and_leave_whole_results(
     here.complete(KIND)
 
 
-def test_one_killed_beside_the_other_harms_it_not(ground: Callable[..., Ground]) -> None:
+def test_killed_session_does_not_harm_a_concurrent_one(ground: Callable[..., Ground]) -> None:
     here = ground()
     run, other = here.start(), here.start("--peft-fresh")
     run.until(lambda: ": accuracy" in run.text)
     time.sleep(0.1)
-    before = {
-        name: content for name, content in here.finished().items() if name.endswith(".npz")
-    }  # both write records, the same figures
+    # Both write the same predictions; their records differ in times.
+    before = {name: content for name, content in here.finished().items() if name.endswith(".npz")}
     run.parent.kill()
     run.end()
     assert other.end() == 0, other.text
