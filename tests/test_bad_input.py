@@ -22,9 +22,8 @@ import pytest
 from _pytest.config.argparsing import Parser
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_gate import records_of
 
-from conftest import make_rows
+from builders import make_rows, records_of
 from peft_methods import units
 from peft_methods.baseline import read_baseline
 from peft_methods.building import build

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import Recorder, prepared, silent
 from torch import nn
 
+from builders import Recorder, prepared
+from builders import trainer_options as silent
 from peft_methods import models, quality
 from peft_methods.engines import stock
 from peft_methods.engines.base import EpochResult, Training, refuse_unfit

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from conftest import CONFIGS
+from builders import CONFIGS
 from peft_methods import configs
 from peft_methods.errors import ModelError
 from peft_methods.recipe import ModelSpec

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from test_shapes import PUBLISHED
 
+from builders import PUBLISHED_SIZES as PUBLISHED
 from peft_methods.units import parse
 from peft_methods.validity.counts import (
     ia3_forms,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from conftest import make_rows, write_csv
+from builders import make_rows, write_csv
 from peft_methods import data
 from peft_methods.measuring import PhaseMeter, ResidentMemory, ThreadTime
 from peft_methods.recipe import DataSpec

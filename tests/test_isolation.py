@@ -17,10 +17,11 @@ from typing import Any
 
 import psutil
 import pytest
-from test_execution import cells
-from test_plugin import BENCHMARK
 
-from conftest import make_data
+from builders import BENCHMARK, cells, make_data
+from builders import PROCESS_MARK as MARK
+from builders import marked_processes as living
+from builders import restore_sigint as heed_interrupts
 from peft_methods.errors import DataError, may_pass
 from peft_methods.execution import kills
 from peft_methods.execution.events import Event
@@ -29,26 +30,12 @@ from peft_methods.execution.processes import ForkServer, Worker, fork_server
 from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
 from peft_methods.store import Store
 
-MARK = "PEFT_METHODS_TEST"
-
 
 def until(true: Callable[[], Any], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
-
-
-def living(mark: str) -> list[psutil.Process]:
-    """Every process that was born with this mark in its environment, whoever its parent is by now."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            pass
-    return found
 
 
 @pytest.fixture
@@ -180,11 +167,6 @@ def test_nothing_outlives_a_killed_parent_whenever_it_is_killed(
         parent.wait()
         until(lambda mark=mark: not living(mark), seconds=5)  # type: ignore[misc]
         assert list(tmp.iterdir()) == [], name
-
-
-def heed_interrupts() -> None:
-    """A shell's background jobs ignore SIGINT, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_an_interrupt_keeps_what_is_finished_and_says_what_is_missing(
@@ -395,8 +377,7 @@ def test_only_what_can_pass_is_tried_again() -> None:
 
 
 def test_what_was_tried_again_is_said_under_the_table() -> None:
-    from test_records_and_validity import make_record
-
+    from builders import make_record
     from peft_methods.comparing import Comparison
     from peft_methods.report.table import terminal_table
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from conftest import CONFIGS, make_model
+from builders import CONFIGS, make_model
 from peft_methods import models
 from peft_methods.errors import ModelError
 from peft_methods.recipe import ModelSpec

@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from conftest import make_data, make_model, make_rows, write_csv
+from builders import BENCHMARK, error_line, make_data, make_model, make_rows, write_csv
 from peft_methods.errors import OptionError
 from peft_methods.option_values import parse_seeds
 from peft_methods.recipe import shipped_recipes
-
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 
 
 @pytest.fixture
@@ -33,14 +31,6 @@ def run(pytester: pytest.Pytester, tiny_recipe: Path) -> Any:
         return start("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *chosen, *arguments)
 
     return go
-
-
-def error_line(result: pytest.RunResult) -> str:
-    """The one line of a usage error; nothing else, no traceback."""
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    lines = [line for line in result.stderr.lines if line.strip()]
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -405,7 +395,7 @@ def test_other_model_and_data_run_with_what_changed_said(run: Any, tmp_path: Pat
 def test_an_unsupported_method_is_skipped_with_its_reason(run: Any, tmp_path: Path) -> None:
     import transformers
 
-    from conftest import SIZES, TINY, VOCABULARY
+    from builders import SIZES, TINY, VOCABULARY
 
     folder = tmp_path / "electra"
     transformers.ElectraModel(
@@ -474,7 +464,7 @@ def test_a_source_that_is_not_there_fails_its_fusion_alone(run: Any) -> None:
 
 def config_alone(folder: Path) -> Path:
     """The smallest that random weights can be built from."""
-    from conftest import CONFIGS
+    from builders import CONFIGS
 
     CONFIGS["bert"]().save_pretrained(folder)
     return folder

@@ -15,16 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from conftest import make_rows, write_csv
+from builders import data_spec as spec
+from builders import make_rows, write_csv
 from peft_methods import data
 from peft_methods.errors import DataError
-from peft_methods.recipe import DataSpec
-
-
-def spec(
-    source: Path | str, train: Any = 20, validation: int = 10, test: Any = 10, **more: Any
-) -> DataSpec:
-    return DataSpec(str(source), train, validation, test, **more)
 
 
 def keys(table: Any) -> set[str]:

@@ -17,11 +17,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_gate import Telling
-from test_plugin import BENCHMARK
-from test_records_and_validity import make_record
 
-from conftest import make_model
+from builders import BENCHMARK, make_model, make_record
+from builders import ReplayRecords as Telling
 from peft_methods import embedded, escaping, models
 from peft_methods.cells import cells_of, chosen_methods, content_hash
 from peft_methods.comparing import Comparison

@@ -9,20 +9,11 @@ import pytest
 import torch
 import transformers
 
-from conftest import make_model
+from builders import PUBLISHED_SIZES as PUBLISHED
+from builders import make_model
 from peft_methods import configs, shapes
 from peft_methods.layouts import LAYOUTS
 from peft_methods.recipe import ModelSpec
-
-# (the encoder with its pooler as published, the classifier with two labels, which has its own layers instead in some families)
-PUBLISHED = {
-    "roberta-base": (124_645_632, 124_647_170),
-    "roberta-large": (355_359_744, 355_361_794),
-    "bert-base-uncased": (109_482_240, 109_483_778),
-    "bert-large-uncased": (335_141_888, 335_143_938),
-    "distilbert-base-uncased": (66_362_880, 66_955_010),
-    "mpnet-base": (109_486_464, 109_488_002),
-}
 
 
 def test_every_shape_has_its_published_size_beside_it() -> None:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_reading_and_data import spec
 
-from conftest import FILLER, make_rows, write_csv
+from builders import FILLER, make_rows, write_csv
+from builders import data_spec as spec
 from peft_methods import data, overlap
 from peft_methods.data import load
 from peft_methods.errors import DataError

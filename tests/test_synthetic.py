@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from conftest import CONFIGS
+from builders import CONFIGS
 from peft_methods import data, synthetic
 from peft_methods.errors import DataError
 from peft_methods.recipe import DataSpec, ModelSpec, Recipe, load_recipe
