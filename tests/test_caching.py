@@ -64,7 +64,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "KEPT", 3)
+    monkeypatch.setattr(caching, "MAX_FILES", 3)
     for number in range(6):
         remembered(number, number)
     assert len(list((cache_folder() / "things").iterdir())) == 3

@@ -245,7 +245,7 @@ def test_hostile_archives_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, bytes, int, str]
 ) -> None:
     name, content, mode, said = case
-    monkeypatch.setattr(embedded, "LARGEST_FILE", 2**21)
+    monkeypatch.setattr(embedded, "MAX_FILE_BYTES", 2**21)
     with pytest.raises(DataError, match=said):
         unpacked(packed(tmp_path / "w.whl", name, content, mode=mode), tmp_path)
     assert not list((tmp_path / "a" / "b").iterdir())
