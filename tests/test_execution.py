@@ -216,7 +216,7 @@ def test_preparing_tells_what_is_wrong_before_anything_is_trained(
     tiny_recipe: Path, executor: LocalExecutor
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["data.test=5000"])
-    with pytest.raises(DataError, match="5000 test rows wanted"):
+    with pytest.raises(DataError, match="5000 test rows requested"):
         executor.prepare(recipe, chosen_methods(recipe, None))
 
 

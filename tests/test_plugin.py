@@ -358,7 +358,7 @@ def test_bad_data_fails_with_its_line_and_exit_1(run: Any, tmp_path: Path) -> No
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=2)
     out = result.stdout.str()
-    assert "60 of 60 test texts (100.0%) stand in train too" in out
+    assert "60 of 60 test texts (100.0%) also occur in train" in out
     assert "Traceback" not in out + result.stderr.str()
     assert "Full fine-tuning, LoRA: failed:" in out
     assert run(f"--peft-data={folder}", "--peft-dry-run").ret == pytest.ExitCode.TESTS_FAILED
@@ -372,7 +372,7 @@ def test_a_model_that_is_no_encoder_fails_with_its_line(run: Any, tmp_path: Path
     )
     result = run(f"--peft-model={tmp_path / 'gpt2'}", "--peft-method=lora")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "is a 'gpt2' model, which is no encoder" in result.stdout.str()
+    assert "is a 'gpt2' model, which is not an encoder" in result.stdout.str()
     assert "Traceback" not in result.stdout.str()
 
 
@@ -388,7 +388,7 @@ def test_other_model_and_data_run_with_what_changed_said(run: Any, tmp_path: Pat
     out = result.stdout.str()
     assert result.ret == 0, out
     assert "warning: the learning rates were tuned for" in out
-    assert "sizes as the recipe and --peft-set say (all/30/50)" in out
+    assert "sizes stay as set (all/30/50)" in out
     assert "210 train / 30 validation / 50 test" in out
 
 
