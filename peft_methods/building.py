@@ -1,4 +1,7 @@
-"""Frozen dataclasses from plain mappings; what does not fit is named with its place, what is allowed and the nearest name."""
+"""Frozen dataclasses from plain mappings.
+
+Errors name the place of the bad value, what is allowed there and the nearest name.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,27 @@ T = TypeVar("T")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """A frozen dataclass from a plain mapping, or an `OptionError` that names the wrong key, type or value.
+    """Return a frozen dataclass from a plain mapping.
 
-    `where` is what the message starts with: a file, or a file and a section.
+    Raises an `OptionError` that names the wrong key, type or value. `where` starts the message: a
+    file, or a file and a section.
     """
     try:
         plain = json.dumps(values, default=str, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise OptionError(f"{where}: a value in it cannot be read: {first_line(error)}.") from None
+        raise OptionError(
+            f"{where}: it contains an unreadable value: {first_line(error)}."
+        ) from None
     try:
-        return adapter(cls).validate_json(plain)  # type: ignore[arg-type]  # strict, yet tables may be dataclasses
+        # from JSON, since strict validation of Python values would refuse mappings for dataclasses
+        return adapter(cls).validate_json(plain)  # type: ignore[arg-type]
     except ValidationError as error:
         raise OptionError(f"{where}: {_explain(error, cls, values)}") from None
 
 
 @cache
 def adapter(cls: type[T]) -> TypeAdapter[T]:
-    """What checks values of a class; making it takes longer than using it."""
+    """Return pydantic's validator of a class. Cached: making one takes longer than using it."""
     return TypeAdapter(cls)
 
 
@@ -48,11 +55,11 @@ def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> st
         return f"{dotted!r} is missing; add it."
     given = "a table" if isinstance(first["input"], Mapping) else repr(first["input"])
     same_place = [e for e in errors if e["loc"][: len(path)] == first["loc"][: len(path)]]
-    wanted = {_wanted(e["type"], e["msg"]) for e in same_place}
-    return f"{dotted} = {given} should be {' or '.join(sorted(wanted))}."
+    expected = {_expected(e["type"], e["msg"]) for e in same_place}
+    return f"{dotted} = {given} should be {' or '.join(sorted(expected))}."
 
 
-def _wanted(kind: str, message: str) -> str:
+def _expected(kind: str, message: str) -> str:
     plain = {
         "dataclass_type": "a section",
         "dict_type": "a section",
@@ -63,7 +70,10 @@ def _wanted(kind: str, message: str) -> str:
 
 
 def _path_in_file(loc: Sequence[int | str], values: Any) -> list[str]:
-    """pydantic's location less what only pydantic knows (members of a union, positions in a list)."""
+    """Return pydantic's location as a path in the file.
+
+    Steps that only pydantic has (members of a union, positions in a list) are dropped.
+    """
     path: list[str] = []
     for step in loc:
         if not isinstance(values, Mapping):

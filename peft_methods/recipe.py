@@ -1,4 +1,4 @@
-"""Recipes: one TOML file names the model, the data, the budget and each method's hyperparameters."""
+"""Recipes: TOML files that name the model, the data, the budget and the methods' settings."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ RECIPE_FOLDERS = (
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which encoder: `embedded:NAME`, a folder, or a hub id (`revision` pins it).
+    """The encoder to fine-tune: `embedded:NAME`, a folder, or a hub id (`revision` pins it).
 
-    With random weights the sizes are all that is wanted: of a shape that comes along (by its hub id) or a local config.
-    `trust_remote_code` lets the model's own Python files run, if whoever starts the run allows it too (`check_trust`).
+    Random weights only need the model's sizes: those of an architecture preset (by hub id) or of a
+    local config. With `trust_remote_code` the model's own Python files are executed, provided that
+    the user who starts the session allows it too (see `check_trust`).
     """
 
     __pydantic_config__ = STRICT
@@ -46,18 +47,23 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which texts, how many for what (exact and disjoint), and where text and label stand.
+    """The texts, the exact sizes of the disjoint splits, and the columns with texts and labels.
 
-    `seed` chooses the rows; it is the same for every cell, so all methods and seeds see the same splits.
-    Columns left out are inferred. `select_by` is the validation metric that chooses the best epoch.
-    `test_split` names the source's split that test is taken from: `validation` where the source hides its test labels,
-    `train` for a cut of one's own; a source that lacks the split named gives its `test`. Validation is the source's own
-    split, or cut from train: at random, or by whole `sentences` (train texts that lie within no other), and then every
-    train text that lies within one of them leaves train. `leakage_limit` is the share of test texts that may stand in
-    train too before the source is refused (they leave train in any case).
+    `seed` selects the rows. It is the same for every run, so all methods and seeds see the same
+    splits. Columns that are not named are inferred. `select_by` is the validation metric that
+    selects the best epoch.
 
-    `token_lengths` and `classes` describe the texts to a run that cannot read them (random weights without a tokenizer):
-    quantiles of the rows' token counts, evenly spaced from the least to the most, and how many classes there are.
+    `test_split` names the source's split that test rows are taken from: `validation` if the source
+    hides its test labels, `train` to cut the test rows from train. If the source lacks the named
+    split, its `test` split is used. Validation rows come from the source's own split or are cut
+    from train: at random (`rows`), or as whole `sentences`, which are train texts contained in no
+    other text. In the second case every train text contained in one of them is removed from train.
+    `leakage_limit` is the share of test texts that may also occur in train before the source is
+    refused. Such texts are removed from train in any case.
+
+    `token_lengths` and `classes` describe the texts for runs that cannot read them (random weights
+    without a tokenizer): evenly spaced quantiles of the rows' token counts, from the minimum to the
+    maximum, and the number of classes.
     """
 
     __pydantic_config__ = STRICT
@@ -85,20 +91,24 @@ class DataSpec:
             len(lengths) < 2 or lengths[0] < 1 or list(lengths) != sorted(lengths)
         ):
             raise OptionError(
-                f"data.token_lengths = {list(lengths)} should be two or more whole numbers from 1 up, none below the one before it: "
-                f"the token counts of the shortest row, of rows at even steps between, and of the longest."
+                f"data.token_lengths = {list(lengths)} should be two or more whole numbers >= 1 in "
+                f"ascending order: evenly spaced quantiles of the rows' token counts, from the "
+                f"shortest row to the longest.",
+                setting="data.token_lengths",
             )
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend: the same for all, or the comparison is worth nothing.
+    """The resources of every method, identical for all of them: otherwise they are not comparable.
 
-    `precision`: fp32 weights in every case; bf16 and fp16 by autocast, tf32 with TF32 matrix products. An optimizer step takes
-    `gradient_accumulation` batches. `gradient_checkpointing` keeps each layer's input only (the graphed engine also what
-    attention gives) and computes the rest anew. `padding`: batches of like lengths padded to their longest row, or (fixed) shuffled ones
-    padded to `data.max_length`. `early_stopping`: the epochs in a row that `data.select_by` may fail to rise on
-    validation data before training ends; 0 never ends it. The learning rate's schedule is that of all epochs.
+    `precision`: weights are fp32 in every case; bf16 and fp16 use autocast, tf32 uses TF32 matrix
+    products. An optimizer step processes `gradient_accumulation` batches. `gradient_checkpointing`
+    stores only the input of each layer (the cuda_graphs engine also stores attention outputs) and
+    recomputes the rest. `padding`: `dynamic` groups rows of similar length and pads to the longest
+    row of the batch; `fixed` shuffles the rows and pads to `data.max_length`. `early_stopping`:
+    training ends after this many consecutive epochs without a rise of `data.select_by` on the
+    validation data; 0 disables it. The learning rate schedule always spans all epochs.
     """
 
     __pydantic_config__ = STRICT
@@ -121,17 +131,22 @@ class Budget:
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, int) and len(set(self.seeds)) < len(self.seeds):
             raise OptionError(
-                f"budget.seeds = {list(self.seeds)} names a seed twice; its cell would count double."
+                f"budget.seeds = {list(self.seeds)} contains a seed twice; its run would count "
+                f"twice. Give each seed once.",
+                setting="budget.seeds",
             )
 
     def seed_list(self) -> tuple[int, ...]:
-        """The seeds themselves: 3 means 0, 1, 2."""
+        """Return the seeds as a tuple: 3 means 0, 1, 2."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
 
 @dataclass(frozen=True)
 class Expect:
-    """What a sound run must reach: test accuracy above the majority class by this margin (0.10 = 10 points)."""
+    """What a sound session must reach: test accuracy above the majority class by this margin.
+
+    0.10 means 10 percentage points.
+    """
 
     __pydantic_config__ = STRICT
     margin_over_majority: Share = 0.0
@@ -139,11 +154,11 @@ class Expect:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How rates are searched for with `--peft-tune`, the same for every method.
+    """How tuning searches for learning rates, the same for every method.
 
-    A trial trains `fraction` of the epochs. Rates are tried on a grid of `points` values, evenly spaced by their logarithm
-    from the method's own over `reach` to it times `reach`. `knobs` opens hyperparameters of a method: the values to try, by
-    method and name.
+    A trial trains for `fraction` of the epochs. The grid has `points` rates, evenly spaced on a
+    logarithmic scale from the method's own rate divided by `reach` to that rate times `reach`.
+    `knobs` adds hyperparameters to the search: the values to try, by method and name.
     """
 
     __pydantic_config__ = STRICT
@@ -157,13 +172,18 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.points % 2 == 0:
             raise OptionError(
-                f"tuning.points = {self.points} should be odd: the method's own rate is the middle of the grid."
+                f"tuning.points = {self.points} should be odd, so that the method's own rate is in "
+                f"the middle of the grid.",
+                setting="tuning.points",
             )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Model + data + budget + hyperparameters per method. `notes` are printed under its table."""
+    """Model, data, budget and the hyperparameters of each method.
+
+    `notes` are printed below the recipe's table.
+    """
 
     __pydantic_config__ = STRICT
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -179,31 +199,37 @@ class Recipe:
 
     @property
     def has_quality(self) -> bool:
-        """Whether there is quality to judge: random weights show what training costs, not what it gives."""
+        """Whether quality is meaningful.
+
+        Random weights show the cost of training, not its benefit.
+        """
         return self.model.weights == "pretrained"
 
 
 def path_of(source: str) -> Path | None:
-    """The file or folder that a source names; None where there is none, or where it can be no path at all."""
+    """Return the existing file or folder that a source names.
+
+    None if it does not exist or cannot be a path.
+    """
     try:
         path = Path(source).expanduser()
         return path if path.exists() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of nobody
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, an unknown user's home
         return None
 
 
-def is_meant_as_path(source: str) -> bool:
-    """Whether it can only be a path, there or not, and no name on the hub."""
+def is_only_a_path(source: str) -> bool:
+    """Whether a source can only be a path, existing or not, and no hub id."""
     return source.startswith((".", "~")) or isabs(source)
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with the project, by name."""
+    """Return the files of the recipes that are part of the project, by name."""
     return {path.stem: path for folder in RECIPE_FOLDERS for path in sorted(folder.glob("*.toml"))}
 
 
 def find_recipe(name: str) -> Path:
-    """The TOML file of a shipped recipe's name, or the path itself. Raises `OptionError`."""
+    """Return the TOML file of a shipped recipe or of a path. Raises `OptionError`."""
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
@@ -225,25 +251,24 @@ def load_recipe(
     data: str | None = None,
     weights: str | None = None,
 ) -> Recipe:
-    """A recipe by name or path, with `KEY=VALUE` settings applied and model, weights or data pointed elsewhere.
+    """Load a recipe by name or path, with `KEY=VALUE` settings applied.
 
-    Raises `OptionError` for a file that is no TOML, an unknown key or a value that does not fit.
+    `model`, `weights` and `data` replace those of the recipe. Raises `OptionError` for invalid
+    TOML, unknown keys and invalid values.
     """
     path = find_recipe(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # no text, no TOML, a number of thousands of digits, a thousand brackets
+    except (ValueError, RecursionError) as error:
+        # not UTF-8, not TOML, a number of thousands of digits, a thousand nested brackets
         raise OptionError(f"{path.name} is not valid TOML: {error}.") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
     notes = []
     _make_sections(values, path.name)
     if data is not None:
-        _point_at_data(values, data)
-    tuned = _point_at_model(values, model) if model is not None else ""
+        _replace_data(values, data)
+    tuned = _replace_model(values, model) if model is not None else ""
     if weights is not None:
         _set_weights(values, weights)
     for setting in settings:
@@ -254,28 +279,35 @@ def load_recipe(
     if tuned and recipe.has_quality:
         notes.append(tuned)
     if data is not None:
-        notes.append(_said_of_data(recipe))
+        notes.append(_data_note(recipe))
     return replace(recipe, notes=(*recipe.notes, *notes))
 
 
 def check_trust(recipes: Sequence[Recipe], allowed: bool) -> None:
-    """A model's own code runs where its recipe wants it and the user allows it; one without the other is an `OptionError`."""
-    wanting = [recipe for recipe in recipes if recipe.model.trust_remote_code]
-    if wanting and not allowed:
+    """Check that a model's own code is requested by its recipe and allowed by the user.
+
+    One without the other raises `OptionError`.
+    """
+    requesting = [recipe for recipe in recipes if recipe.model.trust_remote_code]
+    if requesting and not allowed:
+        recipe = requesting[0]
         raise OptionError(
-            f"recipe {wanting[0].name!r} would run Python code that comes with the model {wanting[0].model.source!r}. "
-            f"Read that code; then allow it with --peft-trust-remote-code (compare: trust_remote_code=True)."
+            f"recipe {recipe.name!r} would execute Python code of the model "
+            f"{recipe.model.source!r}. Read that code, then allow it with "
+            f"trust_remote_code = true.",
+            setting="trust_remote_code",
         )
-    if allowed and not wanting:
+    if allowed and not requesting:
         raise OptionError(
-            "--peft-trust-remote-code is given and no recipe wants a model's own code. Leave it out, or say in the recipe that it "
-            "does: --peft-set model.trust_remote_code=true."
+            "trust_remote_code is allowed, but no recipe requests a model's own code. Do not "
+            "allow it, or set model.trust_remote_code = true in the recipe.",
+            setting="model.trust_remote_code",
         )
 
 
-def _point_at_data(values: dict[str, Any], source: str) -> None:
+def _replace_data(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("data", {})
-    for of_the_other in (
+    for specific_key in (
         "text",
         "text_pair",
         "label",
@@ -285,33 +317,31 @@ def _point_at_data(values: dict[str, Any], source: str) -> None:
         "token_lengths",
         "classes",
     ):
-        section.pop(of_the_other, None)
+        section.pop(specific_key, None)
     section["source"] = source
 
 
-def _said_of_data(recipe: Recipe) -> str:
+def _data_note(recipe: Recipe) -> str:
     data = recipe.data
     sizes = f"{data.train}/{data.validation}/{data.test}"
-    lift = (
-        ""
-        if data.train == "all" or not recipe.has_quality
-        else ": --peft-set data.train=all lifts the first"
-    )
-    split = (
-        ""
-        if data.test_split == "test"
-        else f"; test is taken from its {data.test_split} split, where it has one"
-    )
-    return f"data replaced by {data.source!r}; sizes as the recipe and --peft-set say ({sizes}){lift}{split}"
+    note = f"data replaced by {data.source!r}; train/validation/test sizes stay as set ({sizes})"
+    if data.train != "all" and recipe.has_quality:
+        note += '; set data.train = "all" to train on all of it'
+    if data.test_split != "test":
+        note += f"; test is taken from its {data.test_split} split, if it has one"
+    return note
 
 
-def _point_at_model(values: dict[str, Any], source: str) -> str:
+def _replace_model(values: dict[str, Any], source: str) -> str:
     section = values.setdefault("model", {})
     tuned_for = section.get("source")
-    for of_the_other in ("revision", "trust_remote_code"):
-        section.pop(of_the_other, None)
+    for specific_key in ("revision", "trust_remote_code"):
+        section.pop(specific_key, None)
     section["source"] = source
-    return f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; a method may look worse than it is"
+    return (
+        f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; "
+        f"a method may look worse than it is"
+    )
 
 
 def _make_sections(values: dict[str, Any], where: str) -> None:
@@ -345,29 +375,32 @@ def _has_rates(values: dict[str, Any]) -> bool:
 def _set_weights(values: dict[str, Any], weights: str) -> None:
     allowed = get_args(get_type_hints(ModelSpec)["weights"])
     if weights not in allowed:
-        raise OptionError(unknown("weights", weights, allowed))
+        raise OptionError(unknown("weights", weights, allowed), setting="model.weights")
     values.setdefault("model", {})["weights"] = weights
 
 
 def apply_setting(values: dict[str, Any], setting: str) -> None:
-    """Put `KEY=VALUE` (a dotted TOML path; the value in TOML, a bare word is a string) into `values`."""
+    """Set `KEY=VALUE` in `values`.
+
+    The key is a dotted TOML path. The value is TOML; a bare word is a string.
+    """
     key, equals, text = setting.partition("=")
     path = [part.strip() for part in key.split(".")]
     if not equals or not all(path):
         raise OptionError(
-            f"--peft-set {setting!r} should read KEY=VALUE, for example budget.epochs=2."
+            f"setting {setting!r} should have the form KEY=VALUE, for example budget.epochs=2."
         )
     section = values
     for part in path[:-1]:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
-            raise OptionError(f"--peft-set {setting!r}: {part!r} is a value, not a section.")
+            raise OptionError(f"setting {setting!r}: {part!r} is a value, not a section.")
     section[path[-1]] = _toml_value(text.strip())
 
 
 def _toml_value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # no TOML, or more digits or brackets than can be read
+    except (ValueError, RecursionError):  # not TOML, or too many digits or brackets
         return text
     return parsed["value"] if list(parsed) == ["value"] else text

@@ -1,4 +1,4 @@
-"""Tokenized rows in memory, as arrays: a batch of them costs microseconds."""
+"""Tokenized rows in memory, as arrays. Building a batch takes microseconds."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """`tokens` maps a column (`input_ids`, `attention_mask`, …) to an int64 array a row; `labels` has shape (rows,)."""
+    """Token columns and labels.
+
+    `tokens` maps a column (`input_ids`, `attention_mask`, …) to one int64 array per row; `labels`
+    has shape (rows,).
+    """
 
     tokens: Mapping[str, Sequence[NDArray[np.int64]]]
     labels: NDArray[np.int64]
 
     @classmethod
     def of(cls, columns: Mapping[str, Sequence[Sequence[int]]], labels: Sequence[int]) -> Rows:
-        """From lists of token ids and the like, as a tokenizer gives them."""
+        """Return rows from lists of token ids and the like, as a tokenizer returns them."""
         tokens = {
             name: [np.asarray(row, dtype=np.int64) for row in rows]
             for name, rows in columns.items()
@@ -50,11 +54,11 @@ class Rows:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """The number of tokens of each row."""
         return [len(row) for row in self.tokens["input_ids"]]
 
     def write(self, path: Path) -> None:
-        """As an .npz file, the rows of a column end to end."""
+        """Write an .npz file in which the rows of each column are concatenated."""
         columns = {
             name: np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int32)
             for name, rows in self.tokens.items()
@@ -65,11 +69,12 @@ class Rows:
 
     @classmethod
     def read(cls, path: Path) -> Rows:
-        """What `write` wrote. Raises what numpy raises for a file that is not whole."""
-        with (
-            path.open("rb") as file,
-            np.load(file, allow_pickle=False) as saved,
-        ):  # np.load leaves a damaged file open
+        """Read a file of `write`.
+
+        An incomplete file raises whatever numpy raises.
+        """
+        # opened here because np.load does not close a damaged file
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             columns = {name: saved[name] for name in saved.files}
         labels, lengths = columns.pop("labels"), columns.pop("lengths")
         borders = np.cumsum(lengths)[:-1]
@@ -80,25 +85,31 @@ class Rows:
         return cls(tokens, labels)
 
     def select(self, chosen: Sequence[int]) -> Rows:
-        """These rows alone."""
+        """Return only these rows."""
         tokens = {name: [rows[row] for row in chosen] for name, rows in self.tokens.items()}
         return Rows(tokens, self.labels[np.asarray(chosen, dtype=np.int64)])
 
 
 def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any | None:
-    """All that decides which ids a text becomes, as a JSON value; None for a tokenizer that is not of the Rust library."""
+    """Return as a JSON value everything that decides which ids a text gets.
+
+    None for a tokenizer without a backend from the Rust library.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
     whole = json.loads(backend.to_str())
-    state = {
-        name: part for name, part in whole.items() if name not in {"truncation", "padding"}
-    }  # those change with use
+    # truncation and padding change with every call
+    state = {name: part for name, part in whole.items() if name not in {"truncation", "padding"}}
     return [state, tokenizer.truncation_side, list(tokenizer.model_input_names)]
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256 of a tokenizer: of what decides which ids a text becomes, or else of the files that it saves."""
+    """Return the sha256 of a tokenizer.
+
+    It covers what decides which ids a text gets, or, if that is unknown, the files that the
+    tokenizer saves.
+    """
     state = tokenizer_state(tokenizer)
     if state is None:
         with tempfile.TemporaryDirectory() as folder:

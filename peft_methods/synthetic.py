@@ -1,4 +1,7 @@
-"""A recipe's texts; or rows of random tokens in their place, where only the cost is asked for and no text can be read."""
+"""The texts of a recipe, or rows of random tokens in their place.
+
+Random tokens are used if only the cost is measured and the texts cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,37 @@ from numpy.typing import NDArray
 from peft_methods import configs, data, embedded, shapes
 from peft_methods.errors import DataError
 from peft_methods.reading import Table
-from peft_methods.recipe import DataSpec, Recipe, is_meant_as_path, path_of
+from peft_methods.recipe import DataSpec, Recipe, is_only_a_path, path_of
 
 
 def load(recipe: Recipe) -> data.TextData:
-    """The rows a recipe asks for, read where weights or tokenizer and data are there, else drawn. Raises `DataError`."""
+    """Load the rows of a recipe, or draw them. Raises `DataError`.
+
+    They are read if the weights, or the tokenizer and the data, are available.
+    """
     if recipe.model.weights == "pretrained" or (
-        configs.has_tokenizer(recipe.model) and _is_here(recipe.data.source)
+        configs.has_tokenizer(recipe.model) and _is_available_offline(recipe.data.source)
     ):
         return data.load(recipe.data)
     config = configs.load_config(recipe.model)
     return draw(recipe.data, config.vocab_size, configs.padding_of(config))
 
 
-def _is_here(source: str) -> bool:
-    """Whether the data can be had without the hub. What can only be meant as a path counts, so that a slip in it is told."""
+def _is_available_offline(source: str) -> bool:
+    """Whether the data is available without the hub.
+
+    A source that can only be a path counts as available, so that a typo in it is reported.
+    """
     return (
-        source.startswith(embedded.PREFIX)
-        or is_meant_as_path(source)
-        or path_of(source) is not None
+        source.startswith(embedded.PREFIX) or is_only_a_path(source) or path_of(source) is not None
     )
 
 
 def draw(spec: DataSpec, vocabulary: int, padding: int) -> data.TextData:
-    """Rows of random token ids (any but the padding), written as numbers, with random labels of equal shares."""
+    """Draw rows of random token ids, written as numbers, with random labels in equal shares.
+
+    The padding id is never drawn.
+    """
     names = tuple(f"class {number}" for number in range(spec.classes or 2))
     splits = {split: _table(spec, split, len(names), vocabulary, padding) for split in data.SPLITS}
     counts = {
@@ -50,12 +60,13 @@ def _table(spec: DataSpec, split: str, classes: int, vocabulary: int, padding: i
     rows = getattr(spec, split)
     if rows == "all":
         raise DataError(
-            f"data.{split} = 'all' needs the texts, and with these random weights those of {spec.source!r} are not read. "
-            f"Give a number: --peft-set data.{split}=N."
+            f"data.{split} = 'all' needs the texts, but with these random weights the texts of "
+            f"{spec.source!r} are not read. Set data.{split} to a number of rows.",
+            setting=f"data.{split}",
         )
     rng = _generator(spec, split)
     labels = rng.permutation(np.arange(rows) % classes).tolist()
-    longest = spec.max_length + 1  # what is cut off need not be drawn, only seen to be there
+    longest = spec.max_length + 1  # one token more shows that the row was truncated
     texts = [
         _text(rng.integers(0, vocabulary - 1, min(length, longest)), padding)
         for length in _lengths(spec, rows, rng)
@@ -64,15 +75,19 @@ def _table(spec: DataSpec, split: str, classes: int, vocabulary: int, padding: i
 
 
 def _generator(spec: DataSpec, split: str) -> np.random.Generator:
-    """Each split and source has rows of its own; the recipe's data seed decides them all."""
+    """Return a random generator for one split of one source.
+
+    The recipe's data seed decides all of them.
+    """
     place = hashlib.sha256(f"{spec.source}/{split}".encode()).digest()
     return np.random.default_rng([spec.seed, int.from_bytes(place[:8])])
 
 
 def _lengths(spec: DataSpec, rows: int, rng: np.random.Generator) -> list[int]:
-    """Token counts of the rows: spread evenly over the recipe's quantiles, or all the most there can be.
+    """Return the rows' token counts: spread over the recipe's quantiles, or all at the maximum.
 
-    Between two quantiles the counts rise linearly. Even spread keeps a small split's mean at that of the quantiles.
+    Between two quantiles the counts rise linearly. The even spread keeps the mean of a small split
+    close to that of the quantiles.
     """
     if spec.token_lengths is None:
         return [spec.max_length] * rows
@@ -82,5 +97,8 @@ def _lengths(spec: DataSpec, rows: int, rng: np.random.Generator) -> list[int]:
 
 
 def _text(drawn: NDArray[np.int64], padding: int) -> str:
-    """The ids as words; those from the padding's up are one higher, so that it never occurs."""
+    """Return the ids as words.
+
+    Ids from the padding id upwards are shifted by one, so that padding never occurs.
+    """
     return " ".join(map(str, drawn + (drawn >= padding)))

@@ -1,22 +1,23 @@
-"""Tiny models and data sets, built on the fly; everything heavy is imported once, before pytester runs pytest in here."""
+"""Fixtures of the test suite: tiny models, data and a recipe, and sessions with given records.
+
+Heavy modules are imported once, here, before pytester runs pytest in this process.
+"""
 
 from __future__ import annotations
 
 import gc
-import json
 import os
-import random
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import bitsandbytes  # noqa: F401
 import datasets  # noqa: F401
-import pandas as pd
 import peft  # noqa: F401
 import pytest
 import torch
-import transformers
+import transformers  # noqa: F401
 import typst  # noqa: F401
 from hypothesis import settings
 
@@ -26,66 +27,32 @@ import peft_methods.report.paper
 import peft_methods.report.plan
 import peft_methods.report.table
 import peft_methods.runner  # noqa: F401
+from peft_methods.records import Record
 
-settings.register_profile(
-    "steady", deadline=None, derandomize=True
-)  # the same cases every run, however slow the machine
+pytest.register_assert_rewrite("builders", "chart_builders")
+from builders import (  # noqa: E402  # after the line above, so that failed asserts show values
+    BENCHMARK,
+    CONFIGS,
+    ReplayRecords,
+    make_data,
+    make_model,
+)
+
+# The same cases in every session, however slow the machine.
+settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("steady")
-torch.set_num_threads(1)  # tiny models: threads only wait for each other
-os.environ.pop(
-    "PYTEST_XDIST_WORKER", None
-)  # or pytest-benchmark would turn itself off in the pytest runs that tests start
+torch.set_num_threads(1)  # for models this small more threads only wait for each other
+# Otherwise pytest-benchmark would disable itself in the sessions that tests start.
+os.environ.pop("PYTEST_XDIST_WORKER", None)
+# As in worker processes: otherwise each garbage collection during training would visit all imported
+# objects, which takes half a second.
 gc.collect()
-gc.freeze()  # as cells' processes do: each collection in a training would walk through all that was imported, for half a second
-
-GOOD = ("good", "great", "fine", "superb")
-BAD = ("bad", "awful", "poor", "dull")
-FILLER = (
-    "the",
-    "film",
-    "was",
-    "a",
-    "and",
-    "its",
-    "story",
-    "actor",
-    "scene",
-    "music",
-    "plot",
-    "very",
-    "so",
-    "end",
-)
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY = (
-    *SPECIAL,
-    *GOOD,
-    *BAD,
-    *FILLER,
-    *"abcdefghijklmnopqrstuvwxyz",
-    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
-)
-
-TINY = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 64, "pad_token_id": 0}
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
-CONFIGS = {
-    "bert": lambda: transformers.BertConfig(**TINY, **SIZES),
-    "roberta": lambda: transformers.RobertaConfig(**TINY, **SIZES, type_vocab_size=1),
-    "mpnet": lambda: transformers.MPNetConfig(**TINY, **SIZES),
-    "distilbert": lambda: transformers.DistilBertConfig(
-        **TINY, dim=32, n_layers=2, n_heads=2, hidden_dim=64
-    ),
-}
+gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A hanging test names itself; benchmarks may take as long as they take."""
+    """Give every test without a timeout one of 300 s. Benchmarks have none."""
     for item in items:
         if (
             item.path.is_relative_to(Path(__file__).parent)
@@ -95,71 +62,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many cases the readers were given, and what became of them."""
+    """Print how many cases of bad input the parsers refused and accepted."""
     if (fuzzed := sys.modules.get("test_bad_input")) is not None and fuzzed.CASES:
         counts = fuzzed.CASES
         terminalreporter.write_line(
-            f"{counts.total():,} cases of bad input: {counts['refused']:,} refused, {counts['accepted']:,} accepted"
+            f"{counts.total():,} cases of bad input: "
+            f"{counts['refused']:,} refused, {counts['accepted']:,} accepted"
         )
-
-
-def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:
-    """A pretrained-looking folder in hub layout: config, safetensors, WordPiece tokenizer."""
-    torch.manual_seed(7)
-    model = transformers.AutoModel.from_config(CONFIGS[kind]())
-    if hasattr(model, "pooler") and trained_pooler:
-        torch.nn.init.constant_(model.pooler.dense.bias, 1e-3)  # all zero would say "never trained"
-    model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
-    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
-
-
-def make_rows(count: int, seed: int = 0) -> list[dict[str, object]]:
-    """Distinct sentences whose label one word decides; balanced."""
-    rng = random.Random(seed)
-    seen: set[str] = set()
-    rows: list[dict[str, object]] = []
-    while len(rows) < count:
-        label = len(rows) % 2
-        words = rng.choices(FILLER, k=rng.randint(3, 9)) + rng.choices((BAD, GOOD)[label], k=3)
-        rng.shuffle(words)
-        text = " ".join(words)
-        if text not in seen:
-            seen.add(text)
-            rows.append({"text": text, "label": label})
-    return rows
-
-
-def make_data(folder: Path, train: int = 240, test: int = 60, seed: int = 0) -> Path:
-    """A data folder with train.jsonl and test.jsonl that share no text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = make_rows(train + test, seed)
-    for name, part in (("train", rows[:train]), ("test", rows[train:])):
-        (folder / f"{name}.jsonl").write_text(
-            "\n".join(json.dumps(row) for row in part), encoding="utf-8"
-        )
-    return folder
-
-
-def write_csv(folder: Path, **splits: list[dict[str, object]]) -> Path:
-    """A data folder with one CSV file a split."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in splits.items():
-        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny pretrained folder of each family."""
+    """A tiny pretrained model folder per model family, by family."""
     root = tmp_path_factory.mktemp("models")
     return {kind: make_model(root / kind, kind) for kind in CONFIGS}
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny data folder."""
+    """A tiny data folder with a train and a test split."""
     return make_data(tmp_path_factory.mktemp("data") / "words")
 
 
@@ -167,7 +88,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_recipe(
     tiny_models: dict[str, Path], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A recipe with every method on the tiny model and data: seconds on any machine."""
+    """A recipe with every method on the tiny model and data. It takes seconds on any machine."""
     root = tmp_path_factory.mktemp("recipe")
     others = [make_data(root / f"source{i}", seed=i + 1) for i in range(2)]
     path = root / "tiny.toml"
@@ -229,3 +150,32 @@ reduction_factor = 4
         encoding="utf-8",
     )
     return path
+
+
+@pytest.fixture
+def tell(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+    """Run the benchmark in a session whose runs end with these records."""
+    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
+
+    def run(records: Sequence[Record], *arguments: str) -> pytest.RunResult:
+        methods = ",".join(dict.fromkeys(record.method_name for record in records))
+        plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", f"--peft-method={methods}")
+        return pytester.runpytest_inprocess(*plain, *arguments, plugins=[ReplayRecords(records)])
+
+    return run
+
+
+@pytest.fixture
+def base(tell: Callable[..., pytest.RunResult]) -> Callable[..., pytest.RunResult]:
+    """Write base.json from some records, then check others against it."""
+
+    def run(before: Sequence[Record], now: Sequence[Record], *arguments: str) -> pytest.RunResult:
+        saved = tell(before, "--peft-save-baseline=base.json")
+        assert saved.ret == 0, saved.stdout.str()
+        assert (
+            f"baseline written: base.json ({len({r.method_name for r in before})} methods)"
+            in saved.stdout.str()
+        )
+        return tell(now, "--peft-baseline=base.json", *arguments)
+
+    return run

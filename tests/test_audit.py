@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_records_and_validity import make_record
 
+from builders import TABLES, make_record
 from peft_methods.__main__ import main
 from peft_methods.columns import COLUMNS, Column
 from peft_methods.plain_tables import TableError, read_table
 from peft_methods.store import Store
 from peft_methods.validity import judge_table
-
-TABLES = Path(__file__).parent / "tables"
 
 # What a fair expert would say of each table: (rule, method), none missing, none false.
 # V2xx training, V3xx results, V4xx measuring, V5xx comparing. A table that says nothing of its data yields no V1xx.

@@ -1,7 +1,7 @@
-"""Bad input by the thousand: whatever a reader is given it refuses by name, in one line, or takes as what it is.
+"""Thousands of bad inputs. Every parser refuses them in one line, or parses them correctly.
 
-`pytest tests/test_bad_input.py` says how many cases were refused and accepted; `--hypothesis-profile=long` makes ten times as many,
-other ones each time.
+`pytest tests/test_bad_input.py` prints how many cases were refused and accepted.
+`--hypothesis-profile=long` generates ten times as many, different ones each time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ import pytest
 from _pytest.config.argparsing import Parser
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_gate import records_of
 
-from conftest import make_rows
+from builders import make_rows, records_of
 from peft_methods import units
 from peft_methods.baseline import read_baseline
 from peft_methods.building import build
@@ -45,25 +44,31 @@ from peft_methods.tolerances import parse_tolerances
 from peft_methods.validity import RULES, judge_table, silenced
 
 T = TypeVar("T")
-CASES: Counter[str] = Counter()  # by outcome; conftest.py prints it
+CASES: Counter[str] = Counter()  # number of cases by outcome; conftest.py prints it
 
 
 def many(count: int) -> settings:
-    """This many cases with the suite's profile, ten times as many with `--hypothesis-profile=long`."""
+    """Return Hypothesis settings with this many cases.
+
+    `--hypothesis-profile=long` multiplies them by ten.
+    """
     return settings(
         max_examples=count * settings().max_examples // 100, suppress_health_check=list(HealthCheck)
     )
 
 
 def outcome(call: Callable[[], T], *named: object) -> T | None:
-    """What the call gives; None where it was refused: in one line that holds every one of `named`. Nothing else may be raised."""
+    """Return the result of the call, or None if it was refused.
+
+    A refusal must be one line that contains every one of `named`. No other exception may be raised.
+    """
     try:
         value = call()
     except PeftMethodsError as error:
-        said = str(error)
-        assert said
-        assert said.splitlines() == [said]
-        assert not [name for name in named if str(name) not in said], said
+        text = str(error)
+        assert text
+        assert text.splitlines() == [text]
+        assert not [name for name in named if str(name) not in text], text
         CASES["refused"] += 1
         return None
     CASES["accepted"] += 1
@@ -72,9 +77,11 @@ def outcome(call: Callable[[], T], *named: object) -> T | None:
 
 NASTY = st.sampled_from(
     [
-        "", " ", "\x00", "\ud800", "\x1b[2J", "nan", "-1", "0", "1e999", "9" * 5000, "[" * 5000, "{" * 5000, "=", ",", ":", "3,", "٣", "²",
+        "", " ", "\x00", "\ud800", "\x1b[2J", "nan", "-1", "0", "1e999", "9" * 5000,
+        "[" * 5000, "{" * 5000, "=", ",", ":", "3,", "٣", "²",
         "1_000", "0x10", "true", "null",
-        "../..", "/" * 300, "a" * 300, "\u202e", "🤖", "'", '"', "# x", "1979-05-27", "inf", "-inf", "%", "é",
+        "../..", "/" * 300, "a" * 300, "\u202e", "🤖", "'", '"', "# x",
+        "1979-05-27", "inf", "-inf", "%", "é",
     ]
 )  # fmt: skip
 texts = st.text(max_size=12) | NASTY
@@ -88,8 +95,8 @@ values = st.recursive(
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, whole: Any) -> Any:
-    """A JSON value in one to three places of which stands something else, nothing, or something more."""
+def damaged_json(draw: st.DrawFn, whole: Any) -> Any:
+    """A JSON value in which one to three places are replaced, removed or extended."""
     changed = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 3))):
         place, inner = changed, changed
@@ -120,8 +127,8 @@ def spoilt(draw: st.DrawFn, whole: Any) -> Any:
 
 
 @st.composite
-def mangled(draw: st.DrawFn, whole: str) -> bytes:
-    """A text of which a stretch was replaced by other bytes, or that ends early."""
+def damaged_text(draw: st.DrawFn, whole: str) -> bytes:
+    """A text in which a part is replaced by other bytes, or that is truncated."""
     content = whole.encode()
     start = draw(st.integers(0, len(content)))
     if draw(st.integers(0, 3)) == 0:
@@ -131,7 +138,7 @@ def mangled(draw: st.DrawFn, whole: str) -> bytes:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and nan equals nan."""
+    """Whether the values are equal; nan equals nan."""
     return repr(one) == repr(other)
 
 
@@ -170,8 +177,8 @@ numberlike = st.lists(
 @given(numberlike | texts, st.sampled_from(list(units.UNITS)))
 @example("9" * 308 + " h", "seconds")
 @example("0.0" + "9" * 400, "plain")
-def test_quantities(text: str, kind: str) -> None:
-    """Oracle: missing, or finite, not below zero and within what its digits leave open."""
+def test_parse_quantity_with_random_text(text: str, kind: str) -> None:
+    """Oracle: missing, or finite, not negative and within the precision of its digits."""
     found = outcome(lambda: units.parse(text, kind))
     if found is not None:
         assert 0 <= found.value < math.inf
@@ -181,8 +188,8 @@ def test_quantities(text: str, kind: str) -> None:
 
 @many(500)
 @given(st.lists(numberlike | texts, max_size=4).map(";".join), st.sampled_from(list(units.UNITS)))
-def test_series(text: str, kind: str) -> None:
-    """Oracle: a tuple of quantities; only a loss may be no finite number."""
+def test_parse_series_with_random_text(text: str, kind: str) -> None:
+    """Oracle: a tuple of quantities. Only a loss may be nan or infinite."""
     for one in outcome(lambda: units.parse_series(text, kind)) or ():
         assert kind == "loss" or math.isfinite(one.value)
 
@@ -191,8 +198,11 @@ def test_series(text: str, kind: str) -> None:
 @given(st.lists(st.integers(-2, 99).map(str) | texts, max_size=4).map(",".join) | texts)
 @example("9" * 5000)
 @example("1001")
-def test_seeds(text: str) -> None:
-    """Oracle: a count from 1 up or a list of numbers from 0 up, which written again is read the same; refused, the option is named."""
+def test_parse_seeds_with_random_text(text: str) -> None:
+    """Oracle: a count >= 1 or a list of numbers >= 0, which survives a round trip.
+
+    A refusal names the option.
+    """
     found = outcome(lambda: parse_seeds(text), "--peft-seeds")
     if isinstance(found, list):
         assert found
@@ -217,8 +227,8 @@ def test_seeds(text: str) -> None:
     )
 )
 @example([f"train_seconds:{'9' * 400}%"])
-def test_tolerances(given_texts: list[str]) -> None:
-    """Oracle: known metrics, once each, with finite amounts; refused, the option is named."""
+def test_parse_tolerances_with_random_text(given_texts: list[str]) -> None:
+    """Oracle: known metrics, each once, with finite amounts. A refusal names the option."""
     for one in outcome(lambda: parse_tolerances(given_texts), "--peft-fail") or ():
         assert one.metric in METRICS
         assert 0 <= one.amount < math.inf
@@ -233,8 +243,8 @@ def test_tolerances(given_texts: list[str]) -> None:
     ).map(",".join)
 )
 @example(f"memory={'9' * 400}GB")
-def test_limits(text: str) -> None:
-    """Oracle: finite limits above zero; refused, the option is named."""
+def test_parse_limits_with_random_text(text: str) -> None:
+    """Oracle: finite limits above zero. A refusal names the option."""
     for name, limit in (outcome(lambda: parse_limits(text), "--peft-budget") or {}).items():
         assert name in {"memory", "time"}
         assert 0 < limit.most < math.inf
@@ -244,22 +254,23 @@ def test_limits(text: str) -> None:
 @given(
     st.lists(st.sampled_from(["lora", "full", " ia3 ", "a,b", ","]) | texts, min_size=1, max_size=3)
 )
-def test_lists_of_names(given_texts: list[str]) -> None:
-    """Oracle: names without spaces around them, none twice; joined again they are read the same."""
+def test_names_of_with_random_text(given_texts: list[str]) -> None:
+    """Oracle: distinct names without surrounding spaces, which survive a round trip."""
     found = outcome(lambda: names_of(given_texts, "--peft-method"), "--peft-method")
     assert found is None or names_of([",".join(found)], "") == found
 
 
 @many(200)
 @given(st.lists(st.sampled_from([*RULES, "v101"]) | texts, max_size=3).map(",".join))
-def test_silenced_rules(text: str) -> None:
-    """Oracle: ids of rules; refused, the option is named."""
+def test_silenced_with_random_text(text: str) -> None:
+    """Oracle: ids of rules. A refusal names the option."""
     assert set(outcome(lambda: silenced(text, "--peft-silence"), "--peft-silence") or ()) <= set(
         RULES
     )
 
 
-OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data", "results", "workers", "engine", "tune", "silence", "baseline",
+OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data",
+           "results", "workers", "engine", "tune", "silence", "baseline",
            "fail", "save-baseline", "budget", "markdown", "csv", "save-models")  # fmt: skip
 
 
@@ -277,10 +288,10 @@ OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data", "resu
 @example({"tune": "9" * 5000})
 @example({"workers": "9" * 5000})
 @example({"set": "name=\ud800"})
-def test_the_command_line(
+def test_read_options_with_random_values(
     tmp_path_factory: pytest.TempPathFactory, arguments: dict[str, str]
 ) -> None:
-    """Oracle: options that know what they were given, or a refusal; never another exception, whatever the text."""
+    """Oracle: parsed options or a refusal; no other exception, whatever the text."""
     parser = Parser(_ispytest=True)
     add_options(parser)
     parser.addoption("--markexpr", dest="markexpr", default="")
@@ -305,12 +316,14 @@ PLAIN_RECIPE = tomllib.loads(RECIPE)
 
 
 @many(800)
-@given(st.binary(max_size=40) | mangled(RECIPE))
+@given(st.binary(max_size=40) | damaged_text(RECIPE))
 @example(b"a = " + b"[" * 3000)
 @example(b"a = " + b"9" * 5000)
 @example(b"\xff\xfe")
-def test_recipe_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Oracle: refused with the file's name, or a recipe with methods, each of which exists."""
+def test_load_recipe_with_damaged_file(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """Oracle: a refusal with the file's name, or a recipe with existing methods."""
     path = tmp_path_factory.getbasetemp() / "fuzzed.toml"
     path.write_bytes(content)
     recipe = outcome(lambda: load_recipe(str(path)), "fuzzed.toml")
@@ -318,11 +331,14 @@ def test_recipe_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) 
 
 
 @many(800)
-@given(spoilt(PLAIN_RECIPE))
+@given(damaged_json(PLAIN_RECIPE))
 @example({**PLAIN_RECIPE, "name": "\ud800"})
 @example({**PLAIN_RECIPE, "budget": {**PLAIN_RECIPE["budget"], "seeds": 10**9}})
-def test_recipes_as_tables(plain: Any) -> None:
-    """Oracle: refused with the place, or a recipe that as plain values is read as the same; its methods are made or refused too."""
+def test_build_recipe_with_damaged_values(plain: Any) -> None:
+    """Oracle: a refusal with the place, or a recipe that survives a round trip.
+
+    Its methods are built or refused too.
+    """
     if isinstance(plain, dict):
         recipe = outcome(lambda: build(Recipe, plain, "fuzzed.toml"), "fuzzed.toml")
         if recipe is not None:
@@ -341,10 +357,13 @@ def test_recipes_as_tables(plain: Any) -> None:
 )
 @example("budget.epochs", "[" * 5000)
 @example("budget.epochs", "9" * 5000)
-def test_settings(key: str, value: str) -> None:
-    """Oracle: refused with the option's name, or the value stands where the key says; a quoted text comes back as it was."""
+def test_apply_setting_with_random_text(key: str, value: str) -> None:
+    """Oracle: a refusal with the setting, or the value at the place of its key.
+
+    A quoted text is parsed unchanged.
+    """
     plain = copy.deepcopy(PLAIN_RECIPE)
-    if outcome(lambda: apply_setting(plain, f"{key}={value}") or plain, "--peft-set") is not None:
+    if outcome(lambda: apply_setting(plain, f"{key}={value}") or plain, "setting") is not None:
         inner: Any = plain
         for part in f"{key}={value}".partition("=")[0].split("."):
             inner = inner[part.strip()]
@@ -353,7 +372,7 @@ def test_settings(key: str, value: str) -> None:
         assert plain["title"] == value
 
 
-# what runs leave behind
+# records, baselines and predictions
 
 RECORD = json.loads(json.dumps(asdict(records_of("lora")[0])))
 FIRST, *_ = RECORDS = records_of("lora")
@@ -364,14 +383,16 @@ BASELINE = {
 
 
 @many(900)
-@given(spoilt(RECORD).map(json.dumps).map(str.encode) | mangled(json.dumps(RECORD)))
+@given(damaged_json(RECORD).map(json.dumps).map(str.encode) | damaged_text(json.dumps(RECORD)))
 @example(b"[" * 100_000)
 @example(json.dumps(RECORD | {"schema_version": "x"}).encode())
 @example(json.dumps(RECORD | {"schema_version": "2"}).encode())
 @example(json.dumps(RECORD | {"cell": {}}).encode())
 @example(json.dumps(RECORD | {"message": "\ud800"}).encode())
-def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Oracle: refused with the file's name, or a record that written is read as the same."""
+def test_store_reads_or_refuses_damaged_records(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """Oracle: a refusal with the file's name, or a record that survives a round trip."""
     path = tmp_path_factory.getbasetemp() / f"{RECORD['identity']}.json"
     path.write_bytes(content)
     store = Store(path.parent)
@@ -383,11 +404,16 @@ def test_records(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> No
 
 
 @many(700)
-@given(spoilt(BASELINE).map(json.dumps).map(str.encode) | mangled(json.dumps(BASELINE)))
+@given(damaged_json(BASELINE).map(json.dumps).map(str.encode) | damaged_text(json.dumps(BASELINE)))
 @example(b"[" * 100_000)
 @example(b'{"benchmarks": [' + b"9" * 5000 + b"]}")
-def test_baselines(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Oracle: refused with the option and the file, or entries with a seed each, by which a run can be judged."""
+def test_read_baseline_with_damaged_file(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """Oracle: a refusal with the option and the file, or entries with seeds.
+
+    A session can be checked against such a baseline.
+    """
     path = tmp_path_factory.getbasetemp() / "fuzzed-baseline.json"
     path.write_bytes(content)
     baseline = outcome(lambda: read_baseline(path), "--peft-baseline", "fuzzed-baseline.json")
@@ -398,8 +424,10 @@ def test_baselines(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> 
 
 @many(150)
 @given(st.data())
-def test_predictions(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Oracle: refused with the file's name, or a class with a number for every row."""
+def test_store_reads_or_refuses_damaged_predictions(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Oracle: a refusal with the file's name, or a numbered class for every row."""
     store = Store(tmp_path_factory.getbasetemp())
     store.write(FIRST, Predictions(np.ones((3, 2), np.float32), np.asarray([0, 1, 1])))
     path = store.folder / f"{FIRST.identity}.npz"
@@ -420,7 +448,8 @@ def test_predictions(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
 
 # tables made elsewhere
 
-HEADERS = ("method", "Method", "accuracy", "acc %", "trainable params", "train time (min)", "memory_mb", "memory", "epochs", "lr",
+HEADERS = ("method", "Method", "accuracy", "acc %", "trainable params", "train time (min)",
+           "memory_mb", "memory", "epochs", "lr",
            "val_losses", "test_class_counts", "model", "learning_rates", "?", "")  # fmt: skip
 CELLS = st.sampled_from(
     [
@@ -444,7 +473,7 @@ CELLS = st.sampled_from(
 
 @st.composite
 def tables(draw: st.DrawFn) -> str:
-    """A CSV, mostly of as many fields in each line."""
+    """A CSV table. Usually all lines have the same number of fields."""
     width = draw(st.integers(1, 4))
     header = draw(st.lists(st.sampled_from(HEADERS) | texts, min_size=width, max_size=width))
     rows = draw(
@@ -466,15 +495,17 @@ JSON_TABLE = [
 @many(750)
 @given(
     tables().map(lambda text: text.encode(errors="surrogatepass"))
-    | spoilt(JSON_TABLE).map(json.dumps).map(str.encode)
+    | damaged_json(JSON_TABLE).map(json.dumps).map(str.encode)
     | st.binary(max_size=30)
 )
 @example(b"[" * 100_000)
 @example(b"method,accuracy\n\x00,1")
 @example(b'"\n')
 @example(b",\n")
-def test_tables(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Oracle: refused with the file's name, or rows with a name each, about which the rules say what can be shown."""
+def test_read_table_with_damaged_file(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """Oracle: a refusal with the file's name, or named rows that the rules can check."""
     path = tmp_path_factory.getbasetemp() / "fuzzed.table"
     path.write_bytes(content)
     table = outcome(lambda: read_table(path), "fuzzed.table")
@@ -488,8 +519,11 @@ def test_tables(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> Non
 ROWS = make_rows(6)
 
 
-def readable(folder: Path, *named: object) -> None:
-    """Oracle: refused with the folder's name, or as many labels as texts, all texts with something in them, all labels with a name."""
+def check_readable(folder: Path, *named: object) -> None:
+    """Oracle: a refusal that contains `named`, or valid splits.
+
+    They have as many labels as texts, no empty texts, and a name for every label.
+    """
     spec = DataSpec(str(folder), 2, 1, 1)
     found = outcome(lambda: read_source(spec), *named)
     if found is not None:
@@ -506,7 +540,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzzed-data")
 
 
-def put(folder: Path, name: str, content: bytes) -> None:
+def write_only(folder: Path, name: str, content: bytes) -> None:
     for old in folder.iterdir():
         old.unlink()
     (folder / "test.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
@@ -518,7 +552,7 @@ LINES = pd.DataFrame(ROWS).to_csv(index=False)
 
 @many(250)
 @given(
-    mangled(LINES)
+    damaged_text(LINES)
     | tables().map(lambda text: text.encode(errors="surrogatepass"))
     | st.binary(max_size=60),
     st.sampled_from(["csv", "tsv"]),
@@ -528,17 +562,17 @@ LINES = pd.DataFrame(ROWS).to_csv(index=False)
 @example("text,label\nna\u00efve,1\n".encode("latin-1"), "csv")
 @example("text,label\na,1\n".encode("utf-16"), "csv")
 @example(b"", "csv")
-def test_delimited_data(folder: Path, content: bytes, kind: str) -> None:
-    put(folder, f"train.{kind}", content)
-    readable(folder, folder.name)
+def test_read_source_with_damaged_delimited_file(folder: Path, content: bytes, kind: str) -> None:
+    write_only(folder, f"train.{kind}", content)
+    check_readable(folder, folder.name)
 
 
 @many(450)
 @given(
-    spoilt(ROWS).map(
+    damaged_json(ROWS).map(
         lambda rows: "\n".join(map(json.dumps, rows if isinstance(rows, list) else [rows])).encode()
     )
-    | mangled("\n".join(map(json.dumps, ROWS)))
+    | damaged_text("\n".join(map(json.dumps, ROWS)))
 )
 @example(b'{"text": "a", "label": Infinity}')
 @example(b'{"text": "a", "label": 1e400}')
@@ -548,9 +582,9 @@ def test_delimited_data(folder: Path, content: bytes, kind: str) -> None:
 @example(b'{"text": "a", "label": "\xc2\xb2"}')
 @example(b'{"text": "a", "label": "--1"}')
 @example(b'{"text": "a", "label": "' + b"9" * 5000 + b'"}')
-def test_json_lines(folder: Path, content: bytes) -> None:
-    put(folder, "train.jsonl", content)
-    readable(folder, folder.name)
+def test_read_source_with_damaged_json_lines(folder: Path, content: bytes) -> None:
+    write_only(folder, "train.jsonl", content)
+    check_readable(folder, folder.name)
 
 
 COLUMN = st.lists(
@@ -562,17 +596,15 @@ COLUMN = st.lists(
 
 @many(40)
 @given(COLUMN, COLUMN, st.binary(max_size=8), st.integers(0, 400))
-def test_parquet(
+def test_read_source_with_damaged_parquet_file(
     folder: Path, texts_given: list[Any], labels: list[Any], new: bytes, place: int
 ) -> None:
     path = folder / "train.parquet"
-    put(folder, path.name, b"")
+    write_only(folder, path.name, b"")
     try:
         pd.DataFrame({"text": texts_given, "label": labels}).to_parquet(path)
-    except (
-        Exception
-    ):  # a column of mixed types, or of half a surrogate pair, is none that Parquet has
+    except Exception:  # Parquet has no columns of mixed types or unpaired surrogates
         pd.DataFrame(ROWS).to_parquet(path)
     content = path.read_bytes()
     path.write_bytes(content[:place] + new + content[place + len(new) :] if new else content)
-    readable(folder, folder.name)
+    check_readable(folder, folder.name)

@@ -1,4 +1,4 @@
-"""The budget's options on a real Trainer: each changes what it says and nothing else."""
+"""The budget's settings on a real Trainer: each has its effect and no other."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import Recorder, prepared, silent
 from torch import nn
 
+from builders import Recorder, prepared, trainer_options
 from peft_methods import models, quality
 from peft_methods.engines import stock
 from peft_methods.engines.base import EpochResult, Training, refuse_unfit
@@ -27,7 +27,10 @@ METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "ad
 def trained(
     recipe_path: Path, folder: Path, name: str, *settings: str, dropout: bool = True
 ) -> tuple[Training, nn.Module, Recorder, Any]:
-    """A training run, optionally without any dropout: what it gave, its model, what it told, its tokens and base."""
+    """Train a method, optionally without any dropout.
+
+    Returns the training result, the model, the observer, and (token data, base model).
+    """
     recipe, method, base, model, tokens = prepared(recipe_path, name, *settings)
     for module in model.modules():
         if isinstance(module, nn.Dropout) and not dropout:
@@ -53,10 +56,10 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rows", [160, 157, 151])
-def test_accumulated_batches_train_as_one_of_all_their_rows(
+def test_gradient_accumulation_trains_like_one_large_batch(
     tiny_recipe: Path, tmp_path: Path, rows: int
 ) -> None:
-    """Also where the last step of an epoch has one batch only, or a short one."""
+    """Also if the last step of an epoch has only one batch, or a short one."""
     common = (f"data.train={rows}", "methods.lora.learning_rate=1e-2")
     whole, one, _, _ = trained(tiny_recipe, tmp_path, "lora", *common, dropout=False)
     parts, other, recorder, _ = trained(
@@ -77,8 +80,8 @@ def test_accumulated_batches_train_as_one_of_all_their_rows(
     assert recorder.steps[-1] == (2, whole.steps, whole.steps)
 
 
-class Onlooker(Recorder):
-    """A listener that looks at the gradients as the worst step begins."""
+class GradientInspector(Recorder):
+    """An observer that inspects the gradients when the peak step begins."""
 
     def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -89,10 +92,10 @@ class Onlooker(Recorder):
 
 
 @pytest.mark.parametrize(("accumulation", "in_place"), [(1, False), (3, True)])
-def test_the_worst_step_has_the_gradients_of_earlier_batches(
+def test_peak_step_includes_gradients_of_earlier_batches(
     tiny_recipe: Path, tmp_path: Path, accumulation: int, in_place: bool
 ) -> None:
-    """They are there from the second accumulated batch on, and take memory then."""
+    """Gradients exist from the second accumulated batch on, and take memory from then on."""
     recipe, method, base, model, tokens = prepared(
         tiny_recipe, "full", f"budget.gradient_accumulation={accumulation}"
     )
@@ -103,9 +106,9 @@ def test_the_worst_step_has_the_gradients_of_earlier_batches(
         stock.arguments_of(recipe, method, 0, "cpu", tmp_path),
         Collator(base.tokenizer),
         tokens.train,
-        **silent(recipe),
+        **trainer_options(recipe),
     )
-    before, seen = weights(model), Onlooker()
+    before, seen = weights(model), GradientInspector()
     stock.warm_up(trainer, tokens, Collator(base.tokenizer), recipe, seen)
     assert set(seen.in_place) == {in_place}
     assert seen.zero
@@ -114,7 +117,7 @@ def test_the_worst_step_has_the_gradients_of_earlier_batches(
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_the_warm_up_changes_nothing_with_accumulation(
+def test_warm_up_changes_nothing_with_gradient_accumulation(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it, one, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
@@ -124,7 +127,7 @@ def test_the_warm_up_changes_nothing_with_accumulation(
     assert torch.equal(weights(one), weights(other))
 
 
-def test_weight_decay_is_counted_a_step_not_a_batch(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_weight_decay_is_applied_per_step_not_per_batch(tiny_recipe: Path, tmp_path: Path) -> None:
     settings = (
         "budget.schedule=constant",
         "budget.warmup_ratio=0.0",
@@ -137,8 +140,10 @@ def test_weight_decay_is_counted_a_step_not_a_batch(tiny_recipe: Path, tmp_path:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_checkpointing_trains_the_same(tiny_recipe: Path, tmp_path: Path, name: str) -> None:
-    """Dropout included: the second computation draws the same numbers."""
+def test_gradient_checkpointing_trains_identically(
+    tiny_recipe: Path, tmp_path: Path, name: str
+) -> None:
+    """Including dropout: the recomputation draws the same random numbers."""
     plain, one, _, _ = trained(tiny_recipe, tmp_path, name, "budget.epochs=1")
     again, other, _, _ = trained(
         tiny_recipe, tmp_path, name, "budget.epochs=1", "budget.gradient_checkpointing=true"
@@ -153,19 +158,19 @@ def test_checkpointing_trains_the_same(tiny_recipe: Path, tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "distilbert"])
-def test_checkpointing_keeps_less_for_the_backward_pass(
+def test_gradient_checkpointing_saves_less_for_the_backward_pass(
     tiny_recipe: Path, tiny_models: dict[str, Path], kind: str
 ) -> None:
-    """In every family, MPNet included, for which transformers has none."""
+    """In every family, including MPNet, for which transformers has no checkpointing."""
     _, _, base, model, tokens = prepared(tiny_recipe, "lora", f'model.source="{tiny_models[kind]}"')
     batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
     batch.pop("labels")
-    kept = {on: kept_bytes(model, batch, on) for on in (False, True)}
+    kept = {on: saved_bytes(model, batch, on) for on in (False, True)}
     assert kept[True] < 0.5 * kept[False]
 
 
-def kept_bytes(model: nn.Module, batch: dict[str, torch.Tensor], on: bool) -> int:
-    """Bytes of all tensors saved for the backward pass."""
+def saved_bytes(model: nn.Module, batch: dict[str, torch.Tensor], on: bool) -> int:
+    """Return the size of all tensors saved for the backward pass."""
     sizes: dict[int, int] = {}
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
@@ -182,7 +187,7 @@ def kept_bytes(model: nn.Module, batch: dict[str, torch.Tensor], on: bool) -> in
     return sum(size for place, size in sizes.items() if place not in parameters)
 
 
-def test_fixed_padding_fills_every_batch_and_shuffles(
+def test_fixed_padding_pads_every_batch_to_max_length_and_shuffles(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, list[int]]] = []
@@ -204,7 +209,7 @@ def test_fixed_padding_fills_every_batch_and_shuffles(
     assert {width for width, _ in seen} == {16}
     assert (
         sorted(seen[0][1]) == sorted(tokens.train.lengths)[-8:]
-    )  # the warm-up takes the longest all the same
+    )  # the warm-up still uses the longest rows
     assert sum(spreads) < sum(max(lengths) - min(lengths) for _, lengths in seen[1:21])
     assert (fixed.steps, fixed.samples, fixed.tokens) == (
         dynamic.steps,
@@ -213,7 +218,7 @@ def test_fixed_padding_fills_every_batch_and_shuffles(
     )
 
 
-def test_padding_changes_no_prediction(tiny_recipe: Path) -> None:
+def test_padding_does_not_change_predictions(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "full")
     short, long = (
         predict(model, tokens.test, Collator(base.tokenizer, length), 8) for length in (None, 40)
@@ -221,7 +226,7 @@ def test_padding_changes_no_prediction(tiny_recipe: Path) -> None:
     assert abs(short.logits - long.logits).max() < 1e-5
 
 
-def test_the_shuffled_order_depends_on_the_seed_alone(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_fixed_padding_shuffles_by_the_seed_only(tiny_recipe: Path, tmp_path: Path) -> None:
     orders = []
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
         recipe, method, base, model, tokens = prepared(tiny_recipe, name, "budget.padding=fixed")
@@ -233,7 +238,7 @@ def test_the_shuffled_order_depends_on_the_seed_alone(tiny_recipe: Path, tmp_pat
             arguments,
             Collator(base.tokenizer),
             tokens.train,
-            **silent(recipe),
+            **trainer_options(recipe),
         )
         torch.rand(seed * 7 + len(name))
         orders.append((list(trainer._get_train_sampler()), list(trainer._get_train_sampler())))
@@ -255,25 +260,25 @@ def test_early_stopping_ends_training_and_keeps_the_best_epoch(
     ran = len(training.epochs)
     assert ran < 30
     selections = [epoch.selection for epoch in training.epochs]
-    assert max(selections[:-2]) >= max(
-        selections[-2:]
-    )  # two epochs without a rise, and not one more
+    assert max(selections[:-2]) >= max(selections[-2:])  # two epochs without a rise, and no more
     assert max(selections[: ran - 3], default=-1.0) < selections[ran - 3]
     assert (training.steps, training.samples) == (20 * ran, 160 * ran)
     assert training.tokens == ran * sum(tokens.train.lengths)
     assert recorder.steps[-1] == (ran, 20 * ran, 600)
     assert recorder.phases.count("train") == ran == len(recorder.epochs)
-    judged = quality.judge(
+    evaluated = quality.judge(
         predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names
     )
     assert (
-        judged.accuracy
+        evaluated.accuracy
         == training.epochs[training.best_epoch - 1].validation_accuracy
         == max(selections)
     )
 
 
-def test_without_early_stopping_every_epoch_is_trained(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_training_without_early_stopping_runs_every_epoch(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     training, _, _, _ = trained(
         tiny_recipe,
         tmp_path,
@@ -295,7 +300,7 @@ def test_without_early_stopping_every_epoch_is_trained(tiny_recipe: Path, tmp_pa
         ([0.5, 0.4], 0, None),
     ],
 )
-def test_when_it_ends(
+def test_early_stopping_ends_after_the_given_epochs_without_a_rise(
     selections: list[float], patience: int, ends: int | None, tiny_recipe: Path
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), [f"budget.early_stopping={patience}"])
@@ -308,7 +313,7 @@ def test_when_it_ends(
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
-def test_a_precision_of_gpus_is_refused_without_one(tiny_recipe: Path, precision: str) -> None:
+def test_tasks_of_refuses_a_gpu_precision_without_a_gpu(tiny_recipe: Path, precision: str) -> None:
     recipe = load_recipe(str(tiny_recipe), [f"budget.precision={precision}"])
     with pytest.raises(
         OptionError,
@@ -319,11 +324,12 @@ def test_a_precision_of_gpus_is_refused_without_one(tiny_recipe: Path, precision
     assert tasks_of([replace(recipe, gpu=True)], ["full"], "cpu")  # skipped with its reason
 
 
-def test_tf32_products_are_asked_for_where_all_of_torch_reads_it(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
-    """transformers sets one of torch's two settings; then reading the other raises, and the compiler's step could not be captured."""
-    for precision, said in (("tf32", "high"), ("fp32", "highest")):
+def test_training_sets_tf32_in_both_settings_of_torch(tiny_recipe: Path, tmp_path: Path) -> None:
+    """transformers sets only one of torch's two settings.
+
+    Reading the other then raises an error, and the compiled step could not be captured.
+    """
+    for precision, expected in (("tf32", "high"), ("fp32", "highest")):
         trained(
             tiny_recipe,
             tmp_path / precision,
@@ -331,11 +337,11 @@ def test_tf32_products_are_asked_for_where_all_of_torch_reads_it(
             f"budget.precision={precision}",
             "budget.epochs=1",
         )
-        assert torch.get_float32_matmul_precision() == said
+        assert torch.get_float32_matmul_precision() == expected
         assert torch.backends.cuda.matmul.allow_tf32 is (precision == "tf32")
 
 
-def test_a_gpu_without_tf32_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuse_unfit_names_a_gpu_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     refuse_unfit(Budget(1, 1, precision="fp16"), nn.Linear(1, 1), "cuda")
@@ -343,7 +349,7 @@ def test_a_gpu_without_tf32_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         refuse_unfit(Budget(1, 1, precision="tf32"), nn.Linear(1, 1), "cuda")
 
 
-def test_a_model_without_layers_cannot_be_checkpointed() -> None:
+def test_refuse_unfit_refuses_checkpointing_for_a_model_without_layers() -> None:
     with pytest.raises(
         ModelError,
         match=r"list of layers, which Linear lacks: --peft-set budget.gradient_checkpointing=false",
@@ -351,6 +357,6 @@ def test_a_model_without_layers_cannot_be_checkpointed() -> None:
         refuse_unfit(Budget(1, 1, gradient_checkpointing=True), nn.Linear(1, 1), "cpu")
 
 
-def test_4bit_maps_compute_in_fp32_where_products_are_tf32() -> None:
+def test_4bit_layers_compute_in_fp32_with_tf32_precision() -> None:
     assert models.DTYPES["tf32"] == torch.float32
     assert set(models.DTYPES) == {"fp32", "tf32", "bf16", "fp16"}

@@ -1,4 +1,4 @@
-"""What is kept from run to run is the same as what was made, and nothing about keeping it can fail a run."""
+"""The cache on disk: a cached value equals the original, and caching never fails a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from peft_methods.shapes import number_tokenizer
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -25,7 +25,7 @@ def remembered(value: object, key: object = "k") -> object:
     return caching.remembered_value("things", key, lambda: value)
 
 
-def test_a_key_is_made_once() -> None:
+def test_remembered_value_makes_each_key_once() -> None:
     assert [remembered(1), remembered(2), remembered(3, "other"), remembered(4, "other")] == [
         1,
         1,
@@ -34,37 +34,39 @@ def test_a_key_is_made_once() -> None:
     ]
 
 
-def test_a_damaged_file_is_made_anew_at_every_length() -> None:
+def test_remembered_value_replaces_a_file_truncated_at_any_length() -> None:
     remembered("a value of some length")
     (file,) = (cache_folder() / "things").iterdir()
-    whole = file.read_bytes()
-    for length in range(len(whole)):
-        file.write_bytes(whole[:length])
+    intact = file.read_bytes()
+    for length in range(len(intact)):
+        file.write_bytes(intact[:length])
         assert remembered("another") == "another"
         assert remembered("a third") == "another"
 
 
-def test_no_other_number_passes_for_the_one_that_was_kept() -> None:
-    """A part of a number is a number too, and so is one with another digit."""
+def test_remembered_value_detects_every_damaged_number() -> None:
+    """A truncated number is a number too, and so is one with a changed digit."""
     remembered(683123456789012.5)
     (file,) = (cache_folder() / "things").iterdir()
-    whole = file.read_bytes()
-    for place in range(len(whole)):
-        for spoilt in (
-            whole[:place],
-            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+    intact = file.read_bytes()
+    for place in range(len(intact)):
+        for damaged in (
+            intact[:place],
+            intact[:place] + bytes([intact[place] ^ 1]) + intact[place + 1 :],
         ):
-            file.write_bytes(spoilt)
-            assert remembered("made anew") == "made anew"
+            file.write_bytes(damaged)
+            assert remembered("new value") == "new value"
 
 
-def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
+def test_remembered_value_stores_nothing_if_the_cache_is_unwritable(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
     assert [remembered(1), remembered(2)] == [1, 2]
 
 
-def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "KEPT", 3)
+def test_remembered_value_deletes_the_least_recently_used_files_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caching, "MAX_FILES", 3)
     for number in range(6):
         remembered(number, number)
     assert len(list((cache_folder() / "things").iterdir())) == 3
@@ -73,7 +75,7 @@ def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9), max_size=9))
-def test_rows_come_back_as_they_were(
+def test_rows_read_returns_what_write_stored(
     tmp_path_factory: pytest.TempPathFactory, ids: list[list[int]]
 ) -> None:
     rows = Rows.of(
@@ -88,10 +90,10 @@ def test_rows_come_back_as_they_were(
     }
 
 
-def test_tokens_are_kept_by_text_tokenizer_and_cut() -> None:
+def test_tokenize_caches_by_text_tokenizer_and_max_length() -> None:
     rng = np.random.default_rng(0)
-    texts = [" ".join(map(str, rng.integers(1, 50, 12))) for _ in range(data.WORTH_KEEPING)]
-    table = Table(texts, [0, 1] * (data.WORTH_KEEPING // 2))
+    texts = [" ".join(map(str, rng.integers(1, 50, 12))) for _ in range(data.MIN_ROWS_TO_CACHE)]
+    table = Table(texts, [0, 1] * (data.MIN_ROWS_TO_CACHE // 2))
     facts = data.DataFacts("here", ("a", "b"), {}, "x")
     splits = {"train": table, "validation": table.take(range(3)), "test": table.take(range(3))}
 
@@ -101,16 +103,16 @@ def test_tokens_are_kept_by_text_tokenizer_and_cut() -> None:
         )
         return [row.tolist() for row in loaded.train.tokens["input_ids"]]
 
-    def kept() -> int:
+    def cached_files() -> int:
         return len(list((cache_folder() / "tokens").iterdir()))
 
     first = tokens(10, 60)
-    assert kept() == 2  # whole and cut; the small splits are not worth it
+    assert cached_files() == 2  # whole and truncated; the small splits are not cached
     assert tokens(10, 60) == first
-    assert kept() == 2
+    assert cached_files() == 2
     assert tokens(8, 60) == [row[:8] for row in first] or [row[:7] for row in tokens(8, 60)] == [
         row[:7] for row in first
     ]
-    assert kept() == 3
+    assert cached_files() == 3
     tokens(10, 61)
-    assert kept() == 5
+    assert cached_files() == 5

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_engines import prepared
 from torch import nn
 
+from builders import prepared
 from peft_methods.engines.base import HALF
 from peft_methods.engines.batches import Collator
 from peft_methods.engines.casting import frozen_cast

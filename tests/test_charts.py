@@ -14,14 +14,13 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
-from charted import KNOWN, comparison_of, register, with_mishaps
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from test_comparing_and_table import missing, with_accuracy
-from test_records_and_validity import random_record
 
+from builders import missing, random_record, with_accuracy
+from chart_builders import KNOWN, comparison_of, register, with_mishaps
 from peft_methods.comparing import Comparison
 from peft_methods.methods import METHODS
 from peft_methods.records import Record

@@ -14,9 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_determinism import cells, figures, run_here
-from test_engines import Recorder, prepared
 
+from builders import Recorder, prepared, run_here
+from builders import reproducible_results as figures
+from builders import small_cells as cells
 from peft_methods.cells import Cell, cells_of
 from peft_methods.checkpoints import Checkpoints
 from peft_methods.comparing import Comparison

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_records_and_validity import make_record, random_record
 
+from builders import make_record, missing, random_record, with_accuracy
 from peft_methods.api import PrintableComparison
 from peft_methods.comparing import Comparison, summarize
-from peft_methods.records import Record
 from peft_methods.report.costs import cost_table
 from peft_methods.report.table import csv_table, markdown_table, terminal_table
-
-
-def with_accuracy(method: str, *values: float, **more: Any) -> list[Record]:
-    base = make_record().metrics
-    return [
-        make_record(method, seed, metrics={**base, "accuracy": value, **more})
-        for seed, value in enumerate(values)
-    ]
-
-
-def missing(method: str, status: Any, message: str, seed: int = 0) -> Record:
-    return make_record(method, seed, status=status, message=message, metrics={}, epochs=())
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import prepared
-from test_graphed import both
 from torch.utils.checkpoint import CheckpointPolicy
 
+from builders import prepared
+from builders import train_with_both_engines as both
 from peft_methods.engines import attention, layers
 from peft_methods.engines.attention import capturable_attention
 from peft_methods.engines.batches import Collator

@@ -1,4 +1,7 @@
-"""Configs: where random weights find their sizes, without the hub; and what describes no encoder is refused by name."""
+"""Configs: the sizes of random weights, found without the hub.
+
+Configs that do not describe an encoder are refused by name.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from conftest import CONFIGS
+from builders import CONFIGS
 from peft_methods import configs
 from peft_methods.errors import ModelError
 from peft_methods.recipe import ModelSpec
@@ -19,22 +22,22 @@ def sized(source: Path | str) -> transformers.PretrainedConfig:
     return configs.load_config(ModelSpec(str(source), weights="random"))
 
 
-def refused(source: Path | str, *said: str) -> None:
+def refused(source: Path | str, *expected: str) -> None:
     with pytest.raises(ModelError) as caught:
         sized(source)
-    assert all(part in str(caught.value) for part in said), str(caught.value)
+    assert all(part in str(caught.value) for part in expected), str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
-def test_a_folder_its_config_and_that_file_alone_say_the_same(kind: str, tmp_path: Path) -> None:
+def test_load_config_reads_a_folder_and_its_config_file_alike(kind: str, tmp_path: Path) -> None:
     CONFIGS[kind]().save_pretrained(tmp_path / "m")
     shutil.copy(tmp_path / "m" / "config.json", tmp_path / "elsewhere.json")
     for source in (tmp_path / "m", tmp_path / "m" / "config.json", tmp_path / "elsewhere.json"):
         assert (sized(source).model_type, sized(source).hidden_size) == (kind, 32)
 
 
-def test_a_folder_here_goes_before_a_shape_of_its_name(
+def test_load_config_prefers_a_local_folder_to_a_preset_of_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     CONFIGS["bert"]().save_pretrained(tmp_path / "roberta-base")
@@ -43,22 +46,26 @@ def test_a_folder_here_goes_before_a_shape_of_its_name(
     assert sized("roberta-base").hidden_size == 32
 
 
-def test_an_unknown_name_lists_the_shapes_and_asks_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(*_: object, **__: object) -> None:
-        raise AssertionError("the hub was asked")
+def test_load_config_lists_presets_for_an_unknown_name_without_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def contact_hub(*_: object, **__: object) -> None:
+        raise AssertionError("the hub was contacted")
 
-    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", asked)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", contact_hub)
     refused(
         "FacebookAI/roberta-bass",
-        "'FacebookAI/roberta-bass' is no folder or file here and no known shape. Did you mean 'FacebookAI/roberta-base'?",
-        "Shapes: bert-base-uncased, bert-large-uncased, distilbert-base-uncased, mpnet-base, roberta-base, roberta-large.",
-        "--peft-model PATH",
+        "'FacebookAI/roberta-bass' is neither a local folder or file nor an architecture preset.",
+        "Did you mean 'FacebookAI/roberta-base'?",
+        "Presets: bert-base-uncased, bert-large-uncased, distilbert-base-uncased, mpnet-base, "
+        "roberta-base, roberta-large.",
+        "or to the path of that file",
     )
-    refused("/nowhere/at/all", "is no folder or file here")
+    refused("/nowhere/at/all", "is neither a local folder or file")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("{", "is not a valid JSON file"),
         ("[1]", "TypeError"),
@@ -76,22 +83,24 @@ def test_an_unknown_name_lists_the_shapes_and_asks_no_hub(monkeypatch: pytest.Mo
         ),
     ],
 )
-def test_a_config_that_describes_no_model(text: str, said: str, tmp_path: Path) -> None:
+def test_load_config_refuses_a_config_that_describes_no_model(
+    text: str, expected: str, tmp_path: Path
+) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     refused(
         tmp_path,
         "does not describe a model",
-        said,
-        "Mend its config.json, or use a shape that comes along (bert-base-uncased,",
+        expected,
+        "Fix its config.json, or set model.source to an architecture preset (bert-base-uncased,",
     )
 
 
-def test_a_folder_without_config(tmp_path: Path) -> None:
+def test_load_config_refuses_a_folder_without_config(tmp_path: Path) -> None:
     refused(tmp_path, "does not describe a model")
 
 
-def test_a_model_that_is_no_encoder(tmp_path: Path) -> None:
+def test_load_config_refuses_a_model_that_is_not_an_encoder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "gpt2", "n_layer": 1}), encoding="utf-8"
     )
-    refused(tmp_path, "is a 'gpt2' model, which is no encoder to put a classifier on")
+    refused(tmp_path, "is a 'gpt2' model, which is not an encoder that can carry a classifier")

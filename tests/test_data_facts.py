@@ -1,11 +1,11 @@
-"""What the rules ask of the data is read off it as it is; and how long a thread had its core."""
+"""Facts about the data that the checks use, and the core share of a thread."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from conftest import make_rows, write_csv
+from builders import make_rows, write_csv
 from peft_methods import data
 from peft_methods.measuring import PhaseMeter, ResidentMemory, ThreadTime
 from peft_methods.recipe import DataSpec
@@ -15,7 +15,7 @@ def facts_of(folder: Path) -> data.DataFacts:
     return data.load(DataSpec(source=str(folder), train=40, validation=10, test=10)).facts
 
 
-def test_a_sorted_source_is_drawn_mixed_and_in_its_own_shares(tmp_path: Path) -> None:
+def test_load_mixes_a_sorted_source_and_keeps_its_class_shares(tmp_path: Path) -> None:
     rows = sorted(make_rows(200), key=lambda row: str(row["label"]))
     facts = facts_of(write_csv(tmp_path, train=rows[30:170], test=[*rows[:30], *rows[170:]]))
     assert facts.source_counts == {"train": (70, 70), "validation": (70, 70), "test": (30, 30)}
@@ -24,7 +24,7 @@ def test_a_sorted_source_is_drawn_mixed_and_in_its_own_shares(tmp_path: Path) ->
     assert facts.contradictory == 0
 
 
-def test_a_text_with_two_labels_is_counted_once_however_it_is_written(tmp_path: Path) -> None:
+def test_load_counts_a_contradictory_text_once_despite_case_and_spaces(tmp_path: Path) -> None:
     rows = make_rows(100)
     train = [
         *rows[:80],
@@ -35,7 +35,7 @@ def test_a_text_with_two_labels_is_counted_once_however_it_is_written(tmp_path: 
     assert (facts.texts, facts.contradictory) == (100, 2 if rows[1]["label"] == 1 else 1)
 
 
-def test_a_thread_that_waits_has_no_core() -> None:
+def test_thread_time_is_near_zero_while_the_thread_waits() -> None:
     meter = PhaseMeter(ResidentMemory(), gauges={"busy": ThreadTime()})
     meter.enter("load")
     time.sleep(0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ import torch
 
 from peft_methods import runner
 from peft_methods.cells import Cell, cells_of
+from builders import reproducible_results as figures
+from builders import run_here
+from builders import small_cells as cells
 from peft_methods.determinism import be_deterministic
 from peft_methods.engines import stock
 from peft_methods.errors import Nondeterministic
@@ -21,59 +24,8 @@ from peft_methods.methods.selection import chosen_methods
 from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
-from peft_methods.records import Record
 from peft_methods.store import Store
 from peft_methods.tasks import tasks_of
-
-SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
-
-
-def cells(recipe_path: Path, name: str, *settings: str, deterministic: bool = False) -> list[Cell]:
-    recipe = load_recipe(str(recipe_path), [*SMALL, *settings])
-    return cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
-
-
-def run_here(cell: Cell, work: Path) -> tuple[Record, Predictions | None]:
-    """The cell in this process, its sources first."""
-    for stage in cell.stages:
-        run_here(stage, work)
-    folder = work / cell.key
-    folder.mkdir(parents=True, exist_ok=True)
-    places = runner.Places(folder, tuple(work / stage.key for stage in cell.stages))
-    return runner.run(cell, places, lambda news: None, threads=1)
-
-
-def figures(record: Record, predictions: Predictions | None) -> dict[str, Any]:
-    """Everything that is no time and no level of memory."""
-    assert record.status == "ok", record.message
-    assert predictions is not None
-    exact = {
-        name: value
-        for name, value in record.metrics.items()
-        if not METRICS[name].is_of_the_device and name != "busy_share"
-    }
-    curve = [
-        {
-            name: value
-            for name, value in epoch.items()
-            if name not in METRICS or name == "validation_accuracy"
-        }
-        for epoch in record.epochs
-    ]
-    return {
-        "metrics": exact,
-        "curve": curve,
-        "best": record.best_epoch,
-        "quality": record.quality,
-        "evidence": asdict(record.evidence),
-        "data": {
-            **record.data,
-            "class_counts": {
-                split: list(counts) for split, counts in record.data["class_counts"].items()
-            },
-        },
-        "logits": predictions.logits.tolist(),
-    }
 
 
 @pytest.fixture

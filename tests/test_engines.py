@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,59 +9,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import set_seed
 
 from peft_methods import data, models
+from builders import Recorder, prepared
+from builders import trainer_options as silent
+from peft_methods import models
 from peft_methods.engines import stock
-from peft_methods.engines.base import EpochResult, NoTrace
+from peft_methods.engines.base import EpochResult
 from peft_methods.engines.batches import Collator, predict
-from peft_methods.methods import TRAINED, ApplyContext
-from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import load_recipe
-
-
-class Recorder:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.phases: list[str] = []
-        self.epochs: list[EpochResult] = []
-        self.steps: list[tuple[int, int, int]] = []
-        self.kept = 0
-
-    def enter(self, phase: str) -> None:
-        self.phases.append(phase)
-
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        self.steps.append((epoch, step, steps))
-
-    def epoch(self, result: EpochResult) -> None:
-        self.epochs.append(result)
-
-    def engine_keeps(self, tensors: Any) -> None:
-        self.kept = sum(tensor.nbytes for tensor in tensors)
-
-    def worst_step(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-        return nullcontext(NoTrace())
-
-
-def silent(recipe: Any) -> dict[str, Any]:
-    """What a trainer wants beside its data when nobody listens."""
-    return {"budget": recipe.budget, "listener": Recorder()}
-
-
-def prepared(
-    recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu"
-) -> Any:
-    recipe = load_recipe(str(recipe_path), settings)
-    method = chosen_methods(recipe, [method_name])[0]
-    texts = data.load(recipe.data)
-    set_seed(seed)
-    base = models.load(
-        recipe.model, texts.facts.label_names, quantization=method.info.quantization, device=device
-    )
-    model = method.apply(base.model, ApplyContext(base.shape, base.head))
-    return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
+from peft_methods.methods import TRAINED
 
 
 def trained(

@@ -9,7 +9,7 @@ import bitsandbytes.cextension as bnb
 import pytest
 import torch
 
-from conftest import make_model
+from builders import make_model
 from peft_methods import environment, models
 from peft_methods.errors import DataError
 from peft_methods.methods import Method

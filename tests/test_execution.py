@@ -13,9 +13,10 @@ import psutil
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from conftest import make_model
+from builders import cells, make_model
 from peft_methods import load_trained
 from peft_methods.cells import Cell, cells_of
+from peft_methods.cells import cells_of, chosen_methods
 from peft_methods.engines.batches import Collator, predict
 from peft_methods.errors import DataError
 from peft_methods.execution.estimating import in_words
@@ -225,7 +226,7 @@ def test_prepare_raises_data_error_before_training(
     tiny_recipe: Path, executor: LocalExecutor
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["data.test=5000"])
-    with pytest.raises(DataError, match="5000 test rows wanted"):
+    with pytest.raises(DataError, match="5000 test rows requested"):
         executor.prepare(recipe, chosen_methods(recipe, None))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,129 +12,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_plugin import BENCHMARK, error_line
-from test_records_and_validity import make_record
 
+from builders import BENCHMARK, error_line, make_record, records_of
 from peft_methods import gate as gates
 from peft_methods.baseline import Entry, auto_path, read_baseline, slug
-from peft_methods.comparing import Comparison
 from peft_methods.errors import OptionError
 from peft_methods.metrics import METRICS
-from peft_methods.plugin import JOB
 from peft_methods.recipe import find_recipe, load_recipe
-from peft_methods.records import SCHEMA_VERSION, Record
+from peft_methods.records import SCHEMA_VERSION
 from peft_methods.statistics import explained_by_seeds, shift_p
 from peft_methods.tolerances import parse_tolerance, parse_tolerances
 
-CPU = {
-    "device_name": "a cpu",
-    "device": "cpu",
-    "threads": 2,
-    "memory_kind": "resident",
-    "packages": {"torch": "2.11.0"},
-}
 Figures = dict[str, list[float]]
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
-
-
-def records_of(
-    method: str, accuracy: Sequence[float] = (0.90, 0.91, 0.89), **changes: Any
-) -> list[Record]:
-    """Cells of the embedded recipe; `seconds` and `memory` are values a seed, `environment` adds to a plain CPU's."""
-    seconds, memory = (
-        changes.get("seconds", [10.0] * len(accuracy)),
-        changes.get("memory", [2.0**28] * len(accuracy)),
-    )
-    return [
-        make_record(
-            method,
-            seed,
-            metrics={
-                **make_record().metrics,
-                "accuracy": right,
-                "train_seconds": seconds[seed],
-                "peak_memory_bytes": memory[seed],
-            },
-            environment={**CPU, **changes.get("environment", {})},
-            evidence=make_record().evidence.__class__(),
-        )
-        for seed, right in enumerate(accuracy)
-    ]
-
-
-class Told:
-    """A job whose cells have all ended, with these records."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = list(records)
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def wait(self, task: Any) -> list[Record]:
-        """The task's records."""
-        return [record for record in self.records if record.method_name == task.method.name]
-
-    def records_of_stages(self, task: Any) -> list[Record]:
-        """None."""
-        return []
-
-    def untrained(self) -> list[str]:
-        """None."""
-        return []
-
-    def comparison(self) -> Comparison:
-        """All records."""
-        return Comparison(tuple(self.records))
-
-
-class Telling:
-    """A plugin that puts a told job in the real one's place."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.job = Told(records)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """After the real one was made."""
-        if (real := session.config.stash.get(JOB, None)) is not None:
-            real.close()
-            session.config.stash[JOB] = self.job  # type: ignore[assignment]
-
-
-@pytest.fixture
-def tell(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Runs the benchmark with these records as its outcome."""
-    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
-
-    def go(records: Sequence[Record], *arguments: str) -> pytest.RunResult:
-        methods = ",".join(dict.fromkeys(record.method_name for record in records))
-        plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", f"--peft-method={methods}")
-        return pytester.runpytest_inprocess(*plain, *arguments, plugins=[Telling(records)])
-
-    return go
-
-
-@pytest.fixture
-def base(tell: Callable[..., pytest.RunResult]) -> Callable[..., pytest.RunResult]:
-    """Writes base.json from these records, then judges others by it."""
-
-    def go(before: Sequence[Record], now: Sequence[Record], *arguments: str) -> pytest.RunResult:
-        saved = tell(before, "--peft-save-baseline=base.json")
-        assert saved.ret == 0, saved.stdout.str()
-        assert (
-            f"baseline written: base.json ({len({r.method_name for r in before})} methods)"
-            in saved.stdout.str()
-        )
-        return tell(now, "--peft-baseline=base.json", *arguments)
-
-    return go
 
 
 def problems(result: pytest.RunResult) -> list[str]:

@@ -7,43 +7,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_records_and_validity import make_record
 
+from builders import CPU_AND_WEIGHTS as CPU
+from builders import changed_record as record_of
 from peft_methods.gathering import Section, gather
 from peft_methods.records import Record
-
-CPU = {
-    "device_name": "a cpu",
-    "device": "cpu",
-    "threads": 2,
-    "memory_kind": "resident",
-    "weights_sha256": "w",
-}
-
-
-def record_of(
-    method: str = "lora",
-    seed: int = 0,
-    *,
-    torch: str = "2.11.0",
-    changed: Any = (),
-    finished: float = 1.0,
-    **changes: Any,
-) -> Record:
-    """A record of a cell of the embedded recipe, `changed` (path, value) changed in its spec."""
-    record = make_record(
-        method, seed, finished=finished, environment={**CPU, "packages": {"torch": torch}}
-    )
-    cell = {
-        **record.cell,
-        "recipe": {**record.cell["recipe"], "budget": {**record.cell["recipe"]["budget"]}},
-        "method": {**record.cell["method"]},
-    }
-    for (part, name), value in changed:
-        (cell["recipe"]["budget"] if part == "budget" else cell["method"])[name] = value
-    return replace(
-        record, **{"cell": cell, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes}
-    )
 
 
 def named(sections: list[Section]) -> dict[str, list[str]]:
@@ -173,7 +141,7 @@ def test_every_record_stands_once_or_gave_way_to_one_of_its_cell(
 ) -> None:
     sections = gather(records)
     shown = [record for section in sections for record in section.comparison.records]
-    cell = lambda record: (str(record.cell), record.environment["packages"]["torch"])  # noqa: E731
+    cell = lambda record: (str(record.cell), record.environment["packages"]["torch"])
     assert sorted(map(cell, shown)) == sorted(set(map(cell, records)))
     for section in sections:
         rows = [(record.method_name, record.seed) for record in section.comparison.records]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_engines import Recorder, prepared
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers import (
@@ -17,7 +16,8 @@ from transformers import (
     TrainerCallback,
 )
 
-from conftest import CONFIGS
+from builders import CONFIGS, Recorder, prepared
+from builders import train_with_both_engines as both
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.attention import MASKED, capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
@@ -31,82 +31,6 @@ pytestmark = [
     ),  # 4-bit layers as tiny as these, on a GPU
 ]
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class Losses:
-    """Losses and rates of every step of a trainer class."""
-
-    def __init__(self, kind: type[stock.StockTrainer], *, compile_layers: bool = False) -> None:
-        losses: list[float] = []
-        rates: list[float] = []
-        norms: list[float] = []
-
-        class Watched(kind):  # type: ignore[misc, valid-type]
-            def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
-                loss: torch.Tensor = super().training_step(*arguments, **options)
-                losses.append(float(loss))
-                rates.append(max(map(float, self.lr_scheduler.get_last_lr())))
-                return loss
-
-            def _get_grad_norm(self, *arguments: Any, **options: Any) -> Any:
-                norm = super()._get_grad_norm(*arguments, **options)
-                norms.append(float(norm))
-                return norm
-
-        Watched.compile_layers = compile_layers
-        self.kind, self.losses, self.rates, self.norms = Watched, losses, rates, norms
-
-
-def trained(
-    recipe_path: Path, folder: Path, name: str, watched: Losses, *settings: str
-) -> tuple[Any, torch.Tensor, Recorder]:
-    recipe, method, base, model, tokens = prepared(recipe_path, name, *settings, device=DEVICE)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    recorder = Recorder()
-    own = {
-        "head": base.head,
-        "seed": 0,
-        "device": DEVICE,
-        "workdir": folder,
-        "listener": recorder,
-        "trainer_class": watched.kind,
-    }
-    training = stock.train(model, method, tokens, recipe, base.tokenizer, **own)
-    return (
-        training,
-        torch.cat([p.detach().flatten().cpu() for p in model.parameters() if p.requires_grad]),
-        recorder,
-    )
-
-
-def both(
-    recipe: Path, folder: Path, name: str, *settings: str, **options: Any
-) -> tuple[Losses, Losses]:
-    """The same cell by both engines; they agree in everything that is not time."""
-    plain, replayed = Losses(stock.StockTrainer), Losses(graphed.GraphedTrainer, **options)
-    one, expected, _ = trained(recipe, folder, name, plain, *settings)
-    other, got, recorder = trained(recipe, folder, name, replayed, *settings)
-    assert replayed.losses == pytest.approx(plain.losses, abs=2e-5)
-    assert replayed.norms == pytest.approx(plain.norms, rel=1e-3, abs=1e-6)
-    assert replayed.rates == plain.rates
-    assert torch.allclose(got, expected, atol=2e-4)
-    assert [e.train_loss for e in other.epochs] == pytest.approx(
-        [e.train_loss for e in one.epochs], abs=2e-5
-    )
-    assert [e.train_accuracy for e in other.epochs] == pytest.approx(
-        [e.train_accuracy for e in one.epochs], abs=0.02
-    )
-    assert (other.steps, other.samples, other.tokens, other.decay) == (
-        one.steps,
-        one.samples,
-        one.tokens,
-        one.decay,
-    )
-    assert recorder.phases[:3] == ["warm_up", "capture", "train"]
-    return plain, replayed
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from test_engines import prepared
-
+from builders import prepared
 from peft_methods.engines.batches import Collator
 from peft_methods.inference import BATCH, cost_of
 

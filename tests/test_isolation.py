@@ -20,10 +20,11 @@ from typing import Any
 
 import psutil
 import pytest
-from test_execution import cells
-from test_plugin import BENCHMARK
 
-from conftest import make_data
+from builders import BENCHMARK, cells, make_data
+from builders import PROCESS_MARK as MARK
+from builders import marked_processes as living
+from builders import restore_sigint as heed_interrupts
 from peft_methods.errors import DataError, may_pass
 from peft_methods.execution import kills
 from peft_methods.execution.events import Event
@@ -31,8 +32,6 @@ from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.processes import ForkServer, Worker, fork_server
 from peft_methods.execution.stacks import innermost_frame, request_stacks, with_short_paths
 from peft_methods.store import Store
-
-MARK = "PEFT_METHODS_TEST"
 
 
 def until(true: Callable[[], Any], seconds: float = 240) -> None:

@@ -1,4 +1,4 @@
-"""Models: what is a head, what may carry a classifier, and what is refused."""
+"""Loading models: their heads, models that cannot carry a classifier, and refused models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from conftest import CONFIGS, make_model
+from builders import CONFIGS, make_model
 from peft_methods import models
 from peft_methods.errors import ModelError
 from peft_methods.recipe import ModelSpec
@@ -33,7 +33,7 @@ def load(folder: Path, **more: str) -> models.Base:
         ("distilbert", ("pre_classifier", "classifier")),
     ],
 )
-def test_the_head_is_what_has_no_pretrained_weights(
+def test_load_takes_modules_without_pretrained_weights_as_head(
     kind: str, head: tuple[str, ...], tiny_models: dict[str, Path]
 ) -> None:
     base = load(tiny_models[kind])
@@ -43,7 +43,7 @@ def test_the_head_is_what_has_no_pretrained_weights(
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
-def test_the_closed_form_counts_every_encoder_parameter(
+def test_architecture_counts_every_encoder_parameter(
     kind: str, tiny_models: dict[str, Path]
 ) -> None:
     base = load(tiny_models[kind])
@@ -58,7 +58,7 @@ def test_the_closed_form_counts_every_encoder_parameter(
     assert base.shape.encoder_biases == biases
 
 
-def test_a_pooler_without_weights_is_trained_with_the_head(tmp_path: Path) -> None:
+def test_load_adds_a_pooler_without_weights_to_the_head(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     weights = {
         n: t for n, t in load_file(folder / "model.safetensors").items() if "pooler" not in n
@@ -67,7 +67,7 @@ def test_a_pooler_without_weights_is_trained_with_the_head(tmp_path: Path) -> No
     assert load(folder).head == ("classifier", "bert.pooler.dense")
 
 
-def test_a_pooler_that_was_never_trained_starts_anew_with_the_head(tmp_path: Path) -> None:
+def test_load_reinitialises_an_untrained_pooler_with_the_head(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m", trained_pooler=False)
     torch.manual_seed(0)
     first = load(folder)
@@ -83,7 +83,7 @@ def test_a_pooler_that_was_never_trained_starts_anew_with_the_head(tmp_path: Pat
     )
 
 
-def test_half_precision_files_are_loaded_as_fp32(tmp_path: Path) -> None:
+def test_load_converts_half_precision_files_to_fp32(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     half = {
         n: t.half() if t.is_floating_point() else t
@@ -93,7 +93,7 @@ def test_half_precision_files_are_loaded_as_fp32(tmp_path: Path) -> None:
     assert {p.dtype for p in load(folder).model.parameters()} == {torch.float32}
 
 
-def test_the_same_weights_have_the_same_digest_wherever_they_lie(
+def test_weights_digest_is_independent_of_the_folder(
     tmp_path: Path, tiny_models: dict[str, Path]
 ) -> None:
     shutil.copytree(tiny_models["bert"], tmp_path / "copy")
@@ -106,7 +106,7 @@ def test_the_same_weights_have_the_same_digest_wherever_they_lie(
 
 
 @pytest.mark.parametrize(
-    ("change", "another"),
+    ("change", "changes_digest"),
     [
         ({"hidden_dropout_prob": 0.3}, True),
         ({"hidden_act": "relu"}, True),
@@ -114,11 +114,11 @@ def test_the_same_weights_have_the_same_digest_wherever_they_lie(
         ({"_name_or_path": "/elsewhere", "transformers_version": "4.0.0"}, False),
         ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}, False),
         ({"architectures": ["BertForMaskedLM"], "dtype": "float16"}, False),
-        ({"attention_probs_dropout_prob": 0.1}, False),  # as it is where nothing is said
+        ({"attention_probs_dropout_prob": 0.1}, False),  # the default value
     ],
 )
-def test_the_same_weights_used_otherwise_are_another_model(
-    change: dict[str, Any], another: bool, tmp_path: Path
+def test_config_digest_changes_only_with_fields_that_affect_the_model(
+    change: dict[str, Any], changes_digest: bool, tmp_path: Path
 ) -> None:
     folder = make_model(tmp_path / "m")
     before = load(folder)
@@ -128,27 +128,27 @@ def test_the_same_weights_used_otherwise_are_another_model(
     )
     after = load(folder)
     assert after.weights_sha256 == before.weights_sha256
-    assert (after.config_sha256 != before.config_sha256) == another
+    assert (after.config_sha256 != before.config_sha256) == changes_digest
 
 
-def refused(folder: Path | str, said: str) -> None:
+def refused(folder: Path | str, expected: str) -> None:
     with pytest.raises(ModelError) as caught:
         models.load(ModelSpec(str(folder)), NAMES)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_weights(tmp_path: Path) -> None:
+def test_load_refuses_a_folder_without_weights(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "model.safetensors").unlink()
     refused(folder, "cannot be loaded")
 
 
-def test_a_folder_without_config(tmp_path: Path) -> None:
+def test_load_refuses_a_folder_without_config(tmp_path: Path) -> None:
     refused(tmp_path, "cannot be loaded")
 
 
-def test_weights_that_do_not_fit_the_config(tmp_path: Path) -> None:
+def test_load_refuses_weights_that_do_not_match_the_config(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m")
     weights = {
         n: t for n, t in load_file(folder / "model.safetensors").items() if "layer.1." not in n
@@ -164,27 +164,29 @@ def test_weights_that_do_not_fit_the_config(tmp_path: Path) -> None:
         transformers.T5Config(num_layers=1),
     ],
 )
-def test_a_model_that_is_no_encoder(config: transformers.PretrainedConfig, tmp_path: Path) -> None:
+def test_load_refuses_a_model_that_is_not_an_encoder(
+    config: transformers.PretrainedConfig, tmp_path: Path
+) -> None:
     config.save_pretrained(tmp_path)
     refused(
         tmp_path,
-        f"is a '{config.model_type}' model, which is no encoder to put a classifier on. Use an encoder such as BERT",
+        f"is a '{config.model_type}' model, which is not an encoder that can carry a classifier.",
     )
 
 
-def test_no_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_without_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused("nobody/nothing", "--peft-model DIR")
+    refused("nobody/nothing", "set model.source to a local folder")
 
 
-def test_an_embedded_name_that_is_not() -> None:
+def test_load_refuses_an_unknown_bundled_model() -> None:
     from peft_methods.errors import DataError
 
-    with pytest.raises(DataError, match=r"unknown embedded model 'minilmm'. Did you mean 'minilm'"):
+    with pytest.raises(DataError, match=r"unknown bundled model 'minilmm'. Did you mean 'minilm'"):
         models.load(ModelSpec("embedded:minilmm"), NAMES)
 
 
-def test_a_finished_classifier_gets_a_new_head(tmp_path: Path) -> None:
+def test_load_gives_a_finished_classifier_a_new_head(tmp_path: Path) -> None:
     for number, names in enumerate((("a", "b"), ("a", "b", "c"))):
         folder = make_model(tmp_path / str(number))
         finished = models.load(ModelSpec(str(folder)), names).model
@@ -196,7 +198,7 @@ def test_a_finished_classifier_gets_a_new_head(tmp_path: Path) -> None:
         assert again.weight.abs().max() < 1
 
 
-def test_random_weights_are_the_same_for_every_seed_and_4bit_where_asked(
+def test_load_draws_the_same_random_encoder_for_every_seed_and_quantises_it(
     tiny_models: dict[str, Path],
 ) -> None:
     digests = []
@@ -212,10 +214,10 @@ def test_random_weights_are_the_same_for_every_seed_and_4bit_where_asked(
 
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 @pytest.mark.parametrize("kind", list(CONFIGS))
-def test_random_weights_have_the_head_and_the_sizes_of_the_pretrained_model(
+def test_load_random_weights_has_head_and_sizes_of_the_pretrained_model(
     kind: str, quantization: str | None, tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Its pooler's bias is zero, as in one that was never trained; here that says nothing."""
+    """The random model's pooler belongs to the encoder although its bias is all zero."""
     shutil.copy(tiny_models[kind] / "config.json", tmp_path)
     pretrained, alone = (
         models.load(ModelSpec(str(folder), weights=weights), NAMES, quantization=quantization)
@@ -229,7 +231,7 @@ def test_random_weights_have_the_head_and_the_sizes_of_the_pretrained_model(
     assert sizes[0] == sizes[1]
 
 
-def test_each_seed_has_a_head_of_its_own_over_the_same_random_encoder(
+def test_load_random_weights_draws_a_different_head_per_seed(
     tiny_models: dict[str, Path],
 ) -> None:
     bases = []
@@ -240,7 +242,7 @@ def test_each_seed_has_a_head_of_its_own_over_the_same_random_encoder(
     assert torch.equal(*(base.model.bert.pooler.dense.weight for base in bases))
 
 
-def test_a_shape_is_built_without_hub_or_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_builds_a_preset_without_hub_or_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     base = models.load(ModelSpec("distilbert-base-uncased", weights="random"), NAMES)
     assert sum(p.numel() for p in base.model.parameters()) == 66_955_010
@@ -248,15 +250,15 @@ def test_a_shape_is_built_without_hub_or_tokenizer(monkeypatch: pytest.MonkeyPat
     assert len(base.tokenizer) == 30_522
 
 
-@pytest.mark.parametrize(("kind", "most"), [("bert", 64), ("roberta", 63), ("distilbert", 64)])
-def test_more_tokens_than_positions_are_refused(
-    kind: str, most: int, tiny_models: dict[str, Path]
+@pytest.mark.parametrize(("kind", "limit"), [("bert", 64), ("roberta", 63), ("distilbert", 64)])
+def test_check_length_refuses_more_tokens_than_positions(
+    kind: str, limit: int, tiny_models: dict[str, Path]
 ) -> None:
     base = load(tiny_models[kind])
-    base.check_length(most)
-    ids = torch.full((1, most), 7)
+    base.check_length(limit)
+    ids = torch.full((1, limit), 7)
     base.model(input_ids=ids, attention_mask=torch.ones_like(ids))
     with pytest.raises(
-        ModelError, match=f"reads {most} tokens at most: --peft-set data.max_length={most}"
+        ModelError, match=f"reads at most {limit} tokens. Set data.max_length = {limit} or less"
     ):
-        base.check_length(most + 1)
+        base.check_length(limit + 1)

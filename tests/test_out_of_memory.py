@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CONFIGS
+from builders import CONFIGS
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="limits of the address space work on Linux"

@@ -12,11 +12,11 @@ import pytest
 import typst
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gate import Telling, records_of
-from test_plugin import BENCHMARK, error_line
-from test_records_and_validity import make_record, random_record
-from test_standing_and_recommending import CLEAR, compared
 
+from builders import BENCHMARK, error_line, make_record, random_record, records_of
+from builders import CLEARLY_DIFFERENT as CLEAR
+from builders import ReplayRecords as Telling
+from builders import make_comparison as compared
 from peft_methods.api import PrintableComparison
 from peft_methods.comparing import Comparison
 from peft_methods.methods import METHODS

@@ -16,9 +16,10 @@ from conftest import make_data, make_model, make_rows, write_csv
 from peft_methods.errors import DataError, OptionError
 from peft_methods.option_values import OPTIONS, how_to_change, parse_seeds
 from peft_methods.options import add_options
+from builders import BENCHMARK, error_line, make_data, make_model, make_rows, write_csv
+from peft_methods.errors import OptionError
+from peft_methods.option_values import parse_seeds
 from peft_methods.recipe import shipped_recipes
-
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 
 
 @pytest.fixture
@@ -450,7 +451,7 @@ def test_other_model_and_data_are_noted_in_the_table(run: Any, tmp_path: Path) -
 def test_unsupported_method_is_skipped_with_the_reason(run: Any, tmp_path: Path) -> None:
     import transformers
 
-    from conftest import SIZES, TINY, VOCABULARY
+    from builders import SIZES, TINY, VOCABULARY
 
     folder = tmp_path / "electra"
     transformers.ElectraModel(

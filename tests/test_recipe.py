@@ -1,4 +1,4 @@
-"""Recipes: what loads, and what is refused by name."""
+"""Recipes: what loads, and how invalid recipes and settings are refused."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import Budget, apply_setting, find_recipe, load_recipe, shipped_recipes
 
 
-def test_every_shipped_recipe_loads() -> None:
+def test_load_recipe_loads_every_shipped_recipe() -> None:
     assert "embedded" in shipped_recipes()
     for name in shipped_recipes():
         assert load_recipe(name).name == name
 
 
-def test_embedded_is_what_it_promises() -> None:
+def test_recipe_embedded_has_the_documented_budget_and_methods() -> None:
     recipe = load_recipe("embedded")
     assert (recipe.data.train, recipe.data.validation, recipe.data.test) == (400, 150, 500)
     assert (recipe.budget.epochs, recipe.budget.batch_size, recipe.budget.seed_list()) == (
@@ -44,7 +44,7 @@ def test_embedded_is_what_it_promises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "expected"),
     [
         ("budget.epoch=2", "unknown key 'budget.epoch'. Did you mean 'epochs'?"),
         ("dta.train=3", "unknown key 'dta'. Did you mean 'data'?"),
@@ -76,14 +76,14 @@ def test_embedded_is_what_it_promises() -> None:
         ("data.select_by=f1", "should be 'accuracy' or 'macro_f1'"),
         ("budget=3", "budget = 3 should be a section"),
         ("name=../x", "name = '../x' should be letters, digits, '.', '_' and '-'"),
-        ("epochs", "should read KEY=VALUE"),
+        ("epochs", "should have the form KEY=VALUE"),
         ("name.x=1", "'name' is a value, not a section"),
         ("model.weights=foo", "model.weights = 'foo' should be 'pretrained' or 'random'"),
         ("data.classes=1", "data.classes = 1 should be greater than or equal to 2"),
         ("data.token_lengths=7", "data.token_lengths = 7 should be a list"),
         (
             "data.token_lengths=[3, 2]",
-            "data.token_lengths = [3, 2] should be two or more whole numbers from 1 up, none below the one before",
+            "data.token_lengths = [3, 2] should be two or more whole numbers >= 1 in asc",
         ),
         ("data.token_lengths=[7]", "data.token_lengths = [7] should be two or more whole numbers"),
         (
@@ -94,14 +94,14 @@ def test_embedded_is_what_it_promises() -> None:
         ("data.token_lengths=[1, 2.5]", "data.token_lengths = 2.5 should be a valid integer"),
     ],
 )
-def test_a_wrong_setting_is_named(setting: str, said: str) -> None:
+def test_load_recipe_refuses_a_wrong_setting_by_name(setting: str, expected: str) -> None:
     with pytest.raises(OptionError) as caught:
         load_recipe("embedded", [setting])
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_settings_reach_every_section() -> None:
+def test_load_recipe_applies_settings_in_every_section() -> None:
     recipe = load_recipe(
         "embedded",
         ["budget.seeds=[4, 7]", "data.train=all", "methods.lora.rank=2", "title=hello world"],
@@ -112,14 +112,14 @@ def test_settings_reach_every_section() -> None:
     assert recipe.title == "hello world"
 
 
-def test_a_typo_in_toml_is_one_line_with_its_place(tmp_path: Path) -> None:
+def test_load_recipe_reports_invalid_toml_in_one_line_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("name = 'x'\n[model\n", encoding="utf-8")
     with pytest.raises(OptionError, match=r"broken\.toml is not valid TOML: .*line 2"):
         load_recipe(str(path))
 
 
-def test_a_missing_key_is_named(tmp_path: Path) -> None:
+def test_load_recipe_names_a_missing_key(tmp_path: Path) -> None:
     path = tmp_path / "short.toml"
     path.write_text(
         "name = 'x'\n[model]\nsource = 'y'\n[budget]\nepochs = 1\nbatch_size = 2\n[methods.full]\n",
@@ -130,31 +130,29 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["embeded", "nowhere.toml", "a/b"])
-def test_an_unknown_recipe_names_the_right_ones(name: str) -> None:
+def test_find_recipe_lists_shipped_recipes_for_an_unknown_name(name: str) -> None:
     with pytest.raises(OptionError, match="embedded"):
         find_recipe(name)
 
 
-def test_pointing_elsewhere_says_so() -> None:
+def test_load_recipe_adds_notes_if_model_and_data_are_replaced() -> None:
     recipe = load_recipe("embedded", model="/m", data="/d")
     assert (recipe.model.source, recipe.data.source) == ("/m", "/d")
-    assert any(
-        "sizes as the recipe and --peft-set say (400/150/500)" in note for note in recipe.notes
-    )
+    assert any("sizes stay as set (400/150/500)" in note for note in recipe.notes)
     assert any("rates were tuned for 'embedded:minilm'" in note for note in recipe.notes)
 
 
-def test_pointing_elsewhere_drops_columns_and_keeps_the_splits_roles() -> None:
-    there, here = load_recipe("sst2_bert"), load_recipe("sst2_bert", data="/d")
-    assert (here.data.test_split, here.data.validation_by) == (
-        there.data.test_split,
-        there.data.validation_by,
+def test_load_recipe_with_other_data_drops_columns_and_keeps_split_roles() -> None:
+    original, moved = load_recipe("sst2_bert"), load_recipe("sst2_bert", data="/d")
+    assert (moved.data.test_split, moved.data.validation_by) == (
+        original.data.test_split,
+        original.data.validation_by,
     )
     assert any(
-        "test is taken from its validation split, where it has one" in note for note in here.notes
+        "test is taken from its validation split, if it has one" in note for note in moved.notes
     )
-    moved = load_recipe("trec_bert", data="/d").data
-    assert (moved.text, moved.label, moved.revision, moved.leakage_limit) == (
+    trec = load_recipe("trec_bert", data="/d").data
+    assert (trec.text, trec.label, trec.revision, trec.leakage_limit) == (
         None,
         None,
         None,
@@ -172,7 +170,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", list(SIZES))
-def test_a_gpu_recipe_is_the_job_it_names(name: str) -> None:
+def test_gpu_recipe_has_the_published_model_sizes_and_budget(name: str) -> None:
     recipe = load_recipe(name)
     data, budget = recipe.data, recipe.budget
     assert (
@@ -195,7 +193,7 @@ def test_a_gpu_recipe_is_the_job_it_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(SIZES))
-def test_each_learning_rate_has_its_source(name: str) -> None:
+def test_gpu_recipe_names_the_source_of_each_learning_rate(name: str) -> None:
     lines = find_recipe(name).read_text(encoding="utf-8").splitlines()
     assert all("  # " in line for line in lines if "learning_rate =" in line)
     assert lines[0].startswith(("# Reproduces ", "# Stands in for "))
@@ -229,7 +227,7 @@ keys = st.sampled_from(
 
 
 @given(st.dictionaries(keys, plain, max_size=5))
-def test_a_budget_is_built_or_refused_by_name(values: dict[str, object]) -> None:
+def test_build_returns_a_budget_or_refuses_the_values_by_name(values: dict[str, object]) -> None:
     try:
         budget = build(Budget, values, "here")
     except OptionError as error:
@@ -242,7 +240,7 @@ def test_a_budget_is_built_or_refused_by_name(values: dict[str, object]) -> None
 
 
 @given(st.text(max_size=30))
-def test_any_setting_string_is_taken_or_refused(text: str) -> None:
+def test_apply_setting_accepts_or_refuses_any_text(text: str) -> None:
     values = tomllib.loads(find_recipe("embedded").read_text(encoding="utf-8"))
     before = json.dumps(values)
     try:
@@ -251,10 +249,10 @@ def test_any_setting_string_is_taken_or_refused(text: str) -> None:
         assert "\n" not in str(error).replace(repr(text), "")
     else:
         assert "=" in text
-        assert before  # the rest of the recipe is judged when it is built
+        assert before  # the rest of the recipe is checked when it is built
 
 
-def test_weights_are_random_or_pretrained_and_nothing_else() -> None:
+def test_load_recipe_accepts_only_random_or_pretrained_weights() -> None:
     assert load_recipe("embedded").has_quality
     assert not load_recipe("embedded", weights="random").has_quality
     assert (
@@ -268,7 +266,7 @@ def test_weights_are_random_or_pretrained_and_nothing_else() -> None:
         load_recipe("embedded", weights="randm")
 
 
-def test_what_is_known_of_the_texts_goes_with_them() -> None:
+def test_load_recipe_with_other_data_drops_token_lengths() -> None:
     assert load_recipe("imdb_roberta").data.token_lengths is not None
     assert load_recipe("imdb_roberta", data="/d").data.token_lengths is None
     assert load_recipe(
@@ -276,6 +274,6 @@ def test_what_is_known_of_the_texts_goes_with_them() -> None:
     ).data.token_lengths == (3, 9)
 
 
-def test_random_weights_need_no_warning_about_rates_or_sizes() -> None:
+def test_load_recipe_with_random_weights_adds_no_note_on_rates_or_sizes() -> None:
     notes = load_recipe("embedded", model="/m", data="/d", weights="random").notes
-    assert not any("rates" in note or "lifts" in note for note in notes)
+    assert not any("rates" in note or "to train on all of it" in note for note in notes)

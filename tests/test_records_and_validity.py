@@ -11,36 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import make_record, random_record
 from peft_methods import validity
 from peft_methods.cells import cells_of
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
-from peft_methods.records import SCHEMA_VERSION, Evidence, Record, without_result
+from peft_methods.records import SCHEMA_VERSION, without_result
 from peft_methods.store import Store, StoreError
-
-CLASS_COUNTS = {"train": [200, 200], "validation": [75, 75], "test": [250, 250]}
-
-
-def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
-    """A sound record of a cell of the embedded recipe."""
-    recipe = load_recipe("embedded")
-    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
-    spec = {**cell.spec(), "seed": seed}
-    sound: dict[str, Any] = {
-        "cell": spec,
-        "status": "ok",
-        "identity": f"{method}{seed}",
-        "metrics": {
-            "accuracy": 0.8, "macro_f1": 0.79, "train_seconds": 10.0, "samples_per_second": 80.0, "peak_memory_bytes": 2.0**28,
-            "method_parameters": 73_728, "head_parameters": 770, "trainable_share": 0.0033,
-        },
-        "epochs": ({"epoch": 1.0, "train_loss": 0.6, "validation_loss": 0.5},),
-        "evidence": Evidence(expected_trainable=73_728, moved_checked=24),
-        "data": {"majority": 0.5, "removed": {"repeated": 3}, "fingerprint": "f", "class_counts": CLASS_COUNTS},
-        "environment": {"device_name": "a cpu", "device": "cpu", "threads": 2, "memory_kind": "resident"},
-    }  # fmt: skip
-    return Record(**{**sound, **changes})
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -150,53 +128,6 @@ def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
         lora[0].identity(**{**facts, "environment": {"torch": "2"}}),
     ]
     assert len({first, *different}) == 8
-
-
-STATE: dict[str, Any] = {
-    "other_processes": [],
-    "throttle_reasons": ["power cap"],
-    "memory_total_bytes": 80 * 2**30,
-}
-
-
-def on_a_gpu(*, metrics: dict[str, float] | None = None, **state: Any) -> dict[str, Any]:
-    """A record's changes: it ran on a GPU in this state, with these figures besides the sound ones."""
-    sound = {
-        "accuracy": 0.8,
-        "train_seconds": 10.0,
-        "peak_memory_bytes": 100.0,
-        "unattributed_bytes": 4.0,
-        "thermal_slowdown_seconds": 0.0,
-    }
-    return {
-        "environment": {"gpu": {"before": STATE, "after": {**STATE, **state}}},
-        "metrics": {**sound, **(metrics or {})},
-    }
-
-
-def random_record(
-    method: str = "lora", seed: int = 0, *settings: str, random_texts: bool = True
-) -> Record:
-    """A sound record of a cell whose weights are random."""
-    recipe = load_recipe("embedded", settings, weights="random")
-    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
-    sound = make_record(method, seed)
-    return make_record(
-        method,
-        seed,
-        cell={**cell.spec(), "seed": seed},
-        metrics=sound.metrics | dict.fromkeys(("accuracy", "macro_f1", "validation_accuracy")),
-        epochs=(
-            {
-                "epoch": 1.0,
-                "train_loss": 0.7,
-                "validation_loss": None,
-                "validation_accuracy": None,
-                "selection": None,
-            },
-        ),
-        data=sound.data | {"random": random_texts},
-    )
 
 
 def test_cells_without_a_result_are_not_judged() -> None:

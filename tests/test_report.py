@@ -3,59 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from test_gate import base, records_of, tell  # noqa: F401  # fixtures
-from test_gathering import record_of
-from test_records_and_validity import make_record
 
-from peft_methods import quality
+from builders import SCRIPT, make_record, records_of
+from builders import build_report as report
+from builders import changed_record as record_of
+from builders import evaluated_record as judged
+from builders import write_results as write_run
 from peft_methods.__main__ import main
 from peft_methods.comparing import Comparison
 from peft_methods.metrics import METRICS
-from peft_methods.quality import Predictions
-from peft_methods.records import Record
 from peft_methods.report.html import report_of, write_report
 from peft_methods.store import Store
-
-SCRIPT = "<script>alert(1)</script>"
-
-
-def judged(method: str, seed: int, right: float, **changes: Any) -> tuple[Record, Predictions]:
-    """A record whose quality is that of these predictions, `right` of them correct."""
-    rng, labels = np.random.default_rng([len(method), seed]), np.repeat([0, 1], 30)
-    correct = rng.random(60) < right
-    logits = np.eye(2, dtype=np.float32)[np.where(correct, labels, 1 - labels)]
-    predictions = Predictions(logits, labels)
-    found = asdict(quality.judge(predictions, ("bad", changes.pop("label", "good"))))
-    record = record_of(method, seed, **changes)
-    figures = {name: found[name] for name in ("accuracy", "macro_f1")}
-    return replace(record, quality=found, metrics={**record.metrics, **figures}), predictions
-
-
-def write_run(
-    folder: Path, methods: Sequence[str] = ("full", "lora", "ia3"), seeds: int = 2, **changes: Any
-) -> Path:
-    """A folder of results."""
-    store = Store(folder)
-    store.prepare()
-    for place, method in enumerate(methods):
-        for seed in range(seeds):
-            record, predictions = judged(method, seed, 0.6 + 0.15 * place, **changes)
-            number = f"{place}{seed}{changes.get('torch', '')}".replace(".", "")
-            store.write(replace(record, identity=f"cell{number}"), predictions)
-    return folder
-
-
-def report(folder: Path, *results: Path, charts: str = "none", more: Sequence[str] = ()) -> str:
-    """The report's text, its exit code checked."""
-    assert main(["report", *map(str, results), "-o", str(folder), f"--charts={charts}", *more]) == 0
-    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_part_stands_in_the_report_and_says_what_the_records_say(tmp_path: Path) -> None:
@@ -220,7 +183,7 @@ def test_nothing_to_report_is_one_line_and_exit_2(
 
 
 @pytest.mark.usefixtures("pytester")
-def test_a_run_with_failed_cells_leaves_its_report(tell: Callable[..., pytest.RunResult]) -> None:  # noqa: F811
+def test_a_run_with_failed_cells_leaves_its_report(tell: Callable[..., pytest.RunResult]) -> None:
     failed = replace(
         make_record("bitfit"),
         status="oom",
@@ -237,7 +200,7 @@ def test_a_run_with_failed_cells_leaves_its_report(tell: Callable[..., pytest.Ru
     assert "baseline" not in re.findall(r'id="embedded-1-(\w+)"', page)
 
 
-def test_what_changed_against_the_baseline(base: Callable[..., pytest.RunResult]) -> None:  # noqa: F811
+def test_what_changed_against_the_baseline(base: Callable[..., pytest.RunResult]) -> None:
     before = [record for method in ("lora", "ia3") for record in records_of(method)]
     now = [*records_of("lora", accuracy=(0.7, 0.71, 0.69)), *records_of("ia3")]
     assert base(before, now, "--peft-report=out").ret == 1

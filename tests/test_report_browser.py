@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import SCRIPT, judged, report, write_run
 
+from builders import SCRIPT
+from builders import build_report as report
+from builders import evaluated_record as judged
+from builders import write_results as write_run
 from peft_methods.comparing import Comparison
 from peft_methods.report.html import report_of, write_report
 

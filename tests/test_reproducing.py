@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_records_and_validity import make_record
 
+from builders import make_record
 from peft_methods.options import read_options
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record

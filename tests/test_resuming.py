@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_execution import cells
-from test_plugin import BENCHMARK, error_line
 
 import peft_methods
+from builders import BENCHMARK, cells, error_line
 from peft_methods import cells as cell_code
 from peft_methods import compare
 from peft_methods.api import PrintableComparison

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from test_audit import TABLES
-from test_records_and_validity import make_record, on_a_gpu
 
+from builders import TABLES, make_record, on_a_gpu
 from peft_methods import validity
 from peft_methods.api import compare
 from peft_methods.plain_tables import read_table

@@ -1,4 +1,7 @@
-"""Nothing that a model, a data set or an archive brings along runs or leaves its place; records tell nothing private."""
+"""Models, data sets and archives execute no code and write nothing outside their folder.
+
+Records reveal nothing private.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_gate import Telling
-from test_plugin import BENCHMARK
-from test_records_and_validity import make_record
 
-from conftest import make_model
+from builders import BENCHMARK, ReplayRecords, make_model, make_record
 from peft_methods import embedded, escaping, models
 from peft_methods.cells import cells_of, content_hash
 from peft_methods.comparing import Comparison
@@ -39,7 +39,7 @@ LABELS = ("no", "yes")
 
 
 class Planted:
-    """Unpickling it makes a file."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -50,31 +50,32 @@ class Planted:
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Path:
-    """What exists once foreign code ran."""
+    """A path that exists only after foreign code was executed."""
     return tmp_path / "ran"
 
 
-def test_the_planted_pickle_would_have_run(mark: Path) -> None:
+def test_planted_pickle_runs_when_unpickled(mark: Path) -> None:
     pickle.loads(pickle.dumps(Planted(mark)))
     assert mark.exists()
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
-def test_pickled_weights_are_refused_by_name_and_never_read(
+def test_load_refuses_pickled_weights_by_name_without_reading_them(
     tmp_path: Path, mark: Path, name: str
 ) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(pickle.dumps(Planted(mark)))
     with pytest.raises(
-        ModelError, match=rf"{name}, a pickle, which can run any code .* convert it once: python -c"
+        ModelError,
+        match=rf"{name}, a pickle, which can execute any code .* convert it once: python -c",
     ) as caught:
         models.load(ModelSpec(str(folder)), LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
 
-def test_a_pickle_beside_safetensors_is_not_read(tmp_path: Path, mark: Path) -> None:
+def test_load_ignores_a_pickle_next_to_safetensors(tmp_path: Path, mark: Path) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(mark)))
     models.load(ModelSpec(str(folder)), LABELS)
@@ -84,7 +85,7 @@ def test_a_pickle_beside_safetensors_is_not_read(tmp_path: Path, mark: Path) -> 
 @pytest.mark.parametrize(
     "read", [Rows.read, lambda path: Store(path.parent).read_predictions(make_record())]
 )
-def test_arrays_of_objects_are_refused(
+def test_npz_readers_refuse_object_arrays(
     tmp_path: Path, mark: Path, read: Callable[[Path], Any]
 ) -> None:
     path = tmp_path / "lora0.npz"
@@ -113,7 +114,7 @@ class OwnModel(BertForSequenceClassification):
 
 @pytest.fixture
 def own_code(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model folder whose config names code of its own, which makes a file."""
+    """A model folder whose config names its own code, which creates the folder `mark`."""
     monkeypatch.setattr(
         "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
     )
@@ -133,41 +134,41 @@ def own_code(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
-def test_a_models_own_code_does_not_run(own_code: Path, mark: Path, weights: Any) -> None:
+def test_load_does_not_execute_a_models_own_code(own_code: Path, mark: Path, weights: Any) -> None:
     with pytest.raises(
         ModelError,
-        match=r"needs Python code of its own, which is not run.*--peft-trust-remote-code",
+        match=r"needs its own Python code, which is not executed.*trust_remote_code = true",
     ) as caught:
         models.load(ModelSpec(str(own_code), weights), LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
 
-def test_a_models_own_code_runs_where_it_is_trusted(own_code: Path, mark: Path) -> None:
+def test_load_executes_a_models_own_code_if_trusted(own_code: Path, mark: Path) -> None:
     base = models.load(ModelSpec(str(own_code), trust_remote_code=True), LABELS)
     assert type(base.model).__name__ == "OwnModel"
     assert mark.exists()
 
 
-def test_the_recipe_and_the_user_must_both_trust() -> None:
+def test_tasks_of_needs_trust_by_both_recipe_and_user() -> None:
     plain = load_recipe("embedded")
-    wanting = load_recipe("embedded", ["model.trust_remote_code=true"])
+    requesting = load_recipe("embedded", ["model.trust_remote_code=true"])
     with pytest.raises(
-        OptionError, match=r"recipe 'embedded' would run Python code .*--peft-trust-remote-code"
+        OptionError, match=r"recipe 'embedded' would execute Python code .*trust_remote_code = true"
     ):
-        tasks_of([wanting], ["lora"], "cpu")
+        tasks_of([requesting], ["lora"], "cpu")
     with pytest.raises(
-        OptionError, match=r"no recipe wants a model's own code.*model.trust_remote_code=true"
+        OptionError, match=r"no recipe requests a model's own code.*model.trust_remote_code = true"
     ):
         tasks_of([plain], ["lora"], "cpu", trust_remote_code=True)
     [trusting], [careful] = (
-        tasks_of([wanting], ["lora"], "cpu", trust_remote_code=True),
+        tasks_of([requesting], ["lora"], "cpu", trust_remote_code=True),
         tasks_of([plain], ["lora"], "cpu"),
     )
     assert trusting.cells[0].key != careful.cells[0].key
 
 
-def test_another_model_is_not_trusted_for_the_recipes(tmp_path: Path) -> None:
+def test_load_recipe_with_another_model_drops_trust(tmp_path: Path) -> None:
     text = (Path(embedded.__file__).parent.parent / "benchmarks/recipes/embedded.toml").read_text(
         encoding="utf-8"
     )
@@ -177,7 +178,7 @@ def test_another_model_is_not_trusted_for_the_recipes(tmp_path: Path) -> None:
     assert not load_recipe(str(path), model="someone/else").model.trust_remote_code
 
 
-def test_the_command_line_wants_both(pytester: pytest.Pytester) -> None:
+def test_command_line_needs_trust_by_both_recipe_and_user(pytester: pytest.Pytester) -> None:
     for arguments in (["--peft-trust-remote-code"], ["--peft-set=model.trust_remote_code=true"]):
         done = pytester.runpytest_inprocess(
             "-p", "peft_methods.plugin", "-p", "no:cacheprovider", *arguments
@@ -186,7 +187,7 @@ def test_the_command_line_wants_both(pytester: pytest.Pytester) -> None:
         assert any("trust" in line for line in done.errlines)
 
 
-def test_a_saved_model_does_not_trust_itself(tmp_path: Path) -> None:
+def test_load_trained_does_not_trust_the_saved_model(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -218,7 +219,7 @@ def unpacked(wheel: Path, tmp_path: Path, sha256: str = "0" * 64) -> Path:
     return tmp_path / "a" / "b"
 
 
-def test_members_that_point_elsewhere_are_not_unpacked(tmp_path: Path) -> None:
+def test_unpack_skips_members_that_point_outside_the_folder(tmp_path: Path) -> None:
     import hashlib
 
     folder = unpacked(
@@ -238,23 +239,23 @@ def test_members_that_point_elsewhere_are_not_unpacked(tmp_path: Path) -> None:
             "tiny/words.txt",
             b"/etc/passwd",
             0o120777,
-            "is not the file this version was pinned to",
+            "differs from the pinned file",
         ),  # a link
         ("../tiny/words.txt", b"hello", 0o644, "cannot be read"),
         ("tiny/words.txt", bytes(3 * 2**20), 0o644, "unpacks to more than 2 MiB"),
     ],
 )
-def test_hostile_archives_are_refused(
+def test_unpack_refuses_hostile_archives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, bytes, int, str]
 ) -> None:
     name, content, mode, said = case
-    monkeypatch.setattr(embedded, "LARGEST_FILE", 2**21)
+    monkeypatch.setattr(embedded, "MAX_FILE_BYTES", 2**21)
     with pytest.raises(DataError, match=said):
         unpacked(packed(tmp_path / "w.whl", name, content, mode=mode), tmp_path)
     assert not list((tmp_path / "a" / "b").iterdir())
 
 
-def test_an_archive_that_is_none_is_refused(
+def test_ensure_refuses_a_file_that_is_not_a_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tarfile.open(tmp_path / "w.whl", "w") as archive:
@@ -268,16 +269,22 @@ def test_an_archive_that_is_none_is_refused(
 
 
 HOSTILE = (
-    "\x1b]0;owned\x07\x1b[2J", "\r\x1b[1A gone", "a\nb | c", "=cmd|' /C calc'!A0", "@SUM(A1)", "+1+1", "\t=1",
+    "\x1b]0;owned\x07\x1b[2J", "\r\x1b[1A gone", "a\nb | c", "=cmd|' /C calc'!A0", "@SUM(A1)",
+    "+1+1", "\t=1",
     "<img src=x onerror=alert(1)>",
-    "[click](javascript:alert(1))", "\u202egnihton", "zero\u200bwidth", "`code` **bold** ~~gone~~ &lt;", "\ud800", "\x85\u2028",
+    "[click](javascript:alert(1))", "\u202egnihton", "zero\u200bwidth",
+    "`code` **bold** ~~gone~~ &lt;", "\ud800", "\x85\u2028",
 )  # fmt: skip
 
 
 @given(st.text() | st.sampled_from(HOSTILE))
 @example("\x1b[31m")
-def test_visible_texts_are_one_line_of_what_can_be_seen(text: str) -> None:
-    """Oracle: one line, encodable, nothing of categories C (but unassigned and private use) or Z (but spaces); idempotent."""
+def test_visible_returns_one_line_of_visible_characters(text: str) -> None:
+    """Oracle: one encodable line, idempotent.
+
+    It has no characters of the categories C (except unassigned and private use) or Z (except
+    spaces).
+    """
     shown = escaping.visible(text)
     assert shown.splitlines() == [shown] * bool(shown)
     assert escaping.visible(shown) == shown
@@ -288,7 +295,7 @@ def test_visible_texts_are_one_line_of_what_can_be_seen(text: str) -> None:
 
 
 @given(st.text() | st.sampled_from(HOSTILE))
-def test_no_cell_is_a_formula(text: str) -> None:
+def test_csv_cell_returns_no_formula(text: str) -> None:
     cell = escaping.csv_cell(text)
     assert (
         not cell.lstrip(" ").startswith(escaping.FORMULA)
@@ -297,13 +304,13 @@ def test_no_cell_is_a_formula(text: str) -> None:
 
 
 @pytest.mark.parametrize("number", ["-1", "-0.5", "+3", "-1e-5", "-1,234", "-3%"])
-def test_numbers_below_zero_stay_numbers(number: str) -> None:
+def test_csv_cell_keeps_signed_numbers(number: str) -> None:
     assert escaping.csv_cell(number) == number
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_tables_show_foreign_texts_harmlessly(text: str) -> None:
-    """Label and class names, models, notes, messages: none reaches a table as it is."""
+def test_tables_escape_foreign_texts(text: str) -> None:
+    """No label or class name, model, note or message reaches a table unescaped."""
     record = make_record()
     spec = json.loads(json.dumps(record.cell))
     spec["recipe"]["model"]["source"] = spec["recipe"]["data"]["source"] = text
@@ -317,16 +324,16 @@ def test_tables_show_foreign_texts_harmlessly(text: str) -> None:
         "full", cell={**spec, "method": {"name": "full"}}, status="failed", message=text, metrics={}
     )
     comparison = Comparison((ok, failed), notes=(text,))
-    unseen = [character for character in text if escaping.visible(character) != character]
+    invisible = [character for character in text if escaping.visible(character) != character]
     for table in (terminal_table(comparison), markdown_table(comparison), csv_table(comparison)):
-        assert not set(unseen) - {"\n"} & set(table)
+        assert not set(invisible) - {"\n"} & set(table)
         table.encode()
     columns = {
         len(line.replace("\\|", "").split("|"))
         for line in markdown_table(comparison).splitlines()
         if line.startswith("|")
     }
-    assert len(columns) <= 2  # the table's and the standings'
+    assert len(columns) <= 2  # those of the table and of the ranking
     assert "<img" not in markdown_table(comparison).replace("\\<", "")
 
 
@@ -342,14 +349,14 @@ TOKENS = (
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder of one's own, and a secret in the environment."""
+    """A temporary home folder, and a secret in the environment."""
     monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
     monkeypatch.setenv("MY_API_TOKEN", SECRET)
     return Path.home()
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_records_hold_no_home_and_no_secret(home: Path, tmp_path: Path, token: str) -> None:
+def test_records_contain_no_home_and_no_secret(home: Path, tmp_path: Path, token: str) -> None:
     recipe = load_recipe("embedded", model=str(home / "model"), data=str(home / "data"))
     cell = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
     message = f"OSError: {home}/cache/x is not there ({token}); its output is in {home}/logs/a.log"
@@ -380,9 +387,9 @@ def test_records_hold_no_home_and_no_secret(home: Path, tmp_path: Path, token: s
 
 
 @pytest.mark.usefixtures("home")
-def test_secrets_looked_up_once_are_hidden_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_secrets_hides_cached_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     with escaping.secrets_known():
-        monkeypatch.setenv("LATER_TOKEN", "another-s3cr3t")  # not looked for within
+        monkeypatch.setenv("LATER_TOKEN", "another-s3cr3t")  # set after the secrets were read
         assert (
             escaping.without_secrets(f"with {SECRET}, another-s3cr3t")
             == f"with {escaping.REMOVED}, another-s3cr3t"
@@ -390,10 +397,10 @@ def test_secrets_looked_up_once_are_hidden_all_the_same(monkeypatch: pytest.Monk
     assert escaping.without_secrets("with another-s3cr3t") == f"with {escaping.REMOVED}"
 
 
-def test_what_a_run_writes_holds_no_home_and_no_secret(
+def test_session_outputs_contain_no_home_and_no_secret(
     pytester: pytest.Pytester, home: Path
 ) -> None:
-    """Baseline, CSV, Markdown and what the terminal shows, of a cell that succeeded and one that did not."""
+    """Checks baseline, CSV, Markdown and terminal output, of a successful and of a failed run."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     path = pytester.path / "own.toml"
     text = find_recipe("embedded").read_text(encoding="utf-8")
@@ -423,7 +430,7 @@ def test_what_a_run_writes_holds_no_home_and_no_secret(
             "-p",
             "no:cacheprovider",
             *arguments,
-            plugins=[Telling([one])],
+            plugins=[ReplayRecords([one])],
         )
         assert done.ret == (one is not good)
         shown = (
@@ -442,22 +449,22 @@ def test_what_a_run_writes_holds_no_home_and_no_secret(
         assert all(SECRET not in text and str(home) not in text for text in texts)
     written = [file.name for file in pytester.path.iterdir()]
     assert {"lora.csv", "base.json", "table.md"} <= set(written)
-    assert str(home) not in repr(
-        tasks_of([recipe], ["lora"], "cpu")
-    )  # pytest-benchmark writes it to its JSON
+    # pytest-benchmark writes this text to its JSON
+    assert str(home) not in repr(tasks_of([recipe], ["lora"], "cpu"))
 
 
-def test_what_only_looks_like_the_home_folder_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_keeps_paths_that_only_resemble_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HOME", "/root")
-    told = "/root/a /mnt/root/b /rooted /root-2 x=/root"
-    assert escaping.private(told) == "~/a /mnt/root/b /rooted /root-2 x=~"
-    monkeypatch.setenv(
-        "ANY_TOKEN", "embedded"
-    )  # a word is no secret worth the names it would take away
+    text = "/root/a /mnt/root/b /rooted /root-2 x=/root"
+    assert escaping.private(text) == "~/a /mnt/root/b /rooted /root-2 x=~"
+    # a plain word is not redacted as a secret: ordinary names would disappear
+    monkeypatch.setenv("ANY_TOKEN", "embedded")
     assert escaping.private("embedded") == "embedded"
 
 
-def test_an_identity_is_no_path(tmp_path: Path) -> None:
+def test_store_refuses_a_fingerprint_that_is_a_path(tmp_path: Path) -> None:
     path = Store(tmp_path).write(make_record())
     values = json.loads(path.read_text(encoding="utf-8")) | {"identity": "../../etc/passwd"}
     path.write_text(json.dumps(values), encoding="utf-8")
@@ -465,14 +472,14 @@ def test_an_identity_is_no_path(tmp_path: Path) -> None:
         Store(tmp_path).read(path)
 
 
-def test_messages_have_an_end() -> None:
+def test_message_is_limited_in_length() -> None:
     said = str(DataError(f"the value {'x' * 100_000} is too long; cut it"))
     assert len(said) < 5000
     assert said.endswith("is too long; cut it")
 
 
 @given(st.binary(max_size=200) | st.just(b"PK\x03\x04"))
-def test_predictions_that_are_none_are_refused_by_name(
+def test_read_predictions_refuses_an_invalid_file_by_name(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "predictions"
@@ -493,13 +500,15 @@ def test_predictions_that_are_none_are_refused_by_name(
         (np.zeros((3, 2), np.complex64), np.zeros(3, np.int64)),
     ],
 )
-def test_predictions_of_another_shape_are_refused(tmp_path: Path, logits: Any, labels: Any) -> None:
+def test_read_predictions_refuses_arrays_of_a_wrong_shape(
+    tmp_path: Path, logits: Any, labels: Any
+) -> None:
     np.savez(tmp_path / "lora0.npz", logits=logits, labels=labels)
     with pytest.raises(StoreError, match=r"lora0\.npz"):
         Store(tmp_path).read_predictions(make_record())
 
 
-def test_predictions_that_are_some_are_read(tmp_path: Path) -> None:
+def test_read_predictions_reads_valid_predictions(tmp_path: Path) -> None:
     Store(tmp_path).write(
         make_record(), Predictions(np.zeros((3, 2), np.float32), np.asarray([0, 1, 1]))
     )

@@ -1,4 +1,4 @@
-"""Shapes: the models they describe have the sizes that were published, and their stand-in for a tokenizer counts right."""
+"""Architecture presets: their published sizes, and the stand-in for a missing tokenizer."""
 
 from __future__ import annotations
 
@@ -9,39 +9,32 @@ import pytest
 import torch
 import transformers
 
-from conftest import make_model
+from builders import PUBLISHED_SIZES, make_model
 from peft_methods import configs, shapes
 from peft_methods.layouts import LAYOUTS
 from peft_methods.recipe import ModelSpec
 
-# (the encoder with its pooler as published, the classifier with two labels, which has its own layers instead in some families)
-PUBLISHED = {
-    "roberta-base": (124_645_632, 124_647_170),
-    "roberta-large": (355_359_744, 355_361_794),
-    "bert-base-uncased": (109_482_240, 109_483_778),
-    "bert-large-uncased": (335_141_888, 335_143_938),
-    "distilbert-base-uncased": (66_362_880, 66_955_010),
-    "mpnet-base": (109_486_464, 109_488_002),
-}
 
-
-def test_every_shape_has_its_published_size_beside_it() -> None:
-    assert set(shapes.shape_names()) == set(PUBLISHED)
+def test_every_preset_has_a_published_size_and_a_module_map() -> None:
+    assert set(shapes.shape_names()) == set(PUBLISHED_SIZES)
     assert {config["model_type"] for config in shapes.shapes().values()} <= set(LAYOUTS)
 
 
-@pytest.mark.parametrize("name", list(PUBLISHED))
-def test_a_shape_has_as_many_parameters_as_the_published_model(name: str) -> None:
+@pytest.mark.parametrize("name", list(PUBLISHED_SIZES))
+def test_preset_has_the_published_number_of_parameters(name: str) -> None:
     config = configs.load_config(ModelSpec(name, weights="random"))
     with torch.device("meta"):
         models = (
             transformers.AutoModel.from_config(config),
             transformers.AutoModelForSequenceClassification.from_config(config),
         )
-    assert tuple(sum(p.numel() for p in model.parameters()) for model in models) == PUBLISHED[name]
+    assert (
+        tuple(sum(p.numel() for p in model.parameters()) for model in models)
+        == PUBLISHED_SIZES[name]
+    )
 
 
-def test_hub_ids_with_and_without_owner_are_one_shape() -> None:
+def test_hub_ids_with_and_without_owner_give_the_same_preset() -> None:
     known = shapes.shapes()
     for path in Path(shapes.__file__).parent.glob("*.toml"):
         ids = tomllib.loads(path.read_text(encoding="utf-8"))["ids"]
@@ -51,14 +44,14 @@ def test_hub_ids_with_and_without_owner_are_one_shape() -> None:
     assert known["google-bert/bert-base-uncased"] == known["bert-base-uncased"]
 
 
-def test_numbers_are_their_own_tokens() -> None:
+def test_number_tokenizer_maps_numbers_to_the_same_ids() -> None:
     tokenizer = shapes.number_tokenizer(50_265, 1)
     tokens = tokenizer(["5 17 50264", "11 0 2 4"], truncation=True, max_length=3)
     assert tokens["input_ids"] == [[5, 17, 50_264], [11, 0, 2]]
     assert (tokenizer.pad_token_id, len(tokenizer)) == (1, 50_265)
 
 
-def test_a_config_alone_is_no_tokenizer(tmp_path: Path) -> None:
+def test_has_vocabulary_is_false_for_a_tokenizer_config_alone(tmp_path: Path) -> None:
     folder = make_model(tmp_path)
     assert shapes.has_vocabulary(str(folder))
     for name in ("tokenizer.json", "vocab.txt"):

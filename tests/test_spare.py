@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_execution import cells
 
+from builders import cells
 from peft_methods.cells import Cell
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.processes import Worker

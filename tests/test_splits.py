@@ -1,4 +1,4 @@
-"""Which split serves what, splits cut by sentence, texts that are part of others, and folders as the hub lays them out."""
+"""Roles of splits, splits by sentence, overlapping texts, and folders in hub layout."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_reading_and_data import spec
 
-from conftest import FILLER, make_rows, write_csv
+from builders import FILLER, data_spec, make_rows, write_csv
 from peft_methods import data, overlap
 from peft_methods.data import load
 from peft_methods.errors import DataError
@@ -22,7 +21,7 @@ Rows = list[dict[str, Any]]
 
 
 def sentences(count: int, seed: int) -> Rows:
-    """Distinct sentences of twelve words, balanced, each with a mark that no other has."""
+    """Return distinct sentences of twelve words, balanced, each with a unique first word."""
     rng = random.Random(seed)
     marks = [
         f"{a}{b}{seed}" for a in "abcdefghijklmnopqrstuvwxyz" for b in "abcdefghijklmnopqrstuvwxyz"
@@ -34,7 +33,10 @@ def sentences(count: int, seed: int) -> Rows:
 
 
 def phrases(rows: Rows) -> Rows:
-    """Every sentence with its first half, its second half and its first word, as a treebank gives them."""
+    """Return every sentence with its first half, its second half and its first word.
+
+    A treebank splits sentences in the same way.
+    """
     cut = [
         {"text": text, "label": row["label"]}
         for row in rows
@@ -55,7 +57,7 @@ texts = st.lists(st.text(alphabet="ab .", max_size=9), max_size=9)
 
 
 @given(texts, texts)
-def test_what_is_found_is_what_comparing_all_pairs_finds(
+def test_found_within_agrees_with_comparing_all_pairs(
     needles: list[str], haystacks: list[str]
 ) -> None:
     found = list(
@@ -74,7 +76,7 @@ def test_what_is_found_is_what_comparing_all_pairs_finds(
 
 
 @given(texts)
-def test_whole_sentences_lie_within_no_other_and_hold_all_others(rows: list[str]) -> None:
+def test_whole_sentences_are_contained_in_no_other_and_contain_all_others(rows: list[str]) -> None:
     whole = overlap.whole_sentences(rows)
     assert not any(inside(rows[a], rows[b]) for a in whole for b in whole if a != b)
     assert overlap.rows_within(rows, [rows[row] for row in whole]) == {
@@ -82,33 +84,35 @@ def test_whole_sentences_lie_within_no_other_and_hold_all_others(rows: list[str]
     }
 
 
-def test_long_texts_with_one_beginning_are_told_apart() -> None:
+def test_measure_distinguishes_long_texts_with_the_same_beginning() -> None:
     start = "one two three four five "
     assert overlap.measure(
         [start + "six", start + "seven"], ["so " + start + "Six!"]
     ) == overlap.Overlap(within=0.5, around=0.0)
 
 
-def test_how_much_of_a_split_is_part_of_train() -> None:
+def test_measure_returns_shares_of_contained_and_containing_texts() -> None:
     train = ["A fine film, with a plot.", "the end", "dull"]
     assert overlap.measure(["fine FILM"], train) == overlap.Overlap(1.0, 0.0)
     assert overlap.measure(["it was the end"], train) == overlap.Overlap(
         0.0, 1.0
-    )  # two words of four
+    )  # two of four words
     assert overlap.measure(["and so it was the end"], train) == overlap.Overlap(
         0.0, 0.0
-    )  # two of six say little
+    )  # two of six words are too few
     assert overlap.measure(["film", "dull", "...", "a fine plot"], train) == overlap.Overlap(
         0.0, 0.0
     )
     assert overlap.measure([], train) == overlap.Overlap(0.0, 0.0)
 
 
-def test_facts_know_it_and_pairs_have_none(tmp_path: Path) -> None:
+def test_load_measures_overlap_except_for_pairs(tmp_path: Path) -> None:
     rows = sentences(60, 1)
     halves = [{**row, "text": " ".join(row["text"].split()[:6])} for row in rows[:20]]
     facts = load(
-        spec(write_csv(tmp_path / "a", train=rows, test=halves), train="all", validation=4, test=20)
+        data_spec(
+            write_csv(tmp_path / "a", train=rows, test=halves), train="all", validation=4, test=20
+        )
     ).facts
     assert facts.overlap["test"].within > 0.7
     assert facts.overlap["validation"].within == 0.0
@@ -117,12 +121,16 @@ def test_facts_know_it_and_pairs_have_none(tmp_path: Path) -> None:
         for number, row in enumerate(rows)
     ]
     assert (
-        load(spec(write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]))).facts.overlap == {}
+        load(data_spec(write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]))).facts.overlap
+        == {}
     )
 
 
 def hub_sst2(folder: Path) -> Path:
-    """Columns and splits as stanfordnlp/sst2 has them: phrases with a blank behind, hidden test labels, Parquet in `data`."""
+    """Write a folder with the columns and splits of stanfordnlp/sst2.
+
+    Phrases end with a blank, test labels are hidden, and the Parquet files are in `data`.
+    """
     splits = {
         "train": phrases(sentences(60, 1)),
         "validation": sentences(20, 2),
@@ -141,12 +149,12 @@ def hub_sst2(folder: Path) -> Path:
 
 
 def sized(name: str, folder: Path, train: Any, validation: int, test: int) -> Any:
-    """A shipped recipe's data, pointed at a small folder."""
+    """Return the data data_spec of a shipped recipe, with a small folder as source."""
     settings = [f"data.train={train}", f"data.validation={validation}", f"data.test={test}"]
     return load_recipe(name, settings, data=str(folder)).data
 
 
-def test_sst2_tests_on_the_development_sentences_and_validates_on_sentences_of_its_own(
+def test_sst2_bert_tests_on_development_sentences_and_validates_on_whole_sentences(
     tmp_path: Path,
 ) -> None:
     got = load(sized("sst2_bert", hub_sst2(tmp_path), 90, 16, 20))
@@ -162,7 +170,7 @@ def test_sst2_tests_on_the_development_sentences_and_validates_on_sentences_of_i
     assert sum(got.splits["validation"].labels) == 8
 
 
-def test_sst2_as_published_tests_on_phrases_of_what_it_trains_on(tmp_path: Path) -> None:
+def test_sst2_bert_as_published_tests_on_phrases_of_train_sentences(tmp_path: Path) -> None:
     got = load(sized("sst2_bert_as_published", hub_sst2(tmp_path), "all", 20, 60))
     assert {len(got.splits[name]) for name in data.SPLITS} == {60 * 4 - 60, 20, 60}
     assert got.facts.overlap["test"].within > 0.3
@@ -172,19 +180,19 @@ def test_sst2_as_published_tests_on_phrases_of_what_it_trains_on(tmp_path: Path)
     }
 
 
-def test_hidden_test_labels_name_the_way_out(tmp_path: Path) -> None:
+def test_load_names_the_remedy_for_hidden_test_labels(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"the test split has no labels .*--peft-set data\.test_split=validation"
+        DataError, match=r'the test split has no labels .*data\.test_split = "validation"'
     ):
-        load(spec(hub_sst2(tmp_path)))
+        load(data_spec(hub_sst2(tmp_path)))
 
 
-def test_a_source_task_does_not_look_at_hidden_labels(tmp_path: Path) -> None:
-    got = load(spec(hub_sst2(tmp_path), train=40, validation=10, test=0)).splits
+def test_load_ignores_hidden_labels_for_zero_test_rows(tmp_path: Path) -> None:
+    got = load(data_spec(hub_sst2(tmp_path), train=40, validation=10, test=0)).splits
     assert [len(got[name]) for name in data.SPLITS] == [40, 10, 0]
 
 
-def test_trec_reads_its_coarse_labels_and_other_folders_theirs(tmp_path: Path) -> None:
+def test_trec_bert_reads_coarse_labels_and_the_labels_of_other_folders(tmp_path: Path) -> None:
     rows = [
         {**row, "coarse_label": row["label"], "fine_label": number % 7}
         for number, row in enumerate(make_rows(300))
@@ -207,17 +215,17 @@ def test_trec_reads_its_coarse_labels_and_other_folders_theirs(tmp_path: Path) -
         assert len(got.splits["train"]) == 180
 
 
-def test_a_known_leak_may_be_allowed(tmp_path: Path) -> None:
+def test_load_allows_a_leak_up_to_the_leakage_limit(tmp_path: Path) -> None:
     rows = make_rows(300)
     folder = write_csv(tmp_path, train=rows[:202], test=rows[200:])
     with pytest.raises(
-        DataError, match=r"2 of 100 test texts \(2\.0%\).*--peft-set data\.leakage_limit=SHARE"
+        DataError, match=r"2 of 100 test texts \(2\.0%\).*set data\.leakage_limit to a higher share"
     ):
-        load(spec(folder))
-    assert load(spec(folder, leakage_limit=0.03)).facts.removed["train_also_in_test"] == 2
+        load(data_spec(folder))
+    assert load(data_spec(folder, leakage_limit=0.03)).facts.removed["train_also_in_test"] == 2
 
 
-def test_a_folder_without_the_split_named_gives_its_test(tmp_path: Path) -> None:
+def test_load_falls_back_to_the_test_split_if_test_split_is_missing(tmp_path: Path) -> None:
     rows = sentences(80, 1)
     got = load(
         sized("sst2_bert", write_csv(tmp_path, train=rows[:60], test=rows[60:]), 40, 10, 20)
@@ -225,40 +233,40 @@ def test_a_folder_without_the_split_named_gives_its_test(tmp_path: Path) -> None
     assert set(got["test"].texts) == {row["text"] for row in rows[60:]}
 
 
-def test_a_source_without_a_test_split_says_what_else_there_is(tmp_path: Path) -> None:
+def test_load_names_other_splits_if_there_is_no_test_split(tmp_path: Path) -> None:
     rows = sentences(80, 1)
     with pytest.raises(
         DataError,
-        match=r"no test split; found: train\. Name a file .*--peft-set data\.test_split=train",
+        match=r'no test split; found: train\. Name a file .*data\.test_split = "train"',
     ):
-        load(spec(write_csv(tmp_path / "a", train=rows)))
+        load(data_spec(write_csv(tmp_path / "a", train=rows)))
     with pytest.raises(
-        DataError, match=r"found: train, validation\. .*--peft-set data\.test_split=validation"
+        DataError, match=r'found: train, validation\. .*data\.test_split = "validation"'
     ):
-        load(spec(write_csv(tmp_path / "b", train=rows[:60], validation=rows[60:])))
+        load(data_spec(write_csv(tmp_path / "b", train=rows[:60], validation=rows[60:])))
 
 
-def test_too_few_sentences_and_pairs_are_refused(tmp_path: Path) -> None:
+def test_load_refuses_sentence_validation_with_too_few_sentences_or_pairs(tmp_path: Path) -> None:
     rows = phrases(sentences(20, 1))
     folder = write_csv(tmp_path / "a", train=rows, test=sentences(20, 2))
     with pytest.raises(
         DataError,
-        match=r"21 validation sentences wanted, 20 texts of train lie within no other\. .*validation_by=rows",
+        match=r'21 validation sentences requested, but only 20 texts .*validation_by = "rows"',
     ):
-        load(spec(folder, validation=21, validation_by="sentences"))
+        load(data_spec(folder, validation=21, validation_by="sentences"))
     pairs = [
         {"premise": row["text"], "hypothesis": row["text"], "label": row["label"]} for row in rows
     ]
     with pytest.raises(DataError, match="is for single texts, not for pairs"):
         load(
-            spec(
+            data_spec(
                 write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]),
                 validation_by="sentences",
             )
         )
 
 
-def test_parts_of_a_split_are_put_together_and_two_data_sets_are_not(tmp_path: Path) -> None:
+def test_load_joins_shards_but_refuses_two_data_sets(tmp_path: Path) -> None:
     rows = make_rows(100)
     (tmp_path / "plain_text").mkdir()
     for number, part in enumerate((rows[:30], rows[30:60])):
@@ -267,23 +275,26 @@ def test_parts_of_a_split_are_put_together_and_two_data_sets_are_not(tmp_path: P
         )
     pd.DataFrame(rows[60:]).to_parquet(tmp_path / "plain_text" / "test-00000-of-00001.parquet")
     (tmp_path / "README.md").write_text("a card", encoding="utf-8")
-    assert len(load(spec(tmp_path, train="all")).splits["train"]) == 50
+    assert len(load(data_spec(tmp_path, train="all")).splits["train"]) == 50
     write_csv(tmp_path / "other", train=rows)
     with pytest.raises(
         DataError,
-        match=r"holds more than one data set: other, plain_text\. Give one of them: --peft-data .*other",
+        match=r"data set: other, plain_text\. Give one of them: data\.source = .*other",
     ):
-        load(spec(tmp_path))
+        load(data_spec(tmp_path))
 
 
 @pytest.mark.parametrize(
     "name", ["imdb_roberta", "imdb_mpnet", "sst2_bert", "sst2_bert_as_published", "trec_bert"]
 )
-def test_no_hub_is_one_line_for_every_recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_without_hub_fails_in_one_line_for_every_recipe(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        DataError, match=r"is no folder here and could not be had from the hub .*--peft-data DIR\.$"
+        DataError,
+        match=r"is not a local folder and could not be loaded from the hub .*to a local folder\.$",
     ) as caught:
         load(load_recipe(name).data)
     assert "\n" not in str(caught.value)

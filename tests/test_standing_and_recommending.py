@@ -7,66 +7,20 @@ import io
 import re
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_records_and_validity import make_record, random_record
 
+from builders import CLEARLY_DIFFERENT as CLEAR
+from builders import TEST_LABELS as LABELS
+from builders import make_comparison as compared
+from builders import make_predictions as predictions
+from builders import random_record
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.errors import OptionError
-from peft_methods.quality import Predictions, judge
 from peft_methods.recommending import parse_limits, recommend, verdict_of
 from peft_methods.report.table import csv_table, markdown_table
 from peft_methods.standing import Pair
-
-LABELS = np.tile([0, 1], 250)
-COST = {"trainable_parameters": 74_498.0, "checkpoint_bytes": 2.0**20}
-
-
-def predictions(right: float, seed: int, labels: Any = LABELS) -> Predictions:
-    """A model that is right in this share of the examples, with about the same ones difficult for every model."""
-    rng = np.random.default_rng(seed)
-    difficulty = np.random.default_rng(99).random(len(labels)) + 0.1 * rng.random(len(labels))
-    answers = np.where(
-        difficulty.argsort().argsort() < round(right * len(labels)), labels, 1 - labels
-    )
-    return Predictions(np.eye(2, dtype=np.float32)[answers], labels)
-
-
-def compared(
-    methods: dict[str, tuple[list[float], dict[str, float]]],
-    limits: str | None = None,
-    **changes: Any,
-) -> PrintableComparison:
-    """A comparison of methods: accuracy of each seed, and further metrics."""
-    records, kept = [], {}
-    for number, (method, (accuracies, more)) in enumerate(methods.items()):
-        for seed, accuracy in enumerate(accuracies):
-            made = predictions(accuracy, 10 * number + seed)
-            quality = judge(made, ("no", "yes"))
-            base = {
-                **make_record().metrics,
-                **COST,
-                "accuracy": quality.accuracy,
-                "macro_f1": quality.macro_f1,
-                **more,
-            }
-            records.append(make_record(method, seed, metrics=base, **changes))
-            kept[records[-1].identity] = made
-    return PrintableComparison(
-        tuple(records), predictions=kept, limits=parse_limits(limits) if limits else {}
-    )
-
-
-CLEAR: dict[str, tuple[list[float], dict[str, float]]] = {
-    "full": ([0.90, 0.91, 0.90], {"train_seconds": 30.0, "peak_memory_bytes": 9e9}),
-    "lora": ([0.904, 0.906, 0.91], {"train_seconds": 20.0, "peak_memory_bytes": 7e9}),
-    "head_only": (
-        [0.62, 0.61, 0.60],
-        {"train_seconds": 5.0, "peak_memory_bytes": 2e9, "checkpoint_bytes": 1000.0},
-    ),
-}
 
 
 def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_execution import cells
 
+from builders import cells
 from peft_methods import data, models, runner, starting, synthetic, validity
 from peft_methods.cells import cells_of, fitting_engine
 from peft_methods.errors import OptionError

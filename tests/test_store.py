@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_records_and_validity import make_record
 
+from builders import make_record
 from peft_methods.__main__ import main
 from peft_methods.cells import cells_of
 from peft_methods.execution.scratch import RunFolder

@@ -1,4 +1,7 @@
-"""Random tokens: drawn where no text can be read, as long as the recipe says, the same for the same seed."""
+"""Random tokens: drawn if no text can be read.
+
+Their lengths follow the recipe, and the same seed gives the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from conftest import CONFIGS
+from builders import CONFIGS
 from peft_methods import data, synthetic
 from peft_methods.errors import DataError
 from peft_methods.recipe import DataSpec, ModelSpec, Recipe, load_recipe
@@ -26,13 +29,13 @@ def spec(**more: Any) -> DataSpec:
     )
 
 
-def tokens_of(asked: DataSpec) -> data.TokenData:
-    drawn = synthetic.draw(asked, VOCABULARY, PADDING)
+def tokens_of(wanted_spec: DataSpec) -> data.TokenData:
+    drawn = synthetic.draw(wanted_spec, VOCABULARY, PADDING)
     assert drawn.tokenizer is not None
-    return data.tokenize(drawn, drawn.tokenizer, asked.max_length)
+    return data.tokenize(drawn, drawn.tokenizer, wanted_spec.max_length)
 
 
-def test_rows_are_as_many_as_asked_for_and_never_padding() -> None:
+def test_draw_returns_the_requested_rows_without_padding_ids() -> None:
     tokens = tokens_of(spec())
     assert [len(getattr(tokens, split)) for split in data.SPLITS] == [200, 20, 41]
     ids = np.concatenate([np.asarray(row) for row in tokens.train.tokens["input_ids"]])
@@ -41,17 +44,17 @@ def test_rows_are_as_many_as_asked_for_and_never_padding() -> None:
     assert tokens.facts.truncated == {"train": 0, "validation": 0, "test": 0}
 
 
-def test_labels_have_equal_shares_of_as_many_classes_as_the_recipe_says() -> None:
+def test_draw_balances_labels_over_the_recipes_classes() -> None:
     assert tokens_of(spec()).facts.class_counts["test"] == (21, 20)
     six = tokens_of(spec(classes=6)).facts
     assert len(six.label_names) == 6
     assert six.class_counts["train"] == (34, 34, 33, 33, 33, 33)
 
 
-def test_the_data_seed_decides_every_token_and_the_source_too() -> None:
+def test_draw_depends_on_the_data_seed_and_the_source() -> None:
     first, again, other_seed, other_source = (
-        tokens_of(asked)
-        for asked in (spec(), spec(), spec(seed=1), replace(spec(), source="other/texts"))
+        tokens_of(wanted_spec)
+        for wanted_spec in (spec(), spec(), spec(seed=1), replace(spec(), source="other/texts"))
     )
     assert all(
         np.array_equal(a["input_ids"], b["input_ids"])
@@ -63,7 +66,7 @@ def test_the_data_seed_decides_every_token_and_the_source_too() -> None:
     ]
 
 
-def test_the_facts_say_that_it_was_drawn() -> None:
+def test_draw_marks_the_facts_as_random() -> None:
     facts = tokens_of(spec()).facts
     assert facts.random
     assert facts.fingerprint.startswith("random-")
@@ -71,7 +74,7 @@ def test_the_facts_say_that_it_was_drawn() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=9).map(sorted))
-def test_lengths_follow_the_quantiles_and_are_cut(quantiles: list[int]) -> None:
+def test_draw_follows_the_length_quantiles_and_truncates(quantiles: list[int]) -> None:
     tokens = tokens_of(spec(token_lengths=tuple(quantiles)))
     lengths = np.asarray(tokens.train.lengths)
     assert lengths.min() >= min(quantiles[0], 30)
@@ -83,9 +86,9 @@ def test_lengths_follow_the_quantiles_and_are_cut(quantiles: list[int]) -> None:
     assert abs(tokens.facts.truncated["train"] - (evenly > 30).mean()) < 0.05
 
 
-def test_imdb_rows_cost_what_imdb_costs() -> None:
-    asked = load_recipe("imdb_roberta").data
-    lengths = np.asarray(tokens_of(asked).train.lengths)
+def test_draw_matches_the_token_lengths_of_imdb() -> None:
+    wanted_spec = load_recipe("imdb_roberta").data
+    lengths = np.asarray(tokens_of(wanted_spec).train.lengths)
     assert len(lengths) == 3000
     assert lengths.mean() == pytest.approx(279, abs=2)  # of 5,000 reviews, cut at 512: 279.0
     assert (lengths == 512).mean() == pytest.approx(0.153, abs=0.01)
@@ -99,10 +102,13 @@ def test_imdb_rows_cost_what_imdb_costs() -> None:
         ("trec_bert", ["data.train=4869"], 6, 13.5),
     ],
 )
-def test_a_recipe_without_texts_costs_what_its_texts_cost(
+def test_draw_matches_the_token_lengths_of_the_recipes_texts(
     name: str, settings: list[str], classes: int, mean: float
 ) -> None:
-    """Up to half a token: between the last two quantiles lengths rise linearly, the texts' do not."""
+    """The tolerance is about half a token.
+
+    Between the last two quantiles drawn lengths rise linearly, unlike those of the texts.
+    """
     drawn = synthetic.load(load_recipe(name, settings, weights="random"))
     assert drawn.facts.random
     assert drawn.tokenizer is not None
@@ -123,7 +129,7 @@ def recipe(model: Path | str, source: Path | str, weights: Any = "random") -> Re
     )
 
 
-def test_texts_are_read_where_tokenizer_and_data_are_there(
+def test_load_reads_texts_if_tokenizer_and_data_are_available(
     tiny_models: dict[str, Path], tiny_data: Path
 ) -> None:
     read = synthetic.load(recipe(tiny_models["bert"], tiny_data))
@@ -133,7 +139,7 @@ def test_texts_are_read_where_tokenizer_and_data_are_there(
         synthetic.load(recipe(tiny_models["bert"], "/nowhere/x"))
 
 
-def test_texts_are_drawn_where_either_is_missing(
+def test_load_draws_texts_if_tokenizer_or_data_is_missing(
     tiny_models: dict[str, Path], tiny_data: Path, tmp_path: Path
 ) -> None:
     CONFIGS["bert"]().save_pretrained(tmp_path)
@@ -148,9 +154,9 @@ def test_texts_are_drawn_where_either_is_missing(
         assert set(tokens.train.lengths) == {16}
 
 
-def test_all_needs_the_texts() -> None:
+def test_draw_refuses_all() -> None:
     with pytest.raises(
         DataError,
-        match=r"data.train = 'all' needs the texts.*'some/texts' are not read\. Give a number: --peft-set data.train=N",
+        match=r"data.train = 'all' needs the texts.*'some/texts' are not read\. Set data\.train",
     ):
         synthetic.draw(spec(train="all"), VOCABULARY, PADDING)

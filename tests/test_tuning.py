@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_execution import cells
 
+from builders import cells
 from peft_methods import compare, tuning, validity
 from peft_methods.cells import Cell
 from peft_methods.records import Record, without_result

@@ -1,4 +1,4 @@
-"""Shapes: encoders described by their published sizes alone, and the tokenizer of those that come without one."""
+"""Architecture presets: the published sizes of encoders, and a tokenizer for those without one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PADDING = "[PAD]"
-# What a tokenizer cannot do without; beside them transformers would make an empty one for some models.
+# A tokenizer needs one of these files. Without any, transformers makes an empty tokenizer for some
+# models.
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
@@ -24,7 +25,7 @@ VOCABULARIES = (
 
 
 def shapes() -> dict[str, dict[str, Any]]:
-    """The sizes of every shape that comes with the project (a transformers config's fields), by each of its ids."""
+    """Return the config fields of every architecture preset, by each of its ids."""
     files = [
         tomllib.loads(path.read_text(encoding="utf-8"))
         for path in sorted(Path(__file__).parent.glob("*.toml"))
@@ -33,17 +34,20 @@ def shapes() -> dict[str, dict[str, Any]]:
 
 
 def shape_names() -> list[str]:
-    """The shapes' own names, without the owners that hub ids have."""
+    """Return the short names of the presets, without the owner of the hub id."""
     return [name for name in shapes() if "/" not in name]
 
 
 def has_vocabulary(folder: str) -> bool:
-    """Whether a tokenizer lies in this folder."""
+    """Whether this folder contains a tokenizer."""
     return any(isfile(join(folder, name)) for name in VOCABULARIES)
 
 
 def number_tokenizer(vocabulary: int, padding: int) -> PreTrainedTokenizerBase:
-    """A tokenizer whose words are the token ids themselves, written as numbers: '5 17' is [5, 17]."""
+    """Return a tokenizer whose words are the token ids, written as numbers.
+
+    '5 17' becomes [5, 17].
+    """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit

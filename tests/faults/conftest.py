@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_plugin import BENCHMARK
 
-from conftest import make_data, make_model
+from builders import BENCHMARK, make_data, make_model
 from faults.ground import Ground, Ledger
 
 HERE = Path(__file__).parent

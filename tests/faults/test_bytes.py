@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_execution import cells
-from test_records_and_validity import make_record
 
+from builders import cells, make_record
 from faults.ground import METHODS, Ledger, undisturbed
 from peft_methods.checkpoints import Checkpoints
 from peft_methods.engines.resumption import TrainingState

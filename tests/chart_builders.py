@@ -1,4 +1,4 @@
-"""Comparisons to draw: any number of methods, of every kind of figure, of seeds and of mishap."""
+"""Comparisons to draw: any number of methods, metrics, seeds and failures."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_records_and_validity import make_record
-from test_standing_and_recommending import predictions
 
+from builders import make_predictions
+from builders import make_record
 from peft_methods import comparing
 from peft_methods.comparing import Comparison
 from peft_methods.measuring import PHASES
 from peft_methods.methods import METHODS, Registry
 from peft_methods.methods.lora import LoRA
 from peft_methods.metrics import MEMORY_PARTS
-from peft_methods.quality import judge
+from peft_methods.quality import Predictions, judge
 from peft_methods.records import Record
 
 KNOWN = tuple(METHODS)
-LONG = "Low-rank updates of every linear layer with a rank of their own, method"
+LONG_TITLE = "Low-rank updates of every linear layer with a rank of their own, method"
 
 
 def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
-    """The first `count` names of the registry, which is made larger where it has fewer."""
+    """Return the first `count` method names. Adds methods to the registry if it has fewer."""
     more = [
         type(
             f"Method{n}",
             (LoRA,),
             {
                 "info": replace(
-                    LoRA.info, name=f"method_{n}", title=f"{LONG} {n}" if n % 3 else f"M{n}"
+                    LoRA.info, name=f"method_{n}", title=f"{LONG_TITLE} {n}" if n % 3 else f"M{n}"
                 )
             },
         )
@@ -45,7 +45,7 @@ def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
 
 
 def tuning_of(rate: float, number: int) -> dict[str, Any]:
-    """What a search of six trials left; one failed."""
+    """Return the tuning part of a record: six trials, one of them failed."""
     rates = [rate, rate / 10, rate / 3, rate * 3, rate * 10, rate * 5]
     values = [0.70 + 0.01 * (number % 5), 0.61, 0.68, 0.75, 0.55, None]
     trials = [
@@ -64,13 +64,13 @@ def tuning_of(rate: float, number: int) -> dict[str, Any]:
 def record_of(
     method: str, number: int, seed: int, classes: Sequence[str], **changes: Any
 ) -> tuple[Record, Any]:
-    """A finished cell with all figures, and its predictions."""
+    """Return the record of a finished run with all metrics, and its predictions."""
     labels = np.tile(range(len(classes)), 500 // len(classes))
     right = 0.9 - 0.011 * (number * 7 % 13) - 0.004 * seed
     made = (
-        predictions(right, 10 * number + seed)
+        make_predictions(right, 10 * number + seed)
         if len(classes) == 2
-        else _several(right, labels, number + seed)
+        else _answers_over_classes(right, labels, number + seed)
     )
     quality = judge(made, tuple(classes))
     memory = {
@@ -81,16 +81,28 @@ def record_of(
     seconds["train_seconds"] = 12.0 + 3 * (number % 9) + seed
     own = 22_000_000 if number == 0 else 0 if number == 1 else 9_216 * number
     metrics = {
-        "accuracy": quality.accuracy, "macro_f1": quality.macro_f1, "samples_per_second": 80.0,
-        "trainable_parameters": own + 148_610, "method_parameters": own, "head_parameters": 148_610, "trainable_share": 0.01,
-        "peak_memory_bytes": sum(memory.values()) + 2**20 * seed, **memory, **seconds,
-    }  # fmt: skip
+        "accuracy": quality.accuracy,
+        "macro_f1": quality.macro_f1,
+        "samples_per_second": 80.0,
+        "trainable_parameters": own + 148_610,
+        "method_parameters": own,
+        "head_parameters": 148_610,
+        "trainable_share": 0.01,
+        "peak_memory_bytes": sum(memory.values()) + 2**20 * seed,
+        **memory,
+        **seconds,
+    }
     epochs = tuple(
-        {"epoch": epoch, "train_loss": 0.7 / epoch + 0.02 * seed, "validation_loss": 0.6 / epoch**0.5 + 0.01 * number,
-         "validation_accuracy": right - 0.2 / epoch + 0.01 * seed, "selection": right - 0.21 / epoch}
+        {
+            "epoch": epoch,
+            "train_loss": 0.7 / epoch + 0.02 * seed,
+            "validation_loss": 0.6 / epoch**0.5 + 0.01 * number,
+            "validation_accuracy": right - 0.2 / epoch + 0.01 * seed,
+            "selection": right - 0.21 / epoch,
+        }
         for epoch in range(1, 5)
-    )  # fmt: skip
-    judged = {"per_class": quality.per_class, "confusion": quality.confusion}
+    )
+    evaluated = {"per_class": quality.per_class, "confusion": quality.confusion}
     sound = _sound()
     cell = copy.deepcopy(sound.cell) | {
         "method": {**sound.cell["method"], "name": method},
@@ -101,7 +113,7 @@ def record_of(
         "identity": f"{method}{seed}",
         "metrics": metrics,
         "epochs": epochs,
-        "quality": judged,
+        "quality": evaluated,
     }
     return replace(sound, **{**made_of, "tuning": tuning_of(1e-3, number), **changes}), made
 
@@ -111,14 +123,12 @@ def _sound() -> Record:
     return make_record("lora")
 
 
-def _several(right: float, labels: Any, seed: int) -> Any:
+def _answers_over_classes(right: float, labels: Any, seed: int) -> Any:
     rng = np.random.default_rng(seed)
     answers = np.where(
         rng.random(len(labels)) < right, labels, rng.integers(0, labels.max() + 1, len(labels))
     )
-    return predictions(1.0, 0).__class__(
-        np.eye(labels.max() + 1, dtype=np.float32)[answers], labels
-    )
+    return Predictions(np.eye(labels.max() + 1, dtype=np.float32)[answers], labels)
 
 
 def comparison_of(
@@ -127,7 +137,7 @@ def comparison_of(
     classes: Sequence[str] = ("negative", "positive"),
     **changes: Any,
 ) -> Comparison:
-    """Finished cells of all these methods."""
+    """Return a comparison of finished runs of these methods."""
     made = [
         record_of(method, number, seed, classes, **changes)
         for number, method in enumerate(methods)
@@ -135,12 +145,12 @@ def comparison_of(
     ]
     return Comparison(
         tuple(record for record, _ in made),
-        predictions={record.identity: told for record, told in made},
+        predictions={record.identity: predictions for record, predictions in made},
     )
 
 
 def with_mishaps(comparison: Comparison, skipped: str, failed: str) -> Comparison:
-    """One method skipped, and one seed of another failed."""
+    """Return the comparison with one method skipped and seed 1 of another failed."""
     records = []
     for record in comparison.records:
         lost = (

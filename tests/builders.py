@@ -1,0 +1,674 @@
+"""Builders that tests share: tiny models, data folders, records, comparisons and trained models."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from peft_methods import data, models, quality, runner
+from peft_methods.__main__ import main
+from peft_methods.api import PrintableComparison
+from peft_methods.cells import Cell, cells_of, chosen_methods
+from peft_methods.comparing import Comparison
+from peft_methods.engines import graphed, stock
+from peft_methods.engines.base import EpochResult, NoTrace
+from peft_methods.methods import Task
+from peft_methods.metrics import METRICS
+from peft_methods.plugin import JOB
+from peft_methods.quality import Predictions
+from peft_methods.recipe import DataSpec, load_recipe
+from peft_methods.recommending import parse_limits
+from peft_methods.records import Evidence, Record
+from peft_methods.store import Store
+
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
+TABLES = Path(__file__).parent / "tables"  # result tables made elsewhere, for the audit
+SCRIPT = "<script>alert(1)</script>"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PROCESS_MARK = "PEFT_METHODS_TEST"  # environment variable that marks the processes of one test
+
+# Parameters as published: (encoder with its pooler, classifier with two labels). In some families
+# the classifier has layers of its own in place of the pooler.
+PUBLISHED_SIZES = {
+    "roberta-base": (124_645_632, 124_647_170),
+    "roberta-large": (355_359_744, 355_361_794),
+    "bert-base-uncased": (109_482_240, 109_483_778),
+    "bert-large-uncased": (335_141_888, 335_143_938),
+    "distilbert-base-uncased": (66_362_880, 66_955_010),
+    "mpnet-base": (109_486_464, 109_488_002),
+}
+
+# models and data
+
+GOOD = ("good", "great", "fine", "superb")
+BAD = ("bad", "awful", "poor", "dull")
+FILLER = (
+    "the",
+    "film",
+    "was",
+    "a",
+    "and",
+    "its",
+    "story",
+    "actor",
+    "scene",
+    "music",
+    "plot",
+    "very",
+    "so",
+    "end",
+)
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+VOCABULARY = (
+    *SPECIAL,
+    *GOOD,
+    *BAD,
+    *FILLER,
+    *"abcdefghijklmnopqrstuvwxyz",
+    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+)
+
+TINY = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 64, "pad_token_id": 0}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+CONFIGS = {
+    "bert": lambda: transformers.BertConfig(**TINY, **SIZES),
+    "roberta": lambda: transformers.RobertaConfig(**TINY, **SIZES, type_vocab_size=1),
+    "mpnet": lambda: transformers.MPNetConfig(**TINY, **SIZES),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        **TINY, dim=32, n_layers=2, n_heads=2, hidden_dim=64
+    ),
+}
+
+
+def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:
+    """Write a model folder in hub layout: config, safetensors and a WordPiece tokenizer."""
+    torch.manual_seed(7)
+    model = transformers.AutoModel.from_config(CONFIGS[kind]())
+    if hasattr(model, "pooler") and trained_pooler:
+        nn.init.constant_(model.pooler.dense.bias, 1e-3)  # an all-zero bias means "never trained"
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def make_rows(count: int, seed: int = 0) -> list[dict[str, object]]:
+    """Return distinct sentences, balanced over two labels. Good or bad words decide the label."""
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    rows: list[dict[str, object]] = []
+    while len(rows) < count:
+        label = len(rows) % 2
+        words = rng.choices(FILLER, k=rng.randint(3, 9)) + rng.choices((BAD, GOOD)[label], k=3)
+        rng.shuffle(words)
+        text = " ".join(words)
+        if text not in seen:
+            seen.add(text)
+            rows.append({"text": text, "label": label})
+    return rows
+
+
+def make_data(folder: Path, train: int = 240, test: int = 60, seed: int = 0) -> Path:
+    """Write a data folder with train.jsonl and test.jsonl that share no text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = make_rows(train + test, seed)
+    for name, part in (("train", rows[:train]), ("test", rows[train:])):
+        (folder / f"{name}.jsonl").write_text(
+            "\n".join(json.dumps(row) for row in part), encoding="utf-8"
+        )
+    return folder
+
+
+def write_csv(folder: Path, **splits: list[dict[str, object]]) -> Path:
+    """Write a data folder with one CSV file per split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in splits.items():
+        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    return folder
+
+
+def data_spec(
+    source: Path | str, train: Any = 20, validation: int = 10, test: Any = 10, **more: Any
+) -> DataSpec:
+    """Return the spec of a small data set."""
+    return DataSpec(str(source), train, validation, test, **more)
+
+
+# records
+
+CLASS_COUNTS = {"train": [200, 200], "validation": [75, 75], "test": [250, 250]}
+CPU = {
+    "device_name": "a cpu",
+    "device": "cpu",
+    "threads": 2,
+    "memory_kind": "resident",
+    "packages": {"torch": "2.11.0"},
+}
+CPU_AND_WEIGHTS = {
+    "device_name": "a cpu",
+    "device": "cpu",
+    "threads": 2,
+    "memory_kind": "resident",
+    "weights_sha256": "w",
+}
+GPU_STATE: dict[str, Any] = {
+    "other_processes": [],
+    "throttle_reasons": ["power cap"],
+    "memory_total_bytes": 80 * 2**30,
+}
+
+
+def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
+    """Return a sound record of a run of the recipe `embedded`."""
+    recipe = load_recipe("embedded")
+    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    spec = {**cell.spec(), "seed": seed}
+    sound: dict[str, Any] = {
+        "cell": spec,
+        "status": "ok",
+        "identity": f"{method}{seed}",
+        "metrics": {
+            "accuracy": 0.8,
+            "macro_f1": 0.79,
+            "train_seconds": 10.0,
+            "samples_per_second": 80.0,
+            "peak_memory_bytes": 2.0**28,
+            "method_parameters": 73_728,
+            "head_parameters": 770,
+            "trainable_share": 0.0033,
+        },
+        "epochs": ({"epoch": 1.0, "train_loss": 0.6, "validation_loss": 0.5},),
+        "evidence": Evidence(expected_trainable=73_728, moved_checked=24),
+        "data": {
+            "majority": 0.5,
+            "removed": {"repeated": 3},
+            "fingerprint": "f",
+            "class_counts": CLASS_COUNTS,
+        },
+        "environment": {
+            "device_name": "a cpu",
+            "device": "cpu",
+            "threads": 2,
+            "memory_kind": "resident",
+        },
+    }
+    return Record(**{**sound, **changes})
+
+
+def missing(method: str, status: Any, message: str, seed: int = 0) -> Record:
+    """Return the record of a run that ended without a result."""
+    return make_record(method, seed, status=status, message=message, metrics={}, epochs=())
+
+
+def on_a_gpu(*, metrics: dict[str, float] | None = None, **state: Any) -> dict[str, Any]:
+    """Return changes for `make_record`: a run on a GPU in this state, with additional metrics."""
+    sound = {
+        "accuracy": 0.8,
+        "train_seconds": 10.0,
+        "peak_memory_bytes": 100.0,
+        "unattributed_bytes": 4.0,
+        "thermal_slowdown_seconds": 0.0,
+    }
+    return {
+        "environment": {"gpu": {"before": GPU_STATE, "after": {**GPU_STATE, **state}}},
+        "metrics": {**sound, **(metrics or {})},
+    }
+
+
+def random_record(
+    method: str = "lora", seed: int = 0, *settings: str, random_texts: bool = True
+) -> Record:
+    """Return a sound record of a run with random weights."""
+    recipe = load_recipe("embedded", settings, weights="random")
+    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    sound = make_record(method, seed)
+    return make_record(
+        method,
+        seed,
+        cell={**cell.spec(), "seed": seed},
+        metrics=sound.metrics | dict.fromkeys(("accuracy", "macro_f1", "validation_accuracy")),
+        epochs=(
+            {
+                "epoch": 1.0,
+                "train_loss": 0.7,
+                "validation_loss": None,
+                "validation_accuracy": None,
+                "selection": None,
+            },
+        ),
+        data=sound.data | {"random": random_texts},
+    )
+
+
+def with_accuracy(method: str, *values: float, **more: Any) -> list[Record]:
+    """Return one record per accuracy, with seeds 0, 1, 2, …"""
+    base = make_record().metrics
+    return [
+        make_record(method, seed, metrics={**base, "accuracy": value, **more})
+        for seed, value in enumerate(values)
+    ]
+
+
+def records_of(
+    method: str, accuracy: Sequence[float] = (0.90, 0.91, 0.89), **changes: Any
+) -> list[Record]:
+    """Return one record per accuracy for the recipe `embedded`.
+
+    `seconds` and `memory` hold one value per seed. `environment` is added to that of a plain CPU.
+    """
+    seconds, memory = (
+        changes.get("seconds", [10.0] * len(accuracy)),
+        changes.get("memory", [2.0**28] * len(accuracy)),
+    )
+    return [
+        make_record(
+            method,
+            seed,
+            metrics={
+                **make_record().metrics,
+                "accuracy": right,
+                "train_seconds": seconds[seed],
+                "peak_memory_bytes": memory[seed],
+            },
+            environment={**CPU, **changes.get("environment", {})},
+            evidence=make_record().evidence.__class__(),
+        )
+        for seed, right in enumerate(accuracy)
+    ]
+
+
+def changed_record(
+    method: str = "lora",
+    seed: int = 0,
+    *,
+    torch: str = "2.11.0",
+    changed: Any = (),
+    finished: float = 1.0,
+    **changes: Any,
+) -> Record:
+    """Return a record of the recipe `embedded`, with (path, value) pairs changed in its spec."""
+    environment = {**CPU_AND_WEIGHTS, "packages": {"torch": torch}}
+    record = make_record(method, seed, finished=finished, environment=environment)
+    cell = {
+        **record.cell,
+        "recipe": {**record.cell["recipe"], "budget": {**record.cell["recipe"]["budget"]}},
+        "method": {**record.cell["method"]},
+    }
+    for (part, name), value in changed:
+        (cell["recipe"]["budget"] if part == "budget" else cell["method"])[name] = value
+    return replace(
+        record, **{"cell": cell, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes}
+    )
+
+
+def evaluated_record(
+    method: str, seed: int, right: float, **changes: Any
+) -> tuple[Record, Predictions]:
+    """Return a record and its predictions; a share of about `right` of them is correct."""
+    rng, labels = np.random.default_rng([len(method), seed]), np.repeat([0, 1], 30)
+    correct = rng.random(60) < right
+    logits = np.eye(2, dtype=np.float32)[np.where(correct, labels, 1 - labels)]
+    predictions = Predictions(logits, labels)
+    found = asdict(quality.judge(predictions, ("bad", changes.pop("label", "good"))))
+    record = changed_record(method, seed, **changes)
+    figures = {name: found[name] for name in ("accuracy", "macro_f1")}
+    return replace(record, quality=found, metrics={**record.metrics, **figures}), predictions
+
+
+def write_results(
+    folder: Path, methods: Sequence[str] = ("full", "lora", "ia3"), seeds: int = 2, **changes: Any
+) -> Path:
+    """Write a results folder with records and predictions of these methods."""
+    store = Store(folder)
+    store.prepare()
+    for place, method in enumerate(methods):
+        for seed in range(seeds):
+            record, predictions = evaluated_record(method, seed, 0.6 + 0.15 * place, **changes)
+            number = f"{place}{seed}{changes.get('torch', '')}".replace(".", "")
+            store.write(replace(record, identity=f"cell{number}"), predictions)
+    return folder
+
+
+def build_report(
+    folder: Path, *results: Path, charts: str = "none", more: Sequence[str] = ()
+) -> str:
+    """Write the HTML report, check the exit code and return the report's text."""
+    assert main(["report", *map(str, results), "-o", str(folder), f"--charts={charts}", *more]) == 0
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+# comparisons
+
+TEST_LABELS = np.tile([0, 1], 250)
+COST = {"trainable_parameters": 74_498.0, "checkpoint_bytes": 2.0**20}
+CLEARLY_DIFFERENT: dict[str, tuple[list[float], dict[str, float]]] = {
+    "full": ([0.90, 0.91, 0.90], {"train_seconds": 30.0, "peak_memory_bytes": 9e9}),
+    "lora": ([0.904, 0.906, 0.91], {"train_seconds": 20.0, "peak_memory_bytes": 7e9}),
+    "head_only": (
+        [0.62, 0.61, 0.60],
+        {"train_seconds": 5.0, "peak_memory_bytes": 2e9, "checkpoint_bytes": 1000.0},
+    ),
+}
+
+
+def make_predictions(right: float, seed: int, labels: Any = TEST_LABELS) -> Predictions:
+    """Return predictions of which a share of `right` is correct.
+
+    About the same examples are difficult for every model.
+    """
+    rng = np.random.default_rng(seed)
+    difficulty = np.random.default_rng(99).random(len(labels)) + 0.1 * rng.random(len(labels))
+    answers = np.where(
+        difficulty.argsort().argsort() < round(right * len(labels)), labels, 1 - labels
+    )
+    return Predictions(np.eye(2, dtype=np.float32)[answers], labels)
+
+
+def make_comparison(
+    methods: dict[str, tuple[list[float], dict[str, float]]],
+    limits: str | None = None,
+    **changes: Any,
+) -> PrintableComparison:
+    """Return a comparison of methods, each given as (accuracy per seed, further metrics)."""
+    records, kept = [], {}
+    for number, (method, (accuracies, more)) in enumerate(methods.items()):
+        for seed, accuracy in enumerate(accuracies):
+            made = make_predictions(accuracy, 10 * number + seed)
+            found = quality.judge(made, ("no", "yes"))
+            base = {
+                **make_record().metrics,
+                **COST,
+                "accuracy": found.accuracy,
+                "macro_f1": found.macro_f1,
+                **more,
+            }
+            records.append(make_record(method, seed, metrics=base, **changes))
+            kept[records[-1].identity] = made
+    return PrintableComparison(
+        tuple(records), predictions=kept, limits=parse_limits(limits) if limits else {}
+    )
+
+
+# sessions and processes
+
+
+class FinishedJob:
+    """A job whose runs have all ended, with these records."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = list(records)
+
+    def start(self) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def wait(self, task: Any) -> list[Record]:
+        """Return the records of the task's method."""
+        return [record for record in self.records if record.method_name == task.method.name]
+
+    def records_of_stages(self, task: Any) -> list[Record]:
+        """Return no records: the runs have no prerequisites."""
+        return []
+
+    def untrained(self) -> list[str]:
+        """Return no methods: every run was trained."""
+        return []
+
+    def comparison(self) -> Comparison:
+        """Return a comparison of all records."""
+        return Comparison(tuple(self.records))
+
+
+class ReplayRecords:
+    """A pytest plugin that replaces the session's job by one that has these records."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.job = FinishedJob(records)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Replace the job after the real plugin has made it."""
+        if (real := session.config.stash.get(JOB, None)) is not None:
+            real.close()
+            session.config.stash[JOB] = self.job  # type: ignore[assignment]
+
+
+def error_line(result: pytest.RunResult) -> str:
+    """Return the message of a usage error: one line, without a traceback."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in result.stderr.lines if line.strip()]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """Return the running processes started with this mark in their environment.
+
+    The parent does not matter: a process may have been re-parented since.
+    """
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if (
+                process.environ().get(PROCESS_MARK) == mark
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append(process)
+        except psutil.Error:
+            pass
+    return found
+
+
+def restore_sigint() -> None:
+    """Restore the default SIGINT handler.
+
+    Background jobs of a shell ignore the signal, and so do the processes they start.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# training
+
+SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
+
+
+def cells(recipe_path: Path, method: str, *settings: str) -> list[Cell]:
+    """Return the CPU runs of one method, a run per seed."""
+    recipe = load_recipe(str(recipe_path), settings)
+    return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
+
+
+def small_cells(
+    recipe_path: Path, name: str, *settings: str, deterministic: bool = False
+) -> list[Cell]:
+    """Return the only CPU run of one method: one seed, one epoch, 40 train rows."""
+    recipe = load_recipe(str(recipe_path), [*SMALL, *settings])
+    return cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
+
+
+def run_here(cell: Cell, work: Path) -> tuple[Record, Predictions | None]:
+    """Execute a run in this process, its prerequisites first."""
+    for stage in cell.stages:
+        run_here(stage, work)
+    folder = work / cell.key
+    folder.mkdir(parents=True, exist_ok=True)
+    places = runner.Places(folder, tuple(work / stage.key for stage in cell.stages))
+    return runner.run(cell, places, lambda news: None, threads=1)
+
+
+def reproducible_results(record: Record, predictions: Predictions | None) -> dict[str, Any]:
+    """Return all results of a run except times and memory, which vary between executions."""
+    assert record.status == "ok", record.message
+    assert predictions is not None
+    exact = {
+        name: value
+        for name, value in record.metrics.items()
+        if not METRICS[name].is_of_the_device and name != "busy_share"
+    }
+    curve = [
+        {
+            name: value
+            for name, value in epoch.items()
+            if name not in METRICS or name == "validation_accuracy"
+        }
+        for epoch in record.epochs
+    ]
+    return {
+        "metrics": exact,
+        "curve": curve,
+        "best": record.best_epoch,
+        "quality": record.quality,
+        "evidence": asdict(record.evidence),
+        "data": {
+            **record.data,
+            "class_counts": {
+                split: list(counts) for split, counts in record.data["class_counts"].items()
+            },
+        },
+        "logits": predictions.logits.tolist(),
+    }
+
+
+class Recorder:
+    """An observer that stores all events of a training run."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.epochs: list[EpochResult] = []
+        self.steps: list[tuple[int, int, int]] = []
+        self.kept = 0
+
+    def enter(self, phase: str) -> None:
+        self.phases.append(phase)
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        self.steps.append((epoch, step, steps))
+
+    def epoch(self, result: EpochResult) -> None:
+        self.epochs.append(result)
+
+    def engine_keeps(self, tensors: Any) -> None:
+        self.kept = sum(tensor.nbytes for tensor in tensors)
+
+    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        return nullcontext(NoTrace())
+
+
+def trainer_options(recipe: Any) -> dict[str, Any]:
+    """Return a trainer's budget and an observer whose events nobody reads."""
+    return {"budget": recipe.budget, "listener": Recorder()}
+
+
+def prepared(
+    recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu"
+) -> Any:
+    """Return (recipe, method, base, model with the method applied, token data)."""
+    recipe = load_recipe(str(recipe_path), settings)
+    method = chosen_methods(recipe, [method_name])[0]
+    texts = data.load(recipe.data)
+    transformers.set_seed(seed)
+    base = models.load(
+        recipe.model, texts.facts.label_names, quantization=method.quantization, device=device
+    )
+    model = method.inject(base.model, Task(base.shape, base.head))
+    return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
+
+
+class StepLog:
+    """Losses, gradient norms and learning rates of every step of a trainer class."""
+
+    def __init__(self, kind: type[stock.StockTrainer], *, compile_layers: bool = False) -> None:
+        losses: list[float] = []
+        rates: list[float] = []
+        norms: list[float] = []
+
+        class Watched(kind):  # type: ignore[misc, valid-type]
+            def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+                loss: torch.Tensor = super().training_step(*arguments, **options)
+                losses.append(float(loss))
+                rates.append(max(map(float, self.lr_scheduler.get_last_lr())))
+                return loss
+
+            def _get_grad_norm(self, *arguments: Any, **options: Any) -> Any:
+                norm = super()._get_grad_norm(*arguments, **options)
+                norms.append(float(norm))
+                return norm
+
+        Watched.compile_layers = compile_layers
+        self.kind, self.losses, self.rates, self.norms = Watched, losses, rates, norms
+
+
+def train_logged(
+    recipe_path: Path, folder: Path, name: str, log: StepLog, *settings: str
+) -> tuple[Any, torch.Tensor, Recorder]:
+    """Train without dropout. Return the training result, the trained weights and all events."""
+    recipe, method, base, model, tokens = prepared(recipe_path, name, *settings, device=DEVICE)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    recorder = Recorder()
+    options = {
+        "head": base.head,
+        "seed": 0,
+        "device": DEVICE,
+        "workdir": folder,
+        "listener": recorder,
+        "trainer_class": log.kind,
+    }
+    training = stock.train(model, method, tokens, recipe, base.tokenizer, **options)
+    return (
+        training,
+        torch.cat([p.detach().flatten().cpu() for p in model.parameters() if p.requires_grad]),
+        recorder,
+    )
+
+
+def train_with_both_engines(
+    recipe: Path, folder: Path, name: str, *settings: str, **options: Any
+) -> tuple[StepLog, StepLog]:
+    """Train the same run with both engines and check that they agree in all but time."""
+    plain, replayed = StepLog(stock.StockTrainer), StepLog(graphed.GraphedTrainer, **options)
+    one, expected, _ = train_logged(recipe, folder, name, plain, *settings)
+    other, got, recorder = train_logged(recipe, folder, name, replayed, *settings)
+    assert replayed.losses == pytest.approx(plain.losses, abs=2e-5)
+    assert replayed.norms == pytest.approx(plain.norms, rel=1e-3, abs=1e-6)
+    assert replayed.rates == plain.rates
+    assert torch.allclose(got, expected, atol=2e-4)
+    assert [e.train_loss for e in other.epochs] == pytest.approx(
+        [e.train_loss for e in one.epochs], abs=2e-5
+    )
+    assert [e.train_accuracy for e in other.epochs] == pytest.approx(
+        [e.train_accuracy for e in one.epochs], abs=0.02
+    )
+    assert (other.steps, other.samples, other.tokens, other.decay) == (
+        one.steps,
+        one.samples,
+        one.tokens,
+        one.decay,
+    )
+    assert recorder.phases[:3] == ["warm_up", "capture", "train"]
+    return plain, replayed
