@@ -1,4 +1,4 @@
-"""Result folders of any size, as runs leave them: real cells of the embedded recipe with figures drawn at random."""
+"""Result folders of any size: real runs of the recipe `embedded` with random metrics."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ COUNTS = {"train": (200, 200), "validation": (75, 75), "test": (250, 250)}
 
 
 def fill(folder: Path, recipes: int, seeds: int) -> int:
-    """Write a record with predictions for each method and seed of so many recipes; how many."""
+    """Write a record with predictions for each recipe, method and seed. Return their number."""
     folder.mkdir(parents=True)
-    truth = np.repeat(np.arange(2), COUNTS["test"])
+    labels = np.repeat(np.arange(2), COUNTS["test"])
     count = 0
     for count, (cell, rng) in enumerate(_cells(recipes, seeds), 1):
-        right = rng.random(len(truth)) < 0.7 + 0.1 * (len(cell.method.name) % 3) / 3
+        correct = rng.random(len(labels)) < 0.7 + 0.1 * (len(cell.method.name) % 3) / 3
         logits = (
-            np.eye(2, dtype=np.float32)[np.where(right, truth, 1 - truth)]
-            + rng.random((len(truth), 2)).astype(np.float32) / 2
+            np.eye(2, dtype=np.float32)[np.where(correct, labels, 1 - labels)]
+            + rng.random((len(labels), 2)).astype(np.float32) / 2
         )
-        predictions = Predictions(logits, truth)
+        predictions = Predictions(logits, labels)
         record = _record(cell, predictions, rng, float(1.7e9 + count))
         (folder / f"{record.identity}.json").write_text(
             json.dumps(asdict(record), indent=1, sort_keys=True), encoding="utf-8"
         )
-        kept = {
+        arrays = {
+            "logits": logits,
             "probabilities": predictions.probabilities,
             "predicted": predictions.predicted,
-            "labels": truth,
+            "labels": labels,
         }
-        np.savez_compressed(folder / f"{record.identity}.npz", logits=logits, **kept)  # type: ignore[arg-type]
+        np.savez_compressed(folder / f"{record.identity}.npz", **arrays)  # type: ignore[arg-type]
     return count
 
 
@@ -58,7 +59,7 @@ def _cells(recipes: int, seeds: int) -> Iterator[tuple[Cell, np.random.Generator
 
 
 def _quality(predictions: Predictions) -> dict[str, Any]:
-    """As `quality.judge` gives it for two classes, some twenty times as fast."""
+    """Return the result of `quality.judge` for two classes, about twenty times as fast."""
     confusion = np.bincount(2 * predictions.labels + predictions.predicted, minlength=4).reshape(
         2, 2
     )
@@ -78,18 +79,18 @@ def _quality(predictions: Predictions) -> dict[str, Any]:
         label: {name: float(values[i]) for name, values in scores.items()}
         for i, label in enumerate(LABELS)
     }
-    right = float(np.diag(confusion).sum() / confusion.sum())
-    return {"accuracy": right, **means, "per_class": per_class, "confusion": confusion.tolist()}
+    accuracy = float(np.diag(confusion).sum() / confusion.sum())
+    return {"accuracy": accuracy, **means, "per_class": per_class, "confusion": confusion.tolist()}
 
 
 def _record(
     cell: Cell, predictions: Predictions, rng: np.random.Generator, finished: float
 ) -> Record:
     quality = _quality(predictions)
-    figures: dict[str, Any] = {name: float(rng.random()) for name in METRICS}
-    figures |= {name: quality[name] for name in figures if name in quality}
-    figures |= {name: 1e8 * figures[name] for name in figures if name.endswith("_bytes")}
-    figures |= {
+    metrics: dict[str, Any] = {name: float(rng.random()) for name in METRICS}
+    metrics |= {name: quality[name] for name in metrics if name in quality}
+    metrics |= {name: 1e8 * metrics[name] for name in metrics if name.endswith("_bytes")}
+    metrics |= {
         "busy_share": 0.99,
         "method_parameters": 73_728,
         "head_parameters": 770,
@@ -109,7 +110,7 @@ def _record(
         cell=cell.spec(),
         status="ok",
         identity=cell.key * 2,
-        metrics=figures,
+        metrics=metrics,
         epochs=epochs,
         best_epoch=2,
         quality=quality,

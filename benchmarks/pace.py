@@ -1,4 +1,4 @@
-"""Training pace of one method by several ways of training it, for the harness's own benchmarks."""
+"""Training speed of one method with several training loops, for benchmarks of the harness."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENGINES = {"stock": stock.StockTrainer, "graphed": graphed.GraphedTrainer}
 
 
 class Window(TrainerCallback):
-    """Seconds of every `steps` training steps; the first such stretch is a warm-up and left out."""
+    """Trainer callback: time windows of `steps` steps. The first is a warm-up and left out."""
 
     def __init__(self, steps: int, device: str) -> None:
         self._steps, self._device = steps, device
@@ -48,7 +48,10 @@ class Window(TrainerCallback):
 
 
 class Kernels(TrainerCallback):
-    """Milliseconds a step that each of the device's kernels took, over `steps` steps after as many that are left out."""
+    """Trainer callback: milliseconds per step of each kernel on the device.
+
+    `steps` steps are profiled, after `steps` steps of warm-up.
+    """
 
     def __init__(self, steps: int, device: str) -> None:
         self._steps, self._device = steps, device
@@ -62,7 +65,7 @@ class Kernels(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step not in {self._steps, 2 * self._steps}:
             return
-        synchronize(self._device)  # or steps still under way would be counted, or left out
+        synchronize(self._device)  # so that no unfinished step is counted or left out
         if state.global_step == self._steps:
             self._profiler.start()
         else:
@@ -71,11 +74,11 @@ class Kernels(TrainerCallback):
                 event.key: getattr(event, self._time) / 1000 / self._steps
                 for event in self._profiler.key_averages()
             }
-            self.milliseconds = dict(sorted(found.items(), key=lambda one: -one[1]))
+            self.milliseconds = dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-class Silent:
-    """A listener that does not listen."""
+class NullListener:
+    """A listener that ignores all callbacks."""
 
     def enter(self, phase: str) -> None:
         pass
@@ -94,7 +97,10 @@ class Silent:
 
 
 class EveryOtherEpoch:
-    """A listener that has all instruments on in one epoch of a pair and none in the other, and sums both kinds' training time."""
+    """A listener that uses all instruments in one epoch of each pair and none in the other.
+
+    `seconds` holds the training time of each epoch.
+    """
 
     def __init__(self, instruments: Any, synchronize: Any) -> None:
         self.seconds: list[float] = []
@@ -104,7 +110,11 @@ class EveryOtherEpoch:
 
     @staticmethod
     def is_on(epoch: int) -> bool:
-        """Of epochs 1 and 2 the second, of 3 and 4 the first, and so on: what drifts hits both kinds alike."""
+        """Whether an epoch uses the instruments.
+
+        Of epochs 1 and 2 it is the second, of 3 and 4 the first, and so on, so that a drift affects
+        both kinds equally.
+        """
         return epoch % 4 in {2, 3}
 
     def enter(self, phase: str) -> None:
@@ -152,7 +162,7 @@ def _as_lists(rows: Rows) -> list[dict[str, Any]]:
 
 @contextmanager
 def cudnn_attention(*, on: bool) -> Iterator[None]:
-    """Whether scaled dot-product attention may be cuDNN's, which plans anew for each shape of batch."""
+    """Context manager: allow or forbid cuDNN attention, which plans for each batch shape."""
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(on)
     try:
@@ -161,8 +171,11 @@ def cudnn_attention(*, on: bool) -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(before)
 
 
-class Setting:
-    """A recipe's model and data, loaded for one method on one device."""
+class Setup:
+    """A recipe's model and data, loaded for one method on one device.
+
+    Methods that train return the seconds of `windows` windows of `steps` training steps each.
+    """
 
     def __init__(self, recipe: str, method: str, settings: list[str], device: str) -> None:
         self.device, self.recipe = device, load_recipe(recipe, settings)
@@ -181,12 +194,12 @@ class Setting:
         self.tokens = data.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
 
     def by_engine(self, name: str, folder: Path, steps: int, windows: int) -> list[float]:
-        """Through one of our engines, its captures left out."""
+        """Time one of our engines, without the capture of its steps."""
         with cudnn_attention(on=False):
             return self._timed(self._engine(name, folder, steps * (windows + 1)), steps)
 
     def kernels(self, name: str, folder: Path, steps: int) -> dict[str, float]:
-        """Milliseconds a step of each kernel, the costliest first, through one of our engines."""
+        """Return the milliseconds per step of each kernel of an engine, the slowest first."""
         with cudnn_attention(on=False):
             trainer = self._engine(name, folder, 2 * steps)
             trainer.add_callback(kernels := Kernels(steps, self.device))
@@ -200,19 +213,28 @@ class Setting:
         )
         arguments.max_steps = steps
         collate = stock.collator_of(self.recipe, self.base.tokenizer)
-        own: dict[str, Any] = {"budget": self.recipe.budget, "listener": Silent()}
+        options: dict[str, Any] = {"budget": self.recipe.budget, "listener": NullListener()}
         return kind(
-            self.method, self.base.head, self.model, arguments, collate, self.tokens.train, **own
+            self.method,
+            self.base.head,
+            self.model,
+            arguments,
+            collate,
+            self.tokens.train,
+            **options,
         )
 
-    def as_notebooks_do(self, folder: Path, steps: int, windows: int) -> list[float]:
-        """transformers' Trainer as it comes: fp32, every row padded to the greatest length, rows as lists."""
+    def by_notebook(self, folder: Path, steps: int, windows: int) -> list[float]:
+        """Time transformers' Trainer as typical notebooks use it.
+
+        It uses fp32, rows as lists, and every row padded to the maximum length.
+        """
         return self._plain(
             self._padded(self.tokens.train), default_data_collator, folder, steps, windows
         )
 
-    def whole_notebook(self, folder: Path) -> None:
-        """As notebooks do, all epochs, each judged on the test rows."""
+    def run_notebook(self, folder: Path) -> None:
+        """Train all epochs as a notebook does, and evaluate each on the test rows."""
         from datasets import Dataset
 
         budget = self.recipe.budget
@@ -227,8 +249,10 @@ class Setting:
         )
         Trainer(self.model, arguments, default_data_collator, train, test).train()
 
-    def tuned(self, folder: Path, steps: int, windows: int, *, cudnn: bool = True) -> list[float]:
-        """transformers' Trainer with bf16 (on a GPU) and batches padded to their longest row."""
+    def by_tuned_trainer(
+        self, folder: Path, steps: int, windows: int, *, cudnn: bool = True
+    ) -> list[float]:
+        """Time a Trainer with bf16 (on a GPU) and batches padded to their longest row."""
         with cudnn_attention(on=cudnn):
             collate = DataCollatorWithPadding(self.base.tokenizer)
             grouped = {

@@ -1,4 +1,4 @@
-"""The main job: every method of every chosen recipe, trained under one budget and held to what makes a figure sound."""
+"""The main benchmark: train every method of every chosen recipe under one budget and check it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from peft_methods.plugin import Outcome
 
 
 def test_finetune(finetune: Callable[[], Outcome]) -> None:
-    """Train every seed; fail when one failed, when weights did not do what they should, or when nothing was learnt."""
+    """Train every seed.
+
+    Fails if a run failed, if weights changed or did not change as they should, or if the model
+    learned nothing.
+    """
     outcome = finetune()
     if outcome.problems:
         pytest.fail("\n".join(outcome.problems), pytrace=False)

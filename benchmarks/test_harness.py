@@ -1,4 +1,4 @@
-"""What the harness itself costs and gains, side by side in one run: `pytest benchmarks -m harness`."""
+"""Benchmarks of the harness: its overhead and its speed-up. Run `pytest benchmarks -m harness`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore"
-)  # the compiler's and the allocator's: what is measured here is time
+# Warnings of the compiler and the allocator do not matter: these tests measure time.
+pytestmark = pytest.mark.filterwarnings("ignore")
 METHODS = ("full", "lora", "qlora", "ia3", "adapter")
-WAYS = (
+TRAINING_LOOPS = (  # name, steps of a window, windows
     ("notebook", 12, 3),
     ("tuned", 24, 3),
     ("tuned, no cuDNN", 24, 3),
     ("stock", 24, 3),
     ("graphed", 47, 5),
-)  # steps, stretches
+)
 MEASURING_PAIRS = 16
 FIXED = [
     "data.max_length=256",
@@ -34,11 +33,8 @@ FIXED = [
     "budget.batch_size=64",
 ]
 EMBEDDED = ["budget.epochs=1", "data.validation=2", "data.test=2"]
-IMDB = [
-    "model.weights=random",
-    "data.validation=2",
-    "data.test=2",
-]  # roberta-base's shape, 3,000 rows of IMDb's lengths
+# The architecture of roberta-base, and 3,000 rows with the lengths of IMDb's reviews.
+IMDB = ["model.weights=random", "data.validation=2", "data.test=2"]
 
 
 def _need_gpu() -> None:
@@ -56,32 +52,36 @@ def _per_thousand(seconds: list[float], rows: int) -> float:
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS)
 def test_graphed_steps_against_the_trainers(method: str, benchmark: Any, tmp_path: Path) -> None:
-    """Seconds per 1,000 reviews: the notebooks' Trainer, a tuned one, the stock engine and the graphed one; medians of stretches."""
+    """Measure seconds per 1,000 reviews, as medians of windows.
+
+    Compares the Trainer of notebooks, a tuned Trainer, the trainer engine and the cuda_graphs
+    engine.
+    """
     _need_gpu()
-    from pace import Setting
+    from pace import Setup
 
     seconds: dict[str, float] = {}
 
     def measure() -> None:
-        for name, steps, windows in WAYS:
-            setting = Setting(
+        for name, steps, windows in TRAINING_LOOPS:
+            setup = Setup(
                 "imdb_roberta",
                 method,
                 [*IMDB, *(["budget.precision=fp32"] if name == "notebook" else [])],
                 "cuda",
             )
-            ways = {
-                "notebook": setting.as_notebooks_do,
-                "tuned": setting.tuned,
-                "tuned, no cuDNN": lambda *where, setting=setting: setting.tuned(
-                    *where, cudnn=False
+            loops = {
+                "notebook": setup.by_notebook,
+                "tuned": setup.by_tuned_trainer,
+                "tuned, no cuDNN": lambda *arguments, setup=setup: setup.by_tuned_trainer(
+                    *arguments, cudnn=False
                 ),
             }
-            way = ways.get(
-                name, lambda *where, name=name, setting=setting: setting.by_engine(name, *where)
+            loop = loops.get(
+                name, lambda *arguments, name=name, setup=setup: setup.by_engine(name, *arguments)
             )
             seconds[name] = _per_thousand(
-                way(tmp_path, steps, windows), steps * setting.recipe.budget.batch_size
+                loop(tmp_path, steps, windows), steps * setup.recipe.budget.batch_size
             )
 
     benchmark.pedantic(measure, rounds=1)
@@ -97,16 +97,19 @@ def test_graphed_steps_against_the_trainers(method: str, benchmark: Any, tmp_pat
 
 @pytest.mark.harness
 @pytest.mark.gpu
-def test_share_of_the_devices_rate(benchmark: Any, tmp_path: Path) -> None:
-    """Full fine-tuning, 64 rows of 256 tokens: model FLOPs over the device's bf16 matmul rate, measured before and after."""
+def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
+    """Measure the share of the device's bf16 matmul rate that full fine-tuning reaches.
+
+    Batches have 64 rows of 256 tokens. The rate is measured before and after.
+    """
     _need_gpu()
-    from pace import Setting
+    from pace import Setup
 
     from peft_methods.flops import matmul_flops_per_second, training_flops
 
-    setting = Setting("imdb_roberta", "full", [*IMDB, *FIXED], "cuda")
+    setup = Setup("imdb_roberta", "full", [*IMDB, *FIXED], "cuda")
     rates = [matmul_flops_per_second()]
-    seconds = benchmark.pedantic(setting.by_engine, args=("graphed", tmp_path, 20, 5), rounds=1)
+    seconds = benchmark.pedantic(setup.by_engine, args=("graphed", tmp_path, 20, 5), rounds=1)
     rates.append(matmul_flops_per_second())
     step = statistics.median(seconds) / 20
     share = (
@@ -116,11 +119,12 @@ def test_share_of_the_devices_rate(benchmark: Any, tmp_path: Path) -> None:
     )
     benchmark.extra_info.update(step_seconds=step, share=share, matmul_flops_per_second=rates)
     print(
-        f"full, 64 x 256: {1000 * step:.1f} ms a step, {share:.1%} of {statistics.mean(rates) / 1e12:.0f} TFLOP/s"
+        f"full, 64 x 256: {1000 * step:.1f} ms a step, "
+        f"{share:.1%} of {statistics.mean(rates) / 1e12:.0f} TFLOP/s"
     )
 
 
-KINDS_OF_KERNELS = {  # the first that fits
+KINDS_OF_KERNELS = {  # the first pattern that matches counts
     "attention": "flash|fmha",
     "matrix products": "gemm|cutlass|xmma|nvjet|cublas",
     "fused by the compiler": "triton",
@@ -136,14 +140,15 @@ KINDS_OF_KERNELS = {  # the first that fits
 def test_where_a_step_goes(
     method: str, rows: str, steps: int, benchmark: Any, tmp_path: Path
 ) -> None:
-    """Milliseconds a step of the graphed engine by kind of kernel, and the costliest kernels."""
-    _need_gpu()
-    from pace import Setting
+    """Measure milliseconds per step of the cuda_graphs engine by kind of kernel.
 
-    setting = Setting(
-        "imdb_roberta", method, [*IMDB, *(FIXED if rows == "64 x 256" else [])], "cuda"
-    )
-    found = benchmark.pedantic(setting.kernels, args=("graphed", tmp_path, steps), rounds=1)
+    The slowest kernels are listed too.
+    """
+    _need_gpu()
+    from pace import Setup
+
+    setup = Setup("imdb_roberta", method, [*IMDB, *(FIXED if rows == "64 x 256" else [])], "cuda")
+    found = benchmark.pedantic(setup.kernels, args=("graphed", tmp_path, steps), rounds=1)
     kinds: dict[str, float] = {}
     for name, spent in found.items():
         kind = next(
@@ -168,8 +173,11 @@ def test_where_a_step_goes(
 
 @pytest.mark.harness
 @pytest.mark.gpu
-def test_time_between_cells(benchmark: Any, tmp_path: Path) -> None:
-    """Seconds from one cell's last training step to the next one's first, 2,000 rows judged; the first cell fills the caches."""
+def test_time_between_runs(benchmark: Any, tmp_path: Path) -> None:
+    """Measure the seconds from a run's last training step to the next run's first.
+
+    2,000 rows are evaluated in between. The first run fills the caches and is left out.
+    """
     _need_gpu()
     from peft_methods import compare
     from peft_methods.measuring import PHASES
@@ -194,10 +202,11 @@ def test_time_between_cells(benchmark: Any, tmp_path: Path) -> None:
     }
     benchmark.extra_info.update(gap_seconds=gaps, phase_seconds=spent)
     print(
-        f"between cells: {statistics.median(gaps):.1f} s (median of {len(gaps)}), {min(gaps):.1f} to {max(gaps):.1f}"
+        f"between runs: {statistics.median(gaps):.1f} s (median of {len(gaps)}), "
+        f"{min(gaps):.1f} to {max(gaps):.1f}"
     )
     print(
-        "phases of a cell: "
+        "phases of a run: "
         + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items())
     )
 
@@ -206,23 +215,29 @@ JOB_METHODS = ("full", "lora", "qlora", "ia3")
 
 
 def _notebook_job(settings: list[str], folder: str) -> None:
-    """Four methods one after the other in one process, judged after each epoch: what a notebook does from its first cell to its table."""
-    from pace import Setting
+    """Train four methods one after the other in one process, as a notebook does.
+
+    Each is evaluated after each epoch.
+    """
+    from pace import Setup
 
     for method in JOB_METHODS:
-        setting = Setting(
+        setup = Setup(
             "imdb_roberta",
             method,
             ["model.weights=random", "budget.precision=fp32", *settings],
             "cuda",
         )
-        setting.whole_notebook(Path(folder))
+        setup.run_notebook(Path(folder))
 
 
 @pytest.mark.harness
 @pytest.mark.gpu
 def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None:
-    """Full, LoRA, QLoRA and IA3, 5 epochs of 3,000 reviews, 2,000 judged: seconds from process start to table, cold and warm."""
+    """Measure seconds from process start to the table, with cold and with warm caches.
+
+    Full fine-tuning, LoRA, QLoRA and IA3 train 5 epochs of 3,000 reviews and evaluate 2,000.
+    """
     _need_gpu()
     benchmarks = str(Path(__file__).parent)
     ours = [
@@ -237,10 +252,13 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
     ]
     ours += ["--peft-weights=random", f"--peft-method={','.join(JOB_METHODS)}", "--peft-seeds=1"]
     ours += ["--peft-fresh", f"--peft-results={tmp_path}"]  # reused records would cost no time
-    script = f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; test_harness._notebook_job([], {str(tmp_path)!r})"
+    script = (
+        f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; "
+        f"test_harness._notebook_job([], {str(tmp_path)!r})"
+    )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     seconds: dict[str, float] = {}
-    cells: dict[str, str] = {}
+    details: dict[str, str] = {}
 
     def measure() -> None:
         for name, command in (
@@ -251,21 +269,25 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
             started = time.time()
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
             seconds[name] = time.time() - started
-            cells[name] = (
+            details[name] = (
                 f"{_gaps(tmp_path, started)}; {_captures(tmp_path)}" if command is ours else ""
             )
-            print(f"{name}: {seconds[name]:.1f} s {cells[name]}", flush=True)
+            print(f"{name}: {seconds[name]:.1f} s {details[name]}", flush=True)
 
     benchmark.pedantic(measure, rounds=1)
     ratio = seconds["notebook"] / seconds["warm"]
-    benchmark.extra_info.update(job_seconds=seconds, cells=cells)
+    benchmark.extra_info.update(job_seconds=seconds, cells=details)
     print(
-        f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s ({ratio:.1f}x), cold {seconds['cold']:.0f} s"
+        f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s "
+        f"({ratio:.1f}x), cold {seconds['cold']:.0f} s"
     )
 
 
 def _gaps(results: Path, started: float) -> str:
-    """From process start to the first training step, and from each cell's last one to the next cell's first."""
+    """Describe the time to the first training step and the gaps between runs.
+
+    A gap is the time from a run's last training step to the next run's first.
+    """
     from peft_methods.store import Store
 
     done = [
@@ -275,63 +297,73 @@ def _gaps(results: Path, started: float) -> str:
     ]
     trained = sorted(between for between in done if between[0] >= started)
     gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
-    return f"first step after {trained[0][0] - started:.1f} s, between cells " + ", ".join(
+    return f"first step after {trained[0][0] - started:.1f} s, between runs " + ", ".join(
         f"{gap:.1f} s" for gap in gaps
     )
 
 
 def _captures(results: Path) -> str:
-    """Each cell's capture, its compiled graphs, and what captured steps reserved as a multiple of what the eager worst step did."""
+    """Describe each run's capture time, compiled graphs and reserved memory.
+
+    Reserved memory is given as a multiple of that of the eager peak step.
+    """
     from peft_methods.store import Store
 
-    told = []
+    lines = []
     for record in sorted(Store(results).records()[0], key=lambda record: record.finished):
-        figures, graphs = record.metrics, record.environment.get("compiled_graphs")
-        if not graphs or not figures["engine_reserved_bytes"]:
-            told.append(
-                f"{record.method_name} not captured: {record.message or record.environment.get('engine_note')}"
-            )
+        metrics, graphs = record.metrics, record.environment.get("compiled_graphs")
+        if not graphs or not metrics["engine_reserved_bytes"]:
+            reason = record.message or record.environment.get("engine_note")
+            lines.append(f"{record.method_name} not captured: {reason}")
             continue
-        reserved = figures["engine_reserved_bytes"] / (
-            figures["train_reserved_bytes"] or float("nan")
+        reserved = metrics["engine_reserved_bytes"] / (
+            metrics["train_reserved_bytes"] or float("nan")
         )
-        made = f"captured in {figures['capture_seconds']:.1f} s ({graphs['kept']} graphs kept, {graphs['anew']} anew)"
-        told.append(f"{record.method_name} {made}, reserved {reserved:.2f}x")
-    return "; ".join(told)
+        lines.append(
+            f"{record.method_name} captured in {metrics['capture_seconds']:.1f} s "
+            f"({graphs['kept']} graphs from the cache, {graphs['anew']} compiled), "
+            f"reserved {reserved:.2f}x"
+        )
+    return "; ".join(lines)
 
 
 def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:
     import torch
-    from pace import Setting
+    from pace import Setup
 
     from peft_methods.execution.worker import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)
-    setting = Setting("embedded", method, EMBEDDED, "cpu")
+    setup = Setup("embedded", method, EMBEDDED, "cpu")
     barrier.wait()
     results.put(
         _per_thousand(
-            setting.by_engine("stock", Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size
+            setup.by_engine("stock", Path(folder), 10, 4), 10 * setup.recipe.budget.batch_size
         )
     )
 
 
 def _plain_pace(method: str, folder: str, results: Any) -> None:
     import torch
-    from pace import Setting
+    from pace import Setup
 
     torch.set_num_threads(2)
-    setting = Setting("embedded", method, EMBEDDED, "cpu")
+    setup = Setup("embedded", method, EMBEDDED, "cpu")
     results.put(
-        _per_thousand(setting.tuned(Path(folder), 10, 4), 10 * setting.recipe.budget.batch_size)
+        _per_thousand(
+            setup.by_tuned_trainer(Path(folder), 10, 4), 10 * setup.recipe.budget.batch_size
+        )
     )
 
 
 @pytest.mark.harness
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_two_cores_against_a_plain_trainer(method: str, benchmark: Any, tmp_path: Path) -> None:
-    """Embedded recipe: two cells side by side as the main job runs them, against a plain Trainer on both cores; three rounds each."""
+    """Compare two parallel runs, one per core, with a plain Trainer on both cores.
+
+    Uses the recipe `embedded`, three rounds each.
+    """
     context = multiprocessing.get_context("spawn")
     ours: list[float] = []
     plain: list[float] = []
@@ -354,7 +386,8 @@ def test_two_cores_against_a_plain_trainer(method: str, benchmark: Any, tmp_path
     ratio = statistics.median(plain) / statistics.median(ours)
     benchmark.extra_info.update(plain=plain, ours=ours, ratio=ratio)
     print(
-        f"{method}: plain Trainer {statistics.median(plain):.1f} s per 1,000 rows, ours {statistics.median(ours):.1f} s: {ratio:.2f}x"
+        f"{method}: plain Trainer {statistics.median(plain):.1f} s per 1,000 rows, "
+        f"ours {statistics.median(ours):.1f} s: {ratio:.2f}x"
     )
 
 
@@ -369,12 +402,15 @@ def _finished(processes: list[Any], results: Any) -> list[float]:
 
 @pytest.mark.harness
 @pytest.mark.gpu
-def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
-    """Pairs of epochs of one cell, with all instruments and with none: the 95 % bound of the difference is 1 % at most."""
+def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> None:
+    """Compare pairs of epochs of one run, with all instruments and with none.
+
+    The upper 95 % bound of the difference is at most 1 % of the training time.
+    """
     _need_gpu()
     import numpy as np
     import torch
-    from pace import EveryOtherEpoch, Setting
+    from pace import EveryOtherEpoch, Setup
     from scipy import stats
 
     from peft_methods.engines import graphed
@@ -388,12 +424,12 @@ def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
         "data.token_lengths=[256,256]",
         f"budget.epochs={epochs}",
     ]
-    setting = Setting("imdb_roberta", "lora", [*IMDB, *same], "cuda")
+    setup = Setup("imdb_roberta", "lora", [*IMDB, *same], "cuda")
     listener = EveryOtherEpoch(
-        Instruments("cuda", lambda news: None, epochs), torch.cuda.synchronize
+        Instruments("cuda", lambda message: None, epochs), torch.cuda.synchronize
     )
-    own = {
-        "head": setting.base.head,
+    options = {
+        "head": setup.base.head,
         "seed": 0,
         "device": "cuda",
         "workdir": tmp_path,
@@ -402,12 +438,12 @@ def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
 
     def train() -> None:
         graphed.train(
-            setting.model,
-            setting.method,
-            setting.tokens,
-            setting.recipe,
-            setting.base.tokenizer,
-            **own,
+            setup.model,
+            setup.method,
+            setup.tokens,
+            setup.recipe,
+            setup.base.tokenizer,
+            **options,
         )
 
     benchmark.pedantic(train, rounds=1)
@@ -421,14 +457,18 @@ def test_measuring_costs_nothing(benchmark: Any, tmp_path: Path) -> None:
         with_seconds=kinds[True], without_seconds=kinds[False], upper_bound=bound
     )
     print(
-        f"instruments: {100 * difference.mean():+.2f} % of training time, at most {100 * bound:.2f} % (95 %), {len(difference)} pairs"
+        f"instruments: {100 * difference.mean():+.2f} % of training time, "
+        f"at most {100 * bound:.2f} % (95 %), {len(difference)} pairs"
     )
     assert bound <= 0.01
 
 
 @pytest.mark.harness
 def test_report_of_ten_thousand_records(benchmark: Any, tmp_path: Path) -> None:
-    """Seconds from process start to report.html: 25 recipes, eight methods, 50 seeds, 500 test rows each; three rounds."""
+    """Measure seconds from process start to report.html, in three rounds.
+
+    The records cover 25 recipes, eight methods and 50 seeds, with 500 test rows each.
+    """
     from bulk import fill
 
     assert fill(tmp_path / "results", recipes=25, seeds=50) == 10_000

@@ -1,4 +1,8 @@
-"""What the training peak is made of: every block of memory alive at that instant, told from the allocator's own trace of one step."""
+"""Breakdown of the training memory peak.
+
+The allocator's trace of one step shows every block alive at the peak, and each is assigned to a
+part: weights, gradients, optimizer state, activations or workspace.
+"""
 
 from __future__ import annotations
 
@@ -15,50 +19,58 @@ from peft_methods.engines.base import free_workspaces
 
 @dataclass(frozen=True)
 class Block:
-    """Memory at an address, of the bytes asked for. `born` is the index of the event that allocated it, -1 for one older than the trace."""
+    """A block of memory. `size` is the number of bytes requested.
+
+    `allocated_at` is the index of the event that allocated it, or -1 if it is older than the trace.
+    """
 
     address: int
     size: int
-    born: int
+    allocated_at: int
 
 
 @dataclass(frozen=True)
 class Event:
-    """An allocation, or a release (of `size` 0)."""
+    """An allocation, or a release (`size` 0)."""
 
     address: int
     size: int
 
 
-def at_peak(live: Mapping[int, int], events: Sequence[Event]) -> list[Block]:
-    """The blocks alive when their sum was highest (the first such instant). `live` maps addresses to sizes at the start."""
-    now = {address: Block(address, size, -1) for address, size in live.items()}
+def blocks_at_peak(live: Mapping[int, int], events: Sequence[Event]) -> list[Block]:
+    """Return the blocks alive when their total size was highest, at the first such moment.
+
+    `live` maps addresses to sizes at the start of the trace.
+    """
+    alive = {address: Block(address, size, -1) for address, size in live.items()}
     total = highest = sum(live.values())
-    instant = -1
-    for index, block in _replayed(now, events):
-        total += block
+    peak_index = -1
+    for index, change in _replay(alive, events):
+        total += change
         if total > highest:
-            highest, instant = total, index
-    now = {address: Block(address, size, -1) for address, size in live.items()}
-    for _ in _replayed(now, events[: instant + 1]):
+            highest, peak_index = total, index
+    alive = {address: Block(address, size, -1) for address, size in live.items()}
+    for _ in _replay(alive, events[: peak_index + 1]):
         pass
-    return list(now.values())
+    return list(alive.values())
 
 
-def _replayed(now: dict[int, Block], events: Sequence[Event]) -> Iterable[tuple[int, int]]:
-    """Apply events to the blocks alive; yields (index, change in bytes)."""
+def _replay(alive: dict[int, Block], events: Sequence[Event]) -> Iterable[tuple[int, int]]:
+    """Apply the events to the blocks alive. Yields (index, change in bytes)."""
     for index, event in enumerate(events):
-        before = now.pop(event.address, None)
+        before = alive.pop(event.address, None)
         if event.size:
-            now[event.address] = Block(event.address, event.size, index)
+            alive[event.address] = Block(event.address, event.size, index)
         yield index, event.size - (before.size if before else 0)
 
 
 @dataclass(frozen=True)
 class Owners:
-    """Addresses by what they hold. `last_gradient` maps a gradient's address to the event that allocated it (-1: older).
+    """Addresses of weights, optimizer state, workspaces and gradients.
 
-    `backward_done` is the index of the first event after the backward pass.
+    `last_gradient` maps a gradient's address to the index of the event that allocated it (-1 if it
+    is older than the trace). `backward_done` is the index of the first event after the backward
+    pass.
     """
 
     weights: frozenset[int]
@@ -68,11 +80,11 @@ class Owners:
     backward_done: int
 
 
-def parts_of(blocks: Iterable[Block], owners: Owners) -> dict[str, int]:
-    """Bytes by part. No part is a remainder: a block that nobody owns is in none of them.
+def bytes_by_part(blocks: Iterable[Block], owners: Owners) -> dict[str, int]:
+    """Sum the blocks' bytes by part. No part is a remainder: blocks without an owner are left out.
 
-    Activations are what the forward and the backward pass allocated and did not leave behind as gradients: saved
-    tensors, half-precision copies of weights, gradients of activations, inputs.
+    Activations are all blocks allocated by the forward and backward pass that are not gradients of
+    weights: saved tensors, half-precision copies of weights, gradients of activations, inputs.
     """
     parts = dict.fromkeys(
         ("weights", "gradients", "optimizer_state", "activations", "workspace"), 0
@@ -85,10 +97,10 @@ def parts_of(blocks: Iterable[Block], owners: Owners) -> dict[str, int]:
 
 
 def _part(block: Block, owners: Owners) -> str | None:
-    if owners.last_gradient.get(block.address) == block.born:
+    if owners.last_gradient.get(block.address) == block.allocated_at:
         return "gradients"
-    if block.born >= 0:
-        return "activations" if block.born < owners.backward_done else None
+    if block.allocated_at >= 0:
+        return "activations" if block.allocated_at < owners.backward_done else None
     for part in ("weights", "optimizer_state", "workspace"):
         if block.address in getattr(owners, part):
             return part
@@ -96,9 +108,12 @@ def _part(block: Block, owners: Owners) -> str | None:
 
 
 class PeakTrace:
-    """Traces one training step on a GPU. Optimizer state must be there already; gradients must still be there at the end.
+    """Context manager: trace one training step on a GPU and break down its memory peak.
 
-    with PeakTrace(model, optimizer) as trace: forward, backward, trace.backward_done(), optimizer step
+    The optimizer state must exist at the start. The gradients must still exist at the end.
+
+    with PeakTrace(model, optimizer) as trace:
+        forward, backward, trace.backward_done(), optimizer step
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -113,7 +128,7 @@ class PeakTrace:
         return self
 
     def backward_done(self) -> None:
-        """The backward pass has ended: a mark in the trace."""
+        """Mark the end of the backward pass in the trace, by a small allocation."""
         self._mark = torch.empty(1, device="cuda")
 
     def __exit__(self, *error: Any) -> None:
@@ -122,15 +137,20 @@ class PeakTrace:
         torch.cuda.memory._record_memory_history(None)
         if error[0] is None:
             events = list(_events(trace["device_traces"][torch.cuda.current_device()]))
-            self.parts = parts_of(at_peak(self._live, events), self._owners(events)) | {
-                "rounding": _rounding()
+            self.parts = bytes_by_part(blocks_at_peak(self._live, events), self._owners(events)) | {
+                "rounding": _allocator_overhead()
             }
 
     def _owners(self, events: Sequence[Event]) -> Owners:
-        born = {event.address: index for index, event in enumerate(events) if event.size}
-        mark = born.get(self._mark.untyped_storage().data_ptr()) if self._mark is not None else None
+        last_allocation = {event.address: index for index, event in enumerate(events) if event.size}
+        mark = (
+            None
+            if self._mark is None
+            else last_allocation.get(self._mark.untyped_storage().data_ptr())
+        )
         gradients = {
-            address: born.get(address, -1) for address in _addresses(_gradients(self._model))
+            address: last_allocation.get(address, -1)
+            for address in _addresses(_gradients(self._model))
         }
         return Owners(
             weights=frozenset(_addresses(_weights(self._model))),
@@ -152,7 +172,7 @@ def _events(trace: Iterable[Mapping[str, Any]]) -> Iterable[Event]:
 
 
 def _blocks() -> dict[int, int]:
-    """Address of every block that is handed out now, and how many bytes were asked for."""
+    """Map the address of every allocated block to the number of bytes requested."""
     segments: Any = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
     return {
         block["address"]: block["requested_size"]
@@ -162,17 +182,23 @@ def _blocks() -> dict[int, int]:
     }
 
 
-def _rounding() -> int:
-    """Bytes that the allocator held beyond those asked for: to whole 512 bytes, and up to a megabyte of a large block.
+def _allocator_overhead() -> int:
+    """Return the bytes allocated beyond those requested.
 
-    It counts the highest of each since the phase began, which are of one instant where the traced step is the phase's peak.
+    The allocator rounds up to multiples of 512 bytes and may add up to a megabyte to a large block.
+    This is the difference of two peaks since the phase began. Both peaks are at the same moment if
+    the traced step is the peak of the phase.
     """
     counted = torch.cuda.memory_stats()
     return int(counted["allocated_bytes.all.peak"] - counted["requested_bytes.all.peak"])
 
 
 def _workspace() -> frozenset[int]:
-    """Where the matrix library keeps its scratch memory: the blocks that go when it is told to free it, once they are back."""
+    """Return the addresses of the cuBLAS workspaces.
+
+    They are the blocks that vanish when the workspaces are cleared and return after a matrix
+    product.
+    """
     if not free_workspaces():
         return frozenset()
     without = set(_blocks())
@@ -189,7 +215,10 @@ def _gradients(model: nn.Module) -> Iterable[torch.Tensor]:
 
 
 def _weights(model: nn.Module) -> Iterable[torch.Tensor]:
-    """Parameters, buffers, and what a 4-bit parameter needs to be read: its scales, their scales, the code book."""
+    """Yield parameters, buffers and the quantization state of 4-bit parameters.
+
+    A quantization state holds the scales, the scales of the scales and the code book.
+    """
     for parameter in model.parameters():
         yield parameter
         state: Any = getattr(parameter, "quant_state", None)
@@ -200,7 +229,7 @@ def _weights(model: nn.Module) -> Iterable[torch.Tensor]:
 
 
 def _addresses(tensors: Iterable[Any]) -> Iterable[int]:
-    """Where each tensor's memory begins; what is no tensor on the GPU has no address."""
+    """Yield the address of each tensor's storage. Anything but a tensor on the GPU is skipped."""
     return (
         t.untyped_storage().data_ptr() for t in tensors if isinstance(t, torch.Tensor) and t.is_cuda
     )

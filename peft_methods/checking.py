@@ -1,4 +1,4 @@
-"""Before and after training: which frozen weights changed, and which trained ones never moved."""
+"""Weight checks: frozen weights that training changed, and trained weights that never moved."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from peft_methods.engines.base import save_trainable
 from peft_methods.layouts import LAYOUTS, ModelShape
 from peft_methods.records import Evidence
 
-PIECE = 2**20  # elements compared at once
+CHUNK = 2**20  # elements compared at once
 
 
 @dataclass(frozen=True)
 class Before:
-    """The state to compare with: fingerprints of frozen weights, and a file with the trainable ones."""
+    """Weights before training: hashes of the frozen ones, and a file with the trainable ones."""
 
     frozen: dict[str, str]
     trainable: Path
 
 
 def remember(model: nn.Module, workdir: Path) -> Before:
-    """Take the state before the first step. Trainable weights go to disk, not to memory that is being measured."""
+    """Record the weights before the first step.
+
+    Trainable weights are written to disk, since memory is being measured.
+    """
     frozen = {name: fingerprint(p) for name, p in model.named_parameters() if not p.requires_grad}
     path = workdir / "start.safetensors"
     save_trainable(model, path)
@@ -34,7 +37,10 @@ def remember(model: nn.Module, workdir: Path) -> Before:
 
 
 def fingerprint(parameter: nn.Parameter) -> str:
-    """XXH3 of the parameter's values: 128 bits that tell of any accident, in a tenth of sha256's time."""
+    """Return the XXH3 hash of the parameter's values.
+
+    Its 128 bits detect any accidental change, in a tenth of the time of SHA-256.
+    """
     return xxhash.xxh3_128_hexdigest(models.bytes_of(parameter))
 
 
@@ -47,16 +53,18 @@ def evidence_of(
     head: tuple[str, ...],
     expected_trainable: int | None,
 ) -> Evidence:
-    """What changed that should not have, and what did not that should have.
+    """List the frozen weights that changed and the trained weights that did not move.
 
-    `head` names its modules. `decay` is the product of (1 - rate * weight decay) over all steps: what is left of a weight that only decays.
-    A parameter has moved when any element differs from its start times `decay` (or 1) by more than rounding, or is no number.
+    `head` names the head's modules. `decay` is the product of (1 - rate * weight decay) over all
+    steps: the factor left of a weight that only decays. A parameter has moved if any element is
+    NaN, or is outside the range from its start value to that value times `decay` by more than
+    rounding.
     """
     from safetensors import safe_open
 
     parameters = dict(model.named_parameters())
     changed = [
-        name for name, known in before.frozen.items() if fingerprint(parameters[name]) != known
+        name for name, digest in before.frozen.items() if fingerprint(parameters[name]) != digest
     ]
     with safe_open(before.trainable, framework="pt") as start:
         names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
@@ -81,12 +89,15 @@ def evidence_of(
 
 
 def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
-    """Piece by piece on the host, up to the first that has moved, which is nearly always the first of all."""
+    """Whether the parameter moved.
+
+    Chunks are compared on the host until one has moved: nearly always the first.
+    """
     rounding = 1e-5 * float(torch.linalg.vector_norm(start, torch.inf)) + 1e-12
-    pieces = zip(
-        torch.split(start.flatten(), PIECE), torch.split(end.detach().flatten(), PIECE), strict=True
+    chunks = zip(
+        torch.split(start.flatten(), CHUNK), torch.split(end.detach().flatten(), CHUNK), strict=True
     )
-    return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in pieces)
+    return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in chunks)
 
 
 def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: float) -> bool:
@@ -96,6 +107,9 @@ def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: 
 
 
 def _has_no_gradient(name: str, shape: ModelShape) -> bool:
-    """A key's bias shifts all scores of a query alike, which softmax ignores: its gradient is rounding noise."""
+    """Whether this is a bias of attention keys, whose gradient is rounding noise.
+
+    It shifts all scores of a query equally, which softmax ignores.
+    """
     key = LAYOUTS[shape.layout].key if shape.layout else "key"
     return name.endswith((f"{key}.bias", f"{key}.base_layer.bias", ".adapter.key.bias"))

@@ -1,4 +1,4 @@
-"""The same cell, the same figures: what torch must be told, and what a cell says where torch cannot."""
+"""Deterministic training: torch's settings and the error for nondeterministic operations."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import torch
 
 from peft_methods.errors import Nondeterministic
 
-CUBLAS_WORKSPACE = ":4096:8"  # buffers of a fixed size and number: else concurrent streams may pick other algorithms
-REFUSAL = (
-    " does not have a deterministic implementation"  # torch's words, after the operation's name
-)
+# Fixed size and number of buffers: otherwise concurrent streams may pick different algorithms.
+CUBLAS_WORKSPACE = ":4096:8"
+# Part of torch's error message, after the operation's name.
+REFUSAL = " does not have a deterministic implementation"
 
 
 def be_deterministic(*, on: bool) -> None:
-    """Have torch take deterministic algorithms alone, or raise. On a GPU this comes before the first matrix product.
+    """Make torch use deterministic algorithms only, or raise an error for operations without one.
 
-    Memory that is not yet written stays unfilled: nothing here reads it, and filling would cost time in every step.
+    On a GPU, call this before the first matrix product. Uninitialized memory is not filled, since
+    nothing here reads it and filling it would cost time in every step.
     """
     if on:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = CUBLAS_WORKSPACE
@@ -27,11 +28,15 @@ def be_deterministic(*, on: bool) -> None:
 
 
 def refusal(error: RuntimeError) -> Nondeterministic | None:
-    """For torch's refusal one that names the operation and the ways out; None for any other error."""
+    """Convert torch's error for a nondeterministic operation to one that says what to do.
+
+    Returns None for any other error.
+    """
     operation, refused, _ = str(error).partition(REFUSAL)
     if not refused:
         return None
     return Nondeterministic(
-        f"{operation.split()[-1]} has no deterministic implementation here: leave out --peft-deterministic (deterministic=True), "
-        f"or the method that needs it."
+        f"{operation.split()[-1]} has no deterministic implementation here: "
+        f"set deterministic = false, or leave out the method that needs it.",
+        setting="deterministic",
     )

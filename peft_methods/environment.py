@@ -1,4 +1,4 @@
-"""Where a cell ran: packages, Python, processor or GPU, and the commit of the code around it."""
+"""The environment of a run: packages, Python, processor or GPU, and the commit of the source."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ IDENTITY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, which in a container are often fewer than the machine's."""
+    """Return the number of cores this process may use. A container often allows only some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def package_versions() -> dict[str, str | None]:
-    """Installed versions; None for a package that is not there."""
+    """Return the installed versions; None for a package that is not installed."""
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -45,7 +45,7 @@ def _version(name: str) -> str | None:
 
 
 def processor_name() -> str:
-    """The CPU's model name."""
+    """Return the CPU's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -57,7 +57,10 @@ def processor_name() -> str:
 
 @cache
 def source_state() -> dict[str, Any]:
-    """The commit of the working directory and whether tracked files differ from it; None outside a repository."""
+    """Return the working directory's commit, and whether tracked files differ from it.
+
+    Both are None outside a repository.
+    """
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if commit is None else bool(changed)}
@@ -74,7 +77,10 @@ def _git(*arguments: str) -> str | None:
 
 
 def find_device() -> str:
-    """'cuda' where this process may use an NVIDIA GPU, else 'cpu'; without importing torch, which would take seconds."""
+    """Return 'cuda' if this process may use an NVIDIA GPU, else 'cpu'.
+
+    This does not import torch, which takes seconds.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if (_version("torch") or "").endswith("+cpu") or (
         visible is not None and visible.strip() in {"", "-1"}
@@ -84,12 +90,15 @@ def find_device() -> str:
 
 
 def device_name() -> str:
-    """The GPU's name, or 'cpu': what baselines are filed under."""
+    """Return the GPU's name, or 'cpu'. Baselines are stored under this name."""
     return "cpu" if find_device() == "cpu" else gpu_name() or "gpu"
 
 
 def check_device(device: str) -> None:
-    """Raise `DataError` where the driver shows a GPU that torch cannot use, with torch's own reason and the way out."""
+    """Raise `DataError` if torch cannot use the GPU that the driver shows.
+
+    The message has torch's reason and says what to do.
+    """
     if not device.startswith("cuda"):
         return
     import torch
@@ -99,14 +108,15 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise DataError(
-            f"the driver shows a GPU, but torch {torch.__version__} cannot use it: {first_line(error)} "
-            f"(CUDA_VISIBLE_DEVICES={visible!r}). Update the driver, install a torch built for its CUDA version, name a GPU that is "
-            f"there, or run on the CPU with CUDA_VISIBLE_DEVICES= (empty)."
+            f"the driver shows a GPU, but torch {torch.__version__} cannot use it: "
+            f"{first_line(error)} (CUDA_VISIBLE_DEVICES={visible!r}). Update the driver, install "
+            f"a torch built for its CUDA version, select a GPU that exists, or run on the CPU with "
+            f"CUDA_VISIBLE_DEVICES= (empty)."
         ) from None
 
 
 def describe(device: str) -> dict[str, Any]:
-    """The environment of a cell on this device, as plain JSON values."""
+    """Return the environment of a run on this device, as JSON values."""
     import torch
 
     name, threads = processor_name(), torch.get_num_threads()
@@ -130,7 +140,10 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def identity_part(environment: dict[str, Any]) -> dict[str, Any]:
-    """What of the environment makes a cell another cell: the device and four packages."""
+    """Return the part of the environment that a run's fingerprint includes.
+
+    It is the device name, the number of threads and the versions of IDENTITY_PACKAGES.
+    """
     packages = {name: environment["packages"].get(name) for name in IDENTITY_PACKAGES}
     return {
         "device_name": environment["device_name"],

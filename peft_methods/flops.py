@@ -1,4 +1,4 @@
-"""Floating-point operations of training an encoder in closed form, and the rate that the device reaches in matrix products."""
+"""Closed-form FLOPs of training an encoder, and the device's measured rate of matrix products."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Iterable
 from peft_methods.caching import remembered_value
 from peft_methods.layouts import ModelShape
 
-MATRIX = 8192  # side of the measured product: large enough that the device is the limit
+MATRIX = 8192  # side of the measured matrices: large enough to saturate the device
 ROUNDS = 10
 
 
 def forward_flops(shape: ModelShape, lengths: Iterable[int]) -> tuple[int, int]:
-    """(linear maps, attention products) of a forward pass over rows of so many tokens, padding not counted.
+    """Return the FLOPs (linear layers, attention products) of a forward pass over rows.
 
-    A product of (a, b) by (b, c) counts 2abc. Attention has two products per layer: queries by keys and shares by
-    values, 4 s² h together. What PEFT adds, norms and embeddings are left out, as is usual (Kaplan et al. 2020,
+    `lengths` are the rows' tokens without padding. A product of (a, b) by (b, c) counts 2abc.
+    Attention has two products per layer: queries by keys and attention weights by values, 4 s² h
+    together. PEFT's modules, norms and embeddings are left out, as is usual (Kaplan et al. 2020,
     arXiv:2001.08361, appendix; PaLM, Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
     """
     per_token = shape.layers * sum(
@@ -30,17 +31,21 @@ def forward_flops(shape: ModelShape, lengths: Iterable[int]) -> tuple[int, int]:
 
 
 def training_flops(shape: ModelShape, lengths: Iterable[int], passes: float) -> float:
-    """Of a training step over these rows, for a method that works so many forward passes a step.
+    """Return the FLOPs of a training step over these rows.
 
-    1 pass: nothing flows back into the encoder. 2: gradients of activations. 3: those of the weights too. The products
-    of attention have no weights: their backward pass is two forward passes in any case.
+    `passes` is the method's cost per step in forward passes of the linear layers. 1: no gradients
+    flow into the encoder. 2: gradients of activations. 3: gradients of weights too. The attention
+    products have no weights: their backward pass always costs two forward passes.
     """
     linear, attention = forward_flops(shape, lengths)
     return linear * passes + attention * (3 if passes > 1 else 1)
 
 
 def device_rate() -> float:
-    """`matmul_flops_per_second`, measured once on each GPU, driver and torch and then read from the user's cache."""
+    """Return `matmul_flops_per_second` from the user's cache, or measure and cache it.
+
+    The cache key is the GPU, its driver and the version of torch.
+    """
     import torch
 
     from peft_methods.nvml import Gpu
@@ -56,7 +61,10 @@ def device_rate() -> float:
 
 
 def matmul_flops_per_second() -> float:
-    """The present GPU's rate in bf16 matrix products: the median of several, the first ones left out."""
+    """Measure the current GPU's rate of bf16 matrix products in FLOP/s.
+
+    It is computed from the median time of `ROUNDS` products, after as many warm-up products.
+    """
     import torch
 
     a = torch.randn(MATRIX, MATRIX, device="cuda", dtype=torch.bfloat16)

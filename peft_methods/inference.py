@@ -1,4 +1,4 @@
-"""What the trained model costs in use: seconds for one row, rows a second in batches."""
+"""Inference cost of a trained model: latency of single rows and throughput of batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class InferenceCost:
-    """`latency_seconds`: median of single rows. `inference_samples_per_second`: rows of a batch of 64 over its median time."""
+    """Latency and throughput.
+
+    `latency_seconds` is the median time of single rows. `inference_samples_per_second` is the
+    number of rows of a batch (at most 64) divided by its median time.
+    """
 
     latency_seconds: float
     inference_samples_per_second: float
@@ -33,9 +37,10 @@ def cost_of(
     precision: str,
     synchronize: Callable[[], None],
 ) -> InferenceCost | None:
-    """Time the model on the rows of middle length, from ids on the host to logits on the device; None without rows.
+    """Time the model on the rows of medium length. Return None if there are no rows.
 
-    On a GPU the first pass at each size is not counted. On a CPU, where a batch takes a second, there is one of it.
+    The time runs from token ids on the host to logits on the device. On a GPU the first pass at
+    each batch size is not counted. On a CPU, where a batch takes a second, only one batch is timed.
     """
     if not len(rows):
         return None

@@ -1,4 +1,4 @@
-"""Everything that is read off one cell's run, between the engine that trains and the record that is written."""
+"""Profiling of one run: turns the engine's callbacks into the metrics of its cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,23 +29,19 @@ from peft_methods.measuring import (
 )
 from peft_methods.metrics import MEMORY_PARTS, MEMORY_PHASES
 
-OF_EPOCHS = (
-    "train",
-    "evaluate",
-    "save",
-)  # the other phases are gone through anew by every process that goes on with a cell
-PROGRESS_INTERVAL = (
-    0.25  # seconds between two messages of training steps: more often than that nobody can read
-)
-TRAINING = (
-    "warm_up",
-    "train",
-)  # the warm-up's last step is the worst batch: it belongs to the training peak
-COMPUTING = (*TRAINING, "evaluate")  # phases whose matrix products are in the figures of quality
-SPARE_ADDRESSES = (
-    32 * 2**20
-)  # bytes; for a base model's widest product MKL went without its buffer at 8 MiB, not at 16
-DOING = {
+# Phases to restore when a run resumes. Every process that resumes a run repeats the other phases.
+RESUMED_PHASES = ("train", "evaluate", "save")
+# Seconds between two progress messages about training steps: a reader cannot follow more.
+PROGRESS_INTERVAL = 0.25
+# The warm-up's last step is on the longest batch, so it belongs to the training peak.
+TRAINING = ("warm_up", "train")
+# Phases whose matrix products affect the quality metrics.
+COMPUTING = (*TRAINING, "evaluate")
+# Bytes of address space to keep free. For the widest product of a base model, MKL went without its
+# buffer when 8 MiB were left, and had it when 16 MiB were left.
+SPARE_ADDRESSES = 32 * 2**20
+# Descriptions of phases for messages. Any other phase is training.
+PHASE_ACTIVITIES = {
     "data": "reading the data",
     "prepare": "trying the model",
     "load": "loading the model",
@@ -55,120 +51,202 @@ DOING = {
     "save": "saving",
     "check": "comparing weights",
     "infer": "timing inference",
-}  # any other phase is training
-FEWER_ROWS = "Fewer rows fit: --peft-set data.train=N."
-SMALLER = "What would fit: a smaller model, or a machine with more free memory."
-WAYS_OUT = {
-    "data": FEWER_ROWS,
-    "tokenize": FEWER_ROWS,
-    "prepare": "What would fit: a smaller model, smaller batches (--peft-set budget.batch_size=N) or a shorter data.max_length.",
-    "load": "The weights alone do not fit: take qlora, or a smaller model.",
-    "capture": "The stock engine needs less: --peft-engine stock.",
-    "evaluate": "Smaller evaluation batches fit: --peft-set budget.evaluation_batch_size=8.",
-    "save": SMALLER,
-    "check": SMALLER,
-    "infer": "What would fit: a shorter data.max_length, or a smaller model.",
 }
-IN_TRAINING = (
-    "What would fit: half the batch (--peft-set budget.batch_size=N with budget.gradient_accumulation=2 for the same step), "
-    "budget.gradient_checkpointing=true, a shorter data.max_length, or qlora."
+
+
+@dataclass(frozen=True)
+class OomAdvice:
+    """Advice for a phase that ran out of memory. `setting` is the setting to change."""
+
+    text: str
+    setting: str
+
+
+_FEWER_ROWS = OomAdvice("Use fewer rows: set data.train = N.", "data.train")
+_SMALLER_MODEL = OomAdvice(
+    "Use a smaller model, or a machine with more free memory.", "model.source"
+)
+OOM_ADVICE = {
+    "data": _FEWER_ROWS,
+    "tokenize": _FEWER_ROWS,
+    "prepare": OomAdvice(
+        "Use a smaller model, smaller batches (set budget.batch_size = N) or a lower "
+        "data.max_length.",
+        "budget.batch_size",
+    ),
+    "load": OomAdvice(
+        "The weights alone do not fit: use the method qlora, or a smaller model.", "model.source"
+    ),
+    "capture": OomAdvice('The trainer engine needs less memory: set engine = "stock".', "engine"),
+    "evaluate": OomAdvice(
+        "Use smaller evaluation batches: set budget.evaluation_batch_size = 8.",
+        "budget.evaluation_batch_size",
+    ),
+    "save": _SMALLER_MODEL,
+    "check": _SMALLER_MODEL,
+    "infer": OomAdvice("Use a lower data.max_length, or a smaller model.", "data.max_length"),
+}
+TRAINING_OOM_ADVICE = OomAdvice(
+    "Use half the batch (set budget.batch_size = N with budget.gradient_accumulation = 2 for the "
+    "same optimizer step), budget.gradient_checkpointing = true, a lower data.max_length, or the "
+    "method qlora.",
+    "budget.batch_size",
 )
 
 
-class Instruments:
-    """A listener for the engine. On a GPU it asks torch's allocator, CUDA events and NVML; on a CPU clock and resident set.
+def out_of_memory_error(error: Exception, phase: str, *, cuda: bool) -> OutOfMemory:
+    """Return an `OutOfMemory` with the phase, the free GPU memory, the cause and what to change."""
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    free_memory = ""
+    if cuda:
+        free, total = torch.cuda.mem_get_info()
+        free_memory = f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB were free)"
+    advice = OOM_ADVICE.get(phase, TRAINING_OOM_ADVICE)
+    activity = PHASE_ACTIVITIES.get(phase, "training")
+    return OutOfMemory(
+        f"out of memory while {activity}{free_memory}: {cause} {advice.text}",
+        setting=advice.setting,
+    )
 
-    What it tells of training on the way (`progress`) is known on the host: nothing waits for the device. `rows` are those of
-    an epoch, once they are known.
+
+def _check_address_space() -> None:
+    """Raise `OutOfMemory` if matrix products may have lacked memory without an error.
+
+    If MKL cannot allocate its buffers, it silently uses a different kernel, and all results differ
+    in their last bits.
+    """
+    left = address_space_left()
+    if left is not None and left < SPARE_ADDRESSES:
+        raise OutOfMemory(
+            f"{left / 2**20:.1f} MiB were left of the address space limit (ulimit -v). With so "
+            f"little memory, matrix products may differ in their last bits. Raise the limit."
+        )
+
+
+class _DeviceMonitor:
+    """Sensors of the device, and the GPU's state before and after a run.
+
+    Create it before this process uses CUDA: the memory in use is read first.
     """
 
-    def __init__(
-        self, device: str, progress: Callable[[dict[str, Any]], None], epochs: int
-    ) -> None:
+    def __init__(self, *, cuda: bool) -> None:
         self._gpu: nvml.Gpu | None = None
-        self._device_memory: nvml.DeviceMemory | None = None
-        self.cuda = device.startswith("cuda")
-        self._progress, self._epochs, self.rows = progress, epochs, 0
-        self._at, self._told = (
-            (0, 0),
-            0.0,
-        )  # (step, steps in all); when news of a step was last told
-        levels = nvml.levels() if self.cuda else {}
-        gauges = self._gauges(levels) if self.cuda else {"busy": ThreadTime()}
-        self.meter = PhaseMeter(
-            CudaMemory() if self.cuda else ResidentMemory(),
-            gauges=gauges,
-            synchronize=self.synchronize,
-        )
-        self._steps = _CudaSteps() if self.cuda else _HostSteps()
-        self._parts: dict[str, int] = {}
-        self._engines_own: Sequence[torch.Tensor] = ()
-        self._trained: list[float | None] = [None, None]
-        self.state_before = self._gpu.state() if self._gpu else None
+        self._memory: nvml.DeviceMemory | None = None
+        self.gauges: dict[str, Gauge] = self._gpu_gauges() if cuda else {"busy": ThreadTime()}
+        self._state_before = self._gpu.state() if self._gpu else None
 
-    def _gauges(self, levels: dict[str, int]) -> dict[str, Gauge]:
+    def _gpu_gauges(self) -> dict[str, Gauge]:
+        used_at_start = nvml.used_bytes_by_uuid()
         gauges: dict[str, Gauge] = {"reserved": ReservedMemory()}
         self._gpu = nvml.Gpu.current()
         if self._gpu is not None:
-            self._device_memory = nvml.DeviceMemory(
-                self._gpu, level_at_start=levels.get(self._gpu.uuid)
+            self._memory = nvml.DeviceMemory(
+                self._gpu, level_at_start=used_at_start.get(self._gpu.uuid)
             )
             gauges |= {
-                "device": self._device_memory,
+                "device": self._memory,
                 "energy": nvml.Energy(self._gpu),
                 "heat": nvml.Throttling(self._gpu),
             }
         return gauges
 
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        if self.cuda:
-            torch.cuda.synchronize()
+    def sampling(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context manager that samples device memory in the background, if possible."""
+        return self._memory.sampling() if self._memory else contextlib.nullcontext()
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Sample in the background as long as this lasts; an error for want of memory leaves it as `OutOfMemory`."""
-        sampling = (
-            self._device_memory.sampling() if self._device_memory else contextlib.nullcontext()
+    def environment(self) -> dict[str, Any]:
+        """Return the meaning of device memory values, and the GPU's state before and after."""
+        return {
+            "device_memory_kind": self._memory.kind if self._memory else None,
+            "gpu": {"before": self._state_before, "after": self._gpu.state()}
+            if self._gpu
+            else None,
+        }
+
+
+class _MemoryPeaks:
+    """Peak memory of a method, kept apart from the memory that the engine needs for captured steps.
+
+    `parts` is the breakdown of the peak step. `engine_tensors` are tensors that the engine keeps
+    on the device; they are referenced here to the end, so they can be subtracted from every later
+    peak, even after the engine is gone.
+    """
+
+    def __init__(self, meter: PhaseMeter) -> None:
+        self._meter = meter
+        self.parts: dict[str, int] = {}
+        self.engine_tensors: Sequence[torch.Tensor] = ()
+
+    def has_captured_steps(self) -> bool:
+        """Whether the engine has captured training steps."""
+        return self._meter.peak("capture") is not None
+
+    def training_phases(self) -> tuple[str, ...]:
+        """Return the phases whose peak is the method's training peak.
+
+        With captured steps it is only the warm-up before the capture: replayed steps hold the
+        engine's memory.
+        """
+        return ("warm_up",) if self.has_captured_steps() else TRAINING
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return all memory metrics; None for those that this device does not have."""
+        phases = {"load": ("load",), "train": TRAINING, "evaluate": ("evaluate",)}
+        method_phases = {**phases, "train": self.training_phases()}
+        meter = self._meter
+        found: dict[str, float | None] = {}
+        for phase in MEMORY_PHASES:
+            found[f"{phase}_allocated_bytes"] = meter.peak(*method_phases[phase])
+            found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *method_phases[phase])
+            found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
+        if found["evaluate_allocated_bytes"] is not None:
+            found["evaluate_allocated_bytes"] -= sum(t.nbytes for t in self.engine_tensors)
+        found["engine_reserved_bytes"] = (
+            meter.highest("reserved", "capture", "train") if self.has_captured_steps() else None
         )
-        try:
-            with sampling:
-                yield
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise OutOfMemory(self._explained(error)) from error
-            raise
+        peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
+        parts = self.parts
+        if parts and peak is not None:
+            parts = {**parts, "unattributed": int(peak) - sum(parts.values())}
+        return found | {f"{part}_bytes": parts.get(part) for part in MEMORY_PARTS}
+
+
+class _ProgressReporter:
+    """Sends progress messages of a run. All values are known on the host: nothing synchronises."""
+
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], None],
+        epochs: int,
+        meter: PhaseMeter,
+        memory: _MemoryPeaks,
+    ) -> None:
+        self._send, self._epochs, self._meter, self._memory = send, epochs, meter, memory
+        self.rows = 0  # of an epoch
+        self._step, self._steps = 0, 0  # steps done, and steps in all
+        self._last_sent = 0.0  # when the last message about a step was sent
 
     def enter(self, phase: str | None) -> None:
-        """A phase begins, and the one before ends."""
-        if self.meter.phase == "train":
-            self._trained[1] = time.time()
-        if self.meter.phase in COMPUTING and not self.cuda:
-            _refuse_want_of_memory()
-        self.meter.enter(phase)
-        if phase in DOING:
-            self._progress({"doing": DOING[phase]})
-        if phase == "train":
-            self._trained[0] = self._trained[0] or time.time()
-            self._steps.begin()
+        """Report what the phase does. Training reports its steps instead."""
+        if phase in PHASE_ACTIVITIES:
+            self._send({"doing": PHASE_ACTIVITIES[phase]})
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        """A training step was launched."""
-        self._steps.end_of_step()
-        self._at = step, steps
+        """Report a training step, at most once per PROGRESS_INTERVAL."""
+        self._step, self._steps = step, steps
         now = time.monotonic()
-        if now - self._told >= PROGRESS_INTERVAL:
-            self._told = now
-            self._progress({"epoch": epoch, **self._place()})
+        if now - self._last_sent >= PROGRESS_INTERVAL:
+            self._last_sent = now
+            self._send({"epoch": epoch, **self._values()})
 
     def epoch(self, result: EpochResult) -> None:
-        """An epoch was judged."""
-        self._progress({**asdict(result), **self._place()})
+        """Report the results of an epoch."""
+        self._send({**asdict(result), **self._values()})
 
-    def _place(self) -> dict[str, Any]:
-        """How far training is, its pace and its peak so far."""
-        step, steps = self._at
-        seconds = self.meter.seconds_so_far("train")
+    def _values(self) -> dict[str, Any]:
+        """Return the steps done, the training speed and the peak memory so far."""
+        step, steps = self._step, self._steps
+        seconds = self._meter.seconds_so_far("train")
         return {
             "epochs": self._epochs,
             "step": step,
@@ -177,115 +255,153 @@ class Instruments:
             "samples_per_second": self.rows * self._epochs * step / steps / seconds
             if steps and seconds
             else None,
-            "peak_memory_bytes": self.meter.peak_so_far(*self._methods_own()),
+            "peak_memory_bytes": self._meter.peak_so_far(*self._memory.training_phases()),
         }
 
-    def _methods_own(self) -> tuple[str, ...]:
-        """The phases whose peak is the method's: where steps are captured those before that, since replays hold what the engine needs."""
-        return ("warm_up",) if self._has_captured() else TRAINING
+
+class Instruments:
+    """Profiler of a run: implements the engine's callbacks and collects all metrics of its cost.
+
+    On a GPU it reads torch's allocator, CUDA events and NVML; on a CPU a clock and the resident
+    set size. `progress` receives messages during training.
+    """
+
+    def __init__(
+        self, device: str, progress: Callable[[dict[str, Any]], None], epochs: int
+    ) -> None:
+        self.cuda = device.startswith("cuda")
+        self._device = _DeviceMonitor(cuda=self.cuda)
+        self.meter = PhaseMeter(
+            CudaMemory() if self.cuda else ResidentMemory(),
+            gauges=self._device.gauges,
+            synchronize=self.synchronize,
+        )
+        self._steps = _CudaSteps() if self.cuda else _HostSteps()
+        self._memory = _MemoryPeaks(self.meter)
+        self._progress = _ProgressReporter(progress, epochs, self.meter, self._memory)
+        self._training_began: float | None = None  # Unix time
+        self._training_ended: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """The rows of an epoch, for the speed in progress messages. 0 until they are known."""
+        return self._progress.rows
+
+    @rows.setter
+    def rows(self, rows: int) -> None:
+        self._progress.rows = rows
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Context manager: sample in the background, and convert memory errors to `OutOfMemory`."""
+        try:
+            with self._device.sampling():
+                yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                phase = self.meter.phase or ""
+                raise out_of_memory_error(error, phase, cuda=self.cuda) from error
+            raise
+
+    def enter(self, phase: str | None) -> None:
+        """End the current phase and begin this one. None ends the last phase."""
+        if self.meter.phase == "train":
+            self._training_ended = time.time()
+        if self.meter.phase in COMPUTING and not self.cuda:
+            _check_address_space()
+        self.meter.enter(phase)
+        self._progress.enter(phase)
+        if phase == "train":
+            self._training_began = self._training_began or time.time()
+            self._steps.begin()
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """Record that a training step was launched."""
+        self._steps.end_of_step()
+        self._progress.step(epoch, step, steps)
+
+    def epoch(self, result: EpochResult) -> None:
+        """Report an epoch that was trained and evaluated."""
+        self._progress.epoch(result)
 
     def methods_peak(self, training: Interval) -> int | None:
-        """Bytes of a stretch of training; None where steps were captured: what replays hold is not the method's."""
-        return None if self._has_captured() else training.peak_bytes
+        """Return the method's peak bytes in an interval of training.
 
-    def _has_captured(self) -> bool:
-        return self.meter.peak("capture") is not None
+        None if steps were captured: replayed steps hold the engine's memory.
+        """
+        return None if self._memory.has_captured_steps() else training.peak_bytes
 
     def measured(self) -> dict[str, Any]:
-        """What was measured of the epochs so far, as JSON values; the phase at work is not in it."""
+        """Return the measurements of the epochs so far, as JSON values.
+
+        The phase in progress is not included.
+        """
         intervals = [
-            asdict(interval) for interval in self.meter.intervals if interval.phase in OF_EPOCHS
+            asdict(interval)
+            for interval in self.meter.intervals
+            if interval.phase in RESUMED_PHASES
         ]
         return {
             "intervals": intervals,
             "steps": self._steps.seconds(),
-            "trained_from": self._trained[0],
+            "trained_from": self._training_began,
         }
 
     def take_over(self, measured: dict[str, Any]) -> None:
-        """Go on from what another process measured of the first epochs."""
+        """Prepend the measurements of the process that trained the first epochs."""
         self.meter.intervals[:0] = [Interval(**interval) for interval in measured["intervals"]]
         self._steps.earlier = measured["steps"]
-        self._trained[0] = measured["trained_from"]
+        self._training_began = measured["trained_from"]
 
     def engine_keeps(self, tensors: Sequence[torch.Tensor]) -> None:
-        """The engine has these on the device from now on, which the method by itself would not.
+        """Record tensors that the engine keeps on the device. The method alone does not need them.
 
-        They are held here to the end: in every later peak alike, also in one after the engine is gone, they can be left out.
+        They are kept alive to the end, so that every later peak includes them and they can be
+        subtracted, even after the engine is gone.
         """
-        self._engines_own = tensors
+        self._memory.engine_tensors = tensors
 
     @contextlib.contextmanager
     def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[WorstStep]:
-        """Around one whole step on the longest batch: what its peak is made of."""
+        """Context manager around the peak step: break down its memory peak (GPU only)."""
         if not self.cuda:
             yield NoTrace()
             return
         with PeakTrace(model, optimizer) as trace:
             yield trace
-        self._parts = trace.parts  # not the trace: it holds the optimizer
+        self._memory.parts = trace.parts  # not the trace: it references the optimizer
 
     def metrics(self) -> dict[str, float | None]:
-        """Every figure that was read, under its name in METRICS; None where this device has none."""
-        phases = {"load": ("load",), "train": TRAINING, "evaluate": ("evaluate",)}
-        own = {**phases, "train": self._methods_own()}
+        """Return all measured metrics by their names in METRICS.
+
+        Metrics that this device does not have are None.
+        """
         meter, steps = self.meter, self._steps.seconds()
-        found: dict[str, float | None] = {
+        return {
             "step_median_seconds": float(np.median(steps)) if steps else None,
             "step_p95_seconds": float(np.quantile(steps, 0.95)) if steps else None,
             "energy_joules": meter.total("energy", "train"),
             "thermal_slowdown_seconds": meter.total("heat", "train"),
             "busy_share": _share(meter.total("busy", "train"), meter.seconds("train")),
+            **self._memory.metrics(),
         }
-        for phase in MEMORY_PHASES:
-            found[f"{phase}_allocated_bytes"] = meter.peak(*own[phase])
-            found[f"{phase}_reserved_bytes"] = meter.highest("reserved", *own[phase])
-            found[f"{phase}_device_bytes"] = meter.highest("device", *phases[phase])
-        if found["evaluate_allocated_bytes"] is not None:
-            found["evaluate_allocated_bytes"] -= sum(tensor.nbytes for tensor in self._engines_own)
-        found["engine_reserved_bytes"] = (
-            meter.highest("reserved", "capture", "train") if self._has_captured() else None
-        )
-        peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
-        parts = self._parts
-        if parts and peak is not None:
-            parts = {**parts, "unattributed": int(peak) - sum(parts.values())}
-        return found | {f"{part}_bytes": parts.get(part) for part in MEMORY_PARTS}
 
     def environment(self) -> dict[str, Any]:
-        """What memory figures are, the device's state before and after, and when (Unix time) the first and the last step were."""
-        gpu = {"before": self.state_before, "after": self._gpu.state()} if self._gpu else None
-        kind = self._device_memory.kind if self._device_memory else None
-        before = self.meter.level_before if self.cuda else None
+        """Return the meaning of memory values, the GPU's state and the time of training.
+
+        `trained_between` holds the Unix time of the first and the last training step.
+        """
         return {
             "memory_kind": self.meter.memory.kind,
-            "memory_before_bytes": before,
-            "device_memory_kind": kind,
-            "gpu": gpu,
-            "trained_between": self._trained,
+            "memory_before_bytes": self.meter.level_before if self.cuda else None,
+            **self._device.environment(),
+            "trained_between": [self._training_began, self._training_ended],
         }
-
-    def _explained(self, error: Exception) -> str:
-        phase = self.meter.phase or ""
-        asked = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        room = ""
-        if self.cuda:
-            free, total = torch.cuda.mem_get_info()
-            room = f" ({free / 2**30:.1f} of {total / 2**30:.1f} GiB were free)"
-        return f"out of memory while {DOING.get(phase, 'training')}{room}: {asked} {WAYS_OUT.get(phase, IN_TRAINING)}"
-
-
-def _refuse_want_of_memory() -> None:
-    """Raise `OutOfMemory` if the phase that ends may have wanted for memory without saying so.
-
-    Where MKL gets none for its buffers it multiplies by another kernel, in silence: the last bits of all figures are others then.
-    """
-    left = address_space_left()
-    if left is not None and left < SPARE_ADDRESSES:
-        raise OutOfMemory(
-            f"{left / 2**20:.1f} MiB were left of the address space allowed (ulimit -v), and short of memory "
-            f"matrix products may come out differently in their last bits. Raise the limit."
-        )
 
 
 def _share(part: float | None, whole: float) -> float | None:
@@ -293,7 +409,10 @@ def _share(part: float | None, whole: float) -> float | None:
 
 
 class _HostSteps:
-    """Seconds between the ends of successive steps, by the host's clock."""
+    """Seconds between the ends of successive training steps, by the host's clock.
+
+    `earlier` holds the seconds measured by the process that trained the first epochs.
+    """
 
     def __init__(self) -> None:
         self.earlier: list[float] = []
@@ -313,25 +432,28 @@ class _HostSteps:
 
 
 class _CudaSteps:
-    """The same by CUDA events, which cost microseconds and wait for nothing; they are read when all is over."""
+    """Seconds between the ends of successive training steps, by CUDA events.
+
+    Recording an event takes microseconds and does not synchronise. The events are read at the end.
+    """
 
     def __init__(self) -> None:
         self.earlier: list[float] = []
-        self._stretches: list[list[torch.cuda.Event]] = []
+        self._intervals: list[list[torch.cuda.Event]] = []
 
     def begin(self) -> None:
-        self._stretches.append([])
+        self._intervals.append([])
         self.end_of_step()
 
     def end_of_step(self) -> None:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
-        self._stretches[-1].append(event)
+        self._intervals[-1].append(event)
 
     def seconds(self) -> list[float]:
         torch.cuda.synchronize()
         return self.earlier + [
             a.elapsed_time(b) / 1000
-            for events in self._stretches
+            for events in self._intervals
             for a, b in itertools.pairwise(events)
         ]

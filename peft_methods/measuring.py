@@ -1,4 +1,4 @@
-"""How things are measured: clocks and memory by phase, and parameter counts."""
+"""Time and memory by phase, and parameter counts."""
 
 from __future__ import annotations
 
@@ -33,22 +33,25 @@ PHASES = (
 
 
 class Memory(Protocol):
-    """A memory counter with a peak that can be started anew. `kind` labels its figures."""
+    """A memory counter whose peak can be reset. `kind` describes its values."""
 
     kind: str
 
     def reset(self) -> None:
-        """Forget the peak so far."""
+        """Reset the peak to the current level."""
 
     def level(self) -> int:
-        """Bytes in use now."""
+        """Return the bytes in use now."""
 
     def peak(self) -> int:
-        """The most bytes in use since the last reset."""
+        """Return the most bytes in use since the last reset."""
 
 
 class ResidentMemory:
-    """This process's resident set. Linux can start the peak anew (/proc/PID/clear_refs); elsewhere it only grows."""
+    """Resident set size of this process.
+
+    Linux can reset the peak (/proc/PID/clear_refs). On other systems the peak only grows.
+    """
 
     def __init__(self) -> None:
         self.can_reset = os.access("/proc/self/clear_refs", os.W_OK)
@@ -57,7 +60,7 @@ class ResidentMemory:
         )
 
     def reset(self) -> None:
-        """Give back what earlier phases freed, then set the kernel's high-water mark to the present size."""
+        """Return memory freed in earlier phases to the system, then reset the kernel's peak."""
         gc.collect()
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):
@@ -66,11 +69,11 @@ class ResidentMemory:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def level(self) -> int:
-        """VmRSS."""
+        """Return VmRSS, or the peak if it cannot be reset."""
         return _status("VmRSS") if self.can_reset else self.peak()
 
     def peak(self) -> int:
-        """VmHWM, or getrusage's maximum where there is no /proc."""
+        """Return VmHWM, or getrusage's maximum on systems without /proc."""
         if self.can_reset:
             return _status("VmHWM")
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
@@ -86,7 +89,10 @@ def _status(field: str) -> int:
 
 
 def address_space_left() -> int | None:
-    """Bytes that this process's address space may still grow by (`ulimit -v`); None without a limit."""
+    """Return the bytes left of this process's address space limit (`ulimit -v`), None if unlimited.
+
+    Also None on systems without /proc.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or not STATUS.exists():
         return None
@@ -94,62 +100,62 @@ def address_space_left() -> int | None:
 
 
 class Gauge(Protocol):
-    """Something read at the borders of phases."""
+    """A sensor that is read at the start and the end of each phase."""
 
     def start(self) -> None:
-        """A phase begins."""
+        """Begin a phase."""
 
     def read(self) -> float | None:
-        """What the phase came to; None where nothing can be known."""
+        """Return the value for the phase since `start`; None if it is not available."""
 
 
 class ReservedMemory:
-    """The most bytes torch's allocator held of the device; `CudaMemory.reset` starts it anew."""
+    """Peak device memory reserved by torch's allocator. `CudaMemory.reset` resets the peak."""
 
     def start(self) -> None:
-        """Nothing: both peaks of torch are reset together."""
+        """Do nothing: torch resets its peaks of allocated and reserved memory together."""
 
     def read(self) -> float:
-        """torch.cuda.max_memory_reserved."""
+        """Return torch.cuda.max_memory_reserved()."""
         import torch
 
         return torch.cuda.max_memory_reserved()
 
 
 class ThreadTime:
-    """Seconds that the calling thread had a core. Less than the time that passed: it had to wait for one."""
+    """CPU seconds of the calling thread. Less than wall-clock time if it had to wait for a core."""
 
     def __init__(self) -> None:
-        self._from = time.thread_time()
+        self._start = time.thread_time()
 
     def start(self) -> None:
         """Count from here."""
-        self._from = time.thread_time()
+        self._start = time.thread_time()
 
     def read(self) -> float:
-        """time.thread_time since `start`."""
-        return time.thread_time() - self._from
+        """Return the CPU seconds since `start`."""
+        return time.thread_time() - self._start
 
 
 class CudaMemory:
-    """What torch's allocator has handed out on the current device."""
+    """Memory allocated by torch on the current device."""
 
     kind = "allocated by torch on the device"
 
     def reset(self) -> None:
-        """torch.cuda.reset_peak_memory_stats."""
+        """Reset torch's peak statistics."""
         import torch
 
         torch.cuda.reset_peak_memory_stats()
 
     def level(self) -> int:
-        """torch.cuda.memory_allocated."""
+        """Return torch.cuda.memory_allocated()."""
         import torch
 
         return torch.cuda.memory_allocated()
 
     def peak(self) -> int:
-        """torch.cuda.max_memory_allocated."""
+        """Return torch.cuda.max_memory_allocated()."""
         import torch
 
         return torch.cuda.max_memory_allocated()
@@ -157,7 +163,10 @@ class CudaMemory:
 
 @dataclass(frozen=True)
 class Interval:
-    """A stretch of time in one phase; `peak_bytes` is above the meter's base level, `readings` are the gauges'."""
+    """An uninterrupted stretch of one phase.
+
+    `peak_bytes` is counted from the meter's base level. `readings` holds the value of each gauge.
+    """
 
     phase: str
     seconds: float
@@ -166,9 +175,10 @@ class Interval:
 
 
 class PhaseMeter:
-    """Cuts a cell's run into phases without gaps: every moment belongs to one phase, each with its own peak.
+    """Divide a run into phases without gaps, and measure time and peak memory of each.
 
-    The device is synchronised at the borders only, so nothing is measured into the phase after it.
+    The device is synchronised only between phases, so that work of one phase is not measured in the
+    next.
     """
 
     def __init__(
@@ -188,15 +198,17 @@ class PhaseMeter:
         self.level_before = 0
 
     def set_base(self) -> None:
-        """Peaks are counted above the level now in use (the process before its model); on a device nothing should be.
+        """Count peaks from the current level (the process before its model is loaded).
 
-        To be called as a phase begins: what was freed earlier is given back by then, and is no room that this one gets for nothing.
+        On a device peaks are counted from zero, since nothing should be in use. Call this as a
+        phase begins: memory freed earlier has then been returned to the system, so the phase cannot
+        reuse it uncounted.
         """
         self.level_before = self.memory.level()
         self._base = self.level_before if isinstance(self.memory, ResidentMemory) else 0
 
     def enter(self, phase: str | None) -> None:
-        """End the present phase and begin this one; None ends the last."""
+        """End the current phase and begin this one. None ends the last phase."""
         self._synchronize()
         now = self._clock()
         if self.phase is not None:
@@ -209,31 +221,34 @@ class PhaseMeter:
         self.phase, self._since = phase, self._clock()
 
     def seconds(self, phase: str) -> float:
-        """Total time in the phase."""
+        """Return the total time in the phase."""
         return sum(interval.seconds for interval in self.intervals if interval.phase == phase)
 
     def seconds_so_far(self, phase: str) -> float:
-        """Total time in the phase, the present stretch included: where the host is, the device may be behind."""
+        """Return the total time in the phase, including the current interval.
+
+        This is host time; the device may lag behind.
+        """
         return self.seconds(phase) + (self._clock() - self._since if self.phase == phase else 0.0)
 
     def peak_so_far(self, *phases: str) -> int:
-        """The highest peak of these phases, the present one included."""
-        present = max(0, self.memory.peak() - self._base) if self.phase in phases else 0
-        return max(present, self.peak(*phases) or 0)
+        """Return the highest peak of these phases in bytes, including the current interval."""
+        current = max(0, self.memory.peak() - self._base) if self.phase in phases else 0
+        return max(current, self.peak(*phases) or 0)
 
     def peak(self, *phases: str) -> int | None:
-        """The highest peak of these phases, bytes; None if none was entered."""
+        """Return the highest peak of these phases in bytes; None if none was entered."""
         return max(
             (interval.peak_bytes for interval in self.intervals if interval.phase in phases),
             default=None,
         )
 
     def highest(self, gauge: str, *phases: str) -> float | None:
-        """The highest reading of these phases."""
+        """Return the gauge's highest reading in these phases; None if any is missing."""
         return max(self._readings(gauge, phases), default=None)
 
     def total(self, gauge: str, *phases: str) -> float | None:
-        """The sum of a gauge's readings; None if one is missing."""
+        """Return the sum of the gauge's readings in these phases; None if any is missing."""
         found = self._readings(gauge, phases)
         return sum(found) if found else None
 
@@ -246,7 +261,7 @@ class PhaseMeter:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Trainable weights of the method and of the head, and all weights of the model."""
+    """Trainable parameters of the method and of the head, and all parameters of the model."""
 
     method: int
     head: int
@@ -254,7 +269,10 @@ class ParameterCounts:
 
 
 def count_parameters(model: nn.Module, head: tuple[str, ...]) -> ParameterCounts:
-    """Counts by true size (4-bit ones dequantised); PEFT's frozen copy of the head is not counted twice."""
+    """Count parameters at their full size: 4-bit parameters as if dequantised.
+
+    PEFT's frozen copy of the head is not counted.
+    """
     from peft_methods.models import in_modules, size_of
 
     method = trained_head = total = 0

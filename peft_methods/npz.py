@@ -1,4 +1,7 @@
-"""Per-example predictions as NumPy's archive (.npz), written whole and read lean: thousands of small ones are read for a report."""
+"""Per-example predictions in NumPy's archive format (.npz).
+
+Reading is optimised for speed: a report reads thousands of small files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from peft_methods.quality import Predictions
 
 
 def as_npz(predictions: Predictions) -> bytes:
-    """Logits and labels, and what follows from them for other readers: probabilities and predicted classes."""
+    """Encode the predictions as the bytes of an .npz file.
+
+    Probabilities and predicted classes are included for other readers, though they follow from the
+    logits.
+    """
     file = io.BytesIO()
     np.savez_compressed(
         file,
@@ -28,10 +35,12 @@ def as_npz(predictions: Predictions) -> bytes:
 
 
 def from_npz(path: Path) -> Predictions:
-    """Logits and labels alone. Raises OSError, ValueError, KeyError, EOFError, zipfile's or zlib's errors for a file that is not whole."""
-    with zipfile.ZipFile(
-        io.BytesIO(path.read_bytes())
-    ) as saved:  # in one go: zipfile asks a file for a few bytes at a time
+    """Read the logits and labels of an .npz file.
+
+    Raises OSError, ValueError, KeyError, EOFError or errors of zipfile or zlib if it is damaged.
+    """
+    # Read the file at once: zipfile would read a few bytes at a time.
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as saved:
         logits, labels = _array(saved.read("logits.npy")), _array(saved.read("labels.npy"))
     fits = (
         logits.ndim == 2
@@ -40,16 +49,23 @@ def from_npz(path: Path) -> Predictions:
         and labels.dtype.kind in "iu"
     )
     if not fits or not ((labels >= 0) & (labels < logits.shape[1])).all():
-        raise ValueError("it needs logits (rows, classes) and labels (rows) that number classes")
+        raise ValueError(
+            "it must hold logits of shape (rows, classes) and labels of shape (rows,) that are "
+            "class indices"
+        )
     return Predictions(logits, labels)
 
 
 def _array(file: bytes) -> NDArray[Any]:
-    """An .npy file. np.load takes most of its time to parse the header, which is the same in thousands of files."""
+    """Decode an .npy file.
+
+    np.load spends most of its time on parsing the header. Thousands of files share the same header,
+    so it is parsed once and cached.
+    """
     start = 10 + int.from_bytes(file[8:10], "little")
     shape, fortran, dtype = _header(file[8:start])
     if file[:8] != b"\x93NUMPY\x01\x00" or fortran:
-        raise ValueError("no array as np.save writes it")
+        raise ValueError("not an array in the format of np.save")
     return np.frombuffer(file, dtype, offset=start).reshape(shape)
 
 

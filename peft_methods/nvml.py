@@ -1,4 +1,7 @@
-"""The GPU as its driver sees it (NVML, imported as pynvml): state, energy, memory by process. Whatever it will not tell is None."""
+"""GPU state, energy and memory by process from the driver (NVML, imported as pynvml).
+
+Values that a device or driver does not report are None.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 SAMPLE_SECONDS = 0.01
-THROTTLED = {  # NVML's bits that mean "slower than it could be"; the power cap is how a busy GPU works, so it is apart
+# NVML's bits for "slower than possible". A busy GPU normally works at its power cap.
+THROTTLED = {
     "hardware slowdown": "nvmlClocksThrottleReasonHwSlowdown",
     "hardware thermal": "nvmlClocksThrottleReasonHwThermalSlowdown",
     "software thermal": "nvmlClocksThrottleReasonSwThermalSlowdown",
@@ -18,8 +22,8 @@ THROTTLED = {  # NVML's bits that mean "slower than it could be"; the power cap 
 }
 
 
-def _asked(call: Callable[..., Any], *arguments: Any) -> Any:
-    """The call's answer, None where this device or driver has none."""
+def _query(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of an NVML call; None if the device or driver does not support it."""
     import pynvml
 
     try:
@@ -29,61 +33,67 @@ def _asked(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def visible_gpus() -> int:
-    """How many GPUs the driver shows; 0 without a driver, or with one too old to be asked."""
+    """Return the number of GPUs that the driver shows; 0 without a driver, or if it is too old."""
     import pynvml
 
-    if _asked(_initialised) is None:
+    if _query(_initialize) is None:
         return 0
-    return _asked(pynvml.nvmlDeviceGetCount) or 0
+    return _query(pynvml.nvmlDeviceGetCount) or 0
 
 
 def gpu_name() -> str | None:
-    """The name of the first GPU that CUDA_VISIBLE_DEVICES leaves, without torch; None without a driver."""
+    """Return the name of the first GPU in CUDA_VISIBLE_DEVICES; None without a driver.
+
+    This needs no torch.
+    """
     import pynvml
 
-    name = _asked_of_first(pynvml.nvmlDeviceGetName)
+    name = _query_first_gpu(pynvml.nvmlDeviceGetName)
     return _text(name) if name else None
 
 
 def compute_capability() -> tuple[int, int] | None:
-    """That GPU's, without CUDA; None without a driver."""
+    """Return the compute capability of the same GPU, without CUDA; None without a driver."""
     import pynvml
 
-    found = _asked_of_first(pynvml.nvmlDeviceGetCudaComputeCapability)
+    found = _query_first_gpu(pynvml.nvmlDeviceGetCudaComputeCapability)
     return (int(found[0]), int(found[1])) if found else None
 
 
-def _asked_of_first(call: Callable[[Any], Any]) -> Any:
+def _query_first_gpu(call: Callable[[Any], Any]) -> Any:
     import pynvml
 
     if not visible_gpus():
         return None
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     by_uuid = first.startswith(("GPU-", "MIG-"))
-    handle = _asked(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
-    handle = handle or _asked(
+    handle = _query(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
+    handle = handle or _query(
         pynvml.nvmlDeviceGetHandleByIndex, int(first) if first.isdecimal() else 0
     )
-    return _asked(call, handle) if handle else None
+    return _query(call, handle) if handle else None
 
 
-def _initialised() -> bool:
+def _initialize() -> bool:
     import pynvml
 
-    pynvml.nvmlInit()  # counted by the library: once more costs nothing
+    pynvml.nvmlInit()  # the library counts calls: repeating it is cheap
     return True
 
 
-def levels() -> dict[str, int]:
-    """Bytes in use on every GPU by its UUID; ask before this process touches CUDA, whose context takes its share."""
+def used_bytes_by_uuid() -> dict[str, int]:
+    """Return the bytes in use on every GPU, by UUID.
+
+    Call this before this process uses CUDA, since a CUDA context takes memory.
+    """
     import pynvml
 
     found: dict[str, int] = {}
     for index in range(visible_gpus()):
-        handle = _asked(pynvml.nvmlDeviceGetHandleByIndex, index)
+        handle = _query(pynvml.nvmlDeviceGetHandleByIndex, index)
         uuid, memory = (
-            _asked(pynvml.nvmlDeviceGetUUID, handle),
-            _asked(pynvml.nvmlDeviceGetMemoryInfo, handle),
+            _query(pynvml.nvmlDeviceGetUUID, handle),
+            _query(pynvml.nvmlDeviceGetMemoryInfo, handle),
         )
         if uuid and memory:
             found[_text(uuid)] = int(memory.used)
@@ -95,19 +105,22 @@ def _text(answer: str | bytes) -> str:
 
 
 class Gpu:
-    """One GPU, found by the UUID that torch gives for it (an index would be another one under CUDA_VISIBLE_DEVICES)."""
+    """One GPU, found by the UUID that torch reports.
+
+    An index does not identify it: torch and NVML count differently under CUDA_VISIBLE_DEVICES.
+    """
 
     def __init__(self, uuid: str) -> None:
         import pynvml
 
-        _initialised()
+        _initialize()
         self.uuid = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
         self._nvml: Any = pynvml
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
 
     @classmethod
     def current(cls) -> Gpu | None:
-        """The GPU that torch computes on; None where NVML cannot be asked for it."""
+        """Return torch's current GPU; None if NVML cannot find it."""
         import pynvml
         import torch
 
@@ -118,18 +131,22 @@ class Gpu:
             return None
 
     def state(self) -> dict[str, Any]:
-        """Clocks (MHz), temperature (Celsius), power (watts), memory (bytes), reasons to be slow, other processes: now."""
+        """Return the current state as JSON values.
+
+        Clocks in MHz, temperature in Celsius, power in watts, memory in bytes, throttle reasons,
+        and the ids of other processes.
+        """
         nvml, handle = self._nvml, self._handle
-        memory = _asked(nvml.nvmlDeviceGetMemoryInfo, handle)
+        memory = _query(nvml.nvmlDeviceGetMemoryInfo, handle)
         return {
-            "sm_clock_mhz": _asked(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-            "memory_clock_mhz": _asked(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-            "temperature_celsius": _asked(
+            "sm_clock_mhz": _query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": _query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+            "temperature_celsius": _query(
                 nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
             ),
-            "power_watts": _scaled(_asked(nvml.nvmlDeviceGetPowerUsage, handle), 1e-3),
+            "power_watts": _scaled(_query(nvml.nvmlDeviceGetPowerUsage, handle), 1e-3),
             "power_limit_watts": _scaled(
-                _asked(nvml.nvmlDeviceGetEnforcedPowerLimit, handle), 1e-3
+                _query(nvml.nvmlDeviceGetEnforcedPowerLimit, handle), 1e-3
             ),
             "throttle_reasons": self.throttle_reasons(),
             "memory_total_bytes": memory.total if memory else None,
@@ -138,32 +155,32 @@ class Gpu:
         }
 
     def throttle_reasons(self) -> list[str]:
-        """Names of what slows the clocks at this moment."""
-        bits = _asked(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
+        """Return the names of the current reasons for throttled clocks."""
+        bits = _query(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
         return [
             name for name, constant in THROTTLED.items() if bits & getattr(self._nvml, constant, 0)
         ]
 
     def driver(self) -> str | None:
-        """The driver's version."""
-        version = _asked(self._nvml.nvmlSystemGetDriverVersion)
+        """Return the driver's version."""
+        version = _query(self._nvml.nvmlSystemGetDriverVersion)
         return _text(version) if version else None
 
     def energy_joules(self) -> float | None:
-        """The energy counter since the driver was loaded; None where the device has none."""
-        return _scaled(_asked(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handle), 1e-3)
+        """Return the energy counter (since the driver was loaded); None if the device has none."""
+        return _scaled(_query(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handle), 1e-3)
 
     def own_bytes(self) -> int | None:
-        """Memory that this process holds on the device; None where its pid is hidden (containers do that)."""
+        """Return this process's memory on the device; None if its pid is hidden (in containers)."""
         return self._bytes_by_process().get(os.getpid())
 
     def used_bytes(self) -> int | None:
-        """Memory that anyone holds on the device."""
-        memory = _asked(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
+        """Return the memory in use on the device by all processes."""
+        memory = _query(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
         return int(memory.used) if memory else None
 
     def _bytes_by_process(self) -> dict[int, int | None]:
-        found = _asked(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
+        found = _query(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
         return {process.pid: process.usedGpuMemory for process in found}
 
 
@@ -172,9 +189,10 @@ def _scaled(value: float | None, factor: float) -> float | None:
 
 
 class DeviceMemory:
-    """The process's own memory on the device, context and all, as the driver sees it: sampled in the background.
+    """Peak memory of this process on the device, including its CUDA context, by NVML.
 
-    Where the container hides pids it is the device's total above its level at the start, and `kind` says so.
+    It is sampled in the background. If the container hides pids, it is the device's total above the
+    level at the start; `kind` states which one it is.
     """
 
     def __init__(
@@ -186,20 +204,20 @@ class DeviceMemory:
         if gpu.own_bytes() is None:
             self._read, self._base = gpu.used_bytes, level_at_start or 0
             self.kind = "whole device above its level at the start, by NVML (pids are hidden here)"
-        self._interval, self._highest, self._done = interval, self._now(), threading.Event()
+        self._interval, self._highest, self._done = interval, self._level(), threading.Event()
 
     def start(self) -> None:
-        """Forget the highest sample so far."""
-        self._highest = self._now()
+        """Reset the highest sample to the current level."""
+        self._highest = self._level()
 
     def read(self) -> float | None:
-        """The highest sample since `start`, bytes."""
+        """Return the highest sample since `start`, in bytes."""
         self._sample()
         return self._highest
 
     @contextlib.contextmanager
     def sampling(self) -> Iterator[None]:
-        """Sample in a thread as long as this lasts."""
+        """Context manager: sample in a background thread."""
         thread = threading.Thread(target=self._sample_until_done, daemon=True)
         thread.start()
         try:
@@ -212,54 +230,55 @@ class DeviceMemory:
         while not self._done.wait(self._interval):
             self._sample()
 
-    def _now(self) -> float | None:
+    def _level(self) -> float | None:
         level = self._read()
         return None if level is None else max(0, level - self._base)
 
     def _sample(self) -> None:
-        now = self._now()
-        if now is not None and (self._highest is None or now > self._highest):
-            self._highest = now
+        level = self._level()
+        if level is not None and (self._highest is None or level > self._highest):
+            self._highest = level
 
 
 class Energy:
-    """Joules between `start` and `read`, from the device's counter."""
+    """Energy used between `start` and `read` in joules, from the device's counter."""
 
     def __init__(self, gpu: Gpu) -> None:
-        self._gpu, self._from = gpu, gpu.energy_joules()
+        self._gpu, self._start = gpu, gpu.energy_joules()
 
     def start(self) -> None:
         """Count from here."""
-        self._from = self._gpu.energy_joules()
+        self._start = self._gpu.energy_joules()
 
     def read(self) -> float | None:
-        """Joules since `start`; None without a counter."""
+        """Return the joules since `start`; None without a counter."""
         now = self._gpu.energy_joules()
-        return None if now is None or self._from is None else now - self._from
+        return None if now is None or self._start is None else now - self._start
 
 
 class Throttling:
-    """Whether anything slowed the clocks between `start` and `read`, from two looks at the violation clocks.
+    """Seconds of thermal slowdown between `start` and `read`, from NVML's violation counter.
 
-    NVML counts the nanoseconds that power and heat held the clocks down, so nothing between two looks is missed.
+    NVML counts the nanoseconds during which heat held the clocks down, so no slowdown between two
+    readings is missed.
     """
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._from = self._thermal_seconds()
+        self._start = self._thermal_seconds()
 
     def start(self) -> None:
         """Count from here."""
-        self._from = self._thermal_seconds()
+        self._start = self._thermal_seconds()
 
     def read(self) -> float | None:
-        """Seconds of thermal slowdown since `start`; None where the device does not count them."""
+        """Return the seconds of thermal slowdown since `start`; None without a counter."""
         now = self._thermal_seconds()
-        return None if now is None or self._from is None else now - self._from
+        return None if now is None or self._start is None else now - self._start
 
     def _thermal_seconds(self) -> float | None:
         nvml: Any = self._gpu._nvml
-        found = _asked(
+        found = _query(
             nvml.nvmlDeviceGetViolationStatus, self._gpu._handle, nvml.NVML_PERF_POLICY_THERMAL
         )
         return None if found is None else found.violationTime * 1e-9

@@ -1,8 +1,10 @@
-"""Trained models on disk, in the format that their users load; and the loader for the one format that is ours.
+"""Save trained models in the format of their method, and load models of our own format.
 
-- `transformers`: a whole model folder (full fine-tuning, BitFit, head only): `AutoModelForSequenceClassification.from_pretrained`
-- `peft`: a PEFT folder (LoRA, QLoRA, IA3): `PeftModel.from_pretrained(base, folder)`
-- `peft_methods`: `trained.safetensors` + `method.json` (adapters, fusion): `peft_methods.saving.load_trained(folder)`
+- `transformers`: a whole model folder (full fine-tuning, BitFit, head only).
+  Load it with `AutoModelForSequenceClassification.from_pretrained(folder)`.
+- `peft`: a PEFT folder (LoRA, QLoRA, IA3). Load it with `PeftModel.from_pretrained(base, folder)`.
+- `peft_methods`: `trained.safetensors` and `method.json` (adapters, fusion).
+  Load it with `peft_methods.saving.load_trained(folder)`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ DESCRIPTION = "method.json"
 
 
 def save_trained(model: nn.Module, cell: Cell, base: models.Base, folder: Path) -> None:
-    """The model in its method's format, its tokenizer beside it."""
+    """Save the model in its method's format, and its tokenizer, to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     base.tokenizer.save_pretrained(str(folder))
     if cell.method.info.saved_format == "peft_methods":
@@ -35,15 +37,16 @@ def save_trained(model: nn.Module, cell: Cell, base: models.Base, folder: Path) 
             json.dumps(_description(cell, base), indent=1), encoding="utf-8"
         )
     else:
-        model.save_pretrained(str(folder))  # type: ignore[operator]  # transformers' and PEFT's models have it
+        # transformers' and PEFT's models have this method
+        model.save_pretrained(str(folder))  # type: ignore[operator]
 
 
-def save_all_of_method(model: nn.Module, path: Path) -> None:
-    """Trained parameters and the frozen ones that the method brought along (the adapters within a fusion)."""
+def save_method_parameters(model: nn.Module, path: Path) -> None:
+    """Save the trained parameters and the method's frozen ones (the adapters in a fusion)."""
     from safetensors.torch import save_file
 
-    own = {n: p for n, p in model.named_parameters() if p.requires_grad or ".adapter." in n}
-    save_file({name: p.detach().cpu().contiguous() for name, p in own.items()}, path)
+    saved = {n: p for n, p in model.named_parameters() if p.requires_grad or ".adapter." in n}
+    save_file({name: p.detach().cpu().contiguous() for name, p in saved.items()}, path)
 
 
 def _description(cell: Cell, base: models.Base) -> dict[str, Any]:
@@ -58,10 +61,10 @@ def _description(cell: Cell, base: models.Base) -> dict[str, Any]:
 def load_trained(
     folder: str | Path, *, device: str = "cpu", trust_remote_code: bool = False
 ) -> nn.Module:
-    """The classifier that was saved to `folder` in the `peft_methods` format, ready to predict.
+    """Load a classifier saved in the `peft_methods` format, ready to predict.
 
-    `trust_remote_code` lets the base model's own Python files run, if it was trained so. Raises `ModelError` for a folder
-    that holds no such model.
+    `trust_remote_code` allows the base model's own Python files to run, if it was trained with
+    them. Raises `ModelError` if the folder holds no such model.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -81,14 +84,16 @@ def load_trained(
     spec = build(ModelSpec, model_spec, str(folder))
     if spec.trust_remote_code and not trust_remote_code:
         raise ModelError(
-            f"{folder}: its base model runs Python code of its own. Read that code; then load with trust_remote_code=True."
+            f"{folder}: its base model runs Python code from its repository. Read that code, then "
+            f"load the model with trust_remote_code=True."
         )
     base = models.load(spec, tuple(label_names), device=device)
     model = method.apply(base.model, ApplyContext(base.shape, base.head))
     missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
     if missing:
         raise ModelError(
-            f"{folder / TRAINED} lacks {len(missing)} tensors of this method (the first is {missing[0]})."
+            f"{folder / TRAINED} lacks {len(missing)} tensors of this method "
+            f"(the first is {missing[0]})."
         )
     load_trainable(model, folder / TRAINED)
     return model.eval()

@@ -1,4 +1,4 @@
-"""Frozen weights cast once: the same numbers to the last bit, and the model's own weights back in place."""
+"""Frozen weights cast once: results are bit-identical, and the model's weights are restored."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def loss_and_gradients(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", METHODS)
-def test_nothing_comes_out_differently(tiny_recipe: Path, name: str, precision: str) -> None:
+def test_frozen_cast_keeps_loss_and_gradients_identical(
+    tiny_recipe: Path, name: str, precision: str
+) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, name)
     batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
     model.eval()
     expected = loss_and_gradients(model, batch, precision)
-    own = {key: value.clone() for key, value in model.state_dict().items()}
+    original = {key: value.clone() for key, value in model.state_dict().items()}
     with frozen_cast(model, precision) as cast:
         found = loss_and_gradients(model, batch, precision)
     assert len(found) == len(expected) > 1
@@ -43,12 +45,12 @@ def test_nothing_comes_out_differently(tiny_recipe: Path, name: str, precision: 
     )
     assert bool(cast) == (name != "full")
     assert all(
-        value.dtype == own[key].dtype and torch.equal(value, own[key])
+        value.dtype == original[key].dtype and torch.equal(value, original[key])
         for key, value in model.state_dict().items()
     )
 
 
-def test_only_what_autocast_would_cast_at_every_step_is_cast(tiny_recipe: Path) -> None:
+def test_frozen_cast_only_casts_weights_that_autocast_casts(tiny_recipe: Path) -> None:
     _, _, _, model, _ = prepared(tiny_recipe, "lora")
     before = dict(model.named_parameters())
     with frozen_cast(model, "bf16"):
@@ -65,7 +67,9 @@ def test_only_what_autocast_would_cast_at_every_step_is_cast(tiny_recipe: Path) 
     } == set()
 
 
-def test_full_precision_is_left_alone_and_a_failure_puts_weights_back(tiny_recipe: Path) -> None:
+def test_frozen_cast_skips_full_precision_and_restores_weights_after_an_error(
+    tiny_recipe: Path,
+) -> None:
     _, _, _, model, _ = prepared(tiny_recipe, "lora")
     with frozen_cast(model, "fp32") as cast:
         assert not cast

@@ -1,4 +1,4 @@
-"""What changed that should not have, and what did not that should have, down to one element and one bit."""
+"""Weight checks: changed frozen weights and unmoved trained weights, to one element and one bit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,27 @@ from peft_methods.layouts import ModelShape
 from peft_methods.records import Evidence
 
 DECAY = 0.99
-SHAPE = ModelShape("bert", None, layers=1, hidden=4, intermediate=4, embedding_rows=9, pooler=False, extra_parameters=0,
-                   head_parameters=0, labels=2)  # fmt: skip
+SHAPE = ModelShape(
+    "bert",
+    None,
+    layers=1,
+    hidden=4,
+    intermediate=4,
+    embedding_rows=9,
+    pooler=False,
+    extra_parameters=0,
+    head_parameters=0,
+    labels=2,
+)
 
 
 class Small(nn.Module):
-    """A frozen weight and a trained one of more than one piece."""
+    """A model with a frozen weight and a trained weight that spans more than one chunk."""
 
     def __init__(self) -> None:
         super().__init__()
         self.frozen = nn.Parameter(torch.randn(3, 5), requires_grad=False)
-        self.trained = nn.Parameter(torch.randn(checking.PIECE // 4 + 1, 4))
+        self.trained = nn.Parameter(torch.randn(checking.CHUNK // 4 + 1, 4))
         self.key = nn.Linear(2, 2)
 
 
@@ -42,7 +52,7 @@ def evidence_after(folder: Path, change: Callable[[Small], Any]) -> Evidence:
     )
 
 
-def test_one_bit_of_a_frozen_weight_is_seen(tmp_path: Path) -> None:
+def test_weight_check_detects_one_flipped_bit_of_a_frozen_weight(tmp_path: Path) -> None:
     def flip(model: Small) -> None:
         model.trained.add_(1)
         model.frozen.view(torch.int32)[2, 4] ^= 1
@@ -55,28 +65,26 @@ def test_one_bit_of_a_frozen_weight_is_seen(tmp_path: Path) -> None:
     ("change", "moved"),
     [
         (lambda trained: None, False),
-        (lambda trained: trained.mul_(DECAY), False),  # decay moves it, not training
+        (lambda trained: trained.mul_(DECAY), False),  # moved by decay, not by training
         (lambda trained: trained.mul_(1 - (1 - DECAY) / 2), False),
         (lambda trained: trained.mul_(1 - (1 - DECAY) * 2), True),
-        (lambda trained: trained[-1, -1].add_(0.1), True),  # one element, and the last one
+        (lambda trained: trained[-1, -1].add_(0.1), True),  # only the last element
         (lambda trained: trained[0, 0].fill_(float("nan")), True),
     ],
 )
-def test_what_decay_alone_does_is_no_training(
+def test_weight_check_does_not_count_decay_as_movement(
     tmp_path: Path, change: Callable[[torch.Tensor], Any], moved: bool
 ) -> None:
     evidence = evidence_after(tmp_path, lambda model: change(model.trained))
     assert evidence.unmoved == (() if moved else ("trained",))
-    assert (evidence.frozen_checked, evidence.moved_checked) == (
-        1,
-        2,
-    )  # a key's bias has no gradient: it is asked nothing
+    # The bias of the key has no gradient, so it is not checked.
+    assert (evidence.frozen_checked, evidence.moved_checked) == (1, 2)
 
 
-@given(place=st.integers(0, checking.PIECE + 3), by=st.floats(0.001, 10))
-def test_wherever_one_element_moves_it_is_seen(place: int, by: float) -> None:
-    start = torch.ones(checking.PIECE + 4)
+@given(index=st.integers(0, checking.CHUNK + 3), by=st.floats(0.001, 10))
+def test_weight_check_detects_one_moved_element_at_any_position(index: int, by: float) -> None:
+    start = torch.ones(checking.CHUNK + 4)
     end = nn.Parameter(start.clone(), requires_grad=False)
     assert not checking._moved(start, end, 1.0)
-    end[place] += by
+    end[index] += by
     assert checking._moved(start, end, 1.0)

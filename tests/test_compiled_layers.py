@@ -1,4 +1,4 @@
-"""The encoder's layers as compiled code: the same losses, kept from run to run, and what a captured step can replay."""
+"""Compiled layers: same losses, code cached for later runs, and capturable by CUDA graphs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
     return compilations()
 
 
-def test_compiled_layers_change_no_loss_and_are_kept(
+def test_compiled_layers_change_no_loss_and_are_cached(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In processes of their own, as cells have: the compiler minds what others imported before it."""
+    """Use fresh processes, as training runs do: earlier imports change the compiled code."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     found = []
     for _ in range(2):
@@ -40,17 +40,17 @@ def test_compiled_layers_change_no_loss_and_are_kept(
 
 
 def warmed_up_for_all_lengths(recipe_path: Path) -> None:
-    """Raises where a length between the two that are warmed up would be compiled for anew, as a capture would."""
+    """Raise an error if a length between the two warmed-up ones needs another compilation."""
     _, _, _, model, _ = prepared(recipe_path, "lora")
     optimizer = ReplayedAdamW([p for p in model.parameters() if p.requires_grad])
     padding, lengths = {"input_ids": 0, "attention_mask": 0}, range(8, 61, 4)
-    own: dict[str, Any] = {
+    options: dict[str, Any] = {
         "precision": "fp32",
         "accumulation": 1,
         "max_grad_norm": 0.0,
         "extra_loss": lambda model: None,
     }
-    graphs = StepGraphs(model, optimizer, batch_size=6, padding=padding, buckets=lengths, **own)
+    graphs = StepGraphs(model, optimizer, batch_size=6, padding=padding, buckets=lengths, **options)
     with compiled(model):
         graphs.capture()
         with torch.compiler.set_stance("fail_on_recompile"):
@@ -59,7 +59,7 @@ def warmed_up_for_all_lengths(recipe_path: Path) -> None:
 
 
 def fused_sums(recipe_path: Path) -> tuple[bool, bool, bool]:
-    """torch's option before, within and after."""
+    """Return torch's option before, within and after `compiled`."""
     from torch._inductor.config import triton
 
     _, _, _, model, _ = prepared(recipe_path, "lora")
@@ -69,35 +69,36 @@ def fused_sums(recipe_path: Path) -> tuple[bool, bool, bool]:
     return before, within, triton.mix_order_reduction
 
 
-def test_sums_over_rows_and_columns_stay_apart(tiny_recipe: Path) -> None:
-    """Where torch renames its option, one graph for all lengths has to be seen to again."""
+def test_compiled_does_not_fuse_sums_over_rows_and_columns(tiny_recipe: Path) -> None:
+    """If torch renames its option, check again that one graph serves all lengths."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         before, within, after = fresh.submit(fused_sums, tiny_recipe).result()
     assert (within, after) == (False, before)
 
 
-def test_what_is_compiled_for_the_extremes_serves_every_length_between(tiny_recipe: Path) -> None:
+def test_code_compiled_for_extreme_lengths_serves_lengths_between(tiny_recipe: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()
 
 
 def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
-    """The operations that a checkpointed layer's forward and backward come to, with flash attention as on a GPU.
+    """Return the operations of a checkpointed layer's forward and backward graphs.
 
-    No CPU has that kernel, so this ends where the compiler has parted the two.
+    They use flash attention, as on a GPU. A CPU has no such kernel, so this stops when the compiler
+    has split the joint graph.
     """
     from torch._functorch.partitioners import min_cut_rematerialization_partition
     from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
     found: list[list[str]] = []
 
-    class Part(CustomPartitionerFn):
+    class Partitioner(CustomPartitionerFn):
         def __call__(self, graph: Any, inputs: Any, **options: Any) -> Any:
-            for one in min_cut_rematerialization_partition(graph, inputs, **options):
+            for part in min_cut_rematerialization_partition(graph, inputs, **options):
                 found.append(
-                    [str(node.target) for node in one.graph.nodes if node.op == "call_function"]
+                    [str(node.target) for node in part.graph.nodes if node.op == "call_function"]
                 )
-            raise KeyboardInterrupt  # the compiler wraps exceptions, this it lets pass
+            raise KeyboardInterrupt  # unlike exceptions, the compiler does not wrap it
 
         def uuid(self) -> str:
             return "test"
@@ -105,12 +106,14 @@ def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
     _, _, base, model, tokens = prepared(recipe_path, "lora")
     batch = Collator(base.tokenizer)([tokens.train[row] for row in range(8)])
     batch.pop("labels")
-    attention._fitting = lambda *_: attention.PACKED  # type: ignore[assignment]
+    attention._choose_attention = lambda *_: attention.PACKED  # type: ignore[assignment]
     with (
         checkpointing(model, on=True),
         compiled(model),
         capturable_attention(model, "bf16"),
-        torch._inductor.config.patch(custom_partitioner_fn=Part(), force_disable_caches=True),
+        torch._inductor.config.patch(
+            custom_partitioner_fn=Partitioner(), force_disable_caches=True
+        ),
         torch.autocast("cpu", torch.bfloat16),
         pytest.raises(KeyboardInterrupt),
     ):
@@ -119,8 +122,8 @@ def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
     return forward, backward
 
 
-def test_checkpointed_layers_keep_their_attention(tiny_recipe: Path) -> None:
-    """Computed again it would need a random generator that a captured step knows nothing of."""
+def test_checkpointed_layers_store_their_attention_output(tiny_recipe: Path) -> None:
+    """To recompute it, the step would need a random generator that a captured step lacks."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         forward, backward = fresh.submit(operations_of_both_passes, tiny_recipe).result()
     assert [name for name in forward if "attention" in name or "rng" in name] == [
@@ -130,15 +133,15 @@ def test_checkpointed_layers_keep_their_attention(tiny_recipe: Path) -> None:
         "aten._flash_attention_backward.default"
     ]
     assert backward.count("aten.erf.default") == 1 == forward.count("aten.erf.default"), (
-        "all else is computed again"
+        "everything else is recomputed"
     )
 
 
-def test_what_a_layer_is_given_is_not_computed_again() -> None:
-    """torch 2.11 marks sizes so; the versions that do not leave nothing to see in a compiled layer."""
+def test_compiler_pass_never_recomputes_graph_inputs() -> None:
+    """torch 2.11 marks sizes for recomputation. Other versions do not, so a graph is made here."""
     graph = torch.fx.Graph()
-    given = graph.placeholder("size")
-    made = graph.call_function(torch.neg, (given,))
-    given.meta["recompute"] = made.meta["recompute"] = CheckpointPolicy.PREFER_RECOMPUTE
+    size = graph.placeholder("size")
+    result = graph.call_function(torch.neg, (size,))
+    size.meta["recompute"] = result.meta["recompute"] = CheckpointPolicy.PREFER_RECOMPUTE
     layers._keep_inputs()(graph)
-    assert ("recompute" in given.meta, "recompute" in made.meta) == (False, True)
+    assert ("recompute" in size.meta, "recompute" in result.meta) == (False, True)

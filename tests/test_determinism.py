@@ -1,4 +1,4 @@
-"""The same cell gives the same figures, whatever runs beside it; what cannot is refused by name."""
+"""Repeated runs give identical results; nondeterministic operations are named in an error."""
 
 from __future__ import annotations
 
@@ -29,25 +29,28 @@ from peft_methods.tasks import tasks_of
 
 
 @pytest.fixture
-def torch_as_it_was() -> Iterator[None]:
+def restored_torch() -> Iterator[None]:
     yield
     be_deterministic(on=False)
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
-def test_every_method_repeats_to_the_bit_beside_another(
-    tiny_recipe: Path, tmp_path: Path, torch_as_it_was: None
+def test_every_method_is_bit_identical_in_parallel_processes(
+    tiny_recipe: Path, tmp_path: Path, restored_torch: None
 ) -> None:
-    """Here alone, in this process; there two side by side, each in its own; and there with deterministic algorithms alone."""
+    """Compare runs one at a time in this process with runs in two parallel processes.
+
+    Only the parallel runs use deterministic algorithms.
+    """
     names = list(load_recipe(str(tiny_recipe)).methods)
     alone = {name: cells(tiny_recipe, name)[0] for name in names}
-    beside = [cells(tiny_recipe, name, deterministic=True)[0] for name in names]
+    parallel = [cells(tiny_recipe, name, deterministic=True)[0] for name in names]
     store = Store(tmp_path / "results")
     store.prepare()
     executor = LocalExecutor(store, "cpu", workers=2, threads=1)
     try:
-        executor.submit(beside)
-        records = executor.wait(beside)
+        executor.submit(parallel)
+        records = executor.wait(parallel)
     finally:
         executor.close()
     for name, record in zip(names, records, strict=True):
@@ -57,7 +60,9 @@ def test_every_method_repeats_to_the_bit_beside_another(
         ), name
 
 
-def test_a_deterministic_cell_is_another_cell_and_so_are_its_sources(tiny_recipe: Path) -> None:
+def test_deterministic_setting_changes_the_key_of_a_run_and_its_prerequisites(
+    tiny_recipe: Path,
+) -> None:
     recipe = load_recipe(str(tiny_recipe))
     plain, deterministic = (
         tasks_of([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].cells[0]
@@ -66,23 +71,25 @@ def test_a_deterministic_cell_is_another_cell_and_so_are_its_sources(tiny_recipe
     assert plain.key != deterministic.key
     assert "deterministic" not in plain.spec()
     assert all(stage.deterministic for stage in deterministic.stages)
-    assert replace(deterministic, deterministic=False).key != plain.key  # its sources still are
+    # Its prerequisites are still deterministic.
+    assert replace(deterministic, deterministic=False).key != plain.key
 
 
-def test_an_operation_that_cannot_repeat_is_named(
-    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch_as_it_was: None
+def test_nondeterministic_operation_is_named_in_the_error(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_torch: None
 ) -> None:
-    own = stock.StockTrainer.compute_loss
+    original = stock.StockTrainer.compute_loss
 
-    def unsteady(*arguments: Any, **options: Any) -> torch.Tensor:
+    def nondeterministic(*arguments: Any, **options: Any) -> torch.Tensor:
         torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))
-        return own(*arguments, **options)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(stock.StockTrainer, "compute_loss", unsteady)
+    monkeypatch.setattr(stock.StockTrainer, "compute_loss", nondeterministic)
     run_here(cells(tiny_recipe, "head_only")[0], tmp_path)
     with pytest.raises(
         Nondeterministic,
-        match=r"^put_ has no deterministic implementation here: leave out --peft-deterministic",
-    ):
+        match=r"^put_ has no deterministic implementation here: set deterministic = false",
+    ) as caught:
         run_here(cells(tiny_recipe, "head_only", deterministic=True)[0], tmp_path)
+    assert caught.value.setting == "deterministic"
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -1,4 +1,4 @@
-"""The stock engine: what it trains, in which order, and what it leaves."""
+"""The trainer engine: training, batch order, optimizer groups and the weights it returns."""
 
 from __future__ import annotations
 
@@ -25,20 +25,18 @@ def trained(
 ) -> Any:
     recipe, method, base, model, tokens = prepared(recipe_path, method_name, *settings, seed=seed)
     recorder = Recorder()
-    own = {
+    options = {
         "head": base.head,
         "seed": seed,
         "device": "cpu",
         "workdir": folder,
         "listener": recorder,
     }
-    training = stock.train(model, method, tokens, recipe, base.tokenizer, **own)
+    training = stock.train(model, method, tokens, recipe, base.tokenizer, **options)
     return training, model, recorder, tokens, base
 
 
-def test_phases_follow_each_other_and_training_is_only_the_steps(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
+def test_train_reports_phases_steps_and_counts(tiny_recipe: Path, tmp_path: Path) -> None:
     training, _, recorder, tokens, _ = trained(tiny_recipe, tmp_path, "lora")
     assert recorder.phases[:3] == ["warm_up", "train", "evaluate"]
     assert recorder.phases.count("train") == 2
@@ -48,30 +46,32 @@ def test_phases_follow_each_other_and_training_is_only_the_steps(
     assert len(training.epochs) == 2
 
 
-def test_it_learns_what_one_word_decides(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_train_learns_labels_that_depend_on_one_word(tiny_recipe: Path, tmp_path: Path) -> None:
     training, _, _, _, _ = trained(tiny_recipe, tmp_path, "full")
     assert training.epochs[-1].train_loss < training.epochs[0].train_loss
     assert max(epoch.validation_accuracy for epoch in training.epochs) > 0.9
     assert training.epochs[0].train_accuracy < training.epochs[-1].train_accuracy <= 1
 
 
-def test_the_best_epochs_weights_are_what_is_left(tiny_recipe: Path, tmp_path: Path) -> None:
-    """A rate that wrecks the model late leaves the early epoch in place."""
+def test_train_ends_with_the_weights_of_the_best_epoch(tiny_recipe: Path, tmp_path: Path) -> None:
+    """The learning rate ruins the model in a late epoch, so an early epoch is the best."""
     from peft_methods import quality
 
     training, model, recorder, tokens, base = trained(
         tiny_recipe, tmp_path, "full", "budget.epochs=4", "methods.full.learning_rate=2e-2"
     )
-    judged = quality.judge(
+    evaluated = quality.judge(
         predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names
     )
     best = max(recorder.epochs, key=lambda epoch: (epoch.selection, -epoch.validation_loss))
     assert training.best_epoch == best.epoch
-    assert judged.accuracy == best.validation_accuracy
+    assert evaluated.accuracy == best.validation_accuracy
     assert (tmp_path / TRAINED).is_file()
 
 
-def test_the_same_seed_gives_the_same_weights_to_the_bit(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_train_gives_bit_identical_weights_for_the_same_seed(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     weights = []
     for run in ("a", "b"):
         (tmp_path / run).mkdir()
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(tiny_recipe: Path, tmp_
     assert torch.equal(*weights)
 
 
-def test_the_warm_up_changes_nothing(
+def test_warm_up_does_not_change_training(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it, _, _, _, _ = trained(tiny_recipe, tmp_path, "lora")
@@ -91,7 +91,7 @@ def test_the_warm_up_changes_nothing(
     assert with_it.epochs == without.epochs
 
 
-def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_batch_order_depends_only_on_the_seed(tiny_recipe: Path, tmp_path: Path) -> None:
     orders = []
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
         recipe, method, base, model, tokens = prepared(tiny_recipe, name)
@@ -105,7 +105,7 @@ def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_p
             tokens.train,
             **silent(recipe),
         )
-        torch.rand(seed * 7 + len(name))  # what a method draws must not matter
+        torch.rand(seed * 7 + len(name))  # random numbers that a method draws must not matter
         sampler = trainer._get_train_sampler()
         orders.append((list(sampler), list(sampler)))
     assert orders[0] == orders[1] != orders[2]
@@ -113,7 +113,7 @@ def test_the_order_of_batches_depends_on_the_seed_alone(tiny_recipe: Path, tmp_p
     assert sorted(orders[0][0]) == list(range(160))
 
 
-def test_weight_decay_spares_biases_and_norms_but_no_adapter(
+def test_weight_decay_applies_to_adapters_but_not_to_biases_and_norms(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "adapter")
@@ -133,7 +133,9 @@ def test_weight_decay_spares_biases_and_norms_but_no_adapter(
     assert not any(n.endswith("bias") or n.endswith("LayerNorm.wrapped.weight") for n in decayed)
 
 
-def test_the_head_may_have_a_rate_of_its_own(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_optimizer_uses_a_separate_learning_rate_for_the_head(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     recipe, method, base, model, tokens = prepared(
         tiny_recipe, "ia3", "methods.ia3.head_learning_rate=1e-3"
     )
@@ -158,7 +160,9 @@ def test_the_head_may_have_a_rate_of_its_own(tiny_recipe: Path, tmp_path: Path) 
     }
 
 
-def test_accumulation_divides_the_loss(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_trainer_divides_the_loss_by_the_accumulated_batches(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
     trainer = stock.StockTrainer(
         method,
@@ -173,7 +177,7 @@ def test_accumulation_divides_the_loss(tiny_recipe: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_predictions_are_in_the_datas_order_whatever_the_batch(
+def test_predictions_keep_the_order_of_rows_for_any_batch_size(
     tiny_recipe: Path, batch_size: int
 ) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "full")
@@ -194,17 +198,15 @@ def test_predictions_are_in_the_datas_order_whatever_the_batch(
     assert got.labels.tolist() == list(tokens.test.labels)
 
 
-def test_an_epoch_whose_logits_are_no_numbers_is_judged_by_nobody(
-    tiny_recipe: Path, tmp_path: Path
-) -> None:
-    """The highest of logits that are no numbers is the first: that would pass for an accuracy."""
-    wild = (
+def test_epoch_with_nan_logits_has_no_scores(tiny_recipe: Path, tmp_path: Path) -> None:
+    """The argmax of NaN logits is the first class, which would look like a real accuracy."""
+    unstable = (
         "methods.full.learning_rate=1e38",
         "budget.max_grad_norm=1e30",
         "budget.epochs=4",
         "budget.early_stopping=2",
     )
-    training, _, recorder, _, _ = trained(tiny_recipe, tmp_path, "full", *wild)
+    training, _, recorder, _, _ = trained(tiny_recipe, tmp_path, "full", *unstable)
     assert all(
         np.isnan(result.train_loss) and np.isnan(result.validation_loss)
         for result in recorder.epochs
@@ -213,32 +215,32 @@ def test_an_epoch_whose_logits_are_no_numbers_is_judged_by_nobody(
     assert {(result.validation_accuracy, result.selection) for result in recorder.epochs} == {
         (None, None)
     }
-    assert len(training.epochs) == training.best_epoch == 2  # no gain is no gain
+    # Early stopping counts epochs without a score as epochs without improvement.
+    assert len(training.epochs) == training.best_epoch == 2
 
 
-def test_what_could_be_judged_goes_before_what_could_not() -> None:
-    sound, worse, spoilt = (
+def test_epoch_with_scores_is_better_than_one_without() -> None:
+    best, worse, unscored = (
         EpochResult(1, 0.5, 0.6, 0.7, 0.7),
         EpochResult(2, 0.5, 0.7, 0.4, 0.4),
         EpochResult(3, 0.1, float("nan")),
     )
-    assert sound.is_better_than(None)
-    assert not worse.is_better_than(sound)
-    assert not spoilt.is_better_than(worse)
-    assert worse.is_better_than(spoilt)
-    assert spoilt.is_better_than(spoilt)  # nothing to judge by: the last is as good as any
+    assert best.is_better_than(None)
+    assert not worse.is_better_than(best)
+    assert not unscored.is_better_than(worse)
+    assert worse.is_better_than(unscored)
+    assert unscored.is_better_than(unscored)  # without any scores, the later epoch wins
 
 
-def test_random_weights_keep_the_last_epoch_and_judge_none(
+def test_train_with_random_weights_keeps_the_last_epoch_without_scores(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
     training, model, recorder, _, _ = trained(
         tiny_recipe, tmp_path, "full", "model.weights=random", "budget.epochs=3"
     )
     assert training.best_epoch == 3
-    assert (
-        recorder.phases.count("save") == 2
-    )  # the last epoch's weights, which are known beforehand to be kept, and the end
+    # One save for the last epoch, which is known to be kept, and one at the end of training.
+    assert recorder.phases.count("save") == 2
     kept = load_file(tmp_path / TRAINED)
     assert all(torch.equal(kept[name], parameter) for name, parameter in model.named_parameters())
     assert recorder.phases.count("evaluate") >= 3

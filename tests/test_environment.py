@@ -1,4 +1,4 @@
-"""A GPU that is there and cannot be used, one that is hidden, one named wrongly: said in one line, with the way out."""
+"""Device selection and one-line errors: unusable GPUs, hidden GPUs and wrong GPU names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from peft_methods.recipe import ModelSpec, load_recipe
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 TOO_OLD = (
-    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading and installing a "
-    "new version from the URL: http://www.nvidia.com/Download/index.aspx Alternatively, go to: https://pytorch.org to install a PyTorch "
-    "version that has been compiled with your version of the CUDA driver."
+    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
+    "driver by downloading and installing a new version from the URL: "
+    "http://www.nvidia.com/Download/index.aspx Alternatively, go to: https://pytorch.org to "
+    "install a PyTorch version that has been compiled with your version of the CUDA driver."
 )
 without_gpu = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="shows what happens where torch can use no GPU"
+    torch.cuda.is_available(), reason="tests machines on which torch cannot use a GPU"
 )
 
 
@@ -46,10 +47,10 @@ def driver_shows_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("-1", "cpu"),
     ],
 )
-def test_only_hiding_every_gpu_on_purpose_means_cpu(
+def test_find_device_returns_cpu_only_if_all_gpus_are_hidden(
     driver_shows_a_gpu: None, monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str
 ) -> None:
-    """A wrong name must not end in a run on the CPU that nobody wanted: torch refuses it, and that is said."""
+    """A wrong GPU name must not lead to an unintended run on the CPU: torch raises an error."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -57,7 +58,7 @@ def test_only_hiding_every_gpu_on_purpose_means_cpu(
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "reason"),
     [
         (
             RuntimeError(TOO_OLD),
@@ -75,12 +76,13 @@ def test_only_hiding_every_gpu_on_purpose_means_cpu(
             RuntimeError(
                 "CUDA unknown error - this may be due to an incorrectly set up environment\nmore"
             ),
-            "CUDA unknown error - this may be due to an incorrectly set up environment (CUDA_VISIBLE_DEVICES='7')",
+            "CUDA unknown error - this may be due to an incorrectly set up environment "
+            "(CUDA_VISIBLE_DEVICES='7')",
         ),
     ],
 )
-def test_a_gpu_that_torch_cannot_use_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, raised: Exception, said: str
+def test_check_device_explains_an_unusable_gpu_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, reason: str
 ) -> None:
     def init() -> None:
         raise raised
@@ -91,22 +93,22 @@ def test_a_gpu_that_torch_cannot_use_is_one_line(
     with pytest.raises(DataError) as caught:
         environment.check_device("cuda")
     message = str(caught.value)
-    assert said in message
+    assert reason in message
     assert (
-        "Update the driver, install a torch built for its CUDA version, name a GPU that is there, or run on the CPU"
-        in message
-    )
+        "Update the driver, install a torch built for its CUDA version, select a GPU that exists, "
+        "or run on the CPU"
+    ) in message
     assert "\n" not in message
 
 
 @without_gpu
-def test_a_run_on_such_a_gpu_fails_with_that_line_before_anything_is_trained(
+def test_session_on_an_unusable_gpu_fails_with_that_line_before_training(
     pytester: pytest.Pytester,
     driver_shows_a_gpu: None,
     monkeypatch: pytest.MonkeyPatch,
     tiny_recipe: Path,
 ) -> None:
-    """The cells' processes are real, and so is what torch says in them."""
+    """The processes are real, and so is torch's error in them."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     chosen = (f"--peft-recipe={tiny_recipe}", "--peft-method=full,lora", "--peft-seeds=1")
@@ -116,9 +118,9 @@ def test_a_run_on_such_a_gpu_fails_with_that_line_before_anything_is_trained(
     result.assert_outcomes(failed=2)
     out = result.stdout.str()
     assert (
-        f"Full fine-tuning, LoRA: failed: the driver shows a GPU, but torch {torch.__version__} cannot use it: "
-        in out
-    )
+        f"Full fine-tuning, LoRA: failed: the driver shows a GPU, but torch {torch.__version__} "
+        f"cannot use it: "
+    ) in out
     assert "CUDA_VISIBLE_DEVICES= (empty)" in out
     assert "Traceback" not in out
 
@@ -129,10 +131,10 @@ def qlora() -> Method:
 
 @pytest.mark.parametrize("library", ["the CPU's", "none"])
 @without_gpu
-def test_qlora_is_skipped_on_a_gpu_for_which_bitsandbytes_has_no_library(
+def test_qlora_is_unsupported_if_bitsandbytes_has_no_cuda_library(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are bitsandbytes' own: what it loads without a GPU, and what stands in where it found nothing to load."""
+    """bitsandbytes loads its CPU library without a GPU, and a mock if it finds no library."""
     if library == "none":
         monkeypatch.setattr(
             bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found")
@@ -146,7 +148,7 @@ def test_qlora_is_skipped_on_a_gpu_for_which_bitsandbytes_has_no_library(
     assert qlora().unsupported(shape, "cpu") is None
 
 
-def test_qlora_runs_where_bitsandbytes_has_one(
+def test_qlora_is_supported_if_bitsandbytes_has_a_cuda_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class WithCuda:

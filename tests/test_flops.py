@@ -1,4 +1,4 @@
-"""FLOPs in closed form, against a hand count and against torch's own counter."""
+"""Closed-form FLOPs, compared with a count by hand and with torch's counter."""
 
 from __future__ import annotations
 
@@ -14,11 +14,21 @@ from peft_methods.layouts import ModelShape
 from peft_methods.methods import METHODS, ApplyContext
 from peft_methods.recipe import ModelSpec
 
-SHAPE = ModelShape("bert", "bert", layers=2, hidden=4, intermediate=8, embedding_rows=9, pooler=False, extra_parameters=0,
-                   head_parameters=10, labels=2)  # fmt: skip
+SHAPE = ModelShape(
+    "bert",
+    "bert",
+    layers=2,
+    hidden=4,
+    intermediate=8,
+    embedding_rows=9,
+    pooler=False,
+    extra_parameters=0,
+    head_parameters=10,
+    labels=2,
+)
 
 
-def test_a_count_by_hand() -> None:
+def test_flops_equal_a_count_by_hand() -> None:
     linear, attention = forward_flops(SHAPE, [3, 5])
     assert linear == 8 * 2 * (4 * 2 * 4 * 4 + 2 * 2 * 4 * 8)
     assert attention == 2 * (4 * 9 * 4 + 4 * 25 * 4)
@@ -28,8 +38,10 @@ def test_a_count_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("name", "passes"), [("full", 3), ("ia3", 2), ("head_only", 1)])
-def test_torch_counts_the_same(name: str, passes: float, tiny_models: dict[str, Path]) -> None:
-    """Within what pooler, head and the first layer's missing input gradient make of so small a model."""
+def test_training_flops_agree_with_torchs_counter(
+    name: str, passes: float, tiny_models: dict[str, Path]
+) -> None:
+    """The tolerance covers the pooler, the head and the first layer's missing input gradient."""
     base = models.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"))
     base.model.set_attn_implementation("eager")
     method = METHODS.create(name, {"learning_rate": 1e-3}, "test")

@@ -1,4 +1,4 @@
-"""On a real GPU, through fresh processes as users run them: figures that add up, repeat to the byte, and say why there is none."""
+"""Runs on a real GPU in fresh processes: consistent and repeatable metrics, resume, and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = (
 )
 
 
-def test_what_cells_share_leaves_the_gpu_to_them() -> None:
+def test_fork_server_imports_do_not_use_the_gpu() -> None:
     code = "from peft_methods.execution import preload; print(preload.UNFIT_TO_FORK)"
     assert (
         subprocess.run(
@@ -60,23 +60,23 @@ def cells(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[R
     return [record for record in done.records if not record.is_source]
 
 
-def test_figures_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
+def test_memory_metrics_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
     first, second = (
         cells(tmp_path / run, "full", "lora", "qlora", settings=("budget.precision=bf16",))
         for run in ("a", "b")
     )
     for record in first:
-        figures = record.metrics
-        peak, rest = figures["peak_memory_bytes"], figures["unattributed_bytes"]
+        metrics = record.metrics
+        peak, unattributed = metrics["peak_memory_bytes"], metrics["unattributed_bytes"]
         assert record.status == "ok", record.message
         assert peak
-        assert rest is not None
-        assert abs(rest) <= 0.05 * peak, figures
-        assert figures["weights_bytes"]
-        assert figures["train_reserved_bytes"] >= peak  # type: ignore[operator]
-        assert figures["train_device_bytes"] >= figures["train_reserved_bytes"]  # type: ignore[operator]
-        assert 0 < (figures["model_flops_utilization"] or 0) < 1
-        assert 0 < (figures["step_median_seconds"] or 0) <= (figures["step_p95_seconds"] or 0)
+        assert unattributed is not None
+        assert abs(unattributed) <= 0.05 * peak, metrics
+        assert metrics["weights_bytes"]
+        assert metrics["train_reserved_bytes"] >= peak  # type: ignore[operator]
+        assert metrics["train_device_bytes"] >= metrics["train_reserved_bytes"]  # type: ignore[operator]
+        assert 0 < (metrics["model_flops_utilization"] or 0) < 1
+        assert 0 < (metrics["step_median_seconds"] or 0) <= (metrics["step_p95_seconds"] or 0)
         assert record.environment["gpu"]["after"]["sm_clock_mhz"]
         assert record.environment["driver"]
     assert [r.metrics["peak_memory_bytes"] for r in first] == [
@@ -85,23 +85,29 @@ def test_figures_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["stock", "graphed"])
-def test_a_deterministic_cell_repeats_to_the_bit(tmp_path: Path, engine: str) -> None:
-    told = []
+def test_deterministic_run_is_bit_identical_when_repeated(tmp_path: Path, engine: str) -> None:
+    results = []
     for run in ("a", "b"):
         done = compare(
-            "embedded", methods=["full", "lora", "qlora", "ia3"], seeds=1, settings=[*SMALL, "budget.precision=bf16"], engine=engine,
-            deterministic=True, results=tmp_path / run, progress=False,
-        )  # fmt: skip
+            "embedded",
+            methods=["full", "lora", "qlora", "ia3"],
+            seeds=1,
+            settings=[*SMALL, "budget.precision=bf16"],
+            engine=engine,
+            deterministic=True,
+            results=tmp_path / run,
+            progress=False,
+        )
         assert {record.status for record in done.records} == {"ok"}, [
             record.message for record in done.records
         ]
-        told.append(
+        results.append(
             [
                 (r.epochs[0]["train_loss"], done.predictions[r.identity].logits.tolist())
                 for r in done.records
             ]
         )
-    assert told[0] == told[1]
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(
@@ -117,21 +123,21 @@ def test_a_deterministic_cell_repeats_to_the_bit(tmp_path: Path, engine: str) ->
     ],
     ids=",".join,
 )
-def test_steps_of_every_budget_are_captured(tmp_path: Path, settings: tuple[str, ...]) -> None:
+def test_steps_are_captured_for_every_budget(tmp_path: Path, settings: tuple[str, ...]) -> None:
     (record,) = cells(tmp_path, "lora", settings=settings)
     assert (record.status, record.environment["engine_note"]) == ("ok", ""), record.message
     assert all(math.isfinite(epoch["train_loss"] or math.nan) for epoch in record.epochs)
 
 
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
+    while not condition():
+        assert time.monotonic() < end, f"the condition was not met within {seconds} s"
         time.sleep(0.001)
 
 
-def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
-    """SIGKILL after the first of five epochs; then the bits of a cell that nobody killed."""
+def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
+    """Kill a run after the first of five epochs. Resumed, it equals an uninterrupted run."""
     recipe = load_recipe(
         "embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"]
     )
@@ -144,18 +150,18 @@ def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
         store.prepare()
         executor = LocalExecutor(store, "cuda", workers=1, threads=2, checkpoint=True, retries=0)
 
-        def kill_once_an_epoch_is_kept(event: Event) -> None:
+        def kill_after_first_checkpoint(event: Event) -> None:
             if (
                 event.news
                 and event.news.get("epoch") == 1
                 and event.news.get("validation_accuracy") is not None
             ):
-                until(lambda: bool(list(store.checkpoints_of(cell.key).glob("epoch-*"))))
+                wait_until(lambda: bool(list(store.checkpoints_of(cell.key).glob("epoch-*"))))
                 (worker,) = executor._running
                 os.kill(worker.process, signal.SIGKILL)
 
         if killed:
-            executor.watch(kill_once_an_epoch_is_kept)
+            executor.watch(kill_after_first_checkpoint)
         try:
             executor.submit([cell])
             return executor.wait([cell])[0], store
@@ -176,7 +182,7 @@ def test_a_killed_cell_goes_on_with_captured_steps(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_gpu_is_a_row_that_says_so(tmp_path: Path) -> None:
+def test_full_gpu_gives_an_oom_record(tmp_path: Path) -> None:
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - int(1.6 * 2**30), dtype=torch.uint8, device="cuda")
     try:

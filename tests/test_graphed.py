@@ -1,4 +1,7 @@
-"""The graphed engine's steps against the stock Trainer's, one by one. Without a GPU a step is called where it would be replayed."""
+"""Steps of the cuda_graphs engine, compared one by one with those of the trainer engine.
+
+Without a GPU a step is called directly instead of being replayed.
+"""
 
 from __future__ import annotations
 
@@ -23,32 +26,33 @@ from peft_methods.engines.attention import MASKED, capturable_attention
 from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
 
 pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore:.*AccumulateGrad.*"
-    ),  # the eager step before it ran on another stream
-    pytest.mark.filterwarnings(
-        "ignore:inner dimension.*is not aligned"
-    ),  # 4-bit layers as tiny as these, on a GPU
+    # The eager step before the captured ones ran on another stream.
+    pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*"),
+    # Tiny 4-bit layers on a GPU.
+    pytest.mark.filterwarnings("ignore:inner dimension.*is not aligned"),
 ]
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_methods_losses_are_the_stock_trainers(
+def test_captured_steps_agree_with_the_trainer_for_every_method(
     tiny_recipe: Path, tmp_path: Path, name: str
 ) -> None:
     both(tiny_recipe, tmp_path, name)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet", "distilbert"])
-def test_every_encoders_losses_are_the_stock_trainers(
+def test_captured_steps_agree_with_the_trainer_for_every_encoder(
     tiny_recipe: Path, tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     both(tiny_recipe, tmp_path, "lora", f"model.source={tiny_models[kind]}")
 
 
-def test_what_an_encoder_makes_while_it_is_captured_is_on_its_device() -> None:
-    """MPNet's attention is its own and makes its positions anew in each step: a captured one cannot copy them from the host."""
+def test_capturable_attention_creates_tensors_on_the_models_device() -> None:
+    """MPNet's attention is built in and creates its positions in each step.
+
+    A captured step cannot copy them from the host.
+    """
     sizes = {
         "hidden_size": 8,
         "num_hidden_layers": 1,
@@ -63,7 +67,7 @@ def test_what_an_encoder_makes_while_it_is_captured_is_on_its_device() -> None:
         assert torch.arange(3).device.type == "cpu"
 
 
-def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(
+def test_capturable_attention_of_a_cpu_model_ignores_the_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -78,11 +82,8 @@ def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(
     "settings",
     [
         ("data.train=157",),  # the last batch has five rows
-        (
-            "data.train=157",
-            "budget.batch_size=4",
-            "budget.gradient_accumulation=3",
-        ),  # the last step one batch of one row
+        # The last step has one batch of one row.
+        ("data.train=157", "budget.batch_size=4", "budget.gradient_accumulation=3"),
         ("budget.padding=fixed",),
         ("budget.max_grad_norm=0.05", "budget.weight_decay=0.3"),
         ("budget.schedule=cosine", "methods.lora.head_learning_rate=1e-3"),
@@ -90,7 +91,7 @@ def test_a_model_on_the_host_gets_no_kernel_of_the_gpu_beside_it(
     ],
     ids=",".join,
 )
-def test_each_part_of_a_step_means_what_it_means_there(
+def test_captured_steps_agree_with_the_trainer_for_every_setting(
     tiny_recipe: Path, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
     both(tiny_recipe, tmp_path, "lora", *settings)
@@ -101,16 +102,18 @@ def uncompiled(
 ) -> tuple[graphed.GraphedTrainer, nn.Module]:
     recipe, method, base, model, tokens = prepared(recipe_path, name, *settings)
     arguments = stock.arguments_of(recipe, method, 0, "cpu", folder, autocast=False)
-    own = {"budget": recipe.budget, "listener": Recorder()}
+    options = {"budget": recipe.budget, "listener": Recorder()}
     trainer = graphed.GraphedTrainer(
-        method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **own
+        method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **options
     )
     trainer.compile_layers = False
     return trainer, model
 
 
-def test_what_the_engine_keeps_is_told(tiny_recipe: Path, tmp_path: Path) -> None:
-    """Half of the frozen linear maps' bytes in full precision: no part of what judging takes."""
+def test_capture_reports_the_tensors_that_the_engine_keeps(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """They are half of the bytes of the frozen linear layers in full precision."""
     trainer, model = uncompiled(tiny_recipe, tmp_path, "lora", "budget.precision=bf16")
     trainer.create_optimizer()
     trainer.capture()
@@ -121,26 +124,27 @@ def test_what_the_engine_keeps_is_told(tiny_recipe: Path, tmp_path: Path) -> Non
     assert trainer.listener.kept == sum(p.nbytes for p in frozen) / 2 > 0
 
 
-def test_capturing_leaves_no_trace(tiny_recipe: Path, tmp_path: Path) -> None:
-    """Weights, optimizer state and random numbers are those of a run that captured nothing."""
+def test_capture_does_not_change_weights_optimizer_or_random_state(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
     trainer, model = uncompiled(tiny_recipe, tmp_path, "full")
     optimizer = trainer.create_optimizer()
-    before, drawn = [p.clone() for p in model.parameters()], torch.get_rng_state()
+    before, random_state = [p.clone() for p in model.parameters()], torch.get_rng_state()
     trainer.capture()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert torch.equal(drawn, torch.get_rng_state())
+    assert torch.equal(random_state, torch.get_rng_state())
     assert all(not tensor.any() for state in optimizer.state.values() for tensor in state.values())
     assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("kind", [stock.StockTrainer, graphed.GraphedTrainer])
-def test_the_worst_step_has_the_optimizers_state_in_place(
+def test_peak_step_includes_the_optimizer_state(
     tiny_recipe: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: type[stock.StockTrainer],
 ) -> None:
-    """Else the peak would be understated by twice the trained weights."""
+    """Without it the peak would be too low by twice the trained weights."""
     monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
     recipe, method, base, model, tokens = prepared(tiny_recipe, "full", "budget.epochs=1")
     seen: list[int] = []
@@ -150,7 +154,7 @@ def test_the_worst_step_has_the_optimizers_state_in_place(
             seen.append(sum(state["exp_avg_sq"].numel() for state in optimizer.state.values()))
             return super().worst_step(model, optimizer)
 
-    own = {
+    options = {
         "head": base.head,
         "seed": 0,
         "device": "cpu",
@@ -158,11 +162,11 @@ def test_the_worst_step_has_the_optimizers_state_in_place(
         "listener": Watching(),
         "trainer_class": kind,
     }
-    stock.train(model, method, tokens, recipe, base.tokenizer, **own)
+    stock.train(model, method, tokens, recipe, base.tokenizer, **options)
     assert seen == [sum(p.numel() for p in model.parameters())]
 
 
-def test_a_checkpoints_optimizer_state_survives_capturing(
+def test_capture_keeps_the_optimizer_state_of_a_checkpoint(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
     trainer, _ = uncompiled(tiny_recipe, tmp_path, "lora")
@@ -184,7 +188,7 @@ def test_a_checkpoints_optimizer_state_survives_capturing(
             assert torch.equal(tensor, value)
 
 
-def test_callbacks_and_logs_see_what_they_see_there(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_captured_steps_support_callbacks_and_logs(tiny_recipe: Path, tmp_path: Path) -> None:
     trainer, _ = uncompiled(tiny_recipe, tmp_path, "lora")
     trainer.args.logging_strategy, trainer.args.logging_steps = "steps", 10
 
@@ -200,7 +204,7 @@ def test_callbacks_and_logs_see_what_they_see_there(tiny_recipe: Path, tmp_path:
     assert trainer.state.global_step == 30
 
 
-def test_buckets_are_few_and_hold_every_row() -> None:
+def test_buckets_are_few_and_fit_every_row() -> None:
     assert buckets_of([3, 500, 512]) == tuple(range(32, 513, 32))
     assert buckets_of([400, 500]) == (416, 448, 480, 500)
     assert buckets_of([5, 60]) == (8, 16, 24, 32, 40, 48, 56, 60)
@@ -208,7 +212,7 @@ def test_buckets_are_few_and_hold_every_row() -> None:
     assert buckets_of([5, 60], fixed=128) == (128,)
 
 
-def test_a_short_batch_is_filled_with_rows_that_do_not_count(tiny_recipe: Path) -> None:
+def test_bucket_collator_fills_a_short_batch_with_unlabelled_rows(tiny_recipe: Path) -> None:
     _, _, base, _, tokens = prepared(tiny_recipe, "full")
     rows = [tokens.train[row] for row in range(3)]
     batch = BucketCollator(Collator(base.tokenizer), 8, (8, 16))(rows)
@@ -222,10 +226,10 @@ def test_a_short_batch_is_filled_with_rows_that_do_not_count(tiny_recipe: Path) 
     assert batch["attention_mask"].sum(1).tolist() == tokens.train.lengths[:3] + [1] * 5
 
 
-class TouchesTheHost(TorchFunctionMode):
-    """Refuses what a captured step cannot do: numbers from the host, and looks at numbers of the device."""
+class RejectHostAccess(TorchFunctionMode):
+    """Fails on operations that a captured step cannot do: copies from the host or to the host."""
 
-    REFUSED = (
+    REJECTED = (
         torch.tensor,
         torch.as_tensor,
         torch.Tensor.item,
@@ -237,12 +241,12 @@ class TouchesTheHost(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, arguments: Any = (), options: Any = None
     ) -> Any:
-        assert function not in self.REFUSED, f"{function} within a captured step"
+        assert function not in self.REJECTED, f"{function} within a captured step"
         return function(*arguments, **(options or {}))
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_no_encoder_asks_the_host_while_it_is_captured(kind: str) -> None:
+def test_encoder_never_accesses_the_host_while_it_is_captured(kind: str) -> None:
     model = AutoModelForSequenceClassification.from_config(CONFIGS[kind]()).eval()
     batch = {
         "input_ids": torch.randint(5, 20, (3, 7)),
@@ -251,6 +255,6 @@ def test_no_encoder_asks_the_host_while_it_is_captured(kind: str) -> None:
     for lengths in ((7, 7, 7), (7, 4, 1)):
         batch["attention_mask"] = (torch.arange(7) < torch.tensor(lengths)[:, None]).long()
         expected = model(**batch).logits
-        with capturable_attention(model, "fp32"), TouchesTheHost():
+        with capturable_attention(model, "fp32"), RejectHostAccess():
             got = model(**batch).logits
         assert torch.allclose(got, expected, atol=1e-6)

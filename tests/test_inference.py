@@ -1,4 +1,4 @@
-"""Latency and throughput of a model in use."""
+"""Latency and throughput of inference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from peft_methods.engines.batches import Collator
 from peft_methods.inference import BATCH, cost_of
 
 
-def test_one_row_and_batches_are_timed_and_the_mode_is_put_back(tiny_recipe: Path) -> None:
+def test_inference_cost_times_rows_and_batches_and_restores_the_mode(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "lora")
     sizes: list[int] = []
     model.register_forward_pre_hook(
@@ -26,7 +26,7 @@ def test_one_row_and_batches_are_timed_and_the_mode_is_put_back(tiny_recipe: Pat
     assert model.training
 
 
-def test_without_rows_there_is_nothing_to_time(tiny_recipe: Path) -> None:
+def test_inference_cost_is_none_without_rows(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "lora")
     assert (
         cost_of(

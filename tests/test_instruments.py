@@ -1,4 +1,4 @@
-"""What is read off a cell, and what it says when memory runs out."""
+"""Metrics and messages of the profiler, and its errors when memory runs out."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 
 from peft_methods.engines.base import EpochResult
 from peft_methods.errors import OutOfMemory
-from peft_methods.instruments import DOING, TRAINING, WAYS_OUT, Instruments
+from peft_methods.instruments import OOM_ADVICE, PHASE_ACTIVITIES, TRAINING, Instruments
 from peft_methods.measuring import PHASES, Interval
 from peft_methods.metrics import METRICS
 
 
-def silent(news: dict[str, Any]) -> None:
+def ignore(message: dict[str, Any]) -> None:
     pass
 
 
-def test_on_a_cpu_every_figure_is_there_or_null() -> None:
-    told: list[dict[str, Any]] = []
-    instruments = Instruments("cpu", told.append, epochs=1)
+def test_instruments_return_every_metric_or_none_on_a_cpu() -> None:
+    messages: list[dict[str, Any]] = []
+    instruments = Instruments("cpu", messages.append, epochs=1)
     instruments.rows = 24
     with instruments.running():
         for phase in ("load", "warm_up", "train"):
@@ -32,32 +32,34 @@ def test_on_a_cpu_every_figure_is_there_or_null() -> None:
         instruments.enter("evaluate")
         instruments.epoch(EpochResult(1, 0.5, 0.4, 0.9, 0.9))
         instruments.enter(None)
-    figures = instruments.metrics()
-    assert set(figures) <= set(METRICS)
-    assert (figures["step_median_seconds"] or 0) >= 0
-    assert figures["peak_memory_bytes"] == figures["train_allocated_bytes"]
+    metrics = instruments.metrics()
+    assert set(metrics) <= set(METRICS)
+    assert (metrics["step_median_seconds"] or 0) >= 0
+    assert metrics["peak_memory_bytes"] == metrics["train_allocated_bytes"]
     assert (
-        figures["energy_joules"]
-        is figures["weights_bytes"]
-        is figures["train_reserved_bytes"]
+        metrics["energy_joules"]
+        is metrics["weights_bytes"]
+        is metrics["train_reserved_bytes"]
         is None
     )
-    (step,) = [
-        news for news in told if news.get("step") == 1
-    ]  # the next two came too soon to be read
+    # The next two steps follow too soon to be reported.
+    (step,) = [message for message in messages if message.get("step") == 1]
     assert (step["epoch"], step["epochs"], step["steps"]) == (1, 1, 3)
     assert step["samples_per_second"] > 0
-    assert told[0] == {"doing": "loading the model"}
-    last = told[-1]
+    assert messages[0] == {"doing": "loading the model"}
+    last = messages[-1]
     assert (last["train_loss"], last["validation_accuracy"], last["step"]) == (0.5, 0.9, 3)
     assert last["samples_per_second"] == pytest.approx(24 / instruments.meter.seconds("train"))
-    assert last["peak_memory_bytes"] == figures["peak_memory_bytes"]
+    assert last["peak_memory_bytes"] == metrics["peak_memory_bytes"]
     assert instruments.environment()["gpu"] is None
 
 
-def test_the_peak_is_the_methods_not_that_of_an_engine_that_replays() -> None:
-    """A captured step's memory is that of its stream: matrix workspaces twice over, which in a small model outweigh activations."""
-    instruments = Instruments("cpu", silent, epochs=1)
+def test_training_peak_excludes_captured_steps() -> None:
+    """A captured step has a second stream, and so a second cuBLAS workspace.
+
+    In a small model the workspaces need more memory than the activations.
+    """
+    instruments = Instruments("cpu", ignore, epochs=1)
     instruments.meter.intervals += [Interval("warm_up", 1.0, 100), Interval("train", 1.0, 200)]
     training = instruments.meter.intervals[1]
     assert instruments.metrics()["peak_memory_bytes"] == instruments.methods_peak(training) == 200
@@ -67,12 +69,12 @@ def test_the_peak_is_the_methods_not_that_of_an_engine_that_replays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "doing", "way_out"),
+    ("phase", "activity", "advice"),
     [
-        ("data", "reading the data", "data.train=N"),
-        ("prepare", "trying the model", "budget.batch_size=N"),
+        ("data", "reading the data", "set data.train = N"),
+        ("prepare", "trying the model", "set budget.batch_size = N"),
         ("load", "loading the model", "qlora"),
-        ("tokenize", "tokenizing", "data.train=N"),
+        ("tokenize", "tokenizing", "set data.train = N"),
         ("train", "training", "budget.batch_size"),
         ("warm_up", "training", "budget.gradient_checkpointing"),
         ("evaluate", "evaluating", "budget.evaluation_batch_size"),
@@ -81,46 +83,47 @@ def test_the_peak_is_the_methods_not_that_of_an_engine_that_replays() -> None:
         ("infer", "timing inference", "data.max_length"),
     ],
 )
-def test_a_real_failure_to_allocate_names_phase_size_and_way_out(
-    phase: str, doing: str, way_out: str
+def test_out_of_memory_error_names_phase_size_and_advice(
+    phase: str, activity: str, advice: str
 ) -> None:
-    instruments = Instruments("cpu", silent, epochs=1)
+    instruments = Instruments("cpu", ignore, epochs=1)
     instruments.enter(phase)
     with pytest.raises(OutOfMemory) as caught, instruments.running():
         torch.empty(2**55, dtype=torch.uint8)
     message = str(caught.value)
-    assert f"out of memory while {doing}" in message
+    assert f"out of memory while {activity}" in message
     assert str(2**55) in message
-    assert way_out in message
+    assert advice in message
     assert "\n" not in message
+    assert caught.value.setting
 
 
-def test_every_phase_but_trainings_has_its_name_and_its_way_out() -> None:
-    assert set(DOING) == set(WAYS_OUT) == {*PHASES, "prepare"} - set(TRAINING)
+def test_every_phase_but_training_has_an_activity_and_oom_advice() -> None:
+    assert set(PHASE_ACTIVITIES) == set(OOM_ADVICE) == {*PHASES, "prepare"} - set(TRAINING)
 
 
-def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), Instruments("cpu", silent, epochs=1).running():
+def test_running_does_not_change_other_errors() -> None:
+    with pytest.raises(ZeroDivisionError), Instruments("cpu", ignore, epochs=1).running():
         _ = 1 / 0
 
 
-def test_what_an_engine_keeps_is_no_part_of_what_judging_takes() -> None:
+def test_evaluation_peak_excludes_tensors_that_the_engine_keeps() -> None:
     found = []
     for kept in ([], [torch.zeros(200), torch.zeros(50)]):
-        instruments = Instruments("cpu", silent, epochs=1)
+        instruments = Instruments("cpu", ignore, epochs=1)
         instruments.engine_keeps(kept)
         instruments.meter.intervals.append(Interval("evaluate", 1.0, 5000))
         found.append(instruments.metrics()["evaluate_allocated_bytes"])
     assert found == [5000, 4000]
 
 
-def test_what_an_engine_keeps_is_there_as_long_as_figures_are_read() -> None:
-    """Or a peak after the engine is gone would lack what is left out of it."""
-    instruments, kept = Instruments("cpu", silent, epochs=1), torch.zeros(1)
+def test_instruments_keep_the_engines_tensors_alive() -> None:
+    """Otherwise they would be subtracted from a later peak that does not include them."""
+    instruments, kept = Instruments("cpu", ignore, epochs=1), torch.zeros(1)
     instruments.engine_keeps([kept])
-    gone = weakref.ref(kept)
+    reference = weakref.ref(kept)
     del kept
-    assert gone() is not None
+    assert reference() is not None
     del instruments
     gc.collect()
-    assert gone() is None
+    assert reference() is None

@@ -1,4 +1,4 @@
-"""Clocks, memory by phase, parameter counts."""
+"""The phase meter: time, memory and sensors by phase. Units of metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARES = {
 
 
 class FakeMemory:
-    """A peak that is whatever was put there since the last reset."""
+    """A memory counter set by hand. Its peak is the highest value since the last reset."""
 
     kind = "fake"
 
@@ -61,7 +61,7 @@ def test_every_metric_names_its_unit_or_is_a_share() -> None:
         max_size=20,
     )
 )
-def test_every_moment_belongs_to_one_phase(stretches: list[tuple[str, int]]) -> None:
+def test_phase_meter_assigns_every_moment_to_one_phase(stretches: list[tuple[str, int]]) -> None:
     now = [0.0]
     meter = PhaseMeter(FakeMemory(), clock=lambda: now[0])
     for phase, seconds in stretches:
@@ -73,7 +73,7 @@ def test_every_moment_belongs_to_one_phase(stretches: list[tuple[str, int]]) -> 
     assert sum(i.seconds for i in meter.intervals) == now[0]
 
 
-def test_the_peak_of_one_phase_is_not_that_of_another() -> None:
+def test_phase_meter_resets_the_peak_at_each_phase() -> None:
     memory = FakeMemory()
     meter = PhaseMeter(memory)
     meter.enter("load")
@@ -93,7 +93,7 @@ def test_the_peak_of_one_phase_is_not_that_of_another() -> None:
     ) == (900, 300, 700, None)
 
 
-def test_the_device_is_synchronised_at_borders_only() -> None:
+def test_phase_meter_synchronizes_only_between_phases() -> None:
     calls: list[int] = []
     meter = PhaseMeter(FakeMemory(), synchronize=lambda: calls.append(1))
     for phase in ("load", "train", None):
@@ -101,10 +101,10 @@ def test_the_device_is_synchronised_at_borders_only() -> None:
     assert len(calls) == 3
 
 
-def test_resident_memory_sees_an_array_come_and_go() -> None:
+def test_resident_memory_measures_an_array_until_it_is_freed() -> None:
     memory = ResidentMemory()
     meter = PhaseMeter(memory)
-    meter.enter("load")  # gives back what earlier tests freed
+    meter.enter("load")  # returns memory freed by earlier tests to the system
     meter.set_base()
     big = np.ones(40 * 2**20, dtype=np.uint8)
     meter.enter("train")
@@ -121,20 +121,20 @@ def test_resident_memory_sees_an_array_come_and_go() -> None:
 
 
 class FakeGauge:
-    """A counter that is moved by hand; None when it cannot be read."""
+    """A counter set by hand; None if it cannot be read."""
 
     def __init__(self) -> None:
         self.now: float | None = 0.0
-        self._from: float | None = 0.0
+        self._start: float | None = 0.0
 
     def start(self) -> None:
-        self._from = self.now
+        self._start = self.now
 
     def read(self) -> float | None:
-        return None if self.now is None or self._from is None else self.now - self._from
+        return None if self.now is None or self._start is None else self.now - self._start
 
 
-def test_gauges_are_read_by_phase_and_missing_readings_make_no_figure() -> None:
+def test_gauges_are_read_by_phase_and_missing_readings_give_none() -> None:
     gauge = FakeGauge()
     meter = PhaseMeter(FakeMemory(), gauges={"energy": gauge})
     for phase, value in (("load", 5.0), ("train", 12.0), ("evaluate", 13.0), ("train", 20.0)):

@@ -1,4 +1,4 @@
-"""What NVML says, through a library of the same interface where there is no device; the real one where there is."""
+"""NVML queries, with a fake library on machines without a GPU and the real one on others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peft_methods import environment, nvml
 
 
 class FakeNvml:
-    """One GPU behind pynvml's own names. A figure set to None is one that the device does not support."""
+    """A fake pynvml with one GPU. A value of None means that the device does not support it."""
 
     class NVMLError(Exception):
         pass
@@ -26,24 +26,34 @@ class FakeNvml:
     nvmlClocksThrottleReasonHwThermalSlowdown = 64
 
     def __init__(self) -> None:
-        self.figures: dict[str, Any] = {
-            "nvmlInit": 0, "nvmlDeviceGetCount": 1, "nvmlDeviceGetHandleByIndex": "gpu", "nvmlDeviceGetHandleByUUID": "gpu",
-            "nvmlDeviceGetUUID": b"GPU-1", "nvmlSystemGetDriverVersion": "580.1", "nvmlDeviceGetClockInfo": 1980,
-            "nvmlDeviceGetTemperature": 40, "nvmlDeviceGetPowerUsage": 350_000, "nvmlDeviceGetEnforcedPowerLimit": 700_000,
-            "nvmlDeviceGetCurrentClocksThrottleReasons": 0, "nvmlDeviceGetTotalEnergyConsumption": 5_000,
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * 2**30, used=2**30), "nvmlDeviceGetComputeRunningProcesses": [],
-            "nvmlDeviceGetCudaComputeCapability": (9, 0), "nvmlDeviceGetName": b"H100",
+        self.values: dict[str, Any] = {
+            "nvmlInit": 0,
+            "nvmlDeviceGetCount": 1,
+            "nvmlDeviceGetHandleByIndex": "gpu",
+            "nvmlDeviceGetHandleByUUID": "gpu",
+            "nvmlDeviceGetUUID": b"GPU-1",
+            "nvmlSystemGetDriverVersion": "580.1",
+            "nvmlDeviceGetClockInfo": 1980,
+            "nvmlDeviceGetTemperature": 40,
+            "nvmlDeviceGetPowerUsage": 350_000,
+            "nvmlDeviceGetEnforcedPowerLimit": 700_000,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": 0,
+            "nvmlDeviceGetTotalEnergyConsumption": 5_000,
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * 2**30, used=2**30),
+            "nvmlDeviceGetComputeRunningProcesses": [],
+            "nvmlDeviceGetCudaComputeCapability": (9, 0),
+            "nvmlDeviceGetName": b"H100",
             "nvmlDeviceGetViolationStatus": SimpleNamespace(violationTime=2_000_000_000),
-        }  # fmt: skip
+        }
 
     def __getattr__(self, name: str) -> Any:
-        if name not in self.figures:
+        if name not in self.values:
             raise AttributeError(name)
 
         def call(*_: Any) -> Any:
-            if self.figures[name] is None:
+            if self.values[name] is None:
                 raise self.NVMLError("Not Supported")
-            return self.figures[name]
+            return self.values[name]
 
         return call
 
@@ -59,9 +69,9 @@ def process(pid: int, size: int | None) -> SimpleNamespace:
     return SimpleNamespace(pid=pid, usedGpuMemory=size)
 
 
-def test_the_state_is_in_base_units_and_names_reasons_and_strangers(fake: FakeNvml) -> None:
-    fake.figures["nvmlDeviceGetCurrentClocksThrottleReasons"] = 64 | 4
-    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [
+def test_gpu_state_has_units_throttle_reasons_and_other_processes(fake: FakeNvml) -> None:
+    fake.values["nvmlDeviceGetCurrentClocksThrottleReasons"] = 64 | 4
+    fake.values["nvmlDeviceGetComputeRunningProcesses"] = [
         process(os.getpid(), 10),
         process(1, None),
     ]
@@ -73,10 +83,10 @@ def test_the_state_is_in_base_units_and_names_reasons_and_strangers(fake: FakeNv
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in FakeNvml().figures if n.startswith("nvmlDeviceGet") and "Handle" not in n]
+    "name", [n for n in FakeNvml().values if n.startswith("nvmlDeviceGet") and "Handle" not in n]
 )
-def test_what_a_device_does_not_tell_is_none_never_an_error(fake: FakeNvml, name: str) -> None:
-    fake.figures[name] = None
+def test_unsupported_values_are_none_without_an_error(fake: FakeNvml, name: str) -> None:
+    fake.values[name] = None
     gpu = nvml.Gpu("1")
     assert set(gpu.state())
     energy, heat, memory = (
@@ -87,19 +97,19 @@ def test_what_a_device_does_not_tell_is_none_never_an_error(fake: FakeNvml, name
     for gauge in (energy, heat, memory):
         gauge.start()
         assert gauge.read() is None or gauge.read() == pytest.approx(gauge.read())
-    assert nvml.levels() in ({"GPU-1": 2**30}, {})
+    assert nvml.used_bytes_by_uuid() in ({"GPU-1": 2**30}, {})
 
 
-def test_energy_is_the_counters_difference(fake: FakeNvml) -> None:
+def test_energy_is_the_difference_of_the_counter(fake: FakeNvml) -> None:
     energy = nvml.Energy(nvml.Gpu("1"))
-    fake.figures["nvmlDeviceGetTotalEnergyConsumption"] = 12_500
+    fake.values["nvmlDeviceGetTotalEnergyConsumption"] = 12_500
     assert energy.read() == 7.5
     energy.start()
     assert energy.read() == 0.0
 
 
-def test_memory_is_the_processs_own_where_its_pid_is_seen(fake: FakeNvml) -> None:
-    fake.figures["nvmlDeviceGetComputeRunningProcesses"] = [
+def test_device_memory_counts_this_process_if_its_pid_is_visible(fake: FakeNvml) -> None:
+    fake.values["nvmlDeviceGetComputeRunningProcesses"] = [
         process(os.getpid(), 700),
         process(1, 5000),
     ]
@@ -108,15 +118,17 @@ def test_memory_is_the_processs_own_where_its_pid_is_seen(fake: FakeNvml) -> Non
     assert "this process" in memory.kind
 
 
-def test_memory_is_the_devices_above_its_start_where_pids_are_hidden(fake: FakeNvml) -> None:
+def test_device_memory_counts_the_device_above_its_start_if_pids_are_hidden(
+    fake: FakeNvml,
+) -> None:
     memory = nvml.DeviceMemory(nvml.Gpu("1"), level_at_start=2**29, interval=0.001)
     assert "whole device" in memory.kind
     with memory.sampling():
-        fake.figures["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(
+        fake.values["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(
             total=0, used=2**32
-        )  # a peak between two looks of the meter
+        )  # a peak between two readings of the meter
         time.sleep(0.2)
-        fake.figures["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(total=0, used=2**30)
+        fake.values["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(total=0, used=2**30)
         time.sleep(0.05)
     assert memory.read() == 2**32 - 2**29
     memory.start()
@@ -124,31 +136,31 @@ def test_memory_is_the_devices_above_its_start_where_pids_are_hidden(fake: FakeN
 
 
 @pytest.mark.parametrize("missing", ["nvmlInit", "nvmlDeviceGetCount"])
-def test_without_a_driver_there_is_no_gpu(
+def test_find_device_returns_cpu_without_a_driver(
     fake: FakeNvml, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setattr(environment, "_version", lambda name: "2.11.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert environment.find_device() == "cuda"
-    fake.figures[missing] = None
+    fake.values[missing] = None
     assert environment.find_device() == "cpu"
 
 
-def test_name_and_capability_are_told_without_cuda(fake: FakeNvml) -> None:
+def test_gpu_name_and_capability_need_no_cuda(fake: FakeNvml) -> None:
     assert (nvml.gpu_name(), nvml.compute_capability()) == ("H100", (9, 0))
-    fake.figures["nvmlDeviceGetCount"] = None
+    fake.values["nvmlDeviceGetCount"] = None
     assert (nvml.gpu_name(), nvml.compute_capability()) == (None, None)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_the_real_device_answers() -> None:
-    levels = nvml.levels()
+def test_real_gpu_reports_state_and_memory() -> None:
+    used = nvml.used_bytes_by_uuid()
     gpu = nvml.Gpu.current()
     assert gpu is not None
-    assert gpu.uuid in levels
+    assert gpu.uuid in used
     assert gpu.state()["memory_total_bytes"] > 2**30
-    memory = nvml.DeviceMemory(gpu, level_at_start=levels[gpu.uuid])
+    memory = nvml.DeviceMemory(gpu, level_at_start=used[gpu.uuid])
     before = memory.read()
     block = torch.ones(2**28, device="cuda")
     after = memory.read()

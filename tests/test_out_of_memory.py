@@ -1,4 +1,4 @@
-"""Memory that really runs out: a process of its own under a limit of its address space, phase by phase."""
+"""Real out-of-memory errors by phase, in a process with a limited address space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from builders import CONFIGS
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="limits of the address space work on Linux"
+    not sys.platform.startswith("linux"), reason="needs Linux to limit the address space"
 )
 
 SCRIPT = """
@@ -31,12 +31,13 @@ def train(settings, room):
     job = worker.CellJob(cell, work, (), None, None, 1, Path(sys.argv[2]), work / "log", {})
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room if room else hard, hard))
+    soft = pages * resource.getpagesize() + room if room else hard
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     record = worker._train(job, multiprocessing.Pipe()[0], None, None).result
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     return record.status, record.message
 
-print(json.dumps([train(*cell) for cell in json.loads(sys.argv[3])]))
+print(json.dumps([train(*run) for run in json.loads(sys.argv[3])]))
 """
 ROOM = 100 * 2**20
 ROWS = ("data.train=8", "data.validation=8", "data.test=8")
@@ -44,7 +45,7 @@ ROWS = ("data.train=8", "data.validation=8", "data.test=8")
 
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_recipe: Path) -> Path:
-    """Random weights and texts, so that sizes are free."""
+    """A recipe with random weights and texts, so that a test may choose all sizes."""
     CONFIGS["bert"]().save_pretrained(tmp_path / "small")
     wide = CONFIGS["bert"]()
     wide.intermediate_size = 2**20  # 256 MiB a layer
@@ -55,12 +56,10 @@ def recipe(tmp_path: Path, tiny_recipe: Path) -> Path:
     return path
 
 
-def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_would_fit(
-    recipe: Path, tmp_path: Path
-) -> None:
+def test_out_of_memory_records_name_phase_and_advice(recipe: Path, tmp_path: Path) -> None:
     small, wide = (f'model.source="{tmp_path / name}"' for name in ("small", "wide"))
     common = ["budget.seeds=1", "budget.epochs=1", 'data.source="some/texts"']
-    cells: list[tuple[list[str], int]] = [
+    runs: list[tuple[list[str], int]] = [
         ([*common, *ROWS, small], 0),
         ([*common, *ROWS, wide], ROOM),
         ([*common, *ROWS, small, "data.train=4000", "budget.batch_size=4000"], ROOM),
@@ -71,26 +70,26 @@ def test_each_phase_that_runs_out_of_memory_is_a_row_that_says_which_and_what_wo
         ([*common, *ROWS, small], ROOM),
     ]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(recipe), str(tmp_path / "results"), json.dumps(cells)],
+        [sys.executable, "-c", SCRIPT, str(recipe), str(tmp_path / "results"), json.dumps(runs)],
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    sound, load, train, evaluate, after = json.loads(done.stdout.splitlines()[-1])
-    assert sound == after == ["ok", ""]
-    for (status, message), doing, way_out in (
-        (load, "loading the model", "take qlora, or a smaller model"),
-        (train, "training", "half the batch (--peft-set budget.batch_size=N"),
-        (evaluate, "evaluating", "--peft-set budget.evaluation_batch_size=8"),
+    before, load, train, evaluate, after = json.loads(done.stdout.splitlines()[-1])
+    assert before == after == ["ok", ""]
+    for (status, message), activity, advice in (
+        (load, "loading the model", "use the method qlora, or a smaller model"),
+        (train, "training", "half the batch (set budget.batch_size = N"),
+        (evaluate, "evaluating", "set budget.evaluation_batch_size = 8"),
     ):
         assert status == "oom"
-        assert f"out of memory while {doing}" in message
+        assert f"out of memory while {activity}" in message
         assert "tried to allocate" in message
-        assert way_out in message
+        assert advice in message
         assert "\n" not in message
     assert len(list((tmp_path / "results").glob("*-oom-*.json"))) == 3
 
 
-SCARCE = """
+SCARCE_MEMORY = """
 import resource, sys
 from peft_methods.errors import OutOfMemory
 from peft_methods.instruments import Instruments
@@ -102,7 +101,8 @@ with instruments.running():
     instruments.enter(sys.argv[1])
     for room in (2**30, 20 * 2**20):
         pages = int(open("/proc/self/statm").read().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, resource.RLIM_INFINITY))
+        soft = pages * resource.getpagesize() + room
+        resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
         print(room >= address_space_left() > room / 2)
         try:
             instruments.enter(sys.argv[1])
@@ -114,21 +114,23 @@ with instruments.running():
 @pytest.mark.parametrize(
     ("phase", "refused"), [("train", True), ("evaluate", True), ("tokenize", False)]
 )
-def test_where_matrix_products_may_have_wanted_for_memory_in_silence_it_is_said(
+def test_phase_with_matrix_products_fails_if_address_space_is_scarce(
     phase: str, refused: bool
 ) -> None:
+    """MKL silently uses a different kernel if it cannot allocate its buffers."""
     done = subprocess.run(
-        [sys.executable, "-c", SCARCE, phase],
+        [sys.executable, "-c", SCARCE_MEMORY, phase],
         capture_output=True,
         text=True,
         check=False,
         timeout=200,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    ample, scarce, *said = done.stdout.splitlines()
-    assert (ample, scarce, len(said)) == ("True", "True", refused)
+    ample, scarce, *errors = done.stdout.splitlines()
+    assert (ample, scarce, len(errors)) == ("True", "True", refused)
     if refused:
         assert re.match(
-            r"\d+\.\d MiB were left of the address space allowed \(ulimit -v\), .* Raise the limit\.$",
-            said[0],
+            r"\d+\.\d MiB were left of the address space limit \(ulimit -v\)\. "
+            r".* Raise the limit\.$",
+            errors[0],
         )

@@ -1,1 +1,4 @@
-"""Engines run the training steps: `stock` is Hugging Face's Trainer, `graphed` the same with steps that are CUDA graphs."""
+"""The engines that run training steps: `stock` (Hugging Face's Trainer) and `graphed`.
+
+`graphed` is the same Trainer, but its training steps are replayed CUDA graphs.
+"""

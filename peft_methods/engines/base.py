@@ -1,4 +1,4 @@
-"""What every engine takes and gives: callbacks in, per-epoch results out."""
+"""The interface of all engines: callbacks they call and per-epoch results they return."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch's losses (mean cross-entropy, nats) and the validation set's judgement by the recipe's metric.
+    """One epoch's losses (mean cross-entropy, nats) and its validation scores.
 
-    Where there is no quality to judge (random weights, or logits that are no numbers) accuracies and selection are None.
-    `train_accuracy` is that of the rows as they were trained on: with dropout, and with weights that changed on the way.
-    `learning_rate` is what the schedule has come to at the epoch's end (of the first group of parameters).
+    `selection` is the validation score by the recipe's selection metric. Accuracies and `selection`
+    are None if quality cannot be evaluated: random weights, or logits that are not finite.
+    `train_accuracy` is computed during training: with dropout, and with weights that change from
+    step to step. `learning_rate` is the scheduled rate at the end of the epoch (first parameter
+    group).
     """
 
     epoch: int
@@ -36,7 +38,10 @@ class EpochResult:
     train_accuracy: float | None = None
 
     def is_better_than(self, other: EpochResult | None) -> bool:
-        """Whether this later epoch's weights are the ones to keep: those that could be judged, without any the last."""
+        """Whether to keep this epoch's weights instead of those of `other`, an earlier epoch.
+
+        Epochs with a validation score come first. If neither has one, the later epoch wins.
+        """
         if other is None or other.selection is None:
             return True
         if self.selection is None:
@@ -48,9 +53,10 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Training:
-    """What training left: the curve, the best epoch (1-based), and what its steps were.
+    """Result of a training: the learning curve, the best epoch (1-based) and step counts.
 
-    `steps` are optimizer steps; `samples` and `tokens` went through all epochs trained, padding not counted.
+    `steps` counts optimizer steps. `samples` and `tokens` are totals over all trained epochs,
+    without padding. `decay` is the factor that weight decay alone applied up to the best epoch.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -62,84 +68,95 @@ class Training:
 
 
 class WorstStep(Protocol):
-    """What is told of one whole step on the longest batch."""
+    """Callbacks of the peak step: one whole training step on the longest batch."""
 
     def backward_done(self) -> None:
-        """The backward pass has ended; clipping and the optimizer's step follow."""
+        """Handle the end of the backward pass. Clipping and the optimizer step follow."""
 
 
 class NoTrace:
-    """A worst step that nobody traces."""
+    """Callbacks of a peak step whose memory is not traced."""
 
     def backward_done(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Listener(Protocol):
-    """What an engine tells while it works. Engines know nothing of clocks or memory."""
+    """Callbacks that an engine calls during training. Engines do not measure time or memory."""
 
     def enter(self, phase: str) -> None:
-        """A phase (warm_up, capture, train, evaluate, save) begins now; the one before ends."""
+        """End the current phase and begin this one: warm_up, capture, train, evaluate or save."""
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        """Step `step` of `steps` is done, in `epoch` (1-based)."""
+        """Handle the end of step `step` of `steps`, in `epoch` (1-based)."""
 
     def epoch(self, result: EpochResult) -> None:
-        """An epoch is over and judged."""
+        """Handle the end of an epoch that was trained and evaluated."""
 
     def worst_step(
         self, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> AbstractContextManager[WorstStep]:
-        """Around one whole step on the longest batch, before training, with optimizer state in place.
+        """Context manager around the peak step: one whole step on the longest batch.
 
-        With accumulation the gradients of a step's earlier batches are in place too.
+        It runs before training, when the optimizer state exists. With gradient accumulation the
+        gradients of earlier batches exist too.
         """
 
     def engine_keeps(self, tensors: Sequence[torch.Tensor]) -> None:
-        """The engine has these on the device from now on, which the method by itself would not."""
+        """Record tensors that the engine keeps on the device. The method alone does not need them.
+
+        The engine calls this once, when it begins to keep them.
+        """
 
     def measured(self) -> dict[str, Any]:
-        """What was measured of the epochs so far, as JSON values."""
+        """Return the measurements of the epochs so far, as JSON values."""
 
     def take_over(self, measured: dict[str, Any]) -> None:
-        """Put before this process's own figures those of one that trained the first epochs."""
+        """Prepend the measurements of the process that trained the first epochs."""
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision as the recipe's precision means it: none for fp32."""
+    """Return the autocast context for the recipe's precision; a null context for fp32 and tf32."""
     if precision not in HALF:
         return nullcontext()
     return torch.autocast(device.type, HALF[precision])
 
 
 def set_product_precision(precision: str) -> None:
-    """Have this process round matrix products of fp32 numbers to TF32 where the recipe says so, and not otherwise.
+    """Enable TF32 for fp32 matrix products if the recipe's precision is tf32, else disable it.
 
-    By the one setting that all of torch reads: after transformers' own the older ones raise when read, as the compiler does.
+    Use the one setting that all of torch reads. transformers sets a newer one, after which reading
+    torch's older settings raises an error, and the compiler reads them.
     """
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
 def refuse_unfit(budget: Budget, model: nn.Module, device: str) -> None:
-    """Raise `OptionError` for TF32 on a GPU without it, `ModelError` for checkpointing without layers to checkpoint."""
+    """Raise an error if the model or the GPU cannot be trained with this budget.
+
+    Raises `OptionError` for TF32 on a GPU without it, and `ModelError` for gradient checkpointing
+    of a model without a list of layers.
+    """
     if (
         budget.precision == "tf32"
         and device.startswith("cuda")
         and torch.cuda.get_device_capability() < (8, 0)
     ):
         raise OptionError(
-            f"budget.precision = 'tf32' needs an NVIDIA GPU with TF32 (Ampere or newer), which {torch.cuda.get_device_name()} is not: "
-            f"--peft-set budget.precision=fp32"
+            f"budget.precision = 'tf32' needs an NVIDIA GPU with TF32 (Ampere or newer), "
+            f"which {torch.cuda.get_device_name()} is not: set budget.precision = 'fp32'",
+            setting="budget.precision",
         )
     if budget.gradient_checkpointing and not layers_of(model):
         raise ModelError(
-            f"budget.gradient_checkpointing needs a model with a list of layers, which {type(model).__name__} lacks: "
-            f"--peft-set budget.gradient_checkpointing=false"
+            f"budget.gradient_checkpointing needs a model with a list of layers, "
+            f"which {type(model).__name__} lacks: set budget.gradient_checkpointing = false",
+            setting="budget.gradient_checkpointing",
         )
 
 
-def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All trainable parameters by name, on the host."""
+def trainable_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy all trainable parameters to the host, by name."""
     return {
         name: p.detach().cpu().contiguous()
         for name, p in model.named_parameters()
@@ -147,8 +164,8 @@ def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def put_trainable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Copy these tensors into the parameters of their names."""
+def assign_parameters(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy each tensor into the model's parameter of the same name."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in tensors:
@@ -156,22 +173,25 @@ def put_trainable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None
 
 
 def save_trainable(model: nn.Module, path: Path) -> int:
-    """All trainable parameters by name, as safetensors; returns the file's bytes."""
+    """Save all trainable parameters as safetensors. Return the file's size in bytes."""
     from safetensors.torch import save_file
 
-    save_file(trainable(model), path)
+    save_file(trainable_tensors(model), path)
     return path.stat().st_size
 
 
 def load_trainable(model: nn.Module, path: Path) -> None:
-    """Put saved parameters back into the model."""
+    """Load the parameters written by `save_trainable` into the model."""
     from safetensors.torch import load_file
 
-    put_trainable(model, load_file(path))
+    assign_parameters(model, load_file(path))
 
 
 def free_workspaces() -> bool:
-    """Have the matrix library give back its scratch memory, one block a stream that computes; False where it cannot be asked to."""
+    """Free the cuBLAS workspaces: one block for each stream that computed a matrix product.
+
+    Return False if this torch has no function for it.
+    """
     clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
     if clear is not None:
         clear()

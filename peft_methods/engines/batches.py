@@ -1,4 +1,4 @@
-"""Rows -> padded batches, and predictions batch by batch."""
+"""Padded batches from rows of token ids, and predictions over a data split."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from peft_methods.rows import Row, Rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NO_LABEL = -100  # what cross-entropy leaves out
+NO_LABEL = -100  # cross-entropy ignores rows with this label
 
 
 class Collator:
-    """Rows of token ids -> a batch padded to its longest row, or to `length` tokens."""
+    """Collate rows of token ids into a batch padded to its longest row, or to `length` tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
         self.length = length
@@ -32,7 +32,7 @@ class Collator:
         }
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """Tensors of shape (rows, longest or length), and `labels` of shape (rows,)."""
+        """Return tensors of shape (rows, longest or length), and `labels` of shape (rows,)."""
         longest = self.length or max(len(row["input_ids"]) for row in rows)
         batch = {"labels": torch.tensor([row["labels"] for row in rows])}
         for column in (name for name in self.padding if name in rows[0]):
@@ -44,20 +44,21 @@ class Collator:
     @staticmethod
     def _padded(rows: Sequence[Any], longest: int, padding: int) -> Any:
         whole = np.full((len(rows), longest), padding, dtype=np.int64)
-        for place, row in zip(whole, rows, strict=True):
-            place[: len(row)] = row
+        for padded, row in zip(whole, rows, strict=True):
+            padded[: len(row)] = row
         return whole
 
 
 def collator_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """Pads as the recipe's budget says."""
+    """Return a collator with the padding of the recipe's budget: fixed or to the longest row."""
     return Collator(tokenizer, recipe.data.max_length if recipe.budget.padding == "fixed" else None)
 
 
 class BucketCollator:
-    """Batches of few shapes: always `rows` rows, padded to the shortest of the buckets (tokens) that holds them.
+    """Collate into batches of few shapes: always `rows` rows, padded to the shortest bucket.
 
-    A row that only fills up has one token to look at and no label: it adds nothing to the loss.
+    A bucket is a row length in tokens; the shortest that holds the batch is used. A filler row has
+    one visible token and no label, so it adds nothing to the loss.
     """
 
     def __init__(self, collate: Collator, rows: int, buckets: Sequence[int]) -> None:
@@ -69,7 +70,10 @@ class BucketCollator:
         )
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Tensors of shape (rows, bucket), `labels` of shape (rows,), and how many `rows` are true ones."""
+        """Return tensors of shape (rows, bucket), `labels` of shape (rows,), and the row count.
+
+        The row count, `rows`, leaves out filler rows.
+        """
         batch = self._collate(rows)
         length = batch["input_ids"].shape[1]
         bucket = next(bucket for bucket in self.buckets if bucket >= length)
@@ -90,7 +94,10 @@ class BucketCollator:
 
 
 def buckets_of(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, ...]:
-    """Row lengths (tokens) that batches are padded to: at most sixteen at even steps, or the one of fixed padding."""
+    """Return the row lengths (tokens) to pad batches to: at most 16 evenly spaced ones.
+
+    With fixed padding it is the one length given.
+    """
     if fixed is not None:
         return (fixed,)
     longest, shortest = max(lengths), min(lengths)
@@ -103,7 +110,11 @@ def buckets_of(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, .
 def predict(
     model: nn.Module, rows: Rows, collate: Collator, batch_size: int, precision: str = "fp32"
 ) -> Predictions:
-    """Logits for every row, in the rows' order. Batches go by length, so little is padded; one copy to the host."""
+    """Return the logits of every row, in the order of `rows`.
+
+    Rows are sorted by length for batching, so there is little padding. The logits are copied to the
+    host once, at the end.
+    """
     device = next(model.parameters()).device
     order = np.argsort(np.asarray(rows.lengths), kind="stable")[::-1]
     was_training = model.training
@@ -121,7 +132,7 @@ def predict(
 
 
 def on_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The batch where the model is; the host does not wait for the copy to a GPU."""
+    """Move the batch to the model's device. The host does not wait for the copy to a GPU."""
     if device.type == "cpu":
         return dict(batch)
     return {

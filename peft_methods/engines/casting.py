@@ -1,4 +1,4 @@
-"""Frozen weights in the precision that they are used in: cast once, not at every step."""
+"""Frozen weights in the autocast precision: cast once, not at every step."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from peft_methods.engines.base import HALF
 
 @contextmanager
 def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]]:
-    """Within it, linear layers have their frozen weights and biases as autocast makes them at each use; yields these.
+    """Context manager: store frozen linear weights in the autocast dtype and yield the copies.
 
-    What was captured within reads them where they are: they are to be kept for as long as it is replayed. The model's own
-    stand aside meanwhile, untouched. Classes derived from `nn.Linear` (4-bit ones) see to their weights themselves.
+    Without it, autocast casts frozen weights and biases at every step. A captured step reads the
+    copies at their addresses, so keep them for as long as the step is replayed. The model's own
+    parameters are unchanged and are restored on exit. Subclasses of `nn.Linear` (4-bit layers)
+    cast their weights themselves and are left alone.
     """
     linear = [
         module for module in model.modules() if type(module) is nn.Linear and precision in HALF
     ]
-    own = [
+    frozen = [
         (module, name, p)
         for module in linear
         for name, p in module.named_parameters(recurse=False)
@@ -28,12 +30,12 @@ def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]
     ]
     cast = [
         nn.Parameter(parameter.detach().to(HALF[precision]), requires_grad=False)
-        for _, _, parameter in own
+        for _, _, parameter in frozen
     ]
-    for (module, name, _), parameter in zip(own, cast, strict=True):
+    for (module, name, _), parameter in zip(frozen, cast, strict=True):
         setattr(module, name, parameter)
     try:
         yield cast
     finally:
-        for module, name, parameter in own:
+        for module, name, parameter in frozen:
             setattr(module, name, parameter)

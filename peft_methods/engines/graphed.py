@@ -1,4 +1,7 @@
-"""The graphed engine: Hugging Face's Trainer whose training step replays one CUDA graph per length bucket."""
+"""The cuda_graphs engine: Hugging Face's Trainer whose training step replays a CUDA graph.
+
+There is one graph for each length bucket.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ from peft_methods.errors import EngineUnfit
 
 
 class GraphedTrainer(stock.StockTrainer):
-    """The stock Trainer's loop, callbacks, schedule and judging; forward, backward, clipping and AdamW are replayed.
+    """The trainer engine's loop, callbacks, schedule and evaluation, with replayed training steps.
 
-    Mixed precision is part of the captured step, so the Trainer's own is off. Callbacks find no gradients:
-    they live within the step.
+    Forward pass, backward pass, clipping and AdamW are replayed from a CUDA graph. Mixed precision
+    is part of the captured step, so the Trainer's mixed precision is off. Callbacks see no
+    gradients: they exist only within the step.
     """
 
     autocasts = False
@@ -38,16 +42,20 @@ class GraphedTrainer(stock.StockTrainer):
         )
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         assert issubclass(ReplayedAdamW, kind), (
-            f"{kind.__name__} is not what the graphed engine replays"
+            f"the cuda_graphs engine cannot replay {kind.__name__}"
         )
         self.optimizer_cls_and_kwargs = (ReplayedAdamW, settings)
         self._graphs: StepGraphs | None = None
-        self._cast: list[nn.Parameter] = []  # what the graphs read
+        self._cast: list[nn.Parameter] = []  # the graphs read these copies
         self._loss_scale: dict[str, Any] = {}
         self.add_callback(_Capture(self))
 
     def capture(self) -> None:
-        """Compile and capture every bucket's step. Raises `EngineUnfit`, after which this process's GPU state is not to be trusted."""
+        """Compile and capture every bucket's step.
+
+        Raises `EngineUnfit` if that fails. Do not use the GPU in this process afterwards: its state
+        is undefined.
+        """
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         assert isinstance(optimizer, ReplayedAdamW)
         assert isinstance(self.model, nn.Module)
@@ -79,56 +87,61 @@ class GraphedTrainer(stock.StockTrainer):
                 f"the training step could not be captured: {type(error).__name__}: {error}"
             ) from error
         if graphs.loss_scale is not None:
-            graphs.loss_scale.put_back(**self._loss_scale)
+            graphs.loss_scale.restore(**self._loss_scale)
         self._graphs = graphs
         self.listener.engine_keeps(self._cast)
 
     def loss_scale(self) -> dict[str, Any]:
-        """fp16's loss scale as JSON values; empty without one."""
+        """Return the fp16 loss scale as JSON values; empty for other precisions."""
         assert self._graphs is not None
         return {} if self._graphs.loss_scale is None else self._graphs.loss_scale.state()
 
     def set_loss_scale(self, values: dict[str, Any]) -> None:
-        """Have it put back once the steps are captured."""
+        """Store the loss scale. It is restored once the steps are captured."""
         self._loss_scale = values
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Replay the batch's graph; returns its loss, a tensor that the next step overwrites."""
-        assert self._graphs is not None, "on_train_begin captures"
+        """Replay the batch's graph. Return its loss, a tensor that the next step overwrites."""
+        assert self._graphs is not None, "on_train_begin captures the steps"
         last = bool(self.accelerator.sync_gradients)
         self._graphs.replay(
             inputs, last=last, rows=self._rows_of_step, batches=self._batches_of_step
         )
         if last and self._graphs.loss_scale is not None and bool(self._graphs.loss_scale.overflow):
             assert self.lr_scheduler is not None
-            self.lr_scheduler.last_epoch -= (
-                1  # a step that overflowed is none: the schedule waits, as the Trainer's does
-            )
+            # A step that overflowed does not count: the schedule waits, as with the Trainer.
+            self.lr_scheduler.last_epoch -= 1
         return self._graphs.scalars.loss
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """The eager worst step needs the optimizer's true step: its state is part of the method's peak."""
+        """Run the real optimizer step, for the eager peak step.
+
+        Its state is part of the method's memory peak.
+        """
         assert isinstance(optimizer, ReplayedAdamW)
         optimizer.send_rates()
         optimizer.launch()
 
     def take_sums(self) -> tuple[float, int]:
-        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
+        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
         assert self._graphs is not None
         return self._graphs.scalars.take_sums()
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         assert self._graphs is not None
-        return self._graphs.scalars.norm  # clipped within the step
+        return self._graphs.scalars.norm  # the captured step clips
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         return grad_norm
 
 
 class _Capture(TrainerCallback):
-    """Captures once optimizer and schedule are there and a checkpoint's state is loaded; keeps memory for what was captured."""
+    """Captures the steps when optimizer, schedule and checkpoint are loaded, and frees memory.
+
+    Memory cached outside the captured steps' pool is freed, because the steps cannot use it.
+    """
 
     def __init__(self, trainer: GraphedTrainer) -> None:
         self._trainer = trainer
@@ -136,21 +149,21 @@ class _Capture(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """All that a step needs is there."""
+        """Capture the steps."""
         if torch.cuda.is_available():
-            free_workspaces()  # captured steps have a stream, and so a workspace, of their own
-            torch.cuda.empty_cache()  # what the warm-up left reserved would be reserved twice
+            free_workspaces()  # captured steps use another stream, and so another workspace
+            torch.cuda.empty_cache()  # else memory reserved by the warm-up is reserved twice
         self._trainer.listener.enter("capture")
         self._trainer.capture()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """The epoch before was judged with memory that captured steps, which have a pool of their own, cannot use."""
+        """Free memory cached by the last evaluation. Captured steps use a separate pool."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def train(*arguments: Any, **options: Any) -> Training:
-    """As `stock.train`, with captured steps."""
+    """Train as `stock.train` does, with captured steps."""
     return stock.train(*arguments, trainer_class=GraphedTrainer, **options)

@@ -1,4 +1,7 @@
-"""A whole training step (forward, backward, clipping, optimizer) as one CUDA graph a bucket; without a GPU as plain calls."""
+"""A whole training step (forward, backward, clipping, optimizer) as one CUDA graph per bucket.
+
+Without a GPU the step is called directly.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,18 @@ from torch import nn
 from peft_methods.engines.base import HALF
 from peft_methods.engines.batches import NO_LABEL
 
-GROWTH_INTERVAL = (
-    2000  # steps without overflow before the loss scale doubles, as in torch.amp.GradScaler
-)
+# Steps without overflow before the loss scale doubles, as in torch.amp.GradScaler.
+GROWTH_INTERVAL = 2000
 FIRST_LOSS_SCALE = 65536.0
 
 
 class ReplayedAdamW(torch.optim.AdamW):
-    """AdamW whose step is part of a captured one: `step` does nothing, `launch` is what is captured.
+    """AdamW whose update is part of a captured training step.
 
-    Rates stay plain numbers in the groups, where schedulers and callbacks write them; `send_rates` takes them to the device.
-    Its fused kernel divides gradients by `grad_scale`, which clips them in passing, and does nothing where `found_inf` is 1.
+    `step` does nothing; `launch` performs the update and is captured. Learning rates stay plain
+    numbers in the parameter groups, where schedulers and callbacks write them; `send_rates` copies
+    them to the device. The fused kernel divides gradients by `grad_scale`, which also clips them,
+    and skips the update if `found_inf` is 1.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -35,10 +39,10 @@ class ReplayedAdamW(torch.optim.AdamW):
         self._sent: list[float] = []
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Nothing: the replay did it."""
+        """Do nothing: the replayed graph has made the update."""
 
     def launch(self) -> None:
-        """AdamW's step at the rates last sent."""
+        """Run AdamW's step with the learning rates sent last."""
         plain = [group["lr"] for group in self.param_groups]
         for group, rate in zip(self.param_groups, self._rates, strict=True):
             group["lr"], group["capturable"] = rate, rate.is_cuda
@@ -47,7 +51,10 @@ class ReplayedAdamW(torch.optim.AdamW):
             group["lr"] = rate
 
     def send_rates(self, rates: Sequence[float] | None = None) -> None:
-        """Put these rates, or those of the groups, where `launch` reads them; the host does not wait."""
+        """Copy these rates, or those of the groups, to the tensors that `launch` reads.
+
+        The host does not wait for the device.
+        """
         wanted = (
             [float(group["lr"]) for group in self.param_groups] if rates is None else list(rates)
         )
@@ -62,35 +69,36 @@ class ReplayedAdamW(torch.optim.AdamW):
 
 @dataclass
 class Scalars:
-    """What a step reads and writes beside its batch, at fixed addresses.
+    """Scalar inputs and outputs of a step, at fixed addresses.
 
-    `per_row`: 1 over the rows of the optimizer step; `share`: 1 over its batches. `loss` is this batch's share of the
-    step's, `loss_sum` the cross-entropy of all rows and `right` how many were right since they were last set to 0, `norm` the
-    gradients' before clipping.
+    Inputs: `per_row` is 1 / (rows of the optimizer step), `per_batch` is 1 / (its batches).
+    Outputs: `loss` is this batch's part of the step's loss. `loss_sum` and `correct` are the
+    cross-entropy of all rows and the number of correct rows since the last reset. `norm` is the
+    gradient norm before clipping.
     """
 
     device: torch.device
     per_row: torch.Tensor = field(init=False)
-    share: torch.Tensor = field(init=False)
+    per_batch: torch.Tensor = field(init=False)
     loss: torch.Tensor = field(init=False)
     loss_sum: torch.Tensor = field(init=False)
-    right: torch.Tensor = field(init=False)
+    correct: torch.Tensor = field(init=False)
     norm: torch.Tensor = field(init=False)
     _sent: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("per_row", "share", "loss", "loss_sum", "right", "norm"):
+        for name in ("per_row", "per_batch", "loss", "loss_sum", "correct", "norm"):
             setattr(self, name, torch.zeros((), device=self.device))
 
     def take_sums(self) -> tuple[float, int]:
-        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
-        sums = float(self.loss_sum), int(self.right)
+        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
+        sums = float(self.loss_sum), int(self.correct)
         self.loss_sum.zero_()
-        self.right.zero_()
+        self.correct.zero_()
         return sums
 
     def send(self, **values: float) -> None:
-        """Write these where steps read them, if they changed."""
+        """Write changed values to the tensors that steps read."""
         for name, value in values.items():
             if self._sent.get(name) != value:
                 getattr(self, name).fill_(value)
@@ -98,7 +106,11 @@ class Scalars:
 
 
 class LossScale:
-    """fp16's: the loss times a factor that halves on overflow and doubles after many steps without (Micikevicius et al. 2018)."""
+    """Dynamic loss scale for fp16 (Micikevicius et al. 2018).
+
+    The loss is multiplied by a factor. It halves on overflow and doubles after GROWTH_INTERVAL
+    steps without overflow.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.factor = torch.full((), FIRST_LOSS_SCALE, device=device)
@@ -106,30 +118,30 @@ class LossScale:
         self._good_steps = torch.zeros((), dtype=torch.int32, device=device)
 
     def unscale(self, gradients: Sequence[torch.Tensor]) -> None:
-        """Divide by the factor and note whether one was not finite."""
+        """Divide the gradients by the factor. Set `overflow` if any of them is not finite."""
         self.overflow.zero_()
         torch._amp_foreach_non_finite_check_and_unscale_(
             list(gradients), self.overflow, self.factor.reciprocal()
         )
 
     def update(self) -> None:
-        """After the optimizer's step."""
+        """Adapt the factor. Call this after the optimizer step."""
         torch._amp_update_scale_(
             self.factor, self._good_steps, self.overflow, 2.0, 0.5, GROWTH_INTERVAL
         )
 
     def state(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return factor and step count as JSON values."""
         return {"factor": float(self.factor), "good_steps": int(self._good_steps)}
 
-    def put_back(self, factor: float = FIRST_LOSS_SCALE, good_steps: int = 0) -> None:
-        """What `state` gave, or the beginning, where captured steps read it."""
+    def restore(self, factor: float = FIRST_LOSS_SCALE, good_steps: int = 0) -> None:
+        """Restore the state returned by `state`, or the initial one, in place."""
         self.factor.fill_(factor)
         self._good_steps.fill_(good_steps)
 
 
 class StepGraphs:
-    """Captured steps of one model and optimizer: `capture` once, then `replay` per batch."""
+    """Captured steps of one model and optimizer. Call `capture` once, then `replay` per batch."""
 
     def __init__(
         self,
@@ -154,9 +166,8 @@ class StepGraphs:
             extra_loss,
         )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._kinds = (
-            (True,) if accumulation == 1 else (False, True)
-        )  # is it the last batch of an optimizer step
+        # Whether a batch is the last of its optimizer step: the values to capture a graph for.
+        self._last_flags = (True,) if accumulation == 1 else (False, True)
         self._gradients = (
             [torch.zeros_like(p) for p in self._parameters] if accumulation > 1 else []
         )
@@ -177,10 +188,12 @@ class StepGraphs:
         return batch | {"labels": torch.full((rows,), NO_LABEL, device=self.device)}
 
     def capture(self) -> None:
-        """Warm up the longest and the shortest bucket, then capture all, the longest first; weights, optimizer, random state stay.
+        """Warm up the longest and the shortest bucket, then capture all, the longest first.
 
-        The idle batches have no labels and the rates are 0, so gradients are 0 and no weight moves. All that compiles does so
-        before the first capture, since code compiled during one would break it; what is compiled for two lengths serves those between.
+        Weights, optimizer state and random state are the same afterwards: the batches have no
+        labels and the rates are 0, so gradients are 0 and no weight changes. All compilation
+        happens in the warm-up, since compiling during a capture would break it. Code compiled for
+        the two extreme lengths also serves the lengths in between.
         """
         state = {
             p: {k: v.clone() for k, v in values.items()}
@@ -195,13 +208,13 @@ class StepGraphs:
             else:
                 self._warm_up()
                 self._replays = {step: partial(self._step, *step) for step in self._all_steps()}
-        self._put_back(state)
+        self._restore_optimizer_state(state)
         if self.loss_scale is not None:
-            self.loss_scale.put_back()
+            self.loss_scale.restore()
         self.scalars.take_sums()
 
     def _all_steps(self) -> list[tuple[int, bool]]:
-        return [(bucket, last) for bucket in self._batches for last in self._kinds]
+        return [(bucket, last) for bucket in self._batches for last in self._last_flags]
 
     def _warm_up(self) -> None:
         extremes = {max(self._batches), min(self._batches)}
@@ -227,11 +240,14 @@ class StepGraphs:
     def replay(
         self, batch: Mapping[str, torch.Tensor], *, last: bool, rows: int, batches: int
     ) -> None:
-        """One batch of an optimizer step of `rows` rows in `batches` batches; the host does not wait for the device."""
+        """Replay one batch of an optimizer step of `rows` rows in `batches` batches.
+
+        The host does not wait for the device.
+        """
         bucket = batch["input_ids"].shape[1]
-        for name, place in self._batches[bucket].items():
-            place.copy_(batch[name], non_blocking=True)
-        self.scalars.send(per_row=1 / rows, share=1 / batches)
+        for name, tensor in self._batches[bucket].items():
+            tensor.copy_(batch[name], non_blocking=True)
+        self.scalars.send(per_row=1 / rows, per_batch=1 / batches)
         if last:
             self.optimizer.send_rates()
         self._replays[bucket, last]()
@@ -250,9 +266,9 @@ class StepGraphs:
         loss = total * scalars.per_row
         extra = self._extra_loss(self.model)
         if extra is not None:
-            loss = loss + extra * scalars.share
+            loss = loss + extra * scalars.per_batch
         scalars.loss_sum.add_(total.detach())
-        scalars.right.add_((logits.detach().argmax(-1) == labels).sum())  # no class is NO_LABEL
+        scalars.correct.add_((logits.detach().argmax(-1) == labels).sum())  # no class is NO_LABEL
         scalars.loss.copy_(loss.detach())
         torch.autograd.backward(loss if self.loss_scale is None else loss * self.loss_scale.factor)
         if last:
@@ -277,12 +293,19 @@ class StepGraphs:
             self._set_gradients()
 
     def _set_gradients(self) -> None:
-        """None before a step of one batch, so that autograd need not add; buffers that last where batches are added up."""
+        """Reset all gradients before a step.
+
+        Without accumulation they are None, so autograd need not add. With accumulation they are
+        permanent buffers.
+        """
         for index, parameter in enumerate(self._parameters):
             parameter.grad = self._gradients[index] if self._gradients else None
 
-    def _put_back(self, state: Mapping[Any, Mapping[str, torch.Tensor]]) -> None:
-        """The optimizer's state as it was, at the addresses that steps use; all zero if there was none."""
+    def _restore_optimizer_state(self, state: Mapping[Any, Mapping[str, torch.Tensor]]) -> None:
+        """Restore the optimizer state in place, since steps use its addresses.
+
+        State that did not exist before is set to zero.
+        """
         for parameter, values in self.optimizer.state.items():
             for name, tensor in values.items():
                 known = state.get(parameter, {}).get(name)

@@ -1,4 +1,4 @@
-"""What happens between epochs: each is judged on validation data and the best one's weights are kept."""
+"""Evaluation between epochs: score each epoch on validation data and keep the best weights."""
 
 from __future__ import annotations
 
@@ -16,25 +16,30 @@ from peft_methods.engines.base import EpochResult, Listener, save_trainable
 from peft_methods.engines.batches import Collator, predict
 from peft_methods.recipe import Recipe
 
-PLAIN = ("highest", "since_rise", "decay", "best_decay", "steps")  # numbers that a judge goes by
+# Attributes of `Judge` that a checkpoint stores as they are.
+_PLAIN_STATE = ("highest", "since_rise", "decay", "best_decay", "steps")
 
 
-class JudgedTrainer(Protocol):
-    """What is asked of a trainer here."""
+class EvaluatedTrainer(Protocol):
+    """The members of a trainer that `Judge` uses."""
 
     model: Any
     lr_scheduler: Any
 
     def take_sums(self) -> tuple[float, int]:
-        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
+        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
 
 
 class Judge(TrainerCallback):
-    """Ends each epoch's training phase, judges the epoch on validation data and keeps the best one's weights."""
+    """Trainer callback: evaluate each epoch on validation data and save the best weights.
+
+    `highest` is the best selection score so far, for early stopping. `since_rise` counts the epochs
+    since it rose. `decay` is the factor that weight decay alone has applied so far.
+    """
 
     def __init__(
         self,
-        trainer: JudgedTrainer,
+        trainer: EvaluatedTrainer,
         data: TokenData,
         recipe: Recipe,
         collate: Collator,
@@ -51,72 +56,71 @@ class Judge(TrainerCallback):
         self.steps = 0
 
     def state(self) -> dict[str, Any]:
-        """All that it knows, as JSON values; the best epoch's weights stand in a file."""
-        assert self.best is not None, "an epoch was judged"
-        plain = {name: getattr(self, name) for name in PLAIN}
+        """Return the state as JSON values. The best epoch's weights are in a file instead."""
+        assert self.best is not None, "an epoch was evaluated"
+        plain = {name: getattr(self, name) for name in _PLAIN_STATE}
         return {
             "results": [asdict(result) for result in self.results],
             "best_epoch": self.best.epoch,
             **plain,
         }
 
-    def put_back(self, state: dict[str, Any]) -> None:
-        """Know what another judge knew."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore the state returned by `state()`."""
         self.results = [EpochResult(**result) for result in state["results"]]
         self.best = self.results[state["best_epoch"] - 1]
-        for name in PLAIN:
+        for name in _PLAIN_STATE:
             setattr(self, name, state[name])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """A training phase begins."""
+        """Begin a training phase."""
         self.trainer.take_sums()
         self.listener.enter("train")
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Count what weight decay alone does to a weight."""
+        """Update the factor that weight decay alone has applied to a weight."""
         scheduler = self.trainer.lr_scheduler
-        assert scheduler is not None, "the Trainer makes it before the first step"
+        assert scheduler is not None, "the Trainer creates it before the first step"
         self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Tell of the step."""
+        """Report the step to the listener."""
         self.steps = state.global_step
         self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Judge the epoch; keep its weights if they are the best so far; stop where the budget says so."""
+        """Evaluate the epoch. Save its weights if they are the best. Apply early stopping."""
         self.listener.enter("evaluate")
-        loss, right = self.trainer.take_sums()
+        loss, correct = self.trainer.take_sums()
         rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
         accuracy = (
-            right / len(self.data.train)
+            correct / len(self.data.train)
             if self.recipe.has_quality and math.isfinite(loss)
             else None
         )
-        judged = self._judge(len(self.results) + 1, loss / len(self.data.train))
-        result = replace(judged, learning_rate=rate, train_accuracy=accuracy)
+        evaluated = self._evaluate(len(self.results) + 1, loss / len(self.data.train))
+        result = replace(evaluated, learning_rate=rate, train_accuracy=accuracy)
         self.results.append(result)
         self.listener.epoch(result)
         if result.is_better_than(self.best):
             self.best, self.best_decay = result, self.decay
-            if (
-                self.recipe.has_quality or len(self.results) == args.num_train_epochs
-            ):  # without quality the last is the best
+            # Without quality the last epoch is the best one.
+            if self.recipe.has_quality or len(self.results) == args.num_train_epochs:
                 self.listener.enter("save")
                 save_trainable(self._model, self.best_file)
         self.listener.enter("evaluate")
         control.should_training_stop |= self._is_spent(result)
 
     def _is_spent(self, result: EpochResult) -> bool:
-        """Whether the selection metric has not risen for as many epochs as early stopping allows."""
+        """Whether the selection score has not risen for `budget.early_stopping` epochs."""
         if not self.recipe.has_quality:
             return False
         selection = -1.0 if result.selection is None else result.selection
@@ -129,7 +133,7 @@ class Judge(TrainerCallback):
         assert isinstance(self.trainer.model, nn.Module)
         return self.trainer.model
 
-    def _judge(self, epoch: int, train_loss: float) -> EpochResult:
+    def _evaluate(self, epoch: int, train_loss: float) -> EpochResult:
         budget = self.recipe.budget
         predictions = predict(
             self._model,
@@ -142,6 +146,6 @@ class Judge(TrainerCallback):
             return EpochResult(epoch, train_loss)
         if not predictions.is_finite:
             return EpochResult(epoch, train_loss, predictions.loss)
-        judged = quality.judge(predictions, self.data.facts.label_names)
-        selection = getattr(judged, self.recipe.data.select_by)
-        return EpochResult(epoch, train_loss, predictions.loss, judged.accuracy, selection)
+        scores = quality.judge(predictions, self.data.facts.label_names)
+        selection = getattr(scores, self.recipe.data.select_by)
+        return EpochResult(epoch, train_loss, predictions.loss, scores.accuracy, selection)

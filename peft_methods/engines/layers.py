@@ -1,4 +1,4 @@
-"""The encoder's layers: computed again in the backward pass, or compiled."""
+"""Activation checkpointing and compilation of a model's layers."""
 
 from __future__ import annotations
 
@@ -17,51 +17,60 @@ from torch.utils.checkpoint import (
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The encoder's layers: the outermost list of modules of one class."""
+    """Return the model's layers: the outermost list of modules of a single class."""
     lists = (list(module) for module in model.modules() if isinstance(module, nn.ModuleList))
     return next((layers for layers in lists if len({type(layer) for layer in layers}) == 1), [])
 
 
 @contextmanager
 def checkpointing(model: nn.Module, *, on: bool) -> Iterator[None]:
-    """Within it, each layer keeps its input alone (compiled: and its attention) and is computed again in the backward pass.
+    """Context manager: each layer stores only its input and is recomputed in the backward pass.
 
-    Our own, since not every encoder of transformers has it (MPNet 5.17). Not reentrant: then a layer's trained
-    parameters get their gradients also where its input has none, as with a frozen encoder.
+    Compiled layers also store the output of their attention. transformers' implementation is not
+    used, since not every encoder has one (MPNet in transformers 5.17). Checkpoints are not
+    reentrant: so a layer's trained parameters get gradients even if its input requires none, as
+    with frozen embeddings.
     """
     layers = layers_of(model) if on else []
     for layer in layers:
-        layer.forward = MethodType(_computed_again, layer)
+        layer.forward = MethodType(_checkpointed_forward, layer)
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward  # the class's own shows again
+            del layer.forward  # uncovers the class's method
 
 
-def _computed_again(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
+def _checkpointed_forward(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
     forward: Callable[..., Any] = MethodType(type(layer).forward, layer)
     if not (layer.training and torch.is_grad_enabled()):
         return forward(*inputs, **options)
     if torch.compiler.is_compiling():
         return checkpoint(
-            forward, *inputs, use_reentrant=False, context_fn=_all_but_attention, **options
+            forward,
+            *inputs,
+            use_reentrant=False,
+            context_fn=_recompute_all_but_attention,
+            **options,
         )
     return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
 
-def _all_but_attention() -> Any:
-    """In compiled code what an attention kernel gives is kept: its dropout draws within, and would draw anew when computed again.
+def _recompute_all_but_attention() -> Any:
+    """Return checkpoint contexts for compiled code that store the outputs of attention kernels.
 
-    The compiler's own remedy keeps the state of a random generator of its own, which a captured step would not know of.
+    An attention kernel draws its dropout internally and would draw different values if it were
+    recomputed. The compiler can avoid that by storing the state of a random generator, but a
+    captured step does not advance that generator.
     """
-    return create_selective_checkpoint_contexts(_kept_or_again)  # type: ignore[no-untyped-call]
+    return create_selective_checkpoint_contexts(_checkpoint_policy)  # type: ignore[no-untyped-call]
 
 
-_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]  # the compiler's cache keeps code by it: another rule, another number
+# Part of the key of the compiler's cache: increase it whenever `_checkpoint_policy` changes.
+_recompute_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]
 
 
-def _kept_or_again(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+def _checkpoint_policy(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
     return (
         CheckpointPolicy.MUST_SAVE
         if "attention" in str(operation)
@@ -71,13 +80,20 @@ def _kept_or_again(context: Any, operation: Any, *_: Any, **__: Any) -> Checkpoi
 
 @contextmanager
 def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
-    """Within it, each layer runs as compiled code, which all layers share; what dynamo would do silently is an error.
+    """Context manager: run each layer as compiled code. All layers share one compilation.
 
-    One compilation serves all lengths and all layers: where one is trained, the first one's input is made to need a gradient as
-    the others' do, or the first would be traced and compiled for itself. Plain numbers (LoRA's scaling) are constants of it: as
-    inputs they would be computed with on the host, by C++ code that takes a minute to set up and that a captured step could not replay.
-    Sums over rows and sums over columns stay kernels of their own. Fused (torch's default) they made a second graph for long batches, which
-    took full fine-tuning a second to trace, and its steps were slower: 13.1 ms, and 12.6 apart (roberta-base, 16 reviews, an H100).
+    Dynamo raises an error where it would otherwise silently stop compiling (recompile limits).
+
+    One compilation serves all lengths and all layers. If any layer is trained, the first layer's
+    input is made to require a gradient, as the inputs of the other layers do. Otherwise the first
+    layer would be traced and compiled separately.
+
+    Plain numbers (LoRA's scaling) are compiled as constants. As inputs they would be computed on
+    the host, by C++ code that takes a minute to build and that a captured step cannot replay.
+
+    Sums over rows and sums over columns stay separate kernels. Fusing them (torch's default) made a
+    second graph for long batches, which took full fine-tuning a second to trace. Its steps were
+    also slower: 13.1 ms fused, 12.6 ms separate (roberta-base, 16 reviews, an H100).
     """
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
@@ -107,9 +123,10 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _gradients_of_inputs(model: Any, layers: list[nn.Module]) -> Iterator[None]:
-    """Within it, what the encoder's layers are given needs gradients, if one of them is trained: those of the embedded tokens.
+    """Context manager: make the layers' inputs require gradients if any layer is trained.
 
-    Nobody needs these, and each step computes them: 1 % of LoRA's time on an H100, where tracing once more took a second a cell.
+    The gradients of the token embeddings are computed in each step and never used. That costs 1 %
+    of LoRA's time on an H100. Without it, tracing a second time took a second per run.
     """
     if not any(parameter.requires_grad for layer in layers for parameter in layer.parameters()):
         yield
@@ -122,10 +139,10 @@ def _gradients_of_inputs(model: Any, layers: list[nn.Module]) -> Iterator[None]:
 
 
 def _keep_inputs() -> Any:
-    """A pass over forward and backward together: what comes in from outside is kept.
+    """Return a compiler pass over the joint graph: graph inputs are never marked for recomputation.
 
-    torch 2.11 marks the sizes that a checkpointed layer with flash attention is given as to be computed again, and then
-    misses them ("was invalid, but is output"); 2.13 does not.
+    torch 2.11 marks the input sizes of a checkpointed layer with flash attention for recomputation,
+    and then fails to find them ("was invalid, but is output"). torch 2.13 does not.
     """
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
@@ -141,7 +158,10 @@ def _keep_inputs() -> Any:
 
 
 def compilations() -> dict[str, int]:
-    """This process's compiled graphs: how many were found in the compiler's cache and how many were made anew."""
+    """Count this process's compiled graphs.
+
+    "kept" counts graphs found in the compiler's cache, "anew" graphs that were compiled.
+    """
     from torch._dynamo.utils import counters
 
     found = counters["inductor"]

@@ -1,4 +1,4 @@
-"""All that the next epoch depends on: taken after each epoch, and put back by a process that goes on from there."""
+"""Save and restore the full training state, so that an interrupted run resumes after any epoch."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_methods.engines.base import Listener, put_trainable, save_trainable, trainable
+from peft_methods.engines.base import (
+    Listener,
+    assign_parameters,
+    save_trainable,
+    trainable_tensors,
+)
 from peft_methods.engines.judging import Judge
 
-TRAINER_STATE = "trainer_state.json"  # the Trainer's name for it
+TRAINER_STATE = "trainer_state.json"  # the file name that the Trainer reads
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training between two epochs: tensors by dotted names, on the host, and plain JSON values."""
+    """State of a training between two epochs: host tensors by dotted names, and JSON values."""
 
     epoch: int
     tensors: dict[str, torch.Tensor]
     values: dict[str, Any]
 
     def part(self, name: str) -> dict[str, torch.Tensor]:
-        """The tensors under `name`, by the rest of their names."""
+        """Return the tensors whose names begin with `name.`, without that prefix."""
         return {
             whole.removeprefix(f"{name}."): tensor
             for whole, tensor in self.tensors.items()
@@ -38,17 +43,20 @@ class TrainingState:
 
 
 class Keeper(Protocol):
-    """Where states are kept while a cell trains."""
+    """Storage of checkpoints while a run trains."""
 
     def newest(self) -> TrainingState | None:
-        """The state to go on from; None: train from the beginning."""
+        """Return the state to resume from; None to train from the beginning."""
 
     def keep(self, state: TrainingState) -> None:
-        """Keep this state instead of the one before."""
+        """Save this state and delete the previous one."""
 
 
 class ResumableTrainer(Protocol):
-    """What is asked of a trainer here. `order` draws the order of batches; `resumed` is what is still to be put back."""
+    """The members of a trainer that checkpointing uses.
+
+    `order` draws the order of batches. `resumed` is a loaded state that is not fully restored yet.
+    """
 
     model: Any
     optimizer: Any
@@ -58,14 +66,14 @@ class ResumableTrainer(Protocol):
     resumed: TrainingState | None
 
     def loss_scale(self) -> dict[str, Any]:
-        """fp16's loss scale as JSON values; empty without one."""
+        """Return the fp16 loss scale as JSON values; empty for other precisions."""
 
     def set_loss_scale(self, values: dict[str, Any]) -> None:
-        """Put it back."""
+        """Restore the loss scale returned by `loss_scale`."""
 
 
-class KeepsEpochs(TrainerCallback):
-    """Has every epoch's state kept, once the judge has seen the epoch."""
+class CheckpointCallback(TrainerCallback):
+    """Trainer callback: save the training state after each epoch. Add it after the `Judge`."""
 
     def __init__(
         self, trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper
@@ -75,17 +83,21 @@ class KeepsEpochs(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Take the state and have it kept; this is no training time."""
+        """Save the state. The time is not counted as training time."""
         self.listener.enter("save")
         is_over = control.should_training_stop or len(self.judge.results) == args.num_train_epochs
-        self.keeper.keep(_taken(self.trainer, self.judge, self.listener, is_over=is_over))
+        self.keeper.keep(_snapshot(self.trainer, self.judge, self.listener, is_over=is_over))
         self.listener.enter("evaluate")
 
 
-def _taken(
+def _snapshot(
     trainer: ResumableTrainer, judge: Judge, listener: Listener, *, is_over: bool
 ) -> TrainingState:
-    """The state after the last epoch judged. To the Trainer a training that is over, early or not, has done all its steps."""
+    """Return the state after the last evaluated epoch.
+
+    If training is over, early or not, the Trainer's step count is set to all steps, so that it does
+    not train further.
+    """
     optimizer = trainer.optimizer.state_dict()
     moments = {
         f"{index}.{name}": tensor.cpu()
@@ -93,7 +105,7 @@ def _taken(
         for name, tensor in values.items()
     }
     tensors = {
-        "weights": trainable(trainer.model),
+        "weights": trainable_tensors(trainer.model),
         "best": {} if judge.best is judge.results[-1] else load_file(judge.best_file),
         "optimizer": moments,
         "random": _random_tensors(trainer.order),
@@ -116,19 +128,21 @@ def _taken(
     return TrainingState(len(judge.results), flat, values)
 
 
-def go_on(
+def resume(
     trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper, folder: Path
 ) -> str | None:
-    """Put back weights, judgements and what was measured; the folder where the Trainer reads how far it is.
+    """Restore weights, evaluations and measurements from the newest checkpoint.
 
-    What belongs to objects that the Trainer has yet to make waits in `trainer.resumed`. None: nothing is there to go on from.
+    Returns the folder with the Trainer's state file, or None if there is no checkpoint. The state
+    of objects that the Trainer creates later (optimizer, schedule, random generators) waits in
+    `trainer.resumed`.
     """
     listener.enter("save")
     state = keeper.newest()
     if state is None:
         return None
-    put_trainable(trainer.model, state.part("weights"))
-    judge.put_back(state.values["judge"])
+    assign_parameters(trainer.model, state.part("weights"))
+    judge.restore(state.values["judge"])
     if best := state.part("best"):
         save_file(best, judge.best_file)
     else:
@@ -140,8 +154,11 @@ def go_on(
     return str(folder)
 
 
-def put_back_optimizer(trainer: ResumableTrainer, state: TrainingState) -> None:
-    """Moments, rates, schedule and loss scale. Tensors are copied: the optimizer will write to them."""
+def restore_optimizer(trainer: ResumableTrainer, state: TrainingState) -> None:
+    """Restore moments, learning rates, schedule and loss scale.
+
+    Tensors are copied, because the optimizer will write to them.
+    """
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in state.part("optimizer").items():
         index, _, leaf = name.partition(".")
@@ -165,8 +182,8 @@ def _random_values() -> Mapping[str, Any]:
     return {"python": random.getstate(), "numpy": [name, np.asarray(keys).tolist(), *rest]}
 
 
-def put_back_random(trainer: ResumableTrainer, state: TrainingState) -> None:
-    """Every generator as it was when the state was taken."""
+def restore_random_state(trainer: ResumableTrainer, state: TrainingState) -> None:
+    """Restore the random generators of Python, NumPy, torch, CUDA and the batch order."""
     tensors, values = state.part("random"), state.values["random"]
     version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))

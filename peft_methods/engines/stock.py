@@ -1,4 +1,7 @@
-"""The stock engine: Hugging Face's Trainer, told to do nothing but train; epochs are judged from its callbacks."""
+"""The trainer engine: Hugging Face's Trainer, with everything but training switched off.
+
+Epochs are evaluated by a callback.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ from peft_methods.engines.batches import Collator, collator_of, on_device
 from peft_methods.engines.judging import Judge
 from peft_methods.engines.layers import checkpointing
 from peft_methods.engines.resumption import (
+    CheckpointCallback,
     Keeper,
-    KeepsEpochs,
     TrainingState,
-    go_on,
-    put_back_optimizer,
-    put_back_random,
+    restore_optimizer,
+    restore_random_state,
+    resume,
 )
 from peft_methods.methods import TRAINED, Method
 from peft_methods.recipe import Budget, Recipe
@@ -39,11 +42,15 @@ from peft_methods.rows import Rows
 
 
 class StockTrainer(Trainer):
-    """Cross-entropy plus the method's own term; batches in an order that the seed alone decides, grouped by length or not."""
+    """Hugging Face's Trainer with the method's loss, optimizer groups and batch order.
 
-    autocasts = True  # whether the Trainer's mixed precision is what the steps use
+    The loss is cross-entropy plus the method's penalty. The order of batches depends only on the
+    seed. Batches are grouped by length unless padding is fixed.
+    """
 
-    def __init__(  # noqa: PLR0917  # the last four are the Trainer's, in its order
+    autocasts = True  # whether the steps use the Trainer's mixed precision
+
+    def __init__(  # noqa: PLR0917  # the last four are the Trainer's arguments, in its order
         self,
         method: Method,
         head: tuple[str, ...],
@@ -57,15 +64,12 @@ class StockTrainer(Trainer):
     ) -> None:
         super().__init__(model, arguments, collate, rows)
         self.method, self.head, self.budget, self.listener = method, head, budget, listener
-        self.model_accepts_loss_kwargs = (
-            False  # the loss below is a mean: accumulation has to divide it
-        )
+        # The loss below is a mean, so the Trainer has to divide it when it accumulates.
+        self.model_accepts_loss_kwargs = False
         self._loss_sum: torch.Tensor | float = 0.0
-        self._right: torch.Tensor | int = 0
-        self._rows_of_step, self._batches_of_step = (
-            0,
-            1,
-        )  # of the optimizer step at work; no rows outside of any
+        self._correct: torch.Tensor | int = 0
+        # Of the current optimizer step; 0 rows outside of any step.
+        self._rows_of_step, self._batches_of_step = 0, 1
         self.order = torch.Generator().manual_seed(self.args.seed)
         self.resumed: TrainingState | None = None
 
@@ -76,7 +80,10 @@ class StockTrainer(Trainer):
         return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self.order)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """All but biases and norms, by what they are: by name an adapter within `LayerNorm` would pass for a norm."""
+        """Return all parameters but biases and norms.
+
+        Norms are found by their class: by name, an adapter within `LayerNorm` would look like one.
+        """
         return [
             name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")
         ]
@@ -99,7 +106,7 @@ class StockTrainer(Trainer):
         return optimizer
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
-        """The batches of one optimizer step. The last of an epoch may be shorter than the others."""
+        """Return the batches of one optimizer step. The last step of an epoch may have fewer."""
         batches, items = super().get_batch_samples(*arguments)
         self._rows_of_step = sum(batch.get("rows", len(batch["labels"])) for batch in batches)
         self._batches_of_step = len(batches)
@@ -108,54 +115,56 @@ class StockTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
     ) -> torch.Tensor:
-        """Mean cross-entropy of the batch; its sum, and how many rows were right, stay on the device for the epoch's mean.
+        """Return the mean cross-entropy of the batch plus the method's penalty.
 
-        A batch counts by its rows: accumulated ones give the gradient that one batch of all their rows would.
+        The loss sum and the number of correct rows stay on the device until the epoch's mean is
+        computed. Batches are weighted by their rows, so accumulated batches give the same gradient
+        as one batch of all their rows.
         """
         labels = inputs.pop("labels")
         logits = model(**inputs).logits
         loss = F.cross_entropy(logits.float(), labels)
         self._loss_sum = self._loss_sum + loss.detach() * len(labels)
-        self._right = self._right + (logits.detach().argmax(-1) == labels).sum()
+        self._correct = self._correct + (logits.detach().argmax(-1) == labels).sum()
         loss = loss * (len(labels) * self._batches_of_step / (self._rows_of_step or len(labels)))
         extra = self.method.penalty(model)
         return loss if extra is None else loss + extra
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step outside of the Trainer's loop."""
+        """Run one optimizer step outside the Trainer's loop."""
         optimizer.step()
 
     def take_sums(self) -> tuple[float, int]:
-        """Cross-entropy (nats) of all rows since last asked, and how many of them were right."""
-        sums = float(self._loss_sum), int(self._right)
-        self._loss_sum, self._right = 0.0, 0
+        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
+        sums = float(self._loss_sum), int(self._correct)
+        self._loss_sum, self._correct = 0.0, 0
         return sums
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """0: the Trainer would walk through all parameters at every step for a sum that nobody reads."""
+        """Return 0. The Trainer would visit all parameters at every step for an unused sum."""
         return 0
 
     def loss_scale(self) -> dict[str, Any]:
-        """fp16's loss scale as JSON values; empty without one."""
+        """Return the fp16 loss scale as JSON values; empty for other precisions."""
         scaler = self.accelerator.scaler
         return {} if scaler is None else scaler.state_dict()
 
     def set_loss_scale(self, values: dict[str, Any]) -> None:
-        """Put it back."""
+        """Restore the loss scale returned by `loss_scale`."""
         if values:
             self.accelerator.scaler.load_state_dict(values)
 
     def _load_from_checkpoint(self, *_: Any, **__: Any) -> None:
-        """Nothing: `go_on` has put the weights back."""
+        """Do nothing: `resume` has restored the weights."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self.resumed is not None:
-            put_back_optimizer(self, self.resumed)
+            restore_optimizer(self, self.resumed)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if self.resumed is not None:
-            put_back_random(self, self.resumed)
-        self.resumed = None  # its tensors are copied
+            restore_random_state(self, self.resumed)
+        self.resumed = None  # its tensors have been copied
 
 
 def train(
@@ -173,10 +182,11 @@ def train(
     keeper: Keeper | None = None,
     trainer_class: type[StockTrainer] = StockTrainer,
 ) -> Training:
-    """Train within the recipe's budget and leave the model with its best epoch's weights (also in TRAINED).
+    """Train within the recipe's budget. The model ends with the weights of its best epoch.
 
-    `head` names the modules that `method.head_learning_rate` is for. A `keeper` gets every epoch's state; training goes on
-    from the one that it has, and ends as if it had never been interrupted.
+    These weights are also saved as TRAINED in `workdir`. `head` names the modules that use
+    `method.head_learning_rate`. A `keeper` saves every epoch's state; if it already has one,
+    training resumes from it with the same result as without the interruption.
     """
     collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
     set_product_precision(budget.precision)
@@ -191,13 +201,13 @@ def train(
     listener.enter("warm_up")
     with checkpointing(model, on=budget.gradient_checkpointing):
         warm_up(trainer, data, collate, recipe, listener)
-        reached = None
+        checkpoint = None
         if keeper is not None:
-            trainer.add_callback(KeepsEpochs(trainer, judge, listener, keeper))
-            reached = go_on(trainer, judge, listener, keeper, workdir / "reached")
-        trainer.train(resume_from_checkpoint=reached)
+            trainer.add_callback(CheckpointCallback(trainer, judge, listener, keeper))
+            checkpoint = resume(trainer, judge, listener, keeper, workdir / "reached")
+        trainer.train(resume_from_checkpoint=checkpoint)
     listener.enter("save")
-    assert judge.best is not None, "at least one epoch was judged"
+    assert judge.best is not None, "at least one epoch was evaluated"
     if judge.best is not judge.results[-1]:
         load_trainable(model, best)
     epochs = len(judge.results)
@@ -214,11 +224,12 @@ def train(
 def warm_up(
     trainer: StockTrainer, data: TokenData, collate: Collator, recipe: Recipe, listener: Listener
 ) -> None:
-    """Two whole steps on the longest batch, the worst case for memory; the second with optimizer state in place.
+    """Run two whole steps on the longest batch, the worst case for memory.
 
-    Gradients are zeroed before the optimizer sees them and its rate is 0, so no weight changes; random state is put
-    back and the optimizer thrown away, so training is the same with and without it. With accumulation, gradients are in
-    place from the second batch of a step on: so they are here, as zeros.
+    In the second step, the peak step, the optimizer state exists. Gradients are zeroed before the
+    optimizer step and the learning rate is 0, so no weight changes. The random state is restored
+    and the optimizer discarded, so training is the same with and without the warm-up. With
+    accumulation, gradients exist from the second batch of a step on; here they exist as zeros.
     """
     longest = sorted(range(len(data.train)), key=data.train.lengths.__getitem__, reverse=True)[
         : recipe.budget.batch_size
@@ -247,7 +258,7 @@ def _idle_step(
     recipe: Recipe,
     trace: WorstStep,
 ) -> None:
-    """A training step that leaves every weight as it is."""
+    """Run a training step that does not change any weight."""
     model = trainer.model
     assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
@@ -266,7 +277,7 @@ def _idle_step(
 def arguments_of(
     recipe: Recipe, method: Method, seed: int, device: str, workdir: Path, *, autocast: bool = True
 ) -> TrainingArguments:
-    """The recipe's budget in the Trainer's words, everything else that it does switched off."""
+    """Translate the recipe's budget to Trainer arguments. Evaluation, saving and logs are off."""
     budget = recipe.budget
     return TrainingArguments(
         output_dir=str(workdir / "trainer"),
@@ -276,20 +287,19 @@ def arguments_of(
         learning_rate=method.learning_rate,
         weight_decay=budget.weight_decay,
         lr_scheduler_type=budget.schedule,
-        warmup_steps=budget.warmup_ratio,  # below 1 the Trainer takes it as a share of all steps
+        warmup_steps=budget.warmup_ratio,  # the Trainer reads values < 1 as a share of all steps
         max_grad_norm=budget.max_grad_norm,
         bf16=autocast and budget.precision == "bf16",
         fp16=autocast and budget.precision == "fp16",
         seed=seed,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",
-        accelerator_config={
-            "non_blocking": device != "cpu"
-        },  # or the host would wait for each batch's copy, and so for the step before it
+        # A blocking copy of each batch would wait for the step before it.
+        accelerator_config={"non_blocking": device != "cpu"},
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",
-        logging_nan_inf_filter=False,  # it would read the loss off the device at every step
+        logging_nan_inf_filter=False,  # it would copy the loss to the host at every step
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,

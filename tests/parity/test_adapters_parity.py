@@ -1,4 +1,7 @@
-"""Holds bottleneck adapters and AdapterFusion to the `adapters` library: with the same weights, the same numbers in float64."""
+"""Compare bottleneck adapters and AdapterFusion with the `adapters` library.
+
+With the same weights both must give the same results in float64.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,19 @@ from peft_methods.methods.adapter_fusion import AdapterFusion
 from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.bottleneck import Bottleneck, Fusion
 
-REASON = "parity needs the adapters library, which pins a transformers of its own"
+REASON = "needs the adapters library, which requires a specific version of transformers"
 adapters = pytest.importorskip("adapters", reason=REASON)
 modeling = pytest.importorskip("adapters.methods.modeling", reason=REASON)
 
-EXACT = 1e-10  # the largest difference allowed between two float64 results of the same sums in another order
-VISIBLE = 1e-5  # what a changed weight moves the logits by at the least
-SPREAD = 0.2  # of the random weights: enough that each of them matters, too little for a softmax to saturate
-NO_EFFECT = ".key.bias"  # moves all scores of a token alike, which softmax does not see
+# Largest difference allowed between float64 results of the same sums in different order.
+EXACT = 1e-10
+# Smallest change of the logits that a changed weight must cause.
+VISIBLE = 1e-5
+# Standard deviation of random weights: large enough that each weight matters, too small to
+# saturate a softmax.
+SPREAD = 0.2
+# This bias shifts all scores of a token equally, which softmax ignores.
+WITHOUT_EFFECT = ".key.bias"
 
 SIZES = {
     "hidden_size": 32,
@@ -43,11 +51,8 @@ CONFIGS = {
     ),
     "mpnet": lambda: transformers.MPNetConfig(**ROOM, **SIZES),
 }
-BUILT_IN = (
-    "bert",
-    "roberta",
-    "distilbert",
-)  # the library reaches any other family through hooks at named modules
+# The library supports any other family only through hooks at named modules.
+BUILT_IN = ("bert", "roberta", "distilbert")
 
 SOURCES = ("a", "b", "c")
 METHODS: dict[str, Method] = {
@@ -60,8 +65,11 @@ METHODS: dict[str, Method] = {
 
 
 @dataclass(frozen=True)
-class Twins:
-    """One classifier with our modules and with the library's; `weights` pairs those that were copied (ours, theirs)."""
+class ModelPair:
+    """The same classifier with our modules and with the library's.
+
+    `weights` holds the pairs of copied parameters (ours, theirs).
+    """
 
     method: Method
     shape: ModelShape
@@ -78,7 +86,8 @@ def make_base(family: str) -> Any:
         for parameter in model.parameters():
             parameter.add_(SPREAD * torch.randn_like(parameter))
     if family not in BUILT_IN:
-        # The library's hooks use the last layer's norm in every layer (a closure over its loop's variable).
+        # The library's hooks use the last layer's norm in every layer: their closure captures the
+        # loop variable.
         layers = model.base_model.encoder.layer
         for layer in layers:
             layer.output.LayerNorm.load_state_dict(layers[-1].output.LayerNorm.state_dict())
@@ -105,7 +114,7 @@ def mpnet_interface() -> Any:
     )
 
 
-def inject_theirs(model: Any, kind: str) -> Any:
+def apply_theirs(model: Any, kind: str) -> Any:
     adapters.init(
         model, interface=None if model.config.model_type in BUILT_IN else mpnet_interface()
     )
@@ -122,18 +131,18 @@ def inject_theirs(model: Any, kind: str) -> Any:
     return model
 
 
-def of_type(model: nn.Module, kind: type[nn.Module]) -> list[tuple[str, Any]]:
+def modules_of_type(model: nn.Module, kind: type[nn.Module]) -> list[tuple[str, Any]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
 
 
 def linear_pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, nn.Linear, nn.Linear]]:
     for (name, mine), (_, other) in zip(
-        of_type(ours, Bottleneck), of_type(theirs, modeling.Adapter), strict=True
+        modules_of_type(ours, Bottleneck), modules_of_type(theirs, modeling.Adapter), strict=True
     ):
         yield f"{name}.down", mine.down, other.adapter_down[0]
         yield f"{name}.up", mine.up, other.adapter_up
     for (name, mine), (_, other) in zip(
-        of_type(ours, Fusion), of_type(theirs, modeling.BertFusion), strict=True
+        modules_of_type(ours, Fusion), modules_of_type(theirs, modeling.BertFusion), strict=True
     ):
         for part in ("query", "key", "value"):
             yield f"{name}.{part}", getattr(mine, part), getattr(other, part)
@@ -142,7 +151,7 @@ def linear_pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, nn.L
 def copy_weights(
     ours: nn.Module, theirs: nn.Module
 ) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-    """Random weights in all of the library's modules, and the same in ours."""
+    """Set random weights in all of the library's modules and copy them to ours."""
     weights: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
     for name, mine, other in linear_pairs(ours, theirs):
         for parameter in other.parameters():
@@ -155,7 +164,7 @@ def copy_weights(
     return weights
 
 
-def make_twins(family: str, kind: str) -> Twins:
+def make_models(family: str, kind: str) -> ModelPair:
     base, method = make_base(family), METHODS[kind]
     head = tuple(name for name, _ in base.named_children() if name != base.base_model_prefix)
     size = sum(p.numel() for name, p in base.named_parameters() if in_head(name, head))
@@ -170,8 +179,8 @@ def make_twins(family: str, kind: str) -> Twins:
 
 
 @pytest.fixture(params=[(family, kind) for family in CONFIGS for kind in METHODS], ids="-".join)
-def twins(request: pytest.FixtureRequest) -> Twins:
-    return make_twins(*request.param)
+def models(request: pytest.FixtureRequest) -> ModelPair:
+    return make_models(*request.param)
 
 
 def in_head(parameter: str, head: tuple[str, ...]) -> bool:
@@ -179,7 +188,7 @@ def in_head(parameter: str, head: tuple[str, ...]) -> bool:
 
 
 def logits(model: Any) -> Tensor:
-    """Of a random batch whose first row is padded."""
+    """Return the logits of a random batch whose first row is padded."""
     ids = torch.randint(5, ROOM["vocab_size"], (4, 9), generator=torch.Generator().manual_seed(3))
     mask = torch.ones_like(ids)
     ids[0, 5:], mask[0, 5:] = model.config.pad_token_id, 0
@@ -187,22 +196,27 @@ def logits(model: Any) -> Tensor:
     return result
 
 
-def gradients(twins: Twins, side: int) -> dict[str, Tensor | None]:
-    """The loss's gradients of the trained weights, the method's and the head's, in ours (0) or theirs (1)."""
-    model = (twins.ours, twins.theirs)[side]
+def gradients(models: ModelPair, side: int) -> dict[str, Tensor | None]:
+    """Return the gradients of the method's and the head's trained weights.
+
+    `side` selects our model (0) or the library's (1).
+    """
+    model = (models.ours, models.theirs)[side]
     loss = functional.cross_entropy(logits(model), torch.tensor([0, 1, 2, 1]))
     torch.autograd.backward(loss)
     head = {
-        name: parameter for name, parameter in model.named_parameters() if in_head(name, twins.head)
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if in_head(name, models.head)
     }
-    parameters = {name: pair[side] for name, pair in twins.weights.items()} | head
+    parameters = {name: pair[side] for name, pair in models.weights.items()} | head
     return {
         name: parameter.grad for name, parameter in parameters.items() if parameter.requires_grad
     }
 
 
 def trained(model: nn.Module, head: tuple[str, ...]) -> int:
-    """Trainable parameters less the head's."""
+    """Count the trainable parameters outside the head."""
     return sum(
         p.numel()
         for name, p in model.named_parameters()
@@ -214,58 +228,59 @@ def assert_same(ours: Any, theirs: Any) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0.0, atol=EXACT)
 
 
-def test_logits_agree(twins: Twins) -> None:
-    assert_same(logits(twins.ours), logits(twins.theirs))
+def test_logits_equal_those_of_the_library(models: ModelPair) -> None:
+    assert_same(logits(models.ours), logits(models.theirs))
 
 
-def test_gradients_agree(twins: Twins) -> None:
-    ours, theirs = gradients(twins, 0), gradients(twins, 1)
+def test_gradients_equal_those_of_the_library(models: ModelPair) -> None:
+    ours, theirs = gradients(models, 0), gradients(models, 1)
     assert all(
-        gradient is not None and (gradient.any() or name.endswith(NO_EFFECT))
+        gradient is not None and (gradient.any() or name.endswith(WITHOUT_EFFECT))
         for name, gradient in ours.items()
     )
     assert_same(ours, theirs)
 
 
-# Not MPNet: the library's hooks sit before the model's dropout, in every other family its adapters come after it, as ours do.
+# MPNet is left out: there the library's hooks are before the model's dropout. In all other families
+# its adapters come after the dropout, as ours do.
 @pytest.mark.parametrize("family", BUILT_IN)
 @pytest.mark.parametrize("kind", METHODS)
-def test_dropout_falls_on_the_same_places(family: str, kind: str) -> None:
-    twins = make_twins(family, kind)
-    still, dropped = logits(twins.ours), []
-    for model in (twins.ours, twins.theirs):
+def test_dropout_drops_the_same_elements_as_in_the_library(family: str, kind: str) -> None:
+    models = make_models(family, kind)
+    without_dropout, dropped = logits(models.ours), []
+    for model in (models.ours, models.theirs):
         torch.manual_seed(5)
         dropped.append(logits(model.train()))
-    assert (dropped[0] - still).abs().max() > VISIBLE
+    assert (dropped[0] - without_dropout).abs().max() > VISIBLE
     assert_same(*dropped)
 
 
-def test_as_many_parameters_are_trained(twins: Twins) -> None:
-    expected = twins.method.expected_trainable(twins.shape)
-    assert trained(twins.ours, twins.head) == trained(twins.theirs, twins.head) == expected
+def test_trainable_parameters_equal_those_of_the_library(models: ModelPair) -> None:
+    expected = models.method.expected_trainable(models.shape)
+    assert trained(models.ours, models.head) == trained(models.theirs, models.head) == expected
 
 
 @torch.no_grad()
-def test_a_change_of_any_copied_weight_shows(twins: Twins) -> None:
-    expected = logits(twins.theirs)
-    for name, (parameter, _) in twins.weights.items():
+def test_logits_depend_on_every_copied_weight(models: ModelPair) -> None:
+    expected = logits(models.theirs)
+    for name, (parameter, _) in models.weights.items():
         before = parameter.clone()
         parameter.add_(0.01 * torch.randn_like(parameter))
-        moved = (logits(twins.ours) - expected).abs().max()
+        moved = (logits(models.ours) - expected).abs().max()
         parameter.copy_(before)
-        assert moved < EXACT if name.endswith(NO_EFFECT) else moved > VISIBLE, name
+        assert moved < EXACT if name.endswith(WITHOUT_EFFECT) else moved > VISIBLE, name
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_the_regularisation_and_its_gradient_agree(family: str) -> None:
-    twins = make_twins(family, "fusion")
+def test_fusion_regularisation_and_gradient_equal_those_of_the_library(family: str) -> None:
+    models = make_models(family, "fusion")
     ours, theirs = (
         twins.method.penalty(twins.ours),
         twins.theirs.base_model.get_fusion_regularization_loss(),
     )
     assert ours is not None
     assert_same(ours, theirs)
-    values = [pair for name, pair in twins.weights.items() if name.endswith(".value.weight")]
-    assert len(values) == twins.shape.layers
+    values = [pair for name, pair in models.weights.items() if name.endswith(".value.weight")]
+    assert len(values) == models.shape.layers
     mine = torch.autograd.grad(ours, [pair[0] for pair in values])
     assert_same(mine, torch.autograd.grad(theirs, [pair[1] for pair in values]))
