@@ -102,7 +102,7 @@ def test_an_engine_that_fails_gives_way_to_the_stock_one_and_says_so(
         "what the second process says must not take the place of why there is one"
     )
     assert log.count("train_runtime") == 1
-    assert "--peft-engine stock" in finding.advice
+    assert 'engine = "stock"' in finding.advice
     again = Earlier(store).record_of(
         cell, preparation
     )  # found as long as the same engine is asked for

@@ -137,7 +137,7 @@ def test_an_audit_names_what_it_cannot_read_and_moves_nothing(
 ) -> None:
     (store.folder / "bad.json").write_text("{", encoding="utf-8")
     assert main(["audit", str(store.folder)]) == 2
-    assert "holds no records (unfit: " in capsys.readouterr().err
+    assert "holds no records (unreadable: " in capsys.readouterr().err
     store.write(make_record())
     assert main(["audit", str(store.folder)]) in {0, 1}
     assert "bad.json is no record" in capsys.readouterr().err

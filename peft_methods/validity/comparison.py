@@ -1,4 +1,4 @@
-"""V5xx: what is wrong with the comparing."""
+"""V5xx: mistakes in the comparison of methods."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ from peft_methods.records import Record
 from peft_methods.validity.base import rule
 from peft_methods.validity.figures import VERSIONS, Figures
 
-FASTER, SLOWER = (
-    0.5,
-    4.0,
-)  # QLoRA's time an epoch in LoRA's; with like work it lay between 0.8 and 2 here
-SAVED_BYTES = 6.0  # a weight; 4 bits save 3.5 of its 4 bytes, and a copy in half precision at most
+# Limits of QLoRA's time per epoch as a multiple of LoRA's. For equal work we measured 0.8 to 2.
+FASTER, SLOWER = 0.5, 4.0
+# Most that 4-bit weights can save, per weight: 3.5 of its 4 bytes, and a half-precision copy.
+SAVED_BYTES = 6.0
 FULL = "full"
 
 
 @rule("V501", "note", "method")
 def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
-    """Weights, and perhaps texts, are random: what is compared is cost."""
+    """Weights, and perhaps texts, are random: only costs can be compared."""
     recipe, data = records[0].cell["recipe"], records[0].data
     if recipe["model"]["weights"] != "random":
         return
     what, advice = (
         "weights are random",
-        "compare time, memory and parameters; for quality train pretrained weights",
+        "compare time, memory and parameters; to compare quality, train pretrained weights",
     )
     if data.get("random") and recipe["data"]["token_lengths"]:
-        what = "weights and texts are random (as many tokens a row as data.token_lengths says)"
+        what = "weights and texts are random (row lengths are those of data.token_lengths)"
     elif data.get("random"):
-        what = f"weights and texts are random (every row {recipe['data']['max_length']} tokens long, the most there can be)"
-        advice += "; give data.token_lengths for what shorter texts cost"
+        length = recipe["data"]["max_length"]
+        what = f"weights and texts are random (every row has the maximum of {length} tokens)"
+        advice += "; set data.token_lengths to measure the cost of shorter texts"
     yield f"{what}, so there is no quality to judge", advice
 
 
-def odd_ones(
+def _deviations(
     rows: Sequence[Figures], of: Callable[[Figures], Any]
 ) -> Iterator[tuple[str, Any, Any]]:
-    """(names, their value, the others') for each value that differs from the commonest; of equally common ones the first counts."""
+    """Yield (names, their value, the usual value) for each value that is not the most common one.
+
+    Of equally common values, the first in the table counts as the usual one.
+    """
     known = [row for row in rows if of(row) is not None]
     counted = Counter(of(row) for row in known)
     if len(counted) < 2:
@@ -54,18 +57,18 @@ def odd_ones(
 
 BUDGET: dict[str, Callable[[Figures], float | None]] = {
     "epochs": lambda row: row.epochs,
-    "steps an epoch": lambda row: row.steps_per_epoch,
+    "steps per epoch": lambda row: row.steps_per_epoch,
     "train rows": lambda row: row.train_rows,
-    "rows a batch": lambda row: row.batch_size,
-    "tokens at most": lambda row: row.max_length,
+    "rows per batch": lambda row: row.batch_size,
+    "maximum tokens": lambda row: row.max_length,
 }
 
 
 @rule("V502", "warning", "comparison")
 def budgets_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods had other budgets: epochs, steps, rows, batch or length."""
+    """Methods had different budgets: epochs, steps, rows, batch size or length."""
     for what, of in BUDGET.items():
-        for names, value, usual in odd_ones(rows, of):
+        for names, value, usual in _deviations(rows, of):
             yield (
                 names,
                 f"{value:,.0f} {what}, the others {usual:,.0f}",
@@ -75,12 +78,12 @@ def budgets_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
 
 @rule("V503", "warning", "comparison")
 def data_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods were trained or tested on other data, or on other splits of it."""
+    """Methods were trained or tested on different data, or on different splits of it."""
     for what, of in {
         "data": lambda row: row.data and row.data.casefold(),
         "test rows": lambda row: row.test_rows,
     }.items():
-        for names, value, usual in odd_ones(rows, of):
+        for names, value, usual in _deviations(rows, of):
             yield (
                 names,
                 f"{what} {_short(value)}, the others' {_short(usual)}",
@@ -94,7 +97,7 @@ def _short(value: str | float) -> str:
 
 @rule("V504", "warning", "comparison")
 def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods with few parameters were trained at full fine-tuning's learning rate, which starves them."""
+    """Methods with few parameters used full fine-tuning's learning rate, which is too low."""
     rate = next((row.learning_rate for row in rows if row.method == FULL), None)
     same = [
         row.name
@@ -108,12 +111,12 @@ def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
         yield (
             ", ".join(same),
             f"learning rate {rate:g}, that of full fine-tuning",
-            "tune each method's own; ten to a hundred times more is usual",
+            "tune each method's learning rate; ten to a hundred times full's rate is usual",
         )
 
 
 def _is_tuned(row: Figures) -> bool:
-    """Whether the row's own grid led to its rate: lower and higher ones were tried."""
+    """Whether the rate was chosen from the row's own grid, with lower and higher rates tried."""
     return row.learning_rate is not None and min(
         row.rates, default=math.inf
     ) < row.learning_rate < max(row.rates)
@@ -121,16 +124,16 @@ def _is_tuned(row: Figures) -> bool:
 
 @rule("V505", "warning", "comparison")
 def circumstances_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods ran with other library versions, in another precision or on another device."""
-    circumstances: dict[str, Callable[[Figures], str | None]] = {
+    """Methods ran with different library versions, precisions or devices."""
+    settings: dict[str, Callable[[Figures], str | None]] = {
         "device": lambda row: row.device,
         "precision": _precision,
     }
-    circumstances |= {
+    settings |= {
         package: lambda row, package=package: row.versions.get(package) for package in VERSIONS
     }  # type: ignore[misc]
-    for what, of in circumstances.items():
-        for names, value, usual in odd_ones(rows, of):
+    for what, of in settings.items():
+        for names, value, usual in _deviations(rows, of):
             yield (
                 names,
                 f"{what} {value}, the others' {usual}",
@@ -142,41 +145,46 @@ FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
 
 
 def _precision(row: Figures) -> str | None:
-    """What is computed in. That QLoRA's weights are held in 4 bits is what it is, and no other precision."""
-    said = (row.precision or "").casefold()
-    words = FOUR_BITS.sub(" ", said).strip(" +,/()-") if row.method == "qlora" else said
+    """Return the precision of the computation, without the 4-bit storage of QLoRA's weights.
+
+    Holding weights in 4 bits is part of QLoRA. It is not a difference in precision.
+    """
+    given = (row.precision or "").casefold()
+    words = FOUR_BITS.sub(" ", given).strip(" +,/()-") if row.method == "qlora" else given
     return words or None
 
 
 @rule("V506", "warning", "comparison")
 def unlike_work(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """QLoRA took much less or more than LoRA in a way that 4-bit weights do not explain: its work was another."""
+    """QLoRA needed far more or less than LoRA: more than 4-bit weights can explain."""
     lora = next((row for row in rows if row.method == "lora"), None)
     for row in rows:
         if (
             lora is not None
             and row.method == "qlora"
-            and (said := [*_time_against(row, lora), *_memory_against(row, lora)])
+            and (differences := [*_time_against(row, lora), *_memory_against(row, lora)])
         ):
             yield (
                 row.name,
-                "; ".join(said),
-                "give both the same precision, batch, length and rows; prepare_model_for_kbit_training turns gradient checkpointing on",
+                "; ".join(differences),
+                "give both the same precision, batch size, length and rows; note that "
+                "prepare_model_for_kbit_training turns gradient checkpointing on",
             )
 
 
 def _time_against(row: Figures, lora: Figures) -> Iterator[str]:
-    """4-bit weights are unpacked at every use, which costs time and never saves half of it."""
+    """Report a time ratio that 4-bit weights cannot explain: unpacking costs time, saves none."""
     if not row.train_seconds or not lora.train_seconds:
         return
     ratio, known = row.train_seconds / lora.train_seconds, row.epochs and lora.epochs
     if row.epochs and lora.epochs:
         ratio *= lora.epochs / row.epochs
     if not FASTER <= ratio <= SLOWER:
-        yield f"{ratio:.2g} times LoRA's time{' an epoch' if known else ''}"
+        yield f"{ratio:.2g} times LoRA's time{' per epoch' if known else ''}"
 
 
 def _memory_against(row: Figures, lora: Figures) -> Iterator[str]:
     weights = row.total_parameters or lora.total_parameters
     if weights and row.memory and lora.memory and lora.memory - row.memory > SAVED_BYTES * weights:
-        yield f"{(lora.memory - row.memory) / 1e6:,.0f} MB less than LoRA, where 4-bit weights save {3.5 * weights / 1e6:,.0f}"
+        less, saved = (lora.memory - row.memory) / 1e6, 3.5 * weights / 1e6
+        yield f"{less:,.0f} MB less than LoRA, but 4-bit weights save only {saved:,.0f} MB"
