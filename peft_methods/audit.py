@@ -1,4 +1,4 @@
-"""`python -m peft_methods audit FILE`: what the rules say about results made elsewhere."""
+"""`python -m peft_methods audit FILE`: run the validity rules on results made elsewhere."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ CLEAN, FOUND, UNFIT = 0, 1, 2  # exit codes
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register `audit`."""
+    """Register the command `audit`."""
     command = commands.add_parser(
         "audit",
-        help="judge a table of results made elsewhere",
-        description="Judge a plain table, a row a method: what cannot be right in it, why, and what to do. Columns may be missing; "
-        "units stand in a column's name or behind its values. Exit code: 0 nothing but notes, 1 errors or warnings, 2 no table.",
+        help="check a table of results made elsewhere",
+        description="Check a plain table with one row per method: what cannot be right in it, why, "
+        "and what to do. Columns may be missing. Units go into a column's name or behind its "
+        "values. Exit code: 0 for nothing but notes, 1 for errors or warnings, 2 for an unusable "
+        "file.",
     )
     command.add_argument(
         "file", type=Path, help="a CSV or JSON table, or a folder of this project's records"
     )
-    command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
+    command.add_argument(
+        "--silence", metavar="V105,V301", help="skip these rules; the output lists them"
+    )
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line for each finding; the exit code. Raises `PeftMethodsError` for what cannot be judged."""
+    """Print a line for each finding and return the exit code.
+
+    Raises `PeftMethodsError` for a file or folder that cannot be checked.
+    """
     silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
     path: Path = arguments.file
     findings, rows, remarks = _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
@@ -40,13 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
     for finding in findings:
         print(finding)
     if not findings:
-        print(
-            f"nothing found in {rows} rows: no rule that could be asked with these columns has an objection"
-        )
+        print(f"nothing found in {rows} rows, by the rules that these columns allow")
     if silent:
-        print(
-            f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in silent)}"
-        )
+        titles = ", ".join(f"{one} ({RULES[one].title})" for one in silent)
+        print(f"Silenced rules (not checked): {titles}")
     return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
 
 
@@ -58,8 +62,9 @@ def _of_file(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, t
 def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
     records, bad = Store(path).records()
     if not records:
-        unread = f" (unfit: {'; '.join(map(str, bad))})" if bad else ""
+        unreadable = f" (unreadable: {'; '.join(map(str, bad))})" if bad else ""
         raise TableError(
-            f"{path} holds no records{unread}. Give a folder of results (.peft/results), or a CSV or JSON table."
+            f"{path} holds no records{unreadable}. Give a folder of results (.peft/results), "
+            "or a CSV or JSON table."
         )
     return judge(records, silent), len(records), tuple(map(str, bad))

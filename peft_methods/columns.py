@@ -1,4 +1,4 @@
-"""What columns of a plain table are called, what kind of figure they hold, and whose names methods go by."""
+"""Column names of plain tables, the kind of value in each column, and names of methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ TEXT = "text"
 
 @dataclass(frozen=True)
 class Column:
-    """A figure that a table may hold. `kind` is TEXT or one of `units.UNITS`; spellings are without unit, words joined by _."""
+    """A column that a table may have.
+
+    `kind` is TEXT or a key of `units.UNITS`. `spellings` are lower-case, without a unit, with words
+    joined by `_`.
+    """
 
     field: str
     kind: str
@@ -47,25 +51,29 @@ COLUMNS = (
     _column(
         "validation_accuracy",
         "share",
-        "validation_acc validation val val_accuracy val_acc dev dev_accuracy dev_acc eval_accuracy eval_acc",
+        "validation_acc validation val val_accuracy val_acc dev dev_accuracy dev_acc "
+        "eval_accuracy eval_acc",
     ),
     _column("train_accuracy", "share", "train_acc training_accuracy training_acc"),
     _column("majority", "share", "majority_accuracy majority_class majority_baseline chance"),
     _column(
         "trainable_parameters",
         "count",
-        "trainable_params trainable params parameters param_count n_params num_trainable_parameters tunable_parameters",
+        "trainable_params trainable params parameters param_count n_params "
+        "num_trainable_parameters tunable_parameters",
     ),
     _column(
         "train_seconds",
         "seconds",
-        "train training train_time training_time time runtime train_runtime duration training_duration",
+        "train training train_time training_time time runtime train_runtime duration "
+        "training_duration",
     ),
     _column("step_seconds", "seconds", "step step_time time_per_step seconds_per_step"),
     _column(
         "peak_memory",
         "bytes",
-        "memory peak gpu_memory peak_gpu_memory vram peak_vram gpu_usage memory_usage gpu_memory_usage mem gpu_mem",
+        "memory peak gpu_memory peak_gpu_memory vram peak_vram gpu_usage memory_usage "
+        "gpu_memory_usage mem gpu_mem",
     ),
     _column(
         "max_memory",
@@ -121,7 +129,10 @@ def method_of(name: str) -> str | None:
 
 
 def column_of(header: str) -> tuple[Column, float | None] | None:
-    """What a column is by its header, and the factor of the unit that the header names; None for an unknown one."""
+    """Return the column for a header, and the factor of the unit that the header names.
+
+    Returns None for an unknown header. The factor is None if the header names no unit.
+    """
     words = re.findall(r"[a-z0-9]+|%", header.casefold())
     for column in COLUMNS:
         bare, factor = (words, None) if column.kind == TEXT else unit_of(words, column.kind)
@@ -133,7 +144,10 @@ def column_of(header: str) -> tuple[Column, float | None] | None:
 
 
 def _spelt(words: list[str], column: Column) -> bool:
-    """Whether words without their unit are a spelling, or would be one with it: `train_seconds` says both at once."""
+    """Whether words, stripped of their unit, are a spelling of the column.
+
+    A spelling may include the unit: `train_seconds` names the column and its unit at once.
+    """
     return "_".join(words) in {
         spelling for name in column.spellings for spelling in (name, name.removesuffix("_seconds"))
     }

@@ -1,4 +1,4 @@
-"""A plain table made elsewhere, CSV or JSON -> figures that rules can judge."""
+"""Reading of plain tables made elsewhere (CSV or JSON) into the values that rules check."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from peft_methods.units import (
 from peft_methods.validity.counts import models_named, models_of_size
 from peft_methods.validity.figures import VERSIONS, Figures, Written
 
-Cells = dict[str, str]  # a row, by header
+Cells = dict[str, str]  # a row: header -> text
 
 
 class TableError(PeftMethodsError):
-    """A file that holds no table that can be judged."""
+    """A file that holds no usable table."""
 
 
 @dataclass(frozen=True)
 class PlainTable:
-    """The rows of a table, and a line for each column that was not used, saying why."""
+    """The rows of a table, and a message for each unused column with the reason."""
 
     rows: tuple[Figures, ...]
     ignored: tuple[str, ...]
@@ -41,7 +41,7 @@ class PlainTable:
 
 @dataclass(frozen=True)
 class _Read:
-    """One column's figures by row: quantities in base units, series of them, or texts."""
+    """One column's values by row: quantities in base units, series of them, or texts."""
 
     column: Column
     header: str
@@ -49,31 +49,33 @@ class _Read:
 
 
 def read_table(path: Path) -> PlainTable:
-    """The figures of a CSV or JSON file. Raises `TableError` with one line that says where what is wrong."""
+    """Read a CSV or JSON file. Raises `TableError`, one line that names the file and place."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise TableError(f"{path} is no text in UTF-8. Save the table as CSV or JSON.") from None
+        raise TableError(
+            f"{path} is not a UTF-8 text file. Save the table as CSV or JSON."
+        ) from None
     except OSError as error:
         raise TableError(f"{path} cannot be read: {error.strerror}.") from None
     if not text.strip():
         raise TableError(
-            f"{path} is empty. Give a CSV with a header line, or a JSON list of objects, with a row a method."
+            f"{path} is empty. Give a CSV file with a header line and one row per method, or a "
+            "JSON list with one object per method."
         )
     is_json = path.suffix.lower() == ".json" or (
         path.suffix.lower() not in {".csv", ".tsv"} and text.lstrip()[0] in "[{"
     )
     headers, rows = _from_json(path, text) if is_json else _from_csv(path, text)
     if not rows:
-        raise TableError(f"{path} has a header but no rows. Give a row a method.")
+        raise TableError(f"{path} has a header but no rows. Give one row per method.")
     return _to_figures(path, headers, rows)
 
 
 def _from_csv(path: Path, text: str) -> tuple[list[str], list[Cells]]:
     first = text.lstrip("\n").partition("\n")[0]
-    separator = max(
-        "\t,;", key=first.count
-    )  # the first of equals; ; parts the values of a series where , parts the columns
+    # The first of equals wins: where commas separate columns, ; separates the values of a series.
+    separator = max("\t,;", key=first.count)
     try:
         lines = [
             line
@@ -81,15 +83,17 @@ def _from_csv(path: Path, text: str) -> tuple[list[str], list[Cells]]:
             if any(cell.strip() for cell in line)
         ]
     except csv.Error as error:
-        raise TableError(f"{path} is no CSV: {error}.") from None
+        raise TableError(f"{path} is not valid CSV: {error}. Check its quotes.") from None
     if not lines:
-        raise TableError(f"{path} has no header. Give a CSV with a header line and a row a method.")
+        raise TableError(
+            f"{path} has no header. Give a CSV file with a header line and one row per method."
+        )
     headers = [header.strip() for header in lines[0]]
     for number, line in enumerate(lines[1:], 1):
         if len(line) != len(headers):
             raise TableError(
-                f"{path}: row {number} has {len(line)} fields, the header {len(headers)}. "
-                f'Write a value with a {separator!r} in it in quotes, as "124,647,170".'
+                f"{path}: row {number} has {len(line)} fields, but the header has {len(headers)}. "
+                f'Quote a value that contains {separator!r}, such as "124,647,170".'
             )
     if separator != "," and any(has_decimal_comma(cell) for line in lines[1:] for cell in line):
         lines[1:] = [[with_points(cell) for cell in line] for line in lines[1:]]
@@ -100,11 +104,14 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TableError(f"{path} is no JSON: {str(error).splitlines()[0]}.") from None
+        raise TableError(
+            f"{path} is not valid JSON: {str(error).splitlines()[0]}. Correct the file."
+        ) from None
     if isinstance(values, dict) and (columns := _columns_of(values)) is not None:
         if len({len(column) for column in columns.values()}) > 1:
             raise TableError(
-                f"{path}: its columns are not equally long. Give each a value for every method, null where there is none."
+                f"{path}: its columns differ in length. Give each column a value for every "
+                "method, and null for a missing one."
             )
         values = [
             dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
@@ -125,7 +132,8 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
         )
     if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
         raise TableError(
-            f"{path} holds no table: give a JSON list of objects, one a method, or an object of them by method."
+            f"{path} holds no table. Give a JSON list with one object per method, or an object "
+            "that maps each method to one."
         )
     rows = [
         {str(name): _as_text(path, name, value) for name, value in row.items()} for row in values
@@ -135,7 +143,10 @@ def _from_json(path: Path, text: str) -> tuple[list[str], list[Cells]]:
 
 
 def _columns_of(values: dict[str, Any]) -> dict[str, list[Any]] | None:
-    """An object by columns, each a list, or an object by row as pandas writes it; None where no column names the methods."""
+    """Return an object's columns as lists; None if no column names the methods.
+
+    A column is a list, or an object by row index, as pandas writes it.
+    """
     columns = {
         name: list(column.values()) if isinstance(column, dict) else column
         for name, column in values.items()
@@ -155,7 +166,7 @@ def _as_text(path: Path, name: str, value: Any) -> str:
         return ";".join(_as_text(path, name, one) for one in value)
     if isinstance(value, dict):
         raise TableError(
-            f"{path}: {name!r} is an object; a figure is a number, a text, or a list of them."
+            f"{path}: {name!r} is an object. Give a number, a text, or a list of them."
         )
     return "" if value is None else str(value)
 
@@ -174,7 +185,8 @@ def _to_figures(path: Path, headers: list[str], rows: list[Cells]) -> PlainTable
         column, factor = found
         if column.field in read:
             raise TableError(
-                f"{path}: columns {read[column.field].header!r} and {header!r} both mean {column.field}. Keep one."
+                f"{path}: columns {read[column.field].header!r} and {header!r} both mean "
+                f"{column.field}. Keep one."
             )
         values = _in_base_units(
             path,
@@ -185,13 +197,15 @@ def _to_figures(path: Path, headers: list[str], rows: list[Cells]) -> PlainTable
         )
         if values is None:
             ignored.append(
-                f"column {header!r} has no unit and was ignored. Name it {_with_unit(header, column)}, or write the unit behind values"
+                f"column {header!r} has no unit and was ignored. Rename it to "
+                f"{_with_unit(header, column)}, or add the unit to each value"
             )
         else:
             read[column.field] = _Read(column, header, values)
     if "method" not in read:
         raise TableError(
-            f"{path}: no column names the methods; there are: {', '.join(headers)}. Call one 'method'."
+            f"{path}: no column names the methods. Its columns: {', '.join(headers)}. "
+            "Rename one to 'method'."
         )
     return PlainTable(
         _with_models(_rows(path, {name: one.values for name, one in read.items()})), tuple(ignored)
@@ -203,7 +217,7 @@ def _with_unit(header: str, column: Column) -> str:
 
 
 def _values(path: Path, column: Column, header: str, texts: list[str]) -> list[Any]:
-    """A column's cells, parsed but not yet scaled by what stands in its header."""
+    """Parse a column's values. They are not yet scaled by the unit in the header."""
     found: list[Any] = []
     for number, text in enumerate(texts, 1):
         try:
@@ -223,9 +237,10 @@ def _values(path: Path, column: Column, header: str, texts: list[str]) -> list[A
 def _in_base_units(
     path: Path, column: Column, header: str, values: list[Any], factor: float | None
 ) -> list[Any] | None:
-    """The column in base units; None where neither header nor values say in what unit a time or a size is.
+    """Convert a column to base units; None if a time or size has no unit anywhere.
 
-    Shares above 1 are percent: in a column all are then, in a column of series all of that row.
+    Shares above 1 are read as percent. In a column of single values, one of them makes the whole
+    column percent; in a column of series, it does so for its row only.
     """
     if column.kind == TEXT:
         return values
@@ -245,7 +260,8 @@ def _in_base_units(
     ):
         if 0 < one.value <= 1:
             raise TableError(
-                f"{path}: {header!r} holds {one.text!r} among percent. Write shares (0.93) or percent (93)."
+                f"{path}: {header!r} mixes {one.text!r} with percentages. "
+                "Write shares (0.93) or percent (93)."
             )
     factors = [factor or (0.01 if written else 1.0) for written in percent]
     scaled = [
@@ -255,35 +271,39 @@ def _in_base_units(
     for one in (one for cell in scaled for one in cell if column.kind == "share"):
         if one.value > 1:
             raise TableError(
-                f"{path}: {header!r} holds {one.text!r}, more than 100 %. Write shares (0.93) or percent (93)."
+                f"{path}: {header!r} holds {one.text!r}, which is more than 100 %. "
+                "Write shares (0.93) or percent (93)."
             )
     return list(scaled) if column.is_series else [cell[0] if cell else None for cell in scaled]
 
 
 def _rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[Figures, str]]:
-    """Each row's figures, and the name of its model."""
+    """Return each row's figures, and the name of its model."""
     names = columns["method"]
     for number, name in enumerate(names, 1):
         if not name:
-            raise TableError(f"{path}: row {number} names no method. Fill its {'method'!r} column.")
+            raise TableError(f"{path}: row {number} names no method. Fill in its 'method' column.")
         if names.index(name) != number - 1:
             raise TableError(
-                f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. Give each method one row."
+                f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. "
+                "Give each method one row."
             )
     lines = [{name: values[row] for name, values in columns.items()} for row in range(len(names))]
     return [(_figures(line), line.get("model") or "") for line in lines]
 
 
+# Fields of `Figures` that hold one number.
 PLAIN_FIGURES = (
-    "accuracy", "validation_accuracy", "train_accuracy", "majority", "train_rows", "validation_rows", "test_rows", "epochs",
-    "steps_per_epoch", "batch_size", "max_length", "learning_rate", "train_seconds", "step_seconds",
-)  # fmt: skip  # fields of Figures that are one number
+    "accuracy", "validation_accuracy", "train_accuracy", "majority", "train_rows",
+    "validation_rows", "test_rows", "epochs", "steps_per_epoch", "batch_size", "max_length",
+    "learning_rate", "train_seconds", "step_seconds",
+)  # fmt: skip
 SERIES = ("train_losses", "validation_losses", "validation_accuracies")
 TEXTS = ("data", "precision", "device")
 
 
 def _figures(line: Mapping[str, Any]) -> Figures:
-    """One row; `line` maps a column's field to its text, quantity or series."""
+    """Make one row; `line` maps a column's field to its text, quantity or series."""
     given: dict[str, Any] = {
         name: line[name].value for name in PLAIN_FIGURES if line.get(name) is not None
     }
@@ -315,7 +335,10 @@ def _figures(line: Mapping[str, Any]) -> Figures:
 
 
 def _rounding(given: Quantity | None, log: Sequence[Quantity] | None) -> float:
-    """Half a step of the last digit, of the coarser of the two; a log writes as many digits as the longest of it has."""
+    """Return half a step of the last digit, for the coarser of the value and its log.
+
+    A log has as many digits as its longest value.
+    """
     return max(
         0.0 if given is None else given.value - given.low,
         min((one.value - one.low for one in log or ()), default=0.0),
@@ -335,7 +358,11 @@ def _written(quantity: Quantity | None) -> Written | None:
 
 
 def _with_models(rows: list[tuple[Figures, str]]) -> tuple[Figures, ...]:
-    """Rows with the shapes of their model: the one named, else the one as large as what full fine-tuning trains."""
+    """Add the candidate architectures to each row.
+
+    They are those of the model that the row names, or else those whose size is what full
+    fine-tuning trained.
+    """
     full = next(
         (
             figures.trainable
@@ -348,9 +375,8 @@ def _with_models(rows: list[tuple[Figures, str]]) -> tuple[Figures, ...]:
     found = []
     for figures, model in rows:
         shapes = models_named(model) if model else by_size
-        shapes = (
-            tuple(shape for shape in shapes if shape in by_size) or shapes
-        )  # full's count says how many classes there are
+        # The parameter count of full fine-tuning reveals the number of classes.
+        shapes = tuple(shape for shape in shapes if shape in by_size) or shapes
         total = (
             shapes[0].encoder_parameters + shapes[0].head_parameters
             if shapes

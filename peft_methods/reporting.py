@@ -1,4 +1,4 @@
-"""`python -m peft_methods report RESULTS… -o DIR`: the report of stored records, without training."""
+"""`python -m peft_methods report RESULTS… -o DIR`: report stored records, without training."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from peft_methods.validity import silenced
 
 
 class ResultsError(PeftMethodsError):
-    """Results in which there is nothing to report."""
+    """Results that hold nothing to report."""
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register `report`."""
+    """Register the command `report`."""
     command = commands.add_parser(
         "report",
         help="an HTML report of stored records",
-        description="Report stored records of any number of runs, without training: DIR/report.html, charts beside it, a paper. What "
-        "differs in more than method and seed stands in sections of its own. Exit code: 0, or 2 where no record can be read.",
+        description="Report the stored records of any number of sessions, without training: "
+        "DIR/report.html, the charts in the same folder, and a paper. Records that differ in more "
+        "than method and seed get separate sections. Exit code: 0, or 2 if no record can be read.",
     )
     command.add_argument(
         "results",
@@ -44,31 +45,36 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="folders of results (.peft/results) or record files",
     )
     command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="where the report goes"
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the report"
     )
     command.add_argument(
         "--paper",
         type=Path,
         metavar="FILE.pdf",
-        help="a paper in two columns too (needs the extra `paper`)",
+        help="also write a two-column paper (needs the extra `paper`)",
     )
-    command.add_argument("--silence", metavar="V105,V301", help="leave out these rules, and say so")
+    command.add_argument(
+        "--silence", metavar="V105,V301", help="skip these rules; the report lists them"
+    )
     command.add_argument(
         "--budget",
         metavar="LIMITS",
-        help="recommend only what keeps to these, e.g. memory=8GB,time=10min",
+        help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
     )
     command.add_argument(
         "--charts",
         choices=("few", "all", "none"),
         default="few",
-        help="few: where there are up to 3 sections (default)",
+        help="few: only with up to 3 sections (default)",
     )
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report; the exit code. Raises `PeftMethodsError` for what cannot be reported or written."""
+    """Write the report and return the exit code.
+
+    Raises `PeftMethodsError` for results that cannot be reported or written.
+    """
     check_report("report")
     check_folder(arguments.output, "--output")
     if arguments.paper is not None:
@@ -76,13 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(arguments.paper.absolute().parent, "--paper")
     silent = silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
     limits = parse_limits(arguments.budget) if arguments.budget is not None else {}
-    with _no_garbage(), secrets_known():
+    with _without_garbage_collection(), secrets_known():
         return _report(arguments, silent, limits)
 
 
 @contextlib.contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Thousands of records would be walked again and again for garbage that there is not: a quarter of the time."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Turn off garbage collection within the block.
+
+    The collector would traverse thousands of live records again and again, for no garbage: this
+    took a quarter of the time.
+    """
     gc.disable()
     try:
         yield
@@ -96,7 +106,8 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limi
         print(line, file=sys.stderr)
     if not any(not record.is_source for record in stored.records):
         raise ResultsError(
-            "no records of a comparison in what was given. Give a folder of results (.peft/results) or record files."
+            "the given results hold no records of a comparison. Give a folder of results "
+            "(.peft/results) or record files."
         )
     predictions = StoredPredictions(stored.folders)
     sections, remarks = _with_figures(gather(stored.records, predictions, silent))
@@ -113,22 +124,28 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Limi
 
 
 def _with_figures(sections: Sequence[Section]) -> tuple[Sequence[Section], tuple[str, ...]]:
-    """The sections to report, and what is said of those left out: attempts that all failed stand in no comparison beside others."""
-    kept = [section for section in sections if section.has_figures]
-    if not kept:
+    """Return the sections to report, and a message for each section that is left out.
+
+    A section whose runs all failed is left out if there are others.
+    """
+    with_figures = [section for section in sections if section.has_figures]
+    if not with_figures:
         return sections, ()
-    return kept, tuple(_failed(section) for section in sections if not section.has_figures)
+    return with_figures, tuple(_failed(section) for section in sections if not section.has_figures)
 
 
 def _failed(section: Section) -> str:
     records = [record for record in section.comparison.records if not record.is_source]
     methods = ", ".join(dict.fromkeys(title_of(record.method_name) for record in records))
     why = next((record.message for record in records if record.message), records[0].status)
-    return f"Left out, since no cell of it ended well: {section.recipe}, {methods}: {why}"
+    return f"Left out, since all its runs failed: {section.recipe}, {methods}: {why}"
 
 
 class StoredRecords:
-    """The records of folders and files; of two with one identity the newer. `folders` says where each one's predictions lie."""
+    """The records of folders and files, the newest of each fingerprint.
+
+    `folders` maps a fingerprint to the folder that holds the record's predictions.
+    """
 
     def __init__(self, places: Sequence[Path]) -> None:
         self.unreadable: list[str] = []
@@ -149,14 +166,17 @@ class StoredRecords:
             if place.is_dir():
                 paths = sorted(place.glob("*.json"))
                 if not paths:
-                    self.unreadable.append(f"{place} holds no records.")
+                    self.unreadable.append(f"{place} holds no records. Give a folder of results.")
                 yield from paths
             else:
                 yield place
 
 
 class StoredPredictions(Mapping[str, Predictions]):
-    """Predictions by identity, read when they are asked for and not kept; those that cannot be read are missing, and named."""
+    """Predictions by fingerprint, read on demand and not cached.
+
+    Unreadable ones are missing from the mapping, and their errors are listed in `unreadable`.
+    """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self.unreadable: list[str] = []

@@ -1,4 +1,4 @@
-"""The audit: five tables, and the rules that each must yield, written down before there was an audit."""
+"""The audit: five tables and the findings expected for each, fixed before the audit was written."""
 
 from __future__ import annotations
 
@@ -21,61 +21,54 @@ from peft_methods.validity import judge_table
 # What a fair expert would say of each table: (rule, method), none missing, none false.
 # V2xx training, V3xx results, V4xx measuring, V5xx comparing. A table that says nothing of its data yields no V1xx.
 EXPECTED: dict[str, set[tuple[str, str]]] = {
-    # All four at 5 epochs; every count is right: 124,647,170 is roberta-base with its head, 1,181,954 LoRA of rank 16 on query
-    # and value, 656,642 PEFT's default IA3. No number of test rows is given, so 0.9415 against 0.9385 cannot be judged.
+    # All four at 5 epochs; every count is right: 124,647,170 is roberta-base with its head,
+    # 1,181,954 is LoRA of rank 16 on query and value, 656,642 is PEFT's default IA3. The number of
+    # test rows is not given, so 0.9415 against 0.9385 cannot be tested.
     "imdb_roberta_5_epochs": {
-        (
-            "V406",
-            "QLoRA",
-        ),  # 10.20 GB: three times full fine-tuning, whose weights, gradients and optimizer it does not have
-        (
-            "V506",
-            "QLoRA",
-        ),  # 5.2 times LoRA's time for the same five epochs: 4 bits do not cost that at like work
+        # 10.20 GB: three times full fine-tuning, although QLoRA needs less for weights, gradients
+        # and optimizer.
+        ("V406", "QLoRA"),
+        # 5.2 times LoRA's time for the same five epochs: too much for 4-bit weights at equal work.
+        ("V506", "QLoRA"),
     },
-    # LoRA's 1.48M is rank 16 on three targets. IA3 above full fine-tuning by 5 % is no fault: its activations are larger.
+    # LoRA's 1.48M is rank 16 on three targets. IA3 at 5 % above full fine-tuning is correct: its
+    # activations are larger.
     "imdb_roberta_3_or_5_epochs": {
-        ("V203", "IA3"),  # 1.30M: the largest target set there is gives 702,722 with the head
-        (
-            "V205",
-            "QLoRA",
-        ),  # 296,450 = 294,912 (rank 8 on two targets) + 1,538: the head's 590,592 of a new dense layer are missing
+        ("V203", "IA3"),  # 1.30M: the largest possible target set gives 702,722 with the head
+        # 296,450 = 294,912 (rank 8 on two targets) + 1,538: 590,592 parameters of the head's new
+        # dense layer are missing.
+        ("V205", "QLoRA"),
         ("V502", "LoRA"),  # 3 epochs, the others 5
         ("V504", "LoRA, QLoRA, IA3"),  # full fine-tuning's 2e-5
-        (
-            "V506",
-            "QLoRA",
-        ),  # an epoch in 50 s to LoRA's 281 s, and 4.7 GB less where 4-bit weights can save half a gigabyte
+        # 50 s per epoch against LoRA's 281 s, and 4.7 GB less, although 4-bit weights save at most
+        # half a gigabyte.
+        ("V506", "QLoRA"),
     },
-    # 0.59M is rank 16 on two targets, with or without BERT's head of 1,538. Full's figure has no maximum beside it.
+    # 0.59M is rank 16 on two targets, with or without BERT's head of 1,538. The row of full
+    # fine-tuning gives no maximum.
     "sst2_bert_15_epochs": {
-        (
-            "V208",
-            "AdapterFusion",
-        ),  # validation loss within 0.0001 in fifteen epochs: nothing was training
+        # Validation loss within 0.0001 in fifteen epochs: nothing was trained.
+        ("V208", "AdapterFusion"),
         ("V304", "LoRA"),  # the table's 89.45, the log's last 92.00
         ("V304", "QLoRA"),  # 89.37 and 89.91
         ("V409", "LoRA"),  # 444.05 MB was left after training, the maximum was 2428.56
         ("V409", "QLoRA"),  # 113.42 and 1372.03
-        ("V502", "QLoRA"),  # 469 steps an epoch, the others 422: other data
-        (
-            "V506",
-            "QLoRA",
-        ),  # at its maximum 1,057 MB less than LoRA, three times what 4-bit weights can save
+        ("V502", "QLoRA"),  # 469 steps per epoch, the others 422: different data
+        # Its maximum is 1,057 MB below LoRA's, three times the saving of 4-bit weights.
+        ("V506", "QLoRA"),
     },
-    # Counts: ~1M says little, 739K is rank 8 on one target (or 4 on two), 675K IA3 on all six of a layer's linear maps.
+    # Counts: ~1M is too coarse to check, 739K is rank 8 on one target (or 4 on two), 675K is IA3 on
+    # all six linear layers of each block.
     "imdb_roberta_all_100": {
         ("V303", "Full fine-tuning"),  # 100 % on IMDb
         ("V303", "LoRA"),
         ("V303", "QLoRA"),
         ("V303", "IA3"),
-        (
-            "V506",
-            "QLoRA",
-        ),  # less than half of LoRA's time, though 4-bit weights have to be unpacked at every use
+        # Less than half of LoRA's time, although 4-bit weights must be unpacked at every use.
+        ("V506", "QLoRA"),
     },
-    # Own rates inside their grids, one budget, peaks and counts that fit, differences that 25,000 test rows can show;
-    # QLoRA above LoRA in memory, as true figures are at this size.
+    # Tuned rates inside their grids, one budget, peaks and counts that fit, and differences that
+    # 25,000 test rows can show. QLoRA needs more memory than LoRA, as measured at this size.
     "sound": set(),
 }
 
@@ -85,13 +78,13 @@ def found_in(path: Path) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
-def test_each_table_yields_its_rules_and_no_other(name: str) -> None:
+def test_audit_finds_exactly_the_expected_faults_in_each_table(name: str) -> None:
     assert found_in(TABLES / f"{name}.csv") == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
-def test_the_model_is_known_by_what_full_fine_tuning_trains(name: str, tmp_path: Path) -> None:
-    """The same findings where no column names the model."""
+def test_audit_infers_the_model_from_full_fine_tunings_count(name: str, tmp_path: Path) -> None:
+    """Findings are the same without a column that names the model."""
     lines = (TABLES / f"{name}.csv").read_text(encoding="utf-8").splitlines()
     headers = lines[0].split(",")
     column = next(
@@ -112,19 +105,20 @@ def audit(*arguments: str | Path) -> int:
     return main(["audit", *map(str, arguments)])
 
 
-def test_a_finding_is_a_line_and_warnings_are_exit_code_1(
+def test_audit_prints_a_line_per_finding_and_exits_with_1_for_warnings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert audit(TABLES / "sst2_bert_15_epochs.csv") == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == len(EXPECTED["sst2_bert_15_epochs"])
     assert (
-        "V409 warning QLoRA: 113.42 MB given, 1,372.03 MB at the maximum → report the peak of the training phase"
-        in out
-    )
+        "V409 warning QLoRA: 113.42 MB reported, the maximum was 1,372.03 MB → "
+        "report the peak of the training phase"
+    ) in out
     assert any(
         line.startswith(
-            "V208 error AdapterFusion: validation loss 0.2561 to 0.2562 in 15 epochs, accuracy 0.9014"
+            "V208 error AdapterFusion: validation loss 0.2561 to 0.2562 in 15 epochs, "
+            "accuracy 0.9014"
         )
         for line in out
     )
@@ -132,7 +126,9 @@ def test_a_finding_is_a_line_and_warnings_are_exit_code_1(
     assert "nothing found in 5 rows" in capsys.readouterr().out
 
 
-def test_notes_alone_are_exit_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_exits_with_0_for_notes_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "t.csv").write_text(
         "method,validation_accuracies\nLoRA,0.80;0.85;0.90\n", encoding="utf-8"
     )
@@ -142,17 +138,20 @@ def test_notes_alone_are_exit_code_0(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
 
 
-def test_silenced_rules_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_lists_silenced_rules(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit(TABLES / "imdb_roberta_5_epochs.csv", "--silence", "V406,v506") == 0
     out = capsys.readouterr().out
     assert "V406 warning" not in out
-    assert "Silenced, so nobody looked: V406 (A peak that looks carried over" in out
+    assert "Silenced rules (not checked): V406 (A peak that looks carried over" in out
     assert audit(TABLES / "sound.csv", "--silence", "V999") == 2
-    assert "there is no rule 'V999'. Did you mean 'V" in capsys.readouterr().err
+    assert "unknown rule 'V999'. Did you mean 'V" in capsys.readouterr().err
 
 
-def test_the_same_table_as_json(tmp_path: Path) -> None:
-    """A list of objects, an object of them by method, and a list within an object; figures as numbers or as texts."""
+def test_audit_reads_every_json_form_of_a_table(tmp_path: Path) -> None:
+    """A list of objects, an object by method, and a list within an object.
+
+    Values are numbers or texts.
+    """
     rows = [
         {
             "method": "Full",
@@ -181,7 +180,9 @@ def test_the_same_table_as_json(tmp_path: Path) -> None:
         assert found_in(tmp_path / "t.json") == expected
 
 
-def test_records_are_judged_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_checks_a_folder_of_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = Store(tmp_path)
     store.write(make_record())
     assert audit(tmp_path) == 0
@@ -191,26 +192,26 @@ def test_records_are_judged_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("t.csv", "", "is empty"),
         ("t.csv", "\n \n", "is empty"),
         ("t.csv", "method,accuracy\n", "has a header but no rows"),
-        ("t.csv", "accuracy\n0.9\n", "no column names the methods; there are: accuracy"),
+        ("t.csv", "accuracy\n0.9\n", "no column names the methods. Its columns: accuracy"),
         ("t.csv", "method,accuracy\nLoRA,0.9\nLoRA,0.8\n", "rows 1 and 2 are both 'LoRA'"),
         ("t.csv", "method,accuracy\n,0.9\n", "row 1 names no method"),
         ("t.csv", "method,accuracy\nLoRA,-0.9\n", "'accuracy' in row 1: '-0.9' is below zero"),
         ("t.csv", "method,accuracy\nLoRA,high\n", "'accuracy' in row 1: 'high' is no number"),
-        ("t.csv", "method,accuracy\nLoRA,930\n", "holds '930', more than 100 %"),
-        ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "row 1 has 3 fields, the header 2"),
+        ("t.csv", "method,accuracy\nLoRA,930\n", "holds '930', which is more than 100 %"),
+        ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "row 1 has 3 fields, but the header has 2"),
         (
             "t.csv",
             "method,acc,accuracy\nLoRA,0.9,0.8\n",
             "columns 'acc' and 'accuracy' both mean accuracy",
         ),
-        ("t.csv", 'method,acc\n"LoRA,0.9\n', "is no CSV"),
+        ("t.csv", 'method,acc\n"LoRA,0.9\n', "is not valid CSV"),
         ("t.csv", "method,time\nLoRA,3 parsecs\n", "unknown unit 'parsecs'. Did you mean 'secs'?"),
-        ("t.json", "{", "is no JSON"),
+        ("t.json", "{", "is not valid JSON"),
         ("t.json", "3", "holds no table"),
         ("t.json", "[1]", "holds no table"),
         ("t.json", "[]", "has a header but no rows"),
@@ -218,44 +219,42 @@ def test_records_are_judged_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("t.csv", "\x00\x01\x02", "has a header but no rows"),
     ],
 )
-def test_what_is_no_table_is_one_line_and_exit_code_2(
-    name: str, text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_audit_refuses_an_unusable_table_in_one_line_with_exit_code_2(
+    name: str, text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert audit(tmp_path / name) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert said in captured.err
+    assert message in captured.err
     assert len(captured.err.splitlines()) == 1
 
 
-def test_a_file_that_is_not_there_or_no_text(
+def test_audit_refuses_a_missing_file_a_binary_file_and_an_empty_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert audit(tmp_path / "gone.csv") == 2
     assert "gone.csv cannot be read: No such file or directory." in capsys.readouterr().err
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81")
     assert audit(tmp_path / "t.csv") == 2
-    assert "is no text in UTF-8" in capsys.readouterr().err
+    assert "is not a UTF-8 text file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert audit(tmp_path / "empty") == 2
     assert "holds no records" in capsys.readouterr().err
 
 
-def test_columns_that_are_not_used_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_audit_names_unused_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.csv").write_text(
         "method;acuracy;memory;colour\nLoRA;0.9;2423;red\n", encoding="utf-8-sig"
     )
     assert audit(tmp_path / "t.csv") == 0
     err = capsys.readouterr().err.splitlines()
     assert err[0] == "column 'acuracy' is unknown and was ignored. Did you mean 'accuracy'?"
-    assert err[1].startswith("column 'memory' has no unit and was ignored. Name it memory_mb")
+    assert err[1].startswith("column 'memory' has no unit and was ignored. Rename it to memory_mb")
     assert err[2].startswith("column 'colour' is unknown and was ignored.")
 
 
-def test_help_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_help_describes_the_file_argument(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["audit", "--help"])
     assert caught.value.code == 0
@@ -279,8 +278,8 @@ ONE = {
 used = st.sampled_from([column for column in COLUMNS if column.field != "method"])
 
 
-def cell_of(column: Column) -> st.SearchStrategy[str]:
-    """Mostly what fits; sometimes anything."""
+def value_of(column: Column) -> st.SearchStrategy[str]:
+    """Mostly a valid value for the column; sometimes any text."""
     fitting = st.sampled_from(ONE[column.kind])
     fits = st.lists(fitting, max_size=4).map(";".join) if column.is_series else fitting
     return st.integers(0, 40).flatmap(lambda chance: fits if chance else st.text(max_size=5))
@@ -308,7 +307,7 @@ names = st.sampled_from(
     st.data(),
     st.booleans(),
 )
-def test_any_table_is_judged_or_refused_in_one_line(
+def test_audit_checks_or_refuses_any_table_in_one_line(
     tmp_path_factory: pytest.TempPathFactory,
     columns: list[Column],
     methods: list[str],
@@ -316,7 +315,7 @@ def test_any_table_is_judged_or_refused_in_one_line(
     as_json: bool,
 ) -> None:
     rows = [
-        {"method": method} | {column.field: data.draw(cell_of(column)) for column in columns}
+        {"method": method} | {column.field: data.draw(value_of(column)) for column in columns}
         for method in methods
     ]
     path = tmp_path_factory.mktemp("any") / ("t.json" if as_json else "t.csv")
@@ -340,7 +339,7 @@ def test_any_table_is_judged_or_refused_in_one_line(
 
 
 @given(st.text(max_size=60), st.sampled_from(["t.csv", "t.json", "t.txt"]))
-def test_any_text_is_a_table_or_refused_in_one_line(
+def test_read_table_reads_or_refuses_any_text_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str, name: str
 ) -> None:
     path = tmp_path_factory.mktemp("text") / name

@@ -1,4 +1,7 @@
-"""The paper: what its sentences claim and do not, its files, and the option that asks for it. Few tests typeset."""
+"""The paper: the claims in its sentences, its files, and its option.
+
+Typesetting is slow, so few tests do it.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +44,14 @@ CLAIM = re.compile(r"(?<=is )(?:better|worse) than [\w -]*\w|outperform\w*|super
 
 
 def source_of(comparison: Comparison, limits: str | None = None) -> str:
-    """The paper's source without its template and figures."""
+    """Return the paper's source without its template and figures."""
     studies = studies_of(comparison, parse_limits(limits) if limits else None)
     source = document(studies, "paper", {study.recipe: [] for study in studies})
     return source[source.index("#show: paper") :]
 
 
 def part(source: str, heading: str) -> str:
-    """One section: from its heading to the next of its level or above."""
+    """Return one section: from its heading to the next one of the same or a higher level."""
     level = heading.split(maxsplit=1)[0]
     start = source.index(f"\n{heading}")
     following = re.search(rf"\n={{1,{len(level)}}} ", source[start + 1 :])
@@ -56,29 +59,31 @@ def part(source: str, heading: str) -> str:
 
 
 def claims(source: str) -> list[str]:
-    """Whatever calls one method better or worse than another, but for where the paper says when it does so."""
+    """Return all claims that one method is better or worse, except in the section on statistics."""
     return CLAIM.findall(source.replace(part(source, "== Statistics"), ""))
 
 
-def test_only_separable_pairs_are_better_and_worse() -> None:
+def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
     source = source_of(compared(CLEAR))
     standing = compared(CLEAR).standings["embedded"]
     pair = standing.pair("lora", "head_only")
     assert pair is not None
-    shown = f"by {100 * pair.difference:.1f} points, 95% interval {100 * pair.low:.1f} to {100 * pair.high:.1f}, _p_ \\< 0.001"
+    shown = (
+        f"by {100 * pair.difference:.1f} points, 95% interval {100 * pair.low:.1f} to "
+        f"{100 * pair.high:.1f}, _p_ \\< 0.001"
+    )
     assert f"LoRA, which has the highest mean, is better than Head only ({shown})." in source
     assert (
-        "It could not be told apart from Full fine-tuning (difference 0.3 points, 95% interval −1.5 to 2.2)."
+        "It is not separable from Full fine-tuning (difference 0.3 points, 95% interval −1.5 to 2.2)."
         in source
     )
     assert "As for full fine-tuning, it is better than Head only (by 29.3 points" in source
     assert "Two of the three pairs of methods are separable" in source
-    assert (
-        claims(source) == ["better than Head only"] * 4
-    )  # in abstract, results (twice), and conclusion
+    # In the abstract, the results (twice), and the conclusion.
+    assert claims(source) == ["better than Head only"] * 4
 
 
-def test_nothing_separable_claims_nothing() -> None:
+def test_paper_claims_nothing_without_a_separable_pair() -> None:
     alike = compared(
         {
             name: ([0.88 + shift, 0.90, 0.92 - shift], {})
@@ -87,61 +92,59 @@ def test_nothing_separable_claims_nothing() -> None:
     )
     source = source_of(alike)
     assert (
-        "None of the three pairs of methods is separable: this comparison does not tell any method from another."
-        in source
-    )
-    assert "could not be told apart from" in source
+        "None of the three pairs of methods is separable: this comparison shows no difference in "
+        "quality between any two methods."
+    ) in source
+    assert "is not separable from" in source
     assert claims(source) == []
 
 
 @pytest.mark.parametrize("accuracies", [[0.9], [0.7]])
-def test_one_seed_claims_nothing(accuracies: list[float]) -> None:
+def test_paper_claims_nothing_with_one_seed(accuracies: list[float]) -> None:
     source = source_of(
         compared({"full": (accuracies, {}), "lora": ([0.8], {}), "ia3": ([0.5], {})})
     )
     assert (
-        "All methods were trained with one seed each, so the spread over seeds is not known"
+        "All methods were trained with one seed each, so the spread over seeds is unknown"
         in part(source, "== Quality")
     )
     assert "(one seed, no spread)" in source
     assert "none is recommended" in part(source, "= Conclusion")
-    assert "told apart" not in source.replace(part(source, "= Introduction"), "")
+    assert "is not separable" not in source
+    assert "are not separable" not in source.replace(part(source, "== Statistics"), "")
     assert claims(source) == []
 
 
-def test_methods_that_are_not_compared_are_named_with_the_reason() -> None:
+def test_paper_names_excluded_methods_with_the_reason() -> None:
     some = compared({**CLEAR, "ia3": ([0.95], {})})
     lost = {
         key: value for key, value in some.predictions.items() if not key.startswith("head_only")
     }
     source = source_of(replace(some, predictions=lost))
-    assert "IA3 was trained with one seed, so the spread over seeds is not known" in source
-    assert "Head only has no predictions kept with its records" in source
-    assert "LoRA has the higher mean of those compared" in source
+    assert "IA3 was trained with one seed, so the spread over seeds is unknown" in source
+    assert "Head only has no predictions stored with its records" in source
+    assert "LoRA has the higher mean of the compared methods" in source
     assert (
         "Best quality_: none is recommended; IA3, which has the highest figure, was not compared"
         in source
     )
 
 
-def test_no_predictions_and_random_weights_say_so() -> None:
-    untold = source_of(
+def test_paper_explains_missing_predictions_and_random_weights() -> None:
+    unpredicted = source_of(
         Comparison(
             tuple(make_record(method, seed) for method in ("full", "lora") for seed in (0, 1))
         )
     )
-    assert "All methods have no predictions kept with their records" in untold
-    assert "no test was made" in untold
+    assert "All methods have no predictions stored with their records" in unpredicted
+    assert "no statistical test was possible" in unpredicted
     random = source_of(Comparison(tuple(random_record(method) for method in ("full", "lora"))))
-    assert (
-        "drawn at random, so there is no quality to judge: this comparison is of costs alone"
-        in random
-    )
+    assert "are random, so quality has no meaning: only costs are compared" in random
     assert "ccuracy" not in random
     assert "*V501* (note)" in random
 
 
-def test_what_failed_or_was_silenced_is_told() -> None:
+def test_paper_lists_failures_silenced_rules_and_notes() -> None:
     clear = compared(CLEAR)
     more = (
         make_record("qlora", 0, status="skipped", message="needs $y$ #z [x]", metrics={}),
@@ -151,18 +154,18 @@ def test_what_failed_or_was_silenced_is_told() -> None:
     source = source_of(
         replace(clear, records=(*clear.records, *more), silenced=("V105",), notes=("a note @x",))
     )
-    assert "Of 12 cells (method and seed), ten finished." in source
+    assert "Of 12 runs (method and seed), ten finished." in source
     assert (
-        "QLoRA was skipped: “needs \\$y\\$ \\#z \\[x\\]”. IA3 with seed 1 ran out of memory: “9 GB more”."
-        in source
-    )
-    assert "One rule was silenced, so nobody looked: V105" in source
+        "QLoRA was skipped: “needs \\$y\\$ \\#z \\[x\\]”. "
+        "IA3 with seed 1 ran out of memory: “9 GB more”."
+    ) in source
+    assert "One rule was silenced and not checked: V105" in source
     assert "- A note \\@x." in source
     assert "[QLoRA (skipped)], [–]" in source
     assert "[IA3 (1 of 2 seeds)]" in source
 
 
-def test_findings_of_rules_are_threats() -> None:
+def test_paper_lists_findings_as_threats() -> None:
     comparison = compared(CLEAR)
     comparison.records[0].metrics["accuracy"] = 0.5
     comparison.records[0].data["majority"] = 0.5
@@ -176,7 +179,7 @@ def test_findings_of_rules_are_threats() -> None:
 @pytest.mark.parametrize(
     ("name", "factor"), [("train_seconds", 37), ("peak_memory_bytes", 3), ("trainable_share", 211)]
 )
-def test_another_figure_is_another_sentence(name: str, factor: int) -> None:
+def test_paper_shows_a_changed_metric_in_its_results(name: str, factor: int) -> None:
     comparison = compared({**CLEAR, "head_only": ([0.6, 0.62, 0.61], {})})
     for record in comparison.records:
         if record.method_name == "head_only":
@@ -188,7 +191,7 @@ def test_another_figure_is_another_sentence(name: str, factor: int) -> None:
     assert shown in part(source_of(comparison), "= Results")
 
 
-def test_every_number_of_the_results_is_a_figure_of_the_comparison() -> None:
+def test_results_contain_only_numbers_of_the_comparison() -> None:
     comparison = compared(CLEAR)
     study = studies_of(comparison, None)[0]
     standing, rows = study.standing, study.rows
@@ -201,7 +204,7 @@ def test_every_number_of_the_results_is_a_figure_of_the_comparison() -> None:
             scale = 100 if METRICS[name].is_share else 2**-20 if name.endswith("_bytes") else 1
             known |= {scale * figure.mean, scale * (figure.deviation or 0.0)}
         known |= {value for name in METRICS for other, value in study.ratios(name) if other is row}
-    known |= {95, 1, 0.001}  # of "95% interval", "Macro F1" and "< 0.001"
+    known |= {95, 1, 0.001}  # in "95% interval", "Macro F1" and "< 0.001"
     results = re.sub(r"@[\w-]+|<[\w-]+>|#\w+|\b1fr\b", "", part(source_of(comparison), "= Results"))
     numbers = [
         (text, float(text.replace(",", ""))) for text in re.findall(r"\d[\d,]*(?:\.\d+)?", results)
@@ -212,39 +215,39 @@ def test_every_number_of_the_results_is_a_figure_of_the_comparison() -> None:
         assert any(abs(abs(value) - number) <= 0.51 * 10**-digits for value in known), text
 
 
-def test_costs_are_told_against_full_fine_tuning() -> None:
+def test_paper_gives_costs_relative_to_full_fine_tuning() -> None:
     source = source_of(
         compared(
             {**CLEAR, "head_only": ([0.6, 0.6], {"train_seconds": 45.0, "peak_memory_bytes": 2e9})}
         )
     )
     assert (
-        "trained for 0.67 (LoRA) to 1.50 times (Head only) as long and needed 0.22 (Head only) to 0.78 times (LoRA)"
-        in source
-    )
-    assert "By the means, Head only took more time than full fine-tuning." in source
+        "trained for 0.67 (LoRA) to 1.50 times (Head only) as long "
+        "and needed 0.22 (Head only) to 0.78 times (LoRA)"
+    ) in source
+    assert "On average, Head only took more time than full fine-tuning." in source
     without = source_of(compared({name: CLEAR[name] for name in ("lora", "head_only")}))
     assert "Relative to full" not in without
-    assert "LoRA is better than every other method that is compared" in without
+    assert "LoRA is better than every other compared method" in without
 
 
-def test_one_method_has_nothing_to_be_compared_with() -> None:
+def test_paper_on_one_method_makes_no_comparison() -> None:
     source = source_of(compared({"lora": ([0.9, 0.91], {})}))
     assert (
-        "LoRA reached a test accuracy of 90.5\u00a0±\u00a00.7%. With one method there is nothing to compare."
-        in source
-    )
+        "LoRA reached a test accuracy of 90.5\u00a0±\u00a00.7%. "
+        "With one method there is nothing to compare."
+    ) in source
     assert "title: [LoRA Measured: all-MiniLM-L6\\-v2 on Rated Movie-Review Sentences]" in source
     assert "methods are" not in source
 
 
-def test_limits_are_told_with_what_they_recommend() -> None:
-    assert "From these figures alone, within memory 8GB, the following is recommended" in source_of(
+def test_paper_gives_the_limits_of_its_recommendations() -> None:
+    assert "Based on these figures alone, within memory 8GB, the recommendations are" in source_of(
         compared(CLEAR), "memory=8GB"
     )
 
 
-def test_several_recipes_have_a_section_each() -> None:
+def test_paper_has_a_section_for_each_recipe() -> None:
     first, second = compared(CLEAR), compared(CLEAR)
     for record in second.records:
         record.cell["recipe"]["name"] = "a-b.c"
@@ -257,7 +260,7 @@ def test_several_recipes_have_a_section_each() -> None:
     assert "<t-main-r2>" in source
 
 
-def test_every_method_model_and_data_set_of_ours_has_its_reference() -> None:
+def test_references_cover_every_shipped_method_model_and_data_set() -> None:
     entries = BIBLIOGRAPHY.read_text(encoding="utf-8")
     for name in METHODS:
         numbers = re.findall(r"arXiv:(\d+\.\d+)", METHODS[name].info.paper)
@@ -279,7 +282,7 @@ def test_every_method_model_and_data_set_of_ours_has_its_reference() -> None:
     assert of_model("someone/never-heard-of") == of_data("my folder") == ()
 
 
-def test_a_method_of_ones_own_is_cited_by_what_its_registry_says(
+def test_paper_cites_a_third_party_method_by_its_registered_paper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     info = replace(
@@ -323,24 +326,30 @@ TRICKY = (
     ),
     *("$x$", "`", "~", "'", '"', "*_*", "[", "]", "a-?b"),
 )
-FLAT = """#let flat(it) = if it.has("text") { it.text } else if it.has("children") { it.children.map(flat).join("") } else { " " }
-#let told(it) = [#metadata(flat(it)) <told>]
+FLAT = """#let flat(it) = if it.has("text") {
+  it.text
+} else if it.has("children") {
+  it.children.map(flat).join("")
+} else {
+  " "
+}
+#let text-of(it) = [#metadata(flat(it)) <text-of>]
 """
 
 
 @settings(max_examples=1)
 @given(st.lists(ANY, min_size=150, max_size=200))
-def test_any_text_comes_out_as_that_text(texts: list[str]) -> None:
+def test_escaped_text_is_typeset_unchanged(texts: list[str]) -> None:
     texts = [*TRICKY, *texts]
-    lines = "\n".join(f"#told([{escaped(text)}])\n\n{escaped(text)}\n" for text in texts)
-    found = json.loads(typst.query((FLAT + lines).encode(), "<told>", field="value"))
+    lines = "\n".join(f"#text-of([{escaped(text)}])\n\n{escaped(text)}\n" for text in texts)
+    found = json.loads(typst.query((FLAT + lines).encode(), "<text-of>", field="value"))
     for text, shown in zip(texts, found, strict=True):
         words = re.sub(r"[^\S\u00a0]+", " ", text).strip(" ")
         expected = re.sub(r"[\x00-\x1f\x7f-\x9f]", "\ufffd", words)
         assert (shown or "") == expected, repr(text)
 
 
-def test_words_and_numbers() -> None:
+def test_english_formats_words_and_numbers() -> None:
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == [
         "a",
         "a and b",
@@ -367,7 +376,7 @@ def test_words_and_numbers() -> None:
     )
 
 
-def test_the_paper_is_written_whole_and_the_same_every_time(tmp_path: Path) -> None:
+def test_write_paper_writes_all_files_with_the_same_bytes_every_time(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     comparison = compared(CLEAR)
@@ -386,10 +395,10 @@ def test_the_paper_is_written_whole_and_the_same_every_time(tmp_path: Path) -> N
     assert [
         json.dumps(one) for one in ("Introduction", "Experimental Setup", "Results")
     ] == re.findall(r'"(?:Introduction|Experimental Setup|Results)"', text)
-    assert typst.compile(written[1]).startswith(b"%PDF")  # from its own folder, by whoever edits it
+    assert typst.compile(written[1]).startswith(b"%PDF")  # an author can compile it from its folder
 
 
-def test_many_methods_with_long_names_and_other_scripts_are_typeset(
+def test_paper_typesets_many_methods_with_long_names_and_other_scripts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     records = []
@@ -404,12 +413,12 @@ def test_many_methods_with_long_names_and_other_scripts_are_typeset(
         )
     studies = studies_of(Comparison(tuple(records)), None)
     source = document(studies, "many", {"embedded": []})
-    assert source.count("(continued)") == 2  # hyperparameters, and the figures of every method
+    assert source.count("(continued)") == 2  # hyperparameters, and the main table
     files = {"many.bib": bibliography(source, {row.method for row in studies[0].rows}).encode()}
     assert compiled(source, files, 0).startswith(b"%PDF")
 
 
-def test_a_paper_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+def test_write_paper_refuses_bad_arguments_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(PaperError, match=r"should be named FILE\.pdf"):
         write_paper(compared(CLEAR), tmp_path / "paper.docx")
     with pytest.raises(PaperError, match="no records to write a paper about"):
@@ -420,21 +429,21 @@ def test_a_paper_that_cannot_be_is_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Any:
-    """Runs the benchmark on told records."""
+    """Return a function that runs the benchmark on prepared records."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
 
     def go(*arguments: str) -> pytest.RunResult:
-        told = [
+        records = [
             *records_of("lora"),
             make_record("ia3", 0, status="failed", message="why not", metrics={}),
         ]
         plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "--peft-method=lora,ia3")
-        return pytester.runpytest_inprocess(*plain, *arguments, plugins=[Telling(told)])
+        return pytester.runpytest_inprocess(*plain, *arguments, plugins=[Telling(records)])
 
     return go
 
 
-def test_the_option_writes_the_paper_even_if_a_cell_failed(
+def test_paper_option_writes_the_paper_even_if_a_run_failed(
     run: Any, pytester: pytest.Pytester
 ) -> None:
     result = run("--peft-paper=out.pdf")
@@ -444,20 +453,18 @@ def test_the_option_writes_the_paper_even_if_a_cell_failed(
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("out.txt", "--peft-paper 'out.txt' should be the name of a PDF: out.pdf."),
         ("absent/out.pdf", "--peft-paper 'absent/out.pdf': the folder absent does not exist."),
         (".", "--peft-paper '.': that is a folder."),
     ],
 )
-def test_a_bad_place_for_the_paper_ends_the_run_at_its_start(
-    run: Any, value: str, said: str
-) -> None:
-    assert said in error_line(run(f"--peft-paper={value}"))
+def test_paper_option_refuses_a_bad_path_before_any_run(run: Any, value: str, message: str) -> None:
+    assert message in error_line(run(f"--peft-paper={value}"))
 
 
-def test_without_the_engine_the_extra_is_named(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paper_option_names_the_missing_extra(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
     find = importlib.util.find_spec

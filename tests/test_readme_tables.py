@@ -1,4 +1,4 @@
-"""The README's tables of stored baselines have the baselines' figures, and mark the best of them."""
+"""The README's tables of stored baselines show the baselines' figures and mark the best ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from peft_methods.report.costs import COLUMNS, cost_table
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MARKED = dict(re.findall(r"<!-- baseline (\S+) -->\n(.*?)\n<!-- /baseline -->", README, re.DOTALL))
+# The columns of a separate table, which the README may leave out.
 COST_HEADINGS = {
     *COLUMNS,
     *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS),
-}  # a table by itself, which may be left out
+}
 BEST_OF: dict[str, Callable[..., float]] = {
-    "accuracy": max, "macro_f1": max, "train_seconds": min, "samples_per_second": max, "peak_memory_bytes": min,
+    "accuracy": max, "macro_f1": max, "train_seconds": min, "samples_per_second": max,
+    "peak_memory_bytes": min,
 }  # fmt: skip
 Cells = dict[tuple[str, str], str]  # (method, heading) -> text
 
@@ -47,7 +49,7 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def cells_of(markdown: str) -> Cells:
-    """Every cell of every table in a text."""
+    """Return every cell of every table in a Markdown text."""
     found: Cells = {}
     headings: list[str] = []
     for line in markdown.splitlines():
@@ -104,19 +106,18 @@ def _trainable(row: Row) -> str:
     return f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"
 
 
-def test_the_readme_has_tables_of_baselines() -> None:
+def test_readme_has_tables_of_baselines() -> None:
     assert MARKED
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_the_readmes_tables_are_those_of_the_stored_baseline(name: str) -> None:
-    told = cells_of(MARKED[name])
+def test_readme_tables_match_the_stored_baseline(name: str) -> None:
+    shown = cells_of(MARKED[name])
     stored = expected(rows_of(ROOT / "benchmarks" / "baselines" / f"{name}.json"))
-    figures = {
-        key: text for key, text in told.items() if key[1] != "Group"
-    }  # groups need the predictions, which no baseline holds
+    # Groups need predictions, which baselines do not hold.
+    figures = {key: text for key, text in shown.items() if key[1] != "Group"}
     assert figures == {key: stored.get(key) for key in figures}
-    assert {method for method, _ in told} == {method for method, _ in stored}
+    assert {method for method, _ in shown} == {method for method, _ in stored}
     headings = {heading for _, heading in figures}
     assert headings >= {heading for _, heading in stored if heading not in COST_HEADINGS}
     assert headings.isdisjoint(COST_HEADINGS) or headings >= COST_HEADINGS

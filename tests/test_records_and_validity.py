@@ -1,4 +1,4 @@
-"""Records survive disk as they were, or are refused by name; rules find the planted fault and nothing else."""
+"""Records are read back unchanged, or refused with the file's name; rules on records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peft_methods.records import SCHEMA_VERSION, without_result
 from peft_methods.store import Store, StoreError
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_store_reads_a_record_and_its_predictions_unchanged(tmp_path: Path) -> None:
     store, record = Store(tmp_path), make_record()
     predictions = Predictions(np.asarray([[0.1, 2.0]], dtype=np.float32), np.asarray([1]))
     path = store.write(record, predictions)
@@ -43,7 +43,7 @@ numbers = (
     st.text(max_size=40),
     st.sampled_from(["ok", "oom", "failed", "timeout", "crashed", "skipped"]),
 )
-def test_any_record_round_trips(
+def test_store_reads_any_record_unchanged(
     tmp_path_factory: pytest.TempPathFactory, metrics: Any, message: str, status: Any
 ) -> None:
     store = Store(tmp_path_factory.mktemp("store"))
@@ -52,7 +52,7 @@ def test_any_record_round_trips(
     assert (back.metrics, back.message, back.status) == (metrics, message, status)
 
 
-def test_every_cut_of_a_record_is_refused_by_name(tmp_path: Path) -> None:
+def test_store_refuses_a_truncated_record_with_its_name(tmp_path: Path) -> None:
     store = Store(tmp_path)
     whole = store.write(make_record()).read_bytes()
     path = tmp_path / "cut.json"
@@ -65,7 +65,7 @@ def test_every_cut_of_a_record_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[]", "3", '{"schema_version": 1}', '{"cell": 3, "status": "fine"}', "\x00"]
 )
-def test_json_that_is_no_record_is_refused_by_name(tmp_path: Path, text: str) -> None:
+def test_store_refuses_json_that_is_not_a_record_with_its_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
     good, bad = Store(tmp_path).records()
     assert good == []
@@ -73,14 +73,14 @@ def test_json_that_is_no_record_is_refused_by_name(tmp_path: Path, text: str) ->
     assert "x.json is no record" in str(bad[0])
 
 
-def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
+def test_store_asks_for_an_update_for_a_newer_schema(tmp_path: Path) -> None:
     Store(tmp_path).write(make_record(schema_version=SCHEMA_VERSION + 1))
     _, bad = Store(tmp_path).records()
     assert "newer than" in str(bad[0])
     assert "update peft-methods" in str(bad[0])
 
 
-def test_a_failed_write_leaves_the_old_record_and_no_scrap(
+def test_store_keeps_the_old_record_and_no_temporary_file_after_a_failed_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path)
@@ -97,13 +97,13 @@ def test_a_failed_write_leaves_the_old_record_and_no_scrap(
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_store_that_cannot_be_written_says_so_first(tmp_path: Path) -> None:
+def test_store_prepare_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(StoreError, match="--peft-results DIR"):
         Store(tmp_path / "file" / "store").prepare()
 
 
-def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
+def test_identity_is_equal_for_equal_runs_only() -> None:
     recipe = load_recipe("embedded")
     lora = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
     other = load_recipe("embedded", ["methods.lora.rank=4"])
@@ -132,45 +132,47 @@ def test_the_same_cell_has_the_same_identity_and_another_has_not() -> None:
 
 def test_cells_without_a_result_are_not_judged() -> None:
     recipe = load_recipe("embedded")
-    cell = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
-    assert validity.judge([without_result(cell, "failed", "why")]) == []
+    run = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
+    assert validity.judge([without_result(run, "failed", "why")]) == []
 
 
 @pytest.mark.parametrize(
-    ("settings", "random_texts", "said"),
+    ("settings", "random_texts", "evidence"),
     [
         ([], False, "weights are random, so there is no quality to judge"),
         (
             [],
             True,
-            "weights and texts are random (every row 64 tokens long, the most there can be), so there is no quality to judge",
+            "weights and texts are random (every row has the maximum of 64 tokens), "
+            "so there is no quality to judge",
         ),
         (
             ["data.token_lengths=[4, 9]"],
             True,
-            "weights and texts are random (as many tokens a row as data.token_lengths says), so there is no quality to judge",
+            "weights and texts are random (row lengths are those of data.token_lengths), "
+            "so there is no quality to judge",
         ),
     ],
 )
-def test_random_weights_are_no_comparison_of_quality(
-    settings: list[str], random_texts: bool, said: str
+def test_v501_notes_that_random_weights_have_no_quality(
+    settings: list[str], random_texts: bool, evidence: str
 ) -> None:
     found = validity.judge(
         [random_record("lora", seed, *settings, random_texts=random_texts) for seed in (0, 1)]
     )
     assert [
         (finding.rule, finding.severity, finding.subject, finding.evidence) for finding in found
-    ] == [("V501", "note", "embedded-lora", said)]
+    ] == [("V501", "note", "embedded-lora", evidence)]
     assert "compare time, memory and parameters" in found[0].advice
-    assert ("give data.token_lengths" in found[0].advice) == (random_texts and not settings)
+    assert ("set data.token_lengths" in found[0].advice) == (random_texts and not settings)
 
 
-def test_a_curve_without_validation_comes_back_as_it_was_and_its_loss_is_still_judged(
+def test_store_reads_a_curve_without_validation_and_v302_checks_its_loss(
     tmp_path: Path,
 ) -> None:
     store, record = Store(tmp_path), random_record()
     assert store.read(store.write(record)) == record
-    spoilt = make_record(
+    infinite = make_record(
         cell=record.cell, epochs=({**record.epochs[0], "train_loss": float("inf")},)
     )
-    assert "V302" in {finding.rule for finding in validity.judge([spoilt])}
+    assert "V302" in {finding.rule for finding in validity.judge([infinite])}

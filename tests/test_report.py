@@ -146,7 +146,7 @@ def test_attempts_that_all_failed_are_named_and_stand_in_no_comparison(tmp_path:
     Store(run).write(failed)
     page = report(tmp_path / "out", run)
     assert (
-        "Left out, since no cell of it ended well: embedded, Full fine-tuning: there is no folder /slip."
+        "Left out, since all its runs failed: embedded, Full fine-tuning: there is no folder /slip."
         in page
     )
     assert "embedded (2)" not in page
@@ -174,7 +174,7 @@ def test_nothing_to_report_is_one_line_and_exit_2(
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith(
-        "python -m peft_methods: no records of a comparison in what was given."
+        "python -m peft_methods: the given results hold no records of a comparison."
     )
     assert not (tmp_path / "out" / "report.html").exists()
     (tmp_path / "file").write_text("", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Rules find the planted fault and nothing else: in a real run's records, and in a sound table."""
+"""Each rule finds its planted fault and nothing else, in real records and in a sound table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ from peft_methods.plain_tables import read_table
 from peft_methods.records import Record
 from peft_methods.validity import RULES
 
-TIMING = {
-    "train_seconds": 1.0,
-    "step_p95_seconds": 0.02,
-    "busy_share": 1.0,
-}  # what a busy machine may spoil
+# Metrics that depend on how busy the machine is.
+TIMING = {"train_seconds": 1.0, "step_p95_seconds": 0.02, "busy_share": 1.0}
 GPU = {
     "other_processes": [],
     "throttle_reasons": ["power cap"],
@@ -32,14 +29,18 @@ GPU = {
 
 
 def on(state: dict[str, Any]) -> dict[str, Any]:
-    """A GPU that was in this state after the cell."""
+    """Return the GPU readings of a record, with this state after the run."""
     return {"before": GPU, "after": {**GPU, **state}}
 
 
-# Rule -> what is changed in the records of a real run: (method, dotted path, value), in all seeds; `method/0` in seed 0 alone.
+# Rule -> changes in real records: (method, dotted path, value), for all seeds. `method/0` changes
+# seed 0 only.
 FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V101": [("lora", "data.class_counts.test", [50, 0])],
-    "V102": [("lora", "data.class_counts", {"train": [80, 70, 10], "test": [25, 25, 0]}), ("lora", "data.source_counts", {})],
+    "V102": [
+        ("lora", "data.class_counts", {"train": [80, 70, 10], "test": [25, 25, 0]}),
+        ("lora", "data.source_counts", {}),
+    ],
     "V103": [("lora", "data.removed.train_also_in_test", 2)],
     "V104": [("lora", "data.overlap.test.within", 0.53)],
     "V105": [("lora", "data.source_counts.train", [200, 40])],
@@ -62,16 +63,24 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V306": [("full", f"epochs.{epoch}.validation_loss", 9.0 - epoch) for epoch in range(4)],
     "V401": [("lora", "environment.gpu", on({"other_processes": [4711]}))],
     "V402": [("lora", "environment.gpu", on({"throttle_reasons": ["hardware thermal"]}))],
-    "V403": [("lora", "environment.gpu", on({})), ("lora", "metrics.train_reserved_bytes", 78.0 * 2**30)],
+    "V403": [
+        ("lora", "environment.gpu", on({})),
+        ("lora", "metrics.train_reserved_bytes", 78.0 * 2**30),
+    ],
     "V404": [("lora", "metrics.unattributed_bytes", 2.0**30)],
     "V405": [("lora", "environment.engine_note", "no graph could be captured")],
-    "V406": [("lora", "environment.memory_kind", "resident set above its level before the model, peak never reset")],
+    "V406": [
+        ("lora", "environment.memory_kind", "resident set above the level before, never reset")
+    ],
     "V407": [("lora", "environment.memory_before_bytes", 2**30)],
     "V408": [("full/0", "metrics.train_seconds", 0.5)],
     "V409": [("lora", "epochs.0.peak_memory_bytes", 2.0**40)],
     "V410": [("lora", "metrics.step_p95_seconds", 0.001)],
     "V411": [("lora", "metrics.busy_share", 0.3)],
-    "V412": [("lora", "environment.gpu", on({})), ("qlora", "environment.gpu", on({"sm_clock_mhz": 1200}))],
+    "V412": [
+        ("lora", "environment.gpu", on({})),
+        ("qlora", "environment.gpu", on({"sm_clock_mhz": 1200})),
+    ],
     "V501": [("lora", "cell.recipe.model.weights", "random")],
     "V502": [("lora", "cell.recipe.budget.batch_size", 4)],
     "V503": [("lora", "data.fingerprint", "another")],
@@ -80,7 +89,7 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V506": [("qlora", "metrics.train_seconds", 0.3)],
 }  # fmt: skip
 
-# Rule -> what is changed in the sound table: (method, column, text).
+# Rule -> changes in the sound table: (method, column, text).
 TABLE_FAULTS: dict[str, list[tuple[str, str, str]]] = {
     "V203": [("IA3", "trainable_parameters", "1.30M")],
     "V204": [("LoRA", "train_losses", "0.69;0.70;0.69")],
@@ -105,13 +114,13 @@ TABLE_FAULTS: dict[str, list[tuple[str, str, str]]] = {
 }
 
 
-def test_every_rule_has_a_planted_fault() -> None:
+def test_planted_faults_cover_every_rule() -> None:
     assert {*FAULTS, *TABLE_FAULTS} == set(RULES)
 
 
 @pytest.fixture(scope="session")
 def sound(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, ...]:
-    """The records of a real run of three methods, two seeds each, its times as on a quiet machine."""
+    """Real records of three methods with two seeds each, and the times of an idle machine."""
     results = tmp_path_factory.mktemp("sound")
     comparison = compare(
         str(tiny_recipe),
@@ -128,23 +137,23 @@ def sound(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def changed(record: Record, changes: Sequence[tuple[str, Any]]) -> Record:
-    """The record with values at dotted paths put in the place of its own."""
+    """Return a copy of the record with the values at the dotted paths replaced."""
     values = asdict(record)
     for path, value in changes:
-        *way, last = path.split(".")
+        *parents, last = path.split(".")
         place: Any = values
-        for step in way:
+        for step in parents:
             place = place[int(step) if step.isdecimal() else step]
         place[int(last) if last.isdecimal() else last] = value
     return TypeAdapter(Record).validate_python(values)
 
 
-def test_a_sound_run_has_no_finding(sound: tuple[Record, ...]) -> None:
-    """But what four epochs on toy sentences bring along: still improving, and perfect on fifty rows."""
+def test_rules_find_nothing_in_sound_records(sound: tuple[Record, ...]) -> None:
+    """Except that four epochs on toy sentences still improve and are perfect on fifty rows."""
     assert {finding.rule for finding in validity.judge(sound)} <= {"V210", "V303"}
 
 
-def test_a_real_run_knows_what_the_rules_ask_for(sound: tuple[Record, ...]) -> None:
+def test_real_records_hold_the_values_that_rules_need(sound: tuple[Record, ...]) -> None:
     for record in sound:
         evidence = record.evidence
         assert evidence.head_parameters == record.metrics["head_parameters"]
@@ -158,16 +167,16 @@ def test_a_real_run_knows_what_the_rules_ask_for(sound: tuple[Record, ...]) -> N
             "test": (30, 30),
         }
         assert (record.data["texts"], record.data["contradictory"]) == (300, 0)
-        assert record.environment["memory_before_bytes"] is None  # no device, nothing on it
+        assert record.environment["memory_before_bytes"] is None  # there is no GPU
 
 
 @pytest.mark.parametrize("rule", list(FAULTS))
-def test_a_rule_finds_its_fault_in_a_real_run_and_only_it(
+def test_rule_finds_only_its_own_fault_in_real_records(
     rule: str, sound: tuple[Record, ...]
 ) -> None:
     wanted: dict[str, list[tuple[str, Any]]] = {}
-    for who, path, value in FAULTS[rule]:
-        wanted.setdefault(who, []).append((path, value))
+    for target, path, value in FAULTS[rule]:
+        wanted.setdefault(target, []).append((path, value))
     faulty = [
         changed(r, wanted.get(f"{r.method_name}/{r.seed}", []) + wanted.get(r.method_name, []))
         for r in sound
@@ -181,7 +190,7 @@ def test_a_rule_finds_its_fault_in_a_real_run_and_only_it(
 
 
 @pytest.mark.parametrize("rule", list(TABLE_FAULTS))
-def test_a_rule_finds_its_fault_in_a_table_and_only_it(rule: str, tmp_path: Path) -> None:
+def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> None:
     with (TABLES / "sound.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for method, column, text in TABLE_FAULTS[rule]:
@@ -205,11 +214,12 @@ def overlapping(**shares: float) -> list[str]:
     return [str(finding) for finding in validity.judge([make_record(data=data)])]
 
 
-def test_a_part_of_train_is_shown_above_one_in_a_hundred() -> None:
+def test_v104_reports_overlap_above_one_percent() -> None:
     assert overlapping(within=0.01, around=0.01) == []
-    (said,) = overlapping(around=0.02)
-    assert said.startswith(
-        "V104 warning embedded-lora-seed0: 0.0% of the validation texts lie within a train text, 2.0% hold one"
+    (finding,) = overlapping(around=0.02)
+    assert finding.startswith(
+        "V104 warning embedded-lora-seed0: 0.0% of the validation texts lie within a train text, "
+        "2.0% contain a train text"
     )
 
 
@@ -221,13 +231,13 @@ def found_on(*accuracies: float) -> list[tuple[str, str]]:
     return [(finding.rule, finding.subject) for finding in validity.judge(records)]
 
 
-def test_every_seed_must_clear_the_margin() -> None:
+def test_v301_checks_the_margin_for_every_seed() -> None:
     assert found_on(0.75, 0.7) == []
     assert found_on(0.75, 0.51) == [("V301", "embedded-lora-seed1")]
     assert found_on(0.5) == [("V301", "embedded-lora-seed0")]
 
 
-def test_a_spread_of_less_than_a_second_is_shown() -> None:
+def test_v408_shows_a_spread_below_one_second() -> None:
     records = [
         make_record(seed=seed, metrics={"train_seconds": seconds})
         for seed, seconds in enumerate((0.21, 0.29))
@@ -237,7 +247,7 @@ def test_a_spread_of_less_than_a_second_is_shown() -> None:
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
-def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> None:
+def test_v302_names_the_first_of_several_non_finite_losses(loss: float) -> None:
     epochs = tuple(
         {"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss}
         for epoch in (1, 2, 3)
@@ -246,40 +256,39 @@ def test_of_many_losses_that_are_no_numbers_the_first_is_named(loss: float) -> N
     assert (found.rule, found.evidence) == ("V302", f"validation_loss of epoch 1 is {loss}")
 
 
-def test_a_test_set_that_could_not_be_judged_is_said() -> None:
-    """Also where every loss was finite, and only a test row overflows."""
+def test_v302_reports_a_test_set_that_was_not_scored() -> None:
+    """Even if every loss was finite, and only the logits of a test row overflow."""
     (found,) = validity.judge([make_record(metrics={"accuracy": None})])
     assert (found.rule, found.evidence) == (
         "V302",
-        "its logits for the test rows are not finite, so they were not judged",
+        "its logits for the test rows are not finite, so it was not scored",
     )
 
 
-def test_seconds_of_heat_are_a_fault_too() -> None:
+def test_v402_reports_seconds_of_thermal_slowdown() -> None:
     found = validity.judge([make_record(**on_a_gpu(metrics={"thermal_slowdown_seconds": 2.0}))])
     assert [finding.rule for finding in found] == ["V402"]
     assert "2.0 s" in found[0].evidence
 
 
-def test_the_floor_need_not_be_above_the_majority() -> None:
+def test_v301_exempts_head_only() -> None:
     assert (
         validity.judge([make_record(), make_record("head_only", metrics={"accuracy": 0.4})]) == []
     )
 
 
-def test_two_methods_with_the_same_peak_to_the_last_digit(tmp_path: Path) -> None:
+def test_v406_reports_equal_peaks_of_two_methods_in_a_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "method,memory_mb\nLoRA,2413.7\nIA3,2413.7\nBitFit,2413\n", encoding="utf-8"
     )
     (found,) = validity.judge_table(read_table(tmp_path / "t.csv").rows)
     assert (found.rule, found.subject) == ("V406", "LoRA, IA3")
-    (tmp_path / "t.csv").write_text(
-        "method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8"
-    )  # three digits may be chance
+    # Three equal digits may be chance.
+    (tmp_path / "t.csv").write_text("method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8")
     assert validity.judge_table(read_table(tmp_path / "t.csv").rows) == []
 
 
-def test_a_table_with_step_times_shows_what_else_is_in_its_time(tmp_path: Path) -> None:
+def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path: Path) -> None:
     text = "method,train time,step time,epochs,steps per epoch\nLoRA,10 min,100 ms,3,{}\n"
     for steps, rules in ((2000, []), (1000, ["V410"])):
         (tmp_path / "t.csv").write_text(text.format(steps), encoding="utf-8")
@@ -288,7 +297,7 @@ def test_a_table_with_step_times_shows_what_else_is_in_its_time(tmp_path: Path) 
         ] == rules
 
 
-def test_a_table_that_gives_class_counts_is_held_to_them(tmp_path: Path) -> None:
+def test_v101_checks_the_class_counts_of_a_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         "method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8"
     )
@@ -297,7 +306,7 @@ def test_a_table_that_gives_class_counts_is_held_to_them(tmp_path: Path) -> None
     ] == ["V101"]
 
 
-def test_a_silenced_rule_says_nothing(sound: tuple[Record, ...]) -> None:
+def test_silenced_rule_finds_nothing(sound: tuple[Record, ...]) -> None:
     faulty = [changed(record, [("metrics.accuracy", 0.4)]) for record in sound]
     assert "V301" in {finding.rule for finding in validity.judge(faulty)}
     assert "V301" not in {finding.rule for finding in validity.judge(faulty, ["V301"])}

@@ -142,7 +142,7 @@ def test_audit_reports_unreadable_files_and_moves_nothing(
 ) -> None:
     (store.folder / "bad.json").write_text("{", encoding="utf-8")
     assert main(["audit", str(store.folder)]) == 2
-    assert "holds no records (unfit: " in capsys.readouterr().err
+    assert "holds no records (unreadable: " in capsys.readouterr().err
     store.write(make_record())
     assert main(["audit", str(store.folder)]) in {0, 1}
     assert "bad.json is not a valid record" in capsys.readouterr().err

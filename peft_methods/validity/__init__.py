@@ -1,6 +1,7 @@
-"""The rules: each reads records, or a table made elsewhere, and says what is wrong, with evidence and what to do.
+"""Validity rules: each one checks records, or a table made elsewhere, for one kind of mistake.
 
-V1xx is about data, V2xx about training, V3xx about results, V4xx about measuring, V5xx about comparing.
+A finding gives the evidence in numbers and what to do about it. V1xx rules are about data, V2xx
+about training, V3xx about results, V4xx about measurement and V5xx about the comparison.
 """
 
 from __future__ import annotations
@@ -26,54 +27,56 @@ __all__ = [
     "silenced",
 ]
 assert all((data, training, results, measuring, comparison)), (
-    "importing them is what fills the registry"
+    "importing these modules fills the registry"
 )
 RULES = dict(sorted(REGISTRY.items()))
 
 
 def judge(records: Iterable[Record], silent: Collection[str] = ()) -> list[Finding]:
-    """Every finding on these records but those of silenced rules.
+    """Return the findings of every rule that is not silenced on these records.
 
-    Cells without a result are left out, their status says it all; and trials of tuning, which are no rows of a comparison.
+    Only finished runs are checked: the status of the others already says what happened. Tuning
+    trials are skipped too, since they are not part of a comparison.
     """
-    judged = _Judged(
+    checked = _CheckedRecords(
         [record for record in records if record.status == "ok" and not record.cell.get("trial")]
     )
     return [
-        Finding(rule.id, rule.severity, *said)
+        Finding(rule.id, rule.severity, *found)
         for rule in RULES.values()
         if rule.id not in silent
-        for said in _said_of_records(rule, judged)
+        for found in _findings_in_records(rule, checked)
     ]
 
 
 def judge_table(rows: Sequence[Figures], silent: Collection[str] = ()) -> list[Finding]:
-    """Every finding on the rows of a table; only rules that ask for no more than a table can say."""
+    """Return the findings on a table's rows, by the rules that need no more than a table."""
     return [
-        Finding(rule.id, rule.severity, *said)
+        Finding(rule.id, rule.severity, *found)
         for rule in RULES.values()
         if rule.id not in silent
-        for said in _said_of_rows(rule, rows)
+        for found in _findings_in_rows(rule, rows)
     ]
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """Records, and what rules of each scope are asked about: made once, and only if a rule asks."""
+class _CheckedRecords:
+    """The checked records, and what the rules of each scope get: computed once, on demand."""
 
     records: Sequence[Record]
 
     @cached_property
     def by_method(self) -> dict[str, list[Record]]:
         return {
-            name: [self.records[place] for place in places] for name, places in self._places.items()
+            name: [self.records[index] for index in indices]
+            for name, indices in self._indices.items()
         }
 
     @cached_property
-    def _places(self) -> dict[str, list[int]]:
+    def _indices(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
-        for place, record in enumerate(self.records):
-            found.setdefault(f"{record.recipe_name}-{record.method_name}", []).append(place)
+        for index, record in enumerate(self.records):
+            found.setdefault(f"{record.recipe_name}-{record.method_name}", []).append(index)
         return found
 
     @cached_property
@@ -91,28 +94,27 @@ class _Judged:
     def by_recipe(self) -> dict[str, list[Figures]]:
         found: dict[str, list[Figures]] = {}
         for name, seeds in self.by_method.items():
-            own = [self.figures[place] for place in self._places[name]]
+            own = [self.figures[index] for index in self._indices[name]]
             found.setdefault(seeds[0].recipe_name, []).append(mean_figures(seeds, own))
         return found
 
 
-def _said_of_records(rule: Rule, judged: _Judged) -> Iterator[Sequence[str]]:
-    """(subject, evidence, advice) of one rule on records."""
+def _findings_in_records(rule: Rule, checked: _CheckedRecords) -> Iterator[Sequence[str]]:
+    """Yield (subject, evidence, advice) for each finding of one rule on records."""
     if rule.scope == "comparison":
-        for rows in judged.by_recipe.values():
+        for rows in checked.by_recipe.values():
             yield from rule.check(rows)
     elif rule.scope == "method":
-        for name, seeds in judged.by_method.items():
-            yield from ((name, *said) for said in rule.check(seeds))
+        for name, seeds in checked.by_method.items():
+            yield from ((name, *found) for found in rule.check(seeds))
     else:
-        for subject, asked in zip(
-            judged.subjects, judged.records if rule.scope == "cell" else judged.figures, strict=True
-        ):
-            yield from ((subject, *said) for said in rule.check(asked))
+        items = checked.records if rule.scope == "run" else checked.figures
+        for subject, item in zip(checked.subjects, items, strict=True):
+            yield from ((subject, *found) for found in rule.check(item))
 
 
-def _said_of_rows(rule: Rule, rows: Sequence[Figures]) -> Iterator[Sequence[str]]:
+def _findings_in_rows(rule: Rule, rows: Sequence[Figures]) -> Iterator[Sequence[str]]:
     if rule.scope == "row":
-        yield from ((row.name, *said) for row in rows for said in rule.check(row))
+        yield from ((row.name, *found) for row in rows for found in rule.check(row))
     elif rule.scope == "comparison":
         yield from rule.check(rows)

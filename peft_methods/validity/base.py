@@ -1,4 +1,4 @@
-"""What a rule is, what a finding is, and the registry that `rule` fills."""
+"""The `Rule` and `Finding` types, and the registry that the decorator `rule` fills."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from peft_methods.escaping import visible
 from peft_methods.methods import METHODS
 
 Severity = Literal["error", "warning", "note"]
-Scope = Literal["cell", "row", "method", "comparison"]
+Scope = Literal["run", "row", "method", "comparison"]
 SCOPES: dict[Scope, str] = {
-    "cell": "one cell's record",
-    "row": "one cell, or one row of an audited table",
+    "run": "the record of one run",
+    "row": "one run, or one row of an audited table",
     "method": "all seeds of one method",
     "comparison": "all methods of one recipe, or all rows of an audited table",
 }
@@ -35,7 +35,7 @@ def is_quantized(method: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule says about one cell, one method, or one row of a table."""
+    """One problem that a rule found: in a run, a method, or a row of a table."""
 
     rule: str
     severity: Severity
@@ -51,11 +51,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule's stable id, how bad it is, what it is asked about, and the function that answers.
+    """A rule's stable id, its severity, the scope of its input, and the function that checks it.
 
-    A check of scope `cell` gets a `Record`, of scope `method` the list of those of all seeds, of scope `row` a `Figures`;
-    each gives (evidence, advice) pairs. Of scope `comparison` it gets a list of `Figures`, one a method, and gives
-    (subject, evidence, advice). Whatever it needs and is not there is None, and then it says nothing.
+    A check of scope `run` gets a `Record`, one of scope `method` the records of all seeds, and one
+    of scope `row` a `Figures`. Each of these yields (evidence, advice) pairs. A check of scope
+    `comparison` gets a list of `Figures`, one per method, and yields (subject, evidence, advice).
+    Values that are not known are None; a check that needs one of them yields nothing.
     """
 
     id: str
@@ -71,11 +72,11 @@ REGISTRY: dict[str, Rule] = {}
 def rule(
     id: str, severity: Severity, scope: Scope
 ) -> Callable[[Callable[[Any], Iterable[Sequence[str]]]], Rule]:
-    """Register a rule; its title is the first line of its docstring."""
+    """Register a rule. The first line of the check's docstring is the rule's title."""
 
     def register(check: Callable[[Any], Iterable[Sequence[str]]]) -> Rule:
         made = Rule(id, severity, scope, (check.__doc__ or "").strip().splitlines()[0], check)
-        assert id not in REGISTRY, f"two rules are called {id}"
+        assert id not in REGISTRY, f"two rules have the id {id}"
         REGISTRY[id] = made
         return made
 
@@ -83,12 +84,14 @@ def rule(
 
 
 def silenced(text: str, where: str) -> tuple[str, ...]:
-    """'V105,V301' -> those ids. Raises `OptionError` for one that is no rule's."""
+    """Parse 'V105,V301' into rule ids. Raises `OptionError` for an unknown id."""
     ids = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",")))
     for one in ids:
         if one not in REGISTRY:
             raise OptionError(
-                f"{where} {text!r}: there is no rule {one!r}.{_nearest_rule(one)} pytest --peft-rules lists them."
+                f"{where} {text!r}: unknown rule {one!r}.{_nearest_rule(one)} "
+                f"Allowed: {_id_ranges()}, separated by commas.",
+                setting="silence",
             )
     return ids
 
@@ -99,6 +102,14 @@ def _nearest_rule(name: str) -> str:
     return f" Did you mean {ids[close[0]]!r}?" if close else ""
 
 
+def _id_ranges() -> str:
+    """Format all rule ids as ranges: 'V101 to V108, V201 to V210'."""
+    groups: dict[str, list[str]] = {}
+    for id in sorted(REGISTRY):
+        groups.setdefault(id[:2], []).append(id)
+    return ", ".join(f"{ids[0]} to {ids[-1]}" for ids in groups.values())
+
+
 def some(names: Sequence[str]) -> str:
-    """The first three, and how many more there are."""
+    """Format the first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""V5xx: what is wrong with the comparing."""
+"""V5xx: mistakes in the comparison of methods."""
 
 from __future__ import annotations
 
@@ -22,26 +22,30 @@ SAVED_BYTES = 6.0  # a weight; 4 bits save 3.5 of its 4 bytes, and a copy in hal
 
 @rule("V501", "note", "method")
 def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
-    """Weights, and perhaps texts, are random: what is compared is cost."""
+    """Weights, and perhaps texts, are random: only costs can be compared."""
     recipe, data = records[0].cell["recipe"], records[0].data
     if recipe["model"]["weights"] != "random":
         return
     what, advice = (
         "weights are random",
-        "compare time, memory and parameters; for quality train pretrained weights",
+        "compare time, memory and parameters; to compare quality, train pretrained weights",
     )
     if data.get("random") and recipe["data"]["token_lengths"]:
-        what = "weights and texts are random (as many tokens a row as data.token_lengths says)"
+        what = "weights and texts are random (row lengths are those of data.token_lengths)"
     elif data.get("random"):
-        what = f"weights and texts are random (every row {recipe['data']['max_length']} tokens long, the most there can be)"
-        advice += "; give data.token_lengths for what shorter texts cost"
+        length = recipe["data"]["max_length"]
+        what = f"weights and texts are random (every row has the maximum of {length} tokens)"
+        advice += "; set data.token_lengths to measure the cost of shorter texts"
     yield f"{what}, so there is no quality to judge", advice
 
 
-def odd_ones(
+def _deviations(
     rows: Sequence[Figures], of: Callable[[Figures], Any]
 ) -> Iterator[tuple[str, Any, Any]]:
-    """(names, their value, the others') for each value that differs from the commonest; of equally common ones the first counts."""
+    """Yield (names, their value, the usual value) for each value that is not the most common one.
+
+    Of equally common values, the first in the table counts as the usual one.
+    """
     known = [row for row in rows if of(row) is not None]
     counted = Counter(of(row) for row in known)
     if len(counted) < 2:
@@ -54,18 +58,18 @@ def odd_ones(
 
 BUDGET: dict[str, Callable[[Figures], float | None]] = {
     "epochs": lambda row: row.epochs,
-    "steps an epoch": lambda row: row.steps_per_epoch,
+    "steps per epoch": lambda row: row.steps_per_epoch,
     "train rows": lambda row: row.train_rows,
-    "rows a batch": lambda row: row.batch_size,
-    "tokens at most": lambda row: row.max_length,
+    "rows per batch": lambda row: row.batch_size,
+    "maximum tokens": lambda row: row.max_length,
 }
 
 
 @rule("V502", "warning", "comparison")
 def budgets_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods had other budgets: epochs, steps, rows, batch or length."""
+    """Methods had different budgets: epochs, steps, rows, batch size or length."""
     for what, of in BUDGET.items():
-        for names, value, usual in odd_ones(rows, of):
+        for names, value, usual in _deviations(rows, of):
             yield (
                 names,
                 f"{value:,.0f} {what}, the others {usual:,.0f}",
@@ -75,12 +79,12 @@ def budgets_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
 
 @rule("V503", "warning", "comparison")
 def data_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods were trained or tested on other data, or on other splits of it."""
+    """Methods were trained or tested on different data, or on different splits of it."""
     for what, of in {
         "data": lambda row: row.data and row.data.casefold(),
         "test rows": lambda row: row.test_rows,
     }.items():
-        for names, value, usual in odd_ones(rows, of):
+        for names, value, usual in _deviations(rows, of):
             yield (
                 names,
                 f"{what} {_short(value)}, the others' {_short(usual)}",
@@ -108,7 +112,7 @@ def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
         yield (
             ", ".join(same),
             f"learning rate {rate:g}, that of full fine-tuning",
-            "tune each method's own; ten to a hundred times more is usual",
+            "tune each method's learning rate; ten to a hundred times full's rate is usual",
         )
 
 
@@ -118,7 +122,7 @@ def _trains_all(row: Figures) -> bool:
 
 
 def _is_tuned(row: Figures) -> bool:
-    """Whether the row's own grid led to its rate: lower and higher ones were tried."""
+    """Whether the rate was chosen from the row's own grid, with lower and higher rates tried."""
     return row.learning_rate is not None and min(
         row.rates, default=math.inf
     ) < row.learning_rate < max(row.rates)
@@ -126,16 +130,16 @@ def _is_tuned(row: Figures) -> bool:
 
 @rule("V505", "warning", "comparison")
 def circumstances_differ(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods ran with other library versions, in another precision or on another device."""
-    circumstances: dict[str, Callable[[Figures], str | None]] = {
+    """Methods ran with different library versions, precisions or devices."""
+    settings: dict[str, Callable[[Figures], str | None]] = {
         "device": lambda row: row.device,
         "precision": _precision,
     }
-    circumstances |= {
+    settings |= {
         package: lambda row, package=package: row.versions.get(package) for package in VERSIONS
     }  # type: ignore[misc]
-    for what, of in circumstances.items():
-        for names, value, usual in odd_ones(rows, of):
+    for what, of in settings.items():
+        for names, value, usual in _deviations(rows, of):
             yield (
                 names,
                 f"{what} {value}, the others' {usual}",
@@ -161,8 +165,9 @@ def unlike_work(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
         if lora is not None and (said := [*_time_against(row, lora), *_memory_against(row, lora)]):
             yield (
                 row.name,
-                "; ".join(said),
-                "give both the same precision, batch, length and rows; prepare_model_for_kbit_training turns gradient checkpointing on",
+                "; ".join(differences),
+                "give both the same precision, batch size, length and rows; note that "
+                "prepare_model_for_kbit_training turns gradient checkpointing on",
             )
 
 
@@ -174,17 +179,18 @@ def _unquantized(row: Figures, rows: Sequence[Figures]) -> Figures | None:
 
 
 def _time_against(row: Figures, lora: Figures) -> Iterator[str]:
-    """4-bit weights are unpacked at every use, which costs time and never saves half of it."""
+    """Report a time ratio that 4-bit weights cannot explain: unpacking costs time, saves none."""
     if not row.train_seconds or not lora.train_seconds:
         return
     ratio, known = row.train_seconds / lora.train_seconds, row.epochs and lora.epochs
     if row.epochs and lora.epochs:
         ratio *= lora.epochs / row.epochs
     if not FASTER <= ratio <= SLOWER:
-        yield f"{ratio:.2g} times LoRA's time{' an epoch' if known else ''}"
+        yield f"{ratio:.2g} times LoRA's time{' per epoch' if known else ''}"
 
 
 def _memory_against(row: Figures, lora: Figures) -> Iterator[str]:
     weights = row.total_parameters or lora.total_parameters
     if weights and row.memory and lora.memory and lora.memory - row.memory > SAVED_BYTES * weights:
-        yield f"{(lora.memory - row.memory) / 1e6:,.0f} MB less than LoRA, where 4-bit weights save {3.5 * weights / 1e6:,.0f}"
+        less, saved = (lora.memory - row.memory) / 1e6, 3.5 * weights / 1e6
+        yield f"{less:,.0f} MB less than LoRA, but 4-bit weights save only {saved:,.0f} MB"

@@ -1,4 +1,7 @@
-"""Which counts of trainable parameters a method can have on a model that is known, whatever its rank, targets or width."""
+"""Trainable parameter counts that a method can have on a known model.
+
+Any rank, set of targets or width is possible, so a count that fits none of them is a mistake.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ SIZES = {
 
 @cache
 def known_models() -> dict[str, tuple[ModelShape, ...]]:
-    """The classifiers that come along, by name, one shape for each number of classes that is tried."""
+    """Return the bundled model architectures by name, one for each number of classes tried."""
     configs = {name: shapes()[name] for name in shape_names()}
     cased = {
         name.replace("-uncased", "-cased"): {**config, "vocab_size": CASED}
@@ -50,7 +53,10 @@ def known_models() -> dict[str, tuple[ModelShape, ...]]:
 
 
 def _classifier(config: dict[str, object], labels: int) -> ModelShape:
-    """As transformers builds it: BERT keeps its pooler, the others have a dense layer in the head instead."""
+    """Describe the classifier that transformers builds from a config.
+
+    BERT keeps its pooler; the other models have a dense layer in the head instead.
+    """
     sizes = {ours: config[theirs] for ours, theirs in SIZES.items() if theirs in config}
     described = SimpleNamespace(**{**config, **sizes, "num_labels": labels})
     hidden, dense = described.hidden_size, described.model_type in DENSE_HEADS
@@ -59,9 +65,10 @@ def _classifier(config: dict[str, object], labels: int) -> ModelShape:
 
 
 def models_named(name: str) -> tuple[ModelShape, ...]:
-    """The shapes of the known models that this name may mean; none where those are of several sizes.
+    """Return the architectures of the known models that a name may mean.
 
-    `bert-base` is enough for `bert-base-uncased` and `bert-base-cased`; owners before a slash do not matter.
+    `bert-base` matches `bert-base-uncased` and `bert-base-cased`. An owner before a slash is
+    ignored. Returns nothing if the matches have different sizes.
     """
     wanted = name.strip().lower().rpartition("/")[2]
     found = [
@@ -74,7 +81,7 @@ def models_named(name: str) -> tuple[ModelShape, ...]:
 
 
 def models_of_size(full: Written) -> tuple[ModelShape, ...]:
-    """The shapes all of whose weights together are as many as full fine-tuning trained."""
+    """Return the architectures whose total parameter count is what full fine-tuning trained."""
     every = itertools.chain.from_iterable(known_models().values())
     return tuple(
         shape for shape in every if full.holds(shape.encoder_parameters + shape.head_parameters)
@@ -82,13 +89,14 @@ def models_of_size(full: Written) -> tuple[ModelShape, ...]:
 
 
 def verdict(method: str, count: Written, shapes: Iterable[ModelShape]) -> Verdict | None:
-    """What a count says of a method on one of these models; None where no closed form is known.
+    """Check a method's parameter count on candidate architectures; None without a closed form.
 
-    Counts with the head and without it both occur in tables, so both fit. Of several shapes the kindest answer counts.
+    Tables give counts with and without the head, so both fit. The best verdict over all
+    architectures is returned.
     """
-    said = {judged for shape in shapes if (judged := _verdict(method, count, shape)) is not None}
+    found = {one for shape in shapes if (one := _verdict(method, count, shape)) is not None}
     order: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
-    return next((one for one in order if one in said), None)
+    return next((one for one in order if one in found), None)
 
 
 def _verdict(method: str, count: Written, shape: ModelShape) -> Verdict | None:
@@ -103,15 +111,14 @@ def _verdict(method: str, count: Written, shape: ModelShape) -> Verdict | None:
 
 
 def _heads(method: str, shape: ModelShape) -> Iterator[int]:
-    """What may be trained and counted beside the method."""
+    """Yield the numbers of parameters that may be trained and counted besides the method's."""
     yield shape.head_parameters
     if shape.pooler:
         yield shape.head_parameters + _pooler(shape)
     if _scope(method) != "head":
         yield 0
-        yield (
-            shape.hidden * shape.labels
-        )  # a decoder's head has no bias, and a table may not say that it is one
+        # A decoder's head has no bias, and a table may not mention that the model is a decoder.
+        yield shape.hidden * shape.labels
 
 
 def _pooler(shape: ModelShape) -> int:

@@ -1,4 +1,4 @@
-"""Figures: what rules judge, in plain numbers, whether they come from a record or from a table made elsewhere."""
+"""The values that rules check, as plain numbers, from a record or from a table made elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
 @dataclass(frozen=True)
 class Written:
-    """A count as it is written: 1.30M stands for anything from 1,295,000 up to 1,310,000, rounded or cut."""
+    """A count as it is written, with the range of values it may stand for.
+
+    1.30M stands for anything from 1,295,000 to 1,310,000: it may be rounded or cut off.
+    """
 
     text: str
     value: float
@@ -24,24 +27,31 @@ class Written:
     high: float
 
     def holds(self, value: float) -> bool:
-        """Whether this value would be written so."""
+        """Whether the value may be written like this."""
         return self.low <= value <= self.high
 
     @classmethod
     def exactly(cls, value: float) -> Written:
-        """A count that is known to the last digit."""
+        """Make a count that is known to the last digit."""
         return cls(f"{value:,.0f}", value, value, value)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One row: a cell, a method over its seeds, or a line of a table. Base units, shares in 0..1; what is not known is None or empty.
+    """One row: a run, the mean over a method's seeds, or a line of a table.
 
-    `name` is what findings call it; `method` the registry's name of what it is, None for what is not known here.
-    `trainable` counts the head too; `shapes` are the models that it may be trained on. `rates` is the grid that
-    `learning_rate` was chosen from. `margin` is what accuracy must be above the majority class by. `ranked` says that
-    the rows' order is claimed to mean something, `peak_is_reset` whether the peak is known to be that of training alone.
-    Series run over epochs. `rounding` is what the digits of `validation_accuracy` and of its log leave open to each side.
+    Values are in base units, shares in 0..1. Unknown values are None or empty. Series are by epoch.
+
+    - `name`: the row's name in findings.
+    - `method`: the method's name in the registry; None for an unknown method.
+    - `margin`: how far accuracy must be above the majority class.
+    - `ranked`: whether the rows claim an order by quality, as a table does.
+    - `unjudged`: whether the logits of the test rows were not finite, so it was not scored.
+    - `shapes`: the model architectures that the row may be about.
+    - `trainable`: the trainable parameters, head included.
+    - `rates`: the grid from which `learning_rate` was chosen.
+    - `rounding`: how far the digits of `validation_accuracy` and of its log allow each to be off.
+    - `peak_is_reset`: whether the peak is known to be that of training alone.
     """
 
     name: str
@@ -96,7 +106,7 @@ class Figures:
 
     @property
     def memory(self) -> float | None:
-        """The most memory that is known of, bytes."""
+        """The highest memory figure known, in bytes."""
         given = None if self.peak_memory is None else self.peak_memory.value
         return max(
             (value for value in (self.maximum_memory, given) if value is not None), default=None
@@ -104,7 +114,7 @@ class Figures:
 
 
 def figures_of(record: Record) -> Figures:
-    """What one cell's record says."""
+    """Return the values of one run's record."""
     recipe, metrics, evidence, data = (
         record.cell["recipe"],
         record.metrics,
@@ -170,7 +180,7 @@ def _series(record: Record, name: str) -> tuple[float, ...]:
 
 
 def mean_figures(records: Sequence[Record], seeds: Sequence[Figures]) -> Figures:
-    """What the records of one method's seeds, and their figures, say together: means, and the spread of the time an epoch takes."""
+    """Average the figures of one method's seeds, and add the spread of the training time."""
     peaks = [f.peak_memory.value for f in seeds if f.peak_memory]
     return replace(
         seeds[0],
@@ -190,7 +200,7 @@ def _mean(seeds: Sequence[Figures], of: Callable[[Figures], Any]) -> float | Non
 
 
 def _mean_series(series: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    """Epoch by epoch; empty where seeds ended after different epochs."""
+    """Average epoch by epoch; empty if seeds ended after different numbers of epochs."""
     return (
         tuple(map(fmean, zip(*series, strict=True)))
         if len({len(one) for one in series}) == 1
@@ -199,7 +209,11 @@ def _mean_series(series: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
 
 
 def _deviation(records: Sequence[Record]) -> float | None:
-    """Seconds; of the epochs' mean length times their number, so that a seed which stopped early is not an outlier."""
+    """Return the standard deviation of the training time in seconds.
+
+    It is that of the mean time per epoch, times the mean number of epochs. A seed that stopped
+    early is therefore not an outlier.
+    """
     pairs = [
         (seconds, len(r.epochs))
         for r in records

@@ -1,4 +1,4 @@
-"""What the statistics allow to be said of quality. Only separable pairs are told as better and worse."""
+"""Statements on quality that the statistics allow: only separable pairs are better and worse."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from statistics import median
 from peft_methods.methods import METHODS
 from peft_methods.report.paper.english import (
     capital,
+    formatted,
     interval,
     joined,
     listed,
     number,
     p_value,
     points,
-    said,
     with_spread,
 )
 from peft_methods.report.paper.study import Study
@@ -22,27 +22,32 @@ from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import Pair
 
 MOST = 6  # methods in one sentence
-WHY_LEFT_OUT = {  # of one method, of several, and what follows
+# Reason -> its wording for one method, for several methods, and the consequence.
+WHY_LEFT_OUT = {
     "one seed: no spread": (
         "was trained with one seed",
         "were trained with one seed each",
-        "so the spread over seeds is not known, and no claim is made of being better or worse",
+        "so the spread over seeds is unknown, and no claim of better or worse is made",
     ),
     "other test examples": (
-        "was tested on other examples than the rest",
-        "were tested on other examples than the rest",
+        "was tested on different examples than the rest",
+        "were tested on different examples than the rest",
         "so no comparison is made",
     ),
     "no predictions": (
-        "has no predictions kept with its records",
-        "have no predictions kept with their records",
-        "so no comparison example by example is possible, and no claim is made of being better or worse",
+        "has no predictions stored with its records",
+        "have no predictions stored with their records",
+        "so an example-by-example comparison is not possible, and no claim of better or worse is "
+        "made",
     ),
 }
 
 
 def quality(study: Study) -> list[str]:
-    """Paragraphs: the range of means, what is separable and what is not, and who is not compared."""
+    """Return paragraphs on quality.
+
+    They give the range of means, the separable and inseparable pairs, and the excluded methods.
+    """
     if not study.has_quality:
         return [no_quality(study)]
     if not study.is_compared:
@@ -56,18 +61,24 @@ def quality(study: Study) -> list[str]:
 
 
 def no_quality(study: Study) -> str:
-    """Why nothing is said of quality."""
+    """Explain why there is no statement on quality."""
     if study.spec["model"]["weights"] == "random":
-        return "The weights of the model were drawn at random, so there is no quality to judge: this comparison is of costs alone."
+        return (
+            "The weights of the model are random, so quality has no meaning: only costs are "
+            "compared."
+        )
     return (
-        "No cell yielded a figure of quality, so nothing is said of it."
+        "No run yielded a quality figure, so quality is not reported."
         if study.measured
-        else "No cell yielded any figures."
+        else "No run yielded any figures."
     )
 
 
 def in_short(study: Study) -> str:
-    """For abstract and conclusion: the finding on quality in a sentence or two, without intervals."""
+    """Return the finding on quality in one or two sentences, without intervals.
+
+    The abstract and the conclusion use it.
+    """
     if not study.has_quality:
         return no_quality(study)
     if not study.is_compared:
@@ -76,13 +87,13 @@ def in_short(study: Study) -> str:
     lead = f"In {study.metric}, {study.title(best)} has {_highest(study)} ({study.mean(best)})"
     alike = study.titles((pair.second for pair in level), MOST)
     if not above:
-        return f"{lead}, but could not be told apart from {alike}."
+        return f"{lead}, but is not separable from {alike}."
     better = f"{lead} and is better than {study.titles((pair.second for pair in above), MOST)}"
-    return f"{better}; it could not be told apart from {alike}." if level else f"{better}."
+    return f"{better}; it is not separable from {alike}." if level else f"{better}."
 
 
 def resolution(study: Study) -> float | None:
-    """Half the width of the intervals of differences, in the median over pairs (0..1)."""
+    """Return the median half-width of the intervals of differences over pairs (0..1)."""
     return (
         median((pair.high - pair.low) / 2 for pair in study.standing.pairs)
         if study.is_compared
@@ -91,13 +102,20 @@ def resolution(study: Study) -> float | None:
 
 
 def better_by(pair: Pair) -> str:
-    """Of a separable pair seen from the better one."""
+    """Format the difference of a separable pair, seen from the better method."""
     equals = "" if pair.p < 0.001 else "\\= "
-    return f"by {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}, _p_ {equals}{p_value(pair.p)}"
+    return (
+        f"by {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}, "
+        f"_p_ {equals}{p_value(pair.p)}"
+    )
+
+
+def _worse_by(pair: Pair) -> str:
+    return better_by(pair.turned())
 
 
 def alike_by(pair: Pair) -> str:
-    """Of a pair that is not separable."""
+    """Format the difference of a pair that is not separable."""
     return (
         f"difference {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}"
     )
@@ -105,41 +123,48 @@ def alike_by(pair: Pair) -> str:
 
 def _range(study: Study) -> str:
     name, known = study.standing.metric, study.known(study.standing.metric)
-    low, high = (said(name, row.mean(name)) for row in (known[0], known[-1]))
+    low, high = (formatted(name, row.mean(name)) for row in (known[0], known[-1]))
     what = (
         f"{'mean ' if any(row.figures[name].count > 1 for row in known) else ''}test {study.metric}"
     )
     if len(known) == 1:
-        return f"{study.title(known[0].method)} reached a test {study.metric} of {with_spread(name, known[0].figures[name])}."
+        reached = with_spread(name, known[0].figures[name])
+        return f"{study.title(known[0].method)} reached a test {study.metric} of {reached}."
     if low == high:
-        return f"{capital(what)} is {low} with every method."
-    return f"{capital(what)} lies between {low} ({study.title(known[0].method)}) and {high} ({study.title(known[-1].method)})."
+        return f"{capital(what)} is {low} for every method."
+    lowest, highest = study.title(known[0].method), study.title(known[-1].method)
+    return f"{capital(what)} ranges from {low} ({lowest}) to {high} ({highest})."
 
 
 def _highest(study: Study) -> str:
-    """'the highest mean', as is right for two methods, for several that share it, and where some are not compared."""
+    """Return 'the highest mean', worded for two methods, for ties, and for excluded methods."""
     order = study.standing.order
     others = any(row.method not in order for row in study.known(study.standing.metric))
     if study.mean(order[0]) == study.mean(order[1]):
-        return f"a mean as high as any{' of those compared' * others}"
-    return f"the {'higher' if len(order) == 2 else 'highest'} mean{' of those compared' * others}"
+        return f"a mean as high as any{' of the compared methods' * others}"
+    rank = "higher" if len(order) == 2 else "highest"
+    return f"the {rank} mean{' of the compared methods' * others}"
 
 
 def _count(study: Study) -> str:
-    every, apart = (
-        len(study.standing.pairs),
-        sum(pair.is_separable for pair in study.standing.pairs),
-    )
+    every = len(study.standing.pairs)
+    separable = sum(pair.is_separable for pair in study.standing.pairs)
     if every == 1:
         return ""
-    if not apart:
-        return f"None of the {number(every)} pairs of methods is separable: this comparison does not tell any method from another."
-    which = "All" if apart == every else capital(number(apart))
-    return f"{which} of the {number(every)} pairs of methods {'is' if apart == 1 else 'are'} separable (@t-best-{study.label})."
+    if not separable:
+        return (
+            f"None of the {number(every)} pairs of methods is separable: this comparison shows no "
+            "difference in quality between any two methods."
+        )
+    which = "All" if separable == every else capital(number(separable))
+    verb = "is" if separable == 1 else "are"
+    return (
+        f"{which} of the {number(every)} pairs of methods {verb} separable (@t-best-{study.label})."
+    )
 
 
 def _best(study: Study) -> tuple[str, list[Pair], list[Pair]]:
-    """The method of the highest mean, the pairs in which it is better, and those that are not separable."""
+    """Return the method with the highest mean, its separable pairs, and its inseparable pairs."""
     pairs = list(study.pairs_of(study.standing.order[0]))
     return (
         study.standing.order[0],
@@ -150,20 +175,20 @@ def _best(study: Study) -> tuple[str, list[Pair], list[Pair]]:
 
 def _about_best(study: Study) -> list[str]:
     best, above, level = _best(study)
-    who = f"{study.title(best)}, which has {_highest(study)},"
-    found = [f"{who} is better than {_each(study, above, better_by)}."] * bool(above)
+    subject = f"{study.title(best)}, which has {_highest(study)},"
+    found = [f"{subject} is better than {_each(study, above, better_by)}."] * bool(above)
     return found + [
-        f"{'It' if above else who} could not be told apart from {_each(study, level, alike_by)}."
+        f"{'It' if above else subject} is not separable from {_each(study, level, alike_by)}."
     ] * bool(level)
 
 
 def _each(study: Study, pairs: Sequence[Pair], words: Callable[[Pair], str]) -> str:
-    """The second of each pair, with the pair's figures."""
+    """List the second method of each pair, with the pair's figures."""
     return listed([f"{study.title(pair.second)} ({words(pair)})" for pair in pairs], MOST)
 
 
 def _against_full(study: Study) -> list[str]:
-    """Full fine-tuning against all but the best, which has been told."""
+    """Compare full fine-tuning with every method but the best, which is covered before."""
     order = study.standing.order
     if METHODS.reference not in order[1:] or len(order) < 3:
         return []
@@ -172,10 +197,8 @@ def _against_full(study: Study) -> list[str]:
     above = [pair for pair in pairs if pair.is_separable and pair.difference < 0]
     level = [pair for pair in pairs if not pair.is_separable]
     found = [f"it is better than {_each(study, below, better_by)}"] * bool(below)
-    found += [
-        f"it is worse than {_each(study, above, lambda pair: better_by(pair.turned()))}"
-    ] * bool(above)
-    found += [f"it could not be told apart from {_each(study, level, alike_by)}"] * bool(level)
+    found += [f"it is worse than {_each(study, above, _worse_by)}"] * bool(above)
+    found += [f"it is not separable from {_each(study, level, alike_by)}"] * bool(level)
     return [f"As for full fine-tuning, {'; '.join(found)}."]
 
 
@@ -183,37 +206,39 @@ def _others(study: Study) -> list[str]:
     """Separable pairs without the best or full fine-tuning, by the one that is worse."""
     told, worse = {study.standing.order[0], METHODS.reference}, dict[str, list[Pair]]()
     for pair in study.standing.pairs:  # in the order of means: the first is the better one
-        if pair.is_separable and not told & {pair.first, pair.second}:
+        if pair.is_separable and not covered & {pair.first, pair.second}:
             worse.setdefault(pair.second, []).append(pair.turned())
     count = sum(len(pairs) for pairs in worse.values())
     if count > 2 * MOST:
         return [
-            f"Of the other pairs, {number(count)} are separable; the letters in @t-main-{study.label} show which."
+            f"Of the other pairs, {number(count)} are separable; the letters in "
+            f"@t-main-{study.label} show which ones."
         ]
     return [
-        f"{study.title(method)} is worse than {_each(study, pairs, lambda pair: better_by(pair.turned()))}."
+        f"{study.title(method)} is worse than {_each(study, pairs, _worse_by)}."
         for method, pairs in worse.items()
     ]
 
 
 def _left_out(study: Study) -> list[str]:
-    """Who is not compared and why, a sentence a reason."""
+    """Return one sentence per reason that methods are not compared."""
     found = []
     for reason in dict.fromkeys(study.standing.left_out.values()):
-        who = [
+        methods = [
             row.method
             for row in study.measured
             if study.standing.left_out.get(row.method) == reason
         ]
-        if who and len(study.measured) > 1:
+        if methods and len(study.measured) > 1:
             unknown = (
-                f"is left out ({escaped(reason)})",
-                f"are left out ({escaped(reason)})",
+                f"is excluded ({escaped(reason)})",
+                f"are excluded ({escaped(reason)})",
                 "so no comparison is made",
             )
             one, many, so = WHY_LEFT_OUT.get(reason, unknown)
-            names = "All methods" if len(who) == len(study.measured) else study.titles(who, MOST)
-            found.append(f"{names} {one if len(who) == 1 else many}, {so}.")
+            every = len(methods) == len(study.measured)
+            names = "All methods" if every else study.titles(methods, MOST)
+            found.append(f"{names} {one if len(methods) == 1 else many}, {so}.")
     return found
 
 

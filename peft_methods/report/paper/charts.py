@@ -1,4 +1,4 @@
-"""Which charts the paper has, and how they stand in it."""
+"""The charts of the paper, and their markup."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ AGAINST = {
     "accuracy-against-memory": ("peak_memory_bytes", "quality against peak memory"),
     "accuracy-against-time": ("train_seconds", "quality against training time"),
 }
-COSTS = {"train-time": "training times", "peak-memory": "peaks of memory"}
+COSTS = {"train-time": "training times", "peak-memory": "peak memory"}
 COURSE = {"losses": "the losses by epoch"}
-PLOT = (2.7, 2.3)  # inches: with its axis it is as wide as a column
-TALLEST = 860.0  # points: on a page, a taller drawing has letters that nobody can read; its figures are in the tables
-HALF = 261.0  # points: two drawings of this width stand side by side
+PLOT = (2.7, 2.3)  # inches: with its axis, it is as wide as a column
+# Points: a taller drawing would be scaled down until its text is illegible. The tables have its
+# figures.
+TALLEST = 860.0
+HALF = 261.0  # points: two drawings of this width fit side by side
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure of the paper: a chart or two. `files` are relative to the paper's folder, `shows` says what of each."""
+    """A figure of the paper: one or two charts.
+
+    `files` are relative to the paper's folder. `shows` describes each chart within a sentence.
+    """
 
     label: str
     section: str
@@ -38,12 +43,11 @@ class Drawn:
 
 
 def drawn(study: Study, stem: str) -> list[Drawn]:
-    """The study's figures, in the order of the text; those of costs as one if they are small."""
+    """Draw the study's figures, in the order of the text; small charts of costs share one."""
     made = []
     for section, charts in _sections(study):
-        every = {
-            chart: svg(chart).replace("stroke-dasharray: ; ", "") for chart in charts
-        }  # as matplotlib says "no dashes"
+        # matplotlib writes an empty dash array for solid lines.
+        every = {chart: svg(chart).replace("stroke-dasharray: ; ", "") for chart in charts}
         drawings = {
             chart: drawing
             for chart, drawing in every.items()
@@ -60,8 +64,8 @@ def drawn(study: Study, stem: str) -> list[Drawn]:
 
 
 def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
-    """Of each section the charts that there are, with what they show."""
-    there = {chart.name: chart for chart in charts_of(study.comparison, study.recipe)}
+    """Yield each section's available charts, with their descriptions."""
+    available = {chart.name: chart for chart in charts_of(study.comparison, study.recipe)}
     best = study.standing.order[:1]
     confusion = {
         f"confusion-{name}": study.title(method)
@@ -69,8 +73,7 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
         for name in (method, slug(method))
     }
     quality = QUALITY | {
-        name: f"which classes were taken for which with {title}"
-        for name, title in confusion.items()
+        name: f"which classes {title} confuses" for name, title in confusion.items()
     }
     one = compared(study.comparison, study.recipe)
     against = {
@@ -78,9 +81,15 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
         for name, (cost, shows) in AGAINST.items()
         if (chart := against_chart(one, cost, name, PLOT)) is not None
     }
-    yield "quality", {there[name]: shows for name, shows in quality.items() if name in there}
-    yield "costs", against or {there[name]: shows for name, shows in COSTS.items() if name in there}
-    yield "course", {there[name]: shows for name, shows in COURSE.items() if name in there}
+    yield (
+        "quality",
+        {available[name]: shows for name, shows in quality.items() if name in available},
+    )
+    yield (
+        "costs",
+        against or {available[name]: shows for name, shows in COSTS.items() if name in available},
+    )
+    yield "course", {available[name]: shows for name, shows in COURSE.items() if name in available}
 
 
 def _points(side: str, drawing: str) -> float:
@@ -107,9 +116,10 @@ def _figure(
     )
 
 
-def told(figures: Sequence[Drawn]) -> str:
-    """'Fig. 1 shows the means with their intervals, and Fig. 2 …'; empty for no figures."""
+def description(figures: Sequence[Drawn]) -> str:
+    """Return 'Fig. 1 shows the means with their intervals, and Fig. 2 …'; empty without figures."""
     if not figures:
         return ""
     first, *rest = figures
-    return f"{listed([f'@{first.label} shows {first.shows}', *(f'@{one.label} {one.shows}' for one in rest)])}."
+    others = [f"@{one.label} {one.shows}" for one in rest]
+    return f"{listed([f'@{first.label} shows {first.shows}', *others])}."

@@ -1,4 +1,4 @@
-"""Analysis and discussion, threats to validity, and the conclusion with what the figures recommend."""
+"""Analysis and discussion, threats to validity, and the conclusion with the recommendations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from peft_methods.report.paper.analysis import in_short, resolution
 from peft_methods.report.paper.english import (
     capital,
     counted,
+    formatted,
     joined,
     listed,
     number,
     points,
-    said,
     sentence,
     tidy,
     was,
@@ -23,12 +23,12 @@ from peft_methods.report.paper.typst import escaped
 from peft_methods.validity import RULES
 
 MOST = 6
-EVIDENCE = 3  # of one rule
+EVIDENCE = 3  # shown per rule
 COSTS = {"train_seconds": "training time", "peak_memory_bytes": "peak memory"}
 
 
 def discussion(studies: Sequence[Study]) -> list[str]:
-    """What the results mean together, then what may be wrong with them."""
+    """Interpret the results together, then list what may be wrong with them."""
     trades = [f"{_lead(study, studies)}{joined(*_trade(study))}" for study in studies]
     return ["== Quality Against Cost", *trades, "== Threats to Validity", *threats(studies)]
 
@@ -38,53 +38,68 @@ def _lead(study: Study, studies: Sequence[Study]) -> str:
 
 
 def _trade(study: Study) -> list[str]:
-    """Who costs least among those that nothing tells from the best, and how fine this comparison can see."""
+    """Name the cheapest of the methods that are not separable from the best one.
+
+    Then state the smallest difference that this comparison can detect.
+    """
     if not study.measured:
-        return ["No cell finished, so there is nothing to discuss."]
+        return ["No run finished, so there is nothing to discuss."]
     if not study.is_compared:
         return [
-            "Since quality is not compared, neither can it be set against cost; the costs stand for themselves."
+            "Since quality is not compared, it cannot be weighed against cost; only the costs can "
+            "be compared."
         ]
     best = study.standing.order[0]
     level = [best, *(pair.second for pair in study.pairs_of(best) if not pair.is_separable)]
     if len(level) == 1:
         found = [
-            f"{study.title(best)} is better than every other method that is compared, so its costs are what this quality takes."
+            f"{study.title(best)} is better than every other compared method, so this quality is "
+            "available at its costs only."
         ]
     else:
         least = [text for name in COSTS if (text := _least(study, level, name))]
-        of_them = f"; of these and {study.title(best)}, {listed(least)}" if least else ""
+        cheapest = f"; of these and {study.title(best)}, {listed(least)}" if least else ""
+        verb = "is" if len(level) == 2 else "are"
         found = [
-            f"{study.titles(level[1:], MOST)} could not be told apart from {study.title(best)} in quality{of_them}."
+            f"{study.titles(level[1:], MOST)} {verb} not separable from {study.title(best)} in "
+            f"quality{cheapest}."
         ]
-        found += ["That two methods could not be told apart does not show that they are alike."]
+        found += ["That two methods are not separable does not show that they are equally good."]
     return [*found, _resolution(study)]
 
 
 def _resolution(study: Study) -> str:
     width = resolution(study)
     return (
-        f"The intervals of differences reach {points(width or 0.0)} points to either side in the median: differences much smaller than "
-        f"that cannot be seen with {counted(len(study.seeds), 'seed')} and this test set."
+        f"The median interval of a difference is ±{points(width or 0.0)} points: much smaller "
+        f"differences cannot be detected with {counted(len(study.seeds), 'seed')} and this test "
+        "set."
     )
 
 
 def _least(study: Study, methods: Sequence[str], name: str) -> str:
-    """Among these methods, the first of which is the best, the least of a cost."""
+    """Name the method with the lowest cost; the first of `methods` is the best in quality."""
     known = [row for row in study.known(name) if row.method in methods]
-    if len(known) < 2 or said(name, known[0].mean(name)) == said(name, known[-1].mean(name)):
+    if len(known) < 2 or formatted(name, known[0].mean(name)) == formatted(
+        name, known[-1].mean(name)
+    ):
         return ""
     best = next((row for row in known if row.method == methods[0]), None)
     other = (
-        f" against {said(name, best.mean(name))} of {study.title(best.method)}"
+        f" against {formatted(name, best.mean(name))} for {study.title(best.method)}"
         if best is not None and best is not known[0]
         else ""
     )
-    return f"{study.title(known[0].method)} has the least {COSTS[name]} ({said(name, known[0].mean(name))}{other})"
+    least = formatted(name, known[0].mean(name))
+    return f"{study.title(known[0].method)} has the lowest {COSTS[name]} ({least}{other})"
 
 
 def threats(studies: Sequence[Study]) -> list[str]:
-    """The limits of this comparison, what its rules found, what was said about the run, and what nobody looked at."""
+    """Return the threats to validity.
+
+    They are the limits of this comparison, the findings of the rules, the notes of the session, and
+    the silenced rules.
+    """
     comparison = studies[0].comparison
     messages = dict.fromkeys(
         f"{r.method_name}, seed {r.seed}: {r.message}"
@@ -96,11 +111,10 @@ def threats(studies: Sequence[Study]) -> list[str]:
         f"{rule} (“{escaped(RULES[rule].title.rstrip('.'))}”)" for rule in comparison.silenced
     ]
     parts = [joined(_scope(studies), _untuned(studies)), _findings(studies)]
-    parts += ["Of the run itself is to be said:", "\n".join(notes)] if notes else []
+    parts += ["Notes on the execution:", "\n".join(notes)] if notes else []
     if silenced:
-        parts.append(
-            f"{capital(counted(len(silenced), 'rule'))} {was(len(silenced))} silenced, so nobody looked: {listed(silenced)}."
-        )
+        rules = capital(counted(len(silenced), "rule"))
+        parts.append(f"{rules} {was(len(silenced))} silenced and not checked: {listed(silenced)}.")
     return parts
 
 
@@ -110,7 +124,7 @@ def _scope(studies: Sequence[Study]) -> str:
     )
     one = ", of one size and one budget" if models == data == 1 else ""
     what = f"{counted(models, 'model')} and {counted(data, 'data set')}{one}"
-    return f"This comparison is of {what}; nothing in it says how the methods do on others."
+    return f"This comparison covers {what}; its results may not carry over to others."
 
 
 def _untuned(studies: Sequence[Study]) -> str:
@@ -118,13 +132,16 @@ def _untuned(studies: Sequence[Study]) -> str:
         study.has_quality for study in studies
     ):
         return ""
-    return "Hyperparameters were not tuned in this run, so that a method may do worse here than it could."
+    return (
+        "Hyperparameters were not tuned, so a method may perform worse here than it would with "
+        "tuning."
+    )
 
 
 def _findings(studies: Sequence[Study]) -> str:
-    """Every rule that found something, with its evidence and advice."""
+    """List every rule with findings, with its evidence and advice."""
     comparison = studies[0].comparison
-    asked = counted(len(RULES) - len(comparison.silenced), "validity rule")
+    checked = counted(len(RULES) - len(comparison.silenced), "validity rule")
     found: dict[str, dict[tuple[str, str], int]] = {}
     for finding in comparison.findings():
         evidence = found.setdefault(finding.rule, {})
@@ -132,24 +149,26 @@ def _findings(studies: Sequence[Study]) -> str:
             evidence.get((finding.evidence, finding.advice), 0) + 1
         )
     if not found:
-        return f"Of the {asked} that were asked, none found anything."
-    lead = f"Of the {asked} that were asked, {number(len(found))} found something:"
-    return "\n".join([lead, "", *(f"- {_rule(rule, told)}" for rule, told in found.items())])
+        return f"None of the {checked} checked found a problem."
+    lead = f"Of the {checked} checked, {number(len(found))} found a problem:"
+    return "\n".join([lead, "", *(f"- {_rule(rule, one)}" for rule, one in found.items())])
 
 
-def _rule(rule: str, told: dict[tuple[str, str], int]) -> str:
-    """A rule with the first of its evidence, and the advice that came with it."""
+def _rule(rule: str, evidence_counts: dict[tuple[str, str], int]) -> str:
+    """Format a rule with its first pieces of evidence, and the advice of the first."""
     shown = [
         f"{escaped(evidence)}{f' ({number(count)} times)' if count > 1 else ''}"
-        for (evidence, _), count in list(told.items())[:EVIDENCE]
+        for (evidence, _), count in list(evidence_counts.items())[:EVIDENCE]
     ]
-    more = [f"{number(len(told) - EVIDENCE)} more of the kind"] if len(told) > EVIDENCE else []
-    advice = next(advice for _, advice in told)
-    return f"*{rule}* ({RULES[rule].severity}): {'; '.join([*shown, *more])}. Advice: {sentence(escaped(advice))}"
+    others = len(evidence_counts) - EVIDENCE
+    more = [f"{number(others)} more of this kind"] if others > 0 else []
+    advice = sentence(escaped(next(advice for _, advice in evidence_counts)))
+    evidence = "; ".join([*shown, *more])
+    return f"*{rule}* ({RULES[rule].severity}): {evidence}. Advice: {advice}"
 
 
 def conclusion(studies: Sequence[Study]) -> list[str]:
-    """The finding again, and the recommendations."""
+    """Repeat the finding, and give the recommendations."""
     parts = []
     for study in studies:
         parts.append(f"{_lead(study, studies)}{in_short(study)}")
@@ -157,13 +176,13 @@ def conclusion(studies: Sequence[Study]) -> list[str]:
             within = "".join(
                 f", within {name} {escaped(limit.written)}" for name, limit in study.limits.items()
             )
-            parts += [f"From these figures alone{within}, the following is recommended:"]
+            parts += [f"Based on these figures alone{within}, the recommendations are:"]
             parts += ["\n".join(f"+ {_answer(study, answer)}" for answer in study.answers)]
     return parts
 
 
 def _answer(study: Study, answer: Recommendation) -> str:
-    """A recommendation; for quality there is none where nothing was compared."""
+    """Format a recommendation. For quality there is none if nothing was compared."""
     lead = f"_{escaped(answer.question)}_: "
     if (
         answer.question == "Best quality"
@@ -171,5 +190,8 @@ def _answer(study: Study, answer: Recommendation) -> str:
         and len(study.known(study.standing.metric)) > 1
     ):
         best = study.title(answer.method or "")
-        return f"{lead}none is recommended; {best}, which has the highest figure, was not compared with the next."
+        return (
+            f"{lead}none is recommended; {best}, which has the highest figure, was not compared "
+            "with the second best."
+        )
     return lead + escaped(tidy(answer.text))

@@ -1,4 +1,4 @@
-"""Figures and lists as English sentences have them; what comes out is Typst markup where it says so."""
+"""Numbers and lists as parts of English sentences. Functions that return Typst markup say so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 
 
 def listed(items: Sequence[str], most: int | None = None) -> str:
-    """'a', 'a and b', 'a, b, and c'; semicolons where an item has a comma; beyond `most`, how many more there are."""
+    """Join items: 'a', 'a and b', 'a, b, and c'.
+
+    Separates by semicolons if an item contains a comma. Beyond `most` items, gives the number of
+    the others.
+    """
     shown = (
         list(items)
         if most is None or len(items) <= most
@@ -26,84 +30,90 @@ def listed(items: Sequence[str], most: int | None = None) -> str:
 
 
 def number(count: int) -> str:
-    """A whole number: in words up to ten."""
+    """Format a whole number, in words up to ten."""
     return SMALL[count] if 0 < count < len(SMALL) else f"{count:,}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """'one seed', 'three seeds', 'no seeds'."""
+    """Format a count with its noun: 'one seed', 'three seeds', 'no seeds'."""
     word = SMALL[0] if count == 0 else number(count)
     return f"{word} {one if count == 1 else many or one + 's'}"
 
 
 def capital(text: str) -> str:
-    """With a capital at its start."""
+    """Capitalise the first letter."""
     return text[:1].upper() + text[1:]
 
 
 def was(count: int) -> str:
-    """'was' or 'were'."""
+    """Return 'was' or 'were'."""
     return "was" if count == 1 else "were"
 
 
 def joined(*sentences: str) -> str:
-    """A paragraph of those sentences that say anything."""
+    """Join the non-empty sentences into a paragraph."""
     return " ".join(text for text in sentences if text)
 
 
 def sentence(text: str) -> str:
-    """With a capital at its start and a full stop at its end."""
+    """Capitalise the first letter and end with a full stop."""
     text = text.strip()
     return capital(text) + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def tidy(text: str) -> str:
-    """Our own figures as papers print them: 77.5%, a true minus, no line break between a number and its unit."""
+    """Typeset our own figures as papers do.
+
+    77.5% without a space, a true minus sign, and no line break between a number and its unit.
+    """
     text = re.sub(r"(?<=\d) %", "%", text)
     text = re.sub(r"(?<![\w.\u2212-])-(?=\d)", "\u2212", text)
     return re.sub(r"(?<=\d) (?=(?:s|ms|J|MiB|GiB)\b)", "\u00a0", text)
 
 
-def said(name: str, value: float) -> str:
-    """A metric's value with its unit."""
+def formatted(name: str, value: float) -> str:
+    """Format a metric's value with its unit."""
     return tidy(METRICS[name].format(value))
 
 
 def with_spread(name: str, figure: Figure | None) -> str:
-    """Mean ± standard deviation with the unit; the mean alone where one seed shows no spread; – where there is nothing."""
+    """Format mean ± standard deviation with the unit.
+
+    The mean alone if there is one seed, and – if there is no value.
+    """
     if figure is None:
         return NOTHING
     if figure.deviation is None:
-        return said(name, figure.mean)
+        return formatted(name, figure.mean)
     return tidy(METRICS[name].with_spread(figure.mean, figure.deviation)).replace(
         " ± ", "\u00a0±\u00a0"
     )
 
 
 def points(difference: float) -> str:
-    """A difference of shares in points."""
+    """Format a difference of shares in points."""
     return tidy(f"{100 * difference:.1f}")
 
 
 def interval(low: float, high: float) -> str:
-    """Of shares, in points."""
+    """Format an interval of shares in points."""
     return f"{points(low)} to {points(high)}"
 
 
 def p_value(p: float) -> str:
-    """As markup, to three digits."""
+    """Format a p-value with three digits, as markup."""
     return "\\< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def ratio(value: float) -> str:
-    """'0.63', '12', '0.0012', and '< 0.001' (markup) for less."""
+    """Format a ratio: '0.63', '12', '0.0012', and '< 0.001' (markup) below that."""
     if value < 0.001:
         return "\\< 0.001"
     return f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def share(value: float) -> str:
-    """A share of the whole: '2.56%', '0.0034%'."""
+    """Format a share of the whole as percent: '2.56%', '0.0034%'."""
     percent = 100 * value
     return (
         f"{percent:.2f}%"

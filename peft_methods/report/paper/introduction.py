@@ -22,10 +22,12 @@ from peft_methods.report.paper.typst import escaped
 
 TERMS = ("fine-tuning", "parameter-efficient methods", "text classification", "benchmarking")
 QUESTION = (
-    "Whoever adapts a pretrained encoder to a task of their own may train all of its weights or only a few, old or added ones. The methods "
-    "for this differ in what they train, and so in memory, in time, in the size of what is kept for each task, and perhaps in quality. "
-    "Which of them suits a model, a data set, and a machine is a question of measurement, and the answer is easily spoiled: by unlike "
-    "budgets, by learning rates that suit one method only, by a single seed, or by memory figures that contain what other phases left."
+    "A pretrained encoder can be adapted to a task by training all of its weights, a few of them, "
+    "or a few added ones. The methods for this differ in the weights that they train, and "
+    "therefore in memory, in time, in the size of the checkpoint for each task, and perhaps in "
+    "quality. Which of them suits a model, a data set, and a machine must be measured. Such "
+    "measurements are easily invalidated: by unequal budgets, by learning rates that suit one "
+    "method only, by a single seed, or by memory figures that include other phases."
 )
 SPENT = {
     "train_seconds": "trained for {} times as long",
@@ -34,7 +36,7 @@ SPENT = {
 
 
 def title(studies: Sequence[Study]) -> str:
-    """What was compared, on what."""
+    """Return the title: the compared methods, model and data."""
     methods = _methods(studies)
     what = f"{next(iter(methods.values()))} Measured"
     if len(methods) > 1:
@@ -46,7 +48,7 @@ def title(studies: Sequence[Study]) -> str:
 
 
 def _methods(studies: Sequence[Study]) -> dict[str, str]:
-    """Every method's title, as markup."""
+    """Return every method's title, as markup."""
     return {row.method: study.title(row.method) for study in studies for row in study.rows}
 
 
@@ -55,7 +57,7 @@ def _sources(study: Study) -> tuple[str, str]:
 
 
 def _in_a_title(data: str) -> str:
-    """A data set's name; where the words are ours, with capitals."""
+    """Return a data set's name, capitalised if it is one of our own descriptions."""
     name = data_name(data)
     if data not in NAMES_OF_DATA:
         return name
@@ -67,7 +69,7 @@ def _in_a_title(data: str) -> str:
 
 
 def abstract(studies: Sequence[Study]) -> str:
-    """What was done and what came out, in one paragraph."""
+    """Return the abstract: what was done, and the findings, in one paragraph."""
     methods = list(_methods(studies).values())
     what = (
         methods[0]
@@ -75,14 +77,14 @@ def abstract(studies: Sequence[Study]) -> str:
         else f"{number(len(methods))} fine-tuning methods ({listed(methods, 8)})"
     )
     what += ", all under one budget," * (len(methods) > 1)
-    cells = sum(len(study.finished) for study in studies)
+    runs = sum(len(study.finished) for study in studies)
     found = []
     for study in studies:
         found.append((f"On {study.name}: " if len(studies) > 1 else "") + in_short(study))
         found += _costs_in_short(study)
     return joined(
         f"This paper {'measures' if len(methods) == 1 else 'compares'} {what} {_where(studies)}.",
-        f"In all, {counted(cells, 'training run')} {was(cells)} completed.",
+        f"In total, {counted(runs, 'training run')} {was(runs)} completed.",
         *found,
     )
 
@@ -91,34 +93,37 @@ def _where(studies: Sequence[Study]) -> str:
     if len(studies) > 1:
         return f"on {counted(len(studies), 'recipe')} of model and data"
     model, data = _sources(studies[0])
-    return f"for {model_name(model)} on {data_name(data)}, with {counted(len(studies[0].seeds), 'seed')}"
+    seeds = counted(len(studies[0].seeds), "seed")
+    return f"for {model_name(model)} on {data_name(data)}, with {seeds}"
 
 
 def _costs_in_short(study: Study) -> list[str]:
-    """Training time and memory of the others as multiples of full fine-tuning's."""
+    """Give the time and memory of the others as multiples of full fine-tuning's."""
     found = []
-    for name, said_as in SPENT.items():
+    for name, phrase in SPENT.items():
         if ratios := [value for _, value in study.ratios(name)]:
             found.append(
-                said_as.format(" to ".join(dict.fromkeys((ratio(ratios[0]), ratio(ratios[-1])))))
+                phrase.format(" to ".join(dict.fromkeys((ratio(ratios[0]), ratio(ratios[-1])))))
             )
-    who = "the other methods" if len(study.measured) > 2 else "the other method"
-    return [f"Relative to full fine-tuning, {who} {' and '.join(found)}."] if found else []
+    others = "the other methods" if len(study.measured) > 2 else "the other method"
+    return [f"Relative to full fine-tuning, {others} {' and '.join(found)}."] if found else []
 
 
 def introduction(studies: Sequence[Study]) -> list[str]:
-    """The question, the methods with their references, and what follows."""
+    """Return the question, the methods with their references, and an overview."""
     methods = _methods(studies)
     return [
         QUESTION,
-        f"This paper reports such a measurement. The {'method is' if len(methods) == 1 else 'methods are'}:",
+        "This paper reports such a measurement. "
+        f"The {'method is' if len(methods) == 1 else 'methods are'}:",
         "\n".join(
             f"+ _{name}_{cited(*of_method(method))} {_about(method)}"
             for method, name in methods.items()
         ),
-        f"@setup describes data, model, budget, and measuring{_on(studies)}; @results has the figures, @discussion what they mean and what "
-        "may be wrong with them, and @conclusion what they recommend. A method is called better than another only where the difference is "
-        "more than the chance of seeds and test examples explains.",
+        f"@setup describes data, model, budget, and measurement{_on(studies)}; @results reports "
+        "the figures, @discussion interprets them and lists threats to their validity, and @conclusion "
+        "gives recommendations. A method is called better than another only if the difference "
+        "exceeds the chance variation over seeds and test examples.",
     ]
 
 
@@ -131,4 +136,5 @@ def _on(studies: Sequence[Study]) -> str:
     if len(studies) > 1:
         return ""
     model, data = _sources(studies[0])
-    return f" for {model_name(model)}{cited(*of_model(model))} on {data_name(data)}{cited(*of_data(data))}"
+    model_markup = f"{model_name(model)}{cited(*of_model(model))}"
+    return f" for {model_markup} on {data_name(data)}{cited(*of_data(data))}"

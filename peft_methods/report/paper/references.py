@@ -1,4 +1,7 @@
-"""Which paper stands for which method, model, data set, library or statistic; the entries themselves are in references.bib."""
+"""The citations of methods, models, data sets, libraries and statistics.
+
+The bibliography entries are in references.bib.
+"""
 
 from __future__ import annotations
 
@@ -50,17 +53,17 @@ OF_LIBRARIES = {
 
 
 def cited(*keys: str) -> str:
-    """Markup that cites these entries, to stand behind a word: '~[1], [2]'."""
+    """Return markup that cites these entries after a word: '~[1], [2]'."""
     return "~" + ", ".join(f"@{key}" for key in keys) if keys else ""
 
 
 def data_name(source: str) -> str:
-    """Markup: a data set's name, as it stands in a sentence."""
+    """Return a data set's name within a sentence, as markup."""
     return NAMES_OF_DATA.get(source, f"the data set “{escaped(source)}”")
 
 
 def model_name(source: str) -> str:
-    """Markup: a model's name."""
+    """Return a model's name, as markup."""
     return escaped(NAMES_OF_MODELS.get(source, source.rstrip("/").rpartition("/")[2]))
 
 
@@ -88,23 +91,26 @@ def _own_entries(methods: Iterable[str]) -> dict[str, str]:
 
 
 def made_key(method: str) -> str:
-    """The key of an entry that is made of a method's `paper`."""
+    """Return the key of an entry made from a method's `paper`."""
     return "method-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in method)
 
 
 def of_model(source: str) -> tuple[str, ...]:
-    """The entries of a model by its source; none for one that is not known."""
+    """Return the keys of a model's entries by its source; none for an unknown model."""
     name = source.rstrip("/").rpartition("/")[2].lower()
     return next((keys for part, keys in OF_MODELS.items() if part in name), ())
 
 
 def of_data(source: str) -> tuple[str, ...]:
-    """The entries of a data set by its source; none for one that is not known."""
+    """Return the keys of a data set's entries by its source; none for an unknown one."""
     return OF_DATA.get(source.partition(":")[0] if source.startswith("embedded:") else source, ())
 
 
 def bibliography(markup: str, methods: Iterable[str]) -> str:
-    """BibTeX of every entry that the markup cites; `methods` are those that may need one made of their registry's `paper`."""
+    """Return the BibTeX of every entry that the markup cites.
+
+    `methods` are the methods that may need an entry made from `paper` in their registry.
+    """
     entries = {
         re.match(r"@\w+\{([^,]+),", entry)[1]: entry
         for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n")

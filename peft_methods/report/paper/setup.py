@@ -1,4 +1,4 @@
-"""The experimental setup: data, model, budget, hyperparameters, hardware, and what is measured."""
+"""The experimental setup: data, model, budget, hyperparameters, hardware and measurement."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCHEDULES = {
 
 
 def setup(studies: Sequence[Study]) -> list[str]:
-    """Paragraphs and tables; what is common to all recipes comes once."""
+    """Return paragraphs and tables; the parts common to all recipes appear once."""
     parts = []
     for study in studies:
         one = len(studies) == 1
@@ -51,7 +51,7 @@ def setup(studies: Sequence[Study]) -> list[str]:
     parts += [
         "== Hardware and Software",
         _hardware(studies),
-        "== Measuring",
+        "== Measurement",
         _measuring(studies),
         "== Statistics",
         statistics(studies),
@@ -63,11 +63,14 @@ def _data(study: Study) -> str:
     data, spec = _first(study).data, study.spec["data"]
     if data.get("random"):
         lengths = (
-            "of the lengths that the recipe gives"
+            "with the lengths given by the recipe"
             if spec.get("token_lengths")
             else f"of {spec['max_length']} tokens"
         )
-        return f"No texts were read: token ids and labels were drawn at random, in rows {lengths}. They show what training costs."
+        return (
+            f"Token ids and labels are random, in rows {lengths}. They suffice to measure the cost "
+            "of training."
+        )
     names = [escaped(str(name)) for name in data.get("label_names", [])]
     classes = (
         f" in {counted(len(names), 'class', 'classes')} ({listed(names, 10)})" if names else ""
@@ -75,18 +78,19 @@ def _data(study: Study) -> str:
     removed = sum(data.get("removed", {}).values())
     return joined(
         f"The texts are {data_name(spec['source'])}{cited(*of_data(spec['source']))}{classes}.",
-        f"Train, validation, and test rows are disjoint; @t-data-{study.label} has their numbers."
+        f"Train, validation, and test rows are disjoint; @t-data-{study.label} gives their numbers."
         if data.get("class_counts")
         else "",
         "The test rows are predicted once, with the weights of the best epoch by validation.",
-        f"{capital(counted(removed, 'text'))} that stood in the source twice or in two splits {was(removed)} removed."
+        f"{capital(counted(removed, 'text'))} that occurred twice in the source or in two splits "
+        f"{was(removed)} removed."
         if removed
         else "",
     )
 
 
 def _first(study: Study) -> Record:
-    """A record that knows its data: one that finished, if any did."""
+    """Return a record with information on the data: a finished one, if there is any."""
     return (study.finished or study.records)[0]
 
 
@@ -98,9 +102,9 @@ def _sizes(study: Study) -> str:
         for split in SPLITS
         if split in counts
     ]
-    head = ["Split", "Rows", "Rows a class"]
+    head = ["Split", "Rows", "Rows per class"]
     if any(share is not None for share in truncated.values()):
-        head.append("Cut short")
+        head.append("Truncated")
         for line in lines:
             share = truncated.get(line[0].lower())
             line.append(NOTHING if share is None else f"{100 * share:.1f}%")
@@ -121,40 +125,46 @@ def _model(study: Study) -> str:
     )
     size = "" if head is None else f"Its classification head has {head:,.0f} parameters."
     if total is not None and head is not None:
-        size = f"With its classification head it has {total:,.0f} parameters, {head:,.0f} of them in the head."
-    kind = "with its weights drawn at random" if random else "pretrained"
+        size = (
+            f"With its classification head, it has {total:,.0f} parameters, {head:,.0f} of them in "
+            "the head."
+        )
+    kind = "with random weights" if random else "pretrained"
     return joined(f"The encoder is {model_name(source)}{cited(*of_model(source))}, {kind}.", size)
 
 
 def _budget(spec: dict[str, Any]) -> str:
-    """What every method may spend, in a paragraph."""
+    """Describe the budget of every method in a paragraph."""
     budget = spec["budget"]
     patience, batches = budget.get("early_stopping"), budget.get("gradient_accumulation", 1)
     epochs = f"{'at most ' if patience else ''}{counted(budget['epochs'], 'epoch')}"
-    steps = f", {number(batches)} of them to a step of the optimizer" if batches > 1 else ""
+    steps = f", {number(batches)} of them per optimizer step" if batches > 1 else ""
     warmup = (
         f", after a warm-up over {100 * budget['warmup_ratio']:g}% of the steps"
         if budget.get("warmup_ratio")
         else ""
     )
     return joined(
-        f"Every method has the same budget: {epochs} in batches of {number(budget['batch_size'])}{steps}, and rows cut at "
+        f"Every method has the same budget: {epochs} in batches of "
+        f"{number(budget['batch_size'])}{steps}, with rows truncated to "
         f"{number(spec['data']['max_length'])} tokens.",
-        f"Training ends after {counted(patience, 'epoch')} without a better validation score."
+        f"Training stops after {counted(patience, 'epoch')} without a better validation score."
         if patience
         else "",
-        f"The optimizer is AdamW{cited('loshchilov2019adamw')} with weight decay {budget['weight_decay']:g} and gradients clipped at a "
-        f"norm of {budget['max_grad_norm']:g}; its learning rate {SCHEDULES[budget['schedule']]}{warmup}.",
+        f"The optimizer is AdamW{cited('loshchilov2019adamw')} with weight decay "
+        f"{budget['weight_decay']:g} and gradients clipped to a norm of "
+        f"{budget['max_grad_norm']:g}; its learning rate "
+        f"{SCHEDULES[budget['schedule']]}{warmup}.",
         f"Training runs in {PRECISIONS[budget['precision']]}.",
-        "Activations within layers are computed again in the backward pass."
+        "Activations within layers are recomputed in the backward pass."
         if budget.get("gradient_checkpointing")
         else "",
-        "All rows are padded to the greatest length." if budget.get("padding") == "fixed" else "",
+        "All rows are padded to the maximum length." if budget.get("padding") == "fixed" else "",
     )
 
 
 def _distinct(records: Iterable[Record], name: str) -> list[str]:
-    """What these records' environments say under a name, as markup, each once."""
+    """Return the distinct values of a name in these records' environments, as markup."""
     found = (record.environment.get(name) for record in records)
     return list(dict.fromkeys(escaped(str(value)) for value in found if value not in {None, ""}))
 
@@ -162,12 +172,12 @@ def _distinct(records: Iterable[Record], name: str) -> list[str]:
 def _hardware(studies: Sequence[Study]) -> str:
     records = [record for study in studies for record in study.finished]
     if not records:
-        return "No cell finished, so nothing is said of what it ran on."
+        return "No run finished, so the hardware is not reported."
     devices = _distinct(records, "device_name")
     where = (
-        f"All cells ran on one {devices[0]}"
+        f"All runs used one {devices[0]}"
         if len(devices) == 1
-        else f"The cells ran on {listed(devices)}"
+        else f"The runs used {listed(devices)}"
     )
     host = [f"driver {driver}" for driver in _distinct(records, "driver")] + [
         f"CUDA {cuda}" for cuda in _distinct(records, "cuda")
@@ -177,7 +187,7 @@ def _hardware(studies: Sequence[Study]) -> str:
         threads = [
             f"{threads} thread{'s' * (threads != '1')}" for threads in _distinct(records, "threads")
         ]
-        where += f", without a GPU, with {listed(threads)} a cell"
+        where += f", without a GPU, with {listed(threads)} per run"
     packages, source = (
         records[0].environment.get("packages", {}),
         records[0].environment.get("source") or {},
@@ -196,18 +206,19 @@ def _hardware(studies: Sequence[Study]) -> str:
     return joined(
         f"{where}.",
         f"The software is {listed(software)}." if software else "",
-        f"{commit}{', with changes' if source.get('dirty') else ''}." if commit else "",
+        f"{commit}{', with uncommitted changes' if source.get('dirty') else ''}." if commit else "",
     )
 
 
 def _measuring(studies: Sequence[Study]) -> str:
-    """What training time and peak memory are."""
+    """Define training time and peak memory."""
     kinds = _distinct([record for study in studies for record in study.finished], "memory_kind")
     return joined(
-        "Training time is that of the training steps alone: loading, tokenizing, warm-up, evaluation, and saving are timed apart.",
+        "Training time covers the training steps only: loading, tokenizing, warm-up, evaluation, "
+        "and saving are timed separately.",
         f"Peak memory is that of the training phase ({'; '.join(kinds)})." if kinds else "",
-        "The resident set of a process is good for orders of size only."
+        "The resident set of a process only gives the order of magnitude."
         if any(kind.startswith("resident") for kind in kinds)
         else "",
-        "Every cell runs in a process of its own, so that no peak contains what an earlier one left.",
+        "Every run has a separate process, so no peak includes memory left by an earlier run.",
     )

@@ -1,4 +1,4 @@
-"""One recipe of a comparison as the paper tells of it: what all sentences and tables take their figures from."""
+"""One recipe of a comparison: the figures that all sentences and tables of the paper use."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from peft_methods.methods import METHODS
 from peft_methods.metrics import METRICS
 from peft_methods.recommending import Limits, Recommendation, recommend
 from peft_methods.records import Record
-from peft_methods.report.paper.english import listed, said
+from peft_methods.report.paper.english import formatted, listed
 from peft_methods.report.paper.typst import escaped
 from peft_methods.standing import Pair, Standing
 
 
 @dataclass(frozen=True)
 class Study:
-    """The `position`th of the paper. `records` are the recipe's cells (sources left out), `rows` its methods.
+    """The study of one recipe, the `position`th of the paper.
 
-    `limits` leave out methods, and `answers` are what the figures of the others recommend.
+    `records` are the recipe's runs without prerequisite runs, `rows` its methods. `limits` exclude
+    methods, and `answers` are the recommendations among the remaining ones.
     """
 
     position: int
@@ -40,17 +41,17 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Markup: what it is called where several are told of."""
+        """The recipe's name as markup, for papers on several recipes."""
         return f"“{escaped(self.recipe)}”"
 
     @property
     def of(self) -> str:
-        """Markup: ', “name”' for captions where the paper has several recipes."""
+        """Markup for captions: ', “name”' if the paper has several recipes."""
         return f", {self.name}" if len(self.comparison.standings) > 1 else ""
 
     @cached_property
     def finished(self) -> list[Record]:
-        """The cells that yielded figures."""
+        """The records of runs that yielded figures."""
         return [record for record in self.records if record.status == "ok"]
 
     @cached_property
@@ -60,7 +61,7 @@ class Study:
 
     @property
     def metric(self) -> str:
-        """What quality is called in a sentence."""
+        """The name of the quality metric within a sentence."""
         return (
             "macro F1"
             if self.standing.metric == "macro_f1"
@@ -69,30 +70,30 @@ class Study:
 
     @property
     def has_quality(self) -> bool:
-        """Whether any method's quality is known."""
+        """Whether the quality of any method is known."""
         return any(self.standing.metric in row.figures for row in self.rows)
 
     @property
     def is_compared(self) -> bool:
-        """Whether two methods or more could be compared."""
+        """Whether at least two methods could be compared."""
         return bool(self.standing.pairs)
 
     @property
     def seeds(self) -> list[int]:
-        """All seeds that were asked for."""
+        """All requested seeds."""
         return sorted({record.seed for record in self.records})
 
     @property
     def label(self) -> str:
-        """What labels of its tables and figures end in."""
+        """The ending of the labels of this study's tables and figures."""
         return f"r{self.position}"
 
     def row(self, method: str) -> Row | None:
-        """A method's row."""
+        """Return a method's row."""
         return next((row for row in self.rows if row.method == method), None)
 
     def title(self, method: str) -> str:
-        """Markup: the method's name as people write it."""
+        """Return a method's name for people, as markup."""
         row = self.row(method)
         return escaped(row.title if row else method)
 
@@ -102,17 +103,20 @@ class Study:
         return row if row is not None and row.figures and len(self.measured) > 1 else None
 
     def titles(self, methods: Iterable[str], most: int | None = None) -> str:
-        """Markup: several methods' names in a sentence."""
+        """List several methods' names in a sentence, as markup."""
         return listed([self.title(method) for method in methods], most)
 
     def mean(self, method: str) -> str:
-        """A compared method's quality."""
+        """Format the quality of a compared method."""
         row = self.row(method)
-        assert row is not None, "whoever is compared has a row"
-        return said(self.standing.metric, row.mean(self.standing.metric))
+        assert row is not None, "a compared method has a row"
+        return formatted(self.standing.metric, row.mean(self.standing.metric))
 
     def ratios(self, name: str) -> list[tuple[Row, float]]:
-        """A cost of the other methods as multiples of full fine-tuning's, the least first; empty where either is not known."""
+        """Return a cost of the other methods as multiples of full fine-tuning's, smallest first.
+
+        Empty if either is not known.
+        """
         full = self.full()
         if full is None or not full.figures.get(name) or not full.mean(name) > 0:
             return []
@@ -121,20 +125,20 @@ class Study:
         ]
 
     def known(self, name: str) -> list[Row]:
-        """The methods of which a metric is known, the least first."""
+        """Return the methods with a known value of a metric, smallest first."""
         return sorted(
             (row for row in self.rows if name in row.figures), key=lambda row: row.mean(name)
         )
 
     def pairs_of(self, method: str) -> Iterator[Pair]:
-        """Every pair with this method, seen from it, in the order of the others' means."""
+        """Yield every pair with this method as its first, in the order of the others' means."""
         for other in self.standing.order:
             if other != method and (pair := self.standing.pair(method, other)) is not None:
                 yield pair
 
 
 def studies_of(comparison: Comparison, limits: Limits | None) -> list[Study]:
-    """A study a recipe, in the order of the records."""
+    """Return one study per recipe, in the order of the records."""
     rows, answers = comparison.rows(), recommend(comparison, limits)
     return [
         Study(

@@ -9,11 +9,11 @@ from peft_methods.methods import METHODS
 from peft_methods.metrics import METRICS
 from peft_methods.report.costs import COLUMNS
 from peft_methods.report.paper.english import (
+    formatted,
     interval,
     p_value,
     points,
     ratio,
-    said,
     share,
     with_spread,
 )
@@ -31,7 +31,10 @@ Cell = Callable[[Study, Row], str]
 
 
 def main_table(study: Study) -> str:
-    """A row a method: quality with interval and group, parameters, time, memory. What no method has has no column."""
+    """Return one row per method: quality with interval and group, parameters, time and memory.
+
+    Columns without any value are left out.
+    """
     columns = _columns(study)
     shown = {
         head: cell
@@ -87,14 +90,14 @@ def _share(row: Row) -> str:
 def _name(study: Study, row: Row) -> str:
     if not row.figures:
         return f"{study.title(row.method)} ({row.missing[0].status})"
-    lost = (
+    seeds = (
         f" ({len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds)" if row.missing else ""
     )
-    return f"{study.title(row.method)}{lost}"
+    return f"{study.title(row.method)}{seeds}"
 
 
 def best_table(study: Study) -> str:
-    """Every compared method's difference to the best one; empty where nothing is compared."""
+    """Return every compared method's difference to the best one; empty without a comparison."""
     if not study.is_compared:
         return ""
     best = study.standing.order[0]
@@ -115,7 +118,7 @@ def best_table(study: Study) -> str:
 
 
 def ratio_table(study: Study) -> str:
-    """Costs as multiples of full fine-tuning's; empty where it has no figures or is alone."""
+    """Return costs as multiples of full fine-tuning's; empty if it has no figures or is alone."""
     ratios = {
         head: found
         for head, name in RATIOS.items()
@@ -141,7 +144,7 @@ def _ratio(value: float | None) -> str:
 
 
 def device_table(study: Study) -> str:
-    """What was measured on a GPU beyond time and memory; empty on a CPU."""
+    """Return further measurements on a GPU besides time and memory; empty on a CPU."""
     rows = [
         row
         for row in study.measured
@@ -155,4 +158,4 @@ def device_table(study: Study) -> str:
 
 
 def _mean(row: Row, name: str) -> str:
-    return said(name, row.mean(name)) if name in row.figures else NOTHING
+    return formatted(name, row.mean(name)) if name in row.figures else NOTHING

@@ -1,4 +1,4 @@
-"""Seeds and hyperparameters: whether and how they were searched for, and what they are."""
+"""Seeds and hyperparameters: their values, and how they were tuned."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ MOST = 8
 
 
 def rates(study: Study) -> str:
-    """A paragraph on seeds, and whether and how hyperparameters were searched for."""
+    """Return a paragraph on seeds, and on whether and how hyperparameters were tuned."""
     seeds = (
         f"{counted(len(study.seeds), 'seed')} ({listed([str(seed) for seed in study.seeds], 10)})"
     )
-    lead = f"Each method is trained with {seeds}. A seed sets the first weights of what is new and the order of rows."
+    lead = (
+        f"Each method is trained with {seeds}. A seed determines the initial values of new weights "
+        "and the order of the rows."
+    )
     searches = {record.method_name: record.tuning for record in study.finished if record.tuning}
     where = f"@t-rates-{study.label}"
     if not searches:
         return joined(
             lead,
-            f"{where} has the hyperparameters; they are the recipe's, and none was tuned in this run.",
+            f"{where} lists the hyperparameters; they are those of the recipe, and none was tuned.",
         )
     kept = [row.method for row in study.measured if row.method not in searches]
     return joined(
         lead,
         _search(study, searches),
         f"{study.titles(kept, MOST)} kept the recipe's settings." if kept else "",
-        f"{where} has what was chosen.",
+        f"{where} lists the chosen values.",
     )
 
 
 def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
-    """How the searches went, as far as they were alike."""
+    """Describe the searches, as far as they were alike."""
     effort = {(len(search["trials"]), search["epochs"]) for search in searches.values()}
     values = {len(search["grid"]["learning_rate"]) for search in searches.values()}
     trials, epochs = min(effort)
@@ -45,16 +48,17 @@ def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
         if len(effort) == 1
         else "several trials each"
     )
-    judged = next(iter(searches.values()))["select_by"].replace("_", " ")
+    score = next(iter(searches.values()))["select_by"].replace("_", " ")
     return (
-        f"Before that, {study.titles(searches, MOST)} {was(len(searches))} tuned with {what}, chosen by a Parzen "
-        f"estimator{cited('bergstra2011tpe', 'akiba2019optuna')} from a grid of {number(max(values))} learning rates around the recipe's "
-        f"own and judged by validation {judged}; test rows took no part."
+        f"Before that, {study.titles(searches, MOST)} {was(len(searches))} tuned with {what}. A "
+        f"Parzen estimator{cited('bergstra2011tpe', 'akiba2019optuna')} chose them from a grid of "
+        f"{number(max(values))} learning rates around the recipe's value, and the best one was "
+        f"selected by validation {score}; test rows were not used."
     )
 
 
 def hyperparameters(study: Study) -> str:
-    """The table of what every method was trained with."""
+    """Return the table of every method's hyperparameters."""
     by_name = {record.method_name: record.cell["method"] for record in study.records}
     methods = {row.method: by_name[row.method] for row in study.rows}
     lines = [

@@ -1,4 +1,4 @@
-"""Text that is not ours as Typst markup; tables, figures and lists; the compiler."""
+"""Typst markup: escaping of foreign text, tables, figures, and the compiler."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ from pathlib import Path
 from peft_methods.errors import OptionError, PeftMethodsError
 
 TEMPLATE = Path(__file__).parent / "template.typ"
-MARKUP = re.compile(
-    r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]"
-)  # a hyphen between letters may stay
-SHORT = 4  # rows of a table that is not to be broken
-ROWS_OF_A_TABLE = 32  # more may not fit on a page, if names need two lines
-EMBEDDED_SCRIPTS = re.compile(
-    r"[\x00-\u052f\u1e00-\u22ff\ufffd]*"
-)  # Latin, Greek, Cyrillic, punctuation: the engine brings fonts for them
+# Characters to escape. A hyphen between letters needs no escape.
+MARKUP = re.compile(r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]")
+SHORT = 4  # tables of up to this many rows are not broken
+ROWS_OF_A_TABLE = 32  # more may not fit on a page if names need two lines
+# Latin, Greek, Cyrillic and punctuation: Typst includes fonts for them.
+EMBEDDED_SCRIPTS = re.compile(r"[\x00-\u052f\u1e00-\u22ff\ufffd]*")
 
 
 class PaperError(PeftMethodsError):
-    """A paper that cannot be made or written."""
+    """A paper that cannot be typeset or written."""
 
 
 def check_possible(where: str) -> None:
-    """Raise `OptionError` unless what draws and typesets is installed."""
+    """Raise `OptionError` unless the chart library and the typesetter are installed."""
     missing = [name for name in ("typst", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         raise OptionError(
@@ -36,13 +34,16 @@ def check_possible(where: str) -> None:
 
 
 def escaped(text: str) -> str:
-    """Markup that shows this text and nothing else; any white space is one space, other control characters are U+FFFD."""
+    """Return markup that shows exactly this text.
+
+    White space becomes one space; other control characters become U+FFFD.
+    """
     words = re.sub(r"[^\S\u00a0]+", " ", text).strip(" ")
     return MARKUP.sub(r"\\\g<0>", _printable(words))
 
 
 def literal(text: str) -> str:
-    """The text as a string in Typst code."""
+    """Return the text as a string in Typst code."""
     return '"{}"'.format(_printable(text).replace("\\", "\\\\").replace('"', '\\"'))
 
 
@@ -60,17 +61,19 @@ def table(
     columns: str = "",
     align: str = "",
 ) -> str:
-    """A table with its caption; every cell is markup. Unless said otherwise the first column takes what room there is.
+    """Return a table with its caption; every cell is markup.
 
-    A narrow table breaks over columns and pages. A wide one floats, which cannot break: if long it becomes several, the first of
-    which has the label.
+    By default, the first column takes the remaining width. A narrow table breaks over columns and
+    pages. A wide one floats and cannot break, so a long one is split into several tables. The first
+    of them has the label.
     """
     columns = columns or f"(1fr, {'auto, ' * (len(head) - 1)})"
     align = align or f"(left, {'right, ' * (len(head) - 1)})"
     size = ROWS_OF_A_TABLE if wide else len(rows) or 1
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     return "\n\n".join(
-        f"#tabular([{caption}{' (continued)' if index else ''}], wide: {str(wide).lower()}, short: {str(len(part) <= SHORT).lower()},\n"
+        f"#tabular([{caption}{' (continued)' if index else ''}], wide: {str(wide).lower()}, "
+        f"short: {str(len(part) <= SHORT).lower()},\n"
         f"  ruled({columns}, {align}, ({_cells(head)}),\n"
         + "\n".join(f"    {_cells(row)}" for row in part)
         + "\n  ),\n)"
@@ -84,13 +87,19 @@ def _cells(row: Sequence[str]) -> str:
 
 
 def figure(label: str, caption: str, drawings: Mapping[str, str]) -> str:
-    """Drawings (SVG) side by side over both columns, by their paths, each with what it shows in words (plain text)."""
+    """Return drawings (SVG) side by side over both columns.
+
+    `drawings` maps each path to its description in plain text.
+    """
     shown = "".join(f"({literal(path)}, {literal(alt)}), " for path, alt in drawings.items())
     return f"#charts([{caption}], {shown}) <{label}>"
 
 
 def compiled(source: str, files: Mapping[str, bytes], timestamp: int) -> bytes:
-    """The PDF of a document and the files that it names, the same bytes every time. Raises `PaperError`."""
+    """Compile a document, with the files that it names, to PDF. Raises `PaperError`.
+
+    The same input gives the same bytes.
+    """
     import typst
 
     with tempfile.TemporaryDirectory(prefix="peft-paper-") as name:
