@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from peft_methods.environment import find_device
+from peft_methods.execution.devices import DeviceSet
 from peft_methods.execution.forking import FORK, TOLD
 from peft_methods.execution.kills import out_of_memory_kills
 from peft_methods.execution.stacks import ask_for_stacks, innermost, shortened
@@ -41,8 +41,8 @@ class ForkServer:
     It imports what `preload` names before, so its processes start with that done; where that would spoil them, they do it themselves.
     """
 
-    def __init__(self, preload: str = PRELOAD) -> None:
-        self._preload = preload
+    def __init__(self, preload: str = PRELOAD, environment: Mapping[str, str] | None = None) -> None:
+        self._preload, self._environment = preload, environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         atexit.register(self._end, os.getpid())
@@ -78,7 +78,7 @@ class ForkServer:
         with theirs, _interrupts_held():
             command = [sys.executable, "-c", code, *filter(None, [self._preload])]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                command, env={**os.environ, **self._environment}, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
             )
 
     def _end(self, owner: int) -> None:
@@ -98,26 +98,25 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def fork_server() -> ForkServer:
-    """This Python process's one for the GPUs that are visible now: comparisons that follow each other share its imports."""
-    return _server_beside(find_device(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+def fork_server(devices: DeviceSet) -> ForkServer:
+    """Return this Python process's fork server for these GPUs. Later comparisons reuse its imports.
+
+    Imports choose their libraries by the GPU that they find, so each set of GPUs has its own.
+    """
+    return _server_for(devices.gpus)
 
 
 @functools.cache
-def _server_beside(device: str, visible: str | None) -> ForkServer:
-    """Imports choose their libraries by the GPU that they find."""
-    return ForkServer()
+def _server_for(gpus: tuple[str, ...]) -> ForkServer:
+    return ForkServer(environment=DeviceSet(gpus).environment())
 
 
 class Worker:
     """A process that has done its imports, or is doing them, and takes one job.
 
-    `seconds` is how long its job was waited for, `news` the last it told of it.
     """
 
     def __init__(self, server: ForkServer, scratch: Path) -> None:
-        self.seconds = 0.0
-        self.news: dict[str, Any] | None = None
         self._process: int | None = None
         self._exit_code: int | None = None
         self._kills = out_of_memory_kills()

@@ -44,9 +44,9 @@ class PrepareJob:
     recipe: Recipe
     methods: tuple[Method, ...]
     device: str
-    threads: int
     log: Path
-    environment: dict[str, str]
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
 
 
@@ -62,10 +62,10 @@ class CellJob:
     stages: tuple[Path, ...]
     source_seconds: float | None
     save_to: Path | None
-    threads: int
     store: Path
     log: Path
-    environment: dict[str, str]
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
     engine_note: str = ""
     stage_identities: tuple[str, ...] = ()
@@ -73,9 +73,19 @@ class CellJob:
     checkpoint: bool = False
 
     @property
+    def name(self) -> str:
+        """The run's key and engine: identifies the job while it is prefetched."""
+        return job_name(self.cell)
+
+    @property
     def is_first_attempt(self) -> bool:
         """Whether no process has tried this cell in this run, with its engine or another."""
         return not self.attempts and not self.engine_note
+
+
+def job_name(cell: Cell) -> str:
+    """Return the name of a run's job."""
+    return f"{cell.key}-{cell.engine}"
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class Failure:
     message: str
     by_user: bool
     may_pass: bool = False
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,6 @@ def serve(connection: Connection) -> None:
     """
     set_up_compiler()
     keep_freed_memory()
-    use_one_gpu()
     import peft_methods.runner  # noqa: F401  # the costly imports, before the job is known
 
     gc.freeze()  # or each collection at the border of a phase would walk through all that was imported
@@ -135,7 +145,6 @@ def serve(connection: Connection) -> None:
         job.environment
     )  # the server process that this one was forked from has the environment of its start
     os.chdir(job.directory)  # and its directory
-    use_one_gpu()
     if isinstance(job, PrepareJob):
         redirect_output(job.log)
         connection.send(_prepare(job))
@@ -166,12 +175,6 @@ def set_up_compiler() -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "compiled" / versions)
         os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
-
-def use_one_gpu() -> None:
-    """Hide all GPUs but the first: with several the Trainer would multiply the batch by their number."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
 
 
 def keep_freed_memory() -> None:
