@@ -162,6 +162,7 @@ def _train_and_evaluate(
     evidence = _evidence(cell, loaded, training)
     instruments.enter("evaluate")
     tested = _test(cell, loaded)
+    scores = _quality(tested, loaded)
     instruments.enter("save")
     unsaved = _save(cell, loaded, places.save_to)
     checkpoint_bytes = (places.work / TRAINED).stat().st_size
@@ -171,7 +172,7 @@ def _train_and_evaluate(
     outcome = Outcome(
         training,
         evidence,
-        quality=_quality(tested, loaded),
+        quality=scores,
         checkpoint_bytes=checkpoint_bytes,
         inference=inference,
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
