@@ -1,91 +1,107 @@
-"""One comparison in the making: recipes and methods in, cells through an executor, records out."""
+"""An experiment: recipes and methods in, runs through a scheduler, records out."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from peft_methods import resuming, tuning
 from peft_methods.cells import Cell, Preparation
-from peft_methods.comparing import Comparison, Row
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, PeftMethodsError, TookTooLong
+from peft_methods.execution.base import Resources
+from peft_methods.execution.devices import default_workers, slots
 from peft_methods.execution.display import Display, Nowhere
 from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.events import Event
 from peft_methods.execution.limits import DEFAULT_RETRIES
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.execution.progress import Progress
+from peft_methods.execution.requests import RunRequests
+from peft_methods.execution.scheduler import Scheduler
+from peft_methods.execution.scratch import RunFolder
 from peft_methods.execution.tracking import Tracking
-from peft_methods.metrics import METRICS
 from peft_methods.quality import Predictions
 from peft_methods.records import Record, Status, without_result
 from peft_methods.resuming import Earlier
 from peft_methods.store import Store, StoreError
-from peft_methods.tasks import Task, default_workers, threads_of_a_cell
+from peft_methods.tasks import Task
 from peft_methods.tuning import Search
 
-DEFAULT_RESULTS = ".peft/results"
+DEFAULT_RESULTS = Path(".peft/results")
+RunKey = tuple[str, str, int, bool]  # recipe, method, seed, is it a prerequisite
 
 
-def _means(row: Row) -> dict[str, float | None]:
-    return {name: row.figures[name].mean if name in row.figures else None for name in METRICS}
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """How an experiment is run. Nothing here changes what a run computes.
+
+    `timeout` is in seconds a run; `trials` a method are tuned first; `fresh` trains everything
+    again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers.
+    """
+
+    results: Path = DEFAULT_RESULTS
+    save_models: Path | None = None
+    workers: int | None = None
+    trials: int | None = None
+    fresh: bool = False
+    timeout: float | None = None
+    retries: int = DEFAULT_RETRIES
+    checkpoint: bool = False
+    trackers: tuple[str, ...] = ()
 
 
-class Job:
-    """Runs tasks and gathers their records. Nothing starts before `start`; `close` ends all that runs.
+@dataclass(frozen=True)
+class Results:
+    """Records with the notes of their session, and predictions by the records' fingerprints."""
 
-    What an earlier run finished is not trained again, unless `fresh`.
+    records: tuple[Record, ...]
+    notes: tuple[str, ...]
+    predictions: Mapping[str, Predictions]
+
+
+class Experiment:
+    """Train every method of every recipe and collect the records.
+
+    Nothing starts before `start`; `close` ends everything that runs. Runs that an earlier session
+    finished are reused.
     """
 
     def __init__(
         self,
         tasks: Sequence[Task],
-        *,
-        results: Path = Path(DEFAULT_RESULTS),
-        save_models: Path | None = None,
-        workers: int | None = None,
-        trials: int | None = None,
-        fresh: bool = False,
-        timeout: float | None = None,
-        retries: int = DEFAULT_RETRIES,
-        checkpoint: bool = False,
-        trackers: Sequence[str] = (),
-        display: Display = Nowhere(),  # noqa: B008  # has no state
+        options: ExperimentOptions = ExperimentOptions(),  # noqa: B008 - frozen
+        display: Display = Nowhere(),  # noqa: B008 - has no state
     ) -> None:
-        self.tasks, self.trials = tuple(tasks), trials
+        self.tasks, self.trials = tuple(tasks), options.trials
         self.preparations: dict[str, Preparation] = {}
         self.errors: dict[str, PeftMethodsError] = {}
-        self._store = Store(results)
+        self._store = Store(options.results)
         self._store.prepare()
-        self._earlier = None if fresh else Earlier(self._store, save_models)
+        self._earlier = None if options.fresh else Earlier(self._store, options.save_models)
         self._reused_trials: list[Record] = []
         self._set_aside: list[str] = []
-        device, cores = find_device(), usable_cores()
-        self.workers = workers or default_workers(device, cores)
+        self.device = find_device()
+        self.workers = options.workers or default_workers(self.device, usable_cores())
         self._progress = Progress(display, workers=self.workers)
-        self._executor = LocalExecutor(
-            self._store,
-            device,
-            workers=self.workers,
-            threads=threads_of_a_cell(device, cores, self.workers),
-            save_models=save_models,
-            timeout=timeout,
-            retries=retries,
-            checkpoint=checkpoint,
+        executor, self._scheduler = _on_this_machine(
+            self._store, self.device, self.workers, options
         )
-        self._tracking = Tracking(trackers, results, self._executor.new_worker)
-        self._executor.watch(self._progress)
-        self._executor.watch(self._heard)
-        self._executor.watch(self._tracking)
-        self._records: dict[tuple[str, str, int, bool], Record] = {}
+        self._tracking = Tracking(options.trackers, options.results, executor.new_worker)
+        for watcher in (self._progress, self._on_event, self._tracking):
+            self._scheduler.watch(watcher)
+        self._records: dict[RunKey, Record] = {}
         self._searches: dict[tuple[str, str], Search] = {}
         self._started = self._stopped = False
 
     def prepare(self, first: Cell | None = None) -> None:
-        """Check data and model of every recipe; what is wrong is kept in `errors` by recipe. `first` is loaded ahead meanwhile."""
+        """Check data and model of every recipe. Errors are kept in `errors`, by recipe name.
+
+        `first` is prefetched meanwhile.
+        """
         waiting = {
             task.recipe.name: task.recipe
             for task in self.tasks
@@ -96,12 +112,13 @@ class Job:
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
             try:
                 with self._progress.showing(last=False):
-                    self.preparations[recipe.name] = self._executor.prepare(recipe, methods, first)
+                    preparation = self._scheduler.prepare(recipe, methods, first)
+                self.preparations[recipe.name] = preparation
             except DataError as error:
                 self.errors[recipe.name] = error
 
     def start(self) -> None:
-        """Prepare, then queue every cell that can run; the others get their records with the reason. Once."""
+        """Prepare, then queue every run that can start. The others get records with the reason."""
         if self._started:
             return
         self._started = True
@@ -109,249 +126,213 @@ class Job:
         self._set_aside = self._store.set_aside(unfit)
         for task in self.tasks:
             if self.needs_gpu(task):
-                self._give_up(
-                    task,
-                    "skipped",
-                    f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible",
-                )
-        self.prepare(
-            self._probably_first({record.key for record in records if record.status == "ok"})
-        )
-        runnable = []
-        for task in self.tasks:
-            if self._has_ended(task):
-                continue
-            error, preparation = (
-                self.errors.get(task.recipe.name),
-                self.preparations.get(task.recipe.name),
-            )
-            reason = preparation.unsupported.get(task.method.name) if preparation else None
-            if isinstance(error, TookTooLong):
-                self._give_up(task, "timeout", str(error), stack=error.stack)
-            elif error is not None:
-                self._give_up(task, "failed", str(error))
-            elif reason is not None:
+                reason = f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible"
                 self._give_up(task, "skipped", reason)
-            elif preparation is not None:
-                runnable.append(task)
+        self.prepare(self._probably_first({record.key for record in records if record.status == "ok"}))
+        runnable = [
+            task for task in self.tasks if not self._has_ended(task) and self._can_run(task)
+        ]
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
-        self._submit(
-            [
-                cell
-                for task in sorted(runnable, key=self._expected_seconds, reverse=True)
-                for cell in task.cells
-            ]
-        )
+        longest_first = sorted(runnable, key=self._expected_seconds, reverse=True)
+        self._submit([cell for task in longest_first for cell in task.cells])
+
+    def _can_run(self, task: Task) -> bool:
+        """Whether the recipe's check passed for this method; otherwise store records that say why."""
+        error = self.errors.get(task.recipe.name)
+        preparation = self.preparations.get(task.recipe.name)
+        reason = preparation.unsupported.get(task.method.name) if preparation else None
+        if isinstance(error, TookTooLong):
+            self._give_up(task, "timeout", str(error), stack=error.stack)
+        elif error is not None:
+            self._give_up(task, "failed", str(error))
+        elif reason is not None:
+            self._give_up(task, "skipped", reason)
+        return error is None and reason is None and preparation is not None
 
     def _probably_first(self, known: Collection[str]) -> Cell | None:
-        """The first cell without stages of its own that no record seems to be of; a wrong guess costs a process, no figure.
+        """Return the first run without prerequisites and without a record. A wrong guess is harmless.
 
-        Before tuning nobody knows which cells there will be.
+        Before tuning, the runs that will follow are unknown.
         """
-        cells = (
-            one
-            for task in self.tasks
-            if not self._has_ended(task)
-            for cell in task.cells
-            for one in (*cell.stages, cell)
+        if self.trials:
+            return None
+        waiting = (cell for t in self.tasks if not self._has_ended(t) for cell in t.cells)
+        every = (one for cell in waiting for one in (*cell.stages, cell))
+        return next(
+            (
+                cell
+                for cell in every
+                if not cell.stages and (self._earlier is None or cell.key not in known)
+            ),
+            None,
         )
-        free = (
-            cell
-            for cell in cells
-            if not cell.stages and (self._earlier is None or cell.key not in known)
-        )
-        return None if self.trials else next(free, None)
 
     def _submit(self, cells: Iterable[Cell]) -> None:
-        """Queue what must be trained, in this order: with the longest first there is no straggler at the end."""
-        missing = [cell for cell in cells if not self._takes_over(cell)]
+        """Queue the runs that must be trained, in this order.
+
+        The caller puts the longest first, so that none is left running alone at the end.
+        """
+        missing = [cell for cell in cells if not self._reuse(cell)]
         if self._earlier is None:
-            for started in itertools.chain.from_iterable((*cell.stages, cell) for cell in missing):
-                self._store.remove_checkpoints(started.key)
+            for cell in itertools.chain.from_iterable((*one.stages, one) for one in missing):
+                self._store.remove_checkpoints(cell.key)
         for cell in missing:
             self._progress.plan([cell], self.preparations[cell.recipe.name])
-        self._executor.submit(missing)
+        self._scheduler.submit(missing)
 
-    def _takes_over(self, cell: Cell) -> bool:
-        """Whether an earlier run trained the cell. So may it have its stages, which a cell to train then finds."""
+    def _reuse(self, cell: Cell) -> bool:
+        """Whether an earlier session trained the run. Its prerequisites are reused even if not."""
         if self._earlier is None:
             return False
         found = {}
         for one in (*cell.stages, cell):
             record = self._earlier.record_of(one, self.preparations[cell.recipe.name])
-            found[one.key] = record is not None and self._executor.reuse(one, record)
+            found[one.key] = record is not None and self._scheduler.reuse(one, record)
         return found[cell.key]
 
-    def there_already(self) -> set[str]:
-        """Keys of the cells, sources among them, that would be taken over; before tuning nobody knows which cells there will be."""
+    def reusable(self) -> set[str]:
+        """Return the keys of the runs that would be reused, prerequisites included.
+
+        Empty with tuning, whose runs are not known yet.
+        """
         if self._earlier is None or self.trials:
             return set()
         cells = [
-            (one, cell.recipe.name)
+            (one, self.preparations[cell.recipe.name])
             for task in self.tasks
             for cell in task.cells
+            if cell.recipe.name in self.preparations
             for one in (*cell.stages, cell)
-        ]
-        known = [
-            (cell, self.preparations[recipe])
-            for cell, recipe in cells
-            if recipe in self.preparations
         ]
         return {
             cell.key
-            for cell, preparation in known
+            for cell, preparation in cells
             if self._earlier.record_of(cell, preparation) is not None
         }
 
     def _tuned(self, tasks: Sequence[Task], trials: int) -> list[Task]:
-        """The tasks with the hyperparameters that their trials found. Trials of all methods share the workers."""
-        self._searches = tuning.tune(
-            {task.name: task.cells[0] for task in tasks}, trials, self._run_trials
-        )
-        return [self._with_winner(task) for task in tasks]
+        """Return the tasks with the hyperparameters that tuning found."""
+        first_runs = {task.name: task.cells[0] for task in tasks}
+        self._searches = tuning.tune(first_runs, trials, self._run_trials)
+        return [self._with_tuned_runs(task) for task in tasks]
 
-    def _with_winner(self, task: Task) -> Task:
-        """The task as it was given, or after tuning with what tuning chose."""
+    def _with_tuned_runs(self, task: Task) -> Task:
+        """Return the task with its tuned hyperparameters; unchanged if it was not tuned."""
         search = self._searches.get(task.name)
-        return (
-            task
-            if search is None
-            else replace(task, cells=tuple(tuning.tuned(cell, search) for cell in task.cells))
-        )
+        if search is None:
+            return task
+        return replace(task, cells=tuple(tuning.tuned(cell, search) for cell in task.cells))
 
     def _run_trials(self, cells: Sequence[Cell]) -> list[Record]:
         self._submit(cells)
         with self._progress.showing(last=False):
-            return self._executor.wait(cells)
+            return self._scheduler.wait(cells)
 
     def wait(self, task: Task) -> list[Record]:
-        """The records of a task's cells, in the order of its seeds."""
-        task = self._with_winner(task)
-        known = [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
+        """Return the records of a task's runs, in the order of its seeds."""
+        task = self._with_tuned_runs(task)
         if not self._has_ended(task):
             with self._progress.showing():
-                self._executor.wait(task.cells)
-        return [self._records[key] for key in known if key in self._records]
+                self._scheduler.wait(task.cells)
+        return [self._records[key] for key in _keys(task) if key in self._records]
 
-    def records_of_stages(self, task: Task) -> list[Record]:
-        """The records of the cells that a task's cells were built on, once those have ended."""
-        keys = [
-            (stage.recipe.name, stage.method.name, stage.seed, True)
-            for stage in task.cells[0].stages
-        ]
+    def prerequisite_records(self, task: Task) -> list[Record]:
+        """Return the records of the runs that a task's runs depend on, once these have ended."""
+        keys = [(stage.recipe.name, stage.method.name, stage.seed, True) for stage in task.cells[0].stages]
         return [self._records[key] for key in keys if key in self._records]
 
     def needs_gpu(self, task: Task) -> bool:
         """Whether the task's recipe is for GPUs and there is none."""
-        return task.recipe.gpu and self._executor.device == "cpu"
+        return task.recipe.gpu and self.device == "cpu"
 
-    def comparison(self) -> Comparison:
-        """All records so far in the order of the tasks, sources last, with what there is to say about the run."""
-        notes = [
-            note
-            for recipe in {task.recipe.name: task.recipe for task in self.tasks}.values()
-            for note in recipe.notes
-        ]
-        notes += [f"tuned: {tuning.said_of(search)}" for search in self._searches.values()]
-        asked = [
-            (t.recipe.name, t.method.name, cell.seed, False) for t in self.tasks for cell in t.cells
-        ]
+    def results(self) -> Results:
+        """Return all records so far in the order of the tasks, prerequisites last, and the notes."""
+        asked = [key for task in self.tasks for key in _keys(task)]
         records = [self._records[key] for key in asked if key in self._records]
         records += [record for record in self._records.values() if record.is_source]
         predictions, unreadable = self._predictions(records)
+        notes = [*self._notes(records), *unreadable, *self._tracking.warnings(), *self.untrained()]
+        return Results(tuple(records), tuple(notes), predictions)
+
+    def _notes(self, records: Sequence[Record]) -> list[str]:
+        """Return the recipes' notes, and what tuning, reuse and the scheduler have to report."""
+        recipes = {task.recipe.name: task.recipe for task in self.tasks}
         reused = [*(record for record in records if record.reused), *self._reused_trials]
-        notes += [resuming.said_of(reused)] if reused else []
-        notes += [
+        return [
+            *(note for recipe in recipes.values() for note in recipe.notes),
+            *(f"tuned: {tuning.said_of(search)}" for search in self._searches.values()),
+            *([resuming.said_of(reused)] if reused else []),
             *self._set_aside,
             *(self._earlier.warnings if self._earlier else []),
-            *self._executor.warnings,
-            *unreadable,
-            *self._tracking.warnings(),
+            *self._scheduler.warnings,
         ]
-        return Comparison(tuple(records), (*notes, *self.untrained()), predictions)
 
     def stop(self) -> None:
-        """End what runs and start nothing more; what has ended is kept."""
+        """End what runs and start nothing more; finished records are kept."""
         self._stopped = True
-        self._executor.stop()
+        self._scheduler.stop()
 
     def untrained(self) -> list[str]:
-        """The line that says which cells of a run that was ended have no record; none before, and none if all have one."""
+        """Return one line that names the runs without a record in a session that was ended early."""
         if not (self._started and self._stopped):
             return []
-        missing = {
-            f"{task.method.title} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}": len(seeds)
-            for task in self.tasks
-            if (
-                seeds := [
-                    str(cell.seed)
-                    for cell in task.cells
-                    if (*task.name, cell.seed, False) not in self._records
-                ]
-            )
-        }
+        missing: dict[str, int] = {}
+        for task in self.tasks:
+            seeds = [str(key[2]) for key in _keys(task) if key not in self._records]
+            if seeds:
+                plural = "s" * (len(seeds) > 1)
+                missing[f"{task.method.title} seed{plural} {', '.join(seeds)}"] = len(seeds)
         if not missing:
             return []
-        number, names = sum(len(task.cells) for task in self.tasks), "; ".join(missing)
+        number = sum(len(task.cells) for task in self.tasks)
         return [
-            f"Not trained, as the run was ended before: {names} ({sum(missing.values())} of {number} cells). "
-            f"The same command goes on from here: what has ended is kept in {self._store.folder}."
+            f"Not trained, since the session was ended early: {'; '.join(missing)} "
+            f"({sum(missing.values())} of {number} runs). The same command continues from here: "
+            f"finished runs are kept in {self._store.folder}."
         ]
 
-    def _predictions(self, records: Iterable[Record]) -> tuple[dict[str, Predictions], list[str]]:
-        """Those of finished cells by identity, and a line for each file that cannot be read."""
+    def _predictions(
+        self, records: Iterable[Record]
+    ) -> tuple[dict[str, Predictions], list[str]]:
+        """Return predictions of finished runs by fingerprint, and a line for each unreadable file."""
         predictions: dict[str, Predictions] = {}
         unreadable = []
         for record in records:
             try:
                 found = self._store.read_predictions(record) if record.status == "ok" else None
             except StoreError as error:
-                unreadable.append(
-                    f"{error} {record.method_name} seed {record.seed} is in no group."
-                )
+                unreadable.append(f"{error} {record.method_name} seed {record.seed} is in no group.")
             else:
                 predictions |= {} if found is None else {record.identity: found}
         return predictions, unreadable
 
-    def track(self, text_of: Callable[[Comparison], str]) -> None:
-        """Log every recipe's comparison, a row a method and its text, and wait until all that was logged is written."""
-        made = self.comparison()
-        for recipe in dict.fromkeys(row.recipe for row in made.rows()):
-            one = replace(
-                made,
-                records=tuple(record for record in made.records if record.recipe_name == recipe),
-            )
-            self._tracking.log_table(
-                recipe, [{"method": row.method, **_means(row)} for row in one.rows()], text_of(one)
-            )
-        self._progress.doing(
-            f"what was logged is being written: {', '.join(self._tracking.trackers)}"
-        )
+    def track(self, tables: Mapping[str, tuple[Sequence[dict[str, Any]], str]]) -> None:
+        """Log each recipe's comparison (a row a method, and its text), and wait for the trackers."""
+        for recipe, (rows, text) in tables.items():
+            self._tracking.log_table(recipe, rows, text)
+        self._progress.doing(f"writing logs: {', '.join(self._tracking.trackers)}")
         with self._progress.showing(last=False):
             self._tracking.finish()
 
     def close(self) -> None:
         """End every process and remove scratch files."""
         self._tracking.close()
-        self._executor.close()
+        self._scheduler.close()
 
     def _expected_seconds(self, task: Task) -> float:
         return total_seconds(task.cells, self.preparations, self.workers)
 
     def _has_ended(self, task: Task) -> bool:
-        return all(
-            (task.recipe.name, task.method.name, cell.seed, False) in self._records
-            for cell in task.cells
-        )
+        return all(key in self._records for key in _keys(task))
 
     def _give_up(self, task: Task, status: Status, reason: str, stack: str = "") -> None:
         records = [without_result(cell, status, reason, stack=stack) for cell in task.cells]
         self._keep(records)
         for record in records:
-            self._executor.store_here(record)
+            self._scheduler.store_here(record)
 
-    def _heard(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         record = event.record
         if record is not None:
             self._reused_trials += [record] if record.reused and event.cell.trial else []
@@ -359,6 +340,24 @@ class Job:
 
     def _keep(self, records: Iterable[Record]) -> None:
         for record in records:
-            self._records[record.recipe_name, record.method_name, record.seed, record.is_source] = (
-                record
-            )
+            key = record.recipe_name, record.method_name, record.seed, record.is_source
+            self._records[key] = record
+
+
+def _keys(task: Task) -> list[RunKey]:
+    return [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
+
+
+def _on_this_machine(
+    store: Store, device: str, workers: int, options: ExperimentOptions
+) -> tuple[LocalExecutor, Scheduler]:
+    """Return an executor for this machine's devices and the scheduler on top of it."""
+    folder = RunFolder(store)
+    devices = slots(device, usable_cores(), workers)
+    executor = LocalExecutor(devices, folder.path)
+    requests = RunRequests(store, folder, device, options.save_models, options.checkpoint)
+    needs = Resources(len(devices[0].gpus), devices[0].threads)
+    scheduler = Scheduler(
+        executor, requests, needs, timeout=options.timeout, retries=options.retries
+    )
+    return executor, scheduler

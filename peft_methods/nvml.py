@@ -60,6 +60,22 @@ def compute_capability() -> tuple[int, int] | None:
     return (int(found[0]), int(found[1])) if found else None
 
 
+def uuid_of(name: str) -> str | None:
+    """Return the UUID of the GPU that an entry of CUDA_VISIBLE_DEVICES names; None if unknown.
+
+    `name` is an index, or a UUID, which is returned as it is.
+    """
+    import pynvml
+
+    if name.startswith(("GPU-", "MIG-")):
+        return name
+    if not name.isdecimal() or not visible_gpus():
+        return None
+    handle = _query(pynvml.nvmlDeviceGetHandleByIndex, int(name))
+    uuid = _query(pynvml.nvmlDeviceGetUUID, handle) if handle else None
+    return _text(uuid) if uuid else None
+
+
 def _query_first_gpu(call: Callable[[Any], Any]) -> Any:
     import pynvml
 

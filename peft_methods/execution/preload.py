@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peft_methods import nvml
 from peft_methods.environment import find_device
-from peft_methods.execution.worker import set_up_compiler, use_one_gpu
+from peft_methods.execution.worker import set_up_compiler
 
 CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
 NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # torch reads it before it counts GPUs
@@ -70,7 +70,6 @@ def warm_compiler() -> None:
 
 
 set_up_compiler()
-use_one_gpu()
 # bitsandbytes warns about an optional package at import.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 with answered_by_nvml():

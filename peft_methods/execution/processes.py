@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Any
 
 from peft_methods.environment import find_device
 from peft_methods.execution.forking import FORK, STATUS_MESSAGE
+from peft_methods.execution.devices import DeviceSet
+from peft_methods.execution.forking import FORK, TOLD
 from peft_methods.execution.kills import out_of_memory_kills
 from peft_methods.execution.stacks import innermost_frame, request_stacks, with_short_paths
 from peft_methods.records import Status
@@ -46,8 +48,8 @@ class ForkServer:
     process imports them itself.
     """
 
-    def __init__(self, preload: str = PRELOAD) -> None:
-        self._preload = preload
+    def __init__(self, preload: str = PRELOAD, environment: Mapping[str, str] | None = None) -> None:
+        self._preload, self._environment = preload, environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         atexit.register(self._end, os.getpid())
@@ -83,7 +85,7 @@ class ForkServer:
         with theirs, _blocked_interrupts():
             command = [sys.executable, "-c", code, *filter(None, [self._preload])]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                command, env={**os.environ, **self._environment}, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
             )
 
     def _end(self, owner: int) -> None:
@@ -103,29 +105,25 @@ def _blocked_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def fork_server() -> ForkServer:
-    """Return the fork server for the GPUs that are visible now.
+def fork_server(devices: DeviceSet) -> ForkServer:
+    """Return this Python process's fork server for these GPUs. Later comparisons reuse its imports.
 
-    All comparisons in this process share it, and so its imports.
+    Imports choose their libraries by the GPU that they find, so each set of GPUs has its own.
     """
-    return _server_for(find_device(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return _server_for(devices.gpus)
 
 
 @functools.cache
-def _server_for(device: str, visible: str | None) -> ForkServer:
-    """Create one server per set of visible GPUs: some imports choose their libraries by GPU."""
-    return ForkServer()
+def _server_for(gpus: tuple[str, ...]) -> ForkServer:
+    return ForkServer(environment=DeviceSet(gpus).environment())
 
 
 class Worker:
     """A process that does one job, once its imports are done.
 
-    `seconds` is how long the executor has waited for the job, `news` the last progress it sent.
     """
 
     def __init__(self, server: ForkServer, scratch: Path) -> None:
-        self.seconds = 0.0
-        self.news: dict[str, Any] | None = None
         self._process: int | None = None
         self._exit_code: int | None = None
         self._kills = out_of_memory_kills()

@@ -1,61 +1,48 @@
-"""Waiting for workers, with a timeout for each. Only time spent waiting counts."""
+"""Time limits of jobs. A job's time counts only while someone waits for it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
-from multiprocessing.connection import wait
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from peft_methods.execution.base import Handle
 from peft_methods.execution.estimating import in_words
-from peft_methods.execution.processes import Worker
-from peft_methods.execution.stacks import innermost_frame
+from peft_methods.execution.stacks import innermost
 
-POLL_SECONDS = 0.5  # between two checks of the clock
+LOOK_SECONDS = 0.5  # between two looks at the clock
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Timeouts of workers: `timeout` seconds in total for each; None means no limit."""
+class Timeouts:
+    """Count the seconds each job was waited for; `limit` seconds are allowed (None: any number)."""
 
-    timeout: float | None
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self.interval = None if limit is None else LOOK_SECONDS
+        self._seconds: dict[Handle, float] = {}
 
-    def wait(self, workers: Collection[Worker]) -> set[Any]:
-        """Wait until a worker is ready or the clock must be checked; return the ready handles."""
-        before = time.monotonic()
-        ready = wait(
-            [handle for worker in workers for handle in worker.handles()],
-            None if self.timeout is None else POLL_SECONDS,
-        )
-        # Capped, so that runs do not time out while Ctrl-Z has stopped this process.
-        spent = min(time.monotonic() - before, 2 * POLL_SECONDS)
-        for worker in workers:
-            worker.seconds += spent
-        return set(ready)
+    @contextmanager
+    def counting(self, handles: Collection[Handle]) -> Iterator[None]:
+        """Add the time spent inside to every job.
 
-    def is_over(self, worker: Worker) -> bool:
-        """Whether this worker has exceeded its timeout."""
-        return self.timeout is not None and worker.seconds > self.timeout
-
-    def said_of(self, worker: Worker) -> tuple[str, str]:
-        """Describe a worker that timed out, and return its stacks too.
-
-        The worker is asked what it is doing.
+        An interval counts at most twice the polling interval: a session stopped with Ctrl-Z would
+        otherwise lose its runs.
         """
-        stacks = worker.stacks()
-        where = innermost_frame(stacks)
-        doing = (
-            f"it was in {where}"
-            if where
-            else "it did not answer when asked for its stack (stopped?)"
-        )
-        at = (
-            f", in epoch {worker.news['epoch']} of {worker.news['epochs']}"
-            if worker.news and "epoch" in worker.news
-            else ""
-        )
-        return (
-            f"it took more than {in_words(self.timeout or 0)} (timeout){at}: {doing}",
-            stacks,
-        )
+        before, waiting = time.monotonic(), tuple(handles)
+        yield
+        spent = min(time.monotonic() - before, 2 * LOOK_SECONDS)
+        for handle in waiting:
+            self._seconds[handle] = self._seconds.get(handle, 0.0) + spent
+
+    def is_over(self, handle: Handle) -> bool:
+        """Whether a job has used up its time."""
+        return self.limit is not None and self._seconds.get(handle, 0.0) > self.limit
+
+    def message(self, stacks: str, news: dict[str, Any] | None = None) -> str:
+        """Say where a job was when its time ran out. `news` is its last progress report."""
+        where = innermost(stacks)
+        doing = f"it was in {where}" if where else "it did not report its stack (stopped?)"
+        known = news is not None and "epoch" in news
+        epoch = f", in epoch {news['epoch']} of {news['epochs']}" if news and known else ""
+        return f"it took more than {in_words(self.limit or 0)} (setting `timeout`){epoch}: {doing}"

@@ -44,9 +44,9 @@ class PrepareJob:
     recipe: Recipe
     methods: tuple[Method, ...]
     device: str
-    threads: int
     log: Path
-    environment: dict[str, str]
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
 
 
@@ -63,10 +63,10 @@ class CellJob:
     stages: tuple[Path, ...]
     source_seconds: float | None
     save_to: Path | None
-    threads: int
     store: Path
     log: Path
-    environment: dict[str, str]
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
     engine_note: str = ""
     stage_identities: tuple[str, ...] = ()
@@ -74,9 +74,19 @@ class CellJob:
     checkpoint: bool = False
 
     @property
+    def name(self) -> str:
+        """The run's key and engine: identifies the job while it is prefetched."""
+        return job_name(self.cell)
+
+    @property
     def is_first_attempt(self) -> bool:
         """Whether this is the run's first process in this session, with any engine."""
         return not self.attempts and not self.engine_note
+
+
+def job_name(cell: Cell) -> str:
+    """Return the name of a run's job."""
+    return f"{cell.key}-{cell.engine}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,6 @@ def serve(connection: Connection) -> None:
     """
     set_up_compiler()
     keep_freed_memory()
-    use_one_gpu()
     import peft_methods.runner  # noqa: F401  # slow imports, done before the job arrives
 
     # Otherwise each collection between two phases would scan all imported objects.
@@ -142,7 +151,6 @@ def serve(connection: Connection) -> None:
     # The fork server's environment and directory are those of its start.
     os.environ.update(job.environment)
     os.chdir(job.directory)
-    use_one_gpu()
     if isinstance(job, PrepareJob):
         redirect_output(job.log)
         connection.send(_prepare(job))
@@ -174,12 +182,6 @@ def set_up_compiler() -> None:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "compiled" / versions)
         os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
-
-def use_one_gpu() -> None:
-    """Hide all GPUs but the first: the Trainer multiplies the batch by the number of GPUs."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
 
 
 def keep_freed_memory() -> None:
