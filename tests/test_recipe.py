@@ -11,10 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_methods.building import build
+from peft_methods.configs import kind_of
 from peft_methods.errors import OptionError
 from peft_methods.methods import METHODS
-from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import Budget, apply_setting, find_recipe, load_recipe, shipped_recipes
+from peft_methods.methods.selection import chosen_methods, with_methods
+from peft_methods.recipe import (
+    Budget,
+    ModelSpec,
+    Recipe,
+    apply_setting,
+    find_recipe,
+    load_recipe,
+    shipped_recipes,
+)
 
 
 def test_load_recipe_loads_every_shipped_recipe() -> None:
@@ -189,7 +198,8 @@ def test_gpu_recipe_has_the_published_model_sizes_and_budget(name: str) -> None:
         3,
     )
     methods = [method.name for method in chosen_methods(recipe, None)]
-    assert methods == list(METHODS)
+    assert methods == [name for name in METHODS if name in recipe.methods]
+    assert len(methods) >= 8
 
 
 @pytest.mark.parametrize("name", list(SIZES))
@@ -197,6 +207,129 @@ def test_gpu_recipe_names_the_source_of_each_learning_rate(name: str) -> None:
     lines = find_recipe(name).read_text(encoding="utf-8").splitlines()
     assert all("  # " in line for line in lines if "learning_rate =" in line)
     assert lines[0].startswith(("# Reproduces ", "# Stands in for "))
+
+
+RECIPE = """
+name = "mine"
+model.source = "{model}"
+budget = {{ epochs = 1, batch_size = 2 }}
+data = {{ source = "{data}", train = 8, validation = 4, test = 4 }}
+{methods}
+"""
+
+
+def recipe_with(
+    folder: Path, methods: str, *settings: str, model: str = "a/bert", data: str = "a/b"
+) -> Recipe:
+    path = folder / "mine.toml"
+    path.write_text(RECIPE.format(methods=methods, model=model, data=data), encoding="utf-8")
+    return load_recipe(str(path), settings)
+
+
+def names_and_rates(recipe: Recipe, names: list[str] | None = None) -> dict[str, float]:
+    return {method.name: method.learning_rate for method in chosen_methods(recipe, names)}
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        'methods = ["lora", "full"]',
+        "[methods.lora]\n[methods.full]",
+        '[methods]\ninclude = "full"\n[methods.lora]',
+        "[methods.full]\nlearning_rate = 2e-5\n[methods.lora]",
+    ],
+)
+def test_methods_are_a_list_or_sections_with_default_rates(tmp_path: Path, methods: str) -> None:
+    assert names_and_rates(recipe_with(tmp_path, methods)) == {"full": 2e-5, "lora": 5e-4}
+
+
+def test_all_leaves_out_methods_without_defaults_and_notes_it(tmp_path: Path) -> None:
+    recipe = with_methods(recipe_with(tmp_path, 'methods = "all"'))
+    assert list(recipe.methods) == [name for name in METHODS if name != "adapter_fusion"]
+    (note,) = recipe.notes
+    assert note.startswith('AdapterFusion is left out of "all": methods.adapter_fusion.sources has')
+    assert with_methods(recipe) == recipe
+
+
+def test_all_trains_the_fusion_on_bundled_data(tmp_path: Path) -> None:
+    recipe = recipe_with(
+        tmp_path, 'methods = "all"', model="embedded:minilm", data="embedded:movie_reviews"
+    )
+    methods = {method.name: method for method in chosen_methods(recipe, None)}
+    assert list(methods) == list(METHODS)
+    shipped = {method.name: method for method in chosen_methods(load_recipe("embedded"))}
+    for name, method in methods.items():
+        assert method.learning_rate == shipped[name].learning_rate
+        assert method.head_learning_rate == shipped[name].head_learning_rate
+    assert methods["adapter_fusion"] == shipped["adapter_fusion"]
+    assert not with_methods(recipe).notes
+
+
+def test_a_section_changes_a_method_of_all(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, 'methods = "all"', "methods.lora.rank=2")
+    assert {method.name: method for method in chosen_methods(recipe)}["lora"].rank == 2  # type: ignore[attr-defined]
+    kept = load_recipe("sst2_bert", ["methods.include=all", "methods.lora.rank=2"])
+    assert names_and_rates(kept) == names_and_rates(load_recipe("sst2_bert"))
+
+
+def test_a_named_method_needs_no_section(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, "[methods.full]", model="a/bert-tiny")
+    assert names_and_rates(recipe) == {"full": 1e-4}
+    assert names_and_rates(recipe, ["ia3"]) == {"ia3": 4e-2}
+    assert set(names_and_rates(recipe, ["all"])) == set(METHODS) - {"adapter_fusion"}
+    with pytest.raises(OptionError, match=r"methods.adapter_fusion\]: 'sources' is missing"):
+        chosen_methods(recipe, ["adapter_fusion"])
+    with pytest.raises(OptionError, match=r"unknown method 'loar'\. Did you mean 'lora'"):
+        chosen_methods(recipe, ["loar"])
+
+
+def test_the_heads_default_rate_goes_with_the_default_rate(tmp_path: Path) -> None:
+    recipe = recipe_with(tmp_path, "[methods.ia3]", model="a/bert-tiny")
+    assert chosen_methods(recipe)[0].head_learning_rate == 2e-3
+    own = recipe_with(tmp_path, "[methods.ia3]\nlearning_rate = 1e-3", model="a/bert-tiny")
+    assert chosen_methods(own)[0].head_learning_rate is None
+
+
+@pytest.mark.parametrize("methods", ["methods = 3", "methods = [1]", "[methods]\ninclude = 2"])
+def test_methods_of_a_wrong_type_are_refused(tmp_path: Path, methods: str) -> None:
+    with pytest.raises(OptionError, match=r'mine\.toml: methods = .* should be "all", a list'):
+        recipe_with(tmp_path, methods)
+
+
+def test_unknown_methods_of_a_list_name_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"unknown method 'bitfti'\. Did you mean 'bitfit'\?"):
+        chosen_methods(recipe_with(tmp_path, 'methods = ["bitfti"]'))
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("embedded:minilm", "small_encoder"),
+        ("roberta-large", "encoder"),
+        ("google-bert/bert-base-uncased", "encoder"),
+        ("prajjwal1/bert-tiny", "small_encoder"),
+        ("someone/unknown", "encoder"),
+    ],
+)
+def test_the_kind_of_a_model_follows_from_its_sizes_or_name(source: str, kind: str) -> None:
+    assert kind_of(ModelSpec(source)) == kind
+
+
+def test_the_kind_of_a_local_model_follows_from_its_config(tmp_path: Path) -> None:
+    for config, kind in (
+        ({"hidden_size": 384}, "small_encoder"),
+        ({"dim": 768}, "encoder"),
+        ({"hidden_size": 64, "architectures": ["LlamaForCausalLM"]}, "decoder"),
+        ([], "encoder"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert kind_of(ModelSpec(str(tmp_path))) == kind
+
+
+def test_rates_by_default_need_no_warning_about_another_model(tmp_path: Path) -> None:
+    recipe_with(tmp_path, 'methods = "all"')
+    moved = load_recipe(str(tmp_path / "mine.toml"), model="/m")
+    assert not any("rates" in note for note in moved.notes)
 
 
 plain = st.recursive(

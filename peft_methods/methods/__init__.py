@@ -1,4 +1,4 @@
-"""The fine-tuning methods. A new one costs one file in this package, or an entry point elsewhere."""
+"""The fine-tuning methods. A new one is one file in this package, or an entry point elsewhere."""
 
 from __future__ import annotations
 

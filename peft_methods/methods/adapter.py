@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):
-    """`houlsby`: two a layer, before each residual sum. `pfeiffer`: one a layer, around the last norm.
+    """Bottlenecks in each layer, at one of two placements.
+
+    `houlsby`: two, each before a residual sum. `pfeiffer`: one, around the last norm.
 
     The bottleneck is hidden // reduction_factor wide. The default `nonlinearity` depends on the
     placement, as in the `adapters` library: swish for Houlsby, ReLU for Pfeiffer.
@@ -64,7 +66,7 @@ class Adapter(Method):
         return max(1, hidden // self.reduction_factor)
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
-        """Freeze the encoder and wrap each layer. Zero up-projections leave the outputs unchanged."""
+        """Freeze the encoder and wrap each layer. The outputs are unchanged at first."""
         from peft_methods.methods.bottleneck import (
             AroundNorm,
             BeforeResidual,

@@ -42,18 +42,20 @@ class MethodInfo:
       `name`.
     - `trained` says in a few words what is trained; `about` continues the sentence that begins with
       the title. Both are plain text.
-    - `scope` is "all" for a method that trains every weight, "head" for one that trains the head only.
-    - `citations` are keys of the paper's references.bib, or whole BibTeX entries (they begin with @).
-      Without any, an entry is made of `paper`.
+    - `scope` is "all" for a method that trains every weight, "head" for one that trains only the
+      head.
+    - `citations` are keys of the paper's references.bib, or whole BibTeX entries (they begin with
+      @). Without any, an entry is made of `paper`.
     - `aliases`, `generic_aliases` and `not_aliases` are regular expressions, searched in lower-case
-      names in tables made elsewhere. Generic words also occur in other methods' names and count only
-      where no method's `aliases` match. A name that matches `not_aliases` is not this method's.
+      names in tables made elsewhere. Generic words also occur in other methods' names and count
+      only where no method's `aliases` match. A name that matches `not_aliases` is not this method's.
     - `color` (#rrggbb) and `marker` (matplotlib's) are drawn from the name where they are empty.
     - `start_tolerance` is how far logits at step 0 may be from the base model's (None: no promise).
     - `unquantized_counterpart` names the method that does the same over unquantized weights.
     - `cost_in_forward_passes` is the work of a training step: 1 for the forward pass, 1 for the
       gradient of the activations, 1 for that of the weights. Time estimates and MFU use it.
-    - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders too.
+    - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
+      too.
     """
 
     name: str
@@ -132,7 +134,8 @@ class ParamGroup:
 class Method:
     """How the weights are trained. Fields are hyperparameters; `info` describes the method.
 
-    `head_learning_rate` is for methods whose few parameters need a rate that is too high for the head.
+    `head_learning_rate` is for methods whose own few parameters need a rate that is too high for
+    the head.
     """
 
     __pydantic_config__ = STRICT
@@ -145,7 +148,7 @@ class Method:
 
     @classmethod
     def defaults(cls, recipe: Recipe) -> dict[str, Any]:
-        """Return the settings that follow from the recipe: the learning rate for its kind of model."""
+        """Return the settings that follow from the recipe: the rate for its kind of model."""
         rate = cls.info.rate_for(kind_of(recipe.model))
         if rate is None:
             return {}
@@ -189,7 +192,7 @@ class Method:
     def param_groups(self, model: nn.Module, head: Sequence[str]) -> Sequence[ParamGroup]:
         """Return the parameters that need their own optimizer settings; by default the head's rate.
 
-        Parameters in no group get the recipe's settings. `head` are the names of the head's modules.
+        Parameters in no group get the recipe's settings. `head` names the head's modules.
         """
         if self.head_learning_rate is None:
             return ()

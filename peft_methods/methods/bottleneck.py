@@ -1,4 +1,4 @@
-"""The modules of bottleneck adapters and AdapterFusion, and how they are put into an encoder layer."""
+"""The modules of bottleneck adapters and AdapterFusion, and their places in an encoder layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ NONLINEARITIES = {"relu": nn.ReLU, "swish": nn.SiLU, "gelu": nn.GELU}
 
 
 class Bottleneck(nn.Module):
-    """up(act(down(x))), (…, hidden) -> (…, hidden), without its residual. Starts at zero: up-projection zero."""
+    """up(act(down(x))), (…, hidden) -> (…, hidden), without its residual.
+
+    The up-projection starts at zero, and so does the output.
+    """
 
     def __init__(self, hidden: int, width: int, nonlinearity: str) -> None:
         super().__init__()
@@ -25,17 +28,19 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What is added to the residual."""
+        """Return the addend of the residual."""
         result: torch.Tensor = self.up(self.activation(self.down(x)))
         return result
 
 
 class Fusion(nn.Module):
-    """Attention over several bottlenecks (Pfeiffer et al. 2021, section 3.2), (…, hidden) -> (…, hidden).
+    """Attention over several bottlenecks (Pfeiffer et al. 2021, section 3.2).
 
-    With u_i the i-th bottleneck's output: softmax_i(query(x) · key(u_i)) weighs value(u_i). The key map is
-    moved to the query's side and the value map behind the sum, both being linear: the same result for a third
-    of the work. The value map starts as the identity.
+    (…, hidden) -> (…, hidden).
+
+    With u_i the i-th bottleneck's output: softmax_i(query(x) · key(u_i)) weighs value(u_i). Both
+    maps are linear, so the key map is moved to the query's side and the value map behind the sum:
+    the same result for a third of the work. The value map starts as the identity.
     """
 
     def __init__(self, hidden: int, bottlenecks: list[Bottleneck], dropout: float) -> None:
@@ -52,7 +57,7 @@ class Fusion(nn.Module):
             self.value.weight.fill_(1e-6).fill_diagonal_(1.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The mixed output of all bottlenecks."""
+        """Return the weighted sum of all bottlenecks' outputs."""
         outputs = torch.stack([bottleneck(x) for bottleneck in self.bottlenecks], dim=-2)
         query = self.query(x)
         towards = (query @ self.key.weight).unsqueeze(-1)
@@ -62,13 +67,13 @@ class Fusion(nn.Module):
         return mixed
 
     def distance_from_identity(self) -> torch.Tensor:
-        """Squared distance of the value map from the identity, which the paper keeps small."""
+        """Squared distance of the value map from the identity. The paper keeps it small."""
         eye = torch.eye(self.value.in_features, device=self.value.weight.device)
         return (eye - self.value.weight).pow(2).sum()
 
 
 class BeforeResidual(nn.Module):
-    """Houlsby's place: what a sublayer adds to the residual goes through the adapter first."""
+    """Houlsby's place: the adapter transforms a sublayer's output before the residual sum."""
 
     def __init__(self, wrapped: nn.Module, adapter: nn.Module) -> None:
         super().__init__()
@@ -82,14 +87,14 @@ class BeforeResidual(nn.Module):
 
 
 class AroundNorm(nn.Module):
-    """Pfeiffer's place: the adapter reads the normed sum s and adds to it before the norm: norm(s + adapter(norm(s)))."""
+    """Pfeiffer's place, around the norm of the residual sum s: norm(s + adapter(norm(s)))."""
 
     def __init__(self, wrapped: nn.Module, adapter: nn.Module) -> None:
         super().__init__()
         self.wrapped, self.adapter = wrapped, adapter
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
-        """The norm of the residual sum s with the adapter's share in it."""
+        """Norm of the residual sum s and the adapter's output."""
         normed: torch.Tensor = self.wrapped(s + self.adapter(self.wrapped(s)))
         return normed
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(Method):
-    """The paper's targets. PEFT's default also matches the attention output: its name ends alike."""
+    """The paper's targets. PEFT's default also matches the attention output, by its name."""
 
     info = MethodInfo(
         name="ia3",
@@ -55,7 +55,7 @@ class IA3(Method):
         check_roles(self.targets, "[methods.ia3]")
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
-        """Rescale the targets' outputs, except for `ffn_output`: its inputs. Vectors start at one."""
+        """Rescale the targets' outputs, for `ffn_output` its inputs. Vectors start at one."""
         from peft import IA3Config, get_peft_model
 
         assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
@@ -87,7 +87,7 @@ class IA3(Method):
         return base
 
     def expected_trainable(self, architecture: ModelShape) -> int:
-        """One vector a target and layer: as long as the outputs, or as the inputs for `ffn_output`."""
+        """One vector per target and layer, as long as the outputs (`ffn_output`: the inputs)."""
         return architecture.layers * sum(
             architecture.dimensions[role][role != "ffn_output"] for role in self.targets
         )

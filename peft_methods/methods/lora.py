@@ -25,7 +25,7 @@ VARIANTS = r"(ada|delta|dy|long|qa|x)[\s_-]?lora|lora[\s_-]?(fa|xs)\b"
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Method):
-    """`targets` are roles of a layer: query, key, value, attention_output, ffn_input, ffn_output."""
+    """Low-rank updates of the `targets`, roles of a layer's linear maps (see `ROLES`)."""
 
     info = MethodInfo(
         name="lora",

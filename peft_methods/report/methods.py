@@ -1,0 +1,22 @@
+"""The list of methods as Markdown, for the documentation."""
+
+from __future__ import annotations
+
+from peft_methods.methods import METHODS
+
+SAVED = {
+    "transformers": "`transformers` model",
+    "peft": "PEFT folder",
+    "peft_methods": "`peft_methods` folder",
+}
+
+
+def methods_markdown() -> str:
+    """A Markdown table of every registered method: what is trained, the paper, the saved format."""
+    infos = [METHODS[name].info for name in METHODS]
+    lines = [
+        f"| `{one.name}` | {one.trained} | {one.paper} | {SAVED[one.saved_format]} |"
+        for one in infos
+    ]
+    head = ("| name | what is trained | paper | saved as |", "|---|---|---|---|")
+    return "\n".join((*head, *lines))

@@ -1,0 +1,216 @@
+"""The registry: where methods come from, and that nothing else names them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import peft_methods
+from peft_methods.cells import code_hash
+from peft_methods.errors import OptionError
+from peft_methods.methods import METHODS, Registry
+from peft_methods.methods.registry import built_in
+from peft_methods.report.methods import methods_markdown
+
+PACKAGE = Path(peft_methods.__file__).parent
+METHOD = '''
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft_methods.methods import ApplyContext, DefaultRate, Method, MethodInfo, ParamGroup
+from peft_methods.methods.base import freeze_all_but
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormTuning(Method):
+    """Train the weights and biases of the encoder's norms."""
+
+    info = MethodInfo(
+        name="norm_tuning",
+        title="Norm tuning",
+        family="selective",
+        paper="Zhao et al. 2024, arXiv:2312.11420",
+        citations=(
+            "@misc{zhao2024norm, title = {Tuning LayerNorm in attention}, year = {2024}}",
+        ),
+        trained="layer norms",
+        about="trains the norms.",
+        aliases=r"norm[\\s_-]*tuning",
+        needs="any encoder",
+        learning_rates={"encoder": DefaultRate(1e-2, "a guess for a test")},
+    )
+
+    scale: float = 10.0
+
+    def apply(self, model, context: ApplyContext):
+        freeze_all_but(model, context.head)
+        for name, parameter in model.named_parameters():
+            if "LayerNorm" in name:
+                parameter.requires_grad = True
+        return model
+
+    def expected_trainable(self, architecture):
+        return (1 + 2 * architecture.layers) * 2 * architecture.hidden
+
+    def param_groups(self, model, head: Sequence[str]) -> Sequence[ParamGroup]:
+        own = [p for name, p in model.named_parameters() if name.endswith("LayerNorm.weight")]
+        group = ParamGroup(own, self.learning_rate * self.scale)
+        return (*super().param_groups(model, head), group)
+'''
+TRAINING = """
+import sys
+from peft_methods.api import compare
+from peft_methods.methods import METHODS
+
+if __name__ == "__main__":
+    recipe, results = sys.argv[1:]
+    done = compare(recipe, methods=["norm_tuning"], seeds=1, results=results, progress=False)
+    (record,) = done.records
+    print(record.status, record.message)
+    print(record.cell["method"]["learning_rate"], record.evidence.expected_trainable)
+    print(done.table())
+    print(list(METHODS).index("norm_tuning"), METHODS.recognize("Norm-Tuning"))
+"""
+
+
+def make_wheel(folder: Path, name: str, module: str, points: str) -> Path:
+    """Write a wheel with one module and the entry points of the group."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": module,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
+        f"{info}/entry_points.txt": f"[peft_methods.methods]\n{points}\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{one},,\n" for one in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, text in files.items():
+            wheel.writestr(file, text)
+    return path
+
+
+def install(wheel: Path, target: Path) -> None:
+    """Install a wheel into a folder, with pip and without a network."""
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
+    subprocess.run([*pip, f"--target={target}", str(wheel)], check=True)
+
+
+def unpack(wheel: Path, target: Path) -> None:
+    """Put a wheel's files where pip would put them."""
+    zipfile.ZipFile(wheel).extractall(target)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for installed packages, on the path of this process and its children."""
+    folder = tmp_path / "site"
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{PACKAGE.parent}")
+    return folder
+
+
+def test_a_method_of_an_installed_package_trains(
+    site: Path, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    install(make_wheel(tmp_path, "norms", METHOD, "norm_tuning = norms:NormTuning"), site)
+    script = tmp_path / "train.py"
+    script.write_text(TRAINING, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tiny_recipe), str(tmp_path / "results")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    status, numbers, *table, place = done.stdout.splitlines()
+    assert status.strip() == "ok"
+    assert numbers == f"0.01 {(1 + 2 * 2) * 2 * 32}"
+    assert any("Norm tuning" in line for line in table)
+    assert place == "3 norm_tuning"  # after the selective methods of this package
+
+
+def test_an_installed_method_is_sorted_cited_and_part_of_its_fingerprint(
+    site: Path, tmp_path: Path
+) -> None:
+    unpack(make_wheel(tmp_path, "norms2", METHOD, "norm_tuning = norms2:NormTuning"), site)
+    found = Registry()
+    assert list(found)[:4] == ["full", "head_only", "bitfit", "norm_tuning"]
+    method = found.create("norm_tuning", {"learning_rate": 0.1}, "test")
+    before = code_hash(method, "stock")
+    assert before != code_hash(METHODS.create("full", {"learning_rate": 0.1}, "test"), "stock")
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("module", "points", "reason"),
+    [
+        ("import no_such_module", "mine = broken:Mine", "No module named 'no_such_module'"),
+        ("Mine = 3", "mine = broken:Mine", "3 is not a subclass of peft_methods.methods.Method"),
+        ("raise RuntimeError('sad')", "mine = broken:Mine", "RuntimeError: sad"),
+        (METHOD.replace('"norm_tuning"', '"lora"'), "mine = broken:NormTuning", "'lora' is taken"),
+        (METHOD.replace("info = ", "other = "), "mine = broken:NormTuning", "is not a MethodInfo"),
+    ],
+    ids=["import", "type", "error", "name", "info"],
+)
+def test_a_broken_package_is_named_in_one_line(
+    site: Path, tmp_path: Path, module: str, points: str, reason: str
+) -> None:
+    sys.modules.pop("broken", None)
+    unpack(make_wheel(tmp_path, "broken", module, points), site)
+    found = Registry()
+    assert "lora" in found
+    assert "mine" not in found
+    (problem,) = found.problems
+    assert problem.startswith("the package 'broken' brings a method 'mine' (broken:")
+    assert reason in problem
+    assert "\n" not in problem
+    with pytest.raises(OptionError, match="the package 'broken' brings a method 'mine'"):
+        found["mine"]
+    sys.modules.pop("broken", None)
+
+
+def test_built_in_methods_are_found_in_subpackages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft_methods import methods
+
+    family = tmp_path / "found_family"
+    family.mkdir()
+    (family / "__init__.py").write_text("", encoding="utf-8")
+    (family / "norms.py").write_text(METHOD, encoding="utf-8")
+    (family / "modules.py").write_text("raise RuntimeError('a helper is not imported')", "utf-8")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert "norm_tuning" in {method.name for method in built_in()}
+
+
+def strings_of(path: Path) -> set[str]:
+    """The string literals of a Python file that are not docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    }
+
+
+def test_no_file_outside_methods_names_a_method() -> None:
+    files = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "methods" not in path.parents]
+    named = {str(path.relative_to(PACKAGE)): strings_of(path) & set(METHODS) for path in files}
+    assert {file: names for file, names in named.items() if names} == {}
+
+
+def test_the_readme_lists_every_method_as_generated() -> None:
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    listed = text.partition("<!-- methods -->\n")[2].partition("\n<!-- /methods -->")[0]
+    assert listed == methods_markdown(), "put methods_markdown() between the marks"
