@@ -402,7 +402,8 @@ def test_what_was_tried_again_is_said_under_the_table() -> None:
 
     record = make_record(attempts=("crashed: its process was killed by SIGKILL (out of memory?)",))
     assert (
-        "LoRA seed 0: attempt 2; before: crashed: its process was killed by SIGKILL (out of memory?)"
+        "LoRA seed 0: attempt 2; earlier attempts: crashed: "
+        "its process was killed by SIGKILL (out of memory?)"
         in terminal_table(Comparison((record,)))
     )
 

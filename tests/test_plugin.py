@@ -209,8 +209,8 @@ def test_a_run_with_every_budget_option_ends_early_and_says_so(run: Any) -> None
     )
     out = result.stdout.str()
     assert (
-        "up to 9 epochs (ends after 1 without gain), batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding, "
-        in out
+        "up to 9 epochs (early stopping after 1 without improvement), batch 8 × 2, "
+        "max length 16, fp32, gradient checkpointing, fixed padding, " in out
     )
     assert "fixed padding, deterministic; seeds 0" in out
     assert (
@@ -355,7 +355,8 @@ def test_a_dry_run_trains_nothing(run: Any) -> None:
     out = result.stdout.str()
     assert "tiny-lora-seed0" in out
     assert re.search(
-        r"4 cells, \d at a time, about .* in all, from a timed forward pass on this machine. Nothing was trained.",
+        r"4 runs, \d at a time, about .* in total, estimated from a timed forward pass on this "
+        r"machine. Nothing was trained.",
         out,
     )
     assert not list(Path(".peft/results").glob("*.json"))
@@ -499,7 +500,7 @@ def test_random_weights_from_a_config_alone_show_what_every_method_costs(
     )
     assert "V501 note" in out
     assert "every row 16 tokens long, the most there can be" in out
-    assert re.search(r"AdapterFusion: its sources were trained once, \d", out)
+    assert re.search(r"AdapterFusion: its prerequisite runs were trained once, \d", out)
     assert "rates were tuned" not in out
     records = [
         json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a dry run prints: every cell, and how long all of them may take."""
+"""Output of a dry run: every planned run and the expected total time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peft_methods.execution.estimating import expected_seconds, in_words, total_
 from peft_methods.tasks import Task
 
 
-def plan_text(  # what a job knows
+def plan_text(
     tasks: Sequence[Task],
     preparations: Mapping[str, Preparation],
     errors: Mapping[str, PeftMethodsError],
@@ -22,9 +22,10 @@ def plan_text(  # what a job knows
     *,
     there: Collection[str] = (),
 ) -> str:
-    """A line a cell (sources named), those that would be skipped with their reason, and the total; what tuning adds is said.
+    """Format one line per run with its prerequisites or the reason to skip it, and the total time.
 
-    `there` are the keys of the cells and sources that an earlier run left: they cost no time.
+    `there` has the keys of runs and prerequisite runs that an earlier session finished: they are
+    reused and cost no time. `trials` is the number of tuning trials per method, if tuning is on.
     """
     known = [task for task in tasks if task.recipe.name in preparations]
     lines = [_line(task, cell, preparations, there) for task in known for cell in task.cells]
@@ -38,22 +39,24 @@ def plan_text(  # what a job knows
         parts.append(
             tabulate(
                 lines,
-                headers=("Cell", "Learning rate", "Sources first", "Expected"),
+                headers=("Run", "Learning rate", "Prerequisites", "Expected"),
                 tablefmt="simple",
                 disable_numparse=True,
             )
         )
         parts.append(
-            f"{len(missing)} cells, {workers} at a time, about {in_words(seconds)} in all, from a timed forward pass on this machine. "
-            f"Nothing was trained."
+            f"{len(missing)} runs, {workers} at a time, about {in_words(seconds)} in total, "
+            "estimated from a timed forward pass on this machine. Nothing was trained."
         )
     if len(missing) < len(runnable):
         parts.append(
-            f"{len(runnable) - len(missing)} more are there already, from an earlier run, and would be reused."
+            f"{len(runnable) - len(missing)} more were finished by an earlier session "
+            "and would be reused."
         )
     if lines and trials:
         parts.append(
-            f"Before them {trials} trials of each method, at the share of the epochs that [tuning] gives; they are not counted here."
+            f"Tuning adds {trials} trials per method, which run first, for the fraction of the "
+            "epochs set by tuning.fraction. The total does not include them."
         )
     return "\n\n".join(parts)
 
@@ -73,6 +76,7 @@ def _line(
         else in_words(expected_seconds(cell, preparations[task.recipe.name]))
     )
     if cell.key in there:
-        expected = "there already"
-    sources = ", ".join(stage.recipe.data.source for stage in cell.stages)
-    return [cell.label, f"{task.method.learning_rate:g}", visible(sources), visible(expected)]
+        expected = "already finished"
+    prerequisites = ", ".join(stage.recipe.data.source for stage in cell.stages)
+    rate = f"{task.method.learning_rate:g}"
+    return [cell.label, rate, visible(prerequisites), visible(expected)]

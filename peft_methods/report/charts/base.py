@@ -1,4 +1,4 @@
-"""What a chart is, and what it is drawn from: one recipe's rows, records and standing."""
+"""What a chart is, and what it is drawn from: one recipe's rows, records and ranking."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Compared:
     recipe: str
     rows: tuple[Row, ...]
     records: tuple[Record, ...]
-    standing: Standing
+    ranking: Standing
 
     @property
     def quality(self) -> Metric:
         """What the recipe selects by."""
-        return METRICS[self.standing.metric]
+        return METRICS[self.ranking.metric]
 
     @property
     def is_random(self) -> bool:

@@ -37,8 +37,8 @@ def losses_chart(compared: Compared) -> Chart | None:
 
 def qualities_chart(compared: Compared) -> Chart | None:
     """What the recipe selects by: on validation rows, and on training rows where a record has that."""
-    of_validation = "validation_accuracy" if compared.standing.metric == "accuracy" else "selection"
-    keys = {f"train_{compared.standing.metric}": "train", of_validation: "validation"}
+    of_validation = "validation_accuracy" if compared.ranking.metric == "accuracy" else "selection"
+    keys = {f"train_{compared.ranking.metric}": "train", of_validation: "validation"}
     return _chart(compared, "accuracies", f"{compared.quality.title}, %", keys)
 
 

@@ -41,8 +41,8 @@ def intervals_of(compared: Compared) -> dict[str, tuple[float, float]]:
     """Those over seeds and test examples. Who is in no group has one seed, and an interval of that one model is another thing."""
     return {
         method: interval
-        for method, interval in compared.standing.intervals.items()
-        if method in compared.standing.groups
+        for method, interval in compared.ranking.intervals.items()
+        if method in compared.ranking.groups
     }
 
 
@@ -53,7 +53,7 @@ def majority(compared: Compared) -> float | None:
         for record in compared.records
         if record.status == "ok" and "majority" in record.data
     }
-    return known.pop() if len(known) == 1 and compared.standing.metric == "accuracy" else None
+    return known.pop() if len(known) == 1 and compared.ranking.metric == "accuracy" else None
 
 
 def _described(compared: Compared, rows: Sequence[Row]) -> str:
@@ -73,7 +73,7 @@ def _described(compared: Compared, rows: Sequence[Row]) -> str:
         text = f"{said(best)}."
     else:
         text = f"Highest mean: {said(best)}; lowest: {said(worst)}."
-        pairs = [(row, compared.standing.pair(best.method, row.method)) for row in rows]
+        pairs = [(row, compared.ranking.pair(best.method, row.method)) for row in rows]
         alike = [row for row, pair in pairs if pair is not None and not pair.is_separable]
         text += f" {best.title} cannot be told apart from {listed(alike)}." if alike else ""
     floor = majority(compared)
@@ -87,8 +87,8 @@ def _described(compared: Compared, rows: Sequence[Row]) -> str:
 
 def _lacking(compared: Compared) -> list[str]:
     """Why intervals are missing."""
-    rows = compared.having(compared.standing.metric)
-    alone = [row for row in rows if row.figures[compared.standing.metric].count == 1]
+    rows = compared.having(compared.ranking.metric)
+    alone = [row for row in rows if row.figures[compared.ranking.metric].count == 1]
     if len(alone) == len(rows):
         return ["One seed: no interval, and no telling apart."]
     said = [f"One seed, so no interval: {listed(alone)}."] if alone else []
@@ -109,7 +109,7 @@ def _draw(compared: Compared) -> Figure:
         )
     ]
     notes += (
-        ["Methods that share a letter cannot be told apart."] if compared.standing.groups else []
+        ["Methods that share a letter cannot be told apart."] if compared.ranking.groups else []
     )
     notes += (
         [f"Dashed: always the most frequent class, {metric.format(floor)}."]
@@ -147,7 +147,7 @@ def _draw(compared: Compared) -> Figure:
 def _draw_method(
     axes: Axes, line: int, compared: Compared, row: Row, interval: tuple[float, float] | None
 ) -> None:
-    name, style = compared.standing.metric, style_of(row.method)
+    name, style = compared.ranking.metric, style_of(row.method)
     if name not in row.figures:
         return
     if interval:
@@ -179,7 +179,7 @@ def _draw_method(
 
 def quality_range(compared: Compared, *, with_floor: bool = True) -> tuple[float, float]:
     """Ends of an axis of quality, in 0..1: room for intervals, seeds and, `with_floor`, the majority class, and no less than NARROWEST."""
-    name = compared.standing.metric
+    name = compared.ranking.metric
     seen = [
         value
         for record in compared.records
@@ -203,7 +203,7 @@ def _figures(compared: Compared, row: Row) -> str:
     if row.method in (intervals := intervals_of(compared)):
         low, high = intervals[row.method]
         parts.append(f"({100 * low:.1f} to {100 * high:.1f})")
-    return " ".join([*parts, compared.standing.groups.get(row.method, "")]).strip()
+    return " ".join([*parts, compared.ranking.groups.get(row.method, "")]).strip()
 
 
 def _range(interval: tuple[float, float]) -> str:

@@ -165,7 +165,7 @@ def _plot(
     )
     for row in scatter.rows:
         style, where = style_of(row.method), scatter.at(row)
-        if scatter.compared.standing.on_front.get(row.method):
+        if scatter.compared.ranking.on_front.get(row.method):
             axes.plot(
                 *where,
                 "o",
