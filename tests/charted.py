@@ -1,4 +1,4 @@
-"""Comparisons to draw: any number of methods, of every kind of figure, of seeds and of mishap."""
+"""Builders of comparisons for chart tests: many methods, all metrics, seeds, failed runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONG = "Low-rank updates of every linear layer with a rank of their own, method"
 
 
 def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
-    """The first `count` names of the registry, which is made larger where it has fewer."""
+    """Return the first `count` names of the registry, after extending it if it has fewer."""
     more = [
         type(
             f"Method{n}",
@@ -41,7 +41,7 @@ def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
 
 
 def tuning_of(rate: float, number: int) -> dict[str, Any]:
-    """What a search of six trials left; one failed."""
+    """The result of a search with six trials, one of which failed."""
     rates = [rate, rate / 10, rate / 3, rate * 3, rate * 10, rate * 5]
     values = [0.70 + 0.01 * (number % 5), 0.61, 0.68, 0.75, 0.55, None]
     trials = [
@@ -60,7 +60,7 @@ def tuning_of(rate: float, number: int) -> dict[str, Any]:
 def record_of(
     method: str, number: int, seed: int, classes: Sequence[str], **changes: Any
 ) -> tuple[Record, Any]:
-    """A finished cell with all figures, and its predictions."""
+    """A successful run with all metrics, and its predictions."""
     labels = np.tile(range(len(classes)), 500 // len(classes))
     right = 0.9 - 0.011 * (number * 7 % 13) - 0.004 * seed
     made = (
@@ -70,40 +70,52 @@ def record_of(
     )
     quality = judge(made, tuple(classes))
     memory = {
-        f"{part}_bytes": float(2**20 * (20 + 35 * place * (number % 4 + 1)))
-        for place, part in enumerate(MEMORY_PARTS)
+        f"{part}_bytes": float(2**20 * (20 + 35 * index * (number % 4 + 1)))
+        for index, part in enumerate(MEMORY_PARTS)
     }
-    seconds = {f"{phase}_seconds": 0.4 + 0.3 * place for place, phase in enumerate(PHASES)}
+    seconds = {f"{phase}_seconds": 0.4 + 0.3 * index for index, phase in enumerate(PHASES)}
     seconds["train_seconds"] = 12.0 + 3 * (number % 9) + seed
     own = 22_000_000 if number == 0 else 0 if number == 1 else 9_216 * number
     metrics = {
-        "accuracy": quality.accuracy, "macro_f1": quality.macro_f1, "samples_per_second": 80.0,
-        "trainable_parameters": own + 148_610, "method_parameters": own, "head_parameters": 148_610, "trainable_share": 0.01,
-        "peak_memory_bytes": sum(memory.values()) + 2**20 * seed, **memory, **seconds,
-    }  # fmt: skip
+        "accuracy": quality.accuracy,
+        "macro_f1": quality.macro_f1,
+        "samples_per_second": 80.0,
+        "trainable_parameters": own + 148_610,
+        "method_parameters": own,
+        "head_parameters": 148_610,
+        "trainable_share": 0.01,
+        "peak_memory_bytes": sum(memory.values()) + 2**20 * seed,
+        **memory,
+        **seconds,
+    }
     epochs = tuple(
-        {"epoch": epoch, "train_loss": 0.7 / epoch + 0.02 * seed, "validation_loss": 0.6 / epoch**0.5 + 0.01 * number,
-         "validation_accuracy": right - 0.2 / epoch + 0.01 * seed, "selection": right - 0.21 / epoch}
+        {
+            "epoch": epoch,
+            "train_loss": 0.7 / epoch + 0.02 * seed,
+            "validation_loss": 0.6 / epoch**0.5 + 0.01 * number,
+            "validation_accuracy": right - 0.2 / epoch + 0.01 * seed,
+            "selection": right - 0.21 / epoch,
+        }
         for epoch in range(1, 5)
-    )  # fmt: skip
-    judged = {"per_class": quality.per_class, "confusion": quality.confusion}
-    sound = _sound()
-    cell = copy.deepcopy(sound.cell) | {
-        "method": {**sound.cell["method"], "name": method},
+    )
+    stored_quality = {"per_class": quality.per_class, "confusion": quality.confusion}
+    template = _template()
+    cell = copy.deepcopy(template.cell) | {
+        "method": {**template.cell["method"], "name": method},
         "seed": seed,
     }
-    made_of: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "cell": cell,
         "identity": f"{method}{seed}",
         "metrics": metrics,
         "epochs": epochs,
-        "quality": judged,
+        "quality": stored_quality,
     }
-    return replace(sound, **{**made_of, "tuning": tuning_of(1e-3, number), **changes}), made
+    return replace(template, **{**fields, "tuning": tuning_of(1e-3, number), **changes}), made
 
 
 @functools.cache
-def _sound() -> Record:
+def _template() -> Record:
     return make_record("lora")
 
 
@@ -123,7 +135,7 @@ def comparison_of(
     classes: Sequence[str] = ("negative", "positive"),
     **changes: Any,
 ) -> Comparison:
-    """Finished cells of all these methods."""
+    """A comparison of successful runs of all these methods."""
     made = [
         record_of(method, number, seed, classes, **changes)
         for number, method in enumerate(methods)
@@ -131,12 +143,12 @@ def comparison_of(
     ]
     return Comparison(
         tuple(record for record, _ in made),
-        predictions={record.identity: told for record, told in made},
+        predictions={record.identity: predicted for record, predicted in made},
     )
 
 
 def with_mishaps(comparison: Comparison, skipped: str, failed: str) -> Comparison:
-    """One method skipped, and one seed of another failed."""
+    """Replace one method's runs by skipped ones, and one seed of another by a failed one."""
     records = []
     for record in comparison.records:
         lost = (

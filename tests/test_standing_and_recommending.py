@@ -108,7 +108,7 @@ def test_one_seed_has_an_interval_and_no_group() -> None:
     assert set(standing.intervals) == {"full", "lora", "ia3", "bitfit"}
     assert set(standing.groups) == {"ia3", "bitfit"}
     assert "90.0, one seed: no spread" in comparison.table()
-    assert "an interval is that of one model" in comparison.table()
+    assert "an interval covers one trained model only" in comparison.table()
 
 
 def test_who_was_tested_on_other_examples_is_in_no_group_and_it_is_said() -> None:

@@ -28,11 +28,9 @@ def plan_text(
     reused and cost no time. `trials` is the number of tuning trials per method, if tuning is on.
     """
     known = [task for task in tasks if task.recipe.name in preparations]
-    lines = [_line(task, cell, preparations, there) for task in known for cell in task.cells]
-    runnable = [
-        cell for task in known if _reason(task, preparations) is None for cell in task.cells
-    ]
-    missing = [cell for cell in runnable if cell.key not in there]
+    lines = [_line(task, run, preparations, there) for task in known for run in task.cells]
+    runnable = [run for task in known if _reason(task, preparations) is None for run in task.cells]
+    missing = [run for run in runnable if run.key not in there]
     seconds = total_seconds(missing, preparations, workers, there)
     parts = [f"{name}: {error}" for name, error in errors.items()]
     if lines:
@@ -67,16 +65,16 @@ def _reason(task: Task, preparations: Mapping[str, Preparation]) -> str | None:
 
 
 def _line(
-    task: Task, cell: Cell, preparations: Mapping[str, Preparation], there: Collection[str]
+    task: Task, run: Cell, preparations: Mapping[str, Preparation], there: Collection[str]
 ) -> list[str]:
     reason = _reason(task, preparations)
     expected = (
         f"skipped: {reason}"
         if reason
-        else in_words(expected_seconds(cell, preparations[task.recipe.name]))
+        else in_words(expected_seconds(run, preparations[task.recipe.name]))
     )
-    if cell.key in there:
+    if run.key in there:
         expected = "already finished"
-    prerequisites = ", ".join(stage.recipe.data.source for stage in cell.stages)
+    prerequisites = ", ".join(stage.recipe.data.source for stage in run.stages)
     rate = f"{task.method.learning_rate:g}"
-    return [cell.label, rate, visible(prerequisites), visible(expected)]
+    return [run.label, rate, visible(prerequisites), visible(expected)]
