@@ -74,10 +74,10 @@ def record_of(
     )
     quality = judge(made, tuple(classes))
     memory = {
-        f"{part}_bytes": float(2**20 * (20 + 35 * place * (number % 4 + 1)))
-        for place, part in enumerate(MEMORY_PARTS)
+        f"{part}_bytes": float(2**20 * (20 + 35 * index * (number % 4 + 1)))
+        for index, part in enumerate(MEMORY_PARTS)
     }
-    seconds = {f"{phase}_seconds": 0.4 + 0.3 * place for place, phase in enumerate(PHASES)}
+    seconds = {f"{phase}_seconds": 0.4 + 0.3 * index for index, phase in enumerate(PHASES)}
     seconds["train_seconds"] = 12.0 + 3 * (number % 9) + seed
     own = 22_000_000 if number == 0 else 0 if number == 1 else 9_216 * number
     metrics = {
@@ -108,18 +108,18 @@ def record_of(
         "method": {**sound.cell["method"], "name": method},
         "seed": seed,
     }
-    made_of: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "cell": cell,
         "identity": f"{method}{seed}",
         "metrics": metrics,
         "epochs": epochs,
         "quality": evaluated,
     }
-    return replace(sound, **{**made_of, "tuning": tuning_of(1e-3, number), **changes}), made
+    return replace(template, **{**fields, "tuning": tuning_of(1e-3, number), **changes}), made
 
 
 @functools.cache
-def _sound() -> Record:
+def _template() -> Record:
     return make_record("lora")
 
 

@@ -1,4 +1,4 @@
-"""Charts show what the records say, nothing covers anything, and the same records give the same bytes."""
+"""Charts match the records, have no overlapping text, and are byte-identical for equal records."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from peft_methods.records import Record
 from peft_methods.report.charts import Chart, ChartError, charts_of, png, save_charts, svg
 from peft_methods.report.charts.placing import Box, around, place
 from peft_methods.report.colors import PARTS, Style, style_of
+from peft_methods.report.charts.placing import Box, box_around, place_labels
+from peft_methods.report.colors import PARTS, STYLES, Style, style_of
 
 RECIPE = "embedded"
 COSTS = {"train-time", "parameters", "peak-memory", "memory-breakdown", "time-breakdown"}
@@ -62,31 +64,31 @@ def changed(comparison: Comparison, change: Callable[[Record], dict[str, Any]]) 
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chart], list[tuple[str, Bbox]]]:
-    """What a chart writes and where, in pixels; the last is the sheet itself."""
+    """A function that lists a chart's texts and their boxes in pixels; the figure's box is last."""
 
-    def written(chart: Chart) -> list[tuple[str, Bbox]]:
+    def texts_of(chart: Chart) -> list[tuple[str, Bbox]]:
         found = []
         draw = Text.draw
 
-        def told(self: Text, renderer: Any, *args: Any, **kwargs: Any) -> None:
+        def record_and_draw(self: Text, renderer: Any, *args: Any, **kwargs: Any) -> None:
             if self.get_text().strip() and self.get_visible():
                 found.append((self.get_text(), Text.get_window_extent(self, renderer)))
             draw(self, renderer, *args, **kwargs)
 
         figure = chart.draw()
         with monkeypatch.context() as patch:
-            patch.setattr(Text, "draw", told)
+            patch.setattr(Text, "draw", record_and_draw)
             figure.canvas.draw()
-        return [*found, ("the sheet", figure.bbox)]
+        return [*found, ("the figure", figure.bbox)]
 
-    return written
+    return texts_of
 
 
 @pytest.mark.parametrize(
     ("count", "names"),
     [(3, LAYOUTS), (8, LAYOUTS), (40, ("accuracy", "accuracy-against-time", "tuning"))],
 )
-def test_no_text_covers_another_or_is_cut_off(
+def test_chart_texts_do_not_overlap_and_are_not_cut_off(
     count: int,
     names: tuple[str, ...],
     texts: Callable[[Chart], list[tuple[str, Bbox]]],
@@ -96,21 +98,21 @@ def test_no_text_covers_another_or_is_cut_off(
     comparison = comparison_of(methods, seeds=2 if count > 8 else 3)
     found = charts(with_mishaps(comparison, methods[4], methods[5]) if count > 3 else comparison)
     for name in names:
-        *written, (_, sheet) = texts(found[name])
+        *written, (_, whole) = texts(found[name])
         assert len(written) > 3
         for text, box in written:
-            assert sheet.x0 <= box.x0 < box.x1 <= sheet.x1, f"{name}: {text!r} leaves the sheet"
-            assert sheet.y0 <= box.y0 < box.y1 <= sheet.y1, f"{name}: {text!r} leaves the sheet"
+            assert whole.x0 <= box.x0 < box.x1 <= whole.x1, f"{name}: {text!r} leaves the figure"
+            assert whole.y0 <= box.y0 < box.y1 <= whole.y1, f"{name}: {text!r} leaves the figure"
         for (one, a), (other, b) in itertools.combinations(written, 2):
             across, up = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
             assert across < 1 or up < 1, f"{name}: {one!r} and {other!r} overlap"
 
 
-def test_everything_that_can_be_shown_is() -> None:
+def test_charts_of_complete_records_include_every_chart() -> None:
     assert set(charts(comparison_of(KNOWN))) == ALL | {f"confusion-{method}" for method in KNOWN}
 
 
-def test_the_same_records_give_the_same_bytes_whatever_the_users_settings() -> None:
+def test_charts_are_byte_identical_for_equal_records_under_any_matplotlib_settings() -> None:
     first, second = (charts(comparison_of(KNOWN[:3])) for _ in range(2))
     for name in ("accuracy-against-time", "time-breakdown"):
         before = svg(first[name]), svg(first[name], inline=True), png(first[name])
@@ -120,16 +122,18 @@ def test_the_same_records_give_the_same_bytes_whatever_the_users_settings() -> N
             assert (svg(second[name]), svg(second[name], inline=True), png(second[name])) == before
 
 
-def test_descriptions_say_the_records_figures() -> None:
+def test_chart_descriptions_match_the_records() -> None:
     comparison = with_mishaps(comparison_of(KNOWN), "qlora", "ia3")
     found = charts(comparison)
     rows = {row.method: row for row in comparison.rows()}
     best = max(rows.values(), key=lambda row: row.figures["accuracy"].mean if row.figures else 0)
     low, high = comparison.standings[RECIPE].intervals[best.method]
-    said = f"Highest mean: {best.title}, {100 * best.mean('accuracy'):.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %); lowest: "
-    assert found["accuracy"].description.startswith(said)
+    assert found["accuracy"].description.startswith(
+        f"Highest mean: {best.title}, {100 * best.mean('accuracy'):.1f} % "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %); lowest: "
+    )
     assert found["accuracy"].description.endswith(
-        "Always answering the most frequent class: 50.0 %. QLoRA: skipped."
+        "Always predicting the most frequent class: 50.0 %. QLoRA: skipped."
     )
     assert (
         "Least: Full fine-tuning, 13.0 ± 1.0 s; most: AdapterFusion, 34.0 ± 1.0 s. QLoRA: skipped."
@@ -153,12 +157,12 @@ def test_descriptions_say_the_records_figures() -> None:
         axis=0,
     )
     assert (
-        f"Most frequent mistake: positive taken for negative, {confusion[1, 0]:,} of 750."
+        f"Most frequent error: positive predicted as negative, {confusion[1, 0]:,} of 750."
         in found["confusion-lora"].description
     )
 
 
-def test_what_is_missing_is_said_and_never_drawn(
+def test_charts_state_missing_values_and_do_not_draw_them(
     texts: Callable[[Chart], list[tuple[str, Bbox]]],
 ) -> None:
     whole = with_mishaps(comparison_of(KNOWN), "qlora", "ia3")
@@ -176,35 +180,40 @@ def test_what_is_missing_is_said_and_never_drawn(
     bars = found["peak-memory"].draw().axes[0].patches
     assert len(bars) == len(KNOWN) - 2
     assert all(bar.get_width() > 0 for bar in bars)
-    assert "Not shown, for want of a figure: LoRA." in found["accuracy-against-memory"].description
+    assert (
+        "Not shown because a value is missing: LoRA."
+        in found["accuracy-against-memory"].description
+    )
     assert "nan" not in "".join(
         svg(chart, inline=True) for name, chart in found.items() if name in LAYOUTS
     )
 
 
-def test_one_seed_has_no_interval_and_it_is_said(
+def test_charts_of_one_seed_state_that_there_is_no_interval(
     texts: Callable[[Chart], list[tuple[str, Bbox]]],
 ) -> None:
     found = charts(comparison_of(KNOWN[:3], seeds=1))
-    assert "One seed: no interval, and no telling apart." in found["accuracy"].description
+    assert (
+        "One seed: no intervals, and methods cannot be told apart." in found["accuracy"].description
+    )
     assert "interval " not in found["accuracy"].description.split("One seed")[0]
     assert "One seed: no spread." in found["train-time"].description
     assert not any("±" in text for text, _ in texts(found["train-time"]))
     assert not found["accuracy"].draw().axes[0].collections
 
 
-def test_without_predictions_there_are_no_intervals() -> None:
+def test_quality_chart_without_predictions_has_no_intervals() -> None:
     bare = Comparison(comparison_of(KNOWN[:3]).records)
     assert charts(bare)["accuracy"].description.endswith("No intervals: no predictions were kept.")
 
 
-def test_nothing_of_quality_is_drawn_for_random_weights_and_nothing_at_all_for_nothing() -> None:
+def test_charts_omit_quality_for_random_weights_and_are_empty_without_results() -> None:
     records = tuple(random_record(method, seed) for method in ("full", "lora") for seed in (0, 1))
     assert set(charts(Comparison(records))) == {"train-time", "peak-memory"}
     assert charts(Comparison((missing("lora", "failed", "why"),))) == {}
 
 
-def test_a_recipe_that_selects_by_macro_f1_is_charted_by_it() -> None:
+def test_charts_show_macro_f1_if_the_recipe_selects_by_it() -> None:
     comparison = comparison_of(KNOWN[:3])
     for record in comparison.records:
         record.cell["recipe"]["data"]["select_by"] = "macro_f1"
@@ -214,18 +223,18 @@ def test_a_recipe_that_selects_by_macro_f1_is_charted_by_it() -> None:
     assert "most frequent class" not in found["accuracy"].description
 
 
-def test_a_loss_that_is_no_number_leaves_the_others_drawn() -> None:
-    spoilt = with_accuracy("lora", 0.5)[0]
+def test_losses_chart_skips_non_finite_values() -> None:
+    record = with_accuracy("lora", 0.5)[0]
     epochs = (
         {"epoch": 1, "train_loss": 0.7, "validation_loss": float("inf")},
         {"epoch": 2, "train_loss": float("nan")},
     )
-    chart = charts(Comparison((replace(spoilt, epochs=epochs),)))["losses"]
+    chart = charts(Comparison((replace(record, epochs=epochs),)))["losses"]
     assert chart.description.endswith("LoRA 0.700.")
     assert "One seed." in svg(chart, inline=True)
 
 
-def test_matrices_of_many_classes_are_colour_alone(
+def test_confusion_chart_of_many_classes_shows_colours_without_numbers(
     texts: Callable[[Chart], list[tuple[str, Bbox]]],
 ) -> None:
     classes = [f"class {number}" for number in range(25)]
@@ -237,7 +246,7 @@ def test_matrices_of_many_classes_are_colour_alone(
     assert sum(text.startswith("class") for text in written) == 50
 
 
-def test_several_charts_can_stand_in_one_page_and_follow_its_colours() -> None:
+def test_inline_svgs_have_unique_ids_and_follow_the_page_colours() -> None:
     first, second = comparison_of(KNOWN[1:4]), comparison_of(KNOWN[1:4])
     for record in second.records:
         record.cell["recipe"]["name"] = "other"
@@ -252,10 +261,10 @@ def test_several_charts_can_stand_in_one_page_and_follow_its_colours() -> None:
     for page in pages:
         root = ElementTree.fromstring(page)
         assert page.startswith("<svg ")
-        here = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        own = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
         used = set(re.findall(r"(?:url\(|href=.)#([^)\"]+)", page))
-        assert used <= set(here)
-        ids += here
+        assert used <= set(own)
+        ids += own
         assert "currentColor" in page
         assert not {"#1b1b1a", "#666665", "#d9d9d8"} & set(page.replace(";", " ").split())
         assert "<style" not in page
@@ -279,7 +288,7 @@ def test_foreign_names_are_text(monkeypatch: pytest.MonkeyPatch) -> None:
         assert png(chart).startswith(b"\x89PNG")
 
 
-def test_files_are_named_after_recipe_and_chart(tmp_path: Path) -> None:
+def test_save_charts_names_files_after_recipe_and_chart(tmp_path: Path) -> None:
     comparison = Comparison(tuple(with_accuracy("lora", 0.8, 0.9)))
     paths = save_charts(comparison, tmp_path / "charts")
     found = {path.relative_to(tmp_path).as_posix() for path in paths}
@@ -298,7 +307,9 @@ def test_files_are_named_after_recipe_and_chart(tmp_path: Path) -> None:
         save_charts(comparison, tmp_path / "file")
 
 
-def test_without_matplotlib_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_charts_without_matplotlib_raise_one_line_that_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     chart = charts(comparison_of(KNOWN[:3]))["accuracy"]
     for draw in (chart.draw, lambda: svg(chart), lambda: png(chart)):
@@ -316,7 +327,7 @@ DEUTERANOPIA = (
 
 
 def lab(color: str, sight: Any) -> Any:
-    """CIELAB of a colour as these eyes see it."""
+    """CIELAB of a colour under this colour vision, given as a matrix on linear RGB."""
     channels = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.asarray(sight) @ linear, 0, 1)
@@ -335,10 +346,8 @@ STYLES = tuple(style_of(name) for name in METHODS)
 def test_colours_can_be_told_apart(styles: tuple[Style, ...], sight: Any) -> None:
     for one, other in itertools.combinations(styles, 2):
         distance = np.linalg.norm(lab(one.color, sight) - lab(other.color, sight))
-        assert distance > (15 if one.hatch == other.hatch else 5), (
-            one,
-            other,
-        )  # 2.3 is what can just be noticed
+        # 2.3 is the just noticeable difference.
+        assert distance > (15 if one.hatch == other.hatch else 5), (one, other)
 
 
 def test_every_registered_method_has_its_own_style_and_an_unknown_one_keeps_its() -> None:
@@ -355,15 +364,15 @@ places = st.tuples(st.floats(0.1, 3.9), st.floats(0.1, 2.9))
 
 
 @given(st.lists(places, min_size=1, max_size=14), st.floats(0.1, 1.2))
-def test_labels_lie_free_and_within_or_nowhere(
+def test_place_labels_returns_labels_without_overlaps_or_none(
     points: list[tuple[float, float]], width: float
 ) -> None:
-    room, marks = Box(0, 0, 4, 3), [around(x, y, 0.05) for x, y in points]
-    placed = place(points, [(width, 0.12)] * len(points), marks, room)
-    if placed is None:
+    bounds, marks = Box(0, 0, 4, 3), [box_around(x, y, 0.05) for x, y in points]
+    labels = place_labels(points, [(width, 0.12)] * len(points), marks, bounds)
+    if labels is None:
         assert len(points) > 1
         return
-    boxes = [one.box for one in placed]
-    assert all(box.within(room) for box in boxes)
+    boxes = [label.box for label in labels]
+    assert all(box.within(bounds) for box in boxes)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert not any(box.overlaps(mark) for box in boxes for mark in marks)

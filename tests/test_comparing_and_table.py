@@ -1,4 +1,4 @@
-"""Rows over seeds, and the table that shows them."""
+"""Aggregation of runs to rows, and the comparison table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from peft_methods.report.table import csv_table, markdown_table, terminal_table
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
-def test_mean_lies_between_and_spread_is_not_negative(values: list[float]) -> None:
+def test_summarize_mean_is_in_range_and_spread_is_not_negative(
+    values: list[float],
+) -> None:
     figure = summarize("accuracy", with_accuracy("lora", *values))
     assert figure is not None
     assert min(values) - 1e-12 <= figure.mean <= max(values) + 1e-12
@@ -25,7 +27,7 @@ def test_mean_lies_between_and_spread_is_not_negative(values: list[float]) -> No
     assert figure.deviation is None or figure.deviation >= 0
 
 
-def test_missing_and_nan_never_count() -> None:
+def test_summarize_ignores_missing_and_nan_values() -> None:
     records = [
         *with_accuracy("lora", 0.8),
         *with_accuracy("lora", float("nan")),
@@ -37,7 +39,7 @@ def test_missing_and_nan_never_count() -> None:
     assert summarize("energy_joules", records) is None
 
 
-def test_rows_are_in_the_registrys_order_and_sources_have_none() -> None:
+def test_rows_follow_registry_order_and_omit_prerequisite_runs() -> None:
     records = [
         *with_accuracy("ia3", 0.7),
         *with_accuracy("full", 0.8),
@@ -46,7 +48,7 @@ def test_rows_are_in_the_registrys_order_and_sources_have_none() -> None:
     assert [row.method for row in Comparison(tuple(records)).rows()] == ["full", "ia3"]
 
 
-def test_the_table_marks_the_best_and_says_what_it_is() -> None:
+def test_terminal_table_marks_the_best_and_describes_the_setup() -> None:
     records = [
         *with_accuracy("full", 0.70, 0.72, train_seconds=30.0),
         *with_accuracy("lora", 0.80, 0.82, train_seconds=12.0),
@@ -67,7 +69,7 @@ def test_the_table_marks_the_best_and_says_what_it_is() -> None:
     assert "One seed" not in text
 
 
-def test_times_below_a_second_can_be_told_apart() -> None:
+def test_terminal_table_shows_two_decimals_for_times_below_one_second() -> None:
     records = [
         *with_accuracy("full", 0.7, train_seconds=0.262),
         *with_accuracy("lora", 0.7, train_seconds=2.0),
@@ -77,7 +79,7 @@ def test_times_below_a_second_can_be_told_apart() -> None:
     assert "2.00 s" in text
 
 
-def test_reserved_is_what_training_held_with_either_engine() -> None:
+def test_cost_table_reserved_is_the_memory_held_in_training_with_both_engines() -> None:
     sizes = {"step_median_seconds": 0.01, "train_reserved_bytes": 3 * 2.0**20}
     captured = make_record("lora").metrics | sizes | {"engine_reserved_bytes": 5 * 2.0**20}
     eager = make_record("full").metrics | sizes
@@ -93,13 +95,13 @@ def test_reserved_is_what_training_held_with_either_engine() -> None:
     assert "3.0 MiB" not in lora
 
 
-def test_one_seed_is_said_to_have_no_spread() -> None:
+def test_terminal_table_states_that_one_seed_has_no_spread() -> None:
     text = terminal_table(Comparison(tuple(with_accuracy("lora", 0.8))))
     assert "One seed: no spread" in text
     assert "±" not in text.split("Accuracy and F1")[0]
 
 
-def test_skipped_and_failed_are_rows_with_their_reason() -> None:
+def test_terminal_table_lists_skipped_and_failed_runs_with_their_reason() -> None:
     records = [
         *with_accuracy("full", 0.8),
         missing("qlora", "skipped", "needs bitsandbytes"),
@@ -115,7 +117,7 @@ def test_skipped_and_failed_are_rows_with_their_reason() -> None:
     assert "nan" not in text
 
 
-def test_the_same_reason_is_said_once() -> None:
+def test_terminal_table_states_a_shared_reason_once() -> None:
     records = [
         missing(method, "failed", "no such folder", seed)
         for method in ("full", "lora")
@@ -126,7 +128,7 @@ def test_the_same_reason_is_said_once() -> None:
     assert "Full fine-tuning, LoRA: failed: no such folder" in text
 
 
-def test_csv_and_markdown_say_the_same_as_the_terminal() -> None:
+def test_csv_and_markdown_tables_have_the_same_content_as_the_terminal_table() -> None:
     comparison = Comparison(
         (*with_accuracy("lora", 0.80, 0.82), missing("full", "failed", "=cmd|' /C calc'!A0"))
     )
@@ -137,7 +139,7 @@ def test_csv_and_markdown_say_the_same_as_the_terminal() -> None:
     assert "| LoRA" in markdown_table(comparison)
 
 
-def test_costs_on_a_gpu_stand_in_a_table_of_their_own() -> None:
+def test_terminal_table_shows_gpu_costs_in_a_separate_table() -> None:
     cost = {
         "step_median_seconds": 0.0421,
         "train_reserved_bytes": 2.0**30,
@@ -152,17 +154,17 @@ def test_costs_on_a_gpu_stand_in_a_table_of_their_own() -> None:
     line = next(line for line in text.splitlines() if "42.1 ms" in line)
     assert line.startswith("LoRA")
     assert all(figure in line for figure in ("1,234 J", "1,024.0 MiB", "512.0 MiB", "–"))
-    assert "Energy: the training phase's" in text
+    assert "Energy: training phase only." in text
     assert "Energy" not in terminal_table(Comparison(tuple(with_accuracy("lora", 0.8))))
 
 
-def test_foreign_texts_are_escaped_in_markdown() -> None:
+def test_markdown_table_escapes_untrusted_text() -> None:
     text = markdown_table(Comparison((missing("full", "failed", "<script>|x|</script>"),)))
     assert "<script>" not in text
     assert "\\<script\\>\\|x\\|" in text
 
 
-def test_a_comparison_shows_itself_and_becomes_a_frame() -> None:
+def test_printable_comparison_prints_its_table_and_converts_to_a_data_frame() -> None:
     comparison = PrintableComparison(
         (*with_accuracy("lora", 0.8, 0.9), missing("full", "failed", "why"))
     )
@@ -173,13 +175,13 @@ def test_a_comparison_shows_itself_and_becomes_a_frame() -> None:
     assert "LoRA" in comparison._repr_markdown_()
 
 
-def test_random_weights_show_cost_and_no_quality() -> None:
+def test_terminal_table_shows_costs_but_no_quality_for_random_weights() -> None:
     records = [random_record(method, seed) for method in ("full", "lora") for seed in (0, 1)]
     text = terminal_table(Comparison(tuple(records)))
     assert (
-        "embedded: embedded:minilm (random weights) on embedded:movie_reviews (random tokens), 400 train"
-        in text
-    )
+        "embedded: embedded:minilm (random weights) "
+        "on embedded:movie_reviews (random tokens), 400 train"
+    ) in text
     lora = next(line for line in text.splitlines() if line.startswith("LoRA")).split()
     assert lora[1:3] == ["–", "–"]
     assert "10.0 ± 0.0 s" in text
@@ -189,7 +191,7 @@ def test_random_weights_show_cost_and_no_quality() -> None:
     assert (line["accuracy"], float(line["train_seconds"])) == ("", 10.0)
 
 
-def test_many_findings_that_differ_in_figures_alone_are_two_and_a_count() -> None:
+def test_terminal_table_shortens_findings_that_differ_only_in_numbers() -> None:
     def lines(seeds: int) -> list[str]:
         records = [
             make_record(
@@ -207,7 +209,4 @@ def test_many_findings_that_differ_in_figures_alone_are_two_and_a_count() -> Non
     first, second, rest = lines(9)
     assert "embedded-lora-seed0: the training thread had a core for 30%" in first
     assert "seed1" in second
-    assert (
-        rest
-        == "V411 warning 7 more cells, with other figures; a report (--peft-report) has them all"
-    )
+    assert rest == "V411 warning 7 more runs, with other values; the HTML report lists them all"

@@ -1,4 +1,4 @@
-"""The HTML report: what it says is in the records, what is foreign stays text, and the same records give the same bytes."""
+"""The HTML report: it matches the records, escapes untrusted text, and is deterministic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from peft_methods.report.html import report_of, write_report
 from peft_methods.store import Store
 
 
-def test_every_part_stands_in_the_report_and_says_what_the_records_say(tmp_path: Path) -> None:
+def test_report_contains_every_part_and_matches_the_records(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ("full", "lora"))
     page = report(tmp_path / "out", run, charts="few", more=["--silence", "V301"])
     for part in (
@@ -30,9 +30,9 @@ def test_every_part_stands_in_the_report_and_says_what_the_records_say(tmp_path:
         "findings",
         "charts",
         "classes",
-        "figures",
-        "again",
-        "cells",
+        "metrics",
+        "reproduce",
+        "runs",
     ):
         assert f'id="embedded-1-{part}"' in page
     records, _ = Store(run).records()
@@ -40,12 +40,12 @@ def test_every_part_stands_in_the_report_and_says_what_the_records_say(tmp_path:
     assert f'data-sort="{row.mean("accuracy")}"' in page
     assert METRICS["accuracy"].format(row.mean("accuracy")) in page
     assert "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 2" in page
-    assert "Silenced, so nobody looked: V301" in page
+    assert "Silenced rules (not checked): V301" in page
     assert all(record.identity in page for record in records)
     assert (tmp_path / "out" / "charts" / "embedded" / "accuracy.png").is_file()
 
 
-def test_the_same_records_give_the_same_bytes_wherever_they_lie(tmp_path: Path) -> None:
+def test_report_is_byte_identical_for_the_same_records_at_any_path(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ("lora",), seeds=1)
     files = [str(path) for path in sorted(run.glob("*.json"), reverse=True)]
     report(tmp_path / "one", run, charts="few")
@@ -58,8 +58,8 @@ def test_the_same_records_give_the_same_bytes_wherever_they_lie(tmp_path: Path) 
     assert len(one) > 5
 
 
-def test_nothing_foreign_becomes_markup_and_nothing_leaves_the_page(tmp_path: Path) -> None:
-    record, _ = judged("lora", 0, 0.9, label=SCRIPT)
+def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path) -> None:
+    record, _ = evaluated("lora", 0, 0.9, label=SCRIPT)
     cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT, "note": SCRIPT}}
     cell["recipe"] = {
         **cell["recipe"],
@@ -88,7 +88,7 @@ def test_nothing_foreign_becomes_markup_and_nothing_leaves_the_page(tmp_path: Pa
     assert not re.search(r'(?:src|href)="(?!#|data:)', page)
 
 
-def test_home_folders_stay_at_home(tmp_path: Path) -> None:
+def test_report_hides_home_folders(tmp_path: Path) -> None:
     record = record_of("lora")
     data = {**record.cell["recipe"]["data"], "source": "/home/someone/secret/reviews"}
     cell = {**record.cell, "recipe": {**record.cell["recipe"], "data": data}}
@@ -104,11 +104,11 @@ def test_home_folders_stay_at_home(tmp_path: Path) -> None:
     assert "someone" not in page
     assert "/root" not in page
     assert "--peft-data reviews" in page
-    assert "reviews is a local folder with the data: give the path of yours" in page
+    assert "reviews is a local folder with the data: replace it by the path of your copy" in page
     assert "no file ~/secret/x and ~/y" in page
 
 
-def test_runs_that_differ_are_sections_with_an_overview(tmp_path: Path) -> None:
+def test_report_has_an_overview_if_sessions_differ(tmp_path: Path) -> None:
     old, new = (
         write_run(tmp_path / "old", ("lora",), 1),
         write_run(tmp_path / "new", ("lora",), 1, torch="2.13.0", finished=9.0),
@@ -122,27 +122,34 @@ def test_runs_that_differ_are_sections_with_an_overview(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_many_sections_are_not_drawn_and_the_report_says_so(tmp_path: Path) -> None:
+def test_report_omits_charts_for_many_sections_and_states_it(tmp_path: Path) -> None:
     runs = [
         write_run(
             tmp_path / str(number), ("lora",), 1, torch=f"2.{number}", finished=float(number + 1)
         )
         for number in range(4)
     ]
-    assert "Charts are drawn for up to 3 sections and there are 4" in report(
+    assert "Charts are drawn for up to 3 sections; this report has 4." in report(
         tmp_path / "out", *runs, charts="few"
     )
     assert not (tmp_path / "out" / "charts").exists()
 
 
-def test_attempts_that_all_failed_are_named_and_stand_in_no_comparison(tmp_path: Path) -> None:
+def test_report_excludes_settings_whose_runs_all_failed_and_names_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     good = Store(run).read(run / "cell00.json")
     recipe = {**good.cell["recipe"], "data": {**good.cell["recipe"]["data"], "source": "/slip"}}
     failed = replace(
-        good, cell={**good.cell, "recipe": recipe}, status="failed", identity="slip", message="there is no folder /slip.",
-        metrics={}, environment={}, quality=None, finished=0.5,
-    )  # fmt: skip
+        good,
+        cell={**good.cell, "recipe": recipe},
+        status="failed",
+        identity="slip",
+        message="there is no folder /slip.",
+        metrics={},
+        environment={},
+        quality=None,
+        finished=0.5,
+    )
     Store(run).write(failed)
     page = report(tmp_path / "out", run)
     assert (
@@ -155,20 +162,20 @@ def test_attempts_that_all_failed_are_named_and_stand_in_no_comparison(tmp_path:
     assert "there is no folder /slip." in report(tmp_path / "out", tmp_path / "alone")
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_reported(
+def test_report_names_unreadable_files_and_uses_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "run", ("full", "lora"))
     (run / "broken.json").write_text("{", encoding="utf-8")
     (run / "cell00.npz").write_bytes(b"no archive")
     report(tmp_path / "out", run, tmp_path / "nowhere")
-    said = capsys.readouterr().err
-    assert "broken.json is no record" in said
-    assert "nowhere cannot be read: No such file or directory" in said
-    assert said.count("cell00.npz holds no predictions that can be read") == 1
+    errors = capsys.readouterr().err
+    assert "broken.json is no record" in errors
+    assert "nowhere cannot be read: No such file or directory" in errors
+    assert errors.count("cell00.npz holds no predictions that can be read") == 1
 
 
-def test_nothing_to_report_is_one_line_and_exit_2(
+def test_report_without_records_prints_one_line_and_exits_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "out")]) == 2

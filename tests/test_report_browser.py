@@ -1,4 +1,4 @@
-"""The report in a real Chromium: it sorts, unfolds for paper, fits a phone, complains of nothing and asks nobody for anything."""
+"""The report in a real Chromium: sorting, printing, narrow screens, no errors, no web requests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_report import SCRIPT, evaluated, report, write_run
 
 from builders import SCRIPT
 from builders import build_report as report
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-ge
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One for all tests."""
+    """One browser for all tests."""
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox"] if os.getuid() == 0 else []
@@ -52,31 +53,31 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Opens a file; at the end nothing may have been said on the console nor asked of the network."""
-    heard: list[str] = []
+    """A function that opens a file. Fails on any console message, error, dialog or web request."""
+    events: list[str] = []
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("dialog", lambda dialog: (heard.append(dialog.message), dialog.dismiss()))
+    page.on("console", lambda message: events.append(message.text))
+    page.on("pageerror", lambda error: events.append(str(error)))
+    page.on("dialog", lambda dialog: (events.append(dialog.message), dialog.dismiss()))
     page.on(
         "request",
-        lambda asked: (
-            heard.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None
+        lambda request: (
+            events.append(request.url) if not request.url.startswith(("file:", "data:")) else None
         ),
     )
 
-    def go(path: Path) -> Any:
+    def open_page(path: Path) -> Any:
         page.goto(path.as_uri())
         return page
 
-    yield go
+    yield open_page
     context.close()
-    assert heard == []
+    assert events == []
 
 
 def column(page: Any, number: int) -> list[str]:
-    """The method of each row of the comparison, or a cell of it."""
+    """Text of a column of the comparison table; column 1 has the methods."""
     found: list[str] = (
         page.locator("#embedded-1-comparison table")
         .first.locator(f"tbody tr > :nth-child({number})")
@@ -85,11 +86,11 @@ def column(page: Any, number: int) -> list[str]:
     return [text.split("\n")[0].strip() for text in found]
 
 
-def test_a_click_and_a_key_sort_by_raw_values(opened: Any, page_file: Path) -> None:
+def test_table_sorts_by_raw_values_on_click_and_key_press(opened: Any, page_file: Path) -> None:
     page = opened(page_file)
     table = page.locator("#embedded-1-comparison table").first
     heading = table.get_by_role("columnheader", name="Accuracy")
-    given = column(page, 1)
+    initial = column(page, 1)
     heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "ascending"
     raw = [
@@ -104,18 +105,18 @@ def test_a_click_and_a_key_sort_by_raw_values(opened: Any, page_file: Path) -> N
     assert column(page, 1) == ["IA3", "LoRA", "Full fine-tuning"]
     method = table.get_by_role("columnheader", name="Method")
     method.get_by_role("button").press("Space")
-    assert column(page, 1) == sorted(given)
+    assert column(page, 1) == sorted(initial)
     assert heading.get_attribute("aria-sort") is None
 
 
-def test_what_is_missing_stays_last_either_way(opened: Any, tmp_path: Path) -> None:
-    (first, one), (second, two) = judged("full", 0, 0.9), judged("lora", 0, 0.7)
-    lost, _ = judged("ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no")
+def test_table_sorts_missing_values_last_in_both_orders(opened: Any, tmp_path: Path) -> None:
+    (first, one), (second, two) = evaluated("full", 0, 0.9), evaluated("lora", 0, 0.7)
+    lost, _ = evaluated("ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no")
     records = (first, second, lost)
-    told = report_of(
+    made = report_of(
         Comparison(records, predictions={first.identity: one, second.identity: two}), {}
     )
-    write_report(replace(told, charts="none"), tmp_path)
+    write_report(replace(made, charts="none"), tmp_path)
     page = opened(tmp_path / "report.html")
     button = page.locator("#embedded-1-comparison table").first.get_by_role(
         "button", name="Accuracy"
@@ -127,7 +128,7 @@ def test_what_is_missing_stays_last_either_way(opened: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_the_window_and_text_can_be_read(
+def test_page_fits_the_window_and_text_has_enough_contrast(
     opened: Any, page_file: Path, width: int, scheme: str
 ) -> None:
     page = opened(page_file)
@@ -140,7 +141,8 @@ def test_it_fits_the_window_and_text_can_be_read(
 
 CONTRAST = """selector => {
   const channels = (color) => color.match(/[\\d.]+/g).slice(0, 3).map(Number);
-  const light = (color) => channels(color).map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = (color) => channels(color).map(linear)
     .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
   const page = light(getComputedStyle(document.body).backgroundColor);
   return Math.min(...[...document.querySelectorAll(selector)].map((one) => {
@@ -150,7 +152,7 @@ CONTRAST = """selector => {
 }"""
 
 
-def test_on_paper_everything_is_unfolded(opened: Any, page_file: Path) -> None:
+def test_page_unfolds_all_details_for_printing(opened: Any, page_file: Path) -> None:
     page = opened(page_file)
     folded = page.locator("details:not([open])").count()
     assert folded > 3
@@ -160,8 +162,8 @@ def test_on_paper_everything_is_unfolded(opened: Any, page_file: Path) -> None:
     assert page.locator("details:not([open])").count() == 0
 
 
-def test_foreign_text_is_shown_as_text(opened: Any, tmp_path: Path) -> None:
-    record, predictions = judged("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
+def test_page_shows_untrusted_text_as_text(opened: Any, tmp_path: Path) -> None:
+    record, predictions = evaluated("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
     cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT}}
     cell["recipe"] = {
         **cell["recipe"],

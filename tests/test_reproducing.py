@@ -1,4 +1,4 @@
-"""The command beside a row makes the same cells: read back by the options, it gives the same spec."""
+"""The reproduction command of a row, parsed by the command line, yields the spec of its runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def records_of(
     data: str | None = None,
     engine: str = "auto",
 ) -> list[Record]:
-    """Records of the cells that such a run would have."""
+    """Records of the runs that these settings would produce."""
     (task,) = tasks_of(
         [load_recipe(recipe, changes, model=model, data=data)], [method], "cpu", engine
     )
@@ -36,7 +36,7 @@ def records_of(
 
 
 def specs_of(command: str, pytester: pytest.Pytester) -> list[dict[str, Any]]:
-    """What a run of this command would train."""
+    """Specs of the runs that this command would train."""
     program, folder, *arguments = shlex.split(command)
     assert (program, folder) == ("pytest", "benchmarks")
     config = pytester.parseconfigure("-p", "peft_methods.plugin", *arguments)
@@ -75,25 +75,25 @@ def specs_of(command: str, pytester: pytest.Pytester) -> list[dict[str, Any]]:
         ("imdb_roberta", "full", ["model.weights=random"], {"engine": "stock"}),
     ],
 )
-def test_the_command_gives_the_same_cells(
+def test_reproduction_command_yields_the_same_specs(
     recipe: str, method: str, changes: list[str], where: Any, pytester: pytest.Pytester
 ) -> None:
     records = records_of(recipe, method, *changes, **where)
-    again = reproduction(records)
-    assert not again.needs_file
-    assert again.needs == ()
-    assert specs_of(again.command, pytester) == [record.cell for record in records]
+    reproduced = reproduction(records)
+    assert not reproduced.needs_file
+    assert reproduced.needs == ()
+    assert specs_of(reproduced.command, pytester) == [record.cell for record in records]
 
 
-def test_a_plain_run_has_a_plain_command() -> None:
-    again = reproduction(records_of("embedded", "lora", "budget.epochs=4"))
-    assert (
-        again.command
-        == "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 3 --peft-set budget.epochs=4"
+def test_reproduction_command_lists_only_changed_settings() -> None:
+    reproduced = reproduction(records_of("embedded", "lora", "budget.epochs=4"))
+    assert reproduced.command == (
+        "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 3 "
+        "--peft-set budget.epochs=4"
     )
 
 
-def test_without_a_shipped_recipe_its_file_comes_along(
+def test_reproduction_of_a_custom_recipe_includes_its_file(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:
     records = [
@@ -101,20 +101,20 @@ def test_without_a_shipped_recipe_its_file_comes_along(
         for method in ("lora", "adapter_fusion")
         for record in records_of(str(tiny_recipe), method)
     ]
-    again = reproduction(records[:2])
-    assert again.needs_file
+    reproduced = reproduction(records[:2])
+    assert reproduced.needs_file
     assert (
-        again.command
+        reproduced.command
         == "pytest benchmarks --peft-recipe tiny.toml --peft-method lora --peft-seeds 2"
     )
-    assert again.needs == (
-        "bert is a local folder with the model: give the path of yours",
-        "words is a local folder with the data: give the path of yours",
+    assert reproduced.needs == (
+        "bert is a local folder with the model: replace it by the path of your copy",
+        "words is a local folder with the data: replace it by the path of your copy",
     )
     text = recipe_file([records[0], records[2]])
     assert str(tiny_recipe.parent.parent) not in text
     Path("tiny.toml").write_text(text, encoding="utf-8")
-    for spec, record in zip(specs_of(again.command, pytester), records[:2], strict=True):
+    for spec, record in zip(specs_of(reproduced.command, pytester), records[:2], strict=True):
         source = {
             "model": {**record.cell["recipe"]["model"], "source": "bert"},
             "data": {**record.cell["recipe"]["data"], "source": "words"},
@@ -122,15 +122,15 @@ def test_without_a_shipped_recipe_its_file_comes_along(
         assert spec == {**record.cell, "recipe": {**record.cell["recipe"], **source}}
 
 
-def test_what_no_option_can_unset_takes_a_file() -> None:
+def test_reproduction_uses_a_file_if_a_setting_was_removed() -> None:
     (record, *_) = records_of("embedded", "ia3")
     without = replace(
         record,
         cell={**record.cell, "method": {**record.cell["method"], "head_learning_rate": None}},
     )
-    again = reproduction([without])
-    assert again.needs_file
-    assert "--peft-recipe embedded.toml" in again.command
+    reproduced = reproduction([without])
+    assert reproduced.needs_file
+    assert "--peft-recipe embedded.toml" in reproduced.command
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
@@ -145,7 +145,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
     rank=st.integers(1, 99),
     seeds=st.sets(st.integers(0, 9), min_size=1),
 )
-def test_whatever_was_set_is_set_again(
+def test_reproduction_command_round_trips_arbitrary_settings(
     column: str, rate: float, rank: int, seeds: set[int]
 ) -> None:
     recipe = load_recipe(
@@ -158,8 +158,8 @@ def test_whatever_was_set_is_set_again(
     )
     recipe = replace(recipe, data=replace(recipe.data, text=column))
     (task,) = tasks_of([recipe], ["lora"], "cpu")
-    again = reproduction([replace(make_record(), cell=cell.spec()) for cell in task.cells])
-    arguments = itertools.pairwise(shlex.split(again.command))
-    made = load_recipe("embedded", [value for option, value in arguments if option == "--peft-set"])
-    (task_again,) = tasks_of([made], ["lora"], "cpu")
+    reproduced = reproduction([replace(make_record(), cell=cell.spec()) for cell in task.cells])
+    arguments = itertools.pairwise(shlex.split(reproduced.command))
+    settings = [value for option, value in arguments if option == "--peft-set"]
+    (task_again,) = tasks_of([load_recipe("embedded", settings)], ["lora"], "cpu")
     assert task_again.cells[0].spec() | {"seed": 0} == task.cells[0].spec() | {"seed": 0}

@@ -160,11 +160,11 @@ def test_the_command_line_says_what_is_reused(
         in error_line(run("--peft-fresh", "--peft-resume"))
     )
     plan = run("--peft-dry-run").stdout.str()
-    assert re.search(r"tiny-lora-seed0 .* there already", plan)
+    assert re.search(r"tiny-lora-seed0 .* already finished", plan)
     assert re.search(
-        r"1 cells, .*\n\n1 more are there already, from an earlier run, and would be reused\.", plan
+        r"1 runs, .*\n\n1 more were finished by an earlier session and would be reused\.", plan
     )
-    assert "there already" not in run("--peft-dry-run", "--peft-fresh").stdout.str()
+    assert "already finished" not in run("--peft-dry-run", "--peft-fresh").stdout.str()
     out = run("--peft-resume").stdout.str()
     assert re.search(r"tiny-lora-seed0: reused: accuracy \d", out)
     assert re.search(r"\[1/1\] tiny-lora-seed1: accuracy \d", out)

@@ -62,7 +62,7 @@ def test_one_seed_has_an_interval_and_no_group() -> None:
     assert set(standing.intervals) == {"full", "lora", "ia3", "bitfit"}
     assert set(standing.groups) == {"ia3", "bitfit"}
     assert "90.0, one seed: no spread" in comparison.table()
-    assert "an interval is that of one model" in comparison.table()
+    assert "an interval covers one trained model only" in comparison.table()
 
 
 def test_who_was_tested_on_other_examples_is_in_no_group_and_it_is_said() -> None:
@@ -70,7 +70,10 @@ def test_who_was_tested_on_other_examples_is_in_no_group_and_it_is_said() -> Non
     other = predictions(0.9, 3, LABELS[::-1].copy())
     mixed = PrintableComparison(comparison.records, (), {**comparison.predictions, "lora1": other})
     assert mixed.standings["embedded"].left_out == {"lora": "other test examples"}
-    assert "LoRA: tested on other examples than the rest, so in no group." in mixed.table()
+    assert (
+        "LoRA: tested on different examples than the other methods, so not assigned to a group."
+        in mixed.table()
+    )
 
 
 def test_without_predictions_there_are_no_groups_and_missing_figures_never_rank() -> None:

@@ -1,1 +1,1 @@
-"""Comparisons as text: the table (terminal, Markdown, CSV) and the plan of a dry run."""
+"""Comparisons for people: text tables, the dry-run plan, the HTML report, charts and the paper."""

@@ -1,4 +1,7 @@
-"""Under what settings and where each cell ran: what all of a section have in common once, the rest cell by cell."""
+"""Settings, environment and data of the runs in a section.
+
+Values that all runs share are listed once; the others are listed run by run.
+"""
 
 from __future__ import annotations
 
@@ -10,61 +13,73 @@ from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.records import Record
 from peft_methods.report.colors import style_of
 from peft_methods.report.reproducing import Reproduction, reproduction
-from peft_methods.report.shown import NOTHING, flattened, moment, plain, without_home
+from peft_methods.report.shown import NOTHING, flatten, format_setting, format_time, without_home
 from peft_methods.report.tables import Item, Line, Table
 
-NO_CIRCUMSTANCE = ("trained_between", "source.dirty", "compiled_graphs")
-IN_CELLS = ("accuracy", "macro_f1", "validation_accuracy", "train_seconds", "peak_memory_bytes")
-Circumstances = dict[str, str]
+EXCLUDED = ("trained_between", "source.dirty", "compiled_graphs")
+RUN_METRICS = ("accuracy", "macro_f1", "validation_accuracy", "train_seconds", "peak_memory_bytes")
+Conditions = dict[str, str]  # environment and data of a run: value by dotted name
 
 
 @dataclass(frozen=True)
 class MethodView:
-    """What one row was run with, how that was found where it was tuned, and how to run it again."""
+    """Hyperparameters of one row, how they were tuned (if at all), and how to reproduce the row."""
 
     title: str
     color: str
     settings: tuple[tuple[str, str], ...]
-    tuned: str
-    again: Reproduction
+    tuning: str
+    reproduction: Reproduction
 
 
 def method_view(row: Row, records: Sequence[Record]) -> MethodView:
-    """One row's hyperparameters and its command."""
-    own = tuple(
-        (name, plain(value))
+    """Collect one row's hyperparameters and the command that reproduces it."""
+    hyperparameters = tuple(
+        (name, format_setting(value))
         for name, value in records[0].cell["method"].items()
         if name != "name" and value is not None
     )
     return MethodView(
-        row.title, style_of(row.method).color, own, _tuned(records[0]), reproduction(records)
+        row.title,
+        style_of(row.method).color,
+        hyperparameters,
+        _tuning_summary(records[0]),
+        reproduction(records),
     )
 
 
-def _tuned(record: Record) -> str:
+def _tuning_summary(record: Record) -> str:
     tuning = record.tuning
     if not tuning:
         return ""
     chosen = (
-        ", ".join(f"{name} {plain(value)}" for name, value in tuning["chosen"].items())
-        or "none could be judged"
+        ", ".join(f"{name} {format_setting(value)}" for name, value in tuning["chosen"].items())
+        or "none (no trial could be evaluated)"
     )
-    return f"{len(tuning['trials'])} trials on validation data, {in_seconds(tuning['train_seconds'])} of training; chosen: {chosen}"
+    return (
+        f"{len(tuning['trials'])} trials on validation data, "
+        f"{in_seconds(tuning['train_seconds'])} of training; chosen: {chosen}"
+    )
 
 
 def settings(record: Record) -> tuple[tuple[str, str], ...]:
-    """The recipe's settings, the engine and the device, as asked for; what was left to default to nothing is left out."""
-    asked = {
-        **flattened(record.cell["recipe"]),
+    """The requested settings: the recipe's, the engine and the device. Unset values are omitted."""
+    requested = {
+        **flatten(record.cell["recipe"]),
         "engine": record.cell["engine"],
         "device": record.cell["device"],
     }
-    return tuple((name, plain(value)) for name, value in asked.items() if value is not None)
+    return tuple(
+        (name, format_setting(value)) for name, value in requested.items() if value is not None
+    )
 
 
-def split(records: Iterable[Record]) -> tuple[Circumstances, dict[str, Circumstances]]:
-    """What is the same for all cells that ran, and what of each cell's (by identity) is not."""
-    found = {record.identity: _circumstances(record) for record in records if record.environment}
+def split_common(records: Iterable[Record]) -> tuple[Conditions, dict[str, Conditions]]:
+    """Split conditions into those all runs share and, by fingerprint, those that differ.
+
+    Runs that did not start have no environment and are ignored.
+    """
+    found = {record.identity: _conditions(record) for record in records if record.environment}
     names = list(dict.fromkeys(name for one in found.values() for name in one))
     values = {name: {one.get(name, NOTHING) for one in found.values()} for name in names}
     common = {name: min(values[name]) for name in names if len(values[name]) == 1}
@@ -74,22 +89,20 @@ def split(records: Iterable[Record]) -> tuple[Circumstances, dict[str, Circumsta
     }
 
 
-def _circumstances(record: Record) -> Circumstances:
-    """Environment and data, each value as text."""
-    all_of_it = {**flattened(record.environment), **flattened(record.data, "data.")}
+def _conditions(record: Record) -> Conditions:
+    """Environment and data of a run, each value as text."""
+    values = {**flatten(record.environment), **flatten(record.data, "data.")}
     return {
-        name: plain(value)
-        for name, value in all_of_it.items()
-        if not name.startswith(NO_CIRCUMSTANCE) and value not in (None, "")
+        name: format_setting(value)
+        for name, value in values.items()
+        if not name.startswith(EXCLUDED) and value not in (None, "")
     }
 
 
-def cells_table(records: Sequence[Record], own: Mapping[str, Circumstances]) -> Table:
-    """A row a cell: seed, outcome, figures, when it finished, its record, and what of its circumstances is its own."""
-    shown = [
-        name for name in IN_CELLS if any(record.metrics.get(name) is not None for record in records)
-    ]
-    lines = tuple(_cell_line(record, shown, own.get(record.identity, {})) for record in records)
+def runs_table(records: Sequence[Record], specific: Mapping[str, Conditions]) -> Table:
+    """One row per run: seed, status, metrics, end time, record, and run-specific conditions."""
+    shown = [name for name in RUN_METRICS if any(r.metrics.get(name) is not None for r in records)]
+    lines = tuple(_run_line(record, shown, specific.get(record.identity, {})) for record in records)
     headings = (
         "Seed",
         "Status",
@@ -97,26 +110,26 @@ def cells_table(records: Sequence[Record], own: Mapping[str, Circumstances]) -> 
         "Best epoch",
         "Finished",
         "Record",
-        "Of its own",
+        "Run-specific",
     )
     return Table(
-        "Method", headings, lines, frozenset({"Status", "Finished", "Record", "Of its own"})
+        "Method", headings, lines, frozenset({"Status", "Finished", "Record", "Run-specific"})
     )
 
 
-def _cell_line(record: Record, shown: Sequence[str], own: Circumstances) -> Line:
-    said = [without_home(record.message)] if record.message else []
-    said += [f"{name} {value}" for name, value in own.items()]
+def _run_line(record: Record, shown: Sequence[str], specific: Conditions) -> Line:
+    details = [without_home(record.message)] if record.message else []
+    details += [f"{name} {value}" for name, value in specific.items()]
     items = [Item(str(record.seed), record.seed), Item(record.status, record.status)]
-    items += [_figure(record.metrics.get(name), name) for name in shown]
+    items += [_metric_item(record.metrics.get(name), name) for name in shown]
     best = record.best_epoch
     items += [
         Item(NOTHING) if best is None else Item(f"{best} of {len(record.epochs)}", best),
-        Item(moment(record.finished), record.finished),
+        Item(format_time(record.finished), record.finished),
     ]
-    items += [Item(record.identity, record.identity), Item("; ".join(said))]
+    items += [Item(record.identity, record.identity), Item("; ".join(details))]
     return Line(title_of(record.method_name), tuple(items), style_of(record.method_name).color)
 
 
-def _figure(value: float | None, name: str) -> Item:
+def _metric_item(value: float | None, name: str) -> Item:
     return Item(NOTHING) if value is None else Item(METRICS[name].format(value), value)

@@ -1,4 +1,4 @@
-"""Class by class: precision, recall and F1, and what was taken for what."""
+"""Per-class precision, recall and F1, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ SCORES = ("precision", "recall", "f1", "support")
 
 @dataclass(frozen=True)
 class ClassView:
-    """One method: means over its `seeds` of each class's scores, and the sum of their confusion matrices, truth by row.
+    """Per-class results of one method over its `seeds`.
 
-    A cell of `confusion` is a count and its share of the row.
+    `scores` has the mean over seeds. `confusion` is the sum of the seeds' confusion matrices, one
+    row per true class; each entry is a count and its share of the row.
     """
 
     title: str
@@ -30,12 +31,12 @@ class ClassView:
 
 
 def class_view(row: Row, records: Sequence[Record]) -> ClassView | None:
-    """None where no test set was judged."""
-    judged = [record.quality for record in records if record.status == "ok" and record.quality]
-    if not judged:
+    """Build the per-class view of a row, or return None if no run has test results."""
+    evaluated = [record.quality for record in records if record.status == "ok" and record.quality]
+    if not evaluated:
         return None
-    labels = tuple(judged[0]["per_class"])
-    same = [quality for quality in judged if tuple(quality["per_class"]) == labels]
+    labels = tuple(evaluated[0]["per_class"])
+    same = [quality for quality in evaluated if tuple(quality["per_class"]) == labels]
     lines = tuple(
         Line(
             label,

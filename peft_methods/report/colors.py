@@ -1,9 +1,10 @@
-"""How each method and each part of a whole is drawn, the same in every chart: colour, marker, hatching.
+"""Colour, marker and hatching of each method and each stacked part, the same in every chart.
 
-Methods have the colours of Okabe & Ito, "Color Universal Design" (2008), with a dark grey for black, which a dark page would
-swallow. Parts of memory and time have those of Tol's "muted" scheme (SRON technical note, 2021), so that no part looks like a
-method. Both can be told apart with any of the common colour-vision deficiencies; where a colour alone would have to tell,
-a label, a marker or hatching says it too.
+Methods use the palette of Okabe & Ito, "Color Universal Design" (2008), with dark grey instead of
+black, which would be invisible on a dark page. Parts of memory and time use Tol's "muted" scheme
+(SRON technical note, 2021), so no part looks like a method. Both palettes stay distinguishable with
+the common colour-vision deficiencies. Colour is never the only cue: a label, a marker or hatching
+repeats it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from peft_methods.methods import METHODS
 
 @dataclass(frozen=True)
 class Style:
-    """A colour as #rrggbb, and matplotlib's names of a marker and of a hatching ("" is none)."""
+    """A colour as #rrggbb, with matplotlib's codes for marker and hatching ("" for no hatching)."""
 
     color: str
     marker: str = "s"

@@ -1,4 +1,4 @@
-"""The second table, on a GPU: what a step, its energy, its memory and later use cost, method by method."""
+"""The cost table (GPU only): step time, energy, memory and inference cost of each method."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ COLUMNS = {
     "Reserved": "train_reserved_bytes",
     "Device": "train_device_bytes",
 }
-SAID = (
-    "MFU: model FLOPs of the training phase over what the device could have done at its measured bf16 matmul rate. Energy: the "
-    "training phase's. Latency: one row, median; Inference: in batches of 64. Peak memory is made of: weights, gradients, "
-    "optimizer state, activations (all else that forward and backward allocate), workspace of the matrix library, and what torch's "
-    "allocator gives beyond what is asked for (rounding)."
+COST_NOTE = (
+    "MFU: model FLOPs of the training phase, divided by what the device could do in that time at "
+    "its measured bf16 matmul rate. Energy: training phase only. Latency: median for one row; "
+    "Inference: in batches of 64. Peak memory consists of weights, gradients, optimizer state, "
+    "activations (everything else allocated by forward and backward), workspace of the matrix "
+    "library, and allocator overhead (rounding: bytes that torch's allocator hands out beyond "
+    "the requested size)."
 )
 
 
 def cost_table(rows: Sequence[Row], style: str) -> str:
-    """A row a method, means over seeds; empty where nothing of it was measured (on a CPU)."""
+    """Format one row per method, means over seeds. Empty if nothing was measured (on a CPU)."""
     measured = [
         row
         for row in rows
@@ -51,7 +53,10 @@ def cost_table(rows: Sequence[Row], style: str) -> str:
 
 
 def _cell(row: Row, name: str) -> str:
-    """What captured steps reserved stands where an eager step's would: it is what training held."""
+    """Format a metric. "Reserved" is the memory held while training.
+
+    With the cuda_graphs engine that is what the captured steps reserved, not an eager step.
+    """
     figure = row.figures.get("engine_reserved_bytes") if name == "train_reserved_bytes" else None
     figure = figure or row.figures.get(name)
     return NOTHING if figure is None else METRICS[name].format(figure.mean)

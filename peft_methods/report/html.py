@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, and its charts as files beside it."""
+"""The HTML report: one self-contained file, plus a folder with the charts as separate files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from peft_methods.gathering import Section, gather
 from peft_methods.recommending import Limits
 from peft_methods.report.charts import charts_of, save_charts, svg
 from peft_methods.report.colors import style_of
-from peft_methods.report.shown import moment, without_home
-from peft_methods.report.standings import SAID
+from peft_methods.report.shown import format_time, without_home
+from peft_methods.report.standings import RANKING_NOTE
 from peft_methods.report.tables import Item, Line, Table
 from peft_methods.report.view import SEVERITIES, ChartView, SectionView, section_view
 from peft_methods.store import StoreError, atomically
@@ -29,28 +29,29 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 Drawn = Literal["few", "all", "none"]
-DRAWN_SECTIONS = (
-    3  # that are few: a chart takes a tenth of a second or two, and a section has some twenty
-)
+# "few" draws up to this many sections: a chart takes 0.1 to 0.2 s, and a section has about twenty.
+DRAWN_SECTIONS = 3
 PARTS = {
-    "answers": "What to take",
+    "answers": "Recommendations",
     "comparison": "Comparison",
-    "baseline": "Against the baseline",
+    "baseline": "Changes from the baseline",
     "findings": "Findings",
     "charts": "Charts",
-    "classes": "Class by class",
-    "figures": "Every figure",
-    "again": "How to make each row again",
-    "cells": "Settings, environment, cells",
+    "classes": "Per-class results",
+    "metrics": "All metrics",
+    "reproduce": "How to reproduce each row",
+    "runs": "Settings, environment, runs",
 }
+DIFFERENCES = "Differences from the recipe's first section"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is reported: sections, and what was asked for and said beside their records.
+    """The content of a report: sections of records, with the notes and limits that belong to them.
 
-    `remarks` are about the whole run; `gate` and `gate_lines` are set where it was judged against a baseline. `charts`: for `few`
-    sections only, for `all` however many there are, or `none`.
+    `remarks` are notes on the whole session. `gate` and `gate_lines` are set if the session was
+    checked against a baseline. `charts`: "few" draws charts for up to DRAWN_SECTIONS sections,
+    "all" draws them for any number, "none" draws no charts.
     """
 
     sections: Sequence[Section]
@@ -63,7 +64,7 @@ class Report:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether its charts are drawn."""
+        """Whether charts are drawn."""
         return self.charts == "all" or (
             self.charts == "few" and len(self.sections) <= DRAWN_SECTIONS
         )
@@ -71,7 +72,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Page:
-    """What stands around the sections."""
+    """Template values of the whole page: header, overview, sections and notes.
+
+    `limits_text` is appended to the introduction of the recommendations.
+    """
 
     title: str
     lede: tuple[str, ...]
@@ -80,7 +84,7 @@ class Page:
     overview: Table | None
     remarks: tuple[str, ...]
     silenced: tuple[str, ...]
-    within: str
+    limits_text: str
 
 
 def report_of(
@@ -89,13 +93,16 @@ def report_of(
     gate: Gate | None = None,
     gate_lines: tuple[str, ...] = (),
 ) -> Report:
-    """The report of one run."""
+    """Build the report of one session."""
     sections = gather(comparison.records, comparison.predictions, comparison.silenced)
     return Report(sections, comparison.notes, comparison.silenced, limits, gate, gate_lines)
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """FOLDER/report.html, and FOLDER/charts/ with each chart as SVG and PNG. Raises `PeftMethodsError` where it cannot be written."""
+    """Write FOLDER/report.html, and each chart as SVG and PNG to FOLDER/charts/.
+
+    Raises `PeftMethodsError` if a file cannot be written.
+    """
     page = _page(report)
     path = folder / "report.html"
     try:
@@ -119,20 +126,23 @@ def _page(report: Report) -> Page:
             one,
             report.limits,
             report.gate,
-            _drawn(one) if report.is_drawn else (),
-            _judged(report, one.recipe),
+            _chart_views(one) if report.is_drawn else (),
+            _regression_lines(report, one.recipe),
         )
         for one in report.sections
     )
     records = [record for section in report.sections for record in section.comparison.records]
     times = [record.finished for record in records]
-    cells = sum(len(view.cells.lines) for view in views)
-    what = f"{cells} cell{'s' * (cells != 1)} in {len(views)} section{'s' * (len(views) != 1)}"
-    undrawn = f"Charts are drawn for up to {DRAWN_SECTIONS} sections and there are {len(views)}: report fewer results, or all with --charts all."
+    runs = sum(len(view.runs.lines) for view in views)
+    counts = f"{runs} run{'s' * (runs != 1)} in {len(views)} section{'s' * (len(views) != 1)}"
+    undrawn = (
+        f"Charts are drawn for up to {DRAWN_SECTIONS} sections; this report has {len(views)}. "
+        "Report fewer results, or use `python -m peft_methods report --charts all`."
+    )
     return Page(
         title="Fine-tuning methods compared",
         lede=(views[0].headline,) if len(views) == 1 else (),
-        measured=f"{what}, finished {moment(min(times))} to {moment(max(times))}."
+        measured=f"{counts}, finished {format_time(min(times))} to {format_time(max(times))}."
         if times
         else "No records.",
         sections=views,
@@ -147,12 +157,14 @@ def _page(report: Report) -> Page:
             )
         ),
         silenced=report.silenced,
-        within="".join(f", {name} up to {limit.written}" for name, limit in report.limits.items()),
+        limits_text="".join(
+            f", {name} up to {limit.written}" for name, limit in report.limits.items()
+        ),
     )
 
 
-def _judged(report: Report, recipe: str) -> list[str]:
-    """What the gate says of a recipe, or of no other."""
+def _regression_lines(report: Report, recipe: str) -> list[str]:
+    """Lines of the regression check that name this recipe, or name no recipe of the report."""
     others = {section.recipe for section in report.sections} - {recipe}
     return [
         line
@@ -162,60 +174,61 @@ def _judged(report: Report, recipe: str) -> list[str]:
 
 
 def _overview(views: Sequence[SectionView]) -> Table:
-    """A line a section: what to take, what sets it apart, how much there is to know about it."""
+    """One line per section: the main recommendation, counts of runs and findings, differences."""
     lines = []
     for view in views:
         counts = {
-            severity: sum(told.severity == severity for told in view.findings)
+            severity: sum(group.severity == severity for group in view.findings)
             for severity in SEVERITIES
         }
         found = ", ".join(
             f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count
         )
-        apart = "; ".join(view.apart)
         items = (
             Item(view.headline),
-            Item(str(len(view.cells.lines)), len(view.cells.lines)),
+            Item(str(len(view.runs.lines)), len(view.runs.lines)),
             Item(found or "none", counts["error"]),
-            Item(apart),
+            Item("; ".join(view.changes)),
         )
         lines.append(Line(view.name, items))
-    headings = ("What to take", "Cells", "Findings", "Differs from the recipe's first section")
     return Table(
         "Section",
-        headings,
+        ("Recommendation", "Runs", "Findings", DIFFERENCES),
         tuple(lines),
-        frozenset({"What to take", "Findings", "Differs from the recipe's first section"}),
+        frozenset({"Recommendation", "Findings", DIFFERENCES}),
     )
 
 
-def _drawn(section: Section) -> list[ChartView]:
-    """The section's charts but confusion matrices, which the page has as tables; ids within them are the section's own."""
+def _chart_views(section: Section) -> list[ChartView]:
+    """Draw the section's charts, except confusion matrices: the page shows those as tables.
+
+    Element ids get a prefix per section, so they stay unique in the page.
+    """
     return [
         ChartView(
             chart.name,
             chart.title,
             chart.description,
-            _apart(svg(chart, inline=True), f"n{section.number}-"),
+            _with_id_prefix(svg(chart, inline=True), f"n{section.number}-"),
         )
         for chart in charts_of(section.comparison, section.recipe)
         if not chart.name.startswith("confusion-")
     ]
 
 
-def _apart(drawing: str, prefix: str) -> str:
+def _with_id_prefix(drawing: str, prefix: str) -> str:
     return re.sub(r'( id="|url\(#|href="#)', lambda found: found[1] + prefix, drawing)
 
 
 def parts_of(view: SectionView) -> list[tuple[str, str]]:
-    """The parts that a section has, as (anchor, title)."""
-    there = {
+    """List the non-empty parts of a section as (anchor, title)."""
+    optional = {
         "charts": view.charts,
         "classes": view.classes,
-        "baseline": view.baseline or view.judged,
+        "baseline": view.baseline or view.regression_lines,
     }
-    lacking = {name for name, what in there.items() if not what}
-    return [(name, title) for name, title in PARTS.items() if name not in lacking]
+    empty = {name for name, content in optional.items() if not content}
+    return [(name, title) for name, title in PARTS.items() if name not in empty]
 
 
 def _rendered(page: Page) -> str:
@@ -239,22 +252,22 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    known: dict[str, Any] = {
+    helpers: dict[str, Any] = {
         "parts_of": parts_of,
         "title_of": title_of,
-        "how_to_read": SAID,
-        "drawn": Markup,
+        "how_to_read": RANKING_NOTE,
+        "trusted": Markup,
     }
-    known |= {
+    helpers |= {
         "color_of": lambda method: style_of(method).color,
         "titles": {rule.id: rule.title for rule in RULES.values()},
     }
-    made.globals.update(known)
-    return made
+    environment.globals.update(helpers)
+    return environment

@@ -1,4 +1,4 @@
-"""What can be asked of what is to be written before anything is trained."""
+"""Checks made before training: the report's libraries are installed, output folders writable."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ NEEDED = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}  # for a report
 
 
 def check_report(option: str) -> None:
-    """Raise `OptionError` where something that a report needs is not installed."""
-    lacking = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if lacking:
+    """Raise `OptionError` if a library that the report needs is not installed."""
+    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
         raise OptionError(
-            f"{option} needs {' and '.join(lacking)}: pip install 'peft-methods[report]'."
+            f"{option} needs {' and '.join(missing)}: pip install 'peft-methods[report]'."
         )
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Make the folder if need be. Raise `OptionError` where nothing can be written to it."""
+    """Create the folder if it does not exist. Raise `OptionError` if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

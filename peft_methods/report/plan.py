@@ -1,4 +1,4 @@
-"""What a dry run prints: every cell, and how long all of them may take."""
+"""Output of a dry run: every planned run and the expected total time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peft_methods.execution.estimating import expected_seconds, in_words, total_
 from peft_methods.tasks import Task
 
 
-def plan_text(  # what a job knows
+def plan_text(
     tasks: Sequence[Task],
     preparations: Mapping[str, Preparation],
     errors: Mapping[str, PeftMethodsError],
@@ -22,38 +22,39 @@ def plan_text(  # what a job knows
     *,
     there: Collection[str] = (),
 ) -> str:
-    """A line a cell (sources named), those that would be skipped with their reason, and the total; what tuning adds is said.
+    """Format one line per run with its prerequisites or the reason to skip it, and the total time.
 
-    `there` are the keys of the cells and sources that an earlier run left: they cost no time.
+    `there` has the keys of runs and prerequisite runs that an earlier session finished: they are
+    reused and cost no time. `trials` is the number of tuning trials per method, if tuning is on.
     """
     known = [task for task in tasks if task.recipe.name in preparations]
-    lines = [_line(task, cell, preparations, there) for task in known for cell in task.cells]
-    runnable = [
-        cell for task in known if _reason(task, preparations) is None for cell in task.cells
-    ]
-    missing = [cell for cell in runnable if cell.key not in there]
+    lines = [_line(task, run, preparations, there) for task in known for run in task.cells]
+    runnable = [run for task in known if _reason(task, preparations) is None for run in task.cells]
+    missing = [run for run in runnable if run.key not in there]
     seconds = total_seconds(missing, preparations, workers, there)
     parts = [f"{name}: {error}" for name, error in errors.items()]
     if lines:
         parts.append(
             tabulate(
                 lines,
-                headers=("Cell", "Learning rate", "Sources first", "Expected"),
+                headers=("Run", "Learning rate", "Prerequisites", "Expected"),
                 tablefmt="simple",
                 disable_numparse=True,
             )
         )
         parts.append(
-            f"{len(missing)} cells, {workers} at a time, about {in_words(seconds)} in all, from a timed forward pass on this machine. "
-            f"Nothing was trained."
+            f"{len(missing)} runs, {workers} at a time, about {in_words(seconds)} in total, "
+            "estimated from a timed forward pass on this machine. Nothing was trained."
         )
     if len(missing) < len(runnable):
         parts.append(
-            f"{len(runnable) - len(missing)} more are there already, from an earlier run, and would be reused."
+            f"{len(runnable) - len(missing)} more were finished by an earlier session "
+            "and would be reused."
         )
     if lines and trials:
         parts.append(
-            f"Before them {trials} trials of each method, at the share of the epochs that [tuning] gives; they are not counted here."
+            f"Tuning adds {trials} trials per method, which run first, for the fraction of the "
+            "epochs set by tuning.fraction. The total does not include them."
         )
     return "\n\n".join(parts)
 
@@ -64,15 +65,16 @@ def _reason(task: Task, preparations: Mapping[str, Preparation]) -> str | None:
 
 
 def _line(
-    task: Task, cell: Cell, preparations: Mapping[str, Preparation], there: Collection[str]
+    task: Task, run: Cell, preparations: Mapping[str, Preparation], there: Collection[str]
 ) -> list[str]:
     reason = _reason(task, preparations)
     expected = (
         f"skipped: {reason}"
         if reason
-        else in_words(expected_seconds(cell, preparations[task.recipe.name]))
+        else in_words(expected_seconds(run, preparations[task.recipe.name]))
     )
-    if cell.key in there:
-        expected = "there already"
-    sources = ", ".join(stage.recipe.data.source for stage in cell.stages)
-    return [cell.label, f"{task.method.learning_rate:g}", visible(sources), visible(expected)]
+    if run.key in there:
+        expected = "already finished"
+    prerequisites = ", ".join(stage.recipe.data.source for stage in run.stages)
+    rate = f"{task.method.learning_rate:g}"
+    return [run.label, rate, visible(prerequisites), visible(expected)]

@@ -1,4 +1,4 @@
-"""From records back to the command that makes them anew: `pytest benchmarks` with what differs from the shipped recipe."""
+"""The command that reproduces records: `pytest benchmarks` plus changes to the shipped recipe."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from peft_methods.records import Record
 from peft_methods.report.shown import is_folder, source_name
 
 BARE = re.compile(r"[A-Za-z][A-Za-z0-9_.:/-]*")
-WORDS_OF_TOML = ("true", "false", "inf", "nan")
+TOML_KEYWORDS = ("true", "false", "inf", "nan")
 Settings = Mapping[str, Any]
-Option = tuple[str, str]  # without --peft-
+Option = tuple[str, str]  # name without the command line's prefix, value
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How one row is made anew: `command` for a shell, what must be at hand for it (`needs`).
+    """How to reproduce one row: a shell command, and the local folders it needs.
 
-    `needs_file` says that the command names the recipe's own TOML file (`recipe_file`), since no shipped one is near enough.
+    With `needs_file` the command refers to the recipe's own TOML file (see `recipe_file`), because
+    options alone cannot turn a shipped recipe into this one.
     """
 
     command: str
@@ -35,7 +36,7 @@ class Reproduction:
 
 
 def reproduction(records: Sequence[Record]) -> Reproduction:
-    """The command for all these records, cells of one method alike in all but their seed."""
+    """Build the command for these records: runs of one method that differ in their seed only."""
     first = records[0]
     spec = _portable(first.cell)
     name, method = str(spec["recipe"]["name"]), str(spec["method"]["name"])
@@ -55,7 +56,7 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
 
 
 def _portable(spec: Settings) -> dict[str, Any]:
-    """The spec with folders by their names: nobody else has their paths."""
+    """Copy the spec with folder names instead of paths, which are valid on one machine only."""
     recipe, method = dict(spec["recipe"]), dict(spec["method"])
     for part in ("model", "data"):
         recipe[part] = {**recipe[part], "source": source_name(recipe[part]["source"])}
@@ -66,16 +67,17 @@ def _portable(spec: Settings) -> dict[str, Any]:
 
 def _needs(record: Record) -> Iterator[str]:
     recipe, method = record.cell["recipe"], record.cell["method"]
-    for what, source in (("model", recipe["model"]["source"]), ("data", recipe["data"]["source"])):
+    for part, source in (("model", recipe["model"]["source"]), ("data", recipe["data"]["source"])):
         if is_folder(source):
-            yield f"{source_name(source)} is a local folder with the {what}: give the path of yours"
+            name = source_name(source)
+            yield f"{name} is a local folder with the {part}: replace it by the path of your copy"
     folders = [source_name(source) for source in method.get("sources", ()) if is_folder(source)]
     if folders:
-        yield f"{', '.join(folders)}: local folders with the sources' data"
+        yield f"{', '.join(folders)}: local folders with the data of the prerequisite runs"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    """[0, 1, 2] -> '3'; [4, 7] -> '4,7'; [4] -> '4,'."""
+    """Format seeds as an option value: [0, 1, 2] -> '3'; [4, 7] -> '4,7'; [4] -> '4,'."""
     if list(seeds) == list(range(len(seeds))):
         return str(len(seeds))
     return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
@@ -90,28 +92,30 @@ def _engine(spec: Settings) -> list[Option]:
 
 
 def _from_shipped(spec: Settings) -> list[Option] | None:
-    """Options that make this cell of the shipped recipe of that name; None where no options do."""
+    """Find options that turn the shipped recipe of this name into this spec.
+
+    Returns None if no options do.
+    """
     recipe, name, method = spec["recipe"], spec["recipe"]["name"], spec["method"]["name"]
     try:
         shipped = load_recipe(name)
-        places = {
+        replaced = {
             part: recipe[part]["source"]
             for part in ("model", "data")
             if recipe[part]["source"] != getattr(shipped, part).source
         }
-        pointed = load_recipe(name, model=places.get("model"), data=places.get("data"))
-        own = {"methods": {method: _section(spec)}}
+        model, data = replaced.get("model"), replaced.get("data")
+        base = load_recipe(name, model=model, data=data)
+        hyperparameters = {"methods": {method: _section(spec)}}
         settings = [
-            *_changed(_spec(pointed, next(iter(pointed.methods)))["recipe"], recipe),
-            *_changed(_methods(pointed, method), own),
+            *_changed(_spec(base, next(iter(base.methods)))["recipe"], recipe),
+            *_changed(_methods(base, method), hyperparameters),
         ]
-        made = _spec(
-            load_recipe(name, settings, model=places.get("model"), data=places.get("data")), method
-        )
+        result = _spec(load_recipe(name, settings, model=model, data=data), method)
     except OptionError:
         return None
-    exact = _agree(recipe, made["recipe"]) and _agree(spec["method"], made["method"])
-    return [*places.items(), *(("set", setting) for setting in settings)] if exact else None
+    exact = _agree(recipe, result["recipe"]) and _agree(spec["method"], result["method"])
+    return [*replaced.items(), *(("set", setting) for setting in settings)] if exact else None
 
 
 def _spec(recipe: Recipe, method: str) -> dict[str, Any]:
@@ -127,32 +131,32 @@ def _methods(recipe: Recipe, method: str) -> dict[str, Any]:
 
 
 def _section(spec: Settings) -> dict[str, Any]:
-    """The method's hyperparameters, as a recipe's section has them."""
+    """The method's hyperparameters, as in the recipe's section `[methods.NAME]`."""
     return {name: value for name, value in spec["method"].items() if name != "name"}
 
 
 def _changed(before: Settings, after: Settings, path: str = "") -> list[str]:
-    """`KEY=VALUE` for every value that is another; one that is missing now cannot be said so."""
+    """List `KEY=VALUE` for every changed setting. A removed setting cannot be expressed."""
     found = []
     for name, value in after.items():
         old = before.get(name)
         if isinstance(value, dict):
             found += _changed(old if isinstance(old, dict) else {}, value, f"{path}{name}.")
         elif value is not None and json.dumps(value) != json.dumps(old):
-            found.append(f"{path}{name}={_written(value)}")
+            found.append(f"{path}{name}={_override(value)}")
     return found
 
 
 def _agree(then: Any, now: Any) -> bool:
-    """Whether all that the record says is so; it may lack what later versions added."""
+    """Whether every recorded value equals the current one. The record may lack newer settings."""
     if isinstance(then, dict) and isinstance(now, dict):
         return all(_agree(value, now.get(name)) for name, value in then.items())
     return json.dumps(then) == json.dumps(now)
 
 
-def _written(value: Any) -> str:
-    """A value as TOML, plain words without quotes."""
-    if isinstance(value, str) and BARE.fullmatch(value) and value not in WORDS_OF_TOML:
+def _override(value: Any) -> str:
+    """Format the value of an override: TOML, except that plain words need no quotes."""
+    if isinstance(value, str) and BARE.fullmatch(value) and value not in TOML_KEYWORDS:
         return value
     return _toml(value)
 
@@ -164,7 +168,7 @@ def _toml(value: Any) -> str:
 
 
 def recipe_file(records: Sequence[Record]) -> str:
-    """The TOML recipe that these records are cells of, one a method; folders by their names."""
+    """Format the TOML recipe of these records (one record per method), with folder names only."""
     spec = _portable(records[0].cell)
     recipe = spec["recipe"]
     lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]

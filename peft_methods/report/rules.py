@@ -1,4 +1,4 @@
-"""The list of validity rules: for `--peft-rules`, and as Markdown for the documentation."""
+"""The list of validity rules, as text for the terminal and as Markdown for the documentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ABOUT = {"V1": "data", "V2": "training", "V3": "results", "V4": "measuring", "V5
 
 
 def rules_text() -> str:
-    """Every rule's id, severity, scope and title, and what the scopes are."""
+    """Format every rule's id, severity, scope and title, followed by the meaning of the scopes."""
     lines = [(rule.id, rule.severity, rule.scope, rule.title) for rule in RULES.values()]
     table = tabulate(
         lines,
@@ -18,13 +18,17 @@ def rules_text() -> str:
         tablefmt="simple",
         disable_numparse=True,
     )
-    scopes = "\n".join(f"{scope}: {said}" for scope, said in SCOPES.items())
-    about = ", ".join(f"{start}xx {what}" for start, what in ABOUT.items())
-    return f"{table}\n\n{about}.\n{scopes}\nErrors fail a benchmark. --peft-silence V105,V301 leaves rules out, which the table says."
+    scopes = "\n".join(f"{scope}: {meaning}" for scope, meaning in SCOPES.items())
+    about = ", ".join(f"{start}xx {subject}" for start, subject in ABOUT.items())
+    return (
+        f"{table}\n\n{about}.\n{scopes}\n"
+        'Errors fail a benchmark. Set silence = ["V105", "V301"] to skip rules; '
+        "the table then lists them as not checked."
+    )
 
 
 def rules_markdown() -> str:
-    """The same as a Markdown table."""
+    """Format the rules as a Markdown table."""
     lines = [
         f"| {rule.id} | {rule.severity} | {rule.scope} | {rule.title} |" for rule in RULES.values()
     ]

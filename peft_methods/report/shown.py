@@ -1,4 +1,4 @@
-"""How values of records are written in a report: no home folders, no needless digits."""
+"""Formatting of recorded values for reports: hides home folders, avoids needless digits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def seconds_digits(rows: Iterable[Row]) -> int:
-    """Decimals for a column of training times: as many as its shortest needs."""
+    """Number of decimals for a column of training times: what the shortest time needs."""
     return seconds_decimals(
         min(
             (row.mean("train_seconds") for row in rows if "train_seconds" in row.figures),
@@ -27,12 +27,12 @@ def seconds_digits(rows: Iterable[Row]) -> int:
 
 
 def without_home(text: str) -> str:
-    """The text with people's home folders as `~`."""
+    """Replace home folders in the text by `~`."""
     return HOME.sub("~", text)
 
 
 def is_folder(source: str) -> bool:
-    """Whether a model or data source is a place on the machine that it was used on, and not a name that holds anywhere."""
+    """Whether a model or data source is a local path, as opposed to a hub id or bundled name."""
     if "/" not in source and "\\" not in source:
         return False
     return (
@@ -43,15 +43,15 @@ def is_folder(source: str) -> bool:
 
 
 def source_name(source: str) -> str:
-    """A hub id or embedded name as it is; of a folder its last part, since nobody else has the rest."""
+    """Return a hub id or bundled name unchanged, and of a local path its last part only."""
     if not is_folder(source):
         return source
     path = PureWindowsPath(source) if "\\" in source else PurePosixPath(source)
     return path.name or source
 
 
-def plain(value: Any) -> str:
-    """A setting as text: no quotes, lists with commas, folders by their names."""
+def format_setting(value: Any) -> str:
+    """Format a setting: no quotes, lists joined by commas, folders by name."""
     if value is None:
         return NOTHING
     if isinstance(value, bool):
@@ -59,21 +59,21 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(plain, value))
+        return ", ".join(map(format_setting, value))
     return without_home(source_name(value) if isinstance(value, str) else str(value))
 
 
-def moment(unix: float) -> str:
-    """A time as people write it, in UTC."""
+def format_time(unix: float) -> str:
+    """Format a Unix time in UTC: '2026-01-31 12:00:00 UTC'."""
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'budget': {'epochs': 2}} -> {'budget.epochs': 2}"""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings: {'budget': {'epochs': 2}} -> {'budget.epochs': 2}."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= (
-            flattened(value, f"{prefix}{name}.")
+            flatten(value, f"{prefix}{name}.")
             if isinstance(value, Mapping)
             else {f"{prefix}{name}": value}
         )

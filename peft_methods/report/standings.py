@@ -1,4 +1,4 @@
-"""The table of standings: intervals, groups, and how far each method is from the best."""
+"""The ranking table: confidence intervals, groups, and each method's difference to the best."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from peft_methods.metrics import METRICS
 from peft_methods.report.shown import NOTHING
 from peft_methods.standing import Standing
 
-SAID = (
-    "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter cannot be told apart (every two "
-    "compared on the same examples; intervals of differences hold for all pairs at once, p is Holm's)."
+RANKING_NOTE = (
+    "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter "
+    "cannot be told apart (each pair is compared on the same examples; the intervals of "
+    "differences hold for all pairs simultaneously; p values are corrected by Holm's method)."
 )
 
 
-def standings_table(standing: Standing, rows: list[Row], style: str) -> str:
-    """A row a method, best first; empty where no predictions were kept to judge by."""
+def ranking_table(ranking: Standing, rows: list[Row], style: str) -> str:
+    """Format one row per method, best first. Empty if no predictions were kept."""
     shown = sorted(
-        (row for row in rows if row.method in standing.intervals),
-        key=lambda row: -row.mean(standing.metric),
+        (row for row in rows if row.method in ranking.intervals),
+        key=lambda row: -row.mean(ranking.metric),
     )
     if not shown:
         return ""
     headers = (
         "Method",
-        METRICS[standing.metric].title,
+        METRICS[ranking.metric].title,
         "95 % interval",
         "Group",
         "To the best, points",
         "p",
     )
     lines = [
-        [row.title, f"{100 * row.mean(standing.metric):.1f}", *_standing(standing, row.method)]
+        [row.title, f"{100 * row.mean(ranking.metric):.1f}", *_ranking_cells(ranking, row.method)]
         for row in shown
     ]
     return tabulate(
@@ -44,14 +45,15 @@ def standings_table(standing: Standing, rows: list[Row], style: str) -> str:
     )
 
 
-def _standing(standing: Standing, method: str) -> list[str]:
-    low, high = standing.intervals[method]
-    said = [f"{100 * low:.1f} to {100 * high:.1f}", standing.groups.get(method, NOTHING)]
-    pair = standing.against_best(method)
+def _ranking_cells(ranking: Standing, method: str) -> list[str]:
+    """Interval, group, difference to the best, and p value."""
+    low, high = ranking.intervals[method]
+    cells = [f"{100 * low:.1f} to {100 * high:.1f}", ranking.groups.get(method, NOTHING)]
+    pair = ranking.against_best(method)
     if pair is None:
-        return [*said, standing.left_out.get(method, NOTHING), NOTHING]
+        return [*cells, ranking.left_out.get(method, NOTHING), NOTHING]
     return [
-        *said,
+        *cells,
         f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
         _p(pair.p),
     ]
@@ -61,24 +63,28 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def said_of(comparison: Comparison) -> list[str]:
-    """How to read the table, the Pareto front of each recipe, and who is in no group and why."""
-    lines = [SAID] if any(standing.groups for standing in comparison.standings.values()) else []
-    for recipe, standing in comparison.standings.items():
+def ranking_notes(comparison: Comparison) -> list[str]:
+    """Notes below the table: how to read it, the Pareto fronts, methods without a group."""
+    lines = (
+        [RANKING_NOTE] if any(ranking.groups for ranking in comparison.standings.values()) else []
+    )
+    for recipe, ranking in comparison.standings.items():
         titles = {row.method: row.title for row in comparison.rows() if row.recipe == recipe}
         where = f"{recipe}: " if len(comparison.standings) > 1 else ""
-        front = [titles[method] for method, on in standing.on_front.items() if on]
-        if len([on for on in standing.on_front.values() if on is not None]) > 1:
+        front = [titles[method] for method, on in ranking.on_front.items() if on]
+        if len([on for on in ranking.on_front.values() if on is not None]) > 1:
             lines.append(
-                f"{where}Pareto front of {METRICS[standing.metric].title.lower()}, time, memory and parameters: {', '.join(front)}."
+                f"{where}Pareto front of {METRICS[ranking.metric].title.lower()}, "
+                f"time, memory and parameters: {', '.join(front)}."
             )
-        apart = [
+        excluded = [
             titles[method]
-            for method, why in standing.left_out.items()
-            if why == "other test examples"
+            for method, reason in ranking.left_out.items()
+            if reason == "other test examples"
         ]
-        if apart:
+        if excluded:
             lines.append(
-                f"{where}{', '.join(apart)}: tested on other examples than the rest, so in no group."
+                f"{where}{', '.join(excluded)}: tested on different examples than the other "
+                "methods, so not assigned to a group."
             )
     return lines

@@ -1,4 +1,4 @@
-"""The comparison as a table: for the terminal, as Markdown, as CSV."""
+"""The comparison table: for the terminal, as Markdown and as CSV."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from peft_methods.comparing import Comparison, Figure, Row, title_of
 from peft_methods.metrics import METRICS, in_seconds
 from peft_methods.recommending import Limits, recommend
 from peft_methods.records import Record
-from peft_methods.report.costs import SAID, cost_table
+from peft_methods.report.costs import COST_NOTE, cost_table
 from peft_methods.report.shown import NOTHING, seconds_digits
-from peft_methods.report.standings import said_of, standings_table
+from peft_methods.report.standings import ranking_notes, ranking_table
 from peft_methods.standing import Standing
 from peft_methods.validity import RULES, Finding
 
@@ -32,7 +32,7 @@ HEADINGS = (
     "Samples/s",
     "Peak memory",
 )
-STANDING = (
+RANKING_COLUMNS = (
     "group",
     "interval_low",
     "interval_high",
@@ -43,24 +43,24 @@ STANDING = (
     "on_front",
 )
 BEST = "*"
-MOST_ALIKE = 3  # findings in full that differ in their figures alone
+MAX_SIMILAR = 3  # findings listed in full if they differ in their numbers only
 
 
 def terminal_table(comparison: Comparison, limits: Limits | None = None) -> str:
-    """Everything a reader of the terminal needs: what was run, the tables, what they recommend, and what to know about them."""
+    """Format the full comparison for the terminal: setup, tables, recommendations, and notes."""
     return "\n\n".join(
         [
             *_parts(comparison, limits, "simple", escaping.visible),
-            *map(escaping.visible, _said(comparison)),
+            *map(escaping.visible, _notes(comparison)),
         ]
     )
 
 
 def markdown_table(comparison: Comparison, limits: Limits | None = None) -> str:
-    """The same as GitHub Markdown; texts from outside are escaped."""
+    """Format the full comparison as GitHub Markdown. Untrusted text is escaped."""
     parts = _parts(comparison, limits, "github", escaping.markdown)
     return (
-        "\n\n".join([*parts, *(f"- {escaping.markdown(line)}" for line in _said(comparison))])
+        "\n\n".join([*parts, *(f"- {escaping.markdown(line)}" for line in _notes(comparison))])
         + "\n"
     )
 
@@ -68,18 +68,18 @@ def markdown_table(comparison: Comparison, limits: Limits | None = None) -> str:
 def _parts(
     comparison: Comparison, limits: Limits | None, style: str, escape: Callable[[str], str]
 ) -> Iterator[str]:
-    """For each recipe: what was run, the table, standings, costs, recommendations."""
+    """Yield for each recipe: setup, comparison, ranking, costs, recommendations."""
     answers = recommend(comparison, limits)
-    for recipe, standing in comparison.standings.items():
+    for recipe, ranking in comparison.standings.items():
         rows = [row for row in comparison.rows() if row.recipe == recipe]
-        lines = [[escape(cell) for cell in line] for line in _lines(rows, standing)]
+        lines = [[escape(cell) for cell in line] for line in _lines(rows, ranking)]
         yield escape(described(comparison, recipe))
         yield tabulate(
             lines, headers=HEADINGS, tablefmt=style, disable_numparse=True, colalign=_ALIGN
         )
-        yield from filter(None, [standings_table(standing, rows, style), cost_table(rows, style)])
-        told = [f"- {escape(str(answer))}" for answer in answers if answer.recipe == recipe]
-        if told:
+        yield from filter(None, [ranking_table(ranking, rows, style), cost_table(rows, style)])
+        listed = [f"- {escape(str(answer))}" for answer in answers if answer.recipe == recipe]
+        if listed:
             within = "".join(
                 f", {name} up to {limit.written}" for name, limit in (limits or {}).items()
             )
@@ -87,21 +87,24 @@ def _parts(
                 [
                     escape(f"From these figures alone{within}:"),
                     *([""] if style == "github" else []),
-                    *told,
+                    *listed,
                 ]
             )
 
 
 def csv_table(comparison: Comparison) -> str:
-    """A row a method: mean and standard deviation of every metric in base units, status and reasons."""
+    """Format one row per method: mean and standard deviation of every metric in base units.
+
+    The column `missing` has the status and reason of each run without a result.
+    """
     out = io.StringIO()
     names = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_sd")]
     writer = csv.DictWriter(
-        out, ["recipe", "method", "seeds", *names, *STANDING, "missing"], lineterminator="\n"
+        out, ["recipe", "method", "seeds", *names, *RANKING_COLUMNS, "missing"], lineterminator="\n"
     )
     writer.writeheader()
     for row in comparison.rows():
-        line = _csv_line(row) | _csv_standing(row, comparison.standings[row.recipe])
+        line = _csv_line(row) | _csv_ranking(row, comparison.standings[row.recipe])
         writer.writerow(
             {
                 name: escaping.csv_cell(value) if isinstance(value, str) else value
@@ -128,15 +131,18 @@ def _csv_line(row: Row) -> dict[str, Any]:
     return line | {"missing": missing}
 
 
-def _csv_standing(row: Row, standing: Standing) -> dict[str, Any]:
-    """Group, interval and difference to the best (0..1, of what the recipe selects by); what is not known is empty."""
+def _csv_ranking(row: Row, ranking: Standing) -> dict[str, Any]:
+    """Group, interval and difference to the best, in units of 0..1 of the selection metric.
+
+    Unknown values are left empty.
+    """
     line: dict[str, Any] = {
-        "group": standing.groups.get(row.method),
-        "on_front": standing.on_front.get(row.method),
+        "group": ranking.groups.get(row.method),
+        "on_front": ranking.on_front.get(row.method),
     }
-    if row.method in standing.intervals:
-        line["interval_low"], line["interval_high"] = standing.intervals[row.method]
-    if (pair := standing.against_best(row.method)) is not None:
+    if row.method in ranking.intervals:
+        line["interval_low"], line["interval_high"] = ranking.intervals[row.method]
+    if (pair := ranking.against_best(row.method)) is not None:
         line |= {
             "to_best": pair.difference,
             "to_best_low": pair.low,
@@ -147,42 +153,46 @@ def _csv_standing(row: Row, standing: Standing) -> dict[str, Any]:
 
 
 def described(comparison: Comparison, recipe: str) -> str:
-    """One line on what was run: model, data, budget, seeds, device."""
+    """Describe the setup in one line: model, data, budget, seeds, device."""
     records = [r for r in comparison.records if r.recipe_name == recipe and not r.is_source]
     spec = records[0].cell["recipe"]
     data = spec["data"]
-    ran = next((r for r in records if r.status == "ok"), None)
-    where = _device(ran) if ran else records[0].cell["device"]
+    finished = next((r for r in records if r.status == "ok"), None)
+    device = _device(finished) if finished else records[0].cell["device"]
     seeds = sorted({r.seed for r in records})
     weights = " (random weights)" if spec["model"]["weights"] == "random" else ""
-    texts = " (random tokens)" if ran and ran.data.get("random") else ""
+    texts = " (random tokens)" if finished and finished.data.get("random") else ""
     sizes = (
-        {split: sum(ran.data["class_counts"][split]) for split in ("train", "validation", "test")}
-        if ran
+        {
+            split: sum(finished.data["class_counts"][split])
+            for split in ("train", "validation", "test")
+        }
+        if finished
         else data
     )
+    deterministic = ", deterministic" * bool(records[0].cell.get("deterministic"))
     return (
         f"{recipe}: {spec['model']['source']}{weights} on {data['source']}{texts}, "
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
-        f"{_budget(spec)}{', deterministic' * bool(records[0].cell.get('deterministic'))}; seeds {', '.join(map(str, seeds))}; {where}"
+        f"{_budget(spec)}{deterministic}; seeds {', '.join(map(str, seeds))}; {device}"
     )
 
 
 def _budget(recipe: dict[str, Any]) -> str:
-    """The budget in words; an option left as it is goes without saying."""
+    """Describe the budget. Options at their default are omitted."""
     budget = recipe["budget"]
     patience, batches = budget.get("early_stopping"), budget.get("gradient_accumulation", 1)
-    said = [
-        f"up to {budget['epochs']} epochs (ends after {patience} without gain)"
+    parts = [
+        f"up to {budget['epochs']} epochs (early stopping after {patience} without improvement)"
         if patience
         else f"{budget['epochs']} epochs",
         f"batch {budget['batch_size']}" + (f" × {batches}" if batches > 1 else ""),
         f"max length {recipe['data']['max_length']}",
         budget["precision"],
     ]
-    said += ["gradient checkpointing"] * bool(budget.get("gradient_checkpointing"))
-    said += ["fixed padding"] * (budget.get("padding") == "fixed")
-    return ", ".join(said)
+    parts += ["gradient checkpointing"] * bool(budget.get("gradient_checkpointing"))
+    parts += ["fixed padding"] * (budget.get("padding") == "fixed")
+    return ", ".join(parts)
 
 
 def _device(record: Record) -> str:
@@ -191,10 +201,10 @@ def _device(record: Record) -> str:
     return f"{environment['device_name']}{cores}"
 
 
-def _lines(rows: Sequence[Row], standing: Standing) -> list[list[str]]:
+def _lines(rows: Sequence[Row], ranking: Standing) -> list[list[str]]:
     best = {name: _best(name, rows) for name in RANKED}
     digits = seconds_digits(rows)
-    return [_line(row, best, standing, digits) for row in rows]
+    return [_line(row, best, ranking, digits) for row in rows]
 
 
 def _best(name: str, rows: Sequence[Row]) -> float | None:
@@ -204,7 +214,7 @@ def _best(name: str, rows: Sequence[Row]) -> float | None:
     return max(values) if METRICS[name].better == "higher" else min(values)
 
 
-def _line(row: Row, best: dict[str, float | None], standing: Standing, digits: int) -> list[str]:
+def _line(row: Row, best: dict[str, float | None], ranking: Standing, digits: int) -> list[str]:
     if not row.figures:
         return [row.title, row.missing[0].status, *[NOTHING] * (len(HEADINGS) - 2)]
     title = row.title + (
@@ -230,12 +240,12 @@ def _line(row: Row, best: dict[str, float | None], standing: Standing, digits: i
                     row.figures.get(name),
                     100,
                     1,
-                    lacking=", one seed: no spread" if name == standing.metric else "",
+                    missing=", one seed: no spread" if name == ranking.metric else "",
                 ),
             )
             for name in ("accuracy", "macro_f1")
         ),
-        standing.groups.get(row.method, NOTHING),
+        ranking.groups.get(row.method, NOTHING),
         f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}",
         f"{100 * row.mean('trainable_share'):.2f}",
         cell("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, digits, " s")),
@@ -245,32 +255,34 @@ def _line(row: Row, best: dict[str, float | None], standing: Standing, digits: i
 
 
 def _with_spread(
-    figure: Figure | None, scale: float, digits: int, unit: str = "", lacking: str = ""
+    figure: Figure | None, scale: float, digits: int, unit: str = "", missing: str = ""
 ) -> str:
-    """A mean with its spread; `lacking` stands where one seed has none."""
+    """Format a mean and its standard deviation, or `missing` in its place for a single seed."""
     if figure is None:
         return NOTHING
-    spread = lacking if figure.deviation is None else f" ± {scale * figure.deviation:.{digits}f}"
+    spread = missing if figure.deviation is None else f" ± {scale * figure.deviation:.{digits}f}"
     return f"{scale * figure.mean:.{digits}f}{spread}{unit}"
 
 
-def _said(comparison: Comparison) -> list[str]:
-    """What stands under the table: how to read it, sources' cost, reasons, notes and findings."""
+def _notes(comparison: Comparison) -> list[str]:
+    """Lines below the tables: how to read them, reasons for missing results, costs, findings."""
     rows = comparison.rows()
-    ran = next((r for r in comparison.records if r.status == "ok"), None)
+    finished = next((r for r in comparison.records if r.status == "ok"), None)
     lines = []
-    if ran is not None:
+    if finished is not None:
         lines.append(
-            f"Accuracy and F1 in %, mean ± standard deviation over seeds; {BEST} best of its column. Train time: training steps only. "
-            f"Peak memory: {ran.environment['memory_kind']}, training only."
+            f"Accuracy and F1 in %, mean ± standard deviation over seeds; {BEST} best of its "
+            "column. Train time: training steps only. "
+            f"Peak memory: {finished.environment['memory_kind']}, training only."
         )
     if any(cost_table([row], "simple") for row in rows):
-        lines.append(SAID)
+        lines.append(COST_NOTE)
     if any(len(row.seeds) == 1 for row in rows):
         lines.append(
-            "One seed: no spread. Differences between methods may be chance; an interval is that of one model, over test examples."
+            "One seed: no spread. Differences between methods may be chance; "
+            "an interval covers one trained model only, over test examples."
         )
-    lines += said_of(comparison)
+    lines += ranking_notes(comparison)
     lines += reasons(rows)
     lines += [
         f"{r.method_name} seed {r.seed}: {r.message}"
@@ -282,47 +294,46 @@ def _said(comparison: Comparison) -> list[str]:
     lines += list(comparison.notes)
     lines += _finding_lines(comparison)
     if comparison.silenced:
-        lines.append(
-            f"Silenced, so nobody looked: {', '.join(f'{one} ({RULES[one].title})' for one in comparison.silenced)}"
-        )
+        rules = ", ".join(f"{rule} ({RULES[rule].title})" for rule in comparison.silenced)
+        lines.append(f"Silenced rules (not checked): {rules}")
     return lines
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
-    """Why results are missing, one line a reason however many methods and seeds it struck."""
-    struck: dict[tuple[str, str], dict[str, list[int]]] = {}
+    """Explain missing results: one line per reason, with all methods and seeds it applies to."""
+    affected: dict[tuple[str, str], dict[str, list[int]]] = {}
     for row in rows:
         for record in row.missing:
-            struck.setdefault((record.status, record.message), {}).setdefault(row.title, []).append(
-                record.seed
-            )
+            seeds_of = affected.setdefault((record.status, record.message), {})
+            seeds_of.setdefault(row.title, []).append(record.seed)
     lines = []
-    for (status, message), seeds in struck.items():
+    for (status, message), seeds in affected.items():
         every_seed = all(
             len(seeds[row.title]) == len(row.missing) and not row.seeds
             for row in rows
             if row.title in seeds
         )
-        who = [
+        subjects = [
             title if every_seed else f"{title} seed {', '.join(map(str, found))}"
             for title, found in seeds.items()
         ]
-        lines.append(f"{', '.join(who)}: {status}: {message}")
+        lines.append(f"{', '.join(subjects)}: {status}: {message}")
     return lines
 
 
 def attempts(records: Sequence[Record]) -> list[str]:
-    """Who had to be tried again, and how the attempts before ended."""
+    """List the runs that were retried, and how their earlier attempts ended."""
     return [
-        f"{title_of(record.method_name)} seed {record.seed}{' (source)' * record.is_source}: attempt {len(record.attempts) + 1}; "
-        f"before: {'; '.join(record.attempts)}"
+        f"{title_of(record.method_name)} seed {record.seed}"
+        f"{' (prerequisite)' * record.is_source}: attempt {len(record.attempts) + 1}; "
+        f"earlier attempts: {'; '.join(record.attempts)}"
         for record in records
         if record.attempts
     ]
 
 
 def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, ...]]]:
-    """Findings, one for all cells of which the same is said, each with who they are."""
+    """Merge findings with the same text. Each is returned with all runs or rows it applies to."""
     groups: dict[tuple[str, str, str, str], list[Finding]] = {}
     for finding in comparison.findings():
         groups.setdefault(
@@ -332,31 +343,40 @@ def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, .
 
 
 def _finding_lines(comparison: Comparison) -> list[str]:
-    """A line a finding; of many that differ in their figures alone the first ones and how many more there are."""
+    """Format one line per finding.
+
+    If more than MAX_SIMILAR findings differ only in their numbers, list the first ones and count
+    the rest.
+    """
     by_advice: dict[tuple[str, str, str], list[tuple[Finding, tuple[str, ...]]]] = {}
-    for finding, who in grouped_findings(comparison):
-        by_advice.setdefault((finding.rule, finding.severity, finding.advice), []).append(
-            (finding, who)
-        )
+    for finding, subjects in grouped_findings(comparison):
+        key = finding.rule, finding.severity, finding.advice
+        by_advice.setdefault(key, []).append((finding, subjects))
     lines = []
     for (rule, severity, advice), found in by_advice.items():
-        shown = found if len(found) <= MOST_ALIKE else found[: MOST_ALIKE - 1]
+        shown = found if len(found) <= MAX_SIMILAR else found[: MAX_SIMILAR - 1]
         lines += [
-            f"{rule} {severity} {who[0] if len(who) == 1 else f'{len(who)} cells'}: {one.evidence} → {advice}"
-            for one, who in shown
+            f"{rule} {severity} {_count(subjects)}: {finding.evidence} → {advice}"
+            for finding, subjects in shown
         ]
         if len(found) > len(shown):
-            more = sum(len(who) for _, who in found[len(shown) :])
+            more = sum(len(subjects) for _, subjects in found[len(shown) :])
             lines.append(
-                f"{rule} {severity} {more} more cells, with other figures; a report (--peft-report) has them all"
+                f"{rule} {severity} {more} more runs, with other values; "
+                "the HTML report lists them all"
             )
     return lines
 
 
+def _count(subjects: Sequence[str]) -> str:
+    return subjects[0] if len(subjects) == 1 else f"{len(subjects)} runs"
+
+
 def source_costs(rows: Sequence[Row]) -> list[str]:
-    """What training the sources of a method took, a line a method."""
+    """Report the training time of each method's prerequisite runs, one line per method."""
     return [
-        f"{row.title}: its sources were trained once, {in_seconds(row.mean('source_seconds'))} in all, not counted in its train time."
+        f"{row.title}: its prerequisite runs were trained once, "
+        f"{in_seconds(row.mean('source_seconds'))} in total, not included in its train time."
         for row in rows
         if "source_seconds" in row.figures
     ]

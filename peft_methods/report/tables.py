@@ -1,4 +1,4 @@
-"""The report's tables as plain values: every text is made here, the template only places it."""
+"""Tables of the HTML report as plain values. All text is formatted here, not in the template."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ RANKED = (
 
 @dataclass(frozen=True)
 class Item:
-    """A cell of a table. It is sorted by `sort`, its raw value; None is missing and always last.
+    """A cell of a table.
 
-    `share` is the length of a bar in 0..1; `span` an interval's start, end and middle as shares of the column's axis.
+    Columns are sorted by `sort`, the raw value; None means missing and always comes last. `share`
+    is the length of a bar in 0..1. `span` has the start, end and middle of an interval, as
+    fractions of the column's axis.
     """
 
     text: str
@@ -41,7 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table: what it is about, the colour that stands for it in the charts, and its cells."""
+    """A row of a table: its title, its colour in the charts, and its cells."""
 
     title: str
     items: tuple[Item, ...]
@@ -51,7 +53,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """`about` heads the first column, `headings` the others; columns of `texts` are aligned as words."""
+    """A table. `about` is the heading of the first column, `headings` has those of the others.
+
+    Columns in `texts` are left-aligned.
+    """
 
     about: str
     headings: tuple[str, ...]
@@ -60,30 +65,30 @@ class Table:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What each column holds."""
+        """The kind of each column: "text" or "number"."""
         return tuple("text" if heading in self.texts else "number" for heading in self.headings)
 
 
-def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
-    """A row a method: quality with interval and group, parameters, time, memory, and who is on the Pareto front."""
-    other = "macro_f1" if standing.metric == "accuracy" else "accuracy"
+def comparison_table(rows: Sequence[Row], ranking: Standing) -> Table:
+    """Build one row per method: quality, interval, group, parameters, costs, Pareto front."""
+    other = "macro_f1" if ranking.metric == "accuracy" else "accuracy"
     digits = seconds_digits(rows)
     named = {
-        METRICS[standing.metric].title: _column(rows, standing.metric),
-        "95 % interval": _intervals(rows, standing),
-        "Group": [_text(standing.groups.get(row.method)) for row in rows],
+        METRICS[ranking.metric].title: _column(rows, ranking.metric),
+        "95 % interval": _intervals(rows, ranking),
+        "Group": [_text(ranking.groups.get(row.method)) for row in rows],
         METRICS[other].title: _column(rows, other),
         "Trainable + head": [_parameters(row) for row in rows],
         "Share": _column(rows, "trainable_share", lambda value: f"{100 * value:.2f} %"),
-        "Train time": _barred(
+        "Train time": _with_bars(
             _column(rows, "train_seconds", lambda value: f"{value:.{digits}f} s")
         ),
         "Samples/s": _column(rows, "samples_per_second", lambda value: f"{value:,.1f}"),
-        "Peak memory": _barred(
+        "Peak memory": _with_bars(
             _column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
         ),
         "Saved weights": _column(rows, "checkpoint_bytes"),
-        "Front": [_on_front(standing.on_front.get(row.method)) for row in rows],
+        "Front": [_on_front(ranking.on_front.get(row.method)) for row in rows],
     }
     shown = {
         title: items
@@ -102,7 +107,7 @@ def comparison_table(rows: Sequence[Row], standing: Standing) -> Table:
 
 
 def note_of(row: Row) -> str:
-    """What became of seeds that yielded nothing."""
+    """Describe the seeds without a result, or note that there is one seed only."""
     if not row.missing:
         return "one seed" if len(row.seeds) == 1 else ""
     statuses = ", ".join(dict.fromkeys(record.status for record in row.missing))
@@ -114,14 +119,15 @@ def note_of(row: Row) -> str:
 
 
 def figure_item(figure: Figure | None, metric: Metric, write: Write | None = None) -> Item:
-    """A mean, with its standard deviation where seeds differ at all; as `write` has both, else as the metric is written."""
+    """Format a mean, with its standard deviation if the seeds differ.
+
+    `write` formats both numbers; without it the metric's own format is used.
+    """
     if figure is None:
         return Item(NOTHING)
-    counted = figure.deviation is None or figure.deviation <= 1e-12 * abs(
-        figure.mean
-    )  # no more than what a mean is rounded by
     mean = (write or metric.format)(figure.mean)
-    if counted or figure.deviation is None:
+    # A deviation this small is the rounding error of the mean: all seeds have the same value.
+    if figure.deviation is None or figure.deviation <= 1e-12 * abs(figure.mean):
         return Item(mean, figure.mean)
     spread = (
         write(figure.deviation).partition(" ")[0]
@@ -140,7 +146,8 @@ def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[
     return [replace(item, is_best=item.sort == best) for item in items]
 
 
-def _barred(items: Sequence[Item]) -> list[Item]:
+def _with_bars(items: Sequence[Item]) -> list[Item]:
+    """Add bars, relative to the largest value."""
     most = max((item.sort for item in items if isinstance(item.sort, float)), default=0.0)
     return [
         replace(item, share=item.sort / most) if isinstance(item.sort, float) and most > 0 else item
@@ -148,23 +155,23 @@ def _barred(items: Sequence[Item]) -> list[Item]:
     ]
 
 
-def _intervals(rows: Sequence[Row], standing: Standing) -> list[Item]:
-    """Intervals on one axis, from the lowest end to the highest."""
-    known = standing.intervals
+def _intervals(rows: Sequence[Row], ranking: Standing) -> list[Item]:
+    """Draw all intervals on one axis, from the lowest end to the highest."""
+    known = ranking.intervals
     low, high = (
         min((low for low, _ in known.values()), default=0.0),
         max((high for _, high in known.values()), default=1.0),
     )
-    reach = (high - low) or 1.0
+    width = (high - low) or 1.0
 
     def item(row: Row) -> Item:
         if row.method not in known:
             return Item(NOTHING)
         start, end = known[row.method]
         span = (
-            (start - low) / reach,
-            (end - low) / reach,
-            (row.mean(standing.metric) - low) / reach,
+            (start - low) / width,
+            (end - low) / width,
+            (row.mean(ranking.metric) - low) / width,
         )
         return Item(f"{100 * start:.1f} to {100 * end:.1f}", start, span=span)
 
@@ -183,18 +190,21 @@ def _parameters(row: Row) -> Item:
 
 
 def _on_front(on: bool | None) -> Item:
-    return Item(NOTHING) if on is None else Item("on it" if on else "no", 0.0 if on else 1.0)
+    return Item(NOTHING) if on is None else Item("yes" if on else "no", 0.0 if on else 1.0)
 
 
-def differences_table(rows: Sequence[Row], standing: Standing) -> Table | None:
-    """How far each method is from the best one, with the interval that holds for all pairs at once; None where nothing is compared."""
+def differences_table(rows: Sequence[Row], ranking: Standing) -> Table | None:
+    """Build the table of each method's difference to the best one.
+
+    The intervals hold for all pairs simultaneously. Returns None if no pair was compared.
+    """
     titles = {row.method: row.title for row in rows}
-    if not standing.pairs:
+    if not ranking.pairs:
         return None
     lines = []
-    for method in standing.order[1:]:
-        pair = standing.against_best(method)
-        assert pair is not None, "the order has only methods that are compared"
+    for method in ranking.order[1:]:
+        pair = ranking.against_best(method)
+        assert pair is not None, "the order contains compared methods only"
         difference = Item(f"{100 * pair.difference:+.1f}", pair.difference)
         interval = Item(f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}", pair.low)
         p = Item("< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}", pair.p)
@@ -204,28 +214,36 @@ def differences_table(rows: Sequence[Row], standing: Standing) -> Table | None:
         )
     headings = ("Points", "95 % for all pairs", "p (Holm)", "Verdict")
     return Table(
-        f"Against {titles[standing.order[0]]}", headings, tuple(lines), frozenset({"Verdict"})
+        f"Against {titles[ranking.order[0]]}", headings, tuple(lines), frozenset({"Verdict"})
     )
 
 
-def figures_table(rows: Sequence[Row]) -> Table:
-    """Every metric that any method has: a row a metric, a column a method."""
+def metrics_table(rows: Sequence[Row]) -> Table:
+    """Build the table of all metrics that any method has: one row per metric, one column each."""
     lines = [
         Line(metric.title, tuple(figure_item(row.figures.get(name), metric) for row in rows))
         for name, metric in METRICS.items()
         if any(name in row.figures for row in rows)
     ]
-    return Table("Figure", tuple(row.title for row in rows), tuple(lines))
+    return Table("Metric", tuple(row.title for row in rows), tuple(lines))
 
 
 def baseline_table(changes: Iterable[tuple[Row, Sequence[Change]]]) -> Table | None:
-    """A row for each metric of each method that the gate compared; None where it compared nothing."""
+    """Build one row per method and metric in the regression check, or None if it is empty."""
     lines = [
         Line(row.title, _change(change), style_of(row.method).color)
         for row, found in changes
         for change in found
     ]
-    headings = ("Metric", "Baseline", "Now", "Worse by", "Tolerance", "Seeds explain", "Verdict")
+    headings = (
+        "Metric",
+        "Baseline",
+        "Now",
+        "Worse by",
+        "Tolerance",
+        "Explained by seeds",
+        "Verdict",
+    )
     return (
         Table("Method", headings, tuple(lines), frozenset({"Metric", "Verdict"})) if lines else None
     )
@@ -255,18 +273,16 @@ def _verdict(change: Change) -> str:
     if change.worse <= 0:
         return "not worse"
     return (
-        "within what seeds explain"
+        "explained by seed variance"
         if change.tolerance.is_exceeded(change.worse)
         else "within tolerance"
     )
 
 
-def front_said(rows: Sequence[Row], standing: Standing) -> str:
-    """The methods on the Pareto front, in words; empty where there is none to speak of."""
-    on = [row.title for row in rows if standing.on_front.get(row.method)]
-    what = ", ".join(METRICS[name].title.lower() for name in (standing.metric, *COSTS))
-    return (
-        f"On the Pareto front of {what}: {', '.join(on)}."
-        if len(standing.on_front) > 1 and on
-        else ""
-    )
+def front_note(rows: Sequence[Row], ranking: Standing) -> str:
+    """List the methods on the Pareto front; empty with fewer than two candidates."""
+    on_front = [row.title for row in rows if ranking.on_front.get(row.method)]
+    if len(ranking.on_front) < 2 or not on_front:
+        return ""
+    metrics = ", ".join(METRICS[name].title.lower() for name in (ranking.metric, *COSTS))
+    return f"On the Pareto front of {metrics}: {', '.join(on_front)}."

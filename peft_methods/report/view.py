@@ -1,4 +1,4 @@
-"""What the report says, as plain values: from sections of records to what the template places."""
+"""The report's content as plain values: turns sections of records into template values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from peft_methods.report.table import described, grouped_findings, reasons, sour
 from peft_methods.report.tables import Table
 from peft_methods.validity import RULES, Finding
 
-SEVERITIES = ("error", "warning", "note")  # the worst first
+SEVERITIES = ("error", "warning", "note")  # most severe first
 
 
 @dataclass(frozen=True)
 class ChartView:
-    """A drawn chart: an <svg> element that is safe to place, and what it shows in words."""
+    """A drawn chart: an <svg> element that is safe to embed, and its description in words."""
 
     name: str
     title: str
@@ -33,8 +33,8 @@ class ChartView:
 
 
 @dataclass(frozen=True)
-class Told:
-    """All that one rule says: (evidence, about whom) for each case, and what to do about them."""
+class FindingGroup:
+    """All findings of one rule: (evidence, subjects) for each case, and the advice."""
 
     rule: str
     severity: str
@@ -45,36 +45,36 @@ class Told:
 
 @dataclass(frozen=True)
 class SectionView:
-    """One section of the report. What is None or empty is a part in which there is nothing to say."""
+    """One section of the report. Parts that are None or empty are not shown."""
 
     anchor: str
     recipe: str
     name: str
-    described: str
-    apart: tuple[str, ...]
+    description: str
+    changes: tuple[str, ...]  # from the first section of the same recipe
     answers: tuple[Recommendation, ...]
     comparison: Table
     differences: Table | None
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
     charts: tuple[ChartView, ...]
     classes: tuple[ClassView, ...]
     baseline: Table | None
-    judged: tuple[str, ...]
-    findings: tuple[Told, ...]
-    figures: Table
+    regression_lines: tuple[str, ...]
+    findings: tuple[FindingGroup, ...]
+    metrics: Table
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
     methods: tuple[MethodView, ...]
     recipe_file: str
-    cells: Table
+    runs: Table
 
     @property
     def headline(self) -> str:
-        """The answer to the first question, or that there is none."""
+        """The first recommendation, or a note that there is none."""
         return (
             str(self.answers[0])
             if self.answers
-            else "Too little was measured to recommend anything."
+            else "There are too few results to recommend a method."
         )
 
 
@@ -83,65 +83,68 @@ def section_view(
     limits: Limits,
     gate: Gate | None,
     charts: Sequence[ChartView],
-    judged: Sequence[str] = (),
+    regression_lines: Sequence[str] = (),
 ) -> SectionView:
-    """All that a section says; `judged` are the lines that the gate says of it."""
+    """Build the view of a section. `regression_lines` is the output of the regression check."""
     comparison = section.comparison
-    rows, standing = comparison.rows(), comparison.standings[section.recipe]
+    rows, ranking = comparison.rows(), comparison.standings[section.recipe]
     records = [record for record in comparison.records if not record.is_source]
-    of = {
+    by_method = {
         row.method: [record for record in records if record.method_name == row.method]
         for row in rows
     }
-    methods = tuple(circumstances.method_view(row, of[row.method]) for row in rows)
-    common, own = circumstances.split(records)
+    methods = tuple(circumstances.method_view(row, by_method[row.method]) for row in rows)
+    common, specific = circumstances.split_common(records)
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
         recipe=section.recipe,
         name=section.name,
-        described=without_home(described(comparison, section.recipe)),
-        apart=tuple(map(without_home, section.apart)),
+        description=without_home(described(comparison, section.recipe)),
+        changes=tuple(map(without_home, section.apart)),
         answers=tuple(recommend(comparison, limits)),
-        comparison=tables.comparison_table(rows, standing),
-        differences=tables.differences_table(rows, standing),
-        said=tuple(
+        comparison=tables.comparison_table(rows, ranking),
+        differences=tables.differences_table(rows, ranking),
+        notes=tuple(
             without_home(line)
-            for line in (*_said(comparison, rows), tables.front_said(rows, standing))
+            for line in (*_notes(comparison, rows), tables.front_note(rows, ranking))
             if line
         ),
         charts=tuple(charts),
         classes=tuple(
-            view for row in rows if (view := classes.class_view(row, of[row.method])) is not None
+            view
+            for row in rows
+            if (view := classes.class_view(row, by_method[row.method])) is not None
         ),
-        baseline=tables.baseline_table((row, gate.changes(of[row.method])) for row in rows)
+        baseline=tables.baseline_table((row, gate.changes(by_method[row.method])) for row in rows)
         if gate
         else None,
-        judged=tuple(map(without_home, judged)),
-        findings=_told(comparison),
-        figures=tables.figures_table(rows),
+        regression_lines=tuple(map(without_home, regression_lines)),
+        findings=_finding_groups(comparison),
+        metrics=tables.metrics_table(rows),
         settings=circumstances.settings(records[0]),
         environment=tuple(common.items()),
         methods=methods,
-        recipe_file=recipe_file([found[0] for found in of.values()])
-        if any(one.again.needs_file for one in methods)
+        recipe_file=recipe_file([found[0] for found in by_method.values()])
+        if any(method.reproduction.needs_file for method in methods)
         else "",
-        cells=circumstances.cells_table(records, own),
+        runs=circumstances.runs_table(records, specific),
     )
 
 
-def _said(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
-    """How to read the table, and why results are missing."""
-    ran = next((record for record in comparison.records if record.status == "ok"), None)
+def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
+    """Explain how to read the table, and why results are missing."""
+    finished = next((record for record in comparison.records if record.status == "ok"), None)
     lines = []
-    if ran is not None:
-        memory = ran.environment.get("memory_kind")
+    if finished is not None:
+        memory = finished.environment.get("memory_kind")
         lines.append(
-            "Mean ± standard deviation over seeds. Train time: training steps only. Peak memory: training only"
-            + f", {memory}." * bool(memory)
+            "Mean ± standard deviation over seeds. Train time: training steps only. "
+            f"Peak memory: training only{f', {memory}' if memory else ''}."
         )
     if any(len(row.seeds) == 1 for row in rows):
         lines.append(
-            "One seed shows no spread: differences between methods may be chance; an interval is that of one model."
+            "One seed shows no spread: differences between methods may be chance, "
+            "and an interval covers one trained model only."
         )
     lines += reasons(rows) + source_costs(rows)
     return lines + [
@@ -151,13 +154,13 @@ def _said(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _told(comparison: Comparison) -> tuple[Told, ...]:
-    """Findings by rule, errors first."""
+def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:
+    """Group findings by rule, errors first."""
     by_rule: dict[str, list[tuple[Finding, tuple[str, ...]]]] = {}
     for finding, subjects in grouped_findings(comparison):
         by_rule.setdefault(finding.rule, []).append((finding, subjects))
-    told = [
-        Told(
+    groups = [
+        FindingGroup(
             rule,
             cases[0][0].severity,
             RULES[rule].title,
@@ -166,4 +169,4 @@ def _told(comparison: Comparison) -> tuple[Told, ...]:
         )
         for rule, cases in by_rule.items()
     ]
-    return tuple(sorted(told, key=lambda one: (SEVERITIES.index(one.severity), one.rule)))
+    return tuple(sorted(groups, key=lambda group: (SEVERITIES.index(group.severity), group.rule)))

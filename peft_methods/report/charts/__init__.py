@@ -1,4 +1,4 @@
-"""The charts of a comparison: what can be drawn from its records, and as which files."""
+"""The charts of a comparison: which charts its records allow, and writing them to files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peft_methods.comparing import Comparison
 from peft_methods.report.charts.bars import cost_chart, parameters_chart
-from peft_methods.report.charts.base import Chart, compared, stem
+from peft_methods.report.charts.base import Chart, compared, file_stem
 from peft_methods.report.charts.canvas import ChartError
 from peft_methods.report.charts.confusion import confusion_charts
 from peft_methods.report.charts.curves import losses_chart, qualities_chart
@@ -21,7 +21,7 @@ __all__ = ["Chart", "ChartError", "charts_of", "png", "save_charts", "svg"]
 
 
 def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
-    """The recipe's charts that have something to show. Nothing is drawn yet, and matplotlib is not needed yet."""
+    """List the recipe's charts that have data. They are drawn later; this needs no matplotlib."""
     one = compared(comparison, recipe)
     found = [
         quality_chart(one),
@@ -41,16 +41,19 @@ def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
 
 
 def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
-    """Every recipe's charts as FOLDER/RECIPE/NAME.svg and .png, each written whole or not at all. Raises `ChartError`."""
-    written = []
+    """Write every recipe's charts to FOLDER/RECIPE/NAME.svg and .png; return the paths.
+
+    Each file is written atomically. Raises `ChartError` if a chart cannot be drawn or written.
+    """
+    paths = []
     for recipe in comparison.standings:
-        place = folder / stem(recipe)
+        target = folder / file_stem(recipe)
         for chart in charts_of(comparison, recipe):
             for ending, content in ((".svg", svg(chart).encode("utf-8")), (".png", png(chart))):
-                path = place / f"{chart.name}{ending}"
+                path = target / f"{chart.name}{ending}"
                 _write(path, content)
-                written.append(path)
-    return written
+                paths.append(path)
+    return paths
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What a method costs: training time, peak memory and trainable parameters, a bar or a point a method."""
+"""Cost charts: training time, peak memory and trainable parameters, one line per method."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import Chart, Compared, without_figures, written
-from peft_methods.report.charts.canvas import INK, MUTED, SMALL, drawn, text_width
+from peft_methods.report.charts.base import Chart, Compared, missing_note, written
+from peft_methods.report.charts.canvas import INK, MUTED, SMALL, styled, text_width
 from peft_methods.report.charts.lines import (
     GAP,
     PLOT,
-    add_figure,
+    add_value,
+    axis_limit,
     axis_name,
-    few_ticks,
-    limit_for,
-    lines_of,
+    line_layout,
+    linear_ticks,
     log_ticks,
     scale_of,
 )
@@ -32,11 +32,11 @@ PARAMETERS = "trainable_parameters"
 
 
 def cost_chart(compared: Compared, metric: str, name: str) -> Chart | None:
-    """Bars of a cost from 0, with the standard deviation over seeds."""
-    rows = compared.having(metric)
+    """Chart a cost as bars from 0, with the standard deviation over seeds."""
+    rows = compared.rows_with(metric)
     if not rows:
         return None
-    kind = next(
+    memory_kind = next(
         (
             f" ({r.environment['memory_kind']})"
             for r in compared.records
@@ -44,40 +44,40 @@ def cost_chart(compared: Compared, metric: str, name: str) -> Chart | None:
         ),
         "",
     )
-    what = kind if metric == "peak_memory_bytes" else ""
+    title = METRICS[metric].title + (memory_kind if metric == "peak_memory_bytes" else "")
     notes = [spread_note(rows, metric)]
-    said = f"{METRICS[metric].title}{what}. {_extremes(rows, metric)}{without_figures(compared.rows)} {notes[0]}"
+    extremes = _extremes(rows, metric)
     return Chart(
         name,
         axis_name(METRICS[metric]),
-        said,
+        f"{title}. {extremes}{missing_note(compared.rows)} {notes[0]}",
         partial(_draw_costs, compared, metric, notes),
         compared.recipe,
     )
 
 
 def parameters_chart(compared: Compared) -> Chart | None:
-    """Trainable parameters on a logarithmic axis, with the method's own apart from the head's."""
-    rows = compared.having(PARAMETERS)
+    """Chart trainable parameters on a logarithmic axis, split into the method's and the head's."""
+    rows = compared.rows_with(PARAMETERS)
     if not rows:
         return None
-    said = f"Trainable parameters. {_extremes(rows, PARAMETERS)}{without_figures(compared.rows)}"
+    extremes = _extremes(rows, PARAMETERS)
     return Chart(
         "parameters",
         "Trainable parameters (logarithmic)",
-        said,
+        f"Trainable parameters. {extremes}{missing_note(compared.rows)}",
         partial(_draw_parameters, compared),
         compared.recipe,
     )
 
 
 def spread_note(rows: Sequence[Row], metric: str) -> str:
-    """What the whiskers are, and who has none."""
-    alone = [row for row in rows if row.figures[metric].deviation is None]
-    if len(alone) == len(rows):
+    """Explain the whiskers, and why some or all are missing."""
+    single_seed = [row for row in rows if row.figures[metric].deviation is None]
+    if len(single_seed) == len(rows):
         return "One seed: no spread."
     return "Whiskers: standard deviation over seeds" + (
-        ", none where there was one seed." if alone else "."
+        "; methods with one seed have none." if single_seed else "."
     )
 
 
@@ -94,21 +94,21 @@ def _extremes(rows: Sequence[Row], metric: str) -> str:
     return f"Least: {first}; most: {last}."
 
 
-@drawn
+@styled
 def _draw_costs(compared: Compared, name: str, notes: Sequence[str]) -> Figure:
     metric, unit = METRICS[name], scale_of(METRICS[name]).size
-    figure, axes = lines_of(compared, axis_name(metric), notes)
-    texts = [_said(row, name) for row in compared.rows]
+    figure, axes = line_layout(compared, axis_name(metric), notes)
+    texts = [_value_text(row, name) for row in compared.rows]
     ends = [
         (row.figures[name].mean + (row.figures[name].deviation or 0.0)) / unit
         if name in row.figures
         else 0.0
         for row in compared.rows
     ]
-    axes.set_xlim(0, limit_for(ends, texts))
-    few_ticks(axes.xaxis)
+    axes.set_xlim(0, axis_limit(ends, texts))
+    linear_ticks(axes.xaxis)
     for line, (row, text, end) in enumerate(zip(compared.rows, texts, ends, strict=True)):
-        add_figure(axes, end, line, text)
+        add_value(axes, end, line, text)
         if name in row.figures:
             style, mean, deviation = (
                 style_of(row.method),
@@ -129,17 +129,17 @@ def _draw_costs(compared: Compared, name: str, notes: Sequence[str]) -> Figure:
     return figure
 
 
-def _said(row: Row, name: str) -> str:
-    """The row's figure, or why there is none."""
+def _value_text(row: Row, name: str) -> str:
+    """Format the row's value, or the status if there is none."""
     if name not in row.figures and row.missing and not row.figures:
         return f"{NOTHING} {row.missing[0].status}"
     return written(METRICS[name], row.figures.get(name))
 
 
-@drawn
+@styled
 def _draw_parameters(compared: Compared) -> Figure:
-    notes = ["Figures: the method's + the head's. Tick: the method's alone, where it has any."]
-    figure, axes = lines_of(compared, "Trainable parameters (logarithmic)", notes)
+    notes = ["Numbers: method + head. Tick: the method's parameters without the head."]
+    figure, axes = line_layout(compared, "Trainable parameters (logarithmic)", notes)
     axes.set_xscale("log")
     known = [
         row.mean(name)
@@ -149,19 +149,17 @@ def _draw_parameters(compared: Compared) -> Figure:
     ]
     low = math.floor(math.log10(min(known, default=1.0)))
     texts = [_counts(row) for row in compared.rows]
-    free = [1 - (text_width(text, SMALL) + 2 * GAP + 0.05) / PLOT for text in texts]
-    places = [
+    free_shares = [1 - (text_width(text, SMALL) + 2 * GAP + 0.05) / PLOT for text in texts]
+    decades = [
         math.log10(max(row.mean(PARAMETERS), 10**low)) - low if PARAMETERS in row.figures else 0.0
         for row in compared.rows
     ]
-    axes.set_xlim(
-        10**low,
-        10 ** (low + max(1.0, *(place / share for place, share in zip(places, free, strict=True)))),
-    )
+    span = max(1.0, *(end / share for end, share in zip(decades, free_shares, strict=True)))
+    axes.set_xlim(10**low, 10 ** (low + span))
     log_ticks(axes.xaxis)
-    for line, (row, text, place) in enumerate(zip(compared.rows, texts, places, strict=True)):
-        style, end = style_of(row.method), 10.0 ** (low + place)
-        add_figure(axes, end * (1.05 if PARAMETERS in row.figures else 1), line, text)
+    for line, (row, text, decade) in enumerate(zip(compared.rows, texts, decades, strict=True)):
+        style, end = style_of(row.method), 10.0 ** (low + decade)
+        add_value(axes, end * (1.05 if PARAMETERS in row.figures else 1), line, text)
         if PARAMETERS in row.figures:
             axes.hlines(line, 10**low, end, color=MUTED, linewidth=0.7)
             axes.plot(
@@ -185,5 +183,5 @@ def _counts(row: Row) -> str:
         or "method_parameters" not in row.figures
         or "head_parameters" not in row.figures
     ):
-        return _said(row, PARAMETERS)
+        return _value_text(row, PARAMETERS)
     return f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"

@@ -1,4 +1,4 @@
-"""What a chart is, and what it is drawn from: one recipe's rows, records and standing."""
+"""A chart and its input: the rows, records and ranking of one recipe."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Chart:
     """One chart of one recipe.
 
-    `name` is a file's stem and the same for every recipe: "accuracy" shows quality, whatever the recipe selects by. `title`
-    says what is shown, with its unit; `description` has the figures that matter in plain sentences, for who cannot see it.
-    `draw` makes a new figure each time.
+    `name` is the file stem and the same for every recipe: "accuracy" shows the selection metric,
+    whatever it is. `title` describes the content, with its unit. `description` gives the important
+    numbers in sentences, as alternative text. `draw` makes a new figure at every call.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Chart:
     recipe: str = ""
 
     def __post_init__(self) -> None:
-        """Names from outside stand in both texts."""
-        object.__setattr__(self, "title", plain(self.title))
-        object.__setattr__(self, "description", plain(self.description))
+        """Make both texts printable: they contain names that the user chose."""
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "description", printable(self.description))
 
     def _repr_svg_(self) -> str:
-        """What a notebook shows."""
+        """Return the SVG that a notebook displays."""
         from peft_methods.report.charts.rendering import svg
 
         return svg(self)
@@ -49,25 +49,28 @@ class Chart:
 
 @dataclass(frozen=True)
 class Compared:
-    """One recipe of a comparison. `rows` are in the order of the tables; `records` are those of cells, sources left out."""
+    """One recipe of a comparison.
+
+    `rows` are in table order. `records` has the main runs, without prerequisite runs.
+    """
 
     recipe: str
     rows: tuple[Row, ...]
     records: tuple[Record, ...]
-    standing: Standing
+    ranking: Standing
 
     @property
     def quality(self) -> Metric:
-        """What the recipe selects by."""
-        return METRICS[self.standing.metric]
+        """The recipe's selection metric."""
+        return METRICS[self.ranking.metric]
 
     @property
-    def is_random(self) -> bool:
-        """Whether the weights were random, so that nothing of quality means anything."""
+    def has_random_weights(self) -> bool:
+        """Whether the weights are random, which makes quality meaningless."""
         return any(record.cell["recipe"]["model"]["weights"] == "random" for record in self.records)
 
-    def of(self, method: str) -> list[Record]:
-        """A method's finished cells, by seed."""
+    def records_of(self, method: str) -> list[Record]:
+        """A method's successful runs, ordered by seed."""
         found = [
             record
             for record in self.records
@@ -75,26 +78,25 @@ class Compared:
         ]
         return sorted(found, key=lambda record: record.seed)
 
-    def having(self, name: str) -> list[Row]:
-        """Rows that have this figure."""
+    def rows_with(self, name: str) -> list[Row]:
+        """Rows that have a value of this metric."""
         return [row for row in self.rows if name in row.figures]
 
 
 def compared(comparison: Comparison, recipe: str) -> Compared:
-    """The part of a comparison that is of this recipe."""
+    """Select the part of a comparison that belongs to this recipe."""
     records = tuple(
         record
         for record in comparison.records
         if record.recipe_name == recipe and not record.is_source
     )
-    rows = tuple(
-        replace(comparison, records=records).rows()
-    )  # of these alone: rows() looks through all records
+    # A comparison of these records only: rows() scans all records.
+    rows = tuple(replace(comparison, records=records).rows())
     return Compared(recipe, rows, records, comparison.standings[recipe])
 
 
 def written(metric: Metric, figure: Figure | None) -> str:
-    """'34.2 ± 0.9 s', '34.2 s' where one seed has no spread, '–' where nothing is known."""
+    """Format a value: '34.2 ± 0.9 s', '34.2 s' for one seed, '–' if missing."""
     if figure is None:
         return NOTHING
     if figure.deviation is None or metric.is_counted:
@@ -103,50 +105,53 @@ def written(metric: Metric, figure: Figure | None) -> str:
 
 
 def label_of(row: Row, width: int = 24) -> str:
-    """The method's title on at most two lines, and how many of its seeds these figures are from where some failed."""
-    some = (
+    """Format the method's title on at most two lines, plus the number of seeds if some failed."""
+    seeds = (
         [f"{len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds"]
         if row.seeds and row.missing
         else []
     )
-    return "\n".join([on_two_lines(row.title, width), *some])
+    return "\n".join([on_two_lines(row.title, width), *seeds])
 
 
 def on_two_lines(text: str, width: int) -> str:
-    """Lines of at most so many letters; of a long text its beginning and its end, where names of one family differ."""
-    lines = textwrap.wrap(plain(text), width) or [NOTHING]
+    """Wrap text to at most two lines of `width` characters.
+
+    A longer text keeps its beginning and its end, because names of one family differ there.
+    """
+    lines = textwrap.wrap(printable(text), width) or [NOTHING]
     if len(lines) > 2:
-        end = textwrap.wrap(plain(text)[::-1], width - 2)[0][::-1]
+        end = textwrap.wrap(printable(text)[::-1], width - 2)[0][::-1]
         lines = [lines[0], f"… {end}"]
     return "\n".join(lines)
 
 
-def plain(text: str) -> str:
-    """Text that every font and XML can take: what cannot be printed is a blank."""
+def printable(text: str) -> str:
+    """Replace unprintable characters by blanks, so that every font and XML accepts the text."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def stem(text: str) -> str:
-    """A name as that of a file: itself where it can be one, else what is left of it and a few letters that keep it apart."""
+def file_stem(text: str) -> str:
+    """Turn a name into a file stem: unchanged if it is safe, else a slug and a hash of the name."""
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
         return text
     return f"{slug(text)}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
-def without_figures(rows: Iterable[Row]) -> str:
-    """' QLoRA: skipped.' for every row that has no figures at all; empty where there is none."""
+def missing_note(rows: Iterable[Row]) -> str:
+    """Format ' QLoRA: skipped.' for every row without any value; empty if there is none."""
     return "".join(
         f" {row.title}: {row.missing[0].status}." for row in rows if not row.figures and row.missing
     )
 
 
-def noted(notes: Iterable[str], rows: Iterable[Row]) -> list[str]:
-    """Notes for under a chart that shows some of these rows, with who has no figures at all."""
-    return [*notes, *filter(None, [without_figures(rows).strip()])]
+def with_missing_note(notes: Iterable[str], rows: Iterable[Row]) -> list[str]:
+    """Append the rows without any value to the notes below a chart."""
+    return [*notes, *filter(None, [missing_note(rows).strip()])]
 
 
-def listed(rows: Sequence[Row]) -> str:
-    """'LoRA, IA3 and QLoRA'; of many the first few and how many more."""
+def join_titles(rows: Sequence[Row]) -> str:
+    """Join titles: 'LoRA, IA3 and QLoRA'. With more than six, name five and count the rest."""
     titles = [row.title for row in rows]
     if len(titles) > 6:
         titles = [*titles[:5], f"{len(titles) - 5} more"]

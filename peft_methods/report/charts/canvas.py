@@ -1,6 +1,7 @@
-"""Paper and pen of all charts: sizes in inches, one look whatever the user's matplotlibrc says, text measured before it is placed.
+"""Drawing primitives of all charts: sizes in inches, one style, measured text.
 
-matplotlib's figures are used directly, never pyplot: nothing here leaves a trace in the process.
+The style does not depend on the user's matplotlibrc. Text is measured before it is placed. Figures
+are created directly, never through pyplot, so no global state is left behind.
 """
 
 from __future__ import annotations
@@ -17,25 +18,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#1b1b1a"  # text and axes; `rendering` knows these three and lets them follow a page
+# `rendering` replaces these three colours in inline SVG, so that they follow the page's colours.
+INK = "#1b1b1a"  # text and axes
 MUTED = "#666665"
 GRID = "#d9d9d8"
 FONT = "DejaVu Sans"  # shipped with matplotlib
 TEXT, SMALL = 9.0, 7.5  # points
-LINE = 1.25  # height of a line of text over its size
-PAD = 0.08  # inches between things
-LOOK: dict[str, Any] = {
+LINE = 1.25  # line height, as a multiple of the font size
+PAD = 0.08  # inches between elements
+RC_PARAMS: dict[str, Any] = {
     "font.family": [FONT],
     "font.size": TEXT,
     "text.color": INK,
-    "text.parse_math": False,  # a method may be called $x$
+    "text.parse_math": False,  # a method's name may contain $
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.labelsize": TEXT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
-    "axes.titley": 1.0,  # else matplotlib looks for a free place, which costs a third of the time
+    "axes.titley": 1.0,  # a fixed place: matplotlib's search for a free one takes 1/3 of the time
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
     "xtick.color": MUTED,
@@ -61,33 +63,33 @@ class ChartError(PeftMethodsError):
 
 
 @contextmanager
-def look(**more: Any) -> Iterator[None]:
-    """matplotlib's defaults and LOOK for as long as this lasts, without a word on letters that its font lacks."""
+def chart_style(**more: Any) -> Iterator[None]:
+    """Context manager: use matplotlib's defaults plus RC_PARAMS; ignore missing-glyph warnings."""
     try:
         import matplotlib
     except ImportError:
         raise ChartError("charts need matplotlib: pip install 'peft-methods[report]'.") from None
     with matplotlib.rc_context(), warnings.catch_warnings():
-        settings: Any = matplotlib.rcParams  # its names are typed one by one, and differ by version
+        settings: Any = matplotlib.rcParams  # typed per key; the keys differ between versions
         matplotlib.rcdefaults()
-        settings.update(LOOK | more)
+        settings.update(RC_PARAMS | more)
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
 
 
-def drawn(draw: Callable[P, T]) -> Callable[P, T]:
-    """A function that draws, with the look of all charts."""
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Decorator of drawing functions: draw with the style of all charts."""
 
     @functools.wraps(draw)
-    def in_the_look(*args: P.args, **kwargs: P.kwargs) -> T:
-        with look():
+    def with_style(*args: P.args, **kwargs: P.kwargs) -> T:
+        with chart_style():
             return draw(*args, **kwargs)
 
-    return in_the_look
+    return with_style
 
 
-def sheet(width: float, height: float) -> Figure:
-    """An empty figure, inches."""
+def new_figure(width: float, height: float) -> Figure:
+    """Create an empty figure; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -99,7 +101,7 @@ def sheet(width: float, height: float) -> Figure:
 def axes_at(
     figure: Figure, left: float, top: float, width: float, height: float, **more: Any
 ) -> Axes:
-    """Axes at this place, inches from the sheet's left and upper edge."""
+    """Add axes; the position is in inches from the figure's left and upper edge."""
     whole_width, whole_height = figure.get_size_inches()
     box = (
         left / whole_width,
@@ -111,13 +113,13 @@ def axes_at(
 
 
 def place_text(figure: Figure, x: float, y: float, text: str, **more: Any) -> None:
-    """Text at this place, inches from the sheet's left and upper edge."""
+    """Add text; the position is in inches from the figure's left and upper edge."""
     width, height = figure.get_size_inches()
     figure.text(x / width, 1 - y / height, text, **more)
 
 
 def text_width(text: str, size: float = TEXT) -> float:
-    """Inches of the longest line in the charts' font."""
+    """Width of the longest line in the charts' font, in inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -132,17 +134,17 @@ def text_width(text: str, size: float = TEXT) -> float:
 
 
 def widest(texts: Iterable[str], size: float = TEXT) -> float:
-    """Inches of the longest of these texts; 0 for none."""
+    """Width of the widest text in inches; 0 without texts."""
     return max((text_width(text, size) for text in texts), default=0.0)
 
 
 def text_height(text: str, size: float = TEXT) -> float:
-    """Inches of all its lines."""
+    """Height of all lines in inches."""
     return (text.count("\n") + 1) * size * LINE / 72
 
 
 def wrapped(text: str, width: float, size: float = SMALL) -> str:
-    """The text in lines of at most this many inches, cut between words."""
+    """Wrap text between words into lines of at most `width` inches."""
     lines: list[str] = []
     for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}", size) <= width:
@@ -153,12 +155,12 @@ def wrapped(text: str, width: float, size: float = SMALL) -> str:
 
 
 def note_height(notes: Sequence[str], width: float) -> float:
-    """Inches that `add_notes` needs."""
+    """Height in inches that `add_notes` needs."""
     return sum(text_height(wrapped(note, width), SMALL) for note in notes) + PAD * bool(notes)
 
 
 def add_notes(figure: Figure, notes: Sequence[str]) -> None:
-    """Small print at the foot of the sheet: how to read it, and what is missing."""
+    """Add small print at the bottom of the figure: how to read it, and missing data."""
     width, height = figure.get_size_inches()
     text = "\n".join(wrapped(note, width - 2 * PAD) for note in notes)
     figure.text(

@@ -1,4 +1,4 @@
-"""Which classes a method takes for which: test examples of all its seeds, a matrix a method."""
+"""Confusion matrices on the test set, one per method, summed over seeds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from peft_methods.comparing import Row
-from peft_methods.report.charts.base import Chart, Compared, on_two_lines, stem
+from peft_methods.report.charts.base import Chart, Compared, file_stem, on_two_lines
 from peft_methods.report.charts.canvas import (
     INK,
     PAD,
     SMALL,
     add_notes,
     axes_at,
-    drawn,
+    new_figure,
     note_height,
-    sheet,
+    styled,
     text_height,
     text_width,
     widest,
@@ -30,27 +30,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_FIGURES = 12  # classes; with more, cells are colour alone
-WIDE = 0.85  # inches of a cell, up to which it is widened for the names of classes
-DARK = 0.45  # a fill of less luminance takes white letters
+MAX_LABELLED = 12  # classes; matrices with more show colours only, no numbers
+MAX_CELL = 0.85  # inches; cells are widened up to this size to fit the class names
+DARK = 0.45  # cells with a lower luminance get white text
 
 
 def confusion_charts(compared: Compared) -> list[Chart]:
-    """A chart for every method that has a confusion matrix."""
+    """List a chart for every method that has a confusion matrix."""
     return [chart for row in compared.rows if (chart := _chart(compared, row)) is not None]
 
 
 def _chart(compared: Compared, row: Row) -> Chart | None:
-    judged = [record.quality for record in compared.of(row.method) if record.quality]
-    labels = [str(label) for label in judged[0]["per_class"]] if judged else []
-    same = [quality for quality in judged if list(quality["per_class"]) == labels]
+    evaluated = [record.quality for record in compared.records_of(row.method) if record.quality]
+    labels = [str(label) for label in evaluated[0]["per_class"]] if evaluated else []
+    same = [quality for quality in evaluated if list(quality["per_class"]) == labels]
     if not same:
         return None
     counts = np.asarray([quality["confusion"] for quality in same], dtype=np.float64).sum(axis=0)
-    title = f"{row.title}: true against predicted classes, test examples over {len(same)} seed{'s' * (len(same) > 1)}"
+    seeds = f"{len(same)} seed{'s' * (len(same) > 1)}"
+    title = f"{row.title}: true against predicted classes, test examples over {seeds}"
     draw = partial(_draw, row, counts, labels)
     return Chart(
-        f"confusion-{stem(row.method)}", title, _described(counts, labels), draw, compared.recipe
+        f"confusion-{file_stem(row.method)}",
+        title,
+        _described(counts, labels),
+        draw,
+        compared.recipe,
     )
 
 
@@ -60,43 +65,51 @@ def _described(counts: Array, labels: Sequence[str]) -> str:
     if np.isnan(right).all():
         return "No test examples."
     worst, best = int(np.nanargmin(right)), int(np.nanargmax(right))
-    text = f"Recognised best: {labels[best]}, {100 * right[best]:.1f} %; worst: {labels[worst]}, {100 * right[worst]:.1f} %."
+    text = (
+        f"Highest recall: {labels[best]}, {100 * right[best]:.1f} %; "
+        f"lowest: {labels[worst]}, {100 * right[worst]:.1f} %."
+    )
     wrong = np.where(np.eye(len(labels), dtype=bool), -1.0, counts)
     if wrong.max() <= 0:
-        return f"{text} No example was taken for another class."
-    true, taken = divmod(int(wrong.argmax()), len(labels))
-    return f"{text} Most frequent mistake: {labels[true]} taken for {labels[taken]}, {wrong.max():,.0f} of {counts[true].sum():,.0f}."
+        return f"{text} No example was misclassified."
+    true, predicted = divmod(int(wrong.argmax()), len(labels))
+    return (
+        f"{text} Most frequent error: {labels[true]} predicted as {labels[predicted]}, "
+        f"{wrong.max():,.0f} of {counts[true].sum():,.0f}."
+    )
 
 
 def _shares(counts: Array) -> Array:
-    """Of each true class's examples; nan for a class without any."""
+    """Divide each row by the number of examples of its true class; nan without examples."""
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
 
 
-@drawn
+@styled
 def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
     texts = [on_two_lines(label, 18) for label in labels]
-    cells = _cells(counts) if len(labels) <= MOST_FIGURES else []
-    long, tall = widest(texts, SMALL), max(text_height(text, SMALL) for text in texts)
-    turned = long + 0.1 > WIDE or not cells
+    cells = _cell_texts(counts) if len(labels) <= MAX_LABELLED else []
+    label_width = widest(texts, SMALL)
+    label_height = max(text_height(text, SMALL) for text in texts)
+    rotated = label_width + 0.1 > MAX_CELL or not cells
     size = max(
-        tall + 0.06,
+        label_height + 0.06,
         *(text_width(text, SMALL) + 0.14 for text in cells),
-        0 if turned else long + 0.1,
+        0 if rotated else label_width + 0.1,
     )
-    side, left, below = len(labels) * size, long + 0.45, (long if turned else tall) + 0.42
+    side, left = len(labels) * size, label_width + 0.45
+    below = (label_width if rotated else label_height) + 0.42
     notes = [
-        "Shares are of the true class's examples."
+        "Percentages are of all examples of the true class."
         if cells
-        else "The darker, the greater the share of the true class's examples."
+        else "Darker cells: a larger share of the true class's examples."
     ]
     width = max(left + side + 2 * PAD, 2.4)
-    figure = sheet(width, PAD + side + below + note_height(notes, width - 2 * PAD))
+    figure = new_figure(width, PAD + side + below + note_height(notes, width - 2 * PAD))
     axes = axes_at(figure, left, PAD, side, side)
     _fill(axes, counts, style_of(row.method).color, cells)
     axes.set_xticks(
-        range(len(labels)), texts, size=SMALL, rotation=90 if turned else 0, linespacing=1.0
+        range(len(labels)), texts, size=SMALL, rotation=90 if rotated else 0, linespacing=1.0
     )
     axes.set_yticks(range(len(labels)), texts, size=SMALL, linespacing=1.0)
     axes.tick_params(length=0)
@@ -106,8 +119,8 @@ def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
     return figure
 
 
-def _cells(counts: Array) -> list[str]:
-    """What stands in each cell, line by line."""
+def _cell_texts(counts: Array) -> list[str]:
+    """Text of each cell, row by row: the count and its share."""
     shares = _shares(counts).flat
     return [
         "0" if np.isnan(share) else f"{count:,.0f}\n{100 * share:.0f} %"
@@ -116,7 +129,7 @@ def _cells(counts: Array) -> list[str]:
 
 
 def _fill(axes: Axes, counts: Array, color: str, cells: Sequence[str]) -> None:
-    """Cells from white to the method's colour, each with its figures."""
+    """Fill the cells, from white (0 %) to the method's colour (100 %), and add their texts."""
     from matplotlib.colors import to_rgb
 
     full = np.asarray(to_rgb(color))
@@ -126,9 +139,8 @@ def _fill(axes: Axes, counts: Array, color: str, cells: Sequence[str]) -> None:
     bright = fills @ np.asarray([0.2126, 0.7152, 0.0722])
     for index, text in enumerate(cells):
         line, column = divmod(index, len(counts))
-        letters = (
-            "white" if bright[line, column] < DARK else "black"
-        )  # not the page's colour: the fill is not the page's
-        axes.text(column, line, text, size=SMALL, ha="center", va="center", color=letters)
+        # Not the page's text colour: the background here is the cell's fill.
+        color = "white" if bright[line, column] < DARK else "black"
+        axes.text(column, line, text, size=SMALL, ha="center", va="center", color=color)
     for spine in axes.spines.values():
         spine.set(visible=True, color=INK)

@@ -1,4 +1,7 @@
-"""Quality: a point and its 95 % interval a method, never a bar: from 0 it shows nothing, cut off it lies."""
+"""Quality: one point with its 95 % interval per method.
+
+Points instead of bars: a bar from 0 hides the differences, a truncated bar exaggerates them.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from peft_methods.comparing import Row
-from peft_methods.report.charts.base import Chart, Compared, listed, without_figures
-from peft_methods.report.charts.canvas import INK, MUTED, PAD, SMALL, drawn, widest
-from peft_methods.report.charts.lines import PLOT, axis_name, few_ticks, lines_of
+from peft_methods.report.charts.base import Chart, Compared, join_titles, missing_note
+from peft_methods.report.charts.canvas import INK, MUTED, PAD, SMALL, styled, widest
+from peft_methods.report.charts.lines import PLOT, axis_name, line_layout, linear_ticks
 from peft_methods.report.colors import style_of
 from peft_methods.report.shown import NOTHING
 
@@ -18,13 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NARROWEST = 0.10  # of an axis of quality: less would make much of little
+MIN_RANGE = 0.10  # of a quality axis: a narrower one would exaggerate small differences
 
 
 def quality_chart(compared: Compared) -> Chart | None:
-    """Means with intervals over seeds and test examples, every seed, and the majority class."""
+    """Chart means with intervals over seeds and test examples, each seed, the majority class."""
     metric = compared.quality
-    rows = compared.having(metric.name)
+    rows = compared.rows_with(metric.name)
     if not rows:
         return None
     title = (
@@ -38,31 +41,37 @@ def quality_chart(compared: Compared) -> Chart | None:
 
 
 def intervals_of(compared: Compared) -> dict[str, tuple[float, float]]:
-    """Those over seeds and test examples. Who is in no group has one seed, and an interval of that one model is another thing."""
+    """Intervals over seeds and test examples, by method.
+
+    Single-seed methods (those without a group) are excluded: their interval covers one model only.
+    """
     return {
         method: interval
-        for method, interval in compared.standing.intervals.items()
-        if method in compared.standing.groups
+        for method, interval in compared.ranking.intervals.items()
+        if method in compared.ranking.groups
     }
 
 
 def majority(compared: Compared) -> float | None:
-    """The accuracy of always answering the most frequent class, where accuracy is what is shown and all were tested on the same."""
+    """Accuracy of always predicting the most frequent class.
+
+    None if the chart does not show accuracy, or the runs have different test sets.
+    """
     known = {
         record.data["majority"]
         for record in compared.records
         if record.status == "ok" and "majority" in record.data
     }
-    return known.pop() if len(known) == 1 and compared.standing.metric == "accuracy" else None
+    return known.pop() if len(known) == 1 and compared.ranking.metric == "accuracy" else None
 
 
 def _described(compared: Compared, rows: Sequence[Row]) -> str:
     metric, intervals = compared.quality, intervals_of(compared)
 
-    def said(row: Row) -> str:
-        around = intervals.get(row.method)
+    def summary(row: Row) -> str:
+        interval = intervals.get(row.method)
         return f"{row.title}, {metric.format(row.mean(metric.name))}" + (
-            f" (95 % interval {_range(around)})" if around else ""
+            f" (95 % interval {_range(interval)})" if interval else ""
         )
 
     best, worst = (
@@ -70,35 +79,36 @@ def _described(compared: Compared, rows: Sequence[Row]) -> str:
         min(rows, key=lambda row: row.mean(metric.name)),
     )
     if best is worst:
-        text = f"{said(best)}."
+        text = f"{summary(best)}."
     else:
-        text = f"Highest mean: {said(best)}; lowest: {said(worst)}."
-        pairs = [(row, compared.standing.pair(best.method, row.method)) for row in rows]
-        alike = [row for row, pair in pairs if pair is not None and not pair.is_separable]
-        text += f" {best.title} cannot be told apart from {listed(alike)}." if alike else ""
+        text = f"Highest mean: {summary(best)}; lowest: {summary(worst)}."
+        pairs = [(row, compared.ranking.pair(best.method, row.method)) for row in rows]
+        similar = [row for row, pair in pairs if pair is not None and not pair.is_separable]
+        if similar:
+            text += f" {best.title} cannot be told apart from {join_titles(similar)}."
     floor = majority(compared)
     text += (
         ""
         if floor is None
-        else f" Always answering the most frequent class: {metric.format(floor)}."
+        else f" Always predicting the most frequent class: {metric.format(floor)}."
     )
-    return " ".join([text + without_figures(compared.rows), *_lacking(compared)])
+    return " ".join([text + missing_note(compared.rows), *_interval_notes(compared)])
 
 
-def _lacking(compared: Compared) -> list[str]:
-    """Why intervals are missing."""
-    rows = compared.having(compared.standing.metric)
-    alone = [row for row in rows if row.figures[compared.standing.metric].count == 1]
-    if len(alone) == len(rows):
-        return ["One seed: no interval, and no telling apart."]
-    said = [f"One seed, so no interval: {listed(alone)}."] if alone else []
-    return said if intervals_of(compared) else [*said, "No intervals: no predictions were kept."]
+def _interval_notes(compared: Compared) -> list[str]:
+    """Explain missing intervals."""
+    rows = compared.rows_with(compared.ranking.metric)
+    single_seed = [row for row in rows if row.figures[compared.ranking.metric].count == 1]
+    if len(single_seed) == len(rows):
+        return ["One seed: no intervals, and methods cannot be told apart."]
+    notes = [f"One seed, so no interval: {join_titles(single_seed)}."] if single_seed else []
+    return notes if intervals_of(compared) else [*notes, "No intervals: no predictions were kept."]
 
 
-@drawn
+@styled
 def _draw(compared: Compared) -> Figure:
     metric, intervals, floor = compared.quality, intervals_of(compared), majority(compared)
-    texts = [_figures(compared, row) for row in compared.rows]
+    texts = [_value_text(compared, row) for row in compared.rows]
     heading = "mean (95 % interval) group" if intervals else "mean"
     notes = [
         " ".join(
@@ -109,28 +119,28 @@ def _draw(compared: Compared) -> Figure:
         )
     ]
     notes += (
-        ["Methods that share a letter cannot be told apart."] if compared.standing.groups else []
+        ["Methods that share a letter cannot be told apart."] if compared.ranking.groups else []
     )
     notes += (
-        [f"Dashed: always the most frequent class, {metric.format(floor)}."]
+        [f"Dashed: always predicting the most frequent class, {metric.format(floor)}."]
         if floor is not None
         else []
     )
     right = widest([*texts, heading], SMALL) + 2 * PAD
-    figure, axes = lines_of(
+    figure, axes = line_layout(
         compared,
         axis_name(metric),
-        [" ".join([*notes, *_lacking(compared)])],
+        [" ".join([*notes, *_interval_notes(compared)])],
         above=0.2,
         right=right,
     )
     axes.set_xlim(*(100 * end for end in quality_range(compared)))
-    few_ticks(axes.xaxis)
+    linear_ticks(axes.xaxis)
     if floor is not None:
         axes.axvline(100 * floor, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    behind = 1 + PAD / PLOT
+    text_x = 1 + PAD / PLOT
     axes.text(
-        behind,
+        text_x,
         -0.5,
         heading,
         transform=axes.get_yaxis_transform(),
@@ -139,7 +149,7 @@ def _draw(compared: Compared) -> Figure:
         va="bottom",
     )
     for line, (row, text) in enumerate(zip(compared.rows, texts, strict=True)):
-        axes.text(behind, line, text, transform=axes.get_yaxis_transform(), size=SMALL, va="center")
+        axes.text(text_x, line, text, transform=axes.get_yaxis_transform(), size=SMALL, va="center")
         _draw_method(axes, line, compared, row, intervals.get(row.method))
     return figure
 
@@ -147,14 +157,14 @@ def _draw(compared: Compared) -> Figure:
 def _draw_method(
     axes: Axes, line: int, compared: Compared, row: Row, interval: tuple[float, float] | None
 ) -> None:
-    name, style = compared.standing.metric, style_of(row.method)
+    name, style = compared.ranking.metric, style_of(row.method)
     if name not in row.figures:
         return
     if interval:
         axes.hlines(line, 100 * interval[0], 100 * interval[1], color=INK, linewidth=1.3)
     seeds = [
         100 * value
-        for record in compared.of(row.method)
+        for record in compared.records_of(row.method)
         if (value := record.metrics.get(name)) is not None
     ]
     axes.plot(
@@ -178,24 +188,27 @@ def _draw_method(
 
 
 def quality_range(compared: Compared, *, with_floor: bool = True) -> tuple[float, float]:
-    """Ends of an axis of quality, in 0..1: room for intervals, seeds and, `with_floor`, the majority class, and no less than NARROWEST."""
-    name = compared.standing.metric
-    seen = [
+    """Limits of a quality axis, in 0..1, at least MIN_RANGE apart.
+
+    They include all intervals, all seeds and, with `with_floor`, the majority class.
+    """
+    name = compared.ranking.metric
+    values = [
         value
         for record in compared.records
         if record.status == "ok" and (value := record.metrics.get(name)) is not None
     ]
-    seen += [end for interval in intervals_of(compared).values() for end in interval]
-    seen += [floor] if with_floor and (floor := majority(compared)) is not None else []
-    seen = [value for value in seen if not math.isnan(value)]
-    low, high = min(seen), max(seen)
-    pad = max(0.05 * (high - low), (NARROWEST - (high - low)) / 2)
+    values += [end for interval in intervals_of(compared).values() for end in interval]
+    values += [floor] if with_floor and (floor := majority(compared)) is not None else []
+    values = [value for value in values if not math.isnan(value)]
+    low, high = min(values), max(values)
+    pad = max(0.05 * (high - low), (MIN_RANGE - (high - low)) / 2)
     low, high = low - pad, high + pad
     return max(low, -0.02), min(high, 1.02)
 
 
-def _figures(compared: Compared, row: Row) -> str:
-    """'77.5 % (74.0 to 80.7) a', or why there is nothing."""
+def _value_text(compared: Compared, row: Row) -> str:
+    """Format '77.5 % (74.0 to 80.7) a', or the status if there is no value."""
     metric = compared.quality
     if metric.name not in row.figures:
         return f"{NOTHING} {row.missing[0].status}" if row.missing and not row.figures else NOTHING
@@ -203,7 +216,7 @@ def _figures(compared: Compared, row: Row) -> str:
     if row.method in (intervals := intervals_of(compared)):
         low, high = intervals[row.method]
         parts.append(f"({100 * low:.1f} to {100 * high:.1f})")
-    return " ".join([*parts, compared.standing.groups.get(row.method, "")]).strip()
+    return " ".join([*parts, compared.ranking.groups.get(row.method, "")]).strip()
 
 
 def _range(interval: tuple[float, float]) -> str:

@@ -1,4 +1,7 @@
-"""The layout of charts with one line a method: titles left, a plot, figures right; as high as there are methods."""
+"""Layout of charts with one line per method: titles on the left, plot, values on the right.
+
+The height grows with the number of methods.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from peft_methods.report.charts.canvas import (
     SMALL,
     add_notes,
     axes_at,
+    new_figure,
     note_height,
-    sheet,
     text_height,
     text_width,
     widest,
@@ -26,22 +29,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-PLOT = 3.5  # inches of the plot's width
-BELOW = 0.47  # inches for tick labels and the axis's name
-GAP = 0.07  # inches between a bar and its figure
-KEY_LINE = 0.19  # inches of a line of a legend
+PLOT = 3.5  # width of the plot in inches
+BELOW = 0.47  # inches for tick labels and the axis label
+GAP = 0.07  # inches between a bar and its value
+KEY_LINE = 0.19  # height of a legend line in inches
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a figure is put on an axis: in which unit, and what of it is 1 there."""
+    """Unit of an axis, and the metric's value that equals 1 in that unit."""
 
     unit: str
     size: float
 
 
 def scale_of(metric: Metric) -> Scale:
-    """%, MiB, s, or just a number: as `metric.format` writes it."""
+    """Choose %, MiB, s or no unit, as in `metric.format`."""
     if metric.is_share:
         return Scale("%", 0.01)
     if metric.name.endswith("_bytes"):
@@ -50,11 +53,11 @@ def scale_of(metric: Metric) -> Scale:
 
 
 def axis_name(metric: Metric) -> str:
-    """'Train time, s'."""
+    """Format an axis label: 'Train time, s'."""
     return ", ".join(filter(None, [metric.title, scale_of(metric).unit]))
 
 
-def lines_of(
+def line_layout(
     compared: Compared,
     name: str,
     notes: Sequence[str],
@@ -63,13 +66,16 @@ def lines_of(
     right: float = 0.0,
     legend: Sequence[str] = (),
 ) -> tuple[Figure, Axes]:
-    """Sheet and axes, the first method uppermost, line i at y = i. `above` and `right` are inches left free, for `legend` besides."""
+    """Create figure and axes: first method at the top, line i at y = i.
+
+    `above` and `right` are extra inches to leave free. Space for `legend` is added to `above`.
+    """
     labels = [label_of(row) for row in compared.rows]
     left = PAD + widest(labels) + PAD
     line = max(text_height(label) for label in labels) + 0.1
     width, height = left + PLOT + right + 2 * PAD, len(labels) * line
     above += legend_height(legend, width) if legend else 0.0
-    figure = sheet(width, PAD + above + height + BELOW + note_height(notes, width - 2 * PAD))
+    figure = new_figure(width, PAD + above + height + BELOW + note_height(notes, width - 2 * PAD))
     axes = axes_at(figure, left, PAD + above, PLOT, height)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_yticks(range(len(labels)), labels, size=9, linespacing=1.0)
@@ -81,17 +87,15 @@ def lines_of(
     return figure, axes
 
 
-def limit_for(ends: Sequence[float], texts: Sequence[str]) -> float:
-    """The end of an axis from 0 on which each text fits behind its bar."""
-    free = [1 - (text_width(text, SMALL) + 2 * GAP) / PLOT for text in texts]
-    return (
-        max((end / max(share, 0.1) for end, share in zip(ends, free, strict=True)), default=0.0)
-        or 1.0
-    )
+def axis_limit(ends: Sequence[float], texts: Sequence[str]) -> float:
+    """Find the end of an axis from 0 such that each text fits after its bar."""
+    free_shares = [1 - (text_width(text, SMALL) + 2 * GAP) / PLOT for text in texts]
+    limits = [end / max(share, 0.1) for end, share in zip(ends, free_shares, strict=True)]
+    return max(limits, default=0.0) or 1.0
 
 
-def add_figure(axes: Axes, end: float, line: int, text: str) -> None:
-    """A figure behind what ends there."""
+def add_value(axes: Axes, end: float, line: int, text: str) -> None:
+    """Write a value after the bar that ends there."""
     axes.annotate(
         text,
         (end, line),
@@ -104,8 +108,8 @@ def add_figure(axes: Axes, end: float, line: int, text: str) -> None:
     )
 
 
-def few_ticks(axis: Any, most: int = 5, *, whole: bool = False) -> None:
-    """At most so many steps, thousands set apart; `whole`: at whole numbers alone."""
+def linear_ticks(axis: Any, most: int = 5, *, whole: bool = False) -> None:
+    """Set at most `most` linear steps, with thousands separators; `whole`: integers only."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(
@@ -115,16 +119,16 @@ def few_ticks(axis: Any, most: int = 5, *, whole: bool = False) -> None:
 
 
 def log_ticks(axis: Any, most: int = 6) -> None:
-    """Powers of ten, written short: 1, 10, 1k, 1M."""
+    """Set ticks at powers of ten, in short notation: 1, 10, 1k, 1M."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(numticks=most))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_short(value)))
     axis.set_minor_locator(NullLocator())
 
 
-def short(value: float) -> str:
-    """10000 -> '10k', 0.001 -> '1e-3'."""
+def format_short(value: float) -> str:
+    """Format a number briefly: 10000 -> '10k', 0.001 -> '1e-3'."""
     for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size * 0.9999:
             return f"{value / size:.3g}{name}"
@@ -135,17 +139,26 @@ def short(value: float) -> str:
 
 
 def legend_height(entries: Sequence[str], width: float) -> float:
-    """Inches that `add_legend` needs for these on so much width."""
+    """Height in inches that `add_legend` needs for these entries at this width."""
     return -(-len(entries) // _columns(entries, width)) * KEY_LINE + PAD
 
 
 def add_legend(figure: Figure, handles: Sequence[Patch | Any], entries: Sequence[str]) -> None:
-    """A legend over the plot, as many columns as fit."""
+    """Add a legend above the plot, in as many columns as fit."""
     width, height = figure.get_size_inches()
     figure.legend(
-        handles, entries, loc="upper left", bbox_to_anchor=(PAD / width, 1 - PAD / height), borderaxespad=0, borderpad=0,
-        ncols=_columns(entries, width), handlelength=1.6, handletextpad=0.5, columnspacing=1.2, labelspacing=0.55,
-    )  # fmt: skip
+        handles,
+        entries,
+        loc="upper left",
+        bbox_to_anchor=(PAD / width, 1 - PAD / height),
+        borderaxespad=0,
+        borderpad=0,
+        ncols=_columns(entries, width),
+        handlelength=1.6,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        labelspacing=0.55,
+    )
 
 
 def _columns(entries: Sequence[str], width: float) -> int:

@@ -1,4 +1,4 @@
-"""The layout of charts with a small plot a method, all on the same axes."""
+"""Layout of charts with one small plot per method, all with the same axes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from peft_methods.report.charts.canvas import (
     SMALL,
     add_notes,
     axes_at,
+    new_figure,
     note_height,
     place_text,
-    sheet,
     text_height,
 )
 from peft_methods.report.charts.lines import add_legend, legend_height
@@ -28,12 +28,10 @@ COLUMNS = 4
 PANEL = (1.4, 1.0)  # inches
 LEFT, BELOW, BETWEEN = 0.5, 0.5, 0.14
 TITLE = 8.0  # points
-Dashes = tuple[
-    float, Sequence[float]
-]  # matplotlib's: where to begin, and lengths of lines and gaps
+Dashes = tuple[float, Sequence[float]]  # matplotlib's (offset, lengths of dashes and gaps)
 
 
-def panels(
+def panel_grid(
     rows: Sequence[Row],
     draw: Callable[[Axes, Row], None],
     *,
@@ -42,9 +40,11 @@ def panels(
     notes: Sequence[str],
     set_up: Callable[[Axes], None],
 ) -> Figure:
-    """A grid of plots; `draw` fills one, `set_up` gives the common axes (the first plot's) their scales and ticks at the end.
+    """Draw a grid of plots.
 
-    `names` are those of the two axes; `legend` has a handle and what it stands for.
+    `draw` fills one plot. `set_up` is called last, on the first plot, and sets scales and ticks of
+    all: the plots share their axes. `names` has the labels of the x and y axis; `legend` has pairs
+    of a handle and its text.
     """
     columns = min(COLUMNS, len(rows))
     lines = -(-len(rows) // columns)
@@ -54,7 +54,7 @@ def panels(
     width = LEFT + max(columns, 3) * (PANEL[0] + BETWEEN) + PAD
     above = PAD + legend_height(entries, width) + text_height(names[1])
     grid = lines * (PANEL[1] + heading + BETWEEN)
-    figure = sheet(width, above + grid + BELOW + note_height(notes, width - 2 * PAD))
+    figure = new_figure(width, above + grid + BELOW + note_height(notes, width - 2 * PAD))
     first: Axes | None = None
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
         line, column = divmod(index, columns)
@@ -75,23 +75,22 @@ def panels(
     bottom = above + grid - BETWEEN
     middle = LEFT + (columns * (PANEL[0] + BETWEEN) - BETWEEN) / 2
     place_text(figure, middle, bottom + 0.27, names[0], ha="center", va="top")
-    place_text(
-        figure, PAD, above, names[1], va="bottom"
-    )  # over the plots and level, so that it fits beside one line of them
+    # The y label is horizontal and above the plots: a rotated one is too long for one row of plots.
+    place_text(figure, PAD, above, names[1], va="bottom")
     add_legend(figure, [handle for handle, _ in legend], entries)
     add_notes(figure, notes)
     return figure
 
 
-def line_of(style: Dashes, text: str) -> tuple[Any, str]:
-    """An entry of a legend: a line like this one."""
+def line_entry(style: Dashes, text: str) -> tuple[Any, str]:
+    """Make a legend entry for a line style."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], color=MUTED, linestyle=style, linewidth=1.6), text
 
 
-def mark_of(marker: str, text: str, **more: Any) -> tuple[Any, str]:
-    """An entry of a legend: a marker like this one."""
+def marker_entry(marker: str, text: str, **more: Any) -> tuple[Any, str]:
+    """Make a legend entry for a marker."""
     from matplotlib.lines import Line2D
 
     return Line2D(

@@ -1,4 +1,4 @@
-"""Quality against a cost, every method a point, with the Pareto front."""
+"""Quality against a cost: one point per method, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from peft_methods.metrics import METRICS, Metric
 from peft_methods.report.charts.base import (
     Chart,
     Compared,
+    join_titles,
     label_of,
-    listed,
-    noted,
-    without_figures,
+    missing_note,
+    with_missing_note,
 )
 from peft_methods.report.charts.canvas import (
     INK,
@@ -27,17 +27,23 @@ from peft_methods.report.charts.canvas import (
     SMALL,
     add_notes,
     axes_at,
-    drawn,
+    new_figure,
     note_height,
     place_text,
-    sheet,
+    styled,
     text_height,
     text_width,
     widest,
 )
 from peft_methods.report.charts.dots import intervals_of, quality_range
-from peft_methods.report.charts.lines import axis_name, few_ticks, log_ticks, scale_of
-from peft_methods.report.charts.placing import Box, Placed, Point, around, place
+from peft_methods.report.charts.lines import axis_name, linear_ticks, log_ticks, scale_of
+from peft_methods.report.charts.placing import (
+    Box,
+    LabelPlacement,
+    Point,
+    box_around,
+    place_labels,
+)
 from peft_methods.report.colors import style_of
 from peft_methods.statistics import pareto
 
@@ -45,15 +51,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DIRECT = 12  # up to so many methods stand by name in the plot; more are numbered, their intervals left to the chart of quality
-WIDE = 20.0  # times between the least and the greatest cost, from which on the axis is logarithmic
-LEFT, BELOW = 0.62, 0.5  # inches for the axes' ticks and names
-HOW = "Stepped line: the Pareto front of these two. Ringed: on the front of quality, time, memory and parameters together."
+# Up to this many methods are labelled by name. More are numbered and drawn without intervals,
+# which the quality chart shows.
+MAX_NAMED = 12
+LOG_RATIO = 20.0  # ratio of the largest to the smallest cost above which the axis is logarithmic
+LEFT, BELOW = 0.62, 0.5  # inches for ticks and labels of the axes
+LEGEND_NOTE = (
+    "Stepped line: the Pareto front of these two. "
+    "Ringed: on the front of quality, time, memory and parameters together."
+)
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """The rows that have both figures, and those of them on the front, the cheapest first; `size` of the plot, if it is to be another."""
+    """Data of one scatter chart: `rows` that have both values, and optionally the plot's `size`."""
 
     compared: Compared
     cost: Metric
@@ -61,14 +72,14 @@ class Scatter:
     size: Point | None
 
     def at(self, row: Row) -> Point:
-        """Cost and quality in the axes' units."""
+        """Return (cost, quality) of a row in the axes' units."""
         return row.mean(self.cost.name) / scale_of(self.cost).size, 100 * row.mean(
             self.compared.quality.name
         )
 
     @property
     def front(self) -> list[Row]:
-        """Rows than which no other is at least as good in both and better in one."""
+        """Rows on the Pareto front, cheapest first: no row is as good in both and better in one."""
         table = np.asarray([(cost, -quality) for cost, quality in map(self.at, self.rows)])
         return sorted(
             (row for row, on in zip(self.rows, pareto(table), strict=True) if on), key=self.at
@@ -78,72 +89,74 @@ class Scatter:
 def against_chart(
     compared: Compared, cost: str, name: str, size: Point | None = None
 ) -> Chart | None:
-    """Quality against this cost, where at least two methods have both; of up to DIRECT methods the plot has this `size` in inches."""
+    """Chart quality against a cost. Returns None unless at least two methods have both.
+
+    `size` is the plot's size in inches; with more than MAX_NAMED methods it is ignored.
+    """
     quality, metric = compared.quality, METRICS[cost]
-    rows = tuple(row for row in compared.having(quality.name) if cost in row.figures)
+    rows = tuple(row for row in compared.rows_with(quality.name) if cost in row.figures)
     if len(rows) < 2:
         return None
     scatter = Scatter(compared, metric, rows, size)
-    said = [
+    front = [
         f"{row.title} ({quality.format(row.mean(quality.name))}, {metric.format(row.mean(cost))})"
         for row in scatter.front
     ]
-    lacking = [row for row in compared.rows if row not in rows and row.figures]
-    text = (
-        f"Pareto front of these two, by means: {', '.join(said)}.{without_figures(compared.rows)}"
-    )
-    text += f" Not shown, for want of a figure: {listed(lacking)}." if lacking else ""
+    missing = [row for row in compared.rows if row not in rows and row.figures]
+    text = f"Pareto front of these two, by means: {', '.join(front)}.{missing_note(compared.rows)}"
+    text += f" Not shown because a value is missing: {join_titles(missing)}." if missing else ""
     title = f"{axis_name(quality)}, against {metric.title.lower()}, {scale_of(metric).unit}"
     return Chart(name, title, text, partial(_draw, scatter), compared.recipe)
 
 
-@drawn
+@styled
 def _draw(scatter: Scatter) -> Figure:
-    return (_named(scatter) if len(scatter.rows) <= DIRECT else None) or _numbered(scatter)
+    return (_named(scatter) if len(scatter.rows) <= MAX_NAMED else None) or _numbered(scatter)
 
 
 def _named(scatter: Scatter) -> Figure | None:
-    """Every method's name beside its point, and intervals; None where that does not fit."""
+    """Draw method names next to the points, and intervals. Returns None if the names do not fit."""
     size = scatter.size or (4.4, 3.2)
-    notes = noted(
-        [f"{HOW} Lines through points: 95 % intervals of quality."], scatter.compared.rows
+    notes = with_missing_note(
+        [f"{LEGEND_NOTE} Lines through points: 95 % intervals of quality."],
+        scatter.compared.rows,
     )
     figure, axes = _plot(scatter, size, notes)
     points, whiskers = _points(axes, scatter, size), _whiskers(axes, scatter, size)
     texts = [label_of(row, 20) for row in scatter.rows]
-    placed = place(
-        points, _sizes(texts), [*_marks(points), *whiskers, *_steps(points, scatter)], _room(size)
-    )
-    placed = placed or place(points, _sizes(texts), [*_marks(points), *whiskers], _room(size))
-    if placed is not None:
-        _write(axes, texts, placed, points, size)
-    return figure if placed is not None else None
+    sizes, bounds, obstacles = _sizes(texts), _bounds(size), [*_marks(points), *whiskers]
+    labels = place_labels(points, sizes, [*obstacles, *_steps(points, scatter)], bounds)
+    labels = labels or place_labels(points, sizes, obstacles, bounds)
+    if labels is not None:
+        _draw_labels(axes, texts, labels, points, size)
+    return figure if labels is not None else None
 
 
 def _numbered(scatter: Scatter) -> Figure:
-    """Every method's number beside its point, and a key underneath."""
-    wanted = scatter.size if len(scatter.rows) <= DIRECT else None
-    size, key = wanted or (5.0, 4.2), [label_of(row, 24) for row in scatter.rows]
+    """Draw numbers next to the points, and a key of methods below the plot."""
+    requested = scatter.size if len(scatter.rows) <= MAX_NAMED else None
+    size, key = requested or (5.0, 4.2), [label_of(row, 24) for row in scatter.rows]
     columns = max(1, int((LEFT + size[0]) / (widest(key, SMALL) + 0.45)))
     line = max(text_height(text, SMALL) for text in key) + 0.03
     figure, axes = _plot(
         scatter,
         size,
-        noted([HOW], scatter.compared.rows),
+        with_missing_note([LEGEND_NOTE], scatter.compared.rows),
         below=-(-len(key) // columns) * line + PAD,
     )
     points = _points(axes, scatter, size)
     texts = [str(number + 1) for number in range(len(key))]
-    placed = place(points, _sizes(texts), [*_marks(points), *_steps(points, scatter)], _room(size))
-    placed = (
-        placed
-        or place(points, _sizes(texts), _marks(points), _room(size))
-        or place(points, _sizes(texts), [], _room(size))
+    sizes, bounds, marks = _sizes(texts), _bounds(size), _marks(points)
+    labels = (
+        place_labels(points, sizes, [*marks, *_steps(points, scatter)], bounds)
+        or place_labels(points, sizes, marks, bounds)
+        or place_labels(points, sizes, [], bounds)
     )
-    beside = [
-        Placed(around(x + 0.15, y, 0.05), is_led=False) for x, y in points
-    ]  # hundreds of methods: nothing is free
-    _write(axes, texts, placed or beside, points, size)
+    # Fallback for hundreds of methods, if no place is free: overlapping labels.
+    overlapping = [
+        LabelPlacement(box_around(x + 0.15, y, 0.05), has_leader=False) for x, y in points
+    ]
+    _draw_labels(axes, texts, labels or overlapping, points, size)
     _add_key(figure, key, columns, PAD + size[1] + BELOW, line)
     return figure
 
@@ -151,9 +164,9 @@ def _numbered(scatter: Scatter) -> Figure:
 def _plot(
     scatter: Scatter, size: Point, notes: Sequence[str], below: float = 0.0
 ) -> tuple[Figure, Axes]:
-    """Sheet and axes with points and front; `below` are inches left free for a key."""
+    """Create figure and axes with points and front. `below` is the height of a key in inches."""
     width = LEFT + size[0] + 2 * PAD
-    figure = sheet(width, PAD + size[1] + BELOW + below + note_height(notes, width - 2 * PAD))
+    figure = new_figure(width, PAD + size[1] + BELOW + below + note_height(notes, width - 2 * PAD))
     axes = axes_at(figure, LEFT, PAD, *size)
     _set_up(axes, scatter)
     axes.step(
@@ -164,10 +177,10 @@ def _plot(
         zorder=1.5,
     )
     for row in scatter.rows:
-        style, where = style_of(row.method), scatter.at(row)
-        if scatter.compared.standing.on_front.get(row.method):
+        style, position = style_of(row.method), scatter.at(row)
+        if scatter.compared.ranking.on_front.get(row.method):
             axes.plot(
-                *where,
+                *position,
                 "o",
                 markerfacecolor="none",
                 markeredgecolor=INK,
@@ -175,7 +188,7 @@ def _plot(
                 markersize=11.5,
             )
         axes.plot(
-            *where,
+            *position,
             style.marker,
             color=style.color,
             markeredgecolor=INK,
@@ -187,27 +200,27 @@ def _plot(
 
 
 def _set_up(axes: Axes, scatter: Scatter) -> None:
-    """Quality as in its own chart; the cost from 0, or logarithmic where it spans a lot."""
+    """Set up the axes: quality as in the quality chart; cost from 0, or logarithmic if wide."""
     costs = [scatter.at(row)[0] for row in scatter.rows]
     name, low, high = axis_name(scatter.cost), min(costs), max(costs)
     axes.set_ylim(*(100 * end for end in quality_range(scatter.compared, with_floor=False)))
-    few_ticks(axes.yaxis)
-    if low > 0 and high / low > WIDE:
+    linear_ticks(axes.yaxis)
+    if low > 0 and high / low > LOG_RATIO:
         axes.set_xscale("log")
         axes.set_xlim(low / 1.5, high * 1.5)
         log_ticks(axes.xaxis)
         name += " (logarithmic)"
     else:
-        axes.set_xlim(0, 1.25 * high or 1.0)  # room for the name of the dearest
-        few_ticks(axes.xaxis)
+        axes.set_xlim(0, 1.25 * high or 1.0)  # space for the label of the most expensive method
+        linear_ticks(axes.xaxis)
     axes.grid(True)
     axes.set_xlabel(name)
     axes.set_ylabel(axis_name(scatter.compared.quality))
 
 
-def _inches(axes: Axes, where: Sequence[Point], size: Point) -> list[Point]:
-    """Places in the axes' units -> inches from the plot's lower left corner."""
-    shares = axes.transAxes.inverted().transform(axes.transData.transform(where))
+def _inches(axes: Axes, positions: Sequence[Point], size: Point) -> list[Point]:
+    """Convert positions from the axes' units to inches from the plot's lower left corner."""
+    shares = axes.transAxes.inverted().transform(axes.transData.transform(positions))
     return [(float(x) * size[0], float(y) * size[1]) for x, y in shares]
 
 
@@ -216,7 +229,7 @@ def _points(axes: Axes, scatter: Scatter, size: Point) -> list[Point]:
 
 
 def _whiskers(axes: Axes, scatter: Scatter, size: Point) -> list[Box]:
-    """Draws the intervals of quality; returns where they are."""
+    """Draw the intervals of quality; return their rectangles."""
     boxes = []
     for row in scatter.rows:
         if (interval := intervals_of(scatter.compared).get(row.method)) is not None:
@@ -228,11 +241,11 @@ def _whiskers(axes: Axes, scatter: Scatter, size: Point) -> list[Box]:
 
 
 def _marks(points: Sequence[Point]) -> list[Box]:
-    return [around(x, y, 0.075) for x, y in points]
+    return [box_around(x, y, 0.075) for x, y in points]
 
 
 def _steps(points: Sequence[Point], scatter: Scatter) -> list[Box]:
-    """The lines of the front as thin rectangles."""
+    """The segments of the Pareto front as thin rectangles."""
     corners = [points[scatter.rows.index(row)] for row in scatter.front]
     across = [Box(a[0], a[1] - 0.01, b[0], a[1] + 0.01) for a, b in pairwise(corners)]
     return across + [Box(b[0] - 0.01, a[1], b[0] + 0.01, b[1]) for a, b in pairwise(corners)]
@@ -242,17 +255,21 @@ def _sizes(texts: Sequence[str]) -> list[Point]:
     return [(text_width(text, SMALL) + 0.04, text_height(text, SMALL)) for text in texts]
 
 
-def _room(size: Point) -> Box:
+def _bounds(size: Point) -> Box:
     return Box(0.02, 0.02, size[0] - 0.02, size[1] - 0.02)
 
 
-def _write(
-    axes: Axes, texts: Sequence[str], placed: Sequence[Placed], points: Sequence[Point], size: Point
+def _draw_labels(
+    axes: Axes,
+    texts: Sequence[str],
+    labels: Sequence[LabelPlacement],
+    points: Sequence[Point],
+    size: Point,
 ) -> None:
-    """The labels in their places, with a line to its point where one is not beside it."""
-    for text, at, point in zip(texts, placed, points, strict=True):
-        if at.is_led:
-            ends = [(x / size[0], y / size[1]) for x, y in (point, at.end(point))]
+    """Draw the labels, with leader lines to points that are not adjacent."""
+    for text, label, point in zip(texts, labels, points, strict=True):
+        if label.has_leader:
+            ends = [(x / size[0], y / size[1]) for x, y in (point, label.leader_end(point))]
             axes.plot(
                 *zip(*ends, strict=True),
                 transform=axes.transAxes,
@@ -260,7 +277,7 @@ def _write(
                 linewidth=0.5,
                 zorder=1.3,
             )
-        x, y = at.box.middle
+        x, y = label.box.middle
         axes.text(
             x / size[0],
             y / size[1],
@@ -274,7 +291,7 @@ def _write(
 
 
 def _add_key(figure: Figure, key: Sequence[str], columns: int, top: float, line: float) -> None:
-    """Which number is which method, downwards in columns."""
+    """Add the key of numbers and methods, filled column by column."""
     step, rows = (figure.get_size_inches()[0] - 2 * PAD) / columns, -(-len(key) // columns)
     for index, text in enumerate(key):
         column, row = divmod(index, rows)

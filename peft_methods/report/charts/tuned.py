@@ -1,17 +1,17 @@
-"""What tuning tried: the validation quality of each trial over its learning rate, a small plot a method."""
+"""Tuning trials: validation quality against learning rate, one small plot per method."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.comparing import Row
 from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import Chart, Compared, noted, without_figures
-from peft_methods.report.charts.canvas import INK, MUTED, drawn
-from peft_methods.report.charts.lines import few_ticks, log_ticks
-from peft_methods.report.charts.panels import mark_of, panels
+from peft_methods.report.charts.base import Chart, Compared, missing_note, with_missing_note
+from peft_methods.report.charts.canvas import INK, MUTED, styled
+from peft_methods.report.charts.lines import linear_ticks, log_ticks
+from peft_methods.report.charts.panels import marker_entry, panel_grid
 from peft_methods.report.colors import style_of
 from peft_methods.report.shown import NOTHING
 
@@ -20,49 +20,54 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RATE = "learning_rate"
-Tuning = dict[str, Any]  # a record's
+Tuning = dict[str, Any]  # `Record.tuning`
 
 
 def tuning_chart(compared: Compared) -> Chart | None:
-    """The trials of the methods that were tuned."""
+    """Chart the trials of the tuned methods. None if no method was tuned."""
     found = {
         row.method: tuning
         for row in compared.rows
-        if (tuning := _tuning(compared, row)) and _judged(tuning)
+        if (tuning := _tuning(compared, row)) and _evaluated(tuning)
     }
     if not found:
         return None
     rows = [row for row in compared.rows if row.method in found]
     metric = METRICS[str(next(iter(found.values()))["select_by"])]
-    said = (
-        "; ".join(f"{row.title} {_said(found[row.method], metric.format)}" for row in rows)
-        + "."
-        + without_figures(compared.rows)
-    )
+    text = "; ".join(f"{row.title} {_summary(found[row.method], metric.format)}" for row in rows)
     title = f"Validation {metric.title.lower() if metric.name == 'accuracy' else metric.title}, %"
     draw = partial(_draw, compared, found, rows, title)
     return Chart(
-        "tuning", f"{title}, of tuning's trials, over learning rates", said, draw, compared.recipe
+        "tuning",
+        f"{title}, of tuning trials, by learning rate",
+        f"{text}.{missing_note(compared.rows)}",
+        draw,
+        compared.recipe,
     )
 
 
 def _tuning(compared: Compared, row: Row) -> Tuning | None:
-    """How the method's hyperparameters were found: the same for all its seeds."""
-    return next((record.tuning for record in compared.of(row.method) if record.tuning), None)
+    """The search for the method's hyperparameters, which all its seeds share."""
+    records = compared.records_of(row.method)
+    return next((record.tuning for record in records if record.tuning), None)
 
 
-def _judged(tuning: Tuning) -> list[dict[str, Any]]:
+def _evaluated(tuning: Tuning) -> list[dict[str, Any]]:
     return [trial for trial in tuning["trials"] if trial["selection"] is not None]
 
 
-def _said(tuning: Tuning, written: Any) -> str:
-    own, chosen = tuning["trials"][0], tuning["chosen"].get(RATE)
-    best = max(trial["selection"] for trial in _judged(tuning))
-    before = NOTHING if own["selection"] is None else written(own["selection"])
-    return f"{len(tuning['trials'])} trials, rate {own['settings'][RATE]:.3g} → {chosen:.3g}, validation {before} → {written(best)}"
+def _summary(tuning: Tuning, write: Callable[[float], str]) -> str:
+    """Describe a search. The first trial uses the recipe's own settings."""
+    first, chosen = tuning["trials"][0], tuning["chosen"].get(RATE)
+    best = max(trial["selection"] for trial in _evaluated(tuning))
+    before = NOTHING if first["selection"] is None else write(first["selection"])
+    return (
+        f"{len(tuning['trials'])} trials, rate {first['settings'][RATE]:.3g} → {chosen:.3g}, "
+        f"validation {before} → {write(best)}"
+    )
 
 
-@drawn
+@styled
 def _draw(compared: Compared, found: dict[str, Tuning], rows: Sequence[Row], title: str) -> Figure:
     def draw_one(axes: Axes, row: Row) -> None:
         _draw_trials(axes, row, found[row.method])
@@ -71,24 +76,24 @@ def _draw(compared: Compared, found: dict[str, Tuning], rows: Sequence[Row], tit
         axes.set_xscale("log")
         log_ticks(axes.xaxis, 3)
         axes.margins(0.12)
-        few_ticks(axes.yaxis, 4)
+        linear_ticks(axes.yaxis, 4)
 
     legend = [
-        mark_of("o", "trial"),
-        mark_of("s", "the recipe's own setting", markerfacecolor="none"),
-        mark_of("*", "chosen"),
+        marker_entry("o", "trial"),
+        marker_entry("s", "the recipe's setting", markerfacecolor="none"),
+        marker_entry("*", "chosen"),
     ]
     several = any(
         len(trial["settings"]) > 1 for tuning in found.values() for trial in tuning["trials"]
     )
-    failed = sum(len(tuning["trials"]) - len(_judged(tuning)) for tuning in found.values())
+    failed = sum(len(tuning["trials"]) - len(_evaluated(tuning)) for tuning in found.values())
     notes = [
-        "The line joins the best trial at each rate"
-        + (", whatever its other hyperparameters." if several else ".")
+        "The line connects the best trial at each rate"
+        + (", over all other hyperparameters." if several else ".")
     ]
-    notes += [f"Not shown: {failed} trials that could not be judged."] * bool(failed)
-    notes = noted([" ".join(notes)], compared.rows)
-    return panels(
+    notes += [f"Not shown: {failed} trials that could not be evaluated."] * bool(failed)
+    notes = with_missing_note([" ".join(notes)], compared.rows)
+    return panel_grid(
         rows,
         draw_one,
         names=("Learning rate (logarithmic)", title),
@@ -100,7 +105,7 @@ def _draw(compared: Compared, found: dict[str, Tuning], rows: Sequence[Row], tit
 
 def _draw_trials(axes: Axes, row: Row, tuning: Tuning) -> None:
     style = style_of(row.method)
-    points = [(trial["settings"][RATE], 100 * trial["selection"]) for trial in _judged(tuning)]
+    points = [(trial["settings"][RATE], 100 * trial["selection"]) for trial in _evaluated(tuning)]
     best = {rate: max(value for other, value in points if other == rate) for rate, _ in points}
     axes.plot(sorted(best), [best[rate] for rate in sorted(best)], color=MUTED, linewidth=0.8)
     axes.plot(
@@ -111,11 +116,11 @@ def _draw_trials(axes: Axes, row: Row, tuning: Tuning) -> None:
         markeredgewidth=0.5,
         markersize=4,
     )
-    own = tuning["trials"][0]
-    if own["selection"] is not None:
-        where = (own["settings"][RATE], 100 * own["selection"])
+    first = tuning["trials"][0]
+    if first["selection"] is not None:
         axes.plot(
-            *where,
+            first["settings"][RATE],
+            100 * first["selection"],
             "s",
             markerfacecolor="none",
             markeredgecolor=INK,
@@ -123,10 +128,15 @@ def _draw_trials(axes: Axes, row: Row, tuning: Tuning) -> None:
             markersize=7.5,
         )
     winner = max(
-        _judged(tuning),
+        _evaluated(tuning),
         key=lambda trial: (trial["settings"] == tuning["chosen"], trial["selection"]),
     )
-    where = (winner["settings"][RATE], 100 * winner["selection"])
     axes.plot(
-        *where, "*", color=style.color, markeredgecolor=INK, markeredgewidth=0.7, markersize=9
+        winner["settings"][RATE],
+        100 * winner["selection"],
+        "*",
+        color=style.color,
+        markeredgecolor=INK,
+        markeredgewidth=0.7,
+        markersize=9,
     )

@@ -1,18 +1,23 @@
 "use strict";
-// Sorting: every heading becomes a button; a second press turns the order round; what is missing stays last.
+// Sorting: every heading becomes a button. A second press reverses the order.
+// Missing values stay last.
 function compare(a, b) {
   const numbers = [a, b].map(Number);
-  return numbers.some(Number.isNaN) ? a.localeCompare(b, "en", { numeric: true }) : numbers[0] - numbers[1];
+  if (numbers.some(Number.isNaN)) return a.localeCompare(b, "en", { numeric: true });
+  return numbers[0] - numbers[1];
 }
 function sort(table, column, heading) {
   const down = heading.getAttribute("aria-sort") === "ascending";
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", down ? "descending" : "ascending");
   const body = table.tBodies[0];
-  const keyed = [...body.rows].map((row, place) => ({ row, place, key: row.cells[column].dataset.sort }));
+  const keyed = [...body.rows].map((row, index) => {
+    return { row, index, key: row.cells[column].dataset.sort };
+  });
   keyed.sort((a, b) => {
-    if (a.key === undefined || b.key === undefined) return (a.key === undefined) - (b.key === undefined) || a.place - b.place;
-    return compare(a.key, b.key) * (down ? -1 : 1) || a.place - b.place;
+    const missing = [a, b].map((one) => one.key === undefined);
+    if (missing[0] || missing[1]) return missing[0] - missing[1] || a.index - b.index;
+    return compare(a.key, b.key) * (down ? -1 : 1) || a.index - b.index;
   });
   body.append(...keyed.map((one) => one.row));
 }
@@ -25,7 +30,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     heading.append(button);
   });
 }
-// On paper nothing can be unfolded, so all of it is.
+// A printed page cannot be unfolded: open all details before printing.
 let closed = [];
 addEventListener("beforeprint", () => {
   closed = [...document.querySelectorAll("details:not([open])")];
