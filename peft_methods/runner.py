@@ -16,10 +16,10 @@ from peft_methods import checking, data, models, quality, saving, synthetic
 from peft_methods.cells import Cell
 from peft_methods.checkpoints import Checkpoints
 from peft_methods.determinism import refusal
-from peft_methods.engines import graphed, stock
 from peft_methods.engines.base import Training
 from peft_methods.engines.batches import Collator, collator_of, predict
 from peft_methods.engines.layers import compilations
+from peft_methods.engines.registry import engine_named
 from peft_methods.environment import check_device, describe, identity_part
 from peft_methods.errors import first_line
 from peft_methods.flops import training_flops
@@ -33,7 +33,6 @@ from peft_methods.records import Record
 from peft_methods.resuming import sign, unsign
 from peft_methods.starting import Ahead, load, plain_facts, set_up_process
 
-ENGINES = {"stock": stock, "graphed": graphed}
 TIMES_OF_TEXTS = (
     "data_seconds",
     "tokenize_seconds",
@@ -119,7 +118,7 @@ def _run(
         else Checkpoints(places.results, cell, [identity, before.frozen])
     )
 
-    training = ENGINES[cell.engine].train(
+    training = engine_named(cell.engine).train(
         model, cell.method, tokens, cell.recipe, base.tokenizer,
         head=base.head, seed=cell.seed, device=cell.device, workdir=places.work, listener=listener, keeper=checkpoints,
     )  # fmt: skip

@@ -13,8 +13,8 @@ PACKAGE = Path(peft_methods.__file__).parent
 ORDER = (
     "escaping", "errors", "units", "building", "recipe", "layouts", "shapes", "embedded", "caching", "classes", "reading", "overlap",
     "rows", "data",
-    "configs", "models", "synthetic", "methods", "cells", "determinism", "nvml", "environment", "quality", "metrics",
-    "engines", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming",
+    "configs", "models", "synthetic", "methods", "determinism", "nvml", "environment", "quality", "metrics",
+    "engines", "code_parsing", "code_fingerprint", "cells", "measuring", "attribution", "flops", "inference", "instruments", "records", "npz", "store", "resuming",
     "checking", "checkpoints",
     "saving", "validity", "starting", "runner", "execution", "statistics", "standing", "comparing",
     "recommending", "baseline", "tolerances", "gate", "gathering", "tuning", "tasks", "job",

@@ -9,10 +9,10 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from peft_methods import nvml
 from peft_methods.environment import find_device
+from peft_methods.errors import PeftMethodsError
 from peft_methods.execution.worker import set_up_compiler, use_one_gpu
 
 CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
@@ -74,14 +74,18 @@ with answered_by_nvml():
         import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
 
-    import peft_methods.runner
-    from peft_methods.cells import source_of
+    from peft_methods.cells import PIPELINE
+    from peft_methods.code_fingerprint import code_fingerprint
+    from peft_methods.engines.registry import MODULES
+    from peft_methods.methods import METHODS
 
     if find_device() != "cpu":
         warm_compiler()
 
-for source in Path(peft_methods.__file__).parent.rglob("*.py"):
-    source_of(source)  # the code that cells will run is that of now
+# The code that runs will use is that of now. Forked processes need not parse it again.
+for root in (PIPELINE, *MODULES.values(), *(METHODS[name] for name in METHODS)):
+    with contextlib.suppress(PeftMethodsError):  # its runs report it
+        code_fingerprint(root)
 
 UNFIT_TO_FORK = (
     find_device() != "cpu" and cuda_is_started()
