@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from peft_methods.saving import load_trained as load_trained
 
 __version__ = "0.1.0"
+IS_REGISTRY = True  # importing this package imports none of what it offers
 __all__ = ["__version__", "compare", "load_trained"]
 
 

@@ -7,47 +7,17 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from peft_methods import escaping
+from peft_methods.code_fingerprint import code_fingerprint
+from peft_methods.engines.registry import MODULES
 from peft_methods.errors import OptionError, unknown
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 
-ENGINES = ("auto", "stock", "graphed")
-STOCK_CODE = ("base.py", "batches.py", "judging.py", "layers.py", "resumption.py", "stock.py")
-CODE_OF_ENGINES = {
-    "stock": STOCK_CODE,
-    "graphed": (*STOCK_CODE, "attention.py", "casting.py", "graphs.py", "graphed.py"),
-}
-CODE_OF_EVERY_CELL = (
-    "rows.py",
-    "data.py",
-    "embedded.py",
-    "classes.py",
-    "reading.py",
-    "overlap.py",
-    "configs.py",
-    "determinism.py",
-    "models.py",
-    "synthetic.py",
-    "layouts.py",
-    "metrics.py",
-    "measuring.py",
-    "attribution.py",
-    "flops.py",
-    "inference.py",
-    "instruments.py",
-    "nvml.py",
-    "quality.py",
-    "checking.py",
-    "checkpoints.py",
-    "starting.py",
-    "runner.py",
-    "shapes/__init__.py",
-)
+ENGINES = ("auto", *MODULES)
+PIPELINE = "peft_methods.runner"  # runs one cell: what it imports counts for each of them
 
 
 @dataclass(frozen=True)
@@ -123,13 +93,14 @@ class Cell:
         `stages` are the identities of the cells whose models it needs: they depend on data of their own. What an engine that
         could not run the cell consists of counts too: once that is mended, it is asked again.
         """
+        engines = [MODULES[name] for name in (self.engine, self.instead_of) if name]
         depends = {
             "spec": _decisive(self.spec()),
             "weights": weights,
             "config": config,
             "tokenizer": tokenizer,
             "data": data,
-            "code": code_hash(self.method, self.instead_of or self.engine),
+            "code": code_fingerprint(self.method, *engines, PIPELINE),
             "environment": environment,
             "stages": list(stages),
         }
@@ -187,20 +158,6 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-@cache
-def source_of(path: Path) -> str:
-    """The text of a source file as it was when first asked for: what is edited during a run is not what the run does."""
-    return path.read_text(encoding="utf-8")
-
-
-def code_hash(method: Method, engine: str) -> str:
-    """sha256 of the source files that a cell's figures come from: its method's, its engine's, and measuring."""
-    package = Path(__file__).parent
-    own = {Path(inspect.getfile(c)) for c in type(method).__mro__ if issubclass(c, Method)}
-    files = [package / name for name in CODE_OF_EVERY_CELL]
-    files += [*sorted(own), package / "methods" / "bottleneck.py"]
-    files += [package / "engines" / name for name in CODE_OF_ENGINES[engine]]
-    return content_hash([(path.name, source_of(path)) for path in files])
 
 
 def fitting_engine(asked: str, device: str) -> str:

@@ -24,7 +24,7 @@ from peft_methods.errors import first_line
 from peft_methods.inference import InferenceCost, cost_of
 from peft_methods.instruments import Instruments
 from peft_methods.measuring import ParameterCounts, count_parameters
-from peft_methods.methods import TRAINED, Task
+from peft_methods.methods import TRAINED, ApplyContext
 from peft_methods.quality import Predictions, Quality
 from peft_methods.records import Record
 from peft_methods.resuming import sign, unsign
@@ -147,7 +147,7 @@ def _model(
     base = load(cell, texts, cell.device, drawn=drawn)
     if drawn:
         shutil.rmtree(drawn, ignore_errors=True)
-    return base, cell.method.inject(base.model, Task(base.shape, base.head, places.stages))
+    return base, cell.method.apply(base.model, ApplyContext(base.shape, base.head, places.stages))
 
 
 def _train_and_evaluate(

@@ -21,7 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from peft_methods import checking, data, models, synthetic
 from peft_methods.caching import remembered_value
-from peft_methods.cells import Cell, Facts, Preparation, source_of
+from peft_methods.cells import Cell, Facts, Preparation
+from peft_methods.code_fingerprint import code_fingerprint
 from peft_methods.determinism import be_deterministic
 from peft_methods.engines.attention import avoid_attention_plans
 from peft_methods.engines.base import refuse_unfit
@@ -95,7 +96,7 @@ def _quantized(
             asdict(recipe.model),
             wanted,
             identity_part(describe(device)),
-            source_of(Path(models.__file__)),
+            code_fingerprint(models),
         ]
         with contextlib.suppress(Exception):
             found[quantization] = remembered_value(

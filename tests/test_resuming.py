@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import os
 import re
 import shutil
 import subprocess
@@ -19,12 +17,12 @@ from builders import BENCHMARK, cells, error_line
 from peft_methods import cells as cell_code
 from peft_methods import compare
 from peft_methods.api import PrintableComparison
+from peft_methods.engines.registry import MODULES
 from peft_methods.environment import describe, identity_part
 from peft_methods.records import Record
 from peft_methods.store import Store
 
 METHODS = ("lora", "qlora", "adapter_fusion")
-PACKAGE = Path(peft_methods.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -268,43 +266,21 @@ def test_another_machine_or_version_makes_another_cell(tiny_recipe: Path) -> Non
     assert identity(source={"commit": "another"}, packages={"scikit-learn": "0.0.1"}) == identity()
 
 
-CHANGES_NO_FIGURE = {
-    "errors.py", "building.py", "recipe.py", "cells.py",  # what is asked for: the spec
-    "records.py", "store.py", "resuming.py", "saving.py", "caching.py",  # what is kept of it
-    "environment.py",  # where it ran, which is in the identity itself
-    "methods/__init__.py", "engines/__init__.py",
-    "escaping.py", "npz.py",  # how texts and predictions are kept
-}  # fmt: skip
-
-
-def imported(path: Path) -> set[Path]:
-    """The package's own files that one imports."""
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("peft_methods"):
-            base = PACKAGE.joinpath(*str(node.module).split(".")[1:])
-            names = [base, *(base / alias.name for alias in node.names)]
-            found |= {
-                file
-                for name in names
-                for file in (name.with_suffix(".py"), name / "__init__.py")
-                if file.is_file()
-            }
-    return found - {PACKAGE / "__init__.py"}
-
-
-def test_the_code_of_an_identity_is_all_that_a_cell_runs() -> None:
-    """Whoever adds a module to a cell's run adds it to the identity, or says here that it changes no figure."""
-    reached, waiting = set(), {PACKAGE / "runner.py"}
-    while waiting:
-        reached |= waiting
-        waiting = {other for path in waiting for other in imported(path)} - reached
-    every = {
-        *cell_code.CODE_OF_EVERY_CELL,
-        *(f"engines/{name}" for names in cell_code.CODE_OF_ENGINES.values() for name in names),
+def test_other_code_makes_another_identity(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which code a run depends on: see `test_code_fingerprint`."""
+    cell, *_ = cells(tiny_recipe, "lora")
+    facts: dict[str, Any] = {
+        "weights": "w",
+        "config": "c",
+        "tokenizer": "t",
+        "data": "d",
+        "environment": {},
     }
-    files = {str(path.relative_to(PACKAGE)) for path in reached}
-    methods = {
-        f"methods/{name}" for name in os.listdir(PACKAGE / "methods")
-    }  # each cell has its own method's
-    assert files - methods - CHANGES_NO_FIGURE == every - CHANGES_NO_FIGURE
+    before, roots = cell.identity(**facts), []
+    monkeypatch.setattr(cell_code, "code_fingerprint", lambda *given: roots.append(given) or "new")
+    assert cell.identity(**facts) != before
+    assert cell.fallen_back().identity(**facts)
+    lora, stock, runner = roots[0]
+    assert (lora, stock, runner) == (cell.method, MODULES["stock"], "peft_methods.runner")

@@ -9,11 +9,11 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from peft_methods import nvml
 from peft_methods.environment import find_device
 from peft_methods.execution.worker import set_up_compiler
+from peft_methods.errors import PeftMethodsError
 
 CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
 NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # torch reads it before it counts GPUs
@@ -77,14 +77,18 @@ with answered_by_nvml():
         import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
 
-    import peft_methods.runner
-    from peft_methods.cells import source_of
+    from peft_methods.cells import PIPELINE
+    from peft_methods.code_fingerprint import code_fingerprint
+    from peft_methods.engines.registry import MODULES
+    from peft_methods.methods import METHODS
 
     if find_device() != "cpu":
         warm_compiler()
 
-for source in Path(peft_methods.__file__).parent.rglob("*.py"):
-    source_of(source)  # cached now: forked processes will execute this version of the code
+# The code that runs will use is that of now. Forked processes need not parse it again.
+for root in (PIPELINE, *MODULES.values(), *(METHODS[name] for name in METHODS)):
+    with contextlib.suppress(PeftMethodsError):  # its runs report it
+        code_fingerprint(root)
 
 # CUDA cannot be used in a forked process if it was started before the fork.
 UNFIT_TO_FORK = find_device() != "cpu" and cuda_is_started()

@@ -16,6 +16,8 @@ from peft_methods.errors import OptionError, first_line, unknown
 from peft_methods.methods.base import Method, MethodInfo
 from peft_methods.recipe import Recipe
 
+# Adding a method changes no fingerprint: see `code_fingerprint`.
+IS_REGISTRY = True
 PACKAGE = "peft_methods.methods"
 GROUP = "peft_methods.methods"  # entry points: NAME = "package.module:Class"
 ALL = "all"
