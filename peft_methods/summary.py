@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_methods import gating
 from peft_methods.errors import PeftMethodsError
 from peft_methods.escaping import visible
 
 if TYPE_CHECKING:
     from peft_methods.comparing import Comparison
+    from peft_methods.gate import RegressionReport
     from peft_methods.options import Options
     from peft_methods.recommending import Limits
 
 
 def write(
-    terminalreporter: Any, comparison: Comparison, options: Options, gate_lines: Sequence[str]
+    terminalreporter: Any,
+    comparison: Comparison,
+    options: Options,
+    regressions: RegressionReport | None,
 ) -> None:
     """What there is to say of a comparison, to pytest's terminal and to files."""
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
@@ -29,13 +31,13 @@ def write(
     if options.csv is not None:
         _write(options.csv, csv_table(comparison), terminalreporter)
     if options.report is not None:
-        _report(options.report, comparison, options, gate_lines, terminalreporter)
+        _report(options.report, comparison, options, regressions, terminalreporter)
     if options.paper is not None:
         _write_paper(options.paper, comparison, options.limits, terminalreporter)
-    if gate_lines:
-        terminalreporter.section("regression gate")
-        for line in gate_lines:
-            terminalreporter.write_line(visible(line), red=line.startswith(gating.BAD))
+    if regressions is not None and regressions.entries:
+        terminalreporter.section("regression check")
+        for line in regressions.lines():
+            terminalreporter.write_line(visible(line.text), red=line.is_failure)
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:
@@ -53,12 +55,12 @@ def _report(
     folder: Path,
     comparison: Comparison,
     options: Options,
-    gate_lines: Sequence[str],
+    regressions: RegressionReport | None,
     terminalreporter: Any,
 ) -> None:
     from peft_methods.report.html import report_of, write_report
 
-    report = report_of(comparison, options.limits, options.gate, tuple(gate_lines))
+    report = report_of(comparison, options.limits, options.gate, regressions)
     try:
         path = write_report(report, folder)
     except PeftMethodsError as error:

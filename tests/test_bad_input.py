@@ -219,7 +219,7 @@ def test_seeds(text: str) -> None:
 @example([f"train_seconds:{'9' * 400}%"])
 def test_tolerances(given_texts: list[str]) -> None:
     """Oracle: known metrics, once each, with finite amounts; refused, the option is named."""
-    for one in outcome(lambda: parse_tolerances(given_texts), "--peft-fail") or ():
+    for one in outcome(lambda: parse_tolerances(given_texts), "tolerance") or ():
         assert one.metric in METRICS
         assert 0 <= one.amount < math.inf
 
@@ -235,7 +235,7 @@ def test_tolerances(given_texts: list[str]) -> None:
 @example(f"memory={'9' * 400}GB")
 def test_limits(text: str) -> None:
     """Oracle: finite limits above zero; refused, the option is named."""
-    for name, limit in (outcome(lambda: parse_limits(text), "--peft-budget") or {}).items():
+    for name, limit in (outcome(lambda: parse_limits(text), "budget") or {}).items():
         assert name in {"memory", "time"}
         assert 0 < limit.most < math.inf
 
@@ -390,7 +390,7 @@ def test_baselines(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> 
     """Oracle: refused with the option and the file, or entries with a seed each, by which a run can be judged."""
     path = tmp_path_factory.getbasetemp() / "fuzzed-baseline.json"
     path.write_bytes(content)
-    baseline = outcome(lambda: read_baseline(path), "--peft-baseline", "fuzzed-baseline.json")
+    baseline = outcome(lambda: read_baseline(path), "baseline", "fuzzed-baseline.json")
     if baseline is not None:
         assert all(entry.seeds for entry in baseline.entries.values())
         Gate({"embedded": baseline}, None, True, True).judge(RECORDS)

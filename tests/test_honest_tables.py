@@ -175,7 +175,7 @@ def test_thousands_stay_thousands_where_no_comma_can_be_a_decimal_one(tmp_path: 
 @pytest.mark.parametrize("text", ["0,933", "0,93"])
 def test_a_decimal_comma_among_points_is_refused_not_misread(text: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f'method,learning_rate\nLoRA,"{text}"\n', encoding="utf-8")
-    with pytest.raises(TableError, match=r"'0,933?' is no number.*decimals with a point"):
+    with pytest.raises(TableError, match=r"'0,933?' is not a number.*decimal point"):
         read_table(tmp_path / "t.csv")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft_methods.comparing import Comparison, title_of
-from peft_methods.gate import Gate
+from peft_methods.gate import Gate, RegressionReport
 from peft_methods.gathering import Section, gather
 from peft_methods.recommending import Limits
 from peft_methods.report.charts import charts_of, save_charts, svg
@@ -49,8 +49,9 @@ PARTS = {
 class Report:
     """What is reported: sections, and what was asked for and said beside their records.
 
-    `remarks` are about the whole run; `gate` and `gate_lines` are set where it was judged against a baseline. `charts`: for `few`
-    sections only, for `all` however many there are, or `none`.
+    `remarks` are about the whole session. `gate` and `regressions` are set if it was compared with
+    a baseline. `charts`: `few` draws them for at most DRAWN_SECTIONS sections, `all` for any
+    number, `none` never.
     """
 
     sections: Sequence[Section]
@@ -58,7 +59,7 @@ class Report:
     silenced: tuple[str, ...] = ()
     limits: Limits = field(default_factory=dict)
     gate: Gate | None = None
-    gate_lines: tuple[str, ...] = ()
+    regressions: RegressionReport | None = None
     charts: Drawn = "few"
 
     @property
@@ -87,11 +88,11 @@ def report_of(
     comparison: Comparison,
     limits: Limits,
     gate: Gate | None = None,
-    gate_lines: tuple[str, ...] = (),
+    regressions: RegressionReport | None = None,
 ) -> Report:
     """The report of one run."""
     sections = gather(comparison.records, comparison.predictions, comparison.silenced)
-    return Report(sections, comparison.notes, comparison.silenced, limits, gate, gate_lines)
+    return Report(sections, comparison.notes, comparison.silenced, limits, gate, regressions)
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -120,7 +121,7 @@ def _page(report: Report) -> Page:
             report.limits,
             report.gate,
             _drawn(one) if report.is_drawn else (),
-            _judged(report, one.recipe),
+            _regression_lines(report, one.recipe),
         )
         for one in report.sections
     )
@@ -151,14 +152,11 @@ def _page(report: Report) -> Page:
     )
 
 
-def _judged(report: Report, recipe: str) -> list[str]:
-    """What the gate says of a recipe, or of no other."""
-    others = {section.recipe for section in report.sections} - {recipe}
-    return [
-        line
-        for line in report.gate_lines
-        if recipe in line or not any(other in line for other in others)
-    ]
+def _regression_lines(report: Report, recipe: str) -> list[str]:
+    """Return the regression check's lines about a recipe or about the whole session."""
+    if report.regressions is None:
+        return []
+    return [line.text for line in report.regressions.of_recipe(recipe).lines()]
 
 
 def _overview(views: Sequence[SectionView]) -> Table:

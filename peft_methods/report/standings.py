@@ -7,12 +7,19 @@ from tabulate import tabulate
 from peft_methods.comparing import Comparison, Row
 from peft_methods.metrics import METRICS
 from peft_methods.report.shown import NOTHING
-from peft_methods.standing import Standing
+from peft_methods.standing import NotCompared, Standing
 
 SAID = (
     "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter cannot be told apart (every two "
     "compared on the same examples; intervals of differences hold for all pairs at once, p is Holm's)."
 )
+
+
+NOT_COMPARED = {
+    NotCompared.ONE_SEED: "one seed: no spread",
+    NotCompared.OTHER_EXAMPLES: "other test examples",
+    NotCompared.NO_PREDICTIONS: "no predictions",
+}
 
 
 def standings_table(standing: Standing, rows: list[Row], style: str) -> str:
@@ -49,7 +56,8 @@ def _standing(standing: Standing, method: str) -> list[str]:
     said = [f"{100 * low:.1f} to {100 * high:.1f}", standing.groups.get(method, NOTHING)]
     pair = standing.against_best(method)
     if pair is None:
-        return [*said, standing.left_out.get(method, NOTHING), NOTHING]
+        reason = standing.left_out.get(method)
+        return [*said, NOT_COMPARED[reason] if reason is not None else NOTHING, NOTHING]
     return [
         *said,
         f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
@@ -75,7 +83,7 @@ def said_of(comparison: Comparison) -> list[str]:
         apart = [
             titles[method]
             for method, why in standing.left_out.items()
-            if why == "other test examples"
+            if why is NotCompared.OTHER_EXAMPLES
         ]
         if apart:
             lines.append(

@@ -85,7 +85,7 @@ def section_view(
     charts: Sequence[ChartView],
     judged: Sequence[str] = (),
 ) -> SectionView:
-    """All that a section says; `judged` are the lines that the gate says of it."""
+    """Build the view of a section; `judged` are the regression check's lines about its recipe."""
     comparison = section.comparison
     rows, standing = comparison.rows(), comparison.standings[section.recipe]
     records = [record for record in comparison.records if not record.is_source]

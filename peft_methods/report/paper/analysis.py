@@ -17,22 +17,21 @@ from peft_methods.report.paper.english import (
     with_spread,
 )
 from peft_methods.report.paper.study import FULL, Study
-from peft_methods.report.paper.typst import escaped
-from peft_methods.standing import Pair
+from peft_methods.standing import NotCompared, Pair
 
 MOST = 6  # methods in one sentence
 WHY_LEFT_OUT = {  # of one method, of several, and what follows
-    "one seed: no spread": (
+    NotCompared.ONE_SEED: (
         "was trained with one seed",
         "were trained with one seed each",
         "so the spread over seeds is not known, and no claim is made of being better or worse",
     ),
-    "other test examples": (
+    NotCompared.OTHER_EXAMPLES: (
         "was tested on other examples than the rest",
         "were tested on other examples than the rest",
         "so no comparison is made",
     ),
-    "no predictions": (
+    NotCompared.NO_PREDICTIONS: (
         "has no predictions kept with its records",
         "have no predictions kept with their records",
         "so no comparison example by example is possible, and no claim is made of being better or worse",
@@ -202,15 +201,10 @@ def _left_out(study: Study) -> list[str]:
         who = [
             row.method
             for row in study.measured
-            if study.standing.left_out.get(row.method) == reason
+            if study.standing.left_out.get(row.method) is reason
         ]
         if who and len(study.measured) > 1:
-            unknown = (
-                f"is left out ({escaped(reason)})",
-                f"are left out ({escaped(reason)})",
-                "so no comparison is made",
-            )
-            one, many, so = WHY_LEFT_OUT.get(reason, unknown)
+            one, many, so = WHY_LEFT_OUT[reason]
             names = "All methods" if len(who) == len(study.measured) else study.titles(who, MOST)
             found.append(f"{names} {one if len(who) == 1 else many}, {so}.")
     return found
