@@ -1,4 +1,7 @@
-"""Stored baselines: pytest-benchmark JSON with our figures in `extra_info`; where they lie, read with care, written atomically."""
+"""Stored baselines: where they are, how they are read and validated, and how they are written.
+
+A baseline is a pytest-benchmark JSON file with our metrics in `extra_info`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Entry:
-    """One method of one recipe: for each metric a value a seed (None or nan where it is missing), and what was run where."""
+    """The baseline of one method of one recipe.
+
+    `metrics` has one value per seed (None or nan where missing); `spec`, `data` and `environment`
+    describe the run.
+    """
 
     __pydantic_config__ = ConfigDict(extra="ignore")
     recipe: str
@@ -35,20 +42,20 @@ class Entry:
     environment: dict[str, Any]
 
     def values(self, metric: str) -> list[float]:
-        """The seeds' values that are there."""
+        """Return the metric's value of each seed, without missing ones."""
         return present(self.metrics.get(metric, ()))
 
 
 def present(values: Iterable[float | None]) -> list[float]:
-    """What is neither None nor nan."""
+    """Return the values that are neither None nor nan."""
     return [value for value in values if value is not None and not math.isnan(value)]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A file of entries by recipe and method, with the date (ISO) and commit at which they were measured.
+    """A file of entries by recipe and method, with the date (ISO) and commit of their measurement.
 
-    `changed`: that the code was not the commit's as it stands.
+    `changed`: the working tree had uncommitted changes.
     """
 
     path: Path
@@ -58,55 +65,62 @@ class Baseline:
     changed: bool = False
 
     def __str__(self) -> str:
-        return f"{self.path} of {self.date[:10]}, commit {self.commit[:10]}{' with changes' * self.changed}"
+        changes = " with changes" if self.changed else ""
+        return f"{self.path} of {self.date[:10]}, commit {self.commit[:10]}{changes}"
 
     def methods(self, recipe: str) -> list[str]:
-        """The methods that it has of a recipe."""
+        """Return the names of a recipe's methods in this file."""
         return [method for of, method in self.entries if of == recipe]
 
 
 def slug(name: str) -> str:
-    """'NVIDIA H100 80GB HBM3' -> 'nvidia-h100-80gb-hbm3'."""
+    """Turn a device's name into a folder name: 'Tesla T4' -> 'tesla-t4'."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
 
 
 def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
-    """Where the baseline of a recipe on a device lies: `baselines/DEVICE/RECIPE.json` beside the folder of the recipe's file.
+    """Return the default path of a recipe's baseline on a device.
 
-    Runs with random weights have files of their own, `RECIPE-random-weights.json`: they have no quality to hold others to.
+    It is `baselines/DEVICE/RECIPE.json`, next to the folder of the recipe's file. Runs with random
+    weights have no quality to compare, so they use a separate file, `RECIPE-random-weights.json`.
     """
     name = recipe.name if recipe.has_quality else f"{recipe.name}-random-weights"
     return recipe_file.absolute().parent.parent / "baselines" / slug(device) / f"{name}.json"
 
 
 def read_baseline(path: Path) -> Baseline:
-    """A baseline from any pytest-benchmark JSON that holds our figures. Raises `OptionError` with one line that says what is wrong."""
+    """Read a baseline from any pytest-benchmark JSON with our metrics. Raises `OptionError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise OptionError(
-            f"--peft-baseline: there is no file {path}; write it with --peft-save-baseline {path}."
+            f"baseline: the file {path} does not exist. Write it first (save_baseline = {path}).",
+            setting="baseline",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise OptionError(f"--peft-baseline {path} cannot be read: {reason}.") from None
-    return _checked(path, text)
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise OptionError(
+            f"baseline {path} cannot be read: {reason}.", setting="baseline"
+        ) from None
+    return _parse(path, text)
 
 
-def _checked(path: Path, text: str) -> Baseline:
+def _parse(path: Path, text: str) -> Baseline:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        what = (
+        problem = (
             "is empty" if not text.strip() else f"is not valid JSON ({str(error).splitlines()[0]})"
         )
         raise OptionError(
-            f"--peft-baseline {path} {what}; write it anew with --peft-save-baseline {path}."
+            f"baseline {path} {problem}. Write it again (save_baseline = {path}).",
+            setting="baseline",
         ) from None
     benchmarks = values.get("benchmarks") if isinstance(values, dict) else None
     if not isinstance(benchmarks, list):
         raise OptionError(
-            f"--peft-baseline {path} is no pytest-benchmark JSON: it has no list of benchmarks."
+            f"baseline {path} is not a pytest-benchmark JSON: it has no list of benchmarks.",
+            setting="baseline",
         )
     infos = [
         info
@@ -117,8 +131,9 @@ def _checked(path: Path, text: str) -> Baseline:
     ]
     if not infos:
         raise OptionError(
-            f"--peft-baseline {path} holds no fine-tuning figures ({len(benchmarks)} benchmarks of other kinds); "
-            f"write it with --peft-save-baseline {path}."
+            f"baseline {path} has no fine-tuning results ({len(benchmarks)} benchmarks of other "
+            f"kinds). Write it again (save_baseline = {path}).",
+            setting="baseline",
         )
     commit = values.get("commit_info") if isinstance(values.get("commit_info"), dict) else {}
     return Baseline(
@@ -136,7 +151,9 @@ def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str
         version = info.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise OptionError(
-                f"--peft-baseline {path} has schema version {version}, newer than {SCHEMA_VERSION}; update peft-methods to read it."
+                f"baseline {path} has schema version {version}, newer than {SCHEMA_VERSION}. "
+                "Update peft-methods to read it.",
+                setting="baseline",
             )
         try:
             entry = adapter(Entry).validate_python(info)
@@ -145,23 +162,25 @@ def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str
             where = ".".join(map(str, first["loc"]))
             name = f"{info['recipe']}-{info.get('method')}"
             raise OptionError(
-                f"--peft-baseline {path}: the figures of {name} are spoilt at {where}: {first['msg']}."
+                f"baseline {path}: the entry of {name} is invalid at {where}: {first['msg']}.",
+                setting="baseline",
             ) from None
         if (entry.recipe, entry.method) in entries:
             raise OptionError(
-                f"--peft-baseline {path} has two entries of {entry.recipe}-{entry.method}; leave one of them."
+                f"baseline {path} has two entries of {entry.recipe}-{entry.method}. Delete one.",
+                setting="baseline",
             )
         entries[entry.recipe, entry.method] = entry
     return entries
 
 
 def write_baseline(path: Path, document: dict[str, Any]) -> None:
-    """Write a pytest-benchmark JSON in one step: a reader sees the old file or the new one. Raises `StoreError`."""
+    """Write a pytest-benchmark JSON atomically. Raises `StoreError`."""
     from pytest_benchmark.utils import safe_dumps
 
     slim = [
         {**one, "params": {"finetune_task": one.get("param")}} for one in document["benchmarks"]
-    ]  # the whole recipe's repr otherwise
+    ]  # otherwise `params` would hold the repr of the whole recipe
     text: str = safe_dumps({**document, "benchmarks": slim}, indent=1, ensure_ascii=True) + "\n"  # type: ignore[no-untyped-call]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

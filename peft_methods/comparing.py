@@ -1,4 +1,4 @@
-"""Many records -> one comparison: a row a method, with mean and spread over seeds, standings and findings."""
+"""Comparison of many records: one row per method with mean and deviation, ranking and findings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric of one method: mean over the seeds that yielded it, and their standard deviation (None for one seed)."""
+    """A metric of one method: mean and standard deviation over the `count` seeds that have a value.
+
+    The deviation is None for one seed.
+    """
 
     mean: float
     deviation: float | None
@@ -32,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one recipe. `missing` are the records of seeds that yielded nothing."""
+    """One method on one recipe. `missing` has the records of seeds without a result."""
 
     recipe: str
     method: str
@@ -42,21 +45,22 @@ class Row:
 
     @property
     def title(self) -> str:
-        """The method's name as people write it."""
+        """The method's display name."""
         return title_of(self.method)
 
     def mean(self, name: str) -> float:
-        """The metric's mean over seeds; nan where it is missing."""
+        """Return the metric's mean over seeds; nan if it is missing."""
         return self.figures[name].mean if name in self.figures else math.nan
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Records of any number of cells. `notes` are said under the table (what options changed in the recipe).
+    """Records of any number of runs.
 
-    `silenced` are the ids of rules that are not asked, which the table says.
-    `predictions` are those of the test examples by the record's identity; without them nothing is compared example by
-    example, and there are no intervals and no groups.
+    `notes` are printed under the table, such as settings that differ from the recipe's file.
+    `silenced` has the ids of rules that are not checked; the table lists them.
+    `predictions` has the predictions for the test examples by the record's fingerprint. Without
+    them there are no paired comparisons, intervals or groups.
     """
 
     records: tuple[Record, ...]
@@ -65,24 +69,27 @@ class Comparison:
     silenced: tuple[str, ...] = ()
 
     def rows(self) -> list[Row]:
-        """A row a recipe and method, in the registry's order, methods that it does not know last; sources have none."""
+        """Return one row per recipe and method; prerequisite runs have none.
+
+        Methods are in the registry's order, unregistered ones last.
+        """
         return list(self._rows)
 
     @cached_property
     def _rows(self) -> tuple[Row, ...]:
         recipes = dict.fromkeys(recipe for recipe, _ in self._by_row)
         methods = dict.fromkeys([*METHODS, *(method for _, method in self._by_row)])
-        named = [
+        keys = [
             (recipe, method)
             for recipe in recipes
             for method in methods
             if (recipe, method) in self._by_row
         ]
-        return tuple(_row(recipe, method, self._by_row[recipe, method]) for recipe, method in named)
+        return tuple(_row(recipe, method, self._by_row[recipe, method]) for recipe, method in keys)
 
     @cached_property
     def _by_row(self) -> dict[tuple[str, str], list[Record]]:
-        """Each row's records."""
+        """The records of each (recipe, method)."""
         found: dict[tuple[str, str], list[Record]] = {}
         for record in self.records:
             if not record.is_source:
@@ -91,12 +98,12 @@ class Comparison:
 
     @cached_property
     def standings(self) -> dict[str, Standing]:
-        """For each recipe: intervals, every two methods compared, groups, and the Pareto front."""
+        """Intervals, pairwise comparisons, groups and the Pareto front of each recipe."""
         rows = self.rows()
         return {
             recipe: standing_of(
                 {
-                    row.method: self._judged(recipe, row.method)
+                    row.method: self._finished(recipe, row.method)
                     for row in rows
                     if row.recipe == recipe
                 },
@@ -109,8 +116,8 @@ class Comparison:
             for recipe in dict.fromkeys(row.recipe for row in rows)
         }
 
-    def _judged(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
-        """A method's finished cells with their predictions."""
+    def _finished(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
+        """Return a method's finished runs with their predictions."""
         found = self._by_row[recipe, method]
         return [
             (record, self.predictions.get(record.identity))
@@ -119,11 +126,14 @@ class Comparison:
         ]
 
     def findings(self) -> list[Finding]:
-        """What the validity rules that are not silenced say about these records."""
+        """Check these records with all validity rules that are not silenced."""
         return validity.judge(self.records, self.silenced)
 
     def to_pandas(self) -> DataFrame:
-        """A row a cell, a column a metric; sources included and marked."""
+        """Return a data frame with one row per run and one column per metric.
+
+        Prerequisite runs are included and marked in the column `source`.
+        """
         import pandas as pd
 
         columns = ("recipe", "method", "seed", "source", "status", "message", *METRICS)
@@ -131,7 +141,7 @@ class Comparison:
 
 
 def title_of(method: str) -> str:
-    """A method's name as people write it; one that is not registered here has no other than its own."""
+    """Return a method's display name; for an unregistered method, its name."""
     return METHODS[method].title if method in METHODS else method
 
 
@@ -159,7 +169,10 @@ def _row(recipe: str, method: str, records: Sequence[Record]) -> Row:
 
 
 def summarize(name: str, records: Sequence[Record]) -> Figure | None:
-    """Mean and sample standard deviation of a metric; missing and NaN values do not count, no value is None."""
+    """Return mean and sample standard deviation of a metric; None without any value.
+
+    Missing and nan values are ignored.
+    """
     values = [
         value
         for record in records

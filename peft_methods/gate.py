@@ -1,14 +1,17 @@
-"""The regression gate: is a method worse than its stored baseline, beyond tolerance and beyond what the seeds' spread explains?
+"""Regression check: compare each method with its stored baseline.
 
-A method fails when a metric is worse by more than its tolerance *and* by more than seeds explain (one-sided t, 5 % over all
-methods of the recipe; with one seed on either side the tolerance decides alone). A change too small to show in any one
-method but common to all of them is found across methods: peers have lost 1.65 points in 34 of 36 methods unnoticed.
+A method fails when a metric is worse by more than its tolerance *and* by more than the spread over
+seeds explains (one-sided t test, 5 % over all methods of the recipe). With one seed on either side
+the tolerance decides alone. A change too small to show in any single method but common to all of
+them is found by a test across methods: in a published comparison, 34 of 36 methods lost 1.65 points
+of accuracy on average between two library versions without anyone noticing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +27,11 @@ SHOWN_DIFFERENCES = 6
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of one method, then and now. `worse` in the tolerance's terms; `explained` by the seeds' spread, None for one seed."""
+    """Baseline and new value of one metric of one method.
+
+    `worse` is in the tolerance's unit. `explained` is the part that the spread over seeds explains,
+    None with one seed.
+    """
 
     tolerance: Tolerance
     before: float
@@ -34,7 +41,7 @@ class Change:
 
     @property
     def fails(self) -> bool:
-        """Whether it is worse beyond tolerance and beyond spread."""
+        """Whether the metric is worse by more than the tolerance and more than seeds explain."""
         return self.tolerance.is_exceeded(self.worse) and (
             self.explained is None or self.worse > self.explained
         )
@@ -42,137 +49,273 @@ class Change:
     def __str__(self) -> str:
         metric, verb = METRICS[self.tolerance.metric], "rose" if self.now > self.before else "fell"
         spread = (
-            "one seed: no spread to judge by"
+            "one seed: no spread to compare with"
             if self.explained is None
             else f"seeds explain {self.tolerance.said(self.explained)}"
         )
         return (
             f"{metric.name} {verb} from {metric.format(self.before)} to {metric.format(self.now)}, "
-            f"worse by {self.tolerance.said(self.worse)} (tolerance {self.tolerance.said(self.tolerance.amount)}; {spread})"
+            f"worse by {self.tolerance.said(self.worse)} "
+            f"(tolerance {self.tolerance.said(self.tolerance.amount)}; {spread})"
         )
 
 
+class EntryKind(Enum):
+    """Meaning of an entry of a regression report."""
+
+    REFERENCE = "reference"  # the baseline and tolerances used for a recipe
+    NOTE = "note"  # limits of the comparison of one method
+    SPEC_CHANGE = "spec_change"  # a difference between the run and the baseline's run
+    FAILURE = "failure"  # a regression, a missing method or metric, a reused record
+    PASSED = "passed"  # nothing failed
+    SAVED = "saved"  # a new baseline was written
+    NOT_SAVED = "not_saved"  # a new baseline could not be written
+    NOT_CHECKED = "not_checked"  # the session ended before all runs were trained
+
+
+FAILING = frozenset({EntryKind.FAILURE, EntryKind.NOT_SAVED})
+PREFIXES = {
+    EntryKind.FAILURE: "regression check: ",
+    EntryKind.NOT_SAVED: "the baseline was not written: ",
+}
+WITH_SUBJECT = frozenset(
+    {EntryKind.REFERENCE, EntryKind.NOTE, EntryKind.SPEC_CHANGE, EntryKind.FAILURE}
+)
+EVERY_METHOD = "every method"
+
+
 @dataclass(frozen=True)
-class Judgement:
-    """What the gate says: `problems` fail; `notes` and what is `differing` are said (about whom, and what)."""
+class RegressionEntry:
+    """One statement of a regression report.
 
-    problems: tuple[str, ...] = ()
-    notes: tuple[tuple[str, str], ...] = ()
-    differing: tuple[tuple[str, str], ...] = ()
+    `recipe` is None for a statement about the whole session, `method` for one about a whole recipe,
+    `metric` where the statement is not about a single metric. `text` does not repeat the subject.
+    """
+
+    kind: EntryKind
+    text: str
+    recipe: str | None = None
+    method: str | None = None
+    metric: str | None = None
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether this entry makes the session fail."""
+        return self.kind in FAILING
+
+    @property
+    def subject(self) -> str:
+        """'RECIPE-METHOD', 'RECIPE', or an empty text."""
+        return "-".join(part for part in (self.recipe, self.method) if part)
+
+    def __str__(self) -> str:
+        return _line(self.kind, self.subject, self.text)
 
 
-def together(judgements: Iterable[Judgement]) -> Judgement:
-    """Several judgements as one."""
-    found = list(judgements)
-    return Judgement(
-        tuple(one for judgement in found for one in judgement.problems),
-        tuple(one for judgement in found for one in judgement.notes),
-        tuple(one for judgement in found for one in judgement.differing),
+def _line(kind: EntryKind, subject: str, text: str) -> str:
+    about = f"{subject}: " if subject and kind in WITH_SUBJECT else ""
+    differs = "differs from the baseline: " if kind is EntryKind.SPEC_CHANGE else ""
+    return f"{PREFIXES.get(kind, '')}{about}{differs}{text}"
+
+
+@dataclass(frozen=True)
+class ReportLine:
+    """A printable line of a regression report."""
+
+    text: str
+    is_failure: bool
+
+
+@dataclass(frozen=True)
+class RegressionReport:
+    """Result of a regression check. `checked` lists the (recipe, method) pairs of the session."""
+
+    entries: tuple[RegressionEntry, ...] = ()
+    checked: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def failures(self) -> tuple[RegressionEntry, ...]:
+        """The entries that make the session fail."""
+        return tuple(entry for entry in self.entries if entry.is_failure)
+
+    def of_recipe(self, recipe: str) -> RegressionReport:
+        """Return the part about one recipe, including entries about the whole session."""
+        return RegressionReport(
+            tuple(entry for entry in self.entries if entry.recipe in {None, recipe}),
+            tuple(pair for pair in self.checked if pair[0] == recipe),
+        )
+
+    def lines(self) -> list[ReportLine]:
+        """Return the entries as text: references, notes, spec changes, then all others.
+
+        Notes and spec changes that several methods share are printed once.
+        """
+        grouped = (EntryKind.NOTE, EntryKind.SPEC_CHANGE)
+        references = [one for one in self.entries if one.kind is EntryKind.REFERENCE]
+        others = [one for one in self.entries if one.kind not in {EntryKind.REFERENCE, *grouped}]
+        return [
+            *(ReportLine(str(entry), False) for entry in references),
+            *(ReportLine(text, False) for kind in grouped for text in self._grouped(kind)),
+            *(ReportLine(str(entry), entry.is_failure) for entry in others),
+        ]
+
+    def _grouped(self, kind: EntryKind) -> list[str]:
+        """Group entries by text; a text that all checked methods share is about every method."""
+        subjects_of: dict[str, list[str]] = {}
+        for entry in self.entries:
+            if entry.kind is kind:
+                subjects_of.setdefault(entry.text, []).append(entry.subject)
+        texts_of: dict[str, list[str]] = {}
+        for text, subjects in subjects_of.items():
+            is_shared = len(subjects) == len(self.checked)
+            subject = EVERY_METHOD if is_shared else ", ".join(subjects)
+            texts_of.setdefault(subject, []).append(text)
+        return [_line(kind, subject, "; ".join(texts)) for subject, texts in texts_of.items()]
+
+
+def merge(reports: Iterable[RegressionReport]) -> RegressionReport:
+    """Return one report with the entries of several."""
+    found = list(reports)
+    return RegressionReport(
+        tuple(entry for report in found for entry in report.entries),
+        tuple(dict.fromkeys(pair for report in found for pair in report.checked)),
     )
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Baselines by recipe, and how they are applied. `tolerances` None: one point of quality, 5 % of memory, 10 % of time."""
+    """Baselines by recipe and the rules for comparing with them.
+
+    `tolerances` None: one point of quality, 5 % of memory, 10 % of time.
+    """
 
     baselines: Mapping[str, Baseline]
     tolerances: tuple[Tolerance, ...] | None = None
     allow_missing: bool = False
     allow_reused: bool = False
 
-    def judge(self, records: Sequence[Record]) -> Judgement:
-        """One method of one recipe: its finished cells against its baseline."""
+    def check(self, records: Iterable[Record]) -> RegressionReport:
+        """Compare all methods of a session with their baselines."""
+        methods: dict[tuple[str, str], list[Record]] = {}
+        first: dict[str, Record] = {}
+        for record in records:
+            if not record.is_source:
+                first.setdefault(record.recipe_name, record)
+                key = (record.recipe_name, record.method_name)
+                methods.setdefault(key, []).append(record)
+        references = [
+            self._reference(record) for recipe, record in first.items() if recipe in self.baselines
+        ]
+        entries = [
+            *(entry for found in methods.values() for entry in self.check_method(found)),
+            *self.check_common(record for found in methods.values() for record in found),
+        ]
+        if not any(entry.is_failure for entry in entries):
+            text = "No metric is worse by more than its tolerance and the spread over seeds."
+            entries.append(RegressionEntry(EntryKind.PASSED, text))
+        return RegressionReport((*references, *entries), tuple(methods))
+
+    def _reference(self, record: Record) -> RegressionEntry:
+        recipe = record.recipe_name
+        tolerances = ", ".join(map(str, self.tolerances_for(record)))
+        text = f"compared with {self.baselines[recipe]}; tolerances {tolerances}"
+        return RegressionEntry(EntryKind.REFERENCE, text, recipe)
+
+    def check_method(self, records: Sequence[Record]) -> list[RegressionEntry]:
+        """Compare the finished runs of one method of one recipe with its baseline."""
         good = [record for record in records if record.status == "ok"]
         if not good or (baseline := self.baselines.get(good[0].recipe_name)) is None:
-            return Judgement()
-        first = good[0]
-        entry, name = (
-            baseline.entries.get((first.recipe_name, first.method_name)),
-            f"{first.recipe_name}-{first.method_name}",
-        )
+            return []
+        recipe, method = good[0].recipe_name, good[0].method_name
+        entry = baseline.entries.get((recipe, method))
         if entry is None:
-            had = (
-                ", ".join(baseline.methods(first.recipe_name)) or f"nothing of {first.recipe_name}"
+            has = ", ".join(baseline.methods(recipe)) or f"nothing of {recipe}"
+            text = f"missing from the baseline {baseline}, which has {has}"
+            return [self._missing(recipe, method, text)]
+        if (reused := sum(record.reused for record in good)) and not self.allow_reused:
+            text = (
+                f"{reused} of {len(good)} records are reused from an earlier session and not "
+                "compared: train them again (set fresh), or set allow_reused."
             )
-            return self._missing(name, f"is missing from the baseline {baseline}, which has {had}")
-        if (reused := sum(is_reused(record) for record in good)) and not self.allow_reused:
-            said = f"{reused} of {len(good)} records of {name} are reused from an earlier run, so they are not judged"
-            return Judgement(
-                (f"gate: {said}: train them anew (--peft-fresh), or --peft-allow-reused.",)
-            )
-        differing = differences(entry, good)
-        told = f" Baseline: {baseline}." + (f" Differs: {_some(differing)}." if differing else "")
-        failing = [change for change in self._changes(entry, baseline, good) if change.fails]
-        problems = [
-            f"gate: {name}: {change}.{_busy(change.tolerance.metric, good)}{told}"
-            for change in failing
+            return [RegressionEntry(EntryKind.FAILURE, text, recipe, method)]
+        changed = spec_changes(entry, good)
+        return [
+            *self._regressions(entry, baseline, good, changed),
+            *(
+                self._missing(
+                    recipe, method, f"has no {name}, which the baseline {baseline} has", name
+                )
+                for name in self._lost(entry, good)
+            ),
+            *(
+                RegressionEntry(EntryKind.NOTE, text, recipe, method)
+                for text in _device_notes(entry, good[0])
+            ),
+            *(RegressionEntry(EntryKind.SPEC_CHANGE, one, recipe, method) for one in changed),
         ]
-        lost = self._lost(entry, good)
-        missing = (
-            self._missing(
-                name, f"has no {' and no '.join(lost)}, which the baseline {baseline} has"
-            )
-            if lost
-            else Judgement()
-        )
-        notes = [(name, line) for line in _said_of_device(entry, first)]
-        return Judgement(
-            (*problems, *missing.problems),
-            (*notes, *missing.notes),
-            tuple((name, one) for one in differing),
-        )
 
-    def judge_together(self, records: Iterable[Record]) -> Judgement:
-        """What only all methods show: those of the baseline that did not run, and shifts that they have in common."""
+    def _regressions(
+        self, entry: Entry, baseline: Baseline, records: Sequence[Record], changed: Sequence[str]
+    ) -> Iterator[RegressionEntry]:
+        differs = f" Differs: {_shortened(changed)}." if changed else ""
+        for change in self._changes(entry, baseline, records):
+            if change.fails:
+                metric = change.tolerance.metric
+                text = f"{change}.{_busy(metric, records)} Baseline: {baseline}.{differs}"
+                yield RegressionEntry(EntryKind.FAILURE, text, entry.recipe, entry.method, metric)
+
+    def check_common(self, records: Iterable[Record]) -> list[RegressionEntry]:
+        """Find methods of the baseline that did not run, and shifts common to all methods."""
         by_recipe: dict[str, dict[str, list[Record]]] = {}
         for record in records:
             if not record.is_source:
                 by_recipe.setdefault(record.recipe_name, {}).setdefault(
                     record.method_name, []
                 ).append(record)
-        return together(
-            judgement
+        return [
+            entry
             for recipe in self.baselines
             for methods in [by_recipe.get(recipe, {})]
-            for judgement in (*self._not_run(recipe, methods), *self._shifts(recipe, methods))
-        )
+            for entry in (*self._not_run(recipe, methods), *self._shifts(recipe, methods))
+        ]
 
     def tolerances_for(self, record: Record) -> tuple[Tolerance, ...]:
-        """Those asked for, or the default ones of the record's recipe."""
+        """Return the given tolerances, or the defaults for the record's recipe."""
         return (
             default_tolerances(str(record.cell["recipe"]["data"]["select_by"]))
             if self.tolerances is None
             else self.tolerances
         )
 
-    def _missing(self, name: str, text: str) -> Judgement:
+    def _missing(
+        self, recipe: str, method: str, text: str, metric: str | None = None
+    ) -> RegressionEntry:
         if self.allow_missing:
-            return Judgement(notes=((name, f"{text} (allowed)"),))
-        return Judgement(
-            (
-                f"gate: {name} {text}. Write the baseline anew (--peft-save-baseline), or --peft-allow-missing.",
-            )
-        )
+            return RegressionEntry(EntryKind.NOTE, f"{text} (allowed)", recipe, method, metric)
+        advice = "Write the baseline again (set save_baseline), or set allow_missing."
+        return RegressionEntry(EntryKind.FAILURE, f"{text}. {advice}", recipe, method, metric)
 
-    def _not_run(self, recipe: str, methods: Mapping[str, list[Record]]) -> Iterator[Judgement]:
+    def _not_run(
+        self, recipe: str, methods: Mapping[str, list[Record]]
+    ) -> Iterator[RegressionEntry]:
         for method in self.baselines[recipe].methods(recipe):
             records = methods.get(method, [])
             if all(record.status == "skipped" for record in records):
                 why = f" (skipped: {records[0].message})" if records else ""
-                yield self._missing(
-                    f"{recipe}-{method}",
-                    f"is in the baseline {self.baselines[recipe]} and missing from the run{why}",
-                )
+                text = f"in the baseline {self.baselines[recipe]} but not in this session{why}"
+                yield self._missing(recipe, method, text)
 
-    def _shifts(self, recipe: str, methods: Mapping[str, list[Record]]) -> Iterator[Judgement]:
-        """Metrics that are worse over all methods by more than the tolerance, and not by chance."""
+    def _shifts(
+        self, recipe: str, methods: Mapping[str, list[Record]]
+    ) -> Iterator[RegressionEntry]:
+        """Find metrics whose mean over methods is significantly worse than tolerated."""
         baseline = self.baselines[recipe]
         worse: dict[Tolerance, list[float]] = {}
         for method, records in methods.items():
             good = [
                 record
                 for record in records
-                if record.status == "ok" and (self.allow_reused or not is_reused(record))
+                if record.status == "ok" and (self.allow_reused or not record.reused)
             ]
             if good and (entry := baseline.entries.get((recipe, method))) is not None:
                 for change in self._changes(entry, baseline, good):
@@ -181,16 +324,19 @@ class Gate:
             mean, p = fmean(changes), shift_p(changes)
             if tolerance.is_exceeded(mean) and p < ALPHA / len(worse):
                 down = sum(change > 0 for change in changes)
-                told = f"{down} of {len(changes)} methods are worse in {tolerance.metric}, by {tolerance.said(mean)} on average"
-                allowed = (
-                    f"tolerance {tolerance.said(tolerance.amount)}; p = {p:.2g} across methods"
+                text = (
+                    f"{down} of {len(changes)} methods are worse in {tolerance.metric}, by "
+                    f"{tolerance.said(mean)} on average (tolerance "
+                    f"{tolerance.said(tolerance.amount)}; p = {p:.2g} across methods): "
+                    f"a common shift. Baseline: {baseline}."
                 )
-                yield Judgement(
-                    (f"gate: {recipe}: {told} ({allowed}): a common shift. Baseline: {baseline}.",)
-                )
+                yield RegressionEntry(EntryKind.FAILURE, text, recipe, metric=tolerance.metric)
 
     def changes(self, records: Sequence[Record]) -> list[Change]:
-        """Every metric of one method's finished cells beside its baseline; none where there is no such baseline."""
+        """Compare each metric of one method's finished runs with its baseline.
+
+        Empty if there is no baseline of this recipe and method.
+        """
         good = [record for record in records if record.status == "ok"]
         baseline = self.baselines.get(good[0].recipe_name) if good else None
         entry = (
@@ -199,7 +345,7 @@ class Gate:
         return self._changes(entry, baseline, good) if entry and baseline else []
 
     def _changes(self, entry: Entry, baseline: Baseline, records: Sequence[Record]) -> list[Change]:
-        """Every metric that can be compared, then and now."""
+        """Compare every metric that has a tolerance and comparable values on both sides."""
         same_device = device_of(entry.environment) == device_of(records[0].environment)
         others = [
             other
@@ -225,34 +371,31 @@ class Gate:
         return changes
 
     def _lost(self, entry: Entry, records: Sequence[Record]) -> list[str]:
-        """Metrics that the baseline has and the run has not."""
+        """Return the metrics that the baseline has and these records lack."""
         names = [tolerance.metric for tolerance in self.tolerances_for(records[0])]
         same_device = device_of(entry.environment) == device_of(records[0].environment)
-        judged = [name for name in names if same_device or not METRICS[name].is_of_the_device]
-        return [name for name in judged if entry.values(name) and not values_of(records, name)]
-
-
-def is_reused(record: Record) -> bool:
-    """Whether a record was taken from an earlier run."""
-    return record.reused
+        comparable = [name for name in names if same_device or not METRICS[name].is_of_the_device]
+        return [name for name in comparable if entry.values(name) and not values_of(records, name)]
 
 
 def values_of(records: Sequence[Record], metric: str) -> list[float]:
-    """The seeds' values that are there."""
+    """Return the metric's value of each seed, without missing ones."""
     return present(record.metrics.get(metric) for record in records)
 
 
 def device_of(environment: Mapping[str, Any]) -> tuple[str, Any]:
-    """What times and memory depend on: the device, and on a CPU how many threads a cell had."""
-    return str(environment.get("device_name")), environment.get("threads") if environment.get(
-        "device"
-    ) == "cpu" else None
+    """Return what times and memory depend on: the device and, on a CPU, the threads of a run."""
+    is_cpu = environment.get("device") == "cpu"
+    return str(environment.get("device_name")), environment.get("threads") if is_cpu else None
 
 
 def _explained(
     tolerance: Tolerance, before: list[float], now: list[float], others: Sequence[list[float]]
 ) -> float | None:
-    """What the seeds' spread explains, in the tolerance's terms: relative figures are taken relative to their own baseline's mean."""
+    """Return how much worse the spread over seeds can make a metric, in the tolerance's unit.
+
+    For a relative tolerance, values are divided by the mean of their own method's baseline.
+    """
 
     def scaled(values: list[float], by: list[float]) -> list[float]:
         return (
@@ -269,27 +412,33 @@ def _explained(
 
 
 def _busy(metric: str, records: Sequence[Record]) -> str:
-    """What a time may be due to beside the method, as V411 has it."""
+    """Return a warning if a time was measured on a busy machine (as rule V411 defines it)."""
     shares = [
         share for record in records if (share := record.metrics.get("busy_share")) is not None
     ]
     if not metric.endswith("_seconds") or min(shares, default=1.0) >= BUSY:
         return ""
-    return f" The machine was busy: the training thread had a core for {min(shares):.0%} of the time (V411), so measure it again alone."
+    return (
+        f" The machine was busy: the training thread had a core for {min(shares):.0%} of the time "
+        "(V411). Measure again on an idle machine."
+    )
 
 
-def _said_of_device(entry: Entry, record: Record) -> Iterator[str]:
+def _device_notes(entry: Entry, record: Record) -> Iterator[str]:
     then, now = device_of(entry.environment), device_of(record.environment)
     if then != now:
-        yield f"another device ({_device(then)} → {_device(now)}): time and memory are not compared, quality is"
+        yield (
+            f"another device ({_device(then)} → {_device(now)}): quality is compared, "
+            "time and memory are not"
+        )
 
 
 def _device(device: tuple[str, Any]) -> str:
     return device[0] + (f", {device[1]} threads" if device[1] is not None else "")
 
 
-def differences(entry: Entry, records: Sequence[Record]) -> list[str]:
-    """What is not as it was when the baseline was measured: seeds, recipe and method, data, versions."""
+def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
+    """Return what changed since the baseline: seeds, recipe and method, data, library versions."""
     record = records[0]
     seeds = (entry.seeds, tuple(one.seed for one in records))
     then = {
@@ -326,7 +475,10 @@ def _surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> di
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """{'budget': {'epochs': 2}} -> {'budget.epochs': '2'}; without device and seed, which are said elsewhere."""
+    """Flatten nested values: {'budget': {'epochs': 2}} -> {'budget.epochs': '2'}.
+
+    Leaves out device and seed, which are reported separately.
+    """
     found: dict[str, str] = {}
     for name, value in values.items():
         path = f"{prefix}{name}".removeprefix("recipe.")
@@ -346,6 +498,6 @@ def _list(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def _some(differing: Sequence[str]) -> str:
-    more = len(differing) - SHOWN_DIFFERENCES
-    return "; ".join(differing[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
+def _shortened(changes: Sequence[str]) -> str:
+    more = len(changes) - SHOWN_DIFFERENCES
+    return "; ".join(changes[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")

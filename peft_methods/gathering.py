@@ -1,7 +1,8 @@
-"""Records of any number of runs -> sections: comparisons in which nothing but method and seed differs.
+"""Group records of any number of sessions into sections in which only method and seed differ.
 
-A row is a mean over seeds, so what it is made of must be alike in all else: the recipe's settings, the engine, the device,
-library versions, data and weights, and the method's hyperparameters. What is not alike stands in a section of its own.
+A table row is a mean over seeds, so its runs must agree in everything else: the recipe's settings,
+engine, device, library versions, data, weights and the method's hyperparameters. Records that
+differ in one of these go to different sections.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """One recipe's records that may stand in one table, their sources with them.
+    """One recipe's records that are comparable in one table, with their prerequisite runs.
 
-    `number` counts a recipe's sections, the oldest first but those without figures last; `apart` says in what a later one
-    differs from the first.
+    `number` counts a recipe's sections, oldest first, those without results last. `apart` lists how
+    a later section differs from the first.
     """
 
     recipe: str
@@ -37,7 +38,7 @@ class Section:
 
     @property
     def has_figures(self) -> bool:
-        """Whether any of its cells ended well."""
+        """Whether any of its runs finished with a result."""
         return any(
             record.status == "ok" and not record.is_source for record in self.comparison.records
         )
@@ -49,7 +50,7 @@ class Section:
 
 
 def together(sections: Iterable[Section]) -> Comparison:
-    """All sections in one comparison, as recipes under the sections' names."""
+    """Merge sections into one comparison, in which each section's name is used as a recipe."""
     sections = list(sections)
     records = [
         replace(
@@ -71,18 +72,18 @@ def gather(
     predictions: Mapping[str, Predictions] | None = None,
     silenced: tuple[str, ...] = (),
 ) -> list[Section]:
-    """Sections by recipe and age, those without a cell that ended well last.
+    """Group records into sections, ordered by recipe and age, those without any result last.
 
-    Of two records of one cell the finished one counts, of two such the newer.
-    A source stands in every section that has a cell built on it. Trials of tuning are left out: what they found stands in
-    the records of the cells that they were for.
+    Of two records of the same run the finished one is kept, of two finished ones the newer.
+    A prerequisite run is in every section with a run that needs it. Tuning trials are left out:
+    their results are in the records of the runs that were tuned.
     """
     records = list(records)
     sources = _by_spec(
         record for record in records if record.is_source and not record.cell.get("trial")
     )
     found: dict[str, list[list[Record]]] = {}
-    for group in _alike(
+    for group in _grouped(
         (record for record in records if not record.is_source), _settings, _surroundings
     ):
         for layer in _layers(group):
@@ -104,23 +105,26 @@ def gather(
     return sections
 
 
-def _plain(value: Any) -> str:
+def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
 def _age(records: Sequence[Record]) -> tuple[float, str]:
-    """When the first of them finished."""
+    """Sort key: the time at which the first of these records finished."""
     return min(record.finished for record in records), min(record.identity for record in records)
 
 
 def _settings(record: Record) -> Settings:
-    """What was asked for but method and seed. A cell that another engine had to take over was asked of the graphed one."""
+    """Return the requested settings except method and seed.
+
+    A run that fell back to the trainer engine was requested with the cuda_graphs engine.
+    """
     engine = "graphed" if record.environment.get("engine_note") else record.cell["engine"]
     return {"recipe": record.cell["recipe"], "engine": engine, "device": record.cell["device"]}
 
 
 def _surroundings(record: Record) -> Settings:
-    """Where and on what it ran, as far as figures depend on it; empty for a cell that never got so far."""
+    """Return the device, library versions and data of a run; empty if it never started."""
     environment, packages = record.environment, record.environment.get("packages") or {}
     if not environment:
         return {}
@@ -130,7 +134,10 @@ def _surroundings(record: Record) -> Settings:
 
 
 def _weights(record: Record) -> str:
-    """The base model's, as the method took it up: 4-bit weights are others. Empty for a cell that never got so far."""
+    """Return the start of the SHA-256 of the base model's weights; empty if never loaded.
+
+    It is taken as the method loads them: 4-bit weights have another digest.
+    """
     return (
         str(record.environment["weights_sha256"])[:10]
         if record.environment.get("weights_sha256")
@@ -138,20 +145,26 @@ def _weights(record: Record) -> str:
     )
 
 
-def _alike(
-    records: Iterable[Record], asked: Callable[[Record], Any], met: Callable[[Record], Any]
+def _grouped(
+    records: Iterable[Record],
+    requested: Callable[[Record], Any],
+    observed: Callable[[Record], Any],
 ) -> list[list[Record]]:
-    """Records grouped by what was asked for and what they met. One that met nothing yet joins those that finished nearest to it."""
+    """Group records by their requested settings and observed conditions.
+
+    A record without observed conditions (a run that never started) joins the group with the same
+    settings that finished nearest in time.
+    """
     groups: dict[str, dict[str, list[Record]]] = {}
-    lost: list[tuple[str, Record]] = []
+    never_started: list[tuple[str, Record]] = []
     for record in records:
-        key, found = _plain(asked(record)), met(record)
+        key, found = _key(requested(record)), observed(record)
         if found:
-            groups.setdefault(key, {}).setdefault(_plain(found), []).append(record)
+            groups.setdefault(key, {}).setdefault(_key(found), []).append(record)
         else:
-            lost.append((key, record))
+            never_started.append((key, record))
     spans = {key: [(*_span(group), group) for group in of.values()] for key, of in groups.items()}
-    for key, record in lost:
+    for key, record in never_started:
         if key in spans:
             min(
                 spans[key],
@@ -168,39 +181,41 @@ def _span(records: Sequence[Record]) -> tuple[float, float]:
 
 
 def _layers(group: Sequence[Record]) -> Iterator[list[Record]]:
-    """A method that was run with several hyperparameters has one of them in each layer, the oldest in the first."""
+    """Split a group so that each layer has one set of hyperparameters per method, oldest first."""
     methods: dict[str, list[Record]] = {}
     for record in group:
         methods.setdefault(record.method_name, []).append(record)
     columns = [
-        sorted(_alike(methods[name], lambda r: r.cell["method"], _weights), key=_age)
-        for name in sorted(methods, key=_rank)
+        sorted(_grouped(methods[name], lambda r: r.cell["method"], _weights), key=_age)
+        for name in sorted(methods, key=_position)
     ]
     for layer in zip_longest(*columns, fillvalue=()):
-        yield [record for records in layer for record in _one_a_seed(records)]
+        yield [record for records in layer for record in _one_per_seed(records)]
 
 
-def _rank(method: str) -> tuple[int, str]:
-    """The registry's order; what it does not know comes last."""
+def _position(method: str) -> tuple[int, str]:
+    """Sort key: the registry's order, unregistered methods last."""
     names = list(METHODS)
     return (names.index(method) if method in names else len(names)), method
 
 
-def _one_a_seed(records: Iterable[Record]) -> list[Record]:
+def _one_per_seed(records: Iterable[Record]) -> list[Record]:
+    """Keep one record of each seed: a finished one if there is any, else the newest."""
     kept: dict[int, Record] = {}
     for record in records:
-        if record.seed not in kept or _weight(record) > _weight(kept[record.seed]):
+        if record.seed not in kept or _preference(record) > _preference(kept[record.seed]):
             kept[record.seed] = record
     return [record for _, record in sorted(kept.items())]
 
 
-def _weight(record: Record) -> tuple[bool, float, str]:
+def _preference(record: Record) -> tuple[bool, float, str]:
+    """Sort key: finished before unfinished, then newer before older."""
     return record.status == "ok", record.finished, record.identity
 
 
 def _stage(spec: Mapping[str, Any]) -> str:
-    """A source's spec less its engine: where that failed the stock engine took its place."""
-    return _plain({name: value for name, value in spec.items() if name != "engine"})
+    """Return a prerequisite run's key: its spec without the engine, which may have fallen back."""
+    return _key({name: value for name, value in spec.items() if name != "engine"})
 
 
 def _by_spec(sources: Iterable[Record]) -> dict[str, list[Record]]:
@@ -211,14 +226,18 @@ def _by_spec(sources: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def _sources_of(records: Sequence[Record], sources: Mapping[str, list[Record]]) -> list[Record]:
-    """The records of the cells that these were built on, from the same surroundings where there are several."""
+    """Return the records of the prerequisite runs of these records.
+
+    Of several records of one prerequisite run, one from the same environment is preferred.
+    """
     kept: dict[str, Record] = {}
     for record in records:
         for stage in record.cell.get("stages", ()):
             key, where = _stage(stage), _machine(record)
             if key in sources and key not in kept:
                 kept[key] = max(
-                    sources[key], key=lambda source: (_machine(source) == where, *_weight(source))
+                    sources[key],
+                    key=lambda source: (_machine(source) == where, *_preference(source)),
                 )
     return list(kept.values())
 
@@ -228,7 +247,7 @@ def _machine(record: Record) -> Settings:
 
 
 def _differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[str]:
-    """'torch 2.11.0 → 2.13.0', 'budget.epochs 2 → 4', 'lora.rank 8 → 4': what sets one section apart from another."""
+    """List what differs: 'torch 2.11.0 → 2.13.0', 'budget.epochs 2 → 4', 'lora.rank 8 → 4'."""
     yield from _changes(
         {**flat(_settings(first[0])), **_where(first)},
         {**flat(_settings(other[0])), **_where(other)},
@@ -258,7 +277,7 @@ def _where(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _methods(records: Iterable[Record]) -> dict[str, Record]:
-    """One record of each method, of a cell that ran where there is one."""
+    """Return one record per method, preferably of a run that started."""
     return {
         record.method_name: record
         for record in sorted(records, key=lambda record: bool(record.environment))

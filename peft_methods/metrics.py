@@ -1,4 +1,4 @@
-"""METRICS: every figure of a record, what it is called, which way is better, and how it is written."""
+"""METRICS: name, title, direction and number format of every metric of a record."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def _count(value: float) -> str:
 
 
 def in_seconds(value: float) -> str:
-    """'12.6 s', '0.27 s'."""
+    """Format seconds: '12.6 s', '0.27 s'."""
     return f"{value:.{seconds_decimals(value)}f} s"
 
 
 def seconds_decimals(seconds: float) -> int:
-    """Tenths of a second, or hundredths where there is less than one."""
+    """Return the number of decimals: one, or two below one second."""
     return 2 if 0 < seconds < 1 else 1
 
 
@@ -44,13 +44,13 @@ def _joules(value: float) -> str:
 
 def _number(written: str) -> str:
     found = re.match(r"-?(?:[\d.,]+|nan|inf)", written)
-    assert found is not None, "every metric is written as a number first"
+    assert found is not None, "every formatted metric starts with a number"
     return found[0]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a record: its name ends in its unit; `better` is None where neither direction is."""
+    """One metric of a record. Its name ends in its unit; `better` None: no direction is better."""
 
     name: str
     title: str
@@ -58,7 +58,7 @@ class Metric:
     format: Callable[[float], str]
 
     def spread(self, deviation: float, mean: float) -> str:
-        """A standard deviation as it stands behind its mean: with as many decimals, without the unit."""
+        """Format a standard deviation with the decimals of its mean and without the unit."""
         return (
             f"{deviation:.{seconds_decimals(mean)}f}"
             if self.format is in_seconds
@@ -66,24 +66,27 @@ class Metric:
         )
 
     def with_spread(self, mean: float, deviation: float) -> str:
-        """'34.2 ± 0.9 s'."""
+        """Format mean and standard deviation: '34.2 ± 0.9 s'."""
         written = self.format(mean)
         number = _number(written)
         return f"{number} ± {self.spread(deviation, mean)}{written.removeprefix(number)}"
 
     @property
     def is_share(self) -> bool:
-        """Whether it lies in 0..1, so that differences are points."""
+        """Whether values are in 0..1, so that differences are in points."""
         return self.format is _percent
 
     @property
     def is_counted(self) -> bool:
-        """Whether it is a number of things, which seeds do not change."""
+        """Whether values are counts, which do not depend on the seed."""
         return self.format is _count
 
     @property
     def is_of_the_device(self) -> bool:
-        """Whether another device gives another figure: time, memory, energy; not quality, nor what is counted or saved."""
+        """Whether values depend on the device: time, memory and energy do.
+
+        Quality, counts and the size of saved weights do not.
+        """
         ends = ("_seconds", "_bytes", "_per_second", "_joules", "_utilization")
         return self.name.endswith(ends) and self.name != "checkpoint_bytes"
 
@@ -97,7 +100,7 @@ MEMORY_PARTS = (
     "workspace",
     "rounding",
     "unattributed",
-)  # of the peak
+)  # parts of the peak
 METRICS = {
     metric.name: metric
     for metric in (
@@ -120,8 +123,8 @@ METRICS = {
         Metric("step_p95_seconds", "Step (95th percentile)", "lower", _milliseconds),
         Metric("model_flops_utilization", "Model FLOPs utilisation", "higher", _percent),
         Metric("energy_joules", "Energy", "lower", _joules),
-        Metric("thermal_slowdown_seconds", "Slowed by heat", "lower", in_seconds),
-        Metric("busy_share", "Training thread on a core", None, _percent),
+        Metric("thermal_slowdown_seconds", "Thermal slowdown", "lower", in_seconds),
+        Metric("busy_share", "Training thread's share of a core", None, _percent),
         Metric("latency_seconds", "Latency, batch 1", "lower", _milliseconds),
         Metric("inference_samples_per_second", "Inference, batch 64", "higher", _rate),
         Metric("merged_latency_seconds", "Latency, merged", "lower", _milliseconds),
@@ -135,13 +138,13 @@ METRICS = {
             )
             for phase in MEMORY_PHASES
         ),
-        Metric("engine_reserved_bytes", "Reserved peak, graphed engine", "lower", _mebibytes),
+        Metric("engine_reserved_bytes", "Reserved peak, cuda_graphs engine", "lower", _mebibytes),
         *(
             Metric(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", "lower", _mebibytes)
             for part in MEMORY_PARTS
         ),
         Metric("checkpoint_bytes", "Saved weights", "lower", _mebibytes),
-        Metric("source_seconds", "Sources' train time", "lower", in_seconds),
+        Metric("source_seconds", "Train time of prerequisite runs", "lower", in_seconds),
         Metric("data_seconds", "Reading data", "lower", in_seconds),
         Metric("load_seconds", "Loading the model", "lower", in_seconds),
         Metric("tokenize_seconds", "Tokenizing", "lower", in_seconds),

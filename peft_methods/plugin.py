@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from peft_methods.terminal import progress_display, show_text
 
 if TYPE_CHECKING:
     from peft_methods.data import TokenData
+    from peft_methods.gate import RegressionReport
     from peft_methods.job import Job
     from peft_methods.methods import Method
     from peft_methods.models import Base
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 OPTIONS = pytest.StashKey[Options]()
 JOB: pytest.StashKey[Job] = pytest.StashKey()
 COMPLETE = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
-GATE_LINES = pytest.StashKey[Sequence[str]]()
+REGRESSIONS: pytest.StashKey[RegressionReport] = pytest.StashKey()
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped if there is none",
     "harness: measures the harness itself; run with -m harness",
@@ -222,7 +223,8 @@ def finetune(
             request.node, benchmark, [record for record in records if record.status == "ok"]
         )
         gate = request.config.stash[OPTIONS].gate
-        regressions = gate.judge(records).problems if gate else ()
+        checked = gate.check_method(records) if gate else ()
+        regressions = (str(entry) for entry in checked if entry.is_failure)
         stages = job.records_of_stages(finetune_task)
         error = job.errors.get(finetune_task.recipe.name)
         problems = _problems(request.config, records, stages, error)
@@ -296,13 +298,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         )
     job.stop()
     if ended_early and (options.gate or options.saved_baselines):
-        session.config.stash[GATE_LINES] = [gating.ENDED_EARLY]
+        session.config.stash[REGRESSIONS] = gating.ended_early()
     elif not options.dry_run and not ended_early:
         if options.trackers:
             from peft_methods.report.table import markdown_table
 
             job.track(lambda comparison: markdown_table(comparison, options.limits))
-        session.config.stash[GATE_LINES] = gating.finish(
+        session.config.stash[REGRESSIONS] = gating.finish(
             session, job.comparison().records, options.gate, options.saved_baselines
         )
 
@@ -313,7 +315,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     comparison = replace(job.comparison(), silenced=options.silenced)
     if comparison.records or job.untrained():
-        summary.write(terminalreporter, comparison, options, config.stash.get(GATE_LINES, []))
+        summary.write(terminalreporter, comparison, options, config.stash.get(REGRESSIONS, None))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

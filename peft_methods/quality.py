@@ -1,4 +1,4 @@
-"""Predictions -> accuracy, precision, recall, F1 and confusion matrix (scikit-learn)."""
+"""Quality of predictions: accuracy, precision, recall, F1 and confusion matrix (scikit-learn)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class Predictions:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every logit is a number. A model that overflowed gives none, and then its "highest" logit is just the first."""
+        """Whether every logit is finite.
+
+        If a model overflowed and its logits are nan, argmax returns the first class for every row.
+        """
         return bool(np.isfinite(self.logits).all())
 
     @property
@@ -46,7 +49,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Quality:
-    """Shares in 0..1. `per_class` maps a label's name to its precision, recall, F1 and support."""
+    """Quality metrics in 0..1. `per_class`: label name to precision, recall, F1 and support."""
 
     accuracy: float
     macro_precision: float
@@ -60,7 +63,10 @@ class Quality:
 
 
 def judge(predictions: Predictions, label_names: tuple[str, ...]) -> Quality:
-    """Quality of predictions; a class never predicted has precision 0, as scikit-learn's `zero_division=0`."""
+    """Compute the quality of predictions.
+
+    A class that is never predicted has precision 0 (scikit-learn's `zero_division=0`).
+    """
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
     truth, predicted, classes = predictions.labels, predictions.predicted, range(len(label_names))

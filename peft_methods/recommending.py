@@ -1,4 +1,4 @@
-"""What this run's figures recommend, and whether the difference is more than chance. Nothing here is known from elsewhere."""
+"""Recommendations from one comparison's results, and whether each difference exceeds chance."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from peft_methods.comparing import Comparison, Row
 from peft_methods.errors import OptionError, unknown
@@ -30,53 +31,80 @@ METRIC_OF = {"memory": "peak_memory_bytes", "time": "train_seconds"}
 
 @dataclass(frozen=True)
 class Limit:
-    """The most that a figure may be, as it was written ("8GB") and in base units (bytes, seconds)."""
+    """Upper limit of a metric, as written ("8GB") and in base units (bytes, seconds)."""
 
     written: str
     most: float
 
 
-Limits = dict[str, Limit]  # by "memory" and "time"; both may be missing
+Limits = dict[str, Limit]  # keys "memory" and "time", both optional
 
 
 def parse_limits(text: str) -> Limits:
-    """'memory=8GB,time=10min' -> limits. Raises `OptionError`."""
+    """Parse 'memory=8GB,time=10min'. Raises `OptionError`."""
     limits: Limits = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
             raise OptionError(
-                f"--peft-budget {part.strip()!r} should read NAME=VALUE, for example memory=8GB,time=10min."
+                f"budget {part.strip()!r} must have the form NAME=VALUE, "
+                "for example memory=8GB,time=10min.",
+                setting="budget",
             )
         if name not in UNITS:
-            raise OptionError(f"--peft-budget: {unknown('limit', name, UNITS)}")
+            raise OptionError(f"budget: {unknown('limit', name, UNITS)}", setting="budget")
         if name in limits:
-            raise OptionError(f"--peft-budget names {name} twice; give one limit for each.")
+            raise OptionError(f"budget has two limits for {name}; give only one.", setting="budget")
         limits[name] = Limit(value, _quantity(name, value))
     return limits
 
 
 def _quantity(name: str, text: str) -> float:
-    """'8GB' -> 8e9. Units in any case where that leaves no doubt."""
+    """Parse '8GB' as 8e9. Units are accepted in any case."""
     units = {unit.lower(): factor for unit, factor in UNITS[name].items()}
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)", text, re.ASCII)
     if match is None or match[2].lower() not in units or float(match[1]) == 0:
         example = "8GB" if name == "memory" else "10min"
         raise OptionError(
-            f"--peft-budget {name}={text!r} should be a number above 0 with its unit, for example {example}. "
-            f"Units: {', '.join(UNITS[name])}."
+            f"budget {name}={text!r} must be a number above 0 with a unit, "
+            f"for example {example}. Units: {', '.join(UNITS[name])}.",
+            setting="budget",
         )
     return float(match[1]) * units[match[2].lower()]
 
 
+class QuestionKind(Enum):
+    """The question that a recommendation answers."""
+
+    BEST_QUALITY = "best_quality"
+    LEAST_MEMORY = "least_memory"
+    FITS_IN_MEMORY = "fits_in_memory"  # asked instead of LEAST_MEMORY if memory is limited
+    FASTEST_CLOSE_TO_BEST = "fastest_close_to_best"
+    SMALLEST_CHECKPOINT = "smallest_checkpoint"
+    WITHIN_LIMITS = "within_limits"  # asked only if no method is within the limits
+
+
+QUESTIONS = {
+    QuestionKind.BEST_QUALITY: "Best quality",
+    QuestionKind.LEAST_MEMORY: "Least memory",
+    QuestionKind.FITS_IN_MEMORY: "Fits in {memory}",
+    QuestionKind.FASTEST_CLOSE_TO_BEST: "Fastest within 1 point of the best",
+    QuestionKind.SMALLEST_CHECKPOINT: "Smallest checkpoint",
+    QuestionKind.WITHIN_LIMITS: "Within {limits}",
+}
+
+
 @dataclass(frozen=True)
 class Recommendation:
-    """An answer to one question. `method` is None where none qualifies; `against` is the pair that the answer rests on.
+    """The answer to one question.
 
-    `highest` is who has the best quality where `method` is a cheaper one that cannot be told from it.
+    `method` is None if no method qualifies. `against` is the comparison that the answer rests on.
+    `highest` is the method of the highest quality if `method` is a cheaper one that is not
+    separable from it.
     """
 
     recipe: str
+    kind: QuestionKind
     question: str
     method: str | None
     text: str
@@ -88,34 +116,47 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
-class _Field:
-    """One recipe's methods within the limits, to choose from."""
+class _Candidates:
+    """The methods of one recipe that are within the limits."""
 
     recipe: str
     rows: tuple[Row, ...]
     standing: Standing
+    limits: Limits
+
+    def answer(
+        self,
+        kind: QuestionKind,
+        method: str | None,
+        text: str,
+        against: Pair | None = None,
+        highest: str | None = None,
+    ) -> Recommendation:
+        """Return a recommendation with the question's text."""
+        question = _question(kind, self.limits)
+        return Recommendation(self.recipe, kind, question, method, text, against, highest)
 
     @property
     def metric(self) -> str:
-        """What quality is called in a sentence."""
+        """The quality metric's name, as used within a sentence."""
         return METRICS[self.standing.metric].title.lower()
 
     def cheapest(self, name: str, rows: Sequence[Row] | None = None) -> Row | None:
-        """The row with the least of a figure; None where no row has it."""
+        """Return the row with the lowest value of a metric; None if no row has one."""
         known = [row for row in (self.rows if rows is None else rows) if name in row.figures]
         return min(known, key=lambda row: row.mean(name)) if known else None
 
     def best(self) -> Row | None:
-        """The row with the highest quality."""
+        """Return the row with the highest quality."""
         known = [row for row in self.rows if self.standing.metric in row.figures]
         return max(known, key=self.quality) if known else None
 
     def quality(self, row: Row) -> float:
-        """The row's mean of what the recipe selects by."""
+        """Return the row's mean of the recipe's selection metric."""
         return row.mean(self.standing.metric)
 
-    def alike(self, best: Row) -> list[Row]:
-        """Other rows that this run cannot tell from the best."""
+    def not_separable(self, best: Row) -> list[Row]:
+        """Return the other rows that were compared with the best and are not separable from it."""
         pairs = [
             (row, self.standing.pair(best.method, row.method))
             for row in self.rows
@@ -124,7 +165,10 @@ class _Field:
         return [row for row, pair in pairs if pair is not None and not pair.is_separable]
 
     def overlapping(self, best: Row) -> list[Row]:
-        """Other rows whose interval, that of their models on these examples, reaches the best one's."""
+        """Return the other rows whose interval overlaps that of the best.
+
+        With one seed these are intervals of single models on these test examples.
+        """
         known = self.standing.intervals
         if best.method not in known:
             return []
@@ -136,36 +180,41 @@ class _Field:
             and known[row.method][1] >= known[best.method][0]
         ]
 
-    def said(self, row: Row, name: str) -> str:
-        """A figure in words."""
+    def formatted(self, row: Row, name: str) -> str:
+        """Format a row's mean of a metric with its unit."""
         return METRICS[name].format(row.mean(name))
 
     def distance(self, row: Row, best: Row) -> tuple[str, Pair | None]:
-        """How far a row is from the best in quality, in words, and the pair that says so."""
+        """Describe how far a row's quality is from the best; also return the comparison used."""
         if math.isnan(self.quality(row)):
             return "its quality is not known", None
         if row is best:
-            return f"{self.said(row, self.standing.metric)}, the highest", None
+            return f"{self.formatted(row, self.standing.metric)}, the highest", None
         pair = self.standing.pair(row.method, best.method)
         points = 100 * (self.quality(best) - self.quality(row))
         lacking = (
-            "no spread over seeds to judge that by"
-            if _of_one_seed(row, best)
+            "one seed: no spread to compare with"
+            if _has_one_seed(row, best)
             else f"not compared: {UNPAIRED}"
         )
         verdict = verdict_of(pair) if pair else lacking
-        return (
-            f"{self.said(row, self.standing.metric)}, {points:.1f} points below {best.title} ({verdict})",
-            pair,
-        )
+        quality = self.formatted(row, self.standing.metric)
+        return f"{quality}, {points:.1f} points below {best.title} ({verdict})", pair
 
 
-def _of_one_seed(*rows: Row) -> bool:
+def _question(kind: QuestionKind, limits: Limits) -> str:
+    """Format a question with the limits it mentions."""
+    memory = limits["memory"].written if "memory" in limits else ""
+    written = ", ".join(f"{name} {limit.written}" for name, limit in limits.items())
+    return QUESTIONS[kind].format(memory=memory, limits=written)
+
+
+def _has_one_seed(*rows: Row) -> bool:
     return any(len(row.seeds) < 2 for row in rows)
 
 
 def verdict_of(pair: Pair) -> str:
-    """The interval of a difference and what it means."""
+    """Describe a comparison: whether it is separable, and the interval of its difference."""
     low, high = 100 * pair.low, 100 * pair.high
     if pair.is_separable and low * high > 0:
         return f"separable: {min(abs(low), abs(high)):.1f} to {max(abs(low), abs(high)):.1f}"
@@ -173,156 +222,155 @@ def verdict_of(pair: Pair) -> str:
 
 
 def recommend(comparison: Comparison, limits: Limits | None = None) -> list[Recommendation]:
-    """Every question's answer for every recipe of which anything is known; `limits` leaves out the methods beyond them."""
-    rows, found = comparison.rows(), []
+    """Answer every question for every recipe with at least two measured methods.
+
+    Methods beyond the limits are left out.
+    """
+    rows, found, limits = comparison.rows(), list[Recommendation](), limits or {}
     for recipe, standing in comparison.standings.items():
-        here = [row for row in rows if row.recipe == recipe and row.figures]
-        fitting = tuple(row for row in here if _fits(comparison, row, limits or {}))
-        field = _Field(recipe, fitting, standing)
-        if len(here) > 1 and not fitting:
-            found.append(_nothing_fits(here, recipe, limits or {}))
-        elif len(here) > 1:
-            found += [
-                answer
-                for question in _questions(limits or {})
-                if (answer := question(field)) is not None
-            ]
+        measured = [row for row in rows if row.recipe == recipe and row.figures]
+        fitting = tuple(row for row in measured if _fits(comparison, row, limits))
+        candidates = _Candidates(recipe, fitting, standing, limits)
+        if len(measured) > 1 and not fitting:
+            found.append(_nothing_fits(candidates, measured))
+        elif len(measured) > 1:
+            answers = [answer_of(candidates) for answer_of in _questions(limits)]
+            found += [answer for answer in answers if answer is not None]
     return found
 
 
-def _questions(limits: Limits) -> list[Callable[[_Field], Recommendation | None]]:
-    within = f"Fits in {limits['memory'].written}" if "memory" in limits else "Least memory"
+def _questions(limits: Limits) -> list[Callable[[_Candidates], Recommendation | None]]:
+    """Return the functions that answer the questions, in the order of the answers."""
     return [
         _best_quality,
-        lambda field: (
-            _least(field, within, "peak_memory_bytes")
-            if "memory" not in limits
-            else _fitting(field, within)
-        ),
+        _fitting if "memory" in limits else _least_memory,
         _fastest_close,
-        lambda field: _least(field, "Smallest checkpoint", "checkpoint_bytes"),
+        _smallest_checkpoint,
     ]
 
 
 def _fits(comparison: Comparison, row: Row, limits: Limits) -> bool:
-    """Whether no seed of a method goes beyond a limit; what was not measured does not fit."""
+    """Whether every seed of a method is within all limits. A missing measurement does not fit."""
     for name, limit in limits.items():
-        figures = [
+        values = [
             record.metrics.get(METRIC_OF[name])
             for record in comparison.records
             if (record.recipe_name, record.method_name, record.status, record.is_source)
             == (row.recipe, row.method, "ok", False)
         ]
-        if any(figure is None or not figure <= limit.most for figure in figures):
+        if any(value is None or not value <= limit.most for value in values):
             return False
     return True
 
 
-def _nothing_fits(rows: Sequence[Row], recipe: str, limits: Limits) -> Recommendation:
+def _nothing_fits(candidates: _Candidates, rows: Sequence[Row]) -> Recommendation:
     least = []
-    for name in limits:
-        known = [row for row in rows if METRIC_OF[name] in row.figures]
-        if known:
-            row = min(known, key=lambda row: row.mean(METRIC_OF[name]))
-            least.append(
-                f"the least {name} is {row.title}'s, {METRICS[METRIC_OF[name]].format(row.mean(METRIC_OF[name]))}"
-            )
-    wanted = ", ".join(f"{name} {limit.written}" for name, limit in limits.items())
-    return Recommendation(
-        recipe,
-        f"Within {wanted}",
-        None,
-        f"no method fits; {'; '.join(least) or 'nothing was measured'}.",
-    )
+    for name in candidates.limits:
+        row = candidates.cheapest(METRIC_OF[name], rows)
+        if row is not None:
+            value = candidates.formatted(row, METRIC_OF[name])
+            least.append(f"the least {name} is {row.title}'s, {value}")
+    text = f"no method fits; {'; '.join(least) or 'nothing was measured'}."
+    return candidates.answer(QuestionKind.WITHIN_LIMITS, None, text)
 
 
-def _best_quality(field: _Field) -> Recommendation | None:
-    best = field.best()
+def _best_quality(candidates: _Candidates) -> Recommendation | None:
+    best, kind = candidates.best(), QuestionKind.BEST_QUALITY
     if best is None:
         return None
-    said = f"{best.title}, {field.metric} {field.said(best, field.standing.metric)}"
-    others = [row for row in field.rows if row is not best and not math.isnan(field.quality(row))]
+    value = candidates.formatted(best, candidates.standing.metric)
+    lead = f"{best.title}, {candidates.metric} {value}"
+    others = [
+        row
+        for row in candidates.rows
+        if row is not best and not math.isnan(candidates.quality(row))
+    ]
     if not others:
-        return Recommendation(
-            field.recipe, "Best quality", best.method, f"{said}; no other within reach."
-        )
-    runner_up = max(others, key=field.quality)
-    pair = field.standing.pair(best.method, runner_up.method)
-    lead = f"{said}, {100 * (field.quality(best) - field.quality(runner_up)):.1f} points above {runner_up.title}"
+        return candidates.answer(kind, best.method, f"{lead}; no other method qualifies.")
+    runner_up = max(others, key=candidates.quality)
+    pair = candidates.standing.pair(best.method, runner_up.method)
+    points = 100 * (candidates.quality(best) - candidates.quality(runner_up))
+    lead += f", {points:.1f} points above {runner_up.title}"
     if pair is None:
         lead += (
             "; with one seed that may be chance"
-            if _of_one_seed(best, runner_up)
+            if _has_one_seed(best, runner_up)
             else f"; that may be chance: {UNPAIRED}"
         )
-        overlapping = field.overlapping(best)
+        overlapping = candidates.overlapping(best)
         if overlapping:
-            return _the_cheaper(field, best, overlapping, lead, None)
-        return Recommendation(field.recipe, "Best quality", best.method, f"{lead}.")
-    alike = field.alike(best)
+            return _cheapest_of(candidates, best, overlapping, lead, None)
+        return candidates.answer(kind, best.method, f"{lead}.")
+    alike = candidates.not_separable(best)
     lead += f" ({verdict_of(pair)})"
     if not alike:
-        return Recommendation(
-            field.recipe, "Best quality", best.method, f"{lead}, separable from every other.", pair
-        )
-    return _the_cheaper(field, best, alike, lead, pair)
+        text = f"{lead}, separable from every other."
+        return candidates.answer(kind, best.method, text, pair)
+    return _cheapest_of(candidates, best, alike, lead, pair)
 
 
-def _the_cheaper(
-    field: _Field, best: Row, alike: list[Row], lead: str, pair: Pair | None
+def _cheapest_of(
+    candidates: _Candidates, best: Row, alike: list[Row], lead: str, pair: Pair | None
 ) -> Recommendation:
-    """The best and others that cannot be told from it: the one that costs least to train."""
-    cheapest = field.cheapest("train_seconds", [best, *alike]) or best
+    """Recommend the method that trains fastest among the best and those not separable from it."""
+    kind = QuestionKind.BEST_QUALITY
+    cheapest = candidates.cheapest("train_seconds", [best, *alike]) or best
     names = ", ".join(row.title for row in alike)
     if cheapest is best:
         text = f"{lead}. Not separable from {names}, and the cheapest of them to train."
-        return Recommendation(field.recipe, "Best quality", best.method, text, pair)
-    cost = f"{field.said(cheapest, 'train_seconds')} of training instead of {field.said(best, 'train_seconds')}"
-    text = f"{lead}. Not separable from {names}: run more seeds, or take the cheapest of them, {cheapest.title} ({cost})."
-    against = field.standing.pair(cheapest.method, best.method)
-    return Recommendation(field.recipe, "Best quality", cheapest.method, text, against, best.method)
+        return candidates.answer(kind, best.method, text, pair)
+    own, highest = (candidates.formatted(row, "train_seconds") for row in (cheapest, best))
+    text = (
+        f"{lead}. Not separable from {names}: run more seeds, or take the cheapest of them, "
+        f"{cheapest.title} ({own} of training instead of {highest})."
+    )
+    against = candidates.standing.pair(cheapest.method, best.method)
+    return candidates.answer(kind, cheapest.method, text, against, best.method)
 
 
-def _fitting(field: _Field, question: str) -> Recommendation | None:
-    """Who is within the memory limit, the one of highest quality first."""
-    best = field.best() or field.cheapest("peak_memory_bytes")
+def _fitting(candidates: _Candidates) -> Recommendation | None:
+    """List the methods within the memory limit, the one of the highest quality first."""
+    best = candidates.best() or candidates.cheapest("peak_memory_bytes")
     if best is None:
         return None
-    ordered = sorted(field.rows, key=lambda row: row is not best)
-    names = ", ".join(f"{row.title} ({field.said(row, 'peak_memory_bytes')})" for row in ordered)
-    return Recommendation(field.recipe, question, best.method, f"{names}.")
+    ordered = sorted(candidates.rows, key=lambda row: row is not best)
+    names = [f"{row.title} ({candidates.formatted(row, 'peak_memory_bytes')})" for row in ordered]
+    return candidates.answer(QuestionKind.FITS_IN_MEMORY, best.method, f"{', '.join(names)}.")
 
 
-def _least(field: _Field, question: str, name: str) -> Recommendation | None:
-    chosen, best = field.cheapest(name), field.best()
+def _least_memory(candidates: _Candidates) -> Recommendation | None:
+    return _least(candidates, QuestionKind.LEAST_MEMORY, "peak_memory_bytes")
+
+
+def _smallest_checkpoint(candidates: _Candidates) -> Recommendation | None:
+    return _least(candidates, QuestionKind.SMALLEST_CHECKPOINT, "checkpoint_bytes")
+
+
+def _least(candidates: _Candidates, kind: QuestionKind, name: str) -> Recommendation | None:
+    """Recommend the method with the lowest value of a metric, and describe its quality."""
+    chosen, best = candidates.cheapest(name), candidates.best()
     if chosen is None:
         return None
-    text = f"{chosen.title}, {field.said(chosen, name)}"
+    text = f"{chosen.title}, {candidates.formatted(chosen, name)}"
     if best is None:
-        return Recommendation(field.recipe, question, chosen.method, f"{text}.")
-    distance, pair = field.distance(chosen, best)
-    return Recommendation(
-        field.recipe,
-        question,
-        chosen.method,
-        f"{text}; {METRICS[field.standing.metric].title.lower()} {distance}.",
-        pair,
-    )
+        return candidates.answer(kind, chosen.method, f"{text}.")
+    distance, pair = candidates.distance(chosen, best)
+    return candidates.answer(kind, chosen.method, f"{text}; {candidates.metric} {distance}.", pair)
 
 
-def _fastest_close(field: _Field) -> Recommendation | None:
-    best = field.best()
+def _fastest_close(candidates: _Candidates) -> Recommendation | None:
+    """Recommend the fastest method within `CLOSE` of the best quality."""
+    best = candidates.best()
     if best is None:
         return None
-    close = [row for row in field.rows if field.quality(row) >= field.quality(best) - CLOSE]
-    chosen = field.cheapest("train_seconds", close)
+    enough = candidates.quality(best) - CLOSE
+    close = [row for row in candidates.rows if candidates.quality(row) >= enough]
+    chosen = candidates.cheapest("train_seconds", close)
     if chosen is None:
         return None
-    distance, pair = field.distance(chosen, best)
-    return Recommendation(
-        field.recipe,
-        "Fastest within 1 point of the best",
-        chosen.method,
-        f"{chosen.title}, {field.said(chosen, 'train_seconds')} of training; {field.metric} {distance}.",
-        pair,
+    distance, pair = candidates.distance(chosen, best)
+    text = (
+        f"{chosen.title}, {candidates.formatted(chosen, 'train_seconds')} of training; "
+        f"{candidates.metric} {distance}."
     )
+    return candidates.answer(QuestionKind.FASTEST_CLOSE_TO_BEST, chosen.method, text, pair)

@@ -1,4 +1,4 @@
-"""Which cells need not be trained: those whose identity has a record already, with all that stands beside it."""
+"""Reuse of finished runs: find runs whose fingerprint already has an intact record."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from peft_methods.methods import METHODS
 from peft_methods.records import Record
 from peft_methods.store import Store
 
-SIGNATURE = "identity.txt"  # in a kept model's folder: which cell's it is
+SIGNATURE = "identity.txt"  # in a saved model's folder: the fingerprint of its run
 
 
 class Earlier:
-    """What earlier runs left in a store that is fit to be taken over. `warnings` name what was there and is not fit.
+    """Finished runs of earlier sessions that can be reused from a store.
 
-    `models` is where this run keeps models: there a cell without its model is a cell to train.
+    `warnings` names the damaged ones that cannot be reused. `models` is the folder where this
+    session saves models: if it is set, a run without its saved model must be trained again.
     """
 
     def __init__(self, store: Store, models: Path | None = None) -> None:
         self.warnings: list[str] = []
         self._store, self._models = store, models
 
-    def record_of(self, cell: Cell, preparation: Preparation) -> Record | None:
-        """The finished record of a cell, as this run asks for it; None where it must be trained.
+    def record_of(self, run: Cell, preparation: Preparation) -> Record | None:
+        """Return the finished record of a run with this session's spec; None if it must be trained.
 
-        A cell that its engine could not run, and the stock one did, is found as long as the same engine is asked for.
+        A run that fell back to the trainer engine is found if the same engine is requested again.
         """
-        fallen_back = [] if cell.engine == "stock" else [cell.fallen_back()]
-        for one in (cell, *fallen_back):
+        fallen_back = [] if run.engine == "stock" else [run.fallen_back()]
+        for one in (run, *fallen_back):
             identity = self._identity(one, preparation)
             record = None if identity is None else self._store.find(identity)
-            if record is not None and record.status == "ok" and self._is_whole(record, cell):
-                return replace(record, reused=True, cell=one.spec(), tuning=cell.tuning)
+            if record is not None and record.status == "ok" and self._is_whole(record, run):
+                return replace(record, reused=True, cell=one.spec(), tuning=run.tuning)
         return None
 
-    def _identity(self, cell: Cell, preparation: Preparation) -> str | None:
-        """What the cell's own process will find; None where something it depends on could not be had."""
+    def _identity(self, run: Cell, preparation: Preparation) -> str | None:
+        """Return the fingerprint that the run will have; None if an input could not be loaded."""
         facts, stages = (
             preparation.facts,
-            [self._identity_of_stage(stage, preparation) for stage in cell.stages],
+            [self._identity_of_stage(stage, preparation) for stage in run.stages],
         )
         if (
             facts is None
@@ -55,38 +56,41 @@ class Earlier:
             weights=facts.weights[cell.method.info.quantization or ""],
             config=facts.config,
             tokenizer=facts.tokenizer,
-            data=facts.data[cell.recipe.name],
+            data=facts.data[run.recipe.name],
             environment=facts.environment,
             stages=[stage for stage in stages if stage is not None],
         )
 
     def _identity_of_stage(self, stage: Cell, preparation: Preparation) -> str | None:
-        """As its record says, which may be that of the engine that took over."""
+        """Return a prerequisite run's fingerprint, from its record if there is one.
+
+        The record may be of the fallback engine, which has another fingerprint.
+        """
         record = self.record_of(stage, preparation)
         return record.identity if record is not None else self._identity(stage, preparation)
 
-    def _is_whole(self, record: Record, cell: Cell) -> bool:
-        """Whether all that should be kept of a record is, as it was written."""
+    def _is_whole(self, record: Record, run: Cell) -> bool:
+        """Whether all files of a record are complete and unchanged; adds a warning if not."""
         damage = self._store.damage(record)
         if (
             not damage
             and self._models is not None
-            and not cell.is_source
-            and not _is_signed(self._models / cell.label, record.identity)
+            and not run.is_source
+            and not _is_signed(self._models / run.label, record.identity)
         ):
-            damage = f"{self._models / cell.label} does not hold the model of {record.identity}"
-        if damage and (line := f"{damage}, so {cell.label} is not reused.") not in self.warnings:
+            damage = f"{self._models / run.label} does not hold the model of {record.identity}"
+        if damage and (line := f"{damage}, so {run.label} is not reused.") not in self.warnings:
             self.warnings.append(line)
         return not damage
 
 
 def sign(folder: Path, identity: str) -> None:
-    """Say which cell's model a folder holds, once it is whole."""
+    """Mark a folder as holding the complete model of the run with this fingerprint."""
     (folder / SIGNATURE).write_text(identity, encoding="utf-8")
 
 
 def unsign(folder: Path) -> None:
-    """Before another model is written there."""
+    """Remove a folder's mark. Call it before another model is written there."""
     (folder / SIGNATURE).unlink(missing_ok=True)
 
 
@@ -98,36 +102,43 @@ def _is_signed(folder: Path, identity: str) -> bool:
 
 
 def said_of(records: Sequence[Record]) -> str:
-    """One line on what earlier runs trained of these records, row by row, and since when."""
+    """Format a note on the reused records by method, with the age of the oldest."""
     rows: dict[str, list[Record]] = {}
     for record in records:
         rows.setdefault(_row_of(record), []).append(record)
-    told = ", ".join(f"{row} ({_counted(found)})" for row, found in rows.items())
+    reused = ", ".join(f"{row} ({_counted(found)})" for row, found in rows.items())
     when = time.strftime(
         "%Y-%m-%d %H:%M", time.localtime(min(record.finished for record in records))
     )
-    return f"reused from an earlier run: {told}; the oldest ended {when}. Times are those of then; --peft-fresh trains all again."
+    return (
+        f"reused from an earlier session: {reused}; the oldest finished {when}. Their times and "
+        "memory were measured then. Set fresh to train everything again."
+    )
 
 
 def _row_of(record: Record) -> str:
     title = METHODS[record.method_name].title
     if record.cell.get("trial"):
         return f"trials of {title}"
-    return f"sources of {record.recipe_name.partition('.source')[0]}" if record.is_source else title
+    if record.is_source:
+        return f"prerequisite runs of {record.recipe_name.partition('.source')[0]}"
+    return title
 
 
 def _counted(records: Sequence[Record]) -> str:
-    """Sources and trials by number, others by their seeds; those of several recipes apart."""
+    """Describe records of one method: prerequisite runs and trials by count, others by seed.
+
+    Several recipes are listed separately.
+    """
     if records[0].is_source:
         return str(len(records))
     by_recipe: dict[str, list[int]] = {}
     for record in records:
         by_recipe.setdefault(record.recipe_name, []).append(record.seed)
-    told = [
-        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" for seeds in by_recipe.values()
-    ]
-    return (
-        told[0]
-        if len(told) == 1
-        else "; ".join(f"{recipe} {seeds}" for recipe, seeds in zip(by_recipe, told, strict=True))
-    )
+    listed = {
+        recipe: f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        for recipe, seeds in by_recipe.items()
+    }
+    if len(listed) == 1:
+        return next(iter(listed.values()))
+    return "; ".join(f"{recipe} {seeds}" for recipe, seeds in listed.items())

@@ -1,9 +1,10 @@
-"""How the methods of one recipe stand to one another: intervals, every two compared, groups, and the Pareto front."""
+"""Ranking of one recipe's methods: intervals, pairwise comparisons, groups and the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import combinations
 
 import numpy as np
@@ -14,19 +15,29 @@ from peft_methods.quality import Predictions
 from peft_methods.records import Record
 from peft_methods.statistics import Array, Sample
 
-Cells = Sequence[tuple[Record, Predictions | None]]
+RunResults = Sequence[tuple[Record, Predictions | None]]
 COSTS = (
     "train_seconds",
     "peak_memory_bytes",
     "trainable_parameters",
-)  # beside quality, what the Pareto front is over
+)  # with quality, the axes of the Pareto front
+
+
+class NotCompared(Enum):
+    """Reason why a method is not compared with the others."""
+
+    ONE_SEED = "one_seed"  # no spread over seeds
+    OTHER_EXAMPLES = "other_examples"  # tested on other examples than the rest
+    NO_PREDICTIONS = "no_predictions"  # the test predictions were not kept
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods on the same test examples: `difference` of their metric (first less second, in 0..1) with an interval.
+    """Comparison of two methods on the same test examples.
 
-    The intervals of all pairs hold at once at 95 %; `p` is Holm's over all pairs of the recipe.
+    `difference` is first minus second of their metric, in 0..1; `low` and `high` are its interval.
+    The intervals of all pairs hold simultaneously at 95 %. `p` is adjusted by Holm's method over
+    all pairs of the recipe.
     """
 
     first: str
@@ -38,21 +49,22 @@ class Pair:
 
     @property
     def is_separable(self) -> bool:
-        """Whether seeds and examples together leave no doubt which of the two is better (5 % over all pairs)."""
+        """Whether the difference is significant (error rate 5 % over all pairs)."""
         return self.p < statistics.ALPHA
 
     def turned(self) -> Pair:
-        """The same, second less first."""
+        """Return the comparison with first and second exchanged."""
         return Pair(self.second, self.first, -self.difference, -self.high, -self.low, self.p)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One recipe's methods by `metric` (its `data.select_by`). A method that cannot be judged is in none of these.
+    """Ranking of one recipe's methods by `metric` (its `data.select_by`).
 
-    `order`: compared methods, best first. `groups`: letters; methods that are not separable share one. `left_out`: methods
-    that are not compared, and why. `on_front`: whether no other is better in one of quality, time, memory and parameters
-    and worse in none; None where a figure is missing.
+    `order`: the compared methods, best first. `groups`: letters; methods that are not separable
+    share one. `left_out`: the methods that are not compared, with the reason. `on_front`: whether a
+    method is Pareto-optimal in quality, time, memory and trainable parameters; None if one of these
+    is missing.
     """
 
     metric: str
@@ -60,52 +72,55 @@ class Standing:
     intervals: dict[str, tuple[float, float]]
     pairs: tuple[Pair, ...]
     groups: dict[str, str]
-    left_out: dict[str, str]
+    left_out: dict[str, NotCompared]
     on_front: dict[str, bool | None]
 
     def pair(self, first: str, second: str) -> Pair | None:
-        """The pair seen from `first`; None where the two are not compared."""
+        """Return the comparison of two methods as first minus second; None if there is none."""
         for pair in self.pairs:
             if {pair.first, pair.second} == {first, second}:
                 return pair if pair.first == first else pair.turned()
         return None
 
     def against_best(self, method: str) -> Pair | None:
-        """How a method differs from the best one by mean; None for that one itself."""
+        """Compare a method with the one of the highest mean; None for that method itself."""
         return self.pair(method, self.order[0]) if self.order and method != self.order[0] else None
 
 
-def standing_of(cells: Mapping[str, Cells], means: Mapping[str, Mapping[str, float]]) -> Standing:
-    """The standing of methods given their cells and the means of their metrics (nan where missing)."""
-    records = [record for found in cells.values() for record, _ in found]
+def standing_of(
+    runs: Mapping[str, RunResults], means: Mapping[str, Mapping[str, float]]
+) -> Standing:
+    """Rank methods, given each one's finished runs and mean metrics (nan where missing)."""
+    records = [record for found in runs.values() for record, _ in found]
     metric = str(records[0].cell["recipe"]["data"]["select_by"]) if records else "accuracy"
-    judged = {method: _predicted(found, metric) for method, found in cells.items()}
-    tested = next((predictions for found in judged.values() for predictions in found), None)
-    samples, left_out = {}, {}
-    for method, found in judged.items():
-        reason = _unfit(found, tested)
-        if reason:
+    predicted = {method: _predicted(found, metric) for method, found in runs.items()}
+    reference = next((one for found in predicted.values() for one in found), None)
+    samples: dict[str, Sample] = {}
+    left_out: dict[str, NotCompared] = {}
+    for method, found in predicted.items():
+        reason = _reason_left_out(found, reference)
+        if reason is not None:
             left_out[method] = reason
         else:
             samples[method] = _sample(found, metric)
     return Standing(metric, *_compared(samples, left_out), left_out, _front(metric, means))
 
 
-def _predicted(cells: Cells, metric: str) -> list[Predictions]:
+def _predicted(runs: RunResults, metric: str) -> list[Predictions]:
+    """Return the predictions of the runs that have a value of the metric."""
     return [
         predictions
-        for record, predictions in cells
+        for record, predictions in runs
         if predictions is not None and record.metrics.get(metric) is not None
     ]
 
 
-def _unfit(found: list[Predictions], tested: Predictions | None) -> str:
-    """Why a method cannot be compared with the others at all; empty when it can."""
-    if not found or tested is None:
-        return "no predictions"
-    return (
-        "" if all(np.array_equal(p.labels, tested.labels) for p in found) else "other test examples"
-    )
+def _reason_left_out(found: list[Predictions], reference: Predictions | None) -> NotCompared | None:
+    """Return why a method's predictions cannot be compared with the reference, if they cannot."""
+    if not found or reference is None:
+        return NotCompared.NO_PREDICTIONS
+    same = all(np.array_equal(one.labels, reference.labels) for one in found)
+    return None if same else NotCompared.OTHER_EXAMPLES
 
 
 def _sample(found: list[Predictions], metric: str) -> Sample:
@@ -116,19 +131,22 @@ def _sample(found: list[Predictions], metric: str) -> Sample:
             )
         return statistics.correct(predictions.predicted, predictions.labels)
 
-    return statistics.summed_up(np.stack([scores(predictions) for predictions in found]))
+    return statistics.sample_of(np.stack([scores(predictions) for predictions in found]))
 
 
 def _compared(
-    samples: Mapping[str, Sample], left_out: dict[str, str]
+    samples: Mapping[str, Sample], left_out: dict[str, NotCompared]
 ) -> tuple[tuple[str, ...], dict[str, tuple[float, float]], tuple[Pair, ...], dict[str, str]]:
-    """Order, intervals, pairs and groups; methods of one seed have an interval (of that one model) and are left out of the rest."""
+    """Return order, intervals, pairs and groups.
+
+    A method with one seed gets an interval (of that one model) and is added to `left_out`.
+    """
     several = {
         method: sample
         for method, sample in samples.items()
         if sample.seeds >= statistics.SEEDS_NEEDED
     }
-    left_out |= {method: "one seed: no spread" for method in samples if method not in several}
+    left_out |= {method: NotCompared.ONE_SEED for method in samples if method not in several}
     spread = statistics.common_spread(list(several.values())) if several else None
     intervals = {
         method: statistics.interval(sample, spread if method in several else None)
@@ -136,28 +154,33 @@ def _compared(
     }
     order = tuple(sorted(several, key=lambda method: -float(several[method].mean)))
     found = statistics.differences([several[method] for method in order])
-    figures = zip(found.difference, found.low, found.high, found.p, strict=True)
+    columns = zip(found.difference, found.low, found.high, found.p, strict=True)
     pairs = tuple(
-        Pair(first, second, *(float(figure) for figure in four))
-        for (first, second), four in zip(combinations(order, 2), figures, strict=True)
+        Pair(first, second, *(float(value) for value in values))
+        for (first, second), values in zip(combinations(order, 2), columns, strict=True)
     )
-    apart = [indices for indices, pair in zip(found.pairs, pairs, strict=True) if pair.is_separable]
+    separable = [
+        indices for indices, pair in zip(found.pairs, pairs, strict=True) if pair.is_separable
+    ]
     return (
         order,
         intervals,
         pairs,
-        dict(zip(order, statistics.letters(len(order), apart), strict=True)),
+        dict(zip(order, statistics.letters(len(order), separable), strict=True)),
     )
 
 
 def _front(metric: str, means: Mapping[str, Mapping[str, float]]) -> dict[str, bool | None]:
-    """Who is on the Pareto front. A figure that no method has (quality with random weights) is none to be judged by."""
+    """Return which methods are Pareto-optimal.
+
+    Metrics missing for every method (quality with random weights) are ignored.
+    """
     costs = [
         [
-            (-1 if METRICS[name].better == "higher" else 1) * figures[name]
+            (-1 if METRICS[name].better == "higher" else 1) * values[name]
             for name in (metric, *COSTS)
         ]
-        for figures in means.values()
+        for values in means.values()
     ]
     table = np.asarray(costs, dtype=np.float64).reshape(len(costs), 1 + len(COSTS))
     table = table[:, ~np.isnan(table).all(axis=0)]

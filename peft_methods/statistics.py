@@ -1,34 +1,47 @@
-"""Which differences are more than chance: intervals, paired comparisons, groups and the Pareto front, on plain arrays.
+"""Significance of differences between methods: intervals, pairwise tests, groups, Pareto front.
 
-A score is what one trained model got for one test example: 1 or 0 for accuracy, its share of the F1 for macro F1; the
-mean of a model's scores is its metric. Scores come as (seeds, examples). Both are samples: another seed gives another
-model, another test set other examples. A test that pools the seeds (McNemar's over all their answers) takes the seeds'
-spread for none and cries wolf; one on the seeds' means alone takes the test set for the whole world.
+The functions work on plain arrays. A score belongs to one trained model and one test example: 1 or
+0 for accuracy, the example's contribution to F1 for macro F1. The mean of a model's scores is its
+metric. Scores have the shape (seeds, examples). Both axes are samples: another seed gives another
+model, another test set has other examples. A test that pools the seeds (such as McNemar's test on
+all their answers) ignores the variance between seeds and raises false alarms. A test on the seeds'
+means alone ignores the variance between test examples.
 
-**The variance of a mean** over S seeds and n examples is that of the two-way layout with both factors random, as for
-readers and cases in Gallas, "One-shot estimate of MRMC variance: AUC" (2006), with three parts from its mean squares: the
-spread of the seeds' means over S, the spread of the examples' means over n, less the chance of single answers, which is
-in both. It is never less than either of the first two. For two methods, examples are paired and seeds are not: seed 0 of
-one method and seed 0 of another share little, and unpaired they give more degrees of freedom and no false alarm.
+**Variance of a mean** over S seeds and n examples: the two-way layout with both factors random, as
+for readers and cases in Gallas, "One-shot estimate of MRMC variance: AUC" (2006). It has three
+parts, computed from the mean squares: the variance of the seeds' means divided by S, plus the
+variance of the examples' means divided by n, minus the variance of single answers, which is
+contained in both. The result is never smaller than either of the first two. For two methods,
+examples are paired and seeds are not: seed 0 of one method and seed 0 of another have little in
+common, and unpaired seeds give more degrees of freedom without raising false alarms.
 
-**The spread of seeds** is estimated from two or three seeds a method, which says next to nothing: the t quantile for two
-degrees of freedom and 28 comparisons is 24. So a pair's spread is that of all methods together (as in an analysis of
-variance), or its own where that is the greater, so that one method with wild seeds is not judged by its calm neighbours'.
-Degrees of freedom: Satterthwaite, "An approximate distribution of estimates of variance components" (1946).
+**Variance between seeds**: an estimate from two or three seeds per method is nearly useless, since
+the t quantile for two degrees of freedom and 28 comparisons is 24. A pair therefore uses the
+variance pooled over all methods (as in an analysis of variance), or its own if that is larger, so
+that a method with very different seeds is not tested with the small variance of the others.
+Degrees of freedom: Satterthwaite, "An approximate distribution of estimates of variance components"
+(1946).
 
-**All pairs at once**: Holm, "A simple sequentially rejective multiple test procedure" (1979); intervals of differences
-are Bonferroni's, so that all of them hold together.
+**Multiple comparisons**: Holm, "A simple sequentially rejective multiple test procedure" (1979).
+Intervals of differences use Bonferroni's correction, so that all of them hold simultaneously.
 
-Measured with `pytest tests/test_statistics.py -k "alarm or power" -s` (seed-to-seed standard deviation 2.3 points,
-1,000 test examples, accuracy 80 %, 1,000 simulations each):
+Measured with `pytest tests/test_statistics.py -k "alarm or power" -s` (standard deviation over
+seeds 2.3 points, 1,000 test examples, accuracy 80 %, 1,000 simulations each):
 
-| equal methods | seeds | a false alarm in | | difference | methods | seeds | found in |
-|---|---|---|---|---|---|---|---|
-| 8 | 3 | 3.1 % (2.3 % with 500 examples, 2.5 % with 2,000) | | 8 points | 2 | 3 | 83.2 % |
-| 8 | 2 | 2.3 % | | 5 points | 2 | 7 | 88.1 % |
-| 2 | 3 | 6.0 % | | 12 points | 8 | 3 | 89.8 % |
-| 8, spreads 0.5 to 5 points | 3 | 5.7 % | | 5 points | 8 | 15 | 85.0 % |
-| 8, one of 5 points beside seven of 0.5 | 3 | 7.5 % | | | | | |
+| equal methods | seeds | false alarms |
+|---|---|---|
+| 8 | 3 | 3.1 % (2.3 % with 500 examples, 2.5 % with 2,000) |
+| 8 | 2 | 2.3 % |
+| 2 | 3 | 6.0 % |
+| 8, standard deviations 0.5 to 5 points | 3 | 5.7 % |
+| 8, one with 5 points and seven with 0.5 | 3 | 7.5 % |
+
+| difference | methods | seeds | power |
+|---|---|---|---|
+| 8 points | 2 | 3 | 83.2 % |
+| 5 points | 2 | 7 | 88.1 % |
+| 12 points | 8 | 3 | 89.8 % |
+| 5 points | 8 | 15 | 85.0 % |
 """
 
 from __future__ import annotations
@@ -41,28 +54,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-LEVEL = 0.95  # of every interval
-ALPHA = 1 - LEVEL  # false alarms over all pairs of a recipe
-SEEDS_NEEDED = 2  # for any spread
+LEVEL = 0.95  # confidence level of every interval
+ALPHA = 1 - LEVEL  # false alarm rate over all pairs of a recipe
+SEEDS_NEEDED = 2  # to estimate a variance
 
 
 def correct(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
-    """Scores (examples,) whose mean is the accuracy: 1 where the prediction is right, else 0."""
+    """Return scores (examples,) whose mean is the accuracy: 1 for a right prediction, else 0."""
     return (predicted == labels).astype(np.float64)
 
 
 def macro_f1_scores(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Array:
-    """Scores (examples,) whose mean is the macro F1 and whose spread over examples is its variance, to first order.
+    """Return scores (examples,) whose mean is the macro F1.
 
-    F1 of a class is 2 TP / (T + P) with T true and P predicted rows; a row's influence on it is
-    (2 [both] - F1 ([true] + [predicted])) / (T + P), which sums to 0 over rows (the infinitesimal jackknife, Efron 1982).
-    A class neither true nor predicted counts 0, as in scikit-learn.
+    Their variance over examples is that of the macro F1, to first order. F1 of a class is
+    2 TP / (T + P) with T true and P predicted rows. The influence of a row on it is
+    (2 [both] - F1 ([true] + [predicted])) / (T + P), which sums to 0 over rows (the infinitesimal
+    jackknife, Efron 1982). A class that is neither true nor predicted has F1 0, as in scikit-learn.
     """
-    rows = np.arange(classes)
-    true, guessed = (
-        (labels[:, None] == rows).astype(np.float64),
-        (predicted[:, None] == rows).astype(np.float64),
-    )
+    indices = np.arange(classes)
+    true = (labels[:, None] == indices).astype(np.float64)
+    guessed = (predicted[:, None] == indices).astype(np.float64)
     size = np.maximum((true + guessed).sum(0), 1)
     f1 = 2 * (true * guessed).sum(0) / size
     influence = (2 * true * guessed - f1 * (true + guessed)) / size
@@ -72,10 +84,11 @@ def macro_f1_scores(predicted: NDArray[np.int64], labels: NDArray[np.int64], cla
 
 @dataclass(frozen=True)
 class Sample:
-    """One method's scores, summed up; leading axes, if any, are repetitions (of a simulation).
+    """Statistics of one method's scores. Leading axes, if any, are repetitions of a simulation.
 
-    `mean` (...) over seeds and examples; `by_example` (..., n) over seeds alone; `seed_variance` (...) of the seeds'
-    means, nan for one seed; `noise` (...) the part of the mean's variance that is the chance of single answers.
+    `mean` (...): over seeds and examples. `by_example` (..., n): mean over seeds.
+    `seed_variance` (...): variance of the seeds' means, nan for one seed.
+    `noise` (...): the part of the mean's variance that comes from single answers.
     """
 
     mean: Array
@@ -85,8 +98,8 @@ class Sample:
     seeds: int
 
 
-def summed_up(scores: Array) -> Sample:
-    """A `Sample` of scores (..., seeds, examples)."""
+def sample_of(scores: Array) -> Sample:
+    """Compute the `Sample` of scores (..., seeds, examples)."""
     seeds, examples = scores.shape[-2:]
     by_seed, by_example = scores.mean(-1), scores.mean(-2)
     mean = by_seed.mean(-1)
@@ -105,14 +118,17 @@ def summed_up(scores: Array) -> Sample:
 
 @dataclass(frozen=True)
 class Spread:
-    """What all methods together say of the spread of seeds: its variance (...) and its degrees of freedom."""
+    """Variance between seeds (...), pooled over all methods, and its degrees of freedom."""
 
     variance: Array
     freedom: int
 
 
 def common_spread(samples: Sequence[Sample]) -> Spread:
-    """The methods' seed variances, weighted by their degrees of freedom. At least one method must have two seeds."""
+    """Pool the methods' seed variances, weighted by their degrees of freedom.
+
+    At least one method must have two seeds.
+    """
     known = [sample for sample in samples if sample.seeds >= SEEDS_NEEDED]
     freedom = sum(sample.seeds - 1 for sample in known)
     return Spread(
@@ -123,7 +139,7 @@ def common_spread(samples: Sequence[Sample]) -> Spread:
 def _total(
     of_seeds: Array, of_examples: Array, noise: Array, freedom: int, examples: int
 ) -> tuple[Array, Array]:
-    """Variance of a mean or difference from its parts, and its degrees of freedom."""
+    """Combine the parts of the variance of a mean or difference; also return degrees of freedom."""
     total = np.maximum(np.maximum(of_seeds, of_examples), of_seeds + of_examples - noise)
     parts = of_seeds**2 / freedom + of_examples**2 / max(examples - 1, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -131,10 +147,12 @@ def _total(
 
 
 def interval(sample: Sample, spread: Spread | None) -> tuple[float, float]:
-    """The interval of one method's metric, in 0..1: Wilson's score interval with the sample size that the variance speaks of.
+    """Return the interval of one method's metric, in 0..1.
 
-    That size is p (1 - p) / variance (Korn & Graubard, "Confidence intervals for proportions with small expected number of
-    positive counts estimated from survey data", 1998); with `spread` None (one seed) the interval is that of this one model.
+    It is Wilson's score interval with the effective sample size p (1 - p) / variance (Korn &
+    Graubard, "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", 1998). With `spread` None (one seed) it is the interval of this one
+    model.
     """
     mean, examples = float(sample.mean), sample.by_example.shape[-1]
     of_examples = np.asarray(sample.by_example.var(ddof=1) / examples if examples > 1 else 0.25)
@@ -144,9 +162,9 @@ def interval(sample: Sample, spread: Spread | None) -> tuple[float, float]:
         own = sample.seed_variance if sample.seeds >= SEEDS_NEEDED else spread.variance
         of_seeds = np.maximum(own, spread.variance) / sample.seeds
         variance, freedom = _total(of_seeds, of_examples, sample.noise, spread.freedom, examples)
-    near = (mean * examples + 1) / (
-        examples + 2
-    )  # at 0 or 1 no size at all would be left of a variance that other methods show
+    # A mean of exactly 0 or 1 would give an effective sample size of 0, although the variance
+    # pooled from other methods is positive: so p is moved inwards.
+    near = (mean * examples + 1) / (examples + 2)
     size = (
         min(near * (1 - near) / float(variance), examples * sample.seeds)
         if variance > 0
@@ -167,7 +185,7 @@ def _wilson(mean: float, size: float, quantile: float) -> tuple[float, float]:
 
 
 def _quantile(freedom: Array, probability: float) -> Array:
-    """Student's t; for infinite freedom the normal distribution."""
+    """Return a quantile of Student's t; with infinite freedom, of the normal distribution."""
     from scipy.special import stdtrit
 
     return np.asarray(stdtrit(np.minimum(freedom, 1e9), probability))
@@ -175,9 +193,10 @@ def _quantile(freedom: Array, probability: float) -> Array:
 
 @dataclass(frozen=True)
 class Differences:
-    """Every pair of methods: `pairs` (index, index), and arrays (..., pairs) in their order.
+    """Comparison of every pair of methods: `pairs` (index, index), then arrays (..., pairs).
 
-    `difference` of the means, first less second; `low` and `high` hold for all pairs at once; `p` is Holm's, two-sided.
+    `difference`: first mean minus second. `low` and `high`: simultaneous intervals over all pairs.
+    `p`: two-sided, adjusted by Holm's method.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -188,7 +207,7 @@ class Differences:
 
 
 def differences(samples: Sequence[Sample]) -> Differences:
-    """Compare every two methods on the same examples. Each needs two seeds; raises `ValueError` for fewer."""
+    """Compare every two methods on the same examples. Raises `ValueError` below two seeds each."""
     if any(sample.seeds < SEEDS_NEEDED for sample in samples):
         raise ValueError(
             f"each method needs {SEEDS_NEEDED} seeds or more: one seed shows no spread"
@@ -211,13 +230,13 @@ def differences(samples: Sequence[Sample]) -> Differences:
 
 
 def _compared(first: Sample, second: Sample, spread: Spread) -> tuple[Array, Array, Array]:
-    """Difference of two means, its standard error and degrees of freedom."""
+    """Return the difference of two means, its standard error and degrees of freedom."""
     own = first.seed_variance / first.seeds + second.seed_variance / second.seeds
     shared = spread.variance * (1 / first.seeds + 1 / second.seeds)
-    apart = first.by_example - second.by_example
-    examples = apart.shape[-1]
+    paired = first.by_example - second.by_example
+    examples = paired.shape[-1]
     of_examples = (
-        apart.var(-1, ddof=1) / examples if examples > 1 else np.full_like(first.mean, 0.25)
+        paired.var(-1, ddof=1) / examples if examples > 1 else np.full_like(first.mean, 0.25)
     )
     variance, freedom = _total(
         np.maximum(own, shared), of_examples, first.noise + second.noise, spread.freedom, examples
@@ -226,7 +245,7 @@ def _compared(first: Sample, second: Sample, spread: Spread) -> tuple[Array, Arr
 
 
 def _p_value(difference: Array, error: Array, freedom: Array) -> Array:
-    """Two-sided p of Student's t. No difference is p = 1 and a difference without any error p = 0."""
+    """Return the two-sided p of Student's t: 1 for no difference, 0 for one without any error."""
     from scipy.special import stdtr
 
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -235,7 +254,7 @@ def _p_value(difference: Array, error: Array, freedom: Array) -> Array:
 
 
 def holm(p: Array) -> Array:
-    """Holm's step-down adjusted p values over the last axis, in the order given."""
+    """Return Holm's step-down adjusted p values over the last axis, in the given order."""
     order = np.argsort(p, axis=-1)
     steps = np.arange(p.shape[-1], 0, -1)
     raised = np.maximum.accumulate(
@@ -247,9 +266,10 @@ def holm(p: Array) -> Array:
 
 
 def shift_p(worse: Sequence[float]) -> float:
-    """One-sided p that methods got worse together: Student's t of their changes (Gosset 1908); 1 for fewer than three.
+    """Return the one-sided p of the test that methods got worse together; 1 for fewer than three.
 
-    Each method is one observation, so this holds with one seed each, and one method gone astray is no common shift.
+    It is Student's t test of their changes (Gosset 1908). Each method is one observation, so one
+    seed per method is enough, and a large change of a single method is not a common shift.
     """
     changes = np.asarray(worse, dtype=np.float64)
     changes = changes[np.isfinite(changes)]
@@ -262,10 +282,11 @@ def shift_p(worse: Sequence[float]) -> float:
 def explained_by_seeds(
     before: Sequence[float], now: Sequence[float], others: Sequence[Sequence[float]]
 ) -> float | None:
-    """How much larger the mean of `now` may be than that of `before` by the seeds' spread alone; None where one seed shows none.
+    """Return by how much the variance between seeds alone may move the mean of `now` from `before`.
 
-    One-sided, with a false alarm in 5 % over all methods: this one and the `others`, whose values of a seed each help to
-    tell the spread, as in `common_spread`.
+    None if either side has one seed. One-sided, with a false alarm rate of 5 % over all methods:
+    this one and the `others`, whose values (one per seed) also contribute to the variance estimate,
+    as in `common_spread`.
     """
     from scipy.special import stdtrit
 
@@ -283,13 +304,14 @@ def _pooled(groups: Sequence[Sequence[float]]) -> float:
     return squares / sum(len(group) - 1 for group in groups)
 
 
-def letters(count: int, apart: Sequence[tuple[int, int]]) -> list[str]:
-    """Compact letter display of `count` methods, best first: two share a letter unless the pair is in `apart`.
+def letters(count: int, separable: Sequence[tuple[int, int]]) -> list[str]:
+    """Return the compact letter display of `count` methods, best first.
 
-    Insert and absorb: Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons" (2004).
+    Two methods share a letter unless the pair is in `separable`. Insert-and-absorb algorithm: Piepho,
+    "An algorithm for a letter-based representation of all-pairwise comparisons" (2004).
     """
     groups = [frozenset(range(count))] if count else []
-    for first, second in apart:
+    for first, second in separable:
         both = frozenset((first, second))
         split = {
             part
@@ -305,18 +327,18 @@ def letters(count: int, apart: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def _letter(index: int) -> str:
-    """a … z, then a1, b1, …"""
+    """Return the letter of a group: a … z, then a1, b1, …"""
     return chr(ord("a") + index % 26) + (str(index // 26) if index >= 26 else "")
 
 
 def pareto(costs: Array) -> list[bool | None]:
-    """Which rows of costs (rows, figures; less is better) no other beats in one figure without losing in another.
+    """Return which rows of `costs` (rows, criteria; lower is better) are Pareto-optimal.
 
-    A row with a missing (nan) figure is neither on the front nor off it: None, and it beats nobody.
+    A row with a missing (nan) value is undecided (None) and dominates no other row.
     """
     known = ~np.isnan(costs).any(axis=1)
     found: list[bool | None] = []
     for row in costs:
-        better = (costs[known] <= row).all(axis=1) & (costs[known] < row).any(axis=1)
-        found.append(None if np.isnan(row).any() else not better.any())
+        dominating = (costs[known] <= row).all(axis=1) & (costs[known] < row).any(axis=1)
+        found.append(None if np.isnan(row).any() else not dominating.any())
     return found

@@ -5,22 +5,24 @@ A file that cannot be written affects nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_methods import gating
 from peft_methods.errors import PeftMethodsError
 from peft_methods.escaping import visible
 
 if TYPE_CHECKING:
     from peft_methods.comparing import Comparison
+    from peft_methods.gate import RegressionReport
     from peft_methods.options import Options
     from peft_methods.recommending import Limits
 
 
 def write(
-    terminalreporter: Any, comparison: Comparison, options: Options, gate_lines: Sequence[str]
+    terminalreporter: Any,
+    comparison: Comparison,
+    options: Options,
+    regressions: RegressionReport | None,
 ) -> None:
     """Write the comparison to pytest's terminal and to the requested files."""
     from peft_methods.report.table import csv_table, markdown_table, terminal_table
@@ -32,13 +34,13 @@ def write(
     if options.csv is not None:
         _write(options.csv, csv_table(comparison), terminalreporter)
     if options.report is not None:
-        _report(options.report, comparison, options, gate_lines, terminalreporter)
+        _report(options.report, comparison, options, regressions, terminalreporter)
     if options.paper is not None:
         _write_paper(options.paper, comparison, options.limits, terminalreporter)
-    if gate_lines:
+    if regressions is not None and regressions.entries:
         terminalreporter.section("regression check")
-        for line in gate_lines:
-            terminalreporter.write_line(visible(line), red=line.startswith(gating.BAD))
+        for line in regressions.lines():
+            terminalreporter.write_line(visible(line.text), red=line.is_failure)
 
 
 def _write(path: Path, text: str, terminalreporter: Any) -> None:
@@ -56,12 +58,12 @@ def _report(
     folder: Path,
     comparison: Comparison,
     options: Options,
-    gate_lines: Sequence[str],
+    regressions: RegressionReport | None,
     terminalreporter: Any,
 ) -> None:
     from peft_methods.report.html import report_of, write_report
 
-    report = report_of(comparison, options.limits, options.gate, tuple(gate_lines))
+    report = report_of(comparison, options.limits, options.gate, regressions)
     try:
         path = write_report(report, folder)
     except PeftMethodsError as error:

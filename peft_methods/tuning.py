@@ -1,7 +1,9 @@
-"""Fair tuning: every method gets as many trials, on validation data, at the same share of the budget. Test rows are not looked at.
+"""Fair tuning: every method gets the same number of trials at the same share of the budget.
 
-Trials are chosen by Optuna's tree-structured Parzen estimator (Akiba et al. 2019, arXiv:1907.10902; Bergstra et al. 2011). The
-first is the recipe's own setting, so that tuning can only confirm it or find better on validation data.
+Trials are trained and validated; the test rows are never used. Optuna's tree-structured Parzen
+estimator chooses them (Akiba et al. 2019, arXiv:1907.10902; Bergstra et al. 2011). The first trial
+uses the recipe's own hyperparameters, so tuning either confirms them or finds better ones on
+validation data.
 """
 
 from __future__ import annotations
@@ -19,32 +21,41 @@ from peft_methods.recipe import Recipe
 from peft_methods.records import Record
 
 RATE = "learning_rate"
-PATIENCE = 100  # suggestions of what was tried before, then the grid counts as used up
-TRIAL_SEED = 1000  # no seed of the comparison itself, unless someone asks for it
+MAX_REPEATS = 100  # repeated suggestions in a row after which the grid counts as exhausted
+TRIAL_SEED = 1000  # not among a comparison's seeds unless it has more than 1000
 Settings = dict[str, Any]
 Key = TypeVar("Key", bound=Hashable)
 Run = Callable[[Sequence[Cell]], list[Record]]
 
 
 def check_possible(recipes: Sequence[Recipe]) -> None:
-    """Raise `OptionError` where nothing can be tuned: no Optuna, no quality to tune by, knobs that do not exist or fit."""
+    """Raise `OptionError` if recipes cannot be tuned.
+
+    Reasons: Optuna is missing, weights are random (no quality), or [tuning.knobs] is invalid.
+    """
     if importlib.util.find_spec("optuna") is None:
-        raise OptionError("--peft-tune needs Optuna: pip install 'peft-methods[tune]'.")
+        raise OptionError("tuning needs Optuna: pip install 'peft-methods[tune]'.", setting="tune")
     for recipe in map(with_methods, recipes):
         if not recipe.has_quality:
             raise OptionError(
-                f"--peft-tune: recipe {recipe.name!r} has random weights, so there is no quality to tune by."
+                f"recipe {recipe.name!r} cannot be tuned: its weights are random, so it has no "
+                "quality to tune. Choose another recipe, or do not tune.",
+                setting="tune",
             )
         for name in recipe.tuning.knobs:
             if name not in recipe.methods:
                 raise OptionError(
-                    f"{recipe.name}: {unknown('method', name, recipe.methods)} (in [tuning.knobs])"
+                    f"{recipe.name}: {unknown('method', name, recipe.methods)} (in [tuning.knobs])",
+                    setting="tuning.knobs",
                 )
             grid_of(recipe, METHODS.create(name, recipe.methods[name], recipe.name, recipe))
 
 
 def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
-    """The values to try of each hyperparameter: the rate's grid, and the knobs that the recipe opens. Raises `OptionError`."""
+    """Return the values to try for each hyperparameter. Raises `OptionError`.
+
+    They are a grid of learning rates and the values in the recipe's [tuning.knobs].
+    """
     tuning = recipe.tuning
     steps = range(tuning.points)
     rates = tuple(
@@ -57,8 +68,11 @@ def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
     own = asdict(method)
     for name, values in tuning.knobs.get(method.name, {}).items():
         if name not in own or name == RATE:
+            allowed = set(own) - {RATE}
             raise OptionError(
-                f"{recipe.name}, [tuning.knobs.{method.name}]: {unknown('hyperparameter', name, set(own) - {RATE})}"
+                f"{recipe.name}, [tuning.knobs.{method.name}]: "
+                f"{unknown('hyperparameter', name, allowed)}",
+                setting=f"tuning.knobs.{method.name}",
             )
         for value in values:
             METHODS.create(
@@ -73,12 +87,12 @@ def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
 
 @dataclass
 class Search:
-    """One method's trials. `cell` is the one whose hyperparameters are searched for."""
+    """One method's trials. `cell` is the run whose hyperparameters are searched."""
 
     cell: Cell
     trials: int
     grid: dict[str, tuple[Any, ...]] = field(init=False)
-    told: list[dict[str, Any]] = field(init=False, default_factory=list)
+    finished: list[dict[str, Any]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         import optuna
@@ -95,35 +109,36 @@ class Search:
 
     @property
     def epochs(self) -> int:
-        """What a trial trains."""
+        """Number of epochs of a trial."""
         return max(1, round(self.cell.recipe.tuning.fraction * self.cell.recipe.budget.epochs))
 
     def ask(self) -> Cell:
-        """The next trial: settings not tried before, as long as there are any left in the grid."""
-        chosen = self._suggested()
-        for _ in range(PATIENCE):
-            known = next((trial for trial in self.told if trial["settings"] == chosen), None)
+        """Return the next trial. Its settings are new unless the grid is exhausted."""
+        chosen = self._suggest()
+        for _ in range(MAX_REPEATS):
+            known = next((trial for trial in self.finished if trial["settings"] == chosen), None)
             if known is None:
                 break
-            self._study_told(known["selection"])
-            chosen = self._suggested()
+            self._report(known["selection"])
+            chosen = self._suggest()
         recipe = replace(
             self.cell.recipe, budget=replace(self.cell.recipe.budget, epochs=self.epochs)
         )
         method = replace(self.cell.method, **chosen)
-        label = f"trial{len(self.told) + 1}"
+        label = f"trial{len(self.finished) + 1}"
         return replace(
             self.cell, recipe=recipe, method=method, seed=TRIAL_SEED, is_source=True, trial=label
         )
 
-    def _suggested(self) -> Settings:
+    def _suggest(self) -> Settings:
         self._asked = self._study.ask()
         return {
             name: values[self._asked.suggest_int(name, 0, len(values) - 1)]
             for name, values in self.grid.items()
         }
 
-    def _study_told(self, value: float | None) -> None:
+    def _report(self, value: float | None) -> None:
+        """Report the validation score of the last suggestion to Optuna; None if it failed."""
         import optuna
 
         self._study.tell(
@@ -131,14 +146,17 @@ class Search:
         )
 
     def tell(self, trial: Cell, record: Record) -> None:
-        """What it came to. A trial that failed or could not be judged counts as tried and is never chosen."""
+        """Add a trial's result.
+
+        A trial that failed or has no finite validation score counts as tried and is never chosen.
+        """
         best = (
             record.epochs[record.best_epoch - 1]
             if record.status == "ok" and record.best_epoch
             else {}
         )
         value = best.get("selection")
-        self.told.append({
+        self.finished.append({
             "settings": {name: getattr(trial.method, name) for name in self.grid},
             "selection": value,
             "validation_loss": best.get("validation_loss"),
@@ -146,68 +164,77 @@ class Search:
             "status": record.status,
             "message": record.message,
         })  # fmt: skip
-        self._study_told(value)
+        self._report(value)
 
     def winner(self) -> Settings:
-        """The settings of the best trial, the lower validation loss where two are alike; the recipe's own if none could be judged."""
-        judged = [trial for trial in self.told if trial["selection"] is not None]
-        if not judged:
+        """Return the settings of the trial with the best validation score.
+
+        Ties are decided by the lower validation loss. Empty (the recipe's own settings are kept) if
+        no trial has a validation score.
+        """
+        scored = [trial for trial in self.finished if trial["selection"] is not None]
+        if not scored:
             return {}
-        best = max(judged, key=lambda trial: (trial["selection"], -trial["validation_loss"]))
+        best = max(scored, key=lambda trial: (trial["selection"], -trial["validation_loss"]))
         return dict(best["settings"])
 
     def summary(self) -> dict[str, Any]:
-        """For the record, as JSON values: the trials, what they cost, the grid, the winner."""
+        """Return the trials, their cost, the grid and the winner as JSON values for the record."""
         tuning = self.cell.recipe.tuning
         return {
-            "trials": self.told,
+            "trials": self.finished,
             "grid": {name: list(values) for name, values in self.grid.items()},
             "chosen": self.winner(),
             "select_by": self.cell.recipe.data.select_by,
             "fraction": tuning.fraction,
             "epochs": self.epochs,
-            "train_seconds": sum(trial["train_seconds"] or 0.0 for trial in self.told),
+            "train_seconds": sum(trial["train_seconds"] or 0.0 for trial in self.finished),
         }
 
 
 def tune(cells: Mapping[Key, Cell], trials: int, run: Run) -> dict[Key, Search]:
-    """Finished searches by the keys of `cells`. All methods' trials of a round run together; `run` gives their records."""
+    """Search the hyperparameters of `cells`; return the searches by the same keys.
+
+    In each round `run` trains one trial of every method and returns their records.
+    """
     searches = {key: Search(cell, trials) for key, cell in cells.items()}
     for _ in range(trials):
-        asked = {key: search.ask() for key, search in searches.items()}
-        records = run(list(asked.values()))
-        for (key, trial), record in zip(asked.items(), records, strict=True):
+        chosen = {key: search.ask() for key, search in searches.items()}
+        records = run(list(chosen.values()))
+        for (key, trial), record in zip(chosen.items(), records, strict=True):
             searches[key].tell(trial, record)
     return searches
 
 
 def tuned(cell: Cell, search: Search) -> Cell:
-    """The cell with the winner's hyperparameters, and how they were found."""
+    """Return the run with the best trial's hyperparameters and the summary of the search."""
     return replace(cell, method=replace(cell.method, **search.winner()), tuning=search.summary())
 
 
 def said_of(search: Search) -> str:
-    """One line for under the table."""
-    told, chosen, own = search.told, search.winner(), asdict(search.cell.method)
-    failed = sum(trial["selection"] is None for trial in told)
+    """Format a finished search as one line for the notes under the table."""
+    trials, chosen, own = search.finished, search.winner(), asdict(search.cell.method)
+    title, failed = search.cell.method.title, sum(one["selection"] is None for one in trials)
     if not chosen:
-        return f"{search.cell.method.title}: none of {len(told)} trials could be judged; the recipe's own settings were kept"
+        return (
+            f"{title}: none of {len(trials)} trials has a validation score; "
+            "the recipe's own settings were kept"
+        )
     changes = [
-        f"{name} {_written(own[name])} → {_written(value)}"
+        f"{name} {_formatted(own[name])} → {_formatted(value)}"
         for name, value in chosen.items()
         if value != own[name]
     ]
-    before, best = (
-        told[0]["selection"],
-        max(trial["selection"] for trial in told if trial["selection"] is not None),
-    )
-    gain = f" (validation {search.cell.recipe.data.select_by} {'–' if before is None else f'{before:.3f}'} → {best:.3f})"
+    first = trials[0]["selection"]
+    before = "–" if first is None else f"{first:.3f}"
+    best = max(trial["selection"] for trial in trials if trial["selection"] is not None)
+    gain = f" (validation {search.cell.recipe.data.select_by} {before} → {best:.3f})"
     outcome = ", ".join(changes) + gain if changes else "the recipe's own settings are the best"
     return (
-        f"{search.cell.method.title}: {outcome}; {len(told)} trials of {search.epochs} epoch{'s' * (search.epochs > 1)}"
-        + (f", {failed} failed" if failed else "")
+        f"{title}: {outcome}; {len(trials)} trials of {search.epochs} "
+        f"epoch{'s' * (search.epochs > 1)}" + (f", {failed} failed" if failed else "")
     )
 
 
-def _written(value: Any) -> str:
+def _formatted(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,7 @@
-"""Numbers as people write them in tables -> base units: `124.6M`, `67.13 min`, `3.24 GB`, `93.3%`, `0.937 ± 0.004`, `–`."""
+"""Parse numbers as written in tables into base units.
+
+Examples: `124.6M`, `67.13 min`, `3.24 GB`, `93.3%`, `0.937 ± 0.004`, and `–` for a missing value.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from peft_methods.errors import PeftMethodsError, nearest
 
 
 class UnitError(PeftMethodsError):
-    """A text that is no number of its kind."""
+    """A text that is not a number of the expected kind."""
 
 
 def _table(*entries: tuple[str, float]) -> Mapping[str, float]:
@@ -47,8 +50,11 @@ UNITS = {
 MISSING = frozenset({"", "-", "–", "—", "−", "n/a", "na", "nan", "none", "null", "?", "/"})
 NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf"})
 NUMBER = re.compile(
-    r"(?P<about>[~≈<>≤≥]?)\s*(?P<number>[-−+]?(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)|\d+)?(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
-    r"\s*(?P<unit>%|[a-z]*)\s*\+?(?:\s*(?:±|\+/-|\+-)\s*(?P<spread>\d*\.?\d+)\s*(?P<same>%|[a-z]*))?",
+    r"(?P<about>[~≈<>≤≥]?)\s*"
+    r"(?P<number>[-−+]?(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)|\d+)?"
+    r"(?:\.\d*)?(?:e[-−+]?\d{1,3})?)"
+    r"\s*(?P<unit>%|[a-z]*)\s*\+?"
+    r"(?:\s*(?:±|\+/-|\+-)\s*(?P<spread>\d*\.?\d+)\s*(?P<same>%|[a-z]*))?",
     re.ASCII,
 )
 
@@ -60,7 +66,7 @@ DOTTED = re.compile(r"^~?[1-9]\d{0,2}(?:\.\d{3})+(?=,|\s*[%a-zA-Z]*$)", re.ASCII
 
 
 def has_decimal_comma(text: str) -> bool:
-    """Whether a comma in it can be nothing but a decimal one: `0,933`, `428,9 s`; `124,647` may be thousands."""
+    """Whether a comma can only be a decimal comma: `0,933`, `428,9 s`; not in `124,647`."""
     match = COMMA.match(text.strip())
     return match is not None and (
         match[0].startswith("0,") or "." in match[0] or not re.search(r",\d{3}$", match[0])
@@ -68,17 +74,17 @@ def has_decimal_comma(text: str) -> bool:
 
 
 def with_points(text: str) -> str:
-    """`1.327,4 s` -> `1327.4 s`: decimal commas as points, and points between thousands gone."""
+    """Replace decimal commas by points and drop thousands points: `1.327,4 s` -> `1327.4 s`."""
     ungrouped = DOTTED.sub(lambda match: match[0].replace(".", ""), text.strip())
     return re.sub(r"(?<=\d),(?=\d)", ".", ungrouped)
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number in its base unit, the unit that stood behind it (or ""), and what its digits leave open.
+    """A number in its base unit, with the unit as written (or "") and its precision.
 
-    `low` to `high` is what may be meant: a number of three digits was rounded, or cut, after the third.
-    `spread` is what stands behind ±, in the same unit.
+    `low` to `high` is the range of values that may have been rounded or truncated to these digits.
+    `spread` is the number after ±, in the base unit too.
     """
 
     text: str
@@ -89,7 +95,7 @@ class Quantity:
     spread: float | None = None
 
     def scaled(self, factor: float) -> Quantity:
-        """The same in a unit so much smaller."""
+        """Return the quantity with value, range and spread multiplied by a factor."""
         spread = None if self.spread is None else self.spread * factor
         return Quantity(
             self.text, self.value * factor, self.unit, self.low * factor, self.high * factor, spread
@@ -97,34 +103,35 @@ class Quantity:
 
 
 def parse(text: str, kind: str) -> Quantity | None:
-    """A quantity of this kind (a key of UNITS) in its base unit, or as written where it has no unit; None for a missing one.
+    """Parse a quantity of this kind (a key of UNITS) into its base unit; None for a missing value.
 
-    Raises `UnitError` for what is no number, is below zero, or has a unit of another kind.
+    A number without a unit is taken as it is. Raises `UnitError` for a text that is not a number,
+    is negative, or has a unit of another kind.
     """
-    wanted = " ".join(text.split()).casefold()  # spaces that do not break are spaces
+    wanted = " ".join(text.split()).casefold()  # also replaces non-breaking spaces
     if wanted in MISSING:
         return None
     match = NUMBER.fullmatch(wanted)
     digits = re.sub("[, ]", "", match["number"]).replace("−", "-") if match else ""
     if match is None or not any(character.isdigit() for character in digits.partition("e")[0]):
         raise UnitError(
-            f"{text!r} is no number; write digits, decimals with a point, with a unit or without, or – where there is none"
+            f"{text!r} is not a number; write digits with a decimal point and an optional unit, "
+            "or – for a missing value"
         )
     unit, number = match["unit"] or match["same"] or "", Decimal(digits)
     if number < 0:
         raise UnitError(
-            f"{text!r} is below zero, which no {kind if kind != 'plain' else 'figure here'} is"
+            f"{text!r} is below zero; a {kind if kind != 'plain' else 'number here'} cannot be"
         )
     if unit and unit not in UNITS[kind]:
         raise UnitError(
-            f"{text!r}: unknown unit {unit!r}.{nearest(unit, UNITS[kind])} Allowed: {', '.join(UNITS[kind]) or 'none'}"
+            f"{text!r}: unknown unit {unit!r}.{nearest(unit, UNITS[kind])} "
+            f"Allowed: {', '.join(UNITS[kind]) or 'none'}"
         )
     if match["same"] and match["same"] != unit:
-        raise UnitError(
-            f"{text!r} has another unit behind ± than before it; write both in the same"
-        )
+        raise UnitError(f"{text!r} has different units before and after ±; use the same for both")
     if not math.isfinite(float(number * Decimal(repr(UNITS[kind].get(unit, 1.0))))):
-        raise UnitError(f"{text!r} is too large to be a {kind if kind != 'plain' else 'figure'}")
+        raise UnitError(f"{text!r} is too large for a {kind if kind != 'plain' else 'number'}")
     exact = (
         kind == "count"
         and not unit
@@ -138,7 +145,10 @@ def parse(text: str, kind: str) -> Quantity | None:
 def _quantity(
     text: str, number: Decimal, unit: str, kind: str, spread: str | None, *, integral: bool
 ) -> Quantity:
-    """The quantity, with half a step of its last digit below, and (it may have been cut) a whole one above."""
+    """Build the quantity and its range.
+
+    The range is half a step of the last digit below (rounding) to a whole step above (truncation).
+    """
     factor, step = Decimal(repr(UNITS[kind].get(unit, 1.0))), _step(number)
     written_out = integral and step < 1000
     low, high = (number, number) if written_out else (number - step / 2, number + step)
@@ -149,7 +159,7 @@ def _quantity(
 
 
 def _step(number: Decimal) -> Decimal:
-    """The weight of the last digit that says something: zeros at the end of 110 do not, those of 1.30 do."""
+    """Return the weight of the last significant digit: 10 for 110, 0.01 for 1.30."""
     _, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
     zeros = (
@@ -161,7 +171,10 @@ def _step(number: Decimal) -> Decimal:
 
 
 def parse_series(text: str, kind: str) -> tuple[Quantity, ...]:
-    """`0.31;0.22;0.20` -> its quantities, missing ones left out; a loss may be `nan` or `inf`. Raises `UnitError`."""
+    """Parse `0.31;0.22;0.20`; missing values are left out. Raises `UnitError`.
+
+    Only a loss may be `nan` or `inf`.
+    """
     if text.strip().casefold() in MISSING:
         return ()
     parts = [part.strip() for part in re.split(r"[;|]", text.strip().strip("[]"))]
@@ -177,7 +190,7 @@ def _not_finite(text: str) -> Quantity:
 
 
 def unit_of(words: list[str], kind: str) -> tuple[list[str], float | None]:
-    """A column's name without the unit at its end, and that unit's factor: ['memory', 'mb'] -> ['memory'], 1e6."""
+    """Split a column's name into name and unit factor: ['memory', 'mb'] -> ['memory'], 1e6."""
     if len(words) > 1 and words[-1] in UNITS[kind]:
         return words[:-1], UNITS[kind][words[-1]]
     return words, None

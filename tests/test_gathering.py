@@ -1,4 +1,4 @@
-"""Records of many runs in sections: in a row nothing differs but the seed."""
+"""Grouping records of many sessions into sections: runs of one row differ only in the seed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def named(sections: list[Section]) -> dict[str, list[str]]:
     }
 
 
-def test_one_run_is_one_section_in_the_order_of_the_registry() -> None:
+def test_gather_makes_one_section_of_one_session_in_registry_order() -> None:
     records = [record_of(method, seed) for method in ("lora", "full", "ia3") for seed in (1, 0)]
     (section,) = gather(records)
     assert named([section]) == {"embedded": ["full0", "full1", "lora0", "lora1", "ia30", "ia31"]}
     assert section.apart == ()
 
 
-def test_what_differs_stands_apart_and_is_said() -> None:
+def test_gather_separates_different_settings_and_lists_them() -> None:
     epochs = [(("budget", "epochs"), 4)]
     old = [record_of(method, finished=1.0) for method in ("full", "lora")]
     new = [
@@ -39,7 +39,7 @@ def test_what_differs_stands_apart_and_is_said() -> None:
     assert second.apart == ("budget.epochs 2 → 4", "torch 2.11.0 → 2.13.0")
 
 
-def test_another_rank_is_another_row_in_another_section() -> None:
+def test_gather_separates_another_rank_into_another_section() -> None:
     records = [
         record_of("full"),
         record_of("lora"),
@@ -50,7 +50,7 @@ def test_another_rank_is_another_row_in_another_section() -> None:
     assert sections[1].apart == ("lora.rank 8 → 4",)
 
 
-def test_four_bit_weights_are_no_other_setting_but_other_weights_are() -> None:
+def test_gather_accepts_4_bit_weights_but_separates_other_weights() -> None:
     four_bit = record_of(
         "qlora", environment={**CPU, "packages": {"torch": "2.11.0"}, "weights_sha256": "q"}
     )
@@ -63,7 +63,7 @@ def test_four_bit_weights_are_no_other_setting_but_other_weights_are() -> None:
     assert gather([record_of("full"), other])[1].apart == ("weights w → other",)
 
 
-def test_of_two_records_of_a_cell_the_finished_one_counts_and_then_the_newer() -> None:
+def test_gather_keeps_the_newest_finished_record_of_a_run() -> None:
     crashed = record_of(
         "lora", finished=3.0, status="crashed", environment={}, data={}, identity="crashed"
     )
@@ -72,7 +72,7 @@ def test_of_two_records_of_a_cell_the_finished_one_counts_and_then_the_newer() -
     assert section.comparison.records == (newer,)
 
 
-def test_a_cell_that_never_ran_stands_with_the_run_that_it_was_part_of() -> None:
+def test_gather_puts_a_run_that_never_started_with_its_session() -> None:
     before, after = (
         record_of("full", finished=1.0),
         record_of("full", torch="2.13.0", finished=100.0),
@@ -86,15 +86,17 @@ def test_a_cell_that_never_ran_stands_with_the_run_that_it_was_part_of() -> None
     }
 
 
-def test_a_cell_that_the_other_engine_took_over_stays_with_its_run() -> None:
-    graphed = record_of("full")
-    graphed = replace(graphed, cell={**graphed.cell, "engine": "graphed"})
-    fallen = record_of("lora")
-    fallen = replace(fallen, environment={**fallen.environment, "engine_note": "no graph of that"})
-    assert len(gather([graphed, fallen])) == 1
+def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
+    finished = record_of("full")
+    finished = replace(finished, cell={**finished.cell, "engine": "graphed"})
+    fell_back = record_of("lora")
+    fell_back = replace(
+        fell_back, environment={**fell_back.environment, "engine_note": "cannot be captured"}
+    )
+    assert len(gather([finished, fell_back])) == 1
 
 
-def test_sources_go_where_their_cells_go_and_trials_nowhere() -> None:
+def test_gather_keeps_prerequisite_runs_with_their_runs_and_drops_trials() -> None:
     fusion = record_of("adapter_fusion")
     source = replace(
         record_of("adapter"), cell=fusion.cell["stages"][0], is_source=True, identity="source"
@@ -110,18 +112,18 @@ def test_sources_go_where_their_cells_go_and_trials_nowhere() -> None:
     assert not any(record.is_source for record in second.comparison.records)
 
 
-def test_a_method_that_is_not_registered_here_keeps_its_row() -> None:
-    strange = record_of("lora")
-    strange = replace(
-        strange,
-        cell={**strange.cell, "method": {"name": "<b>", "learning_rate": 0.1}},
-        identity="strange",
+def test_gather_keeps_the_row_of_an_unregistered_method() -> None:
+    unregistered = record_of("lora")
+    unregistered = replace(
+        unregistered,
+        cell={**unregistered.cell, "method": {"name": "<b>", "learning_rate": 0.1}},
+        identity="unregistered",
     )
-    (section,) = gather([strange, record_of("full")])
+    (section,) = gather([unregistered, record_of("full")])
     assert [row.title for row in section.comparison.rows()] == ["Full fine-tuning", "<b>"]
 
 
-cells = st.builds(
+records_of_runs = st.builds(
     record_of,
     st.sampled_from(["full", "lora", "qlora"]),
     st.integers(0, 2),
@@ -135,10 +137,8 @@ cells = st.builds(
 
 
 @settings(max_examples=40)
-@given(st.lists(cells, max_size=12), st.randoms())
-def test_every_record_stands_once_or_gave_way_to_one_of_its_cell(
-    records: list[Record], random: Any
-) -> None:
+@given(st.lists(records_of_runs, max_size=12), st.randoms())
+def test_gather_keeps_exactly_one_record_of_every_run(records: list[Record], random: Any) -> None:
     sections = gather(records)
     shown = [record for section in sections for record in section.comparison.records]
     cell = lambda record: (str(record.cell), record.environment["packages"]["torch"])

@@ -190,7 +190,7 @@ def test_read_table_reads_thousands_if_no_comma_can_be_a_decimal(tmp_path: Path)
 @pytest.mark.parametrize("text", ["0,933", "0,93"])
 def test_read_table_refuses_a_decimal_comma_among_points(text: str, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(f'method,learning_rate\nLoRA,"{text}"\n', encoding="utf-8")
-    with pytest.raises(TableError, match=r"'0,933?' is no number.*decimals with a point"):
+    with pytest.raises(TableError, match=r"'0,933?' is not a number.*decimal point"):
         read_table(tmp_path / "t.csv")
 
 

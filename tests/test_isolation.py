@@ -304,7 +304,8 @@ def test_session_with_exitfirst_trains_nothing_after_a_failure(
         "Not trained, as the run was ended before: LoRA seed 0; IA3 seed 0 (2 of 3 cells)." in out
     )
     assert (
-        "Nothing was judged and no baseline written: the run was ended before all was trained."
+        "No regression check was made and no baseline was written: "
+        "the session ended before all runs were trained."
         in out
     )
     assert not Path("b.json").exists()

@@ -1,4 +1,4 @@
-"""How figures are written."""
+"""Number formats of metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peft_methods.report.tables import figure_item
 
 
 @pytest.mark.parametrize(
-    ("name", "mean", "deviation", "written"),
+    ("name", "mean", "deviation", "expected"),
     [
         ("train_seconds", 12.63, 0.04, "12.6 ± 0.0 s"),
         ("train_seconds", 34.2, 0.9, "34.2 ± 0.9 s"),
@@ -25,17 +25,17 @@ from peft_methods.report.tables import figure_item
         ("energy_joules", float("nan"), float("inf"), "nan ± inf J"),
     ],
 )
-def test_a_spread_has_the_unit_and_the_decimals_of_its_mean(
-    name: str, mean: float, deviation: float, written: str
+def test_with_spread_uses_the_unit_and_decimals_of_the_mean(
+    name: str, mean: float, deviation: float, expected: str
 ) -> None:
-    assert METRICS[name].with_spread(mean, deviation) == written
+    assert METRICS[name].with_spread(mean, deviation) == expected
 
 
 @pytest.mark.parametrize(
     ("figure", "mean", "spread"),
     [(Figure(34.2, 0.9, 3), "34.2", "0.9"), (Figure(0.24, 0.049, 3), "0.24", "0.05")],
 )
-def test_report_charts_and_paper_write_a_spread_alike(
+def test_report_charts_and_paper_format_deviations_alike(
     figure: Figure, mean: str, spread: str
 ) -> None:
     metric = METRICS["train_seconds"]
@@ -45,7 +45,7 @@ def test_report_charts_and_paper_write_a_spread_alike(
     assert with_spread("train_seconds", figure) == f"{mean}\u00a0±\u00a0{spread}\u00a0s"
 
 
-def test_what_is_counted_has_no_spread() -> None:
+def test_counts_have_no_deviation() -> None:
     figure = Figure(148_610.0, 0.0, 3)
     assert written(METRICS["head_parameters"], figure) == "148,610"
     assert figure_item(figure, METRICS["head_parameters"]).note == ""

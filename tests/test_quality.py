@@ -1,4 +1,4 @@
-"""Quality: against counts by hand and scikit-learn's conventions."""
+"""Quality metrics compared with counts by hand and scikit-learn's conventions."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def predictions(predicted: list[int], labels: list[int], classes: int = 2) -> Pr
     )
 
 
-def test_counts_by_hand() -> None:
-    judged = judge(predictions([1, 1, 0, 1], [1, 0, 0, 1]), ("no", "yes"))
-    assert judged.accuracy == 0.75
-    assert judged.confusion == [[1, 1], [0, 2]]
-    assert judged.per_class["yes"] == pytest.approx(
+def test_quality_matches_counts_by_hand() -> None:
+    quality = judge(predictions([1, 1, 0, 1], [1, 0, 0, 1]), ("no", "yes"))
+    assert quality.accuracy == 0.75
+    assert quality.confusion == [[1, 1], [0, 2]]
+    assert quality.per_class["yes"] == pytest.approx(
         {"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "support": 2}
     )
-    assert judged.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
+    assert quality.macro_f1 == pytest.approx((0.8 + 2 / 3) / 2)
 
 
-def test_a_class_never_predicted_scores_zero_and_counts() -> None:
-    judged = judge(predictions([0, 0, 0], [0, 1, 2], 3), ("a", "b", "c"))
-    assert judged.per_class["b"]["precision"] == 0
-    assert judged.macro_recall == pytest.approx(1 / 3)
-    assert len(judged.confusion) == 3
+def test_class_never_predicted_has_precision_zero_and_is_included() -> None:
+    quality = judge(predictions([0, 0, 0], [0, 1, 2], 3), ("a", "b", "c"))
+    assert quality.per_class["b"]["precision"] == 0
+    assert quality.macro_recall == pytest.approx(1 / 3)
+    assert len(quality.confusion) == 3
 
 
-def test_the_loss_is_cross_entropy_and_survives_large_logits() -> None:
+def test_loss_is_cross_entropy_and_finite_for_large_logits() -> None:
     assert predictions([0], [0]).loss == pytest.approx(-math.log(math.e / (math.e + 1)))
     huge = Predictions(np.asarray([[1e4, -1e4]], dtype=np.float32), np.asarray([1]))
     assert huge.loss == pytest.approx(2e4)
@@ -46,9 +46,11 @@ def test_the_loss_is_cross_entropy_and_survives_large_logits() -> None:
     arrays(np.float32, (7, 3), elements=st.floats(-50, 50, width=32)),
     st.lists(st.integers(0, 2), min_size=7, max_size=7),
 )
-def test_probabilities_and_confusion_add_up(logits: np.ndarray, labels: list[int]) -> None:
+def test_probabilities_and_confusion_matrix_sum_correctly(
+    logits: np.ndarray, labels: list[int]
+) -> None:
     given_ = Predictions(logits, np.asarray(labels))
     assert np.allclose(given_.probabilities.sum(axis=1), 1, atol=1e-5)
-    judged = judge(given_, ("a", "b", "c"))
-    assert sum(map(sum, judged.confusion)) == 7
-    assert judged.accuracy == pytest.approx(sum(judged.confusion[i][i] for i in range(3)) / 7)
+    quality = judge(given_, ("a", "b", "c"))
+    assert sum(map(sum, quality.confusion)) == 7
+    assert quality.accuracy == pytest.approx(sum(quality.confusion[i][i] for i in range(3)) / 7)

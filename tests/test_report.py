@@ -229,7 +229,7 @@ def test_what_changed_against_the_baseline(base: Callable[..., pytest.RunResult]
         "worse",
     ]
     assert "not worse" in part
-    assert "gate: embedded-lora: accuracy fell from 90.0 % to 70.0 %" in part
+    assert "regression check: embedded-lora: accuracy fell from 90.0 % to 70.0 %" in part
 
 
 def test_a_report_that_cannot_be_is_refused_before_training(

@@ -1,4 +1,4 @@
-"""What was trained is not trained again: cells are found by their identity, wherever a run before ended; all else is trained."""
+"""Reuse of finished runs: they are found by their fingerprint; all other runs are trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METHODS = ("lora", "qlora", "adapter_fusion")
 
 @pytest.fixture(scope="module")
 def first_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a whole run."""
+    """Train a whole session and return its store's folder."""
     folder = tmp_path_factory.mktemp("first") / "results"
     compare(str(tiny_recipe), methods=METHODS, seeds=1, results=folder, progress=False)
     return folder
@@ -35,7 +35,7 @@ def first_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def store(first_run: Path, tmp_path: Path) -> Store:
-    """A copy of it to run on."""
+    """Copy the first session's store."""
     shutil.copytree(first_run, tmp_path / "results")
     return Store(tmp_path / "results")
 
@@ -48,19 +48,18 @@ def again(recipe: Path, store: Store, **options: Any) -> PrintableComparison:
 
 
 def by_row(comparison: PrintableComparison) -> dict[str, Record]:
-    """Records by method; sources by the end of their recipe's name."""
+    """Return records by method, prerequisite runs by the end of their recipe's name."""
     return {
         r.recipe_name.rpartition("-")[2] if r.is_source else r.method_name: r
         for r in comparison.records
     }
 
 
-def test_a_second_run_trains_nothing(tiny_recipe: Path, store: Store) -> None:
-    """The identities that the parent computes before training are those that the cells' own processes found."""
+def test_second_session_trains_nothing(tiny_recipe: Path, store: Store) -> None:
+    """The parent process computes the same fingerprints before training as the runs' processes."""
     before = {path: path.read_bytes() for path in store.folder.glob("*.*")}
-    done = again(
-        tiny_recipe, store, settings=["expect.margin_over_majority=0.01"]
-    )  # judges, and trains nothing else
+    # This setting changes only the check of the results.
+    done = again(tiny_recipe, store, settings=["expect.margin_over_majority=0.01"])
     rows = by_row(done)
     assert set(rows) == {*METHODS, "source0", "source1"}
     assert all(record.reused for record in rows.values())
@@ -69,38 +68,39 @@ def test_a_second_run_trains_nothing(tiny_recipe: Path, store: Store) -> None:
     }
     assert rows["lora"].cell["recipe"]["expect"] == {"margin_over_majority": 0.01}
     assert {path: path.read_bytes() for path in store.folder.glob("*.*")} == before
-    note = r"reused from an earlier run: LoRA \(seed 0\), QLoRA \(seed 0\), AdapterFusion \(seed 0\), sources of tiny \(2\); the oldest"
     assert re.search(
-        rf"{note} ended \d{{4}}-\d\d-\d\d \d\d:\d\d\. Times are those of then; --peft-fresh",
+        r"reused from an earlier session: LoRA \(seed 0\), QLoRA \(seed 0\), "
+        r"AdapterFusion \(seed 0\), prerequisite runs of tiny \(2\); the oldest finished "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d\. Their times and memory were measured then\. Set fresh",
         done.table(),
     )
 
 
-def test_what_is_damaged_is_named_and_trained_again_and_nothing_else(
-    tiny_recipe: Path, store: Store
-) -> None:
+def test_only_damaged_runs_are_reported_and_trained_again(tiny_recipe: Path, store: Store) -> None:
     names = {name: record.identity for name, record in by_row(again(tiny_recipe, store)).items()}
-    spoilt = store.folder / f"{names['lora']}.npz"
-    cut = store.folder / f"{names['source1']}.safetensors"
-    beheaded = store.folder / f"{names['qlora']}.json"
-    spoilt.write_bytes(spoilt.read_bytes() + b"x")
-    cut.unlink()
-    beheaded.write_text("{", encoding="utf-8")
+    changed = store.folder / f"{names['lora']}.npz"
+    deleted = store.folder / f"{names['source1']}.safetensors"
+    truncated = store.folder / f"{names['qlora']}.json"
+    changed.write_bytes(changed.read_bytes() + b"x")
+    deleted.unlink()
+    truncated.write_text("{", encoding="utf-8")
     (store.folder / f"{names['adapter_fusion']}.json").unlink()
     done = again(tiny_recipe, store)
     assert {name for name, record in by_row(done).items() if record.reused} == {"source0"}
-    said = done.table()
-    assert f"{spoilt} is not as it was written, so tiny-lora-seed0 is not reused." in said
+    table = done.table()
+    assert re.search(rf"{changed} is not .*, so tiny-lora-seed0 is not reused\.", table)
     assert (
-        f"{cut} cannot be read (No such file or directory), so tiny.source2-source1-adapter-seed0 is not reused."
-        in said
+        f"{deleted} cannot be read (No such file or directory), "
+        "so tiny.source2-source1-adapter-seed0 is not reused." in table
     )
-    assert f"{beheaded} is no record" in said
+    assert re.search(rf"{truncated} is .*record", table)
     assert {name: record.identity for name, record in by_row(done).items()} == names
     assert all(record.reused for record in by_row(again(tiny_recipe, store)).values())
 
 
-def test_fresh_trains_all_again_and_more_seeds_only_those(tiny_recipe: Path, store: Store) -> None:
+def test_fresh_trains_everything_and_added_seeds_train_only_those(
+    tiny_recipe: Path, store: Store
+) -> None:
     fresh = again(tiny_recipe, store, methods=["lora"], fresh=True)
     assert not fresh.records[0].reused
     assert "reused" not in fresh.table()
@@ -109,7 +109,7 @@ def test_fresh_trains_all_again_and_more_seeds_only_those(tiny_recipe: Path, sto
     assert more.records[0].finished == fresh.records[0].finished
 
 
-def test_a_model_that_is_to_be_kept_is_trained_for(
+def test_run_without_its_saved_model_is_trained_again(
     tiny_recipe: Path, store: Store, tmp_path: Path
 ) -> None:
     def kept() -> Record:
@@ -121,7 +121,7 @@ def test_a_model_that_is_to_be_kept_is_trained_for(
     assert (tmp_path / "models" / "tiny-lora-seed0" / "adapter_config.json").is_file()
 
 
-def test_an_interrupted_tuning_goes_on(tiny_recipe: Path, tmp_path: Path) -> None:
+def test_interrupted_tuning_continues(tiny_recipe: Path, tmp_path: Path) -> None:
     def tuned() -> PrintableComparison:
         return again(tiny_recipe, Store(tmp_path), methods=["head_only"], tune=2)
 
@@ -132,12 +132,12 @@ def test_an_interrupted_tuning_goes_on(tiny_recipe: Path, tmp_path: Path) -> Non
     for record in (*own, lost):
         (tmp_path / f"{record.identity}.json").unlink()
     done = tuned()
-    assert "reused from an earlier run: trials of Head only (1)" in done.table()
+    assert "reused from an earlier session: trials of Head only (1)" in done.table()
     assert done.records[0].tuning is not None
     assert done.records[0].tuning["chosen"] == whole.tuning["chosen"]
 
 
-def test_the_command_line_says_what_is_reused(
+def test_command_line_reports_reused_runs(
     pytester: pytest.Pytester, tiny_recipe: Path, store: Store
 ) -> None:
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
@@ -170,28 +170,31 @@ def test_the_command_line_says_what_is_reused(
 
 @pytest.fixture
 def other_run(tiny_recipe: Path, tmp_path: Path) -> Any:
-    """A long run in a process of its own, on a store in which some of its cells have ended."""
+    """Start a long session in another process; wait until two of its runs are stored."""
     store = Store(tmp_path / "shared")
     options = f"methods=['head_only'], seeds=90, results={str(store.folder)!r}"
     code = f"from peft_methods import compare; compare({str(tiny_recipe)!r}, {options})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     end = time.monotonic() + 90
     while len(list(store.folder.glob("*.json"))) < 2:
-        assert time.monotonic() < end, "no cell ended"
+        assert time.monotonic() < end, "no run finished"
         time.sleep(0.02)
     yield store, process
     process.kill()
     process.wait()
 
 
-def test_two_runs_on_one_store_lose_nothing_and_a_killed_one_goes_on(
+def test_concurrent_sessions_lose_nothing_and_a_killed_one_is_continued(
     tiny_recipe: Path, other_run: Any
 ) -> None:
-    """The second trains cells of the first anew while that goes on; then the first is killed, and a third takes over what both did."""
+    """While a first session runs, a second trains some of the same runs again.
+
+    Then the first is killed, and a third session reuses the results of both.
+    """
     store, process = other_run
-    beside = again(tiny_recipe, store, methods=["head_only"], seeds=3, fresh=True)
+    concurrent = again(tiny_recipe, store, methods=["head_only"], seeds=3, fresh=True)
     assert process.poll() is None
-    assert [(record.status, record.reused) for record in beside.records] == [("ok", False)] * 3
+    assert [(record.status, record.reused) for record in concurrent.records] == [("ok", False)] * 3
     process.kill()
     process.wait()
     found, unfit = store.records()
@@ -203,7 +206,7 @@ def test_two_runs_on_one_store_lose_nothing_and_a_killed_one_goes_on(
     assert not list(store.folder.glob("run-*"))
 
 
-def test_only_what_judges_or_describes_a_cell_leaves_its_key_as_it_was(tiny_recipe: Path) -> None:
+def test_run_key_ignores_only_expectations_and_descriptions(tiny_recipe: Path) -> None:
     def key(*settings: str) -> str:
         return cells(tiny_recipe, "adapter_fusion", *settings)[0].key
 
@@ -218,7 +221,7 @@ def test_only_what_judges_or_describes_a_cell_leaves_its_key_as_it_was(tiny_reci
     assert len({key(), *other}) == 5
 
 
-def test_a_cell_that_another_engine_took_over_has_its_key_and_not_its_identity(
+def test_run_that_fell_back_keeps_its_key_but_not_its_fingerprint(
     tiny_recipe: Path,
 ) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
@@ -234,7 +237,7 @@ def test_a_cell_that_another_engine_took_over_has_its_key_and_not_its_identity(
     assert len({one.identity(**facts) for one in (cell, asked, asked.fallen_back())}) == 3
 
 
-def test_what_a_cell_is_built_on_is_part_of_its_identity(tiny_recipe: Path) -> None:
+def test_fingerprint_includes_prerequisite_runs(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "adapter_fusion")
     facts: dict[str, Any] = {
         "weights": "w",
@@ -246,13 +249,17 @@ def test_what_a_cell_is_built_on_is_part_of_its_identity(tiny_recipe: Path) -> N
     assert cell.identity(**facts, stages=["a", "b"]) != cell.identity(**facts, stages=["a", "c"])
 
 
-def test_another_machine_or_version_makes_another_cell(tiny_recipe: Path) -> None:
+def test_fingerprint_includes_device_and_versions(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
-    here = describe("cpu")
+    this_machine = describe("cpu")
 
     def identity(**changes: Any) -> str:
         environment = identity_part(
-            {**here, **changes, "packages": {**here["packages"], **changes.get("packages", {})}}
+            {
+                **this_machine,
+                **changes,
+                "packages": {**this_machine["packages"], **changes.get("packages", {})},
+            }
         )
         return cell.identity(
             weights="w", config="c", tokenizer="t", data="d", environment=environment

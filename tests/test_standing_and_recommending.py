@@ -1,4 +1,4 @@
-"""Standings from records with predictions, the tables that show them, and what they recommend."""
+"""Rankings of records with predictions, their tables and recommendations."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from builders import random_record
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.errors import OptionError
 from peft_methods.recommending import parse_limits, recommend, verdict_of
+from peft_methods.quality import Predictions, judge
+from peft_methods.recommending import QuestionKind, parse_limits, recommend, verdict_of
 from peft_methods.report.table import csv_table, markdown_table
-from peft_methods.standing import Pair
+from peft_methods.standing import NotCompared, Pair
 
 
 def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]]:
@@ -29,7 +31,7 @@ def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]
     }
 
 
-def test_methods_that_cannot_be_told_apart_share_a_letter() -> None:
+def test_methods_that_are_not_separable_share_a_letter() -> None:
     standing = compared(CLEAR).standings["embedded"]
     assert standing.groups == {"lora": "a", "full": "a", "head_only": "b"}
     assert (standing.metric, standing.order, standing.left_out) == (
@@ -48,7 +50,7 @@ def test_methods_that_cannot_be_told_apart_share_a_letter() -> None:
     assert standing.on_front == {"full": False, "lora": True, "head_only": True}
 
 
-def test_one_seed_has_an_interval_and_no_group() -> None:
+def test_method_with_one_seed_has_an_interval_and_no_group() -> None:
     comparison = compared(
         {
             "full": ([0.9], {}),
@@ -58,14 +60,14 @@ def test_one_seed_has_an_interval_and_no_group() -> None:
         }
     )
     standing = comparison.standings["embedded"]
-    assert standing.left_out == dict.fromkeys(("full", "lora"), "one seed: no spread")
+    assert standing.left_out == dict.fromkeys(("full", "lora"), NotCompared.ONE_SEED)
     assert set(standing.intervals) == {"full", "lora", "ia3", "bitfit"}
     assert set(standing.groups) == {"ia3", "bitfit"}
     assert "90.0, one seed: no spread" in comparison.table()
     assert "an interval covers one trained model only" in comparison.table()
 
 
-def test_who_was_tested_on_other_examples_is_in_no_group_and_it_is_said() -> None:
+def test_method_tested_on_other_examples_is_left_out_and_reported() -> None:
     comparison = compared(CLEAR)
     other = predictions(0.9, 3, LABELS[::-1].copy())
     mixed = PrintableComparison(comparison.records, (), {**comparison.predictions, "lora1": other})
@@ -76,7 +78,7 @@ def test_who_was_tested_on_other_examples_is_in_no_group_and_it_is_said() -> Non
     )
 
 
-def test_without_predictions_there_are_no_groups_and_missing_figures_never_rank() -> None:
+def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics() -> None:
     bare = PrintableComparison(compared(CLEAR).records)
     standing = bare.standings["embedded"]
     assert (standing.groups, standing.intervals, standing.pairs) == ({}, {}, ())
@@ -88,7 +90,7 @@ def test_without_predictions_there_are_no_groups_and_missing_figures_never_rank(
     assert "Least memory: Full fine-tuning, 256.0 MiB." in costs.table()
 
 
-def test_macro_f1_is_judged_where_the_recipe_selects_by_it() -> None:
+def test_macro_f1_ranks_methods_if_the_recipe_selects_by_it() -> None:
     comparison = compared(CLEAR)
     for record in comparison.records:
         record.cell["recipe"]["data"]["select_by"] = "macro_f1"
@@ -99,7 +101,7 @@ def test_macro_f1_is_judged_where_the_recipe_selects_by_it() -> None:
     assert "Macro F1 " in comparison.table().split("95 % interval")[0].splitlines()[-1]
 
 
-def test_tables_show_groups_intervals_and_effects() -> None:
+def test_tables_show_groups_intervals_and_differences() -> None:
     comparison = compared(CLEAR)
     text, markdown = comparison.table(), markdown_table(comparison)
     line = next(
@@ -120,16 +122,17 @@ def test_tables_show_groups_intervals_and_effects() -> None:
     assert float(found["lora"]["interval_low"]) < 0.9067 < float(found["lora"]["interval_high"])
 
 
-def test_when_nothing_separates_two_methods_the_cheaper_is_recommended() -> None:
-    dearer = compared(
+def test_cheaper_of_two_methods_is_recommended_if_not_separable() -> None:
+    made = compared(
         {
             "full": ([0.93, 0.91, 0.92], {"train_seconds": 30.0}),
             "lora": ([0.905, 0.92, 0.915], {"train_seconds": 20.0}),
         }
     )
-    method, text = answers(dearer)["Best quality"]
+    method, text = answers(made)["Best quality"]
     assert method == "lora"
-    assert recommend(dearer)[0].highest == "full"
+    best = recommend(made)[0]
+    assert (best.kind, best.highest) == (QuestionKind.BEST_QUALITY, "full")
     assert text.startswith(
         "Full fine-tuning, accuracy 92.0 %, 0.7 points above LoRA (not separable: "
     )
@@ -142,7 +145,7 @@ def test_when_nothing_separates_two_methods_the_cheaper_is_recommended() -> None
     assert text.endswith("Not separable from Full fine-tuning, and the cheapest of them to train.")
 
 
-def test_a_clear_winner_is_called_one() -> None:
+def test_separable_best_method_is_recommended() -> None:
     method, text = answers(compared({name: CLEAR[name] for name in ("lora", "head_only")}))[
         "Best quality"
     ]
@@ -151,7 +154,7 @@ def test_a_clear_winner_is_called_one() -> None:
     assert text.endswith("separable from every other.")
 
 
-def test_every_question_has_its_answer() -> None:
+def test_recommend_answers_every_question() -> None:
     found = answers(compared(CLEAR))
     assert found["Least memory"][0] == found["Smallest checkpoint"][0] == "head_only"
     assert "29.7 points below LoRA (separable: " in found["Least memory"][1]
@@ -162,7 +165,7 @@ def test_every_question_has_its_answer() -> None:
     assert "- Smallest checkpoint: Head only, 0.0 MiB" in compared(CLEAR).table()
 
 
-def test_a_budget_restricts_what_is_recommended() -> None:
+def test_limits_restrict_the_recommended_methods() -> None:
     found = answers(compared(CLEAR, "memory=8GB"))
     assert found["Fits in 8GB"] == ("lora", "LoRA (6,675.7 MiB), Head only (1,907.3 MiB).")
     assert all(method != "full" for method, _ in found.values())
@@ -173,13 +176,15 @@ def test_a_budget_restricts_what_is_recommended() -> None:
     )
 
 
-def test_a_method_fits_only_if_every_seed_does_and_was_measured() -> None:
+def test_method_fits_only_if_every_seed_was_measured_and_fits() -> None:
     comparison = compared(CLEAR, "memory=8GB")
     comparison.records[3].metrics["peak_memory_bytes"] = 8.1e9
     assert answers(comparison)["Fits in 8GB"][0] == "head_only"
     comparison.records[-1].metrics["peak_memory_bytes"] = None
-    said = "no method fits; the least memory is Head only's, 1,907.3 MiB."
-    assert answers(comparison) == {"Within memory 8GB": (None, said)}
+    text = "no method fits; the least memory is Head only's, 1,907.3 MiB."
+    assert answers(comparison) == {"Within memory 8GB": (None, text)}
+    (answer,) = comparison.recommendations()
+    assert answer.kind is QuestionKind.WITHIN_LIMITS
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,7 @@ def test_a_method_fits_only_if_every_seed_does_and_was_measured() -> None:
         ("memory=512MiB", 2**29, None),
     ],
 )
-def test_the_grammar_of_budgets(text: str, memory: float | None, seconds: float | None) -> None:
+def test_parse_limits_accepts_units(text: str, memory: float | None, seconds: float | None) -> None:
     limits = parse_limits(text)
     assert {name: limit.most for name, limit in limits.items()} == {
         name: most for name, most in (("memory", memory), ("time", seconds)) if most is not None
@@ -199,42 +204,44 @@ def test_the_grammar_of_budgets(text: str, memory: float | None, seconds: float 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("memroy=8GB", "unknown limit 'memroy'. Did you mean 'memory'? Allowed: memory, time."),
         (
             "memory=8",
-            "memory='8' should be a number above 0 with its unit, for example 8GB. Units: B, KB,",
+            "memory='8' must be a number above 0 with a unit, for example 8GB. Units: B, KB,",
         ),
         (
             "time=10GB",
-            "time='10GB' should be a number above 0 with its unit, for example 10min. Units: s, min, h.",
+            "time='10GB' must be a number above 0 with a unit, for example 10min. "
+            "Units: s, min, h.",
         ),
-        ("memory=0GB", "should be a number above 0"),
-        ("memory=-1GB", "should be a number above 0"),
-        ("memory", "should read NAME=VALUE"),
-        ("", "should read NAME=VALUE"),
-        ("time=1s,time=2s", "names time twice"),
+        ("memory=0GB", "must be a number above 0"),
+        ("memory=-1GB", "must be a number above 0"),
+        ("memory", "must have the form NAME=VALUE"),
+        ("", "must have the form NAME=VALUE"),
+        ("time=1s,time=2s", "has two limits for time"),
     ],
 )
-def test_what_is_no_budget(text: str, said: str) -> None:
-    with pytest.raises(OptionError, match="--peft-budget") as caught:
+def test_parse_limits_rejects_invalid_text(text: str, expected: str) -> None:
+    with pytest.raises(OptionError, match="budget") as caught:
         parse_limits(text)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
+    assert caught.value.setting == "budget"
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_a_budget_or_refused_by_name(text: str) -> None:
+def test_any_text_is_parsed_or_rejected_as_limits(text: str) -> None:
     try:
         limits = parse_limits(text)
     except OptionError as error:
-        assert "--peft-budget" in str(error)
+        assert "budget" in str(error)
     else:
         assert all(limit.most > 0 for limit in limits.values())
 
 
 def test_compare_returns_recommendations(tiny_recipe: Any, tmp_path: Any) -> None:
-    with pytest.raises(OptionError, match="--peft-budget"):
+    with pytest.raises(OptionError, match="budget memory='lots'"):
         compare(str(tiny_recipe), budget="memory=lots")
     made = compare(
         str(tiny_recipe),
@@ -252,8 +259,8 @@ def test_compare_returns_recommendations(tiny_recipe: Any, tmp_path: Any) -> Non
     assert "From these figures alone, memory up to 100GB" in made.table()
 
 
-def test_with_one_seed_the_cheaper_of_two_that_overlap_is_taken() -> None:
-    """Nothing separates two methods of one seed; far apart, that is all there is to say."""
+def test_cheaper_of_two_overlapping_methods_is_recommended_with_one_seed() -> None:
+    """Methods with one seed are never separable; a large difference is called possible chance."""
     near = compared(
         {"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.9], {"train_seconds": 20.0})}
     )
@@ -272,7 +279,7 @@ def test_with_one_seed_the_cheaper_of_two_that_overlap_is_taken() -> None:
     assert text.endswith("30.4 points above LoRA; with one seed that may be chance.")
 
 
-def test_without_predictions_several_seeds_are_not_called_one() -> None:
+def test_recommendation_without_predictions_gives_the_right_reason() -> None:
     made = compared(
         {
             "full": ([0.9, 0.91], {"checkpoint_bytes": 9.0}),
@@ -291,8 +298,8 @@ def test_without_predictions_several_seeds_are_not_called_one() -> None:
     assert "missing" not in answers(made)["Best quality"][1]
 
 
-def test_an_interval_that_holds_zero_keeps_its_signs() -> None:
-    """Holm's p may separate two methods whose simultaneous interval just reaches over zero."""
+def test_verdict_keeps_signs_if_the_interval_contains_zero() -> None:
+    """By Holm's p, methods may be separable although their simultaneous interval contains zero."""
     assert verdict_of(Pair("full", "lora", 0.05, -0.003, 0.103, 0.04)) == "separable: -0.3 to +10.3"
     assert verdict_of(Pair("full", "lora", 0.05, 0.003, 0.097, 0.04)) == "separable: 0.3 to 9.7"
     assert verdict_of(Pair("lora", "full", -0.05, -0.097, -0.003, 0.04)) == "separable: 0.3 to 9.7"

@@ -1,4 +1,4 @@
-"""Statistics against references, by property, and by simulation: they must neither cry wolf nor sleep."""
+"""Statistics compared with references, by property, and by simulated error rate and power."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from peft_methods.statistics import (
     letters,
     macro_f1_scores,
     pareto,
-    summed_up,
+    sample_of,
 )
 
-SEED_SPREAD = 0.023  # standard deviation of a method's accuracy from seed to seed
+SEED_SPREAD = 0.023  # standard deviation of a method's accuracy over seeds
 EXAMPLES = 1000
 SIMULATIONS = 1000
 
@@ -37,13 +37,15 @@ def simulate(
     accuracies: list[float],
     spreads: list[float],
     seeds: int,
-    judge: Callable[[Any], Any],
+    decide: Callable[[Any], Any],
     examples: int = EXAMPLES,
 ) -> float:
-    """The share of simulations in which `judge`, given answers (simulations, methods, seeds, examples), says yes.
+    """Return the share of simulations for which `decide` is true.
 
-    An example is answered right when its difficulty (shared by all), its difficulty for this method and chance together stay
-    below the seed's own accuracy, as quantiles of a normal distribution: methods agree as much as trained encoders do.
+    `decide` gets answers (simulations, methods, seeds, examples). An answer is right if the sum of
+    the example's difficulty for all methods, its difficulty for this method and chance is below the
+    seed's accuracy, as quantiles of a normal distribution. Methods then agree with each other about
+    as much as trained encoders do.
     """
     rng, batch, yes = np.random.default_rng(5), 50, 0
     methods = len(accuracies)
@@ -55,13 +57,13 @@ def simulate(
             :, None
         ] * rng.standard_normal((batch, methods, seeds))
         difficulty = np.sqrt(0.45) * shared + np.sqrt(0.2) * own + np.sqrt(0.35) * chance
-        yes += int(judge(difficulty < ndtri(np.clip(drawn, 0.01, 0.99))[..., None]).sum())
+        yes += int(decide(difficulty < ndtri(np.clip(drawn, 0.01, 0.99))[..., None]).sum())
     return yes / SIMULATIONS
 
 
 def compared(answers: Any) -> Differences:
     return differences(
-        [summed_up(answers[:, method].astype(np.float64)) for method in range(answers.shape[1])]
+        [sample_of(answers[:, method].astype(np.float64)) for method in range(answers.shape[1])]
     )
 
 
@@ -77,10 +79,10 @@ def first_two_separate(answers: Any) -> Any:
     ("methods", "seeds", "examples"),
     [(8, 3, 500), (8, 3, 1000), (8, 3, 2000), (8, 2, 1000), (2, 3, 1000)],
 )
-def test_the_false_alarm_rate_over_equal_methods(methods: int, seeds: int, examples: int) -> None:
+def test_false_alarm_rate_over_equal_methods(methods: int, seeds: int, examples: int) -> None:
     rate = simulate([0.8] * methods, [SEED_SPREAD] * methods, seeds, any_alarm, examples)
     print(
-        f"\n{methods} equal methods, {seeds} seeds, {examples} examples: a false alarm in {rate:.1%}"
+        f"\n{methods} equal methods, {seeds} seeds, {examples} examples: false alarms in {rate:.1%}"
     )
     assert rate <= 0.064
 
@@ -88,18 +90,19 @@ def test_the_false_alarm_rate_over_equal_methods(methods: int, seeds: int, examp
 @pytest.mark.parametrize(
     "spreads", [[0.005, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05], [0.005] * 7 + [0.05]]
 )
-def test_the_false_alarm_rate_where_seeds_differ_more_for_some_methods(
+def test_false_alarm_rate_with_unequal_variances_between_seeds(
     spreads: list[float],
 ) -> None:
     rate = simulate([0.8] * 8, spreads, 3, any_alarm)
     print(
-        f"\neight equal methods of spreads {', '.join(map(str, spreads))}: a false alarm in {rate:.1%}"
+        f"\neight equal methods with standard deviations {', '.join(map(str, spreads))}: "
+        f"false alarms in {rate:.1%}"
     )
     assert rate <= 0.08
 
 
-def test_a_pooled_mcnemar_raises_false_alarms_where_this_does_not() -> None:
-    """The trap: over three seeds' answers taken for independent ones, two equal methods differ "significantly" all the time."""
+def test_pooled_mcnemar_raises_false_alarms_and_our_test_does_not() -> None:
+    """McNemar's test treats the answers of three seeds as independent: many false alarms."""
 
     def mcnemar(answers: Any) -> Any:
         first, second = (
@@ -116,7 +119,7 @@ def test_a_pooled_mcnemar_raises_false_alarms_where_this_does_not() -> None:
 @pytest.mark.parametrize(
     ("methods", "points", "seeds"), [(2, 8, 3), (2, 5, 7), (8, 12, 3), (8, 5, 15)]
 )
-def test_the_power_to_tell_two_methods_apart(methods: int, points: int, seeds: int) -> None:
+def test_power_to_separate_two_methods(methods: int, points: int, seeds: int) -> None:
     accuracies = [0.8 + points / 200, 0.8 - points / 200] + [0.8] * (methods - 2)
     power = simulate(accuracies, [SEED_SPREAD] * methods, seeds, first_two_separate)
     print(
@@ -125,13 +128,13 @@ def test_the_power_to_tell_two_methods_apart(methods: int, points: int, seeds: i
     assert power >= 0.8
 
 
-def test_intervals_of_one_method_hold() -> None:
-    """Over new seeds and new test examples, nine times out of ten at the very least."""
+def test_interval_covers_the_true_accuracy() -> None:
+    """The interval contains the true accuracy for new seeds and new test examples."""
 
     def holds(answers: Any) -> Any:
         found = []
         for one in answers.astype(np.float64):
-            samples = [summed_up(scores) for scores in one]
+            samples = [sample_of(scores) for scores in one]
             low, high = interval(samples[0], common_spread(samples))
             found.append(low <= 0.8 <= high)
         return np.asarray(found)
@@ -139,11 +142,11 @@ def test_intervals_of_one_method_hold() -> None:
     assert simulate([0.8] * 8, [SEED_SPREAD] * 8, 3, holds, examples=500) >= 0.94
 
 
-def test_without_a_spread_of_seeds_it_is_the_paired_t_test() -> None:
-    """Models that answer alike whatever their seed: then only examples vary, and the reference is scipy's test on them."""
+def test_differences_match_the_paired_t_test_without_variance_between_seeds() -> None:
+    """If all seeds give the same answers, only examples vary, as in scipy's paired test."""
     rng = np.random.default_rng(0)
     first, second = rng.random(400) < 0.8, rng.random(400) < 0.7
-    samples = [summed_up(np.stack([answers] * 3).astype(np.float64)) for answers in (first, second)]
+    samples = [sample_of(np.stack([answers] * 3).astype(np.float64)) for answers in (first, second)]
     found = differences(samples)
     reference = stats.ttest_rel(first.astype(float), second.astype(float))
     assert found.p[0] == pytest.approx(reference.pvalue, rel=1e-6)
@@ -151,22 +154,21 @@ def test_without_a_spread_of_seeds_it_is_the_paired_t_test() -> None:
     assert (found.low[0], found.high[0]) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_with_endless_examples_it_is_students_t_test_on_the_seeds() -> None:
-    """Where examples tell nothing more (a block of all right, one of all wrong), the seeds' means decide."""
+def test_differences_match_students_t_test_with_many_examples() -> None:
+    """With constant scores per seed, examples have no variance and the seeds' means decide."""
     rng = np.random.default_rng(1)
     means = rng.normal(0.5, 0.02, (2, 4)).round(4)
     scores = np.stack([[[mean] * 4000 for mean in method] for method in means])
-    found = differences([summed_up(method) for method in scores])
+    found = differences([sample_of(method) for method in scores])
     assert found.p[0] <= 1
-    pooled = stats.ttest_ind(
-        means[0], means[1]
-    )  # equal variances: the greater of own and common is the same for two methods
+    # Equal variances: with two methods, own and pooled variance are the same.
+    pooled = stats.ttest_ind(means[0], means[1])
     assert found.p[0] == pytest.approx(pooled.pvalue, rel=1e-6)
 
 
-def test_one_seeds_interval_is_wilsons() -> None:
+def test_interval_of_one_seed_matches_wilson() -> None:
     answers = np.repeat([1.0, 0.0], [430, 70])
-    low, high = interval(summed_up(answers[None]), None)
+    low, high = interval(sample_of(answers[None]), None)
     reference = stats.binomtest(430, 500).proportion_ci(method="wilson")
     assert (low, high) == (
         pytest.approx(reference.low, abs=2e-4),
@@ -174,25 +176,25 @@ def test_one_seeds_interval_is_wilsons() -> None:
     )
 
 
-def test_a_perfect_method_has_an_interval_all_the_same() -> None:
-    low, high = interval(summed_up(np.ones((1, 100))), None)
+def test_interval_of_a_perfect_method_is_not_empty() -> None:
+    low, high = interval(sample_of(np.ones((1, 100))), None)
     assert (low, high) == (
         pytest.approx(stats.binomtest(100, 100).proportion_ci(method="wilson").low),
         1.0,
     )
 
 
-def test_a_perfect_method_beside_one_of_shaky_seeds_has_an_interval() -> None:
-    shaky = summed_up(np.stack([np.repeat([1.0, 0.0], [right, 50 - right]) for right in (27, 32)]))
+def test_interval_of_a_perfect_method_uses_the_pooled_variance() -> None:
+    noisy = sample_of(np.stack([np.repeat([1.0, 0.0], [right, 50 - right]) for right in (27, 32)]))
     low, high = interval(
-        summed_up(np.ones((2, 50))), common_spread([shaky, summed_up(np.ones((2, 50)))])
+        sample_of(np.ones((2, 50))), common_spread([noisy, sample_of(np.ones((2, 50)))])
     )
     assert 0 < low < 0.95 < high == 1
 
 
 @given(arrays.arrays(np.bool_, st.tuples(st.just(2), st.integers(2, 4), st.integers(2, 12))))
-def test_any_answers_have_intervals_and_a_comparison(answers: Any) -> None:
-    samples = [summed_up(method.astype(np.float64)) for method in answers]
+def test_any_answers_have_intervals_and_differences(answers: Any) -> None:
+    samples = [sample_of(method.astype(np.float64)) for method in answers]
     found = differences(samples)
     assert 0 <= found.p[0] <= 1
     assert found.low[0] <= found.difference[0] <= found.high[0]
@@ -203,14 +205,14 @@ def test_any_answers_have_intervals_and_a_comparison(answers: Any) -> None:
             assert sample.mean - 1e-9 <= high <= 1
 
 
-def test_equal_answers_are_no_difference_and_opposite_ones_are_certain() -> None:
-    same = summed_up(np.ones((2, 9)))
+def test_differences_of_equal_and_opposite_answers() -> None:
+    same = sample_of(np.ones((2, 9)))
     assert differences([same, same]).p[0] == 1
-    assert differences([same, summed_up(np.zeros((2, 9)))]).p[0] == 0
+    assert differences([same, sample_of(np.zeros((2, 9)))]).p[0] == 0
 
 
-def test_one_seed_is_refused() -> None:
-    one, two = summed_up(np.ones((1, 9))), summed_up(np.ones((2, 9)))
+def test_differences_reject_one_seed() -> None:
+    one, two = sample_of(np.ones((1, 9))), sample_of(np.ones((2, 9)))
     with pytest.raises(ValueError, match="one seed shows no spread"):
         differences([one, two])
     assert differences([two]).pairs == differences([]).pairs == ()
@@ -225,14 +227,14 @@ labelled = st.integers(2, 4).flatmap(
 
 
 @given(labelled)
-def test_scores_average_to_scikit_learns_figures(case: Any) -> None:
+def test_scores_average_to_scikit_learn_metrics(case: Any) -> None:
     classes, predicted, labels = case
     expected = f1_score(labels, predicted, labels=range(classes), average="macro", zero_division=0)
     assert macro_f1_scores(predicted, labels, classes).mean() == pytest.approx(expected)
     assert correct(predicted, labels).mean() == pytest.approx((predicted == labels).mean())
 
 
-def test_the_spread_of_f1_scores_is_the_bootstraps() -> None:
+def test_variance_of_f1_scores_matches_the_bootstrap() -> None:
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 3, 600)
     predicted = np.where(rng.random(600) < 0.7, labels, rng.integers(0, 3, 600))
@@ -243,19 +245,19 @@ def test_the_spread_of_f1_scores_is_the_bootstraps() -> None:
     )
 
 
-def test_holm_by_hand() -> None:
+def test_holm_matches_hand_calculation() -> None:
     assert holm(np.asarray([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 @given(arrays.arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1)))
-def test_holm_keeps_order_and_lies_between_raw_and_bonferroni(p: Any) -> None:
+def test_holm_keeps_the_order_and_is_between_raw_and_bonferroni(p: Any) -> None:
     adjusted = holm(p)
     assert (adjusted >= p).all()
     assert (adjusted <= np.minimum(p * len(p), 1) + 1e-12).all()
     assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
 
 
-def test_letters_by_hand() -> None:
+def test_letters_match_hand_calculation() -> None:
     assert letters(4, []) == ["a", "a", "a", "a"]
     assert letters(3, [(0, 2)]) == ["a", "ab", "b"]
     assert letters(3, list(combinations(range(3), 2))) == ["a", "b", "c"]
@@ -269,17 +271,17 @@ def test_letters_by_hand() -> None:
         )
     )
 )
-def test_methods_share_a_letter_unless_they_are_apart(case: Any) -> None:
-    count, apart = case[0], sorted(case[1] - {(0, 0)})
-    given_letters = letters(count, apart)
+def test_letters_are_shared_unless_a_pair_is_separable(case: Any) -> None:
+    count, separable = case[0], sorted(case[1] - {(0, 0)})
+    given_letters = letters(count, separable)
     assert all(given_letters)
     for first, second in combinations(range(count), 2):
         assert bool(set(given_letters[first]) & set(given_letters[second])) == (
-            (first, second) not in apart
+            (first, second) not in separable
         )
 
 
-def test_the_pareto_front_by_hand() -> None:
+def test_pareto_front_matches_hand_calculation() -> None:
     nan = float("nan")
     assert pareto(np.asarray([[1.0, 4.0], [2.0, 2.0], [3.0, 3.0], [0.0, nan]])) == [
         True,
@@ -291,13 +293,13 @@ def test_the_pareto_front_by_hand() -> None:
 
 
 @given(arrays.arrays(np.float64, (6, 3), elements=st.integers(0, 3).map(float)))
-def test_whoever_is_off_the_front_is_beaten_by_one_on_it(costs: Any) -> None:
+def test_pareto_dominated_rows_are_dominated_by_a_row_on_the_front(costs: Any) -> None:
     front = pareto(costs)
     assert any(front)
     for row, on_front in zip(costs, front, strict=True):
-        beaten = any(
+        dominated = any(
             (other <= row).all() and (other < row).any()
             for other, on in zip(costs, front, strict=True)
             if on
         )
-        assert beaten != on_front
+        assert dominated != on_front

@@ -1,4 +1,4 @@
-"""Tuning gives every method the same trials on validation data, takes the best, and tells of all of them."""
+"""Tuning gives every method the same number of trials, chooses the best and records all."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from peft_methods.store import Store
 from peft_methods.tuning import RATE, TRIAL_SEED, Search, grid_of
 
 
-def judged(cell: Cell, selection: float | None, loss: float = 0.5) -> Record:
-    """What a trial leaves that matters here."""
+def trial_record(cell: Cell, selection: float | None, loss: float = 0.5) -> Record:
+    """Build a trial's record with this validation score; None for a failed trial."""
     if selection is None:
-        return without_result(cell, "failed", "it did")
+        return without_result(cell, "failed", "an error")
     epochs = (
         {
             "epoch": 1,
@@ -36,23 +36,23 @@ def judged(cell: Cell, selection: float | None, loss: float = 0.5) -> Record:
 
 
 def searched(cell: Cell, trials: int, quality: object) -> Search:
-    def run(asked: object) -> list[Record]:
-        return [judged(one, quality(one.method)) for one in asked]  # type: ignore[attr-defined, operator]
+    def run(trials: object) -> list[Record]:
+        return [trial_record(one, quality(one.method)) for one in trials]  # type: ignore[attr-defined, operator]
 
     return tuning.tune({"it": cell}, trials, run)["it"]
 
 
-def test_the_grid_is_even_in_logarithms_around_the_recipes_own_rate(tiny_recipe: Path) -> None:
+def test_grid_is_logarithmic_around_the_learning_rate_of_the_recipe(tiny_recipe: Path) -> None:
     cell, *_ = cells(
         tiny_recipe, "lora", "tuning.points=5", "tuning.reach=100.0", "tuning.knobs.lora.rank=[2,8]"
     )
     grid = grid_of(cell.recipe, cell.method)
     assert grid[RATE] == pytest.approx((5e-4, 5e-3, 5e-2, 5e-1, 5.0))
     assert cell.method.learning_rate in grid[RATE]
-    assert grid["rank"] == (4, 2, 8)  # the recipe's own first, since the knob left it out
+    assert grid["rank"] == (4, 2, 8)  # the recipe's own value is added first
 
 
-def test_the_first_trial_is_the_recipes_own(tiny_recipe: Path) -> None:
+def test_first_trial_uses_the_hyperparameters_of_the_recipe(tiny_recipe: Path) -> None:
     cell, *_ = cells(
         tiny_recipe,
         "lora",
@@ -72,7 +72,7 @@ def test_the_first_trial_is_the_recipes_own(tiny_recipe: Path) -> None:
     assert trial.key != cell.key
 
 
-def test_the_best_rate_is_found_and_kept_in_the_cell(tiny_recipe: Path) -> None:
+def test_tuning_finds_the_best_learning_rate_and_stores_it_in_the_run(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     best = grid_of(cell.recipe, cell.method)[RATE][6]
     search = searched(cell, 9, lambda method: 0.9 if method.learning_rate == best else 0.5)
@@ -88,16 +88,16 @@ def test_the_best_rate_is_found_and_kept_in_the_cell(tiny_recipe: Path) -> None:
     )
 
 
-def test_of_two_alike_the_lower_validation_loss_wins(tiny_recipe: Path) -> None:
+def test_winner_of_equal_trials_has_the_lower_validation_loss(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     search = Search(cell, 2)
     for loss in (0.7, 0.6):
         trial = search.ask()
-        search.tell(trial, judged(trial, 0.8, loss))
-    assert search.winner() == search.told[1]["settings"]
+        search.tell(trial, trial_record(trial, 0.8, loss))
+    assert search.winner() == search.finished[1]["settings"]
 
 
-def test_trials_that_fail_are_counted_and_never_chosen(tiny_recipe: Path) -> None:
+def test_failed_trials_are_counted_and_never_chosen(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     own = cell.method.learning_rate
     search = searched(cell, 5, lambda method: 0.7 if method.learning_rate == own else None)
@@ -106,12 +106,12 @@ def test_trials_that_fail_are_counted_and_never_chosen(tiny_recipe: Path) -> Non
     none = searched(cell, 3, lambda method: None)
     assert none.winner() == {}
     assert asdict(tuning.tuned(cell, none).method) == asdict(cell.method)
-    assert "none of 3 trials could be judged" in tuning.said_of(none)
+    assert "none of 3 trials has a validation score" in tuning.said_of(none)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.dictionaries(st.integers(0, 8), st.floats(0, 1)))
-def test_nobody_gets_more_trials_and_the_winner_is_the_best_tried(
+def test_every_search_has_the_given_trials_and_chooses_the_best(
     tiny_recipe: Path, trials: int, quality: dict[int, float]
 ) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
@@ -119,16 +119,19 @@ def test_nobody_gets_more_trials_and_the_winner_is_the_best_tried(
     search = searched(
         cell, trials, lambda method: quality.get(rates.index(method.learning_rate), 0.0)
     )
-    assert len(search.told) == trials
-    assert all(trial["settings"][RATE] in rates for trial in search.told)
-    assert len({trial["settings"][RATE] for trial in search.told}) == trials  # none twice
+    assert len(search.finished) == trials
+    assert all(trial["settings"][RATE] in rates for trial in search.finished)
+    assert len({trial["settings"][RATE] for trial in search.finished}) == trials  # no repeats
     assert quality.get(rates.index(search.winner()[RATE]), 0.0) == max(
-        trial["selection"] for trial in search.told
+        trial["selection"] for trial in search.finished
     )
 
 
-def test_a_tuned_comparison_says_what_it_tried(tiny_recipe: Path, tmp_path: Path) -> None:
-    """For real: a rate a thousand times too low is found to be that; test rows are predicted by the final cells alone."""
+def test_tuned_comparison_reports_its_trials(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Trains real runs: tuning corrects a learning rate that is a thousand times too low.
+
+    Only the final runs predict the test rows.
+    """
     wrong = ["methods.lora.learning_rate=5e-5", "tuning.reach=1000.0", "tuning.points=3"]
     done = compare(
         str(tiny_recipe),
@@ -148,11 +151,10 @@ def test_a_tuned_comparison_says_what_it_tried(tiny_recipe: Path, tmp_path: Path
     )
     assert {len(record.tuning["trials"]) for record in by_method.values() if record.tuning} == {4}
     assert len([note for note in done.notes if note.startswith("tuned: ")]) == 2
-    assert "V209" in {finding.rule for finding in done.findings()}  # the highest of the grid
+    assert "V209" in {finding.rule for finding in done.findings()}  # the grid's highest value
     stored, _ = Store(tmp_path).records()
-    assert len(stored) > len(
-        done.records
-    )  # the trials' are there too, and no rule takes them for rows
+    # The store also has the trials' records, which the rules ignore.
+    assert len(stored) > len(done.records)
     assert {str(finding) for finding in validity.judge(stored)} == {
         str(finding) for finding in done.findings()
     }

@@ -1,4 +1,4 @@
-"""Numbers as people write them come back as they were meant, or are refused by name."""
+"""Numbers as written in tables are parsed as meant, or rejected with the text in the message."""
 
 from __future__ import annotations
 
@@ -14,47 +14,50 @@ from peft_methods.units import MISSING, UNITS, UnitError, parse, parse_series
 @pytest.mark.parametrize(
     ("text", "kind", "value"),
     [
-        ("124.6M", "count", 124.6e6), ("124,647,170", "count", 124_647_170), ("~1M", "count", 1e6), ("124M+", "count", 124e6),
-        ("739K", "count", 739e3), ("67.13 min", "seconds", 4027.8), ("1.5 h", "seconds", 5400), ("428.9s", "seconds", 428.9),
-        ("3.24 GB", "bytes", 3.24e9), ("512 MiB", "bytes", 2**29), ("93.3%", "share", 0.933), ("0.933", "share", 0.933),
-        ("2e-5", "plain", 2e-5), ("2E−5", "plain", 2e-5), (".5", "plain", 0.5), ("  7 ", "plain", 7), ("100 %", "share", 1.0),
+        ("124.6M", "count", 124.6e6), ("124,647,170", "count", 124_647_170),
+        ("~1M", "count", 1e6), ("124M+", "count", 124e6), ("739K", "count", 739e3),
+        ("67.13 min", "seconds", 4027.8), ("1.5 h", "seconds", 5400), ("428.9s", "seconds", 428.9),
+        ("3.24 GB", "bytes", 3.24e9), ("512 MiB", "bytes", 2**29),
+        ("93.3%", "share", 0.933), ("0.933", "share", 0.933), ("100 %", "share", 1.0),
+        ("2e-5", "plain", 2e-5), ("2E−5", "plain", 2e-5),
+        (".5", "plain", 0.5), ("  7 ", "plain", 7),
     ],
 )  # fmt: skip
-def test_what_is_meant(text: str, kind: str, value: float) -> None:
+def test_parse_accepts_numbers_as_written(text: str, kind: str, value: float) -> None:
     quantity = parse(text, kind)
     assert quantity is not None
     assert quantity.value == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize("text", sorted(MISSING))
-def test_missing_is_none(text: str) -> None:
+def test_parse_returns_none_for_missing_values(text: str) -> None:
     assert parse(f" {text.upper()} ", "share") is None
     assert parse_series(text, "loss") == ()
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "said"),
+    ("text", "kind", "expected"),
     [
-        ("-3", "count", "'-3' is below zero, which no count is"),
+        ("-3", "count", "'-3' is below zero; a count cannot be"),
         ("−0.1", "share", "is below zero"),
         ("3 GBB", "bytes", "unknown unit 'gbb'. Did you mean 'gb'?"),
         ("3 MB", "seconds", "unknown unit 'mb'"),
-        ("0,93", "share", "'0,93' is no number"),
+        ("0,93", "share", "'0,93' is not a number"),
         ("1e999", "plain", "is too large"),
-        ("3 and 4", "plain", "is no number"),
-        ("3 % ± 1 s", "share", "another unit behind ±"),
-        ("e5", "plain", "is no number"),
-        ("٣", "plain", "is no number"),
+        ("3 and 4", "plain", "is not a number"),
+        ("3 % ± 1 s", "share", "different units before and after ±"),
+        ("e5", "plain", "is not a number"),
+        ("٣", "plain", "is not a number"),
     ],
 )
-def test_what_is_refused_by_name(text: str, kind: str, said: str) -> None:
+def test_parse_rejects_invalid_text(text: str, kind: str, expected: str) -> None:
     with pytest.raises(UnitError) as caught:
         parse(text, kind)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert repr(text) in str(caught.value)
 
 
-def test_spread_and_how_sure_a_count_is() -> None:
+def test_parse_returns_deviation_and_precision() -> None:
     shown = parse("93.3 ± 0.4 %", "share")
     assert shown is not None
     assert (shown.value, shown.spread) == (0.933, 0.004)
@@ -71,7 +74,7 @@ def test_spread_and_how_sure_a_count_is() -> None:
     }
 
 
-def test_series_leave_out_what_is_missing_and_keep_what_is_no_number() -> None:
+def test_parse_series_skips_missing_and_keeps_nan() -> None:
     assert [one.value for one in parse_series("0.31; 0.22;–;0.20", "loss")] == [0.31, 0.22, 0.20]
     first, *rest = [one.value for one in parse_series("nan;inf;0.5", "loss")]
     assert math.isnan(first)
@@ -85,7 +88,7 @@ written = st.sampled_from(
 
 
 @given(numbers, written, st.sampled_from(["", " "]), st.booleans())
-def test_a_number_with_a_unit_comes_back_in_base_units(
+def test_parse_converts_units_to_base_units(
     number: object, unit: tuple[str, str, float], gap: str, upper: bool
 ) -> None:
     kind, name, factor = unit
@@ -97,14 +100,14 @@ def test_a_number_with_a_unit_comes_back_in_base_units(
 
 
 @given(st.floats(0, 1e12), st.sampled_from(list(UNITS)))
-def test_what_python_writes_comes_back_exactly(value: float, kind: str) -> None:
+def test_parse_restores_python_floats_exactly(value: float, kind: str) -> None:
     quantity = parse(repr(value), kind)
     assert quantity is not None
     assert (quantity.value, quantity.unit) == (value, "")
 
 
 @given(st.integers(0, 10**12), st.booleans())
-def test_counts_come_back_with_and_without_commas(count: int, commas: bool) -> None:
+def test_parse_restores_counts_with_and_without_commas(count: int, commas: bool) -> None:
     quantity = parse(f"{count:,}" if commas else str(count), "count")
     assert quantity is not None
     assert quantity.value == count
@@ -112,7 +115,7 @@ def test_counts_come_back_with_and_without_commas(count: int, commas: bool) -> N
 
 
 @given(st.text(max_size=12), st.sampled_from(list(UNITS)))
-def test_any_text_is_a_finite_number_missing_or_refused_by_name(text: str, kind: str) -> None:
+def test_any_text_is_parsed_missing_or_rejected(text: str, kind: str) -> None:
     try:
         quantity = parse(text, kind)
     except UnitError as error:
@@ -122,5 +125,5 @@ def test_any_text_is_a_finite_number_missing_or_refused_by_name(text: str, kind:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
-def test_series_come_back(values: list[float]) -> None:
+def test_parse_series_restores_values(values: list[float]) -> None:
     assert [one.value for one in parse_series(";".join(map(repr, values)), "share")] == values

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from peft_methods.comparing import Comparison, title_of
-from peft_methods.gate import Gate
+from peft_methods.gate import Gate, RegressionReport
 from peft_methods.gathering import Section, gather
 from peft_methods.recommending import Limits
 from peft_methods.report.charts import charts_of, save_charts, svg
@@ -49,8 +49,8 @@ DIFFERENCES = "Differences from the recipe's first section"
 class Report:
     """The content of a report: sections of records, with the notes and limits that belong to them.
 
-    `remarks` are notes on the whole session. `gate` and `gate_lines` are set if the session was
-    checked against a baseline. `charts`: "few" draws charts for up to DRAWN_SECTIONS sections,
+    `remarks` are notes on the whole session. `gate` and `regressions` are set if the session was
+    compared with a baseline. `charts`: "few" draws charts for up to DRAWN_SECTIONS sections,
     "all" draws them for any number, "none" draws no charts.
     """
 
@@ -59,7 +59,7 @@ class Report:
     silenced: tuple[str, ...] = ()
     limits: Limits = field(default_factory=dict)
     gate: Gate | None = None
-    gate_lines: tuple[str, ...] = ()
+    regressions: RegressionReport | None = None
     charts: Drawn = "few"
 
     @property
@@ -91,11 +91,11 @@ def report_of(
     comparison: Comparison,
     limits: Limits,
     gate: Gate | None = None,
-    gate_lines: tuple[str, ...] = (),
+    regressions: RegressionReport | None = None,
 ) -> Report:
     """Build the report of one session."""
     sections = gather(comparison.records, comparison.predictions, comparison.silenced)
-    return Report(sections, comparison.notes, comparison.silenced, limits, gate, gate_lines)
+    return Report(sections, comparison.notes, comparison.silenced, limits, gate, regressions)
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -164,13 +164,10 @@ def _page(report: Report) -> Page:
 
 
 def _regression_lines(report: Report, recipe: str) -> list[str]:
-    """Lines of the regression check that name this recipe, or name no recipe of the report."""
-    others = {section.recipe for section in report.sections} - {recipe}
-    return [
-        line
-        for line in report.gate_lines
-        if recipe in line or not any(other in line for other in others)
-    ]
+    """Return the regression check's lines about a recipe or about the whole session."""
+    if report.regressions is None:
+        return []
+    return [line.text for line in report.regressions.of_recipe(recipe).lines()]
 
 
 def _overview(views: Sequence[SectionView]) -> Table:

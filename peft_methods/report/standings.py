@@ -7,13 +7,20 @@ from tabulate import tabulate
 from peft_methods.comparing import Comparison, Row
 from peft_methods.metrics import METRICS
 from peft_methods.report.shown import NOTHING
-from peft_methods.standing import Standing
+from peft_methods.standing import NotCompared, Standing
 
 RANKING_NOTE = (
     "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter "
     "cannot be told apart (each pair is compared on the same examples; the intervals of "
     "differences hold for all pairs simultaneously; p values are corrected by Holm's method)."
 )
+
+
+NOT_COMPARED = {
+    NotCompared.ONE_SEED: "one seed: no spread",
+    NotCompared.OTHER_EXAMPLES: "other test examples",
+    NotCompared.NO_PREDICTIONS: "no predictions",
+}
 
 
 def ranking_table(ranking: Standing, rows: list[Row], style: str) -> str:
@@ -51,7 +58,8 @@ def _ranking_cells(ranking: Standing, method: str) -> list[str]:
     cells = [f"{100 * low:.1f} to {100 * high:.1f}", ranking.groups.get(method, NOTHING)]
     pair = ranking.against_best(method)
     if pair is None:
-        return [*cells, ranking.left_out.get(method, NOTHING), NOTHING]
+        reason = ranking.left_out.get(method)
+        return [*cells, NOTHING if reason is None else NOT_COMPARED[reason], NOTHING]
     return [
         *cells,
         f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
@@ -80,7 +88,7 @@ def ranking_notes(comparison: Comparison) -> list[str]:
         excluded = [
             titles[method]
             for method, reason in ranking.left_out.items()
-            if reason == "other test examples"
+            if reason is NotCompared.OTHER_EXAMPLES
         ]
         if excluded:
             lines.append(

@@ -18,23 +18,22 @@ from peft_methods.report.paper.english import (
     with_spread,
 )
 from peft_methods.report.paper.study import Study
-from peft_methods.report.paper.typst import escaped
-from peft_methods.standing import Pair
+from peft_methods.standing import NotCompared, Pair
 
 MOST = 6  # methods in one sentence
 # Reason -> its wording for one method, for several methods, and the consequence.
 WHY_LEFT_OUT = {
-    "one seed: no spread": (
+    NotCompared.ONE_SEED: (
         "was trained with one seed",
         "were trained with one seed each",
         "so the spread over seeds is unknown, and no claim of better or worse is made",
     ),
-    "other test examples": (
+    NotCompared.OTHER_EXAMPLES: (
         "was tested on different examples than the rest",
         "were tested on different examples than the rest",
         "so no comparison is made",
     ),
-    "no predictions": (
+    NotCompared.NO_PREDICTIONS: (
         "has no predictions stored with its records",
         "have no predictions stored with their records",
         "so an example-by-example comparison is not possible, and no claim of better or worse is "
@@ -227,15 +226,10 @@ def _left_out(study: Study) -> list[str]:
         methods = [
             row.method
             for row in study.measured
-            if study.standing.left_out.get(row.method) == reason
+            if study.standing.left_out.get(row.method) is reason
         ]
         if methods and len(study.measured) > 1:
-            unknown = (
-                f"is excluded ({escaped(reason)})",
-                f"are excluded ({escaped(reason)})",
-                "so no comparison is made",
-            )
-            one, many, so = WHY_LEFT_OUT.get(reason, unknown)
+            one, many, so = WHY_LEFT_OUT[reason]
             every = len(methods) == len(study.measured)
             names = "All methods" if every else study.titles(methods, MOST)
             found.append(f"{names} {one if len(methods) == 1 else many}, {so}.")

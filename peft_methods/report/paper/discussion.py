@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peft_methods.recommending import Recommendation
+from peft_methods.recommending import QuestionKind, Recommendation
 from peft_methods.report.paper.analysis import in_short, resolution
 from peft_methods.report.paper.english import (
     capital,
@@ -185,7 +185,7 @@ def _answer(study: Study, answer: Recommendation) -> str:
     """Format a recommendation. For quality there is none if nothing was compared."""
     lead = f"_{escaped(answer.question)}_: "
     if (
-        answer.question == "Best quality"
+        answer.kind is QuestionKind.BEST_QUALITY
         and answer.against is None
         and len(study.known(study.standing.metric)) > 1
     ):
