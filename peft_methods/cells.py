@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,12 +10,10 @@ from typing import Any
 
 from peft_methods import escaping
 from peft_methods.code_fingerprint import code_fingerprint
-from peft_methods.engines.registry import MODULES
-from peft_methods.errors import OptionError, unknown
+from peft_methods.engines.registry import DEFAULT, engine_of
 from peft_methods.methods import Method
 from peft_methods.recipe import Recipe
 
-ENGINES = ("auto", *MODULES)
 PIPELINE = "peft_methods.runner"  # runs one cell: what it imports counts for each of them
 
 
@@ -34,7 +31,7 @@ class Cell:
     method: Method
     seed: int
     device: str
-    engine: str = "stock"
+    engine: str = DEFAULT
     stages: tuple[Cell, ...] = ()
     is_source: bool = False
     trial: str = ""
@@ -75,8 +72,10 @@ class Cell:
         return key_of(self.spec())
 
     def fallen_back(self) -> Cell:
-        """The same cell where the stock engine takes the place of the one asked for."""
-        return replace(self, engine="stock", instead_of=self.engine)
+        """Return the same run with its engine's fallback."""
+        fallback = engine_of(self.engine).fallback
+        assert fallback is not None, f"{self.engine} has no fallback"
+        return replace(self, engine=fallback, instead_of=self.engine)
 
     def identity(
         self,
@@ -93,7 +92,7 @@ class Cell:
         `stages` are the identities of the cells whose models it needs: they depend on data of their own. What an engine that
         could not run the cell consists of counts too: once that is mended, it is asked again.
         """
-        engines = [MODULES[name] for name in (self.engine, self.instead_of) if name]
+        engines = [engine_of(name) for name in (self.engine, self.instead_of) if name]
         depends = {
             "spec": _decisive(self.spec()),
             "weights": weights,
@@ -158,27 +157,11 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-
-
-def fitting_engine(asked: str, device: str) -> str:
-    """`auto` is `graphed` on a GPU and `stock` elsewhere. Raises `OptionError` for one that is not known or cannot be here."""
-    if asked not in ENGINES:
-        raise OptionError(unknown("engine", asked, ENGINES))
-    has_gpu = device.startswith("cuda")
-    if asked == "graphed" and not has_gpu:
-        raise OptionError(
-            "engine 'graphed' needs an NVIDIA GPU and none is visible. Allowed here: auto, stock."
-        )
-    if asked == "auto":
-        return "graphed" if has_gpu else "stock"
-    return asked
-
-
 def cells_of(
     recipe: Recipe,
     method: Method,
     device: str,
-    engine: str = "stock",
+    engine: str = DEFAULT,
     *,
     deterministic: bool = False,
 ) -> list[Cell]:

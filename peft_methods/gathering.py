@@ -119,7 +119,7 @@ def _settings(record: Record) -> Settings:
 
     A run that fell back to the trainer engine was requested with the cuda_graphs engine.
     """
-    engine = "graphed" if record.environment.get("engine_note") else record.cell["engine"]
+    engine = record.cell.get("instead_of") or record.cell["engine"]
     return {"recipe": record.cell["recipe"], "engine": engine, "device": record.cell["device"]}
 
 

@@ -77,7 +77,7 @@ OOM_ADVICE = {
     "load": OomAdvice(
         "The weights alone do not fit: use the method qlora, or a smaller model.", "model.source"
     ),
-    "capture": OomAdvice('The trainer engine needs less memory: set engine = "stock".', "engine"),
+    "capture": OomAdvice('The trainer engine needs less memory: set engine = "trainer".', "engine"),
     "evaluate": OomAdvice(
         "Use smaller evaluation batches: set budget.evaluation_batch_size = 8.",
         "budget.evaluation_batch_size",

@@ -73,7 +73,7 @@ class Experiment:
     def __init__(
         self,
         tasks: Sequence[Task],
-        options: ExperimentOptions = ExperimentOptions(),  # noqa: B008 - frozen
+        options: ExperimentOptions = ExperimentOptions(),
         display: Display = Nowhere(),  # noqa: B008 - has no state
     ) -> None:
         self.tasks, self.trials = tuple(tasks), options.trials
@@ -128,7 +128,9 @@ class Experiment:
             if self.needs_gpu(task):
                 reason = f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible"
                 self._give_up(task, "skipped", reason)
-        self.prepare(self._probably_first({record.key for record in records if record.status == "ok"}))
+        self.prepare(
+            self._probably_first({record.key for record in records if record.status == "ok"})
+        )
         runnable = [
             task for task in self.tasks if not self._has_ended(task) and self._can_run(task)
         ]
@@ -239,7 +241,10 @@ class Experiment:
 
     def prerequisite_records(self, task: Task) -> list[Record]:
         """Return the records of the runs that a task's runs depend on, once these have ended."""
-        keys = [(stage.recipe.name, stage.method.name, stage.seed, True) for stage in task.cells[0].stages]
+        keys = [
+            (stage.recipe.name, stage.method.name, stage.seed, True)
+            for stage in task.cells[0].stages
+        ]
         return [self._records[key] for key in keys if key in self._records]
 
     def needs_gpu(self, task: Task) -> bool:
@@ -292,9 +297,7 @@ class Experiment:
             f"finished runs are kept in {self._store.folder}."
         ]
 
-    def _predictions(
-        self, records: Iterable[Record]
-    ) -> tuple[dict[str, Predictions], list[str]]:
+    def _predictions(self, records: Iterable[Record]) -> tuple[dict[str, Predictions], list[str]]:
         """Return predictions of finished runs by fingerprint, and a line for each unreadable file."""
         predictions: dict[str, Predictions] = {}
         unreadable = []
@@ -302,7 +305,9 @@ class Experiment:
             try:
                 found = self._store.read_predictions(record) if record.status == "ok" else None
             except StoreError as error:
-                unreadable.append(f"{error} {record.method_name} seed {record.seed} is in no group.")
+                unreadable.append(
+                    f"{error} {record.method_name} seed {record.seed} is in no group."
+                )
             else:
                 predictions |= {} if found is None else {record.identity: found}
         return predictions, unreadable

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_methods.cells import Cell, Preparation
+from peft_methods.engines.registry import engine_of
 from peft_methods.methods import METHODS
 from peft_methods.records import Record
 from peft_methods.store import Store
@@ -31,7 +32,7 @@ class Earlier:
 
         A run that fell back to the trainer engine is found if the same engine is requested again.
         """
-        fallen_back = [] if run.engine == "stock" else [run.fallen_back()]
+        fallen_back = [] if engine_of(run.engine).fallback is None else [run.fallen_back()]
         for one in (run, *fallen_back):
             identity = self._identity(one, preparation)
             record = None if identity is None else self._store.find(identity)
@@ -48,12 +49,12 @@ class Earlier:
         if (
             facts is None
             or None in stages
-            or cell.recipe.name not in facts.data
-            or (cell.method.info.quantization or "") not in facts.weights
+            or run.recipe.name not in facts.data
+            or (run.method.info.quantization or "") not in facts.weights
         ):
             return None
-        return cell.identity(
-            weights=facts.weights[cell.method.info.quantization or ""],
+        return run.identity(
+            weights=facts.weights[run.method.info.quantization or ""],
             config=facts.config,
             tokenizer=facts.tokenizer,
             data=facts.data[run.recipe.name],

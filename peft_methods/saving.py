@@ -32,7 +32,7 @@ def save_trained(model: nn.Module, cell: Cell, base: models.Base, folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     base.tokenizer.save_pretrained(str(folder))
     if cell.method.info.saved_format == "peft_methods":
-        save_all_of_method(model, folder / TRAINED)
+        save_method_parameters(model, folder / TRAINED)
         (folder / DESCRIPTION).write_text(
             json.dumps(_description(cell, base), indent=1), encoding="utf-8"
         )

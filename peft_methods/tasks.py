@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from peft_methods.cells import Cell, cells_of, fitting_engine
+from peft_methods.cells import Cell, cells_of
+from peft_methods.engines.registry import choose_engine
 from peft_methods.errors import OptionError
 from peft_methods.methods import Method
 from peft_methods.methods.selection import chosen_methods, with_methods
@@ -57,7 +58,7 @@ def tasks_of(
     check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
-    engine = fitting_engine(engine, device)
+    engine = choose_engine(engine, device)
     return [
         Task(
             recipe,
@@ -77,15 +78,3 @@ def _check_precision(recipe: Recipe, device: str) -> None:
             f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and none is visible. "
             f"Allowed here: fp32, bf16; --peft-set budget.precision=fp32."
         )
-
-
-def default_workers(device: str, cores: int) -> int:
-    """Two cells side by side on a CPU, each with half the cores: small models scale badly over threads. One on a GPU."""
-    return 2 if device == "cpu" and cores > 1 else 1
-
-
-def threads_of_a_cell(device: str, cores: int, workers: int) -> int:
-    """A cell's share of the cores. Two on a GPU, where the host only launches: with sixteen, whose threads wait by spinning,
-    a training step took three times as long whenever the next cell's process was doing its imports.
-    """
-    return max(1, cores // workers) if device == "cpu" else min(2, cores)

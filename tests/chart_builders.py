@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import make_predictions
-from builders import make_record
+from builders import make_predictions, make_record
 from peft_methods import comparing
 from peft_methods.comparing import Comparison
 from peft_methods.measuring import PHASES
@@ -103,9 +102,9 @@ def record_of(
         for epoch in range(1, 5)
     )
     evaluated = {"per_class": quality.per_class, "confusion": quality.confusion}
-    sound = _sound()
-    cell = copy.deepcopy(sound.cell) | {
-        "method": {**sound.cell["method"], "name": method},
+    template = _template()
+    cell = copy.deepcopy(template.cell) | {
+        "method": {**template.cell["method"], "name": method},
         "seed": seed,
     }
     fields: dict[str, Any] = {

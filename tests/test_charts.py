@@ -25,10 +25,8 @@ from peft_methods.comparing import Comparison
 from peft_methods.methods import METHODS
 from peft_methods.records import Record
 from peft_methods.report.charts import Chart, ChartError, charts_of, png, save_charts, svg
-from peft_methods.report.charts.placing import Box, around, place
-from peft_methods.report.colors import PARTS, Style, style_of
 from peft_methods.report.charts.placing import Box, box_around, place_labels
-from peft_methods.report.colors import PARTS, STYLES, Style, style_of
+from peft_methods.report.colors import PARTS, Style, style_of
 
 RECIPE = "embedded"
 COSTS = {"train-time", "parameters", "peak-memory", "memory-breakdown", "time-breakdown"}

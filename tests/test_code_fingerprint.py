@@ -540,7 +540,7 @@ def test_edit_of_presentation_changes_no_fingerprint(copy: Copy, name: str) -> N
         ("methods/lora.py", {"lora", "qlora"}, set(MODULES)),
         ("methods/adapter.py", {"adapter", "adapter_fusion"}, set(MODULES)),
         ("methods/bottleneck.py", {"adapter", "adapter_fusion"}, set(MODULES)),
-        ("engines/graphs.py", set(METHODS), {"graphed"}),
+        ("engines/graphs.py", set(METHODS), {"cuda_graphs"}),
         ("engines/stock.py", set(METHODS), set(MODULES)),
     ],
 )

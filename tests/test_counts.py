@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peft_methods.methods.ia3 import IA3
 from builders import PUBLISHED_SIZES as PUBLISHED
+from peft_methods.methods.ia3 import IA3
 from peft_methods.units import parse
 from peft_methods.validity.counts import (
     known_models,

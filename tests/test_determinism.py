@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from peft_methods import runner
-from peft_methods.cells import Cell, cells_of
 from builders import reproducible_results as figures
 from builders import run_here
 from builders import small_cells as cells
@@ -20,9 +18,6 @@ from peft_methods.determinism import be_deterministic
 from peft_methods.engines import stock
 from peft_methods.errors import Nondeterministic
 from peft_methods.execution.local import LocalExecutor
-from peft_methods.methods.selection import chosen_methods
-from peft_methods.metrics import METRICS
-from peft_methods.quality import Predictions
 from peft_methods.recipe import load_recipe
 from peft_methods.store import Store
 from peft_methods.tasks import tasks_of

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from peft_methods import data, models
 from builders import Recorder, prepared
 from builders import trainer_options as silent
 from peft_methods import models

@@ -15,8 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from builders import cells, make_model
 from peft_methods import load_trained
-from peft_methods.cells import Cell, cells_of
-from peft_methods.cells import cells_of, chosen_methods
+from peft_methods.cells import cells_of
 from peft_methods.engines.batches import Collator, predict
 from peft_methods.errors import DataError
 from peft_methods.execution.estimating import in_words
@@ -34,11 +33,6 @@ def executor(tmp_path: Path) -> Any:
     made = LocalExecutor(store, "cpu", workers=2, threads=1, save_models=tmp_path / "models")
     yield made
     made.close()
-
-
-def cells(recipe_path: Path, method: str, *settings: str) -> list[Cell]:
-    recipe = load_recipe(str(recipe_path), settings)
-    return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
 def test_executor_trains_every_method_and_stores_complete_records(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,17 +17,18 @@ from hypothesis import strategies as st
 
 from builders import BENCHMARK, error_line, make_record, records_of
 from peft_methods import gate as gates
-from peft_methods.baseline import Entry, auto_path, read_baseline, slug
 from peft_methods import gating
 from peft_methods.baseline import Baseline, Entry, auto_path, read_baseline, slug
 from peft_methods.comparing import Comparison
 from peft_methods.errors import OptionError
 from peft_methods.metrics import METRICS
 from peft_methods.recipe import find_recipe, load_recipe
-from peft_methods.records import SCHEMA_VERSION
+from peft_methods.records import SCHEMA_VERSION, Record
+from peft_methods.report.html import report_of, write_report
 from peft_methods.statistics import explained_by_seeds, shift_p
 from peft_methods.tolerances import parse_tolerance, parse_tolerances
 
+PASSED = "No metric is worse by more than its tolerance and the spread over seeds."
 Figures = dict[str, list[float]]
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 

@@ -88,7 +88,7 @@ def test_gather_puts_a_run_that_never_started_with_its_session() -> None:
 
 def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
     finished = record_of("full")
-    finished = replace(finished, cell={**finished.cell, "engine": "graphed"})
+    finished = replace(finished, cell={**finished.cell, "engine": "cuda_graphs"})
     fell_back = record_of("lora")
     fell_back = replace(
         fell_back, environment={**fell_back.environment, "engine_note": "cannot be captured"}
@@ -141,7 +141,10 @@ records_of_runs = st.builds(
 def test_gather_keeps_exactly_one_record_of_every_run(records: list[Record], random: Any) -> None:
     sections = gather(records)
     shown = [record for section in sections for record in section.comparison.records]
-    cell = lambda record: (str(record.cell), record.environment["packages"]["torch"])
+
+    def cell(record: Record) -> tuple[str, str]:
+        return str(record.cell), record.environment["packages"]["torch"]
+
     assert sorted(map(cell, shown)) == sorted(set(map(cell, records)))
     for section in sections:
         rows = [(record.method_name, record.seed) for record in section.comparison.records]

@@ -84,7 +84,7 @@ def test_memory_metrics_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> N
     ]
 
 
-@pytest.mark.parametrize("engine", ["stock", "graphed"])
+@pytest.mark.parametrize("engine", ["trainer", "cuda_graphs"])
 def test_deterministic_run_is_bit_identical_when_repeated(tmp_path: Path, engine: str) -> None:
     results = []
     for run in ("a", "b"):
@@ -142,7 +142,7 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
         "embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"]
     )
     (cell,) = cells_of(
-        recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "graphed", deterministic=True
+        recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "cuda_graphs", deterministic=True
     )
 
     def run(name: str, *, killed: bool = False) -> tuple[Record, Store]:

@@ -24,7 +24,6 @@ import pytest
 from builders import BENCHMARK, cells, make_data
 from builders import PROCESS_MARK as MARK
 from builders import marked_processes as living
-from builders import restore_sigint as heed_interrupts
 from peft_methods.errors import DataError, may_pass
 from peft_methods.execution import kills
 from peft_methods.execution.events import Event
@@ -39,18 +38,6 @@ def until(true: Callable[[], Any], seconds: float = 240) -> None:
     while not true():
         assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
-
-
-def living(mark: str) -> list[psutil.Process]:
-    """Find every process started with this mark in its environment, even if reparented."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            pass
-    return found
 
 
 @pytest.fixture
@@ -305,8 +292,7 @@ def test_session_with_exitfirst_trains_nothing_after_a_failure(
     )
     assert (
         "No regression check was made and no baseline was written: "
-        "the session ended before all runs were trained."
-        in out
+        "the session ended before all runs were trained." in out
     )
     assert not Path("b.json").exists()
     assert {

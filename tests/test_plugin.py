@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 
-from conftest import make_data, make_model, make_rows, write_csv
+from builders import BENCHMARK, error_line, make_data, make_model, make_rows, write_csv
 from peft_methods.errors import DataError, OptionError
 from peft_methods.option_values import OPTIONS, how_to_change, parse_seeds
 from peft_methods.options import add_options
-from builders import BENCHMARK, error_line, make_data, make_model, make_rows, write_csv
-from peft_methods.errors import OptionError
-from peft_methods.option_values import parse_seeds
 from peft_methods.recipe import shipped_recipes
 
 
@@ -35,14 +32,6 @@ def run(pytester: pytest.Pytester, tiny_recipe: Path) -> Any:
         return start("-p", "peft_methods.plugin", "-p", "no:cacheprovider", *chosen, *arguments)
 
     return go
-
-
-def error_line(result: pytest.RunResult) -> str:
-    """Return the one line of a usage error; there must be no other line and no traceback."""
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    lines = [line for line in result.stderr.lines if line.strip()]
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from builders import SCRIPT, make_record, records_of
+from builders import SCRIPT, evaluated_record, make_record, records_of
 from builders import build_report as report
 from builders import changed_record as record_of
-from builders import evaluated_record as judged
 from builders import write_results as write_run
 from peft_methods.__main__ import main
 from peft_methods.comparing import Comparison
@@ -59,7 +58,7 @@ def test_report_is_byte_identical_for_the_same_records_at_any_path(tmp_path: Pat
 
 
 def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path) -> None:
-    record, _ = evaluated("lora", 0, 0.9, label=SCRIPT)
+    record, _ = evaluated_record("lora", 0, 0.9, label=SCRIPT)
     cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT, "note": SCRIPT}}
     cell["recipe"] = {
         **cell["recipe"],

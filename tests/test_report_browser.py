@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import SCRIPT, evaluated, report, write_run
 
 from builders import SCRIPT
 from builders import build_report as report
-from builders import evaluated_record as judged
+from builders import evaluated_record as evaluated
 from builders import write_results as write_run
 from peft_methods.comparing import Comparison
 from peft_methods.report.html import report_of, write_report

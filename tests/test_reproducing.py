@@ -72,7 +72,7 @@ def specs_of(command: str, pytester: pytest.Pytester) -> list[dict[str, Any]]:
             ["gpu=false"],
             {"model": "someone/some-model", "data": "someone/some_data"},
         ),
-        ("imdb_roberta", "full", ["model.weights=random"], {"engine": "stock"}),
+        ("imdb_roberta", "full", ["model.weights=random"], {"engine": "trainer"}),
     ],
 )
 def test_reproduction_command_yields_the_same_specs(

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import peft_methods
 from builders import BENCHMARK, cells, error_line
 from peft_methods import cells as cell_code
 from peft_methods import compare
@@ -225,7 +224,7 @@ def test_run_that_fell_back_keeps_its_key_but_not_its_fingerprint(
     tiny_recipe: Path,
 ) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
-    asked = cell_code.replace(cell, engine="graphed")
+    asked = cell_code.replace(cell, engine="cuda_graphs")
     facts: dict[str, Any] = {
         "weights": "w",
         "config": "c",
@@ -290,4 +289,4 @@ def test_other_code_makes_another_identity(
     assert cell.identity(**facts) != before
     assert cell.fallen_back().identity(**facts)
     lora, stock, runner = roots[0]
-    assert (lora, stock, runner) == (cell.method, MODULES["stock"], "peft_methods.runner")
+    assert (lora, stock, runner) == (cell.method, MODULES["trainer"], "peft_methods.runner")

@@ -18,8 +18,6 @@ from builders import make_predictions as predictions
 from builders import random_record
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.errors import OptionError
-from peft_methods.recommending import parse_limits, recommend, verdict_of
-from peft_methods.quality import Predictions, judge
 from peft_methods.recommending import QuestionKind, parse_limits, recommend, verdict_of
 from peft_methods.report.table import csv_table, markdown_table
 from peft_methods.standing import NotCompared, Pair

@@ -11,7 +11,8 @@ import pytest
 
 from builders import cells
 from peft_methods import data, models, runner, starting, synthetic, validity
-from peft_methods.cells import cells_of, fitting_engine
+from peft_methods.cells import cells_of
+from peft_methods.engines.registry import choose_engine
 from peft_methods.errors import OptionError
 from peft_methods.execution.local import LocalExecutor
 from peft_methods.methods.selection import chosen_methods
@@ -82,7 +83,7 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     store = Store(tmp_path / "results")
     store.prepare()
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
-    (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "graphed")
+    (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
     executor = LocalExecutor(store, "cpu", workers=1, threads=1)
     executor._server.launch()  # the fork server keeps the environment of its start
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -94,7 +95,7 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     finally:
         executor.close()
     assert record.status == "ok", record.message
-    assert record.cell["engine"] == "stock"
+    assert record.cell["engine"] == "trainer"
     assert record.identity == store.records()[0][0].identity
     (finding,) = [finding for finding in validity.judge([record]) if finding.rule == "V405"]
     assert "could not be captured" in finding.evidence
@@ -104,7 +105,7 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     )
     assert log.count("train_runtime") == 1
     assert "engine" in finding.advice
-    assert "stock" in finding.advice
+    assert "trainer" in finding.advice
     # The record is reused as long as the same engine is requested.
     again = Earlier(store).record_of(cell, preparation)
     assert again is not None
@@ -112,7 +113,7 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
         record.identity,
         record.environment["engine_note"],
     )
-    assert Earlier(store).record_of(replace(cell, engine="stock"), preparation) is None
+    assert Earlier(store).record_of(replace(cell, engine="trainer"), preparation) is None
 
 
 def test_quantised_weights_are_hashed_once_and_cached(
@@ -137,23 +138,26 @@ def test_quantised_weights_are_hashed_once_and_cached(
 
 
 def test_engine_auto_depends_on_the_device() -> None:
-    assert [fitting_engine("auto", device) for device in ("cpu", "cuda")] == ["stock", "graphed"]
-    assert fitting_engine("stock", "cuda") == "stock"
+    assert [choose_engine("auto", device) for device in ("cpu", "cuda")] == [
+        "trainer",
+        "cuda_graphs",
+    ]
+    assert choose_engine("trainer", "cuda") == "trainer"
     with pytest.raises(
         OptionError, match=r"'graphed' needs an NVIDIA GPU .* Allowed here: auto, stock"
     ):
-        fitting_engine("graphed", "cpu")
+        choose_engine("cuda_graphs", "cpu")
     with pytest.raises(
         OptionError,
         match=r"unknown engine 'graphd'\. Did you mean 'graphed'\? Allowed: auto, stock, graphed",
     ):
-        fitting_engine("graphd", "cuda")
+        choose_engine("cuda_graph", "cuda")
 
 
 def test_fingerprint_depends_on_the_engine(tiny_recipe: Path) -> None:
     cell, *_ = cells(tiny_recipe, "lora")
     facts = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
-    assert cell.identity(**facts) != replace(cell, engine="graphed").identity(**facts)
+    assert cell.identity(**facts) != replace(cell, engine="cuda_graphs").identity(**facts)
 
 
 @pytest.mark.parametrize(("seconds", "passes"), [(0.1, 3), (1.5, 2), (30.0, 1)])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -14,6 +14,14 @@ from torch import nn
 from peft_methods.engines.layers import layers_of
 from peft_methods.errors import ModelError, OptionError
 from peft_methods.recipe import Budget
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from peft_methods.data import TokenData
+    from peft_methods.engines.resumption import TrainingState
+    from peft_methods.methods import Method
+    from peft_methods.recipe import Recipe
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -65,6 +73,26 @@ class Training:
     samples: int
     tokens: int
     decay: float
+    compiled_graphs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that an engine needs to train one run.
+
+    The method is applied to `model` already. `head` names the modules of the head; `workdir` is
+    scratch, where the trained weights of the best epoch are left as TRAINED.
+    """
+
+    model: nn.Module
+    method: Method
+    data: TokenData
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerBase
+    head: tuple[str, ...]
+    seed: int
+    device: str
+    workdir: Path
 
 
 class WorstStep(Protocol):
@@ -113,6 +141,44 @@ class Listener(Protocol):
 
     def take_over(self, measured: dict[str, Any]) -> None:
         """Prepend the measurements of the process that trained the first epochs."""
+
+
+class Checkpointer(Protocol):
+    """Stores the states of a training while it runs."""
+
+    def newest(self) -> TrainingState | None:
+        """Return the state to resume from; None to train from the beginning."""
+
+    def keep(self, state: TrainingState) -> None:
+        """Store this state and drop the one before."""
+
+
+class Engine(Protocol):
+    """Performs the training steps of a job.
+
+    `aliases` are old names, still read. `devices` are the kinds it runs on ("cpu", "cuda"); of
+    those that run on a device, `auto` takes the highest `priority`. `fallback` names the engine
+    that takes its place if it fails. `phases` are the phases it has beyond the common ones.
+    """
+
+    name: str
+    about: str
+    aliases: tuple[str, ...]
+    devices: tuple[str, ...]
+    priority: int
+    fallback: str | None
+    phases: tuple[str, ...]
+
+    def unsupported(self, job: TrainingJob) -> str | None:
+        """Return why the engine cannot train this job, or None."""
+
+    def train(
+        self, job: TrainingJob, observer: Listener, checkpointer: Checkpointer | None = None
+    ) -> Training:
+        """Train within the recipe's budget. The model ends with the weights of its best epoch.
+
+        Raises `EngineUnfit` if the engine turns out unable to; the process is not reused then.
+        """
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

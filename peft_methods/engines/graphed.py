@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from peft_methods.engines import stock
 from peft_methods.engines.attention import capturable_attention
-from peft_methods.engines.base import Training, free_workspaces
+from peft_methods.engines.base import free_workspaces
 from peft_methods.engines.batches import BucketCollator, buckets_of
 from peft_methods.engines.casting import frozen_cast
 from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
@@ -72,7 +72,7 @@ class GraphedTrainer(stock.StockTrainer):
             precision=self.budget.precision,
             accumulation=self.args.gradient_accumulation_steps,
             max_grad_norm=self.args.max_grad_norm,
-            extra_loss=self.method.penalty,
+            extra_loss=self.job.method.penalty,
         )
         try:
             precision = self.budget.precision
@@ -162,8 +162,3 @@ class _Capture(TrainerCallback):
         """Free memory cached by the last evaluation. Captured steps use a separate pool."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def train(*arguments: Any, **options: Any) -> Training:
-    """Train as `stock.train` does, with captured steps."""
-    return stock.train(*arguments, trainer_class=GraphedTrainer, **options)

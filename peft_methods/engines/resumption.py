@@ -42,16 +42,6 @@ class TrainingState:
         }
 
 
-class Keeper(Protocol):
-    """Storage of checkpoints while a run trains."""
-
-    def newest(self) -> TrainingState | None:
-        """Return the state to resume from; None to train from the beginning."""
-
-    def keep(self, state: TrainingState) -> None:
-        """Save this state and delete the previous one."""
-
-
 class ResumableTrainer(Protocol):
     """The members of a trainer that checkpointing uses.
 
@@ -76,9 +66,18 @@ class CheckpointCallback(TrainerCallback):
     """Trainer callback: save the training state after each epoch. Add it after the `Judge`."""
 
     def __init__(
-        self, trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper
+        self,
+        trainer: ResumableTrainer,
+        judge: Judge,
+        listener: Listener,
+        checkpointer: Checkpointer,
     ) -> None:
-        self.trainer, self.judge, self.listener, self.keeper = trainer, judge, listener, keeper
+        self.trainer, self.judge, self.listener, self.checkpointer = (
+            trainer,
+            judge,
+            listener,
+            checkpointer,
+        )
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -86,7 +85,7 @@ class CheckpointCallback(TrainerCallback):
         """Save the state. The time is not counted as training time."""
         self.listener.enter("save")
         is_over = control.should_training_stop or len(self.judge.results) == args.num_train_epochs
-        self.keeper.keep(_snapshot(self.trainer, self.judge, self.listener, is_over=is_over))
+        self.checkpointer.keep(_snapshot(self.trainer, self.judge, self.listener, is_over=is_over))
         self.listener.enter("evaluate")
 
 
@@ -129,7 +128,11 @@ def _snapshot(
 
 
 def resume(
-    trainer: ResumableTrainer, judge: Judge, listener: Listener, keeper: Keeper, folder: Path
+    trainer: ResumableTrainer,
+    judge: Judge,
+    listener: Listener,
+    checkpointer: Checkpointer,
+    folder: Path,
 ) -> str | None:
     """Restore weights, evaluations and measurements from the newest checkpoint.
 
@@ -138,7 +141,7 @@ def resume(
     `trainer.resumed`.
     """
     listener.enter("save")
-    state = keeper.newest()
+    state = checkpointer.newest()
     if state is None:
         return None
     assign_parameters(trainer.model, state.part("weights"))

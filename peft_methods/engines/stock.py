@@ -5,17 +5,15 @@ Epochs are evaluated by a callback.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import RandomSampler, Sampler
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
-from peft_methods.data import TokenData
 from peft_methods.engines.base import (
     Listener,
     NoTrace,
@@ -30,15 +28,12 @@ from peft_methods.engines.judging import Judge
 from peft_methods.engines.layers import checkpointing
 from peft_methods.engines.resumption import (
     CheckpointCallback,
-    Keeper,
     TrainingState,
     restore_optimizer,
     restore_random_state,
     resume,
 )
-from peft_methods.methods import TRAINED, Method
-from peft_methods.recipe import Budget, Recipe
-from peft_methods.rows import Rows
+from peft_methods.methods import TRAINED
 
 
 class StockTrainer(Trainer):
@@ -50,20 +45,10 @@ class StockTrainer(Trainer):
 
     autocasts = True  # whether the steps use the Trainer's mixed precision
 
-    def __init__(  # noqa: PLR0917  # the last four are the Trainer's arguments, in its order
-        self,
-        method: Method,
-        head: tuple[str, ...],
-        model: nn.Module,
-        arguments: TrainingArguments,
-        collate: Collator,
-        rows: Rows,
-        *,
-        budget: Budget,
-        listener: Listener,
-    ) -> None:
-        super().__init__(model, arguments, collate, rows)
-        self.method, self.head, self.budget, self.listener = method, head, budget, listener
+    def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Listener) -> None:
+        collate = collator_of(job.recipe, job.tokenizer)
+        super().__init__(job.model, arguments, collate, job.data.train)
+        self.job, self.listener = job, observer
         # The loss below is a mean, so the Trainer has to divide it when it accumulates.
         self.model_accepts_loss_kwargs = False
         self._loss_sum: torch.Tensor | float = 0.0
@@ -74,7 +59,7 @@ class StockTrainer(Trainer):
         self.resumed: TrainingState | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        if self.budget.padding == "fixed":
+        if self.job.recipe.budget.padding == "fixed":
             return RandomSampler(self.train_dataset, generator=self.order)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self.order)
@@ -96,7 +81,7 @@ class StockTrainer(Trainer):
         assert isinstance(self.model, nn.Module)
         special = [
             (set(own.parameters), own.settings())
-            for own in self.method.param_groups(self.model, self.head)
+            for own in self.job.method.param_groups(self.model, self.job.head)
         ]
         for group in list(optimizer.param_groups):
             for members, settings in special:
@@ -127,7 +112,7 @@ class StockTrainer(Trainer):
         self._loss_sum = self._loss_sum + loss.detach() * len(labels)
         self._correct = self._correct + (logits.detach().argmax(-1) == labels).sum()
         loss = loss * (len(labels) * self._batches_of_step / (self._rows_of_step or len(labels)))
-        extra = self.method.penalty(model)
+        extra = self.job.method.penalty(model)
         return loss if extra is None else loss + extra
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -168,62 +153,48 @@ class StockTrainer(Trainer):
 
 
 def train(
-    model: nn.Module,
-    method: Method,
-    data: TokenData,
-    recipe: Recipe,
-    tokenizer: PreTrainedTokenizerBase,
+    job: TrainingJob,
+    observer: Listener,
+    checkpointer: Checkpointer | None = None,
     *,
-    head: tuple[str, ...],
-    seed: int,
-    device: str,
-    workdir: Path,
-    listener: Listener,
-    keeper: Keeper | None = None,
     trainer_class: type[StockTrainer] = StockTrainer,
 ) -> Training:
     """Train within the recipe's budget. The model ends with the weights of its best epoch.
 
-    These weights are also saved as TRAINED in `workdir`. `head` names the modules that use
-    `method.head_learning_rate`. A `keeper` saves every epoch's state; if it already has one,
-    training resumes from it with the same result as without the interruption.
+    These weights are also saved as TRAINED in the job's `workdir`. A `checkpointer` saves every
+    epoch's state; if it already has one, training resumes from it with the same result as without
+    the interruption.
     """
-    collate, best, budget = collator_of(recipe, tokenizer), workdir / TRAINED, recipe.budget
-    set_product_precision(budget.precision)
-    arguments = arguments_of(
-        recipe, method, seed, device, workdir, autocast=trainer_class.autocasts
-    )
-    trainer = trainer_class(
-        method, head, model, arguments, collate, data.train, budget=budget, listener=listener
-    )
-    judge = Judge(trainer, data, recipe, collate, listener, best=best)
+    set_product_precision(job.recipe.budget.precision)
+    collate, best = collator_of(job.recipe, job.tokenizer), job.workdir / TRAINED
+    trainer = trainer_class(job, arguments_of(job, autocast=trainer_class.autocasts), observer)
+    judge = Judge(trainer, job.data, job.recipe, collate, observer, best=best)
     trainer.add_callback(judge)
-    listener.enter("warm_up")
-    with checkpointing(model, on=budget.gradient_checkpointing):
-        warm_up(trainer, data, collate, recipe, listener)
+    observer.enter("warm_up")
+    with checkpointing(job.model, on=job.recipe.budget.gradient_checkpointing):
+        warm_up(trainer, collate, observer)
         checkpoint = None
-        if keeper is not None:
-            trainer.add_callback(CheckpointCallback(trainer, judge, listener, keeper))
-            checkpoint = resume(trainer, judge, listener, keeper, workdir / "reached")
+        if checkpointer is not None:
+            trainer.add_callback(CheckpointCallback(trainer, judge, observer, checkpointer))
+            folder = job.workdir / "reached"
+            checkpoint = resume(trainer, judge, observer, checkpointer, folder)
         trainer.train(resume_from_checkpoint=checkpoint)
-    listener.enter("save")
+    observer.enter("save")
     assert judge.best is not None, "at least one epoch was evaluated"
     if judge.best is not judge.results[-1]:
-        load_trainable(model, best)
+        load_trainable(job.model, best)
     epochs = len(judge.results)
     return Training(
         epochs=tuple(judge.results),
         best_epoch=judge.best.epoch,
         steps=judge.steps,
-        samples=epochs * len(data.train),
-        tokens=epochs * int(sum(data.train.lengths)),
+        samples=epochs * len(job.data.train),
+        tokens=epochs * int(sum(job.data.train.lengths)),
         decay=judge.best_decay,
     )
 
 
-def warm_up(
-    trainer: StockTrainer, data: TokenData, collate: Collator, recipe: Recipe, listener: Listener
-) -> None:
+def warm_up(trainer: StockTrainer, collate: Collator, observer: Listener) -> None:
     """Run two whole steps on the longest batch, the worst case for memory.
 
     In the second step, the peak step, the optimizer state exists. Gradients are zeroed before the
@@ -231,22 +202,22 @@ def warm_up(
     and the optimizer discarded, so training is the same with and without the warm-up. With
     accumulation, gradients exist from the second batch of a step on; here they exist as zeros.
     """
-    longest = sorted(range(len(data.train)), key=data.train.lengths.__getitem__, reverse=True)[
-        : recipe.budget.batch_size
-    ]
+    rows, budget = trainer.job.data.train, trainer.job.recipe.budget
+    by_length = sorted(range(len(rows)), key=rows.lengths.__getitem__, reverse=True)
+    longest = by_length[: budget.batch_size]
     model = trainer.model
     assert isinstance(model, nn.Module)
-    batch = collate([data.train[row] for row in longest])
+    batch = collate([rows[row] for row in longest])
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     with torch.random.fork_rng():
         model.train()
-        _idle_step(trainer, batch, optimizer, recipe, NoTrace())
-        if recipe.budget.gradient_accumulation == 1:
+        _idle_step(trainer, batch, optimizer, NoTrace())
+        if budget.gradient_accumulation == 1:
             model.zero_grad(set_to_none=True)
-        with listener.worst_step(model, optimizer) as trace:
-            _idle_step(trainer, batch, optimizer, recipe, trace)
+        with observer.worst_step(model, optimizer) as trace:
+            _idle_step(trainer, batch, optimizer, trace)
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
 
@@ -255,47 +226,44 @@ def _idle_step(
     trainer: StockTrainer,
     batch: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
     trace: WorstStep,
 ) -> None:
     """Run a training step that does not change any weight."""
-    model = trainer.model
+    model, budget = trainer.model, trainer.job.recipe.budget
     assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
-    with autocast(device, recipe.budget.precision):
+    with autocast(device, budget.precision):
         loss = trainer.compute_loss(model, on_device(batch, device))
     torch.autograd.backward(loss)
     trace.backward_done()
     trained = [p for p in model.parameters() if p.grad is not None]
-    nn.utils.clip_grad_norm_(trained, recipe.budget.max_grad_norm)
+    nn.utils.clip_grad_norm_(trained, budget.max_grad_norm)
     for parameter in trained:
         assert parameter.grad is not None
         parameter.grad.zero_()
     trainer.step_optimizer(optimizer)
 
 
-def arguments_of(
-    recipe: Recipe, method: Method, seed: int, device: str, workdir: Path, *, autocast: bool = True
-) -> TrainingArguments:
+def arguments_of(job: TrainingJob, *, autocast: bool = True) -> TrainingArguments:
     """Translate the recipe's budget to Trainer arguments. Evaluation, saving and logs are off."""
-    budget = recipe.budget
+    budget, on_cpu = job.recipe.budget, job.device == "cpu"
     return TrainingArguments(
-        output_dir=str(workdir / "trainer"),
+        output_dir=str(job.workdir / "trainer"),
         num_train_epochs=budget.epochs,
         per_device_train_batch_size=budget.batch_size,
         gradient_accumulation_steps=budget.gradient_accumulation,
-        learning_rate=method.learning_rate,
+        learning_rate=job.method.learning_rate,
         weight_decay=budget.weight_decay,
         lr_scheduler_type=budget.schedule,
         warmup_steps=budget.warmup_ratio,  # the Trainer reads values < 1 as a share of all steps
         max_grad_norm=budget.max_grad_norm,
         bf16=autocast and budget.precision == "bf16",
         fp16=autocast and budget.precision == "fp16",
-        seed=seed,
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device != "cpu",
+        seed=job.seed,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
         # A blocking copy of each batch would wait for the step before it.
-        accelerator_config={"non_blocking": device != "cpu"},
+        accelerator_config={"non_blocking": not on_cpu},
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",

@@ -74,7 +74,9 @@ class LocalExecutor:
 
     def poll(self, timeout: float | None) -> Iterator[RunEvent]:
         """Yield one event of every process that has one, after at most `timeout` seconds."""
-        ready = set(wait([handle for worker in self._running for handle in worker.handles()], timeout))
+        ready = set(
+            wait([handle for worker in self._running for handle in worker.handles()], timeout)
+        )
         for worker in list(self._running):
             if not ready.isdisjoint(worker.handles()) and (event := _event_of(worker)) is not None:
                 yield event
@@ -104,7 +106,11 @@ def _on(job: Any, devices: DeviceSet) -> Any:
 def _event_of(worker: Worker) -> RunEvent | None:
     try:
         message = worker.receive()
-    except (EOFError, OSError, pickle.UnpicklingError):  # the last: an interrupt cut a message in two
+    except (
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+    ):  # the last: an interrupt cut a message in two
         status, reason = worker.fate()
         return Lost(worker, status, reason, worker.was_killed(), worker.last_stacks())
     if message is None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from peft_methods import nvml
 from peft_methods.environment import find_device
-from peft_methods.execution.worker import set_up_compiler
 from peft_methods.errors import PeftMethodsError
+from peft_methods.execution.worker import set_up_compiler
 
 CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
 NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # torch reads it before it counts GPUs
@@ -79,14 +79,14 @@ with answered_by_nvml():
 
     from peft_methods.cells import PIPELINE
     from peft_methods.code_fingerprint import code_fingerprint
-    from peft_methods.engines.registry import MODULES
+    from peft_methods.engines.registry import ENGINES
     from peft_methods.methods import METHODS
 
     if find_device() != "cpu":
         warm_compiler()
 
 # The code that runs will use is that of now. Forked processes need not parse it again.
-for root in (PIPELINE, *MODULES.values(), *(METHODS[name] for name in METHODS)):
+for root in (PIPELINE, *ENGINES.values(), *(METHODS[name] for name in METHODS)):
     with contextlib.suppress(PeftMethodsError):  # its runs report it
         code_fingerprint(root)
 

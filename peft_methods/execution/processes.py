@@ -18,10 +18,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from peft_methods.environment import find_device
-from peft_methods.execution.forking import FORK, STATUS_MESSAGE
 from peft_methods.execution.devices import DeviceSet
-from peft_methods.execution.forking import FORK, TOLD
+from peft_methods.execution.forking import FORK, STATUS_MESSAGE
 from peft_methods.execution.kills import out_of_memory_kills
 from peft_methods.execution.stacks import innermost_frame, request_stacks, with_short_paths
 from peft_methods.records import Status
@@ -48,7 +46,9 @@ class ForkServer:
     process imports them itself.
     """
 
-    def __init__(self, preload: str = PRELOAD, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, preload: str = PRELOAD, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._preload, self._environment = preload, environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -85,7 +85,10 @@ class ForkServer:
         with theirs, _blocked_interrupts():
             command = [sys.executable, "-c", code, *filter(None, [self._preload])]
             self._process = subprocess.Popen(
-                command, env={**os.environ, **self._environment}, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                command,
+                env={**os.environ, **self._environment},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
             )
 
     def _end(self, owner: int) -> None:
@@ -119,9 +122,7 @@ def _server_for(gpus: tuple[str, ...]) -> ForkServer:
 
 
 class Worker:
-    """A process that does one job, once its imports are done.
-
-    """
+    """A process that does one job, once its imports are done."""
 
     def __init__(self, server: ForkServer, scratch: Path) -> None:
         self._process: int | None = None

@@ -153,9 +153,9 @@ class Scheduler:
                 if isinstance(event, Progress) or cell is None:
                     continue
                 self._release(event.handle)
-                if isinstance(event, Ended) and isinstance(event.done.result, Record):
-                    if not event.done.may_pass:
-                        self._end(cell, event.done.result)
+                done = event.done if isinstance(event, Ended) else None
+                if done and isinstance(done.result, Record) and not done.may_pass:
+                    self._end(cell, done.result)
         for handle in list(self._running):
             self._release(handle)
         self.executor.drop_prefetched()

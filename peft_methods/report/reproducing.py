@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peft_methods.cells import cells_of, fitting_engine
+from peft_methods.cells import cells_of
+from peft_methods.engines.registry import choose_engine
 from peft_methods.errors import OptionError
 from peft_methods.methods import METHODS
 from peft_methods.recipe import Recipe, load_recipe, shipped_recipes
@@ -86,7 +87,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 def _engine(spec: Settings) -> list[Option]:
     return (
         []
-        if spec["engine"] == fitting_engine("auto", spec["device"])
+        if spec["engine"] == choose_engine("auto", spec["device"])
         else [("engine", spec["engine"])]
     )
 

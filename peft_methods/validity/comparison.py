@@ -13,11 +13,10 @@ from peft_methods.records import Record
 from peft_methods.validity.base import is_quantized, rule
 from peft_methods.validity.figures import VERSIONS, Figures
 
-FASTER, SLOWER = (
-    0.5,
-    4.0,
-)  # QLoRA's time an epoch in LoRA's; with like work it lay between 0.8 and 2 here
-SAVED_BYTES = 6.0  # a weight; 4 bits save 3.5 of its 4 bytes, and a copy in half precision at most
+# Limits of QLoRA's time per epoch as a multiple of LoRA's. For equal work we measured 0.8 to 2.
+FASTER, SLOWER = 0.5, 4.0
+# Most that 4-bit weights can save, per weight: 3.5 of its 4 bytes, and a half-precision copy.
+SAVED_BYTES = 6.0
 
 
 @rule("V501", "note", "method")
@@ -98,7 +97,7 @@ def _short(value: str | float) -> str:
 
 @rule("V504", "warning", "comparison")
 def one_rate_for_all(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """Methods with few parameters were trained at full fine-tuning's learning rate, which starves them."""
+    """Methods with few parameters used full fine-tuning's learning rate, which is too low."""
     rate = next((row.learning_rate for row in rows if row.method == METHODS.reference), None)
     same = [
         row.name
@@ -151,18 +150,23 @@ FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
 
 
 def _precision(row: Figures) -> str | None:
-    """What is computed in. That QLoRA's weights are held in 4 bits is what it is, and no other precision."""
-    said = (row.precision or "").casefold()
-    words = FOUR_BITS.sub(" ", said).strip(" +,/()-") if is_quantized(row.method) else said
+    """Return the precision of the computation, without the 4-bit storage of QLoRA's weights.
+
+    Holding weights in 4 bits is part of QLoRA. It is not a difference in precision.
+    """
+    given = (row.precision or "").casefold()
+    words = FOUR_BITS.sub(" ", given).strip(" +,/()-") if is_quantized(row.method) else given
     return words or None
 
 
 @rule("V506", "warning", "comparison")
 def unlike_work(rows: Sequence[Figures]) -> Iterator[tuple[str, str, str]]:
-    """QLoRA took much less or more than LoRA in a way that 4-bit weights do not explain: its work was another."""
+    """QLoRA needed far more or less than LoRA: more than 4-bit weights can explain."""
     for row in rows:
         lora = _unquantized(row, rows)
-        if lora is not None and (said := [*_time_against(row, lora), *_memory_against(row, lora)]):
+        if lora is not None and (
+            differences := [*_time_against(row, lora), *_memory_against(row, lora)]
+        ):
             yield (
                 row.name,
                 "; ".join(differences),

@@ -19,22 +19,12 @@ from peft_methods.shapes import shape_names, shapes
 from peft_methods.validity.figures import Written
 
 Verdict = Literal["fits", "head missing", "nothing", "off"]
-CLASSES = range(2, 21)  # classes tried where a table does not say how many there are
-CASED = (
-    28_996  # words of BERT's and DistilBERT's vocabulary with capital letters (Devlin et al. 2019)
-)
-DENSE_HEADS = (
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "mpnet",
-    "distilbert",
-)  # a dense layer before the classes; BERT has its pooler
-SIZES = {
-    "num_hidden_layers": "n_layers",
-    "hidden_size": "dim",
-    "num_attention_heads": "n_heads",
-}  # DistilBERT's names
+CLASSES = range(2, 21)  # numbers of classes tried if a table does not give it
+CASED = 28_996  # vocabulary size of the cased BERT and DistilBERT (Devlin et al. 2019)
+# Models with a dense layer in the head; BERT has its pooler instead.
+DENSE_HEADS = ("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")
+# Standard config names -> DistilBERT's names.
+SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_heads": "n_heads"}
 
 
 @cache

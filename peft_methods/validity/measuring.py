@@ -88,7 +88,7 @@ def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
     if note:
         yield (
             str(note),
-            'compare its times only with rows of the trainer engine; set engine = "stock" to '
+            'compare its times only with rows of the trainer engine; set engine = "trainer" to '
             "train every method with it",
         )
 

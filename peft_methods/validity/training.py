@@ -106,8 +106,8 @@ def head_not_trained(figures: Figures) -> Iterator[tuple[str, str]]:
 
 @rule("V206", "error", "row")
 def nothing_matched(figures: Figures) -> Iterator[tuple[str, str]]:
-    """The method trained nothing beside the head: its target modules matched nothing."""
-    trained = figures.method_parameters == 0 or _judged(figures) == "nothing"
+    """The method trained nothing but the head: its target modules matched nothing."""
+    trained = figures.method_parameters == 0 or _count_verdict(figures) == "nothing"
     if trained and not is_floor(figures.method):
         yield (
             "only the head is trained",

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from test_isolation import MARK, allow_interrupts, living
 
 import peft_methods
 from builders import PROCESS_MARK as MARK
 from builders import marked_processes as living
-from builders import restore_sigint as heed_interrupts
+from builders import restore_sigint as allow_interrupts
 from peft_methods import compare
 from peft_methods.metrics import METRICS
 from peft_methods.records import Record

@@ -173,9 +173,9 @@ def make_models(family: str, kind: str) -> ModelPair:
         head_parameters=size,
         pooler=getattr(base.base_model, "pooler", None) is not None,
     )
-    theirs = inject_theirs(copy.deepcopy(base), kind).double().eval()
+    theirs = apply_theirs(copy.deepcopy(base), kind).double().eval()
     ours = method.apply(copy.deepcopy(base), ApplyContext(shape, head)).double().eval()
-    return Twins(method, shape, head, ours, theirs, copy_weights(ours, theirs))
+    return ModelPair(method, shape, head, ours, theirs, copy_weights(ours, theirs))
 
 
 @pytest.fixture(params=[(family, kind) for family in CONFIGS for kind in METHODS], ids="-".join)
@@ -275,8 +275,8 @@ def test_logits_depend_on_every_copied_weight(models: ModelPair) -> None:
 def test_fusion_regularisation_and_gradient_equal_those_of_the_library(family: str) -> None:
     models = make_models(family, "fusion")
     ours, theirs = (
-        twins.method.penalty(twins.ours),
-        twins.theirs.base_model.get_fusion_regularization_loss(),
+        models.method.penalty(models.ours),
+        models.theirs.base_model.get_fusion_regularization_loss(),
     )
     assert ours is not None
     assert_same(ours, theirs)

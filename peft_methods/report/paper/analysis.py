@@ -202,8 +202,11 @@ def _against_full(study: Study) -> list[str]:
 
 
 def _others(study: Study) -> list[str]:
-    """Separable pairs without the best or full fine-tuning, by the one that is worse."""
-    told, worse = {study.standing.order[0], METHODS.reference}, dict[str, list[Pair]]()
+    """Describe the separable pairs without the best method and full fine-tuning.
+
+    They are grouped by the worse method.
+    """
+    covered, worse = {study.standing.order[0], METHODS.reference}, dict[str, list[Pair]]()
     for pair in study.standing.pairs:  # in the order of means: the first is the better one
         if pair.is_separable and not covered & {pair.first, pair.second}:
             worse.setdefault(pair.second, []).append(pair.turned())
