@@ -288,7 +288,7 @@ def test_a_training_that_overflows_fails_with_its_reason_and_without_invented_fi
         "V302 error tiny-lora-seed0: train_loss of epoch 1 is nan; its logits for the test rows are not finite"
         in out
     )
-    assert "lower the learning rate, or take budget.precision=bf16 or fp32 if it is fp16" in out
+    assert "lower the learning rate, or replace budget.precision fp16 by bf16 or fp32" in out
     assert "V202" not in out  # what is no number now has moved
     assert "V301" not in out  # and there is no accuracy to compare
     assert re.search(r"Full fine-tuning +– +–", out)
@@ -498,7 +498,7 @@ def test_random_weights_from_a_config_alone_show_what_every_method_costs(
         in out
     )
     assert "V501 note" in out
-    assert "every row 16 tokens long, the most there can be" in out
+    assert "every row has the maximum of 16 tokens" in out
     assert re.search(r"AdapterFusion: its sources were trained once, \d", out)
     assert "rates were tuned" not in out
     records = [
