@@ -74,9 +74,9 @@ def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
     )
     assert f"LoRA, which has the highest mean, is better than Head only ({shown})." in source
     assert (
-        "It is not separable from Full fine-tuning (difference 0.3 points, 95% interval −1.5 to 2.2)."
-        in source
-    )
+        "It is not separable from Full fine-tuning "
+        "(difference 0.3 points, 95% interval −1.5 to 2.2)."
+    ) in source
     assert "As for full fine-tuning, it is better than Head only (by 29.3 points" in source
     assert "Two of the three pairs of methods are separable" in source
     # In the abstract, the results (twice), and the conclusion.

@@ -121,9 +121,9 @@ def introduction(studies: Sequence[Study]) -> list[str]:
             for method, name in methods.items()
         ),
         f"@setup describes data, model, budget, and measurement{_on(studies)}; @results reports "
-        "the figures, @discussion interprets them and lists threats to their validity, and @conclusion "
-        "gives recommendations. A method is called better than another only if the difference "
-        "exceeds the chance variation over seeds and test examples.",
+        "the figures, @discussion interprets them and lists threats to their validity, and "
+        "@conclusion gives recommendations. A method is called better than another only if the "
+        "difference exceeds the chance variation over seeds and test examples.",
     ]
 
 
