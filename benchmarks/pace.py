@@ -19,13 +19,13 @@ from transformers import (
 
 from peft_methods import data, models, synthetic
 from peft_methods.engines import graphed, stock
-from peft_methods.engines.base import NoTrace
+from peft_methods.engines.base import NoTrace, TrainingJob
 from peft_methods.methods import ApplyContext
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.rows import Rows
 
-ENGINES = {"stock": stock.StockTrainer, "graphed": graphed.GraphedTrainer}
+TRAINERS = {"trainer": stock.StockTrainer, "cuda_graphs": graphed.GraphedTrainer}
 
 
 class Window(TrainerCallback):
@@ -207,21 +207,23 @@ class Setup:
             return kernels.milliseconds
 
     def _engine(self, name: str, folder: Path, steps: int) -> Trainer:
-        kind = ENGINES[name]
-        arguments = stock.arguments_of(
-            self.recipe, self.method, 0, self.device, folder, autocast=kind.autocasts
-        )
+        kind, job = TRAINERS[name], self.job(folder)
+        arguments = stock.arguments_of(job, autocast=kind.autocasts)
         arguments.max_steps = steps
-        collate = stock.collator_of(self.recipe, self.base.tokenizer)
-        options: dict[str, Any] = {"budget": self.recipe.budget, "listener": NullListener()}
-        return kind(
-            self.method,
-            self.base.head,
-            self.model,
-            arguments,
-            collate,
-            self.tokens.train,
-            **options,
+        return kind(job, arguments, NullListener())
+
+    def job(self, folder: Path) -> TrainingJob:
+        """Return the training job for the engines."""
+        return TrainingJob(
+            model=self.model,
+            method=self.method,
+            data=self.tokens,
+            recipe=self.recipe,
+            tokenizer=self.base.tokenizer,
+            head=self.base.head,
+            seed=0,
+            device=self.device,
+            workdir=folder,
         )
 
     def by_notebook(self, folder: Path, steps: int, windows: int) -> list[float]:

@@ -22,8 +22,8 @@ TRAINING_LOOPS = (  # name, steps of a window, windows
     ("notebook", 12, 3),
     ("tuned", 24, 3),
     ("tuned, no cuDNN", 24, 3),
-    ("stock", 24, 3),
-    ("graphed", 47, 5),
+    ("trainer", 24, 3),
+    ("cuda_graphs", 47, 5),
 )
 MEASURING_PAIRS = 16
 FIXED = [
@@ -86,7 +86,7 @@ def test_graphed_steps_against_the_trainers(method: str, benchmark: Any, tmp_pat
 
     benchmark.pedantic(measure, rounds=1)
     benchmark.extra_info["seconds_per_thousand_rows"] = seconds
-    ratios = {name: value / seconds["graphed"] for name, value in seconds.items()}
+    ratios = {name: value / seconds["cuda_graphs"] for name, value in seconds.items()}
     print(
         f"{method}: "
         + ", ".join(
@@ -109,7 +109,7 @@ def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
 
     setup = Setup("imdb_roberta", "full", [*IMDB, *FIXED], "cuda")
     rates = [matmul_flops_per_second()]
-    seconds = benchmark.pedantic(setup.by_engine, args=("graphed", tmp_path, 20, 5), rounds=1)
+    seconds = benchmark.pedantic(setup.by_engine, args=("cuda_graphs", tmp_path, 20, 5), rounds=1)
     rates.append(matmul_flops_per_second())
     step = statistics.median(seconds) / 20
     share = (
@@ -148,7 +148,7 @@ def test_where_a_step_goes(
     from pace import Setup
 
     setup = Setup("imdb_roberta", method, [*IMDB, *(FIXED if rows == "64 x 256" else [])], "cuda")
-    found = benchmark.pedantic(setup.kernels, args=("graphed", tmp_path, steps), rounds=1)
+    found = benchmark.pedantic(setup.kernels, args=("cuda_graphs", tmp_path, steps), rounds=1)
     kinds: dict[str, float] = {}
     for name, spent in found.items():
         kind = next(
@@ -339,7 +339,7 @@ def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:
     barrier.wait()
     results.put(
         _per_thousand(
-            setup.by_engine("stock", Path(folder), 10, 4), 10 * setup.recipe.budget.batch_size
+            setup.by_engine("trainer", Path(folder), 10, 4), 10 * setup.recipe.budget.batch_size
         )
     )
 
@@ -413,7 +413,7 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
     from pace import EveryOtherEpoch, Setup
     from scipy import stats
 
-    from peft_methods.engines import graphed
+    from peft_methods.engines.registry import engine_of
     from peft_methods.instruments import Instruments
 
     epochs = 2 * MEASURING_PAIRS + 1  # the first is a warm-up
@@ -428,23 +428,10 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
     listener = EveryOtherEpoch(
         Instruments("cuda", lambda message: None, epochs), torch.cuda.synchronize
     )
-    options = {
-        "head": setup.base.head,
-        "seed": 0,
-        "device": "cuda",
-        "workdir": tmp_path,
-        "listener": listener,
-    }
+    job, engine = setup.job(tmp_path), engine_of("cuda_graphs")
 
     def train() -> None:
-        graphed.train(
-            setup.model,
-            setup.method,
-            setup.tokens,
-            setup.recipe,
-            setup.base.tokenizer,
-            **options,
-        )
+        engine.train(job, listener)
 
     benchmark.pedantic(train, rounds=1)
     kinds = {

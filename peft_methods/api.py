@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peft_methods.comparing import Comparison
+from peft_methods.comparing import Comparison, comparison_of
 from peft_methods.environment import find_device
 from peft_methods.errors import OptionError, PeftMethodsError
 from peft_methods.execution.display import Nowhere, display_on
 from peft_methods.execution.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.execution.tracking import checked
-from peft_methods.job import DEFAULT_RESULTS, Job
+from peft_methods.job import DEFAULT_RESULTS, Experiment, ExperimentOptions
 from peft_methods.recipe import load_recipe
 from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
 from peft_methods.report.charts import Chart, charts_of
 from peft_methods.report.html import report_of, write_report
 from peft_methods.report.needs import check_folder, check_report
-from peft_methods.report.table import markdown_table, terminal_table
+from peft_methods.report.table import markdown_table, terminal_table, tracked_tables
 from peft_methods.tasks import tasks_of
 from peft_methods.tuning import check_possible
 from peft_methods.validity import silenced
@@ -151,8 +151,7 @@ def compare(
             deterministic=deterministic,
             trust_remote_code=trust_remote_code,
         )
-        job = Job(
-            tasks,
+        options = ExperimentOptions(
             results=Path(results),
             save_models=None if save_models is None else Path(save_models),
             workers=workers,
@@ -162,9 +161,9 @@ def compare(
             retries=tries,
             checkpoint=checkpoint,
             trackers=trackers,
-            display=display_on(sys.stderr) if progress else Nowhere(),
         )
-        return _run(job, trackers, silent, limits, report)
+        display = display_on(sys.stderr) if progress else Nowhere()
+        return _run(Experiment(tasks, options, display), silent, limits, report)
 
 
 def _seed_setting(seeds: int | Sequence[int] | None) -> list[str]:
@@ -183,30 +182,27 @@ def _check_tune_and_report(tune: int | None, report: str | Path | None) -> None:
 
 
 def _run(
-    job: Job,
-    trackers: Sequence[str],
-    silent: tuple[str, ...],
-    limits: Limits,
-    report: str | Path | None,
+    experiment: Experiment, silent: tuple[str, ...], limits: Limits, report: str | Path | None
 ) -> PrintableComparison:
-    """Run all tasks of the job and compare their records."""
+    """Run all tasks and compare their records."""
     try:
-        job.start()
-        for error in job.errors.values():
+        experiment.start()
+        for error in experiment.errors.values():
             raise error
-        for task in job.tasks:
-            job.wait(task)
-        if trackers:
-            job.track(lambda comparison: markdown_table(comparison, limits))
-        made = job.comparison()
+        for task in experiment.tasks:
+            experiment.wait(task)
+        if experiment.options.trackers:
+            comparison = comparison_of(experiment.results())
+            experiment.track(tracked_tables(comparison, limits))
+        results = experiment.results()
         compared = PrintableComparison(
-            made.records, made.notes, made.predictions, silenced=silent, limits=limits
+            results.records, results.notes, results.predictions, silent, limits=limits
         )
         if report is not None:
             compared.report(report)
         return compared
     finally:
-        job.close()
+        experiment.close()
 
 
 def how_to_change(setting: str) -> str:

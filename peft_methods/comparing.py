@@ -20,6 +20,8 @@ from peft_methods.validity import Finding
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from peft_methods.job import Results
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -138,6 +140,11 @@ class Comparison:
 
         columns = ("recipe", "method", "seed", "source", "status", "message", *METRICS)
         return pd.DataFrame([_flat(record) for record in self.records], columns=list(columns))
+
+
+def comparison_of(results: Results, silenced: tuple[str, ...] = ()) -> Comparison:
+    """Compare an experiment's records."""
+    return Comparison(results.records, results.notes, results.predictions, silenced)
 
 
 def title_of(method: str) -> str:

@@ -76,7 +76,7 @@ class Experiment:
         options: ExperimentOptions = ExperimentOptions(),
         display: Display = Nowhere(),  # noqa: B008 - has no state
     ) -> None:
-        self.tasks, self.trials = tuple(tasks), options.trials
+        self.tasks, self.options, self.trials = tuple(tasks), options, options.trials
         self.preparations: dict[str, Preparation] = {}
         self.errors: dict[str, PeftMethodsError] = {}
         self._store = Store(options.results)

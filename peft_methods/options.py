@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
     from peft_methods.gate import Gate
+    from peft_methods.job import ExperimentOptions
     from peft_methods.recommending import Limits
     from peft_methods.tasks import Task
 
@@ -58,6 +59,22 @@ class Options:
     gate: Gate | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def experiment(self) -> ExperimentOptions:
+        """Return the options of the experiment."""
+        from peft_methods.job import ExperimentOptions
+
+        return ExperimentOptions(
+            results=self.results,
+            save_models=self.save_models,
+            workers=self.workers,
+            trials=self.trials,
+            fresh=self.fresh,
+            timeout=self.timeout,
+            retries=self.retries,
+            checkpoint=self.checkpoint,
+            trackers=self.trackers,
+        )
 
     def tasks(self) -> list[Task]:
         """Return every recipe and method to benchmark. Raises `OptionError`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +19,7 @@ from peft_methods.terminal import progress_display, show_text
 if TYPE_CHECKING:
     from peft_methods.data import TokenData
     from peft_methods.gate import RegressionReport
-    from peft_methods.job import Job
+    from peft_methods.job import Experiment
     from peft_methods.methods import Method
     from peft_methods.models import Base
     from peft_methods.recipe import Recipe
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peft_methods.tasks import Task
 
 OPTIONS = pytest.StashKey[Options]()
-JOB: pytest.StashKey[Job] = pytest.StashKey()
+EXPERIMENT: pytest.StashKey[Experiment] = pytest.StashKey()
 COMPLETE = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
 REGRESSIONS: pytest.StashKey[RegressionReport] = pytest.StashKey()
 MARKERS = (
@@ -102,7 +102,7 @@ def _task(item: pytest.Item) -> Task | None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Create the job for all selected benchmarks. The first of them starts it."""
+    """Create the experiment for all selected benchmarks. The first of them starts it."""
     config = session.config
     tasks = [
         task
@@ -111,27 +111,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ]  # type: ignore[attr-defined]
     if not tasks or config.option.collectonly:
         return
-    from peft_methods.job import Job
+    from peft_methods.job import Experiment
 
     options = config.stash[OPTIONS]
     try:
-        config.stash[JOB] = Job(
-            tasks,
-            results=options.results,
-            save_models=options.save_models,
-            workers=options.workers,
-            trials=options.trials,
-            fresh=options.fresh,
-            timeout=options.timeout,
-            retries=options.retries,
-            checkpoint=options.checkpoint,
-            trackers=options.trackers,
-            display=progress_display(config),
+        config.stash[EXPERIMENT] = Experiment(
+            tasks, options.experiment(), progress_display(config)
         )
     except PeftMethodsError as error:
         raise pytest.UsageError(explained(error)) from None
     if not config.option.usepdb:  # a debugger's prompt handles Ctrl-C itself
-        config.pluginmanager.register(Interrupts(config.stash[JOB].close))
+        config.pluginmanager.register(Interrupts(config.stash[EXPERIMENT].close))
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
@@ -140,21 +130,21 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     from peft_methods.report.plan import plan_text
 
-    job = session.config.stash.get(JOB, None)
-    if job is None:
+    experiment = session.config.stash.get(EXPERIMENT, None)
+    if experiment is None:
         return None
-    job.prepare()
-    session.testsfailed += len(job.errors)
-    errors = {recipe: PeftMethodsError(explained(error)) for recipe, error in job.errors.items()}
+    experiment.prepare()
+    session.testsfailed += len(experiment.errors)
+    errors = {recipe: PeftMethodsError(explained(error)) for recipe, error in experiment.errors.items()}
     show_text(
         session.config,
         plan_text(
-            job.tasks,
-            job.preparations,
+            experiment.tasks,
+            experiment.preparations,
             errors,
-            job.workers,
-            job.trials,
-            there=job.there_already(),
+            experiment.workers,
+            experiment.trials,
+            there=experiment.reusable(),
         ),
     )
     return True
@@ -214,9 +204,9 @@ def finetune(
             pytest.fail("pytest-benchmark is disabled under xdist: leave out -n", pytrace=False)
         # Until the report resets it: otherwise an interrupt ends in "fixture was not used".
         benchmark.skipped = True
-        job = request.config.stash[JOB]
-        job.start()
-        records = job.wait(finetune_task)
+        experiment = request.config.stash[EXPERIMENT]
+        experiment.start()
+        records = experiment.wait(finetune_task)
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(visible(records[0].message))
         _record_rounds(
@@ -225,8 +215,8 @@ def finetune(
         gate = request.config.stash[OPTIONS].gate
         checked = gate.check_method(records) if gate else ()
         regressions = (str(entry) for entry in checked if entry.is_failure)
-        stages = job.records_of_stages(finetune_task)
-        error = job.errors.get(finetune_task.recipe.name)
+        stages = experiment.prerequisite_records(finetune_task)
+        error = experiment.errors.get(finetune_task.recipe.name)
         problems = _problems(request.config, records, stages, error)
         return Outcome(tuple(records), tuple(map(visible, (*problems, *regressions))))
 
@@ -288,37 +278,41 @@ def _problems(
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Stop all runs, also after an interrupt or when -x or --maxfail ends the session."""
-    job, options = session.config.stash.get(JOB, None), session.config.stash.get(OPTIONS, None)
-    if job is None or options is None:
+    experiment, options = session.config.stash.get(EXPERIMENT, None), session.config.stash.get(OPTIONS, None)
+    if experiment is None or options is None:
         return
     ended_early = exitstatus not in COMPLETE or bool(session.shouldfail or session.shouldstop)
     if exitstatus == pytest.ExitCode.INTERRUPTED:
         progress_display(session.config).say(
             "peft-methods: stopping; the table follows. Press Ctrl-C again to exit without it."
         )
-    job.stop()
+    experiment.stop()
     if ended_early and (options.gate or options.saved_baselines):
         session.config.stash[REGRESSIONS] = gating.ended_early()
     elif not options.dry_run and not ended_early:
         if options.trackers:
-            from peft_methods.report.table import markdown_table
+            from peft_methods.comparing import comparison_of
+            from peft_methods.report.table import tracked_tables
 
-            job.track(lambda comparison: markdown_table(comparison, options.limits))
+            comparison = comparison_of(experiment.results())
+            experiment.track(tracked_tables(comparison, options.limits))
         session.config.stash[REGRESSIONS] = gating.finish(
-            session, job.comparison().records, options.gate, options.saved_baselines
+            session, experiment.results().records, options.gate, options.saved_baselines
         )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    job, options = config.stash.get(JOB, None), config.stash.get(OPTIONS, None)
-    if job is None or options is None:
+    experiment, options = config.stash.get(EXPERIMENT, None), config.stash.get(OPTIONS, None)
+    if experiment is None or options is None:
         return
-    comparison = replace(job.comparison(), silenced=options.silenced)
-    if comparison.records or job.untrained():
+    from peft_methods.comparing import comparison_of
+
+    comparison = comparison_of(experiment.results(), silenced=options.silenced)
+    if comparison.records or experiment.untrained():
         summary.write(terminalreporter, comparison, options, config.stash.get(REGRESSIONS, None))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    job = config.stash.get(JOB, None)
-    if job is not None:
-        job.close()
+    experiment = config.stash.get(EXPERIMENT, None)
+    if experiment is not None:
+        experiment.close()

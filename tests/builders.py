@@ -22,11 +22,12 @@ from torch import nn
 from peft_methods import data, models, quality, runner
 from peft_methods.__main__ import main
 from peft_methods.api import PrintableComparison
-from peft_methods.cells import Cell, cells_of, chosen_methods
+from peft_methods.cells import Cell, cells_of
 from peft_methods.comparing import Comparison
 from peft_methods.engines import graphed, stock
-from peft_methods.engines.base import EpochResult, NoTrace
-from peft_methods.methods import Task
+from peft_methods.engines.base import EpochResult, NoTrace, TrainingJob
+from peft_methods.methods import ApplyContext
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.metrics import METRICS
 from peft_methods.plugin import JOB
 from peft_methods.quality import Predictions
@@ -578,9 +579,12 @@ class Recorder:
         return nullcontext(NoTrace())
 
 
-def trainer_options(recipe: Any) -> dict[str, Any]:
-    """Return a trainer's budget and an observer whose events nobody reads."""
-    return {"budget": recipe.budget, "listener": Recorder()}
+def training_job(prepared: Any, folder: Path, *, seed: int = 0, device: str = "cpu") -> TrainingJob:
+    """Return a job for the output of `prepared`."""
+    recipe, method, base, model, tokens = prepared
+    return TrainingJob(
+        model, method, tokens, recipe, base.tokenizer, base.head, seed, device, folder
+    )
 
 
 def prepared(
@@ -592,10 +596,22 @@ def prepared(
     texts = data.load(recipe.data)
     transformers.set_seed(seed)
     base = models.load(
-        recipe.model, texts.facts.label_names, quantization=method.quantization, device=device
+        recipe.model, texts.facts.label_names, quantization=method.info.quantization, device=device
     )
-    model = method.inject(base.model, Task(base.shape, base.head))
+    model = method.apply(base.model, ApplyContext(base.shape, base.head))
     return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
+
+
+def make_trainer(
+    prepared: Any,
+    folder: Path,
+    *,
+    seed: int = 0,
+    kind: type[stock.StockTrainer] = stock.StockTrainer,
+) -> Any:
+    """Return a trainer for the output of `prepared`, with an observer whose events nobody reads."""
+    job = training_job(prepared, folder, seed=seed)
+    return kind(job, stock.arguments_of(job, autocast=kind.autocasts), Recorder())
 
 
 class StepLog:
@@ -626,20 +642,14 @@ def train_logged(
     recipe_path: Path, folder: Path, name: str, log: StepLog, *settings: str
 ) -> tuple[Any, torch.Tensor, Recorder]:
     """Train without dropout. Return the training result, the trained weights and all events."""
-    recipe, method, base, model, tokens = prepared(recipe_path, name, *settings, device=DEVICE)
+    ready = prepared(recipe_path, name, *settings, device=DEVICE)
+    model = ready[3]
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     recorder = Recorder()
-    options = {
-        "head": base.head,
-        "seed": 0,
-        "device": DEVICE,
-        "workdir": folder,
-        "listener": recorder,
-        "trainer_class": log.kind,
-    }
-    training = stock.train(model, method, tokens, recipe, base.tokenizer, **options)
+    job = training_job(ready, folder, device=DEVICE)
+    training = stock.train(job, recorder, trainer_class=log.kind)
     return (
         training,
         torch.cat([p.detach().flatten().cpu() for p in model.parameters() if p.requires_grad]),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from builders import Recorder, prepared, trainer_options
+from builders import Recorder, make_trainer, prepared, training_job
 from peft_methods import models, quality
 from peft_methods.engines import stock
 from peft_methods.engines.base import EpochResult, Training, refuse_unfit
@@ -31,23 +31,12 @@ def trained(
 
     Returns the training result, the model, the observer, and (token data, base model).
     """
-    recipe, method, base, model, tokens = prepared(recipe_path, name, *settings)
+    ready = _, _, base, model, tokens = prepared(recipe_path, name, *settings)
     for module in model.modules():
         if isinstance(module, nn.Dropout) and not dropout:
             module.p = 0.0
     recorder = Recorder()
-    training = stock.train(
-        model,
-        method,
-        tokens,
-        recipe,
-        base.tokenizer,
-        head=base.head,
-        seed=0,
-        device="cpu",
-        workdir=folder,
-        listener=recorder,
-    )
+    training = stock.train(training_job(ready, folder), recorder)
     return training, model, recorder, (tokens, base)
 
 
@@ -96,20 +85,12 @@ def test_peak_step_includes_gradients_of_earlier_batches(
     tiny_recipe: Path, tmp_path: Path, accumulation: int, in_place: bool
 ) -> None:
     """Gradients exist from the second accumulated batch on, and take memory from then on."""
-    recipe, method, base, model, tokens = prepared(
+    ready = _, _, base, model, _ = prepared(
         tiny_recipe, "full", f"budget.gradient_accumulation={accumulation}"
     )
-    trainer = stock.StockTrainer(
-        method,
-        base.head,
-        model,
-        stock.arguments_of(recipe, method, 0, "cpu", tmp_path),
-        Collator(base.tokenizer),
-        tokens.train,
-        **trainer_options(recipe),
-    )
+    trainer = make_trainer(ready, tmp_path)
     before, seen = weights(model), GradientInspector()
-    stock.warm_up(trainer, tokens, Collator(base.tokenizer), recipe, seen)
+    stock.warm_up(trainer, Collator(base.tokenizer), seen)
     assert set(seen.in_place) == {in_place}
     assert seen.zero
     assert seen.states == len(seen.in_place)
@@ -229,17 +210,10 @@ def test_padding_does_not_change_predictions(tiny_recipe: Path) -> None:
 def test_fixed_padding_shuffles_by_the_seed_only(tiny_recipe: Path, tmp_path: Path) -> None:
     orders = []
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
-        recipe, method, base, model, tokens = prepared(tiny_recipe, name, "budget.padding=fixed")
-        arguments = stock.arguments_of(recipe, method, seed, "cpu", tmp_path)
-        trainer = stock.StockTrainer(
-            method,
-            base.head,
-            model,
-            arguments,
-            Collator(base.tokenizer),
-            tokens.train,
-            **trainer_options(recipe),
+        ready = _, _, _base, _model, _ = prepared(
+            tiny_recipe, name, "budget.padding=fixed"
         )
+        trainer = make_trainer(ready, tmp_path, seed=seed)
         torch.rand(seed * 7 + len(name))
         orders.append((list(trainer._get_train_sampler()), list(trainer._get_train_sampler())))
     assert orders[0] == orders[1] != orders[2]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from builders import Recorder, prepared, run_here
+from builders import Recorder, prepared, run_here, training_job
 from builders import reproducible_results as figures
 from builders import small_cells as cells
 from peft_methods.cells import Cell, cells_of
@@ -72,20 +72,12 @@ def trained(
 
     Returns the result, the last and the best weights, the steps and the checkpoints.
     """
-    recipe, method, base, model, tokens = prepared(recipe_path, name, *SMALL, *settings)
+    ready = recipe, method, _, model, _ = prepared(recipe_path, name, *SMALL, *settings)
     keeper = Checkpoints(root, cells_of(recipe, method, "cpu")[0], "key") if keep else None
     (root / "work").mkdir(parents=True, exist_ok=True)
     listener = Measuring(until)
-    own = {
-        "head": base.head,
-        "seed": 0,
-        "device": "cpu",
-        "workdir": root / "work",
-        "listener": listener,
-    }
-    training = stock.train(
-        model, method, tokens, recipe, base.tokenizer, **own, keeper=keeper, trainer_class=kind
-    )
+    job = training_job(ready, root / "work")
+    training = stock.train(job, listener, keeper, trainer_class=kind)
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return training, weights, load_file(root / "work" / TRAINED), listener.steps, keeper
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders import Recorder, prepared
-from builders import trainer_options as silent
+from builders import Recorder, make_trainer, prepared, training_job
 from peft_methods import models
 from peft_methods.engines import stock
 from peft_methods.engines.base import EpochResult
@@ -22,16 +21,9 @@ from peft_methods.methods import TRAINED
 def trained(
     recipe_path: Path, folder: Path, method_name: str, *settings: str, seed: int = 0
 ) -> Any:
-    recipe, method, base, model, tokens = prepared(recipe_path, method_name, *settings, seed=seed)
+    ready = _, _, base, model, tokens = prepared(recipe_path, method_name, *settings, seed=seed)
     recorder = Recorder()
-    options = {
-        "head": base.head,
-        "seed": seed,
-        "device": "cpu",
-        "workdir": folder,
-        "listener": recorder,
-    }
-    training = stock.train(model, method, tokens, recipe, base.tokenizer, **options)
+    training = stock.train(training_job(ready, folder, seed=seed), recorder)
     return training, model, recorder, tokens, base
 
 
@@ -93,17 +85,8 @@ def test_warm_up_does_not_change_training(
 def test_batch_order_depends_only_on_the_seed(tiny_recipe: Path, tmp_path: Path) -> None:
     orders = []
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
-        recipe, method, base, model, tokens = prepared(tiny_recipe, name)
-        arguments = stock.arguments_of(recipe, method, seed, "cpu", tmp_path)
-        trainer = stock.StockTrainer(
-            method,
-            base.head,
-            model,
-            arguments,
-            Collator(base.tokenizer),
-            tokens.train,
-            **silent(recipe),
-        )
+        ready = _, _, _base, _model, _ = prepared(tiny_recipe, name)
+        trainer = make_trainer(ready, tmp_path, seed=seed)
         torch.rand(seed * 7 + len(name))  # random numbers that a method draws must not matter
         sampler = trainer._get_train_sampler()
         orders.append((list(sampler), list(sampler)))
@@ -115,17 +98,8 @@ def test_batch_order_depends_only_on_the_seed(tiny_recipe: Path, tmp_path: Path)
 def test_weight_decay_applies_to_adapters_but_not_to_biases_and_norms(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    recipe, method, base, model, tokens = prepared(tiny_recipe, "adapter")
-    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path)
-    trainer = stock.StockTrainer(
-        method,
-        base.head,
-        model,
-        arguments,
-        Collator(base.tokenizer),
-        tokens.train,
-        **silent(recipe),
-    )
+    ready = _, _, _base, model, _ = prepared(tiny_recipe, "adapter")
+    trainer = make_trainer(ready, tmp_path)
     decayed = set(trainer.get_decay_parameter_names(model))
     adapter = [n for n, p in model.named_parameters() if p.requires_grad and ".adapter." in n]
     assert {n for n in adapter if n.endswith("weight")} <= decayed
@@ -135,19 +109,10 @@ def test_weight_decay_applies_to_adapters_but_not_to_biases_and_norms(
 def test_optimizer_uses_a_separate_learning_rate_for_the_head(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    recipe, method, base, model, tokens = prepared(
+    ready = _, _, base, model, _ = prepared(
         tiny_recipe, "ia3", "methods.ia3.head_learning_rate=1e-3"
     )
-    arguments = stock.arguments_of(recipe, method, 0, "cpu", tmp_path)
-    trainer = stock.StockTrainer(
-        method,
-        base.head,
-        model,
-        arguments,
-        Collator(base.tokenizer),
-        tokens.train,
-        **silent(recipe),
-    )
+    trainer = make_trainer(ready, tmp_path)
     rates = {
         p: group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]
     }
@@ -162,16 +127,8 @@ def test_optimizer_uses_a_separate_learning_rate_for_the_head(
 def test_trainer_divides_the_loss_by_the_accumulated_batches(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    recipe, method, base, model, tokens = prepared(tiny_recipe, "lora")
-    trainer = stock.StockTrainer(
-        method,
-        base.head,
-        model,
-        stock.arguments_of(recipe, method, 0, "cpu", tmp_path),
-        Collator(base.tokenizer),
-        tokens.train,
-        **silent(recipe),
-    )
+    ready = _, _, _base, _model, _ = prepared(tiny_recipe, "lora")
+    trainer = make_trainer(ready, tmp_path)
     assert trainer.model_accepts_loss_kwargs is False
 
 

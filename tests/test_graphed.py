@@ -19,7 +19,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from builders import CONFIGS, Recorder, prepared
+from builders import CONFIGS, Recorder, make_trainer, prepared, training_job
 from builders import train_with_both_engines as both
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.attention import MASKED, capturable_attention
@@ -100,12 +100,9 @@ def test_captured_steps_agree_with_the_trainer_for_every_setting(
 def uncompiled(
     recipe_path: Path, folder: Path, name: str, *settings: str
 ) -> tuple[graphed.GraphedTrainer, nn.Module]:
-    recipe, method, base, model, tokens = prepared(recipe_path, name, *settings)
-    arguments = stock.arguments_of(recipe, method, 0, "cpu", folder, autocast=False)
-    options = {"budget": recipe.budget, "listener": Recorder()}
-    trainer = graphed.GraphedTrainer(
-        method, base.head, model, arguments, Collator(base.tokenizer), tokens.train, **options
-    )
+    ready = prepared(recipe_path, name, *settings)
+    model = ready[3]
+    trainer = make_trainer(ready, folder, kind=graphed.GraphedTrainer)
     trainer.compile_layers = False
     return trainer, model
 
@@ -146,7 +143,7 @@ def test_peak_step_includes_the_optimizer_state(
 ) -> None:
     """Without it the peak would be too low by twice the trained weights."""
     monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
-    recipe, method, base, model, tokens = prepared(tiny_recipe, "full", "budget.epochs=1")
+    ready = prepared(tiny_recipe, "full", "budget.epochs=1")
     seen: list[int] = []
 
     class Watching(Recorder):
@@ -154,16 +151,8 @@ def test_peak_step_includes_the_optimizer_state(
             seen.append(sum(state["exp_avg_sq"].numel() for state in optimizer.state.values()))
             return super().worst_step(model, optimizer)
 
-    options = {
-        "head": base.head,
-        "seed": 0,
-        "device": "cpu",
-        "workdir": tmp_path,
-        "listener": Watching(),
-        "trainer_class": kind,
-    }
-    stock.train(model, method, tokens, recipe, base.tokenizer, **options)
-    assert seen == [sum(p.numel() for p in model.parameters())]
+    stock.train(training_job(ready, tmp_path), Watching(), trainer_class=kind)
+    assert seen == [sum(p.numel() for p in ready[3].parameters())]
 
 
 def test_capture_keeps_the_optimizer_state_of_a_checkpoint(

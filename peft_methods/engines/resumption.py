@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from peft_methods.engines.base import (
+    Checkpointer,
     Listener,
     assign_parameters,
     save_trainable,

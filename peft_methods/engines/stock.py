@@ -15,9 +15,11 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
 
 from peft_methods.engines.base import (
+    Checkpointer,
     Listener,
     NoTrace,
     Training,
+    TrainingJob,
     WorstStep,
     autocast,
     load_trainable,

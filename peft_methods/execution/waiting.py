@@ -9,7 +9,7 @@ from typing import Any
 
 from peft_methods.execution.base import Handle
 from peft_methods.execution.estimating import in_words
-from peft_methods.execution.stacks import innermost
+from peft_methods.execution.stacks import innermost_frame
 
 LOOK_SECONDS = 0.5  # between two looks at the clock
 
@@ -41,7 +41,7 @@ class Timeouts:
 
     def message(self, stacks: str, news: dict[str, Any] | None = None) -> str:
         """Say where a job was when its time ran out. `news` is its last progress report."""
-        where = innermost(stacks)
+        where = innermost_frame(stacks)
         doing = f"it was in {where}" if where else "it did not report its stack (stopped?)"
         known = news is not None and "epoch" in news
         epoch = f", in epoch {news['epoch']} of {news['epochs']}" if news and known else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tabulate import tabulate
@@ -90,6 +91,23 @@ def _parts(
                     *listed,
                 ]
             )
+
+
+def tracked_tables(
+    comparison: Comparison, limits: Limits
+) -> dict[str, tuple[list[dict[str, Any]], str]]:
+    """Return each recipe's rows (every metric's mean, by method) and its table as Markdown."""
+    found = {}
+    for recipe in dict.fromkeys(row.recipe for row in comparison.rows()):
+        records = tuple(one for one in comparison.records if one.recipe_name == recipe)
+        own = replace(comparison, records=records)
+        rows = [{"method": row.method, **_means(row)} for row in own.rows()]
+        found[recipe] = rows, markdown_table(own, limits)
+    return found
+
+
+def _means(row: Row) -> dict[str, float | None]:
+    return {name: row.figures[name].mean if name in row.figures else None for name in METRICS}
 
 
 def csv_table(comparison: Comparison) -> str:
