@@ -28,7 +28,7 @@ def be_deterministic(*, on: bool) -> None:
 
 
 def refusal(error: RuntimeError) -> Nondeterministic | None:
-    """Convert torch's error for a nondeterministic operation to one that says what to do.
+    """Convert torch's error for a nondeterministic operation to one with advice.
 
     Returns None for any other error.
     """

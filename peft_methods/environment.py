@@ -97,7 +97,7 @@ def device_name() -> str:
 def check_device(device: str) -> None:
     """Raise `DataError` if torch cannot use the GPU that the driver shows.
 
-    The message has torch's reason and says what to do.
+    The message has torch's reason and the possible fixes.
     """
     if not device.startswith("cuda"):
         return

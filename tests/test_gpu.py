@@ -48,7 +48,7 @@ def test_fork_server_imports_do_not_use_the_gpu() -> None:
     )
 
 
-def cells(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[Record]:
+def train_records(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[Record]:
     done = compare(
         "embedded",
         methods=methods,
@@ -62,7 +62,7 @@ def cells(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -> list[R
 
 def test_memory_metrics_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
     first, second = (
-        cells(tmp_path / run, "full", "lora", "qlora", settings=("budget.precision=bf16",))
+        train_records(tmp_path / run, "full", "lora", "qlora", settings=("budget.precision=bf16",))
         for run in ("a", "b")
     )
     for record in first:
@@ -124,7 +124,7 @@ def test_deterministic_run_is_bit_identical_when_repeated(tmp_path: Path, engine
     ids=",".join,
 )
 def test_steps_are_captured_for_every_budget(tmp_path: Path, settings: tuple[str, ...]) -> None:
-    (record,) = cells(tmp_path, "lora", settings=settings)
+    (record,) = train_records(tmp_path, "lora", settings=settings)
     assert (record.status, record.environment["engine_note"]) == ("ok", ""), record.message
     assert all(math.isfinite(epoch["train_loss"] or math.nan) for epoch in record.epochs)
 
@@ -168,17 +168,20 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
         finally:
             executor.close()
 
-    assert run("cut", killed=True)[0].status == "crashed"
-    (again, store), (whole, other) = run("cut"), run("whole")
-    assert again.status == whole.status == "ok", again.message
-    assert (again.environment["engine_note"], whole.environment["engine_note"]) == ("", "")
-    assert again.environment["resumed_after_epochs"]
-    assert [epoch["train_loss"] for epoch in again.epochs] == [
-        epoch["train_loss"] for epoch in whole.epochs
+    assert run("killed", killed=True)[0].status == "crashed"
+    (resumed, store), (uninterrupted, other) = run("killed"), run("uninterrupted")
+    assert resumed.status == uninterrupted.status == "ok", resumed.message
+    assert (resumed.environment["engine_note"], uninterrupted.environment["engine_note"]) == (
+        "",
+        "",
+    )
+    assert resumed.environment["resumed_after_epochs"]
+    assert [epoch["train_loss"] for epoch in resumed.epochs] == [
+        epoch["train_loss"] for epoch in uninterrupted.epochs
     ]
     assert (
-        store.read_predictions(again).logits.tolist()
-        == other.read_predictions(whole).logits.tolist()
+        store.read_predictions(resumed).logits.tolist()
+        == other.read_predictions(uninterrupted).logits.tolist()
     )
 
 
@@ -186,7 +189,7 @@ def test_full_gpu_gives_an_oom_record(tmp_path: Path) -> None:
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - int(1.6 * 2**30), dtype=torch.uint8, device="cuda")
     try:
-        (record,) = cells(
+        (record,) = train_records(
             tmp_path,
             "full",
             settings=("budget.batch_size=64", "data.max_length=512", "data.train=4000"),

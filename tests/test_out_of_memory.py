@@ -96,7 +96,7 @@ from peft_methods.instruments import Instruments
 from peft_methods.measuring import address_space_left
 
 assert address_space_left() is None
-instruments = Instruments("cpu", lambda news: None, epochs=1)
+instruments = Instruments("cpu", lambda message: None, epochs=1)
 with instruments.running():
     instruments.enter(sys.argv[1])
     for room in (2**30, 20 * 2**20):

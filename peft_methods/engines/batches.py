@@ -43,10 +43,10 @@ class Collator:
 
     @staticmethod
     def _padded(rows: Sequence[Any], longest: int, padding: int) -> Any:
-        whole = np.full((len(rows), longest), padding, dtype=np.int64)
-        for padded, row in zip(whole, rows, strict=True):
+        result = np.full((len(rows), longest), padding, dtype=np.int64)
+        for padded, row in zip(result, rows, strict=True):
             padded[: len(row)] = row
-        return whole
+        return result
 
 
 def collator_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
@@ -88,9 +88,9 @@ class BucketCollator:
         return filled | {"labels": labels, "rows": len(rows)}
 
     def _filled(self, tensor: torch.Tensor, padding: int, bucket: int) -> torch.Tensor:
-        whole = torch.full((self._rows, bucket), padding)
-        whole[: tensor.shape[0], : tensor.shape[1]] = tensor
-        return whole
+        result = torch.full((self._rows, bucket), padding)
+        result[: tensor.shape[0], : tensor.shape[1]] = tensor
+        return result
 
 
 def buckets_of(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, ...]:

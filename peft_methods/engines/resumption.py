@@ -37,9 +37,9 @@ class TrainingState:
     def part(self, name: str) -> dict[str, torch.Tensor]:
         """Return the tensors whose names begin with `name.`, without that prefix."""
         return {
-            whole.removeprefix(f"{name}."): tensor
-            for whole, tensor in self.tensors.items()
-            if whole.startswith(f"{name}.")
+            key.removeprefix(f"{name}."): tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(f"{name}.")
         }
 
 
