@@ -12,17 +12,13 @@ from peft_methods import resuming, tuning
 from peft_methods.cells import Cell, Preparation
 from peft_methods.environment import find_device, usable_cores
 from peft_methods.errors import DataError, PeftMethodsError, TookTooLong
-from peft_methods.execution.base import Resources
-from peft_methods.execution.devices import default_workers, slots
+from peft_methods.execution.devices import default_workers
 from peft_methods.execution.display import Display, Nowhere
 from peft_methods.execution.estimating import total_seconds
 from peft_methods.execution.events import Event
 from peft_methods.execution.limits import DEFAULT_RETRIES
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
 from peft_methods.execution.progress import Progress
-from peft_methods.execution.requests import RunRequests
-from peft_methods.execution.scheduler import Scheduler
-from peft_methods.execution.scratch import RunFolder
 from peft_methods.execution.tracking import Tracking
 from peft_methods.quality import Predictions
 from peft_methods.records import Record, Status, without_result
@@ -87,10 +83,18 @@ class Experiment:
         self.device = find_device()
         self.workers = options.workers or default_workers(self.device, usable_cores())
         self._progress = Progress(display, workers=self.workers)
-        executor, self._scheduler = _on_this_machine(
-            self._store, self.device, self.workers, options
+        self._scheduler = local_scheduler(
+            self._store,
+            self.device,
+            workers=self.workers,
+            save_models=options.save_models,
+            timeout=options.timeout,
+            retries=options.retries,
+            checkpoint=options.checkpoint,
         )
-        self._tracking = Tracking(options.trackers, options.results, executor.new_worker)
+        self._tracking = Tracking(
+            options.trackers, options.results, self._scheduler.executor.new_worker
+        )
         for watcher in (self._progress, self._on_event, self._tracking):
             self._scheduler.watch(watcher)
         self._records: dict[RunKey, Record] = {}
@@ -351,18 +355,3 @@ class Experiment:
 
 def _keys(task: Task) -> list[RunKey]:
     return [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
-
-
-def _on_this_machine(
-    store: Store, device: str, workers: int, options: ExperimentOptions
-) -> tuple[LocalExecutor, Scheduler]:
-    """Return an executor for this machine's devices and the scheduler on top of it."""
-    folder = RunFolder(store)
-    devices = slots(device, usable_cores(), workers)
-    executor = LocalExecutor(devices, folder.path)
-    requests = RunRequests(store, folder, device, options.save_models, options.checkpoint)
-    needs = Resources(len(devices[0].gpus), devices[0].threads)
-    scheduler = Scheduler(
-        executor, requests, needs, timeout=options.timeout, retries=options.retries
-    )
-    return executor, scheduler

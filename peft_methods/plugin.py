@@ -115,9 +115,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     options = config.stash[OPTIONS]
     try:
-        config.stash[EXPERIMENT] = Experiment(
-            tasks, options.experiment(), progress_display(config)
-        )
+        config.stash[EXPERIMENT] = Experiment(tasks, options.experiment(), progress_display(config))
     except PeftMethodsError as error:
         raise pytest.UsageError(explained(error)) from None
     if not config.option.usepdb:  # a debugger's prompt handles Ctrl-C itself
@@ -135,7 +133,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     experiment.prepare()
     session.testsfailed += len(experiment.errors)
-    errors = {recipe: PeftMethodsError(explained(error)) for recipe, error in experiment.errors.items()}
+    errors = {
+        recipe: PeftMethodsError(explained(error)) for recipe, error in experiment.errors.items()
+    }
     show_text(
         session.config,
         plan_text(
@@ -278,7 +278,10 @@ def _problems(
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Stop all runs, also after an interrupt or when -x or --maxfail ends the session."""
-    experiment, options = session.config.stash.get(EXPERIMENT, None), session.config.stash.get(OPTIONS, None)
+    experiment, options = (
+        session.config.stash.get(EXPERIMENT, None),
+        session.config.stash.get(OPTIONS, None),
+    )
     if experiment is None or options is None:
         return
     ended_early = exitstatus not in COMPLETE or bool(session.shouldfail or session.shouldstop)

@@ -23,13 +23,13 @@ from peft_methods import data, models, quality, runner
 from peft_methods.__main__ import main
 from peft_methods.api import PrintableComparison
 from peft_methods.cells import Cell, cells_of
-from peft_methods.comparing import Comparison
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.base import EpochResult, NoTrace, TrainingJob
+from peft_methods.job import Results
 from peft_methods.methods import ApplyContext
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.metrics import METRICS
-from peft_methods.plugin import JOB
+from peft_methods.plugin import EXPERIMENT
 from peft_methods.quality import Predictions
 from peft_methods.recipe import DataSpec, load_recipe
 from peft_methods.recommending import parse_limits
@@ -412,11 +412,12 @@ def make_comparison(
 # sessions and processes
 
 
-class FinishedJob:
-    """A job whose runs have all ended, with these records."""
+class FinishedExperiment:
+    """An experiment whose runs have all ended, with these records."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = list(records)
+        self.errors: dict[str, Any] = {}
 
     def start(self) -> None:
         """Do nothing."""
@@ -431,7 +432,7 @@ class FinishedJob:
         """Return the records of the task's method."""
         return [record for record in self.records if record.method_name == task.method.name]
 
-    def records_of_stages(self, task: Any) -> list[Record]:
+    def prerequisite_records(self, task: Any) -> list[Record]:
         """Return no records: the runs have no prerequisites."""
         return []
 
@@ -439,23 +440,23 @@ class FinishedJob:
         """Return no methods: every run was trained."""
         return []
 
-    def comparison(self) -> Comparison:
-        """Return a comparison of all records."""
-        return Comparison(tuple(self.records))
+    def results(self) -> Results:
+        """Return all records."""
+        return Results(tuple(self.records), (), {})
 
 
 class ReplayRecords:
-    """A pytest plugin that replaces the session's job by one that has these records."""
+    """A pytest plugin that replaces the session's experiment by one that has these records."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self.job = FinishedJob(records)
+        self.experiment = FinishedExperiment(records)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Replace the job after the real plugin has made it."""
-        if (real := session.config.stash.get(JOB, None)) is not None:
+        if (real := session.config.stash.get(EXPERIMENT, None)) is not None:
             real.close()
-            session.config.stash[JOB] = self.job  # type: ignore[assignment]
+            session.config.stash[EXPERIMENT] = self.experiment  # type: ignore[assignment]
 
 
 def error_line(result: pytest.RunResult) -> str:

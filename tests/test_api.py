@@ -11,7 +11,7 @@ import pytest
 from peft_methods import compare
 from peft_methods.api import how_to_change
 from peft_methods.errors import DataError, OptionError, TookTooLong
-from peft_methods.job import Job
+from peft_methods.job import Experiment
 from peft_methods.store import StoreError
 
 
@@ -105,10 +105,10 @@ def test_how_to_change_names_the_argument_of_compare(setting: str, change: str) 
 def test_compare_adds_how_to_change_the_setting_to_an_error(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OptionError
 ) -> None:
-    def fail(job: Job) -> None:
+    def fail(experiment: Experiment) -> None:
         raise error
 
-    monkeypatch.setattr(Job, "start", fail)
+    monkeypatch.setattr(Experiment, "start", fail)
     with pytest.raises(type(error)) as caught:
         compare(str(tiny_recipe), results=tmp_path, progress=False)
     assert type(caught.value) is type(error)
@@ -127,10 +127,10 @@ def test_compare_names_the_results_argument_for_an_unwritable_folder(
 def test_compare_keeps_the_stack_of_an_error_that_took_too_long(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(job: Job) -> None:
+    def fail(experiment: Experiment) -> None:
         raise TookTooLong("too slow.", "stack")
 
-    monkeypatch.setattr(Job, "start", fail)
+    monkeypatch.setattr(Experiment, "start", fail)
     with pytest.raises(TookTooLong, match=r"^too slow\.$") as caught:
         compare(str(tiny_recipe), results=tmp_path, progress=False)
     assert caught.value.stack == "stack"

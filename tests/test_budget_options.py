@@ -210,9 +210,7 @@ def test_padding_does_not_change_predictions(tiny_recipe: Path) -> None:
 def test_fixed_padding_shuffles_by_the_seed_only(tiny_recipe: Path, tmp_path: Path) -> None:
     orders = []
     for name, seed in (("full", 0), ("lora", 0), ("lora", 1)):
-        ready = _, _, _base, _model, _ = prepared(
-            tiny_recipe, name, "budget.padding=fixed"
-        )
+        ready = _, _, _base, _model, _ = prepared(tiny_recipe, name, "budget.padding=fixed")
         trainer = make_trainer(ready, tmp_path, seed=seed)
         torch.rand(seed * 7 + len(name))
         orders.append((list(trainer._get_train_sampler()), list(trainer._get_train_sampler())))

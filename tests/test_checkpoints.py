@@ -24,7 +24,8 @@ from peft_methods.comparing import Comparison
 from peft_methods.engines import graphed, stock
 from peft_methods.engines.resumption import TrainingState
 from peft_methods.execution.events import Event
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
+from peft_methods.execution.scheduler import Scheduler
 from peft_methods.instruments import Instruments
 from peft_methods.methods import TRAINED
 from peft_methods.recipe import load_recipe
@@ -283,15 +284,15 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
     def kill_after_the_first_epoch(event: Event) -> None:
         if event.news and "validation_accuracy" in event.news and event.news["epoch"] == 1:
             _until(lambda: list(folder.glob("epoch-*")))
-            (worker,) = executor._running
+            (worker,) = scheduler._running
             os.kill(worker.process, signal.SIGKILL)
 
-    executor = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True, retries=0)
-    executor.watch(kill_after_the_first_epoch)
-    (crashed,) = _records_of(executor, cell)
+    scheduler = local_scheduler(store, "cpu", workers=1, checkpoint=True, retries=0)
+    scheduler.watch(kill_after_the_first_epoch)
+    (crashed,) = _records_of(scheduler, cell)
     assert crashed.status == "crashed"
     assert list(folder.glob("epoch-*"))
-    second = LocalExecutor(store, "cpu", workers=1, threads=1, checkpoint=True)
+    second = local_scheduler(store, "cpu", workers=1, checkpoint=True)
     (record,) = _records_of(second, cell)
     assert figures(record, store.read_predictions(record)) == figures(
         *run_here(cell, tmp_path / "here")
@@ -307,12 +308,12 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
     assert not folder.exists()
 
 
-def _records_of(executor: LocalExecutor, cell: Cell) -> list[Record]:
+def _records_of(scheduler: Scheduler, cell: Cell) -> list[Record]:
     try:
-        executor.submit([cell])
-        return executor.wait([cell])
+        scheduler.submit([cell])
+        return scheduler.wait([cell])
     finally:
-        executor.close()
+        scheduler.close()
 
 
 def _until(true: Any, seconds: float = 30) -> None:

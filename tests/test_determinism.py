@@ -17,7 +17,7 @@ from builders import small_cells as cells
 from peft_methods.determinism import be_deterministic
 from peft_methods.engines import stock
 from peft_methods.errors import Nondeterministic
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
 from peft_methods.recipe import load_recipe
 from peft_methods.store import Store
 from peft_methods.tasks import tasks_of
@@ -42,12 +42,12 @@ def test_every_method_is_bit_identical_in_parallel_processes(
     parallel = [cells(tiny_recipe, name, deterministic=True)[0] for name in names]
     store = Store(tmp_path / "results")
     store.prepare()
-    executor = LocalExecutor(store, "cpu", workers=2, threads=1)
+    scheduler = local_scheduler(store, "cpu", workers=2)
     try:
-        executor.submit(parallel)
-        records = executor.wait(parallel)
+        scheduler.submit(parallel)
+        records = scheduler.wait(parallel)
     finally:
-        executor.close()
+        scheduler.close()
     for name, record in zip(names, records, strict=True):
         assert record.cell["deterministic"] is True
         assert figures(record, store.read_predictions(record)) == figures(

@@ -109,7 +109,7 @@ def test_weight_decay_applies_to_adapters_but_not_to_biases_and_norms(
 def test_optimizer_uses_a_separate_learning_rate_for_the_head(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    ready = _, _, base, model, _ = prepared(
+    ready = _, method, base, model, _ = prepared(
         tiny_recipe, "ia3", "methods.ia3.head_learning_rate=1e-3"
     )
     trainer = make_trainer(ready, tmp_path)

@@ -20,45 +20,46 @@ from peft_methods.engines.batches import Collator, predict
 from peft_methods.errors import DataError
 from peft_methods.execution.estimating import in_words
 from peft_methods.execution.events import Event
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
+from peft_methods.execution.scheduler import Scheduler
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.store import Store
 
 
 @pytest.fixture
-def executor(tmp_path: Path) -> Any:
+def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
-    made = LocalExecutor(store, "cpu", workers=2, threads=1, save_models=tmp_path / "models")
+    made = local_scheduler(store, "cpu", workers=2, save_models=tmp_path / "models")
     yield made
     made.close()
 
 
 def test_executor_trains_every_method_and_stores_complete_records(
-    tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path
+    tiny_recipe: Path, scheduler: Scheduler, tmp_path: Path
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1"])
     wanted = [
         cell for method in chosen_methods(recipe, None) for cell in cells_of(recipe, method, "cpu")
     ]
-    executor.submit(wanted)
-    records = executor.wait(wanted)
+    scheduler.submit(wanted)
+    records = scheduler.wait(wanted)
     assert [(r.method_name, r.status, r.message) for r in records] == [
         (c.method.name, "ok", "") for c in wanted
     ]
     for record in records:
-        _is_complete(record, executor.store)
+        _is_complete(record, scheduler.requests.store)
     fusion = records[-1]
     assert (fusion.metrics["source_seconds"] or 0) > 0
-    sources = [record for record in executor.store.records()[0] if record.is_source]
+    sources = [record for record in scheduler.requests.store.records()[0] if record.is_source]
     assert len(sources) == 2
     assert all(source.metrics["accuracy"] is None for source in sources)
-    _models_load_and_agree(recipe, executor, records, tmp_path / "models")
+    _models_load_and_agree(recipe, scheduler, records, tmp_path / "models")
 
 
 def test_head_with_pooler_is_saved_completely(
-    tiny_recipe: Path, executor: LocalExecutor, tmp_path: Path
+    tiny_recipe: Path, scheduler: Scheduler, tmp_path: Path
 ) -> None:
     folder = make_model(tmp_path / "idle", trained_pooler=False)
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1", "budget.epochs=1"], model=str(folder))
@@ -67,12 +68,12 @@ def test_head_with_pooler_is_saved_completely(
         for method in chosen_methods(recipe, ["full", "lora", "adapter"])
         for cell in cells_of(recipe, method, "cpu")
     ]
-    executor.submit(wanted)
-    records = executor.wait(wanted)
+    scheduler.submit(wanted)
+    records = scheduler.wait(wanted)
     for record in records:
-        _is_complete(record, executor.store)
+        _is_complete(record, scheduler.requests.store)
         assert record.metrics["head_parameters"] == 32 * 32 + 32 + 2 * 32 + 2
-    _models_load_and_agree(recipe, executor, records, tmp_path / "models")
+    _models_load_and_agree(recipe, scheduler, records, tmp_path / "models")
 
 
 def _is_complete(record: Any, store: Store) -> None:
@@ -111,9 +112,7 @@ def _is_complete(record: Any, store: Store) -> None:
     assert predictions.logits.shape == (50, 2)
 
 
-def _models_load_and_agree(
-    recipe: Any, executor: LocalExecutor, records: Any, folder: Path
-) -> None:
+def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, folder: Path) -> None:
     """Load each saved model as users would; check that it predicts what the record holds."""
     from peft import PeftModel
 
@@ -136,13 +135,13 @@ def _models_load_and_agree(
         tokenizer = models.load(recipe.model, texts.facts.label_names).tokenizer
         tokens = data.tokenize(texts, tokenizer, recipe.data.max_length)
         got = predict(model, tokens.test, Collator(tokenizer), 50)
-        kept = executor.store.read_predictions(record)
+        kept = scheduler.requests.store.read_predictions(record)
         assert kept is not None
         assert (abs(got.logits - kept.logits) < 1e-4).all(), record.method_name
 
 
 def test_executor_retries_killed_runs_and_records_repeated_crashes(
-    tiny_recipe: Path, executor: LocalExecutor
+    tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     wanted = cells(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=10")
     signals = {0: [signal.SIGKILL, signal.SIGSEGV], 1: [signal.SIGABRT], 2: []}
@@ -150,7 +149,7 @@ def test_executor_retries_killed_runs_and_records_repeated_crashes(
 
     def kill(event: Event) -> None:
         worker = next(
-            (worker for worker, cell in executor._running.items() if cell == event.cell), None
+            (worker for worker, cell in scheduler._running.items() if cell == event.cell), None
         )
         if (
             event.news
@@ -162,9 +161,9 @@ def test_executor_retries_killed_runs_and_records_repeated_crashes(
             killed.add(worker.process)
             os.kill(worker.process, signals[event.cell.seed].pop(0))
 
-    executor.watch(kill)
-    executor.submit(wanted)
-    records = executor.wait(wanted)
+    scheduler.watch(kill)
+    scheduler.submit(wanted)
+    records = scheduler.wait(wanted)
     assert [record.status for record in records] == ["crashed", "ok", "ok"]
     assert "killed by SIGSEGV in " in records[0].message
     assert "peft_methods/execution/worker.py" in records[0].stack
@@ -172,30 +171,30 @@ def test_executor_retries_killed_runs_and_records_repeated_crashes(
     assert "crashed: its process was killed by SIGKILL (out of memory?)" in records[0].attempts[0]
     assert "killed by SIGABRT" in records[1].attempts[0]
     assert records[2].attempts == ()
-    stored = executor.store.records()[0]
+    stored = scheduler.requests.store.records()[0]
     assert sorted((record.seed, record.status, record.attempts) for record in stored) == [
         (record.seed, record.status, record.attempts) for record in records
     ]
 
 
 def test_failed_run_has_a_record_with_the_error_message(
-    tiny_recipe: Path, executor: LocalExecutor
+    tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     bad = cells(tiny_recipe, "full", "budget.seeds=1", 'data.source="/nowhere/at/all"')
-    executor.submit(bad)
-    record = executor.wait(bad)[0]
+    scheduler.submit(bad)
+    record = scheduler.wait(bad)[0]
     assert record.status == "failed"
     assert "/nowhere/at/all" in record.message
     assert "\n" not in record.message
 
 
 def test_failed_prerequisite_fails_the_fusion_run_with_the_reason(
-    tiny_recipe: Path, executor: LocalExecutor
+    tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     sources = 'methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
     wanted = cells(tiny_recipe, "adapter_fusion", "budget.seeds=1", sources)
-    executor.submit(wanted)
-    record = executor.wait(wanted)[0]
+    scheduler.submit(wanted)
+    record = scheduler.wait(wanted)[0]
     assert record.status == "failed"
     assert re.match(
         r"its source tiny\.source\d-(a|b) failed: there is no folder /gone/\1\.", record.message
@@ -203,7 +202,7 @@ def test_failed_prerequisite_fails_the_fusion_run_with_the_reason(
 
 
 def test_record_status_is_oom_for_out_of_memory_errors_only(
-    tiny_recipe: Path, executor: LocalExecutor
+    tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     wanted = cells(tiny_recipe, "full", "budget.seeds=1")
     from peft_methods.execution.worker import _record_of
@@ -216,16 +215,14 @@ def test_record_status_is_oom_for_out_of_memory_errors_only(
     assert _record_of(RuntimeError("shape"), wanted[0]).status == "failed"
 
 
-def test_prepare_raises_data_error_before_training(
-    tiny_recipe: Path, executor: LocalExecutor
-) -> None:
+def test_prepare_raises_data_error_before_training(tiny_recipe: Path, scheduler: Scheduler) -> None:
     recipe = load_recipe(str(tiny_recipe), ["data.test=5000"])
     with pytest.raises(DataError, match="5000 test rows requested"):
-        executor.prepare(recipe, chosen_methods(recipe, None))
+        scheduler.prepare(recipe, chosen_methods(recipe, None))
 
 
 def test_prepare_keeps_the_setting_of_an_error_in_the_worker(
-    tiny_recipe: Path, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Path, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A `Failure` carries the setting across the process boundary."""
     from peft_methods.execution.worker import Failure, _failure
@@ -234,9 +231,9 @@ def test_prepare_keeps_the_setting_of_an_error_in_the_worker(
     assert failure == Failure("too long.", by_user=True, setting="data.max_length")
     assert _failure(ValueError("shape")).setting == ""
     recipe = load_recipe(str(tiny_recipe))
-    monkeypatch.setattr(executor, "_ask", lambda job, first: pickle.loads(pickle.dumps(failure)))
+    monkeypatch.setattr(scheduler, "_ask", lambda job, first: pickle.loads(pickle.dumps(failure)))
     with pytest.raises(DataError, match=r"too long\.") as caught:
-        executor.prepare(recipe, chosen_methods(recipe, None))
+        scheduler.prepare(recipe, chosen_methods(recipe, None))
     assert caught.value.setting == "data.max_length"
 
 
@@ -244,29 +241,29 @@ def test_run_uses_the_current_directory_of_the_session(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The results folder is usually a relative path, and notebooks change their directory."""
-    before = LocalExecutor(Store(tmp_path), "cpu", workers=1, threads=1)
-    before._server.launch()
+    before = local_scheduler(Store(tmp_path), "cpu", workers=1)
+    before.executor._server.launch()
     before.close()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     store = Store(Path("results"))
     store.prepare()
-    executor = LocalExecutor(store, "cpu", workers=1, threads=1)
+    scheduler = local_scheduler(store, "cpu", workers=1)
     wanted = cells(tiny_recipe, "head_only", "budget.seeds=1", "budget.epochs=1")
-    executor.submit(wanted)
-    records = executor.wait(wanted)
-    executor.close()
+    scheduler.submit(wanted)
+    records = scheduler.wait(wanted)
+    scheduler.close()
     assert [record.status for record in records] == ["ok"]
-    assert executor.warnings == []
+    assert scheduler.warnings == []
     assert list((tmp_path / "other" / "results").glob("*.json"))
 
 
 def test_close_leaves_no_process_and_no_scratch_files(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "r")
     store.prepare()
-    executor = LocalExecutor(store, "cpu", workers=1, threads=1)
+    scheduler = local_scheduler(store, "cpu", workers=1)
     wanted = cells(tiny_recipe, "lora", "budget.epochs=500")
-    executor.submit(wanted)
+    scheduler.submit(wanted)
 
     class StopWaiting(Exception):
         pass
@@ -275,11 +272,11 @@ def test_close_leaves_no_process_and_no_scratch_files(tiny_recipe: Path, tmp_pat
         if event.news:
             raise StopWaiting
 
-    executor.watch(stop)
+    scheduler.watch(stop)
     with pytest.raises(StopWaiting):
-        executor.wait(wanted)
-    pids = [worker.process for worker in executor._running]
-    executor.close()
+        scheduler.wait(wanted)
+    pids = [worker.process for worker in scheduler._running]
+    scheduler.close()
     assert pids
     assert not any(
         psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids

@@ -17,7 +17,7 @@ import torch
 from peft_methods import compare
 from peft_methods.cells import cells_of
 from peft_methods.execution.events import Event
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.records import Record
@@ -148,7 +148,7 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
     def run(name: str, *, killed: bool = False) -> tuple[Record, Store]:
         store = Store(tmp_path / name)
         store.prepare()
-        executor = LocalExecutor(store, "cuda", workers=1, threads=2, checkpoint=True, retries=0)
+        scheduler = local_scheduler(store, "cuda", workers=1, checkpoint=True, retries=0)
 
         def kill_after_first_checkpoint(event: Event) -> None:
             if (
@@ -157,16 +157,16 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
                 and event.news.get("validation_accuracy") is not None
             ):
                 wait_until(lambda: bool(list(store.checkpoints_of(cell.key).glob("epoch-*"))))
-                (worker,) = executor._running
+                (worker,) = scheduler._running
                 os.kill(worker.process, signal.SIGKILL)
 
         if killed:
-            executor.watch(kill_after_first_checkpoint)
+            scheduler.watch(kill_after_first_checkpoint)
         try:
-            executor.submit([cell])
-            return executor.wait([cell])[0], store
+            scheduler.submit([cell])
+            return scheduler.wait([cell])[0], store
         finally:
-            executor.close()
+            scheduler.close()
 
     assert run("killed", killed=True)[0].status == "crashed"
     (resumed, store), (uninterrupted, other) = run("killed"), run("uninterrupted")

@@ -27,7 +27,7 @@ from builders import marked_processes as living
 from peft_methods.errors import DataError, may_pass
 from peft_methods.execution import kills
 from peft_methods.execution.events import Event
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
 from peft_methods.execution.processes import ForkServer, Worker, fork_server
 from peft_methods.execution.stacks import innermost_frame, request_stacks, with_short_paths
 from peft_methods.store import Store
@@ -64,20 +64,20 @@ def test_worker_kill_succeeds_if_the_process_has_just_ended(tmp_path: Path) -> N
 def test_timeout_ends_endless_and_stopped_runs(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.prepare()
-    executor = LocalExecutor(store, "cpu", workers=2, threads=1, timeout=3, retries=1)
+    scheduler = local_scheduler(store, "cpu", workers=2, timeout=3, retries=1)
     (endless,) = cells(tiny_recipe, "lora", "budget.seeds=1", "budget.epochs=100000")
     (stopped,) = cells(tiny_recipe, "full", "budget.seeds=1")
 
     def stop(event: Event) -> None:
         if event.cell == stopped and event.record is None:
-            worker = next(worker for worker, cell in executor._running.items() if cell == stopped)
+            worker = next(worker for worker, cell in scheduler._running.items() if cell == stopped)
             until(lambda: worker.process)
             os.kill(worker.process or 0, signal.SIGSTOP)
 
-    executor.watch(stop)
-    executor.submit([endless, stopped])
-    one, other = executor.wait([endless, stopped])
-    executor.close()
+    scheduler.watch(stop)
+    scheduler.submit([endless, stopped])
+    one, other = scheduler.wait([endless, stopped])
+    scheduler.close()
     # There is no second attempt, because the timeout is there to save time.
     assert (one.status, one.attempts) == ("timeout", ())
     message = (
@@ -326,20 +326,20 @@ def test_record_status_is_oom_after_an_oom_kill(
     store, counted = Store(tmp_path / "results"), [3]
     store.prepare()
     monkeypatch.setattr("peft_methods.execution.processes.out_of_memory_kills", lambda: counted[0])
-    executor = LocalExecutor(store, "cpu", workers=1, threads=1, retries=0)
+    scheduler = local_scheduler(store, "cpu", workers=1, retries=0)
     (cell,) = cells(tiny_recipe, "lora", "budget.seeds=1")
 
     def kill(event: Event) -> None:
         if event.record is None and event.news is None:
-            (worker,) = executor._running
+            (worker,) = scheduler._running
             until(lambda: worker.process)
             counted[0] += 1
             os.kill(worker.process or 0, signal.SIGKILL)
 
-    executor.watch(kill)
-    executor.submit([cell])
-    (record,) = executor.wait([cell])
-    executor.close()
+    scheduler.watch(kill)
+    scheduler.submit([cell])
+    (record,) = scheduler.wait([cell])
+    scheduler.close()
     assert record.status == "oom"
     assert (
         "the kernel killed its process because memory ran out. To fit, run one at a time"

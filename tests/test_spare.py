@@ -15,20 +15,22 @@ import pytest
 
 from builders import cells
 from peft_methods.cells import Cell
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
 from peft_methods.execution.processes import Worker
-from peft_methods.job import Job
+from peft_methods.execution.scheduler import Scheduler
+from peft_methods.execution.worker import job_name
+from peft_methods.job import Experiment, ExperimentOptions
 from peft_methods.recipe import load_recipe
 from peft_methods.store import Store
 from peft_methods.tasks import tasks_of
 
 
 @pytest.fixture
-def executor(tmp_path: Path) -> Any:
+def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
-    made = LocalExecutor(store, "cpu", workers=1, threads=1, retries=0)
-    made._loads_ahead = True
+    made = local_scheduler(store, "cpu", workers=1, retries=0)
+    made.executor.prefetches = True
     yield made
     made.close()
 
@@ -38,29 +40,29 @@ def wanted(tiny_recipe: Path) -> list[Cell]:
     return cells(tiny_recipe, "head_only", "budget.seeds=2", "budget.epochs=1")
 
 
-def prefetched(executor: LocalExecutor, cell: Cell) -> Worker:
-    executor._spare.give(executor._job(cell, ""))
-    return standby_process(executor)
+def prefetched(scheduler: Scheduler, cell: Cell) -> Worker:
+    scheduler.executor.prefetch(scheduler._job(cell))
+    return standby_process(scheduler)
 
 
-def standby_process(executor: LocalExecutor) -> Worker:
-    worker = executor._spare._worker
+def standby_process(scheduler: Scheduler) -> Worker:
+    worker = scheduler.executor._standby._worker
     assert worker is not None
     while worker.process is None:
         time.sleep(0.01)
     return worker
 
 
-def trained(executor: LocalExecutor, wanted: list[Cell]) -> tuple[dict[int, int | None], list[Any]]:
+def trained(scheduler: Scheduler, wanted: list[Cell]) -> tuple[dict[int, int | None], list[Any]]:
     """Train all runs; return each seed's process, and the records in the order they ended."""
     processes: dict[int, int | None] = {}
-    executor.watch(
+    scheduler.watch(
         lambda event: processes.update(
-            [(event.cell.seed, w.process) for w in executor._running] if event.news else ()
+            [(event.cell.seed, w.process) for w in scheduler._running] if event.news else ()
         )
     )
-    executor.submit(wanted)
-    records = sorted(executor.wait(wanted), key=lambda record: record.finished)
+    scheduler.submit(wanted)
+    records = sorted(scheduler.wait(wanted), key=lambda record: record.finished)
     assert {(record.status, record.attempts) for record in records} == {("ok", ())}
     assert len(set(processes.values())) == len(records) == len(wanted)
     return processes, records
@@ -68,62 +70,62 @@ def trained(executor: LocalExecutor, wanted: list[Cell]) -> tuple[dict[int, int 
 
 @pytest.mark.parametrize("guess", [0, 1])
 def test_prefetched_run_is_trained_first_by_the_standby_worker(
-    executor: LocalExecutor, wanted: list[Cell], guess: int
+    scheduler: Scheduler, wanted: list[Cell], guess: int
 ) -> None:
-    worker = prefetched(executor, wanted[guess])
-    processes, records = trained(executor, wanted)
+    worker = prefetched(scheduler, wanted[guess])
+    processes, records = trained(scheduler, wanted)
     assert worker.process == processes[wanted[guess].seed]
     assert records[0].seed == wanted[guess].seed
 
 
 def test_standby_worker_ends_when_its_run_is_not_submitted(
-    executor: LocalExecutor, wanted: list[Cell], tiny_recipe: Path
+    scheduler: Scheduler, wanted: list[Cell], tiny_recipe: Path
 ) -> None:
     (foreign,) = cells(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
-    worker = prefetched(executor, foreign)
-    processes, _ = trained(executor, wanted)
+    worker = prefetched(scheduler, foreign)
+    processes, _ = trained(scheduler, wanted)
     assert worker.process not in processes.values()
     assert worker.has_ended()
 
 
 def test_death_of_the_standby_worker_does_not_count_as_an_attempt(
-    executor: LocalExecutor, wanted: list[Cell]
+    scheduler: Scheduler, wanted: list[Cell]
 ) -> None:
-    worker = prefetched(executor, wanted[0])
+    worker = prefetched(scheduler, wanted[0])
     assert worker.process is not None
     os.kill(worker.process, signal.SIGKILL)
     assert worker.has_ended(within=30)
-    processes, _ = trained(executor, wanted)
+    processes, _ = trained(scheduler, wanted)
     assert worker.process not in processes.values()
 
 
 def test_first_run_is_prefetched_while_its_recipe_is_checked(
-    executor: LocalExecutor, wanted: list[Cell]
+    scheduler: Scheduler, wanted: list[Cell]
 ) -> None:
     recipe = wanted[0].recipe
-    executor.prepare(recipe, [wanted[0].method], wanted[0])
-    worker = standby_process(executor)
-    assert executor._spare.cell == wanted[0]
-    executor.prepare(recipe, [wanted[0].method])
-    assert standby_process(executor) is worker, (
+    scheduler.prepare(recipe, [wanted[0].method], wanted[0])
+    worker = standby_process(scheduler)
+    assert scheduler.executor.prefetched() == job_name(wanted[0])
+    scheduler.prepare(recipe, [wanted[0].method])
+    assert standby_process(scheduler) is worker, (
         "the check of another recipe needs a separate process"
     )
-    processes, _ = trained(executor, wanted)
+    processes, _ = trained(scheduler, wanted)
     assert processes[wanted[0].seed] == worker.process
 
 
 def test_prefetched_run_keeps_an_earlier_log_until_its_turn(
-    executor: LocalExecutor, wanted: list[Cell]
+    scheduler: Scheduler, wanted: list[Cell]
 ) -> None:
-    log = executor._log(wanted[0].label)
+    log = scheduler.requests.log(wanted[0].label)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("why it failed yesterday", encoding="utf-8")
-    prefetched(executor, wanted[0])
-    ahead = executor._work(wanted[0]) / "ahead.log"
+    prefetched(scheduler, wanted[0])
+    ahead = scheduler.requests.work(wanted[0]) / "ahead.log"
     while not ahead.exists():
         time.sleep(0.01)
     assert log.read_text(encoding="utf-8") == "why it failed yesterday"
-    trained(executor, wanted)
+    trained(scheduler, wanted)
     assert "train_runtime" in log.read_text(encoding="utf-8")
     assert "yesterday" not in log.read_text(encoding="utf-8")
 
@@ -149,11 +151,11 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
         ({"fresh": True}, set(sources), fusion[0].stages[0]),
         ({"trials": 2}, set(), None),
     ):
-        job = Job(tasks, results=tmp_path / "results", **options)
+        experiment = Experiment(tasks, ExperimentOptions(results=tmp_path / "results", **options))
         try:
-            assert job._probably_first(known) == guess
+            assert experiment._probably_first(known) == guess
         finally:
-            job.close()
+            experiment.close()
 
 
 def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
@@ -162,15 +164,16 @@ def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
     few = ["budget.epochs=1", "data.train=16", "methods.adapter_fusion.source_train=16"]
     for seeds in (1, 2):
         recipe = load_recipe(str(tiny_recipe), [*few, f"budget.seeds={seeds}"])
-        job = Job(
-            tasks_of([recipe], ["adapter_fusion"], "cpu"), results=tmp_path / "results", workers=1
+        experiment = Experiment(
+            tasks_of([recipe], ["adapter_fusion"], "cpu"),
+            ExperimentOptions(results=tmp_path / "results", workers=1),
         )
-        job._executor._loads_ahead = True
+        experiment._scheduler.executor.prefetches = True
         try:
-            job.start()
-            records = job.wait(job.tasks[0])
+            experiment.start()
+            records = experiment.wait(experiment.tasks[0])
         finally:
-            job.close()
+            experiment.close()
         assert [(record.status, record.reused) for record in records] == [
             ("ok", True),
             ("ok", False),

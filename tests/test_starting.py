@@ -14,7 +14,7 @@ from peft_methods import data, models, runner, starting, synthetic, validity
 from peft_methods.cells import cells_of
 from peft_methods.engines.registry import choose_engine
 from peft_methods.errors import OptionError
-from peft_methods.execution.local import LocalExecutor
+from peft_methods.execution.local_scheduler import local_scheduler
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipe import load_recipe
 from peft_methods.resuming import Earlier
@@ -29,17 +29,13 @@ def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method
     stages = tuple(tmp_path / stage.key for stage in cell.stages)
     for stage, folder in zip(cell.stages, stages, strict=True):
         folder.mkdir()
-        runner.run(stage, Places(folder), lambda news: None, threads=1)
+        runner.run(stage, Places(folder), lambda news: None)
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = (
-            load_ahead(cell, work=tmp_path / name, stages=stages, threads=1)
-            if name == "ahead"
-            else None
-        )
+        ahead = load_ahead(cell, work=tmp_path / name, stages=stages) if name == "ahead" else None
         found[name] = runner.run(
-            cell, Places(tmp_path / name, stages), lambda news: None, threads=1, ahead=ahead
+            cell, Places(tmp_path / name, stages), lambda news: None, ahead=ahead
         )
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
@@ -61,14 +57,12 @@ def test_prefetched_random_weights_equal_those_drawn_later(
         tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random"
     )
     (tmp_path / "in its turn").mkdir()
-    one, _ = runner.run(cell, Places(tmp_path / "in its turn"), lambda news: None, threads=1)
+    one, _ = runner.run(cell, Places(tmp_path / "in its turn"), lambda news: None)
     (tmp_path / "ahead").mkdir()
-    ahead = load_ahead(cell, work=tmp_path / "ahead", stages=(), threads=1)
+    ahead = load_ahead(cell, work=tmp_path / "ahead", stages=())
     monkeypatch.setattr(models, "_draw", None)
     monkeypatch.setattr(data, "tokenize", None)
-    other, _ = runner.run(
-        cell, Places(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead
-    )
+    other, _ = runner.run(cell, Places(tmp_path / "ahead"), lambda news: None, ahead=ahead)
     assert not (tmp_path / "ahead" / "drawn").exists()
     assert one.identity == other.identity
     assert [epoch["train_loss"] for epoch in one.epochs] == [
@@ -84,16 +78,16 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     store.prepare()
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
     (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
-    executor = LocalExecutor(store, "cpu", workers=1, threads=1)
-    executor._server.launch()  # the fork server keeps the environment of its start
+    scheduler = local_scheduler(store, "cpu", workers=1)
+    scheduler.executor._server.launch()  # the fork server keeps the environment of its start
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
     try:
-        preparation = executor.prepare(recipe, [cell.method])
-        executor.submit([cell])
-        (record,) = executor.wait([cell])
+        preparation = scheduler.prepare(recipe, [cell.method])
+        scheduler.submit([cell])
+        (record,) = scheduler.wait([cell])
     finally:
-        executor.close()
+        scheduler.close()
     assert record.status == "ok", record.message
     assert record.cell["engine"] == "trainer"
     assert record.identity == store.records()[0][0].identity
@@ -122,7 +116,7 @@ def test_quantised_weights_are_hashed_once_and_cached(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe = load_recipe(str(tiny_recipe))
     methods = tuple(chosen_methods(recipe, ["lora", "qlora"]))
-    first = prepare(recipe, methods, "cpu", threads=1).facts
+    first = prepare(recipe, methods, "cpu").facts
     loads: list[Any] = []
     load = models.load
     monkeypatch.setattr(
@@ -130,10 +124,10 @@ def test_quantised_weights_are_hashed_once_and_cached(
         "load",
         lambda *of, **wanted: loads.append(wanted.get("quantization")) or load(*of, **wanted),
     )
-    assert prepare(recipe, methods, "cpu", threads=1).facts == first
+    assert prepare(recipe, methods, "cpu").facts == first
     assert loads == [None]
     other = replace(recipe, budget=replace(recipe.budget, precision="bf16"))
-    assert prepare(other, methods, "cpu", threads=1).facts.weights[""] == first.weights[""]
+    assert prepare(other, methods, "cpu").facts.weights[""] == first.weights[""]
     assert loads == [None, None, "nf4"]
 
 

@@ -79,6 +79,9 @@ class Executor(Protocol):
     def drop_prefetched(self) -> None:
         """End the process that `prefetch` started, if there is one."""
 
+    def new_worker(self) -> Any:
+        """Return a process for other work of the session, such as an experiment tracker."""
+
     def poll(self, timeout: float | None) -> Iterator[RunEvent]:
         """Yield events of started jobs, after waiting at most `timeout` seconds for the first."""
 
