@@ -543,7 +543,7 @@ def test_random_weights_on_a_dry_run(run: Any, tmp_path: Path) -> None:
         "--peft-method=lora,qlora",
     )
     assert result.ret == 0
-    assert "4 cells" in result.stdout.str()
+    assert "4 runs" in result.stdout.str()
     assert not list(Path(".peft/results").glob("*.json"))
 
 
@@ -558,7 +558,7 @@ def test_a_shipped_gpu_recipe_without_texts_on_a_dry_run(run: Any, tmp_path: Pat
         *here, "--peft-method=lora,adapter_fusion", "--peft-set=data.train=300", recipe="trec_bert"
     )
     assert result.ret == 0
-    assert "6 cells" in result.stdout.str()
+    assert "6 runs" in result.stdout.str()
     untold = run(*here, "--peft-method=lora", recipe="trec_bert")
     assert untold.ret == pytest.ExitCode.TESTS_FAILED
     assert "Give a number: --peft-set data.train=N." in untold.stdout.str()
