@@ -583,7 +583,7 @@ def test_dry_run_works_with_random_weights(run: Any, tmp_path: Path) -> None:
         "--peft-method=lora,qlora",
     )
     assert result.ret == 0
-    assert re.search("4 (cells|runs)", result.stdout.str())
+    assert "4 runs" in result.stdout.str()
     assert not list(Path(".peft/results").glob("*.json"))
 
 
@@ -598,10 +598,10 @@ def test_dry_run_works_for_a_gpu_recipe_without_its_data(run: Any, tmp_path: Pat
         *here, "--peft-method=lora,adapter_fusion", "--peft-set=data.train=300", recipe="trec_bert"
     )
     assert result.ret == 0
-    assert re.search("6 (cells|runs)", result.stdout.str())
-    without_size = run(*here, "--peft-method=lora", recipe="trec_bert")
-    assert without_size.ret == pytest.ExitCode.TESTS_FAILED
-    assert re.search(r"Give a number.*data\.train", without_size.stdout.str())
+    assert "6 runs" in result.stdout.str()
+    untold = run(*here, "--peft-method=lora", recipe="trec_bert")
+    assert untold.ret == pytest.ExitCode.TESTS_FAILED
+    assert "Give a number: --peft-set data.train=N." in untold.stdout.str()
 
 
 def test_random_weights_without_a_known_architecture_fail_with_one_line(run: Any) -> None:
