@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import make_predictions
-from builders import make_record
+from builders import make_predictions, make_record
 from peft_methods import comparing
 from peft_methods.comparing import Comparison
 from peft_methods.measuring import PHASES

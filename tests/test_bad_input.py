@@ -245,7 +245,7 @@ def test_parse_tolerances_with_random_text(given_texts: list[str]) -> None:
 @example(f"memory={'9' * 400}GB")
 def test_parse_limits_with_random_text(text: str) -> None:
     """Oracle: finite limits above zero. A refusal names the option."""
-    for name, limit in (outcome(lambda: parse_limits(text), "--peft-budget") or {}).items():
+    for name, limit in (outcome(lambda: parse_limits(text), "budget") or {}).items():
         assert name in {"memory", "time"}
         assert 0 < limit.most < math.inf
 
@@ -416,7 +416,7 @@ def test_read_baseline_with_damaged_file(
     """
     path = tmp_path_factory.getbasetemp() / "fuzzed-baseline.json"
     path.write_bytes(content)
-    baseline = outcome(lambda: read_baseline(path), "--peft-baseline", "fuzzed-baseline.json")
+    baseline = outcome(lambda: read_baseline(path), "baseline", "fuzzed-baseline.json")
     if baseline is not None:
         assert all(entry.seeds for entry in baseline.entries.values())
         Gate({"embedded": baseline}, None, True, True).judge(RECORDS)
