@@ -248,9 +248,9 @@ def test_unpack_skips_members_that_point_outside_the_folder(tmp_path: Path) -> N
 def test_unpack_refuses_hostile_archives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, bytes, int, str]
 ) -> None:
-    name, content, mode, said = case
+    name, content, mode, expected = case
     monkeypatch.setattr(embedded, "MAX_FILE_BYTES", 2**21)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=expected):
         unpacked(packed(tmp_path / "w.whl", name, content, mode=mode), tmp_path)
     assert not list((tmp_path / "a" / "b").iterdir())
 
@@ -410,11 +410,11 @@ def test_session_outputs_contain_no_home_and_no_secret(
         name: cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu")[0].spec()
         for name in ("lora", "ia3")
     }
-    said = f"FileNotFoundError: {home}/x, asked with {SECRET}"
-    good = make_record(cell=spec["lora"], message=said)
+    message = f"FileNotFoundError: {home}/x, asked with {SECRET}"
+    good = make_record(cell=spec["lora"], message=message)
     for one in (
         good,
-        make_record("ia3", cell=spec["ia3"], status="failed", message=said, metrics={}),
+        make_record("ia3", cell=spec["ia3"], status="failed", message=message, metrics={}),
     ):
         places = (f"--peft-csv={one.method_name}.csv", "--peft-markdown=table.md")
         arguments = (
@@ -473,9 +473,9 @@ def test_store_refuses_a_fingerprint_that_is_a_path(tmp_path: Path) -> None:
 
 
 def test_message_is_limited_in_length() -> None:
-    said = str(DataError(f"the value {'x' * 100_000} is too long; cut it"))
-    assert len(said) < 5000
-    assert said.endswith("is too long; cut it")
+    message = str(DataError(f"the value {'x' * 100_000} is too long; cut it"))
+    assert len(message) < 5000
+    assert message.endswith("is too long; cut it")
 
 
 @given(st.binary(max_size=200) | st.just(b"PK\x03\x04"))
