@@ -209,7 +209,7 @@ def kind_of(spec: ModelSpec) -> ModelKind:
     A local config.json or a preset decides; otherwise the name does. Neither the hub nor its cache is
     asked, so the kind is the same on every machine.
     """
-    config = _local_config(spec.source) or shapes.shapes().get(spec.source)
+    config = _config_dict(spec.source) or shapes.shapes().get(spec.source)
     if config is None:
         name = spec.source.rpartition("/")[2].casefold()
         return "small_encoder" if SMALL_NAMES.search(name) else "encoder"
@@ -221,7 +221,7 @@ def kind_of(spec: ModelSpec) -> ModelKind:
     return "small_encoder" if small else "encoder"
 
 
-def _local_config(source: str) -> dict[str, Any] | None:
+def _config_dict(source: str) -> dict[str, Any] | None:
     """The config.json of a model folder, or the config file itself; None where there is none."""
     path = path_of(source)
     if path is None:
