@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from peft_methods.cells import Cell, cells_of
-from peft_methods.environment import PACKAGES
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.metrics import METRICS
-from peft_methods.quality import Predictions
-from peft_methods.recipe import load_recipe
-from peft_methods.records import Evidence, Record
+from peft_methods.profiling.environment import PACKAGES
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import RunSpec, run_specs
+from peft_methods.tasks.text_classification import Predictions
+from peft_methods.training.weight_checks import Evidence
 
 LABELS = ("negative", "positive")
 COUNTS = {"train": (200, 200), "validation": (75, 75), "test": (250, 250)}
@@ -48,13 +49,13 @@ def fill(folder: Path, recipes: int, seeds: int) -> int:
     return count
 
 
-def _cells(recipes: int, seeds: int) -> Iterator[tuple[Cell, np.random.Generator]]:
+def _cells(recipes: int, seeds: int) -> Iterator[tuple[RunSpec, np.random.Generator]]:
     for number in range(recipes):
         recipe = replace(
             load_recipe("embedded", [f"budget.seeds={seeds}"]), name=f"recipe{number:02}"
         )
         for method in chosen_methods(recipe, None):
-            for cell in cells_of(recipe, method, "cpu"):
+            for cell in run_specs(recipe, method, "cpu"):
                 yield cell, np.random.default_rng([number, len(method.name), cell.seed])
 
 
@@ -84,7 +85,7 @@ def _quality(predictions: Predictions) -> dict[str, Any]:
 
 
 def _record(
-    cell: Cell, predictions: Predictions, rng: np.random.Generator, finished: float
+    cell: RunSpec, predictions: Predictions, rng: np.random.Generator, finished: float
 ) -> Record:
     quality = _quality(predictions)
     metrics: dict[str, Any] = {name: float(rng.random()) for name in METRICS}

@@ -17,15 +17,17 @@ from transformers import (
     default_data_collator,
 )
 
-from peft_methods import data, models, synthetic
-from peft_methods.engines import graphed, stock
-from peft_methods.engines.base import NoTrace, TrainingJob
-from peft_methods.methods import ApplyContext
+from peft_methods.data import synthetic, tokenize
+from peft_methods.data.token_rows import TokenRows
+from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import load_recipe
-from peft_methods.rows import Rows
+from peft_methods.models import loading
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+from peft_methods.training.engine import NoTrace, TrainingJob
+from peft_methods.training.trainer import loop
 
-TRAINERS = {"trainer": stock.StockTrainer, "cuda_graphs": graphed.GraphedTrainer}
+TRAINERS = {"trainer": loop.RunTrainer, "cuda_graphs": CudaGraphsTrainer}
 
 
 class Window(TrainerCallback):
@@ -153,7 +155,7 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _as_lists(rows: Rows) -> list[dict[str, Any]]:
+def _as_lists(rows: TokenRows) -> list[dict[str, Any]]:
     return [
         {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
         for row in rows
@@ -187,11 +189,11 @@ class Setup:
             "precision": self.recipe.budget.precision,
             "device": device,
         }
-        self.base = models.load(self.recipe.model, texts.facts.label_names, **wanted)
+        self.base = loading.load(self.recipe.model, texts.facts.label_names, **wanted)
         self.model = self.method.apply(
             self.base.model, ApplyContext(self.base.shape, self.base.head)
         )
-        self.tokens = data.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
+        self.tokens = tokenize.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
 
     def by_engine(self, name: str, folder: Path, steps: int, windows: int) -> list[float]:
         """Time one of our engines, without the capture of its steps."""
@@ -208,7 +210,7 @@ class Setup:
 
     def _engine(self, name: str, folder: Path, steps: int) -> Trainer:
         kind, job = TRAINERS[name], self.job(folder)
-        arguments = stock.arguments_of(job, autocast=kind.autocasts)
+        arguments = loop.arguments_of(job, autocast=kind.autocasts)
         arguments.max_steps = steps
         return kind(job, arguments, NullListener())
 
@@ -265,7 +267,7 @@ class Setup:
                 _as_lists(self.tokens.train), collate, folder, steps, windows, **grouped
             )
 
-    def _padded(self, rows: Rows) -> list[dict[str, Any]]:
+    def _padded(self, rows: TokenRows) -> list[dict[str, Any]]:
         longest, pad = self.recipe.data.max_length, self.base.tokenizer.pad_token_id
         padded = _as_lists(rows)
         for row in padded:

@@ -38,7 +38,7 @@ IMDB = ["model.weights=random", "data.validation=2", "data.test=2"]
 
 
 def _need_gpu() -> None:
-    from peft_methods.environment import find_device
+    from peft_methods.profiling.environment import find_device
 
     if find_device() == "cpu":
         pytest.skip("needs an NVIDIA GPU")
@@ -105,7 +105,8 @@ def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
     _need_gpu()
     from pace import Setup
 
-    from peft_methods.flops import matmul_flops_per_second, training_flops
+    from peft_methods.models.flops import training_flops
+    from peft_methods.profiling.matmul_rate import matmul_flops_per_second
 
     setup = Setup("imdb_roberta", "full", [*IMDB, *FIXED], "cuda")
     rates = [matmul_flops_per_second()]
@@ -179,8 +180,8 @@ def test_time_between_runs(benchmark: Any, tmp_path: Path) -> None:
     2,000 rows are evaluated in between. The first run fills the caches and is left out.
     """
     _need_gpu()
-    from peft_methods import compare
-    from peft_methods.measuring import PHASES
+    from peft_methods.api import compare
+    from peft_methods.profiling.phases import PHASES
 
     settings = ["data.train=1500", "budget.epochs=2"]
     arguments = {
@@ -288,7 +289,7 @@ def _gaps(results: Path, started: float) -> str:
 
     A gap is the time from a run's last training step to the next run's first.
     """
-    from peft_methods.store import Store
+    from peft_methods.runs.store import Store
 
     done = [
         record.environment["trained_between"]
@@ -307,7 +308,7 @@ def _captures(results: Path) -> str:
 
     Reserved memory is given as a multiple of that of the eager peak step.
     """
-    from peft_methods.store import Store
+    from peft_methods.runs.store import Store
 
     lines = []
     for record in sorted(Store(results).records()[0], key=lambda record: record.finished):
@@ -331,7 +332,7 @@ def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:
     import torch
     from pace import Setup
 
-    from peft_methods.execution.worker import keep_freed_memory
+    from peft_methods.runs.executors.worker import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -413,8 +414,8 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
     from pace import EveryOtherEpoch, Setup
     from scipy import stats
 
-    from peft_methods.engines.registry import engine_of
-    from peft_methods.instruments import Instruments
+    from peft_methods.profiling.profiler import Profiler
+    from peft_methods.training.registry import engine_of
 
     epochs = 2 * MEASURING_PAIRS + 1  # the first is a warm-up
     same = [
@@ -426,7 +427,7 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
     ]
     setup = Setup("imdb_roberta", "lora", [*IMDB, *same], "cuda")
     listener = EveryOtherEpoch(
-        Instruments("cuda", lambda message: None, epochs), torch.cuda.synchronize
+        Profiler("cuda", lambda message: None, epochs), torch.cuda.synchronize
     )
     job, engine = setup.job(tmp_path), engine_of("cuda_graphs")
 

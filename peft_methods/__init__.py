@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from peft_methods.api import compare as compare
-    from peft_methods.saving import load_trained as load_trained
+from typing import Any
 
 __version__ = "0.1.0"
 IS_REGISTRY = True  # importing this package imports none of what it offers
@@ -20,7 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return compare
     if name == "load_trained":
-        from peft_methods.saving import load_trained
+        from peft_methods.runs.export import load_trained
 
         return load_trained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

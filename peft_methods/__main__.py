@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from peft_methods import audit, reporting
-from peft_methods.errors import PeftMethodsError
+from peft_methods.cli import audit, report
+from peft_methods.utils.errors import PeftMethodsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,13 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     audit.add_command(commands)
-    reporting.add_command(commands)
+    report.add_command(commands)
     chosen = parser.parse_args(arguments)
     try:
         code: int = chosen.run(chosen)
     except PeftMethodsError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
-        return audit.UNFIT
+        return audit.UNREADABLE
     return code
 
 

@@ -9,22 +9,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peft_methods.comparing import Comparison, comparison_of
-from peft_methods.environment import find_device
-from peft_methods.errors import OptionError, PeftMethodsError
-from peft_methods.execution.display import Nowhere, display_on
-from peft_methods.execution.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
-from peft_methods.execution.tracking import checked
-from peft_methods.job import DEFAULT_RESULTS, Experiment, ExperimentOptions
-from peft_methods.recipe import load_recipe
-from peft_methods.recommending import Limits, Recommendation, parse_limits, recommend
-from peft_methods.report.charts import Chart, charts_of
-from peft_methods.report.html import report_of, write_report
-from peft_methods.report.needs import check_folder, check_report
-from peft_methods.report.table import markdown_table, terminal_table, tracked_tables
-from peft_methods.tasks import tasks_of
-from peft_methods.tuning import check_possible
-from peft_methods.validity import silenced
+from peft_methods.analysis.checks.rule import parse_silenced
+from peft_methods.analysis.comparison import Comparison, comparison_of
+from peft_methods.analysis.constraints import Constraints, parse_constraints
+from peft_methods.analysis.questions import Recommendation
+from peft_methods.analysis.recommendations import recommend
+from peft_methods.profiling.environment import find_device
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.report.charts import charts_of
+from peft_methods.report.charts.base import Chart
+from peft_methods.report.html.page import build_report, write_report
+from peft_methods.report.requirements import check_folder, check_libraries
+from peft_methods.report.text.comparison import markdown_table, terminal_table, tracked_tables
+from peft_methods.runs.experiment import DEFAULT_RESULTS, Experiment, ExperimentOptions
+from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
+from peft_methods.runs.plan import run_groups
+from peft_methods.runs.progress.display import NullDisplay, display_on
+from peft_methods.runs.tracking.trackers import parse_trackers
+from peft_methods.runs.tuning import check_tuning
+from peft_methods.utils.errors import OptionError, PeftMethodsError
 
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
@@ -44,7 +47,7 @@ class PrintableComparison(Comparison):
     `limits` restrict what it recommends.
     """
 
-    limits: Limits = field(default_factory=dict)
+    limits: Constraints = field(default_factory=dict)
 
     def table(self) -> str:
         """Format the comparison as it appears in the terminal."""
@@ -63,15 +66,15 @@ class PrintableComparison(Comparison):
 
         Raises `OptionError` if the extra `report` is not installed.
         """
-        check_report("report")
-        return write_report(report_of(self, self.limits), Path(folder))
+        check_libraries("report")
+        return write_report(build_report(self, self.limits), Path(folder))
 
     def paper(self, path: str | Path) -> list[Path]:
         """Write the comparison as a paper, FILE.pdf, with its source and figures; needs `paper`.
 
         Returns the paths of all files. The extra `paper` must be installed.
         """
-        from peft_methods.report.paper import write_paper
+        from peft_methods.report.paper.document import write_paper
 
         return write_paper(self, Path(path), self.limits)
 
@@ -129,21 +132,23 @@ def compare(
 
     Progress goes to stderr. Works in a script without a main guard and in a notebook.
 
-    Raises `peft_methods.errors.PeftMethodsError` for wrong names, settings, data or models. A
+    Raises `peft_methods.utils.errors.PeftMethodsError` for wrong names, settings, data or models. A
     failed run does not raise: its record holds the reason.
     """
     with _explained():
-        silent = silenced(",".join(silence), "silence") if silence else ()
+        silent = parse_silenced(",".join(silence), "silence") if silence else ()
         limit, tries = parse_timeout(timeout, "timeout="), parse_retries(retries, "retries=")
-        limits = parse_limits(budget) if budget is not None else {}
+        limits = parse_constraints(budget) if budget is not None else {}
         _check_tune_and_report(tune, report)
         chosen = load_recipe(
             recipe, [*settings, *_seed_setting(seeds)], model=model, data=data, weights=weights
         )
         if tune is not None:
-            check_possible([chosen])
-        trackers = checked(track.split(",") if isinstance(track, str) and track else track, "track")
-        tasks = tasks_of(
+            check_tuning([chosen])
+        trackers = parse_trackers(
+            track.split(",") if isinstance(track, str) and track else track, "track"
+        )
+        tasks = run_groups(
             [chosen],
             methods,
             find_device(),
@@ -162,7 +167,7 @@ def compare(
             checkpoint=checkpoint,
             trackers=trackers,
         )
-        display = display_on(sys.stderr) if progress else Nowhere()
+        display = display_on(sys.stderr) if progress else NullDisplay()
         return _run(Experiment(tasks, options, display), silent, limits, report)
 
 
@@ -177,12 +182,12 @@ def _check_tune_and_report(tune: int | None, report: str | Path | None) -> None:
     if tune is not None and tune < 1:
         raise OptionError(f"tune={tune} should be a whole number of trials per method, 1 or more.")
     if report is not None:
-        check_report("report")
+        check_libraries("report")
         check_folder(Path(report), "report")
 
 
 def _run(
-    experiment: Experiment, silent: tuple[str, ...], limits: Limits, report: str | Path | None
+    experiment: Experiment, silent: tuple[str, ...], limits: Constraints, report: str | Path | None
 ) -> PrintableComparison:
     """Run all tasks and compare their records."""
     try:

@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_methods import gating, summary
-from peft_methods.errors import OptionError, PeftMethodsError
-from peft_methods.escaping import visible
-from peft_methods.interrupts import Interrupts
-from peft_methods.option_values import explained
-from peft_methods.options import Options, add_options, read_options
-from peft_methods.terminal import progress_display, show_text
+from peft_methods.cli import regression_gate, summary
+from peft_methods.cli.arguments import add_options
+from peft_methods.cli.interrupts import Interrupts
+from peft_methods.cli.options import Options, read_options
+from peft_methods.cli.setting_help import explained
+from peft_methods.cli.terminal import progress_display, show_text
+from peft_methods.utils.errors import OptionError, PeftMethodsError
+from peft_methods.utils.sanitize import visible
 
 if TYPE_CHECKING:
-    from peft_methods.data import TokenData
-    from peft_methods.gate import RegressionReport
-    from peft_methods.job import Experiment
-    from peft_methods.methods import Method
-    from peft_methods.models import Base
-    from peft_methods.recipe import Recipe
-    from peft_methods.records import Record
-    from peft_methods.tasks import Task
+    from peft_methods.analysis.regression_report import RegressionReport
+    from peft_methods.data.facts import TokenData
+    from peft_methods.methods.base import Method
+    from peft_methods.models.loading import LoadedModel
+    from peft_methods.recipes.schema import Recipe
+    from peft_methods.runs.experiment import Experiment
+    from peft_methods.runs.plan import RunGroup
+    from peft_methods.runs.record import Record
+
 
 OPTIONS = pytest.StashKey[Options]()
 EXPERIMENT: pytest.StashKey[Experiment] = pytest.StashKey()
@@ -75,7 +77,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """For `--peft-rules`, print the rules and exit."""
     if not config.option.peft_rules:
         return None
-    from peft_methods.report.rules import rules_text
+    from peft_methods.report.text.rules import rules_text
 
     print(rules_text())
     return 0
@@ -96,7 +98,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("finetune_task", parameters, indirect=True)
 
 
-def _task(item: pytest.Item) -> Task | None:
+def _task(item: pytest.Item) -> RunGroup | None:
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("finetune_task") if callspec else None
 
@@ -111,7 +113,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ]  # type: ignore[attr-defined]
     if not tasks or config.option.collectonly:
         return
-    from peft_methods.job import Experiment
+    from peft_methods.runs.experiment import Experiment
 
     options = config.stash[OPTIONS]
     try:
@@ -126,7 +128,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """For a dry run, print the plan instead of running the tests."""
     if not session.config.stash[OPTIONS].dry_run or session.config.option.collectonly:
         return None
-    from peft_methods.report.plan import plan_text
+    from peft_methods.report.text.dry_run import plan_text
 
     experiment = session.config.stash.get(EXPERIMENT, None)
     if experiment is None:
@@ -151,48 +153,49 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 @pytest.fixture
-def finetune_task(request: pytest.FixtureRequest) -> Task:
+def finetune_task(request: pytest.FixtureRequest) -> RunGroup:
     """The recipe and method of this benchmark."""
-    task: Task = request.param
+    task: RunGroup = request.param
     return task
 
 
 @pytest.fixture
-def peft_recipe(finetune_task: Task) -> Recipe:
+def peft_recipe(finetune_task: RunGroup) -> Recipe:
     """The recipe of this benchmark."""
     return finetune_task.recipe
 
 
 @pytest.fixture
-def peft_method(finetune_task: Task) -> Method:
+def peft_method(finetune_task: RunGroup) -> Method:
     """The method of this benchmark, with its hyperparameters."""
     return finetune_task.method
 
 
 @pytest.fixture
-def peft_model(peft_recipe: Recipe, peft_method: Method) -> Base:
+def peft_model(peft_recipe: Recipe, peft_method: Method) -> LoadedModel:
     """The recipe's model before the method is applied, with tokenizer and architecture."""
-    from peft_methods import models, synthetic
+    from peft_methods.data import synthetic
+    from peft_methods.models import loading
 
     names, precision = synthetic.load(peft_recipe).facts.label_names, peft_recipe.budget.precision
-    return models.load(
+    return loading.load(
         peft_recipe.model, names, quantization=peft_method.info.quantization, precision=precision
     )
 
 
 @pytest.fixture
-def peft_data(peft_recipe: Recipe, peft_model: Base) -> TokenData:
+def peft_data(peft_recipe: Recipe, peft_model: LoadedModel) -> TokenData:
     """The recipe's tokenized train, validation and test splits."""
-    from peft_methods import data, synthetic
+    from peft_methods.data import synthetic, tokenize
 
-    return data.tokenize(
+    return tokenize.tokenize(
         synthetic.load(peft_recipe), peft_model.tokenizer, peft_recipe.data.max_length
     )
 
 
 @pytest.fixture
 def finetune(
-    request: pytest.FixtureRequest, finetune_task: Task, benchmark: Any
+    request: pytest.FixtureRequest, finetune_task: RunGroup, benchmark: Any
 ) -> Callable[[], Outcome]:
     """Return a function that trains every seed of this recipe and method.
 
@@ -265,13 +268,13 @@ def _problems(
     error: PeftMethodsError | None,
 ) -> Iterator[str]:
     """Describe failed runs and findings. `error` is why the recipe could not be prepared."""
-    from peft_methods import validity
+    from peft_methods.analysis import checks
 
     for record in records:
         if record.status not in {"ok", "skipped"}:
             message = record.message if error is None else explained(error)
             yield f"seed {record.seed} {record.status}: {message}"
-    findings = validity.judge([*stages, *records], config.stash[OPTIONS].silenced)
+    findings = checks.run_checks([*stages, *records], config.stash[OPTIONS].silenced)
     yield from (str(finding) for finding in findings if finding.severity == "error")
 
 
@@ -291,15 +294,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         )
     experiment.stop()
     if ended_early and (options.gate or options.saved_baselines):
-        session.config.stash[REGRESSIONS] = gating.ended_early()
+        session.config.stash[REGRESSIONS] = regression_gate.ended_early()
     elif not options.dry_run and not ended_early:
         if options.trackers:
-            from peft_methods.comparing import comparison_of
-            from peft_methods.report.table import tracked_tables
+            from peft_methods.analysis.comparison import comparison_of
+            from peft_methods.report.text.comparison import tracked_tables
 
             comparison = comparison_of(experiment.results())
             experiment.track(tracked_tables(comparison, options.limits))
-        session.config.stash[REGRESSIONS] = gating.finish(
+        session.config.stash[REGRESSIONS] = regression_gate.finish(
             session, experiment.results().records, options.gate, options.saved_baselines
         )
 
@@ -308,7 +311,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     experiment, options = config.stash.get(EXPERIMENT, None), config.stash.get(OPTIONS, None)
     if experiment is None or options is None:
         return
-    from peft_methods.comparing import comparison_of
+    from peft_methods.analysis.comparison import comparison_of
 
     comparison = comparison_of(experiment.results(), silenced=options.silenced)
     if comparison.records or experiment.untrained():

@@ -19,22 +19,28 @@ import torch
 import transformers
 from torch import nn
 
-from peft_methods import data, models, quality, runner
 from peft_methods.__main__ import main
+from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.api import PrintableComparison
-from peft_methods.cells import Cell, cells_of
-from peft_methods.engines import graphed, stock
-from peft_methods.engines.base import EpochResult, NoTrace, TrainingJob
-from peft_methods.job import Results
-from peft_methods.methods import ApplyContext
+from peft_methods.data import splits, tokenize
+from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.metrics import METRICS
+from peft_methods.models import loading
 from peft_methods.plugin import EXPERIMENT
-from peft_methods.quality import Predictions
-from peft_methods.recipe import DataSpec, load_recipe
-from peft_methods.recommending import parse_limits
-from peft_methods.records import Evidence, Record
-from peft_methods.store import Store
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.recipes.schema import DataSpec
+from peft_methods.runs import pipeline, run_paths
+from peft_methods.runs.experiment import Results
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import RunSpec, run_specs
+from peft_methods.runs.store import Store
+from peft_methods.tasks import text_classification
+from peft_methods.tasks.text_classification import Predictions
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
+from peft_methods.training.trainer import loop
+from peft_methods.training.weight_checks import Evidence
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 TABLES = Path(__file__).parent / "tables"  # result tables made elsewhere, for the audit
@@ -181,7 +187,7 @@ GPU_STATE: dict[str, Any] = {
 def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
     """Return a sound record of a run of the recipe `embedded`."""
     recipe = load_recipe("embedded")
-    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    cell = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
     spec = {**cell.spec(), "seed": seed}
     sound: dict[str, Any] = {
         "cell": spec,
@@ -240,7 +246,7 @@ def random_record(
 ) -> Record:
     """Return a sound record of a run with random weights."""
     recipe = load_recipe("embedded", settings, weights="random")
-    cell = cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    cell = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
     sound = make_record(method, seed)
     return make_record(
         method,
@@ -329,7 +335,7 @@ def evaluated_record(
     correct = rng.random(60) < right
     logits = np.eye(2, dtype=np.float32)[np.where(correct, labels, 1 - labels)]
     predictions = Predictions(logits, labels)
-    found = asdict(quality.judge(predictions, ("bad", changes.pop("label", "good"))))
+    found = asdict(text_classification.evaluate(predictions, ("bad", changes.pop("label", "good"))))
     record = changed_record(method, seed, **changes)
     figures = {name: found[name] for name in ("accuracy", "macro_f1")}
     return replace(record, quality=found, metrics={**record.metrics, **figures}), predictions
@@ -394,7 +400,7 @@ def make_comparison(
     for number, (method, (accuracies, more)) in enumerate(methods.items()):
         for seed, accuracy in enumerate(accuracies):
             made = make_predictions(accuracy, 10 * number + seed)
-            found = quality.judge(made, ("no", "yes"))
+            found = text_classification.evaluate(made, ("no", "yes"))
             base = {
                 **make_record().metrics,
                 **COST,
@@ -405,7 +411,7 @@ def make_comparison(
             records.append(make_record(method, seed, metrics=base, **changes))
             kept[records[-1].identity] = made
     return PrintableComparison(
-        tuple(records), predictions=kept, limits=parse_limits(limits) if limits else {}
+        tuple(records), predictions=kept, limits=parse_constraints(limits) if limits else {}
     )
 
 
@@ -498,28 +504,28 @@ def restore_sigint() -> None:
 SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
 
 
-def cells(recipe_path: Path, method: str, *settings: str) -> list[Cell]:
+def cells(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     """Return the CPU runs of one method, a run per seed."""
     recipe = load_recipe(str(recipe_path), settings)
-    return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
+    return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
 def small_cells(
     recipe_path: Path, name: str, *settings: str, deterministic: bool = False
-) -> list[Cell]:
+) -> list[RunSpec]:
     """Return the only CPU run of one method: one seed, one epoch, 40 train rows."""
     recipe = load_recipe(str(recipe_path), [*SMALL, *settings])
-    return cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
+    return run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
 
 
-def run_here(cell: Cell, work: Path) -> tuple[Record, Predictions | None]:
+def run_here(cell: RunSpec, work: Path) -> tuple[Record, Predictions | None]:
     """Execute a run in this process, its prerequisites first."""
     for stage in cell.stages:
         run_here(stage, work)
     folder = work / cell.key
     folder.mkdir(parents=True, exist_ok=True)
-    places = runner.Places(folder, tuple(work / stage.key for stage in cell.stages))
-    return runner.run(cell, places, lambda news: None, threads=1)
+    places = run_paths.RunPaths(folder, tuple(work / stage.key for stage in cell.stages))
+    return pipeline.execute(cell, places, lambda news: None, threads=1)
 
 
 def reproducible_results(record: Record, predictions: Predictions | None) -> dict[str, Any]:
@@ -594,13 +600,19 @@ def prepared(
     """Return (recipe, method, base, model with the method applied, token data)."""
     recipe = load_recipe(str(recipe_path), settings)
     method = chosen_methods(recipe, [method_name])[0]
-    texts = data.load(recipe.data)
+    texts = splits.load(recipe.data)
     transformers.set_seed(seed)
-    base = models.load(
+    base = loading.load(
         recipe.model, texts.facts.label_names, quantization=method.info.quantization, device=device
     )
     model = method.apply(base.model, ApplyContext(base.shape, base.head))
-    return recipe, method, base, model, data.tokenize(texts, base.tokenizer, recipe.data.max_length)
+    return (
+        recipe,
+        method,
+        base,
+        model,
+        tokenize.tokenize(texts, base.tokenizer, recipe.data.max_length),
+    )
 
 
 def make_trainer(
@@ -608,17 +620,17 @@ def make_trainer(
     folder: Path,
     *,
     seed: int = 0,
-    kind: type[stock.StockTrainer] = stock.StockTrainer,
+    kind: type[loop.RunTrainer] = loop.RunTrainer,
 ) -> Any:
     """Return a trainer for the output of `prepared`, with an observer whose events nobody reads."""
     job = training_job(prepared, folder, seed=seed)
-    return kind(job, stock.arguments_of(job, autocast=kind.autocasts), Recorder())
+    return kind(job, loop.arguments_of(job, autocast=kind.autocasts), Recorder())
 
 
 class StepLog:
     """Losses, gradient norms and learning rates of every step of a trainer class."""
 
-    def __init__(self, kind: type[stock.StockTrainer], *, compile_layers: bool = False) -> None:
+    def __init__(self, kind: type[loop.RunTrainer], *, compile_layers: bool = False) -> None:
         losses: list[float] = []
         rates: list[float] = []
         norms: list[float] = []
@@ -650,7 +662,7 @@ def train_logged(
             module.p = 0.0
     recorder = Recorder()
     job = training_job(ready, folder, device=DEVICE)
-    training = stock.train(job, recorder, trainer_class=log.kind)
+    training = loop.train(job, recorder, trainer_class=log.kind)
     return (
         training,
         torch.cat([p.detach().flatten().cpu() for p in model.parameters() if p.requires_grad]),
@@ -662,7 +674,7 @@ def train_with_both_engines(
     recipe: Path, folder: Path, name: str, *settings: str, **options: Any
 ) -> tuple[StepLog, StepLog]:
     """Train the same run with both engines and check that they agree in all but time."""
-    plain, replayed = StepLog(stock.StockTrainer), StepLog(graphed.GraphedTrainer, **options)
+    plain, replayed = StepLog(loop.RunTrainer), StepLog(CudaGraphsTrainer, **options)
     one, expected, _ = train_logged(recipe, folder, name, plain, *settings)
     other, got, recorder = train_logged(recipe, folder, name, replayed, *settings)
     assert replayed.losses == pytest.approx(plain.losses, abs=2e-5)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from builders import make_predictions, make_record
-from peft_methods import comparing
-from peft_methods.comparing import Comparison
-from peft_methods.measuring import PHASES
-from peft_methods.methods import METHODS, Registry
-from peft_methods.methods.lora import LoRA
-from peft_methods.metrics import MEMORY_PARTS
-from peft_methods.quality import Predictions, judge
-from peft_methods.records import Record
+from peft_methods.analysis import comparison
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.methods.low_rank.lora import LoRA
+from peft_methods.methods.registry import METHODS, Registry
+from peft_methods.profiling.metrics import MEMORY_PARTS
+from peft_methods.profiling.phases import PHASES
+from peft_methods.runs.record import Record
+from peft_methods.tasks.text_classification import Predictions, evaluate
 
 KNOWN = tuple(METHODS)
 LONG_TITLE = "Low-rank updates of every linear layer with a rank of their own, method"
@@ -39,7 +39,7 @@ def register(patch: pytest.MonkeyPatch, count: int) -> tuple[str, ...]:
         )
         for n in range(8, count)
     ]
-    patch.setattr(comparing, "METHODS", Registry([*(METHODS[name] for name in METHODS), *more]))
+    patch.setattr(comparison, "METHODS", Registry([*(METHODS[name] for name in METHODS), *more]))
     return (*KNOWN, *(one.name for one in more))[:count]
 
 
@@ -71,7 +71,7 @@ def record_of(
         if len(classes) == 2
         else _answers_over_classes(right, labels, number + seed)
     )
-    quality = judge(made, tuple(classes))
+    quality = evaluate(made, tuple(classes))
     memory = {
         f"{part}_bytes": float(2**20 * (20 + 35 * index * (number % 4 + 1)))
         for index, part in enumerate(MEMORY_PARTS)

@@ -24,10 +24,10 @@ from hypothesis import settings
 import peft_methods.api
 import peft_methods.plugin
 import peft_methods.report.paper
-import peft_methods.report.plan
-import peft_methods.report.table
-import peft_methods.runner  # noqa: F401
-from peft_methods.records import Record
+import peft_methods.report.text.comparison
+import peft_methods.report.text.dry_run
+import peft_methods.runs.pipeline  # noqa: F401
+from peft_methods.runs.record import Record
 
 pytest.register_assert_rewrite("builders", "chart_builders")
 from builders import (  # noqa: E402  # after the line above, so that failed asserts show values

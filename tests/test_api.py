@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from peft_methods import compare
-from peft_methods.api import how_to_change
-from peft_methods.errors import DataError, OptionError, TookTooLong
-from peft_methods.job import Experiment
-from peft_methods.store import StoreError
+from peft_methods.api import compare, how_to_change
+from peft_methods.runs.experiment import Experiment
+from peft_methods.runs.store import StoreError
+from peft_methods.utils.errors import DataError, OptionError, PreparationTimedOut
 
 
 def test_compare_works_in_a_script_without_main_guard(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -128,9 +127,9 @@ def test_compare_keeps_the_stack_of_an_error_that_took_too_long(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(experiment: Experiment) -> None:
-        raise TookTooLong("too slow.", "stack")
+        raise PreparationTimedOut("too slow.", "stack")
 
     monkeypatch.setattr(Experiment, "start", fail)
-    with pytest.raises(TookTooLong, match=r"^too slow\.$") as caught:
+    with pytest.raises(PreparationTimedOut, match=r"^too slow\.$") as caught:
         compare(str(tiny_recipe), results=tmp_path, progress=False)
     assert caught.value.stack == "stack"

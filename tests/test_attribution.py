@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.attribution import Block, Event, Owners, PeakTrace, blocks_at_peak, bytes_by_part
+from peft_methods.profiling.peak_memory import (
+    Block,
+    Event,
+    Owners,
+    PeakTrace,
+    blocks_at_peak,
+    bytes_by_part,
+)
 
 
 def test_blocks_at_peak_are_alive_at_the_same_moment() -> None:

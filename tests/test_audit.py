@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from builders import TABLES, make_record
 from peft_methods.__main__ import main
-from peft_methods.columns import COLUMNS, Column
-from peft_methods.plain_tables import TableError, read_table
-from peft_methods.store import Store
-from peft_methods.validity import judge_table
+from peft_methods.analysis.checks import check_table
+from peft_methods.analysis.external.columns import COLUMNS, Column
+from peft_methods.analysis.external.tables import TableError, read_table
+from peft_methods.runs.store import Store
 
 # What a fair expert would say of each table: (rule, method), none missing, none false.
 # V2xx training, V3xx results, V4xx measuring, V5xx comparing. A table that says nothing of its data yields no V1xx.
@@ -74,7 +74,7 @@ EXPECTED: dict[str, set[tuple[str, str]]] = {
 
 
 def found_in(path: Path) -> set[tuple[str, str]]:
-    return {(finding.rule, finding.subject) for finding in judge_table(read_table(path).rows)}
+    return {(finding.rule, finding.subject) for finding in check_table(read_table(path).rows)}
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
@@ -327,7 +327,7 @@ def test_audit_checks_or_refuses_any_table_in_one_line(
             writer.writeheader()
             writer.writerows(rows)
     try:
-        findings = judge_table(read_table(path).rows)
+        findings = check_table(read_table(path).rows)
     except TableError as error:
         assert str(path) in str(error)
         assert len(str(error).splitlines()) == 1

@@ -24,24 +24,27 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from builders import make_rows, records_of
-from peft_methods import units
-from peft_methods.baseline import read_baseline
-from peft_methods.building import build
-from peft_methods.errors import PeftMethodsError
-from peft_methods.gate import Gate
+from peft_methods.analysis.baseline import read_baseline
+from peft_methods.analysis.checks import RULES, check_table
+from peft_methods.analysis.checks.rule import parse_silenced
+from peft_methods.analysis.constraints import parse_constraints
+from peft_methods.analysis.external.tables import read_table
+from peft_methods.analysis.regression import RegressionCheck
+from peft_methods.analysis.tolerances import parse_tolerances
+from peft_methods.cli.arguments import add_options
+from peft_methods.cli.options import read_options
+from peft_methods.cli.parsing import names_of, parse_seeds
+from peft_methods.data.sources import read_source
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.metrics import METRICS
-from peft_methods.option_values import names_of, parse_seeds
-from peft_methods.options import add_options, read_options
-from peft_methods.plain_tables import read_table
 from peft_methods.plugin import _extra_info
-from peft_methods.quality import Predictions
-from peft_methods.reading import read_source
-from peft_methods.recipe import DataSpec, Recipe, apply_setting, find_recipe, load_recipe
-from peft_methods.recommending import parse_limits
-from peft_methods.store import Store
-from peft_methods.tolerances import parse_tolerances
-from peft_methods.validity import RULES, judge_table, silenced
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.loading import apply_setting, find_recipe, load_recipe
+from peft_methods.recipes.schema import DataSpec, Recipe
+from peft_methods.runs.store import Store
+from peft_methods.tasks.text_classification import Predictions
+from peft_methods.utils import units
+from peft_methods.utils.errors import PeftMethodsError
+from peft_methods.utils.validation import build
 
 T = TypeVar("T")
 CASES: Counter[str] = Counter()  # number of cases by outcome; conftest.py prints it
@@ -245,7 +248,7 @@ def test_parse_tolerances_with_random_text(given_texts: list[str]) -> None:
 @example(f"memory={'9' * 400}GB")
 def test_parse_limits_with_random_text(text: str) -> None:
     """Oracle: finite limits above zero. A refusal names the option."""
-    for name, limit in (outcome(lambda: parse_limits(text), "budget") or {}).items():
+    for name, limit in (outcome(lambda: parse_constraints(text), "budget") or {}).items():
         assert name in {"memory", "time"}
         assert 0 < limit.most < math.inf
 
@@ -264,9 +267,9 @@ def test_names_of_with_random_text(given_texts: list[str]) -> None:
 @given(st.lists(st.sampled_from([*RULES, "v101"]) | texts, max_size=3).map(",".join))
 def test_silenced_with_random_text(text: str) -> None:
     """Oracle: ids of rules. A refusal names the option."""
-    assert set(outcome(lambda: silenced(text, "--peft-silence"), "--peft-silence") or ()) <= set(
-        RULES
-    )
+    assert set(
+        outcome(lambda: parse_silenced(text, "--peft-silence"), "--peft-silence") or ()
+    ) <= set(RULES)
 
 
 OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data",
@@ -419,7 +422,7 @@ def test_read_baseline_with_damaged_file(
     baseline = outcome(lambda: read_baseline(path), "baseline", "fuzzed-baseline.json")
     if baseline is not None:
         assert all(entry.seeds for entry in baseline.entries.values())
-        Gate({"embedded": baseline}, None, True, True).judge(RECORDS)
+        RegressionCheck({"embedded": baseline}, None, True, True).judge(RECORDS)
 
 
 @many(150)
@@ -511,7 +514,7 @@ def test_read_table_with_damaged_file(
     table = outcome(lambda: read_table(path), "fuzzed.table")
     if table is not None:
         assert all(row.name for row in table.rows)
-        assert all(len(str(finding).splitlines()) == 1 for finding in judge_table(table.rows, ()))
+        assert all(len(str(finding).splitlines()) == 1 for finding in check_table(table.rows, ()))
 
 
 # data

@@ -11,15 +11,17 @@ import torch
 from torch import nn
 
 from builders import Recorder, make_trainer, prepared, training_job
-from peft_methods import models, quality
-from peft_methods.engines import stock
-from peft_methods.engines.base import EpochResult, Training, refuse_unfit
-from peft_methods.engines.batches import Collator, predict
-from peft_methods.engines.judging import Judge
-from peft_methods.engines.layers import checkpointing
-from peft_methods.errors import ModelError, OptionError
-from peft_methods.recipe import Budget, load_recipe
-from peft_methods.tasks import tasks_of
+from peft_methods.models import loading
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.recipes.schema import Budget
+from peft_methods.runs.plan import run_groups
+from peft_methods.tasks import text_classification
+from peft_methods.training.activation_checkpointing import checkpointing
+from peft_methods.training.collate import Collator
+from peft_methods.training.engine import EpochResult, Training, check_budget
+from peft_methods.training.evaluation import EpochEvaluator, predict
+from peft_methods.training.trainer import loop, warm_up
+from peft_methods.utils.errors import ModelError, OptionError
 
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 
@@ -36,7 +38,7 @@ def trained(
         if isinstance(module, nn.Dropout) and not dropout:
             module.p = 0.0
     recorder = Recorder()
-    training = stock.train(training_job(ready, folder), recorder)
+    training = loop.train(training_job(ready, folder), recorder)
     return training, model, recorder, (tokens, base)
 
 
@@ -90,7 +92,7 @@ def test_peak_step_includes_gradients_of_earlier_batches(
     )
     trainer = make_trainer(ready, tmp_path)
     before, seen = weights(model), GradientInspector()
-    stock.warm_up(trainer, Collator(base.tokenizer), seen)
+    warm_up.warm_up(trainer, Collator(base.tokenizer), seen)
     assert set(seen.in_place) == {in_place}
     assert seen.zero
     assert seen.states == len(seen.in_place)
@@ -102,7 +104,7 @@ def test_warm_up_changes_nothing_with_gradient_accumulation(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it, one, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
-    monkeypatch.setattr(stock, "warm_up", lambda *_: None)
+    monkeypatch.setattr(loop, "warm_up", lambda *_: None)
     without, other, _, _ = trained(tiny_recipe, tmp_path, "lora", "budget.gradient_accumulation=2")
     assert with_it.epochs == without.epochs
     assert torch.equal(weights(one), weights(other))
@@ -238,7 +240,7 @@ def test_early_stopping_ends_training_and_keeps_the_best_epoch(
     assert training.tokens == ran * sum(tokens.train.lengths)
     assert recorder.steps[-1] == (ran, 20 * ran, 600)
     assert recorder.phases.count("train") == ran == len(recorder.epochs)
-    evaluated = quality.judge(
+    evaluated = text_classification.evaluate(
         predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names
     )
     assert (
@@ -276,7 +278,7 @@ def test_early_stopping_ends_after_the_given_epochs_without_a_rise(
     selections: list[float], patience: int, ends: int | None, tiny_recipe: Path
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), [f"budget.early_stopping={patience}"])
-    judge = Judge(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
+    judge = EpochEvaluator(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
     spent = [
         judge._is_spent(EpochResult(epoch, 0.0, 0.0, 0.0, value))
         for epoch, value in enumerate(selections, 1)
@@ -291,9 +293,9 @@ def test_tasks_of_refuses_a_gpu_precision_without_a_gpu(tiny_recipe: Path, preci
         OptionError,
         match=rf"'{precision}' needs an NVIDIA GPU and none is visible\. Allowed here: fp32, bf16",
     ):
-        tasks_of([recipe], ["full"], "cpu")
-    assert tasks_of([recipe], ["full"], "cuda")
-    assert tasks_of([replace(recipe, gpu=True)], ["full"], "cpu")  # skipped with its reason
+        run_groups([recipe], ["full"], "cpu")
+    assert run_groups([recipe], ["full"], "cuda")
+    assert run_groups([replace(recipe, gpu=True)], ["full"], "cpu")  # skipped with its reason
 
 
 def test_training_sets_tf32_in_both_settings_of_torch(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -316,9 +318,9 @@ def test_training_sets_tf32_in_both_settings_of_torch(tiny_recipe: Path, tmp_pat
 def test_refuse_unfit_names_a_gpu_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    refuse_unfit(Budget(1, 1, precision="fp16"), nn.Linear(1, 1), "cuda")
+    check_budget(Budget(1, 1, precision="fp16"), nn.Linear(1, 1), "cuda")
     with pytest.raises(OptionError, match="which Tesla T4 is not"):
-        refuse_unfit(Budget(1, 1, precision="tf32"), nn.Linear(1, 1), "cuda")
+        check_budget(Budget(1, 1, precision="tf32"), nn.Linear(1, 1), "cuda")
 
 
 def test_refuse_unfit_refuses_checkpointing_for_a_model_without_layers() -> None:
@@ -326,9 +328,9 @@ def test_refuse_unfit_refuses_checkpointing_for_a_model_without_layers() -> None
         ModelError,
         match=r"list of layers, which Linear lacks",
     ):
-        refuse_unfit(Budget(1, 1, gradient_checkpointing=True), nn.Linear(1, 1), "cpu")
+        check_budget(Budget(1, 1, gradient_checkpointing=True), nn.Linear(1, 1), "cpu")
 
 
 def test_4bit_layers_compute_in_fp32_with_tf32_precision() -> None:
-    assert models.DTYPES["tf32"] == torch.float32
-    assert set(models.DTYPES) == {"fp32", "tf32", "bf16", "fp16"}
+    assert loading.DTYPES["tf32"] == torch.float32
+    assert set(loading.DTYPES) == {"fp32", "tf32", "bf16", "fp16"}

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods import caching, data
-from peft_methods.embedded import cache_folder
-from peft_methods.reading import Table
-from peft_methods.rows import Rows
-from peft_methods.shapes import number_tokenizer
+from peft_methods.data import tokenize
+from peft_methods.data.facts import DataFacts, TextData
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.token_rows import TokenRows
+from peft_methods.models.presets import number_tokenizer
+from peft_methods.utils import cache
+from peft_methods.utils.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +24,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def remembered(value: object, key: object = "k") -> object:
-    return caching.remembered_value("things", key, lambda: value)
+    return cache.cached_value("things", key, lambda: value)
 
 
 def test_remembered_value_makes_each_key_once() -> None:
@@ -66,7 +68,7 @@ def test_remembered_value_stores_nothing_if_the_cache_is_unwritable(tmp_path: Pa
 def test_remembered_value_deletes_the_least_recently_used_files_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(caching, "MAX_FILES", 3)
+    monkeypatch.setattr(cache, "MAX_FILES", 3)
     for number in range(6):
         remembered(number, number)
     assert len(list((cache_folder() / "things").iterdir())) == 3
@@ -78,12 +80,12 @@ def test_remembered_value_deletes_the_least_recently_used_files_first(
 def test_rows_read_returns_what_write_stored(
     tmp_path_factory: pytest.TempPathFactory, ids: list[list[int]]
 ) -> None:
-    rows = Rows.of(
+    rows = TokenRows.of(
         {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}, list(range(len(ids)))
     )
     path = tmp_path_factory.mktemp("rows") / "rows.npz"
     rows.write(path)
-    back = Rows.read(path)
+    back = TokenRows.read(path)
     assert back.labels.tolist() == rows.labels.tolist()
     assert {name: [row.tolist() for row in column] for name, column in back.tokens.items()} == {
         name: [row.tolist() for row in column] for name, column in rows.tokens.items()
@@ -92,14 +94,14 @@ def test_rows_read_returns_what_write_stored(
 
 def test_tokenize_caches_by_text_tokenizer_and_max_length() -> None:
     rng = np.random.default_rng(0)
-    texts = [" ".join(map(str, rng.integers(1, 50, 12))) for _ in range(data.MIN_ROWS_TO_CACHE)]
-    table = Table(texts, [0, 1] * (data.MIN_ROWS_TO_CACHE // 2))
-    facts = data.DataFacts("here", ("a", "b"), {}, "x")
+    texts = [" ".join(map(str, rng.integers(1, 50, 12))) for _ in range(tokenize.MIN_ROWS_TO_CACHE)]
+    table = LabelledTexts(texts, [0, 1] * (tokenize.MIN_ROWS_TO_CACHE // 2))
+    facts = DataFacts("here", ("a", "b"), {}, "x")
     splits = {"train": table, "validation": table.take(range(3)), "test": table.take(range(3))}
 
     def tokens(max_length: int, vocabulary: int) -> list[list[int]]:
-        loaded = data.tokenize(
-            data.TextData(splits, facts), number_tokenizer(vocabulary, 0), max_length
+        loaded = tokenize.tokenize(
+            TextData(splits, facts), number_tokenizer(vocabulary, 0), max_length
         )
         return [row.tolist() for row in loaded.train.tokens["input_ids"]]
 

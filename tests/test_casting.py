@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from builders import prepared
-from peft_methods.engines.base import HALF
-from peft_methods.engines.batches import Collator
-from peft_methods.engines.casting import frozen_cast
+from peft_methods.training.collate import Collator
+from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
+from peft_methods.training.precision import HALF
 
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
 

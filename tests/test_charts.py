@@ -21,12 +21,15 @@ from matplotlib.transforms import Bbox
 
 from builders import missing, random_record, with_accuracy
 from chart_builders import KNOWN, comparison_of, register, with_mishaps
-from peft_methods.comparing import Comparison
-from peft_methods.methods import METHODS
-from peft_methods.records import Record
-from peft_methods.report.charts import Chart, ChartError, charts_of, png, save_charts, svg
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.methods.registry import METHODS
+from peft_methods.report.charts import charts_of, save_charts
+from peft_methods.report.charts.base import Chart
+from peft_methods.report.charts.canvas import ChartError
 from peft_methods.report.charts.placing import Box, box_around, place_labels
-from peft_methods.report.colors import PARTS, Style, style_of
+from peft_methods.report.charts.rendering import png, svg
+from peft_methods.report.palette import PARTS, Style, style_of
+from peft_methods.runs.record import Record
 
 RECIPE = "embedded"
 COSTS = {"train-time", "parameters", "peak-memory", "memory-breakdown", "time-breakdown"}

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from peft_methods import checking
-from peft_methods.layouts import ModelShape
-from peft_methods.records import Evidence
+from peft_methods.models.architecture import Architecture
+from peft_methods.training import weight_checks
+from peft_methods.training.weight_checks import Evidence
 
 DECAY = 0.99
-SHAPE = ModelShape(
+SHAPE = Architecture(
     "bert",
     None,
     layers=1,
@@ -37,17 +37,17 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.frozen = nn.Parameter(torch.randn(3, 5), requires_grad=False)
-        self.trained = nn.Parameter(torch.randn(checking.CHUNK // 4 + 1, 4))
+        self.trained = nn.Parameter(torch.randn(weight_checks.CHUNK // 4 + 1, 4))
         self.key = nn.Linear(2, 2)
 
 
 def evidence_after(folder: Path, change: Callable[[Small], Any]) -> Evidence:
     model = Small()
-    before = checking.remember(model, folder)
+    before = weight_checks.snapshot(model, folder)
     with torch.no_grad():
         model.key.weight.add_(1)
         change(model)
-    return checking.evidence_of(
+    return weight_checks.weight_evidence(
         model, before, decay=DECAY, shape=SHAPE, head=(), expected_trainable=None
     )
 
@@ -81,10 +81,10 @@ def test_weight_check_does_not_count_decay_as_movement(
     assert (evidence.frozen_checked, evidence.moved_checked) == (1, 2)
 
 
-@given(index=st.integers(0, checking.CHUNK + 3), by=st.floats(0.001, 10))
+@given(index=st.integers(0, weight_checks.CHUNK + 3), by=st.floats(0.001, 10))
 def test_weight_check_detects_one_moved_element_at_any_position(index: int, by: float) -> None:
-    start = torch.ones(checking.CHUNK + 4)
+    start = torch.ones(weight_checks.CHUNK + 4)
     end = nn.Parameter(start.clone(), requires_grad=False)
-    assert not checking._moved(start, end, 1.0)
+    assert not weight_checks._moved(start, end, 1.0)
     end[index] += by
-    assert checking._moved(start, end, 1.0)
+    assert weight_checks._moved(start, end, 1.0)

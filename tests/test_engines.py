@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from builders import Recorder, make_trainer, prepared, training_job
-from peft_methods import models
-from peft_methods.engines import stock
-from peft_methods.engines.base import EpochResult
-from peft_methods.engines.batches import Collator, predict
-from peft_methods.methods import TRAINED
+from peft_methods.methods.base import TRAINED
+from peft_methods.models.module_names import in_modules
+from peft_methods.training.collate import Collator
+from peft_methods.training.engine import EpochResult
+from peft_methods.training.evaluation import predict
+from peft_methods.training.trainer import loop
 
 
 def trained(
@@ -23,7 +24,7 @@ def trained(
 ) -> Any:
     ready = _, _, base, model, tokens = prepared(recipe_path, method_name, *settings, seed=seed)
     recorder = Recorder()
-    training = stock.train(training_job(ready, folder, seed=seed), recorder)
+    training = loop.train(training_job(ready, folder, seed=seed), recorder)
     return training, model, recorder, tokens, base
 
 
@@ -46,12 +47,12 @@ def test_train_learns_labels_that_depend_on_one_word(tiny_recipe: Path, tmp_path
 
 def test_train_ends_with_the_weights_of_the_best_epoch(tiny_recipe: Path, tmp_path: Path) -> None:
     """The learning rate ruins the model in a late epoch, so an early epoch is the best."""
-    from peft_methods import quality
+    from peft_methods.tasks import text_classification
 
     training, model, recorder, tokens, base = trained(
         tiny_recipe, tmp_path, "full", "budget.epochs=4", "methods.full.learning_rate=2e-2"
     )
-    evaluated = quality.judge(
+    evaluated = text_classification.evaluate(
         predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names
     )
     best = max(recorder.epochs, key=lambda epoch: (epoch.selection, -epoch.validation_loss))
@@ -77,7 +78,7 @@ def test_warm_up_does_not_change_training(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it, _, _, _, _ = trained(tiny_recipe, tmp_path, "lora")
-    monkeypatch.setattr(stock, "warm_up", lambda *_: None)
+    monkeypatch.setattr(loop, "warm_up", lambda *_: None)
     without, _, _, _, _ = trained(tiny_recipe, tmp_path, "lora")
     assert with_it.epochs == without.epochs
 
@@ -118,7 +119,7 @@ def test_optimizer_uses_a_separate_learning_rate_for_the_head(
     }
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert set(trainable.values()) == set(rates)
-    assert {models.in_modules(n, base.head): rates[p] for n, p in trainable.items()} == {
+    assert {in_modules(n, base.head): rates[p] for n, p in trainable.items()} == {
         True: 1e-3,
         False: method.learning_rate,
     }

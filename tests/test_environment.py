@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from builders import make_model
-from peft_methods import environment, models
-from peft_methods.errors import DataError
-from peft_methods.methods import Method
+from peft_methods.methods.base import Method
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import ModelSpec, load_recipe
+from peft_methods.models import loading
+from peft_methods.profiling import environment
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.utils.errors import DataError
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 TOO_OLD = (
@@ -139,7 +141,7 @@ def test_qlora_is_unsupported_if_bitsandbytes_has_no_cuda_library(
         monkeypatch.setattr(
             bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found")
         )
-    shape = models.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
+    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
     reason = qlora().unsupported(shape, "cuda")
     assert (
         reason
@@ -155,5 +157,5 @@ def test_qlora_is_supported_if_bitsandbytes_has_a_cuda_library(
         compiled_with_cuda: Any = True
 
     monkeypatch.setattr(bnb, "lib", WithCuda())
-    shape = models.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
+    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
     assert qlora().unsupported(shape, "cuda") is None

@@ -14,17 +14,18 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from builders import cells, make_model
-from peft_methods import load_trained
-from peft_methods.cells import cells_of
-from peft_methods.engines.batches import Collator, predict
-from peft_methods.errors import DataError
-from peft_methods.execution.estimating import in_words
-from peft_methods.execution.events import Event
-from peft_methods.execution.local_scheduler import local_scheduler
-from peft_methods.execution.scheduler import Scheduler
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import load_recipe
-from peft_methods.store import Store
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.events import Event
+from peft_methods.runs.export import load_trained
+from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.scheduler import Scheduler
+from peft_methods.runs.spec import run_specs
+from peft_methods.runs.store import Store
+from peft_methods.training.collate import Collator
+from peft_methods.training.evaluation import predict
+from peft_methods.utils.errors import DataError
+from peft_methods.utils.units import format_duration
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_executor_trains_every_method_and_stores_complete_records(
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1"])
     wanted = [
-        cell for method in chosen_methods(recipe, None) for cell in cells_of(recipe, method, "cpu")
+        cell for method in chosen_methods(recipe, None) for cell in run_specs(recipe, method, "cpu")
     ]
     scheduler.submit(wanted)
     records = scheduler.wait(wanted)
@@ -66,7 +67,7 @@ def test_head_with_pooler_is_saved_completely(
     wanted = [
         cell
         for method in chosen_methods(recipe, ["full", "lora", "adapter"])
-        for cell in cells_of(recipe, method, "cpu")
+        for cell in run_specs(recipe, method, "cpu")
     ]
     scheduler.submit(wanted)
     records = scheduler.wait(wanted)
@@ -116,15 +117,18 @@ def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, fold
     """Load each saved model as users would; check that it predicts what the record holds."""
     from peft import PeftModel
 
-    from peft_methods import data, models
+    from peft_methods.data import splits, tokenize
+    from peft_methods.models import loading
 
-    texts = data.load(recipe.data)
+    texts = splits.load(recipe.data)
     for record in records:
         saved = folder / f"tiny-{record.method_name}-seed0"
         if (saved / "adapter_config.json").is_file():
             quantization = "nf4" if record.method_name == "qlora" else None
             model = PeftModel.from_pretrained(
-                models.load(recipe.model, texts.facts.label_names, quantization=quantization).model,
+                loading.load(
+                    recipe.model, texts.facts.label_names, quantization=quantization
+                ).model,
                 saved,
             )
         elif (saved / "method.json").is_file():
@@ -132,8 +136,8 @@ def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, fold
         else:
             model = AutoModelForSequenceClassification.from_pretrained(saved)
             assert model.config.id2label == {0: "0", 1: "1"}
-        tokenizer = models.load(recipe.model, texts.facts.label_names).tokenizer
-        tokens = data.tokenize(texts, tokenizer, recipe.data.max_length)
+        tokenizer = loading.load(recipe.model, texts.facts.label_names).tokenizer
+        tokens = tokenize.tokenize(texts, tokenizer, recipe.data.max_length)
         got = predict(model, tokens.test, Collator(tokenizer), 50)
         kept = scheduler.requests.store.read_predictions(record)
         assert kept is not None
@@ -205,7 +209,7 @@ def test_record_status_is_oom_for_out_of_memory_errors_only(
     tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     wanted = cells(tiny_recipe, "full", "budget.seeds=1")
-    from peft_methods.execution.worker import _record_of
+    from peft_methods.runs.executors.worker import _record_of
 
     for error in (
         MemoryError(),
@@ -225,7 +229,8 @@ def test_prepare_keeps_the_setting_of_an_error_in_the_worker(
     tiny_recipe: Path, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A `Failure` carries the setting across the process boundary."""
-    from peft_methods.execution.worker import Failure, _failure
+    from peft_methods.runs.executors.jobs import Failure
+    from peft_methods.runs.executors.worker import _failure
 
     failure = _failure(DataError("too long.", setting="data.max_length"))
     assert failure == Failure("too long.", by_user=True, setting="data.max_length")
@@ -289,4 +294,4 @@ def test_close_leaves_no_process_and_no_scratch_files(tiny_recipe: Path, tmp_pat
     [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
 def test_durations_are_formatted_in_words(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert format_duration(seconds) == words

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from peft_methods import models
-from peft_methods.flops import forward_flops, training_flops
-from peft_methods.layouts import ModelShape
-from peft_methods.methods import METHODS, ApplyContext
-from peft_methods.recipe import ModelSpec
+from peft_methods.methods.base import ApplyContext
+from peft_methods.methods.registry import METHODS
+from peft_methods.models import loading
+from peft_methods.models.architecture import Architecture
+from peft_methods.models.flops import forward_flops, training_flops
+from peft_methods.recipes.schema import ModelSpec
 
-SHAPE = ModelShape(
+SHAPE = Architecture(
     "bert",
     "bert",
     layers=2,
@@ -42,7 +43,7 @@ def test_training_flops_agree_with_torchs_counter(
     name: str, passes: float, tiny_models: dict[str, Path]
 ) -> None:
     """The tolerance covers the pooler, the head and the first layer's missing input gradient."""
-    base = models.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"))
+    base = loading.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"))
     base.model.set_attn_implementation("eager")
     method = METHODS.create(name, {"learning_rate": 1e-3}, "test")
     model = method.apply(base.model, ApplyContext(base.shape, base.head))

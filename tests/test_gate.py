@@ -16,17 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import BENCHMARK, error_line, make_record, records_of
-from peft_methods import gate as gates
-from peft_methods import gating
-from peft_methods.baseline import Baseline, Entry, auto_path, read_baseline, slug
-from peft_methods.comparing import Comparison
-from peft_methods.errors import OptionError
-from peft_methods.metrics import METRICS
-from peft_methods.recipe import find_recipe, load_recipe
-from peft_methods.records import SCHEMA_VERSION, Record
-from peft_methods.report.html import report_of, write_report
-from peft_methods.statistics import explained_by_seeds, shift_p
-from peft_methods.tolerances import parse_tolerance, parse_tolerances
+from peft_methods.analysis.baseline import Baseline, Entry, auto_path, read_baseline, slug
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.analysis.regression import RegressionCheck
+from peft_methods.analysis.seed_spread import explained_by_seeds, shift_p
+from peft_methods.analysis.spec_changes import spec_changes
+from peft_methods.analysis.tolerances import parse_tolerance, parse_tolerances
+from peft_methods.cli import regression_gate
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.loading import find_recipe, load_recipe
+from peft_methods.report.html.page import build_report, write_report
+from peft_methods.runs.record import SCHEMA_VERSION, Record
+from peft_methods.utils.errors import OptionError
 
 PASSED = "No metric is worse by more than its tolerance and the spread over seeds."
 Figures = dict[str, list[float]]
@@ -146,7 +147,7 @@ def test_given_tolerances_replace_the_defaults(base: Any, tell: Any) -> None:
 def test_macro_f1_has_a_tolerance_if_the_recipe_selects_by_it() -> None:
     (record,) = records_of("lora", (0.9,))
     record.cell["recipe"]["data"]["select_by"] = "macro_f1"
-    assert [str(one) for one in gates.Gate({}).tolerances_for(record)] == [
+    assert [str(one) for one in RegressionCheck({}).tolerances_for(record)] == [
         "macro_f1:1pp",
         "peak_memory_bytes:5%",
         "train_seconds:10%",
@@ -342,14 +343,14 @@ def test_report_section_shows_only_the_entries_of_its_recipe(tmp_path: Path) -> 
     """One recipe's name may be part of another's."""
     names = ("sst2_bert", "sst2_bert_as_published")
     baselines = {name: baseline_of(of_recipe(records_of("lora"), name)) for name in names}
-    gate = gates.Gate(baselines)
+    gate = RegressionCheck(baselines)
     worse = of_recipe(records_of("lora", (0.5, 0.5, 0.5)), names[1])
     records = [*of_recipe(records_of("lora"), names[0]), *worse]
     session = SimpleNamespace(exitstatus=0, testsfailed=0)
-    result = gating.finish(session, records, gate, {})  # type: ignore[arg-type]
+    result = regression_gate.finish(session, records, gate, {})  # type: ignore[arg-type]
     assert session.exitstatus == 1
     page = write_report(
-        report_of(Comparison(tuple(records)), {}, gate, result), tmp_path
+        build_report(Comparison(tuple(records)), {}, gate, result), tmp_path
     ).read_text(encoding="utf-8")
     sections = [
         re.search(rf'id="{name}-1-baseline".*?id="{name}-1-findings"', page, re.DOTALL)
@@ -364,7 +365,7 @@ def test_report_section_shows_only_the_entries_of_its_recipe(tmp_path: Path) -> 
 
 def test_session_without_records_fails_every_baseline_method() -> None:
     baseline = read_baseline(next((BENCHMARK.parent / "baselines").glob("*/embedded.json")))
-    entries = gates.Gate({"embedded": baseline}).check_common([])
+    entries = RegressionCheck({"embedded": baseline}).check_common([])
     assert [(entry.recipe, entry.method) for entry in entries] == [
         ("embedded", method) for method in METHODS
     ]
@@ -379,9 +380,9 @@ def test_spec_changes_ignore_expectations() -> None:
         "embedded", "lora", (0,), {}, json.loads(json.dumps(spec)), record.data, record.environment
     )
     record.cell["recipe"]["expect"]["margin_over_majority"] = 0.4
-    assert gates.spec_changes(stored, [record]) == []
+    assert spec_changes(stored, [record]) == []
     record.cell["stages"] = [{"method": {"rank": 2}}]
-    assert gates.spec_changes(stored, [record]) == [
+    assert spec_changes(stored, [record]) == [
         "stages [] → None",
         "stages.0.method.rank None → 2",
     ]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from builders import CPU_AND_WEIGHTS as CPU
 from builders import changed_record as record_of
-from peft_methods.gathering import Section, gather
-from peft_methods.records import Record
+from peft_methods.analysis.sections import Section, group_records
+from peft_methods.runs.record import Record
 
 
 def named(sections: list[Section]) -> dict[str, list[str]]:
@@ -22,7 +22,7 @@ def named(sections: list[Section]) -> dict[str, list[str]]:
 
 def test_gather_makes_one_section_of_one_session_in_registry_order() -> None:
     records = [record_of(method, seed) for method in ("lora", "full", "ia3") for seed in (1, 0)]
-    (section,) = gather(records)
+    (section,) = group_records(records)
     assert named([section]) == {"embedded": ["full0", "full1", "lora0", "lora1", "ia30", "ia31"]}
     assert section.apart == ()
 
@@ -34,7 +34,7 @@ def test_gather_separates_different_settings_and_lists_them() -> None:
         record_of(method, torch="2.13.0", changed=epochs, finished=2.0)
         for method in ("full", "lora")
     ]
-    first, second = gather([*new, *old])
+    first, second = group_records([*new, *old])
     assert (first.name, second.name) == ("embedded", "embedded (2)")
     assert second.apart == ("budget.epochs 2 → 4", "torch 2.11.0 → 2.13.0")
 
@@ -45,7 +45,7 @@ def test_gather_separates_another_rank_into_another_section() -> None:
         record_of("lora"),
         record_of("lora", changed=[(("method", "rank"), 4)], finished=2.0),
     ]
-    sections = gather(records)
+    sections = group_records(records)
     assert named(sections) == {"embedded": ["full0", "lora0"], "embedded (2)": ["lora0"]}
     assert sections[1].apart == ("lora.rank 8 → 4",)
 
@@ -54,13 +54,13 @@ def test_gather_accepts_4_bit_weights_but_separates_other_weights() -> None:
     four_bit = record_of(
         "qlora", environment={**CPU, "packages": {"torch": "2.11.0"}, "weights_sha256": "q"}
     )
-    assert len(gather([record_of("full"), four_bit])) == 1
+    assert len(group_records([record_of("full"), four_bit])) == 1
     other = record_of(
         "full",
         finished=2.0,
         environment={**CPU, "packages": {"torch": "2.11.0"}, "weights_sha256": "other"},
     )
-    assert gather([record_of("full"), other])[1].apart == ("weights w → other",)
+    assert group_records([record_of("full"), other])[1].apart == ("weights w → other",)
 
 
 def test_gather_keeps_the_newest_finished_record_of_a_run() -> None:
@@ -68,7 +68,7 @@ def test_gather_keeps_the_newest_finished_record_of_a_run() -> None:
         "lora", finished=3.0, status="crashed", environment={}, data={}, identity="crashed"
     )
     older, newer = record_of("lora", finished=1.0), record_of("lora", finished=2.0)
-    (section,) = gather([newer, crashed, older])
+    (section,) = group_records([newer, crashed, older])
     assert section.comparison.records == (newer,)
 
 
@@ -80,7 +80,7 @@ def test_gather_puts_a_run_that_never_started_with_its_session() -> None:
     failed = record_of(
         "lora", finished=99.0, status="failed", environment={}, data={}, message="no"
     )
-    assert named(gather([failed, before, after])) == {
+    assert named(group_records([failed, before, after])) == {
         "embedded": ["full0"],
         "embedded (2)": ["full0", "lora0"],
     }
@@ -93,7 +93,7 @@ def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
     fell_back = replace(
         fell_back, environment={**fell_back.environment, "engine_note": "cannot be captured"}
     )
-    assert len(gather([finished, fell_back])) == 1
+    assert len(group_records([finished, fell_back])) == 1
 
 
 def test_gather_keeps_prerequisite_runs_with_their_runs_and_drops_trials() -> None:
@@ -107,7 +107,9 @@ def test_gather_keeps_prerequisite_runs_with_their_runs_and_drops_trials() -> No
         is_source=True,
         identity="trial",
     )
-    first, second = gather([fusion, source, trial, record_of("full", torch="2.13.0", finished=2.0)])
+    first, second = group_records(
+        [fusion, source, trial, record_of("full", torch="2.13.0", finished=2.0)]
+    )
     assert first.comparison.records == (fusion, source)
     assert not any(record.is_source for record in second.comparison.records)
 
@@ -119,7 +121,7 @@ def test_gather_keeps_the_row_of_an_unregistered_method() -> None:
         cell={**unregistered.cell, "method": {"name": "<b>", "learning_rate": 0.1}},
         identity="unregistered",
     )
-    (section,) = gather([unregistered, record_of("full")])
+    (section,) = group_records([unregistered, record_of("full")])
     assert [row.title for row in section.comparison.rows()] == ["Full fine-tuning", "<b>"]
 
 
@@ -139,7 +141,7 @@ records_of_runs = st.builds(
 @settings(max_examples=40)
 @given(st.lists(records_of_runs, max_size=12), st.randoms())
 def test_gather_keeps_exactly_one_record_of_every_run(records: list[Record], random: Any) -> None:
-    sections = gather(records)
+    sections = group_records(records)
     shown = [record for section in sections for record in section.comparison.records]
 
     def cell(record: Record) -> tuple[str, str]:
@@ -159,6 +161,6 @@ def test_gather_keeps_exactly_one_record_of_every_run(records: list[Record], ran
             == 1
         )
     random.shuffle(records)
-    assert [one.comparison.records for one in gather(records)] == [
+    assert [one.comparison.records for one in group_records(records)] == [
         one.comparison.records for one in sections
     ]

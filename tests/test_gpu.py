@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from peft_methods import compare
-from peft_methods.cells import cells_of
-from peft_methods.execution.events import Event
-from peft_methods.execution.local_scheduler import local_scheduler
+from peft_methods.api import compare
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import load_recipe
-from peft_methods.records import Record
-from peft_methods.store import Store
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.events import Event
+from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import run_specs
+from peft_methods.runs.store import Store
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,7 +39,7 @@ SMALL = (
 
 
 def test_fork_server_imports_do_not_use_the_gpu() -> None:
-    code = "from peft_methods.execution import preload; print(preload.UNFIT_TO_FORK)"
+    code = "from peft_methods.runs.executors import preload; print(preload.UNFIT_TO_FORK)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -141,7 +141,7 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
     recipe = load_recipe(
         "embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"]
     )
-    (cell,) = cells_of(
+    (cell,) = run_specs(
         recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "cuda_graphs", deterministic=True
     )
 

@@ -21,9 +21,10 @@ from transformers import (
 
 from builders import CONFIGS, Recorder, make_trainer, prepared, training_job
 from builders import train_with_both_engines as both
-from peft_methods.engines import graphed, stock
-from peft_methods.engines.attention import MASKED, capturable_attention
-from peft_methods.engines.batches import NO_LABEL, BucketCollator, Collator, buckets_of
+from peft_methods.training.collate import NO_LABEL, BucketCollator, Collator, buckets_of
+from peft_methods.training.cuda_graphs.attention import MASKED, capturable_attention
+from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+from peft_methods.training.trainer import loop
 
 pytestmark = [
     # The eager step before the captured ones ran on another stream.
@@ -99,10 +100,10 @@ def test_captured_steps_agree_with_the_trainer_for_every_setting(
 
 def uncompiled(
     recipe_path: Path, folder: Path, name: str, *settings: str
-) -> tuple[graphed.GraphedTrainer, nn.Module]:
+) -> tuple[CudaGraphsTrainer, nn.Module]:
     ready = prepared(recipe_path, name, *settings)
     model = ready[3]
-    trainer = make_trainer(ready, folder, kind=graphed.GraphedTrainer)
+    trainer = make_trainer(ready, folder, kind=CudaGraphsTrainer)
     trainer.compile_layers = False
     return trainer, model
 
@@ -134,15 +135,15 @@ def test_capture_does_not_change_weights_optimizer_or_random_state(
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("kind", [stock.StockTrainer, graphed.GraphedTrainer])
+@pytest.mark.parametrize("kind", [loop.RunTrainer, CudaGraphsTrainer])
 def test_peak_step_includes_the_optimizer_state(
     tiny_recipe: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    kind: type[stock.StockTrainer],
+    kind: type[loop.RunTrainer],
 ) -> None:
     """Without it the peak would be too low by twice the trained weights."""
-    monkeypatch.setattr(graphed.GraphedTrainer, "compile_layers", False)
+    monkeypatch.setattr(CudaGraphsTrainer, "compile_layers", False)
     ready = prepared(tiny_recipe, "full", "budget.epochs=1")
     seen: list[int] = []
 
@@ -151,7 +152,7 @@ def test_peak_step_includes_the_optimizer_state(
             seen.append(sum(state["exp_avg_sq"].numel() for state in optimizer.state.values()))
             return super().worst_step(model, optimizer)
 
-    stock.train(training_job(ready, tmp_path), Watching(), trainer_class=kind)
+    loop.train(training_job(ready, tmp_path), Watching(), trainer_class=kind)
     assert seen == [sum(p.numel() for p in ready[3].parameters())]
 
 

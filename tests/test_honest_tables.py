@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from peft_methods.plain_tables import TableError, read_table
-from peft_methods.validity import judge_table
-from peft_methods.validity.counts import models_named, verdict
-from peft_methods.validity.figures import Figures, Written
+from peft_methods.analysis.checks import check_table
+from peft_methods.analysis.checks.parameter_counts import models_named, verdict
+from peft_methods.analysis.checks.row import ResultRow, RoundedCount
+from peft_methods.analysis.external.tables import TableError, read_table
 
 # Counts that PEFT (0.21) gives with task_type SEQ_CLS and two classes, or counts that include a
 # pooler trained with the head.
@@ -102,7 +102,7 @@ QLoRA,1100,5
 
 def findings_in(path: Path) -> list[str]:
     return [
-        str(finding) for finding in judge_table(read_table(path).rows) if finding.severity != "note"
+        str(finding) for finding in check_table(read_table(path).rows) if finding.severity != "note"
     ]
 
 
@@ -125,7 +125,7 @@ def test_rules_find_nothing_in_a_correct_table(name: str, tmp_path: Path) -> Non
 def test_verdict_refuses_a_count_close_to_a_correct_one(
     method: str, model: str, count: int, expected: str
 ) -> None:
-    assert verdict(method, Written.exactly(count), models_named(model)) == expected
+    assert verdict(method, RoundedCount.exactly(count), models_named(model)) == expected
 
 
 def test_rules_report_differences_beyond_rounding(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_rules_find_nothing_in_forty_correct_rows(tmp_path: Path) -> None:
     assert findings_in(tmp_path / "t.csv") == []
 
 
-def rows_of(path: Path) -> tuple[Figures, ...]:
+def rows_of(path: Path) -> tuple[ResultRow, ...]:
     return read_table(path).rows
 
 

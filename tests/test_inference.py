@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from builders import prepared
-from peft_methods.engines.batches import Collator
-from peft_methods.inference import BATCH, cost_of
+from peft_methods.profiling.latency import BATCH, cost_of
+from peft_methods.training.collate import Collator
 
 
 def test_inference_cost_times_rows_and_batches_and_restores_the_mode(tiny_recipe: Path) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from peft_methods.engines.base import EpochResult
-from peft_methods.errors import OutOfMemory
-from peft_methods.instruments import OOM_ADVICE, PHASE_ACTIVITIES, TRAINING, Instruments
-from peft_methods.measuring import PHASES, Interval
-from peft_methods.metrics import METRICS
+from peft_methods.profiling.memory_peaks import TRAINING
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.profiling.oom_advice import OOM_ADVICE, PHASE_ACTIVITIES
+from peft_methods.profiling.phases import PHASES, Interval
+from peft_methods.profiling.profiler import Profiler
+from peft_methods.training.engine import EpochResult
+from peft_methods.utils.errors import OutOfMemory
 
 
 def ignore(message: dict[str, Any]) -> None:
@@ -22,7 +24,7 @@ def ignore(message: dict[str, Any]) -> None:
 
 def test_instruments_return_every_metric_or_none_on_a_cpu() -> None:
     messages: list[dict[str, Any]] = []
-    instruments = Instruments("cpu", messages.append, epochs=1)
+    instruments = Profiler("cpu", messages.append, epochs=1)
     instruments.rows = 24
     with instruments.running():
         for phase in ("load", "warm_up", "train"):
@@ -59,7 +61,7 @@ def test_training_peak_excludes_captured_steps() -> None:
 
     In a small model the workspaces need more memory than the activations.
     """
-    instruments = Instruments("cpu", ignore, epochs=1)
+    instruments = Profiler("cpu", ignore, epochs=1)
     instruments.meter.intervals += [Interval("warm_up", 1.0, 100), Interval("train", 1.0, 200)]
     training = instruments.meter.intervals[1]
     assert instruments.metrics()["peak_memory_bytes"] == instruments.methods_peak(training) == 200
@@ -86,7 +88,7 @@ def test_training_peak_excludes_captured_steps() -> None:
 def test_out_of_memory_error_names_phase_size_and_advice(
     phase: str, activity: str, advice: str
 ) -> None:
-    instruments = Instruments("cpu", ignore, epochs=1)
+    instruments = Profiler("cpu", ignore, epochs=1)
     instruments.enter(phase)
     with pytest.raises(OutOfMemory) as caught, instruments.running():
         torch.empty(2**55, dtype=torch.uint8)
@@ -103,14 +105,14 @@ def test_every_phase_but_training_has_an_activity_and_oom_advice() -> None:
 
 
 def test_running_does_not_change_other_errors() -> None:
-    with pytest.raises(ZeroDivisionError), Instruments("cpu", ignore, epochs=1).running():
+    with pytest.raises(ZeroDivisionError), Profiler("cpu", ignore, epochs=1).running():
         _ = 1 / 0
 
 
 def test_evaluation_peak_excludes_tensors_that_the_engine_keeps() -> None:
     found = []
     for kept in ([], [torch.zeros(200), torch.zeros(50)]):
-        instruments = Instruments("cpu", ignore, epochs=1)
+        instruments = Profiler("cpu", ignore, epochs=1)
         instruments.engine_keeps(kept)
         instruments.meter.intervals.append(Interval("evaluate", 1.0, 5000))
         found.append(instruments.metrics()["evaluate_allocated_bytes"])
@@ -119,7 +121,7 @@ def test_evaluation_peak_excludes_tensors_that_the_engine_keeps() -> None:
 
 def test_instruments_keep_the_engines_tensors_alive() -> None:
     """Otherwise they would be subtracted from a later peak that does not include them."""
-    instruments, kept = Instruments("cpu", ignore, epochs=1), torch.zeros(1)
+    instruments, kept = Profiler("cpu", ignore, epochs=1), torch.zeros(1)
     instruments.engine_keeps([kept])
     reference = weakref.ref(kept)
     del kept

@@ -24,13 +24,13 @@ import pytest
 from builders import BENCHMARK, cells, make_data
 from builders import PROCESS_MARK as MARK
 from builders import marked_processes as living
-from peft_methods.errors import DataError, may_pass
-from peft_methods.execution import kills
-from peft_methods.execution.events import Event
-from peft_methods.execution.local_scheduler import local_scheduler
-from peft_methods.execution.processes import ForkServer, Worker, fork_server
-from peft_methods.execution.stacks import innermost_frame, request_stacks, with_short_paths
-from peft_methods.store import Store
+from peft_methods.runs.events import Event
+from peft_methods.runs.executors import oom
+from peft_methods.runs.executors.process import ForkServer, Worker, fork_server
+from peft_methods.runs.executors.stack_dump import innermost_frame, request_stacks, with_short_paths
+from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.store import Store
+from peft_methods.utils.errors import DataError, is_transient
 
 
 def until(true: Callable[[], Any], seconds: float = 240) -> None:
@@ -118,7 +118,7 @@ def test_timeout_ends_the_check_of_a_recipe(
 
 def test_stack_dump_works_while_the_interpreter_lock_is_held(tmp_path: Path) -> None:
     code = (
-        "import sys, re; from peft_methods.execution.stacks import enable_stack_dumps\n"
+        "import sys, re; from peft_methods.runs.executors.stack_dump import enable_stack_dumps\n"
         "enable_stack_dumps(int(sys.argv[1])); endless = re.compile('(a+)+$')\n"
         "def stuck(): print('now', flush=True); endless.match('a' * 60 + 'b')\n"
         "stuck()"
@@ -236,8 +236,8 @@ def test_interrupt_keeps_finished_runs_and_lists_missing_ones(
 def test_second_interrupt_exits_at_once_without_a_broken_file(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from peft_methods.interrupts import Interrupts\n"
-        "from peft_methods.store import write_whole\n"
+        "from peft_methods.cli.interrupts import Interrupts\n"
+        "from peft_methods.runs.store import write_whole\n"
         "interrupts = Interrupts(lambda: print('closed', flush=True))\ninterrupts.install()\n"
         "try:\n    print('up', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    pass\n"
@@ -304,7 +304,7 @@ def test_session_with_exitfirst_trains_nothing_after_a_failure(
 def test_oom_kills_are_read_from_the_cgroup_v1_or_v2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kills, "CGROUPS", tmp_path)
+    monkeypatch.setattr(oom, "CGROUPS", tmp_path)
     for file, text in (
         ("memory.events", "low 0\noom 2\noom_kill 5\n"),
         ("memory/memory.oom_control", "under_oom 0\noom_kill 7\n"),
@@ -315,7 +315,7 @@ def test_oom_kills_are_read_from_the_cgroup_v1_or_v2(
         line.split(":", 2)[1]
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     ]
-    assert kills.out_of_memory_kills() == (
+    assert oom.out_of_memory_kills() == (
         7 if any("memory" in names.split(",") for names in memory) else 5
     )
 
@@ -325,7 +325,7 @@ def test_record_status_is_oom_after_an_oom_kill(
 ) -> None:
     store, counted = Store(tmp_path / "results"), [3]
     store.prepare()
-    monkeypatch.setattr("peft_methods.execution.processes.out_of_memory_kills", lambda: counted[0])
+    monkeypatch.setattr("peft_methods.runs.executors.oom.out_of_memory_kills", lambda: counted[0])
     scheduler = local_scheduler(store, "cpu", workers=1, retries=0)
     (cell,) = cells(tiny_recipe, "lora", "budget.seeds=1")
 
@@ -384,15 +384,15 @@ def test_may_pass_is_true_for_temporary_errors_only() -> None:
         FileNotFoundError("gone"),
     ]
     permanent += [RuntimeError("CUDA error: device-side assert triggered"), MemoryError()]
-    assert [may_pass(_wrapped(error)) for error in temporary] == [True] * len(temporary)
-    assert [may_pass(_wrapped(error)) for error in permanent] == [False] * len(permanent)
+    assert [is_transient(_wrapped(error)) for error in temporary] == [True] * len(temporary)
+    assert [is_transient(_wrapped(error)) for error in permanent] == [False] * len(permanent)
 
 
 def test_table_lists_retried_runs() -> None:
     from test_records_and_validity import make_record
 
-    from peft_methods.comparing import Comparison
-    from peft_methods.report.table import terminal_table
+    from peft_methods.analysis.comparison import Comparison
+    from peft_methods.report.text.comparison import terminal_table
 
     record = make_record(attempts=("crashed: its process was killed by SIGKILL (out of memory?)",))
     assert "crashed: its process was killed by SIGKILL (out of memory?)" in terminal_table(
@@ -439,22 +439,22 @@ def test_answered_by_nvml_restores_torch_and_the_environment(
 ) -> None:
     import torch
 
-    from peft_methods.execution import preload
+    from peft_methods.runs.executors import warm_imports
 
     asked, environment = torch.cuda.get_device_capability, dict(os.environ)
-    monkeypatch.setattr(preload.nvml, "compute_capability", lambda: (9, 0))
-    with preload.answered_by_nvml():
+    monkeypatch.setattr(warm_imports.nvml, "compute_capability", lambda: (9, 0))
+    with warm_imports.answered_by_nvml():
         assert torch.cuda.get_device_capability(0) == (9, 0)
-        assert os.environ[preload.NVML_ANSWERS] == "1"
+        assert os.environ[warm_imports.NVML_ANSWERS] == "1"
     assert torch.cuda.get_device_capability is asked
     assert dict(os.environ) == environment
 
 
 def test_compiler_caches_exist_in_the_installed_torch() -> None:
     """If torch renamed one of them, every run on a GPU would silently start more slowly."""
-    from peft_methods.execution import preload
+    from peft_methods.runs.executors import warm_imports
 
-    for module, name in preload.COMPILER_CACHES:
+    for module, name in warm_imports.COMPILER_CACHES:
         if name != "triton_key" or importlib.util.find_spec("triton"):
             assert callable(getattr(importlib.import_module(module), name))
 
@@ -463,7 +463,7 @@ def test_redirect_output_drops_output_if_the_log_cannot_be_opened(tmp_path: Path
     (tmp_path / "logs").write_text("in the way", encoding="utf-8")
     code = (
         "import sys; from pathlib import Path\n"
-        "from peft_methods.execution.output import redirect_output\n"
+        "from peft_methods.runs.executors.logs import redirect_output\n"
         "redirect_output(Path(sys.argv[1]))\nprint('text')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "logs" / "a.log")]
@@ -474,7 +474,7 @@ def test_redirect_output_drops_output_if_the_log_cannot_be_opened(tmp_path: Path
 def test_redirect_output_drops_lines_if_the_log_is_full() -> None:
     code = (
         "import sys, traceback; from pathlib import Path\n"
-        "from peft_methods.execution.output import redirect_output\n"
+        "from peft_methods.runs.executors.logs import redirect_output\n"
         "redirect_output(Path('/dev/full'))\n"
         "try:\n    1 / 0\nexcept ZeroDivisionError:\n    traceback.print_exc()\n"
         "print('text', flush=True)"

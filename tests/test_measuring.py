@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.measuring import PhaseMeter, ResidentMemory
-from peft_methods.metrics import METRICS
+from peft_methods.profiling.memory import ResidentMemory
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.profiling.phases import PhaseMeter
 
 UNITS = ("_seconds", "_bytes", "_per_second", "_parameters", "_joules")
 SHARES = {

@@ -12,10 +12,9 @@ import pytest
 
 import peft_methods
 from peft_methods.cells import code_hash
-from peft_methods.errors import OptionError
-from peft_methods.methods import METHODS, Registry
-from peft_methods.methods.registry import built_in
+from peft_methods.methods.registry import METHODS, Registry, built_in
 from peft_methods.report.methods import methods_markdown
+from peft_methods.utils.errors import OptionError
 
 PACKAGE = Path(peft_methods.__file__).parent
 METHOD = '''
@@ -155,7 +154,11 @@ def test_an_installed_method_is_sorted_cited_and_part_of_its_fingerprint(
     ("module", "points", "reason"),
     [
         ("import no_such_module", "mine = broken:Mine", "No module named 'no_such_module'"),
-        ("Mine = 3", "mine = broken:Mine", "3 is not a subclass of peft_methods.methods.Method"),
+        (
+            "Mine = 3",
+            "mine = broken:Mine",
+            "3 is not a subclass of peft_methods.methods.base.Method",
+        ),
         ("raise RuntimeError('sad')", "mine = broken:Mine", "RuntimeError: sad"),
         (METHOD.replace('"norm_tuning"', '"lora"'), "mine = broken:NormTuning", "'lora' is taken"),
         (METHOD.replace("info = ", "other = "), "mine = broken:NormTuning", "is not a MethodInfo"),

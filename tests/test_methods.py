@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from peft_methods import models
-from peft_methods.configs import ModelKind
-from peft_methods.engines.base import load_trainable, save_trainable
-from peft_methods.errors import ModelError, OptionError
-from peft_methods.layouts import LAYOUTS
-from peft_methods.measuring import count_parameters
-from peft_methods.methods import METHODS, TRAINED, ApplyContext, Method
-from peft_methods.methods.base import FAMILIES
-from peft_methods.methods.bottleneck import Bottleneck, Fusion
-from peft_methods.recipe import ModelSpec, load_recipe
+from peft_methods.methods.adapters.modules import Bottleneck, Fusion
+from peft_methods.methods.base import FAMILIES, TRAINED, ApplyContext, Method
+from peft_methods.methods.registry import METHODS
+from peft_methods.models import loading, parameters, quantization
+from peft_methods.models.architecture import MODULE_MAPS
+from peft_methods.models.config import ModelKind
+from peft_methods.models.module_names import in_modules
+from peft_methods.models.parameters import count_parameters, load_trainable, save_trainable
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.utils.errors import ModelError, OptionError
 
 ENCODERS = ("bert", "roberta", "mpnet", "distilbert")
 
@@ -30,14 +31,16 @@ def create(name: str, **settings: Any) -> Method:
     return METHODS.create(name, {"learning_rate": 0.01, **example, **settings}, "test")
 
 
-def load(folder: Path, method: Method) -> models.Base:
+def load(folder: Path, method: Method) -> loading.LoadedModel:
     torch.manual_seed(1)
-    return models.load(
+    return loading.load(
         ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.info.quantization
     )
 
 
-def apply(base: models.Base, method: Method, folders: tuple[Path, ...] = ()) -> torch.nn.Module:
+def apply(
+    base: loading.LoadedModel, method: Method, folders: tuple[Path, ...] = ()
+) -> torch.nn.Module:
     return method.apply(base.model, ApplyContext(base.shape, base.head, folders))
 
 
@@ -50,7 +53,7 @@ def prerequisite_folders(method: Method, folder: Path, root: Path) -> tuple[Path
         torch.manual_seed(number)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if parameter.requires_grad and not models.in_modules(name, base.head):
+                if parameter.requires_grad and not in_modules(name, base.head):
                     parameter.normal_(std=0.3)
         folders.append(root / str(number))
         folders[-1].mkdir()
@@ -75,23 +78,21 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 @pytest.fixture(params=[(name, family) for name in METHODS for family in ENCODERS], ids="-".join)
 def case(
     request: pytest.FixtureRequest, tiny_models: dict[str, Path]
-) -> tuple[Method, models.Base]:
+) -> tuple[Method, loading.LoadedModel]:
     name, family = request.param
     method = create(name)
     return method, load(tiny_models[family], method)
 
 
 def test_starts_as_the_base_model_within_tolerance(
-    case: tuple[Method, models.Base], tiny_models: dict[str, Path]
+    case: tuple[Method, loading.LoadedModel], tiny_models: dict[str, Path]
 ) -> None:
     method, base = case
     if method.info.start_tolerance is None:
         pytest.skip("this method promises nothing at its start")
     plain = load(tiny_models[base.shape.model_type], create("full"))
     before = logits(plain.model)
-    plain_head = {
-        n: p for n, p in plain.model.named_parameters() if models.in_modules(n, plain.head)
-    }
+    plain_head = {n: p for n, p in plain.model.named_parameters() if in_modules(n, plain.head)}
     with torch.no_grad():
         for name, parameter in base.model.named_parameters():
             if name in plain_head:
@@ -102,7 +103,7 @@ def test_starts_as_the_base_model_within_tolerance(
 
 
 def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(
-    case: tuple[Method, models.Base],
+    case: tuple[Method, loading.LoadedModel],
 ) -> None:
     method, base = case
     model = apply(base, method)
@@ -112,13 +113,13 @@ def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(
 
 
 def test_a_step_moves_all_of_it_and_nothing_else(
-    case: tuple[Method, models.Base], tiny_models: dict[str, Path], tmp_path: Path
+    case: tuple[Method, loading.LoadedModel], tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:
     method, base = case
     model = apply(
         base, method, prerequisite_folders(method, tiny_models[base.shape.model_type], tmp_path)
     )
-    frozen = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
+    frozen = {n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     model.train()
@@ -130,14 +131,14 @@ def test_a_step_moves_all_of_it_and_nothing_else(
         optimizer.step()
         optimizer.zero_grad()
     logits(model)
-    key = LAYOUTS[base.shape.model_type].key
+    key = MODULE_MAPS[base.shape.model_type].key
     unmoved = [n for n, p in model.named_parameters() if n in start and torch.equal(start[n], p)]
     assert [n for n in unmoved if not n.endswith((f"{key}.bias", ".key.bias"))] == []
-    assert {n: models.digest(p) for n, p in model.named_parameters() if n in frozen} == frozen
+    assert {n: parameters.digest(p) for n, p in model.named_parameters() if n in frozen} == frozen
 
 
 def test_what_is_saved_and_loaded_gives_the_same_logits(
-    case: tuple[Method, models.Base], tmp_path: Path
+    case: tuple[Method, loading.LoadedModel], tmp_path: Path
 ) -> None:
     method, base = case
     model = apply(base, method)
@@ -154,7 +155,7 @@ def test_what_is_saved_and_loaded_gives_the_same_logits(
 
 
 def test_a_merged_model_answers_as_the_trained_one_without_wrappers(
-    case: tuple[Method, models.Base],
+    case: tuple[Method, loading.LoadedModel],
 ) -> None:
     method, base = case
     model = apply(base, method)
@@ -210,7 +211,9 @@ def test_every_method_has_a_default_rate_with_its_source(name: str, kind: ModelK
     assert rate.source
 
 
-def test_possible_counts_contain_the_expected_count(case: tuple[Method, models.Base]) -> None:
+def test_possible_counts_contain_the_expected_count(
+    case: tuple[Method, loading.LoadedModel],
+) -> None:
     method, base = case
     possible = set(method.possible_counts(base.shape))
     assert not possible or method.expected_trainable(base.shape) in possible
@@ -249,7 +252,7 @@ def test_param_groups_hold_the_head_where_it_has_its_own_rate(tiny_models: dict[
     (group,) = method.param_groups(model, base.head)
     assert group.settings() == {"lr": 0.5}
     named = {n for n, p in model.named_parameters() if any(p is one for one in group.parameters)}
-    assert named == {n for n, _ in model.named_parameters() if models.in_modules(n, base.head)}
+    assert named == {n for n, _ in model.named_parameters() if in_modules(n, base.head)}
     assert not create("lora").param_groups(model, base.head)
 
 
@@ -266,13 +269,13 @@ def test_ia3_is_the_papers_and_not_pefts_default(tiny_models: dict[str, Path]) -
 def test_roberta_base_ia3_has_the_papers_count() -> None:
     from transformers import RobertaConfig
 
-    from peft_methods.layouts import shape_of
+    from peft_methods.models.architecture import architecture_of
 
     config = RobertaConfig(
         vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_labels=2
     )
     head = 768 * 768 + 768 + 768 * 2 + 2
-    shape = shape_of(config, head_parameters=head, pooler=False)
+    shape = architecture_of(config, head_parameters=head, pooler=False)
     assert create("ia3").expected_trainable(shape) + head == 647_426
     assert create("lora", rank=16).expected_trainable(shape) + head == 1_181_954
     assert shape.encoder_parameters + head == 124_647_170
@@ -282,11 +285,11 @@ def test_4bit_weights_are_4bit_in_the_encoder_and_nowhere_else(
     tiny_models: dict[str, Path],
 ) -> None:
     base = load(tiny_models["bert"], create("qlora"))
-    quantized = {name for name, p in base.model.named_parameters() if models.is_4bit(p)}
+    quantized = {name for name, p in base.model.named_parameters() if quantization.is_4bit(p)}
     assert len(quantized) == 2 * 6
     assert not any("classifier" in name or "pooler" in name for name in quantized)
     plain = load(tiny_models["bert"], create("full"))
-    assert sum(models.size_of(p) for p in base.model.parameters()) == sum(
+    assert sum(parameters.size_of(p) for p in base.model.parameters()) == sum(
         p.numel() for p in plain.model.parameters()
     )
 
@@ -378,12 +381,12 @@ def test_frozen_biases_of_4bit_maps_stay_what_they_are(
     precision: str, tiny_models: dict[str, Path]
 ) -> None:
     method = create("qlora")
-    base = models.load(
+    base = loading.load(
         ModelSpec(str(tiny_models["bert"])), ("no", "yes"), quantization="nf4", precision=precision
     )
     model = apply(base, method)
-    before = {n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
+    before = {n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     logits(model)
     assert {
-        n: models.digest(p) for n, p in model.named_parameters() if not p.requires_grad
+        n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad
     } == before

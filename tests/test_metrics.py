@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from peft_methods.comparing import Figure
-from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import written
+from peft_methods.analysis.comparison import MetricSummary
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.charts.base import format_value
+from peft_methods.report.html.tables import value_item
 from peft_methods.report.paper.english import with_spread
-from peft_methods.report.tables import figure_item
 
 
 @pytest.mark.parametrize(
@@ -33,20 +33,20 @@ def test_with_spread_uses_the_unit_and_decimals_of_the_mean(
 
 @pytest.mark.parametrize(
     ("figure", "mean", "spread"),
-    [(Figure(34.2, 0.9, 3), "34.2", "0.9"), (Figure(0.24, 0.049, 3), "0.24", "0.05")],
+    [(MetricSummary(34.2, 0.9, 3), "34.2", "0.9"), (MetricSummary(0.24, 0.049, 3), "0.24", "0.05")],
 )
 def test_report_charts_and_paper_format_deviations_alike(
-    figure: Figure, mean: str, spread: str
+    figure: MetricSummary, mean: str, spread: str
 ) -> None:
     metric = METRICS["train_seconds"]
-    item = figure_item(figure, metric)
+    item = value_item(figure, metric)
     assert (item.text, item.note) == (f"{mean} s", f"± {spread}")
-    assert written(metric, figure) == f"{mean} ± {spread} s"
+    assert format_value(metric, figure) == f"{mean} ± {spread} s"
     assert with_spread("train_seconds", figure) == f"{mean}\u00a0±\u00a0{spread}\u00a0s"
 
 
 def test_counts_have_no_deviation() -> None:
-    figure = Figure(148_610.0, 0.0, 3)
-    assert written(METRICS["head_parameters"], figure) == "148,610"
-    assert figure_item(figure, METRICS["head_parameters"]).note == ""
-    assert figure_item(Figure(80.0, 0.9, 3), METRICS["samples_per_second"]).note == "± 0.9"
+    figure = MetricSummary(148_610.0, 0.0, 3)
+    assert format_value(METRICS["head_parameters"], figure) == "148,610"
+    assert value_item(figure, METRICS["head_parameters"]).note == ""
+    assert value_item(MetricSummary(80.0, 0.9, 3), METRICS["samples_per_second"]).note == "± 0.9"

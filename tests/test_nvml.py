@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from peft_methods import environment, nvml
+from peft_methods.profiling import device_memory, environment, nvml
 
 
 class FakeNvml:
@@ -92,7 +92,7 @@ def test_unsupported_values_are_none_without_an_error(fake: FakeNvml, name: str)
     energy, heat, memory = (
         nvml.Energy(gpu),
         nvml.Throttling(gpu),
-        nvml.DeviceMemory(gpu, level_at_start=0),
+        device_memory.DeviceMemory(gpu, level_at_start=0),
     )
     for gauge in (energy, heat, memory):
         gauge.start()
@@ -113,7 +113,7 @@ def test_device_memory_counts_this_process_if_its_pid_is_visible(fake: FakeNvml)
         process(os.getpid(), 700),
         process(1, 5000),
     ]
-    memory = nvml.DeviceMemory(nvml.Gpu("1"), level_at_start=100)
+    memory = device_memory.DeviceMemory(nvml.Gpu("1"), level_at_start=100)
     assert memory.read() == 700
     assert "this process" in memory.kind
 
@@ -121,7 +121,7 @@ def test_device_memory_counts_this_process_if_its_pid_is_visible(fake: FakeNvml)
 def test_device_memory_counts_the_device_above_its_start_if_pids_are_hidden(
     fake: FakeNvml,
 ) -> None:
-    memory = nvml.DeviceMemory(nvml.Gpu("1"), level_at_start=2**29, interval=0.001)
+    memory = device_memory.DeviceMemory(nvml.Gpu("1"), level_at_start=2**29, interval=0.001)
     assert "whole device" in memory.kind
     with memory.sampling():
         fake.values["nvmlDeviceGetMemoryInfo"] = SimpleNamespace(
@@ -160,7 +160,7 @@ def test_real_gpu_reports_state_and_memory() -> None:
     assert gpu is not None
     assert gpu.uuid in used
     assert gpu.state()["memory_total_bytes"] > 2**30
-    memory = nvml.DeviceMemory(gpu, level_at_start=used[gpu.uuid])
+    memory = device_memory.DeviceMemory(gpu, level_at_start=used[gpu.uuid])
     before = memory.read()
     block = torch.ones(2**28, device="cuda")
     after = memory.read()

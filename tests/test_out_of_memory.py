@@ -19,10 +19,10 @@ pytestmark = pytest.mark.skipif(
 SCRIPT = """
 import json, multiprocessing, resource, sys
 from pathlib import Path
-from peft_methods.cells import cells_of
+from peft_methods.runs.spec import cells_of
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.execution import worker
-from peft_methods.recipe import load_recipe
+from peft_methods.runs.executors import worker
+from peft_methods.recipes.schema import load_recipe
 
 def train(settings, room):
     recipe = load_recipe(sys.argv[1], settings, weights="random")
@@ -91,9 +91,9 @@ def test_out_of_memory_records_name_phase_and_advice(recipe: Path, tmp_path: Pat
 
 SCARCE_MEMORY = """
 import resource, sys
-from peft_methods.errors import OutOfMemory
-from peft_methods.instruments import Instruments
-from peft_methods.measuring import address_space_left
+from peft_methods.utils.errors import OutOfMemory
+from peft_methods.profiling.profiler import Instruments
+from peft_methods.profiling.phases import address_space_left
 
 assert address_space_left() is None
 instruments = Instruments("cpu", lambda message: None, epochs=1)

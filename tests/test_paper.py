@@ -20,15 +20,14 @@ from builders import BENCHMARK, error_line, make_record, random_record, records_
 from builders import CLEARLY_DIFFERENT as CLEAR
 from builders import ReplayRecords as Telling
 from builders import make_comparison as compared
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.api import PrintableComparison
-from peft_methods.comparing import Comparison
-from peft_methods.methods import METHODS
-from peft_methods.methods.lora import LoRA
-from peft_methods.metrics import METRICS
-from peft_methods.recipe import load_recipe, shipped_recipes
-from peft_methods.recommending import parse_limits
-from peft_methods.report.paper import PaperError, write_paper
-from peft_methods.report.paper.document import document
+from peft_methods.methods.low_rank.lora import LoRA
+from peft_methods.methods.registry import METHODS
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.loading import load_recipe, shipped_recipes
+from peft_methods.report.paper.document import document, write_paper
 from peft_methods.report.paper.english import counted, listed, ratio, share, tidy, with_spread
 from peft_methods.report.paper.references import (
     BIBLIOGRAPHY,
@@ -38,14 +37,14 @@ from peft_methods.report.paper.references import (
     of_model,
 )
 from peft_methods.report.paper.study import studies_of
-from peft_methods.report.paper.typst import compiled, escaped
+from peft_methods.report.paper.typst import PaperError, compiled, escaped
 
 CLAIM = re.compile(r"(?<=is )(?:better|worse) than [\w -]*\w|outperform\w*|superior|significant")
 
 
 def source_of(comparison: Comparison, limits: str | None = None) -> str:
     """Return the paper's source without its template and figures."""
-    studies = studies_of(comparison, parse_limits(limits) if limits else None)
+    studies = studies_of(comparison, parse_constraints(limits) if limits else None)
     source = document(studies, "paper", {study.recipe: [] for study in studies})
     return source[source.index("#show: paper") :]
 

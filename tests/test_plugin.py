@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from builders import BENCHMARK, error_line, make_data, make_model, make_rows, write_csv
-from peft_methods.errors import DataError, OptionError
-from peft_methods.option_values import OPTIONS, how_to_change, parse_seeds
-from peft_methods.options import add_options
-from peft_methods.recipe import shipped_recipes
+from peft_methods.cli.arguments import add_options
+from peft_methods.cli.parsing import parse_seeds
+from peft_methods.cli.setting_help import OPTIONS, how_to_change
+from peft_methods.recipes.loading import shipped_recipes
+from peft_methods.utils.errors import DataError, OptionError
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_failed_preparation_names_the_option_of_its_setting(
     def fail(*_: Any) -> None:
         raise DataError("the texts are too long.", setting="data.max_length")
 
-    monkeypatch.setattr("peft_methods.execution.local.LocalExecutor.prepare", fail)
+    monkeypatch.setattr("peft_methods.runs.executors.local.LocalExecutor.prepare", fail)
     result = run("--peft-method=lora", *arguments)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     change = "Change it with --peft-set data.max_length=VALUE."

@@ -18,16 +18,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.cells import Cell, Preparation, cells_of
-from peft_methods.execution.display import CLEAR, LiveLines, can_be_live
-from peft_methods.execution.estimating import TimeLeft, expected_seconds, in_words
-from peft_methods.execution.events import Event
-from peft_methods.execution.progress import Progress, fitted
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import load_recipe
-from peft_methods.records import Record, without_result
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.cost_model import expected_seconds
+from peft_methods.runs.events import Event
+from peft_methods.runs.progress.display import CLEAR, LiveLines, can_be_live
+from peft_methods.runs.progress.progress import Progress, fitted
+from peft_methods.runs.progress.time_left import TimeLeft
+from peft_methods.runs.record import Record, record_without_result
+from peft_methods.runs.spec import PreparedRecipe, RunSpec, run_specs
+from peft_methods.utils.units import format_duration
 
-PREPARATION = Preparation(
+PREPARATION = PreparedRecipe(
     {"class_counts": {"train": (80, 80), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0
 )
 MOVE = re.compile(r"\x1b\[(\d*)([AJ])")
@@ -81,16 +83,16 @@ class RecordingDisplay:
         self.live = ()
 
 
-def cells(tiny_recipe: Path, method: str = "full") -> list[Cell]:
+def cells(tiny_recipe: Path, method: str = "full") -> list[RunSpec]:
     recipe = load_recipe(str(tiny_recipe))
-    return cells_of(recipe, chosen_methods(recipe, [method])[0], "cpu")
+    return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
 def sized(columns: int, lines: int = 24) -> Any:
     return lambda: os.terminal_size((columns, lines))
 
 
-def finished(cell: Cell) -> Record:
+def finished(cell: RunSpec) -> Record:
     metrics = {
         "accuracy": 0.9,
         "train_seconds": 61.0,
@@ -176,7 +178,7 @@ def test_progress_shows_active_and_finished_runs_in_a_terminal(tiny_recipe: Path
         "trained 1 min 01 s",
         display.lasting[-1],
     )
-    progress(Event(second, record=without_result(second, "failed", "why")))
+    progress(Event(second, record=record_without_result(second, "failed", "why")))
     assert display.lasting[-1] == "[2/2] tiny-full-seed1: failed: why"
 
 
@@ -207,7 +209,7 @@ def test_time_left_is_corrected_by_finished_runs(tiny_recipe: Path) -> None:
     now[0] = 2 * expected_seconds(first, PREPARATION)
     progress(Event(first, record=finished(first)))
     assert display.lasting[-1].startswith(
-        f"[1/2, {in_words(now[0])} left] tiny-full-seed0: accuracy"
+        f"[1/2, {format_duration(now[0])} left] tiny-full-seed0: accuracy"
     )
 
 
@@ -285,7 +287,7 @@ def test_display_is_not_live_in_ci_even_in_a_terminal(monkeypatch: pytest.Monkey
 
 LIVE_TEST = """
 import pytest
-from peft_methods.terminal import progress_display
+from peft_methods.cli.terminal import progress_display
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_it(request, number):

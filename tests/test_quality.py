@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from peft_methods.quality import Predictions, judge
+from peft_methods.tasks.text_classification import Predictions, evaluate
 
 
 def predictions(predicted: list[int], labels: list[int], classes: int = 2) -> Predictions:
@@ -20,7 +20,7 @@ def predictions(predicted: list[int], labels: list[int], classes: int = 2) -> Pr
 
 
 def test_quality_matches_counts_by_hand() -> None:
-    quality = judge(predictions([1, 1, 0, 1], [1, 0, 0, 1]), ("no", "yes"))
+    quality = evaluate(predictions([1, 1, 0, 1], [1, 0, 0, 1]), ("no", "yes"))
     assert quality.accuracy == 0.75
     assert quality.confusion == [[1, 1], [0, 2]]
     assert quality.per_class["yes"] == pytest.approx(
@@ -30,7 +30,7 @@ def test_quality_matches_counts_by_hand() -> None:
 
 
 def test_class_never_predicted_has_precision_zero_and_is_included() -> None:
-    quality = judge(predictions([0, 0, 0], [0, 1, 2], 3), ("a", "b", "c"))
+    quality = evaluate(predictions([0, 0, 0], [0, 1, 2], 3), ("a", "b", "c"))
     assert quality.per_class["b"]["precision"] == 0
     assert quality.macro_recall == pytest.approx(1 / 3)
     assert len(quality.confusion) == 3
@@ -51,6 +51,6 @@ def test_probabilities_and_confusion_matrix_sum_correctly(
 ) -> None:
     given_ = Predictions(logits, np.asarray(labels))
     assert np.allclose(given_.probabilities.sum(axis=1), 1, atol=1e-5)
-    quality = judge(given_, ("a", "b", "c"))
+    quality = evaluate(given_, ("a", "b", "c"))
     assert sum(map(sum, quality.confusion)) == 7
     assert quality.accuracy == pytest.approx(sum(quality.confusion[i][i] for i in range(3)) / 7)

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from builders import data_spec, make_rows, write_csv
-from peft_methods import data
-from peft_methods.errors import DataError
+from peft_methods.data import splits, tokenize
+from peft_methods.data.facts import SPLITS
+from peft_methods.utils.errors import DataError
 
 
 def keys(table: Any) -> set[str]:
@@ -36,7 +37,7 @@ def rows() -> list[dict[str, object]]:
 def test_stratified_order_is_a_shuffle_whose_slices_keep_class_shares(
     labels: list[int], seed: int
 ) -> None:
-    order = data.stratified_order(labels, seed)
+    order = splits.stratified_order(labels, seed)
     assert sorted(order) == list(range(len(labels)))
     half = Counter(labels[row] for row in order[: len(order) // 2])
     for label, count in Counter(labels).items():
@@ -46,8 +47,8 @@ def test_stratified_order_is_a_shuffle_whose_slices_keep_class_shares(
 def test_load_returns_exact_disjoint_stratified_splits(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
-    got = data.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:]))).splits
-    assert [len(got[name]) for name in data.SPLITS] == [20, 10, 10]
+    got = splits.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:]))).splits
+    assert [len(got[name]) for name in SPLITS] == [20, 10, 10]
     assert not keys(got["train"]) & keys(got["validation"])
     assert not keys(got["train"]) & keys(got["test"])
     assert all(sum(table.labels) * 2 == len(table) for table in got.values())
@@ -56,10 +57,10 @@ def test_load_returns_exact_disjoint_stratified_splits(
 def test_load_gives_the_remaining_rows_to_all(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
-    got = data.load(
+    got = splits.load(
         data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:]), train="all", test="all")
     ).splits
-    assert [len(got[name]) for name in data.SPLITS] == [50, 10, 40]
+    assert [len(got[name]) for name in SPLITS] == [50, 10, 40]
 
 
 def test_load_selects_rows_by_the_data_seed_only(
@@ -67,7 +68,7 @@ def test_load_selects_rows_by_the_data_seed_only(
 ) -> None:
     folder = write_csv(tmp_path, train=rows[:60], test=rows[60:])
     first, again, other = (
-        data.load(data_spec(folder, seed=s)).facts.fingerprint for s in (0, 0, 1)
+        splits.load(data_spec(folder, seed=s)).facts.fingerprint for s in (0, 0, 1)
     )
     assert first == again != other
 
@@ -76,7 +77,7 @@ def test_load_mixes_the_classes_of_a_sorted_source(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
     by_label = sorted(rows, key=lambda row: str(row["label"]))
-    got = data.load(
+    got = splits.load(
         data_spec(write_csv(tmp_path, train=by_label, test=make_rows(20, seed=9)), train=10)
     ).splits
     assert sum(got["train"].labels) == 5
@@ -101,14 +102,14 @@ def test_load_returns_the_same_rows_from_every_format(
                 "jsonl": lambda p, f: f.to_json(p, orient="records", lines=True),
                 "parquet": lambda p, f: f.to_parquet(p),
             }[writer](path, frame)
-    reference = data.load(data_spec(write_csv(tmp_path / "r", train=rows[:60], test=rows[60:])))
-    assert data.load(data_spec(tmp_path / "d")).facts.fingerprint == reference.facts.fingerprint
+    reference = splits.load(data_spec(write_csv(tmp_path / "r", train=rows[:60], test=rows[60:])))
+    assert splits.load(data_spec(tmp_path / "d")).facts.fingerprint == reference.facts.fingerprint
 
 
 def test_load_keeps_words_that_look_like_missing_values(tmp_path: Path) -> None:
     texts = ["NA", "null", "None", "nan"]
     rows = [{"text": f"{t} {i}" if i else t, "label": i % 2} for i in range(6) for t in texts]
-    got = data.load(
+    got = splits.load(
         data_spec(write_csv(tmp_path, train=rows, test=make_rows(10)), train="all", validation=4)
     ).splits
     assert set(texts) <= {*got["train"].texts, *got["validation"].texts}
@@ -118,7 +119,7 @@ def test_load_turns_string_labels_into_classes(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
     named = [{**row, "label": ("neg", "pos")[int(str(row["label"]))]} for row in rows]
-    facts = data.load(data_spec(write_csv(tmp_path, train=named[:60], test=named[60:]))).facts
+    facts = splits.load(data_spec(write_csv(tmp_path, train=named[:60], test=named[60:]))).facts
     assert facts.label_names == ("neg", "pos")
     assert facts.class_counts["test"] == (5, 5)
 
@@ -134,8 +135,8 @@ def test_load_finds_pair_columns_and_a_named_label_column(
         DataError,
         match=r"no label column among premise, hypothesis, gold\. Set data\.label to the name",
     ):
-        data.load(data_spec(folder))
-    table = data.load(data_spec(folder, label="gold")).splits["train"]
+        splits.load(data_spec(folder))
+    table = splits.load(data_spec(folder, label="gold")).splits["train"]
     assert table.pairs is not None
     assert table.pairs[0] == f"so {table.texts[0]}"
 
@@ -143,13 +144,13 @@ def test_load_finds_pair_columns_and_a_named_label_column(
 def test_load_removes_leaked_texts_from_train_and_counts_them(tmp_path: Path) -> None:
     rows = make_rows(500)
     leak = {**rows[499], "text": f"  {str(rows[499]['text']).upper()} "}
-    got = data.load(data_spec(write_csv(tmp_path, train=[*rows[:200], leak], test=rows[300:])))
+    got = splits.load(data_spec(write_csv(tmp_path, train=[*rows[:200], leak], test=rows[300:])))
     assert got.facts.removed["train_also_in_test"] == 1
 
 
 def bad(tmp_path: Path, **splits: list[dict[str, object]]) -> str:
     with pytest.raises(DataError) as caught:
-        data.load(data_spec(write_csv(tmp_path, **splits)))
+        splits.load(data_spec(write_csv(tmp_path, **splits)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -216,13 +217,13 @@ def test_load_refuses_multi_label_data(tmp_path: Path, rows: list[dict[str, obje
             tmp_path / f"{name}.parquet"
         )
     with pytest.raises(DataError, match="multi-label"):
-        data.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path))
 
 
 def test_load_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match=r"train\.parquet cannot be read as parquet"):
-        data.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path))
 
 
 def test_load_refuses_two_files_for_one_split(
@@ -231,7 +232,7 @@ def test_load_refuses_two_files_for_one_split(
     write_csv(tmp_path, train=rows)
     (tmp_path / "train.jsonl").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"more than one file for train: train\.csv, train\.jsonl"):
-        data.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path))
 
 
 def test_load_without_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,14 +242,14 @@ def test_load_without_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> N
         DataError,
         match=r"'nobody/nothing' is not a local folder .*set data\.source to a local folder",
     ):
-        data.load(data_spec("nobody/nothing"))
+        splits.load(data_spec("nobody/nothing"))
 
 
 def test_tokenize_truncates_counts_and_does_not_pad(
     tmp_path: Path, tiny_models: dict[str, Path], rows: list[dict[str, object]]
 ) -> None:
-    texts = data.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])))
-    tokens = data.tokenize(texts, AutoTokenizer.from_pretrained(tiny_models["bert"]), 10)
+    texts = splits.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])))
+    tokens = tokenize.tokenize(texts, AutoTokenizer.from_pretrained(tiny_models["bert"]), 10)
     lengths = tokens.train.lengths
     assert max(lengths) == 10
     assert min(lengths) < 10
@@ -264,10 +265,10 @@ def test_load_reads_any_character_from_json_lines(
         (tmp_path / f"{name}.jsonl").write_text(
             "\n".join(json.dumps(row, ensure_ascii=False) for row in part), encoding="utf-8"
         )
-    assert len(data.load(data_spec(tmp_path)).splits["train"]) == 20
+    assert len(splits.load(data_spec(tmp_path)).splits["train"]) == 20
     (tmp_path / "train.jsonl").write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(DataError, match="each line should be a JSON object"):
-        data.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path))
 
 
 def test_load_takes_class_names_from_the_label_column(
@@ -285,11 +286,11 @@ def test_load_takes_class_names_from_the_label_column(
         for name, part in (("train", rows[:60]), ("test", rows[60:]))
     }
     datasets.DatasetDict(saved).save_to_disk(tmp_path)
-    assert data.load(data_spec(tmp_path)).facts.label_names == ("spam", "ham")
-    assert data.load(data_spec(tmp_path, label="mood")).facts.label_names == ("sad", "happy")
+    assert splits.load(data_spec(tmp_path)).facts.label_names == ("spam", "ham")
+    assert splits.load(data_spec(tmp_path, label="mood")).facts.label_names == ("sad", "happy")
 
 
 def test_load_needs_no_test_split_for_zero_test_rows(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
-    assert len(data.load(data_spec(write_csv(tmp_path, train=rows), test=0)).splits["test"]) == 0
+    assert len(splits.load(data_spec(write_csv(tmp_path, train=rows), test=0)).splits["test"]) == 0

@@ -9,17 +9,17 @@ from statistics import fmean, stdev
 
 import pytest
 
-from peft_methods.baseline import read_baseline
-from peft_methods.comparing import Figure, Row
-from peft_methods.metrics import MEMORY_PARTS
-from peft_methods.report.costs import COLUMNS, cost_table
+from peft_methods.analysis.baseline import read_baseline
+from peft_methods.analysis.comparison import MetricSummary, Row
+from peft_methods.profiling.metrics import MEMORY_PARTS
+from peft_methods.report.text.costs import COST_COLUMNS, cost_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MARKED = dict(re.findall(r"<!-- baseline (\S+) -->\n(.*?)\n<!-- /baseline -->", README, re.DOTALL))
 # The columns of a separate table, which the README may leave out.
 COST_HEADINGS = {
-    *COLUMNS,
+    *COST_COLUMNS,
     *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS),
 }
 BEST_OF: dict[str, Callable[..., float]] = {
@@ -36,7 +36,7 @@ def rows_of(path: Path) -> list[Row]:
     }
     figures = {
         key: {
-            name: Figure(fmean(v), stdev(v) if len(v) > 1 else None, len(v))
+            name: MetricSummary(fmean(v), stdev(v) if len(v) > 1 else None, len(v))
             for name, v in metrics.items()
             if v
         }

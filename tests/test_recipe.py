@@ -10,20 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.building import build
-from peft_methods.configs import kind_of
-from peft_methods.errors import OptionError
-from peft_methods.methods import METHODS
+from peft_methods.methods.registry import METHODS
 from peft_methods.methods.selection import chosen_methods, with_methods
-from peft_methods.recipe import (
-    Budget,
-    ModelSpec,
-    Recipe,
-    apply_setting,
-    find_recipe,
-    load_recipe,
-    shipped_recipes,
-)
+from peft_methods.models.config import kind_of
+from peft_methods.recipes.loading import apply_setting, find_recipe, load_recipe, shipped_recipes
+from peft_methods.recipes.schema import Budget, ModelSpec, Recipe
+from peft_methods.utils.errors import OptionError
+from peft_methods.utils.validation import build
 
 
 def test_load_recipe_loads_every_shipped_recipe() -> None:

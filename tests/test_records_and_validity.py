@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import make_record, random_record
-from peft_methods import validity
-from peft_methods.cells import cells_of
+from peft_methods.analysis import checks
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.quality import Predictions
-from peft_methods.recipe import load_recipe
-from peft_methods.records import SCHEMA_VERSION, without_result
-from peft_methods.store import Store, StoreError
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.record import SCHEMA_VERSION, record_without_result
+from peft_methods.runs.spec import run_specs
+from peft_methods.runs.store import Store, StoreError
+from peft_methods.tasks.text_classification import Predictions
 
 
 def test_store_reads_a_record_and_its_predictions_unchanged(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_store_prepare_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -
 
 def test_identity_is_equal_for_equal_runs_only() -> None:
     recipe = load_recipe("embedded")
-    lora = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
+    lora = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
     other = load_recipe("embedded", ["methods.lora.rank=4"])
     facts: dict[str, Any] = {
         "weights": "w",
@@ -115,12 +115,12 @@ def test_identity_is_equal_for_equal_runs_only() -> None:
         "environment": {"torch": "1"},
     }
     first = lora[0].identity(**facts)
-    assert first == cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(
+    assert first == run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(
         **facts
     )
     different = [
         lora[1].identity(**facts),
-        cells_of(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
+        run_specs(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
         *(
             lora[0].identity(**{**facts, key: "x"})
             for key in ("weights", "config", "tokenizer", "data")
@@ -132,8 +132,8 @@ def test_identity_is_equal_for_equal_runs_only() -> None:
 
 def test_cells_without_a_result_are_not_judged() -> None:
     recipe = load_recipe("embedded")
-    run = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
-    assert validity.judge([without_result(run, "failed", "why")]) == []
+    run = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
+    assert checks.run_checks([record_without_result(run, "failed", "why")]) == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_cells_without_a_result_are_not_judged() -> None:
 def test_v501_notes_that_random_weights_have_no_quality(
     settings: list[str], random_texts: bool, evidence: str
 ) -> None:
-    found = validity.judge(
+    found = checks.run_checks(
         [random_record("lora", seed, *settings, random_texts=random_texts) for seed in (0, 1)]
     )
     assert [
@@ -175,4 +175,4 @@ def test_store_reads_a_curve_without_validation_and_v302_checks_its_loss(
     infinite = make_record(
         cell=record.cell, epochs=({**record.epochs[0], "train_loss": float("inf")},)
     )
-    assert "V302" in {finding.rule for finding in validity.judge([infinite])}
+    assert "V302" in {finding.rule for finding in checks.run_checks([infinite])}

@@ -14,10 +14,10 @@ from builders import build_report as report
 from builders import changed_record as record_of
 from builders import write_results as write_run
 from peft_methods.__main__ import main
-from peft_methods.comparing import Comparison
-from peft_methods.metrics import METRICS
-from peft_methods.report.html import report_of, write_report
-from peft_methods.store import Store
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.html.page import build_report, write_report
+from peft_methods.runs.store import Store
 
 
 def test_report_contains_every_part_and_matches_the_records(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path
         ),
         lost,
     )
-    write_report(report_of(Comparison(records, notes=(SCRIPT,)), {}), tmp_path)
+    write_report(build_report(Comparison(records, notes=(SCRIPT,)), {}), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<script") == 1
     assert "<img" not in page
@@ -98,7 +98,7 @@ def test_report_hides_home_folders(tmp_path: Path) -> None:
         message="no file /home/someone/secret/x and /root/y",
         environment={},
     )
-    write_report(report_of(Comparison((failed,)), {}), tmp_path)
+    write_report(build_report(Comparison((failed,)), {}), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "someone" not in page
     assert "/root" not in page
@@ -238,7 +238,9 @@ def test_a_report_that_cannot_be_is_refused_before_training(
     refused = tell(records_of("lora"), "--peft-report=taken")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*--peft-report 'taken' is a file; give a folder.*"])
-    monkeypatch.setattr("peft_methods.report.needs.NEEDED", {"no_such_module": "Jinja2"})
+    monkeypatch.setattr(
+        "peft_methods.report.requirements.REQUIRED_LIBRARIES", {"no_such_module": "Jinja2"}
+    )
     lacking = tell(records_of("lora"), "--peft-report=out")
     assert lacking.ret == pytest.ExitCode.USAGE_ERROR
     lacking.stderr.fnmatch_lines(

@@ -15,8 +15,8 @@ from builders import SCRIPT
 from builders import build_report as report
 from builders import evaluated_record as evaluated
 from builders import write_results as write_run
-from peft_methods.comparing import Comparison
-from peft_methods.report.html import report_of, write_report
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.report.html.page import build_report, write_report
 
 CHROMIUM = next(
     (
@@ -112,7 +112,7 @@ def test_table_sorts_missing_values_last_in_both_orders(opened: Any, tmp_path: P
     (first, one), (second, two) = evaluated("full", 0, 0.9), evaluated("lora", 0, 0.7)
     lost, _ = evaluated("ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no")
     records = (first, second, lost)
-    made = report_of(
+    made = build_report(
         Comparison(records, predictions={first.identity: one, second.identity: two}), {}
     )
     write_report(replace(made, charts="none"), tmp_path)
@@ -170,7 +170,8 @@ def test_page_shows_untrusted_text_as_text(opened: Any, tmp_path: Path) -> None:
     }
     foreign = replace(record, cell=cell)
     write_report(
-        report_of(Comparison((foreign,), predictions={record.identity: predictions}), {}), tmp_path
+        build_report(Comparison((foreign,), predictions={record.identity: predictions}), {}),
+        tmp_path,
     )
     page = opened(tmp_path / "report.html")
     assert column(page, 1) == [SCRIPT]

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import make_record
-from peft_methods.options import read_options
-from peft_methods.recipe import load_recipe
-from peft_methods.records import Record
-from peft_methods.report.reproducing import recipe_file, reproduction
-from peft_methods.tasks import tasks_of
+from peft_methods.cli.options import read_options
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.report.reproduce import recipe_file, reproduction
+from peft_methods.runs.plan import run_groups
+from peft_methods.runs.record import Record
 
 
 def records_of(
@@ -29,7 +29,7 @@ def records_of(
     engine: str = "auto",
 ) -> list[Record]:
     """Records of the runs that these settings would produce."""
-    (task,) = tasks_of(
+    (task,) = run_groups(
         [load_recipe(recipe, changes, model=model, data=data)], [method], "cpu", engine
     )
     return [replace(make_record(method), cell=cell.spec()) for cell in task.cells]
@@ -157,9 +157,9 @@ def test_reproduction_command_round_trips_arbitrary_settings(
         ],
     )
     recipe = replace(recipe, data=replace(recipe.data, text=column))
-    (task,) = tasks_of([recipe], ["lora"], "cpu")
+    (task,) = run_groups([recipe], ["lora"], "cpu")
     reproduced = reproduction([replace(make_record(), cell=cell.spec()) for cell in task.cells])
     arguments = itertools.pairwise(shlex.split(reproduced.command))
     settings = [value for option, value in arguments if option == "--peft-set"]
-    (task_again,) = tasks_of([load_recipe("embedded", settings)], ["lora"], "cpu")
+    (task_again,) = run_groups([load_recipe("embedded", settings)], ["lora"], "cpu")
     assert task_again.cells[0].spec() | {"seed": 0} == task.cells[0].spec() | {"seed": 0}

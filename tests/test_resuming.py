@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from builders import BENCHMARK, cells, error_line
-from peft_methods import cells as cell_code
-from peft_methods import compare
-from peft_methods.api import PrintableComparison
+from peft_methods.api import PrintableComparison, compare
 from peft_methods.engines.registry import MODULES
-from peft_methods.environment import describe, identity_part
-from peft_methods.records import Record
-from peft_methods.store import Store
+from peft_methods.profiling.environment import describe, fingerprint_part
+from peft_methods.runs import spec as cell_code
+from peft_methods.runs.record import Record
+from peft_methods.runs.store import Store
 
 METHODS = ("lora", "qlora", "adapter_fusion")
 
@@ -253,7 +252,7 @@ def test_fingerprint_includes_device_and_versions(tiny_recipe: Path) -> None:
     this_machine = describe("cpu")
 
     def identity(**changes: Any) -> str:
-        environment = identity_part(
+        environment = fingerprint_part(
             {
                 **this_machine,
                 **changes,
@@ -289,4 +288,4 @@ def test_other_code_makes_another_identity(
     assert cell.identity(**facts) != before
     assert cell.fallen_back().identity(**facts)
     lora, stock, runner = roots[0]
-    assert (lora, stock, runner) == (cell.method, MODULES["trainer"], "peft_methods.runner")
+    assert (lora, stock, runner) == (cell.method, MODULES["trainer"], "peft_methods.runs.pipeline")

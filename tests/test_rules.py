@@ -12,11 +12,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from builders import TABLES, make_record, on_a_gpu
-from peft_methods import validity
+from peft_methods.analysis import checks
+from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.external.tables import read_table
 from peft_methods.api import compare
-from peft_methods.plain_tables import read_table
-from peft_methods.records import Record
-from peft_methods.validity import RULES
+from peft_methods.runs.record import Record
 
 # Metrics that depend on how busy the machine is.
 TIMING = {"train_seconds": 1.0, "step_p95_seconds": 0.02, "busy_share": 1.0}
@@ -150,7 +150,7 @@ def changed(record: Record, changes: Sequence[tuple[str, Any]]) -> Record:
 
 def test_rules_find_nothing_in_sound_records(sound: tuple[Record, ...]) -> None:
     """Except that four epochs on toy sentences still improve and are perfect on fifty rows."""
-    assert {finding.rule for finding in validity.judge(sound)} <= {"V210", "V303"}
+    assert {finding.rule for finding in checks.run_checks(sound)} <= {"V210", "V303"}
 
 
 def test_real_records_hold_the_values_that_rules_need(sound: tuple[Record, ...]) -> None:
@@ -181,8 +181,8 @@ def test_rule_finds_only_its_own_fault_in_real_records(
         changed(r, wanted.get(f"{r.method_name}/{r.seed}", []) + wanted.get(r.method_name, []))
         for r in sound
     ]
-    found = {(f.rule, f.subject) for f in validity.judge(faulty)} - {
-        (f.rule, f.subject) for f in validity.judge(sound)
+    found = {(f.rule, f.subject) for f in checks.run_checks(faulty)} - {
+        (f.rule, f.subject) for f in checks.run_checks(sound)
     }
     assert {rule for rule, _ in found} - {"V303", "V210"} | {rule} == {rule}
     assert all(FAULTS[rule][-1][0].split("/")[0] in subject for _, subject in found)
@@ -199,10 +199,10 @@ def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> 
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    found = validity.judge_table(read_table(tmp_path / "faulty.csv").rows)
+    found = checks.check_table(read_table(tmp_path / "faulty.csv").rows)
     assert [finding.rule for finding in found] == [rule]
     assert "→" in str(found[0])
-    assert validity.judge_table(read_table(tmp_path / "faulty.csv").rows, [rule]) == []
+    assert checks.check_table(read_table(tmp_path / "faulty.csv").rows, [rule]) == []
 
 
 def overlapping(**shares: float) -> list[str]:
@@ -211,7 +211,7 @@ def overlapping(**shares: float) -> list[str]:
         "removed": {"train_part_of_validation": 9},
         "overlap": {"validation": {"within": 0.0, "around": 0.0, **shares}},
     }
-    return [str(finding) for finding in validity.judge([make_record(data=data)])]
+    return [str(finding) for finding in checks.run_checks([make_record(data=data)])]
 
 
 def test_v104_reports_overlap_above_one_percent() -> None:
@@ -228,7 +228,7 @@ def found_on(*accuracies: float) -> list[tuple[str, str]]:
         make_record(seed=seed, metrics={"accuracy": accuracy})
         for seed, accuracy in enumerate(accuracies)
     ]
-    return [(finding.rule, finding.subject) for finding in validity.judge(records)]
+    return [(finding.rule, finding.subject) for finding in checks.run_checks(records)]
 
 
 def test_v301_checks_the_margin_for_every_seed() -> None:
@@ -242,7 +242,7 @@ def test_v408_shows_a_spread_below_one_second() -> None:
         make_record(seed=seed, metrics={"train_seconds": seconds})
         for seed, seconds in enumerate((0.21, 0.29))
     ]
-    (found,) = (finding for finding in validity.judge(records) if finding.rule == "V408")
+    (found,) = (finding for finding in checks.run_checks(records) if finding.rule == "V408")
     assert found.evidence == "0.25 ± 0.06 s, 23%"
 
 
@@ -252,13 +252,13 @@ def test_v302_names_the_first_of_several_non_finite_losses(loss: float) -> None:
         {"epoch": epoch, "train_loss": 0.5 if epoch == 1 else loss, "validation_loss": loss}
         for epoch in (1, 2, 3)
     )
-    (found,) = validity.judge([make_record(epochs=epochs)])
+    (found,) = checks.run_checks([make_record(epochs=epochs)])
     assert (found.rule, found.evidence) == ("V302", f"validation_loss of epoch 1 is {loss}")
 
 
 def test_v302_reports_a_test_set_that_was_not_scored() -> None:
     """Even if every loss was finite, and only the logits of a test row overflow."""
-    (found,) = validity.judge([make_record(metrics={"accuracy": None})])
+    (found,) = checks.run_checks([make_record(metrics={"accuracy": None})])
     assert (found.rule, found.evidence) == (
         "V302",
         "its logits for the test rows are not finite, so it was not scored",
@@ -266,14 +266,15 @@ def test_v302_reports_a_test_set_that_was_not_scored() -> None:
 
 
 def test_v402_reports_seconds_of_thermal_slowdown() -> None:
-    found = validity.judge([make_record(**on_a_gpu(metrics={"thermal_slowdown_seconds": 2.0}))])
+    found = checks.run_checks([make_record(**on_a_gpu(metrics={"thermal_slowdown_seconds": 2.0}))])
     assert [finding.rule for finding in found] == ["V402"]
     assert "2.0 s" in found[0].evidence
 
 
 def test_v301_exempts_head_only() -> None:
     assert (
-        validity.judge([make_record(), make_record("head_only", metrics={"accuracy": 0.4})]) == []
+        checks.run_checks([make_record(), make_record("head_only", metrics={"accuracy": 0.4})])
+        == []
     )
 
 
@@ -281,11 +282,11 @@ def test_v406_reports_equal_peaks_of_two_methods_in_a_table(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text(
         "method,memory_mb\nLoRA,2413.7\nIA3,2413.7\nBitFit,2413\n", encoding="utf-8"
     )
-    (found,) = validity.judge_table(read_table(tmp_path / "t.csv").rows)
+    (found,) = checks.check_table(read_table(tmp_path / "t.csv").rows)
     assert (found.rule, found.subject) == ("V406", "LoRA, IA3")
     # Three equal digits may be chance.
     (tmp_path / "t.csv").write_text("method,memory_gb\nLoRA,3.24\nIA3,3.24\n", encoding="utf-8")
-    assert validity.judge_table(read_table(tmp_path / "t.csv").rows) == []
+    assert checks.check_table(read_table(tmp_path / "t.csv").rows) == []
 
 
 def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_v410_compares_the_training_time_of_a_table_with_its_step_times(tmp_path
     for steps, rules in ((2000, []), (1000, ["V410"])):
         (tmp_path / "t.csv").write_text(text.format(steps), encoding="utf-8")
         assert [
-            finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)
+            finding.rule for finding in checks.check_table(read_table(tmp_path / "t.csv").rows)
         ] == rules
 
 
@@ -302,11 +303,11 @@ def test_v101_checks_the_class_counts_of_a_table(tmp_path: Path) -> None:
         "method,accuracy,train_class_counts\nLoRA,0.9,500;0\n", encoding="utf-8"
     )
     assert [
-        finding.rule for finding in validity.judge_table(read_table(tmp_path / "t.csv").rows)
+        finding.rule for finding in checks.check_table(read_table(tmp_path / "t.csv").rows)
     ] == ["V101"]
 
 
 def test_silenced_rule_finds_nothing(sound: tuple[Record, ...]) -> None:
     faulty = [changed(record, [("metrics.accuracy", 0.4)]) for record in sound]
-    assert "V301" in {finding.rule for finding in validity.judge(faulty)}
-    assert "V301" not in {finding.rule for finding in validity.judge(faulty, ["V301"])}
+    assert "V301" in {finding.rule for finding in checks.run_checks(faulty)}
+    assert "V301" not in {finding.rule for finding in checks.run_checks(faulty, ["V301"])}

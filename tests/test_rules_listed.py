@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from peft_methods.__main__ import main
+from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.checks.rule import SCOPES
 from peft_methods.api import PrintableComparison
-from peft_methods.report.rules import ABOUT, rules_markdown, rules_text
-from peft_methods.validity import RULES, SCOPES
+from peft_methods.report.text.rules import RULE_TOPICS, rules_markdown, rules_text
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -43,7 +44,7 @@ def test_readme_shows_the_actual_output_of_the_audit(
 def test_rule_ids_match_their_topic_and_titles_are_sentences() -> None:
     for rule in RULES.values():
         assert re.fullmatch(r"V\d{3}", rule.id)
-        assert rule.id[:2] in ABOUT
+        assert rule.id[:2] in RULE_TOPICS
         assert rule.scope in SCOPES
         assert rule.title.endswith((".", ")"))
         assert all(part in rules_text() for part in (rule.id, rule.severity, rule.title))

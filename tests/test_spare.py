@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from builders import cells
-from peft_methods.cells import Cell
-from peft_methods.execution.local_scheduler import local_scheduler
-from peft_methods.execution.processes import Worker
-from peft_methods.execution.scheduler import Scheduler
-from peft_methods.execution.worker import job_name
-from peft_methods.job import Experiment, ExperimentOptions
-from peft_methods.recipe import load_recipe
-from peft_methods.store import Store
-from peft_methods.tasks import tasks_of
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.executors.jobs import job_name
+from peft_methods.runs.executors.process import Worker
+from peft_methods.runs.experiment import Experiment, ExperimentOptions
+from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.plan import run_groups
+from peft_methods.runs.scheduler import Scheduler
+from peft_methods.runs.spec import RunSpec
+from peft_methods.runs.store import Store
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def scheduler(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def wanted(tiny_recipe: Path) -> list[Cell]:
+def wanted(tiny_recipe: Path) -> list[RunSpec]:
     return cells(tiny_recipe, "head_only", "budget.seeds=2", "budget.epochs=1")
 
 
-def prefetched(scheduler: Scheduler, cell: Cell) -> Worker:
+def prefetched(scheduler: Scheduler, cell: RunSpec) -> Worker:
     scheduler.executor.prefetch(scheduler._job(cell))
     return standby_process(scheduler)
 
@@ -53,7 +53,7 @@ def standby_process(scheduler: Scheduler) -> Worker:
     return worker
 
 
-def trained(scheduler: Scheduler, wanted: list[Cell]) -> tuple[dict[int, int | None], list[Any]]:
+def trained(scheduler: Scheduler, wanted: list[RunSpec]) -> tuple[dict[int, int | None], list[Any]]:
     """Train all runs; return each seed's process, and the records in the order they ended."""
     processes: dict[int, int | None] = {}
     scheduler.watch(
@@ -70,7 +70,7 @@ def trained(scheduler: Scheduler, wanted: list[Cell]) -> tuple[dict[int, int | N
 
 @pytest.mark.parametrize("guess", [0, 1])
 def test_prefetched_run_is_trained_first_by_the_standby_worker(
-    scheduler: Scheduler, wanted: list[Cell], guess: int
+    scheduler: Scheduler, wanted: list[RunSpec], guess: int
 ) -> None:
     worker = prefetched(scheduler, wanted[guess])
     processes, records = trained(scheduler, wanted)
@@ -79,7 +79,7 @@ def test_prefetched_run_is_trained_first_by_the_standby_worker(
 
 
 def test_standby_worker_ends_when_its_run_is_not_submitted(
-    scheduler: Scheduler, wanted: list[Cell], tiny_recipe: Path
+    scheduler: Scheduler, wanted: list[RunSpec], tiny_recipe: Path
 ) -> None:
     (foreign,) = cells(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
     worker = prefetched(scheduler, foreign)
@@ -89,7 +89,7 @@ def test_standby_worker_ends_when_its_run_is_not_submitted(
 
 
 def test_death_of_the_standby_worker_does_not_count_as_an_attempt(
-    scheduler: Scheduler, wanted: list[Cell]
+    scheduler: Scheduler, wanted: list[RunSpec]
 ) -> None:
     worker = prefetched(scheduler, wanted[0])
     assert worker.process is not None
@@ -100,7 +100,7 @@ def test_death_of_the_standby_worker_does_not_count_as_an_attempt(
 
 
 def test_first_run_is_prefetched_while_its_recipe_is_checked(
-    scheduler: Scheduler, wanted: list[Cell]
+    scheduler: Scheduler, wanted: list[RunSpec]
 ) -> None:
     recipe = wanted[0].recipe
     scheduler.prepare(recipe, [wanted[0].method], wanted[0])
@@ -115,7 +115,7 @@ def test_first_run_is_prefetched_while_its_recipe_is_checked(
 
 
 def test_prefetched_run_keeps_an_earlier_log_until_its_turn(
-    scheduler: Scheduler, wanted: list[Cell]
+    scheduler: Scheduler, wanted: list[RunSpec]
 ) -> None:
     log = scheduler.requests.log(wanted[0].label)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
     """
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=2"])
     tasks = sorted(
-        tasks_of([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name
+        run_groups([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name
     )
     fusion, lora = (task.cells for task in tasks)
     sources = [stage.key for cell in fusion for stage in cell.stages]
@@ -165,7 +165,7 @@ def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
     for seeds in (1, 2):
         recipe = load_recipe(str(tiny_recipe), [*few, f"budget.seeds={seeds}"])
         experiment = Experiment(
-            tasks_of([recipe], ["adapter_fusion"], "cpu"),
+            run_groups([recipe], ["adapter_fusion"], "cpu"),
             ExperimentOptions(results=tmp_path / "results", workers=1),
         )
         experiment._scheduler.executor.prefetches = True

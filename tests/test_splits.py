@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import FILLER, data_spec, make_rows, write_csv
-from peft_methods import data, overlap
-from peft_methods.data import load
-from peft_methods.errors import DataError
-from peft_methods.recipe import load_recipe
+from peft_methods.data import overlap
+from peft_methods.data.facts import SPLITS
+from peft_methods.data.splits import load
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.utils.errors import DataError
 
 Rows = list[dict[str, Any]]
 
@@ -158,7 +159,7 @@ def test_sst2_bert_tests_on_development_sentences_and_validates_on_whole_sentenc
     tmp_path: Path,
 ) -> None:
     got = load(sized("sst2_bert", hub_sst2(tmp_path), 90, 16, 20))
-    train, validation, test = (got.splits[name].texts for name in data.SPLITS)
+    train, validation, test = (got.splits[name].texts for name in SPLITS)
     assert (len(train), len(validation), len(test)) == (90, 16, 20)
     assert {text.strip() for text in test} == {row["text"] for row in sentences(20, 2)}
     assert {text.strip() for text in validation} <= {row["text"] for row in sentences(60, 1)}
@@ -172,7 +173,7 @@ def test_sst2_bert_tests_on_development_sentences_and_validates_on_whole_sentenc
 
 def test_sst2_bert_as_published_tests_on_phrases_of_train_sentences(tmp_path: Path) -> None:
     got = load(sized("sst2_bert_as_published", hub_sst2(tmp_path), "all", 20, 60))
-    assert {len(got.splits[name]) for name in data.SPLITS} == {60 * 4 - 60, 20, 60}
+    assert {len(got.splits[name]) for name in SPLITS} == {60 * 4 - 60, 20, 60}
     assert got.facts.overlap["test"].within > 0.3
     assert not set(got.splits["test"].texts) & set(got.splits["train"].texts)
     assert {text.strip() for text in got.splits["validation"].texts} == {
@@ -189,7 +190,7 @@ def test_load_names_the_remedy_for_hidden_test_labels(tmp_path: Path) -> None:
 
 def test_load_ignores_hidden_labels_for_zero_test_rows(tmp_path: Path) -> None:
     got = load(data_spec(hub_sst2(tmp_path), train=40, validation=10, test=0)).splits
-    assert [len(got[name]) for name in data.SPLITS] == [40, 10, 0]
+    assert [len(got[name]) for name in SPLITS] == [40, 10, 0]
 
 
 def test_trec_bert_reads_coarse_labels_and_the_labels_of_other_folders(tmp_path: Path) -> None:

@@ -16,11 +16,14 @@ from builders import TEST_LABELS as LABELS
 from builders import make_comparison as compared
 from builders import make_predictions as predictions
 from builders import random_record
+from peft_methods.analysis.constraints import parse_constraints
+from peft_methods.analysis.questions import QuestionKind
+from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
+from peft_methods.analysis.recommendations import recommend, verdict_of
 from peft_methods.api import PrintableComparison, compare
-from peft_methods.errors import OptionError
-from peft_methods.recommending import QuestionKind, parse_limits, recommend, verdict_of
-from peft_methods.report.table import csv_table, markdown_table
-from peft_methods.standing import NotCompared, Pair
+from peft_methods.report.text.comparison import markdown_table
+from peft_methods.report.text.csv_table import csv_table
+from peft_methods.utils.errors import OptionError
 
 
 def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]]:
@@ -195,7 +198,7 @@ def test_method_fits_only_if_every_seed_was_measured_and_fits() -> None:
     ],
 )
 def test_parse_limits_accepts_units(text: str, memory: float | None, seconds: float | None) -> None:
-    limits = parse_limits(text)
+    limits = parse_constraints(text)
     assert {name: limit.most for name, limit in limits.items()} == {
         name: most for name, most in (("memory", memory), ("time", seconds)) if most is not None
     }
@@ -223,7 +226,7 @@ def test_parse_limits_accepts_units(text: str, memory: float | None, seconds: fl
 )
 def test_parse_limits_rejects_invalid_text(text: str, expected: str) -> None:
     with pytest.raises(OptionError, match="budget") as caught:
-        parse_limits(text)
+        parse_constraints(text)
     assert expected in str(caught.value)
     assert caught.value.setting == "budget"
 
@@ -231,7 +234,7 @@ def test_parse_limits_rejects_invalid_text(text: str, expected: str) -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_parsed_or_rejected_as_limits(text: str) -> None:
     try:
-        limits = parse_limits(text)
+        limits = parse_constraints(text)
     except OptionError as error:
         assert "budget" in str(error)
     else:
@@ -298,6 +301,15 @@ def test_recommendation_without_predictions_gives_the_right_reason() -> None:
 
 def test_verdict_keeps_signs_if_the_interval_contains_zero() -> None:
     """By Holm's p, methods may be separable although their simultaneous interval contains zero."""
-    assert verdict_of(Pair("full", "lora", 0.05, -0.003, 0.103, 0.04)) == "separable: -0.3 to +10.3"
-    assert verdict_of(Pair("full", "lora", 0.05, 0.003, 0.097, 0.04)) == "separable: 0.3 to 9.7"
-    assert verdict_of(Pair("lora", "full", -0.05, -0.097, -0.003, 0.04)) == "separable: 0.3 to 9.7"
+    assert (
+        verdict_of(PairwiseComparison("full", "lora", 0.05, -0.003, 0.103, 0.04))
+        == "separable: -0.3 to +10.3"
+    )
+    assert (
+        verdict_of(PairwiseComparison("full", "lora", 0.05, 0.003, 0.097, 0.04))
+        == "separable: 0.3 to 9.7"
+    )
+    assert (
+        verdict_of(PairwiseComparison("lora", "full", -0.05, -0.097, -0.003, 0.04))
+        == "separable: 0.3 to 9.7"
+    )

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 
 from builders import cells
-from peft_methods import data, models, runner, starting, synthetic, validity
-from peft_methods.cells import cells_of
-from peft_methods.engines.registry import choose_engine
-from peft_methods.errors import OptionError
-from peft_methods.execution.local_scheduler import local_scheduler
+from peft_methods.analysis import checks
+from peft_methods.data import splits, synthetic
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import load_recipe
-from peft_methods.resuming import Earlier
-from peft_methods.runner import Places
-from peft_methods.starting import load_ahead, prepare
-from peft_methods.store import Store
+from peft_methods.models import loading
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs import pipeline
+from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.prepare import prefetch, prepare
+from peft_methods.runs.reuse import ReusableRuns
+from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.spec import run_specs
+from peft_methods.runs.store import Store
+from peft_methods.training.registry import choose_engine
+from peft_methods.utils.errors import OptionError
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "adapter_fusion", "qlora"])
@@ -29,13 +32,13 @@ def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method
     stages = tuple(tmp_path / stage.key for stage in cell.stages)
     for stage, folder in zip(cell.stages, stages, strict=True):
         folder.mkdir()
-        runner.run(stage, Places(folder), lambda news: None)
+        pipeline.execute(stage, RunPaths(folder), lambda news: None)
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = load_ahead(cell, work=tmp_path / name, stages=stages) if name == "ahead" else None
-        found[name] = runner.run(
-            cell, Places(tmp_path / name, stages), lambda news: None, ahead=ahead
+        ahead = prefetch(cell, work=tmp_path / name, stages=stages) if name == "ahead" else None
+        found[name] = pipeline.execute(
+            cell, RunPaths(tmp_path / name, stages), lambda news: None, ahead=ahead
         )
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
@@ -57,12 +60,12 @@ def test_prefetched_random_weights_equal_those_drawn_later(
         tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random"
     )
     (tmp_path / "in its turn").mkdir()
-    one, _ = runner.run(cell, Places(tmp_path / "in its turn"), lambda news: None)
+    one, _ = pipeline.execute(cell, RunPaths(tmp_path / "in its turn"), lambda news: None)
     (tmp_path / "ahead").mkdir()
-    ahead = load_ahead(cell, work=tmp_path / "ahead", stages=())
-    monkeypatch.setattr(models, "_draw", None)
-    monkeypatch.setattr(data, "tokenize", None)
-    other, _ = runner.run(cell, Places(tmp_path / "ahead"), lambda news: None, ahead=ahead)
+    ahead = prefetch(cell, work=tmp_path / "ahead", stages=())
+    monkeypatch.setattr(loading, "_draw", None)
+    monkeypatch.setattr(splits, "tokenize", None)
+    other, _ = pipeline.execute(cell, RunPaths(tmp_path / "ahead"), lambda news: None, ahead=ahead)
     assert not (tmp_path / "ahead" / "drawn").exists()
     assert one.identity == other.identity
     assert [epoch["train_loss"] for epoch in one.epochs] == [
@@ -77,7 +80,7 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     store = Store(tmp_path / "results")
     store.prepare()
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
-    (cell,) = cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
+    (cell,) = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
     scheduler = local_scheduler(store, "cpu", workers=1)
     scheduler.executor._server.launch()  # the fork server keeps the environment of its start
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -91,7 +94,7 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     assert record.status == "ok", record.message
     assert record.cell["engine"] == "trainer"
     assert record.identity == store.records()[0][0].identity
-    (finding,) = [finding for finding in validity.judge([record]) if finding.rule == "V405"]
+    (finding,) = [finding for finding in checks.run_checks([record]) if finding.rule == "V405"]
     assert "could not be captured" in finding.evidence
     log = (store.folder / "logs" / f"{cell.label}.log").read_text(encoding="utf-8")
     assert "could not be captured" in log, (
@@ -101,13 +104,13 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     assert "engine" in finding.advice
     assert "trainer" in finding.advice
     # The record is reused as long as the same engine is requested.
-    again = Earlier(store).record_of(cell, preparation)
+    again = ReusableRuns(store).record_of(cell, preparation)
     assert again is not None
     assert (again.identity, again.environment["engine_note"]) == (
         record.identity,
         record.environment["engine_note"],
     )
-    assert Earlier(store).record_of(replace(cell, engine="trainer"), preparation) is None
+    assert ReusableRuns(store).record_of(replace(cell, engine="trainer"), preparation) is None
 
 
 def test_quantised_weights_are_hashed_once_and_cached(
@@ -118,9 +121,9 @@ def test_quantised_weights_are_hashed_once_and_cached(
     methods = tuple(chosen_methods(recipe, ["lora", "qlora"]))
     first = prepare(recipe, methods, "cpu").facts
     loads: list[Any] = []
-    load = models.load
+    load = loading.load
     monkeypatch.setattr(
-        models,
+        loading,
         "load",
         lambda *of, **wanted: loads.append(wanted.get("quantization")) or load(*of, **wanted),
     )
@@ -166,9 +169,9 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
         now[0] += seconds
 
     texts = synthetic.load(recipe)
-    base = models.load(recipe.model, texts.facts.label_names)
-    monkeypatch.setattr(starting, "predict", predict)
-    monkeypatch.setattr(starting.time, "perf_counter", lambda: now[0])
+    base = loading.load(recipe.model, texts.facts.label_names)
+    monkeypatch.setattr(prepare, "predict", predict)
+    monkeypatch.setattr(prepare.time, "perf_counter", lambda: now[0])
     size = recipe.budget.batch_size
-    assert starting._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
+    assert prepare._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
     assert seen == [size, *([3 * size] * passes)]

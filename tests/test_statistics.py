@@ -15,16 +15,16 @@ from scipy import stats
 from scipy.special import ndtri
 from sklearn.metrics import f1_score
 
-from peft_methods.statistics import (
+from peft_methods.analysis.groups import letters
+from peft_methods.analysis.pareto import pareto
+from peft_methods.analysis.significance import (
     Differences,
     common_spread,
     correct,
     differences,
     holm,
     interval,
-    letters,
     macro_f1_scores,
-    pareto,
     sample_of,
 )
 

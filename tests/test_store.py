@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from builders import make_record
 from peft_methods.__main__ import main
-from peft_methods.cells import cells_of
-from peft_methods.execution.scratch import RunFolder
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.quality import Predictions
-from peft_methods.recipe import load_recipe
-from peft_methods.records import SCHEMA_VERSION, Record, without_result
-from peft_methods.store import Store
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.executors.scratch import RunFolder
+from peft_methods.runs.record import SCHEMA_VERSION, Record, record_without_result
+from peft_methods.runs.spec import run_specs
+from peft_methods.runs.store import Store
+from peft_methods.tasks.text_classification import Predictions
 
 
 def predictions(value: float = 2.0) -> Predictions:
@@ -188,8 +188,8 @@ def test_store_does_not_write_the_reused_flag(store: Store) -> None:
 
 def failed(message: str, **changes: Any) -> Record:
     recipe = load_recipe("embedded")
-    return without_result(
-        cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0],
+    return record_without_result(
+        run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0],
         "failed",
         message,
         **changes,
@@ -234,8 +234,8 @@ def test_concurrent_writers_leave_one_consistent_record(store: Store) -> None:
 OWNER = """
 import sys, time
 from pathlib import Path
-from peft_methods.execution.scratch import RunFolder
-from peft_methods.store import Store
+from peft_methods.runs.executors.scratch import RunFolder
+from peft_methods.runs.store import Store
 print(RunFolder(Store(Path(sys.argv[1]))).path.name, flush=True)
 time.sleep(300)
 """

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from builders import CONFIGS
-from peft_methods import data, synthetic
-from peft_methods.errors import DataError
-from peft_methods.recipe import DataSpec, ModelSpec, Recipe, load_recipe
+from peft_methods.data import synthetic, tokenize
+from peft_methods.data.facts import SPLITS, TokenData, fingerprint
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.recipes.schema import DataSpec, ModelSpec, Recipe
+from peft_methods.utils.errors import DataError
 
 VOCABULARY, PADDING = 90, 3
 
@@ -29,15 +31,15 @@ def spec(**more: Any) -> DataSpec:
     )
 
 
-def tokens_of(wanted_spec: DataSpec) -> data.TokenData:
+def tokens_of(wanted_spec: DataSpec) -> TokenData:
     drawn = synthetic.draw(wanted_spec, VOCABULARY, PADDING)
     assert drawn.tokenizer is not None
-    return data.tokenize(drawn, drawn.tokenizer, wanted_spec.max_length)
+    return tokenize.tokenize(drawn, drawn.tokenizer, wanted_spec.max_length)
 
 
 def test_draw_returns_the_requested_rows_without_padding_ids() -> None:
     tokens = tokens_of(spec())
-    assert [len(getattr(tokens, split)) for split in data.SPLITS] == [200, 20, 41]
+    assert [len(getattr(tokens, split)) for split in SPLITS] == [200, 20, 41]
     ids = np.concatenate([np.asarray(row) for row in tokens.train.tokens["input_ids"]])
     assert set(ids.tolist()) == set(range(VOCABULARY)) - {PADDING}
     assert set(tokens.train.lengths) == {30}
@@ -69,7 +71,7 @@ def test_draw_depends_on_the_data_seed_and_the_source() -> None:
 def test_draw_marks_the_facts_as_random() -> None:
     facts = tokens_of(spec()).facts
     assert facts.random
-    assert facts.fingerprint.startswith("random-")
+    assert fingerprint.startswith("random-")
     assert facts.source == "some/texts"
 
 
@@ -112,7 +114,7 @@ def test_draw_matches_the_token_lengths_of_the_recipes_texts(
     drawn = synthetic.load(load_recipe(name, settings, weights="random"))
     assert drawn.facts.random
     assert drawn.tokenizer is not None
-    tokens = data.tokenize(drawn, drawn.tokenizer, 128)
+    tokens = tokenize.tokenize(drawn, drawn.tokenizer, 128)
     assert (
         set(tokens.train.labels.tolist()) == set(range(classes)) == set(tokens.test.labels.tolist())
     )
@@ -150,7 +152,7 @@ def test_load_draws_texts_if_tokenizer_or_data_is_missing(
     ):
         drawn = synthetic.load(recipe(model, source))
         assert drawn.facts.random
-        tokens = data.tokenize(drawn, AutoTokenizer.from_pretrained(tiny_models["bert"]), 16)
+        tokens = tokenize.tokenize(drawn, AutoTokenizer.from_pretrained(tiny_models["bert"]), 16)
         assert set(tokens.train.lengths) == {16}
 
 

@@ -15,15 +15,15 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
-from peft_methods import compare
-from peft_methods.cells import Cell, cells_of
-from peft_methods.errors import OptionError
-from peft_methods.execution.events import Event
-from peft_methods.execution.processes import Worker, fork_server
-from peft_methods.execution.tracking import Tracking, checked
+from peft_methods.api import compare
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.recipe import load_recipe
-from peft_methods.records import without_result
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.events import Event
+from peft_methods.runs.executors.process import Worker, fork_server
+from peft_methods.runs.record import record_without_result
+from peft_methods.runs.spec import RunSpec, run_specs
+from peft_methods.runs.tracking.trackers import Tracking, parse_trackers
+from peft_methods.utils.errors import OptionError
 
 # wandb's file splits records into blocks. Each piece has a checksum, a length and a kind.
 BLOCK, HEADER = 32768, struct.Struct("<IHB")
@@ -156,9 +156,9 @@ def test_tracking_logs_a_comparison_without_changing_results(
     )
 
 
-def cells(tiny_recipe: Path, count: int) -> list[Cell]:
+def cells(tiny_recipe: Path, count: int) -> list[RunSpec]:
     recipe = load_recipe(str(tiny_recipe), [f"budget.seeds={count}"])
-    return cells_of(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
+    return run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
 
 
 def news(epoch: int) -> dict[str, Any]:
@@ -182,12 +182,14 @@ def test_tracking_logs_failed_retried_and_reused_runs(tiny_recipe: Path, tmp_pat
         tracking(event)
     for epoch in range(1, 701):  # more than a pipe holds until the process reads
         tracking(Event(first, news=news(epoch)))
-    tracking(Event(first, record=without_result(first, "oom", "too large")))
+    tracking(Event(first, record=record_without_result(first, "oom", "too large")))
     tracking(
         Event(
             second,
             record=replace(
-                without_result(second, "ok", ""), epochs=(news(1),), metrics={"accuracy": 0.5}
+                record_without_result(second, "ok", ""),
+                epochs=(news(1),),
+                metrics={"accuracy": 0.5},
             ),
         )
     )
@@ -214,7 +216,7 @@ def test_failing_tracker_loses_only_its_log(
     for cell in cells(tiny_recipe, 2):
         tracking(Event(cell))
         tracking(Event(cell, news=news(1)))
-        tracking(Event(cell, record=without_result(cell, "ok", "")))
+        tracking(Event(cell, record=record_without_result(cell, "ok", "")))
     tracking.finish()
     (warning,) = tracking.warnings()
     assert warning.startswith(
@@ -238,13 +240,13 @@ def test_close_leaves_no_tracker_process(tiny_recipe: Path, tmp_path: Path) -> N
 def test_tracker_names_are_checked_before_training(
     monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pytester
 ) -> None:
-    assert checked(["wandb", "tensorboard", "wandb"], "track") == ("wandb", "tensorboard")
+    assert parse_trackers(["wandb", "tensorboard", "wandb"], "track") == ("wandb", "tensorboard")
     with pytest.raises(
         OptionError,
         match=r"track: unknown tracker 'wandd'\. Did you mean 'wandb'\? "
         "Allowed: .*mlflow.*tensorboard",
     ):
-        checked(["wandd"], "track")
+        parse_trackers(["wandd"], "track")
     with pytest.raises(OptionError, match="unknown tracker"):
         compare(track="tensorbord")
     monkeypatch.setitem(sys.modules, "trackio", None)

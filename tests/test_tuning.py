@@ -10,17 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import cells
-from peft_methods import compare, tuning, validity
-from peft_methods.cells import Cell
-from peft_methods.records import Record, without_result
-from peft_methods.store import Store
-from peft_methods.tuning import RATE, TRIAL_SEED, Search, grid_of
+from peft_methods.analysis import checks
+from peft_methods.api import compare
+from peft_methods.runs import tuning
+from peft_methods.runs.record import Record, record_without_result
+from peft_methods.runs.spec import RunSpec
+from peft_methods.runs.store import Store
+from peft_methods.runs.tuning import RATE, TRIAL_SEED, Search, grid_of
 
 
-def trial_record(cell: Cell, selection: float | None, loss: float = 0.5) -> Record:
+def trial_record(cell: RunSpec, selection: float | None, loss: float = 0.5) -> Record:
     """Build a trial's record with this validation score; None for a failed trial."""
     if selection is None:
-        return without_result(cell, "failed", "an error")
+        return record_without_result(cell, "failed", "an error")
     epochs = (
         {
             "epoch": 1,
@@ -35,7 +37,7 @@ def trial_record(cell: Cell, selection: float | None, loss: float = 0.5) -> Reco
     )
 
 
-def searched(cell: Cell, trials: int, quality: object) -> Search:
+def searched(cell: RunSpec, trials: int, quality: object) -> Search:
     def run(trials: object) -> list[Record]:
         return [trial_record(one, quality(one.method)) for one in trials]  # type: ignore[attr-defined, operator]
 
@@ -76,7 +78,7 @@ def test_tuning_finds_the_best_learning_rate_and_stores_it_in_the_run(tiny_recip
     cell, *_ = cells(tiny_recipe, "lora")
     best = grid_of(cell.recipe, cell.method)[RATE][6]
     search = searched(cell, 9, lambda method: 0.9 if method.learning_rate == best else 0.5)
-    winner = tuning.tuned(cell, search)
+    winner = tuning.with_tuned_settings(cell, search)
     assert winner.method.learning_rate == best
     assert winner.tuning is not None
     assert winner.tuning["chosen"] == {RATE: best}
@@ -84,7 +86,7 @@ def test_tuning_finds_the_best_learning_rate_and_stores_it_in_the_run(tiny_recip
     assert winner.tuning["train_seconds"] == 18.0
     assert (
         f"learning_rate 0.05 → {best:.3g} (validation accuracy 0.500 → 0.900); 9 trials of 1 epoch"
-        in tuning.said_of(search)
+        in tuning.tuning_note(search)
     )
 
 
@@ -102,11 +104,11 @@ def test_failed_trials_are_counted_and_never_chosen(tiny_recipe: Path) -> None:
     own = cell.method.learning_rate
     search = searched(cell, 5, lambda method: 0.7 if method.learning_rate == own else None)
     assert search.winner() == {RATE: own}
-    assert "the recipe's own settings are the best" in tuning.said_of(search)
+    assert "the recipe's own settings are the best" in tuning.tuning_note(search)
     none = searched(cell, 3, lambda method: None)
     assert none.winner() == {}
-    assert asdict(tuning.tuned(cell, none).method) == asdict(cell.method)
-    assert "none of 3 trials has a validation score" in tuning.said_of(none)
+    assert asdict(tuning.with_tuned_settings(cell, none).method) == asdict(cell.method)
+    assert "none of 3 trials has a validation score" in tuning.tuning_note(none)
 
 
 @settings(max_examples=40, deadline=None)
@@ -155,7 +157,7 @@ def test_tuned_comparison_reports_its_trials(tiny_recipe: Path, tmp_path: Path) 
     stored, _ = Store(tmp_path).records()
     # The store also has the trials' records, which the rules ignore.
     assert len(stored) > len(done.records)
-    assert {str(finding) for finding in validity.judge(stored)} == {
+    assert {str(finding) for finding in checks.run_checks(stored)} == {
         str(finding) for finding in done.findings()
     }
     predictions = {path.stem for path in tmp_path.glob("*.npz")}

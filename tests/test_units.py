@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.units import MISSING, UNITS, UnitError, parse, parse_series
+from peft_methods.utils.units import MISSING, UNITS, UnitError, parse, parse_series
 
 
 @pytest.mark.parametrize(

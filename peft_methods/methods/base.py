@@ -7,12 +7,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from peft_methods.configs import ModelKind, kind_of
-from peft_methods.layouts import LAYOUTS, ModelShape
-from peft_methods.recipe import STRICT, Positive, Recipe
+from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.models.config import ModelKind, kind_of
+from peft_methods.recipes.schema import STRICT, Positive, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
 
 TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by name, in its folder
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
@@ -111,7 +112,7 @@ class ApplyContext:
     `prerequisite_folders` are the saved models of the method's prerequisite runs, in their order.
     """
 
-    architecture: ModelShape
+    architecture: Architecture
     head: tuple[str, ...]
     prerequisite_folders: tuple[Path, ...] = ()
 
@@ -177,12 +178,12 @@ class Method:
         """Return the runs whose trained weights this method needs, in the order of training."""
         return ()
 
-    def expected_trainable(self, architecture: ModelShape) -> int | None:
+    def expected_trainable(self, architecture: Architecture) -> int | None:
         """Trainable parameters less the head's, in closed form; None for an unknown layout."""
         raise NotImplementedError
 
     @classmethod
-    def possible_counts(cls, architecture: ModelShape) -> Iterable[int]:
+    def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
         """Return all trainable counts (less the head) that usual hyperparameters can give.
 
         The audit of tables made elsewhere compares with them. Empty: counts are not checked.
@@ -196,16 +197,16 @@ class Method:
         """
         if self.head_learning_rate is None:
             return ()
-        from peft_methods.models import in_modules
+        from peft_methods.models.module_names import in_modules
 
         own = [p for name, p in model.named_parameters() if in_modules(name, tuple(head))]
         return (ParamGroup(own, self.head_learning_rate),)
 
-    def unsupported(self, architecture: ModelShape, device: str) -> str | None:
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """Return why this method cannot train such a model on this device, or None if it can."""
         if self.info.needs == "known layouts" and architecture.layout is None:
             return (
-                f"{self.title} needs a model whose parts are known ({', '.join(LAYOUTS)}), "
+                f"{self.title} needs a model whose parts are known ({', '.join(MODULE_MAPS)}), "
                 f"not {architecture.model_type!r}"
             )
         return None

@@ -11,10 +11,10 @@ from importlib import metadata, util
 from types import ModuleType
 from typing import Any
 
-from peft_methods.building import build
-from peft_methods.errors import OptionError, first_line, unknown
 from peft_methods.methods.base import Method, MethodInfo
-from peft_methods.recipe import Recipe
+from peft_methods.recipes.schema import Recipe
+from peft_methods.utils.errors import OptionError, first_line, unknown
+from peft_methods.utils.validation import build
 
 # Adding a method changes no fingerprint: see `code_fingerprint`.
 IS_REGISTRY = True

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import ALL, METHODS
-from peft_methods.recipe import Recipe
+from peft_methods.recipes.schema import Recipe
 
 
 def with_methods(recipe: Recipe, names: Sequence[str] | None = None) -> Recipe:

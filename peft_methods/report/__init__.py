@@ -1,1 +1,1 @@
-"""Comparisons for people: text tables, the dry-run plan, the HTML report, charts and the paper."""
+"""Comparisons for people: terminal, HTML, charts and paper."""

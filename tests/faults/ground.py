@@ -25,11 +25,11 @@ import peft_methods
 from builders import PROCESS_MARK as MARK
 from builders import marked_processes as living
 from builders import restore_sigint as allow_interrupts
-from peft_methods import compare
-from peft_methods.metrics import METRICS
-from peft_methods.records import Record
-from peft_methods.report.table import csv_table
-from peft_methods.store import SET_ASIDE, Store
+from peft_methods.api import compare
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.text.csv_table import csv_table
+from peft_methods.runs.record import Record
+from peft_methods.runs.store import SET_ASIDE, Store
 
 METHODS = ("head_only", "lora", "adapter_fusion")
 # With twenty rows little is learnt, and other processes may use the machine.

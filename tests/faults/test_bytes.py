@@ -14,9 +14,9 @@ import torch
 
 from builders import cells, make_record
 from faults.ground import METHODS, Ledger, undisturbed
-from peft_methods.checkpoints import Checkpoints
-from peft_methods.engines.resumption import TrainingState
-from peft_methods.store import Store, StoreError
+from peft_methods.runs.checkpoints import Checkpoints
+from peft_methods.runs.store import Store, StoreError
+from peft_methods.training.state import TrainingState
 
 
 def cut(content: bytes, every: int = 1) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from faults.ground import Ground, Ledger
-from peft_methods.caching import remembered
-from peft_methods.rows import Rows
+from peft_methods.data.token_rows import TokenRows
+from peft_methods.utils.cache import cached
 
 pytestmark = pytest.mark.faults
 
@@ -42,14 +42,16 @@ def test_damaged_token_cache_is_rebuilt(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = []
 
-    def make() -> Rows:
+    def make() -> TokenRows:
         made.append(1)
-        return Rows.of(
+        return TokenRows.of(
             {"input_ids": [[1, 2, 3]] * 500, "attention_mask": [[1, 1, 1]] * 500}, [0, 1] * 250
         )
 
     def tokens() -> list[int]:
-        found = remembered("tokens", "key", make, read=Rows.read, write=Rows.write, suffix=".npz")
+        found = cached(
+            "tokens", "key", make, read=TokenRows.read, write=TokenRows.write, suffix=".npz"
+        )
         return [int(length) for length in found.lengths]
 
     whole = tokens()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from faults.ground import Ground
-from peft_methods.records import Record
+from peft_methods.runs.record import Record
 
 pytestmark = pytest.mark.faults
 KIND = "a clock that jumps"

@@ -16,11 +16,11 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from peft_methods.layouts import ModelShape, shape_of
-from peft_methods.methods.adapter import Adapter
-from peft_methods.methods.adapter_fusion import AdapterFusion
+from peft_methods.methods.adapters.bottleneck import Adapter
+from peft_methods.methods.adapters.fusion import AdapterFusion
+from peft_methods.methods.adapters.modules import Bottleneck, Fusion
 from peft_methods.methods.base import ApplyContext, Method
-from peft_methods.methods.bottleneck import Bottleneck, Fusion
+from peft_methods.models.architecture import Architecture, architecture_of
 
 REASON = "needs the adapters library, which requires a specific version of transformers"
 adapters = pytest.importorskip("adapters", reason=REASON)
@@ -72,7 +72,7 @@ class ModelPair:
     """
 
     method: Method
-    shape: ModelShape
+    shape: Architecture
     head: tuple[str, ...]
     ours: nn.Module
     theirs: Any
@@ -168,7 +168,7 @@ def make_models(family: str, kind: str) -> ModelPair:
     base, method = make_base(family), METHODS[kind]
     head = tuple(name for name, _ in base.named_children() if name != base.base_model_prefix)
     size = sum(p.numel() for name, p in base.named_parameters() if in_head(name, head))
-    shape = shape_of(
+    shape = architecture_of(
         base.config,
         head_parameters=size,
         pooler=getattr(base.base_model, "pooler", None) is not None,

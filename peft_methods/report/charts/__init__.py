@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_methods.comparing import Comparison
+from peft_methods.analysis.comparison import Comparison
 from peft_methods.report.charts.bars import cost_chart, parameters_chart
-from peft_methods.report.charts.base import Chart, compared, file_stem
+from peft_methods.report.charts.base import Chart, file_stem, select_recipe
 from peft_methods.report.charts.canvas import ChartError
 from peft_methods.report.charts.confusion import confusion_charts
 from peft_methods.report.charts.curves import losses_chart, qualities_chart
 from peft_methods.report.charts.dots import quality_chart
 from peft_methods.report.charts.rendering import png, svg
-from peft_methods.report.charts.scatter import against_chart
+from peft_methods.report.charts.scatter import quality_cost_chart
 from peft_methods.report.charts.stacked import memory_chart, time_chart
 from peft_methods.report.charts.tuned import tuning_chart
-from peft_methods.store import atomically
+from peft_methods.utils.files import atomically
 
 __all__ = ["Chart", "ChartError", "charts_of", "png", "save_charts", "svg"]
 
 
 def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
     """List the recipe's charts that have data. They are drawn later; this needs no matplotlib."""
-    one = compared(comparison, recipe)
+    one = select_recipe(comparison, recipe)
     found = [
         quality_chart(one),
         cost_chart(one, "train_seconds", "train-time"),
         parameters_chart(one),
         cost_chart(one, "peak_memory_bytes", "peak-memory"),
-        against_chart(one, "peak_memory_bytes", "accuracy-against-memory"),
-        against_chart(one, "train_seconds", "accuracy-against-time"),
+        quality_cost_chart(one, "peak_memory_bytes", "accuracy-against-memory"),
+        quality_cost_chart(one, "train_seconds", "accuracy-against-time"),
         losses_chart(one),
         qualities_chart(one),
         memory_chart(one),

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from peft_methods.comparing import Row
-from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import Chart, Compared, missing_note, written
+from peft_methods.analysis.comparison import Row
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.charts.base import Chart, RecipeComparison, format_value, missing_note
 from peft_methods.report.charts.canvas import INK, MUTED, SMALL, styled, text_width
 from peft_methods.report.charts.lines import (
     GAP,
@@ -22,16 +22,17 @@ from peft_methods.report.charts.lines import (
     log_ticks,
     scale_of,
 )
-from peft_methods.report.colors import style_of
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.formatting import MISSING
+from peft_methods.report.palette import style_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 PARAMETERS = "trainable_parameters"
 
 
-def cost_chart(compared: Compared, metric: str, name: str) -> Chart | None:
+def cost_chart(compared: RecipeComparison, metric: str, name: str) -> Chart | None:
     """Chart a cost as bars from 0, with the standard deviation over seeds."""
     rows = compared.rows_with(metric)
     if not rows:
@@ -56,7 +57,7 @@ def cost_chart(compared: Compared, metric: str, name: str) -> Chart | None:
     )
 
 
-def parameters_chart(compared: Compared) -> Chart | None:
+def parameters_chart(compared: RecipeComparison) -> Chart | None:
     """Chart trainable parameters on a logarithmic axis, split into the method's and the head's."""
     rows = compared.rows_with(PARAMETERS)
     if not rows:
@@ -87,15 +88,16 @@ def _extremes(rows: Sequence[Row], metric: str) -> str:
         max(rows, key=lambda row: row.mean(metric)),
     )
     if least is most:
-        return f"{least.title}: {written(METRICS[metric], least.figures[metric])}."
+        return f"{least.title}: {format_value(METRICS[metric], least.figures[metric])}."
     first, last = (
-        f"{row.title}, {written(METRICS[metric], row.figures[metric])}" for row in (least, most)
+        f"{row.title}, {format_value(METRICS[metric], row.figures[metric])}"
+        for row in (least, most)
     )
     return f"Least: {first}; most: {last}."
 
 
 @styled
-def _draw_costs(compared: Compared, name: str, notes: Sequence[str]) -> Figure:
+def _draw_costs(compared: RecipeComparison, name: str, notes: Sequence[str]) -> Figure:
     metric, unit = METRICS[name], scale_of(METRICS[name]).size
     figure, axes = line_layout(compared, axis_name(metric), notes)
     texts = [_value_text(row, name) for row in compared.rows]
@@ -132,12 +134,12 @@ def _draw_costs(compared: Compared, name: str, notes: Sequence[str]) -> Figure:
 def _value_text(row: Row, name: str) -> str:
     """Format the row's value, or the status if there is none."""
     if name not in row.figures and row.missing and not row.figures:
-        return f"{NOTHING} {row.missing[0].status}"
-    return written(METRICS[name], row.figures.get(name))
+        return f"{MISSING} {row.missing[0].status}"
+    return format_value(METRICS[name], row.figures.get(name))
 
 
 @styled
-def _draw_parameters(compared: Compared) -> Figure:
+def _draw_parameters(compared: RecipeComparison) -> Figure:
     notes = ["Numbers: method + head. Tick: the method's parameters without the head."]
     figure, axes = line_layout(compared, "Trainable parameters (logarithmic)", notes)
     axes.set_xscale("log")

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from peft_methods.baseline import slug
-from peft_methods.comparing import Comparison, Figure, Row
-from peft_methods.metrics import METRICS, Metric
-from peft_methods.records import Record
-from peft_methods.report.shown import NOTHING
-from peft_methods.standing import Standing
+from peft_methods.analysis.baseline import slug
+from peft_methods.analysis.comparison import Comparison, MetricSummary, Row
+from peft_methods.analysis.ranking import Ranking
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.formatting import MISSING
+from peft_methods.runs.record import Record
+from peft_methods.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -48,7 +49,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Compared:
+class RecipeComparison:
     """One recipe of a comparison.
 
     `rows` are in table order. `records` has the main runs, without prerequisite runs.
@@ -57,7 +58,7 @@ class Compared:
     recipe: str
     rows: tuple[Row, ...]
     records: tuple[Record, ...]
-    ranking: Standing
+    ranking: Ranking
 
     @property
     def quality(self) -> Metric:
@@ -83,7 +84,7 @@ class Compared:
         return [row for row in self.rows if name in row.figures]
 
 
-def compared(comparison: Comparison, recipe: str) -> Compared:
+def select_recipe(comparison: Comparison, recipe: str) -> RecipeComparison:
     """Select the part of a comparison that belongs to this recipe."""
     records = tuple(
         record
@@ -92,13 +93,13 @@ def compared(comparison: Comparison, recipe: str) -> Compared:
     )
     # A comparison of these records only: rows() scans all records.
     rows = tuple(replace(comparison, records=records).rows())
-    return Compared(recipe, rows, records, comparison.standings[recipe])
+    return RecipeComparison(recipe, rows, records, comparison.standings[recipe])
 
 
-def written(metric: Metric, figure: Figure | None) -> str:
+def format_value(metric: Metric, figure: MetricSummary | None) -> str:
     """Format a value: '34.2 ± 0.9 s', '34.2 s' for one seed, '–' if missing."""
     if figure is None:
-        return NOTHING
+        return MISSING
     if figure.deviation is None or metric.is_counted:
         return metric.format(figure.mean)
     return metric.with_spread(figure.mean, figure.deviation)
@@ -119,7 +120,7 @@ def on_two_lines(text: str, width: int) -> str:
 
     A longer text keeps its beginning and its end, because names of one family differ there.
     """
-    lines = textwrap.wrap(printable(text), width) or [NOTHING]
+    lines = textwrap.wrap(printable(text), width) or [MISSING]
     if len(lines) > 2:
         end = textwrap.wrap(printable(text)[::-1], width - 2)[0][::-1]
         lines = [lines[0], f"… {end}"]

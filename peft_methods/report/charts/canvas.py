@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from peft_methods.errors import PeftMethodsError
+from peft_methods.utils.errors import PeftMethodsError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 # `rendering` replaces these three colours in inline SVG, so that they follow the page's colours.
 INK = "#1b1b1a"  # text and axes

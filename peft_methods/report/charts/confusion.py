@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peft_methods.comparing import Row
-from peft_methods.report.charts.base import Chart, Compared, file_stem, on_two_lines
+from peft_methods.analysis.comparison import Row
+from peft_methods.analysis.significance import Array
+from peft_methods.report.charts.base import Chart, RecipeComparison, file_stem, on_two_lines
 from peft_methods.report.charts.canvas import (
     INK,
     PAD,
@@ -23,24 +24,24 @@ from peft_methods.report.charts.canvas import (
     text_width,
     widest,
 )
-from peft_methods.report.colors import style_of
-from peft_methods.statistics import Array
+from peft_methods.report.palette import style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 MAX_LABELLED = 12  # classes; matrices with more show colours only, no numbers
 MAX_CELL = 0.85  # inches; cells are widened up to this size to fit the class names
 DARK = 0.45  # cells with a lower luminance get white text
 
 
-def confusion_charts(compared: Compared) -> list[Chart]:
+def confusion_charts(compared: RecipeComparison) -> list[Chart]:
     """List a chart for every method that has a confusion matrix."""
     return [chart for row in compared.rows if (chart := _chart(compared, row)) is not None]
 
 
-def _chart(compared: Compared, row: Row) -> Chart | None:
+def _chart(compared: RecipeComparison, row: Row) -> Chart | None:
     evaluated = [record.quality for record in compared.records_of(row.method) if record.quality]
     labels = [str(label) for label in evaluated[0]["per_class"]] if evaluated else []
     same = [quality for quality in evaluated if list(quality["per_class"]) == labels]

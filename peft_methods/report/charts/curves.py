@@ -11,18 +11,19 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from peft_methods.comparing import Row
-from peft_methods.records import Record
-from peft_methods.report.charts.base import Chart, Compared, missing_note, with_missing_note
+from peft_methods.analysis.comparison import Row
+from peft_methods.report.charts.base import Chart, RecipeComparison, missing_note, with_missing_note
 from peft_methods.report.charts.canvas import INK, styled
 from peft_methods.report.charts.lines import linear_ticks, log_ticks
 from peft_methods.report.charts.panels import Dashes, line_entry, panel_grid
-from peft_methods.report.colors import style_of
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.formatting import MISSING
+from peft_methods.report.palette import style_of
+from peft_methods.runs.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 LOG_RATIO = 50.0  # ratio of the largest to the smallest loss above which the axis is logarithmic
 DASHES: dict[str, Dashes] = {"train": (0, ()), "validation": (0, (5, 2.5))}
@@ -31,21 +32,21 @@ Curve = dict[int, float]  # by epoch
 Keys = Mapping[str, str]  # key in a record's epochs -> "train" or "validation"
 
 
-def losses_chart(compared: Compared) -> Chart | None:
+def losses_chart(compared: RecipeComparison) -> Chart | None:
     """Chart the losses. None for random weights, whose loss is meaningless."""
     return _chart(
         compared, "losses", "Loss, nats", {"train_loss": "train", "validation_loss": "validation"}
     )
 
 
-def qualities_chart(compared: Compared) -> Chart | None:
+def qualities_chart(compared: RecipeComparison) -> Chart | None:
     """Chart the selection metric on validation rows, and on training rows if recorded."""
     of_validation = "validation_accuracy" if compared.ranking.metric == "accuracy" else "selection"
     keys = {f"train_{compared.ranking.metric}": "train", of_validation: "validation"}
     return _chart(compared, "accuracies", f"{compared.quality.title}, %", keys)
 
 
-def _chart(compared: Compared, name: str, title: str, keys: Keys) -> Chart | None:
+def _chart(compared: RecipeComparison, name: str, title: str, keys: Keys) -> Chart | None:
     rows = [row for row in compared.rows if any(_curves(compared, row, key) for key in keys)]
     if not rows or compared.has_random_weights:
         return None
@@ -82,7 +83,7 @@ def _curve(record: Record, key: str) -> Curve:
     }
 
 
-def _curves(compared: Compared, row: Row, key: str) -> list[Curve]:
+def _curves(compared: RecipeComparison, row: Row, key: str) -> list[Curve]:
     """The non-empty curves of a method's seeds."""
     return [curve for record in compared.records_of(row.method) if (curve := _curve(record, key))]
 
@@ -93,17 +94,17 @@ def _mean(curves: Sequence[Curve]) -> Curve:
     return {epoch: fmean(curve[epoch] for curve in curves) for epoch in common}
 
 
-def _ends(compared: Compared, row: Row, keys: Keys) -> str:
+def _ends(compared: RecipeComparison, row: Row, keys: Keys) -> str:
     means = {key: _mean(_curves(compared, row, key)) for key in keys}
     last = {key: mean[max(mean)] if mean else None for key, mean in means.items()}
     return " / ".join(
-        NOTHING if value is None else f"{value:.3f}" if _scale(key) == 1 else f"{value:.1f} %"
+        MISSING if value is None else f"{value:.3f}" if _scale(key) == 1 else f"{value:.1f} %"
         for key, value in last.items()
     )
 
 
 @styled
-def _draw(compared: Compared, rows: Sequence[Row], title: str, keys: Keys) -> Figure:
+def _draw(compared: RecipeComparison, rows: Sequence[Row], title: str, keys: Keys) -> Figure:
     drawn_curves = {(row.method, key): _curves(compared, row, key) for row in rows for key in keys}
     values = [
         value for curves in drawn_curves.values() for curve in curves for value in curve.values()

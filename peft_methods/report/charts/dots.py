@@ -10,21 +10,22 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from peft_methods.comparing import Row
-from peft_methods.report.charts.base import Chart, Compared, join_titles, missing_note
+from peft_methods.analysis.comparison import Row
+from peft_methods.report.charts.base import Chart, RecipeComparison, join_titles, missing_note
 from peft_methods.report.charts.canvas import INK, MUTED, PAD, SMALL, styled, widest
 from peft_methods.report.charts.lines import PLOT, axis_name, line_layout, linear_ticks
-from peft_methods.report.colors import style_of
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.formatting import MISSING
+from peft_methods.report.palette import style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 MIN_RANGE = 0.10  # of a quality axis: a narrower one would exaggerate small differences
 
 
-def quality_chart(compared: Compared) -> Chart | None:
+def quality_chart(compared: RecipeComparison) -> Chart | None:
     """Chart means with intervals over seeds and test examples, each seed, the majority class."""
     metric = compared.quality
     rows = compared.rows_with(metric.name)
@@ -40,7 +41,7 @@ def quality_chart(compared: Compared) -> Chart | None:
     )
 
 
-def intervals_of(compared: Compared) -> dict[str, tuple[float, float]]:
+def intervals_of(compared: RecipeComparison) -> dict[str, tuple[float, float]]:
     """Intervals over seeds and test examples, by method.
 
     Single-seed methods (those without a group) are excluded: their interval covers one model only.
@@ -52,7 +53,7 @@ def intervals_of(compared: Compared) -> dict[str, tuple[float, float]]:
     }
 
 
-def majority(compared: Compared) -> float | None:
+def majority(compared: RecipeComparison) -> float | None:
     """Accuracy of always predicting the most frequent class.
 
     None if the chart does not show accuracy, or the runs have different test sets.
@@ -65,7 +66,7 @@ def majority(compared: Compared) -> float | None:
     return known.pop() if len(known) == 1 and compared.ranking.metric == "accuracy" else None
 
 
-def _described(compared: Compared, rows: Sequence[Row]) -> str:
+def _described(compared: RecipeComparison, rows: Sequence[Row]) -> str:
     metric, intervals = compared.quality, intervals_of(compared)
 
     def summary(row: Row) -> str:
@@ -95,7 +96,7 @@ def _described(compared: Compared, rows: Sequence[Row]) -> str:
     return " ".join([text + missing_note(compared.rows), *_interval_notes(compared)])
 
 
-def _interval_notes(compared: Compared) -> list[str]:
+def _interval_notes(compared: RecipeComparison) -> list[str]:
     """Explain missing intervals."""
     rows = compared.rows_with(compared.ranking.metric)
     single_seed = [row for row in rows if row.figures[compared.ranking.metric].count == 1]
@@ -106,7 +107,7 @@ def _interval_notes(compared: Compared) -> list[str]:
 
 
 @styled
-def _draw(compared: Compared) -> Figure:
+def _draw(compared: RecipeComparison) -> Figure:
     metric, intervals, floor = compared.quality, intervals_of(compared), majority(compared)
     texts = [_value_text(compared, row) for row in compared.rows]
     heading = "mean (95 % interval) group" if intervals else "mean"
@@ -155,7 +156,11 @@ def _draw(compared: Compared) -> Figure:
 
 
 def _draw_method(
-    axes: Axes, line: int, compared: Compared, row: Row, interval: tuple[float, float] | None
+    axes: Axes,
+    line: int,
+    compared: RecipeComparison,
+    row: Row,
+    interval: tuple[float, float] | None,
 ) -> None:
     name, style = compared.ranking.metric, style_of(row.method)
     if name not in row.figures:
@@ -187,7 +192,7 @@ def _draw_method(
     )
 
 
-def quality_range(compared: Compared, *, with_floor: bool = True) -> tuple[float, float]:
+def quality_range(compared: RecipeComparison, *, with_floor: bool = True) -> tuple[float, float]:
     """Limits of a quality axis, in 0..1, at least MIN_RANGE apart.
 
     They include all intervals, all seeds and, with `with_floor`, the majority class.
@@ -207,11 +212,11 @@ def quality_range(compared: Compared, *, with_floor: bool = True) -> tuple[float
     return max(low, -0.02), min(high, 1.02)
 
 
-def _value_text(compared: Compared, row: Row) -> str:
+def _value_text(compared: RecipeComparison, row: Row) -> str:
     """Format '77.5 % (74.0 to 80.7) a', or the status if there is no value."""
     metric = compared.quality
     if metric.name not in row.figures:
-        return f"{NOTHING} {row.missing[0].status}" if row.missing and not row.figures else NOTHING
+        return f"{MISSING} {row.missing[0].status}" if row.missing and not row.figures else MISSING
     parts = [metric.format(row.mean(metric.name))]
     if row.method in (intervals := intervals_of(compared)):
         low, high = intervals[row.method]

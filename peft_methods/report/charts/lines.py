@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.metrics import Metric
-from peft_methods.report.charts.base import Compared, label_of
+from peft_methods.report.charts.base import RecipeComparison, label_of
 from peft_methods.report.charts.canvas import (
     INK,
     PAD,
@@ -23,11 +22,13 @@ from peft_methods.report.charts.canvas import (
     text_width,
     widest,
 )
+from peft_methods.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+
 
 PLOT = 3.5  # width of the plot in inches
 BELOW = 0.47  # inches for tick labels and the axis label
@@ -58,7 +59,7 @@ def axis_name(metric: Metric) -> str:
 
 
 def line_layout(
-    compared: Compared,
+    compared: RecipeComparison,
     name: str,
     notes: Sequence[str],
     *,

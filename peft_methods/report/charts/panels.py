@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.comparing import Row
+from peft_methods.analysis.comparison import Row
 from peft_methods.report.charts.base import label_of
 from peft_methods.report.charts.canvas import (
     MUTED,
@@ -23,6 +23,7 @@ from peft_methods.report.charts.lines import add_legend, legend_height
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 COLUMNS = 4
 PANEL = (1.4, 1.0)  # inches

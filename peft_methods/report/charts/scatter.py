@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peft_methods.comparing import Row
-from peft_methods.metrics import METRICS, Metric
+from peft_methods.analysis.comparison import Row
+from peft_methods.analysis.pareto import pareto
+from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.charts.base import (
     Chart,
-    Compared,
+    RecipeComparison,
     join_titles,
     label_of,
     missing_note,
@@ -37,19 +38,14 @@ from peft_methods.report.charts.canvas import (
 )
 from peft_methods.report.charts.dots import intervals_of, quality_range
 from peft_methods.report.charts.lines import axis_name, linear_ticks, log_ticks, scale_of
-from peft_methods.report.charts.placing import (
-    Box,
-    LabelPlacement,
-    Point,
-    box_around,
-    place_labels,
-)
-from peft_methods.report.colors import style_of
-from peft_methods.statistics import pareto
+from peft_methods.report.charts.placing import Box, LabelPlacement, Point, box_around, place_labels
+from peft_methods.report.palette import style_of
+from peft_methods.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 # Up to this many methods are labelled by name. More are numbered and drawn without intervals,
 # which the quality chart shows.
@@ -66,7 +62,7 @@ LEGEND_NOTE = (
 class Scatter:
     """Data of one scatter chart: `rows` that have both values, and optionally the plot's `size`."""
 
-    compared: Compared
+    compared: RecipeComparison
     cost: Metric
     rows: tuple[Row, ...]
     size: Point | None
@@ -86,8 +82,8 @@ class Scatter:
         )
 
 
-def against_chart(
-    compared: Compared, cost: str, name: str, size: Point | None = None
+def quality_cost_chart(
+    compared: RecipeComparison, cost: str, name: str, size: Point | None = None
 ) -> Chart | None:
     """Chart quality against a cost. Returns None unless at least two methods have both.
 

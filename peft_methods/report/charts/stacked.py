@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.comparing import Row
-from peft_methods.measuring import PHASES
-from peft_methods.metrics import MEMORY_PARTS, METRICS
-from peft_methods.report.charts.base import Chart, Compared, missing_note
+from peft_methods.analysis.comparison import Row
+from peft_methods.profiling.metrics import MEMORY_PARTS, METRICS
+from peft_methods.profiling.phases import PHASES
+from peft_methods.report.charts.base import Chart, RecipeComparison, missing_note
 from peft_methods.report.charts.canvas import INK, styled, wrapped
 from peft_methods.report.charts.lines import (
     PLOT,
@@ -20,16 +20,17 @@ from peft_methods.report.charts.lines import (
     linear_ticks,
     scale_of,
 )
-from peft_methods.report.colors import PARTS
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.formatting import MISSING
+from peft_methods.report.palette import PARTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 Parts = dict[str, str]  # metric name -> title
 
 
-def memory_chart(compared: Compared) -> Chart | None:
+def memory_chart(compared: RecipeComparison) -> Chart | None:
     """Chart the parts of the training peak. None without allocator data (on a CPU)."""
     parts = {f"{part}_bytes": part.replace("_", " ").capitalize() for part in MEMORY_PARTS}
     if not _rows_with_any(compared, parts):
@@ -37,7 +38,7 @@ def memory_chart(compared: Compared) -> Chart | None:
     return _chart(compared, "memory-breakdown", "Peak memory of training by use, MiB", parts)
 
 
-def time_chart(compared: Compared) -> Chart | None:
+def time_chart(compared: RecipeComparison) -> Chart | None:
     """Chart a run's time by phase."""
     parts = {f"{phase}_seconds": METRICS[f"{phase}_seconds"].title for phase in PHASES} | {
         "train_seconds": "Training"
@@ -47,11 +48,11 @@ def time_chart(compared: Compared) -> Chart | None:
     return _chart(compared, "time-breakdown", "Time of a run by phase, s", parts)
 
 
-def _rows_with_any(compared: Compared, parts: Parts) -> list[Row]:
+def _rows_with_any(compared: RecipeComparison, parts: Parts) -> list[Row]:
     return [row for row in compared.rows if any(name in row.figures for name in parts)]
 
 
-def _chart(compared: Compared, name: str, title: str, parts: Parts) -> Chart:
+def _chart(compared: RecipeComparison, name: str, title: str, parts: Parts) -> Chart:
     text = " ".join(
         f"{row.title}: {_total(row, parts)}, largest part {_largest(row, parts)}."
         for row in _rows_with_any(compared, parts)
@@ -67,7 +68,7 @@ def _chart(compared: Compared, name: str, title: str, parts: Parts) -> Chart:
     )
 
 
-def _prerequisite_note(compared: Compared) -> str:
+def _prerequisite_note(compared: RecipeComparison) -> str:
     """State the time of prerequisite runs, which are trained once for all seeds."""
     rows = compared.rows_with("source_seconds")
     times = ", ".join(
@@ -81,7 +82,7 @@ def _total(row: Row, parts: Parts) -> str:
     """Format the sum of the parts, or the status if there is none."""
     known = [name for name in parts if name in row.figures]
     if not known:
-        return f"{NOTHING} {row.missing[0].status}" if row.missing and not row.figures else NOTHING
+        return f"{MISSING} {row.missing[0].status}" if row.missing and not row.figures else MISSING
     return METRICS[known[0]].format(sum(row.mean(name) for name in known))
 
 
@@ -91,7 +92,7 @@ def _largest(row: Row, parts: Parts) -> str:
 
 
 @styled
-def _draw(compared: Compared, title: str, parts: Parts, notes: Sequence[str]) -> Figure:
+def _draw(compared: RecipeComparison, title: str, parts: Parts, notes: Sequence[str]) -> Figure:
     shown = {
         name: text
         for name, text in parts.items()

@@ -6,24 +6,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peft_methods.comparing import Row
-from peft_methods.metrics import METRICS
-from peft_methods.report.charts.base import Chart, Compared, missing_note, with_missing_note
+from peft_methods.analysis.comparison import Row
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.charts.base import Chart, RecipeComparison, missing_note, with_missing_note
 from peft_methods.report.charts.canvas import INK, MUTED, styled
 from peft_methods.report.charts.lines import linear_ticks, log_ticks
 from peft_methods.report.charts.panels import marker_entry, panel_grid
-from peft_methods.report.colors import style_of
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.formatting import MISSING
+from peft_methods.report.palette import style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 RATE = "learning_rate"
 Tuning = dict[str, Any]  # `Record.tuning`
 
 
-def tuning_chart(compared: Compared) -> Chart | None:
+def tuning_chart(compared: RecipeComparison) -> Chart | None:
     """Chart the trials of the tuned methods. None if no method was tuned."""
     found = {
         row.method: tuning
@@ -46,7 +47,7 @@ def tuning_chart(compared: Compared) -> Chart | None:
     )
 
 
-def _tuning(compared: Compared, row: Row) -> Tuning | None:
+def _tuning(compared: RecipeComparison, row: Row) -> Tuning | None:
     """The search for the method's hyperparameters, which all its seeds share."""
     records = compared.records_of(row.method)
     return next((record.tuning for record in records if record.tuning), None)
@@ -60,7 +61,7 @@ def _summary(tuning: Tuning, write: Callable[[float], str]) -> str:
     """Describe a search. The first trial uses the recipe's own settings."""
     first, chosen = tuning["trials"][0], tuning["chosen"].get(RATE)
     best = max(trial["selection"] for trial in _evaluated(tuning))
-    before = NOTHING if first["selection"] is None else write(first["selection"])
+    before = MISSING if first["selection"] is None else write(first["selection"])
     return (
         f"{len(tuning['trials'])} trials, rate {first['settings'][RATE]:.3g} → {chosen:.3g}, "
         f"validation {before} → {write(best)}"
@@ -68,7 +69,9 @@ def _summary(tuning: Tuning, write: Callable[[float], str]) -> str:
 
 
 @styled
-def _draw(compared: Compared, found: dict[str, Tuning], rows: Sequence[Row], title: str) -> Figure:
+def _draw(
+    compared: RecipeComparison, found: dict[str, Tuning], rows: Sequence[Row], title: str
+) -> Figure:
     def draw_one(axes: Axes, row: Row) -> None:
         _draw_trials(axes, row, found[row.method])
 

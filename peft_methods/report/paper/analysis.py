@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from peft_methods.methods import METHODS
+from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
+from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.english import (
     capital,
     formatted,
@@ -18,7 +19,6 @@ from peft_methods.report.paper.english import (
     with_spread,
 )
 from peft_methods.report.paper.study import Study
-from peft_methods.standing import NotCompared, Pair
 
 MOST = 6  # methods in one sentence
 # Reason -> its wording for one method, for several methods, and the consequence.
@@ -100,7 +100,7 @@ def resolution(study: Study) -> float | None:
     )
 
 
-def better_by(pair: Pair) -> str:
+def better_by(pair: PairwiseComparison) -> str:
     """Format the difference of a separable pair, seen from the better method."""
     equals = "" if pair.p < 0.001 else "\\= "
     return (
@@ -109,11 +109,11 @@ def better_by(pair: Pair) -> str:
     )
 
 
-def _worse_by(pair: Pair) -> str:
+def _worse_by(pair: PairwiseComparison) -> str:
     return better_by(pair.turned())
 
 
-def alike_by(pair: Pair) -> str:
+def alike_by(pair: PairwiseComparison) -> str:
     """Format the difference of a pair that is not separable."""
     return (
         f"difference {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}"
@@ -162,7 +162,7 @@ def _count(study: Study) -> str:
     )
 
 
-def _best(study: Study) -> tuple[str, list[Pair], list[Pair]]:
+def _best(study: Study) -> tuple[str, list[PairwiseComparison], list[PairwiseComparison]]:
     """Return the method with the highest mean, its separable pairs, and its inseparable pairs."""
     pairs = list(study.pairs_of(study.standing.order[0]))
     return (
@@ -181,7 +181,9 @@ def _about_best(study: Study) -> list[str]:
     ] * bool(level)
 
 
-def _each(study: Study, pairs: Sequence[Pair], words: Callable[[Pair], str]) -> str:
+def _each(
+    study: Study, pairs: Sequence[PairwiseComparison], words: Callable[[PairwiseComparison], str]
+) -> str:
     """List the second method of each pair, with the pair's figures."""
     return listed([f"{study.title(pair.second)} ({words(pair)})" for pair in pairs], MOST)
 
@@ -206,7 +208,10 @@ def _others(study: Study) -> list[str]:
 
     They are grouped by the worse method.
     """
-    covered, worse = {study.standing.order[0], METHODS.reference}, dict[str, list[Pair]]()
+    covered, worse = (
+        {study.standing.order[0], METHODS.reference},
+        dict[str, list[PairwiseComparison]](),
+    )
     for pair in study.standing.pairs:  # in the order of means: the first is the better one
         if pair.is_separable and not covered & {pair.first, pair.second}:
             worse.setdefault(pair.second, []).append(pair.turned())

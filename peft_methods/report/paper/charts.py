@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from peft_methods.baseline import slug
-from peft_methods.report.charts import Chart, charts_of, svg
-from peft_methods.report.charts.base import compared
-from peft_methods.report.charts.scatter import against_chart
+from peft_methods.analysis.baseline import slug
+from peft_methods.report.charts import charts_of
+from peft_methods.report.charts.base import Chart, select_recipe
+from peft_methods.report.charts.rendering import svg
+from peft_methods.report.charts.scatter import quality_cost_chart
 from peft_methods.report.paper.english import listed, tidy
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped, figure
@@ -29,7 +30,7 @@ HALF = 261.0  # points: two drawings of this width fit side by side
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PaperFigure:
     """A figure of the paper: one or two charts.
 
     `files` are relative to the paper's folder. `shows` describes each chart within a sentence.
@@ -42,7 +43,7 @@ class Drawn:
     markup: str
 
 
-def drawn(study: Study, stem: str) -> list[Drawn]:
+def drawn(study: Study, stem: str) -> list[PaperFigure]:
     """Draw the study's figures, in the order of the text; small charts of costs share one."""
     made = []
     for section, charts in _sections(study):
@@ -75,11 +76,11 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
     quality = QUALITY | {
         name: f"which classes {title} confuses" for name, title in confusion.items()
     }
-    one = compared(study.comparison, study.recipe)
+    one = select_recipe(study.comparison, study.recipe)
     against = {
         chart: shows
         for name, (cost, shows) in AGAINST.items()
-        if (chart := against_chart(one, cost, name, PLOT)) is not None
+        if (chart := quality_cost_chart(one, cost, name, PLOT)) is not None
     }
     yield (
         "quality",
@@ -99,7 +100,7 @@ def _points(side: str, drawing: str) -> float:
 
 def _figure(
     study: Study, stem: str, section: str, drawings: dict[Chart, str], shows: dict[Chart, str]
-) -> Drawn:
+) -> PaperFigure:
     paths = {chart: f"{stem}-figures/{study.label}-{chart.name}.svg" for chart in drawings}
     label = f"f-{next(iter(drawings)).name}-{study.label}"
     sides = ("Left: ", "Right: ") if len(drawings) > 1 else ("",)
@@ -107,7 +108,7 @@ def _figure(
         escaped(tidy(f"{side}{chart.title}. {chart.description}"))
         for side, chart in zip(sides, drawings, strict=True)
     ]
-    return Drawn(
+    return PaperFigure(
         label,
         section,
         listed([shows[chart] for chart in drawings]),
@@ -116,7 +117,7 @@ def _figure(
     )
 
 
-def description(figures: Sequence[Drawn]) -> str:
+def description(figures: Sequence[PaperFigure]) -> str:
     """Return 'Fig. 1 shows the means with their intervals, and Fig. 2 …'; empty without figures."""
     if not figures:
         return ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peft_methods.recommending import QuestionKind, Recommendation
+from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.questions import QuestionKind, Recommendation
 from peft_methods.report.paper.analysis import in_short, resolution
 from peft_methods.report.paper.english import (
     capital,
@@ -20,7 +21,6 @@ from peft_methods.report.paper.english import (
 )
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
-from peft_methods.validity import RULES
 
 MOST = 6
 EVIDENCE = 3  # shown per rule

@@ -6,30 +6,32 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from peft_methods.comparing import Comparison
-from peft_methods.environment import package_versions
-from peft_methods.recommending import Limits
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.analysis.constraints import Constraints
+from peft_methods.profiling.environment import package_versions
 from peft_methods.report.paper import charts, discussion, introduction, references, results, setup
-from peft_methods.report.paper.charts import Drawn
+from peft_methods.report.paper.charts import PaperFigure
 from peft_methods.report.paper.study import Study, studies_of
 from peft_methods.report.paper.typst import (
     TEMPLATE,
     PaperError,
-    check_possible,
+    check_requirements,
     compiled,
     escaped,
     literal,
 )
-from peft_methods.store import atomically
+from peft_methods.utils.files import atomically
 
 
-def write_paper(comparison: Comparison, path: Path, limits: Limits | None = None) -> list[Path]:
+def write_paper(
+    comparison: Comparison, path: Path, limits: Constraints | None = None
+) -> list[Path]:
     """Write FILE.pdf, its source FILE.typ with FILE.bib, and its figures in FILE-figures.
 
     Returns the paths, the PDF first. The same records give the same bytes. Nothing is written
     unless the whole paper can be typeset. Raises `PaperError`.
     """
-    check_possible("the paper")
+    check_requirements("the paper")
     if path.suffix.lower() != ".pdf":
         raise PaperError(f"the paper {str(path)!r} should be named FILE.pdf.")
     if not path.absolute().parent.is_dir():
@@ -56,7 +58,9 @@ def write_paper(comparison: Comparison, path: Path, limits: Limits | None = None
     return _written(path, {path.name: pdf, f"{path.stem}.typ": source.encode(), **files})
 
 
-def document(studies: Sequence[Study], stem: str, figures: Mapping[str, Sequence[Drawn]]) -> str:
+def document(
+    studies: Sequence[Study], stem: str, figures: Mapping[str, Sequence[PaperFigure]]
+) -> str:
     """Return the whole source, template included, so that it compiles from its folder alone."""
     head = (
         f"#show: paper.with(\n  title: [{introduction.title(studies)}],\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from peft_methods.comparing import Figure
-from peft_methods.metrics import METRICS
-from peft_methods.report.shown import NOTHING
+from peft_methods.analysis.comparison import MetricSummary
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.formatting import MISSING
 
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -76,13 +76,13 @@ def formatted(name: str, value: float) -> str:
     return tidy(METRICS[name].format(value))
 
 
-def with_spread(name: str, figure: Figure | None) -> str:
+def with_spread(name: str, figure: MetricSummary | None) -> str:
     """Format mean ± standard deviation with the unit.
 
     The mean alone if there is one seed, and – if there is no value.
     """
     if figure is None:
-        return NOTHING
+        return MISSING
     if figure.deviation is None:
         return formatted(name, figure.mean)
     return tidy(METRICS[name].with_spread(figure.mean, figure.deviation)).replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from peft_methods.methods import METHODS
+from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.analysis import in_short
 from peft_methods.report.paper.english import capital, counted, joined, listed, number, ratio, was
 from peft_methods.report.paper.references import (

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from peft_methods.methods import METHODS
+from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.typst import escaped
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"

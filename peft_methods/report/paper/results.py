@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from peft_methods.comparing import Row
+from peft_methods.analysis.comparison import Row
+from peft_methods.analysis.ranking import COSTS
 from peft_methods.report.paper import analysis, tables
-from peft_methods.report.paper.charts import Drawn, description
+from peft_methods.report.paper.charts import PaperFigure, description
 from peft_methods.report.paper.english import (
     counted,
     joined,
@@ -18,7 +19,6 @@ from peft_methods.report.paper.english import (
 )
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
-from peft_methods.standing import COSTS
 
 ENDED = {
     "oom": "ran out of memory",
@@ -37,7 +37,7 @@ SPENT = {
 }
 
 
-def results(studies: Sequence[Study], figures: Mapping[str, Sequence[Drawn]]) -> list[str]:
+def results(studies: Sequence[Study], figures: Mapping[str, Sequence[PaperFigure]]) -> list[str]:
     """Return headings, paragraphs and tables; `figures` are those of each recipe by name."""
     parts = []
     for study in studies:
@@ -46,7 +46,7 @@ def results(studies: Sequence[Study], figures: Mapping[str, Sequence[Drawn]]) ->
     return [part for part in parts if part]
 
 
-def _of(study: Study, figures: Sequence[Drawn], level: str) -> list[str]:
+def _of(study: Study, figures: Sequence[PaperFigure], level: str) -> list[str]:
     """Return one recipe's results. A table or figure precedes the text that it floats next to."""
     of = {
         section: [one for one in figures if one.section == section]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from peft_methods.records import Record
+from peft_methods.report.formatting import MISSING
 from peft_methods.report.paper.english import capital, counted, joined, listed, number, was
 from peft_methods.report.paper.references import (
     OF_LIBRARIES,
@@ -19,7 +19,7 @@ from peft_methods.report.paper.statistics import statistics
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.tuning import hyperparameters, rates
 from peft_methods.report.paper.typst import escaped, table
-from peft_methods.report.shown import NOTHING
+from peft_methods.runs.record import Record
 
 SPLITS = ("train", "validation", "test")
 PRECISIONS = {
@@ -107,7 +107,7 @@ def _sizes(study: Study) -> str:
         head.append("Truncated")
         for line in lines:
             share = truncated.get(line[0].lower())
-            line.append(NOTHING if share is None else f"{100 * share:.1f}%")
+            line.append(MISSING if share is None else f"{100 * share:.1f}%")
     return table(f"t-data-{study.label}", f"Rows of each split{study.of}", head, lines)
 
 

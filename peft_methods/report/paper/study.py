@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from peft_methods.comparing import Comparison, Row
-from peft_methods.methods import METHODS
-from peft_methods.metrics import METRICS
-from peft_methods.recommending import Limits, Recommendation, recommend
-from peft_methods.records import Record
+from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.questions import Recommendation
+from peft_methods.analysis.ranking import PairwiseComparison, Ranking
+from peft_methods.analysis.recommendations import recommend
+from peft_methods.methods.registry import METHODS
+from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.paper.english import formatted, listed
 from peft_methods.report.paper.typst import escaped
-from peft_methods.standing import Pair, Standing
+from peft_methods.runs.record import Record
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Study:
     recipe: str
     records: tuple[Record, ...]
     rows: tuple[Row, ...]
-    standing: Standing
-    limits: Limits
+    standing: Ranking
+    limits: Constraints
     answers: tuple[Recommendation, ...]
 
     @property
@@ -130,14 +132,14 @@ class Study:
             (row for row in self.rows if name in row.figures), key=lambda row: row.mean(name)
         )
 
-    def pairs_of(self, method: str) -> Iterator[Pair]:
+    def pairs_of(self, method: str) -> Iterator[PairwiseComparison]:
         """Yield every pair with this method as its first, in the order of the others' means."""
         for other in self.standing.order:
             if other != method and (pair := self.standing.pair(method, other)) is not None:
                 yield pair
 
 
-def studies_of(comparison: Comparison, limits: Limits | None) -> list[Study]:
+def studies_of(comparison: Comparison, limits: Constraints | None) -> list[Study]:
     """Return one study per recipe, in the order of the records."""
     rows, answers = comparison.rows(), recommend(comparison, limits)
     return [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from peft_methods.comparing import Row
-from peft_methods.methods import METHODS
-from peft_methods.metrics import METRICS
-from peft_methods.report.costs import COLUMNS
+from peft_methods.analysis.comparison import Row
+from peft_methods.methods.registry import METHODS
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.formatting import MISSING
 from peft_methods.report.paper.english import (
     formatted,
     interval,
@@ -19,7 +19,7 @@ from peft_methods.report.paper.english import (
 )
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import table
-from peft_methods.report.shown import NOTHING
+from peft_methods.report.text.costs import COST_COLUMNS
 
 RATIOS = {
     "Time": "train_seconds",
@@ -39,7 +39,7 @@ def main_table(study: Study) -> str:
     shown = {
         head: cell
         for head, cell in columns.items()
-        if any(cell(study, row) != NOTHING for row in study.measured)
+        if any(cell(study, row) != MISSING for row in study.measured)
     }
     lines = [
         [_name(study, row), *(cell(study, row) for cell in shown.values())] for row in study.rows
@@ -60,7 +60,7 @@ def _columns(study: Study) -> dict[str, Cell]:
     return {
         METRICS[first].title: _figure(first),
         "95% interval": _interval,
-        "Group": lambda study, row: study.standing.groups.get(row.method, NOTHING),
+        "Group": lambda study, row: study.standing.groups.get(row.method, MISSING),
         METRICS[other].title: _figure(other),
         "Trained (method + head)": _parameters,
         "Share": lambda study, row: _share(row),
@@ -75,16 +75,16 @@ def _figure(name: str) -> Cell:
 
 def _interval(study: Study, row: Row) -> str:
     found = study.standing.intervals.get(row.method)
-    return f"{interval(*found)}" if found else NOTHING
+    return f"{interval(*found)}" if found else MISSING
 
 
 def _parameters(study: Study, row: Row) -> str:
     own, head = row.figures.get("method_parameters"), row.figures.get("head_parameters")
-    return NOTHING if own is None or head is None else f"{own.mean:,.0f} + {head.mean:,.0f}"
+    return MISSING if own is None or head is None else f"{own.mean:,.0f} + {head.mean:,.0f}"
 
 
 def _share(row: Row) -> str:
-    return share(row.mean("trainable_share")) if "trainable_share" in row.figures else NOTHING
+    return share(row.mean("trainable_share")) if "trainable_share" in row.figures else MISSING
 
 
 def _name(study: Study, row: Row) -> str:
@@ -140,7 +140,7 @@ def ratio_table(study: Study) -> str:
 
 
 def _ratio(value: float | None) -> str:
-    return NOTHING if value is None else ratio(value)
+    return MISSING if value is None else ratio(value)
 
 
 def device_table(study: Study) -> str:
@@ -151,11 +151,12 @@ def device_table(study: Study) -> str:
         if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures
     ]
     lines = [
-        [study.title(row.method), *(_mean(row, name) for name in COLUMNS.values())] for row in rows
+        [study.title(row.method), *(_mean(row, name) for name in COST_COLUMNS.values())]
+        for row in rows
     ]
     caption = f"Further costs on the device (means over seeds){study.of}"
-    return table(f"t-device-{study.label}", caption, ("Method", *COLUMNS), lines, wide=True)
+    return table(f"t-device-{study.label}", caption, ("Method", *COST_COLUMNS), lines, wide=True)
 
 
 def _mean(row: Row, name: str) -> str:
-    return formatted(name, row.mean(name)) if name in row.figures else NOTHING
+    return formatted(name, row.mean(name)) if name in row.figures else MISSING

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from peft_methods.report.formatting import MISSING
 from peft_methods.report.paper.english import counted, joined, listed, number, was
 from peft_methods.report.paper.references import cited
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped, table
-from peft_methods.report.shown import NOTHING
 
 MOST = 8
 
@@ -86,7 +86,7 @@ def _settings(method: dict[str, Any]) -> str:
         ", ".join(
             f"{escaped(key.replace('_', ' '))} {_value(value)}" for key, value in shown.items()
         )
-        or NOTHING
+        or MISSING
     )
 
 

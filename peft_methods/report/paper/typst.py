@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from peft_methods.errors import OptionError, PeftMethodsError
+from peft_methods.utils.errors import OptionError, PeftMethodsError
 
 TEMPLATE = Path(__file__).parent / "template.typ"
 # Characters to escape. A hyphen between letters needs no escape.
@@ -24,7 +24,7 @@ class PaperError(PeftMethodsError):
     """A paper that cannot be typeset or written."""
 
 
-def check_possible(where: str) -> None:
+def check_requirements(where: str) -> None:
     """Raise `OptionError` unless the chart library and the typesetter are installed."""
     missing = [name for name in ("typst", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,0 +1,1 @@
+"""From records to statements: comparison, statistics, regression check, recommendations."""

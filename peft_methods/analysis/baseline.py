@@ -1,0 +1,190 @@
+"""Stored baselines: where they are, how they are read and validated, and how they are written.
+
+A baseline is a pytest-benchmark JSON file with our metrics in `extra_info`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.record import SCHEMA_VERSION
+from peft_methods.runs.store import StoreError
+from peft_methods.utils.errors import OptionError
+from peft_methods.utils.files import atomically
+from peft_methods.utils.validation import adapter
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The baseline of one method of one recipe.
+
+    `metrics` has one value per seed (None or nan where missing); `spec`, `data` and `environment`
+    describe the run.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="ignore")
+    recipe: str
+    method: str
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    metrics: dict[str, tuple[float | None, ...]]
+    spec: dict[str, Any]
+    data: dict[str, Any]
+    environment: dict[str, Any]
+
+    def values(self, metric: str) -> list[float]:
+        """Return the metric's value of each seed, without missing ones."""
+        return present(self.metrics.get(metric, ()))
+
+
+def present(values: Iterable[float | None]) -> list[float]:
+    """Return the values that are neither None nor nan."""
+    return [value for value in values if value is not None and not math.isnan(value)]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A file of entries by recipe and method, with the date (ISO) and commit of their measurement.
+
+    `changed`: the working tree had uncommitted changes.
+    """
+
+    path: Path
+    date: str
+    commit: str
+    entries: dict[tuple[str, str], Entry]
+    changed: bool = False
+
+    def __str__(self) -> str:
+        changes = " with changes" if self.changed else ""
+        return f"{self.path} of {self.date[:10]}, commit {self.commit[:10]}{changes}"
+
+    def methods(self, recipe: str) -> list[str]:
+        """Return the names of a recipe's methods in this file."""
+        return [method for of, method in self.entries if of == recipe]
+
+
+def slug(name: str) -> str:
+    """Turn a device's name into a folder name: 'Tesla T4' -> 'tesla-t4'."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+
+
+def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
+    """Return the default path of a recipe's baseline on a device.
+
+    It is `baselines/DEVICE/RECIPE.json`, next to the folder of the recipe's file. Runs with random
+    weights have no quality to compare, so they use a separate file, `RECIPE-random-weights.json`.
+    """
+    name = recipe.name if recipe.has_quality else f"{recipe.name}-random-weights"
+    return recipe_file.absolute().parent.parent / "baselines" / slug(device) / f"{name}.json"
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline from any pytest-benchmark JSON with our metrics. Raises `OptionError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise OptionError(
+            f"baseline: the file {path} does not exist. Write it first (save_baseline = {path}).",
+            setting="baseline",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise OptionError(
+            f"baseline {path} cannot be read: {reason}.", setting="baseline"
+        ) from None
+    return _parse(path, text)
+
+
+def _parse(path: Path, text: str) -> Baseline:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problem = (
+            "is empty" if not text.strip() else f"is not valid JSON ({str(error).splitlines()[0]})"
+        )
+        raise OptionError(
+            f"baseline {path} {problem}. Write it again (save_baseline = {path}).",
+            setting="baseline",
+        ) from None
+    benchmarks = values.get("benchmarks") if isinstance(values, dict) else None
+    if not isinstance(benchmarks, list):
+        raise OptionError(
+            f"baseline {path} is not a pytest-benchmark JSON: it has no list of benchmarks.",
+            setting="baseline",
+        )
+    infos = [
+        info
+        for one in benchmarks
+        if isinstance(one, dict)
+        and isinstance(info := one.get("extra_info"), dict)
+        and "recipe" in info
+    ]
+    if not infos:
+        raise OptionError(
+            f"baseline {path} has no fine-tuning results ({len(benchmarks)} benchmarks of other "
+            f"kinds). Write it again (save_baseline = {path}).",
+            setting="baseline",
+        )
+    commit = values.get("commit_info") if isinstance(values.get("commit_info"), dict) else {}
+    return Baseline(
+        path,
+        str(values.get("datetime") or "an unknown date"),
+        str(commit.get("id") or "unknown"),
+        _entries(path, infos),
+        changed=commit.get("dirty") is True,
+    )
+
+
+def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Entry]:
+    entries: dict[tuple[str, str], Entry] = {}
+    for info in infos:
+        version = info.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise OptionError(
+                f"baseline {path} has schema version {version}, newer than {SCHEMA_VERSION}. "
+                "Update peft-methods to read it.",
+                setting="baseline",
+            )
+        try:
+            entry = adapter(Entry).validate_python(info)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            name = f"{info['recipe']}-{info.get('method')}"
+            raise OptionError(
+                f"baseline {path}: the entry of {name} is invalid at {where}: {first['msg']}.",
+                setting="baseline",
+            ) from None
+        if (entry.recipe, entry.method) in entries:
+            raise OptionError(
+                f"baseline {path} has two entries of {entry.recipe}-{entry.method}. Delete one.",
+                setting="baseline",
+            )
+        entries[entry.recipe, entry.method] = entry
+    return entries
+
+
+def write_baseline(path: Path, document: dict[str, Any]) -> None:
+    """Write a pytest-benchmark JSON atomically. Raises `StoreError`."""
+    from pytest_benchmark.utils import safe_dumps
+
+    slim = [
+        {**one, "params": {"finetune_task": one.get("param")}} for one in document["benchmarks"]
+    ]  # otherwise `params` would hold the repr of the whole recipe
+    text: str = safe_dumps({**document, "benchmarks": slim}, indent=1, ensure_ascii=True) + "\n"  # type: ignore[no-untyped-call]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}.") from None

@@ -1,0 +1,108 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft_methods.analysis.comparison import Row
+from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.questions import QuestionKind, Recommendation, question
+from peft_methods.analysis.ranking import PairwiseComparison, Ranking
+from peft_methods.analysis.recommendations import verdict_of
+from peft_methods.profiling.metrics import METRICS
+
+CLOSE = 0.01  # "within 1 point of the best"
+UNPAIRED = "test predictions to compare them by are missing"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The methods of one recipe that are within the limits."""
+
+    recipe: str
+    rows: tuple[Row, ...]
+    standing: Ranking
+    limits: Constraints
+
+    def answer(
+        self,
+        kind: QuestionKind,
+        method: str | None,
+        text: str,
+        against: PairwiseComparison | None = None,
+        highest: str | None = None,
+    ) -> Recommendation:
+        """Return a recommendation with the question's text."""
+        asked = question(kind, self.limits)
+        return Recommendation(self.recipe, kind, asked, method, text, against, highest)
+
+    @property
+    def metric(self) -> str:
+        """The quality metric's name, as used within a sentence."""
+        return METRICS[self.standing.metric].title.lower()
+
+    def cheapest(self, name: str, rows: Sequence[Row] | None = None) -> Row | None:
+        """Return the row with the lowest value of a metric; None if no row has one."""
+        known = [row for row in (self.rows if rows is None else rows) if name in row.figures]
+        return min(known, key=lambda row: row.mean(name)) if known else None
+
+    def best(self) -> Row | None:
+        """Return the row with the highest quality."""
+        known = [row for row in self.rows if self.standing.metric in row.figures]
+        return max(known, key=self.quality) if known else None
+
+    def quality(self, row: Row) -> float:
+        """Return the row's mean of the recipe's selection metric."""
+        return row.mean(self.standing.metric)
+
+    def not_separable(self, best: Row) -> list[Row]:
+        """Return the other rows that were compared with the best and are not separable from it."""
+        pairs = [
+            (row, self.standing.pair(best.method, row.method))
+            for row in self.rows
+            if row is not best
+        ]
+        return [row for row, pair in pairs if pair is not None and not pair.is_separable]
+
+    def overlapping(self, best: Row) -> list[Row]:
+        """Return the other rows whose interval overlaps that of the best.
+
+        With one seed these are intervals of single models on these test examples.
+        """
+        known = self.standing.intervals
+        if best.method not in known:
+            return []
+        return [
+            row
+            for row in self.rows
+            if row is not best
+            and row.method in known
+            and known[row.method][1] >= known[best.method][0]
+        ]
+
+    def formatted(self, row: Row, name: str) -> str:
+        """Format a row's mean of a metric with its unit."""
+        return METRICS[name].format(row.mean(name))
+
+    def distance(self, row: Row, best: Row) -> tuple[str, PairwiseComparison | None]:
+        """Describe how far a row's quality is from the best; also return the comparison used."""
+        if math.isnan(self.quality(row)):
+            return "its quality is not known", None
+        if row is best:
+            return f"{self.formatted(row, self.standing.metric)}, the highest", None
+        pair = self.standing.pair(row.method, best.method)
+        points = 100 * (self.quality(best) - self.quality(row))
+        lacking = (
+            "one seed: no spread to compare with"
+            if has_one_seed(row, best)
+            else f"not compared: {UNPAIRED}"
+        )
+        verdict = verdict_of(pair) if pair else lacking
+        quality = self.formatted(row, self.standing.metric)
+        return f"{quality}, {points:.1f} points below {best.title} ({verdict})", pair
+
+
+def has_one_seed(*rows: Row) -> bool:
+    return any(len(row.seeds) < 2 for row in rows)

@@ -1,0 +1,120 @@
+"""Validity rules: each one checks records, or a table made elsewhere, for one kind of mistake.
+
+A finding gives the evidence in numbers and what to do about it. V1xx rules are about data, V2xx
+about training, V3xx about results, V4xx about measurement and V5xx about the comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from peft_methods.analysis.checks import comparison, data, measurement, results, training
+from peft_methods.analysis.checks.row import ResultRow, mean_row, row_of
+from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
+from peft_methods.runs.record import Record
+
+__all__ = [
+    "RULES",
+    "SCOPES",
+    "Figures",
+    "Finding",
+    "Rule",
+    "Severity",
+    "judge",
+    "judge_table",
+    "silenced",
+]
+assert all((data, training, results, measurement, comparison)), (
+    "importing these modules fills the registry"
+)
+RULES = dict(sorted(REGISTRY.items()))
+
+
+def run_checks(records: Iterable[Record], silent: Collection[str] = ()) -> list[Finding]:
+    """Return the findings of every rule that is not silenced on these records.
+
+    Only finished runs are checked: the status of the others already says what happened. Tuning
+    trials are skipped too, since they are not part of a comparison.
+    """
+    checked = _CheckedRecords(
+        [record for record in records if record.status == "ok" and not record.cell.get("trial")]
+    )
+    return [
+        Finding(rule.id, rule.severity, *found)
+        for rule in RULES.values()
+        if rule.id not in silent
+        for found in _findings_in_records(rule, checked)
+    ]
+
+
+def check_table(rows: Sequence[ResultRow], silent: Collection[str] = ()) -> list[Finding]:
+    """Return the findings on a table's rows, by the rules that need no more than a table."""
+    return [
+        Finding(rule.id, rule.severity, *found)
+        for rule in RULES.values()
+        if rule.id not in silent
+        for found in _findings_in_rows(rule, rows)
+    ]
+
+
+@dataclass(frozen=True)
+class _CheckedRecords:
+    """The checked records, and what the rules of each scope get: computed once, on demand."""
+
+    records: Sequence[Record]
+
+    @cached_property
+    def by_method(self) -> dict[str, list[Record]]:
+        return {
+            name: [self.records[index] for index in indices]
+            for name, indices in self._indices.items()
+        }
+
+    @cached_property
+    def _indices(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for index, record in enumerate(self.records):
+            found.setdefault(f"{record.recipe_name}-{record.method_name}", []).append(index)
+        return found
+
+    @cached_property
+    def subjects(self) -> list[str]:
+        return [
+            f"{record.recipe_name}-{record.method_name}-seed{record.seed}"
+            for record in self.records
+        ]
+
+    @cached_property
+    def figures(self) -> list[ResultRow]:
+        return [row_of(record) for record in self.records]
+
+    @cached_property
+    def by_recipe(self) -> dict[str, list[ResultRow]]:
+        found: dict[str, list[ResultRow]] = {}
+        for name, seeds in self.by_method.items():
+            own = [self.figures[index] for index in self._indices[name]]
+            found.setdefault(seeds[0].recipe_name, []).append(mean_row(seeds, own))
+        return found
+
+
+def _findings_in_records(rule: Rule, checked: _CheckedRecords) -> Iterator[Sequence[str]]:
+    """Yield (subject, evidence, advice) for each finding of one rule on records."""
+    if rule.scope == "comparison":
+        for rows in checked.by_recipe.values():
+            yield from rule.check(rows)
+    elif rule.scope == "method":
+        for name, seeds in checked.by_method.items():
+            yield from ((name, *found) for found in rule.check(seeds))
+    else:
+        items = checked.records if rule.scope == "run" else checked.figures
+        for subject, item in zip(checked.subjects, items, strict=True):
+            yield from ((subject, *found) for found in rule.check(item))
+
+
+def _findings_in_rows(rule: Rule, rows: Sequence[ResultRow]) -> Iterator[Sequence[str]]:
+    if rule.scope == "row":
+        yield from ((row.name, *found) for row in rows for found in rule.check(row))
+    elif rule.scope == "comparison":
+        yield from rule.check(rows)

@@ -1,0 +1,200 @@
+"""V5xx: mistakes in the comparison of methods."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from peft_methods.analysis.checks.row import VERSIONS, ResultRow
+from peft_methods.analysis.checks.rule import is_quantized, rule
+from peft_methods.methods.registry import METHODS
+from peft_methods.runs.record import Record
+
+# Limits of QLoRA's time per epoch as a multiple of LoRA's. For equal work we measured 0.8 to 2.
+FASTER, SLOWER = 0.5, 4.0
+# Most that 4-bit weights can save, per weight: 3.5 of its 4 bytes, and a half-precision copy.
+SAVED_BYTES = 6.0
+
+
+@rule("V501", "note", "method")
+def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Weights, and perhaps texts, are random: only costs can be compared."""
+    recipe, data = records[0].cell["recipe"], records[0].data
+    if recipe["model"]["weights"] != "random":
+        return
+    what, advice = (
+        "weights are random",
+        "compare time, memory and parameters; to compare quality, train pretrained weights",
+    )
+    if data.get("random") and recipe["data"]["token_lengths"]:
+        what = "weights and texts are random (row lengths are those of data.token_lengths)"
+    elif data.get("random"):
+        length = recipe["data"]["max_length"]
+        what = f"weights and texts are random (every row has the maximum of {length} tokens)"
+        advice += "; set data.token_lengths to measure the cost of shorter texts"
+    yield f"{what}, so there is no quality to judge", advice
+
+
+def _deviations(
+    rows: Sequence[ResultRow], of: Callable[[ResultRow], Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (names, their value, the usual value) for each value that is not the most common one.
+
+    Of equally common values, the first in the table counts as the usual one.
+    """
+    known = [row for row in rows if of(row) is not None]
+    counted = Counter(of(row) for row in known)
+    if len(counted) < 2:
+        return
+    usual = counted.most_common(1)[0][0]
+    for value in counted:
+        if value != usual:
+            yield ", ".join(row.name for row in known if of(row) == value), value, usual
+
+
+BUDGET: dict[str, Callable[[ResultRow], float | None]] = {
+    "epochs": lambda row: row.epochs,
+    "steps per epoch": lambda row: row.steps_per_epoch,
+    "train rows": lambda row: row.train_rows,
+    "rows per batch": lambda row: row.batch_size,
+    "maximum tokens": lambda row: row.max_length,
+}
+
+
+@rule("V502", "warning", "comparison")
+def budgets_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """Methods had different budgets: epochs, steps, rows, batch size or length."""
+    for what, of in BUDGET.items():
+        for names, value, usual in _deviations(rows, of):
+            yield (
+                names,
+                f"{value:,.0f} {what}, the others {usual:,.0f}",
+                "give every method the same budget",
+            )
+
+
+@rule("V503", "warning", "comparison")
+def data_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """Methods were trained or tested on different data, or on different splits of it."""
+    for what, of in {
+        "data": lambda row: row.data and row.data.casefold(),
+        "test rows": lambda row: row.test_rows,
+    }.items():
+        for names, value, usual in _deviations(rows, of):
+            yield (
+                names,
+                f"{what} {_short(value)}, the others' {_short(usual)}",
+                "compare on the same rows",
+            )
+
+
+def _short(value: str | float) -> str:
+    return value[:12] if isinstance(value, str) else f"{value:,.0f}"
+
+
+@rule("V504", "warning", "comparison")
+def one_rate_for_all(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """Methods with few parameters used full fine-tuning's learning rate, which is too low."""
+    rate = next((row.learning_rate for row in rows if row.method == METHODS.reference), None)
+    same = [
+        row.name
+        for row in rows
+        if not _trains_all(row)
+        and rate is not None
+        and row.learning_rate == rate
+        and not _is_tuned(row)
+    ]
+    if same:
+        yield (
+            ", ".join(same),
+            f"learning rate {rate:g}, that of full fine-tuning",
+            "tune each method's learning rate; ten to a hundred times full's rate is usual",
+        )
+
+
+def _trains_all(row: ResultRow) -> bool:
+    info = METHODS.info(row.method)
+    return info is not None and info.scope == "all"
+
+
+def _is_tuned(row: ResultRow) -> bool:
+    """Whether the rate was chosen from the row's own grid, with lower and higher rates tried."""
+    return row.learning_rate is not None and min(
+        row.rates, default=math.inf
+    ) < row.learning_rate < max(row.rates)
+
+
+@rule("V505", "warning", "comparison")
+def settings_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """Methods ran with different library versions, precisions or devices."""
+    settings: dict[str, Callable[[ResultRow], str | None]] = {
+        "device": lambda row: row.device,
+        "precision": _precision,
+    }
+    settings |= {
+        package: lambda row, package=package: row.versions.get(package) for package in VERSIONS
+    }  # type: ignore[misc]
+    for what, of in settings.items():
+        for names, value, usual in _deviations(rows, of):
+            yield (
+                names,
+                f"{what} {value}, the others' {usual}",
+                "run all methods in one environment",
+            )
+
+
+FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
+
+
+def _precision(row: ResultRow) -> str | None:
+    """Return the precision of the computation, without the 4-bit storage of QLoRA's weights.
+
+    Holding weights in 4 bits is part of QLoRA. It is not a difference in precision.
+    """
+    given = (row.precision or "").casefold()
+    words = FOUR_BITS.sub(" ", given).strip(" +,/()-") if is_quantized(row.method) else given
+    return words or None
+
+
+@rule("V506", "warning", "comparison")
+def unlike_work(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """QLoRA needed far more or less than LoRA: more than 4-bit weights can explain."""
+    for row in rows:
+        lora = _unquantized(row, rows)
+        if lora is not None and (
+            differences := [*_time_against(row, lora), *_memory_against(row, lora)]
+        ):
+            yield (
+                row.name,
+                "; ".join(differences),
+                "give both the same precision, batch size, length and rows; note that "
+                "prepare_model_for_kbit_training turns gradient checkpointing on",
+            )
+
+
+def _unquantized(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
+    """The row of the method that does the same over unquantized weights."""
+    info = METHODS.info(row.method)
+    counterpart = info.unquantized_counterpart if info else None
+    return next((one for one in rows if counterpart and one.method == counterpart), None)
+
+
+def _time_against(row: ResultRow, lora: ResultRow) -> Iterator[str]:
+    """Report a time ratio that 4-bit weights cannot explain: unpacking costs time, saves none."""
+    if not row.train_seconds or not lora.train_seconds:
+        return
+    ratio, known = row.train_seconds / lora.train_seconds, row.epochs and lora.epochs
+    if row.epochs and lora.epochs:
+        ratio *= lora.epochs / row.epochs
+    if not FASTER <= ratio <= SLOWER:
+        yield f"{ratio:.2g} times LoRA's time{' per epoch' if known else ''}"
+
+
+def _memory_against(row: ResultRow, lora: ResultRow) -> Iterator[str]:
+    weights = row.total_parameters or lora.total_parameters
+    if weights and row.memory and lora.memory and lora.memory - row.memory > SAVED_BYTES * weights:
+        less, saved = (lora.memory - row.memory) / 1e6, 3.5 * weights / 1e6
+        yield f"{less:,.0f} MB less than LoRA, but 4-bit weights save only {saved:,.0f} MB"

@@ -1,0 +1,144 @@
+"""V1xx: mistakes in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.checks.rule import rule
+from peft_methods.runs.record import Record
+
+OVERLAP_LIMIT = 0.01  # share of a split's texts; chance matches stay below it
+BALANCE_LIMIT = 0.10  # share of rows whose class would have to change to match the source
+CONTRADICTION_LIMIT = 0.001  # share of the source's texts
+TRUNCATION_LIMIT = 0.20  # share of a split's rows
+LEAST_ROWS = 10  # fewer rows may be sorted by label by chance
+
+
+@rule("V101", "error", "row")
+def one_class(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """A split holds one class only: any method scores 100 % on it, or learns nothing from it."""
+    for split, counts in figures.class_counts.items():
+        if sum(counts) and sum(count > 0 for count in counts) == 1:
+            yield (
+                f"all {sum(counts):,.0f} rows of {split} are of one class",
+                "shuffle before splitting; check whether the source is sorted by label",
+            )
+
+
+@rule("V102", "warning", "row")
+def class_missing(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """A split lacks a class that another split has."""
+    width = max((len(counts) for counts in figures.class_counts.values()), default=0)
+    seen = [
+        any(counts[label : label + 1] > (0,) for counts in figures.class_counts.values())
+        for label in range(width)
+    ]
+    for split, counts in figures.class_counts.items():
+        missing = [
+            label for label in range(width) if seen[label] and counts[label : label + 1] <= (0,)
+        ]
+        if sum(count > 0 for count in counts) > 1 and missing:
+            yield (
+                f"{split} holds {len(counts) - len(missing)} of {sum(seen)} classes",
+                "take more rows, or stratify: the missing classes are not measured",
+            )
+
+
+@rule("V103", "warning", "run")
+def duplicates_removed(record: Record) -> Iterator[tuple[str, str]]:
+    """Train texts that also occur in validation or test were removed from train."""
+    for kind, count in record.data.get("removed", {}).items():
+        split, separator, other = kind.partition("_also_in_")
+        if separator and count:
+            yield (
+                f"{count} {split} texts also occur in {other}; they were removed from {split}",
+                "remove the duplicates from the source's splits",
+            )
+
+
+@rule("V104", "warning", "run")
+def parts_of_train(record: Record) -> Iterator[tuple[str, str]]:
+    """Validation or test texts lie within train texts, or contain a train text as half or more.
+
+    A part of what the split asks was trained on, so its accuracy is too high.
+    """
+    for split, shares in record.data.get("overlap", {}).items():
+        within, around = shares["within"], shares["around"]
+        if max(within, around) > OVERLAP_LIMIT:
+            yield (
+                f"{within:.1%} of the {split} texts lie within a train text, "
+                f"{around:.1%} contain a train text that makes up at least half of them",
+                f"parts of {split} were trained on; split by whole texts "
+                f"(data.test_split, data.validation_by)",
+            )
+
+
+@rule("V105", "warning", "run")
+def balance_off(record: Record) -> Iterator[tuple[str, str]]:
+    """A split's class frequencies are far from those of the source."""
+    sources = record.data.get("source_counts", {})
+    for split, counts in record.data.get("class_counts", {}).items():
+        source = sources.get(split)
+        several = sum(count > 0 for count in counts) > 1  # one class alone is V101
+        if (
+            source
+            and several
+            and sum(counts) >= LEAST_ROWS
+            and (off := _distance(counts, source)) > BALANCE_LIMIT
+        ):
+            yield (
+                f"{off:.0%} of the {split} rows would need another class to match the source",
+                "draw rows at random or stratified, or document why the shares differ",
+            )
+
+
+def _distance(counts: list[int], source: list[int]) -> float:
+    """Return the total variation distance between two lists of counts.
+
+    This is the share of rows whose class would have to change to make the frequencies equal.
+    """
+    return (
+        sum(abs(a / sum(counts) - b / sum(source)) for a, b in zip(counts, source, strict=True)) / 2
+    )
+
+
+@rule("V106", "warning", "run")
+def labels_contradict(record: Record) -> Iterator[tuple[str, str]]:
+    """The same text occurs in the source with different labels."""
+    count, texts = record.data.get("contradictory", 0), record.data.get("texts", 0)
+    if texts and count > CONTRADICTION_LIMIT * texts:
+        yield (
+            f"{count:,} of the source's {texts:,} texts occur with more than one label",
+            "correct or remove them: no model can be right on both labels",
+        )
+
+
+@rule("V107", "warning", "run")
+def truncated(record: Record) -> Iterator[tuple[str, str]]:
+    """Many texts are longer than data.max_length, so their ends are cut off."""
+    cut = {
+        split: share
+        for split, share in record.data.get("truncated", {}).items()
+        if share > TRUNCATION_LIMIT
+    }
+    if cut:
+        shares = ", ".join(f"{share:.0%} of {split}" for split, share in cut.items())
+        yield (
+            f"{shares} cut at {record.cell['recipe']['data']['max_length']} tokens",
+            "raise data.max_length, up to the longest input of the model",
+        )
+
+
+@rule("V108", "warning", "run")
+def sorted_by_label(record: Record) -> Iterator[tuple[str, str]]:
+    """The rows of a split are sorted by label: parts of it, and whole batches, hold one class."""
+    for split, runs in record.data.get("label_runs", {}).items():
+        counts = record.data.get("class_counts", {}).get(split, ())
+        classes = sum(count > 0 for count in counts)
+        if classes > 1 and sum(counts) >= LEAST_ROWS and runs == classes:
+            yield (
+                f"the {sum(counts):,} rows of {split} are sorted by label, "
+                f"in {classes} blocks of one class each",
+                "shuffle before splitting",
+            )

@@ -1,0 +1,247 @@
+"""V4xx: mistakes in the measurement of time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.checks.rule import first_three, is_quantized, rule
+from peft_methods.methods.registry import METHODS
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.runs.record import Record
+from peft_methods.tasks.metrics import in_seconds
+
+THERMAL_SHARE = 0.01  # smallest reported share of the training time slowed by heat
+NEARLY_FULL = 0.95  # share of the device's memory
+UNATTRIBUTED = 0.05  # share of the training peak
+DIGITS = 4  # two memory figures with this many digits are not equal by chance
+ABOVE_FULL = 1.2  # on a small model QLoRA needs a little more than it saves
+SPREAD = 0.20  # standard deviation of the training time, as a share of it
+SURPLUS = 1.25  # training time / (steps x the 95th percentile of the step time)
+LEAST_STEPS = 20  # with fewer steps, one slow step may dominate
+LEAST_BUSY_SHARE = 0.7  # share of the training time in which the training thread had a core
+CLOCKS = 0.05  # largest allowed difference of clocks, as a share
+LEFT_OVER = 16 * 2**20  # bytes on the device before a model was loaded
+MEMORY_ROUNDING = 1.001
+
+
+def _gpu_states(record: Record) -> list[dict[str, Any]]:
+    """Return NVML's readings before and after the run; nothing on a CPU."""
+    gpu = record.environment.get("gpu") or {}
+    return [state for state in (gpu.get("before"), gpu.get("after")) if state]
+
+
+@rule("V401", "warning", "run")
+def gpu_shared(record: Record) -> Iterator[tuple[str, str]]:
+    """Another process was on the GPU during the run."""
+    others = sorted({pid for state in _gpu_states(record) for pid in state["other_processes"]})
+    if others:
+        yield (
+            f"{len(others)} other processes on the GPU (pid {first_three([str(pid) for pid in others])})",
+            "end them and repeat the run: time, energy and free memory were shared",
+        )
+
+
+@rule("V402", "warning", "run")
+def gpu_throttled(record: Record) -> Iterator[tuple[str, str]]:
+    """Heat or a fault reduced the GPU's clocks (the power cap, which is normal, is ignored)."""
+    reasons = {reason for state in _gpu_states(record) for reason in state["throttle_reasons"]} - {
+        "power cap"
+    }
+    seconds = record.metrics.get("thermal_slowdown_seconds") or 0.0
+    if seconds > THERMAL_SHARE * (record.metrics.get("train_seconds") or 0.0):
+        reasons.add(f"{in_seconds(seconds)} of thermal slowdown")
+    if reasons:
+        yield (
+            f"the GPU was slowed: {', '.join(sorted(reasons))}",
+            "improve the cooling, or compare only with runs that were slowed equally",
+        )
+
+
+@rule("V403", "warning", "run")
+def gpu_memory_low(record: Record) -> Iterator[tuple[str, str]]:
+    """Nearly all GPU memory was used: the allocator then frees and retries, which is slow."""
+    total = max((state["memory_total_bytes"] or 0 for state in _gpu_states(record)), default=0)
+    reserved = record.metrics.get("train_reserved_bytes") or 0.0
+    if total and reserved > NEARLY_FULL * total:
+        yield (
+            f"{reserved / 2**30:.1f} of {total / 2**30:.1f} GiB were reserved in training",
+            "use a smaller batch or gradient checkpointing, so that no time goes into retries",
+        )
+
+
+@rule("V404", "warning", "run")
+def peak_not_explained(record: Record) -> Iterator[tuple[str, str]]:
+    """More than 5 % of the training peak is not attributed to any part."""
+    peak, rest = record.metrics.get("peak_memory_bytes"), record.metrics.get("unattributed_bytes")
+    if peak and rest is not None and abs(rest) > UNATTRIBUTED * peak:
+        yield (
+            f"{rest / peak:.1%} of the training peak is unattributed",
+            "read the parts as lower bounds",
+        )
+
+
+@rule("V405", "warning", "run")
+def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
+    """The requested engine could not perform the run, so the trainer engine did: times differ."""
+    note = record.environment.get("engine_note")
+    if note:
+        yield (
+            str(note),
+            'compare its times only with rows of the trainer engine; set engine = "trainer" to '
+            "train every method with it",
+        )
+
+
+@rule("V406", "warning", "comparison")
+def peak_not_reset(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """A peak that looks carried over: not reset, equal to another, or QLoRA's above full's."""
+    advice = (
+        "reset the peak before training (torch.cuda.reset_peak_memory_stats), "
+        "and run each method in a fresh process"
+    )
+    never = [row.name for row in rows if row.peak_is_reset is False]
+    if never:
+        yield (
+            ", ".join(never),
+            "the peak could not be reset on this system",
+            "read memory as an upper bound",
+        )
+    by_text: dict[str, list[ResultRow]] = {}
+    for row in rows:
+        if (
+            row.peak_is_reset is None
+            and row.peak_memory
+            and _digits(row.peak_memory.text) >= DIGITS
+        ):
+            by_text.setdefault(row.peak_memory.text, []).append(row)
+    for text, alike in by_text.items():
+        # One method twice, at different learning rates for example, may need the same memory.
+        if len({row.method or row.name for row in alike}) > 1:
+            yield (
+                ", ".join(row.name for row in alike),
+                f"the same peak to the last digit, {text}",
+                advice,
+            )
+    yield from ((name, evidence, advice) for name, evidence in _above_full(rows))
+
+
+def _digits(text: str) -> int:
+    """Count the significant digits: 3.240 has three."""
+    return len("".join(character for character in text if character.isdigit()).strip("0"))
+
+
+def _above_full(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
+    """QLoRA has LoRA's few gradients and 4-bit weights; only work unlike the others' could take it above full fine-tuning."""
+    full = next(
+        (row.memory for row in rows if row.method == METHODS.reference and row.memory), None
+    )
+    for row in rows:
+        if (
+            is_quantized(row.method)
+            and row.peak_is_reset is None
+            and row.memory
+            and full
+            and row.memory > ABOVE_FULL * full
+        ):
+            yield (
+                row.name,
+                f"{row.memory / 1e6:,.0f} MB, {row.memory / full:.1f} times the memory of full "
+                "fine-tuning",
+            )
+
+
+@rule("V407", "warning", "run")
+def process_polluted(record: Record) -> Iterator[tuple[str, str]]:
+    """Memory was in use before the run loaded anything, so its figures include leftovers."""
+    left = record.environment.get("memory_before_bytes") or 0
+    if left > LEFT_OVER:
+        yield (
+            f"{left / 2**20:,.0f} MiB were allocated before the model was loaded",
+            "start each run in a fresh process",
+        )
+
+
+@rule("V408", "warning", "comparison")
+def timing_spread(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """The training time varies too much between the seeds of one method."""
+    for row in rows:
+        seconds, deviation = row.train_seconds, row.train_seconds_deviation
+        if seconds and deviation is not None and deviation > SPREAD * seconds:
+            spread = METRICS["train_seconds"].with_spread(seconds, deviation)
+            yield (
+                row.name,
+                f"{spread}, {deviation / seconds:.0%}",
+                "run on an idle machine, or train longer",
+            )
+
+
+@rule("V409", "warning", "row")
+def memory_below_maximum(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The reported memory is below the maximum: it was read after the peak.
+
+    It shows what was left, not what was needed.
+    """
+    given, most = figures.peak_memory, figures.maximum_memory
+    if given is not None and most is not None and most > MEMORY_ROUNDING * given.high:
+        yield (
+            f"{given.value / 1e6:,.2f} MB reported, the maximum was {most / 1e6:,.2f} MB",
+            "report the peak of the training phase",
+        )
+
+
+@rule("V410", "warning", "row")
+def time_beside_training(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The training time is longer than its steps: it includes other work."""
+    seconds, step, epochs, steps = (
+        figures.train_seconds,
+        figures.step_seconds,
+        figures.epochs,
+        figures.steps_per_epoch,
+    )
+    if (
+        seconds is None
+        or step is None
+        or epochs is None
+        or steps is None
+        or epochs * steps < LEAST_STEPS
+    ):
+        return
+    if seconds > SURPLUS * step * epochs * steps:
+        yield (
+            f"{in_seconds(seconds)} for {epochs * steps:,.0f} steps of {step:.4g} s",
+            "stop the clock while loading, compiling, evaluating and saving",
+        )
+
+
+@rule("V411", "warning", "run")
+def cpu_oversubscribed(record: Record) -> Iterator[tuple[str, str]]:
+    """More threads ran than there were cores: the training thread had to wait."""
+    environment, share = record.environment, record.metrics.get("busy_share")
+    threads, cores = environment.get("threads"), environment.get("cores")
+    evidence = []
+    if threads and cores and threads > cores:
+        evidence.append(f"{threads} threads on {cores} cores")
+    if share is not None and share < LEAST_BUSY_SHARE:
+        evidence.append(f"the training thread had a core for {share:.0%} of the training time")
+    if evidence:
+        yield (
+            "; ".join(evidence),
+            "use fewer workers or threads (workers = 1), and run nothing else on the machine",
+        )
+
+
+@rule("V412", "warning", "comparison")
+def clock_changed(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """The GPU ran at different clocks for some methods."""
+    known = [row for row in rows if row.clock_mhz]
+    highest = max((row.clock_mhz or 0.0 for row in known), default=0.0)
+    slow = [row for row in known if (row.clock_mhz or 0.0) < (1 - CLOCKS) * highest]
+    if slow:
+        clocks = ", ".join(f"{row.clock_mhz:,.0f}" for row in slow)
+        yield (
+            ", ".join(row.name for row in slow),
+            f"{clocks} MHz, the others up to {highest:,.0f}",
+            "repeat the runs at one fixed clock",
+        )

@@ -1,0 +1,177 @@
+"""V3xx: mistakes in the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.checks.rule import is_floor, rule
+
+CERTAINTY = 1.96  # standard errors to each side: 95 %
+# Smallest and largest rounding error allowed: tables round more than logs do, and 0.9 more
+# likely means 0.90 than 0.95.
+ROUNDING = 0.0005, 0.005
+GAP = 0.10  # in accuracy
+LOSS_GAP = 0.5  # nats
+
+
+@rule("V301", "error", "row")
+def not_above_majority(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The test accuracy is not above the majority class by the margin (head_only is exempt).
+
+    The margin is the recipe's `expect.margin_over_majority`; in a table it is 0.
+    """
+    accuracy, majority, margin = figures.accuracy, figures.majority, figures.margin
+    if is_floor(figures.method) or accuracy is None or majority is None:
+        return
+    if accuracy <= majority or accuracy < majority + margin:
+        wanted = f", required margin {margin:.2f}" if margin else ""
+        yield (
+            f"accuracy {accuracy:.3f}, majority class {majority:.3f}{wanted}",
+            "raise the learning rate or the budget"
+            + (", or lower expect.margin_over_majority if the task allows no more" * bool(margin)),
+        )
+
+
+@rule("V302", "error", "row")
+def not_finite(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """A loss, or a logit for a test row, is not a finite number."""
+    series = {"train_loss": figures.train_losses, "validation_loss": figures.validation_losses}
+    not_finite_losses = [
+        (epoch, name, loss)
+        for name, losses in series.items()
+        for epoch, loss in enumerate(losses, 1)
+        if not math.isfinite(loss)
+    ]
+    evidence = [
+        f"{name} of epoch {epoch} is {loss}"
+        for epoch, name, loss in sorted(not_finite_losses, key=lambda one: one[:2])[:1]
+    ]
+    if figures.unjudged:
+        evidence.append("its logits for the test rows are not finite, so it was not scored")
+    if evidence:
+        yield (
+            "; ".join(evidence),
+            "lower the learning rate, or replace budget.precision fp16 by bf16 or fp32",
+        )
+
+
+@rule("V303", "warning", "row")
+def perfect(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The test accuracy is exactly 100 %."""
+    if figures.accuracy == 1.0:
+        rows = f" on {figures.test_rows:,.0f} rows" if figures.test_rows else ""
+        yield (
+            f"accuracy 1.000{rows}",
+            "check that the test set has several classes, and that neither its texts nor its "
+            "labels are in train",
+        )
+
+
+@rule("V304", "warning", "row")
+def not_of_its_log(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The reported validation accuracy is neither the best nor the last of its own log.
+
+    It is not that of the chosen epoch either, which in a table may be the one of the lowest loss.
+    """
+    given, log = figures.validation_accuracy, figures.validation_accuracies
+    if given is None or not log:
+        return
+    known = [max(log), log[-1]]
+    if figures.best_epoch is not None and figures.best_epoch <= len(log):
+        known.append(log[figures.best_epoch - 1])
+    if len(figures.validation_losses) == len(log):
+        known.append(log[figures.validation_losses.index(min(figures.validation_losses))])
+    least, most = ROUNDING
+    if min(abs(given - value) for value in known) > max(least, min(figures.rounding, most)) + 1e-9:
+        yield (
+            f"validation accuracy {given:.4f}; the best in the log is {max(log):.4f}, "
+            f"the last {log[-1]:.4f}",
+            "state which epoch is reported",
+        )
+
+
+@rule("V305", "warning", "comparison")
+def test_set_too_small(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """The test set is too small for the lead of a table's best method or a recipe's margin."""
+    advice = "test on more rows, or report the methods as equal"
+    for row in rows:
+        error = (
+            half_width(row.accuracy, None, row.test_rows)
+            if row.accuracy is not None and row.test_rows
+            else 0.0
+        )
+        if 0 < row.margin < error:
+            yield (
+                row.name,
+                f"{row.test_rows:,.0f} test rows give ±{100 * error:.1f} points, "
+                f"the margin is {100 * row.margin:.1f}",
+                advice,
+            )
+    ranked = sorted(
+        (row for row in rows if row.ranked and row.accuracy is not None),
+        key=lambda row: -(row.accuracy or 0.0),
+    )
+    alike = [lead for other in ranked[1:] if (lead := _lead_by_chance(ranked[0], other))]
+    if alike:
+        yield (
+            ranked[0].name,
+            alike[0] + (f", and likewise over {len(alike) - 1} more" if len(alike) > 1 else ""),
+            advice,
+        )
+
+
+def half_width(a: float, b: float | None, rows: float) -> float:
+    """Return half of the 95 % interval of an accuracy, or of a difference of two accuracies.
+
+    Each accuracy is measured on `rows` rows; the two are taken as independent.
+    """
+    return CERTAINTY * math.sqrt((a * (1 - a) + (0.0 if b is None else b * (1 - b))) / rows)
+
+
+def _lead_by_chance(best: ResultRow, other: ResultRow) -> str | None:
+    """Describe a lead that may be chance. Equal accuracies have no lead."""
+    if best.accuracy is None or other.accuracy is None or not best.test_rows or not other.test_rows:
+        return None
+    rows = min(best.test_rows, other.test_rows)
+    lead, error = best.accuracy - other.accuracy, half_width(best.accuracy, other.accuracy, rows)
+    return (
+        f"a lead of {100 * lead:.2f} points over {other.name} on {rows:,.0f} test rows, "
+        f"where the 95 % interval is ±{100 * error:.2f}"
+        if 0 < lead < error
+        else None
+    )
+
+
+@rule("V306", "warning", "row")
+def gap_to_train(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The training or validation score is far better than the test score."""
+    accuracy = figures.accuracy
+    for name, other in (
+        ("training", figures.train_accuracy),
+        ("validation", figures.validation_accuracy),
+    ):
+        if (
+            accuracy is not None
+            and other is not None
+            and other - accuracy > _allowed(accuracy, figures)
+        ):
+            yield (
+                f"{name} accuracy {other:.3f}, test accuracy {accuracy:.3f}",
+                "stop earlier, regularise, or look for leaked data",
+            )
+    losses = figures.train_losses, figures.validation_losses
+    if all(losses) and figures.best_epoch is not None and len(losses[0]) == len(losses[1]):
+        train, validation = (one[figures.best_epoch - 1] for one in losses)
+        if validation - train > LOSS_GAP:
+            yield (
+                f"training loss {train:.3f}, validation loss {validation:.3f} in the best epoch",
+                "stop earlier or regularise",
+            )
+
+
+def _allowed(accuracy: float, figures: ResultRow) -> float:
+    """Return the allowed gap: ten points, or the sampling error if the splits are small."""
+    rows = [rows for rows in (figures.test_rows, figures.validation_rows) if rows]
+    return max(GAP, half_width(accuracy, accuracy, min(rows)) if rows else 0.0)

@@ -1,0 +1,226 @@
+"""The values that rules check, as plain numbers, from a record or from a table made elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from peft_methods.models.architecture import Architecture
+from peft_methods.runs.record import Record
+
+VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class RoundedCount:
+    """A count as it is written, with the range of values it may stand for.
+
+    1.30M stands for anything from 1,295,000 to 1,310,000: it may be rounded or cut off.
+    """
+
+    text: str
+    value: float
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether the value may be written like this."""
+        return self.low <= value <= self.high
+
+    @classmethod
+    def exactly(cls, value: float) -> RoundedCount:
+        """Make a count that is known to the last digit."""
+        return cls(f"{value:,.0f}", value, value, value)
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One row: a run, the mean over a method's seeds, or a line of a table.
+
+    Values are in base units, shares in 0..1. Unknown values are None or empty. Series are by epoch.
+
+    - `name`: the row's name in findings.
+    - `method`: the method's name in the registry; None for an unknown method.
+    - `margin`: how far accuracy must be above the majority class.
+    - `ranked`: whether the rows claim an order by quality, as a table does.
+    - `unjudged`: whether the logits of the test rows were not finite, so it was not scored.
+    - `shapes`: the model architectures that the row may be about.
+    - `trainable`: the trainable parameters, head included.
+    - `rates`: the grid from which `learning_rate` was chosen.
+    - `rounding`: how far the digits of `validation_accuracy` and of its log allow each to be off.
+    - `peak_is_reset`: whether the peak is known to be that of training alone.
+    """
+
+    name: str
+    method: str | None = None
+    accuracy: float | None = None
+    validation_accuracy: float | None = None
+    train_accuracy: float | None = None
+    majority: float | None = None
+    margin: float = 0.0
+    ranked: bool = False
+    unjudged: bool = False
+
+    data: str | None = None
+    train_rows: float | None = None
+    validation_rows: float | None = None
+    test_rows: float | None = None
+    class_counts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    shapes: tuple[Architecture, ...] = ()
+    trainable: RoundedCount | None = None
+    method_parameters: float | None = None
+    expected_method_parameters: float | None = None
+    head_trained: float | None = None
+    head_parameters: float | None = None
+    head_quantized: int = 0
+    total_parameters: float | None = None
+
+    epochs: float | None = None
+    steps_per_epoch: float | None = None
+    batch_size: float | None = None
+    max_length: float | None = None
+    learning_rate: float | None = None
+    rates: tuple[float, ...] = ()
+    train_losses: tuple[float, ...] = ()
+    validation_losses: tuple[float, ...] = ()
+    validation_accuracies: tuple[float, ...] = ()
+    rounding: float = 0.0
+    best_epoch: int | None = None
+    random: bool = False
+
+    train_seconds: float | None = None
+    train_seconds_deviation: float | None = None
+    step_seconds: float | None = None
+    peak_memory: RoundedCount | None = None
+    maximum_memory: float | None = None
+    peak_is_reset: bool | None = None
+    clock_mhz: float | None = None
+
+    precision: str | None = None
+    device: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def memory(self) -> float | None:
+        """The highest memory figure known, in bytes."""
+        given = None if self.peak_memory is None else self.peak_memory.value
+        return max(
+            (value for value in (self.maximum_memory, given) if value is not None), default=None
+        )
+
+
+def row_of(record: Record) -> ResultRow:
+    """Return the values of one run's record."""
+    recipe, metrics, evidence, data = (
+        record.cell["recipe"],
+        record.metrics,
+        record.evidence,
+        record.data,
+    )
+    budget, random = recipe["budget"], recipe["model"]["weights"] == "random"
+    counts = {split: tuple(count) for split, count in data.get("class_counts", {}).items()}
+    rows = {split: sum(count) or None for split, count in counts.items()}
+    batch = budget["batch_size"] * budget.get("gradient_accumulation", 1)
+    peak, majority = metrics.get("peak_memory_bytes"), data.get("majority")
+    return ResultRow(
+        name=f"{record.recipe_name}-{record.method_name}",
+        method=record.method_name,
+        accuracy=metrics.get("accuracy"),
+        validation_accuracy=metrics.get("validation_accuracy"),
+        majority=majority,
+        margin=recipe["expect"]["margin_over_majority"],
+        unjudged=record.quality is None
+        and metrics.get("accuracy", 0.0) is None
+        and not random
+        and majority is not None,
+        data=data.get("fingerprint"),
+        train_rows=rows.get("train"),
+        validation_rows=rows.get("validation"),
+        test_rows=rows.get("test"),
+        class_counts=counts,
+        method_parameters=metrics.get("method_parameters"),
+        expected_method_parameters=evidence.expected_trainable,
+        head_trained=metrics.get("head_parameters"),
+        head_parameters=evidence.head_parameters,
+        head_quantized=evidence.head_quantized,
+        total_parameters=metrics.get("total_parameters"),
+        epochs=budget["epochs"],
+        steps_per_epoch=math.ceil(rows["train"] / batch) if rows.get("train") else None,
+        batch_size=batch,
+        max_length=recipe["data"]["max_length"],
+        learning_rate=record.cell["method"].get("learning_rate"),
+        rates=tuple((record.tuning or {}).get("grid", {}).get("learning_rate", ())),
+        train_losses=_series(record, "train_loss"),
+        validation_losses=_series(record, "validation_loss"),
+        validation_accuracies=_series(record, "validation_accuracy"),
+        best_epoch=record.best_epoch,
+        random=random,
+        train_seconds=metrics.get("train_seconds"),
+        step_seconds=metrics.get("step_p95_seconds"),
+        peak_memory=None if peak is None else RoundedCount.exactly(peak),
+        maximum_memory=max(_series(record, "peak_memory_bytes"), default=None),
+        peak_is_reset="never reset" not in record.environment.get("memory_kind", ""),
+        clock_mhz=((record.environment.get("gpu") or {}).get("after") or {}).get("sm_clock_mhz"),
+        precision=budget["precision"],
+        device=record.environment.get("device_name"),
+        versions={
+            name: version
+            for name in VERSIONS
+            if (version := record.environment.get("packages", {}).get(name))
+        },
+    )
+
+
+def _series(record: Record, name: str) -> tuple[float, ...]:
+    return tuple(value for epoch in record.epochs if (value := epoch.get(name)) is not None)
+
+
+def mean_row(records: Sequence[Record], seeds: Sequence[ResultRow]) -> ResultRow:
+    """Average the figures of one method's seeds, and add the spread of the training time."""
+    peaks = [f.peak_memory.value for f in seeds if f.peak_memory]
+    return replace(
+        seeds[0],
+        accuracy=_mean(seeds, lambda f: f.accuracy),
+        train_seconds=_mean(seeds, lambda f: f.train_seconds),
+        train_seconds_deviation=_deviation(records),
+        peak_memory=RoundedCount.exactly(fmean(peaks)) if peaks else None,
+        maximum_memory=None,
+        validation_accuracies=_mean_series([f.validation_accuracies for f in seeds]),
+        clock_mhz=_mean(seeds, lambda f: f.clock_mhz),
+    )
+
+
+def _mean(seeds: Sequence[ResultRow], of: Callable[[ResultRow], Any]) -> float | None:
+    known = [of(f) for f in seeds if of(f) is not None]
+    return fmean(known) if known else None
+
+
+def _mean_series(series: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Average epoch by epoch; empty if seeds ended after different numbers of epochs."""
+    return (
+        tuple(map(fmean, zip(*series, strict=True)))
+        if len({len(one) for one in series}) == 1
+        else ()
+    )
+
+
+def _deviation(records: Sequence[Record]) -> float | None:
+    """Return the standard deviation of the training time in seconds.
+
+    It is that of the mean time per epoch, times the mean number of epochs. A seed that stopped
+    early is therefore not an outlier.
+    """
+    pairs = [
+        (seconds, len(r.epochs))
+        for r in records
+        if (seconds := r.metrics.get("train_seconds")) is not None and r.epochs
+    ]
+    if len(pairs) < 2:
+        return None
+    return stdev(seconds / epochs for seconds, epochs in pairs) * fmean(
+        epochs for _, epochs in pairs
+    )

@@ -1,0 +1,115 @@
+"""The `Rule` and `Finding` types, and the registry that the decorator `rule` fills."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from peft_methods.methods.registry import METHODS
+from peft_methods.utils.errors import OptionError
+from peft_methods.utils.sanitize import visible
+
+Severity = Literal["error", "warning", "note"]
+Scope = Literal["run", "row", "method", "comparison"]
+SCOPES: dict[Scope, str] = {
+    "run": "the record of one run",
+    "row": "one run, or one row of an audited table",
+    "method": "all seeds of one method",
+    "comparison": "all methods of one recipe, or all rows of an audited table",
+}
+
+
+def is_floor(method: str | None) -> bool:
+    """Whether the method only shows what a frozen encoder gives: it trains the head alone."""
+    info = METHODS.info(method)
+    return info is not None and info.scope == "head"
+
+
+def is_quantized(method: str | None) -> bool:
+    """Whether the method holds the base weights in few bits."""
+    info = METHODS.info(method)
+    return info is not None and info.quantization is not None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem that a rule found: in a run, a method, or a row of a table."""
+
+    rule: str
+    severity: Severity
+    subject: str
+    evidence: str
+    advice: str
+
+    def __str__(self) -> str:
+        return visible(
+            f"{self.rule} {self.severity} {self.subject}: {self.evidence} → {self.advice}"
+        )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule's stable id, its severity, the scope of its input, and the function that checks it.
+
+    A check of scope `run` gets a `Record`, one of scope `method` the records of all seeds, and one
+    of scope `row` a `Figures`. Each of these yields (evidence, advice) pairs. A check of scope
+    `comparison` gets a list of `Figures`, one per method, and yields (subject, evidence, advice).
+    Values that are not known are None; a check that needs one of them yields nothing.
+    """
+
+    id: str
+    severity: Severity
+    scope: Scope
+    title: str
+    check: Callable[[Any], Iterable[Sequence[str]]]
+
+
+REGISTRY: dict[str, Rule] = {}
+
+
+def rule(
+    id: str, severity: Severity, scope: Scope
+) -> Callable[[Callable[[Any], Iterable[Sequence[str]]]], Rule]:
+    """Register a rule. The first line of the check's docstring is the rule's title."""
+
+    def register(check: Callable[[Any], Iterable[Sequence[str]]]) -> Rule:
+        made = Rule(id, severity, scope, (check.__doc__ or "").strip().splitlines()[0], check)
+        assert id not in REGISTRY, f"two rules have the id {id}"
+        REGISTRY[id] = made
+        return made
+
+    return register
+
+
+def parse_silenced(text: str, where: str) -> tuple[str, ...]:
+    """Parse 'V105,V301' into rule ids. Raises `OptionError` for an unknown id."""
+    ids = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",")))
+    for one in ids:
+        if one not in REGISTRY:
+            raise OptionError(
+                f"{where} {text!r}: unknown rule {one!r}.{_nearest_rule(one)} "
+                f"Allowed: {_id_ranges()}, separated by commas.",
+                setting="silence",
+            )
+    return ids
+
+
+def _nearest_rule(name: str) -> str:
+    ids = {rule.lower(): rule for rule in REGISTRY}
+    close = difflib.get_close_matches(name.lower(), ids, n=1, cutoff=0.5)
+    return f" Did you mean {ids[close[0]]!r}?" if close else ""
+
+
+def _id_ranges() -> str:
+    """Format all rule ids as ranges: 'V101 to V108, V201 to V210'."""
+    groups: dict[str, list[str]] = {}
+    for id in sorted(REGISTRY):
+        groups.setdefault(id[:2], []).append(id)
+    return ", ".join(f"{ids[0]} to {ids[-1]}" for ids in groups.values())
+
+
+def first_three(names: Sequence[str]) -> str:
+    """Format the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,180 @@
+"""V2xx: mistakes in the training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from peft_methods.analysis.checks.parameter_counts import verdict
+from peft_methods.analysis.checks.row import ResultRow
+from peft_methods.analysis.checks.rule import first_three, is_floor, rule
+from peft_methods.methods.registry import METHODS
+from peft_methods.runs.record import Record
+
+FLAT = 0.001  # nats; real training changes the loss by more
+FALL = 0.01  # smallest share of the first epoch's loss that training removes
+GAIN = 0.005  # smallest gain in accuracy that counts
+OWN_TARGETS = "check the target modules: they are not those configured"
+
+
+@rule("V201", "error", "run")
+def frozen_weights_changed(record: Record) -> Iterator[tuple[str, str]]:
+    """Weights that should be frozen have changed."""
+    if changed := record.evidence.frozen_changed:
+        yield (
+            f"{len(changed)} frozen tensors changed ({first_three(changed)})",
+            "the method trains or corrupts weights that it should leave alone",
+        )
+
+
+@rule("V202", "error", "run")
+def parameters_not_moved(record: Record) -> Iterator[tuple[str, str]]:
+    """Trainable parameters moved no more than weight decay moves them."""
+    if unmoved := record.evidence.unmoved:
+        yield (
+            f"{len(unmoved)} of {record.evidence.moved_checked} trained tensors did not move "
+            f"({first_three(unmoved)})",
+            "check that gradients reach these tensors and that the optimizer holds them",
+        )
+
+
+def _count_verdict(figures: ResultRow) -> str | None:
+    """Return the verdict of the closed forms on a table's parameter count."""
+    if figures.trainable is None or figures.method is None or not figures.shapes:
+        return None
+    return verdict(figures.method, figures.trainable, figures.shapes)
+
+
+@rule("V203", "error", "row")
+def trainable_count_off(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The trainable count is off its closed form (tables: it fits no rank, targets or width)."""
+    expected, counted = figures.expected_method_parameters, figures.method_parameters
+    if expected is not None and counted and counted != expected:  # V206 covers zero
+        yield (
+            f"{counted:,.0f} trainable parameters without the head, {expected:,.0f} expected",
+            OWN_TARGETS,
+        )
+    if _count_verdict(figures) == "off":
+        assert figures.method is not None
+        assert figures.trainable is not None
+        shape = figures.shapes[0]
+        yield (
+            f"no configuration of {METHODS[figures.method].title} has {figures.trainable.text} "
+            f"trainable parameters on a {shape.model_type} with {shape.layers} layers of width "
+            f"{shape.hidden}, with or without its head of {shape.head_parameters:,}",
+            "print the names of the trainable parameters: other ones are trained too, "
+            "or some are counted twice",
+        )
+
+
+@rule("V204", "warning", "row")
+def loss_flat(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The training loss did not fall over the epochs (head_only is exempt)."""
+    losses = [loss for loss in figures.train_losses if math.isfinite(loss)]
+    if (
+        len(losses) > 1
+        and not is_floor(figures.method)
+        and not figures.random
+        and min(losses[1:]) > (1 - FALL) * losses[0]
+    ):
+        yield (
+            f"training loss {losses[0]:.4f} in the first epoch, {losses[-1]:.4f} in the last",
+            "raise the learning rate, and check that gradients are not zero",
+        )
+
+
+@rule("V205", "error", "row")
+def head_not_trained(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The classification head, newly initialised, was not fully trained, or is held in 4 bits."""
+    advice = "train the whole head in full precision (modules_to_save; llm_int8_skip_modules)"
+    if figures.head_quantized:
+        yield f"{figures.head_quantized} tensors of the head are held in 4 bits", advice
+    whole, trained = figures.head_parameters, figures.head_trained
+    if whole is not None and trained is not None and trained < whole:
+        yield f"{trained:,.0f} of the head's {whole:,.0f} parameters were trained", advice
+    if _count_verdict(figures) == "head missing":
+        assert figures.trainable is not None
+        shape = figures.shapes[0]
+        classes = (shape.hidden + 1) * shape.labels
+        yield (
+            f"{figures.trainable.text} trainable parameters are those of the method and "
+            f"{classes:,} of the head's {shape.head_parameters:,}: the head's dense layer, "
+            f"newly initialised, was not trained or is quantised",
+            advice,
+        )
+
+
+@rule("V206", "error", "row")
+def nothing_matched(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The method trained nothing but the head: its target modules matched nothing."""
+    trained = figures.method_parameters == 0 or _count_verdict(figures) == "nothing"
+    if trained and not is_floor(figures.method):
+        yield (
+            "only the head is trained",
+            "set targets to modules that this model has: print model.named_modules()",
+        )
+
+
+@rule("V207", "error", "run")
+def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
+    """A method for quantised models ran on a model without quantised weights."""
+    if (
+        record.method_name in METHODS
+        and METHODS[record.method_name].info.quantization
+        and record.evidence.quantized == 0
+    ):
+        yield (
+            "no weight is held in 4 bits",
+            "load the model with its quantisation config: this run measured plain LoRA",
+        )
+
+
+@rule("V208", "error", "row")
+def validation_loss_constant(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The validation loss stayed constant: nothing useful was trained (head_only is exempt)."""
+    losses, accuracies = (
+        [loss for loss in figures.validation_losses if math.isfinite(loss)],
+        figures.validation_accuracies,
+    )
+    if len(losses) < 3 or is_floor(figures.method) or not max(losses) - min(losses) < FLAT:
+        return
+    evidence = f"validation loss {min(losses):.4f} to {max(losses):.4f} in {len(losses)} epochs"
+    if len(accuracies) == len(losses) and len(set(accuracies)) == 1:
+        evidence += f", accuracy {accuracies[0]:.4f} in all"
+    yield evidence, "check that the method's parameters are active and reach the optimizer"
+
+
+@rule("V209", "warning", "row")
+def rate_at_the_edge(figures: ResultRow) -> Iterator[tuple[str, str]]:
+    """The chosen learning rate is the lowest or highest tried: a better one may lie beyond."""
+    rate, tried = figures.learning_rate, sorted(set(figures.rates))
+    if rate is not None and len(tried) > 1 and not tried[0] < rate < tried[-1]:
+        where = "lowest" if rate <= tried[0] else "highest"
+        yield (
+            f"{rate:g} is the {where} of the {len(tried)} rates in its grid "
+            f"({tried[0]:g} to {tried[-1]:g})",
+            "widen the grid on that side",
+        )
+
+
+@rule("V210", "note", "comparison")
+def still_improving(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """The last epoch is the best, by more than chance: more epochs may improve the result."""
+    gains = {row.name: gain for row in rows if (gain := _last_gain(row)) > 0}
+    if gains:
+        most = max(gains, key=lambda name: gains[name])
+        whose = f" ({most})" if len(gains) > 1 else ""
+        yield (
+            ", ".join(gains),
+            f"up to {100 * gains[most]:.1f} points of validation accuracy{whose} came in the last "
+            "epoch",
+            "train all methods for more epochs",
+        )
+
+
+def _last_gain(row: ResultRow) -> float:
+    """Return the last epoch's gain over the best earlier one; 0 if it may be chance."""
+    *before, last = row.validation_accuracies or (0.0,)
+    noise = (last * (1 - last) / row.validation_rows) ** 0.5 if row.validation_rows else 0.0
+    gain = last - max(before, default=last)
+    return gain if gain > max(noise, GAIN) else 0.0

@@ -1,0 +1,197 @@
+"""Comparison of many records: one row per method with mean and deviation, ranking and findings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from peft_methods.analysis import checks
+from peft_methods.analysis.checks.rule import Finding
+from peft_methods.analysis.ranking import Ranking, rank_methods
+from peft_methods.methods.registry import METHODS
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.runs.record import Record
+from peft_methods.tasks.text_classification import Predictions
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from peft_methods.runs.experiment import Results
+
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """A metric of one method: mean and standard deviation over the `count` seeds that have a value.
+
+    The deviation is None for one seed.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one recipe. `missing` has the records of seeds without a result."""
+
+    recipe: str
+    method: str
+    figures: dict[str, MetricSummary]
+    seeds: tuple[int, ...]
+    missing: tuple[Record, ...]
+
+    @property
+    def title(self) -> str:
+        """The method's display name."""
+        return title_of(self.method)
+
+    def mean(self, name: str) -> float:
+        """Return the metric's mean over seeds; nan if it is missing."""
+        return self.figures[name].mean if name in self.figures else math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Records of any number of runs.
+
+    `notes` are printed under the table, such as settings that differ from the recipe's file.
+    `silenced` has the ids of rules that are not checked; the table lists them.
+    `predictions` has the predictions for the test examples by the record's fingerprint. Without
+    them there are no paired comparisons, intervals or groups.
+    """
+
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+    predictions: Mapping[str, Predictions] = field(default_factory=dict, repr=False, compare=False)
+    silenced: tuple[str, ...] = ()
+
+    def rows(self) -> list[Row]:
+        """Return one row per recipe and method; prerequisite runs have none.
+
+        Methods are in the registry's order, unregistered ones last.
+        """
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> tuple[Row, ...]:
+        recipes = dict.fromkeys(recipe for recipe, _ in self._by_row)
+        methods = dict.fromkeys([*METHODS, *(method for _, method in self._by_row)])
+        keys = [
+            (recipe, method)
+            for recipe in recipes
+            for method in methods
+            if (recipe, method) in self._by_row
+        ]
+        return tuple(_row(recipe, method, self._by_row[recipe, method]) for recipe, method in keys)
+
+    @cached_property
+    def _by_row(self) -> dict[tuple[str, str], list[Record]]:
+        """The records of each (recipe, method)."""
+        found: dict[tuple[str, str], list[Record]] = {}
+        for record in self.records:
+            if not record.is_source:
+                found.setdefault((record.recipe_name, record.method_name), []).append(record)
+        return found
+
+    @cached_property
+    def standings(self) -> dict[str, Ranking]:
+        """Intervals, pairwise comparisons, groups and the Pareto front of each recipe."""
+        rows = self.rows()
+        return {
+            recipe: rank_methods(
+                {
+                    row.method: self._finished(recipe, row.method)
+                    for row in rows
+                    if row.recipe == recipe
+                },
+                {
+                    row.method: {name: row.mean(name) for name in METRICS}
+                    for row in rows
+                    if row.recipe == recipe
+                },
+            )
+            for recipe in dict.fromkeys(row.recipe for row in rows)
+        }
+
+    def _finished(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
+        """Return a method's finished runs with their predictions."""
+        found = self._by_row[recipe, method]
+        return [
+            (record, self.predictions.get(record.identity))
+            for record in found
+            if record.status == "ok"
+        ]
+
+    def findings(self) -> list[Finding]:
+        """Check these records with all validity rules that are not silenced."""
+        return checks.run_checks(self.records, self.silenced)
+
+    def to_pandas(self) -> DataFrame:
+        """Return a data frame with one row per run and one column per metric.
+
+        Prerequisite runs are included and marked in the column `source`.
+        """
+        import pandas as pd
+
+        columns = ("recipe", "method", "seed", "source", "status", "message", *METRICS)
+        return pd.DataFrame([_flat(record) for record in self.records], columns=list(columns))
+
+
+def comparison_of(results: Results, silenced: tuple[str, ...] = ()) -> Comparison:
+    """Compare an experiment's records."""
+    return Comparison(results.records, results.notes, results.predictions, silenced)
+
+
+def title_of(method: str) -> str:
+    """Return a method's display name; for an unregistered method, its name."""
+    return METHODS[method].title if method in METHODS else method
+
+
+def _flat(record: Record) -> dict[str, object]:
+    return {
+        "recipe": record.recipe_name,
+        "method": record.method_name,
+        "seed": record.seed,
+        "source": record.is_source,
+        "status": record.status,
+        "message": record.message,
+        **record.metrics,
+    }
+
+
+def _row(recipe: str, method: str, records: Sequence[Record]) -> Row:
+    good = [record for record in records if record.status == "ok"]
+    return Row(
+        recipe=recipe,
+        method=method,
+        figures={name: figure for name in METRICS if (figure := summarize(name, good)) is not None},
+        seeds=tuple(record.seed for record in good),
+        missing=tuple(record for record in records if record.status != "ok"),
+    )
+
+
+def summarize(name: str, records: Sequence[Record]) -> MetricSummary | None:
+    """Return mean and sample standard deviation of a metric; None without any value.
+
+    Missing and nan values are ignored.
+    """
+    values = [
+        value
+        for record in records
+        if (value := record.metrics.get(name)) is not None and not math.isnan(value)
+    ]
+    if not values:
+        return None
+    mean = fmean(values)
+    return MetricSummary(
+        mean,
+        math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        if len(values) > 1
+        else None,
+        len(values),
+    )

@@ -1,0 +1,65 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from peft_methods.utils.errors import OptionError, unknown
+
+MEMORY_UNITS: dict[str, float] = {
+    "B": 1,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+TIME_UNITS: dict[str, float] = {"s": 1, "min": 60, "h": 3600}
+UNITS = {"memory": MEMORY_UNITS, "time": TIME_UNITS}
+METRIC_OF = {"memory": "peak_memory_bytes", "time": "train_seconds"}
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Upper limit of a metric, as written ("8GB") and in base units (bytes, seconds)."""
+
+    written: str
+    most: float
+
+
+Constraints = dict[str, Constraint]  # keys "memory" and "time", both optional
+
+
+def parse_constraints(text: str) -> Constraints:
+    """Parse 'memory=8GB,time=10min'. Raises `OptionError`."""
+    limits: Constraints = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value:
+            raise OptionError(
+                f"budget {part.strip()!r} must have the form NAME=VALUE, "
+                "for example memory=8GB,time=10min.",
+                setting="budget",
+            )
+        if name not in UNITS:
+            raise OptionError(f"budget: {unknown('limit', name, UNITS)}", setting="budget")
+        if name in limits:
+            raise OptionError(f"budget has two limits for {name}; give only one.", setting="budget")
+        limits[name] = Constraint(value, _quantity(name, value))
+    return limits
+
+
+def _quantity(name: str, text: str) -> float:
+    """Parse '8GB' as 8e9. Units are accepted in any case."""
+    units = {unit.lower(): factor for unit, factor in UNITS[name].items()}
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)", text, re.ASCII)
+    if match is None or match[2].lower() not in units or float(match[1]) == 0:
+        example = "8GB" if name == "memory" else "10min"
+        raise OptionError(
+            f"budget {name}={text!r} must be a number above 0 with a unit, "
+            f"for example {example}. Units: {', '.join(UNITS[name])}.",
+            setting="budget",
+        )
+    return float(match[1]) * units[match[2].lower()]

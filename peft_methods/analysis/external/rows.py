@@ -1,0 +1,126 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peft_methods.analysis.checks.parameter_counts import models_named, models_of_size
+from peft_methods.analysis.checks.row import VERSIONS, ResultRow, RoundedCount
+from peft_methods.analysis.external.columns import method_of
+from peft_methods.analysis.external.tables import TableError
+from peft_methods.methods.registry import METHODS
+from peft_methods.utils.units import Quantity
+
+
+def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[ResultRow, str]]:
+    """Return each row's figures, and the name of its model."""
+    names = columns["method"]
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise TableError(f"{path}: row {number} names no method. Fill in its 'method' column.")
+        if names.index(name) != number - 1:
+            raise TableError(
+                f"{path}: rows {names.index(name) + 1} and {number} are both {name!r}. "
+                "Give each method one row."
+            )
+    lines = [{name: values[row] for name, values in columns.items()} for row in range(len(names))]
+    return [(result_row(line), line.get("model") or "") for line in lines]
+
+
+# Fields of `Figures` that hold one number.
+PLAIN_FIGURES = (
+    "accuracy", "validation_accuracy", "train_accuracy", "majority", "train_rows",
+    "validation_rows", "test_rows", "epochs", "steps_per_epoch", "batch_size", "max_length",
+    "learning_rate", "train_seconds", "step_seconds",
+)  # fmt: skip
+SERIES = ("train_losses", "validation_losses", "validation_accuracies")
+TEXTS = ("data", "precision", "device")
+
+
+def result_row(line: Mapping[str, Any]) -> ResultRow:
+    """Make one row; `line` maps a column's field to its text, quantity or series."""
+    given: dict[str, Any] = {
+        name: line[name].value for name in PLAIN_FIGURES if line.get(name) is not None
+    }
+    given |= {name: _numbers(line.get(name)) for name in SERIES} | {
+        name: line.get(name) or None for name in TEXTS
+    }
+    counts = {
+        split: numbers
+        for split in ("train", "validation", "test")
+        if (numbers := _numbers(line.get(f"{split}_class_counts")))
+    }
+    if tested := sum(counts.get("test", ())):
+        given = {"test_rows": tested, "majority": max(counts["test"]) / tested} | given
+    time, most = line.get("train_seconds"), line.get("max_memory")
+    return ResultRow(
+        name=line["method"],
+        method=method_of(line["method"]),
+        class_counts=counts,
+        trainable=rounded_count(line.get("trainable_parameters")),
+        rates=_numbers(line.get("learning_rates")),
+        ranked=True,
+        rounding=_rounding(line.get("validation_accuracy"), line.get("validation_accuracies")),
+        train_seconds_deviation=None if time is None else time.spread,
+        peak_memory=rounded_count(line.get("peak_memory")),
+        maximum_memory=None if most is None else most.value,
+        versions={package: line[package] for package in VERSIONS if line.get(package)},
+        **given,
+    )
+
+
+def _rounding(given: Quantity | None, log: Sequence[Quantity] | None) -> float:
+    """Return half a step of the last digit, for the coarser of the value and its log.
+
+    A log has as many digits as its longest value.
+    """
+    return max(
+        0.0 if given is None else given.value - given.low,
+        min((one.value - one.low for one in log or ()), default=0.0),
+    )
+
+
+def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:
+    return tuple(one.value for one in series or ())
+
+
+def rounded_count(quantity: Quantity | None) -> RoundedCount | None:
+    return (
+        None
+        if quantity is None
+        else RoundedCount(quantity.text, quantity.value, quantity.low, quantity.high)
+    )
+
+
+def with_models(rows: list[tuple[ResultRow, str]]) -> tuple[ResultRow, ...]:
+    """Add the candidate architectures to each row.
+
+    They are those of the model that the row names, or else those whose size is what full
+    fine-tuning trained.
+    """
+    full = next(
+        (
+            figures.trainable
+            for figures, _ in rows
+            if figures.method == METHODS.reference and figures.trainable
+        ),
+        None,
+    )
+    by_size = models_of_size(full) if full else ()
+    found = []
+    for figures, model in rows:
+        shapes = models_named(model) if model else by_size
+        # The parameter count of full fine-tuning reveals the number of classes.
+        shapes = tuple(shape for shape in shapes if shape in by_size) or shapes
+        total = (
+            shapes[0].encoder_parameters + shapes[0].head_parameters
+            if shapes
+            else full.low
+            if full
+            else None
+        )
+        found.append(replace(figures, shapes=shapes, total_parameters=total))
+    return tuple(found)

@@ -1,0 +1,193 @@
+"""Ranking of one recipe's methods: intervals, pairwise comparisons, groups and the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import combinations
+
+import numpy as np
+
+from peft_methods.analysis import groups, pareto, significance
+from peft_methods.analysis.significance import Array, Sample
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.runs.record import Record
+from peft_methods.tasks.text_classification import Predictions
+
+RunResults = Sequence[tuple[Record, Predictions | None]]
+COSTS = (
+    "train_seconds",
+    "peak_memory_bytes",
+    "trainable_parameters",
+)  # with quality, the axes of the Pareto front
+
+
+class NotCompared(Enum):
+    """Reason why a method is not compared with the others."""
+
+    ONE_SEED = "one_seed"  # no spread over seeds
+    OTHER_EXAMPLES = "other_examples"  # tested on other examples than the rest
+    NO_PREDICTIONS = "no_predictions"  # the test predictions were not kept
+
+
+@dataclass(frozen=True)
+class PairwiseComparison:
+    """Comparison of two methods on the same test examples.
+
+    `difference` is first minus second of their metric, in 0..1; `low` and `high` are its interval.
+    The intervals of all pairs hold simultaneously at 95 %. `p` is adjusted by Holm's method over
+    all pairs of the recipe.
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether the difference is significant (error rate 5 % over all pairs)."""
+        return self.p < significance.ALPHA
+
+    def turned(self) -> PairwiseComparison:
+        """Return the comparison with first and second exchanged."""
+        return PairwiseComparison(
+            self.second, self.first, -self.difference, -self.high, -self.low, self.p
+        )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ranking of one recipe's methods by `metric` (its `data.select_by`).
+
+    `order`: the compared methods, best first. `groups`: letters; methods that are not separable
+    share one. `left_out`: the methods that are not compared, with the reason. `on_front`: whether a
+    method is Pareto-optimal in quality, time, memory and trainable parameters; None if one of these
+    is missing.
+    """
+
+    metric: str
+    order: tuple[str, ...]
+    intervals: dict[str, tuple[float, float]]
+    pairs: tuple[PairwiseComparison, ...]
+    groups: dict[str, str]
+    left_out: dict[str, NotCompared]
+    on_front: dict[str, bool | None]
+
+    def pair(self, first: str, second: str) -> PairwiseComparison | None:
+        """Return the comparison of two methods as first minus second; None if there is none."""
+        for pair in self.pairs:
+            if {pair.first, pair.second} == {first, second}:
+                return pair if pair.first == first else pair.turned()
+        return None
+
+    def against_best(self, method: str) -> PairwiseComparison | None:
+        """Compare a method with the one of the highest mean; None for that method itself."""
+        return self.pair(method, self.order[0]) if self.order and method != self.order[0] else None
+
+
+def rank_methods(
+    runs: Mapping[str, RunResults], means: Mapping[str, Mapping[str, float]]
+) -> Ranking:
+    """Rank methods, given each one's finished runs and mean metrics (nan where missing)."""
+    records = [record for found in runs.values() for record, _ in found]
+    metric = str(records[0].cell["recipe"]["data"]["select_by"]) if records else "accuracy"
+    predicted = {method: _predicted(found, metric) for method, found in runs.items()}
+    reference = next((one for found in predicted.values() for one in found), None)
+    samples: dict[str, Sample] = {}
+    left_out: dict[str, NotCompared] = {}
+    for method, found in predicted.items():
+        reason = _reason_left_out(found, reference)
+        if reason is not None:
+            left_out[method] = reason
+        else:
+            samples[method] = _sample(found, metric)
+    return Ranking(metric, *_compared(samples, left_out), left_out, _front(metric, means))
+
+
+def _predicted(runs: RunResults, metric: str) -> list[Predictions]:
+    """Return the predictions of the runs that have a value of the metric."""
+    return [
+        predictions
+        for record, predictions in runs
+        if predictions is not None and record.metrics.get(metric) is not None
+    ]
+
+
+def _reason_left_out(found: list[Predictions], reference: Predictions | None) -> NotCompared | None:
+    """Return why a method's predictions cannot be compared with the reference, if they cannot."""
+    if not found or reference is None:
+        return NotCompared.NO_PREDICTIONS
+    same = all(np.array_equal(one.labels, reference.labels) for one in found)
+    return None if same else NotCompared.OTHER_EXAMPLES
+
+
+def _sample(found: list[Predictions], metric: str) -> Sample:
+    def scores(predictions: Predictions) -> Array:
+        if metric == "macro_f1":
+            return significance.macro_f1_scores(
+                predictions.predicted, predictions.labels, predictions.logits.shape[1]
+            )
+        return significance.correct(predictions.predicted, predictions.labels)
+
+    return significance.sample_of(np.stack([scores(predictions) for predictions in found]))
+
+
+def _compared(
+    samples: Mapping[str, Sample], left_out: dict[str, NotCompared]
+) -> tuple[
+    tuple[str, ...], dict[str, tuple[float, float]], tuple[PairwiseComparison, ...], dict[str, str]
+]:
+    """Return order, intervals, pairs and groups.
+
+    A method with one seed gets an interval (of that one model) and is added to `left_out`.
+    """
+    several = {
+        method: sample
+        for method, sample in samples.items()
+        if sample.seeds >= significance.SEEDS_NEEDED
+    }
+    left_out |= {method: NotCompared.ONE_SEED for method in samples if method not in several}
+    spread = significance.common_spread(list(several.values())) if several else None
+    intervals = {
+        method: significance.interval(sample, spread if method in several else None)
+        for method, sample in samples.items()
+    }
+    order = tuple(sorted(several, key=lambda method: -float(several[method].mean)))
+    found = significance.differences([several[method] for method in order])
+    columns = zip(found.difference, found.low, found.high, found.p, strict=True)
+    pairs = tuple(
+        PairwiseComparison(first, second, *(float(value) for value in values))
+        for (first, second), values in zip(combinations(order, 2), columns, strict=True)
+    )
+    separable = [
+        indices for indices, pair in zip(found.pairs, pairs, strict=True) if pair.is_separable
+    ]
+    return (
+        order,
+        intervals,
+        pairs,
+        dict(zip(order, groups.letters(len(order), separable), strict=True)),
+    )
+
+
+def _front(metric: str, means: Mapping[str, Mapping[str, float]]) -> dict[str, bool | None]:
+    """Return which methods are Pareto-optimal.
+
+    Metrics missing for every method (quality with random weights) are ignored.
+    """
+    costs = [
+        [
+            (-1 if METRICS[name].better == "higher" else 1) * values[name]
+            for name in (metric, *COSTS)
+        ]
+        for values in means.values()
+    ]
+    table = np.asarray(costs, dtype=np.float64).reshape(len(costs), 1 + len(COSTS))
+    table = table[:, ~np.isnan(table).all(axis=0)]
+    if not table.shape[1]:
+        return dict.fromkeys(means)
+    return dict(zip(means, pareto.pareto(table), strict=True))

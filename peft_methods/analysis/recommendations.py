@@ -1,0 +1,175 @@
+"""Recommendations from one comparison's results, and whether each difference exceeds chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from peft_methods.analysis.candidates import CLOSE, UNPAIRED, Candidates, has_one_seed
+from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.constraints import METRIC_OF, Constraints
+from peft_methods.analysis.questions import QuestionKind, Recommendation
+from peft_methods.analysis.ranking import PairwiseComparison
+
+
+def verdict_of(pair: PairwiseComparison) -> str:
+    """Describe a comparison: whether it is separable, and the interval of its difference."""
+    low, high = 100 * pair.low, 100 * pair.high
+    if pair.is_separable and low * high > 0:
+        return f"separable: {min(abs(low), abs(high)):.1f} to {max(abs(low), abs(high)):.1f}"
+    return f"{'separable' if pair.is_separable else 'not separable'}: {low:+.1f} to {high:+.1f}"
+
+
+def recommend(comparison: Comparison, limits: Constraints | None = None) -> list[Recommendation]:
+    """Answer every question for every recipe with at least two measured methods.
+
+    Methods beyond the limits are left out.
+    """
+    rows, found, limits = comparison.rows(), list[Recommendation](), limits or {}
+    for recipe, standing in comparison.standings.items():
+        measured = [row for row in rows if row.recipe == recipe and row.figures]
+        fitting = tuple(row for row in measured if _fits(comparison, row, limits))
+        candidates = Candidates(recipe, fitting, standing, limits)
+        if len(measured) > 1 and not fitting:
+            found.append(_nothing_fits(candidates, measured))
+        elif len(measured) > 1:
+            answers = [answer_of(candidates) for answer_of in _questions(limits)]
+            found += [answer for answer in answers if answer is not None]
+    return found
+
+
+def _questions(limits: Constraints) -> list[Callable[[Candidates], Recommendation | None]]:
+    """Return the functions that answer the questions, in the order of the answers."""
+    return [
+        _best_quality,
+        _fitting if "memory" in limits else _least_memory,
+        _fastest_close,
+        _smallest_checkpoint,
+    ]
+
+
+def _fits(comparison: Comparison, row: Row, limits: Constraints) -> bool:
+    """Whether every seed of a method is within all limits. A missing measurement does not fit."""
+    for name, limit in limits.items():
+        values = [
+            record.metrics.get(METRIC_OF[name])
+            for record in comparison.records
+            if (record.recipe_name, record.method_name, record.status, record.is_source)
+            == (row.recipe, row.method, "ok", False)
+        ]
+        if any(value is None or not value <= limit.most for value in values):
+            return False
+    return True
+
+
+def _nothing_fits(candidates: Candidates, rows: Sequence[Row]) -> Recommendation:
+    least = []
+    for name in candidates.limits:
+        row = candidates.cheapest(METRIC_OF[name], rows)
+        if row is not None:
+            value = candidates.formatted(row, METRIC_OF[name])
+            least.append(f"the least {name} is {row.title}'s, {value}")
+    text = f"no method fits; {'; '.join(least) or 'nothing was measured'}."
+    return candidates.answer(QuestionKind.WITHIN_LIMITS, None, text)
+
+
+def _best_quality(candidates: Candidates) -> Recommendation | None:
+    best, kind = candidates.best(), QuestionKind.BEST_QUALITY
+    if best is None:
+        return None
+    value = candidates.formatted(best, candidates.standing.metric)
+    lead = f"{best.title}, {candidates.metric} {value}"
+    others = [
+        row
+        for row in candidates.rows
+        if row is not best and not math.isnan(candidates.quality(row))
+    ]
+    if not others:
+        return candidates.answer(kind, best.method, f"{lead}; no other method qualifies.")
+    runner_up = max(others, key=candidates.quality)
+    pair = candidates.standing.pair(best.method, runner_up.method)
+    points = 100 * (candidates.quality(best) - candidates.quality(runner_up))
+    lead += f", {points:.1f} points above {runner_up.title}"
+    if pair is None:
+        lead += (
+            "; with one seed that may be chance"
+            if has_one_seed(best, runner_up)
+            else f"; that may be chance: {UNPAIRED}"
+        )
+        overlapping = candidates.overlapping(best)
+        if overlapping:
+            return _cheapest_of(candidates, best, overlapping, lead, None)
+        return candidates.answer(kind, best.method, f"{lead}.")
+    alike = candidates.not_separable(best)
+    lead += f" ({verdict_of(pair)})"
+    if not alike:
+        text = f"{lead}, separable from every other."
+        return candidates.answer(kind, best.method, text, pair)
+    return _cheapest_of(candidates, best, alike, lead, pair)
+
+
+def _cheapest_of(
+    candidates: Candidates, best: Row, alike: list[Row], lead: str, pair: PairwiseComparison | None
+) -> Recommendation:
+    """Recommend the method that trains fastest among the best and those not separable from it."""
+    kind = QuestionKind.BEST_QUALITY
+    cheapest = candidates.cheapest("train_seconds", [best, *alike]) or best
+    names = ", ".join(row.title for row in alike)
+    if cheapest is best:
+        text = f"{lead}. Not separable from {names}, and the cheapest of them to train."
+        return candidates.answer(kind, best.method, text, pair)
+    own, highest = (candidates.formatted(row, "train_seconds") for row in (cheapest, best))
+    text = (
+        f"{lead}. Not separable from {names}: run more seeds, or take the cheapest of them, "
+        f"{cheapest.title} ({own} of training instead of {highest})."
+    )
+    against = candidates.standing.pair(cheapest.method, best.method)
+    return candidates.answer(kind, cheapest.method, text, against, best.method)
+
+
+def _fitting(candidates: Candidates) -> Recommendation | None:
+    """List the methods within the memory limit, the one of the highest quality first."""
+    best = candidates.best() or candidates.cheapest("peak_memory_bytes")
+    if best is None:
+        return None
+    ordered = sorted(candidates.rows, key=lambda row: row is not best)
+    names = [f"{row.title} ({candidates.formatted(row, 'peak_memory_bytes')})" for row in ordered]
+    return candidates.answer(QuestionKind.FITS_IN_MEMORY, best.method, f"{', '.join(names)}.")
+
+
+def _least_memory(candidates: Candidates) -> Recommendation | None:
+    return _least(candidates, QuestionKind.LEAST_MEMORY, "peak_memory_bytes")
+
+
+def _smallest_checkpoint(candidates: Candidates) -> Recommendation | None:
+    return _least(candidates, QuestionKind.SMALLEST_CHECKPOINT, "checkpoint_bytes")
+
+
+def _least(candidates: Candidates, kind: QuestionKind, name: str) -> Recommendation | None:
+    """Recommend the method with the lowest value of a metric, and describe its quality."""
+    chosen, best = candidates.cheapest(name), candidates.best()
+    if chosen is None:
+        return None
+    text = f"{chosen.title}, {candidates.formatted(chosen, name)}"
+    if best is None:
+        return candidates.answer(kind, chosen.method, f"{text}.")
+    distance, pair = candidates.distance(chosen, best)
+    return candidates.answer(kind, chosen.method, f"{text}; {candidates.metric} {distance}.", pair)
+
+
+def _fastest_close(candidates: Candidates) -> Recommendation | None:
+    """Recommend the fastest method within `CLOSE` of the best quality."""
+    best = candidates.best()
+    if best is None:
+        return None
+    enough = candidates.quality(best) - CLOSE
+    close = [row for row in candidates.rows if candidates.quality(row) >= enough]
+    chosen = candidates.cheapest("train_seconds", close)
+    if chosen is None:
+        return None
+    distance, pair = candidates.distance(chosen, best)
+    text = (
+        f"{chosen.title}, {candidates.formatted(chosen, 'train_seconds')} of training; "
+        f"{candidates.metric} {distance}."
+    )
+    return candidates.answer(QuestionKind.FASTEST_CLOSE_TO_BEST, chosen.method, text, pair)

@@ -1,0 +1,286 @@
+"""Group records of any number of sessions into sections in which only method and seed differ.
+
+A table row is a mean over seeds, so its runs must agree in everything else: the recipe's settings,
+engine, device, library versions, data, weights and the method's hyperparameters. Records that
+differ in one of these go to different sections.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.methods.registry import METHODS
+from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
+from peft_methods.runs.record import Record
+from peft_methods.tasks.text_classification import Predictions
+from peft_methods.utils.dicts import flatten
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One recipe's records that are comparable in one table, with their prerequisite runs.
+
+    `number` counts a recipe's sections, oldest first, those without results last. `apart` lists how
+    a later section differs from the first.
+    """
+
+    recipe: str
+    number: int
+    apart: tuple[str, ...]
+    comparison: Comparison
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether any of its runs finished with a result."""
+        return any(
+            record.status == "ok" and not record.is_source for record in self.comparison.records
+        )
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, numbered from its second section on."""
+        return self.recipe if self.number == 1 else f"{self.recipe} ({self.number})"
+
+
+def merge_sections(sections: Iterable[Section]) -> Comparison:
+    """Merge sections into one comparison, in which each section's name is used as a recipe."""
+    sections = list(sections)
+    records = [
+        replace(
+            record, cell={**record.cell, "recipe": {**record.cell["recipe"], "name": section.name}}
+        )
+        for section in sections
+        for record in section.comparison.records
+    ]
+    notes = tuple(
+        f"{section.name}: {'; '.join(section.apart)}" for section in sections if section.apart
+    )
+    return Comparison(
+        tuple(records), notes, sections[0].comparison.predictions, sections[0].comparison.silenced
+    )
+
+
+def group_records(
+    records: Iterable[Record],
+    predictions: Mapping[str, Predictions] | None = None,
+    silenced: tuple[str, ...] = (),
+) -> list[Section]:
+    """Group records into sections, ordered by recipe and age, those without any result last.
+
+    Of two records of the same run the finished one is kept, of two finished ones the newer.
+    A prerequisite run is in every section with a run that needs it. Tuning trials are left out:
+    their results are in the records of the runs that were tuned.
+    """
+    records = list(records)
+    sources = _by_spec(
+        record for record in records if record.is_source and not record.cell.get("trial")
+    )
+    found: dict[str, list[list[Record]]] = {}
+    for group in _grouped(
+        (record for record in records if not record.is_source), _settings, _surroundings
+    ):
+        for layer in _layers(group):
+            found.setdefault(layer[0].recipe_name, []).append(layer)
+    sections = []
+    for recipe, layers in sorted(found.items()):
+        first, *_ = ordered = sorted(
+            layers,
+            key=lambda layer: (not any(record.status == "ok" for record in layer), _age(layer)),
+        )
+        for number, layer in enumerate(ordered, 1):
+            apart = tuple(_differences(first, layer)) if number > 1 else ()
+            comparison = Comparison(
+                (*layer, *_sources_of(layer, sources)),
+                predictions=predictions or {},
+                silenced=silenced,
+            )
+            sections.append(Section(recipe, number, apart, comparison))
+    return sections
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _age(records: Sequence[Record]) -> tuple[float, str]:
+    """Sort key: the time at which the first of these records finished."""
+    return min(record.finished for record in records), min(record.identity for record in records)
+
+
+def _settings(record: Record) -> Settings:
+    """Return the requested settings except method and seed.
+
+    A run that fell back to the trainer engine was requested with the cuda_graphs engine.
+    """
+    engine = record.cell.get("instead_of") or record.cell["engine"]
+    return {"recipe": record.cell["recipe"], "engine": engine, "device": record.cell["device"]}
+
+
+def _surroundings(record: Record) -> Settings:
+    """Return the device, library versions and data of a run; empty if it never started."""
+    environment, packages = record.environment, record.environment.get("packages") or {}
+    if not environment:
+        return {}
+    known = {"device": environment.get("device_name"), "threads": environment.get("threads")}
+    known |= {name: packages.get(name) for name in FINGERPRINT_PACKAGES}
+    return known | {"data": str(record.data.get("fingerprint"))[:10]}
+
+
+def _weights(record: Record) -> str:
+    """Return the start of the SHA-256 of the base model's weights; empty if never loaded.
+
+    It is taken as the method loads them: 4-bit weights have another digest.
+    """
+    return (
+        str(record.environment["weights_sha256"])[:10]
+        if record.environment.get("weights_sha256")
+        else ""
+    )
+
+
+def _grouped(
+    records: Iterable[Record],
+    requested: Callable[[Record], Any],
+    observed: Callable[[Record], Any],
+) -> list[list[Record]]:
+    """Group records by their requested settings and observed conditions.
+
+    A record without observed conditions (a run that never started) joins the group with the same
+    settings that finished nearest in time.
+    """
+    groups: dict[str, dict[str, list[Record]]] = {}
+    never_started: list[tuple[str, Record]] = []
+    for record in records:
+        key, found = _key(requested(record)), observed(record)
+        if found:
+            groups.setdefault(key, {}).setdefault(_key(found), []).append(record)
+        else:
+            never_started.append((key, record))
+    spans = {key: [(*_span(group), group) for group in of.values()] for key, of in groups.items()}
+    for key, record in never_started:
+        if key in spans:
+            min(
+                spans[key],
+                key=lambda span: max(span[0] - record.finished, record.finished - span[1], 0.0),
+            )[2].append(record)
+        else:
+            groups.setdefault(key, {}).setdefault("", []).append(record)
+    return [group for of in groups.values() for group in of.values()]
+
+
+def _span(records: Sequence[Record]) -> tuple[float, float]:
+    times = [record.finished for record in records]
+    return min(times), max(times)
+
+
+def _layers(group: Sequence[Record]) -> Iterator[list[Record]]:
+    """Split a group so that each layer has one set of hyperparameters per method, oldest first."""
+    methods: dict[str, list[Record]] = {}
+    for record in group:
+        methods.setdefault(record.method_name, []).append(record)
+    columns = [
+        sorted(_grouped(methods[name], lambda r: r.cell["method"], _weights), key=_age)
+        for name in sorted(methods, key=_position)
+    ]
+    for layer in zip_longest(*columns, fillvalue=()):
+        yield [record for records in layer for record in _one_per_seed(records)]
+
+
+def _position(method: str) -> tuple[int, str]:
+    """Sort key: the registry's order, unregistered methods last."""
+    names = list(METHODS)
+    return (names.index(method) if method in names else len(names)), method
+
+
+def _one_per_seed(records: Iterable[Record]) -> list[Record]:
+    """Keep one record of each seed: a finished one if there is any, else the newest."""
+    kept: dict[int, Record] = {}
+    for record in records:
+        if record.seed not in kept or _preference(record) > _preference(kept[record.seed]):
+            kept[record.seed] = record
+    return [record for _, record in sorted(kept.items())]
+
+
+def _preference(record: Record) -> tuple[bool, float, str]:
+    """Sort key: finished before unfinished, then newer before older."""
+    return record.status == "ok", record.finished, record.identity
+
+
+def _stage(spec: Mapping[str, Any]) -> str:
+    """Return a prerequisite run's key: its spec without the engine, which may have fallen back."""
+    return _key({name: value for name, value in spec.items() if name != "engine"})
+
+
+def _by_spec(sources: Iterable[Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for source in sources:
+        found.setdefault(_stage(source.cell), []).append(source)
+    return found
+
+
+def _sources_of(records: Sequence[Record], sources: Mapping[str, list[Record]]) -> list[Record]:
+    """Return the records of the prerequisite runs of these records.
+
+    Of several records of one prerequisite run, one from the same environment is preferred.
+    """
+    kept: dict[str, Record] = {}
+    for record in records:
+        for stage in record.cell.get("stages", ()):
+            key, where = _stage(stage), _machine(record)
+            if key in sources and key not in kept:
+                kept[key] = max(
+                    sources[key],
+                    key=lambda source: (_machine(source) == where, *_preference(source)),
+                )
+    return list(kept.values())
+
+
+def _machine(record: Record) -> Settings:
+    return {name: value for name, value in _surroundings(record).items() if name != "data"}
+
+
+def _differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[str]:
+    """List what differs: 'torch 2.11.0 → 2.13.0', 'budget.epochs 2 → 4', 'lora.rank 8 → 4'."""
+    yield from _changes(
+        {**flatten(_settings(first[0])), **_where(first)},
+        {**flatten(_settings(other[0])), **_where(other)},
+    )
+    own, others = _methods(first), _methods(other)
+    pairs = [(own[name], others[name]) for name in own if name in others]
+    yield from dict.fromkeys(
+        change
+        for a, b in pairs
+        for change in _changes({"weights": _weights(a)}, {"weights": _weights(b)})
+    )
+    for a, b in pairs:
+        yield from _changes(
+            flatten(a.cell["method"]), flatten(b.cell["method"]), f"{a.method_name}."
+        )
+
+
+def _changes(
+    before: Mapping[str, str], after: Mapping[str, str], prefix: str = ""
+) -> Iterator[str]:
+    for name in sorted({**before, **after}):
+        if before.get(name, "None") != after.get(name, "None"):
+            yield f"{prefix}{name} {before.get(name, 'None')} → {after.get(name, 'None')}"
+
+
+def _where(records: Sequence[Record]) -> dict[str, str]:
+    known = next((found for record in records if (found := _surroundings(record))), {})
+    return {name: str(value) for name, value in known.items()}
+
+
+def _methods(records: Iterable[Record]) -> dict[str, Record]:
+    """Return one record per method, preferably of a run that started."""
+    return {
+        record.method_name: record
+        for record in sorted(records, key=lambda record: bool(record.environment))
+    }

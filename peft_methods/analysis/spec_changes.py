@@ -1,0 +1,58 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from peft_methods.analysis.baseline import Entry
+from peft_methods.runs.record import Record
+from peft_methods.utils.dicts import flatten
+
+SHOWN_DIFFERENCES = 6
+
+
+def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
+    """Return what changed since the baseline: seeds, recipe and method, data, library versions."""
+    record = records[0]
+    seeds = (entry.seeds, tuple(one.seed for one in records))
+    then = {
+        "seeds": listed(sorted(seeds[0])),
+        **flatten(entry.spec),
+        **surroundings(entry.data, entry.environment),
+    }
+    now = {
+        "seeds": listed(sorted(seeds[1])),
+        **flatten(record.cell),
+        **surroundings(record.data, record.environment),
+    }
+    pairs = {
+        name: (then.get(name, "None"), now.get(name, "None"))
+        for name in {**then, **now}
+        if not name.startswith("expect.")
+    }
+    return [
+        f"{name} {before} → {after}" for name, (before, after) in pairs.items() if before != after
+    ]
+
+
+def surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    versions = {
+        **(environment.get("packages") or {}),
+        **{name: environment.get(name) for name in ("python", "cuda", "driver")},
+    }
+    known = {
+        **versions,
+        "data": str(data.get("fingerprint"))[:10],
+        "weights": str(environment.get("weights_sha256"))[:10],
+    }
+    return {name: str(value) for name, value in known.items()}
+
+
+def listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def shortened(changes: Sequence[str]) -> str:
+    more = len(changes) - SHOWN_DIFFERENCES
+    return "; ".join(changes[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")

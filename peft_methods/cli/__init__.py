@@ -1,0 +1,1 @@
+"""Command-line options, the end of a pytest session, and the commands."""

@@ -1,0 +1,197 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
+
+LIST: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register every `--peft-` option."""
+    group = parser.getgroup("peft-methods", "comparison of fine-tuning methods")
+    _add_choices(group)
+    _add_execution(group)
+    _add_training(group)
+    _add_output(group)
+    _add_regression_check(group)
+
+
+def _add_choices(group: pytest.OptionGroup) -> None:
+    """Register the options for what is compared."""
+    group.addoption(
+        "--peft-recipe",
+        help="recipes by name or TOML path; all: every shipped one "
+        "(default: embedded; with -m gpu imdb_roberta too)",
+        **LIST,
+    )
+    group.addoption("--peft-method", help="only these methods of the recipe", **LIST)
+    group.addoption(
+        "--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two"
+    )
+    group.addoption(
+        "--peft-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a recipe field, e.g. budget.epochs=2",
+    )
+    group.addoption(
+        "--peft-model",
+        metavar="SOURCE",
+        help="another model: a hub id, a local folder, or embedded:NAME",
+    )
+    group.addoption(
+        "--peft-weights",
+        metavar="KIND",
+        help="pretrained, or random: build the model from its config alone, to measure its cost",
+    )
+    group.addoption(
+        "--peft-data",
+        metavar="SOURCE",
+        help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set",
+    )
+    group.addoption(
+        "--peft-trust-remote-code",
+        action="store_true",
+        help="run Python code that comes with a model, if the recipe allows it too",
+    )
+
+
+def _add_execution(group: pytest.OptionGroup) -> None:
+    """Register the options for how runs are executed."""
+    group.addoption(
+        "--peft-dry-run",
+        action="store_true",
+        help="print the runs and how long they may take; train nothing",
+    )
+    group.addoption(
+        "--peft-results",
+        metavar="DIR",
+        default=".peft/results",
+        help="folder for records (default: %(default)s)",
+    )
+    group.addoption(
+        "--peft-resume",
+        action="store_true",
+        help="train only runs without a record from an earlier session (the default)",
+    )
+    group.addoption(
+        "--peft-fresh",
+        action="store_true",
+        help="train everything again; earlier records stay until new ones replace them",
+    )
+    group.addoption(
+        "--peft-workers",
+        metavar="N",
+        help="runs at a time (default: 2 on a CPU, each with half the cores; 1 on a GPU)",
+    )
+    group.addoption(
+        "--peft-timeout",
+        metavar="TIME",
+        help="end a run that takes longer, e.g. 90s, 10min, 2h (default: no limit)",
+    )
+    group.addoption(
+        "--peft-retries",
+        metavar="N",
+        default="1",
+        help="retry a run whose process was killed or whose GPU failed (default: 1)",
+    )
+
+
+def _add_training(group: pytest.OptionGroup) -> None:
+    """Register the options for how each run trains."""
+    group.addoption(
+        "--peft-engine",
+        metavar="NAME",
+        default="auto",
+        help="auto, stock (the Hugging Face Trainer) or graphed (its steps as CUDA graphs)",
+    )
+    group.addoption(
+        "--peft-tune",
+        metavar="N",
+        help="first tune every method by N trials on validation data (needs the extra `tune`)",
+    )
+    group.addoption("--peft-save-models", metavar="DIR", help="keep each run's best model here")
+    group.addoption(
+        "--peft-checkpoint",
+        action="store_true",
+        help="save every epoch's state, so that a killed run resumes from there",
+    )
+    group.addoption(
+        "--peft-deterministic",
+        action="store_true",
+        help="on a GPU too, use only operations that give identical bits every time",
+    )
+
+
+def _add_output(group: pytest.OptionGroup) -> None:
+    """Register the options for what is written, and where."""
+    group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
+    group.addoption(
+        "--peft-track",
+        help="log to these trackers: tensorboard, wandb, trackio, mlflow, "
+        "or another one that the Hugging Face Trainer supports",
+        **LIST,
+    )
+    group.addoption(
+        "--peft-silence",
+        metavar="V105,V301",
+        action="append",
+        default=[],
+        help="skip these rules; the table lists them",
+    )
+    group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
+    group.addoption(
+        "--peft-csv", metavar="FILE", help="write every metric as CSV, one row per method"
+    )
+    group.addoption(
+        "--peft-report",
+        metavar="DIR",
+        help="write DIR/report.html, with charts (needs the extra `report`)",
+    )
+    group.addoption(
+        "--peft-paper",
+        metavar="FILE.pdf",
+        help="write the comparison as a two-column paper (needs the extra `paper`)",
+    )
+
+
+def _add_regression_check(group: pytest.OptionGroup) -> None:
+    """Register the options for baselines, and for the constraints on recommendations."""
+    group.addoption(
+        "--peft-baseline",
+        metavar="FILE|auto",
+        help="fail if a method is worse than this baseline; auto: this device's stored file",
+    )
+    group.addoption(
+        "--peft-fail",
+        action="append",
+        default=[],
+        metavar="METRIC:TOLERANCE",
+        help="how much worse it may be "
+        "(default: accuracy:1pp, peak_memory_bytes:5%%, train_seconds:10%%)",
+    )
+    group.addoption(
+        "--peft-allow-missing",
+        action="store_true",
+        help="allow a method to be missing from the session or the baseline",
+    )
+    group.addoption(
+        "--peft-allow-reused",
+        action="store_true",
+        help="check records that were reused from an earlier session too",
+    )
+    group.addoption(
+        "--peft-save-baseline",
+        metavar="FILE|auto",
+        help="write this session's results as a baseline if nothing failed",
+    )
+    group.addoption(
+        "--peft-budget",
+        metavar="LIMITS",
+        help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
+    )

@@ -1,0 +1,71 @@
+"""`python -m peft_methods audit FILE`: run the validity rules on results made elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from peft_methods.analysis.checks import RULES, check_table, run_checks
+from peft_methods.analysis.checks.rule import Finding, parse_silenced
+from peft_methods.analysis.external.tables import TableError, read_table
+from peft_methods.runs.store import Store
+from peft_methods.utils.sanitize import visible
+
+CLEAN, FOUND, UNREADABLE = 0, 1, 2  # exit codes
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command `audit`."""
+    command = commands.add_parser(
+        "audit",
+        help="check a table of results made elsewhere",
+        description="Check a plain table with one row per method: what cannot be right in it, why, "
+        "and what to do. Columns may be missing. Units go into a column's name or behind its "
+        "values. Exit code: 0 for nothing but notes, 1 for errors or warnings, 2 for an unusable "
+        "file.",
+    )
+    command.add_argument(
+        "file", type=Path, help="a CSV or JSON table, or a folder of this project's records"
+    )
+    command.add_argument(
+        "--silence", metavar="V105,V301", help="skip these rules; the output lists them"
+    )
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line for each finding and return the exit code.
+
+    Raises `PeftMethodsError` for a file or folder that cannot be checked.
+    """
+    silent = parse_silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
+    path: Path = arguments.file
+    findings, rows, remarks = _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
+    for remark in remarks:
+        print(visible(remark), file=sys.stderr)
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print(f"nothing found in {rows} rows, by the rules that these columns allow")
+    if silent:
+        titles = ", ".join(f"{one} ({RULES[one].title})" for one in silent)
+        print(f"Silenced rules (not checked): {titles}")
+    return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
+
+
+def _of_file(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+    table = read_table(path)
+    return check_table(table.rows, silent), len(table.rows), table.ignored
+
+
+def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+    records, bad = Store(path).records()
+    if not records:
+        unreadable = f" (unreadable: {'; '.join(map(str, bad))})" if bad else ""
+        raise TableError(
+            f"{path} holds no records{unreadable}. Give a folder of results (.peft/results), "
+            "or a CSV or JSON table."
+        )
+    return run_checks(records, silent), len(records), tuple(map(str, bad))

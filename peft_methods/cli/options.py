@@ -1,0 +1,233 @@
+"""The `--peft-` options, read and checked once when pytest starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.cli import parsing as values
+from peft_methods.profiling.environment import device_name, find_device
+from peft_methods.runs.limits import parse_retries, parse_timeout
+from peft_methods.utils.errors import OptionError
+
+if TYPE_CHECKING:
+    import pytest
+
+    from peft_methods.analysis.constraints import Constraints
+    from peft_methods.analysis.regression import RegressionCheck
+    from peft_methods.runs.experiment import ExperimentOptions
+    from peft_methods.runs.plan import RunGroup
+
+
+DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
+ALL_RECIPES = "all"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The values of all options.
+
+    Recipes are loaded when tests need them, or at once if an option concerns them.
+    """
+
+    recipes: tuple[str, ...]
+    methods: tuple[str, ...]
+    settings: tuple[str, ...]
+    model: str | None
+    weights: str | None
+    data: str | None
+    trust_remote_code: bool
+    dry_run: bool
+    results: Path
+    engine: str
+    trials: int | None
+    workers: int | None
+    timeout: float | None
+    retries: int
+    save_models: Path | None
+    checkpoint: bool
+    deterministic: bool
+    silenced: tuple[str, ...]
+    markdown: Path | None
+    csv: Path | None
+    report: Path | None
+    paper: Path | None
+    limits: Constraints
+    fresh: bool = False
+    trackers: tuple[str, ...] = ()
+    gate: RegressionCheck | None = None
+    saved_baselines: dict[str, Path] = field(default_factory=dict)
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def experiment(self) -> ExperimentOptions:
+        """Return the options of the experiment."""
+        from peft_methods.runs.experiment import ExperimentOptions
+
+        return ExperimentOptions(
+            results=self.results,
+            save_models=self.save_models,
+            workers=self.workers,
+            trials=self.trials,
+            fresh=self.fresh,
+            timeout=self.timeout,
+            retries=self.retries,
+            checkpoint=self.checkpoint,
+            trackers=self.trackers,
+        )
+
+    def tasks(self) -> list[RunGroup]:
+        """Return every recipe and method to benchmark. Raises `OptionError`."""
+        from peft_methods.recipes.loading import load_recipe
+        from peft_methods.runs.plan import run_groups
+
+        if "tasks" not in self._cache:
+            recipes = [
+                load_recipe(
+                    name, self.settings, model=self.model, data=self.data, weights=self.weights
+                )
+                for name in self.recipes
+            ]
+            if self.trials:
+                from peft_methods.runs.tuning import check_tuning
+
+                check_tuning(recipes)
+            self._cache["tasks"] = run_groups(
+                recipes,
+                self.methods,
+                find_device(),
+                self.engine,
+                deterministic=self.deterministic,
+                trust_remote_code=self.trust_remote_code,
+            )
+        tasks: list[RunGroup] = self._cache["tasks"]
+        return tasks
+
+
+def read_options(config: pytest.Config) -> Options:
+    """Read the options from pytest's configuration. Raises `OptionError` for the first bad one."""
+    option = config.option
+    recipes, methods = (
+        values.names_of(option.peft_recipe, "--peft-recipe"),
+        values.names_of(option.peft_method, "--peft-method"),
+    )
+    settings = [*option.peft_set]
+    if option.peft_seeds is not None:
+        settings.append(f"budget.seeds={values.parse_seeds(option.peft_seeds)}")
+    options = Options(
+        recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
+        methods=methods,
+        settings=tuple(settings),
+        model=option.peft_model,
+        weights=option.peft_weights,
+        data=option.peft_data,
+        trust_remote_code=option.peft_trust_remote_code,
+        dry_run=option.peft_dry_run,
+        results=values.path_of(option.peft_results, "--peft-results"),
+        engine=option.peft_engine,
+        trials=values.trials_of(option.peft_tune),
+        workers=values.workers_of(option.peft_workers),
+        timeout=parse_timeout(option.peft_timeout, "--peft-timeout "),
+        retries=parse_retries(option.peft_retries, "--peft-retries "),
+        save_models=values.folder_of(option.peft_save_models, "--peft-save-models"),
+        checkpoint=option.peft_checkpoint,
+        deterministic=option.peft_deterministic,
+        silenced=values.silenced_of(option.peft_silence),
+        markdown=values.file_of(option.peft_markdown, "--peft-markdown"),
+        csv=values.file_of(option.peft_csv, "--peft-csv"),
+        report=values.report_of(option.peft_report),
+        paper=values.paper_of(option.peft_paper),
+        limits=values.limits_of(option.peft_budget),
+        fresh=values.fresh_of(option),
+        trackers=values.trackers_of(option.peft_track),
+    )
+    recipe_options = (
+        recipes,
+        methods,
+        settings,
+        options.trials,
+        option.peft_model,
+        option.peft_data,
+        option.peft_trust_remote_code,
+    )
+    if any(recipe_options) or options.engine != "auto" or option.peft_weights is not None:
+        options.tasks()
+    return replace(
+        options,
+        gate=_gate(option, options),
+        saved_baselines=_saved_baselines(option.peft_save_baseline, options),
+    )
+
+
+def default_recipes(markexpr: str) -> tuple[str, ...]:
+    """Return the recipes to run when none is named; `-m gpu` adds one for GPUs."""
+    return (DEFAULT_RECIPE, DEFAULT_GPU_RECIPE) if "gpu" in markexpr else (DEFAULT_RECIPE,)
+
+
+def _every_shipped(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Replace the name `all` by every recipe that comes with the project."""
+    from peft_methods.recipes.loading import shipped_recipes
+
+    expanded = [
+        one for name in names for one in (shipped_recipes() if name == ALL_RECIPES else [name])
+    ]
+    return tuple(dict.fromkeys(expanded))
+
+
+def _gate(option: Any, options: Options) -> RegressionCheck | None:
+    """Build the regression check. Its baselines are read before anything is trained."""
+    if option.peft_baseline is None:
+        unused = next(
+            (
+                name
+                for name in ("fail", "allow_missing", "allow_reused")
+                if getattr(option, f"peft_{name}")
+            ),
+            None,
+        )
+        if unused is not None:
+            raise OptionError(
+                f"--peft-{unused.replace('_', '-')} needs a baseline to compare with: "
+                "add --peft-baseline FILE|auto."
+            )
+        return None
+    from peft_methods.analysis.baseline import AUTO, read_baseline
+    from peft_methods.analysis.regression import RegressionCheck
+    from peft_methods.analysis.tolerances import parse_tolerances
+
+    tolerances = parse_tolerances(option.peft_fail) or None
+    if option.peft_baseline == AUTO:
+        baselines = {
+            recipe: read_baseline(path) for recipe, path in _auto_baselines(options).items()
+        }
+    else:
+        baseline = read_baseline(values.path_of(option.peft_baseline, "--peft-baseline"))
+        baselines = dict.fromkeys((task.recipe.name for task in options.tasks()), baseline)
+    return RegressionCheck(
+        baselines, tolerances, option.peft_allow_missing, option.peft_allow_reused
+    )
+
+
+def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
+    """Return the path to write each recipe's baseline to."""
+    if value is None:
+        return {}
+    from peft_methods.analysis.baseline import AUTO
+
+    if value == AUTO:
+        return _auto_baselines(options)
+    path = values.file_of(value, "--peft-save-baseline")
+    return {task.recipe.name: path for task in options.tasks() if path is not None}
+
+
+def _auto_baselines(options: Options) -> dict[str, Path]:
+    """Return the stored baseline of every recipe that can run on this device."""
+    from peft_methods.analysis.baseline import auto_path
+    from peft_methods.recipes.loading import find_recipe
+
+    device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
+    return {
+        recipe.name: auto_path(find_recipe(file), recipe, device)
+        for file, recipe in zip(options.recipes, recipes.values(), strict=True)
+        if not (recipe.gpu and device == "cpu")
+    }

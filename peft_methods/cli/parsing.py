@@ -1,0 +1,174 @@
+"""Parsers of single `--peft-` options, and how to change a setting on the command line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.profiling.environment import find_device, usable_cores
+from peft_methods.utils.errors import OptionError, first_line
+
+if TYPE_CHECKING:
+    from peft_methods.analysis.constraints import Constraints
+
+
+def names_of(values: list[str], option: str) -> tuple[str, ...]:
+    """Parse the names of a comma-separated list that may be given more than once."""
+    names = [name.strip() for value in values for name in value.split(",")]
+    if "" in names:
+        raise OptionError(f"{option} {','.join(values)!r} has an empty name. Write names as a,b.")
+    return tuple(dict.fromkeys(names))
+
+
+def path_of(value: str, option: str) -> Path:
+    """Parse a path, whether or not it exists."""
+    try:
+        os.lstat(value)
+    except (OSError, ValueError) as error:  # too long, a NUL, an incomplete character
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            raise OptionError(
+                f"{option} {value!r} cannot be a path ({first_line(error)}). Give another path."
+            ) from None
+    return Path(value)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether the text is a whole number from 0 up, of at most ten digits."""
+    return text.isascii() and text.isdecimal() and len(text) <= 10
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """Parse '3' to 3 (seeds 0, 1, 2), and '4,7' or '4,' to these seeds. Raises `OptionError`."""
+    parts = text.split(",")
+    numbers = [part.strip() for part in parts if part.strip()]
+    if not numbers or not all(map(_is_whole, numbers)):
+        raise OptionError(
+            f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) "
+            "or a list of seeds (4,7)."
+        )
+    seeds = [int(part) for part in numbers]
+    if len(parts) == 1:
+        if seeds[0] == 0:
+            raise OptionError(
+                "--peft-seeds 0 would train nothing. Give at least 1, or '0,' for seed 0 alone."
+            )
+        return seeds[0]
+    return seeds
+
+
+def fresh_of(option: Any) -> bool:
+    """Whether everything is trained again. Raises `OptionError` for both options at once."""
+    if option.peft_fresh and option.peft_resume:
+        raise OptionError(
+            "--peft-fresh trains everything again and --peft-resume only missing runs. "
+            "Give only one of them."
+        )
+    return bool(option.peft_fresh)
+
+
+def trials_of(text: str | None) -> int | None:
+    """Parse the number of tuning trials per method."""
+    if text is None:
+        return None
+    if not (_is_whole(text) and int(text) >= 1):
+        raise OptionError(
+            f"--peft-tune {text!r} should be a whole number of trials per method, 1 or more."
+        )
+    return int(text)
+
+
+def workers_of(text: str | None) -> int | None:
+    """Parse the number of runs at a time."""
+    if text is None:
+        return None
+    if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
+        raise OptionError(
+            f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, "
+            "the number of usable cores."
+        )
+    if int(text) > 1 and find_device() != "cpu":
+        raise OptionError(
+            f"--peft-workers {text}: a GPU trains one run at a time, because two would distort "
+            "each other's measurements. Give 1."
+        )
+    return int(text)
+
+
+def silenced_of(values: list[str]) -> tuple[str, ...]:
+    """Parse the ids of the rules to skip."""
+    if not values:
+        return ()
+    from peft_methods.analysis.checks.rule import parse_silenced
+
+    return parse_silenced(",".join(values), "--peft-silence")
+
+
+def limits_of(text: str | None) -> Constraints:
+    """Parse the constraints on recommendations."""
+    if text is None:
+        return {}
+    from peft_methods.analysis.constraints import parse_constraints
+
+    return parse_constraints(text)
+
+
+def trackers_of(values: list[str]) -> tuple[str, ...]:
+    """Parse the names of trackers, which must be installed."""
+    if not values:
+        return ()
+    from peft_methods.runs.tracking.trackers import parse_trackers
+
+    return parse_trackers(names_of(values, "--peft-track"), "--peft-track")
+
+
+def report_of(value: str | None) -> Path | None:
+    """Parse the report's folder. Checks its requirements before anything is trained."""
+    if value is None:
+        return None
+    from peft_methods.report.requirements import check_libraries
+
+    check_libraries("--peft-report")
+    return folder_of(value, "--peft-report")
+
+
+def folder_of(value: str | None, option: str) -> Path | None:
+    """Parse a folder. It is created and checked now, so that no result is lost at the end."""
+    if value is None:
+        return None
+    from peft_methods.report.requirements import check_folder
+
+    path = path_of(value, option)
+    check_folder(path, option)
+    return path
+
+
+def paper_of(value: str | None) -> Path | None:
+    """Parse the paper's path: a PDF in a writable folder. Checks its requirements."""
+    path = file_of(value, "--peft-paper")
+    if path is None:
+        return None
+    from peft_methods.report.paper.typst import check_requirements
+
+    if path.suffix.lower() != ".pdf":
+        raise OptionError(
+            f"--peft-paper {value!r} should be the name of a PDF: {path.stem or 'paper'}.pdf."
+        )
+    folder_of(str(path.parent), "--peft-paper")
+    check_requirements("--peft-paper")
+    return path
+
+
+def file_of(value: str | None, option: str) -> Path | None:
+    """Parse a file's path, whose folder must exist."""
+    if value is None:
+        return None
+    path = path_of(value, option)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        problem = (
+            "it is a folder; give a file"
+            if path.is_dir()
+            else f"the folder {path.parent} does not exist; create it or give another"
+        )
+        raise OptionError(f"{option} {value!r}: {problem}.")
+    return path

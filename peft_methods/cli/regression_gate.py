@@ -1,0 +1,103 @@
+"""Regression check of a pytest session: compare with baselines at its end, and write new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
+
+    from peft_methods.analysis.regression import RegressionCheck
+    from peft_methods.analysis.regression_report import RegressionEntry, RegressionReport
+    from peft_methods.runs.record import Record
+
+
+def finish(
+    session: pytest.Session,
+    records: Iterable[Record],
+    gate: RegressionCheck | None,
+    places: dict[str, Path],
+) -> RegressionReport:
+    """Compare all methods with their baselines, then write the requested baselines.
+
+    A failure entry sets the session's exit status to 1 even if every test passed.
+    """
+    from peft_methods.analysis.regression_report import RegressionReport, merge
+
+    report = gate.check(records) if gate is not None else RegressionReport()
+    if places:
+        failed = session.testsfailed or len(report.failures)
+        report = merge(
+            [report, RegressionReport(tuple(save_baselines(session.config, places, failed)))]
+        )
+    if session.exitstatus == 0 and report.failures:
+        session.exitstatus = 1
+    return report
+
+
+def ended_early() -> RegressionReport:
+    """Return the report of a session that ended before all runs were trained."""
+    from peft_methods.analysis.regression_report import EntryKind, RegressionEntry, RegressionReport
+
+    text = (
+        "No regression check was made and no baseline was written: "
+        "the session ended before all runs were trained."
+    )
+    return RegressionReport((RegressionEntry(EntryKind.NOT_CHECKED, text),))
+
+
+def save_baselines(
+    config: pytest.Config, places: dict[str, Path], failed: int
+) -> list[RegressionEntry]:
+    """Write the baseline files.
+
+    Writes none if any test failed: later sessions are compared with these files.
+    """
+    from peft_methods.analysis.regression_report import EntryKind, RegressionEntry
+
+    if failed:
+        text = f"{failed} failed; a baseline must come from a session without failures."
+        return [RegressionEntry(EntryKind.NOT_SAVED, text)]
+    document = _document(config)
+    return [
+        _save(path, sorted(name for name, place in places.items() if place == path), document)
+        for path in dict.fromkeys(places.values())
+    ]
+
+
+def _save(path: Path, recipes: list[str], document: dict[str, Any]) -> RegressionEntry:
+    """Write one baseline file with the benchmarks of these recipes."""
+    from peft_methods.analysis.baseline import write_baseline
+    from peft_methods.analysis.regression_report import EntryKind, RegressionEntry
+    from peft_methods.runs.store import StoreError
+
+    recipe = recipes[0] if len(recipes) == 1 else None
+    kept = [one for one in document["benchmarks"] if one["extra_info"].get("recipe") in recipes]
+    if not kept:
+        text = f"{path} would be empty, because no benchmark of {', '.join(recipes)} has results."
+        return RegressionEntry(EntryKind.NOT_SAVED, text, recipe)
+    try:
+        write_baseline(path, {**document, "benchmarks": kept})
+    except StoreError as error:
+        return RegressionEntry(EntryKind.NOT_SAVED, str(error), recipe)
+    reused = sum(len(one["extra_info"].get("reused", ())) for one in kept)
+    origin = f", {reused} runs of an earlier session" if reused else ""
+    text = f"baseline written: {path} ({len(kept)} method{'s' * (len(kept) != 1)}{origin})"
+    return RegressionEntry(EntryKind.SAVED, text, recipe)
+
+
+def _document(config: pytest.Config) -> dict[str, Any]:
+    """Build this session's pytest-benchmark JSON, as `--benchmark-json` would write it."""
+    session: Any = config._benchmarksession  # type: ignore[attr-defined]
+    if not session.benchmarks:
+        return {"benchmarks": []}
+    document: dict[str, Any] = config.hook.pytest_benchmark_generate_json(
+        config=config,
+        benchmarks=session.benchmarks,
+        include_data=True,
+        machine_info=session.get_machine_info(),
+        commit_info=config.hook.pytest_benchmark_generate_commit_info(config=config),
+    )
+    return document

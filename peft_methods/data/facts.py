@@ -1,0 +1,84 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.overlap import Overlap
+from peft_methods.data.token_rows import TokenRows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Facts about the data of a run. They are stored in its record.
+
+    `class_counts` maps a split to its counts in the order of `label_names`. `removed` counts the
+    train rows that were removed because their text also occurs elsewhere (or is part of a
+    validation sentence). `truncated` is the share of rows longer than `max_length` tokens.
+    `overlap` measures how much of test and validation is contained in train, or contains parts of
+    it. It is empty for text pairs, whose first texts repeat in many rows. `random` means that
+    tokens and labels were drawn in place of the source's. `source_counts` are the class counts of
+    what each split was drawn from, as read. `texts` counts the distinct texts of the source, and
+    `contradictory` those that occur with more than one label. `label_runs` counts, per split, the
+    runs of consecutive rows with the same class.
+    """
+
+    source: str
+    label_names: tuple[str, ...]
+    class_counts: dict[str, tuple[int, ...]]
+    fingerprint: str
+    removed: dict[str, int] = field(default_factory=dict)
+    truncated: dict[str, float] = field(default_factory=dict)
+    overlap: dict[str, Overlap] = field(default_factory=dict)
+    random: bool = False
+    source_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    texts: int = 0
+    contradictory: int = 0
+    label_runs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def majority(self) -> float:
+        """Test accuracy of always predicting the most frequent class of train."""
+        counts = self.class_counts
+        return counts["test"][int(np.argmax(counts["train"]))] / sum(counts["test"])
+
+
+@dataclass(frozen=True)
+class TextData:
+    """The selected rows, as text, by split.
+
+    `tokenizer` is the one the texts are written for, if that is not the model's.
+    """
+
+    splits: dict[str, LabelledTexts]
+    facts: DataFacts
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """The selected rows as token ids, by split."""
+
+    train: TokenRows
+    validation: TokenRows
+    test: TokenRows
+    facts: DataFacts
+
+
+def fingerprint(splits: dict[str, LabelledTexts]) -> str:
+    """Return the sha256 of all rows, in order."""
+    digest = hashlib.sha256()
+    for name, table in splits.items():
+        digest.update(repr((name, table.texts, table.pairs, table.labels)).encode())
+    return digest.hexdigest()

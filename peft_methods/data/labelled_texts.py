@@ -1,0 +1,47 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """The rows of one split: texts, labels 0..n-1, and second texts for tasks on text pairs."""
+
+    texts: list[str]
+    labels: list[int]
+    pairs: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Iterable[int]) -> LabelledTexts:
+        """Return these rows, in this order."""
+        rows = list(rows)
+        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
+        return LabelledTexts(
+            [self.texts[row] for row in rows], [self.labels[row] for row in rows], pairs
+        )
+
+    def row_keys(self) -> list[str]:
+        """Return what identifies each row: its text, or both of its texts."""
+        if self.pairs is None:
+            return self.texts
+        return [f"{a}\x1f{b}" for a, b in zip(self.texts, self.pairs, strict=True)]
+
+    def drop_duplicates(self, key: Callable[[str], str]) -> LabelledTexts:
+        """Return the first row of each distinct text."""
+        first: dict[str, int] = {}
+        for row, text in enumerate(self.row_keys()):
+            first.setdefault(key(text), row)
+        return self.take(first.values())
+
+    def drop_texts_of(
+        self, other: LabelledTexts, key: Callable[[str], str]
+    ) -> tuple[LabelledTexts, int]:
+        """Return the rows whose text is not in `other`, and the number of removed rows."""
+        held = {key(text) for text in other.row_keys()}
+        kept = self.take(row for row, text in enumerate(self.row_keys()) if key(text) not in held)
+        return kept, len(self) - len(kept)

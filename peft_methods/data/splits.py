@@ -1,0 +1,247 @@
+"""From a recipe to tokens: exact, disjoint, stratified splits, their token ids and their facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from peft_methods.data import overlap
+from peft_methods.data.bundled import sentences
+from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.overlap import Overlap
+from peft_methods.data.sources import read_source
+from peft_methods.models.bundled import PREFIX
+from peft_methods.recipes.schema import DataSpec
+from peft_methods.utils.errors import DataError
+
+
+def load(spec: DataSpec) -> TextData:
+    """Load the rows of a recipe. Raises `DataError` if the source cannot provide them."""
+    if spec.source.startswith(PREFIX):
+        source, label_names = _bundled_source(spec)
+    else:
+        source, label_names = read_source(spec)
+    pools, removed = _disjoint_pools(source, spec)
+    if spec.validation_by == "sentences" and "validation" not in pools:
+        removed["train_part_of_validation"] = _cut_sentences(pools, spec)
+    splits = _choose(pools, spec)
+    _check_classes(splits, label_names, spec)
+    drawn_from = {name: source[_pool_of(name, source)] for name in SPLITS}
+    texts, contradictory = _contradictions(source)
+    facts = DataFacts(
+        spec.source,
+        label_names,
+        _counts(splits, len(label_names)),
+        fingerprint(splits),
+        removed,
+        overlap=_overlaps(splits),
+        source_counts=_counts(drawn_from, len(label_names)),
+        texts=texts,
+        contradictory=contradictory,
+        label_runs={
+            name: 1 + sum(a != b for a, b in pairwise(table.labels))
+            for name, table in splits.items()
+            if len(table)
+        },
+    )
+    return TextData(splits, facts)
+
+
+def _counts(tables: dict[str, LabelledTexts], classes: int) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(np.bincount(table.labels, minlength=classes).tolist())
+        for name, table in tables.items()
+    }
+
+
+def _pool_of(split: str, pools: dict[str, LabelledTexts]) -> str:
+    """Return the pool of a split: its own rows, else `all` rows, else train."""
+    return split if split in pools else "all" if "all" in pools else "train"
+
+
+def _contradictions(source: dict[str, LabelledTexts]) -> tuple[int, int]:
+    """Return the number of distinct texts, and of those that have more than one label."""
+    labels: dict[str, set[int]] = {}
+    for table in source.values():
+        for text, label in zip(table.row_keys(), table.labels, strict=True):
+            labels.setdefault(_key(text), set()).add(label)
+    return len(labels), sum(len(found) > 1 for found in labels.values())
+
+
+def _bundled_source(spec: DataSpec) -> tuple[dict[str, LabelledTexts], tuple[str, ...]]:
+    texts, labels = sentences(spec.source)
+    return {"all": LabelledTexts(texts, labels)}, ("negative", "positive")
+
+
+def _key(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _disjoint_pools(
+    source: dict[str, LabelledTexts], spec: DataSpec
+) -> tuple[dict[str, LabelledTexts], dict[str, int]]:
+    """Remove repeated texts.
+
+    Removes duplicates within train, and from train every text that validation or test also
+    contains.
+    """
+    if "all" in source:
+        pool = source["all"].drop_duplicates(_key)
+        return {"all": pool}, {"repeated": len(source["all"]) - len(pool)}
+    pools = dict(source)
+    pools["train"] = source["train"].drop_duplicates(_key)
+    removed = {"repeated": len(source["train"]) - len(pools["train"])}
+    if "validation" in pools and "test" in pools:
+        pools["validation"], removed["validation_also_in_test"] = pools["validation"].drop_texts_of(
+            pools["test"], _key
+        )
+    for other in ("validation", "test"):
+        if other in pools:
+            pools["train"], removed[f"train_also_in_{other}"] = pools["train"].drop_texts_of(
+                pools[other], _key
+            )
+    if "test" in source:
+        _refuse_leak(source["train"], source["test"], spec)
+    return pools, removed
+
+
+def _refuse_leak(train: LabelledTexts, test: LabelledTexts, spec: DataSpec) -> None:
+    seen = {_key(text) for text in train.row_keys()}
+    leaked = [row for row, text in enumerate(test.row_keys()) if _key(text) in seen]
+    if len(leaked) > spec.leakage_limit * len(test):
+        raise DataError(
+            f"{spec.source}: {len(leaked)} of {len(test)} test texts "
+            f"({len(leaked) / len(test):.1%}) also occur in train (the first is test row "
+            f"{leaked[0]}); more than {spec.leakage_limit:.0%} makes test accuracy worthless. "
+            f"Split the data again. If the overlap is known and small, set data.leakage_limit to a "
+            f"higher share: such texts are then removed from train.",
+            setting="data.leakage_limit",
+        )
+
+
+def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec) -> int:
+    """Move whole sentences from train to a validation pool.
+
+    Rows contained in one of them are removed from train. Returns the number of removed rows.
+    """
+    name = "all" if "all" in pools else "train"
+    pool = pools[name]
+    if pool.pairs is not None:
+        raise DataError(
+            f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: "
+            f"use 'rows'.",
+            setting="data.validation_by",
+        )
+    sentences = pool.take(overlap.whole_sentences(pool.texts))
+    if spec.validation != "all" and spec.validation > len(sentences):
+        raise DataError(
+            f"{spec.source}: {spec.validation} validation sentences requested, but only "
+            f"{len(sentences)} texts of train are contained in no other. Request fewer "
+            f'(data.validation), or cut by rows: data.validation_by = "rows".',
+            setting="data.validation",
+        )
+    pools["validation"] = _slice(sentences, {"validation": spec.validation}, name, spec)[
+        "validation"
+    ]
+    related = overlap.rows_within(pool.texts, pools["validation"].texts)
+    pools[name] = pool.take(row for row in range(len(pool)) if row not in related)
+    return len(related) - len(pools["validation"])
+
+
+def _overlaps(splits: dict[str, LabelledTexts]) -> dict[str, Overlap]:
+    train = splits["train"]
+    tested = (
+        {} if train.pairs is not None else {name: splits[name] for name in ("validation", "test")}
+    )
+    return {
+        name: overlap.measure(table.texts, train.texts)
+        for name, table in tested.items()
+        if len(table)
+    }
+
+
+def _choose(pools: dict[str, LabelledTexts], spec: DataSpec) -> dict[str, LabelledTexts]:
+    """Select exact sizes: consecutive slices of each pool's stratified order.
+
+    `all` takes the rows that the other splits leave.
+    """
+    wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
+    groups: dict[str, list[str]] = {}
+    for split in reversed(SPLITS):
+        groups.setdefault(_pool_of(split, pools), []).append(split)
+    chosen: dict[str, LabelledTexts] = {}
+    for pool, names in groups.items():
+        chosen |= _slice(pools[pool], {name: wanted[name] for name in names}, pool, spec)
+    return {name: chosen[name] for name in SPLITS}
+
+
+def _fewer(wanted: dict[str, int | str], available: int) -> str:
+    """Say which settings to lower, by name.
+
+    For a split with rows of its own the message includes the largest possible number.
+    """
+    first, *others = wanted
+    if not others:
+        return f"data.{first} = {available}"
+    remaining = ', or data.train = "all" for the remaining rows' if "train" in wanted else ""
+    return f"a smaller data.{first}{remaining}"
+
+
+def _slice(
+    pool: LabelledTexts, wanted: dict[str, int | str], name: str, spec: DataSpec
+) -> dict[str, LabelledTexts]:
+    exact = sum(size for size in wanted.values() if isinstance(size, int))
+    open_ended = [split for split, size in wanted.items() if size == "all"]
+    if exact > len(pool) or (open_ended and exact == len(pool)):
+        asked = " + ".join(f"{size} {split}" for split, size in wanted.items())
+        where = "" if name == "all" else f" in its {name} split"
+        raise DataError(
+            f"{spec.source}: {asked} rows requested, but there are only {len(pool)} distinct "
+            f"rows{where}. Request fewer: {_fewer(wanted, len(pool))}.",
+            setting=f"data.{next(iter(wanted))}",
+        )
+    if len(open_ended) > 1:
+        raise DataError(
+            f"only one of data.{' and data.'.join(open_ended)} can be 'all' if they are taken from "
+            f"the same rows. Set the others to a number of rows.",
+            setting=f"data.{open_ended[0]}",
+        )
+    order, start, parts = stratified_order(pool.labels, spec.seed), 0, {}
+    for split, size in wanted.items():
+        count = len(pool) - exact if size == "all" else int(size)
+        parts[split] = pool.take(order[start : start + count])
+        start += count
+    return parts
+
+
+def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
+    """Return a shuffled order in which every slice of rows has nearly the overall class shares.
+
+    Within a class the rows are shuffled. The k-th of n rows of a class is placed at the relative
+    position (k + u) / n, with u uniform in [0, 1), so that no class clusters.
+    """
+    rng = np.random.default_rng(seed)
+    classes = np.asarray(labels)
+    position = np.empty(len(classes))
+    for label in np.unique(classes):
+        rows = rng.permutation(np.flatnonzero(classes == label))
+        position[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(position, kind="stable").tolist()
+
+
+def _check_classes(
+    splits: dict[str, LabelledTexts], label_names: tuple[str, ...], spec: DataSpec
+) -> None:
+    for name, table in splits.items():
+        present = Counter(table.labels)
+        if len(table) and len(present) < 2:
+            raise DataError(
+                f"{spec.source}: the {name} split has only one class "
+                f"({label_names[table.labels[0]]!r}, {len(table)} rows); any method would score "
+                f"100 %. Is the source sorted by label, or data.label the wrong column?",
+                setting="data.label",
+            )

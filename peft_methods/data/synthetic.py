@@ -1,0 +1,108 @@
+"""The texts of a recipe, or rows of random tokens in their place.
+
+Random tokens are used if only the cost is measured and the texts cannot be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peft_methods.data import splits
+from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.models import bundled, presets
+from peft_methods.models.config import has_tokenizer, load_config, padding_of
+from peft_methods.recipes.schema import DataSpec, Recipe
+from peft_methods.utils.errors import DataError
+from peft_methods.utils.files import is_only_a_path, path_of
+
+
+def load(recipe: Recipe) -> TextData:
+    """Load the rows of a recipe, or draw them. Raises `DataError`.
+
+    They are read if the weights, or the tokenizer and the data, are available.
+    """
+    if recipe.model.weights == "pretrained" or (
+        has_tokenizer(recipe.model) and _is_available_offline(recipe.data.source)
+    ):
+        return splits.load(recipe.data)
+    config = load_config(recipe.model)
+    return draw(recipe.data, config.vocab_size, padding_of(config))
+
+
+def _is_available_offline(source: str) -> bool:
+    """Whether the data is available without the hub.
+
+    A source that can only be a path counts as available, so that a typo in it is reported.
+    """
+    return (
+        source.startswith(bundled.PREFIX) or is_only_a_path(source) or path_of(source) is not None
+    )
+
+
+def draw(spec: DataSpec, vocabulary: int, padding: int) -> TextData:
+    """Draw rows of random token ids, written as numbers, with random labels in equal shares.
+
+    The padding id is never drawn.
+    """
+    names = tuple(f"class {number}" for number in range(spec.classes or 2))
+    splits = {split: _table(spec, split, len(names), vocabulary, padding) for split in SPLITS}
+    counts = {
+        name: tuple(np.bincount(table.labels, minlength=len(names)).tolist())
+        for name, table in splits.items()
+    }
+    facts = DataFacts(spec.source, names, counts, f"random-{fingerprint(splits)}", random=True)
+    return TextData(splits, facts, presets.number_tokenizer(vocabulary, padding))
+
+
+def _table(
+    spec: DataSpec, split: str, classes: int, vocabulary: int, padding: int
+) -> LabelledTexts:
+    rows = getattr(spec, split)
+    if rows == "all":
+        raise DataError(
+            f"data.{split} = 'all' needs the texts, but with these random weights the texts of "
+            f"{spec.source!r} are not read. Set data.{split} to a number of rows.",
+            setting=f"data.{split}",
+        )
+    rng = _generator(spec, split)
+    labels = rng.permutation(np.arange(rows) % classes).tolist()
+    longest = spec.max_length + 1  # one token more shows that the row was truncated
+    texts = [
+        _text(rng.integers(0, vocabulary - 1, min(length, longest)), padding)
+        for length in _lengths(spec, rows, rng)
+    ]
+    return LabelledTexts(texts, labels)
+
+
+def _generator(spec: DataSpec, split: str) -> np.random.Generator:
+    """Return a random generator for one split of one source.
+
+    The recipe's data seed decides all of them.
+    """
+    place = hashlib.sha256(f"{spec.source}/{split}".encode()).digest()
+    return np.random.default_rng([spec.seed, int.from_bytes(place[:8])])
+
+
+def _lengths(spec: DataSpec, rows: int, rng: np.random.Generator) -> list[int]:
+    """Return the rows' token counts: spread over the recipe's quantiles, or all at the maximum.
+
+    Between two quantiles the counts rise linearly. The even spread keeps the mean of a small split
+    close to that of the quantiles.
+    """
+    if spec.token_lengths is None:
+        return [spec.max_length] * rows
+    ranks = (rng.permutation(rows) + rng.random(rows)) / max(1, rows)
+    steps = np.linspace(0, 1, len(spec.token_lengths))
+    return np.interp(ranks, steps, spec.token_lengths).round().astype(int).tolist()
+
+
+def _text(drawn: NDArray[np.int64], padding: int) -> str:
+    """Return the ids as words.
+
+    Ids from the padding id upwards are shifted by one, so that padding never occurs.
+    """
+    return " ".join(map(str, drawn + (drawn >= padding)))

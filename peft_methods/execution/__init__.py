@@ -1,1 +1,0 @@
-"""Execution of training runs: `local` runs each one in a fresh process on this machine."""

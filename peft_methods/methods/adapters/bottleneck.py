@@ -1,0 +1,108 @@
+"""Bottleneck adapters: small trained blocks within each frozen layer (Houlsby's or Pfeiffer's)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from peft_methods.methods.base import (
+    MEASURED,
+    ApplyContext,
+    DefaultRate,
+    Method,
+    MethodInfo,
+    freeze_all_but,
+)
+from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.recipes.schema import Count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(Method):
+    """Bottlenecks in each layer, at one of two placements.
+
+    `houlsby`: two, each before a residual sum. `pfeiffer`: one, around the last norm.
+
+    The bottleneck is hidden // reduction_factor wide. The default `nonlinearity` depends on the
+    placement, as in the `adapters` library: swish for Houlsby, ReLU for Pfeiffer.
+    """
+
+    info = MethodInfo(
+        name="adapter",
+        title="Bottleneck adapter",
+        family="adapters",
+        order=0,
+        paper="Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2021, arXiv:2005.00247",
+        citations=("houlsby2019adapters", "pfeiffer2021fusion"),
+        trained="bottlenecks at Houlsby's or Pfeiffer's places",
+        about=(
+            "inserts small trained blocks with a narrow middle, each with a residual connection "
+            "around it, into the frozen layers."
+        ),
+        generic_aliases=r"adapter\w*|houlsby|pfeiffer|bottleneck",
+        not_aliases=r"adapter[\s_-]?drop|llama[\s_-]?adapter",
+        color="#e69f00",
+        marker="X",
+        saved_format="peft_methods",
+        learning_rates={
+            "small_encoder": DefaultRate(2e-3, MEASURED),
+            "encoder": DefaultRate(
+                1e-4, "AdapterHub's guide, for GLUE with batches of 32 and 128 tokens"
+            ),
+        },
+    )
+
+    placement: Literal["houlsby", "pfeiffer"] = "pfeiffer"
+    reduction_factor: Count = 16
+    nonlinearity: Literal["relu", "swish", "gelu"] | None = None
+
+    def width(self, hidden: int) -> int:
+        """The bottleneck's width, at least 1."""
+        return max(1, hidden // self.reduction_factor)
+
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Freeze the encoder and wrap each layer. The outputs are unchanged at first."""
+        from peft_methods.methods.adapters.modules import (
+            AroundNorm,
+            BeforeResidual,
+            Bottleneck,
+            encoder_layers,
+            wrap,
+        )
+
+        assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
+        freeze_all_but(model, context.head)
+        layout, houlsby = MODULE_MAPS[context.architecture.layout], self.placement == "houlsby"
+        act = self.nonlinearity or ("swish" if houlsby else "relu")
+        places = (layout.attention_end, layout.ffn_end) if houlsby else (layout.ffn_norm,)
+        for layer in encoder_layers(model, context.architecture.layout):
+            for path in places:
+                block = Bottleneck(
+                    context.architecture.hidden, self.width(context.architecture.hidden), act
+                )
+                wrap(layer, path, BeforeResidual if houlsby else AroundNorm, block)
+        return model.to(next(model.parameters()).device)
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """Two linear maps with biases for each place."""
+        hidden, places = architecture.hidden, 2 if self.placement == "houlsby" else 1
+        width = self.width(hidden)
+        return architecture.layers * places * (2 * hidden * width + width + hidden)
+
+    @classmethod
+    def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
+        """One or two bottlenecks in each layer, of any width, with or without their own norms."""
+        hidden, places = architecture.hidden, (1, 2)
+        widths, norms = range(1, hidden + 1), (0, 2 * hidden)
+        for width, place, norm in itertools.product(widths, places, norms):
+            yield architecture.layers * place * (2 * hidden * width + width + hidden + norm)
+
+    @classmethod
+    def example_settings(cls) -> dict[str, Any]:
+        """A bottleneck that is wide enough for a tiny model."""
+        return {"reduction_factor": 4}

@@ -1,0 +1,114 @@
+"""The modules of bottleneck adapters and AdapterFusion, and their places in an encoder layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from peft_methods.models.architecture import MODULE_MAPS
+
+NONLINEARITIES = {"relu": nn.ReLU, "swish": nn.SiLU, "gelu": nn.GELU}
+
+
+class Bottleneck(nn.Module):
+    """up(act(down(x))), (…, hidden) -> (…, hidden), without its residual.
+
+    The up-projection starts at zero, and so does the output.
+    """
+
+    def __init__(self, hidden: int, width: int, nonlinearity: str) -> None:
+        super().__init__()
+        self.down = nn.Linear(hidden, width)
+        self.activation = NONLINEARITIES[nonlinearity]()
+        self.up = nn.Linear(width, hidden)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the addend of the residual."""
+        result: torch.Tensor = self.up(self.activation(self.down(x)))
+        return result
+
+
+class Fusion(nn.Module):
+    """Attention over several bottlenecks (Pfeiffer et al. 2021, section 3.2).
+
+    (…, hidden) -> (…, hidden).
+
+    With u_i the i-th bottleneck's output: softmax_i(query(x) · key(u_i)) weighs value(u_i). Both
+    maps are linear, so the key map is moved to the query's side and the value map behind the sum:
+    the same result for a third of the work. The value map starts as the identity.
+    """
+
+    def __init__(self, hidden: int, bottlenecks: list[Bottleneck], dropout: float) -> None:
+        super().__init__()
+        self.bottlenecks = nn.ModuleList(bottlenecks)
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden)
+        self.value = nn.Linear(hidden, hidden, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.query, self.key):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+        with torch.no_grad():
+            self.value.weight.fill_(1e-6).fill_diagonal_(1.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the weighted sum of all bottlenecks' outputs."""
+        outputs = torch.stack([bottleneck(x) for bottleneck in self.bottlenecks], dim=-2)
+        query = self.query(x)
+        towards = (query @ self.key.weight).unsqueeze(-1)
+        scores = (outputs @ towards).squeeze(-1) + query @ self.key.bias.unsqueeze(-1)
+        shares = torch.softmax(self.dropout(scores), dim=-1).unsqueeze(-2)
+        mixed: torch.Tensor = self.value((shares @ outputs).squeeze(-2))
+        return mixed
+
+    def distance_from_identity(self) -> torch.Tensor:
+        """Squared distance of the value map from the identity. The paper keeps it small."""
+        eye = torch.eye(self.value.in_features, device=self.value.weight.device)
+        return (eye - self.value.weight).pow(2).sum()
+
+
+class BeforeResidual(nn.Module):
+    """Houlsby's place: the adapter transforms a sublayer's output before the residual sum."""
+
+    def __init__(self, wrapped: nn.Module, adapter: nn.Module) -> None:
+        super().__init__()
+        self.wrapped, self.adapter = wrapped, adapter
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """h + adapter(h) for the sublayer's output h."""
+        h: torch.Tensor = self.wrapped(x)
+        added: torch.Tensor = h + self.adapter(h)
+        return added
+
+
+class AroundNorm(nn.Module):
+    """Pfeiffer's place, around the norm of the residual sum s: norm(s + adapter(norm(s)))."""
+
+    def __init__(self, wrapped: nn.Module, adapter: nn.Module) -> None:
+        super().__init__()
+        self.wrapped, self.adapter = wrapped, adapter
+
+    def forward(self, s: torch.Tensor) -> torch.Tensor:
+        """Norm of the residual sum s and the adapter's output."""
+        normed: torch.Tensor = self.wrapped(s + self.adapter(self.wrapped(s)))
+        return normed
+
+
+def encoder_layers(model: nn.Module, layout: str) -> nn.ModuleList:
+    """The list of encoder layers of a classifier with a known layout."""
+    base = getattr(model, str(model.base_model_prefix))
+    layers = base.get_submodule(MODULE_MAPS[layout].layers)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def wrap(layer: nn.Module, path: str, wrapper: type[nn.Module], adapter: nn.Module) -> None:
+    """Put `wrapper` with the adapter around the module at `path` of the layer."""
+    parent, _, name = path.rpartition(".")
+    owner = layer.get_submodule(parent)
+    setattr(owner, name, wrapper(getattr(owner, name), adapter))

@@ -1,0 +1,107 @@
+"""LoRA: a trained low-rank update beside frozen linear maps (PEFT's)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
+from peft_methods.models.architecture import MODULE_MAPS, ROLES, Architecture, check_roles
+from peft_methods.recipes.schema import Count, Positive, Share
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+HIGHEST_RANK = 512  # the highest rank that published tables are compared with
+# Methods with their own counts whose names contain LoRA's.
+VARIANTS = r"(ada|delta|dy|long|qa|x)[\s_-]?lora|lora[\s_-]?(fa|xs)\b"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Method):
+    """Low-rank updates of the `targets`, roles of a layer's linear maps (see `ROLES`)."""
+
+    info = MethodInfo(
+        name="lora",
+        title="LoRA",
+        family="low_rank",
+        order=0,
+        paper="Hu et al. 2022, arXiv:2106.09685",
+        citations=("hu2022lora",),
+        trained="low-rank updates (PEFT)",
+        about=(
+            "adds to chosen weight matrices a trained update of low rank. The matrices themselves "
+            "stay frozen, and the update can be folded into them after training."
+        ),
+        aliases="lora",
+        not_aliases=VARIANTS,
+        color="#0072b2",
+        marker="o",
+        saved_format="peft",
+        mergeable=True,
+        learning_rates={
+            "small_encoder": DefaultRate(2e-3, MEASURED),
+            "encoder": DefaultRate(5e-4, "the paper's, table 9, for SST-2 on a base model"),
+            "decoder": DefaultRate(2e-4, "the paper's, table 11, for GPT-2"),
+        },
+    )
+
+    rank: Count = 8
+    alpha: Positive = 16
+    dropout: Share = 0.0
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("query", "value")
+
+    def __post_init__(self) -> None:
+        check_roles(self.targets, f"[methods.{self.name}]")
+
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Wrap the targets. Up-projections start at zero, so the outputs are unchanged at first."""
+        from peft import LoraConfig, get_peft_model
+
+        assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
+        config = LoraConfig(
+            task_type="SEQ_CLS",
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=MODULE_MAPS[context.architecture.layout].pattern(self.targets),
+            modules_to_save=list(context.head),
+        )
+        return get_peft_model(model, config)
+
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """Merge as PEFT does."""
+        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]  # apply() made a PEFT model of it
+        return merged
+
+    def expected_trainable(self, architecture: Architecture) -> int:
+        """rank * (inputs + outputs) for each target in each layer."""
+        sizes = [sum(architecture.dimensions[role]) for role in self.targets]
+        return architecture.layers * self.rank * sum(sizes)
+
+    @classmethod
+    def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
+        """Every set of targets at every rank.
+
+        PEFT's "all-linear" and "dense" take a pooler for one more linear layer.
+        """
+        units = {
+            cls(learning_rate=1.0, rank=1, targets=targets).expected_trainable(architecture)
+            for targets in target_sets()
+        }
+        if architecture.pooler:
+            units |= {unit + 2 * architecture.hidden for unit in units}
+        return (unit * rank for unit in units for rank in range(1, HIGHEST_RANK + 1))
+
+
+@cache
+def target_sets() -> tuple[tuple[str, ...], ...]:
+    """Every set of roles of a layer's linear maps."""
+    sizes = range(1, len(ROLES) + 1)
+    return tuple(chosen for size in sizes for chosen in itertools.combinations(ROLES, size))

@@ -1,0 +1,85 @@
+"""QLoRA: LoRA over an encoder held in 4-bit NormalFloat with double quantisation (bitsandbytes)."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, MethodInfo
+from peft_methods.methods.low_rank.lora import VARIANTS, LoRA
+from peft_methods.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class QLoRA(LoRA):
+    """The base is loaded in 4 bits; the trained parameters are LoRA's."""
+
+    info = MethodInfo(
+        name="qlora",
+        title="QLoRA",
+        family="low_rank",
+        order=1,
+        paper="Dettmers et al. 2023, arXiv:2305.14314",
+        citations=("dettmers2023qlora",),
+        trained=(
+            "low-rank updates over a 4-bit NormalFloat base with double quantisation "
+            "(bitsandbytes; on CPU too)"
+        ),
+        about=(
+            "trains the same low-rank updates over an encoder whose frozen weights are held in a "
+            "4-bit number format, trading arithmetic for memory."
+        ),
+        aliases=r"q-?lora|lora.*(4-?bit|nf4)|(4-?bit|nf4).*lora",
+        not_aliases=VARIANTS,
+        color="#56b4e9",
+        marker="D",
+        saved_format="peft",
+        start_tolerance=1.0,
+        quantization="nf4",
+        unquantized_counterpart="lora",
+        learning_rates={
+            "small_encoder": DefaultRate(2e-3, MEASURED),
+            "encoder": DefaultRate(5e-4, "measured on MPNet-base and IMDb, recipe imdb_mpnet"),
+            "decoder": DefaultRate(2e-4, "the paper's, table 9, for 7B and 13B parameters"),
+        },
+    )
+
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Prepare the model as PEFT does (norms and head in fp32), then apply LoRA.
+
+        bitsandbytes rounds the biases of 4-bit maps to its compute dtype in the first forward pass,
+        which changes frozen weights. It is done here, before the checks take their first digest.
+        """
+        from bitsandbytes.nn import Linear4bit
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        for module in model.modules():
+            if isinstance(module, Linear4bit) and module.bias is not None:
+                module.bias.data = module.bias.data.to(module.compute_dtype)
+        return super().apply(model, context)
+
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """Impossible: rounding the sum to 4 bits would give a different model."""
+        return None
+
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """As LoRA; bitsandbytes must be installed, on a GPU with its CUDA library."""
+        if importlib.util.find_spec("bitsandbytes") is None:
+            return "QLoRA needs bitsandbytes: pip install bitsandbytes"
+        if device.startswith("cuda") and not _has_cuda_kernels():
+            return (
+                "bitsandbytes came without a CUDA library for this torch: "
+                "`python -m bitsandbytes` says which one it looks for"
+            )
+        return super().unsupported(architecture, device)
+
+
+def _has_cuda_kernels() -> bool:
+    from bitsandbytes.cextension import lib
+
+    return bool(getattr(lib, "compiled_with_cuda", False))

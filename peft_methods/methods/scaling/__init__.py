@@ -1,0 +1,1 @@
+"""Learned vectors that rescale activations."""

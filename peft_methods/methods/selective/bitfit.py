@@ -1,0 +1,65 @@
+"""BitFit: only bias vectors (and the head) are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft_methods.methods.base import (
+    MEASURED,
+    ApplyContext,
+    DefaultRate,
+    Method,
+    MethodInfo,
+    freeze_all_but,
+)
+from peft_methods.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitFit(Method):
+    """All biases of the encoder, those of its norms included."""
+
+    info = MethodInfo(
+        name="bitfit",
+        title="BitFit",
+        family="selective",
+        order=2,
+        paper="Ben Zaken et al. 2022, arXiv:2106.10199",
+        citations=("benzaken2022bitfit",),
+        trained="bias vectors",
+        about=(
+            "trains the bias vectors of the encoder and the head, and leaves all weight matrices "
+            "frozen."
+        ),
+        aliases=r"bit-?fit",
+        color="#009e73",
+        marker="^",
+        needs="any encoder",
+        learning_rates={
+            "small_encoder": DefaultRate(2e-3, MEASURED),
+            "encoder": DefaultRate(1e-3, "the upper end of the paper's range of 1e-4 to 1e-3"),
+        },
+    )
+
+    def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
+        """Train parameters whose name *ends* in bias (MPNet's position bias is a weight)."""
+        freeze_all_but(model, context.head)
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                parameter.requires_grad = True
+        return model
+
+    def expected_trainable(self, architecture: Architecture) -> int | None:
+        """Every bias outside the head."""
+        return architecture.encoder_biases if architecture.layout else None
+
+    @classmethod
+    def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
+        """With the pooler's bias or without it."""
+        pooler = architecture.pooler * architecture.hidden
+        return (architecture.encoder_biases, architecture.encoder_biases - pooler)

@@ -1,0 +1,1 @@
+"""Base models: configs, weights, tokenizers, and where their parts are."""

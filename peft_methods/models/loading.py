@@ -1,0 +1,199 @@
+"""A recipe's sequence classifier, with its tokenizer and its architecture.
+
+The weights are pretrained, pretrained in 4 bits, or random according to a config.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peft_methods.models.architecture import Architecture, architecture_of
+from peft_methods.models.config import config_digest, folder_or_id, load_config, loading_error
+from peft_methods.models.head import (
+    head_modules,
+    name_labels,
+    pooler_modules,
+    reinitialise,
+    untrained_poolers,
+)
+from peft_methods.models.module_names import in_modules, top_modules
+from peft_methods.models.parameters import weights_digest
+from peft_methods.models.quantization import disable_repacking, nf4_options
+from peft_methods.models.tokenizer import fetch_tokenizer, tokenizer_digest
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.utils.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Model types whose position ids start after the padding token's id.
+COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A loaded classifier before any method is applied.
+
+    `head` names the modules without pretrained weights, which are always trained. `weights_sha256`
+    covers the encoder's parameters in order, so it identifies the weights wherever they are stored.
+    `config_sha256` covers the fields that decide how they are used: activations, dropout, sizes.
+    `tokenizer_sha256` covers what turns texts into ids.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: tuple[str, ...]
+    shape: Architecture
+    weights_sha256: str
+    config_sha256: str
+    tokenizer_sha256: str
+
+    def check_length(self, max_length: int) -> None:
+        """Raise `ModelError` if rows can be longer than the model's position embeddings."""
+        config = self.model.config
+        reserved = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PADDING else 0
+        limit = getattr(config, "max_position_embeddings", max_length + reserved) - reserved
+        if max_length > limit:
+            raise ModelError(
+                f"data.max_length = {max_length}, but this model reads at most {limit} tokens. "
+                f"Set data.max_length = {limit} or less.",
+                setting="data.max_length",
+            )
+
+
+def load(
+    spec: ModelSpec,
+    label_names: tuple[str, ...],
+    *,
+    quantization: str | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    drawn: Path | None = None,
+) -> LoadedModel:
+    """Load a recipe's classifier, in fp32 or with the encoder's linear layers in 4 bits.
+
+    Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
+    one, and so is the tokenizer. Random weights to be quantised are read from a file: from the
+    folder `drawn`, written by `save_drawn`, or from a temporary one.
+    """
+    config = load_config(spec)
+    tokenizer = fetch_tokenizer(spec, config)
+    config_sha256 = config_digest(config)
+    name_labels(config, label_names)
+    compute = DTYPES[precision] if quantization else None
+    model, fresh = _load_model(config, spec, compute, device, drawn)
+    head = head_modules(model, fresh, spec)
+    pooler = any(not in_modules(f"{name}.weight", head) for name in pooler_modules(model))
+    size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, head))
+    shape = architecture_of(config, head_parameters=size, pooler=pooler)
+    return LoadedModel(
+        model,
+        tokenizer,
+        head,
+        shape,
+        weights_digest(model, head),
+        config_sha256,
+        tokenizer_digest(tokenizer),
+    )
+
+
+def save_random(spec: ModelSpec, label_names: tuple[str, ...], folder: Path) -> None:
+    """Save the random weights of a classifier in a folder, so that `load` can quantise them.
+
+    Raises `ModelError`.
+    """
+    config = load_config(spec)
+    name_labels(config, label_names)
+    _draw(config, spec).save_pretrained(folder)
+
+
+def _load_model(
+    config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str, drawn: Path | None
+) -> tuple[PreTrainedModel, set[str]]:
+    """Return the model and the names of the parameters without trained weights.
+
+    The model is in fp32, or in 4 bits if `compute` gives the dtype to compute in. Random weights
+    count as trained, so that the head has the same parameters as in the real model.
+    """
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": torch.float32,
+        "trust_remote_code": spec.trust_remote_code,
+    }
+    if compute is not None:
+        options |= nf4_options(config, spec, compute, device)
+    missing: set[str] = set()
+    if spec.weights == "random":
+        model, idle = _random(spec, options, drawn), set[str]()
+    else:
+        model, missing = _from_pretrained(spec, options)
+        idle = untrained_poolers(model)
+    fresh = missing | idle
+    reinitialise(
+        model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=missing
+    )
+    if compute is not None:
+        disable_repacking(model)
+        return model, fresh  # already on its device
+    return model.to(device), fresh
+
+
+def _draw(config: Any, spec: ModelSpec) -> PreTrainedModel:
+    """Draw random weights, the same encoder for all seeds, as with pretrained weights."""
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Classifier.from_config(
+            config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
+        )
+
+
+def _random(spec: ModelSpec, options: dict[str, Any], drawn: Path | None) -> PreTrainedModel:
+    """Return the model with random weights.
+
+    bitsandbytes quantises only while loading, so quantised weights are read from a file.
+    """
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    if "quantization_config" not in options:
+        return _draw(options["config"], spec)
+    with tempfile.TemporaryDirectory() as temporary:
+        if drawn is None:
+            _draw(options["config"], spec).save_pretrained(temporary)
+        return Classifier.from_pretrained(drawn or temporary, **options)
+
+
+def _from_pretrained(spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+    """Load pretrained weights, only from safetensors.
+
+    If a hub model has none, the hub is kept from opening a conversion request in the user's name.
+    """
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    try:
+        model, info = Classifier.from_pretrained(
+            folder_or_id(spec.source),
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            revision=spec.revision or "main",
+            **options,
+        )
+    except Exception as error:
+        raise loading_error(spec, error) from None
+    return model, set(info["missing_keys"])

@@ -1,0 +1,23 @@
+"""Names of parameters and modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def in_modules(parameter: str, modules: tuple[str, ...]) -> bool:
+    """Whether a parameter is in one of these modules, also if PEFT added a prefix to its name."""
+    return any(f".{module}." in f".{parameter}" for module in modules)
+
+
+def top_modules(model: nn.Module) -> tuple[str, ...]:
+    """Return the classifier's modules outside the encoder that have parameters."""
+    prefix = str(model.base_model_prefix)
+    return tuple(
+        name
+        for name, child in model.named_children()
+        if name != prefix and any(True for _ in child.parameters())
+    )

@@ -1,0 +1,106 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from peft_methods.models.module_names import in_modules
+from peft_methods.models.quantization import is_4bit, values_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def size_of(parameter: nn.Parameter) -> int:
+    """Return the parameter's number of weights.
+
+    A 4-bit parameter stores two per byte, so its `numel` is half the number.
+    """
+    if is_4bit(parameter):
+        return parameter.quant_state.shape.numel()  # type: ignore[attr-defined]
+    return parameter.numel()
+
+
+def bytes_of(parameter: nn.Parameter) -> memoryview:
+    """Return the parameter's values as bytes on the host."""
+    return values_of(parameter).contiguous().cpu().view(torch.uint8).numpy().data
+
+
+def digest(parameter: nn.Parameter) -> str:
+    """Return the sha256 of the parameter's values."""
+    return hashlib.sha256(bytes_of(parameter)).hexdigest()
+
+
+def weights_digest(model: PreTrainedModel, head: tuple[str, ...]) -> str:
+    total = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not in_modules(name, head):
+            total.update(f"{name}:{digest(parameter)}".encode())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Trainable parameters of the method and of the head, and all parameters of the model."""
+
+    method: int
+    head: int
+    total: int
+
+
+def count_parameters(model: nn.Module, head: tuple[str, ...]) -> ParameterCounts:
+    """Count parameters at their full size: 4-bit parameters as if dequantised.
+
+    PEFT's frozen copy of the head is not counted.
+    """
+
+    method = trained_head = total = 0
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:
+            continue
+        size = size_of(parameter)
+        total += size
+        if parameter.requires_grad:
+            in_head = in_modules(name, head)
+            trained_head += size * in_head
+            method += size * (not in_head)
+    return ParameterCounts(method, trained_head, total)
+
+
+def trainable_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy all trainable parameters to the host, by name."""
+    return {
+        name: p.detach().cpu().contiguous()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+
+
+def assign_parameters(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy each tensor into the model's parameter of the same name."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in tensors:
+                parameter.copy_(tensors[name])
+
+
+def save_trainable(model: nn.Module, path: Path) -> int:
+    """Save all trainable parameters as safetensors. Return the file's size in bytes."""
+    from safetensors.torch import save_file
+
+    save_file(trainable_tensors(model), path)
+    return path.stat().st_size
+
+
+def load_trainable(model: nn.Module, path: Path) -> None:
+    """Load the parameters written by `save_trainable` into the model."""
+    from safetensors.torch import load_file
+
+    assign_parameters(model, load_file(path))

@@ -1,0 +1,61 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from peft_methods.models.module_names import top_modules
+from peft_methods.recipes.schema import ModelSpec
+
+
+def nf4_options(config: Any, spec: ModelSpec, compute: torch.dtype, device: str) -> dict[str, Any]:
+    """Return the options for 4-bit NormalFloat with double quantisation, for the encoder alone.
+
+    QLoRA, Dettmers et al. 2023. transformers 5 would also quantise the head and the pooler; LoRA's
+    copies of them could then not be trained.
+    """
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    with torch.device("meta"):
+        skeleton = AutoModelForSequenceClassification.from_config(
+            config, trust_remote_code=spec.trust_remote_code
+        )
+    kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
+    quantized = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=kept,
+    )
+    return {"quantization_config": quantized, "device_map": {"": device}}
+
+
+def disable_repacking(model: nn.Module) -> None:
+    """Prevent bitsandbytes from repacking the weights.
+
+    On CPUs with AVX512-BF16 it repacks them in evaluation mode and never back, but frozen weights
+    must not change.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # setattr, since the type of nn.Module hides plain attributes
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+
+
+def is_4bit(parameter: Any) -> bool:
+    """Whether bitsandbytes stores this parameter in 4 bits."""
+    return getattr(parameter, "quant_state", None) is not None
+
+
+def values_of(parameter: nn.Parameter) -> torch.Tensor:
+    """Return the parameter's values, dequantised if it is stored in 4 bits."""
+    if not is_4bit(parameter):
+        return parameter.detach()
+    import bitsandbytes.functional as bnb
+
+    state: Any = parameter.quant_state  # type: ignore[attr-defined]
+    return bnb.dequantize_4bit(parameter.detach(), state)

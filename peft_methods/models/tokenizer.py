@@ -1,0 +1,76 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.models import presets
+from peft_methods.models.config import (
+    folder_or_id,
+    has_tokenizer,
+    load_config,
+    loading_error,
+    padding_of,
+)
+from peft_methods.recipes.schema import ModelSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer. Raises `ModelError`.
+
+    An architecture without one gets a tokenizer for ids written as numbers.
+    """
+    return fetch_tokenizer(spec, load_config(spec))
+
+
+def fetch_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    if not has_tokenizer(spec):
+        return presets.number_tokenizer(config.vocab_size, padding_of(config))
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder_or_id(spec.source),
+            revision=spec.revision or "main",
+            trust_remote_code=spec.trust_remote_code,
+        )
+    except Exception as error:
+        raise loading_error(spec, error) from None
+
+
+def tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> Any | None:
+    """Return as a JSON value everything that decides which ids a text gets.
+
+    None for a tokenizer without a backend from the Rust library.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    whole = json.loads(backend.to_str())
+    # truncation and padding change with every call
+    state = {name: part for name, part in whole.items() if name not in {"truncation", "padding"}}
+    return [state, tokenizer.truncation_side, list(tokenizer.model_input_names)]
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the sha256 of a tokenizer.
+
+    It covers what decides which ids a text gets, or, if that is unknown, the files that the
+    tokenizer saves.
+    """
+    state = tokenizer_state(tokenizer)
+    if state is None:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+            state = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
+    return hashlib.sha256(
+        json.dumps([state, tokenizer.pad_token_id], sort_keys=True).encode()
+    ).hexdigest()

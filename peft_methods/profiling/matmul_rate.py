@@ -1,0 +1,48 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import time
+
+from peft_methods.utils.cache import cached_value
+
+MATRIX = 8192  # side of the measured matrices: large enough to saturate the device
+ROUNDS = 10
+
+
+def device_rate() -> float:
+    """Return `matmul_flops_per_second` from the user's cache, or measure and cache it.
+
+    The cache key is the GPU, its driver and the version of torch.
+    """
+    import torch
+
+    from peft_methods.profiling.nvml import Gpu
+
+    properties, gpu = torch.cuda.get_device_properties(0), Gpu.current()
+    key = [
+        properties.name,
+        str(getattr(properties, "uuid", "")),
+        torch.__version__,
+        gpu and gpu.state().get("driver"),
+    ]
+    return cached_value("matmul_rates", key, matmul_flops_per_second)
+
+
+def matmul_flops_per_second() -> float:
+    """Measure the current GPU's rate of bf16 matrix products in FLOP/s.
+
+    It is computed from the median time of `ROUNDS` products, after as many warm-up products.
+    """
+    import torch
+
+    a = torch.randn(MATRIX, MATRIX, device="cuda", dtype=torch.bfloat16)
+    b = torch.randn(MATRIX, MATRIX, device="cuda", dtype=torch.bfloat16)
+    times = []
+    for _ in range(2 * ROUNDS):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        a @ b
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return 2 * MATRIX**3 / sorted(times[ROUNDS:])[ROUNDS // 2]

@@ -1,0 +1,245 @@
+"""GPU state, energy and memory by process from the driver (NVML, imported as pynvml).
+
+Values that a device or driver does not report are None.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+# NVML's bits for "slower than possible". A busy GPU normally works at its power cap.
+THROTTLED = {
+    "hardware slowdown": "nvmlClocksThrottleReasonHwSlowdown",
+    "hardware thermal": "nvmlClocksThrottleReasonHwThermalSlowdown",
+    "software thermal": "nvmlClocksThrottleReasonSwThermalSlowdown",
+    "power brake": "nvmlClocksThrottleReasonHwPowerBrakeSlowdown",
+    "power cap": "nvmlClocksThrottleReasonSwPowerCap",
+}
+
+
+def _query(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of an NVML call; None if the device or driver does not support it."""
+    import pynvml
+
+    try:
+        return call(*arguments)
+    except pynvml.NVMLError:
+        return None
+
+
+def visible_gpus() -> int:
+    """Return the number of GPUs that the driver shows; 0 without a driver, or if it is too old."""
+    import pynvml
+
+    if _query(_initialize) is None:
+        return 0
+    return _query(pynvml.nvmlDeviceGetCount) or 0
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first GPU in CUDA_VISIBLE_DEVICES; None without a driver.
+
+    This needs no torch.
+    """
+    import pynvml
+
+    name = _query_first_gpu(pynvml.nvmlDeviceGetName)
+    return _text(name) if name else None
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Return the compute capability of the same GPU, without CUDA; None without a driver."""
+    import pynvml
+
+    found = _query_first_gpu(pynvml.nvmlDeviceGetCudaComputeCapability)
+    return (int(found[0]), int(found[1])) if found else None
+
+
+def uuid_of(name: str) -> str | None:
+    """Return the UUID of the GPU that an entry of CUDA_VISIBLE_DEVICES names; None if unknown.
+
+    `name` is an index, or a UUID, which is returned as it is.
+    """
+    import pynvml
+
+    if name.startswith(("GPU-", "MIG-")):
+        return name
+    if not name.isdecimal() or not visible_gpus():
+        return None
+    handle = _query(pynvml.nvmlDeviceGetHandleByIndex, int(name))
+    uuid = _query(pynvml.nvmlDeviceGetUUID, handle) if handle else None
+    return _text(uuid) if uuid else None
+
+
+def _query_first_gpu(call: Callable[[Any], Any]) -> Any:
+    import pynvml
+
+    if not visible_gpus():
+        return None
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    by_uuid = first.startswith(("GPU-", "MIG-"))
+    handle = _query(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
+    handle = handle or _query(
+        pynvml.nvmlDeviceGetHandleByIndex, int(first) if first.isdecimal() else 0
+    )
+    return _query(call, handle) if handle else None
+
+
+def _initialize() -> bool:
+    import pynvml
+
+    pynvml.nvmlInit()  # the library counts calls: repeating it is cheap
+    return True
+
+
+def used_bytes_by_uuid() -> dict[str, int]:
+    """Return the bytes in use on every GPU, by UUID.
+
+    Call this before this process uses CUDA, since a CUDA context takes memory.
+    """
+    import pynvml
+
+    found: dict[str, int] = {}
+    for index in range(visible_gpus()):
+        handle = _query(pynvml.nvmlDeviceGetHandleByIndex, index)
+        uuid, memory = (
+            _query(pynvml.nvmlDeviceGetUUID, handle),
+            _query(pynvml.nvmlDeviceGetMemoryInfo, handle),
+        )
+        if uuid and memory:
+            found[_text(uuid)] = int(memory.used)
+    return found
+
+
+def _text(answer: str | bytes) -> str:
+    return answer.decode() if isinstance(answer, bytes) else answer
+
+
+class Gpu:
+    """One GPU, found by the UUID that torch reports.
+
+    An index does not identify it: torch and NVML count differently under CUDA_VISIBLE_DEVICES.
+    """
+
+    def __init__(self, uuid: str) -> None:
+        import pynvml
+
+        _initialize()
+        self.uuid = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+        self._nvml: Any = pynvml
+        self._handle = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
+
+    @classmethod
+    def current(cls) -> Gpu | None:
+        """Return torch's current GPU; None if NVML cannot find it."""
+        import pynvml
+        import torch
+
+        uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+        try:
+            return None if uuid is None else cls(str(uuid))
+        except pynvml.NVMLError:
+            return None
+
+    def state(self) -> dict[str, Any]:
+        """Return the current state as JSON values.
+
+        Clocks in MHz, temperature in Celsius, power in watts, memory in bytes, throttle reasons,
+        and the ids of other processes.
+        """
+        nvml, handle = self._nvml, self._handle
+        memory = _query(nvml.nvmlDeviceGetMemoryInfo, handle)
+        return {
+            "sm_clock_mhz": _query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": _query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+            "temperature_celsius": _query(
+                nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
+            ),
+            "power_watts": _scaled(_query(nvml.nvmlDeviceGetPowerUsage, handle), 1e-3),
+            "power_limit_watts": _scaled(
+                _query(nvml.nvmlDeviceGetEnforcedPowerLimit, handle), 1e-3
+            ),
+            "throttle_reasons": self.throttle_reasons(),
+            "memory_total_bytes": memory.total if memory else None,
+            "memory_used_bytes": memory.used if memory else None,
+            "other_processes": [pid for pid in self._bytes_by_process() if pid != os.getpid()],
+        }
+
+    def throttle_reasons(self) -> list[str]:
+        """Return the names of the current reasons for throttled clocks."""
+        bits = _query(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
+        return [
+            name for name, constant in THROTTLED.items() if bits & getattr(self._nvml, constant, 0)
+        ]
+
+    def driver(self) -> str | None:
+        """Return the driver's version."""
+        version = _query(self._nvml.nvmlSystemGetDriverVersion)
+        return _text(version) if version else None
+
+    def energy_joules(self) -> float | None:
+        """Return the energy counter (since the driver was loaded); None if the device has none."""
+        return _scaled(_query(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handle), 1e-3)
+
+    def own_bytes(self) -> int | None:
+        """Return this process's memory on the device; None if its pid is hidden (in containers)."""
+        return self._bytes_by_process().get(os.getpid())
+
+    def used_bytes(self) -> int | None:
+        """Return the memory in use on the device by all processes."""
+        memory = _query(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
+        return int(memory.used) if memory else None
+
+    def _bytes_by_process(self) -> dict[int, int | None]:
+        found = _query(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
+        return {process.pid: process.usedGpuMemory for process in found}
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+class Energy:
+    """Energy used between `start` and `read` in joules, from the device's counter."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu, self._start = gpu, gpu.energy_joules()
+
+    def start(self) -> None:
+        """Count from here."""
+        self._start = self._gpu.energy_joules()
+
+    def read(self) -> float | None:
+        """Return the joules since `start`; None without a counter."""
+        now = self._gpu.energy_joules()
+        return None if now is None or self._start is None else now - self._start
+
+
+class Throttling:
+    """Seconds of thermal slowdown between `start` and `read`, from NVML's violation counter.
+
+    NVML counts the nanoseconds during which heat held the clocks down, so no slowdown between two
+    readings is missed.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._start = self._thermal_seconds()
+
+    def start(self) -> None:
+        """Count from here."""
+        self._start = self._thermal_seconds()
+
+    def read(self) -> float | None:
+        """Return the seconds of thermal slowdown since `start`; None without a counter."""
+        now = self._thermal_seconds()
+        return None if now is None or self._start is None else now - self._start
+
+    def _thermal_seconds(self) -> float | None:
+        nvml: Any = self._gpu._nvml
+        found = _query(
+            nvml.nvmlDeviceGetViolationStatus, self._gpu._handle, nvml.NVML_PERF_POLICY_THERMAL
+        )
+        return None if found is None else found.violationTime * 1e-9

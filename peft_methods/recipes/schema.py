@@ -1,0 +1,219 @@
+"""Recipes: TOML files that name the model, the data, the budget and the methods' settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from peft_methods.utils.errors import OptionError
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+Count = Annotated[int, Field(ge=1)]
+NotNegativeCount = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size = Count | Literal["all"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The encoder to fine-tune: `embedded:NAME`, a folder, or a hub id (`revision` pins it).
+
+    Random weights only need the model's sizes: those of an architecture preset (by hub id) or of a
+    local config. With `trust_remote_code` the model's own Python files are executed, provided that
+    the user who starts the session allows it too (see `check_trust`).
+    """
+
+    __pydantic_config__ = STRICT
+    source: Annotated[str, Field(min_length=1)]
+    weights: Literal["pretrained", "random"] = "pretrained"
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The texts, the exact sizes of the disjoint splits, and the columns with texts and labels.
+
+    `seed` selects the rows. It is the same for every run, so all methods and seeds see the same
+    splits. Columns that are not named are inferred. `select_by` is the validation metric that
+    selects the best epoch.
+
+    `test_split` names the source's split that test rows are taken from: `validation` if the source
+    hides its test labels, `train` to cut the test rows from train. If the source lacks the named
+    split, its `test` split is used. Validation rows come from the source's own split or are cut
+    from train: at random (`rows`), or as whole `sentences`, which are train texts contained in no
+    other text. In the second case every train text contained in one of them is removed from train.
+    `leakage_limit` is the share of test texts that may also occur in train before the source is
+    refused. Such texts are removed from train in any case.
+
+    `token_lengths` and `classes` describe the texts for runs that cannot read them (random weights
+    without a tokenizer): evenly spaced quantiles of the rows' token counts, from the minimum to the
+    maximum, and the number of classes.
+    """
+
+    __pydantic_config__ = STRICT
+    source: Annotated[str, Field(min_length=1)]
+    train: Size
+    validation: Size
+    test: Size
+    max_length: Annotated[int, Field(ge=4)] = 128
+    select_by: Literal["accuracy", "macro_f1"] = "accuracy"
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    test_split: Literal["test", "validation", "train"] = "test"
+    validation_by: Literal["rows", "sentences"] = "rows"
+    leakage_limit: Share = 0.01
+    seed: Seed = 0
+    token_lengths: tuple[int, ...] | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = self.token_lengths
+        if lengths is not None and (
+            len(lengths) < 2 or lengths[0] < 1 or list(lengths) != sorted(lengths)
+        ):
+            raise OptionError(
+                f"data.token_lengths = {list(lengths)} should be two or more whole numbers >= 1 in "
+                f"ascending order: evenly spaced quantiles of the rows' token counts, from the "
+                f"shortest row to the longest.",
+                setting="data.token_lengths",
+            )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The resources of every method, identical for all of them: otherwise they are not comparable.
+
+    `precision`: weights are fp32 in every case; bf16 and fp16 use autocast, tf32 uses TF32 matrix
+    products. An optimizer step processes `gradient_accumulation` batches. `gradient_checkpointing`
+    stores only the input of each layer (the cuda_graphs engine also stores attention outputs) and
+    recomputes the rest. `padding`: `dynamic` groups rows of similar length and pads to the longest
+    row of the batch; `fixed` shuffles the rows and pads to `data.max_length`. `early_stopping`:
+    training ends after this many consecutive epochs without a rise of `data.select_by` on the
+    validation data; 0 disables it. The learning rate schedule always spans all epochs.
+    """
+
+    __pydantic_config__ = STRICT
+    epochs: Count
+    batch_size: Count
+    seeds: (
+        Annotated[int, Field(ge=1, le=1000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
+    ) = 3
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    gradient_accumulation: Count = 1
+    gradient_checkpointing: bool = False
+    padding: Literal["dynamic", "fixed"] = "dynamic"
+    early_stopping: NotNegativeCount = 0
+    evaluation_batch_size: Count = 64
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seeds, int) and len(set(self.seeds)) < len(self.seeds):
+            raise OptionError(
+                f"budget.seeds = {list(self.seeds)} contains a seed twice; its run would count "
+                f"twice. Give each seed once.",
+                setting="budget.seeds",
+            )
+
+    def seed_list(self) -> tuple[int, ...]:
+        """Return the seeds as a tuple: 3 means 0, 1, 2."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+
+@dataclass(frozen=True)
+class Expect:
+    """What a sound session must reach: test accuracy above the majority class by this margin.
+
+    0.10 means 10 percentage points.
+    """
+
+    __pydantic_config__ = STRICT
+    margin_over_majority: Share = 0.0
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How tuning searches for learning rates, the same for every method.
+
+    A trial trains for `fraction` of the epochs. The grid has `points` rates, evenly spaced on a
+    logarithmic scale from the method's own rate divided by `reach` to that rate times `reach`.
+    `knobs` adds hyperparameters to the search: the values to try, by method and name.
+    """
+
+    __pydantic_config__ = STRICT
+    fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    reach: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
+    points: Annotated[int, Field(ge=3)] = 9
+    knobs: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        if self.points % 2 == 0:
+            raise OptionError(
+                f"tuning.points = {self.points} should be odd, so that the method's own rate is in "
+                f"the middle of the grid.",
+                setting="tuning.points",
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Model, data, budget and the hyperparameters of each method.
+
+    `notes` are printed below the recipe's table.
+    """
+
+    __pydantic_config__ = STRICT
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    model: ModelSpec
+    data: DataSpec
+    budget: Budget
+    methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    title: str = ""
+    gpu: bool = False
+    expect: Expect = Expect()
+    tuning: Tuning = Tuning()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether quality is meaningful.
+
+        Random weights show the cost of training, not its benefit.
+        """
+        return self.model.weights == "pretrained"
+
+
+def check_trust(recipes: Sequence[Recipe], allowed: bool) -> None:
+    """Check that a model's own code is requested by its recipe and allowed by the user.
+
+    One without the other raises `OptionError`.
+    """
+    requesting = [recipe for recipe in recipes if recipe.model.trust_remote_code]
+    if requesting and not allowed:
+        recipe = requesting[0]
+        raise OptionError(
+            f"recipe {recipe.name!r} would execute Python code of the model "
+            f"{recipe.model.source!r}. Read that code, then allow it with "
+            f"trust_remote_code = true.",
+            setting="trust_remote_code",
+        )
+    if allowed and not requesting:
+        raise OptionError(
+            "trust_remote_code is allowed, but no recipe requests a model's own code. Do not "
+            "allow it, or set model.trust_remote_code = true in the recipe.",
+            setting="model.trust_remote_code",
+        )

@@ -1,0 +1,80 @@
+"""Formatting of recorded values for reports: hides home folders, avoids needless digits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from peft_methods.analysis.comparison import Row
+from peft_methods.tasks.metrics import seconds_decimals
+
+MISSING = "–"
+HOME = re.compile(r"(/home/[^/\s'\"]+|/Users/[^/\s'\"]+|/root)(?=[/\s'\":,.]|$)")
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def seconds_digits(rows: Iterable[Row]) -> int:
+    """Number of decimals for a column of training times: what the shortest time needs."""
+    return seconds_decimals(
+        min(
+            (row.mean("train_seconds") for row in rows if "train_seconds" in row.figures),
+            default=1.0,
+        )
+    )
+
+
+def without_home(text: str) -> str:
+    """Replace home folders in the text by `~`."""
+    return HOME.sub("~", text)
+
+
+def is_folder(source: str) -> bool:
+    """Whether a model or data source is a local path, as opposed to a hub id or bundled name."""
+    if "/" not in source and "\\" not in source:
+        return False
+    return (
+        source.startswith(("/", "./", "../", "~"))
+        or bool(DRIVE.match(source))
+        or source.count("/") > 1
+    )
+
+
+def source_name(source: str) -> str:
+    """Return a hub id or bundled name unchanged, and of a local path its last part only."""
+    if not is_folder(source):
+        return source
+    path = PureWindowsPath(source) if "\\" in source else PurePosixPath(source)
+    return path.name or source
+
+
+def format_setting(value: Any) -> str:
+    """Format a setting: no quotes, lists joined by commas, folders by name."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(format_setting, value))
+    return without_home(source_name(value) if isinstance(value, str) else str(value))
+
+
+def format_time(unix: float) -> str:
+    """Format a Unix time in UTC: '2026-01-31 12:00:00 UTC'."""
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings: {'budget': {'epochs': 2}} -> {'budget.epochs': 2}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            flatten(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
+    return found

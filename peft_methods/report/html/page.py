@@ -1,0 +1,274 @@
+"""The HTML report: one self-contained file, plus a folder with the charts as separate files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.comparison import Comparison, title_of
+from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.regression import RegressionCheck
+from peft_methods.analysis.regression_report import RegressionReport
+from peft_methods.analysis.sections import Section, group_records
+from peft_methods.report.charts import charts_of, save_charts
+from peft_methods.report.charts.rendering import svg
+from peft_methods.report.formatting import format_time, without_home
+from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.html.view import SEVERITIES, ChartView, SectionView, section_view
+from peft_methods.report.palette import style_of
+from peft_methods.report.text.ranking import RANKING_NOTE
+from peft_methods.runs.store import StoreError
+from peft_methods.utils.files import atomically
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+ChartChoice = Literal["few", "all", "none"]
+# "few" draws up to this many sections: a chart takes 0.1 to 0.2 s, and a section has about twenty.
+DRAWN_SECTIONS = 3
+PARTS = {
+    "answers": "Recommendations",
+    "comparison": "Comparison",
+    "baseline": "Changes from the baseline",
+    "findings": "Findings",
+    "charts": "Charts",
+    "classes": "Per-class results",
+    "metrics": "All metrics",
+    "reproduce": "How to reproduce each row",
+    "runs": "Settings, environment, runs",
+}
+DIFFERENCES = "Differences from the recipe's first section"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of a report: sections of records, with the notes and limits that belong to them.
+
+    `remarks` are notes on the whole session. `gate` and `regressions` are set if the session was
+    compared with a baseline. `charts`: "few" draws charts for up to DRAWN_SECTIONS sections,
+    "all" draws them for any number, "none" draws no charts.
+    """
+
+    sections: Sequence[Section]
+    remarks: tuple[str, ...] = ()
+    silenced: tuple[str, ...] = ()
+    limits: Constraints = field(default_factory=dict)
+    gate: RegressionCheck | None = None
+    regressions: RegressionReport | None = None
+    charts: ChartChoice = "few"
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether charts are drawn."""
+        return self.charts == "all" or (
+            self.charts == "few" and len(self.sections) <= DRAWN_SECTIONS
+        )
+
+
+@dataclass(frozen=True)
+class Page:
+    """Template values of the whole page: header, overview, sections and notes.
+
+    `limits_text` is appended to the introduction of the recommendations.
+    """
+
+    title: str
+    lede: tuple[str, ...]
+    measured: str
+    sections: tuple[SectionView, ...]
+    overview: Table | None
+    remarks: tuple[str, ...]
+    silenced: tuple[str, ...]
+    limits_text: str
+
+
+def build_report(
+    comparison: Comparison,
+    limits: Constraints,
+    gate: RegressionCheck | None = None,
+    regressions: RegressionReport | None = None,
+) -> Report:
+    """Build the report of one session."""
+    sections = group_records(comparison.records, comparison.predictions, comparison.silenced)
+    return Report(sections, comparison.notes, comparison.silenced, limits, gate, regressions)
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write FOLDER/report.html, and each chart as SVG and PNG to FOLDER/charts/.
+
+    Raises `PeftMethodsError` if a file cannot be written.
+    """
+    page = _page(report)
+    path = folder / "report.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomically(path, lambda file: file.write(_rendered(page).encode("utf-8", "replace")))
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror}. Choose another folder."
+        ) from None
+    for section in report.sections if report.is_drawn else ():
+        save_charts(
+            section.comparison,
+            folder / ("charts" if section.number == 1 else f"charts-{section.number}"),
+        )
+    return path
+
+
+def _page(report: Report) -> Page:
+    views = tuple(
+        section_view(
+            one,
+            report.limits,
+            report.gate,
+            _chart_views(one) if report.is_drawn else (),
+            _regression_lines(report, one.recipe),
+        )
+        for one in report.sections
+    )
+    records = [record for section in report.sections for record in section.comparison.records]
+    times = [record.finished for record in records]
+    runs = sum(len(view.runs.lines) for view in views)
+    counts = f"{runs} run{'s' * (runs != 1)} in {len(views)} section{'s' * (len(views) != 1)}"
+    undrawn = (
+        f"Charts are drawn for up to {DRAWN_SECTIONS} sections; this report has {len(views)}. "
+        "Report fewer results, or use `python -m peft_methods report --charts all`."
+    )
+    return Page(
+        title="Fine-tuning methods compared",
+        lede=(views[0].headline,) if len(views) == 1 else (),
+        measured=f"{counts}, finished {format_time(min(times))} to {format_time(max(times))}."
+        if times
+        else "No records.",
+        sections=views,
+        overview=_overview(views) if len(views) > 1 else None,
+        remarks=tuple(
+            map(
+                without_home,
+                [
+                    *report.remarks,
+                    *([undrawn] if report.charts == "few" and not report.is_drawn else []),
+                ],
+            )
+        ),
+        silenced=report.silenced,
+        limits_text="".join(
+            f", {name} up to {limit.written}" for name, limit in report.limits.items()
+        ),
+    )
+
+
+def _regression_lines(report: Report, recipe: str) -> list[str]:
+    """Return the regression check's lines about a recipe or about the whole session."""
+    if report.regressions is None:
+        return []
+    return [line.text for line in report.regressions.of_recipe(recipe).lines()]
+
+
+def _overview(views: Sequence[SectionView]) -> Table:
+    """One line per section: the main recommendation, counts of runs and findings, differences."""
+    lines = []
+    for view in views:
+        counts = {
+            severity: sum(group.severity == severity for group in view.findings)
+            for severity in SEVERITIES
+        }
+        found = ", ".join(
+            f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count
+        )
+        items = (
+            Item(view.headline),
+            Item(str(len(view.runs.lines)), len(view.runs.lines)),
+            Item(found or "none", counts["error"]),
+            Item("; ".join(view.changes)),
+        )
+        lines.append(Line(view.name, items))
+    return Table(
+        "Section",
+        ("Recommendation", "Runs", "Findings", DIFFERENCES),
+        tuple(lines),
+        frozenset({"Recommendation", "Findings", DIFFERENCES}),
+    )
+
+
+def _chart_views(section: Section) -> list[ChartView]:
+    """Draw the section's charts, except confusion matrices: the page shows those as tables.
+
+    Element ids get a prefix per section, so they stay unique in the page.
+    """
+    return [
+        ChartView(
+            chart.name,
+            chart.title,
+            chart.description,
+            _with_id_prefix(svg(chart, inline=True), f"n{section.number}-"),
+        )
+        for chart in charts_of(section.comparison, section.recipe)
+        if not chart.name.startswith("confusion-")
+    ]
+
+
+def _with_id_prefix(drawing: str, prefix: str) -> str:
+    return re.sub(r'( id="|url\(#|href="#)', lambda found: found[1] + prefix, drawing)
+
+
+def parts_of(view: SectionView) -> list[tuple[str, str]]:
+    """List the non-empty parts of a section as (anchor, title)."""
+    optional = {
+        "charts": view.charts,
+        "classes": view.classes,
+        "baseline": view.baseline or view.regression_lines,
+    }
+    empty = {name for name, content in optional.items() if not content}
+    return [(name, title) for name, title in PARTS.items() if name not in empty]
+
+
+def _rendered(page: Page) -> str:
+    from markupsafe import Markup
+
+    style, script = (
+        (TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    helpers: dict[str, Any] = {
+        "parts_of": parts_of,
+        "title_of": title_of,
+        "how_to_read": RANKING_NOTE,
+        "trusted": Markup,
+    }
+    helpers |= {
+        "color_of": lambda method: style_of(method).color,
+        "titles": {rule.id: rule.title for rule in RULES.values()},
+    }
+    environment.globals.update(helpers)
+    return environment

@@ -1,0 +1,142 @@
+"""Settings, environment and data of the runs in a section.
+
+Values that all runs share are listed once; the others are listed run by run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from peft_methods.analysis.comparison import Row, title_of
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.formatting import (
+    MISSING,
+    flatten,
+    format_setting,
+    format_time,
+    without_home,
+)
+from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.palette import style_of
+from peft_methods.report.reproduce import Reproduction, reproduction
+from peft_methods.runs.record import Record
+from peft_methods.tasks.metrics import in_seconds
+
+EXCLUDED = ("trained_between", "source.dirty", "compiled_graphs")
+RUN_METRICS = ("accuracy", "macro_f1", "validation_accuracy", "train_seconds", "peak_memory_bytes")
+Conditions = dict[str, str]  # environment and data of a run: value by dotted name
+
+
+@dataclass(frozen=True)
+class MethodView:
+    """Hyperparameters of one row, how they were tuned (if at all), and how to reproduce the row."""
+
+    title: str
+    color: str
+    settings: tuple[tuple[str, str], ...]
+    tuning: str
+    reproduction: Reproduction
+
+
+def method_view(row: Row, records: Sequence[Record]) -> MethodView:
+    """Collect one row's hyperparameters and the command that reproduces it."""
+    hyperparameters = tuple(
+        (name, format_setting(value))
+        for name, value in records[0].cell["method"].items()
+        if name != "name" and value is not None
+    )
+    return MethodView(
+        row.title,
+        style_of(row.method).color,
+        hyperparameters,
+        _tuning_summary(records[0]),
+        reproduction(records),
+    )
+
+
+def _tuning_summary(record: Record) -> str:
+    tuning = record.tuning
+    if not tuning:
+        return ""
+    chosen = (
+        ", ".join(f"{name} {format_setting(value)}" for name, value in tuning["chosen"].items())
+        or "none (no trial could be evaluated)"
+    )
+    return (
+        f"{len(tuning['trials'])} trials on validation data, "
+        f"{in_seconds(tuning['train_seconds'])} of training; chosen: {chosen}"
+    )
+
+
+def settings(record: Record) -> tuple[tuple[str, str], ...]:
+    """The requested settings: the recipe's, the engine and the device. Unset values are omitted."""
+    requested = {
+        **flatten(record.cell["recipe"]),
+        "engine": record.cell["engine"],
+        "device": record.cell["device"],
+    }
+    return tuple(
+        (name, format_setting(value)) for name, value in requested.items() if value is not None
+    )
+
+
+def split_common(records: Iterable[Record]) -> tuple[Conditions, dict[str, Conditions]]:
+    """Split conditions into those all runs share and, by fingerprint, those that differ.
+
+    Runs that did not start have no environment and are ignored.
+    """
+    found = {record.identity: _conditions(record) for record in records if record.environment}
+    names = list(dict.fromkeys(name for one in found.values() for name in one))
+    values = {name: {one.get(name, MISSING) for one in found.values()} for name in names}
+    common = {name: min(values[name]) for name in names if len(values[name]) == 1}
+    return common, {
+        identity: {name: value for name, value in one.items() if name not in common}
+        for identity, one in found.items()
+    }
+
+
+def _conditions(record: Record) -> Conditions:
+    """Environment and data of a run, each value as text."""
+    values = {**flatten(record.environment), **flatten(record.data, "data.")}
+    return {
+        name: format_setting(value)
+        for name, value in values.items()
+        if not name.startswith(EXCLUDED) and value not in (None, "")
+    }
+
+
+def runs_table(records: Sequence[Record], specific: Mapping[str, Conditions]) -> Table:
+    """One row per run: seed, status, metrics, end time, record, and run-specific conditions."""
+    shown = [name for name in RUN_METRICS if any(r.metrics.get(name) is not None for r in records)]
+    lines = tuple(_run_line(record, shown, specific.get(record.identity, {})) for record in records)
+    headings = (
+        "Seed",
+        "Status",
+        *(METRICS[name].title for name in shown),
+        "Best epoch",
+        "Finished",
+        "Record",
+        "Run-specific",
+    )
+    return Table(
+        "Method", headings, lines, frozenset({"Status", "Finished", "Record", "Run-specific"})
+    )
+
+
+def _run_line(record: Record, shown: Sequence[str], specific: Conditions) -> Line:
+    details = [without_home(record.message)] if record.message else []
+    details += [f"{name} {value}" for name, value in specific.items()]
+    items = [Item(str(record.seed), record.seed), Item(record.status, record.status)]
+    items += [_metric_item(record.metrics.get(name), name) for name in shown]
+    best = record.best_epoch
+    items += [
+        Item(MISSING) if best is None else Item(f"{best} of {len(record.epochs)}", best),
+        Item(format_time(record.finished), record.finished),
+    ]
+    items += [Item(record.identity, record.identity), Item("; ".join(details))]
+    return Line(title_of(record.method_name), tuple(items), style_of(record.method_name).color)
+
+
+def _metric_item(value: float | None, name: str) -> Item:
+    return Item(MISSING) if value is None else Item(METRICS[name].format(value), value)

@@ -1,0 +1,289 @@
+"""Tables of the HTML report as plain values. All text is formatted here, not in the template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from peft_methods.analysis.comparison import MetricSummary, Row
+from peft_methods.analysis.ranking import COSTS, Ranking
+from peft_methods.analysis.recommendations import verdict_of
+from peft_methods.analysis.regression_report import Change
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.formatting import MISSING, seconds_digits
+from peft_methods.report.palette import style_of
+from peft_methods.tasks.metrics import Metric
+
+Write = Callable[[float], str]
+RANKED = (
+    "accuracy",
+    "macro_f1",
+    "train_seconds",
+    "samples_per_second",
+    "peak_memory_bytes",
+    "checkpoint_bytes",
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A cell of a table.
+
+    Columns are sorted by `sort`, the raw value; None means missing and always comes last. `share`
+    is the length of a bar in 0..1. `span` has the start, end and middle of an interval, as
+    fractions of the column's axis.
+    """
+
+    text: str
+    sort: float | str | None = None
+    share: float | None = None
+    span: tuple[float, float, float] | None = None
+    is_best: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: its title, its colour in the charts, and its cells."""
+
+    title: str
+    items: tuple[Item, ...]
+    color: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. `about` is the heading of the first column, `headings` has those of the others.
+
+    Columns in `texts` are left-aligned.
+    """
+
+    about: str
+    headings: tuple[str, ...]
+    lines: tuple[Line, ...]
+    texts: frozenset[str] = frozenset()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each column: "text" or "number"."""
+        return tuple("text" if heading in self.texts else "number" for heading in self.headings)
+
+
+def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
+    """Build one row per method: quality, interval, group, parameters, costs, Pareto front."""
+    other = "macro_f1" if ranking.metric == "accuracy" else "accuracy"
+    digits = seconds_digits(rows)
+    named = {
+        METRICS[ranking.metric].title: _column(rows, ranking.metric),
+        "95 % interval": _intervals(rows, ranking),
+        "Group": [_text(ranking.groups.get(row.method)) for row in rows],
+        METRICS[other].title: _column(rows, other),
+        "Trainable + head": [_parameters(row) for row in rows],
+        "Share": _column(rows, "trainable_share", lambda value: f"{100 * value:.2f} %"),
+        "Train time": _with_bars(
+            _column(rows, "train_seconds", lambda value: f"{value:.{digits}f} s")
+        ),
+        "Samples/s": _column(rows, "samples_per_second", lambda value: f"{value:,.1f}"),
+        "Peak memory": _with_bars(
+            _column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
+        ),
+        "Saved weights": _column(rows, "checkpoint_bytes"),
+        "Front": [_on_front(ranking.on_front.get(row.method)) for row in rows],
+    }
+    shown = {
+        title: items
+        for title, items in named.items()
+        if any(item.sort is not None for item in items)
+    }
+    lines = [
+        Line(row.title, items, style_of(row.method).color, note_of(row))
+        for row, items in zip(
+            rows, zip(*shown.values(), strict=True) if shown else [()] * len(rows), strict=True
+        )
+    ]
+    return Table(
+        "Method", tuple(shown), tuple(lines), frozenset({"95 % interval", "Group", "Front"})
+    )
+
+
+def note_of(row: Row) -> str:
+    """Describe the seeds without a result, or note that there is one seed only."""
+    if not row.missing:
+        return "one seed" if len(row.seeds) == 1 else ""
+    statuses = ", ".join(dict.fromkeys(record.status for record in row.missing))
+    return (
+        statuses
+        if not row.seeds
+        else f"{len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds {statuses}"
+    )
+
+
+def value_item(figure: MetricSummary | None, metric: Metric, write: Write | None = None) -> Item:
+    """Format a mean, with its standard deviation if the seeds differ.
+
+    `write` formats both numbers; without it the metric's own format is used.
+    """
+    if figure is None:
+        return Item(MISSING)
+    mean = (write or metric.format)(figure.mean)
+    # A deviation this small is the rounding error of the mean: all seeds have the same value.
+    if figure.deviation is None or figure.deviation <= 1e-12 * abs(figure.mean):
+        return Item(mean, figure.mean)
+    spread = (
+        write(figure.deviation).partition(" ")[0]
+        if write
+        else metric.spread(figure.deviation, figure.mean)
+    )
+    return Item(mean, figure.mean, note=f"± {spread}")
+
+
+def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[Item]:
+    items = [value_item(row.figures.get(name), METRICS[name], write) for row in rows]
+    values = [item.sort for item in items if isinstance(item.sort, float)]
+    if name not in RANKED or len(set(values)) < 2:
+        return items
+    best = max(values) if METRICS[name].better == "higher" else min(values)
+    return [replace(item, is_best=item.sort == best) for item in items]
+
+
+def _with_bars(items: Sequence[Item]) -> list[Item]:
+    """Add bars, relative to the largest value."""
+    most = max((item.sort for item in items if isinstance(item.sort, float)), default=0.0)
+    return [
+        replace(item, share=item.sort / most) if isinstance(item.sort, float) and most > 0 else item
+        for item in items
+    ]
+
+
+def _intervals(rows: Sequence[Row], ranking: Ranking) -> list[Item]:
+    """Draw all intervals on one axis, from the lowest end to the highest."""
+    known = ranking.intervals
+    low, high = (
+        min((low for low, _ in known.values()), default=0.0),
+        max((high for _, high in known.values()), default=1.0),
+    )
+    width = (high - low) or 1.0
+
+    def item(row: Row) -> Item:
+        if row.method not in known:
+            return Item(MISSING)
+        start, end = known[row.method]
+        span = (
+            (start - low) / width,
+            (end - low) / width,
+            (row.mean(ranking.metric) - low) / width,
+        )
+        return Item(f"{100 * start:.1f} to {100 * end:.1f}", start, span=span)
+
+    return [item(row) for row in rows]
+
+
+def _text(text: str | None) -> Item:
+    return Item(text, text) if text else Item(MISSING)
+
+
+def _parameters(row: Row) -> Item:
+    if "method_parameters" not in row.figures:
+        return Item(MISSING)
+    count = row.mean("method_parameters")
+    return Item(f"{count:,.0f}", count, note=f"+ {row.mean('head_parameters'):,.0f}")
+
+
+def _on_front(on: bool | None) -> Item:
+    return Item(MISSING) if on is None else Item("yes" if on else "no", 0.0 if on else 1.0)
+
+
+def differences_table(rows: Sequence[Row], ranking: Ranking) -> Table | None:
+    """Build the table of each method's difference to the best one.
+
+    The intervals hold for all pairs simultaneously. Returns None if no pair was compared.
+    """
+    titles = {row.method: row.title for row in rows}
+    if not ranking.pairs:
+        return None
+    lines = []
+    for method in ranking.order[1:]:
+        pair = ranking.against_best(method)
+        assert pair is not None, "the order contains compared methods only"
+        difference = Item(f"{100 * pair.difference:+.1f}", pair.difference)
+        interval = Item(f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}", pair.low)
+        p = Item("< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}", pair.p)
+        verdict = _text(verdict_of(pair).partition(":")[0])
+        lines.append(
+            Line(titles[method], (difference, interval, p, verdict), style_of(method).color)
+        )
+    headings = ("Points", "95 % for all pairs", "p (Holm)", "Verdict")
+    return Table(
+        f"Against {titles[ranking.order[0]]}", headings, tuple(lines), frozenset({"Verdict"})
+    )
+
+
+def metrics_table(rows: Sequence[Row]) -> Table:
+    """Build the table of all metrics that any method has: one row per metric, one column each."""
+    lines = [
+        Line(metric.title, tuple(value_item(row.figures.get(name), metric) for row in rows))
+        for name, metric in METRICS.items()
+        if any(name in row.figures for row in rows)
+    ]
+    return Table("Metric", tuple(row.title for row in rows), tuple(lines))
+
+
+def baseline_table(changes: Iterable[tuple[Row, Sequence[Change]]]) -> Table | None:
+    """Build one row per method and metric in the regression check, or None if it is empty."""
+    lines = [
+        Line(row.title, _change(change), style_of(row.method).color)
+        for row, found in changes
+        for change in found
+    ]
+    headings = (
+        "Metric",
+        "Baseline",
+        "Now",
+        "Worse by",
+        "Tolerance",
+        "Explained by seeds",
+        "Verdict",
+    )
+    return (
+        Table("Method", headings, tuple(lines), frozenset({"Metric", "Verdict"})) if lines else None
+    )
+
+
+def _change(change: Change) -> tuple[Item, ...]:
+    metric, tolerance = METRICS[change.tolerance.metric], change.tolerance
+    explained = (
+        Item(MISSING)
+        if change.explained is None
+        else Item(tolerance.said(change.explained), change.explained)
+    )
+    return (
+        _text(metric.title),
+        Item(metric.format(change.before), change.before),
+        Item(metric.format(change.now), change.now),
+        Item(tolerance.said(change.worse) if change.worse > 0 else "not worse", change.worse),
+        Item(tolerance.said(tolerance.amount), tolerance.amount),
+        explained,
+        _text(_verdict(change)),
+    )
+
+
+def _verdict(change: Change) -> str:
+    if change.fails:
+        return "worse"
+    if change.worse <= 0:
+        return "not worse"
+    return (
+        "explained by seed variance"
+        if change.tolerance.is_exceeded(change.worse)
+        else "within tolerance"
+    )
+
+
+def front_note(rows: Sequence[Row], ranking: Ranking) -> str:
+    """List the methods on the Pareto front; empty with fewer than two candidates."""
+    on_front = [row.title for row in rows if ranking.on_front.get(row.method)]
+    if len(ranking.on_front) < 2 or not on_front:
+        return ""
+    metrics = ", ".join(METRICS[name].title.lower() for name in (ranking.metric, *COSTS))
+    return f"On the Pareto front of {metrics}: {', '.join(on_front)}."

@@ -1,0 +1,176 @@
+"""The report's content as plain values: turns sections of records into template values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.checks.rule import Finding
+from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.questions import Recommendation
+from peft_methods.analysis.recommendations import recommend
+from peft_methods.analysis.regression import RegressionCheck
+from peft_methods.analysis.sections import Section
+from peft_methods.report.formatting import without_home
+from peft_methods.report.html import per_class, settings, tables
+from peft_methods.report.html.per_class import ClassView
+from peft_methods.report.html.settings import MethodView
+from peft_methods.report.html.tables import Table
+from peft_methods.report.reproduce import recipe_file
+from peft_methods.report.text.notes import grouped_findings, reasons, source_costs
+from peft_methods.report.text.setup import setup_line
+
+SEVERITIES = ("error", "warning", "note")  # most severe first
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """A drawn chart: an <svg> element that is safe to embed, and its description in words."""
+
+    name: str
+    title: str
+    description: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class FindingGroup:
+    """All findings of one rule: (evidence, subjects) for each case, and the advice."""
+
+    rule: str
+    severity: str
+    title: str
+    cases: tuple[tuple[str, tuple[str, ...]], ...]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SectionView:
+    """One section of the report. Parts that are None or empty are not shown."""
+
+    anchor: str
+    recipe: str
+    name: str
+    description: str
+    changes: tuple[str, ...]  # from the first section of the same recipe
+    answers: tuple[Recommendation, ...]
+    comparison: Table
+    differences: Table | None
+    notes: tuple[str, ...]
+    charts: tuple[ChartView, ...]
+    classes: tuple[ClassView, ...]
+    baseline: Table | None
+    regression_lines: tuple[str, ...]
+    findings: tuple[FindingGroup, ...]
+    metrics: Table
+    settings: tuple[tuple[str, str], ...]
+    environment: tuple[tuple[str, str], ...]
+    methods: tuple[MethodView, ...]
+    recipe_file: str
+    runs: Table
+
+    @property
+    def headline(self) -> str:
+        """The first recommendation, or a note that there is none."""
+        return (
+            str(self.answers[0])
+            if self.answers
+            else "There are too few results to recommend a method."
+        )
+
+
+def section_view(
+    section: Section,
+    limits: Constraints,
+    gate: RegressionCheck | None,
+    charts: Sequence[ChartView],
+    regression_lines: Sequence[str] = (),
+) -> SectionView:
+    """Build the view of a section. `regression_lines` is the output of the regression check."""
+    comparison = section.comparison
+    rows, ranking = comparison.rows(), comparison.standings[section.recipe]
+    records = [record for record in comparison.records if not record.is_source]
+    by_method = {
+        row.method: [record for record in records if record.method_name == row.method]
+        for row in rows
+    }
+    methods = tuple(settings.method_view(row, by_method[row.method]) for row in rows)
+    common, specific = settings.split_common(records)
+    return SectionView(
+        anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
+        recipe=section.recipe,
+        name=section.name,
+        description=without_home(setup_line(comparison, section.recipe)),
+        changes=tuple(map(without_home, section.apart)),
+        answers=tuple(recommend(comparison, limits)),
+        comparison=tables.comparison_table(rows, ranking),
+        differences=tables.differences_table(rows, ranking),
+        notes=tuple(
+            without_home(line)
+            for line in (*_notes(comparison, rows), tables.front_note(rows, ranking))
+            if line
+        ),
+        charts=tuple(charts),
+        classes=tuple(
+            view
+            for row in rows
+            if (view := per_class.class_view(row, by_method[row.method])) is not None
+        ),
+        baseline=tables.baseline_table((row, gate.changes(by_method[row.method])) for row in rows)
+        if gate
+        else None,
+        regression_lines=tuple(map(without_home, regression_lines)),
+        findings=_finding_groups(comparison),
+        metrics=tables.metrics_table(rows),
+        settings=settings.settings(records[0]),
+        environment=tuple(common.items()),
+        methods=methods,
+        recipe_file=recipe_file([found[0] for found in by_method.values()])
+        if any(method.reproduction.needs_file for method in methods)
+        else "",
+        runs=settings.runs_table(records, specific),
+    )
+
+
+def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
+    """Explain how to read the table, and why results are missing."""
+    finished = next((record for record in comparison.records if record.status == "ok"), None)
+    lines = []
+    if finished is not None:
+        memory = finished.environment.get("memory_kind")
+        lines.append(
+            "Mean ± standard deviation over seeds. Train time: training steps only. "
+            f"Peak memory: training only{f', {memory}' if memory else ''}."
+        )
+    if any(len(row.seeds) == 1 for row in rows):
+        lines.append(
+            "One seed shows no spread: differences between methods may be chance, "
+            "and an interval covers one trained model only."
+        )
+    lines += reasons(rows) + source_costs(rows)
+    return lines + [
+        f"{r.method_name} seed {r.seed}: {r.message}"
+        for r in comparison.records
+        if r.status == "ok" and r.message
+    ]
+
+
+def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:
+    """Group findings by rule, errors first."""
+    by_rule: dict[str, list[tuple[Finding, tuple[str, ...]]]] = {}
+    for finding, subjects in grouped_findings(comparison):
+        by_rule.setdefault(finding.rule, []).append((finding, subjects))
+    groups = [
+        FindingGroup(
+            rule,
+            cases[0][0].severity,
+            RULES[rule].title,
+            tuple((without_home(finding.evidence), subjects) for finding, subjects in cases),
+            tuple(dict.fromkeys(without_home(finding.advice) for finding, _ in cases)),
+        )
+        for rule, cases in by_rule.items()
+    ]
+    return tuple(sorted(groups, key=lambda group: (SEVERITIES.index(group.severity), group.rule)))

@@ -1,0 +1,187 @@
+"""The command that reproduces records: `pytest benchmarks` plus changes to the shipped recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peft_methods.methods.registry import METHODS
+from peft_methods.recipes.loading import load_recipe, shipped_recipes
+from peft_methods.recipes.schema import Recipe
+from peft_methods.report.formatting import is_folder, source_name
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import run_specs
+from peft_methods.training.registry import choose_engine
+from peft_methods.utils.errors import OptionError
+
+BARE = re.compile(r"[A-Za-z][A-Za-z0-9_.:/-]*")
+TOML_KEYWORDS = ("true", "false", "inf", "nan")
+Settings = Mapping[str, Any]
+Option = tuple[str, str]  # name without the command line's prefix, value
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How to reproduce one row: a shell command, and the local folders it needs.
+
+    With `needs_file` the command refers to the recipe's own TOML file (see `recipe_file`), because
+    options alone cannot turn a shipped recipe into this one.
+    """
+
+    command: str
+    needs: tuple[str, ...] = ()
+    needs_file: bool = False
+
+
+def reproduction(records: Sequence[Record]) -> Reproduction:
+    """Build the command for these records: runs of one method that differ in their seed only."""
+    first = records[0]
+    spec = _portable(first.cell)
+    name, method = str(spec["recipe"]["name"]), str(spec["method"]["name"])
+    changes = _from_shipped(spec) if name in shipped_recipes() else None
+    options = [("recipe", name if changes is not None else f"{name}.toml"), ("method", method)]
+    options += [
+        ("seeds", _seeds(sorted({record.seed for record in records}))),
+        *(changes or ()),
+        *_engine(spec),
+    ]
+    command = [
+        "pytest",
+        "benchmarks",
+        *(part for option, value in options for part in (f"--peft-{option}", value)),
+    ]
+    return Reproduction(shlex.join(command), tuple(_needs(first)), changes is None)
+
+
+def _portable(spec: Settings) -> dict[str, Any]:
+    """Copy the spec with folder names instead of paths, which are valid on one machine only."""
+    recipe, method = dict(spec["recipe"]), dict(spec["method"])
+    for part in ("model", "data"):
+        recipe[part] = {**recipe[part], "source": source_name(recipe[part]["source"])}
+    if "sources" in method:
+        method["sources"] = [source_name(source) for source in method["sources"]]
+    return {**spec, "recipe": recipe, "method": method}
+
+
+def _needs(record: Record) -> Iterator[str]:
+    recipe, method = record.cell["recipe"], record.cell["method"]
+    for part, source in (("model", recipe["model"]["source"]), ("data", recipe["data"]["source"])):
+        if is_folder(source):
+            name = source_name(source)
+            yield f"{name} is a local folder with the {part}: replace it by the path of your copy"
+    folders = [source_name(source) for source in method.get("sources", ()) if is_folder(source)]
+    if folders:
+        yield f"{', '.join(folders)}: local folders with the data of the prerequisite runs"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Format seeds as an option value: [0, 1, 2] -> '3'; [4, 7] -> '4,7'; [4] -> '4,'."""
+    if list(seeds) == list(range(len(seeds))):
+        return str(len(seeds))
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
+
+
+def _engine(spec: Settings) -> list[Option]:
+    return (
+        []
+        if spec["engine"] == choose_engine("auto", spec["device"])
+        else [("engine", spec["engine"])]
+    )
+
+
+def _from_shipped(spec: Settings) -> list[Option] | None:
+    """Find options that turn the shipped recipe of this name into this spec.
+
+    Returns None if no options do.
+    """
+    recipe, name, method = spec["recipe"], spec["recipe"]["name"], spec["method"]["name"]
+    try:
+        shipped = load_recipe(name)
+        replaced = {
+            part: recipe[part]["source"]
+            for part in ("model", "data")
+            if recipe[part]["source"] != getattr(shipped, part).source
+        }
+        model, data = replaced.get("model"), replaced.get("data")
+        base = load_recipe(name, model=model, data=data)
+        hyperparameters = {"methods": {method: _section(spec)}}
+        settings = [
+            *_changed(_spec(base, next(iter(base.methods)))["recipe"], recipe),
+            *_changed(_methods(base, method), hyperparameters),
+        ]
+        result = _spec(load_recipe(name, settings, model=model, data=data), method)
+    except OptionError:
+        return None
+    exact = _agree(recipe, result["recipe"]) and _agree(spec["method"], result["method"])
+    return [*replaced.items(), *(("set", setting) for setting in settings)] if exact else None
+
+
+def _spec(recipe: Recipe, method: str) -> dict[str, Any]:
+    section = recipe.methods.get(method, {})
+    created = METHODS.create(method, section, recipe.name, recipe)
+    return run_specs(recipe, created, "cpu")[0].spec()
+
+
+def _methods(recipe: Recipe, method: str) -> dict[str, Any]:
+    """The recipe's settings of the method, defaults included; nothing where some have no value."""
+    missing = METHODS.missing(method, recipe.methods.get(method, {}), recipe)
+    return {"methods": {method: {} if missing else _section(_spec(recipe, method))}}
+
+
+def _section(spec: Settings) -> dict[str, Any]:
+    """The method's hyperparameters, as in the recipe's section `[methods.NAME]`."""
+    return {name: value for name, value in spec["method"].items() if name != "name"}
+
+
+def _changed(before: Settings, after: Settings, path: str = "") -> list[str]:
+    """List `KEY=VALUE` for every changed setting. A removed setting cannot be expressed."""
+    found = []
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(value, dict):
+            found += _changed(old if isinstance(old, dict) else {}, value, f"{path}{name}.")
+        elif value is not None and json.dumps(value) != json.dumps(old):
+            found.append(f"{path}{name}={_override(value)}")
+    return found
+
+
+def _agree(then: Any, now: Any) -> bool:
+    """Whether every recorded value equals the current one. The record may lack newer settings."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(_agree(value, now.get(name)) for name, value in then.items())
+    return json.dumps(then) == json.dumps(now)
+
+
+def _override(value: Any) -> str:
+    """Format the value of an override: TOML, except that plain words need no quotes."""
+    if isinstance(value, str) and BARE.fullmatch(value) and value not in TOML_KEYWORDS:
+        return value
+    return _toml(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def recipe_file(records: Sequence[Record]) -> str:
+    """Format the TOML recipe of these records (one record per method), with folder names only."""
+    spec = _portable(records[0].cell)
+    recipe = spec["recipe"]
+    lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]
+    sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
+    sections |= {
+        f"methods.{record.method_name}": _section(_portable(record.cell)) for record in records
+    }
+    for name, values in sections.items():
+        lines += [
+            "",
+            f"[{name}]",
+            *(f"{key} = {_toml(value)}" for key, value in values.items() if value is not None),
+        ]
+    return "\n".join(lines) + "\n"

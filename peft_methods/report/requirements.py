@@ -1,0 +1,38 @@
+"""Checks made before training: the report's libraries are installed, output folders writable."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from pathlib import Path
+
+from peft_methods.utils.errors import OptionError
+
+REQUIRED_LIBRARIES = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}  # for a report
+
+
+def check_libraries(option: str) -> None:
+    """Raise `OptionError` if a library that the report needs is not installed."""
+    missing = [
+        name
+        for module, name in REQUIRED_LIBRARIES.items()
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise OptionError(
+            f"{option} needs {' and '.join(missing)}: pip install 'peft-methods[report]'."
+        )
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Create the folder if it does not exist. Raise `OptionError` if it is not writable."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileExistsError:
+        raise OptionError(f"{option} {str(folder)!r} is a file; give a folder.") from None
+    except OSError as error:
+        raise OptionError(
+            f"{option} {str(folder)!r} cannot be written to: {error.strerror}."
+        ) from None

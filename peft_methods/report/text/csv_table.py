@@ -1,0 +1,80 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.ranking import Ranking
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.utils import sanitize
+
+RANKING_COLUMNS = (
+    "group",
+    "interval_low",
+    "interval_high",
+    "to_best",
+    "to_best_low",
+    "to_best_high",
+    "to_best_p",
+    "on_front",
+)
+
+
+def csv_table(comparison: Comparison) -> str:
+    """Format one row per method: mean and standard deviation of every metric in base units.
+
+    The column `missing` has the status and reason of each run without a result.
+    """
+    out = io.StringIO()
+    names = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_sd")]
+    writer = csv.DictWriter(
+        out, ["recipe", "method", "seeds", *names, *RANKING_COLUMNS, "missing"], lineterminator="\n"
+    )
+    writer.writeheader()
+    for row in comparison.rows():
+        line = _csv_line(row) | _csv_ranking(row, comparison.standings[row.recipe])
+        writer.writerow(
+            {
+                name: sanitize.csv_cell(value) if isinstance(value, str) else value
+                for name, value in line.items()
+            }
+        )
+    return out.getvalue()
+
+
+def _csv_line(row: Row) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "recipe": row.recipe,
+        "method": row.method,
+        "seeds": " ".join(map(str, row.seeds)),
+    }
+    for name, figure in row.figures.items():
+        line |= {name: figure.mean, f"{name}_sd": figure.deviation}
+    missing = "; ".join(
+        f"seed {record.seed}: {record.status}: {record.message}" for record in row.missing
+    )
+    return line | {"missing": missing}
+
+
+def _csv_ranking(row: Row, ranking: Ranking) -> dict[str, Any]:
+    """Group, interval and difference to the best, in units of 0..1 of the selection metric.
+
+    Unknown values are left empty.
+    """
+    line: dict[str, Any] = {
+        "group": ranking.groups.get(row.method),
+        "on_front": ranking.on_front.get(row.method),
+    }
+    if row.method in ranking.intervals:
+        line["interval_low"], line["interval_high"] = ranking.intervals[row.method]
+    if (pair := ranking.against_best(row.method)) is not None:
+        line |= {
+            "to_best": pair.difference,
+            "to_best_low": pair.low,
+            "to_best_high": pair.high,
+            "to_best_p": pair.p,
+        }
+    return line

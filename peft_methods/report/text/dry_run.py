@@ -1,0 +1,81 @@
+"""Output of a dry run: every planned run and the expected total time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from tabulate import tabulate
+
+from peft_methods.runs.cost_model import expected_seconds, total_seconds
+from peft_methods.runs.plan import RunGroup
+from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.utils.errors import PeftMethodsError
+from peft_methods.utils.sanitize import visible
+from peft_methods.utils.units import format_duration
+
+
+def plan_text(
+    tasks: Sequence[RunGroup],
+    preparations: Mapping[str, PreparedRecipe],
+    errors: Mapping[str, PeftMethodsError],
+    workers: int,
+    trials: int | None = None,
+    *,
+    there: Collection[str] = (),
+) -> str:
+    """Format one line per run with its prerequisites or the reason to skip it, and the total time.
+
+    `there` has the keys of runs and prerequisite runs that an earlier session finished: they are
+    reused and cost no time. `trials` is the number of tuning trials per method, if tuning is on.
+    """
+    known = [task for task in tasks if task.recipe.name in preparations]
+    lines = [_line(task, run, preparations, there) for task in known for run in task.cells]
+    runnable = [run for task in known if _reason(task, preparations) is None for run in task.cells]
+    missing = [run for run in runnable if run.key not in there]
+    seconds = total_seconds(missing, preparations, workers, there)
+    parts = [f"{name}: {error}" for name, error in errors.items()]
+    if lines:
+        parts.append(
+            tabulate(
+                lines,
+                headers=("Run", "Learning rate", "Prerequisites", "Expected"),
+                tablefmt="simple",
+                disable_numparse=True,
+            )
+        )
+        parts.append(
+            f"{len(missing)} runs, {workers} at a time, about {format_duration(seconds)} in total, "
+            "estimated from a timed forward pass on this machine. Nothing was trained."
+        )
+    if len(missing) < len(runnable):
+        parts.append(
+            f"{len(runnable) - len(missing)} more were finished by an earlier session "
+            "and would be reused."
+        )
+    if lines and trials:
+        parts.append(
+            f"Tuning adds {trials} trials per method, which run first, for the fraction of the "
+            "epochs set by tuning.fraction. The total does not include them."
+        )
+    return "\n\n".join(parts)
+
+
+def _reason(task: RunGroup, preparations: Mapping[str, PreparedRecipe]) -> str | None:
+    preparation = preparations.get(task.recipe.name)
+    return None if preparation is None else preparation.unsupported.get(task.method.name)
+
+
+def _line(
+    task: RunGroup, run: RunSpec, preparations: Mapping[str, PreparedRecipe], there: Collection[str]
+) -> list[str]:
+    reason = _reason(task, preparations)
+    expected = (
+        f"skipped: {reason}"
+        if reason
+        else format_duration(expected_seconds(run, preparations[task.recipe.name]))
+    )
+    if run.key in there:
+        expected = "already finished"
+    prerequisites = ", ".join(stage.recipe.data.source for stage in run.stages)
+    rate = f"{task.method.learning_rate:g}"
+    return [run.label, rate, visible(prerequisites), visible(expected)]

@@ -1,0 +1,98 @@
+"""The ranking table: confidence intervals, groups, and each method's difference to the best."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.ranking import NotCompared, Ranking
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.formatting import MISSING
+
+RANKING_NOTE = (
+    "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter "
+    "cannot be told apart (each pair is compared on the same examples; the intervals of "
+    "differences hold for all pairs simultaneously; p values are corrected by Holm's method)."
+)
+
+
+NOT_COMPARED = {
+    NotCompared.ONE_SEED: "one seed: no spread",
+    NotCompared.OTHER_EXAMPLES: "other test examples",
+    NotCompared.NO_PREDICTIONS: "no predictions",
+}
+
+
+def ranking_table(ranking: Ranking, rows: list[Row], style: str) -> str:
+    """Format one row per method, best first. Empty if no predictions were kept."""
+    shown = sorted(
+        (row for row in rows if row.method in ranking.intervals),
+        key=lambda row: -row.mean(ranking.metric),
+    )
+    if not shown:
+        return ""
+    headers = (
+        "Method",
+        METRICS[ranking.metric].title,
+        "95 % interval",
+        "Group",
+        "To the best, points",
+        "p",
+    )
+    lines = [
+        [row.title, f"{100 * row.mean(ranking.metric):.1f}", *_ranking_cells(ranking, row.method)]
+        for row in shown
+    ]
+    return tabulate(
+        lines,
+        headers=headers,
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=("left", *["right"] * 5),
+    )
+
+
+def _ranking_cells(ranking: Ranking, method: str) -> list[str]:
+    """Interval, group, difference to the best, and p value."""
+    low, high = ranking.intervals[method]
+    cells = [f"{100 * low:.1f} to {100 * high:.1f}", ranking.groups.get(method, MISSING)]
+    pair = ranking.against_best(method)
+    if pair is None:
+        reason = ranking.left_out.get(method)
+        return [*cells, MISSING if reason is None else NOT_COMPARED[reason], MISSING]
+    return [
+        *cells,
+        f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
+        _p(pair.p),
+    ]
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def ranking_notes(comparison: Comparison) -> list[str]:
+    """Notes below the table: how to read it, the Pareto fronts, methods without a group."""
+    lines = (
+        [RANKING_NOTE] if any(ranking.groups for ranking in comparison.standings.values()) else []
+    )
+    for recipe, ranking in comparison.standings.items():
+        titles = {row.method: row.title for row in comparison.rows() if row.recipe == recipe}
+        where = f"{recipe}: " if len(comparison.standings) > 1 else ""
+        front = [titles[method] for method, on in ranking.on_front.items() if on]
+        if len([on for on in ranking.on_front.values() if on is not None]) > 1:
+            lines.append(
+                f"{where}Pareto front of {METRICS[ranking.metric].title.lower()}, "
+                f"time, memory and parameters: {', '.join(front)}."
+            )
+        excluded = [
+            titles[method]
+            for method, reason in ranking.left_out.items()
+            if reason is NotCompared.OTHER_EXAMPLES
+        ]
+        if excluded:
+            lines.append(
+                f"{where}{', '.join(excluded)}: tested on different examples than the other "
+                "methods, so not assigned to a group."
+            )
+    return lines

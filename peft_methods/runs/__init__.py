@@ -1,0 +1,1 @@
+"""From the spec of a run to its record."""

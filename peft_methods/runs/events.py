@@ -1,0 +1,27 @@
+"""Events that an executor sends to its watchers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change in a run's state.
+
+    The run started (no other field is set), reported progress (`news`), is retried (`failed`: how
+    the last attempt ended), or ended with a `record`.
+    """
+
+    cell: RunSpec
+    news: dict[str, Any] | None = None
+    record: Record | None = None
+    failed: str = ""
+
+
+Watcher = Callable[[Event], None]

@@ -1,0 +1,65 @@
+"""Devices as typed values: the GPUs and CPU threads that one run gets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from peft_methods.profiling import nvml
+from peft_methods.profiling.environment import find_device
+
+
+@dataclass(frozen=True)
+class DeviceSet:
+    """The devices of one run: GPUs by UUID, and CPU threads.
+
+    A GPU whose driver reports no UUID is named by its entry in the caller's CUDA_VISIBLE_DEVICES.
+    """
+
+    gpus: tuple[str, ...] = ()
+    threads: int = 1
+
+    @property
+    def kind(self) -> str:
+        """Return 'cuda' or 'cpu', as a run's spec names its device."""
+        return "cuda" if self.gpus else "cpu"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that hide every other GPU from a process."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, within the caller's CUDA_VISIBLE_DEVICES."""
+    if find_device() == "cpu":
+        return ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(nvml.uuid_of(str(index)) or str(index) for index in range(nvml.visible_gpus()))
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return tuple(nvml.uuid_of(name) or name for name in names)
+
+
+def default_workers(device: str, cores: int) -> int:
+    """Return how many runs train side by side.
+
+    Two on a CPU, each with half the cores: small models scale badly over threads. One on a GPU.
+    """
+    return 2 if device == "cpu" and cores > 1 else 1
+
+
+def threads_per_run(device: str, cores: int, workers: int) -> int:
+    """Return a run's share of the cores; at most two on a GPU, where the host only launches kernels.
+
+    With sixteen threads, which wait by spinning, a training step took three times as long whenever
+    the next run's process was importing its libraries.
+    """
+    return max(1, cores // workers) if device == "cpu" else min(2, cores)
+
+
+def slots(device: str, cores: int, workers: int) -> tuple[DeviceSet, ...]:
+    """Return one device set for each run that trains at a time."""
+    threads = threads_per_run(device, cores, workers)
+    if device == "cpu":
+        return (DeviceSet((), threads),) * workers
+    return tuple(DeviceSet((gpu,), threads) for gpu in visible_gpus()[:workers])

@@ -1,0 +1,104 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peft_methods.methods.base import Method
+from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import PreparedRecipe, RunSpec
+
+
+@dataclass(frozen=True)
+class PrepareJob:
+    """A job that reads and checks a recipe's data and model."""
+
+    recipe: Recipe
+    methods: tuple[Method, ...]
+    device: str
+    log: Path
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+    directory: str = field(default_factory=os.getcwd, kw_only=True)
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """A job that trains one run and stores its record.
+
+    With `checkpoint`, each epoch's state is saved, and training resumes where an earlier process
+    was killed. `attempts` describes how earlier attempts ended.
+    """
+
+    cell: RunSpec
+    work: Path
+    stages: tuple[Path, ...]
+    source_seconds: float | None
+    save_to: Path | None
+    store: Path
+    log: Path
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+    directory: str = field(default_factory=os.getcwd, kw_only=True)
+    engine_note: str = ""
+    stage_identities: tuple[str, ...] = ()
+    attempts: tuple[str, ...] = ()
+    checkpoint: bool = False
+
+    @property
+    def name(self) -> str:
+        """The run's key and engine: identifies the job while it is prefetched."""
+        return job_name(self.cell)
+
+    @property
+    def is_first_attempt(self) -> bool:
+        """Whether this is the run's first process in this session, with any engine."""
+        return not self.attempts and not self.engine_note
+
+
+def job_name(cell: RunSpec) -> str:
+    """Return the name of a run's job."""
+    return f"{cell.key}-{cell.engine}"
+
+
+@dataclass(frozen=True)
+class StartSignal:
+    """The signal that it is a run's turn, with what is known about the device by then."""
+
+    matmul_flops_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed.
+
+    `by_user` marks a user's mistake, whose message is complete. All other errors are ours.
+    `setting` names the setting to change, as in `PeftMethodsError`.
+    """
+
+    message: str
+    by_user: bool
+    may_pass: bool = False
+    setting: str = ""
+
+
+@dataclass(frozen=True)
+class EngineFailed:
+    """The run's engine cannot run it. Another engine may, in a fresh process."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The result of a job; `not_stored` is the reason if the record could not be written.
+
+    A failure that `may_pass` is not written: the parent decides whether to retry.
+    """
+
+    result: Record | PreparedRecipe | Failure | EngineFailed
+    not_stored: str = ""
+    may_pass: bool = False

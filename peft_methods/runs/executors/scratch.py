@@ -1,0 +1,76 @@
+"""A session's folder within the store.
+
+It is locked while the session lives, so the next session can tell what a killed one left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from peft_methods.runs.store import Store
+
+PREFIX = "run-"
+LOGS = "logs"
+
+
+class RunFolder:
+    """A folder for scratch files, and one for logs.
+
+    `remove` deletes `path`, the scratch folder. `logs` stays: it is the store's log folder, or a
+    separate one while another session is active. Folders of dead sessions are removed first. The
+    kernel frees the lock of a killed session.
+    """
+
+    def __init__(self, store: Store) -> None:
+        # Without the lock, a session starting now could remove our folder before it is locked.
+        with store.locked():
+            others = [
+                folder for folder in store.folder.glob(f"{PREFIX}*") if not _remove_if_dead(folder)
+            ]
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store.folder))
+            self._lock: int | None = os.open(self.path, os.O_RDONLY)
+            _lock(self._lock)
+        live = {folder.name for folder in others}
+        for logs in (store.folder / LOGS).glob(f"{PREFIX}*"):
+            if logs.name not in live:
+                shutil.rmtree(logs, ignore_errors=True)
+        self.logs = store.folder / LOGS / self.path.name if others else store.folder / LOGS
+
+    def remove(self) -> None:
+        """Remove the scratch files and release the lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _remove_if_dead(folder: Path) -> bool:
+    """Remove the folder if its owner has ended; whether it is gone.
+
+    Without working locks every owner may be alive, so nothing is removed.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        if not _lock(handle):
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""From a finished training to its record: metrics, the per-epoch curve and the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from peft_methods.methods.base import Method
+from peft_methods.models.architecture import Architecture
+from peft_methods.models.flops import training_flops
+from peft_methods.models.parameters import ParameterCounts
+from peft_methods.profiling.phases import PHASES, PhaseMeter
+from peft_methods.profiling.profiler import Profiler
+from peft_methods.tasks.text_classification import Quality
+from peft_methods.training import weight_checks
+from peft_methods.training.engine import Training
+
+TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # meaningless where tokens were drawn
+
+
+def quality_metrics(quality: Quality | None, training: Training) -> dict[str, float | None]:
+    """Return test scores, None without any, and the best epoch's validation accuracy."""
+    best = training.epochs[training.best_epoch - 1]
+    names = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
+    scores = {name: None if quality is None else getattr(quality, name) for name in names}
+    return {**scores, "validation_accuracy": best.validation_accuracy}
+
+
+def parameter_metrics(counts: ParameterCounts) -> dict[str, float | None]:
+    """Return the record's parameter counts."""
+    trainable = counts.method + counts.head
+    return {
+        "trainable_parameters": trainable,
+        "method_parameters": counts.method,
+        "head_parameters": counts.head,
+        "total_parameters": counts.total,
+        "trainable_share": trainable / counts.total,
+    }
+
+
+def time_metrics(
+    meter: PhaseMeter,
+    training: Training,
+    prefetch_seconds: Mapping[str, float],
+    *,
+    random_tokens: bool,
+) -> dict[str, float | None]:
+    """Return seconds of every phase, prefetching included, and the training throughput.
+
+    Where tokens were drawn at random, the times of reading and tokenizing texts are missing.
+    """
+    seconds: dict[str, float | None] = {
+        f"{phase}_seconds": meter.seconds(phase) + prefetch_seconds.get(f"{phase}_seconds", 0.0)
+        for phase in PHASES
+    }
+    train = meter.seconds("train")
+    throughput: dict[str, float | None] = {
+        "samples_per_second": training.samples / train,
+        "tokens_per_second": training.tokens / train,
+    }
+    unknown = dict.fromkeys(TIMES_OF_TEXTS) if random_tokens else {}
+    return {**seconds, **throughput, **unknown}
+
+
+def curve(training: Training, instruments: Profiler) -> tuple[dict[str, float | None], ...]:
+    """Return each epoch's results with the seconds and the method's peak of its training phase."""
+    stretches = [interval for interval in instruments.meter.intervals if interval.phase == "train"]
+    return tuple(
+        {
+            **asdict(result),
+            "train_seconds": stretch.seconds,
+            "peak_memory_bytes": instruments.methods_peak(stretch),
+        }
+        for result, stretch in zip(training.epochs, stretches, strict=True)
+    )
+
+
+def flops_utilization(
+    method: Method,
+    shape: Architecture,
+    lengths: list[int],
+    train_seconds: float,
+    rate: float | None,
+) -> float | None:
+    """Return model FLOPs over the FLOPs that the device could have done in the training time.
+
+    `lengths` are the token counts of all trained rows, epoch by epoch; `rate` is in FLOP/s.
+    None if the rate or the module map is unknown.
+    """
+    if rate is None or shape.layout is None:
+        return None
+    return training_flops(shape, lengths, method.passes) / (train_seconds * rate)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training and evaluation gave."""
+
+    training: Training
+    evidence: weight_checks.Evidence
+    quality: Quality | None
+    checkpoint_bytes: int
+    inference: dict[str, float]
+    notes: tuple[str, ...]
+    resumed_after: tuple[int, ...]

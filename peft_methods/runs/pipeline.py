@@ -1,0 +1,289 @@
+"""One run from start to end: data, model, method, training, the single look at the test set, record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+
+from peft_methods.data import synthetic, tokenize
+from peft_methods.data.facts import TextData, TokenData
+from peft_methods.methods.base import TRAINED, ApplyContext
+from peft_methods.models import loading
+from peft_methods.models.parameters import ParameterCounts, count_parameters
+from peft_methods.profiling.environment import check_device, describe, fingerprint_part
+from peft_methods.profiling.latency import InferenceCost, cost_of
+from peft_methods.profiling.profiler import Profiler
+from peft_methods.runs import export, outcome
+from peft_methods.runs.checkpoints import Checkpoints
+from peft_methods.runs.outcome import Outcome
+from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_process
+from peft_methods.runs.record import Record
+from peft_methods.runs.reuse import sign, unsign
+from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks import text_classification
+from peft_methods.tasks.text_classification import Predictions, Quality
+from peft_methods.training import weight_checks
+from peft_methods.training.collate import Collator, collator_of
+from peft_methods.training.determinism import refusal
+from peft_methods.training.engine import Training, TrainingJob
+from peft_methods.training.evaluation import predict
+from peft_methods.training.registry import engine_of
+from peft_methods.utils.errors import first_line
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run ready to train: its model with the method applied, its tokens, and its fingerprint."""
+
+    base: loading.LoadedModel
+    model: nn.Module
+    tokens: TokenData
+    before: weight_checks.StateBefore
+    parameters: ParameterCounts
+    environment: dict[str, Any]
+    identity: str
+    collate: Collator
+    prefetch_seconds: Mapping[str, float]
+
+
+def execute(
+    cell: RunSpec,
+    places: RunPaths,
+    progress: Progress,
+    *,
+    threads: int,
+    ahead: Prefetched | None = None,
+) -> tuple[Record, Predictions | None]:
+    """Train and evaluate one run. The caller catches errors.
+
+    Prerequisites, trials and runs with random weights have no test predictions.
+    """
+    set_up_process(threads, deterministic=cell.deterministic)
+    check_device(cell.device)
+    instruments = Profiler(cell.device, progress, cell.recipe.budget.epochs)
+    try:
+        with instruments.running():
+            loaded = _load(cell, places, instruments, ahead)
+            return _train_and_evaluate(cell, places, instruments, loaded)
+    except RuntimeError as error:
+        if (refused := refusal(error)) is None:
+            raise
+        raise refused from error
+
+
+def _load(
+    cell: RunSpec, places: RunPaths, instruments: Profiler, ahead: Prefetched | None
+) -> Loaded:
+    """Read data and model, apply the method, and compute the run's fingerprint."""
+    instruments.enter("data")
+    texts = ahead.texts if ahead else synthetic.load(cell.recipe)
+    instruments.enter("load")
+    instruments.meter.set_base()
+    base, model = _model(cell, places, texts, ahead)
+    instruments.enter("tokenize")
+    length = cell.recipe.data.max_length
+    tokens = ahead.tokens if ahead else tokenize.tokenize(texts, base.tokenizer, length)
+    instruments.rows = len(tokens.train)
+    instruments.enter("check")
+    ready = ahead.ready if ahead else None
+    before = ready.before if ready else weight_checks.snapshot(model, places.work)
+    environment = describe(cell.device)
+    identity = cell.identity(
+        weights=base.weights_sha256,
+        config=base.config_sha256,
+        tokenizer=base.tokenizer_sha256,
+        stages=places.stage_identities,
+        data=tokens.facts.fingerprint,
+        environment=fingerprint_part(environment),
+    )
+    return Loaded(
+        base,
+        model,
+        tokens,
+        before,
+        parameters=count_parameters(model, base.head),
+        environment=environment,
+        identity=identity,
+        collate=collator_of(cell.recipe, base.tokenizer),
+        prefetch_seconds=ahead.seconds if ahead else {},
+    )
+
+
+def _model(
+    cell: RunSpec, places: RunPaths, texts: TextData, ahead: Prefetched | None
+) -> tuple[loading.LoadedModel, nn.Module]:
+    """Return the loaded model and the same with the method applied; prefetched where possible."""
+    if ahead and ahead.ready:
+        return ahead.ready.base, ahead.ready.model.to(cell.device)
+    drawn = ahead.drawn if ahead else None
+    base = load(cell, texts, cell.device, drawn=drawn)
+    if drawn:
+        shutil.rmtree(drawn, ignore_errors=True)
+    return base, cell.method.apply(base.model, ApplyContext(base.shape, base.head, places.stages))
+
+
+def _train_and_evaluate(
+    cell: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded
+) -> tuple[Record, Predictions | None]:
+    checkpoints = None
+    if places.results is not None:
+        key = [loaded.identity, loaded.before.frozen]
+        checkpoints = Checkpoints(places.results, cell, key)
+    training = engine_of(cell.engine).train(_job(cell, places, loaded), instruments, checkpoints)
+    instruments.enter("check")
+    evidence = _evidence(cell, loaded, training)
+    instruments.enter("evaluate")
+    tested = _test(cell, loaded)
+    scores = _quality(tested, loaded)
+    instruments.enter("save")
+    unsaved = _save(cell, loaded, places.save_to)
+    checkpoint_bytes = (places.work / TRAINED).stat().st_size
+    instruments.enter("infer")
+    inference = _inference(cell, loaded, instruments)
+    instruments.enter(None)
+    outcome = Outcome(
+        training,
+        evidence,
+        quality=scores,
+        checkpoint_bytes=checkpoint_bytes,
+        inference=inference,
+        notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
+        resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
+    )
+    record = _record(cell, places, instruments, loaded, outcome)
+    if places.save_to is not None and not unsaved:
+        sign(places.save_to, record.identity)
+    return record, tested
+
+
+def _job(cell: RunSpec, places: RunPaths, loaded: Loaded) -> TrainingJob:
+    return TrainingJob(
+        model=loaded.model,
+        method=cell.method,
+        data=loaded.tokens,
+        recipe=cell.recipe,
+        tokenizer=loaded.base.tokenizer,
+        head=loaded.base.head,
+        seed=cell.seed,
+        device=cell.device,
+        workdir=places.work,
+    )
+
+
+def _evidence(cell: RunSpec, loaded: Loaded, training: Training) -> weight_checks.Evidence:
+    return weight_checks.weight_evidence(
+        loaded.model,
+        loaded.before,
+        decay=training.decay,
+        shape=loaded.base.shape,
+        head=loaded.base.head,
+        expected_trainable=cell.method.expected_trainable(loaded.base.shape),
+    )
+
+
+def _test(cell: RunSpec, loaded: Loaded) -> Predictions | None:
+    """Return test predictions. With random weights the pass is only timed: it predicts nothing."""
+    rows, budget = loaded.tokens.test, cell.recipe.budget
+    if not len(rows) or cell.trial:
+        return None
+    predictions = predict(
+        loaded.model, rows, loaded.collate, budget.evaluation_batch_size, budget.precision
+    )
+    return predictions if cell.recipe.has_quality else None
+
+
+def _quality(tested: Predictions | None, loaded: Loaded) -> Quality | None:
+    if tested is None or not tested.is_finite:
+        return None
+    return text_classification.evaluate(tested, loaded.tokens.facts.label_names)
+
+
+def _save(cell: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
+    """Save the model where requested. A full disk costs the model and not the figures."""
+    try:
+        if folder is not None:
+            unsign(folder)
+            export.save_trained(loaded.model, cell, loaded.base, folder)
+    except (OSError, SafetensorError) as error:
+        return [f"its model could not be saved to {folder}: {first_line(error)}"]
+    return []
+
+
+def _inference(cell: RunSpec, loaded: Loaded, instruments: Profiler) -> dict[str, float]:
+    """Time the trained model in use, as trained and merged. The model cannot be used afterwards."""
+    if cell.is_source:
+        return {}
+    timed = partial(
+        cost_of,
+        rows=loaded.tokens.test,
+        collate=loaded.collate,
+        precision=cell.recipe.budget.precision,
+        synchronize=instruments.synchronize,
+    )
+    found = _named("", timed(loaded.model))
+    merged = cell.method.merge(loaded.model)
+    return found if merged is None else found | _named("merged_", timed(merged))
+
+
+def _named(prefix: str, cost: InferenceCost | None) -> dict[str, float]:
+    if cost is None:
+        return {}
+    return {f"{prefix}{name}": value for name, value in asdict(cost).items()}
+
+
+def _record(
+    cell: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded, found: Outcome
+) -> Record:
+    meter, training, facts = instruments.meter, found.training, loaded.tokens.facts
+    lengths = loaded.tokens.train.lengths * len(training.epochs)
+    return Record(
+        cell=cell.spec(),
+        status="ok",
+        message="; ".join(found.notes),
+        identity=loaded.identity,
+        is_source=cell.is_source,
+        tuning=cell.tuning,
+        metrics={
+            **outcome.quality_metrics(found.quality, training),
+            **outcome.parameter_metrics(loaded.parameters),
+            **outcome.time_metrics(
+                meter, training, loaded.prefetch_seconds, random_tokens=facts.random
+            ),
+            **instruments.metrics(),
+            **found.inference,
+            "checkpoint_bytes": found.checkpoint_bytes,
+            "source_seconds": places.source_seconds,
+            "model_flops_utilization": outcome.flops_utilization(
+                cell.method,
+                loaded.base.shape,
+                lengths,
+                meter.seconds("train"),
+                places.matmul_flops_per_second,
+            ),
+        },
+        epochs=outcome.curve(training, instruments),
+        best_epoch=training.best_epoch,
+        quality=None if found.quality is None else asdict(found.quality),
+        evidence=found.evidence,
+        data=plain_facts(facts),
+        environment={
+            **loaded.environment,
+            **instruments.environment(),
+            "weights_sha256": loaded.base.weights_sha256,
+            "config_sha256": loaded.base.config_sha256,
+            "tokenizer_sha256": loaded.base.tokenizer_sha256,
+            "engine_note": places.engine_note,
+            "compiled_graphs": training.compiled_graphs,
+            "resumed_after_epochs": list(found.resumed_after),
+        },
+    )

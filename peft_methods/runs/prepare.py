@@ -1,0 +1,242 @@
+"""What comes before training: a recipe tried once, and the start of a cell that needs no GPU yet."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import set_seed
+from transformers.utils import logging as transformers_logging
+
+from peft_methods.data import synthetic, tokenize
+from peft_methods.data.facts import DataFacts, TextData, TokenData
+from peft_methods.methods.base import ApplyContext, Method
+from peft_methods.models import loading
+from peft_methods.models.tokenizer import load_tokenizer
+from peft_methods.profiling.environment import check_device, describe, fingerprint_part
+from peft_methods.profiling.matmul_rate import device_rate
+from peft_methods.profiling.profiler import Profiler
+from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.code_fingerprint import code_fingerprint
+from peft_methods.runs.spec import Fingerprints, PreparedRecipe, RunSpec
+from peft_methods.training import weight_checks
+from peft_methods.training.collate import collator_of
+from peft_methods.training.cuda_graphs.attention import avoid_attention_plans
+from peft_methods.training.determinism import be_deterministic
+from peft_methods.training.engine import check_budget
+from peft_methods.training.evaluation import predict
+from peft_methods.utils.cache import cached_value
+
+
+def prepare(
+    recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int
+) -> PreparedRecipe:
+    """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
+    set_up_process(threads)
+    check_device(device)
+    instruments = Profiler(device, lambda news: None, recipe.budget.epochs)
+    with instruments.running():
+        return _prepare(recipe, methods, device, instruments)
+
+
+def _prepare(
+    recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Profiler
+) -> PreparedRecipe:
+    started = time.perf_counter()
+    instruments.enter("data")
+    texts = synthetic.load(recipe)
+    instruments.enter("prepare")
+    base = loading.load(recipe.model, texts.facts.label_names, device=device)
+    start_seconds = time.perf_counter() - started
+    base.check_length(recipe.data.max_length)
+    check_budget(recipe.budget, base.model, device)
+    reasons = {method.name: method.unsupported(base.shape, device) for method in methods}
+    forward_seconds = _forward_seconds(texts, base, recipe)
+    weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
+    del base  # or two models would be in memory
+    able = [method for method in methods if not reasons[method.name]]
+    return PreparedRecipe(
+        data=plain_facts(texts.facts),
+        unsupported={name: reason for name, reason in reasons.items() if reason},
+        forward_seconds=forward_seconds,
+        start_seconds=start_seconds,
+        matmul_flops_per_second=device_rate() if device.startswith("cuda") else None,
+        facts=Fingerprints(
+            weights={
+                "": weights,
+                **_quantized(recipe, able, texts.facts.label_names, device, weights),
+            },
+            config=config,
+            tokenizer=tokenizer,
+            data={recipe.name: texts.facts.fingerprint, **_sources(recipe, able)},
+            environment=fingerprint_part(describe(device)),
+        ),
+    )
+
+
+def _quantized(
+    recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...], device: str, weights: str
+) -> dict[str, str]:
+    """The digests of the weights as they are once quantised. What fails here is met again in its cell, whose record tells of it."""
+    found: dict[str, str] = {}
+    for quantization in {one for method in methods if (one := method.info.quantization)}:
+        wanted: dict[str, Any] = {
+            "quantization": quantization,
+            "precision": recipe.budget.precision,
+            "device": device,
+        }
+        key = [
+            weights,
+            asdict(recipe.model),
+            wanted,
+            fingerprint_part(describe(device)),
+            code_fingerprint(loading),
+        ]
+        with contextlib.suppress(Exception):
+            found[quantization] = cached_value(
+                "quantized", key, partial(_digest, recipe, names, wanted)
+            )
+    return found
+
+
+def _digest(recipe: Recipe, names: tuple[str, ...], wanted: dict[str, Any]) -> str:
+    return loading.load(recipe.model, names, **wanted).weights_sha256
+
+
+def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
+    """The fingerprints of the data that earlier stages train on, by their recipes' names. Failures as in `_quantized`."""
+    found: dict[str, str] = {}
+    for source in {
+        stage.name: stage for method in methods for stage, _ in method.prerequisites(recipe)
+    }.values():
+        with contextlib.suppress(Exception):
+            found[source.name] = synthetic.load(source).facts.fingerprint
+    return found
+
+
+def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe) -> float:
+    """Median time a row of up to three passes over three training batches, none begun after 2 s; one batch warms up before."""
+    size = recipe.budget.batch_size
+    rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
+    first = rows.take(range(min(size, len(rows))))
+    few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
+    tokens, collate = (
+        tokenize.tokenize(few, base.tokenizer, recipe.data.max_length),
+        collator_of(recipe, base.tokenizer),
+    )
+    predict(base.model, tokens.validation, collate, size)
+    clock = [time.perf_counter()]
+    while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
+        predict(base.model, tokens.train, collate, size)
+        clock.append(time.perf_counter())
+    return statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """A cell's model on the host, its method in place, and its state before training."""
+
+    base: loading.LoadedModel
+    model: nn.Module
+    before: weight_checks.StateBefore
+
+
+@dataclass(frozen=True)
+class Prefetched:
+    """What a cell's process did before the GPU was its own, and what that took (by phase).
+
+    A model is quantised on the GPU alone: no `ready` then, but its random weights lie in `drawn`.
+    """
+
+    texts: TextData
+    tokens: TokenData
+    ready: ReadyModel | None
+    drawn: Path | None
+    seconds: dict[str, float]
+
+
+def prefetch(cell: RunSpec, *, work: Path, stages: tuple[Path, ...], threads: int) -> Prefetched:
+    """All of a cell's start that needs no GPU. The seed is set here where the model is loaded, as in `run` without it."""
+    set_up_process(threads, deterministic=cell.deterministic)
+    seconds: dict[str, float] = {}
+    ready = drawn = None
+    with _timed(seconds, "data"):
+        texts = synthetic.load(cell.recipe)
+    with _timed(seconds, "load"):
+        if cell.method.info.quantization:
+            tokenizer = load_tokenizer(cell.recipe.model)
+            drawn = _drawn(cell, texts, work)
+        else:
+            base = load(cell, texts, "cpu")
+            tokenizer, model = (
+                base.tokenizer,
+                cell.method.apply(base.model, ApplyContext(base.shape, base.head, stages)),
+            )
+    with _timed(seconds, "tokenize"):
+        tokens = tokenize.tokenize(texts, tokenizer, cell.recipe.data.max_length)
+    if not cell.method.info.quantization:
+        with _timed(seconds, "check"):
+            ready = ReadyModel(base, model, weight_checks.snapshot(model, work))
+    return Prefetched(texts, tokens, ready, drawn, seconds)
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[f"{phase}_seconds"] = time.perf_counter() - started
+
+
+def _drawn(cell: RunSpec, texts: TextData, work: Path) -> Path | None:
+    """Where the cell's random weights lie now; None where its weights are not random. A part of them is none."""
+    if cell.recipe.model.weights != "random":
+        return None
+    folder = work / "drawn"
+    try:
+        loading.save_random(cell.recipe.model, texts.facts.label_names, folder)
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def load(
+    cell: RunSpec, texts: TextData, device: str, *, drawn: Path | None = None
+) -> loading.LoadedModel:
+    """The cell's classifier as its seed draws it."""
+    set_seed(cell.seed)
+    wanted: dict[str, Any] = {
+        "quantization": cell.method.info.quantization,
+        "precision": cell.recipe.budget.precision,
+        "device": device,
+    }
+    base = loading.load(cell.recipe.model, texts.facts.label_names, drawn=drawn, **wanted)
+    base.check_length(cell.recipe.data.max_length)
+    return base
+
+
+def set_up_process(threads: int, *, deterministic: bool = False) -> None:
+    """Threads, the algorithms allowed, and libraries that keep quiet."""
+    torch.set_num_threads(threads)
+    be_deterministic(on=deterministic)
+    avoid_attention_plans()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def plain_facts(facts: DataFacts) -> dict[str, Any]:
+    """As JSON values; without labels to judge by there is no majority."""
+    judged = sum(facts.class_counts["test"]) > 0 and not facts.random
+    return {**asdict(facts), "majority": facts.majority if judged else None}

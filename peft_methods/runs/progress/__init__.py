@@ -1,0 +1,1 @@
+"""Progress of a session: finished runs, running ones, and the time left."""

@@ -1,0 +1,169 @@
+"""Progress: how many runs have ended, the state of each active run, and the time left."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.runs.events import Event
+from peft_methods.runs.progress.display import Display
+from peft_methods.runs.progress.time_left import TimeLeft
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.tasks.metrics import in_seconds
+from peft_methods.utils.sanitize import visible
+from peft_methods.utils.units import format_duration
+
+DRAWING_INTERVAL = 0.1  # at least so many seconds between two updates of the live lines
+NARROWEST_LABEL = 12
+
+
+class Progress:
+    """A watcher that turns an executor's events into lines.
+
+    With live lines: one for the session and one for each active run. Permanent lines report each
+    end and, without live lines, each start.
+    """
+
+    def __init__(
+        self, display: Display, *, workers: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._display, self._clock = display, clock
+        self._time = TimeLeft(workers, clock)
+        self._running: dict[str, tuple[RunSpec, dict[str, Any]]] = {}
+        self._drawn = float("-inf")
+
+    def plan(self, cells: Sequence[RunSpec], preparation: PreparedRecipe) -> None:
+        """Add runs of one recipe and their prerequisites, except those that are reused."""
+        self._time.plan(cells, preparation)
+
+    def doing(self, what: str) -> None:
+        """Show an activity that belongs to no run."""
+        self._display.draw([what])
+
+    @contextlib.contextmanager
+    def showing(self, *, last: bool = True) -> Iterator[None]:
+        """Context manager: show live lines.
+
+        `last`: other code writes to the terminal next, so hand it over.
+        """
+        try:
+            yield
+        except BaseException:
+            self._display.draw(())  # a message follows, not the next test's line
+            raise
+        if last:
+            self._display.hand_over()
+        else:
+            self._display.draw(())
+
+    def __call__(self, event: Event) -> None:
+        """Handle an executor's event."""
+        key, now = event.cell.key, self._clock()
+        if event.record is not None and event.record.reused:
+            self._time.reuse(key)
+            self._say(f"{event.cell.label}: reused: {describe_result(event.record)}")
+            return
+        if event.record is not None:
+            self._time.end(key, ok=event.record.status == "ok")
+            self._running.pop(key, None)
+            self._say(f"{self._place()} {event.cell.label}: {describe_result(event.record)}")
+        elif event.failed:
+            self._time.forget(key)
+            self._running.pop(key, None)
+            self._say(f"{self._place()} {event.cell.label}: {event.failed}; it is retried")
+        elif event.news is None:
+            self._time.start(key)
+            self._running[key] = event.cell, {}
+            if not self._display.columns:
+                self._say(f"{self._place()} {event.cell.label}: started")
+        else:
+            self._time.update(key, event.news)
+            self._running[key][1].update({"doing": None} | event.news)
+        if now - self._drawn >= DRAWING_INTERVAL or not event.news:
+            self._drawn = now
+            self._display.draw(self._lines())
+
+    def _say(self, line: str) -> None:
+        self._display.say(visible(line))
+
+    def _lines(self) -> list[str]:
+        """Format the session's line and one per active run, as wide as the display."""
+        width = self._display.columns
+        if not width:
+            return []
+        reused = f" ({len(self._time.reused)} more reused)" if self._time.reused else ""
+        done = f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}"
+        head = done, f"{len(self._running)} active", *self._left()
+        return [fitted(head[0], head[1:], width, between=" · ")] + [
+            visible(fitted(cell.label, describe_progress(news), width))
+            for cell, news in self._running.values()
+        ]
+
+    def _place(self) -> str:
+        return (
+            f"[{', '.join([f'{len(self._time.ended)}/{len(self._time.expected)}', *self._left()])}]"
+        )
+
+    def _left(self) -> list[str]:
+        """Format '4 min 10 s left'; empty when all runs have ended."""
+        done = len(self._time.ended) >= len(self._time.expected)
+        return [] if done else [f"{format_duration(self._time.seconds())} left"]
+
+
+def fitted(name: str, parts: Sequence[str], width: int, *, between: str = "  ") -> str:
+    """Join the name and as many of the first parts as fit into `width`.
+
+    A name that is too long even for the first part is shortened in the middle.
+    """
+    kept = list(parts)
+    while len(kept) > 1 and len(between.join([name, *kept])) > width:
+        kept.pop()
+    room = max(NARROWEST_LABEL, width - len(between.join(["", *kept])))
+    if len(name) > room:
+        name = f"{name[: room - room // 2 - 1]}…{name[len(name) - room // 2 :]}"
+    return between.join([name, *kept])[:width]
+
+
+def describe_progress(news: dict[str, Any]) -> list[str]:
+    """Describe the state of an active run, the most important part first.
+
+    The parts: current activity, epoch, step, speed, loss of the last epoch, memory.
+    """
+    parts = [str(news["doing"])] if news.get("doing") else []
+    if "epoch" in news:
+        parts += [f"epoch {news['epoch']}/{news['epochs']}"] + [
+            f"step {news['step']}/{news['steps']}"
+        ] * (not parts)
+    if (rate := news.get("samples_per_second")) is not None:
+        parts.append(f"{rate:,.1f}/s")
+    if (loss := news.get("train_loss")) is not None:
+        parts.append(f"loss {loss:.3f}")
+    if memory := news.get("peak_memory_bytes"):
+        parts.append(f"{memory / 2**20:,.0f} MiB")
+    return parts or ["starting"]
+
+
+def describe_result(record: Record) -> str:
+    """Describe a run's result in one line: the main metrics, or why there are none."""
+    if record.status != "ok":
+        return f"{record.status}: {record.message}"
+    name = "validation_accuracy" if record.is_source else "accuracy"
+    metrics = record.metrics
+    parts = [
+        f"{METRICS[name].title.lower()} {value:.3f}"
+        for value in [metrics.get(name)]
+        if value is not None
+    ]
+    losses = [loss for epoch in record.epochs if (loss := epoch.get("train_loss")) is not None]
+    parts += [f"loss {losses[-1]:.3f}"] * bool(losses)
+    for name in ("samples_per_second", "peak_memory_bytes"):
+        parts += [METRICS[name].format(value) for value in [metrics.get(name)] if value is not None]
+    if (seconds := metrics.get("train_seconds")) is not None:
+        parts.append(
+            f"trained {format_duration(seconds) if seconds >= 60 else in_seconds(seconds)}"
+        )
+    return ", ".join(parts)

@@ -1,0 +1,85 @@
+"""What a worker is asked to do: a run's job with its folders, built from its prerequisites' records."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft_methods.methods.base import TRAINED, Method
+from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.executors.jobs import PrepareJob, RunJob
+from peft_methods.runs.executors.scratch import RunFolder
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import RunSpec
+from peft_methods.runs.store import Store
+
+
+@dataclass(frozen=True)
+class RunRequests:
+    """Build jobs. `save_models` is where trained models are kept; `checkpoint` saves every epoch.
+
+    The executor adds threads and environment when it knows the devices.
+    """
+
+    store: Store
+    folder: RunFolder
+    device: str
+    save_models: Path | None = None
+    checkpoint: bool = False
+
+    def prepare_job(self, recipe: Recipe, methods: Sequence[Method]) -> PrepareJob:
+        """Return the job that checks a recipe."""
+        log = self.log(f"{recipe.name}-prepare")
+        return PrepareJob(recipe, tuple(methods), self.device, log=log)
+
+    def run_job(
+        self,
+        cell: RunSpec,
+        records: Mapping[str, Record],
+        attempts: tuple[str, ...] = (),
+        engine_failed: str = "",
+    ) -> RunJob:
+        """Return a run's job. If its engine failed, the fallback engine takes its place.
+
+        `records` are those of ended runs by key; `attempts` say how earlier attempts ended.
+        """
+        stages = [records[stage.key] for stage in cell.stages if stage.key in records]
+        seconds = [stage.metrics.get("train_seconds") or 0.0 for stage in stages]
+        keeps_model = self.save_models is not None and not cell.is_source
+        return RunJob(
+            cell=cell.fallen_back() if engine_failed else cell,
+            work=self.work(cell),
+            stages=tuple(self.work(stage) for stage in cell.stages),
+            source_seconds=sum(seconds) if seconds else None,
+            save_to=self.save_models / cell.label if self.save_models and keeps_model else None,
+            store=self.store.folder,
+            log=self.log(cell.label),
+            engine_note=engine_failed,
+            stage_identities=tuple(stage.identity for stage in stages),
+            attempts=attempts,
+            checkpoint=self.checkpoint,
+        )
+
+    def work(self, cell: RunSpec) -> Path:
+        """Return a run's scratch folder."""
+        return self.folder.path / cell.key
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a job."""
+        return self.folder.logs / f"{name}.log"
+
+    def restore_trained(self, cell: RunSpec, record: Record) -> None:
+        """Copy the trained weights kept with a record to the run's scratch folder, if there are any."""
+        if (trained := self.store.trained_file(record)) is not None:
+            self.work(cell).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(trained, self.work(cell) / TRAINED)
+
+    def remove_work(self, cell: RunSpec) -> None:
+        """Delete a run's scratch folder."""
+        shutil.rmtree(self.work(cell), ignore_errors=True)
+
+    def remove_scratch(self) -> None:
+        """Delete this session's scratch folder."""
+        self.folder.remove()

@@ -1,0 +1,309 @@
+"""The scheduler: which run starts when, what is retried, and what an earlier session has done."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from peft_methods.methods.base import Method
+from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.events import Event, Watcher
+from peft_methods.runs.executors.base import (
+    Ended,
+    Executor,
+    Handle,
+    Lost,
+    Progress,
+    Resources,
+    RunEvent,
+)
+from peft_methods.runs.executors.jobs import (
+    Done,
+    EngineFailed,
+    Failure,
+    PrepareJob,
+    RunJob,
+    job_name,
+)
+from peft_methods.runs.limits import DEFAULT_RETRIES
+from peft_methods.runs.record import Record, record_without_result
+from peft_methods.runs.requests import RunRequests
+from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.timeouts import Timeouts
+from peft_methods.utils.errors import DataError, PeftMethodsError, PreparationTimedOut
+
+
+class Scheduler:
+    """Run what was submitted, in that order, each run after its prerequisites.
+
+    A run that is being prefetched goes first. `needs` are the resources of one run. A run, or the
+    check of a recipe, that takes more than `timeout` seconds is ended. A transient failure is
+    retried `retries` times, after everything else. There are no threads: whoever waits drives.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        requests: RunRequests,
+        needs: Resources,
+        *,
+        timeout: float | None = None,
+        retries: int = DEFAULT_RETRIES,
+    ) -> None:
+        self.executor, self.requests, self.retries = executor, requests, retries
+        self.warnings: list[str] = []
+        self._needs, self._timeouts = needs, Timeouts(timeout)
+        self._store = requests.store
+        self._pending: list[RunSpec] = []
+        self._running: dict[Handle, RunSpec] = {}
+        self._news: dict[Handle, dict[str, object]] = {}
+        self._records: dict[str, Record] = {}
+        self._attempts: dict[str, tuple[str, ...]] = {}  # how a run's attempts ended so far
+        self._watchers: list[Watcher] = []
+        self._matmul_flops_per_second: float | None = None
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call `watcher` with every event from now on."""
+        self._watchers.append(watcher)
+
+    def prepare(
+        self, recipe: Recipe, methods: Sequence[Method], first: RunSpec | None = None
+    ) -> PreparedRecipe:
+        """Check a recipe's data and model in a worker. Raises `DataError`.
+
+        `first` is the run that will probably be the first; it is prefetched meanwhile.
+        """
+        job = self.requests.prepare_job(recipe, methods)
+        result = self._ask(job, first)
+        for _ in range(self.retries):
+            if isinstance(result, Failure) and result.may_pass:
+                self.executor.drop_prefetched()  # its memory may have been the cause
+                result = self._ask(job, None)
+        if isinstance(result, Failure):
+            details = "" if result.by_user else f" (details: {job.log})"
+            raise DataError(f"{result.message}{details}", setting=result.setting)
+        self._matmul_flops_per_second = (
+            self._matmul_flops_per_second or result.matmul_flops_per_second
+        )
+        return result
+
+    def _ask(self, job: PrepareJob, first: RunSpec | None) -> PreparedRecipe | Failure:
+        """Make one attempt at preparing a recipe. Raises `TookTooLong`."""
+        handle = self.executor.start(job)
+        self.executor.prefetch(None if first is None else self._job(first))
+        failed = f"recipe {job.recipe.name!r} could not be prepared"
+        try:
+            while True:
+                for event in self._poll([handle]):
+                    if isinstance(event, Ended):
+                        result: PreparedRecipe | Failure = event.done.result
+                        return result
+                    if isinstance(event, Lost):
+                        return Failure(f"{failed}: {event.reason}.", False, event.transient)
+                if self._timeouts.is_over(handle):
+                    stacks = self.executor.stacks(handle)
+                    raise PreparationTimedOut(
+                        f"{failed}: {self._timeouts.message(stacks)}.", stacks
+                    )
+        finally:
+            self.executor.kill(handle)
+
+    def submit(self, cells: Sequence[RunSpec]) -> None:
+        """Queue runs, each after its prerequisites. A known run is not queued again."""
+        self._queue(cells)
+        prefetched = self.executor.prefetched()
+        if prefetched is not None and prefetched not in map(job_name, self._pending):
+            self.executor.drop_prefetched()
+
+    def _queue(self, cells: Sequence[RunSpec]) -> None:
+        for cell in cells:
+            self._queue(cell.stages)
+            known = {other.key for other in (*self._pending, *self._running.values())}
+            if cell.key not in known | set(self._records):
+                self._pending.append(cell)
+
+    def reuse(self, cell: RunSpec, record: Record) -> bool:
+        """Use an earlier session's record for this run.
+
+        The trained weights of a prerequisite are copied to where the run that needs them looks.
+        Returns False, with a warning, if that fails.
+        """
+        if cell.key in self._records:
+            return True
+        try:
+            self.requests.restore_trained(cell, record)
+        except OSError as error:
+            self.warnings.append(
+                f"{cell.label} is trained again: its weights could not be copied ({error.strerror})."
+            )
+            return False
+        self._end(cell, record)
+        return True
+
+    def wait(self, cells: Sequence[RunSpec]) -> list[Record]:
+        """Return the records of submitted runs, when all have ended."""
+        while any(cell.key not in self._records for cell in cells):
+            self._start_ready()
+            if not self._running:
+                break
+            self._listen()
+        return [self._records[cell.key] for cell in cells if cell.key in self._records]
+
+    def stop(self) -> None:
+        """Start nothing more, keep results that have arrived, and end what is running.
+
+        A run that was ended has no record.
+        """
+        self._pending.clear()
+        while events := list(self.executor.poll(0)):
+            for event in events:
+                cell = self._running.get(event.handle)
+                if isinstance(event, Progress) or cell is None:
+                    continue
+                self._release(event.handle)
+                done = event.done if isinstance(event, Ended) else None
+                if done and isinstance(done.result, Record) and not done.may_pass:
+                    self._end(cell, done.result)
+        for handle in list(self._running):
+            self._release(handle)
+        self.executor.drop_prefetched()
+
+    def close(self) -> None:
+        """Stop, end every process and remove scratch files."""
+        self.stop()
+        self.executor.close()
+        self.requests.remove_scratch()
+
+    def _poll(self, handles: Collection[Handle]) -> Iterator[RunEvent]:
+        """Yield events. The wait for the first counts towards the jobs' time limits."""
+        events = self.executor.poll(self._timeouts.interval)
+        with self._timeouts.counting(handles):
+            first = next(events, None)
+        return itertools.chain(() if first is None else (first,), events)
+
+    def _ready(self) -> list[RunSpec]:
+        """Return the queued runs whose prerequisites have all succeeded."""
+        ended_well = {key for key, record in self._records.items() if record.status == "ok"}
+        return [cell for cell in self._pending if ended_well.issuperset(s.key for s in cell.stages)]
+
+    def _start_ready(self) -> None:
+        """Start runs while resources last. A run whose prerequisite failed ends here."""
+        self._fail_dependents()
+        prefetched = self.executor.prefetched()
+        for cell in sorted(self._ready(), key=lambda one: job_name(one) != prefetched):
+            if not self._has_room():
+                break
+            self._pending.remove(cell)
+            self._start(cell)
+
+    def _fail_dependents(self) -> None:
+        for cell in list(self._pending):
+            ended = (self._records.get(stage.key) for stage in cell.stages)
+            failed = next((one for one in ended if one is not None and one.status != "ok"), None)
+            if failed is not None:
+                self._pending.remove(cell)
+                reason = f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
+                record = record_without_result(cell, "failed", reason)
+                self.store_here(record)
+                self._end(cell, record)
+
+    def _has_room(self) -> bool:
+        used = Resources(0, 0)
+        for _ in self._running:
+            used += self._needs
+        return (used + self._needs).fits_in(self.executor.capacity)
+
+    def _start(self, cell: RunSpec, engine_failed: str = "") -> None:
+        job = self._job(cell, engine_failed)
+        handle = self.executor.start(job, self._matmul_flops_per_second)
+        self._running[handle] = cell
+        self._notify(Event(cell))
+        if self._pending:
+            following = next(iter(self._ready()), None)
+            self.executor.prefetch(None if following is None else self._job(following))
+
+    def _job(self, cell: RunSpec, engine_failed: str = "") -> RunJob:
+        attempts = self._attempts.get(cell.key, ())
+        return self.requests.run_job(cell, self._records, attempts, engine_failed)
+
+    def _listen(self) -> None:
+        """Process what the running jobs report. A timeout is a record too."""
+        for event in self._poll(self._running):
+            cell = self._running[event.handle]
+            if isinstance(event, Progress):
+                self._news[event.handle] = event.news
+                self._notify(Event(cell, news=event.news))
+            elif isinstance(event, Ended):
+                self._finish(event.handle, cell, event.done)
+            else:
+                record = record_without_result(cell, event.status, event.reason, stack=event.stack)
+                self._fail(event.handle, cell, record, transient=event.transient, has_log=True)
+        for handle, cell in list(self._running.items()):
+            if self._timeouts.is_over(handle):
+                stacks = self.executor.stacks(handle)
+                message = self._timeouts.message(stacks, self._news.get(handle))
+                record = record_without_result(cell, "timeout", message, stack=stacks)
+                self._fail(handle, cell, record, has_log=True)
+
+    def _finish(self, handle: Handle, cell: RunSpec, done: Done) -> None:
+        if isinstance(done.result, EngineFailed):
+            self._release(handle)
+            self._start(cell, done.result.reason)
+            return
+        assert isinstance(done.result, Record)
+        if done.may_pass:
+            self._fail(handle, cell, done.result, transient=True)
+            return
+        self._release(handle)
+        if done.not_stored:
+            self.warnings.append(done.not_stored)
+        if cell.trial or not cell.is_source:
+            self.requests.remove_work(cell)
+        self._end(cell, done.result)
+
+    def _fail(
+        self,
+        handle: Handle,
+        cell: RunSpec,
+        record: Record,
+        *,
+        transient: bool = False,
+        has_log: bool = False,
+    ) -> None:
+        """End a run whose process stored no record, or queue it once more.
+
+        With `has_log`, the message of the last attempt names the log.
+        """
+        self._release(handle)
+        self.requests.remove_work(cell)
+        before = self._attempts.get(cell.key, ())
+        if transient and len(before) < self.retries:
+            self._attempts[cell.key] = (*before, f"{record.status}: {record.message}")
+            self._pending.append(cell)
+            self._notify(Event(cell, failed=self._attempts[cell.key][-1]))
+            return
+        log = f"; its output is in {self.requests.log(cell.label)}" if has_log else ""
+        record = replace(record, message=record.message + log, attempts=before)
+        self.store_here(record)
+        self._end(cell, record)
+
+    def _release(self, handle: Handle) -> None:
+        self.executor.kill(handle)
+        self._running.pop(handle, None)
+        self._news.pop(handle, None)
+
+    def store_here(self, record: Record) -> None:
+        """Write a record that no worker wrote. If that fails, keep it in memory and warn."""
+        try:
+            self._store.write(record)
+        except PeftMethodsError as error:
+            self.warnings.append(str(error))
+
+    def _end(self, cell: RunSpec, record: Record) -> None:
+        self._records[cell.key] = record
+        self._notify(Event(cell, record=record))
+
+    def _notify(self, event: Event) -> None:
+        for watcher in self._watchers:
+            watcher(event)

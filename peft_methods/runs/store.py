@@ -1,0 +1,284 @@
+"""The store: a folder with one record file per run, written atomically and validated on load.
+
+Any number of sessions may share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from peft_methods.methods.registry import METHODS
+from peft_methods.runs.predictions import as_npz, from_npz
+from peft_methods.runs.record import SCHEMA_VERSION, Record
+from peft_methods.tasks.text_classification import Predictions
+from peft_methods.utils.errors import PeftMethodsError, first_line, unknown
+from peft_methods.utils.files import lock_file, write_bytes
+
+RECORD, PREDICTIONS, TRAINED = ".json", ".npz", ".safetensors"
+SET_ASIDE = "set_aside"
+_RECORDS = TypeAdapter(Record)
+
+
+class StoreError(PeftMethodsError):
+    """A record or a folder of records that cannot be read or written."""
+
+
+class ForeignFile(StoreError):
+    """A file by another version or program, which may still use it.
+
+    A truncated record is not one of these, since it is not valid JSON.
+    """
+
+
+@dataclass(frozen=True)
+class UnreadableFile:
+    """A file in a store that is not a readable record, with the reason.
+
+    `is_ours` marks a damaged file that no version can read.
+    """
+
+    path: Path
+    reason: str
+    is_ours: bool
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Store:
+    """A folder of records: IDENTITY.json, and IDENTITY.npz for per-example predictions.
+
+    The trained weights of a prerequisite run are kept as IDENTITY.safetensors, so that later
+    sessions can build on them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Check that records can be written here, before anything is trained. Raises `StoreError`.
+
+        Half-written files of killed processes are removed.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise StoreError(
+                f"results cannot be written to {self.folder}: {error.strerror}. "
+                "Choose another folder for `results`.",
+                setting="results",
+            ) from None
+        with self.locked() as alone:
+            for leftover in (
+                path
+                for end in (RECORD, PREDICTIONS, TRAINED)
+                if alone
+                for path in self.folder.glob(f".*{end}.*")
+            ):
+                leftover.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Context manager: hold the store's lock, so that no other session writes meanwhile.
+
+        Yields False if the file system has no locks; single files are written atomically even then.
+        The kernel frees the lock of a dead process.
+        """
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            yield lock_file(folder)
+        finally:
+            os.close(folder)
+
+    def write(
+        self, record: Record, predictions: Predictions | None = None, trained: Path | None = None
+    ) -> Path:
+        """Write the files beside the record, then the record, then delete earlier failed attempts.
+
+        Raises `StoreError`. `trained` is a file of trained weights to keep. A record never refers
+        to a file that does not exist.
+        """
+        path = self.folder / f"{record.identity}{RECORD}"
+        contents = {} if predictions is None else {PREDICTIONS: as_npz(predictions)}
+        try:
+            contents |= {} if trained is None else {TRAINED: trained.read_bytes()}
+            values = asdict(
+                replace(
+                    record,
+                    files={
+                        end: hashlib.sha256(content).hexdigest()
+                        for end, content in contents.items()
+                    },
+                )
+            )
+            del values["reused"]
+            contents[RECORD] = json.dumps(values, indent=1, sort_keys=True).encode()
+            with self.locked():
+                for end, content in contents.items():
+                    write_bytes(content, self.folder / f"{record.identity}{end}")
+                self._delete_failures(record)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
+        return path
+
+    def _delete_failures(self, record: Record) -> None:
+        """Delete earlier failed records of this run.
+
+        Concurrent sessions report their own failures.
+        """
+        for path in self.folder.glob(f"{record.key}-*{RECORD}"):
+            if path.stem != record.identity:
+                path.unlink(missing_ok=True)
+
+    def read(self, path: Path) -> Record:
+        """Read a record. Raises `StoreError`, which names the file and the problem."""
+        try:
+            values = json.loads(path.read_bytes())
+            if not isinstance(values, dict) or "identity" not in values:
+                raise ForeignFile(f"{path} is not a valid record: it has no identity.")
+            _check_version(values.get("schema_version", 0), path)
+            record = _RECORDS.validate_python(values)
+            _check_version(record.schema_version, path)  # the version may be a string such as "2"
+            _check_cell(record, path)
+            if path.stem != record.identity:
+                raise StoreError(f"{path} holds the record of another run: {record.identity}.")
+        except (KeyError, TypeError, OverflowError) as error:
+            raise StoreError(
+                f"{path} is not a valid record: its specification is incomplete "
+                f"({type(error).__name__}: {error})."
+            ) from None
+        except (ValidationError, ValueError, RecursionError) as error:
+            first = str(error).splitlines()[0]
+            raise StoreError(f"{path} is not a valid record: {first}.") from None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
+        return record
+
+    def find(self, identity: str) -> Record | None:
+        """Return the record with this name, or None if it cannot be read."""
+        with contextlib.suppress(StoreError):
+            return self.read(self.folder / f"{identity}{RECORD}")
+        return None
+
+    def damage(self, record: Record) -> str:
+        """Describe damage to the files beside a record; '' if all are as they were written."""
+        for end, sha256 in record.files.items():
+            path = self.folder / f"{record.identity}{end}"
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                return f"{path} cannot be read ({error.strerror})"
+            if hashlib.sha256(content).hexdigest() != sha256:
+                return f"{path} has changed since it was written"
+        return ""
+
+    def read_predictions(self, record: Record) -> Predictions | None:
+        """Read the per-example predictions of a record, or None. Raises `StoreError`."""
+        return self.read_predictions_of(record.identity)
+
+    def read_predictions_of(self, identity: str) -> Predictions | None:
+        """Read the per-example predictions by the record's fingerprint."""
+        path = self.folder / f"{identity}{PREDICTIONS}"
+        if not path.is_file():
+            return None
+        try:
+            return from_npz(path)
+        except Exception as error:  # numpy and zipfile raise a dozen types
+            raise StoreError(
+                f"{path} holds no readable predictions: {first_line(error)}."
+            ) from None
+
+    def trained_file(self, record: Record) -> Path | None:
+        """Return the path of a prerequisite's kept weights, or None."""
+        return self.folder / f"{record.identity}{TRAINED}" if TRAINED in record.files else None
+
+    def checkpoints_of(self, key: str) -> Path:
+        """Return the folder for checkpoints of the run with this key. It is removed at the end."""
+        return self.folder / "checkpoints" / key
+
+    def remove_checkpoints(self, key: str) -> None:
+        """Remove all checkpoints of the run with this key."""
+        shutil.rmtree(self.checkpoints_of(key), ignore_errors=True)
+
+    def records(self) -> tuple[list[Record], list[UnreadableFile]]:
+        """Read all records, and list the files that are not readable records.
+
+        A failed attempt is left out if the same run also succeeded.
+        """
+        good, unfit = [], []
+        for path in sorted(self.folder.glob(f"*{RECORD}")):
+            try:
+                good.append(self.read(path))
+            except StoreError as error:
+                if os.path.lexists(path):  # another session may have removed it
+                    unfit.append(
+                        UnreadableFile(path, str(error), not isinstance(error, ForeignFile))
+                    )
+        return without_attempts(good), unfit
+
+    def set_aside(self, unfit: Iterable[UnreadableFile]) -> list[str]:
+        """Move files that no version can read to a separate folder; describe each file.
+
+        Files of newer versions and other programs stay where they are.
+        """
+        return [line for file in unfit if (line := self._set_aside(file))]
+
+    def _set_aside(self, file: UnreadableFile) -> str:
+        if not file.is_ours:
+            return f"{file.reason} It was left where it is."
+        aside = self.folder / SET_ASIDE / f"{file.path.stem}.{uuid.uuid4().hex[:8]}{RECORD}"
+        try:
+            with self.locked():
+                if self.find(file.path.stem) is not None or not os.path.lexists(file.path):
+                    return ""  # another session has replaced it or set it aside
+                aside.parent.mkdir(exist_ok=True)
+                file.path.rename(aside)
+        except OSError as error:
+            return f"{file.reason} It could not be set aside: {error.strerror}."
+        return f"{file.reason} It was set aside as {aside}."
+
+
+def without_attempts(records: Sequence[Record]) -> list[Record]:
+    """Drop the failed attempts at runs that also succeeded."""
+    failed = any(record.status != "ok" for record in records)
+    ended_well = {record.key for record in records if failed and record.status == "ok"}
+    return [record for record in records if record.status == "ok" or record.key not in ended_well]
+
+
+def _check_version(version: object, path: Path) -> None:
+    """Raise `ForeignFile` if the schema version is newer than ours, before other checks."""
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ForeignFile(
+            f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; "
+            "update peft-methods to read it."
+        )
+
+
+def _check_cell(record: Record, path: Path) -> None:
+    """Check the fields that every reader of a record relies on.
+
+    Raises `KeyError` or the like if the run's specification is incomplete.
+    """
+    recipe = record.cell["recipe"]
+    _ = (
+        recipe["model"]["source"],
+        recipe["data"]["source"],
+        recipe["budget"]["epochs"],
+        record.seed,
+        list(record.cell["stages"]),
+    )
+    if record.method_name not in METHODS:
+        raise ForeignFile(f"{path}: {unknown('method', record.method_name, METHODS)}")

@@ -1,0 +1,1 @@
+"""Tasks: one file each for its labels, loss, metrics and trivial baseline."""

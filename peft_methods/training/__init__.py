@@ -1,0 +1,1 @@
+"""Engines that train a run within a budget, and what they share."""

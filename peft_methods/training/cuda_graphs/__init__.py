@@ -1,0 +1,1 @@
+"""The cuda_graphs engine: training steps replayed as CUDA graphs."""

@@ -1,0 +1,16 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import torch
+
+
+def free_workspaces() -> bool:
+    """Free the cuBLAS workspaces: one block for each stream that computed a matrix product.
+
+    Return False if this torch has no function for it.
+    """
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
+    return clear is not None

@@ -1,0 +1,37 @@
+"""The cuda_graphs engine: the Trainer's loop, with each training step replayed as a CUDA graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
+
+
+class CudaGraphsEngine:
+    """Replay whole training steps, so that a GPU does not wait for Python between kernels."""
+
+    name = "cuda_graphs"
+    about = "its steps as CUDA graphs"
+    aliases = ("graphed",)  # its name in records of schema version 1
+    devices = ("cuda",)
+    priority = 1
+    fallback: str | None = "trainer"
+    phases: tuple[str, ...] = ("capture",)
+
+    def unsupported(self, job: TrainingJob) -> str | None:
+        """Return None: what cannot be captured shows when it is captured (`EngineUnfit`)."""
+        return None
+
+    def train(
+        self, job: TrainingJob, observer: Observer, checkpointer: Checkpointer | None = None
+    ) -> Training:
+        """Train the job's model. See `Engine.train`. Raises `EngineUnfit` if capturing fails."""
+        from dataclasses import replace
+
+        from peft_methods.training.cuda_graphs.compile import compilations
+        from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
+        from peft_methods.training.trainer.loop import train
+
+        result = train(job, observer, checkpointer, trainer_class=CudaGraphsTrainer)
+        return replace(result, compiled_graphs=compilations())

@@ -1,0 +1,193 @@
+"""A whole training step (forward, backward, clipping, optimizer) as one CUDA graph per bucket.
+
+Without a GPU the step is called directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from peft_methods.training.collate import NO_LABEL
+from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
+from peft_methods.training.cuda_graphs.scalars import LossScale, Scalars
+from peft_methods.training.precision import HALF
+
+
+class StepGraphs:
+    """Captured steps of one model and optimizer. Call `capture` once, then `replay` per batch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: ReplayedAdamW,
+        *,
+        batch_size: int,
+        padding: Mapping[str, int],
+        buckets: Iterable[int],
+        precision: str,
+        accumulation: int,
+        max_grad_norm: float,
+        extra_loss: Callable[[nn.Module], torch.Tensor | None],
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.device = next(model.parameters()).device
+        self.scalars = Scalars(self.device)
+        self.loss_scale = LossScale(self.device) if precision == "fp16" else None
+        self._precision, self._max_grad_norm, self._extra_loss = (
+            precision,
+            max_grad_norm,
+            extra_loss,
+        )
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        # Whether a batch is the last of its optimizer step: the values to capture a graph for.
+        self._last_flags = (True,) if accumulation == 1 else (False, True)
+        self._gradients = (
+            [torch.zeros_like(p) for p in self._parameters] if accumulation > 1 else []
+        )
+        self._batches = {
+            bucket: self._empty_batch(batch_size, bucket, padding)
+            for bucket in sorted(buckets, reverse=True)
+        }
+        self._replays: dict[tuple[int, bool], Callable[[], Any]] = {}
+
+    def _empty_batch(
+        self, rows: int, bucket: int, padding: Mapping[str, int]
+    ) -> dict[str, torch.Tensor]:
+        batch = {
+            name: torch.full((rows, bucket), value, device=self.device)
+            for name, value in padding.items()
+        }
+        batch["attention_mask"][:, 0] = 1
+        return batch | {"labels": torch.full((rows,), NO_LABEL, device=self.device)}
+
+    def capture(self) -> None:
+        """Warm up the longest and the shortest bucket, then capture all, the longest first.
+
+        Weights, optimizer state and random state are the same afterwards: the batches have no
+        labels and the rates are 0, so gradients are 0 and no weight changes. All compilation
+        happens in the warm-up, since compiling during a capture would break it. Code compiled for
+        the two extreme lengths also serves the lengths in between.
+        """
+        state = {
+            p: {k: v.clone() for k, v in values.items()}
+            for p, values in self.optimizer.state.items()
+        }
+        self.model.train()
+        self._set_gradients()
+        self.optimizer.send_rates([0.0] * len(self.optimizer.param_groups))
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            if self.device.type == "cuda":
+                self._capture_graphs()
+            else:
+                self._warm_up()
+                self._replays = {step: partial(self._step, *step) for step in self._all_steps()}
+        self._restore_optimizer_state(state)
+        if self.loss_scale is not None:
+            self.loss_scale.restore()
+        self.scalars.take_sums()
+
+    def _all_steps(self) -> list[tuple[int, bool]]:
+        return [(bucket, last) for bucket in self._batches for last in self._last_flags]
+
+    def _warm_up(self) -> None:
+        extremes = {max(self._batches), min(self._batches)}
+        for bucket, last in self._all_steps():
+            if bucket in extremes:
+                self._step(bucket, last)
+
+    def _capture_graphs(self) -> None:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._warm_up()
+        torch.cuda.synchronize()
+        pool = torch.cuda.graph_pool_handle()
+        with torch.compiler.set_stance("fail_on_recompile"):
+            for bucket, last in self._all_steps():
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=pool, stream=stream):
+                    self._step(bucket, last)
+                self._replays[bucket, last] = graph.replay
+        torch.cuda.synchronize()
+
+    def replay(
+        self, batch: Mapping[str, torch.Tensor], *, last: bool, rows: int, batches: int
+    ) -> None:
+        """Replay one batch of an optimizer step of `rows` rows in `batches` batches.
+
+        The host does not wait for the device.
+        """
+        bucket = batch["input_ids"].shape[1]
+        for name, tensor in self._batches[bucket].items():
+            tensor.copy_(batch[name], non_blocking=True)
+        self.scalars.send(per_row=1 / rows, per_batch=1 / batches)
+        if last:
+            self.optimizer.send_rates()
+        self._replays[bucket, last]()
+
+    def _step(self, bucket: int, last: bool) -> None:
+        batch, scalars = dict(self._batches[bucket]), self.scalars
+        labels = batch.pop("labels")
+        with torch.autocast(
+            self.device.type,
+            HALF.get(self._precision),
+            enabled=self._precision in HALF,
+            cache_enabled=False,
+        ):
+            logits = self.model(**batch).logits
+        total = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NO_LABEL)
+        loss = total * scalars.per_row
+        extra = self._extra_loss(self.model)
+        if extra is not None:
+            loss = loss + extra * scalars.per_batch
+        scalars.loss_sum.add_(total.detach())
+        scalars.correct.add_((logits.detach().argmax(-1) == labels).sum())  # no class is NO_LABEL
+        scalars.loss.copy_(loss.detach())
+        torch.autograd.backward(loss if self.loss_scale is None else loss * self.loss_scale.factor)
+        if last:
+            self._update()
+
+    def _update(self) -> None:
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self.loss_scale is not None:
+            self.loss_scale.unscale(gradients)
+            self.optimizer.found_inf = self.loss_scale.overflow
+        if self._max_grad_norm > 0:
+            self.scalars.norm.copy_(nn.utils.get_total_norm(gradients))
+            self.optimizer.grad_scale = ((self.scalars.norm + 1e-6) / self._max_grad_norm).clamp(
+                min=1
+            )
+        self.optimizer.launch()
+        if self.loss_scale is not None:
+            self.loss_scale.update()
+        if self._gradients:
+            torch._foreach_zero_(self._gradients)
+        else:
+            self._set_gradients()
+
+    def _set_gradients(self) -> None:
+        """Reset all gradients before a step.
+
+        Without accumulation they are None, so autograd need not add. With accumulation they are
+        permanent buffers.
+        """
+        for index, parameter in enumerate(self._parameters):
+            parameter.grad = self._gradients[index] if self._gradients else None
+
+    def _restore_optimizer_state(self, state: Mapping[Any, Mapping[str, torch.Tensor]]) -> None:
+        """Restore the optimizer state in place, since steps use its addresses.
+
+        State that did not exist before is set to zero.
+        """
+        for parameter, values in self.optimizer.state.items():
+            for name, tensor in values.items():
+                known = state.get(parameter, {}).get(name)
+                tensor.zero_() if known is None else tensor.copy_(known)
+        if not self._gradients:
+            self._set_gradients()

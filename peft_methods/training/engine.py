@@ -1,0 +1,203 @@
+"""The interface of all engines: callbacks they call and per-epoch results they return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from peft_methods.recipes.schema import Budget
+from peft_methods.training.activation_checkpointing import layers_of
+from peft_methods.utils.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from peft_methods.data.facts import TokenData
+    from peft_methods.methods.base import Method
+    from peft_methods.recipes.schema import Recipe
+    from peft_methods.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch's losses (mean cross-entropy, nats) and its validation scores.
+
+    `selection` is the validation score by the recipe's selection metric. Accuracies and `selection`
+    are None if quality cannot be evaluated: random weights, or logits that are not finite.
+    `train_accuracy` is computed during training: with dropout, and with weights that change from
+    step to step. `learning_rate` is the scheduled rate at the end of the epoch (first parameter
+    group).
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    selection: float | None = None
+    learning_rate: float | None = None
+    train_accuracy: float | None = None
+
+    def is_better_than(self, other: EpochResult | None) -> bool:
+        """Whether to keep this epoch's weights instead of those of `other`, an earlier epoch.
+
+        Epochs with a validation score come first. If neither has one, the later epoch wins.
+        """
+        if other is None or other.selection is None:
+            return True
+        if self.selection is None:
+            return False
+        assert self.validation_loss is not None
+        assert other.validation_loss is not None
+        return (self.selection, -self.validation_loss) > (other.selection, -other.validation_loss)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Result of a training: the learning curve, the best epoch (1-based) and step counts.
+
+    `steps` counts optimizer steps. `samples` and `tokens` are totals over all trained epochs,
+    without padding. `decay` is the factor that weight decay alone applied up to the best epoch.
+    """
+
+    epochs: tuple[EpochResult, ...]
+    best_epoch: int
+    steps: int
+    samples: int
+    tokens: int
+    decay: float
+    compiled_graphs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that an engine needs to train one run.
+
+    The method is applied to `model` already. `head` names the modules of the head; `workdir` is
+    scratch, where the trained weights of the best epoch are left as TRAINED.
+    """
+
+    model: nn.Module
+    method: Method
+    data: TokenData
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerBase
+    head: tuple[str, ...]
+    seed: int
+    device: str
+    workdir: Path
+
+
+class PeakStep(Protocol):
+    """Callbacks of the peak step: one whole training step on the longest batch."""
+
+    def backward_done(self) -> None:
+        """Handle the end of the backward pass. Clipping and the optimizer step follow."""
+
+
+class NoTrace:
+    """Callbacks of a peak step whose memory is not traced."""
+
+    def backward_done(self) -> None:
+        """Do nothing."""
+
+
+class Observer(Protocol):
+    """Callbacks that an engine calls during training. Engines do not measure time or memory."""
+
+    def enter(self, phase: str) -> None:
+        """End the current phase and begin this one: warm_up, capture, train, evaluate or save."""
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """Handle the end of step `step` of `steps`, in `epoch` (1-based)."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Handle the end of an epoch that was trained and evaluated."""
+
+    def worst_step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> AbstractContextManager[PeakStep]:
+        """Context manager around the peak step: one whole step on the longest batch.
+
+        It runs before training, when the optimizer state exists. With gradient accumulation the
+        gradients of earlier batches exist too.
+        """
+
+    def engine_keeps(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Record tensors that the engine keeps on the device. The method alone does not need them.
+
+        The engine calls this once, when it begins to keep them.
+        """
+
+    def measured(self) -> dict[str, Any]:
+        """Return the measurements of the epochs so far, as JSON values."""
+
+    def take_over(self, measured: dict[str, Any]) -> None:
+        """Prepend the measurements of the process that trained the first epochs."""
+
+
+class Checkpointer(Protocol):
+    """Stores the states of a training while it runs."""
+
+    def newest(self) -> TrainingState | None:
+        """Return the state to resume from; None to train from the beginning."""
+
+    def keep(self, state: TrainingState) -> None:
+        """Store this state and drop the one before."""
+
+
+class Engine(Protocol):
+    """Performs the training steps of a job.
+
+    `aliases` are old names, still read. `devices` are the kinds it runs on ("cpu", "cuda"); of
+    those that run on a device, `auto` takes the highest `priority`. `fallback` names the engine
+    that takes its place if it fails. `phases` are the phases it has beyond the common ones.
+    """
+
+    name: str
+    about: str
+    aliases: tuple[str, ...]
+    devices: tuple[str, ...]
+    priority: int
+    fallback: str | None
+    phases: tuple[str, ...]
+
+    def unsupported(self, job: TrainingJob) -> str | None:
+        """Return why the engine cannot train this job, or None."""
+
+    def train(
+        self, job: TrainingJob, observer: Observer, checkpointer: Checkpointer | None = None
+    ) -> Training:
+        """Train within the recipe's budget. The model ends with the weights of its best epoch.
+
+        Raises `EngineUnfit` if the engine turns out unable to; the process is not reused then.
+        """
+
+
+def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
+    """Raise an error if the model or the GPU cannot be trained with this budget.
+
+    Raises `OptionError` for TF32 on a GPU without it, and `ModelError` for gradient checkpointing
+    of a model without a list of layers.
+    """
+    if (
+        budget.precision == "tf32"
+        and device.startswith("cuda")
+        and torch.cuda.get_device_capability() < (8, 0)
+    ):
+        raise OptionError(
+            f"budget.precision = 'tf32' needs an NVIDIA GPU with TF32 (Ampere or newer), "
+            f"which {torch.cuda.get_device_name()} is not: set budget.precision = 'fp32'",
+            setting="budget.precision",
+        )
+    if budget.gradient_checkpointing and not layers_of(model):
+        raise ModelError(
+            f"budget.gradient_checkpointing needs a model with a list of layers, "
+            f"which {type(model).__name__} lacks: set budget.gradient_checkpointing = false",
+            setting="budget.gradient_checkpointing",
+        )

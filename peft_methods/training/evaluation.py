@@ -1,0 +1,182 @@
+"""Evaluation between epochs: score each epoch on validation data and keep the best weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peft_methods.data.facts import TokenData
+from peft_methods.data.token_rows import TokenRows
+from peft_methods.models.parameters import save_trainable
+from peft_methods.recipes.schema import Recipe
+from peft_methods.tasks import text_classification
+from peft_methods.tasks.text_classification import Predictions
+from peft_methods.training.collate import Collator, on_device
+from peft_methods.training.engine import EpochResult, Observer
+from peft_methods.training.precision import autocast
+
+
+def predict(
+    model: nn.Module, rows: TokenRows, collate: Collator, batch_size: int, precision: str = "fp32"
+) -> Predictions:
+    """Return the logits of every row, in the order of `rows`.
+
+    Rows are sorted by length for batching, so there is little padding. The logits are copied to the
+    host once, at the end.
+    """
+    device = next(model.parameters()).device
+    order = np.argsort(np.asarray(rows.lengths), kind="stable")[::-1]
+    was_training = model.training
+    model.eval()
+    parts = []
+    with torch.inference_mode(), autocast(device, precision):
+        for start in range(0, len(order), batch_size):
+            batch = collate([rows[int(row)] for row in order[start : start + batch_size]])
+            batch.pop("labels")
+            parts.append(model(**on_device(batch, device)).logits.float())
+    model.train(was_training)
+    logits = torch.empty_like(torch.cat(parts))
+    logits[torch.as_tensor(order.copy(), device=device)] = torch.cat(parts)
+    return Predictions(logits.cpu().numpy(), rows.labels)
+
+
+# Attributes of `Judge` that a checkpoint stores as they are.
+_PLAIN_STATE = ("highest", "since_rise", "decay", "best_decay", "steps")
+
+
+class EvaluatedTrainer(Protocol):
+    """The members of a trainer that `Judge` uses."""
+
+    model: Any
+    lr_scheduler: Any
+
+    def take_sums(self) -> tuple[float, int]:
+        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
+
+
+class EpochEvaluator(TrainerCallback):
+    """Trainer callback: evaluate each epoch on validation data and save the best weights.
+
+    `highest` is the best selection score so far, for early stopping. `since_rise` counts the epochs
+    since it rose. `decay` is the factor that weight decay alone has applied so far.
+    """
+
+    def __init__(
+        self,
+        trainer: EvaluatedTrainer,
+        data: TokenData,
+        recipe: Recipe,
+        collate: Collator,
+        listener: Observer,
+        *,
+        best: Path,
+    ) -> None:
+        self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
+        self.listener, self.best_file = listener, best
+        self.results: list[EpochResult] = []
+        self.best: EpochResult | None = None
+        self.highest, self.since_rise = -1.0, 0
+        self.decay = self.best_decay = 1.0
+        self.steps = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as JSON values. The best epoch's weights are in a file instead."""
+        assert self.best is not None, "an epoch was evaluated"
+        plain = {name: getattr(self, name) for name in _PLAIN_STATE}
+        return {
+            "results": [asdict(result) for result in self.results],
+            "best_epoch": self.best.epoch,
+            **plain,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore the state returned by `state()`."""
+        self.results = [EpochResult(**result) for result in state["results"]]
+        self.best = self.results[state["best_epoch"] - 1]
+        for name in _PLAIN_STATE:
+            setattr(self, name, state[name])
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Begin a training phase."""
+        self.trainer.take_sums()
+        self.listener.enter("train")
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Update the factor that weight decay alone has applied to a weight."""
+        scheduler = self.trainer.lr_scheduler
+        assert scheduler is not None, "the Trainer creates it before the first step"
+        self.decay *= 1 - max(map(float, scheduler.get_last_lr())) * args.weight_decay
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Report the step to the listener."""
+        self.steps = state.global_step
+        self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Evaluate the epoch. Save its weights if they are the best. Apply early stopping."""
+        self.listener.enter("evaluate")
+        loss, correct = self.trainer.take_sums()
+        rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
+        accuracy = (
+            correct / len(self.data.train)
+            if self.recipe.has_quality and math.isfinite(loss)
+            else None
+        )
+        evaluated = self._evaluate(len(self.results) + 1, loss / len(self.data.train))
+        result = replace(evaluated, learning_rate=rate, train_accuracy=accuracy)
+        self.results.append(result)
+        self.listener.epoch(result)
+        if result.is_better_than(self.best):
+            self.best, self.best_decay = result, self.decay
+            # Without quality the last epoch is the best one.
+            if self.recipe.has_quality or len(self.results) == args.num_train_epochs:
+                self.listener.enter("save")
+                save_trainable(self._model, self.best_file)
+        self.listener.enter("evaluate")
+        control.should_training_stop |= self._is_spent(result)
+
+    def _is_spent(self, result: EpochResult) -> bool:
+        """Whether the selection score has not risen for `budget.early_stopping` epochs."""
+        if not self.recipe.has_quality:
+            return False
+        selection = -1.0 if result.selection is None else result.selection
+        self.since_rise = 0 if selection > self.highest else self.since_rise + 1
+        self.highest = max(self.highest, selection)
+        return 0 < self.recipe.budget.early_stopping <= self.since_rise
+
+    @property
+    def _model(self) -> nn.Module:
+        assert isinstance(self.trainer.model, nn.Module)
+        return self.trainer.model
+
+    def _evaluate(self, epoch: int, train_loss: float) -> EpochResult:
+        budget = self.recipe.budget
+        predictions = predict(
+            self._model,
+            self.data.validation,
+            self.collate,
+            budget.evaluation_batch_size,
+            budget.precision,
+        )
+        if not self.recipe.has_quality:
+            return EpochResult(epoch, train_loss)
+        if not predictions.is_finite:
+            return EpochResult(epoch, train_loss, predictions.loss)
+        scores = text_classification.evaluate(predictions, self.data.facts.label_names)
+        selection = getattr(scores, self.recipe.data.select_by)
+        return EpochResult(epoch, train_loss, predictions.loss, scores.accuracy, selection)

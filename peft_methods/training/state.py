@@ -1,0 +1,194 @@
+"""Save and restore the full training state, so that an interrupted run resumes after any epoch."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from peft_methods.models.parameters import assign_parameters, save_trainable, trainable_tensors
+from peft_methods.training.engine import Checkpointer, Observer
+from peft_methods.training.evaluation import EpochEvaluator
+
+TRAINER_STATE = "trainer_state.json"  # the file name that the Trainer reads
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """State of a training between two epochs: host tensors by dotted names, and JSON values."""
+
+    epoch: int
+    tensors: dict[str, torch.Tensor]
+    values: dict[str, Any]
+
+    def part(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the tensors whose names begin with `name.`, without that prefix."""
+        return {
+            key.removeprefix(f"{name}."): tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(f"{name}.")
+        }
+
+
+class ResumableTrainer(Protocol):
+    """The members of a trainer that checkpointing uses.
+
+    `order` draws the order of batches. `resumed` is a loaded state that is not fully restored yet.
+    """
+
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    state: Any
+    order: torch.Generator
+    resumed: TrainingState | None
+
+    def loss_scale(self) -> dict[str, Any]:
+        """Return the fp16 loss scale as JSON values; empty for other precisions."""
+
+    def set_loss_scale(self, values: dict[str, Any]) -> None:
+        """Restore the loss scale returned by `loss_scale`."""
+
+
+class CheckpointCallback(TrainerCallback):
+    """Trainer callback: save the training state after each epoch. Add it after the `Judge`."""
+
+    def __init__(
+        self,
+        trainer: ResumableTrainer,
+        judge: EpochEvaluator,
+        listener: Observer,
+        checkpointer: Checkpointer,
+    ) -> None:
+        self.trainer, self.judge, self.listener, self.checkpointer = (
+            trainer,
+            judge,
+            listener,
+            checkpointer,
+        )
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Save the state. The time is not counted as training time."""
+        self.listener.enter("save")
+        is_over = control.should_training_stop or len(self.judge.results) == args.num_train_epochs
+        self.checkpointer.keep(_snapshot(self.trainer, self.judge, self.listener, is_over=is_over))
+        self.listener.enter("evaluate")
+
+
+def _snapshot(
+    trainer: ResumableTrainer, judge: EpochEvaluator, listener: Observer, *, is_over: bool
+) -> TrainingState:
+    """Return the state after the last evaluated epoch.
+
+    If training is over, early or not, the Trainer's step count is set to all steps, so that it does
+    not train further.
+    """
+    optimizer = trainer.optimizer.state_dict()
+    moments = {
+        f"{index}.{name}": tensor.cpu()
+        for index, values in optimizer["state"].items()
+        for name, tensor in values.items()
+    }
+    tensors = {
+        "weights": trainable_tensors(trainer.model),
+        "best": {} if judge.best is judge.results[-1] else load_file(judge.best_file),
+        "optimizer": moments,
+        "random": _random_tensors(trainer.order),
+    }
+    steps = trainer.state.max_steps if is_over else trainer.state.global_step
+    values = {
+        "trainer": {**asdict(trainer.state), "global_step": steps},
+        "judge": judge.state(),
+        "rates": [float(group["lr"]) for group in optimizer["param_groups"]],
+        "schedule": trainer.lr_scheduler.state_dict(),
+        "loss_scale": trainer.loss_scale(),
+        "random": _random_values(),
+        "measured": listener.measured(),
+    }
+    flat = {
+        f"{part}.{name}": tensor
+        for part, tensors in tensors.items()
+        for name, tensor in tensors.items()
+    }
+    return TrainingState(len(judge.results), flat, values)
+
+
+def resume(
+    trainer: ResumableTrainer,
+    judge: EpochEvaluator,
+    listener: Observer,
+    checkpointer: Checkpointer,
+    folder: Path,
+) -> str | None:
+    """Restore weights, evaluations and measurements from the newest checkpoint.
+
+    Returns the folder with the Trainer's state file, or None if there is no checkpoint. The state
+    of objects that the Trainer creates later (optimizer, schedule, random generators) waits in
+    `trainer.resumed`.
+    """
+    listener.enter("save")
+    state = checkpointer.newest()
+    if state is None:
+        return None
+    assign_parameters(trainer.model, state.part("weights"))
+    judge.restore(state.values["judge"])
+    if best := state.part("best"):
+        save_file(best, judge.best_file)
+    else:
+        save_trainable(trainer.model, judge.best_file)
+    listener.take_over(state.values["measured"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TRAINER_STATE).write_text(json.dumps(state.values["trainer"]), encoding="utf-8")
+    trainer.resumed = state
+    return str(folder)
+
+
+def restore_optimizer(trainer: ResumableTrainer, state: TrainingState) -> None:
+    """Restore moments, learning rates, schedule and loss scale.
+
+    Tensors are copied, because the optimizer will write to them.
+    """
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in state.part("optimizer").items():
+        index, _, leaf = name.partition(".")
+        moments.setdefault(int(index), {})[leaf] = tensor.clone()
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    rated = [
+        {**group, "lr": rate} for group, rate in zip(groups, state.values["rates"], strict=True)
+    ]
+    trainer.optimizer.load_state_dict({"state": moments, "param_groups": rated})
+    trainer.lr_scheduler.load_state_dict(state.values["schedule"])
+    trainer.set_loss_scale(state.values["loss_scale"])
+
+
+def _random_tensors(order: torch.Generator) -> dict[str, torch.Tensor]:
+    found = {"torch": torch.get_rng_state(), "order": order.get_state()}
+    return found | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _random_values() -> Mapping[str, Any]:
+    name, keys, *rest = np.random.get_state()
+    return {"python": random.getstate(), "numpy": [name, np.asarray(keys).tolist(), *rest]}
+
+
+def restore_random_state(trainer: ResumableTrainer, state: TrainingState) -> None:
+    """Restore the random generators of Python, NumPy, torch, CUDA and the batch order."""
+    tensors, values = state.part("random"), state.values["random"]
+    version, words, gauss = values["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = values["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(tensors["torch"])
+    trainer.order.set_state(tensors["order"])
+    if "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda"])

@@ -1,0 +1,1 @@
+"""The trainer engine: the training loop of Hugging Face's Trainer."""

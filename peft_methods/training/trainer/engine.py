@@ -1,0 +1,32 @@
+"""The trainer engine: Hugging Face's Trainer, on any device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
+
+
+class TrainerEngine:
+    """Run the Trainer's own steps. Every other engine is compared with this one."""
+
+    name = "trainer"
+    about = "the Trainer"
+    aliases = ("stock",)  # its name in records of schema version 1
+    devices = ("cpu", "cuda")
+    priority = 0
+    fallback: str | None = None
+    phases: tuple[str, ...] = ()
+
+    def unsupported(self, job: TrainingJob) -> str | None:
+        """Return None: the Trainer trains everything."""
+        return None
+
+    def train(
+        self, job: TrainingJob, observer: Observer, checkpointer: Checkpointer | None = None
+    ) -> Training:
+        """Train the job's model. See `Engine.train`."""
+        from peft_methods.training.trainer.loop import RunTrainer, train
+
+        return train(job, observer, checkpointer, trainer_class=RunTrainer)

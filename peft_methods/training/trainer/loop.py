@@ -1,0 +1,219 @@
+"""The trainer engine: Hugging Face's Trainer, with everything but training switched off.
+
+Epochs are evaluated by a callback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import RandomSampler, Sampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_names
+
+from peft_methods.methods.base import TRAINED
+from peft_methods.models.parameters import load_trainable
+from peft_methods.training.activation_checkpointing import checkpointing
+from peft_methods.training.collate import collator_of
+from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
+from peft_methods.training.evaluation import EpochEvaluator
+from peft_methods.training.precision import set_product_precision
+from peft_methods.training.state import (
+    CheckpointCallback,
+    TrainingState,
+    restore_optimizer,
+    restore_random_state,
+    resume,
+)
+from peft_methods.training.trainer.warm_up import warm_up
+
+
+class RunTrainer(Trainer):
+    """Hugging Face's Trainer with the method's loss, optimizer groups and batch order.
+
+    The loss is cross-entropy plus the method's penalty. The order of batches depends only on the
+    seed. Batches are grouped by length unless padding is fixed.
+    """
+
+    autocasts = True  # whether the steps use the Trainer's mixed precision
+
+    def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
+        collate = collator_of(job.recipe, job.tokenizer)
+        super().__init__(job.model, arguments, collate, job.data.train)
+        self.job, self.listener = job, observer
+        # The loss below is a mean, so the Trainer has to divide it when it accumulates.
+        self.model_accepts_loss_kwargs = False
+        self._loss_sum: torch.Tensor | float = 0.0
+        self._correct: torch.Tensor | int = 0
+        # Of the current optimizer step; 0 rows outside of any step.
+        self._rows_of_step, self._batches_of_step = 0, 1
+        self.order = torch.Generator().manual_seed(self.args.seed)
+        self.resumed: TrainingState | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        if self.job.recipe.budget.padding == "fixed":
+            return RandomSampler(self.train_dataset, generator=self.order)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self.order)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Return all parameters but biases and norms.
+
+        Norms are found by their class: by name, an adapter within `LayerNorm` would look like one.
+        """
+        return [
+            name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")
+        ]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the Trainer's optimizer, split further by the method's parameter groups."""
+        if self.optimizer is not None:
+            return self.optimizer
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        assert isinstance(self.model, nn.Module)
+        special = [
+            (set(own.parameters), own.settings())
+            for own in self.job.method.param_groups(self.model, self.job.head)
+        ]
+        for group in list(optimizer.param_groups):
+            for members, settings in special:
+                chosen = [one for one in group["params"] if one in members]
+                group["params"] = [one for one in group["params"] if one not in members]
+                optimizer.add_param_group({**group, "params": chosen, **settings})
+        return optimizer
+
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """Return the batches of one optimizer step. The last step of an epoch may have fewer."""
+        batches, items = super().get_batch_samples(*arguments)
+        self._rows_of_step = sum(batch.get("rows", len(batch["labels"])) for batch in batches)
+        self._batches_of_step = len(batches)
+        return batches, items
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
+    ) -> torch.Tensor:
+        """Return the mean cross-entropy of the batch plus the method's penalty.
+
+        The loss sum and the number of correct rows stay on the device until the epoch's mean is
+        computed. Batches are weighted by their rows, so accumulated batches give the same gradient
+        as one batch of all their rows.
+        """
+        labels = inputs.pop("labels")
+        logits = model(**inputs).logits
+        loss = F.cross_entropy(logits.float(), labels)
+        self._loss_sum = self._loss_sum + loss.detach() * len(labels)
+        self._correct = self._correct + (logits.detach().argmax(-1) == labels).sum()
+        loss = loss * (len(labels) * self._batches_of_step / (self._rows_of_step or len(labels)))
+        extra = self.job.method.penalty(model)
+        return loss if extra is None else loss + extra
+
+    def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Run one optimizer step outside the Trainer's loop."""
+        optimizer.step()
+
+    def take_sums(self) -> tuple[float, int]:
+        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
+        sums = float(self._loss_sum), int(self._correct)
+        self._loss_sum, self._correct = 0.0, 0
+        return sums
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0. The Trainer would visit all parameters at every step for an unused sum."""
+        return 0
+
+    def loss_scale(self) -> dict[str, Any]:
+        """Return the fp16 loss scale as JSON values; empty for other precisions."""
+        scaler = self.accelerator.scaler
+        return {} if scaler is None else scaler.state_dict()
+
+    def set_loss_scale(self, values: dict[str, Any]) -> None:
+        """Restore the loss scale returned by `loss_scale`."""
+        if values:
+            self.accelerator.scaler.load_state_dict(values)
+
+    def _load_from_checkpoint(self, *_: Any, **__: Any) -> None:
+        """Do nothing: `resume` has restored the weights."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.resumed is not None:
+            restore_optimizer(self, self.resumed)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self.resumed is not None:
+            restore_random_state(self, self.resumed)
+        self.resumed = None  # its tensors have been copied
+
+
+def train(
+    job: TrainingJob,
+    observer: Observer,
+    checkpointer: Checkpointer | None = None,
+    *,
+    trainer_class: type[RunTrainer] = RunTrainer,
+) -> Training:
+    """Train within the recipe's budget. The model ends with the weights of its best epoch.
+
+    These weights are also saved as TRAINED in the job's `workdir`. A `checkpointer` saves every
+    epoch's state; if it already has one, training resumes from it with the same result as without
+    the interruption.
+    """
+    set_product_precision(job.recipe.budget.precision)
+    collate, best = collator_of(job.recipe, job.tokenizer), job.workdir / TRAINED
+    trainer = trainer_class(job, arguments_of(job, autocast=trainer_class.autocasts), observer)
+    judge = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
+    trainer.add_callback(judge)
+    observer.enter("warm_up")
+    with checkpointing(job.model, on=job.recipe.budget.gradient_checkpointing):
+        warm_up(trainer, collate, observer)
+        checkpoint = None
+        if checkpointer is not None:
+            trainer.add_callback(CheckpointCallback(trainer, judge, observer, checkpointer))
+            folder = job.workdir / "reached"
+            checkpoint = resume(trainer, judge, observer, checkpointer, folder)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    observer.enter("save")
+    assert judge.best is not None, "at least one epoch was evaluated"
+    if judge.best is not judge.results[-1]:
+        load_trainable(job.model, best)
+    epochs = len(judge.results)
+    return Training(
+        epochs=tuple(judge.results),
+        best_epoch=judge.best.epoch,
+        steps=judge.steps,
+        samples=epochs * len(job.data.train),
+        tokens=epochs * int(sum(job.data.train.lengths)),
+        decay=judge.best_decay,
+    )
+
+
+def arguments_of(job: TrainingJob, *, autocast: bool = True) -> TrainingArguments:
+    """Translate the recipe's budget to Trainer arguments. Evaluation, saving and logs are off."""
+    budget, on_cpu = job.recipe.budget, job.device == "cpu"
+    return TrainingArguments(
+        output_dir=str(job.workdir / "trainer"),
+        num_train_epochs=budget.epochs,
+        per_device_train_batch_size=budget.batch_size,
+        gradient_accumulation_steps=budget.gradient_accumulation,
+        learning_rate=job.method.learning_rate,
+        weight_decay=budget.weight_decay,
+        lr_scheduler_type=budget.schedule,
+        warmup_steps=budget.warmup_ratio,  # the Trainer reads values < 1 as a share of all steps
+        max_grad_norm=budget.max_grad_norm,
+        bf16=autocast and budget.precision == "bf16",
+        fp16=autocast and budget.precision == "fp16",
+        seed=job.seed,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        # A blocking copy of each batch would wait for the step before it.
+        accelerator_config={"non_blocking": not on_cpu},
+        eval_strategy="no",
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,  # it would copy the loss to the host at every step
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )

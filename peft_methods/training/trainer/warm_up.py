@@ -1,0 +1,61 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from peft_methods.training.collate import Collator, on_device
+from peft_methods.training.engine import NoTrace, Observer, PeakStep
+from peft_methods.training.precision import autocast
+from peft_methods.training.trainer.loop import RunTrainer
+
+
+def warm_up(trainer: RunTrainer, collate: Collator, observer: Observer) -> None:
+    """Run two whole steps on the longest batch, the worst case for memory.
+
+    In the second step, the peak step, the optimizer state exists. Gradients are zeroed before the
+    optimizer step and the learning rate is 0, so no weight changes. The random state is restored
+    and the optimizer discarded, so training is the same with and without the warm-up. With
+    accumulation, gradients exist from the second batch of a step on; here they exist as zeros.
+    """
+    rows, budget = trainer.job.data.train, trainer.job.recipe.budget
+    by_length = sorted(range(len(rows)), key=rows.lengths.__getitem__, reverse=True)
+    longest = by_length[: budget.batch_size]
+    model = trainer.model
+    assert isinstance(model, nn.Module)
+    batch = collate([rows[row] for row in longest])
+    optimizer = trainer.create_optimizer()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    with torch.random.fork_rng():
+        model.train()
+        idle_step(trainer, batch, optimizer, NoTrace())
+        if budget.gradient_accumulation == 1:
+            model.zero_grad(set_to_none=True)
+        with observer.worst_step(model, optimizer) as trace:
+            idle_step(trainer, batch, optimizer, trace)
+    model.zero_grad(set_to_none=True)
+    trainer.optimizer = None
+
+
+def idle_step(
+    trainer: RunTrainer,
+    batch: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    trace: PeakStep,
+) -> None:
+    """Run a training step that does not change any weight."""
+    model, budget = trainer.model, trainer.job.recipe.budget
+    assert isinstance(model, nn.Module)
+    device = next(model.parameters()).device
+    with autocast(device, budget.precision):
+        loss = trainer.compute_loss(model, on_device(batch, device))
+    torch.autograd.backward(loss)
+    trace.backward_done()
+    trained = [p for p in model.parameters() if p.grad is not None]
+    nn.utils.clip_grad_norm_(trained, budget.max_grad_norm)
+    for parameter in trained:
+        assert parameter.grad is not None
+        parameter.grad.zero_()
+    trainer.step_optimizer(optimizer)

@@ -1,0 +1,134 @@
+"""Weight checks: frozen weights that training changed, and trained weights that never moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import xxhash
+from torch import nn
+
+from peft_methods.models import parameters, quantization
+from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.models.module_names import in_modules
+from peft_methods.models.parameters import save_trainable
+
+CHUNK = 2**20  # elements compared at once
+
+
+@dataclass(frozen=True)
+class StateBefore:
+    """Weights before training: hashes of the frozen ones, and a file with the trainable ones."""
+
+    frozen: dict[str, str]
+    trainable: Path
+
+
+def snapshot(model: nn.Module, workdir: Path) -> StateBefore:
+    """Record the weights before the first step.
+
+    Trainable weights are written to disk, since memory is being measured.
+    """
+    frozen = {name: fingerprint(p) for name, p in model.named_parameters() if not p.requires_grad}
+    path = workdir / "start.safetensors"
+    save_trainable(model, path)
+    return StateBefore(frozen, path)
+
+
+def fingerprint(parameter: nn.Parameter) -> str:
+    """Return the XXH3 hash of the parameter's values.
+
+    Its 128 bits detect any accidental change, in a tenth of the time of SHA-256.
+    """
+    return xxhash.xxh3_128_hexdigest(parameters.bytes_of(parameter))
+
+
+def weight_evidence(
+    model: nn.Module,
+    before: StateBefore,
+    *,
+    decay: float,
+    shape: Architecture,
+    head: tuple[str, ...],
+    expected_trainable: int | None,
+) -> Evidence:
+    """List the frozen weights that changed and the trained weights that did not move.
+
+    `head` names the head's modules. `decay` is the product of (1 - rate * weight decay) over all
+    steps: the factor left of a weight that only decays. A parameter has moved if any element is
+    NaN, or is outside the range from its start value to that value times `decay` by more than
+    rounding.
+    """
+    from safetensors import safe_open
+
+    parameters = dict(model.named_parameters())
+    changed = [
+        name for name, digest in before.frozen.items() if fingerprint(parameters[name]) != digest
+    ]
+    with safe_open(before.trainable, framework="pt") as start:
+        names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
+        unmoved = [
+            name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)
+        ]
+    quantized = [
+        in_modules(name, head)
+        for name, p in parameters.items()
+        if quantization.is_4bit(p) and ".original_module." not in name
+    ]
+    return Evidence(
+        expected_trainable=expected_trainable,
+        frozen_changed=tuple(changed),
+        unmoved=tuple(unmoved),
+        frozen_checked=len(before.frozen),
+        moved_checked=len(names),
+        head_parameters=shape.head_parameters,
+        quantized=len(quantized),
+        head_quantized=sum(quantized),
+    )
+
+
+def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
+    """Whether the parameter moved.
+
+    Chunks are compared on the host until one has moved: nearly always the first.
+    """
+    rounding = 1e-5 * float(torch.linalg.vector_norm(start, torch.inf)) + 1e-12
+    chunks = zip(
+        torch.split(start.flatten(), CHUNK), torch.split(end.detach().flatten(), CHUNK), strict=True
+    )
+    return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in chunks)
+
+
+def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: float) -> bool:
+    decayed = before * decay
+    low, high = torch.minimum(before, decayed) - rounding, torch.maximum(before, decayed) + rounding
+    return not bool(((now >= low) & (now <= high)).all())
+
+
+def _has_no_gradient(name: str, shape: Architecture) -> bool:
+    """Whether this is a bias of attention keys, whose gradient is rounding noise.
+
+    It shifts all scores of a query equally, which softmax ignores.
+    """
+    key = MODULE_MAPS[shape.layout].key if shape.layout else "key"
+    return name.endswith((f"{key}.bias", f"{key}.base_layer.bias", ".adapter.key.bias"))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Facts about a run's weights, for the validity rules. Fields with names list parameters.
+
+    `expected_trainable` is the closed form for the method alone, None if there is none.
+    `head_parameters` is the size of the head, trained or not. `quantized` counts the tensors stored
+    in 4 bits, `head_quantized` those of them in the head.
+    """
+
+    expected_trainable: int | None = None
+    frozen_changed: tuple[str, ...] = ()
+    unmoved: tuple[str, ...] = ()
+    frozen_checked: int = 0
+    moved_checked: int = 0
+    head_parameters: int | None = None
+    quantized: int | None = None
+    head_quantized: int = 0

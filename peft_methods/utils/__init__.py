@@ -1,0 +1,1 @@
+"""Text, numbers, files and errors. Nothing here knows of machine learning."""

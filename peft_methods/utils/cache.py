@@ -1,0 +1,88 @@
+"""A cache on disk: values stored under the hash of everything they depend on.
+
+A file that cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+
+T = TypeVar("T")
+MAX_FILES = 64  # of each kind; the least recently used are deleted first
+
+
+def cached(
+    kind: str,
+    key: Any,
+    make: Callable[[], T],
+    *,
+    read: Callable[[Path], T],
+    write: Callable[[T, Path], None],
+    suffix: str,
+) -> T:
+    """Return the cached value of this key, or make, store and return it.
+
+    The key is any JSON value; each `kind` has a folder in the user's cache. Caching never fails a
+    run: a damaged file is made again, and where nothing can be written nothing is stored.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    path = cache_folder() / kind / f"{digest}{suffix}"
+    if path.is_file():
+        with contextlib.suppress(Exception):
+            value = read(path)
+            os.utime(path)
+            return value
+    value = make()
+    with contextlib.suppress(OSError):
+        _store(value, path, write)
+    return value
+
+
+def cached_value(kind: str, key: Any, make: Callable[[], T]) -> T:
+    """Like `remembered`, for JSON values."""
+    return cached(kind, key, make, read=_read_json, write=_write_json, suffix=".json")
+
+
+def _read_json(path: Path) -> Any:
+    text, sha256 = json.loads(path.read_text(encoding="utf-8"))
+    if hashlib.sha256(text.encode()).hexdigest() != sha256:
+        raise ValueError(f"{path} is damaged")
+    return json.loads(text)
+
+
+def _write_json(value: Any, path: Path) -> None:
+    """Write the value's text and its hash.
+
+    Without the hash a truncated number, or one with a changed digit, would be read as valid.
+    """
+    text = json.dumps(value)
+    path.write_text(json.dumps([text, hashlib.sha256(text.encode()).hexdigest()]), encoding="utf-8")
+
+
+def _store(value: T, path: Path, write: Callable[[T, Path], None]) -> None:
+    """Store the value atomically: write a temporary file, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(value, Path(temporary))
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    by_use = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda file: file.stat().st_mtime)
+    for old in by_use[:-MAX_FILES]:
+        old.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloaded files: the user's cache directory."""
+    return Path(platformdirs.user_cache_dir("peft-methods"))
