@@ -10,8 +10,16 @@ from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.questions import QuestionKind, Recommendation, question
 from peft_methods.analysis.ranking import PairwiseComparison, Ranking
-from peft_methods.analysis.recommendations import verdict_of
 from peft_methods.profiling.metrics import METRICS
+
+
+def verdict_of(pair: PairwiseComparison) -> str:
+    """Describe a comparison: whether it is separable, and the interval of its difference."""
+    low, high = 100 * pair.low, 100 * pair.high
+    if pair.is_separable and low * high > 0:
+        return f"separable: {min(abs(low), abs(high)):.1f} to {max(abs(low), abs(high)):.1f}"
+    return f"{'separable' if pair.is_separable else 'not separable'}: {low:+.1f} to {high:+.1f}"
+
 
 CLOSE = 0.01  # "within 1 point of the best"
 UNPAIRED = "test predictions to compare them by are missing"

@@ -5,19 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from peft_methods.analysis.candidates import CLOSE, UNPAIRED, Candidates, has_one_seed
+from peft_methods.analysis.candidates import CLOSE, UNPAIRED, Candidates, has_one_seed, verdict_of
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import METRIC_OF, Constraints
 from peft_methods.analysis.questions import QuestionKind, Recommendation
 from peft_methods.analysis.ranking import PairwiseComparison
-
-
-def verdict_of(pair: PairwiseComparison) -> str:
-    """Describe a comparison: whether it is separable, and the interval of its difference."""
-    low, high = 100 * pair.low, 100 * pair.high
-    if pair.is_separable and low * high > 0:
-        return f"separable: {min(abs(low), abs(high)):.1f} to {max(abs(low), abs(high)):.1f}"
-    return f"{'separable' if pair.is_separable else 'not separable'}: {low:+.1f} to {high:+.1f}"
 
 
 def recommend(comparison: Comparison, limits: Constraints | None = None) -> list[Recommendation]:

@@ -21,7 +21,23 @@ if TYPE_CHECKING:
     from peft_methods.data.facts import TokenData
     from peft_methods.methods.base import Method
     from peft_methods.recipes.schema import Recipe
-    from peft_methods.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """State of a training between two epochs: host tensors by dotted names, and JSON values."""
+
+    epoch: int
+    tensors: dict[str, torch.Tensor]
+    values: dict[str, Any]
+
+    def part(self, name: str) -> dict[str, torch.Tensor]:
+        """Return the tensors whose names begin with `name.`, without that prefix."""
+        return {
+            key.removeprefix(f"{name}."): tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(f"{name}.")
+        }
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,27 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from peft_methods.models.parameters import assign_parameters, save_trainable, trainable_tensors
-from peft_methods.training.engine import Checkpointer, Observer
+from peft_methods.training.engine import Checkpointer, Observer, TrainingState
 from peft_methods.training.evaluation import EpochEvaluator
 
 TRAINER_STATE = "trainer_state.json"  # the file name that the Trainer reads
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """State of a training between two epochs: host tensors by dotted names, and JSON values."""
-
-    epoch: int
-    tensors: dict[str, torch.Tensor]
-    values: dict[str, Any]
-
-    def part(self, name: str) -> dict[str, torch.Tensor]:
-        """Return the tensors whose names begin with `name.`, without that prefix."""
-        return {
-            key.removeprefix(f"{name}."): tensor
-            for key, tensor in self.tensors.items()
-            if key.startswith(f"{name}.")
-        }
 
 
 class ResumableTrainer(Protocol):

@@ -10,9 +10,13 @@ from typing import Any
 from peft_methods.analysis.checks.parameter_counts import models_named, models_of_size
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow, RoundedCount
 from peft_methods.analysis.external.columns import method_of
-from peft_methods.analysis.external.tables import TableError
 from peft_methods.methods.registry import METHODS
+from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.units import Quantity
+
+
+class TableError(PeftMethodsError):
+    """A file that holds no usable table."""
 
 
 def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[ResultRow, str]]:

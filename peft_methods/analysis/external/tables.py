@@ -12,8 +12,8 @@ from typing import Any
 
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.external.columns import COLUMNS, TEXT, Column, column_of
-from peft_methods.analysis.external.rows import result_rows, with_models
-from peft_methods.utils.errors import PeftMethodsError, nearest
+from peft_methods.analysis.external.rows import TableError, result_rows, with_models
+from peft_methods.utils.errors import nearest
 from peft_methods.utils.units import (
     Quantity,
     UnitError,
@@ -24,10 +24,6 @@ from peft_methods.utils.units import (
 )
 
 TextRow = dict[str, str]  # a row: header -> text
-
-
-class TableError(PeftMethodsError):
-    """A file that holds no usable table."""
 
 
 @dataclass(frozen=True)

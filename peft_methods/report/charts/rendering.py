@@ -5,10 +5,36 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Callable
 from html import escape
+from typing import Any, Protocol
 
-from peft_methods.report.charts.base import Chart
 from peft_methods.report.charts.canvas import FONT, GRID, INK, MUTED, chart_style
+
+
+class Drawable(Protocol):
+    """A chart: its identity, its texts, and a function that draws it."""
+
+    @property
+    def name(self) -> str:
+        """The file stem."""
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name."""
+
+    @property
+    def title(self) -> str:
+        """The title."""
+
+    @property
+    def description(self) -> str:
+        """The alternative text."""
+
+    @property
+    def draw(self) -> Callable[[], Any]:
+        """Draw a new figure."""
+
 
 # Fallback fonts are at most as wide as FONT, which text was measured with.
 FAMILIES = f"'{FONT}', Verdana, sans-serif"
@@ -21,7 +47,7 @@ PAGE_COLORS = {  # colour of a chart -> (CSS colour, opacity) in a page
 }
 
 
-def png(chart: Chart, *, dpi: int = 150) -> bytes:
+def png(chart: Drawable, *, dpi: int = 150) -> bytes:
     """Render the chart as a PNG on white, with title and description in its metadata."""
     with chart_style():
         out = io.BytesIO()
@@ -30,7 +56,7 @@ def png(chart: Chart, *, dpi: int = 150) -> bytes:
         return out.getvalue()
 
 
-def svg(chart: Chart, *, inline: bool = False) -> str:
+def svg(chart: Drawable, *, inline: bool = False) -> str:
     """Render the chart as an SVG on white, with text as outlines: it looks the same everywhere.
 
     With `inline`, return an <svg> element for embedding in an HTML page: transparent, with real
@@ -66,7 +92,7 @@ def _hundredths(found: re.Match[str]) -> str:
     return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
 
 
-def _with_title(text: str, chart: Chart) -> str:
+def _with_title(text: str, chart: Drawable) -> str:
     """Add title and description, and remove ids that nothing refers to."""
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
@@ -74,7 +100,7 @@ def _with_title(text: str, chart: Chart) -> str:
     return re.sub(r"(<svg [^>]*>)", lambda found: found[1] + header, text, count=1)
 
 
-def _for_page(text: str, chart: Chart) -> str:
+def _for_page(text: str, chart: Drawable) -> str:
     """Adapt an SVG to an HTML page: unique ids, fallback fonts, the page's colours."""
     key = hashlib.sha256(f"{chart.recipe}\n{chart.name}".encode("utf-8", "replace")).hexdigest()[:8]
     text = text[text.index("<svg ") :].replace("<svg ", '<svg role="img" ', 1)

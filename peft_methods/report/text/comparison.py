@@ -15,7 +15,7 @@ from peft_methods.analysis.recommendations import recommend
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING, seconds_digits
 from peft_methods.report.text.costs import cost_table
-from peft_methods.report.text.notes import notes
+from peft_methods.report.text.notes import BEST, notes
 from peft_methods.report.text.ranking import ranking_table
 from peft_methods.report.text.setup import setup_line
 from peft_methods.utils import sanitize
@@ -32,7 +32,6 @@ HEADINGS = (
     "Samples/s",
     "Peak memory",
 )
-BEST = "*"
 
 
 def terminal_table(comparison: Comparison, limits: Constraints | None = None) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.checks.rule import Finding
 from peft_methods.analysis.comparison import Comparison, Row, title_of
-from peft_methods.report.text.comparison import BEST
 from peft_methods.report.text.costs import COST_NOTE, cost_table
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
+
+BEST = "*"
+
 
 MAX_SIMILAR = 3  # findings listed in full if they differ in their numbers only
 

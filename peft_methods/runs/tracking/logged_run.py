@@ -9,7 +9,8 @@ from collections import deque
 
 from peft_methods.runs.executors.process import Worker
 from peft_methods.runs.tracking.tracker_process import End, Entry, Run
-from peft_methods.runs.tracking.trackers import FLUSH_SECONDS
+
+FLUSH_SECONDS = 0.05  # between two attempts to send pending messages
 
 
 class LoggedRun:

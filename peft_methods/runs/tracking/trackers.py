@@ -26,7 +26,6 @@ MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # modules named unlike t
 WITHOUT_MODULE = ("kubeflow",)
 FINISH_SECONDS = 60.0  # how long all trackers may take to finish after the last run
 CLOSE_SECONDS = 5.0  # and after an interrupt
-FLUSH_SECONDS = 0.05  # between two attempts to send pending messages
 MAX_FINISHING = 16  # processes that may still be writing
 LATE = "it did not finish in time"
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
 from torch import nn
 
 from peft_methods.training.collate import Collator, on_device
-from peft_methods.training.engine import NoTrace, Observer, PeakStep
+from peft_methods.training.engine import NoTrace, Observer, PeakStep, TrainingJob
 from peft_methods.training.precision import autocast
-from peft_methods.training.trainer.loop import RunTrainer
 
 
-def warm_up(trainer: RunTrainer, collate: Collator, observer: Observer) -> None:
+class WarmedTrainer(Protocol):
+    """The members of a trainer that the warm-up uses."""
+
+    job: TrainingJob
+    model: Any
+    optimizer: Any
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Create the optimizer."""
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of a batch."""
+
+    def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Run one optimizer step outside the Trainer's loop."""
+
+
+def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> None:
     """Run two whole steps on the longest batch, the worst case for memory.
 
     In the second step, the peak step, the optimizer state exists. Gradients are zeroed before the
@@ -40,7 +58,7 @@ def warm_up(trainer: RunTrainer, collate: Collator, observer: Observer) -> None:
 
 
 def idle_step(
-    trainer: RunTrainer,
+    trainer: WarmedTrainer,
     batch: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     trace: PeakStep,
