@@ -50,6 +50,61 @@ os.environ.pop("PYTEST_XDIST_WORKER", None)
 gc.collect()
 gc.freeze()
 
+TINY_RECIPE = """
+name = "tiny"
+title = "Word lists"
+
+[model]
+source = "{model}"
+
+[data]
+source = "{data}"
+train = 160
+validation = 30
+test = 50
+max_length = 16
+
+[budget]
+epochs = 2
+batch_size = 8
+seeds = 2
+weight_decay = 0.01
+warmup_ratio = 0.1
+
+[methods.full]
+learning_rate = 4e-3
+
+[methods.head_only]
+learning_rate = 5e-2
+
+[methods.bitfit]
+learning_rate = 5e-2
+
+[methods.lora]
+learning_rate = 5e-2
+rank = 4
+targets = ["query", "value"]
+
+[methods.qlora]
+learning_rate = 5e-2
+rank = 4
+
+[methods.ia3]
+learning_rate = 1e-1
+
+[methods.adapter]
+learning_rate = 2e-2
+reduction_factor = 4
+
+[methods.adapter_fusion]
+learning_rate = 1e-2
+sources = ["{sources[0]}", "{sources[1]}"]
+source_learning_rate = 2e-2
+source_train = 40
+source_validation = 20
+reduction_factor = 4
+"""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test without a timeout one of 300 s. Benchmarks have none."""
@@ -92,63 +147,8 @@ def tiny_recipe(
     root = tmp_path_factory.mktemp("recipe")
     others = [make_data(root / f"source{i}", seed=i + 1) for i in range(2)]
     path = root / "tiny.toml"
-    path.write_text(
-        f"""
-name = "tiny"
-title = "Word lists"
-
-[model]
-source = "{tiny_models["bert"]}"
-
-[data]
-source = "{tiny_data}"
-train = 160
-validation = 30
-test = 50
-max_length = 16
-
-[budget]
-epochs = 2
-batch_size = 8
-seeds = 2
-weight_decay = 0.01
-warmup_ratio = 0.1
-
-[methods.full]
-learning_rate = 4e-3
-
-[methods.head_only]
-learning_rate = 5e-2
-
-[methods.bitfit]
-learning_rate = 5e-2
-
-[methods.lora]
-learning_rate = 5e-2
-rank = 4
-targets = ["query", "value"]
-
-[methods.qlora]
-learning_rate = 5e-2
-rank = 4
-
-[methods.ia3]
-learning_rate = 1e-1
-
-[methods.adapter]
-learning_rate = 2e-2
-reduction_factor = 4
-
-[methods.adapter_fusion]
-learning_rate = 1e-2
-sources = ["{others[0]}", "{others[1]}"]
-source_learning_rate = 2e-2
-source_train = 40
-source_validation = 20
-reduction_factor = 4
-""",
-        encoding="utf-8",
-    )
+    text = TINY_RECIPE.format(model=tiny_models["bert"], data=tiny_data, sources=others)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

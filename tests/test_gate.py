@@ -464,6 +464,11 @@ def entry(**changes: Any) -> dict[str, Any]:
             "the entry of embedded-lora is invalid at metrics.accuracy.0:",
         ),
         (
+            {"benchmarks": [entry(environment={"packages": 1})]},
+            "the entry of embedded-lora is invalid at environment: "
+            "Value error, packages must map names to versions",
+        ),
+        (
             {"benchmarks": [entry(), entry()]},
             "b.json has two entries of embedded-lora. Delete one.",
         ),

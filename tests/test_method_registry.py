@@ -112,6 +112,7 @@ def unpack(wheel: Path, target: Path) -> None:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for installed packages, on the path of this process and its children."""
+    assert "full" in METHODS  # loaded without that folder, whichever test comes first
     folder = tmp_path / "site"
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{PACKAGE.parent}")

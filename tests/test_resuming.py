@@ -174,12 +174,14 @@ def other_run(tiny_recipe: Path, tmp_path: Path) -> Any:
     code = f"from peft_methods import compare; compare({str(tiny_recipe)!r}, {options})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     end = time.monotonic() + 90
-    while len(list(store.folder.glob("*.json"))) < 2:
-        assert time.monotonic() < end, "no run finished"
-        time.sleep(0.02)
-    yield store, process
-    process.kill()
-    process.wait()
+    try:
+        while len(list(store.folder.glob("*.json"))) < 2:
+            assert time.monotonic() < end, "no run finished"
+            time.sleep(0.02)
+        yield store, process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_concurrent_sessions_lose_nothing_and_a_killed_one_is_continued(

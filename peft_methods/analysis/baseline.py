@@ -25,6 +25,12 @@ from peft_methods.utils.validation import adapter
 AUTO = "auto"
 
 
+def _check_packages(environment: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(environment.get("packages") or {}, dict):
+        raise ValueError("packages must map names to versions")
+    return environment
+
+
 @dataclass(frozen=True)
 class Entry:
     """The baseline of one method of one recipe.
@@ -40,7 +46,7 @@ class Entry:
     metrics: dict[str, tuple[float | None, ...]]
     spec: dict[str, Any]
     data: dict[str, Any]
-    environment: dict[str, Any]
+    environment: Annotated[dict[str, Any], AfterValidator(_check_packages)]
 
     def values(self, metric: str) -> list[float]:
         """Return the metric's value of each seed, without missing ones."""

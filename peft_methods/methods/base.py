@@ -49,7 +49,7 @@ class MethodInfo:
       @). Without any, an entry is made of `paper`.
     - `aliases`, `generic_aliases` and `not_aliases` are regular expressions, searched in lower-case
       names in tables made elsewhere. Generic words also occur in other methods' names and count
-      only where no method's `aliases` match. A name that matches `not_aliases` is not this method's.
+      only where no method's `aliases` match. A name with a match of `not_aliases` is another's.
     - `color` (#rrggbb) and `marker` (matplotlib's) are drawn from the name where they are empty.
     - `start_tolerance` is how far logits at step 0 may be from the base model's (None: no promise).
     - `unquantized_counterpart` names the method that does the same over unquantized weights.

@@ -47,5 +47,5 @@ def chosen_methods(recipe: Recipe, names: Sequence[str] | None = None) -> list[M
         name: METHODS.create(name, section, recipe.name, recipe)
         for name, section in recipe.methods.items()
     }
-    everything = not names or ALL in names
-    return [created[name] for name in METHODS if name in created and (everything or name in names)]
+    wanted = created if not names or ALL in names else names
+    return [created[name] for name in METHODS if name in created and name in wanted]

@@ -12,8 +12,8 @@ SAVED = {
 
 
 def methods_markdown() -> str:
-    """A Markdown table of every registered method: what is trained, the paper, the saved format."""
-    infos = [METHODS[name].info for name in METHODS]
+    """A Markdown table of the built-in methods: what is trained, the paper, the saved format."""
+    infos = sorted((method.info for method in built_in()), key=lambda info: info.rank)
     lines = [
         f"| `{one.name}` | {one.trained} | {one.paper} | {SAVED[one.saved_format]} |"
         for one in infos

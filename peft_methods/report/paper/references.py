@@ -82,7 +82,7 @@ def _key(citation: str) -> str:
 
 def _own_entries(methods: Iterable[str]) -> dict[str, str]:
     """The BibTeX entries that stand in the methods' own files, and those made of `paper`."""
-    found = {}
+    found: dict[str, str] = {}
     for method in methods:
         info = METHODS[method].info
         own = [one for one in info.citations if one.lstrip().startswith("@")]
