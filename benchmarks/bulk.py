@@ -28,14 +28,14 @@ def fill(folder: Path, recipes: int, seeds: int) -> int:
     folder.mkdir(parents=True)
     labels = np.repeat(np.arange(2), COUNTS["test"])
     count = 0
-    for count, (cell, rng) in enumerate(_cells(recipes, seeds), 1):
-        correct = rng.random(len(labels)) < 0.7 + 0.1 * (len(cell.method.name) % 3) / 3
+    for count, (run, rng) in enumerate(_cells(recipes, seeds), 1):
+        correct = rng.random(len(labels)) < 0.7 + 0.1 * (len(run.method.name) % 3) / 3
         logits = (
             np.eye(2, dtype=np.float32)[np.where(correct, labels, 1 - labels)]
             + rng.random((len(labels), 2)).astype(np.float32) / 2
         )
         predictions = Predictions(logits, labels)
-        record = _record(cell, predictions, rng, float(1.7e9 + count))
+        record = _record(run, predictions, rng, float(1.7e9 + count))
         (folder / f"{record.identity}.json").write_text(
             json.dumps(asdict(record), indent=1, sort_keys=True), encoding="utf-8"
         )
@@ -55,8 +55,8 @@ def _cells(recipes: int, seeds: int) -> Iterator[tuple[RunSpec, np.random.Genera
             load_recipe("embedded", [f"budget.seeds={seeds}"]), name=f"recipe{number:02}"
         )
         for method in chosen_methods(recipe, None):
-            for cell in run_specs(recipe, method, "cpu"):
-                yield cell, np.random.default_rng([number, len(method.name), cell.seed])
+            for run in run_specs(recipe, method, "cpu"):
+                yield run, np.random.default_rng([number, len(method.name), run.seed])
 
 
 def _quality(predictions: Predictions) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _quality(predictions: Predictions) -> dict[str, Any]:
 
 
 def _record(
-    cell: RunSpec, predictions: Predictions, rng: np.random.Generator, finished: float
+    run: RunSpec, predictions: Predictions, rng: np.random.Generator, finished: float
 ) -> Record:
     quality = _quality(predictions)
     metrics: dict[str, Any] = {name: float(rng.random()) for name in METRICS}
@@ -108,9 +108,9 @@ def _record(
         for epoch in (1, 2)
     )
     return Record(
-        cell=cell.spec(),
+        spec=run.spec(),
         status="ok",
-        identity=cell.key * 2,
+        identity=run.key * 2,
         metrics=metrics,
         epochs=epochs,
         best_epoch=2,
@@ -130,7 +130,7 @@ def _record(
             "memory_kind": "resident set above its level before the model",
             "packages": dict.fromkeys(PACKAGES, "1.0"),
             "python": "3.11.2",
-            "weights_sha256": "4bit" if cell.method.info.quantization else "whole",
+            "weights_sha256": "4bit" if run.method.info.quantization else "whole",
         },
         finished=finished,
     )

@@ -91,10 +91,10 @@ class NullListener:
     def epoch(self, result: Any) -> None:
         pass
 
-    def engine_keeps(self, tensors: Any) -> None:
+    def record_engine_tensors(self, tensors: Any) -> None:
         pass
 
-    def worst_step(self, model: Any, optimizer: Any) -> Any:
+    def peak_step(self, model: Any, optimizer: Any) -> Any:
         return nullcontext(NoTrace())
 
 
@@ -143,11 +143,11 @@ class EveryOtherEpoch:
     def epoch(self, result: Any) -> None:
         pass
 
-    def engine_keeps(self, tensors: Any) -> None:
-        self._instruments.engine_keeps(tensors)
+    def record_engine_tensors(self, tensors: Any) -> None:
+        self._instruments.record_engine_tensors(tensors)
 
-    def worst_step(self, model: Any, optimizer: Any) -> Any:
-        return self._instruments.worst_step(model, optimizer)
+    def peak_step(self, model: Any, optimizer: Any) -> Any:
+        return self._instruments.peak_step(model, optimizer)
 
 
 def synchronize(device: str) -> None:
@@ -210,7 +210,7 @@ class Setup:
 
     def _engine(self, name: str, folder: Path, steps: int) -> Trainer:
         kind, job = TRAINERS[name], self.job(folder)
-        arguments = loop.arguments_of(job, autocast=kind.autocasts)
+        arguments = loop.trainer_arguments(job, autocast=kind.autocasts)
         arguments.max_steps = steps
         return kind(job, arguments, NullListener())
 

@@ -277,7 +277,7 @@ def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None
 
     benchmark.pedantic(measure, rounds=1)
     ratio = seconds["notebook"] / seconds["warm"]
-    benchmark.extra_info.update(job_seconds=seconds, cells=details)
+    benchmark.extra_info.update(job_seconds=seconds, runs=details)
     print(
         f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s "
         f"({ratio:.1f}x), cold {seconds['cold']:.0f} s"
@@ -426,17 +426,17 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
         f"budget.epochs={epochs}",
     ]
     setup = Setup("imdb_roberta", "lora", [*IMDB, *same], "cuda")
-    listener = EveryOtherEpoch(
+    observer = EveryOtherEpoch(
         Profiler("cuda", lambda message: None, epochs), torch.cuda.synchronize
     )
     job, engine = setup.job(tmp_path), engine_of("cuda_graphs")
 
     def train() -> None:
-        engine.train(job, listener)
+        engine.train(job, observer)
 
     benchmark.pedantic(train, rounds=1)
     kinds = {
-        on: [s for epoch, s in enumerate(listener.seconds) if epoch and listener.is_on(epoch) is on]
+        on: [s for epoch, s in enumerate(observer.seconds) if epoch and observer.is_on(epoch) is on]
         for on in (True, False)
     }
     difference = np.subtract(kinds[True], kinds[False]) / np.mean(kinds[False])

@@ -59,7 +59,7 @@ class PrintableComparison(Comparison):
 
     def charts(self) -> list[Chart]:
         """Create all charts, which notebooks display; needs the extra `report`."""
-        return [chart for recipe in self.standings for chart in charts_of(self, recipe)]
+        return [chart for recipe in self.rankings for chart in charts_of(self, recipe)]
 
     def report(self, folder: str | Path) -> Path:
         """Write FOLDER/report.html with its charts and return its path.

@@ -255,7 +255,7 @@ def _extra_info(records: list[Record]) -> dict[str, Any]:
         "identities": [record.identity for record in records],
         "reused": [record.seed for record in records if record.reused],
         "metrics": {name: [record.metrics[name] for record in records] for name in first.metrics},
-        "spec": {name: value for name, value in first.cell.items() if name != "seed"},
+        "spec": {name: value for name, value in first.spec.items() if name != "seed"},
         "data": {name: first.data[name] for name in ("fingerprint", "majority")},
         "environment": first.environment,
     }

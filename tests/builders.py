@@ -187,8 +187,8 @@ GPU_STATE: dict[str, Any] = {
 def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
     """Return a sound record of a run of the recipe `embedded`."""
     recipe = load_recipe("embedded")
-    cell = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
-    spec = {**cell.spec(), "seed": seed}
+    run = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    spec = {**run.spec(), "seed": seed}
     sound: dict[str, Any] = {
         "cell": spec,
         "status": "ok",
@@ -246,12 +246,12 @@ def random_record(
 ) -> Record:
     """Return a sound record of a run with random weights."""
     recipe = load_recipe("embedded", settings, weights="random")
-    cell = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
+    run = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
     sound = make_record(method, seed)
     return make_record(
         method,
         seed,
-        cell={**cell.spec(), "seed": seed},
+        spec={**run.spec(), "seed": seed},
         metrics=sound.metrics | dict.fromkeys(("accuracy", "macro_f1", "validation_accuracy")),
         epochs=(
             {
@@ -315,15 +315,15 @@ def changed_record(
     """Return a record of the recipe `embedded`, with (path, value) pairs changed in its spec."""
     environment = {**CPU_AND_WEIGHTS, "packages": {"torch": torch}}
     record = make_record(method, seed, finished=finished, environment=environment)
-    cell = {
-        **record.cell,
-        "recipe": {**record.cell["recipe"], "budget": {**record.cell["recipe"]["budget"]}},
-        "method": {**record.cell["method"]},
+    run = {
+        **record.spec,
+        "recipe": {**record.spec["recipe"], "budget": {**record.spec["recipe"]["budget"]}},
+        "method": {**record.spec["method"]},
     }
     for (part, name), value in changed:
-        (cell["recipe"]["budget"] if part == "budget" else cell["method"])[name] = value
+        (run["recipe"]["budget"] if part == "budget" else run["method"])[name] = value
     return replace(
-        record, **{"cell": cell, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes}
+        record, **{"cell": run, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes}
     )
 
 
@@ -504,7 +504,7 @@ def restore_sigint() -> None:
 SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1", "budget.seeds=1")
 
 
-def cells(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
+def runs(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     """Return the CPU runs of one method, a run per seed."""
     recipe = load_recipe(str(recipe_path), settings)
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
@@ -518,14 +518,14 @@ def small_cells(
     return run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
 
 
-def run_here(cell: RunSpec, work: Path) -> tuple[Record, Predictions | None]:
+def run_here(run: RunSpec, work: Path) -> tuple[Record, Predictions | None]:
     """Execute a run in this process, its prerequisites first."""
-    for stage in cell.stages:
+    for stage in run.stages:
         run_here(stage, work)
-    folder = work / cell.key
+    folder = work / run.key
     folder.mkdir(parents=True, exist_ok=True)
-    places = run_paths.RunPaths(folder, tuple(work / stage.key for stage in cell.stages))
-    return pipeline.execute(cell, places, lambda news: None, threads=1)
+    places = run_paths.RunPaths(folder, tuple(work / stage.key for stage in run.stages))
+    return pipeline.execute(run, places, lambda news: None, threads=1)
 
 
 def reproducible_results(record: Record, predictions: Predictions | None) -> dict[str, Any]:
@@ -535,7 +535,7 @@ def reproducible_results(record: Record, predictions: Predictions | None) -> dic
     exact = {
         name: value
         for name, value in record.metrics.items()
-        if not METRICS[name].is_of_the_device and name != "busy_share"
+        if not METRICS[name].is_device_dependent and name != "busy_share"
     }
     curve = [
         {
@@ -579,10 +579,10 @@ class Recorder:
     def epoch(self, result: EpochResult) -> None:
         self.epochs.append(result)
 
-    def engine_keeps(self, tensors: Any) -> None:
+    def record_engine_tensors(self, tensors: Any) -> None:
         self.kept = sum(tensor.nbytes for tensor in tensors)
 
-    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    def peak_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         return nullcontext(NoTrace())
 
 
@@ -624,7 +624,7 @@ def make_trainer(
 ) -> Any:
     """Return a trainer for the output of `prepared`, with an observer whose events nobody reads."""
     job = training_job(prepared, folder, seed=seed)
-    return kind(job, loop.arguments_of(job, autocast=kind.autocasts), Recorder())
+    return kind(job, loop.trainer_arguments(job, autocast=kind.autocasts), Recorder())
 
 
 class StepLog:

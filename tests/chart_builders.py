@@ -103,12 +103,12 @@ def record_of(
     )
     evaluated = {"per_class": quality.per_class, "confusion": quality.confusion}
     template = _template()
-    cell = copy.deepcopy(template.cell) | {
-        "method": {**template.cell["method"], "name": method},
+    run = copy.deepcopy(template.spec) | {
+        "method": {**template.spec["method"], "name": method},
         "seed": seed,
     }
     fields: dict[str, Any] = {
-        "cell": cell,
+        "cell": run,
         "identity": f"{method}{seed}",
         "metrics": metrics,
         "epochs": epochs,

@@ -74,12 +74,12 @@ def test_gradient_accumulation_trains_like_one_large_batch(
 class GradientInspector(Recorder):
     """An observer that inspects the gradients when the peak step begins."""
 
-    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    def peak_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         trained = [p for p in model.parameters() if p.requires_grad]
         self.in_place = [p.grad is not None for p in trained]
         self.zero = not any(p.grad.any() for p in trained if p.grad is not None)
         self.states = len(optimizer.state)
-        return super().worst_step(model, optimizer)
+        return super().peak_step(model, optimizer)
 
 
 @pytest.mark.parametrize(("accumulation", "in_place"), [(1, False), (3, True)])
@@ -280,7 +280,7 @@ def test_early_stopping_ends_after_the_given_epochs_without_a_rise(
     recipe = load_recipe(str(tiny_recipe), [f"budget.early_stopping={patience}"])
     judge = EpochEvaluator(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
     spent = [
-        judge._is_spent(EpochResult(epoch, 0.0, 0.0, 0.0, value))
+        judge._should_stop_early(EpochResult(epoch, 0.0, 0.0, 0.0, value))
         for epoch, value in enumerate(selections, 1)
     ]
     assert spent.index(True) + 1 == ends if ends else not any(spent)

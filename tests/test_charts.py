@@ -128,7 +128,7 @@ def test_chart_descriptions_match_the_records() -> None:
     found = charts(comparison)
     rows = {row.method: row for row in comparison.rows()}
     best = max(rows.values(), key=lambda row: row.figures["accuracy"].mean if row.figures else 0)
-    low, high = comparison.standings[RECIPE].intervals[best.method]
+    low, high = comparison.rankings[RECIPE].intervals[best.method]
     assert found["accuracy"].description.startswith(
         f"Highest mean: {best.title}, {100 * best.mean('accuracy'):.1f} % "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %); lowest: "
@@ -217,7 +217,7 @@ def test_charts_omit_quality_for_random_weights_and_are_empty_without_results() 
 def test_charts_show_macro_f1_if_the_recipe_selects_by_it() -> None:
     comparison = comparison_of(KNOWN[:3])
     for record in comparison.records:
-        record.cell["recipe"]["data"]["select_by"] = "macro_f1"
+        record.spec["recipe"]["data"]["select_by"] = "macro_f1"
     found = charts(comparison)
     assert found["accuracy"].title == "Macro F1 on the test set, %, with 95 % intervals"
     assert found["accuracies"].title == "Macro F1, %, by epoch"
@@ -250,7 +250,7 @@ def test_confusion_chart_of_many_classes_shows_colours_without_numbers(
 def test_inline_svgs_have_unique_ids_and_follow_the_page_colours() -> None:
     first, second = comparison_of(KNOWN[1:4]), comparison_of(KNOWN[1:4])
     for record in second.records:
-        record.cell["recipe"]["name"] = "other"
+        record.spec["recipe"]["name"] = "other"
     both = Comparison((*first.records, *second.records), predictions=first.predictions)
     pages = [
         svg(one, inline=True)

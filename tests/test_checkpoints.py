@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from builders import Recorder, prepared, run_here, training_job
 from builders import reproducible_results as figures
-from builders import small_cells as cells
+from builders import small_cells as runs
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.base import TRAINED
 from peft_methods.profiling.profiler import Profiler
@@ -77,11 +77,11 @@ def trained(
     ready = recipe, method, _, model, _ = prepared(recipe_path, name, *SMALL, *settings)
     keeper = Checkpoints(root, run_specs(recipe, method, "cpu")[0], "key") if keep else None
     (root / "work").mkdir(parents=True, exist_ok=True)
-    listener = Measuring(until)
+    observer = Measuring(until)
     job = training_job(ready, root / "work")
-    training = loop.train(job, listener, keeper, trainer_class=kind)
+    training = loop.train(job, observer, keeper, trainer_class=kind)
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    return training, weights, load_file(root / "work" / TRAINED), listener.steps, keeper
+    return training, weights, load_file(root / "work" / TRAINED), observer.steps, keeper
 
 
 def same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
@@ -166,7 +166,7 @@ def test_resumed_training_stays_stopped_after_early_stopping(
     assert (first.notes, second.resumed_after) == ([], [len(whole.epochs)])
 
 
-ANY = run_groups([load_recipe("embedded")], ["lora"], "cpu")[0].cells[0]
+ANY = run_groups([load_recipe("embedded")], ["lora"], "cpu")[0].runs[0]
 
 
 def some_state(epoch: int = 1) -> TrainingState:
@@ -277,10 +277,10 @@ def test_resumed_measurements_continue_those_of_the_first_process() -> None:
 
 def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path) -> None:
     """SIGKILL in or soon after the second epoch: the results are unchanged, and a note is shown."""
-    (cell,) = cells(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")
+    (run,) = runs(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")
     store = Store(tmp_path / "results")
     store.prepare()
-    folder = store.checkpoints_of(cell.key)
+    folder = store.checkpoints_of(run.key)
 
     def kill_after_the_first_epoch(event: Event) -> None:
         if event.news and "validation_accuracy" in event.news and event.news["epoch"] == 1:
@@ -290,13 +290,13 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
 
     scheduler = local_scheduler(store, "cpu", workers=1, checkpoint=True, retries=0)
     scheduler.watch(kill_after_the_first_epoch)
-    (crashed,) = _records_of(scheduler, cell)
+    (crashed,) = _records_of(scheduler, run)
     assert crashed.status == "crashed"
     assert list(folder.glob("epoch-*"))
     second = local_scheduler(store, "cpu", workers=1, checkpoint=True)
-    (record,) = _records_of(second, cell)
+    (record,) = _records_of(second, run)
     assert figures(record, store.read_predictions(record)) == figures(
-        *run_here(cell, tmp_path / "here")
+        *run_here(run, tmp_path / "here")
     )
     (after,) = record.environment["resumed_after_epochs"]
     assert 1 <= after < 5
@@ -309,10 +309,10 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
     assert not folder.exists()
 
 
-def _records_of(scheduler: Scheduler, cell: RunSpec) -> list[Record]:
+def _records_of(scheduler: Scheduler, run: RunSpec) -> list[Record]:
     try:
-        scheduler.submit([cell])
-        return scheduler.wait([cell])
+        scheduler.submit([run])
+        return scheduler.wait([run])
     finally:
         scheduler.close()
 

@@ -430,16 +430,16 @@ except Exception as error:
 """
 
 
-def in_notebook(cell: str) -> Any:
-    return json.loads(python(NOTEBOOK.format(path=str(PACKAGE.parent), cell=cell)))
+def in_notebook(run: str) -> Any:
+    return json.loads(python(NOTEBOOK.format(path=str(PACKAGE.parent), spec=run)))
 
 
 def test_method_in_a_notebook_is_covered_through_its_functions() -> None:
-    cell = "class A:\n    rank = {}\n    @staticmethod\n    def f(x): return x\n"
-    first, second = in_notebook(cell.format(1)), in_notebook(cell.format(2))
+    run = "class A:\n    rank = {}\n    @staticmethod\n    def f(x): return x\n"
+    first, second = in_notebook(run.format(1)), in_notebook(run.format(2))
     assert first.keys() == second.keys() == {"__main__:A"}
     assert first != second
-    assert in_notebook("# a comment\n\n" + cell.format(1)) == first
+    assert in_notebook("# a comment\n\n" + run.format(1)) == first
 
 
 def test_method_without_source_is_refused_by_name() -> None:

@@ -17,14 +17,14 @@ from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.collate import Collator
 from peft_methods.training.cuda_graphs import attention, compile
 from peft_methods.training.cuda_graphs.attention import capturable_attention
-from peft_methods.training.cuda_graphs.compile import compilations, compiled
+from peft_methods.training.cuda_graphs.compile import compiled, compiled_graph_counts
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.step import StepGraphs
 
 
 def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
     both(recipe, folder, "lora", compile_layers=True)
-    return compilations()
+    return compiled_graph_counts()
 
 
 def test_compiled_layers_change_no_loss_and_are_cached(

@@ -38,7 +38,7 @@ def test_load_counts_a_contradictory_text_once_despite_case_and_spaces(tmp_path:
 
 
 def test_thread_time_is_near_zero_while_the_thread_waits() -> None:
-    meter = PhaseMeter(ResidentMemory(), gauges={"busy": ThreadTime()})
+    meter = PhaseMeter(ResidentMemory(), sensors={"busy": ThreadTime()})
     meter.enter("load")
     time.sleep(0.2)
     meter.enter("train")

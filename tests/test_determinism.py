@@ -13,12 +13,12 @@ import torch
 
 from builders import reproducible_results as figures
 from builders import run_here
-from builders import small_cells as cells
+from builders import small_cells as runs
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.store import Store
-from peft_methods.training.determinism import be_deterministic
+from peft_methods.training.determinism import set_deterministic
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import Nondeterministic
 
@@ -26,7 +26,7 @@ from peft_methods.utils.errors import Nondeterministic
 @pytest.fixture
 def restored_torch() -> Iterator[None]:
     yield
-    be_deterministic(on=False)
+    set_deterministic(on=False)
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
@@ -38,8 +38,8 @@ def test_every_method_is_bit_identical_in_parallel_processes(
     Only the parallel runs use deterministic algorithms.
     """
     names = list(load_recipe(str(tiny_recipe)).methods)
-    alone = {name: cells(tiny_recipe, name)[0] for name in names}
-    parallel = [cells(tiny_recipe, name, deterministic=True)[0] for name in names]
+    alone = {name: runs(tiny_recipe, name)[0] for name in names}
+    parallel = [runs(tiny_recipe, name, deterministic=True)[0] for name in names]
     store = Store(tmp_path / "results")
     store.prepare()
     scheduler = local_scheduler(store, "cpu", workers=2)
@@ -49,7 +49,7 @@ def test_every_method_is_bit_identical_in_parallel_processes(
     finally:
         scheduler.close()
     for name, record in zip(names, records, strict=True):
-        assert record.cell["deterministic"] is True
+        assert record.spec["deterministic"] is True
         assert figures(record, store.read_predictions(record)) == figures(
             *run_here(alone[name], tmp_path / "here")
         ), name
@@ -60,7 +60,7 @@ def test_deterministic_setting_changes_the_key_of_a_run_and_its_prerequisites(
 ) -> None:
     recipe = load_recipe(str(tiny_recipe))
     plain, deterministic = (
-        run_groups([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].cells[0]
+        run_groups([recipe], ["adapter_fusion"], "cpu", deterministic=on)[0].runs[0]
         for on in (False, True)
     )
     assert plain.key != deterministic.key
@@ -80,11 +80,11 @@ def test_nondeterministic_operation_is_named_in_the_error(
         return original(*arguments, **options)
 
     monkeypatch.setattr(loop.RunTrainer, "compute_loss", nondeterministic)
-    run_here(cells(tiny_recipe, "head_only")[0], tmp_path)
+    run_here(runs(tiny_recipe, "head_only")[0], tmp_path)
     with pytest.raises(
         Nondeterministic,
         match=r"^put_ has no deterministic implementation here: set deterministic = false",
     ) as caught:
-        run_here(cells(tiny_recipe, "head_only", deterministic=True)[0], tmp_path)
+        run_here(runs(tiny_recipe, "head_only", deterministic=True)[0], tmp_path)
     assert caught.value.setting == "deterministic"
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from builders import cells, make_model
+from builders import make_model, runs
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
@@ -42,7 +42,7 @@ def test_executor_trains_every_method_and_stores_complete_records(
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1"])
     wanted = [
-        cell for method in chosen_methods(recipe, None) for cell in run_specs(recipe, method, "cpu")
+        run for method in chosen_methods(recipe, None) for run in run_specs(recipe, method, "cpu")
     ]
     scheduler.submit(wanted)
     records = scheduler.wait(wanted)
@@ -65,9 +65,9 @@ def test_head_with_pooler_is_saved_completely(
     folder = make_model(tmp_path / "idle", trained_pooler=False)
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=1", "budget.epochs=1"], model=str(folder))
     wanted = [
-        cell
+        run
         for method in chosen_methods(recipe, ["full", "lora", "adapter"])
-        for cell in run_specs(recipe, method, "cpu")
+        for run in run_specs(recipe, method, "cpu")
     ]
     scheduler.submit(wanted)
     records = scheduler.wait(wanted)
@@ -147,23 +147,23 @@ def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, fold
 def test_executor_retries_killed_runs_and_records_repeated_crashes(
     tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
-    wanted = cells(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=10")
+    wanted = runs(tiny_recipe, "lora", "budget.seeds=3", "budget.epochs=10")
     signals = {0: [signal.SIGKILL, signal.SIGSEGV], 1: [signal.SIGABRT], 2: []}
     killed: set[int | None] = set()
 
     def kill(event: Event) -> None:
         worker = next(
-            (worker for worker, cell in scheduler._running.items() if cell == event.cell), None
+            (worker for worker, run in scheduler._running.items() if run == event.run), None
         )
         if (
             event.news
             and worker
             and worker.process
             and worker.process not in killed
-            and signals[event.cell.seed]
+            and signals[event.run.seed]
         ):
             killed.add(worker.process)
-            os.kill(worker.process, signals[event.cell.seed].pop(0))
+            os.kill(worker.process, signals[event.run.seed].pop(0))
 
     scheduler.watch(kill)
     scheduler.submit(wanted)
@@ -184,7 +184,7 @@ def test_executor_retries_killed_runs_and_records_repeated_crashes(
 def test_failed_run_has_a_record_with_the_error_message(
     tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
-    bad = cells(tiny_recipe, "full", "budget.seeds=1", 'data.source="/nowhere/at/all"')
+    bad = runs(tiny_recipe, "full", "budget.seeds=1", 'data.source="/nowhere/at/all"')
     scheduler.submit(bad)
     record = scheduler.wait(bad)[0]
     assert record.status == "failed"
@@ -196,7 +196,7 @@ def test_failed_prerequisite_fails_the_fusion_run_with_the_reason(
     tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     sources = 'methods.adapter_fusion.sources=["/gone/a", "/gone/b"]'
-    wanted = cells(tiny_recipe, "adapter_fusion", "budget.seeds=1", sources)
+    wanted = runs(tiny_recipe, "adapter_fusion", "budget.seeds=1", sources)
     scheduler.submit(wanted)
     record = scheduler.wait(wanted)[0]
     assert record.status == "failed"
@@ -208,7 +208,7 @@ def test_failed_prerequisite_fails_the_fusion_run_with_the_reason(
 def test_record_status_is_oom_for_out_of_memory_errors_only(
     tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
-    wanted = cells(tiny_recipe, "full", "budget.seeds=1")
+    wanted = runs(tiny_recipe, "full", "budget.seeds=1")
     from peft_methods.runs.executors.worker import _record_of
 
     for error in (
@@ -254,7 +254,7 @@ def test_run_uses_the_current_directory_of_the_session(
     store = Store(Path("results"))
     store.prepare()
     scheduler = local_scheduler(store, "cpu", workers=1)
-    wanted = cells(tiny_recipe, "head_only", "budget.seeds=1", "budget.epochs=1")
+    wanted = runs(tiny_recipe, "head_only", "budget.seeds=1", "budget.epochs=1")
     scheduler.submit(wanted)
     records = scheduler.wait(wanted)
     scheduler.close()
@@ -267,7 +267,7 @@ def test_close_leaves_no_process_and_no_scratch_files(tiny_recipe: Path, tmp_pat
     store = Store(tmp_path / "r")
     store.prepare()
     scheduler = local_scheduler(store, "cpu", workers=1)
-    wanted = cells(tiny_recipe, "lora", "budget.epochs=500")
+    wanted = runs(tiny_recipe, "lora", "budget.epochs=500")
     scheduler.submit(wanted)
 
     class StopWaiting(Exception):

@@ -146,7 +146,7 @@ def test_given_tolerances_replace_the_defaults(base: Any, tell: Any) -> None:
 
 def test_macro_f1_has_a_tolerance_if_the_recipe_selects_by_it() -> None:
     (record,) = records_of("lora", (0.9,))
-    record.cell["recipe"]["data"]["select_by"] = "macro_f1"
+    record.spec["recipe"]["data"]["select_by"] = "macro_f1"
     assert [str(one) for one in RegressionCheck({}).tolerances_for(record)] == [
         "macro_f1:1pp",
         "peak_memory_bytes:5%",
@@ -225,9 +225,9 @@ def test_regression_check_lists_changed_versions_settings_and_seeds(base: Any) -
         *records_of("lora", (0.5, 0.5), environment=newer),
     ]
     for record in now:
-        record.cell["recipe"]["budget"]["epochs"] = 1
-    now[-1].cell["method"]["rank"] = 4
-    now[-2].cell["method"]["rank"] = 4
+        record.spec["recipe"]["budget"]["epochs"] = 1
+    now[-1].spec["method"]["rank"] = 4
+    now[-2].spec["method"]["rank"] = 4
     result = base(before, now)
     out = result.stdout.str()
     assert (
@@ -314,7 +314,7 @@ def of_recipe(records: Sequence[Record], name: str) -> list[Record]:
         replace(
             record,
             identity=f"{name}-{record.identity}",
-            cell={**record.cell, "recipe": {**record.cell["recipe"], "name": name}},
+            spec={**record.spec, "recipe": {**record.spec["recipe"], "name": name}},
         )
         for record in records
     ]
@@ -323,7 +323,7 @@ def of_recipe(records: Sequence[Record], name: str) -> list[Record]:
 def baseline_of(records: Sequence[Record]) -> Baseline:
     """A baseline with the metrics of these records, all of one method."""
     first = records[0]
-    spec = {name: value for name, value in first.cell.items() if name != "seed"}
+    spec = {name: value for name, value in first.spec.items() if name != "seed"}
     metrics = {name: tuple(record.metrics[name] for record in records) for name in first.metrics}
     entry = Entry(
         first.recipe_name,
@@ -375,13 +375,13 @@ def test_session_without_records_fails_every_baseline_method() -> None:
 
 def test_spec_changes_ignore_expectations() -> None:
     (record,) = records_of("lora", (0.9,))
-    spec = {name: value for name, value in record.cell.items() if name != "seed"}
+    spec = {name: value for name, value in record.spec.items() if name != "seed"}
     stored = Entry(
         "embedded", "lora", (0,), {}, json.loads(json.dumps(spec)), record.data, record.environment
     )
-    record.cell["recipe"]["expect"]["margin_over_majority"] = 0.4
+    record.spec["recipe"]["expect"]["margin_over_majority"] = 0.4
     assert spec_changes(stored, [record]) == []
-    record.cell["stages"] = [{"method": {"rank": 2}}]
+    record.spec["stages"] = [{"method": {"rank": 2}}]
     assert spec_changes(stored, [record]) == [
         "stages [] → None",
         "stages.0.method.rank None → 2",

@@ -88,7 +88,7 @@ def test_gather_puts_a_run_that_never_started_with_its_session() -> None:
 
 def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
     finished = record_of("full")
-    finished = replace(finished, cell={**finished.cell, "engine": "cuda_graphs"})
+    finished = replace(finished, spec={**finished.spec, "engine": "cuda_graphs"})
     fell_back = record_of("lora")
     fell_back = replace(
         fell_back, environment={**fell_back.environment, "engine_note": "cannot be captured"}
@@ -99,11 +99,11 @@ def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
 def test_gather_keeps_prerequisite_runs_with_their_runs_and_drops_trials() -> None:
     fusion = record_of("adapter_fusion")
     source = replace(
-        record_of("adapter"), cell=fusion.cell["stages"][0], is_source=True, identity="source"
+        record_of("adapter"), spec=fusion.spec["stages"][0], is_source=True, identity="source"
     )
     trial = replace(
         record_of("lora"),
-        cell={**record_of("lora").cell, "trial": True},
+        spec={**record_of("lora").spec, "trial": True},
         is_source=True,
         identity="trial",
     )
@@ -118,7 +118,7 @@ def test_gather_keeps_the_row_of_an_unregistered_method() -> None:
     unregistered = record_of("lora")
     unregistered = replace(
         unregistered,
-        cell={**unregistered.cell, "method": {"name": "<b>", "learning_rate": 0.1}},
+        spec={**unregistered.spec, "method": {"name": "<b>", "learning_rate": 0.1}},
         identity="unregistered",
     )
     (section,) = group_records([unregistered, record_of("full")])
@@ -144,17 +144,17 @@ def test_gather_keeps_exactly_one_record_of_every_run(records: list[Record], ran
     sections = group_records(records)
     shown = [record for section in sections for record in section.comparison.records]
 
-    def cell(record: Record) -> tuple[str, str]:
-        return str(record.cell), record.environment["packages"]["torch"]
+    def run(record: Record) -> tuple[str, str]:
+        return str(record.spec), record.environment["packages"]["torch"]
 
-    assert sorted(map(cell, shown)) == sorted(set(map(cell, records)))
+    assert sorted(map(run, shown)) == sorted(set(map(run, records)))
     for section in sections:
         rows = [(record.method_name, record.seed) for record in section.comparison.records]
         assert len(rows) == len(set(rows))
         assert (
             len(
                 {
-                    (str(r.cell["recipe"]), r.environment["packages"]["torch"])
+                    (str(r.spec["recipe"]), r.environment["packages"]["torch"])
                     for r in section.comparison.records
                 }
             )

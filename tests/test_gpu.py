@@ -141,7 +141,7 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
     recipe = load_recipe(
         "embedded", [*SMALL, "data.train=400", "budget.epochs=5", "budget.seeds=1"]
     )
-    (cell,) = run_specs(
+    (run,) = run_specs(
         recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "cuda_graphs", deterministic=True
     )
 
@@ -156,15 +156,15 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
                 and event.news.get("epoch") == 1
                 and event.news.get("validation_accuracy") is not None
             ):
-                wait_until(lambda: bool(list(store.checkpoints_of(cell.key).glob("epoch-*"))))
+                wait_until(lambda: bool(list(store.checkpoints_of(run.key).glob("epoch-*"))))
                 (worker,) = scheduler._running
                 os.kill(worker.process, signal.SIGKILL)
 
         if killed:
             scheduler.watch(kill_after_first_checkpoint)
         try:
-            scheduler.submit([cell])
-            return scheduler.wait([cell])[0], store
+            scheduler.submit([run])
+            return scheduler.wait([run])[0], store
         finally:
             scheduler.close()
 

@@ -21,7 +21,7 @@ from transformers import (
 
 from builders import CONFIGS, Recorder, make_trainer, prepared, training_job
 from builders import train_with_both_engines as both
-from peft_methods.training.collate import NO_LABEL, BucketCollator, Collator, buckets_of
+from peft_methods.training.collate import NO_LABEL, BucketCollator, Collator, length_buckets
 from peft_methods.training.cuda_graphs.attention import MASKED, capturable_attention
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.trainer import loop
@@ -119,7 +119,7 @@ def test_capture_reports_the_tensors_that_the_engine_keeps(
     frozen = [
         p for module in linear for p in module.parameters(recurse=False) if not p.requires_grad
     ]
-    assert trainer.listener.kept == sum(p.nbytes for p in frozen) / 2 > 0
+    assert trainer.observer.kept == sum(p.nbytes for p in frozen) / 2 > 0
 
 
 def test_capture_does_not_change_weights_optimizer_or_random_state(
@@ -148,9 +148,9 @@ def test_peak_step_includes_the_optimizer_state(
     seen: list[int] = []
 
     class Watching(Recorder):
-        def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        def peak_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
             seen.append(sum(state["exp_avg_sq"].numel() for state in optimizer.state.values()))
-            return super().worst_step(model, optimizer)
+            return super().peak_step(model, optimizer)
 
     loop.train(training_job(ready, tmp_path), Watching(), trainer_class=kind)
     assert seen == [sum(p.numel() for p in ready[3].parameters())]
@@ -195,11 +195,11 @@ def test_captured_steps_support_callbacks_and_logs(tiny_recipe: Path, tmp_path: 
 
 
 def test_buckets_are_few_and_fit_every_row() -> None:
-    assert buckets_of([3, 500, 512]) == tuple(range(32, 513, 32))
-    assert buckets_of([400, 500]) == (416, 448, 480, 500)
-    assert buckets_of([5, 60]) == (8, 16, 24, 32, 40, 48, 56, 60)
-    assert buckets_of([7]) == (7,)
-    assert buckets_of([5, 60], fixed=128) == (128,)
+    assert length_buckets([3, 500, 512]) == tuple(range(32, 513, 32))
+    assert length_buckets([400, 500]) == (416, 448, 480, 500)
+    assert length_buckets([5, 60]) == (8, 16, 24, 32, 40, 48, 56, 60)
+    assert length_buckets([7]) == (7,)
+    assert length_buckets([5, 60], fixed=128) == (128,)
 
 
 def test_bucket_collator_fills_a_short_batch_with_unlabelled_rows(tiny_recipe: Path) -> None:

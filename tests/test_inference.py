@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from builders import prepared
-from peft_methods.profiling.latency import BATCH, cost_of
+from peft_methods.profiling.latency import BATCH, measure_inference
 from peft_methods.training.collate import Collator
 
 
@@ -16,7 +16,7 @@ def test_inference_cost_times_rows_and_batches_and_restores_the_mode(tiny_recipe
         lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     model.train()
-    cost = cost_of(
+    cost = measure_inference(
         model, tokens.test, Collator(base.tokenizer), precision="fp32", synchronize=lambda: None
     )
     assert cost is not None
@@ -29,7 +29,7 @@ def test_inference_cost_times_rows_and_batches_and_restores_the_mode(tiny_recipe
 def test_inference_cost_is_none_without_rows(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "lora")
     assert (
-        cost_of(
+        measure_inference(
             model,
             tokens.test.select([]),
             Collator(base.tokenizer),

@@ -64,10 +64,12 @@ def test_training_peak_excludes_captured_steps() -> None:
     instruments = Profiler("cpu", ignore, epochs=1)
     instruments.meter.intervals += [Interval("warm_up", 1.0, 100), Interval("train", 1.0, 200)]
     training = instruments.meter.intervals[1]
-    assert instruments.metrics()["peak_memory_bytes"] == instruments.methods_peak(training) == 200
+    assert (
+        instruments.metrics()["peak_memory_bytes"] == instruments.method_peak_bytes(training) == 200
+    )
     instruments.meter.intervals.insert(1, Interval("capture", 1.0, 300))
     assert instruments.metrics()["peak_memory_bytes"] == 100
-    assert instruments.methods_peak(training) is None
+    assert instruments.method_peak_bytes(training) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_evaluation_peak_excludes_tensors_that_the_engine_keeps() -> None:
     found = []
     for kept in ([], [torch.zeros(200), torch.zeros(50)]):
         instruments = Profiler("cpu", ignore, epochs=1)
-        instruments.engine_keeps(kept)
+        instruments.record_engine_tensors(kept)
         instruments.meter.intervals.append(Interval("evaluate", 1.0, 5000))
         found.append(instruments.metrics()["evaluate_allocated_bytes"])
     assert found == [5000, 4000]
@@ -122,7 +124,7 @@ def test_evaluation_peak_excludes_tensors_that_the_engine_keeps() -> None:
 def test_instruments_keep_the_engines_tensors_alive() -> None:
     """Otherwise they would be subtracted from a later peak that does not include them."""
     instruments, kept = Profiler("cpu", ignore, epochs=1), torch.zeros(1)
-    instruments.engine_keeps([kept])
+    instruments.record_engine_tensors([kept])
     reference = weakref.ref(kept)
     del kept
     assert reference() is not None

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from builders import BENCHMARK, cells, make_data
+from builders import BENCHMARK, make_data, runs
 from builders import PROCESS_MARK as MARK
 from builders import marked_processes as living
 from peft_methods.runs.events import Event
@@ -65,12 +65,12 @@ def test_timeout_ends_endless_and_stopped_runs(tiny_recipe: Path, tmp_path: Path
     store = Store(tmp_path / "results")
     store.prepare()
     scheduler = local_scheduler(store, "cpu", workers=2, timeout=3, retries=1)
-    (endless,) = cells(tiny_recipe, "lora", "budget.seeds=1", "budget.epochs=100000")
-    (stopped,) = cells(tiny_recipe, "full", "budget.seeds=1")
+    (endless,) = runs(tiny_recipe, "lora", "budget.seeds=1", "budget.epochs=100000")
+    (stopped,) = runs(tiny_recipe, "full", "budget.seeds=1")
 
     def stop(event: Event) -> None:
-        if event.cell == stopped and event.record is None:
-            worker = next(worker for worker, cell in scheduler._running.items() if cell == stopped)
+        if event.run == stopped and event.record is None:
+            worker = next(worker for worker, run in scheduler._running.items() if run == stopped)
             until(lambda: worker.process)
             os.kill(worker.process or 0, signal.SIGSTOP)
 
@@ -327,7 +327,7 @@ def test_record_status_is_oom_after_an_oom_kill(
     store.prepare()
     monkeypatch.setattr("peft_methods.runs.executors.oom.out_of_memory_kills", lambda: counted[0])
     scheduler = local_scheduler(store, "cpu", workers=1, retries=0)
-    (cell,) = cells(tiny_recipe, "lora", "budget.seeds=1")
+    (run,) = runs(tiny_recipe, "lora", "budget.seeds=1")
 
     def kill(event: Event) -> None:
         if event.record is None and event.news is None:
@@ -337,8 +337,8 @@ def test_record_status_is_oom_after_an_oom_kill(
             os.kill(worker.process or 0, signal.SIGKILL)
 
     scheduler.watch(kill)
-    scheduler.submit([cell])
-    (record,) = scheduler.wait([cell])
+    scheduler.submit([run])
+    (record,) = scheduler.wait([run])
     scheduler.close()
     assert record.status == "oom"
     assert (

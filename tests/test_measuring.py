@@ -106,7 +106,7 @@ def test_resident_memory_measures_an_array_until_it_is_freed() -> None:
     memory = ResidentMemory()
     meter = PhaseMeter(memory)
     meter.enter("load")  # returns memory freed by earlier tests to the system
-    meter.set_base()
+    meter.set_base_level()
     big = np.ones(40 * 2**20, dtype=np.uint8)
     meter.enter("train")
     assert big.any()
@@ -137,7 +137,7 @@ class FakeGauge:
 
 def test_gauges_are_read_by_phase_and_missing_readings_give_none() -> None:
     gauge = FakeGauge()
-    meter = PhaseMeter(FakeMemory(), gauges={"energy": gauge})
+    meter = PhaseMeter(FakeMemory(), sensors={"energy": gauge})
     for phase, value in (("load", 5.0), ("train", 12.0), ("evaluate", 13.0), ("train", 20.0)):
         meter.enter(phase)
         gauge.now = value

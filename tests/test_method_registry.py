@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import peft_methods
-from peft_methods.cells import code_hash
 from peft_methods.methods.registry import METHODS, Registry, built_in
 from peft_methods.report.methods import methods_markdown
+from peft_methods.runs import code_hash
 from peft_methods.utils.errors import OptionError
 
 PACKAGE = Path(peft_methods.__file__).parent

@@ -17,25 +17,23 @@ SETTINGS = ["data.train=64", "data.validation=32", "data.test=64", "budget.epoch
 """
 
 
-def outputs_of(cell: Any, kind: str) -> list[str]:
+def outputs_of(run: Any, kind: str) -> list[str]:
     """Return the outputs of a notebook cell in one of the formats that notebooks support."""
-    return [str(output.data[kind]) for output in cell.outputs if kind in output.get("data", {})]
+    return [str(output.data[kind]) for output in run.outputs if kind in output.get("data", {})]
 
 
 @pytest.mark.embedded
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Jupyter's own packages
 def test_notebook_displays_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert all(not cell.get("outputs") for cell in notebook.cells), (
+    assert all(not run.get("outputs") for run in notebook.runs), (
         "the notebook must be stored without outputs"
     )
-    (parameters,) = (
-        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
-    )
+    (parameters,) = (run for run in notebook.runs if "parameters" in run.metadata.get("tags", []))
     parameters.source = QUICK
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     table, charts, matrices, frame = [
-        cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs
+        run for run in notebook.runs if run.cell_type == "code" and run.outputs
     ][-4:]
     assert "| IA3 " in outputs_of(table, "text/markdown")[0]
     assert len(outputs_of(charts, "image/svg+xml")) >= 5

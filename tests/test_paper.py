@@ -64,7 +64,7 @@ def claims(source: str) -> list[str]:
 
 def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
     source = source_of(compared(CLEAR))
-    standing = compared(CLEAR).standings["embedded"]
+    standing = compared(CLEAR).rankings["embedded"]
     pair = standing.pair("lora", "head_only")
     assert pair is not None
     shown = (
@@ -249,7 +249,7 @@ def test_paper_gives_the_limits_of_its_recommendations() -> None:
 def test_paper_has_a_section_for_each_recipe() -> None:
     first, second = compared(CLEAR), compared(CLEAR)
     for record in second.records:
-        record.cell["recipe"]["name"] = "a-b.c"
+        record.spec["recipe"]["name"] = "a-b.c"
     both = Comparison((*first.records, *second.records), predictions=first.predictions)
     source = source_of(both)
     assert source.count("\n== “embedded”") == 2
@@ -301,7 +301,7 @@ def test_paper_cites_a_third_party_method_by_its_registered_paper(
 
 def _renamed(comparison: PrintableComparison, name: str) -> PrintableComparison:
     for record in comparison.records:
-        record.cell["method"]["name"] = name
+        record.spec["method"]["name"] = name
     return comparison
 
 
@@ -408,7 +408,7 @@ def test_paper_typesets_many_methods_with_long_names_and_other_scripts(
         monkeypatch.setitem(METHODS._methods, name, own)
         made = make_record("lora", number)
         records.append(
-            replace(made, cell={**made.cell, "method": {**made.cell["method"], "name": name}})
+            replace(made, spec={**made.spec, "method": {**made.spec["method"], "name": name}})
         )
     studies = studies_of(Comparison(tuple(records)), None)
     source = document(studies, "many", {"embedded": []})

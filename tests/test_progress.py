@@ -83,7 +83,7 @@ class RecordingDisplay:
         self.live = ()
 
 
-def cells(tiny_recipe: Path, method: str = "full") -> list[RunSpec]:
+def runs(tiny_recipe: Path, method: str = "full") -> list[RunSpec]:
     recipe = load_recipe(str(tiny_recipe))
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
@@ -92,7 +92,7 @@ def sized(columns: int, lines: int = 24) -> Any:
     return lambda: os.terminal_size((columns, lines))
 
 
-def finished(cell: RunSpec) -> Record:
+def finished(run: RunSpec) -> Record:
     metrics = {
         "accuracy": 0.9,
         "train_seconds": 61.0,
@@ -100,7 +100,7 @@ def finished(cell: RunSpec) -> Record:
         "peak_memory_bytes": 2.0**28,
     }
     return Record(
-        cell.spec(),
+        run.spec(),
         "ok",
         "i",
         metrics=metrics,
@@ -153,7 +153,7 @@ def test_live_lines_are_cleared_after_the_terminal_gets_narrower() -> None:
 
 
 def test_progress_shows_active_and_finished_runs_in_a_terminal(tiny_recipe: Path) -> None:
-    display, (first, second), now = RecordingDisplay(79), cells(tiny_recipe), [0.0]
+    display, (first, second), now = RecordingDisplay(79), runs(tiny_recipe), [0.0]
     progress = Progress(display, workers=2, clock=lambda: now[0])
     progress.plan([first, second], PREPARATION)
     progress(Event(first))
@@ -166,7 +166,7 @@ def test_progress_shows_active_and_finished_runs_in_a_terminal(tiny_recipe: Path
     assert re.fullmatch(r"0 of 2 runs done · 2 active · \d+ s left", head)
     assert one == "tiny-full-seed0  epoch 2/2  step 30/40  37.4/s  loss 0.512  256 MiB"
     assert two == "tiny-full-seed1  loading the model"
-    earlier, *_ = cells(tiny_recipe, "lora")
+    earlier, *_ = runs(tiny_recipe, "lora")
     progress(Event(earlier, record=replace(finished(earlier), reused=True)))
     with progress.showing():
         progress(Event(first, record=finished(first)))
@@ -188,18 +188,18 @@ def test_progress_shows_active_and_finished_runs_in_a_terminal(tiny_recipe: Path
 def test_progress_shows_the_training_time_if_known(
     seconds: float | None, ending: str, tiny_recipe: Path
 ) -> None:
-    display, (cell, _) = RecordingDisplay(79), cells(tiny_recipe)
+    display, (run, _) = RecordingDisplay(79), runs(tiny_recipe)
     progress = Progress(display, workers=1, clock=lambda: 0.0)
-    progress.plan([cell], PREPARATION)
-    record = finished(cell)
+    progress.plan([run], PREPARATION)
+    record = finished(run)
     progress(
-        Event(cell, record=replace(record, metrics={**record.metrics, "train_seconds": seconds}))
+        Event(run, record=replace(record, metrics={**record.metrics, "train_seconds": seconds}))
     )
     assert display.lasting[-1].endswith(f"256.0 MiB{ending}")
 
 
 def test_time_left_is_corrected_by_finished_runs(tiny_recipe: Path) -> None:
-    display, (first, second), now = RecordingDisplay(79), cells(tiny_recipe), [0.0]
+    display, (first, second), now = RecordingDisplay(79), runs(tiny_recipe), [0.0]
     progress = Progress(display, workers=1, clock=lambda: now[0])
     assert expected_seconds(first, PREPARATION) == pytest.approx(
         1 + 0.01 * (2 * (160 * 3 + 30) + 50)
@@ -214,7 +214,7 @@ def test_time_left_is_corrected_by_finished_runs(tiny_recipe: Path) -> None:
 
 
 def test_time_left_uses_steps_and_runs_of_the_same_method(tiny_recipe: Path) -> None:
-    (slow, other), (quick, _), now = cells(tiny_recipe, "full"), cells(tiny_recipe, "lora"), [0.0]
+    (slow, other), (quick, _), now = runs(tiny_recipe, "full"), runs(tiny_recipe, "lora"), [0.0]
     time_left = TimeLeft(workers=1, clock=lambda: now[0])
     time_left.plan([slow, other, quick], PREPARATION)
     alone = expected_seconds(quick, PREPARATION)
@@ -233,17 +233,17 @@ def test_time_left_uses_steps_and_runs_of_the_same_method(tiny_recipe: Path) -> 
 
 
 def test_time_left_is_at_least_that_of_the_longest_active_run(tiny_recipe: Path) -> None:
-    (cell, _), now = cells(tiny_recipe), [0.0]
+    (run, _), now = runs(tiny_recipe), [0.0]
     time_left = TimeLeft(workers=4, clock=lambda: now[0])
-    time_left.plan([cell], PREPARATION)
-    time_left.start(cell.key)
+    time_left.plan([run], PREPARATION)
+    time_left.start(run.key)
     now[0] = 40.0
-    time_left.update(cell.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
+    time_left.update(run.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
     assert time_left.seconds() == 30.0
 
 
 def test_progress_writes_a_line_per_start_and_end_to_a_file(tiny_recipe: Path) -> None:
-    display, (first, _) = RecordingDisplay(0), cells(tiny_recipe)
+    display, (first, _) = RecordingDisplay(0), runs(tiny_recipe)
     progress = Progress(display, workers=1, clock=lambda: 0.0)
     progress.plan([first], PREPARATION)
     progress(Event(first))

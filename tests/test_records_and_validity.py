@@ -173,6 +173,6 @@ def test_store_reads_a_curve_without_validation_and_v302_checks_its_loss(
     store, record = Store(tmp_path), random_record()
     assert store.read(store.write(record)) == record
     infinite = make_record(
-        cell=record.cell, epochs=({**record.epochs[0], "train_loss": float("inf")},)
+        spec=record.spec, epochs=({**record.epochs[0], "train_loss": float("inf")},)
     )
     assert "V302" in {finding.rule for finding in checks.run_checks([infinite])}

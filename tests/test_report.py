@@ -59,21 +59,21 @@ def test_report_is_byte_identical_for_the_same_records_at_any_path(tmp_path: Pat
 
 def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path) -> None:
     record, _ = evaluated_record("lora", 0, 0.9, label=SCRIPT)
-    cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT, "note": SCRIPT}}
-    cell["recipe"] = {
-        **cell["recipe"],
-        "data": {**cell["recipe"]["data"], "source": f'"><img src=x onerror=alert(1)>{SCRIPT}'},
+    run = {**record.spec, "method": {**record.spec["method"], "name": SCRIPT, "note": SCRIPT}}
+    run["recipe"] = {
+        **run["recipe"],
+        "data": {**run["recipe"]["data"], "source": f'"><img src=x onerror=alert(1)>{SCRIPT}'},
     }
     lost = replace(
         record_of("full"),
-        cell={**record_of("full").cell, "recipe": cell["recipe"]},
+        spec={**record_of("full").spec, "recipe": run["recipe"]},
         status="failed",
         message=SCRIPT,
     )
     records = (
         replace(
             record,
-            cell=cell,
+            spec=run,
             message=SCRIPT,
             environment={**record.environment, "device_name": SCRIPT},
         ),
@@ -89,11 +89,11 @@ def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path
 
 def test_report_hides_home_folders(tmp_path: Path) -> None:
     record = record_of("lora")
-    data = {**record.cell["recipe"]["data"], "source": "/home/someone/secret/reviews"}
-    cell = {**record.cell, "recipe": {**record.cell["recipe"], "data": data}}
+    data = {**record.spec["recipe"]["data"], "source": "/home/someone/secret/reviews"}
+    run = {**record.spec, "recipe": {**record.spec["recipe"], "data": data}}
     failed = replace(
         record,
-        cell=cell,
+        spec=run,
         status="failed",
         message="no file /home/someone/secret/x and /root/y",
         environment={},
@@ -137,10 +137,10 @@ def test_report_omits_charts_for_many_sections_and_states_it(tmp_path: Path) -> 
 def test_report_excludes_settings_whose_runs_all_failed_and_names_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     good = Store(run).read(run / "cell00.json")
-    recipe = {**good.cell["recipe"], "data": {**good.cell["recipe"]["data"], "source": "/slip"}}
+    recipe = {**good.spec["recipe"], "data": {**good.spec["recipe"]["data"], "source": "/slip"}}
     failed = replace(
         good,
-        cell={**good.cell, "recipe": recipe},
+        spec={**good.spec, "recipe": recipe},
         status="failed",
         identity="slip",
         message="there is no folder /slip.",

@@ -163,12 +163,12 @@ def test_page_unfolds_all_details_for_printing(opened: Any, page_file: Path) -> 
 
 def test_page_shows_untrusted_text_as_text(opened: Any, tmp_path: Path) -> None:
     record, predictions = evaluated("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
-    cell = {**record.cell, "method": {**record.cell["method"], "name": SCRIPT}}
-    cell["recipe"] = {
-        **cell["recipe"],
-        "data": {**cell["recipe"]["data"], "source": f"<img src=x onerror=alert(1)>{SCRIPT}"},
+    run = {**record.spec, "method": {**record.spec["method"], "name": SCRIPT}}
+    run["recipe"] = {
+        **run["recipe"],
+        "data": {**run["recipe"]["data"], "source": f"<img src=x onerror=alert(1)>{SCRIPT}"},
     }
-    foreign = replace(record, cell=cell)
+    foreign = replace(record, spec=run)
     write_report(
         build_report(Comparison((foreign,), predictions={record.identity: predictions}), {}),
         tmp_path,

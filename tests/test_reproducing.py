@@ -32,7 +32,7 @@ def records_of(
     (task,) = run_groups(
         [load_recipe(recipe, changes, model=model, data=data)], [method], "cpu", engine
     )
-    return [replace(make_record(method), cell=cell.spec()) for cell in task.cells]
+    return [replace(make_record(method), spec=run.spec()) for run in task.runs]
 
 
 def specs_of(command: str, pytester: pytest.Pytester) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def specs_of(command: str, pytester: pytest.Pytester) -> list[dict[str, Any]]:
     program, folder, *arguments = shlex.split(command)
     assert (program, folder) == ("pytest", "benchmarks")
     config = pytester.parseconfigure("-p", "peft_methods.plugin", *arguments)
-    return [cell.spec() for task in read_options(config).tasks() for cell in task.cells]
+    return [run.spec() for task in read_options(config).tasks() for run in task.runs]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_reproduction_command_yields_the_same_specs(
     reproduced = reproduction(records)
     assert not reproduced.needs_file
     assert reproduced.needs == ()
-    assert specs_of(reproduced.command, pytester) == [record.cell for record in records]
+    assert specs_of(reproduced.command, pytester) == [record.spec for record in records]
 
 
 def test_reproduction_command_lists_only_changed_settings() -> None:
@@ -116,17 +116,17 @@ def test_reproduction_of_a_custom_recipe_includes_its_file(
     Path("tiny.toml").write_text(text, encoding="utf-8")
     for spec, record in zip(specs_of(reproduced.command, pytester), records[:2], strict=True):
         source = {
-            "model": {**record.cell["recipe"]["model"], "source": "bert"},
-            "data": {**record.cell["recipe"]["data"], "source": "words"},
+            "model": {**record.spec["recipe"]["model"], "source": "bert"},
+            "data": {**record.spec["recipe"]["data"], "source": "words"},
         }
-        assert spec == {**record.cell, "recipe": {**record.cell["recipe"], **source}}
+        assert spec == {**record.spec, "recipe": {**record.spec["recipe"], **source}}
 
 
 def test_reproduction_uses_a_file_if_a_setting_was_removed() -> None:
     (record, *_) = records_of("embedded", "ia3")
     without = replace(
         record,
-        cell={**record.cell, "method": {**record.cell["method"], "head_learning_rate": None}},
+        spec={**record.spec, "method": {**record.spec["method"], "head_learning_rate": None}},
     )
     reproduced = reproduction([without])
     assert reproduced.needs_file
@@ -158,8 +158,8 @@ def test_reproduction_command_round_trips_arbitrary_settings(
     )
     recipe = replace(recipe, data=replace(recipe.data, text=column))
     (task,) = run_groups([recipe], ["lora"], "cpu")
-    reproduced = reproduction([replace(make_record(), cell=cell.spec()) for cell in task.cells])
+    reproduced = reproduction([replace(make_record(), spec=run.spec()) for run in task.runs])
     arguments = itertools.pairwise(shlex.split(reproduced.command))
     settings = [value for option, value in arguments if option == "--peft-set"]
     (task_again,) = run_groups([load_recipe("embedded", settings)], ["lora"], "cpu")
-    assert task_again.cells[0].spec() | {"seed": 0} == task.cells[0].spec() | {"seed": 0}
+    assert task_again.runs[0].spec() | {"seed": 0} == task.runs[0].spec() | {"seed": 0}

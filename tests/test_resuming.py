@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from builders import BENCHMARK, cells, error_line
+from builders import BENCHMARK, error_line, runs
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.engines.registry import MODULES
 from peft_methods.profiling.environment import describe, fingerprint_part
@@ -64,7 +64,7 @@ def test_second_session_trains_nothing(tiny_recipe: Path, store: Store) -> None:
     assert {record.identity: record.metrics for record in store.records()[0]} == {
         r.identity: r.metrics for r in rows.values()
     }
-    assert rows["lora"].cell["recipe"]["expect"] == {"margin_over_majority": 0.01}
+    assert rows["lora"].spec["recipe"]["expect"] == {"margin_over_majority": 0.01}
     assert {path: path.read_bytes() for path in store.folder.glob("*.*")} == before
     assert re.search(
         r"reused from an earlier session: LoRA \(seed 0\), QLoRA \(seed 0\), "
@@ -125,8 +125,8 @@ def test_interrupted_tuning_continues(tiny_recipe: Path, tmp_path: Path) -> None
 
     whole = tuned().records[0]
     assert whole.tuning is not None
-    own = [record for record in Store(tmp_path).records()[0] if not record.cell.get("trial")]
-    lost = next(record for record in Store(tmp_path).records()[0] if record.cell.get("trial"))
+    own = [record for record in Store(tmp_path).records()[0] if not record.spec.get("trial")]
+    lost = next(record for record in Store(tmp_path).records()[0] if record.spec.get("trial"))
     for record in (*own, lost):
         (tmp_path / f"{record.identity}.json").unlink()
     done = tuned()
@@ -208,7 +208,7 @@ def test_concurrent_sessions_lose_nothing_and_a_killed_one_is_continued(
 
 def test_run_key_ignores_only_expectations_and_descriptions(tiny_recipe: Path) -> None:
     def key(*settings: str) -> str:
-        return cells(tiny_recipe, "adapter_fusion", *settings)[0].key
+        return runs(tiny_recipe, "adapter_fusion", *settings)[0].key
 
     same = [key("expect.margin_over_majority=0.2"), key("budget.seeds=7"), key('title="x"')]
     other = [
@@ -224,8 +224,8 @@ def test_run_key_ignores_only_expectations_and_descriptions(tiny_recipe: Path) -
 def test_run_that_fell_back_keeps_its_key_but_not_its_fingerprint(
     tiny_recipe: Path,
 ) -> None:
-    cell, *_ = cells(tiny_recipe, "lora")
-    asked = cell_code.replace(cell, engine="cuda_graphs")
+    run, *_ = runs(tiny_recipe, "lora")
+    asked = cell_code.replace(run, engine="cuda_graphs")
     facts: dict[str, Any] = {
         "weights": "w",
         "config": "c",
@@ -233,12 +233,12 @@ def test_run_that_fell_back_keeps_its_key_but_not_its_fingerprint(
         "data": "d",
         "environment": {},
     }
-    assert asked.fallen_back().key == asked.key != cell.key
-    assert len({one.identity(**facts) for one in (cell, asked, asked.fallen_back())}) == 3
+    assert asked.with_fallback_engine().key == asked.key != run.key
+    assert len({one.identity(**facts) for one in (run, asked, asked.with_fallback_engine())}) == 3
 
 
 def test_fingerprint_includes_prerequisite_runs(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "adapter_fusion")
+    run, *_ = runs(tiny_recipe, "adapter_fusion")
     facts: dict[str, Any] = {
         "weights": "w",
         "config": "c",
@@ -246,11 +246,11 @@ def test_fingerprint_includes_prerequisite_runs(tiny_recipe: Path) -> None:
         "data": "d",
         "environment": {},
     }
-    assert cell.identity(**facts, stages=["a", "b"]) != cell.identity(**facts, stages=["a", "c"])
+    assert run.identity(**facts, stages=["a", "b"]) != run.identity(**facts, stages=["a", "c"])
 
 
 def test_fingerprint_includes_device_and_versions(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "lora")
+    run, *_ = runs(tiny_recipe, "lora")
     this_machine = describe("cpu")
 
     def identity(**changes: Any) -> str:
@@ -261,7 +261,7 @@ def test_fingerprint_includes_device_and_versions(tiny_recipe: Path) -> None:
                 "packages": {**this_machine["packages"], **changes.get("packages", {})},
             }
         )
-        return cell.identity(
+        return run.identity(
             weights="w", config="c", tokenizer="t", data="d", environment=environment
         )
 
@@ -277,7 +277,7 @@ def test_other_code_makes_another_identity(
     tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which code a run depends on: see `test_code_fingerprint`."""
-    cell, *_ = cells(tiny_recipe, "lora")
+    run, *_ = runs(tiny_recipe, "lora")
     facts: dict[str, Any] = {
         "weights": "w",
         "config": "c",
@@ -285,9 +285,9 @@ def test_other_code_makes_another_identity(
         "data": "d",
         "environment": {},
     }
-    before, roots = cell.identity(**facts), []
+    before, roots = run.identity(**facts), []
     monkeypatch.setattr(cell_code, "code_fingerprint", lambda *given: roots.append(given) or "new")
-    assert cell.identity(**facts) != before
-    assert cell.fallen_back().identity(**facts)
+    assert run.identity(**facts) != before
+    assert run.with_fallback_engine().identity(**facts)
     lora, stock, runner = roots[0]
-    assert (lora, stock, runner) == (cell.method, MODULES["trainer"], "peft_methods.runs.pipeline")
+    assert (lora, stock, runner) == (run.method, MODULES["trainer"], "peft_methods.runs.pipeline")

@@ -169,7 +169,7 @@ def test_tasks_of_needs_trust_by_both_recipe_and_user() -> None:
         run_groups([requesting], ["lora"], "cpu", trust_remote_code=True),
         run_groups([plain], ["lora"], "cpu"),
     )
-    assert trusting.cells[0].key != careful.cells[0].key
+    assert trusting.runs[0].key != careful.runs[0].key
 
 
 def test_load_recipe_with_another_model_drops_trust(tmp_path: Path) -> None:
@@ -302,10 +302,10 @@ def test_visible_returns_one_line_of_visible_characters(text: str) -> None:
 
 @given(st.text() | st.sampled_from(HOSTILE))
 def test_csv_cell_returns_no_formula(text: str) -> None:
-    cell = sanitize.csv_cell(text)
+    run = sanitize.csv_cell(text)
     assert (
-        not cell.lstrip(" ").startswith(sanitize.FORMULA)
-        or float(cell.rstrip("%").replace(",", "")) is not None
+        not run.lstrip(" ").startswith(sanitize.FORMULA)
+        or float(run.rstrip("%").replace(",", "")) is not None
     )
 
 
@@ -318,16 +318,16 @@ def test_csv_cell_keeps_signed_numbers(number: str) -> None:
 def test_tables_escape_foreign_texts(text: str) -> None:
     """No label or class name, model, note or message reaches a table unescaped."""
     record = make_record()
-    spec = json.loads(json.dumps(record.cell))
+    spec = json.loads(json.dumps(record.spec))
     spec["recipe"]["model"]["source"] = spec["recipe"]["data"]["source"] = text
     ok = make_record(
-        cell=spec,
+        spec=spec,
         message=text,
         data={**record.data, "label_names": [text]},
         environment={**record.environment, "device_name": text},
     )
     failed = make_record(
-        "full", cell={**spec, "method": {"name": "full"}}, status="failed", message=text, metrics={}
+        "full", spec={**spec, "method": {"name": "full"}}, status="failed", message=text, metrics={}
     )
     comparison = Comparison((ok, failed), notes=(text,))
     invisible = [character for character in text if sanitize.visible(character) != character]
@@ -364,10 +364,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("token", TOKENS)
 def test_records_contain_no_home_and_no_secret(home: Path, tmp_path: Path, token: str) -> None:
     recipe = load_recipe("embedded", model=str(home / "model"), data=str(home / "data"))
-    cell = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
+    run = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
     message = f"OSError: {home}/cache/x is not there ({token}); its output is in {home}/logs/a.log"
     facts = {**make_record().data, "source": str(home / "data"), "label_names": [token]}
-    record = make_record(cell=cell.spec(), message=message, data=facts, status="failed")
+    record = make_record(spec=run.spec(), message=message, data=facts, status="failed")
     written = Store(tmp_path).write(record).read_text(encoding="utf-8")
     texts = [
         written,
@@ -380,13 +380,13 @@ def test_records_contain_no_home_and_no_secret(home: Path, tmp_path: Path, token
         assert str(home) not in text
         assert token.removeprefix("Bearer ") not in text
         assert "me:pass" not in text
-    assert record.cell["recipe"]["model"]["source"] == "~/model"
-    assert Path(record.cell["recipe"]["model"]["source"]).expanduser() == home / "model"
+    assert record.spec["recipe"]["model"]["source"] == "~/model"
+    assert Path(record.spec["recipe"]["model"]["source"]).expanduser() == home / "model"
     assert (
-        cell.key
+        run.key
         == content_hash(
-            record.cell
-            | {"recipe": {n: v for n, v in record.cell["recipe"].items() if n != "expect"}}
+            record.spec
+            | {"recipe": {n: v for n, v in record.spec["recipe"].items() if n != "expect"}}
         )[:16]
     )
     assert replace(record) == record
@@ -417,10 +417,10 @@ def test_session_outputs_contain_no_home_and_no_secret(
         for name in ("lora", "ia3")
     }
     message = f"FileNotFoundError: {home}/x, asked with {SECRET}"
-    good = make_record(cell=spec["lora"], message=message)
+    good = make_record(spec=spec["lora"], message=message)
     for one in (
         good,
-        make_record("ia3", cell=spec["ia3"], status="failed", message=message, metrics={}),
+        make_record("ia3", spec=spec["ia3"], status="failed", message=message, metrics={}),
     ):
         places = (f"--peft-csv={one.method_name}.csv", "--peft-markdown=table.md")
         arguments = (

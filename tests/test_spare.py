@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from builders import cells
+from builders import runs
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.executors.jobs import job_name
 from peft_methods.runs.executors.process import Worker
@@ -37,11 +37,11 @@ def scheduler(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def wanted(tiny_recipe: Path) -> list[RunSpec]:
-    return cells(tiny_recipe, "head_only", "budget.seeds=2", "budget.epochs=1")
+    return runs(tiny_recipe, "head_only", "budget.seeds=2", "budget.epochs=1")
 
 
-def prefetched(scheduler: Scheduler, cell: RunSpec) -> Worker:
-    scheduler.executor.prefetch(scheduler._job(cell))
+def prefetched(scheduler: Scheduler, run: RunSpec) -> Worker:
+    scheduler.executor.prefetch(scheduler._job(run))
     return standby_process(scheduler)
 
 
@@ -58,7 +58,7 @@ def trained(scheduler: Scheduler, wanted: list[RunSpec]) -> tuple[dict[int, int 
     processes: dict[int, int | None] = {}
     scheduler.watch(
         lambda event: processes.update(
-            [(event.cell.seed, w.process) for w in scheduler._running] if event.news else ()
+            [(event.run.seed, w.process) for w in scheduler._running] if event.news else ()
         )
     )
     scheduler.submit(wanted)
@@ -81,7 +81,7 @@ def test_prefetched_run_is_trained_first_by_the_standby_worker(
 def test_standby_worker_ends_when_its_run_is_not_submitted(
     scheduler: Scheduler, wanted: list[RunSpec], tiny_recipe: Path
 ) -> None:
-    (foreign,) = cells(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
+    (foreign,) = runs(tiny_recipe, "head_only", "budget.seeds=[7]", "budget.epochs=1")
     worker = prefetched(scheduler, foreign)
     processes, _ = trained(scheduler, wanted)
     assert worker.process not in processes.values()
@@ -141,13 +141,13 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
     tasks = sorted(
         run_groups([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name
     )
-    fusion, lora = (task.cells for task in tasks)
-    sources = [stage.key for cell in fusion for stage in cell.stages]
+    fusion, lora = (task.runs for task in tasks)
+    sources = [stage.key for run in fusion for stage in run.stages]
     for options, known, guess in (
         ({}, set(), fusion[0].stages[0]),
         ({}, set(sources), lora[0]),
         ({}, {*sources, lora[0].key}, lora[1]),
-        ({}, {*sources, *(cell.key for cell in lora)}, None),
+        ({}, {*sources, *(run.key for run in lora)}, None),
         ({"fresh": True}, set(sources), fusion[0].stages[0]),
         ({"trials": 2}, set(), None),
     ):

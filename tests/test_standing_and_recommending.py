@@ -33,9 +33,9 @@ def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]
 
 
 def test_methods_that_are_not_separable_share_a_letter() -> None:
-    standing = compared(CLEAR).standings["embedded"]
+    standing = compared(CLEAR).rankings["embedded"]
     assert standing.groups == {"lora": "a", "full": "a", "head_only": "b"}
-    assert (standing.metric, standing.order, standing.left_out) == (
+    assert (standing.metric, standing.order, standing.not_compared) == (
         "accuracy",
         ("lora", "full", "head_only"),
         {},
@@ -60,8 +60,8 @@ def test_method_with_one_seed_has_an_interval_and_no_group() -> None:
             "bitfit": ([0.6, 0.6], {}),
         }
     )
-    standing = comparison.standings["embedded"]
-    assert standing.left_out == dict.fromkeys(("full", "lora"), NotCompared.ONE_SEED)
+    standing = comparison.rankings["embedded"]
+    assert standing.not_compared == dict.fromkeys(("full", "lora"), NotCompared.ONE_SEED)
     assert set(standing.intervals) == {"full", "lora", "ia3", "bitfit"}
     assert set(standing.groups) == {"ia3", "bitfit"}
     assert "90.0, one seed: no spread" in comparison.table()
@@ -72,7 +72,7 @@ def test_method_tested_on_other_examples_is_left_out_and_reported() -> None:
     comparison = compared(CLEAR)
     other = predictions(0.9, 3, LABELS[::-1].copy())
     mixed = PrintableComparison(comparison.records, (), {**comparison.predictions, "lora1": other})
-    assert mixed.standings["embedded"].left_out == {"lora": "other test examples"}
+    assert mixed.rankings["embedded"].not_compared == {"lora": "other test examples"}
     assert (
         "LoRA: tested on different examples than the other methods, so not assigned to a group."
         in mixed.table()
@@ -81,12 +81,12 @@ def test_method_tested_on_other_examples_is_left_out_and_reported() -> None:
 
 def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics() -> None:
     bare = PrintableComparison(compared(CLEAR).records)
-    standing = bare.standings["embedded"]
+    standing = bare.rankings["embedded"]
     assert (standing.groups, standing.intervals, standing.pairs) == ({}, {}, ())
     lost = compared({**CLEAR, "ia3": ([0.9, 0.9], {"peak_memory_bytes": float("nan")})})
-    assert lost.standings["embedded"].on_front["ia3"] is None
+    assert lost.rankings["embedded"].on_front["ia3"] is None
     costs = PrintableComparison(tuple(random_record(method) for method in ("full", "lora")))
-    assert costs.standings["embedded"].groups == {}
+    assert costs.rankings["embedded"].groups == {}
     assert "Best quality" not in costs.table()
     assert "Least memory: Full fine-tuning, 256.0 MiB." in costs.table()
 
@@ -94,8 +94,8 @@ def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics()
 def test_macro_f1_ranks_methods_if_the_recipe_selects_by_it() -> None:
     comparison = compared(CLEAR)
     for record in comparison.records:
-        record.cell["recipe"]["data"]["select_by"] = "macro_f1"
-    standing = comparison.standings["embedded"]
+        record.spec["recipe"]["data"]["select_by"] = "macro_f1"
+    standing = comparison.rankings["embedded"]
     assert standing.metric == "macro_f1"
     lora = next(row for row in comparison.rows() if row.method == "lora")
     assert standing.intervals["lora"][0] < lora.mean("macro_f1") < standing.intervals["lora"][1]
@@ -252,7 +252,7 @@ def test_compare_returns_recommendations(tiny_recipe: Any, tmp_path: Any) -> Non
         budget="memory=100GB,time=10min",
         progress=False,
     )
-    assert set(made.standings["tiny"].groups) == {"full", "head_only"}
+    assert set(made.rankings["tiny"].groups) == {"full", "head_only"}
     assert [answer.question for answer in made.recommendations()][:2] == [
         "Best quality",
         "Fits in 100GB",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import cells
+from builders import runs
 from peft_methods.analysis import checks
 from peft_methods.data import splits, synthetic
 from peft_methods.methods.selection import chosen_methods
@@ -28,17 +28,17 @@ from peft_methods.utils.errors import OptionError
 
 @pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "adapter_fusion", "qlora"])
 def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
-    cell, *_ = cells(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
-    stages = tuple(tmp_path / stage.key for stage in cell.stages)
-    for stage, folder in zip(cell.stages, stages, strict=True):
+    run, *_ = runs(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
+    stages = tuple(tmp_path / stage.key for stage in run.stages)
+    for stage, folder in zip(run.stages, stages, strict=True):
         folder.mkdir()
         pipeline.execute(stage, RunPaths(folder), lambda news: None)
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = prefetch(cell, work=tmp_path / name, stages=stages) if name == "ahead" else None
+        ahead = prefetch(run, work=tmp_path / name, stages=stages) if name == "ahead" else None
         found[name] = pipeline.execute(
-            cell, RunPaths(tmp_path / name, stages), lambda news: None, ahead=ahead
+            run, RunPaths(tmp_path / name, stages), lambda news: None, ahead=ahead
         )
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
@@ -56,16 +56,16 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Quantised weights are read back from disk: they are not drawn or tokenized again."""
-    cell, *_ = cells(
+    run, *_ = runs(
         tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random"
     )
     (tmp_path / "in its turn").mkdir()
-    one, _ = pipeline.execute(cell, RunPaths(tmp_path / "in its turn"), lambda news: None)
+    one, _ = pipeline.execute(run, RunPaths(tmp_path / "in its turn"), lambda news: None)
     (tmp_path / "ahead").mkdir()
-    ahead = prefetch(cell, work=tmp_path / "ahead", stages=())
+    ahead = prefetch(run, work=tmp_path / "ahead", stages=())
     monkeypatch.setattr(loading, "_draw", None)
     monkeypatch.setattr(splits, "tokenize", None)
-    other, _ = pipeline.execute(cell, RunPaths(tmp_path / "ahead"), lambda news: None, ahead=ahead)
+    other, _ = pipeline.execute(run, RunPaths(tmp_path / "ahead"), lambda news: None, ahead=ahead)
     assert not (tmp_path / "ahead" / "drawn").exists()
     assert one.identity == other.identity
     assert [epoch["train_loss"] for epoch in one.epochs] == [
@@ -80,23 +80,23 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     store = Store(tmp_path / "results")
     store.prepare()
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
-    (cell,) = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
+    (run,) = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
     scheduler = local_scheduler(store, "cpu", workers=1)
     scheduler.executor._server.launch()  # the fork server keeps the environment of its start
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
     try:
-        preparation = scheduler.prepare(recipe, [cell.method])
-        scheduler.submit([cell])
-        (record,) = scheduler.wait([cell])
+        preparation = scheduler.prepare(recipe, [run.method])
+        scheduler.submit([run])
+        (record,) = scheduler.wait([run])
     finally:
         scheduler.close()
     assert record.status == "ok", record.message
-    assert record.cell["engine"] == "trainer"
+    assert record.spec["engine"] == "trainer"
     assert record.identity == store.records()[0][0].identity
     (finding,) = [finding for finding in checks.run_checks([record]) if finding.rule == "V405"]
     assert "could not be captured" in finding.evidence
-    log = (store.folder / "logs" / f"{cell.label}.log").read_text(encoding="utf-8")
+    log = (store.folder / "logs" / f"{run.label}.log").read_text(encoding="utf-8")
     assert "could not be captured" in log, (
         "the second process must not overwrite the first one's log"
     )
@@ -104,13 +104,13 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     assert "engine" in finding.advice
     assert "trainer" in finding.advice
     # The record is reused as long as the same engine is requested.
-    again = ReusableRuns(store).record_of(cell, preparation)
+    again = ReusableRuns(store).record_of(run, preparation)
     assert again is not None
     assert (again.identity, again.environment["engine_note"]) == (
         record.identity,
         record.environment["engine_note"],
     )
-    assert ReusableRuns(store).record_of(replace(cell, engine="trainer"), preparation) is None
+    assert ReusableRuns(store).record_of(replace(run, engine="trainer"), preparation) is None
 
 
 def test_quantised_weights_are_hashed_once_and_cached(
@@ -152,9 +152,9 @@ def test_engine_auto_depends_on_the_device() -> None:
 
 
 def test_fingerprint_depends_on_the_engine(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "lora")
+    run, *_ = runs(tiny_recipe, "lora")
     facts = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
-    assert cell.identity(**facts) != replace(cell, engine="cuda_graphs").identity(**facts)
+    assert run.identity(**facts) != replace(run, engine="cuda_graphs").identity(**facts)
 
 
 @pytest.mark.parametrize(("seconds", "passes"), [(0.1, 3), (1.5, 2), (30.0, 1)])

@@ -59,11 +59,11 @@ def spoil(text: str, **changes: Any) -> str:
         (lambda whole: whole, "holds the record of another run: lora0"),
         (lambda whole: spoil(whole, schema_version="two"), "is not a valid record"),
         (
-            lambda whole: spoil(whole, cell={"recipe": {"name": "x"}}),
+            lambda whole: spoil(whole, spec={"recipe": {"name": "x"}}),
             "its specification is incomplete",
         ),
         (
-            lambda whole: spoil(whole, cell={**json.loads(whole)["cell"], "seed": "one"}),
+            lambda whole: spoil(whole, spec={**json.loads(whole)["cell"], "seed": "one"}),
             "is not a valid record",
         ),
     ],
@@ -100,7 +100,7 @@ def test_store_keeps_two_set_aside_files_with_the_same_name(store: Store) -> Non
     [
         ({"schema_version": SCHEMA_VERSION + 1, "news": 3}, "newer than"),
         (
-            {"cell": {**make_record().cell, "method": {"name": "loar"}}},
+            {"cell": {**make_record().spec, "method": {"name": "loar"}}},
             "unknown method 'loar'. Did you mean 'lora'?",
         ),
     ],

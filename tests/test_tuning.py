@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import cells
+from builders import runs
 from peft_methods.analysis import checks
 from peft_methods.api import compare
 from peft_methods.runs import tuning
@@ -19,10 +19,10 @@ from peft_methods.runs.store import Store
 from peft_methods.runs.tuning import RATE, TRIAL_SEED, Search, grid_of
 
 
-def trial_record(cell: RunSpec, selection: float | None, loss: float = 0.5) -> Record:
+def trial_record(run: RunSpec, selection: float | None, loss: float = 0.5) -> Record:
     """Build a trial's record with this validation score; None for a failed trial."""
     if selection is None:
-        return record_without_result(cell, "failed", "an error")
+        return record_without_result(run, "failed", "an error")
     epochs = (
         {
             "epoch": 1,
@@ -33,52 +33,52 @@ def trial_record(cell: RunSpec, selection: float | None, loss: float = 0.5) -> R
         },
     )
     return Record(
-        cell.spec(), "ok", cell.key, metrics={"train_seconds": 2.0}, epochs=epochs, best_epoch=1
+        run.spec(), "ok", run.key, metrics={"train_seconds": 2.0}, epochs=epochs, best_epoch=1
     )
 
 
-def searched(cell: RunSpec, trials: int, quality: object) -> Search:
+def searched(run: RunSpec, trials: int, quality: object) -> Search:
     def run(trials: object) -> list[Record]:
         return [trial_record(one, quality(one.method)) for one in trials]  # type: ignore[attr-defined, operator]
 
-    return tuning.tune({"it": cell}, trials, run)["it"]
+    return tuning.tune({"it": run}, trials, run)["it"]
 
 
 def test_grid_is_logarithmic_around_the_learning_rate_of_the_recipe(tiny_recipe: Path) -> None:
-    cell, *_ = cells(
+    run, *_ = runs(
         tiny_recipe, "lora", "tuning.points=5", "tuning.reach=100.0", "tuning.knobs.lora.rank=[2,8]"
     )
-    grid = grid_of(cell.recipe, cell.method)
+    grid = grid_of(run.recipe, run.method)
     assert grid[RATE] == pytest.approx((5e-4, 5e-3, 5e-2, 5e-1, 5.0))
-    assert cell.method.learning_rate in grid[RATE]
+    assert run.method.learning_rate in grid[RATE]
     assert grid["rank"] == (4, 2, 8)  # the recipe's own value is added first
 
 
 def test_first_trial_uses_the_hyperparameters_of_the_recipe(tiny_recipe: Path) -> None:
-    cell, *_ = cells(
+    run, *_ = runs(
         tiny_recipe,
         "lora",
         "tuning.fraction=0.25",
         "budget.epochs=8",
         "tuning.knobs.lora.rank=[2,8]",
     )
-    trial = Search(cell, 3).ask()
-    assert asdict(trial.method) == asdict(cell.method)
+    trial = Search(run, 3).ask()
+    assert asdict(trial.method) == asdict(run.method)
     assert (trial.recipe.budget.epochs, trial.seed, trial.is_source, trial.trial) == (
         2,
         TRIAL_SEED,
         True,
         "trial1",
     )
-    assert trial.recipe.data == cell.recipe.data
-    assert trial.key != cell.key
+    assert trial.recipe.data == run.recipe.data
+    assert trial.key != run.key
 
 
 def test_tuning_finds_the_best_learning_rate_and_stores_it_in_the_run(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "lora")
-    best = grid_of(cell.recipe, cell.method)[RATE][6]
-    search = searched(cell, 9, lambda method: 0.9 if method.learning_rate == best else 0.5)
-    winner = tuning.with_tuned_settings(cell, search)
+    run, *_ = runs(tiny_recipe, "lora")
+    best = grid_of(run.recipe, run.method)[RATE][6]
+    search = searched(run, 9, lambda method: 0.9 if method.learning_rate == best else 0.5)
+    winner = tuning.with_tuned_settings(run, search)
     assert winner.method.learning_rate == best
     assert winner.tuning is not None
     assert winner.tuning["chosen"] == {RATE: best}
@@ -91,8 +91,8 @@ def test_tuning_finds_the_best_learning_rate_and_stores_it_in_the_run(tiny_recip
 
 
 def test_winner_of_equal_trials_has_the_lower_validation_loss(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "lora")
-    search = Search(cell, 2)
+    run, *_ = runs(tiny_recipe, "lora")
+    search = Search(run, 2)
     for loss in (0.7, 0.6):
         trial = search.ask()
         search.tell(trial, trial_record(trial, 0.8, loss))
@@ -100,14 +100,14 @@ def test_winner_of_equal_trials_has_the_lower_validation_loss(tiny_recipe: Path)
 
 
 def test_failed_trials_are_counted_and_never_chosen(tiny_recipe: Path) -> None:
-    cell, *_ = cells(tiny_recipe, "lora")
-    own = cell.method.learning_rate
-    search = searched(cell, 5, lambda method: 0.7 if method.learning_rate == own else None)
+    run, *_ = runs(tiny_recipe, "lora")
+    own = run.method.learning_rate
+    search = searched(run, 5, lambda method: 0.7 if method.learning_rate == own else None)
     assert search.winner() == {RATE: own}
     assert "the recipe's own settings are the best" in tuning.tuning_note(search)
-    none = searched(cell, 3, lambda method: None)
+    none = searched(run, 3, lambda method: None)
     assert none.winner() == {}
-    assert asdict(tuning.with_tuned_settings(cell, none).method) == asdict(cell.method)
+    assert asdict(tuning.with_tuned_settings(run, none).method) == asdict(run.method)
     assert "none of 3 trials has a validation score" in tuning.tuning_note(none)
 
 
@@ -116,10 +116,10 @@ def test_failed_trials_are_counted_and_never_chosen(tiny_recipe: Path) -> None:
 def test_every_search_has_the_given_trials_and_chooses_the_best(
     tiny_recipe: Path, trials: int, quality: dict[int, float]
 ) -> None:
-    cell, *_ = cells(tiny_recipe, "lora")
-    rates = grid_of(cell.recipe, cell.method)[RATE]
+    run, *_ = runs(tiny_recipe, "lora")
+    rates = grid_of(run.recipe, run.method)[RATE]
     search = searched(
-        cell, trials, lambda method: quality.get(rates.index(method.learning_rate), 0.0)
+        run, trials, lambda method: quality.get(rates.index(method.learning_rate), 0.0)
     )
     assert len(search.finished) == trials
     assert all(trial["settings"][RATE] in rates for trial in search.finished)
@@ -149,7 +149,7 @@ def test_tuned_comparison_reports_its_trials(tiny_recipe: Path, tmp_path: Path) 
     assert lora.status == "ok", lora.message
     assert lora.tuning is not None
     assert (
-        lora.cell["method"]["learning_rate"] == pytest.approx(5e-2) == lora.tuning["chosen"][RATE]
+        lora.spec["method"]["learning_rate"] == pytest.approx(5e-2) == lora.tuning["chosen"][RATE]
     )
     assert {len(record.tuning["trials"]) for record in by_method.values() if record.tuning} == {4}
     assert len([note for note in done.notes if note.startswith("tuned: ")]) == 2

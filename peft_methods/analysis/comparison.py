@@ -99,7 +99,7 @@ class Comparison:
         return found
 
     @cached_property
-    def standings(self) -> dict[str, Ranking]:
+    def rankings(self) -> dict[str, Ranking]:
         """Intervals, pairwise comparisons, groups and the Pareto front of each recipe."""
         rows = self.rows()
         return {

@@ -74,7 +74,7 @@ class Ranking:
     intervals: dict[str, tuple[float, float]]
     pairs: tuple[PairwiseComparison, ...]
     groups: dict[str, str]
-    left_out: dict[str, NotCompared]
+    not_compared: dict[str, NotCompared]
     on_front: dict[str, bool | None]
 
     def pair(self, first: str, second: str) -> PairwiseComparison | None:
@@ -94,18 +94,18 @@ def rank_methods(
 ) -> Ranking:
     """Rank methods, given each one's finished runs and mean metrics (nan where missing)."""
     records = [record for found in runs.values() for record, _ in found]
-    metric = str(records[0].cell["recipe"]["data"]["select_by"]) if records else "accuracy"
+    metric = str(records[0].spec["recipe"]["data"]["select_by"]) if records else "accuracy"
     predicted = {method: _predicted(found, metric) for method, found in runs.items()}
     reference = next((one for found in predicted.values() for one in found), None)
     samples: dict[str, Sample] = {}
-    left_out: dict[str, NotCompared] = {}
+    not_compared: dict[str, NotCompared] = {}
     for method, found in predicted.items():
         reason = _reason_left_out(found, reference)
         if reason is not None:
-            left_out[method] = reason
+            not_compared[method] = reason
         else:
             samples[method] = _sample(found, metric)
-    return Ranking(metric, *_compared(samples, left_out), left_out, _front(metric, means))
+    return Ranking(metric, *_compared(samples, not_compared), not_compared, _front(metric, means))
 
 
 def _predicted(runs: RunResults, metric: str) -> list[Predictions]:
@@ -137,7 +137,7 @@ def _sample(found: list[Predictions], metric: str) -> Sample:
 
 
 def _compared(
-    samples: Mapping[str, Sample], left_out: dict[str, NotCompared]
+    samples: Mapping[str, Sample], not_compared: dict[str, NotCompared]
 ) -> tuple[
     tuple[str, ...], dict[str, tuple[float, float]], tuple[PairwiseComparison, ...], dict[str, str]
 ]:
@@ -150,7 +150,7 @@ def _compared(
         for method, sample in samples.items()
         if sample.seeds >= significance.SEEDS_NEEDED
     }
-    left_out |= {method: NotCompared.ONE_SEED for method in samples if method not in several}
+    not_compared |= {method: NotCompared.ONE_SEED for method in samples if method not in several}
     spread = significance.common_spread(list(several.values())) if several else None
     intervals = {
         method: significance.interval(sample, spread if method in several else None)

@@ -18,7 +18,7 @@ def recommend(comparison: Comparison, limits: Constraints | None = None) -> list
     Methods beyond the limits are left out.
     """
     rows, found, limits = comparison.rows(), list[Recommendation](), limits or {}
-    for recipe, standing in comparison.standings.items():
+    for recipe, standing in comparison.rankings.items():
         measured = [row for row in rows if row.recipe == recipe and row.figures]
         fitting = tuple(row for row in measured if _fits(comparison, row, limits))
         candidates = Candidates(recipe, fitting, standing, limits)

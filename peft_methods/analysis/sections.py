@@ -54,7 +54,7 @@ def merge_sections(sections: Iterable[Section]) -> Comparison:
     sections = list(sections)
     records = [
         replace(
-            record, cell={**record.cell, "recipe": {**record.cell["recipe"], "name": section.name}}
+            record, spec={**record.spec, "recipe": {**record.spec["recipe"], "name": section.name}}
         )
         for section in sections
         for record in section.comparison.records
@@ -80,7 +80,7 @@ def group_records(
     """
     records = list(records)
     sources = _by_spec(
-        record for record in records if record.is_source and not record.cell.get("trial")
+        record for record in records if record.is_source and not record.spec.get("trial")
     )
     found: dict[str, list[list[Record]]] = {}
     for group in _grouped(
@@ -119,8 +119,8 @@ def _settings(record: Record) -> Settings:
 
     A run that fell back to the trainer engine was requested with the cuda_graphs engine.
     """
-    engine = record.cell.get("instead_of") or record.cell["engine"]
-    return {"recipe": record.cell["recipe"], "engine": engine, "device": record.cell["device"]}
+    engine = record.spec.get("instead_of") or record.spec["engine"]
+    return {"recipe": record.spec["recipe"], "engine": engine, "device": record.spec["device"]}
 
 
 def _surroundings(record: Record) -> Settings:
@@ -186,7 +186,7 @@ def _layers(group: Sequence[Record]) -> Iterator[list[Record]]:
     for record in group:
         methods.setdefault(record.method_name, []).append(record)
     columns = [
-        sorted(_grouped(methods[name], lambda r: r.cell["method"], _weights), key=_age)
+        sorted(_grouped(methods[name], lambda r: r.spec["method"], _weights), key=_age)
         for name in sorted(methods, key=_position)
     ]
     for layer in zip_longest(*columns, fillvalue=()):
@@ -221,7 +221,7 @@ def _stage(spec: Mapping[str, Any]) -> str:
 def _by_spec(sources: Iterable[Record]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
     for source in sources:
-        found.setdefault(_stage(source.cell), []).append(source)
+        found.setdefault(_stage(source.spec), []).append(source)
     return found
 
 
@@ -232,7 +232,7 @@ def _sources_of(records: Sequence[Record], sources: Mapping[str, list[Record]]) 
     """
     kept: dict[str, Record] = {}
     for record in records:
-        for stage in record.cell.get("stages", ()):
+        for stage in record.spec.get("stages", ()):
             key, where = _stage(stage), _machine(record)
             if key in sources and key not in kept:
                 kept[key] = max(
@@ -261,7 +261,7 @@ def _differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[s
     )
     for a, b in pairs:
         yield from _changes(
-            flatten(a.cell["method"]), flatten(b.cell["method"]), f"{a.method_name}."
+            flatten(a.spec["method"]), flatten(b.spec["method"]), f"{a.method_name}."
         )
 
 

@@ -23,7 +23,7 @@ def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
     }
     now = {
         "seeds": listed(sorted(seeds[1])),
-        **flatten(record.cell),
+        **flatten(record.spec),
         **surroundings(record.data, record.environment),
     }
     pairs = {

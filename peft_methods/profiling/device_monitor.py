@@ -19,23 +19,23 @@ class DeviceMonitor:
     def __init__(self, *, cuda: bool) -> None:
         self._gpu: nvml.Gpu | None = None
         self._memory: device_memory.DeviceMemory | None = None
-        self.gauges: dict[str, Sensor] = self._gpu_gauges() if cuda else {"busy": ThreadTime()}
+        self.sensors: dict[str, Sensor] = self._gpu_gauges() if cuda else {"busy": ThreadTime()}
         self._state_before = self._gpu.state() if self._gpu else None
 
     def _gpu_gauges(self) -> dict[str, Sensor]:
         used_at_start = nvml.used_bytes_by_uuid()
-        gauges: dict[str, Sensor] = {"reserved": ReservedMemory()}
+        sensors: dict[str, Sensor] = {"reserved": ReservedMemory()}
         self._gpu = nvml.Gpu.current()
         if self._gpu is not None:
             self._memory = device_memory.DeviceMemory(
                 self._gpu, level_at_start=used_at_start.get(self._gpu.uuid)
             )
-            gauges |= {
+            sensors |= {
                 "device": self._memory,
                 "energy": nvml.Energy(self._gpu),
                 "heat": nvml.Throttling(self._gpu),
             }
-        return gauges
+        return sensors
 
     def sampling(self) -> contextlib.AbstractContextManager[None]:
         """Return a context manager that samples device memory in the background, if possible."""

@@ -29,7 +29,7 @@ class InferenceCost:
     inference_samples_per_second: float
 
 
-def cost_of(
+def measure_inference(
     model: nn.Module,
     rows: TokenRows,
     collate: Collator,

@@ -10,7 +10,7 @@ MATRIX = 8192  # side of the measured matrices: large enough to saturate the dev
 ROUNDS = 10
 
 
-def device_rate() -> float:
+def cached_matmul_rate() -> float:
     """Return `matmul_flops_per_second` from the user's cache, or measure and cache it.
 
     The cache key is the GPU, its driver and the version of torch.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from peft_methods.training.cuda_graphs.compat import free_workspaces
+from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _workspace() -> frozenset[int]:
     They are the blocks that vanish when the workspaces are cleared and return after a matrix
     product.
     """
-    if not free_workspaces():
+    if not free_cublas_workspaces():
         return frozenset()
     without = set(_blocks())
     for dtype in (torch.float32, torch.bfloat16):

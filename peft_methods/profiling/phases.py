@@ -72,19 +72,19 @@ class PhaseMeter:
         self,
         memory: Memory,
         *,
-        gauges: Mapping[str, Sensor] | None = None,
+        sensors: Mapping[str, Sensor] | None = None,
         clock: Callable[[], float] = time.perf_counter,
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         self.memory = memory
         self.intervals: list[Interval] = []
         self.phase: str | None = None
-        self._gauges = gauges or {}
+        self._gauges = sensors or {}
         self._clock, self._synchronize = clock, synchronize
         self._since, self._base = 0.0, 0
         self.level_before = 0
 
-    def set_base(self) -> None:
+    def set_base_level(self) -> None:
         """Count peaks from the current level (the process before its model is loaded).
 
         On a device peaks are counted from zero, since nothing should be in use. Call this as a

@@ -96,7 +96,7 @@ class Profiler:
         self._device = DeviceMonitor(cuda=self.cuda)
         self.meter = PhaseMeter(
             CudaMemory() if self.cuda else ResidentMemory(),
-            gauges=self._device.gauges,
+            sensors=self._device.sensors,
             synchronize=self.synchronize,
         )
         self._steps = CudaSteps() if self.cuda else HostSteps()
@@ -152,7 +152,7 @@ class Profiler:
         """Report an epoch that was trained and evaluated."""
         self._progress.epoch(result)
 
-    def methods_peak(self, training: Interval) -> int | None:
+    def method_peak_bytes(self, training: Interval) -> int | None:
         """Return the method's peak bytes in an interval of training.
 
         None if steps were captured: replayed steps hold the engine's memory.
@@ -181,7 +181,7 @@ class Profiler:
         self._steps.earlier = measured["steps"]
         self._training_began = measured["trained_from"]
 
-    def engine_keeps(self, tensors: Sequence[torch.Tensor]) -> None:
+    def record_engine_tensors(self, tensors: Sequence[torch.Tensor]) -> None:
         """Record tensors that the engine keeps on the device. The method alone does not need them.
 
         They are kept alive to the end, so that every later peak includes them and they can be
@@ -190,7 +190,7 @@ class Profiler:
         self._memory.engine_tensors = tensors
 
     @contextlib.contextmanager
-    def worst_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[PeakStep]:
+    def peak_step(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[PeakStep]:
         """Context manager around the peak step: break down its memory peak (GPU only)."""
         if not self.cuda:
             yield NoTrace()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_methods.methods.registry import METHODS
+from peft_methods.methods.registry import built_in
 
 SAVED = {
     "transformers": "`transformers` model",

@@ -40,7 +40,7 @@ class Reproduction:
 def reproduction(records: Sequence[Record]) -> Reproduction:
     """Build the command for these records: runs of one method that differ in their seed only."""
     first = records[0]
-    spec = _portable(first.cell)
+    spec = _portable(first.spec)
     name, method = str(spec["recipe"]["name"]), str(spec["method"]["name"])
     changes = _from_shipped(spec) if name in shipped_recipes() else None
     options = [("recipe", name if changes is not None else f"{name}.toml"), ("method", method)]
@@ -68,7 +68,7 @@ def _portable(spec: Settings) -> dict[str, Any]:
 
 
 def _needs(record: Record) -> Iterator[str]:
-    recipe, method = record.cell["recipe"], record.cell["method"]
+    recipe, method = record.spec["recipe"], record.spec["method"]
     for part, source in (("model", recipe["model"]["source"]), ("data", recipe["data"]["source"])):
         if is_folder(source):
             name = source_name(source)
@@ -171,12 +171,12 @@ def _toml(value: Any) -> str:
 
 def recipe_file(records: Sequence[Record]) -> str:
     """Format the TOML recipe of these records (one record per method), with folder names only."""
-    spec = _portable(records[0].cell)
+    spec = _portable(records[0].spec)
     recipe = spec["recipe"]
     lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]
     sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
     sections |= {
-        f"methods.{record.method_name}": _section(_portable(record.cell)) for record in records
+        f"methods.{record.method_name}": _section(_portable(record.spec)) for record in records
     }
     for name, values in sections.items():
         lines += [

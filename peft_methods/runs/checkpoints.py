@@ -37,8 +37,8 @@ class Checkpoints:
     epochs after which another process resumed the run.
     """
 
-    def __init__(self, results: Path, cell: RunSpec, key: Any) -> None:
-        self.folder, self.aside = Store(results).checkpoints_of(cell.key), results / SET_ASIDE
+    def __init__(self, results: Path, run: RunSpec, key: Any) -> None:
+        self.folder, self.aside = Store(results).checkpoints_of(run.key), results / SET_ASIDE
         self.key = content_hash({"format": FORMAT, "key": key})
         self.resumed_after: list[int] = []
         self.notes: list[str] = []

@@ -280,11 +280,11 @@ def _source_of(part: Any) -> str:
         function = inspect.unwrap(getattr(member, "__func__", member))
         if not isinstance(function, FunctionType):
             continue
-        cell = "".join(linecache.getlines(function.__code__.co_filename))
+        run = "".join(linecache.getlines(function.__code__.co_filename))
         with contextlib.suppress(SyntaxError):
-            for node in ast.walk(ast.parse(cell)):
+            for node in ast.walk(ast.parse(run)):
                 if isinstance(node, ast.ClassDef) and node.name == part.__name__:
-                    return ast.get_source_segment(cell, node) or ""
+                    return ast.get_source_segment(run, node) or ""
     return ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from peft_methods.runs.spec import PreparedRecipe, RunSpec
 
 
-def expected_seconds(cell: RunSpec, preparation: PreparedRecipe) -> float:
+def expected_seconds(run: RunSpec, preparation: PreparedRecipe) -> float:
     """Estimate a run's seconds: start-up, training and evaluation.
 
     Training costs the method's number of forward passes per row, evaluation one. Sizes of 'all' are
@@ -15,16 +15,16 @@ def expected_seconds(cell: RunSpec, preparation: PreparedRecipe) -> float:
     are counted, although early stopping may end sooner.
     """
     counts = preparation.data["class_counts"]
-    sizes = {split: getattr(cell.recipe.data, split) for split in ("train", "validation", "test")}
+    sizes = {split: getattr(run.recipe.data, split) for split in ("train", "validation", "test")}
     rows = {split: sum(counts[split]) if size == "all" else size for split, size in sizes.items()}
-    budget = cell.recipe.budget
-    passes = cell.method.info.cost_in_forward_passes + budget.gradient_checkpointing
+    budget = run.recipe.budget
+    passes = run.method.info.cost_in_forward_passes + budget.gradient_checkpointing
     forwards = budget.epochs * (rows["train"] * passes + rows["validation"]) + rows["test"]
     return preparation.start_seconds + forwards * preparation.forward_seconds
 
 
 def total_seconds(
-    cells: Iterable[RunSpec],
+    runs: Iterable[RunSpec],
     preparations: Mapping[str, PreparedRecipe],
     workers: int,
     done: Collection[str] = (),
@@ -34,9 +34,9 @@ def total_seconds(
     `preparations` are by recipe name. `done` are the keys of runs that have a record already.
     """
     total, seen = 0.0, set(done)
-    for cell in cells:
-        for one in (*cell.stages, cell):
+    for run in runs:
+        for one in (*run.stages, run):
             if one.key not in seen:
                 seen.add(one.key)
-                total += expected_seconds(one, preparations[cell.recipe.name])
+                total += expected_seconds(one, preparations[run.recipe.name])
     return total / workers

@@ -18,7 +18,7 @@ class Event:
     the last attempt ended), or ended with a `record`.
     """
 
-    cell: RunSpec
+    run: RunSpec
     news: dict[str, Any] | None = None
     record: Record | None = None
     failed: str = ""

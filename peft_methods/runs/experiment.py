@@ -141,7 +141,7 @@ class Experiment:
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
         longest_first = sorted(runnable, key=self._expected_seconds, reverse=True)
-        self._submit([cell for task in longest_first for cell in task.cells])
+        self._submit([run for task in longest_first for run in task.runs])
 
     def _can_run(self, task: RunGroup) -> bool:
         """Whether the recipe's check passed for this method; otherwise store records that say why."""
@@ -163,39 +163,39 @@ class Experiment:
         """
         if self.trials:
             return None
-        waiting = (cell for t in self.tasks if not self._has_ended(t) for cell in t.cells)
-        every = (one for cell in waiting for one in (*cell.stages, cell))
+        waiting = (run for t in self.tasks if not self._has_ended(t) for run in t.runs)
+        every = (one for run in waiting for one in (*run.stages, run))
         return next(
             (
-                cell
-                for cell in every
-                if not cell.stages and (self._earlier is None or cell.key not in known)
+                run
+                for run in every
+                if not run.stages and (self._earlier is None or run.key not in known)
             ),
             None,
         )
 
-    def _submit(self, cells: Iterable[RunSpec]) -> None:
+    def _submit(self, runs: Iterable[RunSpec]) -> None:
         """Queue the runs that must be trained, in this order.
 
         The caller puts the longest first, so that none is left running alone at the end.
         """
-        missing = [cell for cell in cells if not self._reuse(cell)]
+        missing = [run for run in runs if not self._reuse(run)]
         if self._earlier is None:
-            for cell in itertools.chain.from_iterable((*one.stages, one) for one in missing):
-                self._store.remove_checkpoints(cell.key)
-        for cell in missing:
-            self._progress.plan([cell], self.preparations[cell.recipe.name])
+            for run in itertools.chain.from_iterable((*one.stages, one) for one in missing):
+                self._store.remove_checkpoints(run.key)
+        for run in missing:
+            self._progress.plan([run], self.preparations[run.recipe.name])
         self._scheduler.submit(missing)
 
-    def _reuse(self, cell: RunSpec) -> bool:
+    def _reuse(self, run: RunSpec) -> bool:
         """Whether an earlier session trained the run. Its prerequisites are reused even if not."""
         if self._earlier is None:
             return False
         found = {}
-        for one in (*cell.stages, cell):
-            record = self._earlier.record_of(one, self.preparations[cell.recipe.name])
+        for one in (*run.stages, run):
+            record = self._earlier.record_of(one, self.preparations[run.recipe.name])
             found[one.key] = record is not None and self._scheduler.reuse(one, record)
-        return found[cell.key]
+        return found[run.key]
 
     def reusable(self) -> set[str]:
         """Return the keys of the runs that would be reused, prerequisites included.
@@ -204,22 +204,22 @@ class Experiment:
         """
         if self._earlier is None or self.trials:
             return set()
-        cells = [
-            (one, self.preparations[cell.recipe.name])
+        runs = [
+            (one, self.preparations[run.recipe.name])
             for task in self.tasks
-            for cell in task.cells
-            if cell.recipe.name in self.preparations
-            for one in (*cell.stages, cell)
+            for run in task.runs
+            if run.recipe.name in self.preparations
+            for one in (*run.stages, run)
         ]
         return {
-            cell.key
-            for cell, preparation in cells
-            if self._earlier.record_of(cell, preparation) is not None
+            run.key
+            for run, preparation in runs
+            if self._earlier.record_of(run, preparation) is not None
         }
 
     def _tuned(self, tasks: Sequence[RunGroup], trials: int) -> list[RunGroup]:
         """Return the tasks with the hyperparameters that tuning found."""
-        first_runs = {task.name: task.cells[0] for task in tasks}
+        first_runs = {task.name: task.runs[0] for task in tasks}
         self._searches = tuning.tune(first_runs, trials, self._run_trials)
         return [self._with_tuned_runs(task) for task in tasks]
 
@@ -229,27 +229,27 @@ class Experiment:
         if search is None:
             return task
         return replace(
-            task, cells=tuple(tuning.with_tuned_settings(cell, search) for cell in task.cells)
+            task, runs=tuple(tuning.with_tuned_settings(run, search) for run in task.runs)
         )
 
-    def _run_trials(self, cells: Sequence[RunSpec]) -> list[Record]:
-        self._submit(cells)
+    def _run_trials(self, runs: Sequence[RunSpec]) -> list[Record]:
+        self._submit(runs)
         with self._progress.showing(last=False):
-            return self._scheduler.wait(cells)
+            return self._scheduler.wait(runs)
 
     def wait(self, task: RunGroup) -> list[Record]:
         """Return the records of a task's runs, in the order of its seeds."""
         task = self._with_tuned_runs(task)
         if not self._has_ended(task):
             with self._progress.showing():
-                self._scheduler.wait(task.cells)
+                self._scheduler.wait(task.runs)
         return [self._records[key] for key in _keys(task) if key in self._records]
 
     def prerequisite_records(self, task: RunGroup) -> list[Record]:
         """Return the records of the runs that a task's runs depend on, once these have ended."""
         keys = [
             (stage.recipe.name, stage.method.name, stage.seed, True)
-            for stage in task.cells[0].stages
+            for stage in task.runs[0].stages
         ]
         return [self._records[key] for key in keys if key in self._records]
 
@@ -296,7 +296,7 @@ class Experiment:
                 missing[f"{task.method.title} seed{plural} {', '.join(seeds)}"] = len(seeds)
         if not missing:
             return []
-        number = sum(len(task.cells) for task in self.tasks)
+        number = sum(len(task.runs) for task in self.tasks)
         return [
             f"Not trained, since the session was ended early: {'; '.join(missing)} "
             f"({sum(missing.values())} of {number} runs). The same command continues from here: "
@@ -332,13 +332,13 @@ class Experiment:
         self._scheduler.close()
 
     def _expected_seconds(self, task: RunGroup) -> float:
-        return total_seconds(task.cells, self.preparations, self.workers)
+        return total_seconds(task.runs, self.preparations, self.workers)
 
     def _has_ended(self, task: RunGroup) -> bool:
         return all(key in self._records for key in _keys(task))
 
     def _give_up(self, task: RunGroup, status: Status, reason: str, stack: str = "") -> None:
-        records = [record_without_result(cell, status, reason, stack=stack) for cell in task.cells]
+        records = [record_without_result(run, status, reason, stack=stack) for run in task.runs]
         self._keep(records)
         for record in records:
             self._scheduler.store_here(record)
@@ -346,8 +346,8 @@ class Experiment:
     def _on_event(self, event: Event) -> None:
         record = event.record
         if record is not None:
-            self._reused_trials += [record] if record.reused and event.cell.trial else []
-            self._keep([] if event.cell.trial else [record])
+            self._reused_trials += [record] if record.reused and event.run.trial else []
+            self._keep([] if event.run.trial else [record])
 
     def _keep(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -356,4 +356,4 @@ class Experiment:
 
 
 def _keys(task: RunGroup) -> list[RunKey]:
-    return [(task.recipe.name, task.method.name, cell.seed, False) for cell in task.cells]
+    return [(task.recipe.name, task.method.name, run.seed, False) for run in task.runs]

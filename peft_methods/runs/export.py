@@ -28,14 +28,14 @@ from peft_methods.utils.validation import build
 DESCRIPTION = "method.json"
 
 
-def save_trained(model: nn.Module, cell: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
+def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
     """Save the model in its method's format, and its tokenizer, to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     base.tokenizer.save_pretrained(str(folder))
-    if cell.method.info.saved_format == "peft_methods":
+    if run.method.info.saved_format == "peft_methods":
         save_method_parameters(model, folder / TRAINED)
         (folder / DESCRIPTION).write_text(
-            json.dumps(_description(cell, base), indent=1), encoding="utf-8"
+            json.dumps(_description(run, base), indent=1), encoding="utf-8"
         )
     else:
         # transformers' and PEFT's models have this method
@@ -50,11 +50,11 @@ def save_method_parameters(model: nn.Module, path: Path) -> None:
     save_file({name: p.detach().cpu().contiguous() for name, p in saved.items()}, path)
 
 
-def _description(cell: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
+def _description(run: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
     return {
-        "method": cell.method.name,
-        "settings": asdict(cell.method),
-        "model": asdict(cell.recipe.model),
+        "method": run.method.name,
+        "settings": asdict(run.method),
+        "model": asdict(run.recipe.model),
         "label_names": [name for _, name in sorted(base.model.config.id2label.items())],
     }
 

@@ -69,7 +69,7 @@ def curve(training: Training, instruments: Profiler) -> tuple[dict[str, float | 
         {
             **asdict(result),
             "train_seconds": stretch.seconds,
-            "peak_memory_bytes": instruments.methods_peak(stretch),
+            "peak_memory_bytes": instruments.method_peak_bytes(stretch),
         }
         for result, stretch in zip(training.epochs, stretches, strict=True)
     )

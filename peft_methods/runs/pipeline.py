@@ -18,7 +18,7 @@ from peft_methods.methods.base import TRAINED, ApplyContext
 from peft_methods.models import loading
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
-from peft_methods.profiling.latency import InferenceCost, cost_of
+from peft_methods.profiling.latency import InferenceCost, measure_inference
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
@@ -31,7 +31,7 @@ from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks import text_classification
 from peft_methods.tasks.text_classification import Predictions, Quality
 from peft_methods.training import weight_checks
-from peft_methods.training.collate import Collator, collator_of
+from peft_methods.training.collate import Collator, make_collator
 from peft_methods.training.determinism import refusal
 from peft_methods.training.engine import Training, TrainingJob
 from peft_methods.training.evaluation import predict
@@ -57,7 +57,7 @@ class Loaded:
 
 
 def execute(
-    cell: RunSpec,
+    run: RunSpec,
     places: RunPaths,
     progress: Progress,
     *,
@@ -68,13 +68,13 @@ def execute(
 
     Prerequisites, trials and runs with random weights have no test predictions.
     """
-    set_up_process(threads, deterministic=cell.deterministic)
-    check_device(cell.device)
-    instruments = Profiler(cell.device, progress, cell.recipe.budget.epochs)
+    set_up_process(threads, deterministic=run.deterministic)
+    check_device(run.device)
+    instruments = Profiler(run.device, progress, run.recipe.budget.epochs)
     try:
         with instruments.running():
-            loaded = _load(cell, places, instruments, ahead)
-            return _train_and_evaluate(cell, places, instruments, loaded)
+            loaded = _load(run, places, instruments, ahead)
+            return _train_and_evaluate(run, places, instruments, loaded)
     except RuntimeError as error:
         if (refused := refusal(error)) is None:
             raise
@@ -82,23 +82,23 @@ def execute(
 
 
 def _load(
-    cell: RunSpec, places: RunPaths, instruments: Profiler, ahead: Prefetched | None
+    run: RunSpec, places: RunPaths, instruments: Profiler, ahead: Prefetched | None
 ) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
     instruments.enter("data")
-    texts = ahead.texts if ahead else synthetic.load(cell.recipe)
+    texts = ahead.texts if ahead else synthetic.load(run.recipe)
     instruments.enter("load")
-    instruments.meter.set_base()
-    base, model = _model(cell, places, texts, ahead)
+    instruments.meter.set_base_level()
+    base, model = _model(run, places, texts, ahead)
     instruments.enter("tokenize")
-    length = cell.recipe.data.max_length
+    length = run.recipe.data.max_length
     tokens = ahead.tokens if ahead else tokenize.tokenize(texts, base.tokenizer, length)
     instruments.rows = len(tokens.train)
     instruments.enter("check")
     ready = ahead.ready if ahead else None
     before = ready.before if ready else weight_checks.snapshot(model, places.work)
-    environment = describe(cell.device)
-    identity = cell.identity(
+    environment = describe(run.device)
+    identity = run.identity(
         weights=base.weights_sha256,
         config=base.config_sha256,
         tokenizer=base.tokenizer_sha256,
@@ -114,42 +114,42 @@ def _load(
         parameters=count_parameters(model, base.head),
         environment=environment,
         identity=identity,
-        collate=collator_of(cell.recipe, base.tokenizer),
+        collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=ahead.seconds if ahead else {},
     )
 
 
 def _model(
-    cell: RunSpec, places: RunPaths, texts: TextData, ahead: Prefetched | None
+    run: RunSpec, places: RunPaths, texts: TextData, ahead: Prefetched | None
 ) -> tuple[loading.LoadedModel, nn.Module]:
     """Return the loaded model and the same with the method applied; prefetched where possible."""
     if ahead and ahead.ready:
-        return ahead.ready.base, ahead.ready.model.to(cell.device)
+        return ahead.ready.base, ahead.ready.model.to(run.device)
     drawn = ahead.drawn if ahead else None
-    base = load(cell, texts, cell.device, drawn=drawn)
+    base = load(run, texts, run.device, drawn=drawn)
     if drawn:
         shutil.rmtree(drawn, ignore_errors=True)
-    return base, cell.method.apply(base.model, ApplyContext(base.shape, base.head, places.stages))
+    return base, run.method.apply(base.model, ApplyContext(base.shape, base.head, places.stages))
 
 
 def _train_and_evaluate(
-    cell: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded
+    run: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded
 ) -> tuple[Record, Predictions | None]:
     checkpoints = None
     if places.results is not None:
         key = [loaded.identity, loaded.before.frozen]
-        checkpoints = Checkpoints(places.results, cell, key)
-    training = engine_of(cell.engine).train(_job(cell, places, loaded), instruments, checkpoints)
+        checkpoints = Checkpoints(places.results, run, key)
+    training = engine_of(run.engine).train(_job(run, places, loaded), instruments, checkpoints)
     instruments.enter("check")
-    evidence = _evidence(cell, loaded, training)
+    evidence = _evidence(run, loaded, training)
     instruments.enter("evaluate")
-    tested = _test(cell, loaded)
+    tested = _test(run, loaded)
     scores = _quality(tested, loaded)
     instruments.enter("save")
-    unsaved = _save(cell, loaded, places.save_to)
+    unsaved = _save(run, loaded, places.save_to)
     checkpoint_bytes = (places.work / TRAINED).stat().st_size
     instruments.enter("infer")
-    inference = _inference(cell, loaded, instruments)
+    inference = _inference(run, loaded, instruments)
     instruments.enter(None)
     outcome = Outcome(
         training,
@@ -160,46 +160,46 @@ def _train_and_evaluate(
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
     )
-    record = _record(cell, places, instruments, loaded, outcome)
+    record = _record(run, places, instruments, loaded, outcome)
     if places.save_to is not None and not unsaved:
         sign(places.save_to, record.identity)
     return record, tested
 
 
-def _job(cell: RunSpec, places: RunPaths, loaded: Loaded) -> TrainingJob:
+def _job(run: RunSpec, places: RunPaths, loaded: Loaded) -> TrainingJob:
     return TrainingJob(
         model=loaded.model,
-        method=cell.method,
+        method=run.method,
         data=loaded.tokens,
-        recipe=cell.recipe,
+        recipe=run.recipe,
         tokenizer=loaded.base.tokenizer,
         head=loaded.base.head,
-        seed=cell.seed,
-        device=cell.device,
+        seed=run.seed,
+        device=run.device,
         workdir=places.work,
     )
 
 
-def _evidence(cell: RunSpec, loaded: Loaded, training: Training) -> weight_checks.Evidence:
+def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> weight_checks.Evidence:
     return weight_checks.weight_evidence(
         loaded.model,
         loaded.before,
         decay=training.decay,
         shape=loaded.base.shape,
         head=loaded.base.head,
-        expected_trainable=cell.method.expected_trainable(loaded.base.shape),
+        expected_trainable=run.method.expected_trainable(loaded.base.shape),
     )
 
 
-def _test(cell: RunSpec, loaded: Loaded) -> Predictions | None:
+def _test(run: RunSpec, loaded: Loaded) -> Predictions | None:
     """Return test predictions. With random weights the pass is only timed: it predicts nothing."""
-    rows, budget = loaded.tokens.test, cell.recipe.budget
-    if not len(rows) or cell.trial:
+    rows, budget = loaded.tokens.test, run.recipe.budget
+    if not len(rows) or run.trial:
         return None
     predictions = predict(
         loaded.model, rows, loaded.collate, budget.evaluation_batch_size, budget.precision
     )
-    return predictions if cell.recipe.has_quality else None
+    return predictions if run.recipe.has_quality else None
 
 
 def _quality(tested: Predictions | None, loaded: Loaded) -> Quality | None:
@@ -208,30 +208,30 @@ def _quality(tested: Predictions | None, loaded: Loaded) -> Quality | None:
     return text_classification.evaluate(tested, loaded.tokens.facts.label_names)
 
 
-def _save(cell: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
+def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
     """Save the model where requested. A full disk costs the model and not the figures."""
     try:
         if folder is not None:
             unsign(folder)
-            export.save_trained(loaded.model, cell, loaded.base, folder)
+            export.save_trained(loaded.model, run, loaded.base, folder)
     except (OSError, SafetensorError) as error:
         return [f"its model could not be saved to {folder}: {first_line(error)}"]
     return []
 
 
-def _inference(cell: RunSpec, loaded: Loaded, instruments: Profiler) -> dict[str, float]:
+def _inference(run: RunSpec, loaded: Loaded, instruments: Profiler) -> dict[str, float]:
     """Time the trained model in use, as trained and merged. The model cannot be used afterwards."""
-    if cell.is_source:
+    if run.is_source:
         return {}
     timed = partial(
-        cost_of,
+        measure_inference,
         rows=loaded.tokens.test,
         collate=loaded.collate,
-        precision=cell.recipe.budget.precision,
+        precision=run.recipe.budget.precision,
         synchronize=instruments.synchronize,
     )
     found = _named("", timed(loaded.model))
-    merged = cell.method.merge(loaded.model)
+    merged = run.method.merge(loaded.model)
     return found if merged is None else found | _named("merged_", timed(merged))
 
 
@@ -242,17 +242,17 @@ def _named(prefix: str, cost: InferenceCost | None) -> dict[str, float]:
 
 
 def _record(
-    cell: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded, found: Outcome
+    run: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded, found: Outcome
 ) -> Record:
     meter, training, facts = instruments.meter, found.training, loaded.tokens.facts
     lengths = loaded.tokens.train.lengths * len(training.epochs)
     return Record(
-        cell=cell.spec(),
+        spec=run.spec(),
         status="ok",
         message="; ".join(found.notes),
         identity=loaded.identity,
-        is_source=cell.is_source,
-        tuning=cell.tuning,
+        is_source=run.is_source,
+        tuning=run.tuning,
         metrics={
             **outcome.quality_metrics(found.quality, training),
             **outcome.parameter_metrics(loaded.parameters),
@@ -264,7 +264,7 @@ def _record(
             "checkpoint_bytes": found.checkpoint_bytes,
             "source_seconds": places.source_seconds,
             "model_flops_utilization": outcome.flops_utilization(
-                cell.method,
+                run.method,
                 loaded.base.shape,
                 lengths,
                 meter.seconds("train"),

@@ -21,7 +21,7 @@ class RunGroup:
 
     recipe: Recipe
     method: Method
-    cells: tuple[RunSpec, ...]
+    runs: tuple[RunSpec, ...]
 
     def __repr__(self) -> str:
         return "-".join(

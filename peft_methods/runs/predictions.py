@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from peft_methods.tasks.text_classification import Predictions
 
 
-def as_npz(predictions: Predictions) -> bytes:
+def encode_predictions(predictions: Predictions) -> bytes:
     """Encode the predictions as the bytes of an .npz file.
 
     Probabilities and predicted classes are included for other readers, though they follow from the
@@ -34,7 +34,7 @@ def as_npz(predictions: Predictions) -> bytes:
     return file.getvalue()
 
 
-def from_npz(path: Path) -> Predictions:
+def read_predictions_file(path: Path) -> Predictions:
     """Read the logits and labels of an .npz file.
 
     Raises OSError, ValueError, KeyError, EOFError or errors of zipfile or zlib if it is damaged.

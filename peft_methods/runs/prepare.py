@@ -25,15 +25,15 @@ from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.models import loading
 from peft_methods.models.tokenizer import load_tokenizer
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
-from peft_methods.profiling.matmul_rate import device_rate
+from peft_methods.profiling.matmul_rate import cached_matmul_rate
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.spec import Fingerprints, PreparedRecipe, RunSpec
 from peft_methods.training import weight_checks
-from peft_methods.training.collate import collator_of
-from peft_methods.training.cuda_graphs.attention import avoid_attention_plans
-from peft_methods.training.determinism import be_deterministic
+from peft_methods.training.collate import make_collator
+from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention
+from peft_methods.training.determinism import set_deterministic
 from peft_methods.training.engine import check_budget
 from peft_methods.training.evaluation import predict
 from peft_methods.utils.cache import cached_value
@@ -71,7 +71,7 @@ def _prepare(
         unsupported={name: reason for name, reason in reasons.items() if reason},
         forward_seconds=forward_seconds,
         start_seconds=start_seconds,
-        matmul_flops_per_second=device_rate() if device.startswith("cuda") else None,
+        matmul_flops_per_second=cached_matmul_rate() if device.startswith("cuda") else None,
         facts=Fingerprints(
             weights={
                 "": weights,
@@ -133,7 +133,7 @@ def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe)
     few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
     tokens, collate = (
         tokenize.tokenize(few, base.tokenizer, recipe.data.max_length),
-        collator_of(recipe, base.tokenizer),
+        make_collator(recipe, base.tokenizer),
     )
     predict(base.model, tokens.validation, collate, size)
     clock = [time.perf_counter()]
@@ -166,26 +166,26 @@ class Prefetched:
     seconds: dict[str, float]
 
 
-def prefetch(cell: RunSpec, *, work: Path, stages: tuple[Path, ...], threads: int) -> Prefetched:
+def prefetch(run: RunSpec, *, work: Path, stages: tuple[Path, ...], threads: int) -> Prefetched:
     """All of a cell's start that needs no GPU. The seed is set here where the model is loaded, as in `run` without it."""
-    set_up_process(threads, deterministic=cell.deterministic)
+    set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = drawn = None
     with _timed(seconds, "data"):
-        texts = synthetic.load(cell.recipe)
+        texts = synthetic.load(run.recipe)
     with _timed(seconds, "load"):
-        if cell.method.info.quantization:
-            tokenizer = load_tokenizer(cell.recipe.model)
-            drawn = _drawn(cell, texts, work)
+        if run.method.info.quantization:
+            tokenizer = load_tokenizer(run.recipe.model)
+            drawn = _drawn(run, texts, work)
         else:
-            base = load(cell, texts, "cpu")
+            base = load(run, texts, "cpu")
             tokenizer, model = (
                 base.tokenizer,
-                cell.method.apply(base.model, ApplyContext(base.shape, base.head, stages)),
+                run.method.apply(base.model, ApplyContext(base.shape, base.head, stages)),
             )
     with _timed(seconds, "tokenize"):
-        tokens = tokenize.tokenize(texts, tokenizer, cell.recipe.data.max_length)
-    if not cell.method.info.quantization:
+        tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data.max_length)
+    if not run.method.info.quantization:
         with _timed(seconds, "check"):
             ready = ReadyModel(base, model, weight_checks.snapshot(model, work))
     return Prefetched(texts, tokens, ready, drawn, seconds)
@@ -198,13 +198,13 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[f"{phase}_seconds"] = time.perf_counter() - started
 
 
-def _drawn(cell: RunSpec, texts: TextData, work: Path) -> Path | None:
+def _drawn(run: RunSpec, texts: TextData, work: Path) -> Path | None:
     """Where the cell's random weights lie now; None where its weights are not random. A part of them is none."""
-    if cell.recipe.model.weights != "random":
+    if run.recipe.model.weights != "random":
         return None
     folder = work / "drawn"
     try:
-        loading.save_random(cell.recipe.model, texts.facts.label_names, folder)
+        loading.save_random(run.recipe.model, texts.facts.label_names, folder)
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -212,25 +212,25 @@ def _drawn(cell: RunSpec, texts: TextData, work: Path) -> Path | None:
 
 
 def load(
-    cell: RunSpec, texts: TextData, device: str, *, drawn: Path | None = None
+    run: RunSpec, texts: TextData, device: str, *, drawn: Path | None = None
 ) -> loading.LoadedModel:
     """The cell's classifier as its seed draws it."""
-    set_seed(cell.seed)
+    set_seed(run.seed)
     wanted: dict[str, Any] = {
-        "quantization": cell.method.info.quantization,
-        "precision": cell.recipe.budget.precision,
+        "quantization": run.method.info.quantization,
+        "precision": run.recipe.budget.precision,
         "device": device,
     }
-    base = loading.load(cell.recipe.model, texts.facts.label_names, drawn=drawn, **wanted)
-    base.check_length(cell.recipe.data.max_length)
+    base = loading.load(run.recipe.model, texts.facts.label_names, drawn=drawn, **wanted)
+    base.check_length(run.recipe.data.max_length)
     return base
 
 
 def set_up_process(threads: int, *, deterministic: bool = False) -> None:
     """Threads, the algorithms allowed, and libraries that keep quiet."""
     torch.set_num_threads(threads)
-    be_deterministic(on=deterministic)
-    avoid_attention_plans()
+    set_deterministic(on=deterministic)
+    disable_cudnn_attention()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

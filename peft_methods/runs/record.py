@@ -40,7 +40,7 @@ class Record:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    cell: dict[str, Any]
+    spec: dict[str, Any]
     status: Status
     identity: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # used in file names
     message: str = ""
@@ -61,7 +61,7 @@ class Record:
     schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        names = ("cell", "message", "quality", "data", "environment", "tuning", "attempts", "stack")
+        names = ("spec", "message", "quality", "data", "environment", "tuning", "attempts", "stack")
         if sanitize.may_tell([getattr(self, name) for name in names]):
             for name in names:
                 object.__setattr__(self, name, sanitize.private(getattr(self, name)))
@@ -69,34 +69,34 @@ class Record:
     @property
     def recipe_name(self) -> str:
         """The recipe's name."""
-        return str(self.cell["recipe"]["name"])
+        return str(self.spec["recipe"]["name"])
 
     @property
     def method_name(self) -> str:
         """The method's name."""
-        return str(self.cell["method"]["name"])
+        return str(self.spec["method"]["name"])
 
     @property
     def key(self) -> str:
         """The key of the run that this record belongs to, whatever its status."""
-        return run_key(self.cell)
+        return run_key(self.spec)
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.cell["seed"])
+        return int(self.spec["seed"])
 
 
-def record_without_result(cell: RunSpec, status: Status, message: str, **more: Any) -> Record:
+def record_without_result(run: RunSpec, status: Status, message: str, **more: Any) -> Record:
     """Create the record of a run without results, with the reason.
 
     Each attempt gets a unique name, since two sessions may fail at once.
     """
     return Record(
-        cell.spec(),
+        run.spec(),
         status,
-        f"{cell.key}-{status}-{uuid.uuid4().hex[:8]}",
+        f"{run.key}-{status}-{uuid.uuid4().hex[:8]}",
         message,
-        cell.is_source,
+        run.is_source,
         **more,
     )

@@ -36,7 +36,7 @@ class RunRequests:
 
     def run_job(
         self,
-        cell: RunSpec,
+        run: RunSpec,
         records: Mapping[str, Record],
         attempts: tuple[str, ...] = (),
         engine_failed: str = "",
@@ -45,40 +45,40 @@ class RunRequests:
 
         `records` are those of ended runs by key; `attempts` say how earlier attempts ended.
         """
-        stages = [records[stage.key] for stage in cell.stages if stage.key in records]
+        stages = [records[stage.key] for stage in run.stages if stage.key in records]
         seconds = [stage.metrics.get("train_seconds") or 0.0 for stage in stages]
-        keeps_model = self.save_models is not None and not cell.is_source
+        keeps_model = self.save_models is not None and not run.is_source
         return RunJob(
-            cell=cell.fallen_back() if engine_failed else cell,
-            work=self.work(cell),
-            stages=tuple(self.work(stage) for stage in cell.stages),
+            run=run.with_fallback_engine() if engine_failed else run,
+            work=self.work(run),
+            stages=tuple(self.work(stage) for stage in run.stages),
             source_seconds=sum(seconds) if seconds else None,
-            save_to=self.save_models / cell.label if self.save_models and keeps_model else None,
+            save_to=self.save_models / run.label if self.save_models and keeps_model else None,
             store=self.store.folder,
-            log=self.log(cell.label),
+            log=self.log(run.label),
             engine_note=engine_failed,
             stage_identities=tuple(stage.identity for stage in stages),
             attempts=attempts,
             checkpoint=self.checkpoint,
         )
 
-    def work(self, cell: RunSpec) -> Path:
+    def work(self, run: RunSpec) -> Path:
         """Return a run's scratch folder."""
-        return self.folder.path / cell.key
+        return self.folder.path / run.key
 
     def log(self, name: str) -> Path:
         """Return the log file of a job."""
         return self.folder.logs / f"{name}.log"
 
-    def restore_trained(self, cell: RunSpec, record: Record) -> None:
+    def restore_trained(self, run: RunSpec, record: Record) -> None:
         """Copy the trained weights kept with a record to the run's scratch folder, if there are any."""
         if (trained := self.store.trained_file(record)) is not None:
-            self.work(cell).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(trained, self.work(cell) / TRAINED)
+            self.work(run).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(trained, self.work(run) / TRAINED)
 
-    def remove_work(self, cell: RunSpec) -> None:
+    def remove_work(self, run: RunSpec) -> None:
         """Delete a run's scratch folder."""
-        shutil.rmtree(self.work(cell), ignore_errors=True)
+        shutil.rmtree(self.work(run), ignore_errors=True)
 
     def remove_scratch(self) -> None:
         """Delete this session's scratch folder."""

@@ -32,12 +32,14 @@ class ReusableRuns:
 
         A run that fell back to the trainer engine is found if the same engine is requested again.
         """
-        fallen_back = [] if engine_of(run.engine).fallback is None else [run.fallen_back()]
-        for one in (run, *fallen_back):
+        with_fallback_engine = (
+            [] if engine_of(run.engine).fallback is None else [run.with_fallback_engine()]
+        )
+        for one in (run, *with_fallback_engine):
             identity = self._identity(one, preparation)
             record = None if identity is None else self._store.find(identity)
             if record is not None and record.status == "ok" and self._is_whole(record, run):
-                return replace(record, reused=True, cell=one.spec(), tuning=run.tuning)
+                return replace(record, reused=True, spec=one.spec(), tuning=run.tuning)
         return None
 
     def _identity(self, run: RunSpec, preparation: PreparedRecipe) -> str | None:
@@ -119,7 +121,7 @@ def reuse_note(records: Sequence[Record]) -> str:
 
 def _row_of(record: Record) -> str:
     title = METHODS[record.method_name].title
-    if record.cell.get("trial"):
+    if record.spec.get("trial"):
         return f"trials of {title}"
     if record.is_source:
         return f"prerequisite runs of {record.recipe_name.partition('.source')[0]}"

@@ -109,46 +109,46 @@ class Scheduler:
         finally:
             self.executor.kill(handle)
 
-    def submit(self, cells: Sequence[RunSpec]) -> None:
+    def submit(self, runs: Sequence[RunSpec]) -> None:
         """Queue runs, each after its prerequisites. A known run is not queued again."""
-        self._queue(cells)
+        self._queue(runs)
         prefetched = self.executor.prefetched()
         if prefetched is not None and prefetched not in map(job_name, self._pending):
             self.executor.drop_prefetched()
 
-    def _queue(self, cells: Sequence[RunSpec]) -> None:
-        for cell in cells:
-            self._queue(cell.stages)
+    def _queue(self, runs: Sequence[RunSpec]) -> None:
+        for run in runs:
+            self._queue(run.stages)
             known = {other.key for other in (*self._pending, *self._running.values())}
-            if cell.key not in known | set(self._records):
-                self._pending.append(cell)
+            if run.key not in known | set(self._records):
+                self._pending.append(run)
 
-    def reuse(self, cell: RunSpec, record: Record) -> bool:
+    def reuse(self, run: RunSpec, record: Record) -> bool:
         """Use an earlier session's record for this run.
 
         The trained weights of a prerequisite are copied to where the run that needs them looks.
         Returns False, with a warning, if that fails.
         """
-        if cell.key in self._records:
+        if run.key in self._records:
             return True
         try:
-            self.requests.restore_trained(cell, record)
+            self.requests.restore_trained(run, record)
         except OSError as error:
             self.warnings.append(
-                f"{cell.label} is trained again: its weights could not be copied ({error.strerror})."
+                f"{run.label} is trained again: its weights could not be copied ({error.strerror})."
             )
             return False
-        self._end(cell, record)
+        self._end(run, record)
         return True
 
-    def wait(self, cells: Sequence[RunSpec]) -> list[Record]:
+    def wait(self, runs: Sequence[RunSpec]) -> list[Record]:
         """Return the records of submitted runs, when all have ended."""
-        while any(cell.key not in self._records for cell in cells):
+        while any(run.key not in self._records for run in runs):
             self._start_ready()
             if not self._running:
                 break
             self._listen()
-        return [self._records[cell.key] for cell in cells if cell.key in self._records]
+        return [self._records[run.key] for run in runs if run.key in self._records]
 
     def stop(self) -> None:
         """Start nothing more, keep results that have arrived, and end what is running.
@@ -158,13 +158,13 @@ class Scheduler:
         self._pending.clear()
         while events := list(self.executor.poll(0)):
             for event in events:
-                cell = self._running.get(event.handle)
-                if isinstance(event, Progress) or cell is None:
+                run = self._running.get(event.handle)
+                if isinstance(event, Progress) or run is None:
                     continue
                 self._release(event.handle)
                 done = event.done if isinstance(event, Ended) else None
                 if done and isinstance(done.result, Record) and not done.may_pass:
-                    self._end(cell, done.result)
+                    self._end(run, done.result)
         for handle in list(self._running):
             self._release(handle)
         self.executor.drop_prefetched()
@@ -185,28 +185,28 @@ class Scheduler:
     def _ready(self) -> list[RunSpec]:
         """Return the queued runs whose prerequisites have all succeeded."""
         ended_well = {key for key, record in self._records.items() if record.status == "ok"}
-        return [cell for cell in self._pending if ended_well.issuperset(s.key for s in cell.stages)]
+        return [run for run in self._pending if ended_well.issuperset(s.key for s in run.stages)]
 
     def _start_ready(self) -> None:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
         self._fail_dependents()
         prefetched = self.executor.prefetched()
-        for cell in sorted(self._ready(), key=lambda one: job_name(one) != prefetched):
+        for run in sorted(self._ready(), key=lambda one: job_name(one) != prefetched):
             if not self._has_room():
                 break
-            self._pending.remove(cell)
-            self._start(cell)
+            self._pending.remove(run)
+            self._start(run)
 
     def _fail_dependents(self) -> None:
-        for cell in list(self._pending):
-            ended = (self._records.get(stage.key) for stage in cell.stages)
+        for run in list(self._pending):
+            ended = (self._records.get(stage.key) for stage in run.stages)
             failed = next((one for one in ended if one is not None and one.status != "ok"), None)
             if failed is not None:
-                self._pending.remove(cell)
+                self._pending.remove(run)
                 reason = f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
-                record = record_without_result(cell, "failed", reason)
+                record = record_without_result(run, "failed", reason)
                 self.store_here(record)
-                self._end(cell, record)
+                self._end(run, record)
 
     def _has_room(self) -> bool:
         used = Resources(0, 0)
@@ -214,58 +214,58 @@ class Scheduler:
             used += self._needs
         return (used + self._needs).fits_in(self.executor.capacity)
 
-    def _start(self, cell: RunSpec, engine_failed: str = "") -> None:
-        job = self._job(cell, engine_failed)
+    def _start(self, run: RunSpec, engine_failed: str = "") -> None:
+        job = self._job(run, engine_failed)
         handle = self.executor.start(job, self._matmul_flops_per_second)
-        self._running[handle] = cell
-        self._notify(Event(cell))
+        self._running[handle] = run
+        self._notify(Event(run))
         if self._pending:
             following = next(iter(self._ready()), None)
             self.executor.prefetch(None if following is None else self._job(following))
 
-    def _job(self, cell: RunSpec, engine_failed: str = "") -> RunJob:
-        attempts = self._attempts.get(cell.key, ())
-        return self.requests.run_job(cell, self._records, attempts, engine_failed)
+    def _job(self, run: RunSpec, engine_failed: str = "") -> RunJob:
+        attempts = self._attempts.get(run.key, ())
+        return self.requests.run_job(run, self._records, attempts, engine_failed)
 
     def _listen(self) -> None:
         """Process what the running jobs report. A timeout is a record too."""
         for event in self._poll(self._running):
-            cell = self._running[event.handle]
+            run = self._running[event.handle]
             if isinstance(event, Progress):
                 self._news[event.handle] = event.news
-                self._notify(Event(cell, news=event.news))
+                self._notify(Event(run, news=event.news))
             elif isinstance(event, Ended):
-                self._finish(event.handle, cell, event.done)
+                self._finish(event.handle, run, event.done)
             else:
-                record = record_without_result(cell, event.status, event.reason, stack=event.stack)
-                self._fail(event.handle, cell, record, transient=event.transient, has_log=True)
-        for handle, cell in list(self._running.items()):
+                record = record_without_result(run, event.status, event.reason, stack=event.stack)
+                self._fail(event.handle, run, record, transient=event.transient, has_log=True)
+        for handle, run in list(self._running.items()):
             if self._timeouts.is_over(handle):
                 stacks = self.executor.stacks(handle)
                 message = self._timeouts.message(stacks, self._news.get(handle))
-                record = record_without_result(cell, "timeout", message, stack=stacks)
-                self._fail(handle, cell, record, has_log=True)
+                record = record_without_result(run, "timeout", message, stack=stacks)
+                self._fail(handle, run, record, has_log=True)
 
-    def _finish(self, handle: Handle, cell: RunSpec, done: Done) -> None:
+    def _finish(self, handle: Handle, run: RunSpec, done: Done) -> None:
         if isinstance(done.result, EngineFailed):
             self._release(handle)
-            self._start(cell, done.result.reason)
+            self._start(run, done.result.reason)
             return
         assert isinstance(done.result, Record)
         if done.may_pass:
-            self._fail(handle, cell, done.result, transient=True)
+            self._fail(handle, run, done.result, transient=True)
             return
         self._release(handle)
         if done.not_stored:
             self.warnings.append(done.not_stored)
-        if cell.trial or not cell.is_source:
-            self.requests.remove_work(cell)
-        self._end(cell, done.result)
+        if run.trial or not run.is_source:
+            self.requests.remove_work(run)
+        self._end(run, done.result)
 
     def _fail(
         self,
         handle: Handle,
-        cell: RunSpec,
+        run: RunSpec,
         record: Record,
         *,
         transient: bool = False,
@@ -276,17 +276,17 @@ class Scheduler:
         With `has_log`, the message of the last attempt names the log.
         """
         self._release(handle)
-        self.requests.remove_work(cell)
-        before = self._attempts.get(cell.key, ())
+        self.requests.remove_work(run)
+        before = self._attempts.get(run.key, ())
         if transient and len(before) < self.retries:
-            self._attempts[cell.key] = (*before, f"{record.status}: {record.message}")
-            self._pending.append(cell)
-            self._notify(Event(cell, failed=self._attempts[cell.key][-1]))
+            self._attempts[run.key] = (*before, f"{record.status}: {record.message}")
+            self._pending.append(run)
+            self._notify(Event(run, failed=self._attempts[run.key][-1]))
             return
-        log = f"; its output is in {self.requests.log(cell.label)}" if has_log else ""
+        log = f"; its output is in {self.requests.log(run.label)}" if has_log else ""
         record = replace(record, message=record.message + log, attempts=before)
         self.store_here(record)
-        self._end(cell, record)
+        self._end(run, record)
 
     def _release(self, handle: Handle) -> None:
         self.executor.kill(handle)
@@ -300,9 +300,9 @@ class Scheduler:
         except PeftMethodsError as error:
             self.warnings.append(str(error))
 
-    def _end(self, cell: RunSpec, record: Record) -> None:
-        self._records[cell.key] = record
-        self._notify(Event(cell, record=record))
+    def _end(self, run: RunSpec, record: Record) -> None:
+        self._records[run.key] = record
+        self._notify(Event(run, record=record))
 
     def _notify(self, event: Event) -> None:
         for watcher in self._watchers:

@@ -71,7 +71,7 @@ class RunSpec:
         """A short hash of the spec alone, the same whichever engine took over: names the cell within one run."""
         return run_key(self.spec())
 
-    def fallen_back(self) -> RunSpec:
+    def with_fallback_engine(self) -> RunSpec:
         """Return the same run with its engine's fallback."""
         fallback = engine_of(self.engine).fallback
         assert fallback is not None, f"{self.engine} has no fallback"

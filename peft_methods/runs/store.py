@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from peft_methods.methods.registry import METHODS
-from peft_methods.runs.predictions import as_npz, from_npz
+from peft_methods.runs.predictions import encode_predictions, read_predictions_file
 from peft_methods.runs.record import SCHEMA_VERSION, Record
 from peft_methods.tasks.text_classification import Predictions
 from peft_methods.utils.errors import PeftMethodsError, first_line, unknown
@@ -112,7 +112,7 @@ class Store:
         to a file that does not exist.
         """
         path = self.folder / f"{record.identity}{RECORD}"
-        contents = {} if predictions is None else {PREDICTIONS: as_npz(predictions)}
+        contents = {} if predictions is None else {PREDICTIONS: encode_predictions(predictions)}
         try:
             contents |= {} if trained is None else {TRAINED: trained.read_bytes()}
             values = asdict(
@@ -195,7 +195,7 @@ class Store:
         if not path.is_file():
             return None
         try:
-            return from_npz(path)
+            return read_predictions_file(path)
         except Exception as error:  # numpy and zipfile raise a dozen types
             raise StoreError(
                 f"{path} holds no readable predictions: {first_line(error)}."
@@ -272,13 +272,13 @@ def _check_cell(record: Record, path: Path) -> None:
 
     Raises `KeyError` or the like if the run's specification is incomplete.
     """
-    recipe = record.cell["recipe"]
+    recipe = record.spec["recipe"]
     _ = (
         recipe["model"]["source"],
         recipe["data"]["source"],
         recipe["budget"]["epochs"],
         record.seed,
-        list(record.cell["stages"]),
+        list(record.spec["stages"]),
     )
     if record.method_name not in METHODS:
         raise ForeignFile(f"{path}: {unknown('method', record.method_name, METHODS)}")

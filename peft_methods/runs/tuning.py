@@ -90,7 +90,7 @@ def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
 class Search:
     """One method's trials. `cell` is the run whose hyperparameters are searched."""
 
-    cell: RunSpec
+    run: RunSpec
     trials: int
     grid: dict[str, tuple[Any, ...]] = field(init=False)
     finished: list[dict[str, Any]] = field(init=False, default_factory=list)
@@ -99,10 +99,10 @@ class Search:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.grid = grid_of(self.cell.recipe, self.cell.method)
+        self.grid = grid_of(self.run.recipe, self.run.method)
         sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=max(2, self.trials // 3))
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        own = asdict(self.cell.method)
+        own = asdict(self.run.method)
         self._study.enqueue_trial(
             {name: values.index(own[name]) for name, values in self.grid.items()}
         )
@@ -111,7 +111,7 @@ class Search:
     @property
     def epochs(self) -> int:
         """Number of epochs of a trial."""
-        return max(1, round(self.cell.recipe.tuning.fraction * self.cell.recipe.budget.epochs))
+        return max(1, round(self.run.recipe.tuning.fraction * self.run.recipe.budget.epochs))
 
     def ask(self) -> RunSpec:
         """Return the next trial. Its settings are new unless the grid is exhausted."""
@@ -123,12 +123,12 @@ class Search:
             self._report(known["selection"])
             chosen = self._suggest()
         recipe = replace(
-            self.cell.recipe, budget=replace(self.cell.recipe.budget, epochs=self.epochs)
+            self.run.recipe, budget=replace(self.run.recipe.budget, epochs=self.epochs)
         )
-        method = replace(self.cell.method, **chosen)
+        method = replace(self.run.method, **chosen)
         label = f"trial{len(self.finished) + 1}"
         return replace(
-            self.cell, recipe=recipe, method=method, seed=TRIAL_SEED, is_source=True, trial=label
+            self.run, recipe=recipe, method=method, seed=TRIAL_SEED, is_source=True, trial=label
         )
 
     def _suggest(self) -> Settings:
@@ -181,24 +181,24 @@ class Search:
 
     def summary(self) -> dict[str, Any]:
         """Return the trials, their cost, the grid and the winner as JSON values for the record."""
-        tuning = self.cell.recipe.tuning
+        tuning = self.run.recipe.tuning
         return {
             "trials": self.finished,
             "grid": {name: list(values) for name, values in self.grid.items()},
             "chosen": self.winner(),
-            "select_by": self.cell.recipe.data.select_by,
+            "select_by": self.run.recipe.data.select_by,
             "fraction": tuning.fraction,
             "epochs": self.epochs,
             "train_seconds": sum(trial["train_seconds"] or 0.0 for trial in self.finished),
         }
 
 
-def tune(cells: Mapping[Key, RunSpec], trials: int, run: RunTrials) -> dict[Key, Search]:
+def tune(runs: Mapping[Key, RunSpec], trials: int, run: RunTrials) -> dict[Key, Search]:
     """Search the hyperparameters of `cells`; return the searches by the same keys.
 
     In each round `run` trains one trial of every method and returns their records.
     """
-    searches = {key: Search(cell, trials) for key, cell in cells.items()}
+    searches = {key: Search(run, trials) for key, run in runs.items()}
     for _ in range(trials):
         chosen = {key: search.ask() for key, search in searches.items()}
         records = run(list(chosen.values()))
@@ -207,15 +207,15 @@ def tune(cells: Mapping[Key, RunSpec], trials: int, run: RunTrials) -> dict[Key,
     return searches
 
 
-def with_tuned_settings(cell: RunSpec, search: Search) -> RunSpec:
+def with_tuned_settings(run: RunSpec, search: Search) -> RunSpec:
     """Return the run with the best trial's hyperparameters and the summary of the search."""
-    return replace(cell, method=replace(cell.method, **search.winner()), tuning=search.summary())
+    return replace(run, method=replace(run.method, **search.winner()), tuning=search.summary())
 
 
 def tuning_note(search: Search) -> str:
     """Format a finished search as one line for the notes under the table."""
-    trials, chosen, own = search.finished, search.winner(), asdict(search.cell.method)
-    title, failed = search.cell.method.title, sum(one["selection"] is None for one in trials)
+    trials, chosen, own = search.finished, search.winner(), asdict(search.run.method)
+    title, failed = search.run.method.title, sum(one["selection"] is None for one in trials)
     if not chosen:
         return (
             f"{title}: none of {len(trials)} trials has a validation score; "
@@ -229,7 +229,7 @@ def tuning_note(search: Search) -> str:
     first = trials[0]["selection"]
     before = "–" if first is None else f"{first:.3f}"
     best = max(trial["selection"] for trial in trials if trial["selection"] is not None)
-    gain = f" (validation {search.cell.recipe.data.select_by} {before} → {best:.3f})"
+    gain = f" (validation {search.run.recipe.data.select_by} {before} → {best:.3f})"
     outcome = ", ".join(changes) + gain if changes else "the recipe's own settings are the best"
     return (
         f"{title}: {outcome}; {len(trials)} trials of {search.epochs} "

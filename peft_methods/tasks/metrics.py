@@ -77,12 +77,12 @@ class Metric:
         return self.format is percent
 
     @property
-    def is_counted(self) -> bool:
+    def is_count(self) -> bool:
         """Whether values are counts, which do not depend on the seed."""
         return self.format is count
 
     @property
-    def is_of_the_device(self) -> bool:
+    def is_device_dependent(self) -> bool:
         """Whether values depend on the device: time, memory and energy do.
 
         Quality, counts and the size of saved weights do not.

@@ -47,7 +47,7 @@ class Collator:
         return result
 
 
-def collator_of(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
+def make_collator(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
     """Return a collator with the padding of the recipe's budget: fixed or to the longest row."""
     return Collator(tokenizer, recipe.data.max_length if recipe.budget.padding == "fixed" else None)
 
@@ -91,7 +91,7 @@ class BucketCollator:
         return result
 
 
-def buckets_of(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, ...]:
+def length_buckets(lengths: Sequence[int], fixed: int | None = None) -> tuple[int, ...]:
     """Return the row lengths (tokens) to pad batches to: at most 16 evenly spaced ones.
 
     With fixed padding it is the one length given.

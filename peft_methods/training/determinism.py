@@ -14,7 +14,7 @@ CUBLAS_WORKSPACE = ":4096:8"
 REFUSAL = " does not have a deterministic implementation"
 
 
-def be_deterministic(*, on: bool) -> None:
+def set_deterministic(*, on: bool) -> None:
     """Make torch use deterministic algorithms only, or raise an error for operations without one.
 
     On a GPU, call this before the first matrix product. Uninitialized memory is not filled, since

@@ -135,7 +135,7 @@ class Observer(Protocol):
     def epoch(self, result: EpochResult) -> None:
         """Handle the end of an epoch that was trained and evaluated."""
 
-    def worst_step(
+    def peak_step(
         self, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> AbstractContextManager[PeakStep]:
         """Context manager around the peak step: one whole step on the longest batch.
@@ -144,7 +144,7 @@ class Observer(Protocol):
         gradients of earlier batches exist too.
         """
 
-    def engine_keeps(self, tensors: Sequence[torch.Tensor]) -> None:
+    def record_engine_tensors(self, tensors: Sequence[torch.Tensor]) -> None:
         """Record tensors that the engine keeps on the device. The method alone does not need them.
 
         The engine calls this once, when it begins to keep them.

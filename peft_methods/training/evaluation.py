@@ -74,15 +74,15 @@ class EpochEvaluator(TrainerCallback):
         data: TokenData,
         recipe: Recipe,
         collate: Collator,
-        listener: Observer,
+        observer: Observer,
         *,
         best: Path,
     ) -> None:
         self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
-        self.listener, self.best_file = listener, best
+        self.observer, self.best_file = observer, best
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
-        self.highest, self.since_rise = -1.0, 0
+        self.highest, self.epochs_without_improvement = -1.0, 0
         self.decay = self.best_decay = 1.0
         self.steps = 0
 
@@ -108,7 +108,7 @@ class EpochEvaluator(TrainerCallback):
     ) -> None:
         """Begin a training phase."""
         self.trainer.take_sums()
-        self.listener.enter("train")
+        self.observer.enter("train")
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -123,13 +123,13 @@ class EpochEvaluator(TrainerCallback):
     ) -> None:
         """Report the step to the listener."""
         self.steps = state.global_step
-        self.listener.step(len(self.results) + 1, state.global_step, state.max_steps)
+        self.observer.step(len(self.results) + 1, state.global_step, state.max_steps)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Evaluate the epoch. Save its weights if they are the best. Apply early stopping."""
-        self.listener.enter("evaluate")
+        self.observer.enter("evaluate")
         loss, correct = self.trainer.take_sums()
         rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
         accuracy = (
@@ -140,24 +140,26 @@ class EpochEvaluator(TrainerCallback):
         evaluated = self._evaluate(len(self.results) + 1, loss / len(self.data.train))
         result = replace(evaluated, learning_rate=rate, train_accuracy=accuracy)
         self.results.append(result)
-        self.listener.epoch(result)
+        self.observer.epoch(result)
         if result.is_better_than(self.best):
             self.best, self.best_decay = result, self.decay
             # Without quality the last epoch is the best one.
             if self.recipe.has_quality or len(self.results) == args.num_train_epochs:
-                self.listener.enter("save")
+                self.observer.enter("save")
                 save_trainable(self._model, self.best_file)
-        self.listener.enter("evaluate")
-        control.should_training_stop |= self._is_spent(result)
+        self.observer.enter("evaluate")
+        control.should_training_stop |= self._should_stop_early(result)
 
-    def _is_spent(self, result: EpochResult) -> bool:
+    def _should_stop_early(self, result: EpochResult) -> bool:
         """Whether the selection score has not risen for `budget.early_stopping` epochs."""
         if not self.recipe.has_quality:
             return False
         selection = -1.0 if result.selection is None else result.selection
-        self.since_rise = 0 if selection > self.highest else self.since_rise + 1
+        self.epochs_without_improvement = (
+            0 if selection > self.highest else self.epochs_without_improvement + 1
+        )
         self.highest = max(self.highest, selection)
-        return 0 < self.recipe.budget.early_stopping <= self.since_rise
+        return 0 < self.recipe.budget.early_stopping <= self.epochs_without_improvement
 
     @property
     def _model(self) -> nn.Module:

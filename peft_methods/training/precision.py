@@ -17,7 +17,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, HALF[precision])
 
 
-def set_product_precision(precision: str) -> None:
+def set_matmul_precision(precision: str) -> None:
     """Enable TF32 for fp32 matrix products if the recipe's precision is tf32, else disable it.
 
     Use the one setting that all of torch reads. transformers sets a newer one, after which reading

@@ -48,13 +48,13 @@ class CheckpointCallback(TrainerCallback):
         self,
         trainer: ResumableTrainer,
         judge: EpochEvaluator,
-        listener: Observer,
+        observer: Observer,
         checkpointer: Checkpointer,
     ) -> None:
-        self.trainer, self.judge, self.listener, self.checkpointer = (
+        self.trainer, self.judge, self.observer, self.checkpointer = (
             trainer,
             judge,
-            listener,
+            observer,
             checkpointer,
         )
 
@@ -62,14 +62,14 @@ class CheckpointCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Save the state. The time is not counted as training time."""
-        self.listener.enter("save")
+        self.observer.enter("save")
         is_over = control.should_training_stop or len(self.judge.results) == args.num_train_epochs
-        self.checkpointer.keep(_snapshot(self.trainer, self.judge, self.listener, is_over=is_over))
-        self.listener.enter("evaluate")
+        self.checkpointer.keep(_snapshot(self.trainer, self.judge, self.observer, is_over=is_over))
+        self.observer.enter("evaluate")
 
 
 def _snapshot(
-    trainer: ResumableTrainer, judge: EpochEvaluator, listener: Observer, *, is_over: bool
+    trainer: ResumableTrainer, judge: EpochEvaluator, observer: Observer, *, is_over: bool
 ) -> TrainingState:
     """Return the state after the last evaluated epoch.
 
@@ -96,7 +96,7 @@ def _snapshot(
         "schedule": trainer.lr_scheduler.state_dict(),
         "loss_scale": trainer.loss_scale(),
         "random": _random_values(),
-        "measured": listener.measured(),
+        "measured": observer.measured(),
     }
     flat = {
         f"{part}.{name}": tensor
@@ -109,7 +109,7 @@ def _snapshot(
 def resume(
     trainer: ResumableTrainer,
     judge: EpochEvaluator,
-    listener: Observer,
+    observer: Observer,
     checkpointer: Checkpointer,
     folder: Path,
 ) -> str | None:
@@ -119,7 +119,7 @@ def resume(
     of objects that the Trainer creates later (optimizer, schedule, random generators) waits in
     `trainer.resumed`.
     """
-    listener.enter("save")
+    observer.enter("save")
     state = checkpointer.newest()
     if state is None:
         return None
@@ -129,7 +129,7 @@ def resume(
         save_file(best, judge.best_file)
     else:
         save_trainable(trainer.model, judge.best_file)
-    listener.take_over(state.values["measured"])
+    observer.take_over(state.values["measured"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAINER_STATE).write_text(json.dumps(state.values["trainer"]), encoding="utf-8")
     trainer.resumed = state

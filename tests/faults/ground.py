@@ -61,7 +61,7 @@ def exact(record: Record) -> dict[str, Any]:
     figures = {
         name: value
         for name, value in record.metrics.items()
-        if not METRICS[name].is_of_the_device and name != "busy_share"
+        if not METRICS[name].is_device_dependent and name != "busy_share"
     }
     curve = [
         {name: epoch[name] for name in ("train_loss", "validation_loss", "validation_accuracy")}
@@ -81,12 +81,12 @@ def totals(table: str) -> list[dict[str, str]]:
     timed = {
         f"{name}{end}"
         for name, metric in METRICS.items()
-        if metric.is_of_the_device
+        if metric.is_device_dependent
         for end in ("", "_sd")
     }
-    left_out = timed | {"busy_share", "busy_share_sd", "on_front"}
+    not_compared = timed | {"busy_share", "busy_share_sd", "on_front"}
     return [
-        {name: value for name, value in row.items() if name not in left_out}
+        {name: value for name, value in row.items() if name not in not_compared}
         for row in csv.DictReader(io.StringIO(table))
     ]
 
@@ -260,13 +260,13 @@ class Ground:
         code = run.end()
         assert code == 0, run.text
         self.count(kind, before, faults=0)
-        cells, rows = undisturbed(self.site, self.methods, self.seeds)
+        runs, rows = undisturbed(self.site, self.methods, self.seeds)
         records = {
             record.identity: record for record in self.store.records()[0] if record.status == "ok"
         }
         wrong = [
             name
-            for name, figures in cells.items()
+            for name, figures in runs.items()
             if name not in records or exact(records[name]) != figures
         ]
         self.ledger.lost[kind] += len(wrong)
@@ -276,7 +276,7 @@ class Ground:
         trained = re.findall(
             r"^\[\d+/\d+[^\]]*\] \S+: (?:validation )?accuracy", run.text, re.MULTILINE
         )
-        assert len(trained) == len(cells) - there
+        assert len(trained) == len(runs) - there
         left = [
             path.name
             for path in self.store.folder.iterdir()

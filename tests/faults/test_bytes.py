@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from builders import cells, make_record
+from builders import make_record, runs
 from faults.ground import METHODS, Ledger, undisturbed
 from peft_methods.runs.checkpoints import Checkpoints
 from peft_methods.runs.store import Store, StoreError
@@ -109,13 +109,13 @@ def test_damaged_files_beside_a_record_are_detected(store: Store, ledger: Ledger
 
 @pytest.mark.faults
 def test_damaged_checkpoint_is_set_aside(tmp_path: Path, ledger: Ledger, tiny_recipe: Path) -> None:
-    cell = cells(tiny_recipe, "lora")[0]
+    run = runs(tiny_recipe, "lora")[0]
     values: dict[str, Any] = {"losses": [0.5, 0.25], "words": "x" * 300}
     earlier, later = (
         TrainingState(epoch, {"a": torch.arange(99.0), "b": torch.ones(7)}, values)
         for epoch in (1, 2)
     )
-    keeper = Checkpoints(tmp_path, cell, "key")
+    keeper = Checkpoints(tmp_path, run, "key")
     keeper.keep(later)
     (file,) = keeper.folder.iterdir()
     content = file.read_bytes()
@@ -123,7 +123,7 @@ def test_damaged_checkpoint_is_set_aside(tmp_path: Path, ledger: Ledger, tiny_re
     keeper.keep(earlier)
     for damaged in (*cut(content), *flipped(content, 1)):
         file.write_bytes(damaged)
-        found = Checkpoints(tmp_path, cell, "key")
+        found = Checkpoints(tmp_path, run, "key")
         state = found.newest()
         assert state is not None
         if same := state.epoch == 2:  # the changed byte was padding of the header

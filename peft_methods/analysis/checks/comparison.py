@@ -22,7 +22,7 @@ SAVED_BYTES = 6.0
 @rule("V501", "note", "method")
 def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
     """Weights, and perhaps texts, are random: only costs can be compared."""
-    recipe, data = records[0].cell["recipe"], records[0].data
+    recipe, data = records[0].spec["recipe"], records[0].data
     if recipe["model"]["weights"] != "random":
         return
     what, advice = (

@@ -116,7 +116,7 @@ class ResultRow:
 def row_of(record: Record) -> ResultRow:
     """Return the values of one run's record."""
     recipe, metrics, evidence, data = (
-        record.cell["recipe"],
+        record.spec["recipe"],
         record.metrics,
         record.evidence,
         record.data,
@@ -152,7 +152,7 @@ def row_of(record: Record) -> ResultRow:
         steps_per_epoch=math.ceil(rows["train"] / batch) if rows.get("train") else None,
         batch_size=batch,
         max_length=recipe["data"]["max_length"],
-        learning_rate=record.cell["method"].get("learning_rate"),
+        learning_rate=record.spec["method"].get("learning_rate"),
         rates=tuple((record.tuning or {}).get("grid", {}).get("learning_rate", ())),
         train_losses=_series(record, "train_loss"),
         validation_losses=_series(record, "validation_loss"),

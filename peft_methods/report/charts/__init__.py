@@ -46,7 +46,7 @@ def save_charts(comparison: Comparison, folder: Path) -> list[Path]:
     Each file is written atomically. Raises `ChartError` if a chart cannot be drawn or written.
     """
     paths = []
-    for recipe in comparison.standings:
+    for recipe in comparison.rankings:
         target = folder / file_stem(recipe)
         for chart in charts_of(comparison, recipe):
             for ending, content in ((".svg", svg(chart).encode("utf-8")), (".png", png(chart))):

@@ -68,7 +68,7 @@ class RecipeComparison:
     @property
     def has_random_weights(self) -> bool:
         """Whether the weights are random, which makes quality meaningless."""
-        return any(record.cell["recipe"]["model"]["weights"] == "random" for record in self.records)
+        return any(record.spec["recipe"]["model"]["weights"] == "random" for record in self.records)
 
     def records_of(self, method: str) -> list[Record]:
         """A method's successful runs, ordered by seed."""
@@ -93,14 +93,14 @@ def select_recipe(comparison: Comparison, recipe: str) -> RecipeComparison:
     )
     # A comparison of these records only: rows() scans all records.
     rows = tuple(replace(comparison, records=records).rows())
-    return RecipeComparison(recipe, rows, records, comparison.standings[recipe])
+    return RecipeComparison(recipe, rows, records, comparison.rankings[recipe])
 
 
 def format_value(metric: Metric, figure: MetricSummary | None) -> str:
     """Format a value: '34.2 ± 0.9 s', '34.2 s' for one seed, '–' if missing."""
     if figure is None:
         return MISSING
-    if figure.deviation is None or metric.is_counted:
+    if figure.deviation is None or metric.is_count:
         return metric.format(figure.mean)
     return metric.with_spread(figure.mean, figure.deviation)
 

@@ -43,7 +43,7 @@ def method_view(row: Row, records: Sequence[Record]) -> MethodView:
     """Collect one row's hyperparameters and the command that reproduces it."""
     hyperparameters = tuple(
         (name, format_setting(value))
-        for name, value in records[0].cell["method"].items()
+        for name, value in records[0].spec["method"].items()
         if name != "name" and value is not None
     )
     return MethodView(
@@ -72,9 +72,9 @@ def _tuning_summary(record: Record) -> str:
 def settings(record: Record) -> tuple[tuple[str, str], ...]:
     """The requested settings: the recipe's, the engine and the device. Unset values are omitted."""
     requested = {
-        **flatten(record.cell["recipe"]),
-        "engine": record.cell["engine"],
-        "device": record.cell["device"],
+        **flatten(record.spec["recipe"]),
+        "engine": record.spec["engine"],
+        "device": record.spec["device"],
     }
     return tuple(
         (name, format_setting(value)) for name, value in requested.items() if value is not None

@@ -91,7 +91,7 @@ def section_view(
 ) -> SectionView:
     """Build the view of a section. `regression_lines` is the output of the regression check."""
     comparison = section.comparison
-    rows, ranking = comparison.rows(), comparison.standings[section.recipe]
+    rows, ranking = comparison.rows(), comparison.rankings[section.recipe]
     records = [record for record in comparison.records if not record.is_source]
     by_method = {
         row.method: [record for record in records if record.method_name == row.method]

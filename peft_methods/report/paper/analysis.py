@@ -230,11 +230,11 @@ def _others(study: Study) -> list[str]:
 def _left_out(study: Study) -> list[str]:
     """Return one sentence per reason that methods are not compared."""
     found = []
-    for reason in dict.fromkeys(study.standing.left_out.values()):
+    for reason in dict.fromkeys(study.standing.not_compared.values()):
         methods = [
             row.method
             for row in study.measured
-            if study.standing.left_out.get(row.method) is reason
+            if study.standing.not_compared.get(row.method) is reason
         ]
         if methods and len(study.measured) > 1:
             one, many, so = WHY_LEFT_OUT[reason]

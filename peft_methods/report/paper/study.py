@@ -39,7 +39,7 @@ class Study:
     @property
     def spec(self) -> dict[str, Any]:
         """The recipe as it was run."""
-        return dict(self.records[0].cell["recipe"])
+        return dict(self.records[0].spec["recipe"])
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class Study:
     @property
     def of(self) -> str:
         """Markup for captions: ', “name”' if the paper has several recipes."""
-        return f", {self.name}" if len(self.comparison.standings) > 1 else ""
+        return f", {self.name}" if len(self.comparison.rankings) > 1 else ""
 
     @cached_property
     def finished(self) -> list[Record]:
@@ -153,5 +153,5 @@ def studies_of(comparison: Comparison, limits: Constraints | None) -> list[Study
             limits or {},
             tuple(answer for answer in answers if answer.recipe == recipe),
         )
-        for position, (recipe, standing) in enumerate(comparison.standings.items(), 1)
+        for position, (recipe, standing) in enumerate(comparison.rankings.items(), 1)
     ]

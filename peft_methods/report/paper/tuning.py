@@ -59,7 +59,7 @@ def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
 
 def hyperparameters(study: Study) -> str:
     """Return the table of every method's hyperparameters."""
-    by_name = {record.method_name: record.cell["method"] for record in study.records}
+    by_name = {record.method_name: record.spec["method"] for record in study.records}
     methods = {row.method: by_name[row.method] for row in study.rows}
     lines = [
         [study.title(name), f"{method['learning_rate']:.3g}", _settings(method)]

@@ -58,9 +58,9 @@ def _parts(
 ) -> Iterator[str]:
     """Yield for each recipe: setup, comparison, ranking, costs, recommendations."""
     answers = recommend(comparison, limits)
-    for recipe, ranking in comparison.standings.items():
+    for recipe, ranking in comparison.rankings.items():
         rows = [row for row in comparison.rows() if row.recipe == recipe]
-        lines = [[escape(cell) for cell in line] for line in _lines(rows, ranking)]
+        lines = [[escape(run) for run in line] for line in _lines(rows, ranking)]
         yield escape(setup_line(comparison, recipe))
         yield tabulate(
             lines, headers=HEADINGS, tablefmt=style, disable_numparse=True, colalign=_ALIGN
@@ -122,7 +122,7 @@ def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int
         else ""
     )
 
-    def cell(name: str, text: str) -> str:
+    def run(name: str, text: str) -> str:
         figure = row.figures.get(name)
         return (
             text + (f" {BEST}" if figure is not None and figure.mean == best[name] else "  ")
@@ -133,7 +133,7 @@ def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int
     return [
         title,
         *(
-            cell(
+            run(
                 name,
                 _with_spread(
                     row.figures.get(name),
@@ -147,9 +147,9 @@ def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int
         ranking.groups.get(row.method, MISSING),
         f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}",
         f"{100 * row.mean('trainable_share'):.2f}",
-        cell("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, digits, " s")),
-        cell("samples_per_second", f"{row.mean('samples_per_second'):,.1f}"),
-        cell("peak_memory_bytes", f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB"),
+        run("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, digits, " s")),
+        run("samples_per_second", f"{row.mean('samples_per_second'):,.1f}"),
+        run("peak_memory_bytes", f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB"),
     ]
 
 

@@ -35,7 +35,7 @@ def csv_table(comparison: Comparison) -> str:
     )
     writer.writeheader()
     for row in comparison.rows():
-        line = _csv_line(row) | _csv_ranking(row, comparison.standings[row.recipe])
+        line = _csv_line(row) | _csv_ranking(row, comparison.rankings[row.recipe])
         writer.writerow(
             {
                 name: sanitize.csv_cell(value) if isinstance(value, str) else value

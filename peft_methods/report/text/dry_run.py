@@ -29,8 +29,8 @@ def plan_text(
     reused and cost no time. `trials` is the number of tuning trials per method, if tuning is on.
     """
     known = [task for task in tasks if task.recipe.name in preparations]
-    lines = [_line(task, run, preparations, there) for task in known for run in task.cells]
-    runnable = [run for task in known if _reason(task, preparations) is None for run in task.cells]
+    lines = [_line(task, run, preparations, there) for task in known for run in task.runs]
+    runnable = [run for task in known if _reason(task, preparations) is None for run in task.runs]
     missing = [run for run in runnable if run.key not in there]
     seconds = total_seconds(missing, preparations, workers, there)
     parts = [f"{name}: {error}" for name, error in errors.items()]

@@ -58,7 +58,7 @@ def _ranking_cells(ranking: Ranking, method: str) -> list[str]:
     cells = [f"{100 * low:.1f} to {100 * high:.1f}", ranking.groups.get(method, MISSING)]
     pair = ranking.against_best(method)
     if pair is None:
-        reason = ranking.left_out.get(method)
+        reason = ranking.not_compared.get(method)
         return [*cells, MISSING if reason is None else NOT_COMPARED[reason], MISSING]
     return [
         *cells,
@@ -74,11 +74,11 @@ def _p(p: float) -> str:
 def ranking_notes(comparison: Comparison) -> list[str]:
     """Notes below the table: how to read it, the Pareto fronts, methods without a group."""
     lines = (
-        [RANKING_NOTE] if any(ranking.groups for ranking in comparison.standings.values()) else []
+        [RANKING_NOTE] if any(ranking.groups for ranking in comparison.rankings.values()) else []
     )
-    for recipe, ranking in comparison.standings.items():
+    for recipe, ranking in comparison.rankings.items():
         titles = {row.method: row.title for row in comparison.rows() if row.recipe == recipe}
-        where = f"{recipe}: " if len(comparison.standings) > 1 else ""
+        where = f"{recipe}: " if len(comparison.rankings) > 1 else ""
         front = [titles[method] for method, on in ranking.on_front.items() if on]
         if len([on for on in ranking.on_front.values() if on is not None]) > 1:
             lines.append(
@@ -87,7 +87,7 @@ def ranking_notes(comparison: Comparison) -> list[str]:
             )
         excluded = [
             titles[method]
-            for method, reason in ranking.left_out.items()
+            for method, reason in ranking.not_compared.items()
             if reason is NotCompared.OTHER_EXAMPLES
         ]
         if excluded:

@@ -11,10 +11,10 @@ from peft_methods.runs.record import Record
 def setup_line(comparison: Comparison, recipe: str) -> str:
     """Describe the setup in one line: model, data, budget, seeds, device."""
     records = [r for r in comparison.records if r.recipe_name == recipe and not r.is_source]
-    spec = records[0].cell["recipe"]
+    spec = records[0].spec["recipe"]
     data = spec["data"]
     finished = next((r for r in records if r.status == "ok"), None)
-    device = device_text(finished) if finished else records[0].cell["device"]
+    device = device_text(finished) if finished else records[0].spec["device"]
     seeds = sorted({r.seed for r in records})
     weights = " (random weights)" if spec["model"]["weights"] == "random" else ""
     texts = " (random tokens)" if finished and finished.data.get("random") else ""
@@ -26,7 +26,7 @@ def setup_line(comparison: Comparison, recipe: str) -> str:
         if finished
         else data
     )
-    deterministic = ", deterministic" * bool(records[0].cell.get("deterministic"))
+    deterministic = ", deterministic" * bool(records[0].spec.get("deterministic"))
     return (
         f"{recipe}: {spec['model']['source']}{weights} on {data['source']}{texts}, "
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "

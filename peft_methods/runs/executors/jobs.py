@@ -33,7 +33,7 @@ class RunJob:
     was killed. `attempts` describes how earlier attempts ended.
     """
 
-    cell: RunSpec
+    run: RunSpec
     work: Path
     stages: tuple[Path, ...]
     source_seconds: float | None
@@ -51,7 +51,7 @@ class RunJob:
     @property
     def name(self) -> str:
         """The run's key and engine: identifies the job while it is prefetched."""
-        return job_name(self.cell)
+        return job_name(self.run)
 
     @property
     def is_first_attempt(self) -> bool:
@@ -59,9 +59,9 @@ class RunJob:
         return not self.attempts and not self.engine_note
 
 
-def job_name(cell: RunSpec) -> str:
+def job_name(run: RunSpec) -> str:
     """Return the name of a run's job."""
-    return f"{cell.key}-{cell.engine}"
+    return f"{run.key}-{run.engine}"
 
 
 @dataclass(frozen=True)

@@ -150,22 +150,22 @@ def _train(job: RunJob, connection: Connection, rate: float | None, ahead: Any) 
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
         record, predictions = pipeline.execute(
-            job.cell, places, _progress(connection), threads=job.threads, ahead=ahead
+            job.run, places, _progress(connection), threads=job.threads, ahead=ahead
         )
     except EngineUnfit as error:
         return Done(EngineFailed(_failure(error).message))
     except Exception as error:
-        record = _record_of(error, job.cell)
+        record = _record_of(error, job.run)
         if _may_pass(error):
             return Done(record, may_pass=True)
     record = replace(record, attempts=job.attempts)
     try:
-        is_needed_later = record.status == "ok" and job.cell.is_source and not job.cell.trial
+        is_needed_later = record.status == "ok" and job.run.is_source and not job.run.trial
         Store(job.store).write(record, predictions, job.work / TRAINED if is_needed_later else None)
     except StoreError as error:
         return Done(record, not_stored=str(error))
     if job.checkpoint and record.status == "ok":
-        Store(job.store).remove_checkpoints(job.cell.key)  # only once its record is written
+        Store(job.store).remove_checkpoints(job.run.key)  # only once its record is written
     return Done(record)
 
 
@@ -176,17 +176,17 @@ def _prefetched(job: RunJob) -> Any:
     """
     from peft_methods.runs import prepare
 
-    if not job.cell.device.startswith("cuda"):
+    if not job.run.device.startswith("cuda"):
         return None
     with contextlib.suppress(Exception):
-        return prepare.prefetch(job.cell, work=job.work, stages=job.stages, threads=job.threads)
+        return prepare.prefetch(job.run, work=job.work, stages=job.stages, threads=job.threads)
     return None
 
 
-def _record_of(error: Exception, cell: RunSpec) -> Record:
+def _record_of(error: Exception, run: RunSpec) -> Record:
     failure = _failure(error)
     return record_without_result(
-        cell, "oom" if is_out_of_memory(error) else "failed", failure.message
+        run, "oom" if is_out_of_memory(error) else "failed", failure.message
     )
 
 

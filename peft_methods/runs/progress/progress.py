@@ -36,9 +36,9 @@ class Progress:
         self._running: dict[str, tuple[RunSpec, dict[str, Any]]] = {}
         self._drawn = float("-inf")
 
-    def plan(self, cells: Sequence[RunSpec], preparation: PreparedRecipe) -> None:
+    def plan(self, runs: Sequence[RunSpec], preparation: PreparedRecipe) -> None:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
-        self._time.plan(cells, preparation)
+        self._time.plan(runs, preparation)
 
     def doing(self, what: str) -> None:
         """Show an activity that belongs to no run."""
@@ -62,24 +62,24 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Handle an executor's event."""
-        key, now = event.cell.key, self._clock()
+        key, now = event.run.key, self._clock()
         if event.record is not None and event.record.reused:
             self._time.reuse(key)
-            self._say(f"{event.cell.label}: reused: {describe_result(event.record)}")
+            self._say(f"{event.run.label}: reused: {describe_result(event.record)}")
             return
         if event.record is not None:
             self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
-            self._say(f"{self._place()} {event.cell.label}: {describe_result(event.record)}")
+            self._say(f"{self._place()} {event.run.label}: {describe_result(event.record)}")
         elif event.failed:
             self._time.forget(key)
             self._running.pop(key, None)
-            self._say(f"{self._place()} {event.cell.label}: {event.failed}; it is retried")
+            self._say(f"{self._place()} {event.run.label}: {event.failed}; it is retried")
         elif event.news is None:
             self._time.start(key)
-            self._running[key] = event.cell, {}
+            self._running[key] = event.run, {}
             if not self._display.columns:
-                self._say(f"{self._place()} {event.cell.label}: started")
+                self._say(f"{self._place()} {event.run.label}: started")
         else:
             self._time.update(key, event.news)
             self._running[key][1].update({"doing": None} | event.news)
@@ -99,8 +99,8 @@ class Progress:
         done = f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}"
         head = done, f"{len(self._running)} active", *self._left()
         return [fitted(head[0], head[1:], width, between=" · ")] + [
-            visible(fitted(cell.label, describe_progress(news), width))
-            for cell, news in self._running.values()
+            visible(fitted(run.label, describe_progress(news), width))
+            for run, news in self._running.values()
         ]
 
     def _place(self) -> str:

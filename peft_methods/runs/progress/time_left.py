@@ -34,10 +34,10 @@ class TimeLeft:
             str, tuple[float, float]
         ] = {}  # share of steps done, seconds spent on them
 
-    def plan(self, cells: Iterable[RunSpec], preparation: PreparedRecipe) -> None:
+    def plan(self, runs: Iterable[RunSpec], preparation: PreparedRecipe) -> None:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
-        for cell in cells:
-            for one in (one for one in (*cell.stages, cell) if one.key not in self.reused):
+        for run in runs:
+            for one in (one for one in (*run.stages, run) if one.key not in self.reused):
                 self.expected[one.key] = expected_seconds(one, preparation)
                 self._kind[one.key] = one.recipe.name, one.method.name
 

@@ -87,10 +87,10 @@ class Tracking:
         """Handle an event: one logged run per attempt, an entry per epoch, metrics at the end."""
         if not self.trackers:
             return
-        key = event.cell.key
+        key = event.run.key
         if event.record is not None:
             runs = self._active.pop(key, None)
-            for run in runs or self._open_run(event.cell):
+            for run in runs or self._open_run(event.run):
                 # A run that was not trained in this session is logged all at once.
                 for epoch in () if runs else event.record.epochs:
                     run.send(epoch_entry(epoch))
@@ -102,7 +102,7 @@ class Tracking:
         elif event.news is None:
             for run in self._active.pop(key, []):
                 self._end(run, ok=False)  # restarted with another engine
-            self._active[key] = self._open_run(event.cell)
+            self._active[key] = self._open_run(event.run)
         elif "train_loss" in event.news:
             for run in self._active.get(key, []):
                 run.send(epoch_entry(event.news))
@@ -143,15 +143,15 @@ class Tracking:
             for (tracker, reason), runs in self._lost.items()
         ]
 
-    def _open_run(self, cell: RunSpec) -> list[LoggedRun]:
+    def _open_run(self, run: RunSpec) -> list[LoggedRun]:
         """Start logging a run under its name.
 
         A retry gets a new name, because trackers would draw both attempts as one curve.
         """
-        self._attempts[cell.key] += 1
-        attempt = self._attempts[cell.key]
+        self._attempts[run.key] += 1
+        attempt = self._attempts[run.key]
         return self._open_all(
-            cell.label + (f"-attempt{attempt}" if attempt > 1 else ""), _group(cell), cell.spec()
+            run.label + (f"-attempt{attempt}" if attempt > 1 else ""), _group(run), run.spec()
         )
 
     def _open_all(self, name: str, group: str, config: Mapping[str, Any]) -> list[LoggedRun]:
@@ -202,5 +202,5 @@ def _and_more(runs: Sequence[Run]) -> str:
     return f" and {len(runs) - 1} more" if len(runs) > 1 else ""
 
 
-def _group(cell: RunSpec) -> str:
-    return f"{cell.recipe.name}-{cell.method.name}"
+def _group(run: RunSpec) -> str:
+    return f"{run.recipe.name}-{run.method.name}"

@@ -17,7 +17,7 @@ from peft_methods.training.precision import HALF
 PACKED, MASKED = "peft_methods_packed", "peft_methods_masked"
 
 
-def avoid_attention_plans() -> None:
+def disable_cudnn_attention() -> None:
     """Disable cuDNN's scaled dot-product attention, which builds a plan for each batch shape.
 
     When batches are padded to their longest row, nearly every batch has a new shape, and planning

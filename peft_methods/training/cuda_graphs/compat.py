@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def free_workspaces() -> bool:
+def free_cublas_workspaces() -> bool:
     """Free the cuBLAS workspaces: one block for each stream that computed a matrix product.
 
     Return False if this torch has no function for it.

@@ -94,7 +94,7 @@ def _keep_inputs() -> Any:
     return KeepInputs()
 
 
-def compilations() -> dict[str, int]:
+def compiled_graph_counts() -> dict[str, int]:
     """Count this process's compiled graphs.
 
     "kept" counts graphs found in the compiler's cache, "anew" graphs that were compiled.

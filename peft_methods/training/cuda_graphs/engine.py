@@ -29,9 +29,9 @@ class CudaGraphsEngine:
         """Train the job's model. See `Engine.train`. Raises `EngineUnfit` if capturing fails."""
         from dataclasses import replace
 
-        from peft_methods.training.cuda_graphs.compile import compilations
+        from peft_methods.training.cuda_graphs.compile import compiled_graph_counts
         from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
         from peft_methods.training.trainer.loop import train
 
         result = train(job, observer, checkpointer, trainer_class=CudaGraphsTrainer)
-        return replace(result, compiled_graphs=compilations())
+        return replace(result, compiled_graphs=compiled_graph_counts())

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_methods.training.collate import BucketCollator, buckets_of
+from peft_methods.training.collate import BucketCollator, length_buckets
 from peft_methods.training.cuda_graphs.attention import capturable_attention
-from peft_methods.training.cuda_graphs.compat import free_workspaces
+from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces
 from peft_methods.training.cuda_graphs.compile import compiled
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
@@ -39,7 +39,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
         collate: Any = self.data_collator  # type: ignore[has-type]
         size = self.args.per_device_train_batch_size
         self.data_collator = BucketCollator(
-            collate, size, buckets_of(self.train_dataset.lengths, collate.length)
+            collate, size, length_buckets(self.train_dataset.lengths, collate.length)
         )
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         assert issubclass(ReplayedAdamW, kind), (
@@ -90,7 +90,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
         if graphs.loss_scale is not None:
             graphs.loss_scale.restore(**self._loss_scale)
         self._graphs = graphs
-        self.listener.engine_keeps(self._cast)
+        self.observer.record_engine_tensors(self._cast)
 
     def loss_scale(self) -> dict[str, Any]:
         """Return the fp16 loss scale as JSON values; empty for other precisions."""
@@ -152,9 +152,9 @@ class _Capture(TrainerCallback):
     ) -> None:
         """Capture the steps."""
         if torch.cuda.is_available():
-            free_workspaces()  # captured steps use another stream, and so another workspace
+            free_cublas_workspaces()  # captured steps use another stream, and so another workspace
             torch.cuda.empty_cache()  # else memory reserved by the warm-up is reserved twice
-        self._trainer.listener.enter("capture")
+        self._trainer.observer.enter("capture")
         self._trainer.capture()
 
     def on_epoch_begin(

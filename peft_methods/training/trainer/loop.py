@@ -17,10 +17,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_na
 from peft_methods.methods.base import TRAINED
 from peft_methods.models.parameters import load_trainable
 from peft_methods.training.activation_checkpointing import checkpointing
-from peft_methods.training.collate import collator_of
+from peft_methods.training.collate import make_collator
 from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
 from peft_methods.training.evaluation import EpochEvaluator
-from peft_methods.training.precision import set_product_precision
+from peft_methods.training.precision import set_matmul_precision
 from peft_methods.training.state import (
     CheckpointCallback,
     TrainingState,
@@ -41,9 +41,9 @@ class RunTrainer(Trainer):
     autocasts = True  # whether the steps use the Trainer's mixed precision
 
     def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
-        collate = collator_of(job.recipe, job.tokenizer)
+        collate = make_collator(job.recipe, job.tokenizer)
         super().__init__(job.model, arguments, collate, job.data.train)
-        self.job, self.listener = job, observer
+        self.job, self.observer = job, observer
         # The loss below is a mean, so the Trainer has to divide it when it accumulates.
         self.model_accepts_loss_kwargs = False
         self._loss_sum: torch.Tensor | float = 0.0
@@ -160,9 +160,9 @@ def train(
     epoch's state; if it already has one, training resumes from it with the same result as without
     the interruption.
     """
-    set_product_precision(job.recipe.budget.precision)
-    collate, best = collator_of(job.recipe, job.tokenizer), job.workdir / TRAINED
-    trainer = trainer_class(job, arguments_of(job, autocast=trainer_class.autocasts), observer)
+    set_matmul_precision(job.recipe.budget.precision)
+    collate, best = make_collator(job.recipe, job.tokenizer), job.workdir / TRAINED
+    trainer = trainer_class(job, trainer_arguments(job, autocast=trainer_class.autocasts), observer)
     judge = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
     trainer.add_callback(judge)
     observer.enter("warm_up")
@@ -189,7 +189,7 @@ def train(
     )
 
 
-def arguments_of(job: TrainingJob, *, autocast: bool = True) -> TrainingArguments:
+def trainer_arguments(job: TrainingJob, *, autocast: bool = True) -> TrainingArguments:
     """Translate the recipe's budget to Trainer arguments. Evaluation, saving and logs are off."""
     budget, on_cpu = job.recipe.budget, job.device == "cpu"
     return TrainingArguments(

@@ -51,7 +51,7 @@ def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> No
         idle_step(trainer, batch, optimizer, NoTrace())
         if budget.gradient_accumulation == 1:
             model.zero_grad(set_to_none=True)
-        with observer.worst_step(model, optimizer) as trace:
+        with observer.peak_step(model, optimizer) as trace:
             idle_step(trainer, batch, optimizer, trace)
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
