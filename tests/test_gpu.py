@@ -145,7 +145,7 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
         recipe, chosen_methods(recipe, ["lora"])[0], "cuda", "cuda_graphs", deterministic=True
     )
 
-    def run(name: str, *, killed: bool = False) -> tuple[Record, Store]:
+    def train(name: str, *, killed: bool = False) -> tuple[Record, Store]:
         store = Store(tmp_path / name)
         store.prepare()
         scheduler = local_scheduler(store, "cuda", workers=1, checkpoint=True, retries=0)
@@ -168,8 +168,8 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
         finally:
             scheduler.close()
 
-    assert run("killed", killed=True)[0].status == "crashed"
-    (resumed, store), (uninterrupted, other) = run("killed"), run("uninterrupted")
+    assert train("killed", killed=True)[0].status == "crashed"
+    (resumed, store), (uninterrupted, other) = train("killed"), train("uninterrupted")
     assert resumed.status == uninterrupted.status == "ok", resumed.message
     assert (resumed.environment["engine_note"], uninterrupted.environment["engine_note"]) == (
         "",

@@ -176,7 +176,7 @@ def news(epoch: int) -> dict[str, Any]:
 def test_tracking_logs_failed_retried_and_reused_runs(tiny_recipe: Path, tmp_path: Path) -> None:
     tracking, (first, second) = (
         Tracking(["tensorboard"], tmp_path, workers(tmp_path)),
-        runs(tiny_recipe, 2),
+        two_runs(tiny_recipe, 2),
     )
     for event in (Event(first), Event(first, news=news(1)), Event(first)):
         tracking(event)

@@ -13,7 +13,7 @@ from peft_methods.analysis.checks.rule import SCOPES
 from peft_methods.api import PrintableComparison
 from peft_methods.report.text.rules import RULE_TOPICS, rules_markdown, rules_text
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def fenced_block(name: str) -> str:
@@ -80,7 +80,7 @@ def test_silencing_an_unknown_rule_exits_with_4_and_one_line(
 def test_silenced_error_fails_no_benchmark_and_is_listed(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:
-    benchmark = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
+    benchmark = Path(__file__).parents[2] / "benchmarks" / "test_finetune.py"
     pytester.makepyfile(test_finetune=benchmark.read_text(encoding="utf-8"))
     untrained = (
         "--peft-method=full",

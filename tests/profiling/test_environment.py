@@ -18,7 +18,7 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import DataError
 
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "test_finetune.py"
 TOO_OLD = (
     "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
     "driver by downloading and installing a new version from the URL: "
