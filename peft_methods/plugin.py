@@ -109,8 +109,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     tasks = [
         task
         for item in session.items
-        if (task := _task(item)) is not None and "finetune" in item.fixturenames
-    ]  # type: ignore[attr-defined]
+        if (task := _task(item)) is not None and "finetune" in getattr(item, "fixturenames", ())
+    ]
     if not tasks or config.option.collectonly:
         return
     from peft_methods.runs.experiment import Experiment

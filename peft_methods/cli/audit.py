@@ -9,7 +9,8 @@ from pathlib import Path
 
 from peft_methods.analysis.checks import RULES, check_table, run_checks
 from peft_methods.analysis.checks.rule import Finding, parse_silenced
-from peft_methods.analysis.external.tables import TableError, read_table
+from peft_methods.analysis.external.rows import TableError
+from peft_methods.analysis.external.tables import read_table
 from peft_methods.runs.store import Store
 from peft_methods.utils.sanitize import visible
 

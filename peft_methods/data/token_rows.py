@@ -57,9 +57,8 @@ class TokenRows:
             name: np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int32)
             for name, rows in self.tokens.items()
         }
-        np.savez(
-            path, **columns, labels=self.labels, lengths=np.asarray(self.lengths, dtype=np.int64)
-        )  # type: ignore[arg-type]
+        lengths = np.asarray(self.lengths, dtype=np.int64)
+        np.savez(path, labels=self.labels, lengths=lengths, **columns)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> TokenRows:

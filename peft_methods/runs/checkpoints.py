@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import SET_ASIDE, Store
-from peft_methods.training.state import TrainingState
+from peft_methods.training.engine import TrainingState
 from peft_methods.utils.errors import first_line
 from peft_methods.utils.hashing import content_hash
 

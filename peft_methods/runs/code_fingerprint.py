@@ -25,6 +25,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.abc import InspectLoader
 from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -219,7 +220,7 @@ def _module(name: str) -> Code | None:
         source = file.read_bytes()
         if file.suffix not in SOURCE_SUFFIXES:
             return Code(sha256(source))  # compiled code
-    elif hasattr(spec.loader, "get_source"):  # in an archive
+    elif isinstance(spec.loader, InspectLoader):  # in an archive
         source = spec.loader.get_source(name)
     if source is None:
         return None

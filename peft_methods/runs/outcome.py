@@ -89,7 +89,9 @@ def flops_utilization(
     """
     if rate is None or shape.layout is None:
         return None
-    return training_flops(shape, lengths, method.passes) / (train_seconds * rate)
+    return training_flops(shape, lengths, method.info.cost_in_forward_passes) / (
+        train_seconds * rate
+    )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Record:
     epochs: tuple[dict[str, float | None], ...] = ()
     best_epoch: int | None = None
     quality: dict[str, Any] | None = None
-    evidence: Evidence = Evidence()
+    evidence: Evidence = field(default_factory=Evidence)
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None

@@ -97,7 +97,8 @@ class Scheduler:
             while True:
                 for event in self._poll([handle]):
                     if isinstance(event, Ended):
-                        result: PreparedRecipe | Failure = event.done.result
+                        result = event.done.result
+                        assert isinstance(result, PreparedRecipe | Failure)
                         return result
                     if isinstance(event, Lost):
                         return Failure(f"{failed}: {event.reason}.", False, event.transient)

@@ -54,13 +54,13 @@ def parse(tree: ast.Module, package: str) -> Code:
         kind = type(item)
         parts.append(kind.__name__)
         stack += [getattr(item, field, None) for field in _fields(kind)]
-        if kind is ast.Name:
+        if isinstance(item, ast.Name):
             names.add(item.id)
-        elif kind is ast.Attribute:
+        elif isinstance(item, ast.Attribute):
             chains.add(_chain(item))
-        elif kind is ast.If:
+        elif isinstance(item, ast.If):
             not_followed |= {id(node) for one in _never_run(item) for node in ast.walk(one)}
-        elif kind in (ast.Import, ast.ImportFrom) and id(item) not in not_followed:
+        elif isinstance(item, ast.Import | ast.ImportFrom) and id(item) not in not_followed:
             exports += _bindings(item, package)
             imports |= _imported(item, package)
     imports |= set(_through_attributes(chains, exports))

@@ -207,8 +207,8 @@ def test_load_refuses_bad_data_with_cause_and_remedy(
             "column 'label' of train is missing in test",
         ),
     }
-    for name, (splits, expected) in cases.items():
-        assert re.search(expected, bad(tmp_path / name, **splits)), name
+    for name, (parts, expected) in cases.items():
+        assert re.search(expected, bad(tmp_path / name, **parts)), name
 
 
 def test_load_refuses_multi_label_data(tmp_path: Path, rows: list[dict[str, object]]) -> None:

@@ -156,7 +156,7 @@ def test_tracking_logs_a_comparison_without_changing_results(
     )
 
 
-def runs(tiny_recipe: Path, count: int) -> list[RunSpec]:
+def make_runs(tiny_recipe: Path, count: int) -> list[RunSpec]:
     recipe = load_recipe(str(tiny_recipe), [f"budget.seeds={count}"])
     return run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
 
@@ -176,7 +176,7 @@ def news(epoch: int) -> dict[str, Any]:
 def test_tracking_logs_failed_retried_and_reused_runs(tiny_recipe: Path, tmp_path: Path) -> None:
     tracking, (first, second) = (
         Tracking(["tensorboard"], tmp_path, workers(tmp_path)),
-        two_runs(tiny_recipe, 2),
+        make_runs(tiny_recipe, 2),
     )
     for event in (Event(first), Event(first, news=news(1)), Event(first)):
         tracking(event)
@@ -213,7 +213,7 @@ def test_failing_tracker_loses_only_its_log(
     (tmp_path / "file").touch()
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file"))
     tracking = Tracking(["tensorboard"], tmp_path, workers(tmp_path))
-    for run in runs(tiny_recipe, 2):
+    for run in make_runs(tiny_recipe, 2):
         tracking(Event(run))
         tracking(Event(run, news=news(1)))
         tracking(Event(run, record=record_without_result(run, "ok", "")))
@@ -227,7 +227,7 @@ def test_failing_tracker_loses_only_its_log(
 
 @pytest.mark.usefixtures("without_tracker_settings")
 def test_close_leaves_no_tracker_process(tiny_recipe: Path, tmp_path: Path) -> None:
-    tracking, (run,) = Tracking(["wandb"], tmp_path, workers(tmp_path)), runs(tiny_recipe, 1)
+    tracking, (run,) = Tracking(["wandb"], tmp_path, workers(tmp_path)), make_runs(tiny_recipe, 1)
     tracking(Event(run))
     until = time.monotonic() + 60
     while not services():

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
@@ -134,9 +135,7 @@ def settings_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]
         "device": lambda row: row.device,
         "precision": _precision,
     }
-    settings |= {
-        package: lambda row, package=package: row.versions.get(package) for package in VERSIONS
-    }  # type: ignore[misc]
+    settings |= {package: partial(_version, package) for package in VERSIONS}
     for what, of in settings.items():
         for names, value, usual in _deviations(rows, of):
             yield (
@@ -144,6 +143,10 @@ def settings_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]
                 f"{what} {value}, the others' {usual}",
                 "run all methods in one environment",
             )
+
+
+def _version(package: str, row: ResultRow) -> str | None:
+    return row.versions.get(package)
 
 
 FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from peft_methods.analysis.candidates import verdict_of
 from peft_methods.analysis.comparison import MetricSummary, Row
 from peft_methods.analysis.ranking import COSTS, Ranking
-from peft_methods.analysis.recommendations import verdict_of
 from peft_methods.analysis.regression_report import Change
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING, seconds_digits

@@ -111,10 +111,8 @@ def bibliography(markup: str, methods: Iterable[str]) -> str:
 
     `methods` are the methods that may need an entry made from `paper` in their registry.
     """
-    entries = {
-        re.match(r"@\w+\{([^,]+),", entry)[1]: entry
-        for entry in BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n")
-    }  # type: ignore[index]
+    stored = BIBLIOGRAPHY.read_text(encoding="utf-8").split("\n\n")
+    entries = {_key(entry): entry for entry in stored}
     entries |= _own_entries(methods)
     return (
         "\n\n".join(

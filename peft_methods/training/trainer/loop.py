@@ -18,12 +18,17 @@ from peft_methods.methods.base import TRAINED
 from peft_methods.models.parameters import load_trainable
 from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.collate import make_collator
-from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
+from peft_methods.training.engine import (
+    Checkpointer,
+    Observer,
+    Training,
+    TrainingJob,
+    TrainingState,
+)
 from peft_methods.training.evaluation import EpochEvaluator
 from peft_methods.training.precision import set_matmul_precision
 from peft_methods.training.state import (
     CheckpointCallback,
-    TrainingState,
     restore_optimizer,
     restore_random_state,
     resume,
