@@ -190,7 +190,7 @@ def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
     run = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
     spec = {**run.spec(), "seed": seed}
     sound: dict[str, Any] = {
-        "cell": spec,
+        "spec": spec,
         "status": "ok",
         "identity": f"{method}{seed}",
         "metrics": {
@@ -323,7 +323,7 @@ def changed_record(
     for (part, name), value in changed:
         (run["recipe"]["budget"] if part == "budget" else run["method"])[name] = value
     return replace(
-        record, **{"cell": run, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes}
+        record, **{"spec": run, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes}
     )
 
 

@@ -108,7 +108,7 @@ def record_of(
         "seed": seed,
     }
     fields: dict[str, Any] = {
-        "cell": run,
+        "spec": run,
         "identity": f"{method}{seed}",
         "metrics": metrics,
         "epochs": epochs,

@@ -262,7 +262,7 @@ def test_every_budget_option_is_applied_and_listed_in_the_table(run: Any) -> Non
     assert record["metrics"]["samples_per_second"] == pytest.approx(
         160 * ran / record["metrics"]["train_seconds"]
     )
-    assert record["cell"]["recipe"]["budget"]["early_stopping"] == 1
+    assert record["spec"]["recipe"]["budget"]["early_stopping"] == 1
 
 
 def test_gpu_recipe_is_not_prepared_without_a_gpu(

@@ -48,7 +48,7 @@ def predict(
 
 
 # Attributes of `Judge` that a checkpoint stores as they are.
-_PLAIN_STATE = ("highest", "since_rise", "decay", "best_decay", "steps")
+_PLAIN_STATE = ("best_selection", "epochs_without_improvement", "decay", "best_decay", "steps")
 
 
 class EvaluatedTrainer(Protocol):
@@ -64,7 +64,7 @@ class EvaluatedTrainer(Protocol):
 class EpochEvaluator(TrainerCallback):
     """Trainer callback: evaluate each epoch on validation data and save the best weights.
 
-    `highest` is the best selection score so far, for early stopping. `since_rise` counts the epochs
+    `best_selection` is the best selection score so far, for early stopping. `epochs_without_improvement` counts the epochs
     since it rose. `decay` is the factor that weight decay alone has applied so far.
     """
 
@@ -82,7 +82,7 @@ class EpochEvaluator(TrainerCallback):
         self.observer, self.best_file = observer, best
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
-        self.highest, self.epochs_without_improvement = -1.0, 0
+        self.best_selection, self.epochs_without_improvement = -1.0, 0
         self.decay = self.best_decay = 1.0
         self.steps = 0
 
@@ -156,9 +156,9 @@ class EpochEvaluator(TrainerCallback):
             return False
         selection = -1.0 if result.selection is None else result.selection
         self.epochs_without_improvement = (
-            0 if selection > self.highest else self.epochs_without_improvement + 1
+            0 if selection > self.best_selection else self.epochs_without_improvement + 1
         )
-        self.highest = max(self.highest, selection)
+        self.best_selection = max(self.best_selection, selection)
         return 0 < self.recipe.budget.early_stopping <= self.epochs_without_improvement
 
     @property

@@ -390,7 +390,7 @@ BASELINE = {
 @example(b"[" * 100_000)
 @example(json.dumps(RECORD | {"schema_version": "x"}).encode())
 @example(json.dumps(RECORD | {"schema_version": "2"}).encode())
-@example(json.dumps(RECORD | {"cell": {}}).encode())
+@example(json.dumps(RECORD | {"spec": {}}).encode())
 @example(json.dumps(RECORD | {"message": "\ud800"}).encode())
 def test_store_reads_or_refuses_damaged_records(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

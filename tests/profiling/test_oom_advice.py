@@ -19,16 +19,17 @@ pytestmark = pytest.mark.skipif(
 SCRIPT = """
 import json, multiprocessing, resource, sys
 from pathlib import Path
-from peft_methods.runs.spec import cells_of
+from peft_methods.runs.spec import run_specs
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.runs.executors import worker
-from peft_methods.recipes.schema import load_recipe
+from peft_methods.runs.executors.jobs import RunJob
+from peft_methods.recipes.loading import load_recipe
 
 def train(settings, room):
     recipe = load_recipe(sys.argv[1], settings, weights="random")
-    (cell,) = cells_of(recipe, chosen_methods(recipe, ["full"])[0], "cpu")
-    work = Path(sys.argv[2]) / cell.key
-    job = worker.CellJob(cell, work, (), None, None, 1, Path(sys.argv[2]), work / "log", {})
+    (run,) = run_specs(recipe, chosen_methods(recipe, ["full"])[0], "cpu")
+    work = Path(sys.argv[2]) / run.key
+    job = RunJob(run, work, (), None, None, Path(sys.argv[2]), work / "log")
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     soft = pages * resource.getpagesize() + room if room else hard
@@ -92,20 +93,20 @@ def test_out_of_memory_records_name_phase_and_advice(recipe: Path, tmp_path: Pat
 SCARCE_MEMORY = """
 import resource, sys
 from peft_methods.utils.errors import OutOfMemory
-from peft_methods.profiling.profiler import Instruments
-from peft_methods.profiling.phases import address_space_left
+from peft_methods.profiling.profiler import Profiler
+from peft_methods.profiling.memory import address_space_left
 
 assert address_space_left() is None
-instruments = Instruments("cpu", lambda message: None, epochs=1)
-with instruments.running():
-    instruments.enter(sys.argv[1])
+profiler = Profiler("cpu", lambda message: None, epochs=1)
+with profiler.running():
+    profiler.enter(sys.argv[1])
     for room in (2**30, 20 * 2**20):
         pages = int(open("/proc/self/statm").read().split()[0])
         soft = pages * resource.getpagesize() + room
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
         print(room >= address_space_left() > room / 2)
         try:
-            instruments.enter(sys.argv[1])
+            profiler.enter(sys.argv[1])
         except OutOfMemory as error:
             print(error)
 """

@@ -26,6 +26,7 @@ from builders import PROCESS_MARK as MARK
 from builders import marked_processes as living
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors import oom
+from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.process import ForkServer, Worker, fork_server
 from peft_methods.runs.executors.stack_dump import innermost_frame, request_stacks, with_short_paths
 from peft_methods.runs.local_scheduler import local_scheduler
@@ -43,7 +44,7 @@ def until(true: Callable[[], Any], seconds: float = 240) -> None:
 @pytest.fixture
 def warm(tmp_path: Path) -> None:
     """Wait until the fork server has done its imports, so that tests do not time them."""
-    worker = Worker(fork_server(), tmp_path)
+    worker = Worker(fork_server(DeviceSet()), tmp_path)
     until(lambda: worker.process)
     worker.kill()
 
@@ -53,7 +54,7 @@ def test_worker_kill_succeeds_if_the_process_has_just_ended(tmp_path: Path) -> N
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for act in (Worker.stacks, Worker.kill):
-        worker = Worker(fork_server(), tmp_path)
+        worker = Worker(fork_server(DeviceSet()), tmp_path)
         until(lambda worker=worker: worker.process is not None)
         worker._process = gone.pid
         act(worker)
@@ -296,7 +297,7 @@ def test_session_with_exitfirst_trains_nothing_after_a_failure(
     )
     assert not Path("b.json").exists()
     assert {
-        json.loads(path.read_text(encoding="utf-8"))["cell"]["method"]["name"]
+        json.loads(path.read_text(encoding="utf-8"))["spec"]["method"]["name"]
         for path in Path(".peft/results").glob("*.json")
     } == {"full"}
 
@@ -427,11 +428,11 @@ def test_fork_server_restarts_without_imports_that_started_cuda(
 
 def test_fork_server_is_shared_per_set_of_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    before = fork_server()
+    before = fork_server(DeviceSet())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert fork_server() is not before
+    assert fork_server(DeviceSet()) is not before
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert fork_server() is before
+    assert fork_server(DeviceSet()) is before
 
 
 def test_answered_by_nvml_restores_torch_and_the_environment(

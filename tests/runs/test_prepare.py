@@ -32,13 +32,13 @@ def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method
     stages = tuple(tmp_path / stage.key for stage in run.stages)
     for stage, folder in zip(run.stages, stages, strict=True):
         folder.mkdir()
-        pipeline.execute(stage, RunPaths(folder), lambda news: None)
+        pipeline.execute(stage, RunPaths(folder), lambda news: None, threads=1)
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = prefetch(run, work=tmp_path / name, stages=stages) if name == "ahead" else None
+        ahead = prefetch(run, work=tmp_path / name, stages=stages, threads=1) if name == "ahead" else None
         found[name] = pipeline.execute(
-            run, RunPaths(tmp_path / name, stages), lambda news: None, ahead=ahead
+            run, RunPaths(tmp_path / name, stages), lambda news: None, threads=1, ahead=ahead
         )
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
@@ -60,12 +60,12 @@ def test_prefetched_random_weights_equal_those_drawn_later(
         tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1", "model.weights=random"
     )
     (tmp_path / "in its turn").mkdir()
-    one, _ = pipeline.execute(run, RunPaths(tmp_path / "in its turn"), lambda news: None)
+    one, _ = pipeline.execute(run, RunPaths(tmp_path / "in its turn"), lambda news: None, threads=1)
     (tmp_path / "ahead").mkdir()
     ahead = prefetch(run, work=tmp_path / "ahead", stages=())
     monkeypatch.setattr(loading, "_draw", None)
     monkeypatch.setattr(splits, "tokenize", None)
-    other, _ = pipeline.execute(run, RunPaths(tmp_path / "ahead"), lambda news: None, ahead=ahead)
+    other, _ = pipeline.execute(run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead)
     assert not (tmp_path / "ahead" / "drawn").exists()
     assert one.identity == other.identity
     assert [epoch["train_loss"] for epoch in one.epochs] == [

@@ -63,7 +63,7 @@ def spoil(text: str, **changes: Any) -> str:
             "its specification is incomplete",
         ),
         (
-            lambda whole: spoil(whole, spec={**json.loads(whole)["cell"], "seed": "one"}),
+            lambda whole: spoil(whole, spec={**json.loads(whole)["spec"], "seed": "one"}),
             "is not a valid record",
         ),
     ],
@@ -100,7 +100,7 @@ def test_store_keeps_two_set_aside_files_with_the_same_name(store: Store) -> Non
     [
         ({"schema_version": SCHEMA_VERSION + 1, "news": 3}, "newer than"),
         (
-            {"cell": {**make_record().spec, "method": {"name": "loar"}}},
+            {"spec": {**make_record().spec, "method": {"name": "loar"}}},
             "unknown method 'loar'. Did you mean 'lora'?",
         ),
     ],

@@ -19,6 +19,7 @@ from peft_methods.api import compare
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
+from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.process import Worker, fork_server
 from peft_methods.runs.record import record_without_result
 from peft_methods.runs.spec import RunSpec, run_specs
@@ -32,7 +33,7 @@ WHOLE, LAST = 1, 4
 
 def workers(scratch: Path) -> Callable[[], Worker]:
     """Return a function that starts a tracker's process, as the executor would."""
-    return lambda: Worker(fork_server(), scratch)
+    return lambda: Worker(fork_server(DeviceSet()), scratch)
 
 
 def curves(results: Path) -> dict[str, EventAccumulator]:

@@ -70,13 +70,13 @@ class CudaGraphsTrainer(loop.RunTrainer):
                 name: value for name, value in self.data_collator.padding.items() if name in columns
             },
             buckets=self.data_collator.buckets,
-            precision=self.budget.precision,
+            precision=self.job.recipe.budget.precision,
             accumulation=self.args.gradient_accumulation_steps,
             max_grad_norm=self.args.max_grad_norm,
             extra_loss=self.job.method.penalty,
         )
         try:
-            precision = self.budget.precision
+            precision = self.job.recipe.budget.precision
             with (
                 frozen_cast(self.model, precision) as self._cast,
                 compiled(self.model, on=self.compile_layers),
