@@ -39,7 +39,7 @@ SMALL = (
 
 
 def test_fork_server_imports_do_not_use_the_gpu() -> None:
-    code = "from peft_methods.runs.executors import preload; print(preload.UNFIT_TO_FORK)"
+    code = "from peft_methods.runs.executors import warm_imports; print(warm_imports.UNFIT_TO_FORK)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
