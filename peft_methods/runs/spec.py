@@ -135,7 +135,8 @@ class RunSpec:
             tuning=Tuning(),
         )
         prerequisites = tuple(one.recorded() for one in self.prerequisites)
-        return replace(self, recipe=own, prerequisites=prerequisites, tuning=None)
+        same = replace(self, recipe=own, prerequisites=prerequisites, tuning=None)
+        return self if same == self and self.tuning is None else same
 
     @cached_property
     def key(self) -> str:
