@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def fill(folder: Path, recipes: int, seeds: int) -> int:
         )
         predictions = Predictions(logits, labels)
         record = _record(run, predictions, rng, float(1.7e9 + count))
-        (folder / f"{record.identity}.json").write_text(
-            json.dumps(asdict(record), indent=1, sort_keys=True), encoding="utf-8"
+        (folder / f"{record.fingerprint}.json").write_text(
+            json.dumps(record.to_json(), indent=1, sort_keys=True), encoding="utf-8"
         )
         arrays = {
             "logits": logits,
@@ -45,7 +45,7 @@ def fill(folder: Path, recipes: int, seeds: int) -> int:
             "predicted": predictions.predicted,
             "labels": labels,
         }
-        np.savez_compressed(folder / f"{record.identity}.npz", **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(folder / f"{record.fingerprint}.npz", **arrays)  # type: ignore[arg-type]
     return count
 
 
@@ -108,9 +108,9 @@ def _record(
         for epoch in (1, 2)
     )
     return Record(
-        spec=run.spec(),
+        spec=run,
         status="ok",
-        identity=run.key * 2,
+        fingerprint=run.key * 2,
         metrics=metrics,
         epochs=epochs,
         best_epoch=2,

@@ -10,6 +10,7 @@ import pytest
 
 from peft_methods.cli import regression_gate, summary
 from peft_methods.cli.arguments import add_options
+from peft_methods.cli.benchmark_json import extra_info
 from peft_methods.cli.interrupts import Interrupts
 from peft_methods.cli.options import Options, read_options
 from peft_methods.cli.setting_help import explained
@@ -218,9 +219,9 @@ def finetune(
         gate = request.config.stash[OPTIONS].gate
         checked = gate.check_method(records) if gate else ()
         regressions = (str(entry) for entry in checked if entry.is_failure)
-        stages = experiment.prerequisite_records(finetune_task)
+        prerequisites = experiment.prerequisite_records(finetune_task)
         error = experiment.errors.get(finetune_task.recipe.name)
-        problems = _problems(request.config, records, stages, error)
+        problems = _problems(request.config, records, prerequisites, error)
         return Outcome(tuple(records), tuple(map(visible, (*problems, *regressions))))
 
     return run
@@ -237,34 +238,14 @@ def _record_rounds(node: Any, benchmark: Any, records: list[Record]) -> None:
         record = next(times, None)
         clock.now += (record.metrics["train_seconds"] or 0.0) if record else 0.0
 
-    benchmark.extra_info.update(_extra_info(records))
+    benchmark.extra_info.update(extra_info(records))
     benchmark.pedantic(one_round, rounds=len(records), iterations=1)
-
-
-def _extra_info(records: list[Record]) -> dict[str, Any]:
-    """Build the data that later sessions are compared against.
-
-    It holds every metric with one value per seed, and a description of what was run and where.
-    """
-    first = records[0]
-    return {
-        "schema_version": first.schema_version,
-        "recipe": first.recipe_name,
-        "method": first.method_name,
-        "seeds": [record.seed for record in records],
-        "identities": [record.identity for record in records],
-        "reused": [record.seed for record in records if record.reused],
-        "metrics": {name: [record.metrics[name] for record in records] for name in first.metrics},
-        "spec": {name: value for name, value in first.spec.items() if name != "seed"},
-        "data": {name: first.data[name] for name in ("fingerprint", "majority")},
-        "environment": first.environment,
-    }
 
 
 def _problems(
     config: pytest.Config,
     records: list[Record],
-    stages: list[Record],
+    prerequisites: list[Record],
     error: PeftMethodsError | None,
 ) -> Iterator[str]:
     """Describe failed runs and findings. `error` is why the recipe could not be prepared."""
@@ -274,7 +255,7 @@ def _problems(
         if record.status not in {"ok", "skipped"}:
             message = record.message if error is None else explained(error)
             yield f"seed {record.seed} {record.status}: {message}"
-    findings = checks.run_checks([*stages, *records], config.stash[OPTIONS].silenced)
+    findings = checks.run_checks([*prerequisites, *records], config.stash[OPTIONS].silenced)
     yield from (str(finding) for finding in findings if finding.severity == "error")
 
 

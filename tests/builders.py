@@ -20,6 +20,7 @@ import transformers
 from torch import nn
 
 from peft_methods.__main__ import main
+from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.api import PrintableComparison
 from peft_methods.data import splits, tokenize
@@ -188,11 +189,10 @@ def make_record(method: str = "lora", seed: int = 0, **changes: Any) -> Record:
     """Return a sound record of a run of the recipe `embedded`."""
     recipe = load_recipe("embedded")
     run = run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")[0]
-    spec = {**run.spec(), "seed": seed}
     sound: dict[str, Any] = {
-        "spec": spec,
+        "spec": replace(run, seed=seed),
         "status": "ok",
-        "identity": f"{method}{seed}",
+        "fingerprint": f"{method}{seed}",
         "metrics": {
             "accuracy": 0.8,
             "macro_f1": 0.79,
@@ -251,7 +251,7 @@ def random_record(
     return make_record(
         method,
         seed,
-        spec={**run.spec(), "seed": seed},
+        spec=replace(run, seed=seed),
         metrics=sound.metrics | dict.fromkeys(("accuracy", "macro_f1", "validation_accuracy")),
         epochs=(
             {
@@ -315,15 +315,43 @@ def changed_record(
     """Return a record of the recipe `embedded`, with (path, value) pairs changed in its spec."""
     environment = {**CPU_AND_WEIGHTS, "packages": {"torch": torch}}
     record = make_record(method, seed, finished=finished, environment=environment)
-    run = {
-        **record.spec,
-        "recipe": {**record.spec["recipe"], "budget": {**record.spec["recipe"]["budget"]}},
-        "method": {**record.spec["method"]},
-    }
-    for (part, name), value in changed:
-        (run["recipe"]["budget"] if part == "budget" else run["method"])[name] = value
+    spec = with_settings(
+        record.spec, *((f"{part}.{name}", value) for (part, name), value in changed)
+    )
+    own = {"spec": spec, "fingerprint": f"{method}{seed}{torch}{changed}{finished}"}
+    return replace(record, **{**own, **changes})
+
+
+def with_settings(spec: RunSpec, *settings: tuple[str, Any]) -> RunSpec:
+    """Return the spec with changed settings, each given as ("budget.epochs", 2).
+
+    "method.rank" is a hyperparameter; everything else is a setting of the recipe. Values are not
+    validated.
+    """
+    for name, value in settings:
+        section, _, key = name.rpartition(".")
+        if section == "method":
+            spec = replace(spec, method=replace(spec.method, **{key: value}))
+            continue
+        changed = {key: value}
+        if section:
+            changed = {section: replace(getattr(spec.recipe, section), **changed)}
+        spec = replace(spec, recipe=replace(spec.recipe, **changed))
+    return spec
+
+
+def with_changed_specs(comparison: Comparison, *settings: tuple[str, Any]) -> Any:
+    """Return the comparison with these settings (see `with_settings`) in every record."""
+    records = (replace(r, spec=with_settings(r.spec, *settings)) for r in comparison.records)
+    return replace(comparison, records=tuple(records))
+
+
+def unregistered(name: str, spec: RunSpec) -> RunSpec:
+    """Return the spec with its method under a name that is not in the registry."""
+    kind = type(spec.method)
+    info = replace(kind.info, name=name)
     return replace(
-        record, **{"spec": run, "identity": f"{method}{seed}{torch}{changed}{finished}", **changes}
+        spec, method=type("Unregistered", (kind,), {"info": info})(**asdict(spec.method))
     )
 
 
@@ -351,7 +379,7 @@ def write_results(
         for seed in range(seeds):
             record, predictions = evaluated_record(method, seed, 0.6 + 0.15 * place, **changes)
             number = f"{place}{seed}{changes.get('torch', '')}".replace(".", "")
-            store.write(replace(record, identity=f"cell{number}"), predictions)
+            store.write(replace(record, fingerprint=f"cell{number}"), predictions)
     return folder
 
 
@@ -409,7 +437,7 @@ def make_comparison(
                 **more,
             }
             records.append(make_record(method, seed, metrics=base, **changes))
-            kept[records[-1].identity] = made
+            kept[records[-1].fingerprint] = made
     return PrintableComparison(
         tuple(records), predictions=kept, limits=parse_constraints(limits) if limits else {}
     )
@@ -520,11 +548,11 @@ def small_cells(
 
 def run_here(run: RunSpec, work: Path) -> tuple[Record, Predictions | None]:
     """Execute a run in this process, its prerequisites first."""
-    for stage in run.stages:
-        run_here(stage, work)
+    for one in run.prerequisites:
+        run_here(one, work)
     folder = work / run.key
     folder.mkdir(parents=True, exist_ok=True)
-    places = run_paths.RunPaths(folder, tuple(work / stage.key for stage in run.stages))
+    places = run_paths.RunPaths(folder, tuple(work / one.key for one in run.prerequisites))
     return pipeline.execute(run, places, lambda news: None, threads=1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import make_predictions, make_record
+from builders import make_predictions, make_record, unregistered
 from peft_methods.analysis import comparison
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.low_rank.lora import LoRA
@@ -103,13 +102,9 @@ def record_of(
     )
     evaluated = {"per_class": quality.per_class, "confusion": quality.confusion}
     template = _template()
-    run = copy.deepcopy(template.spec) | {
-        "method": {**template.spec["method"], "name": method},
-        "seed": seed,
-    }
     fields: dict[str, Any] = {
-        "spec": run,
-        "identity": f"{method}{seed}",
+        "spec": unregistered(method, replace(template.spec, seed=seed)),
+        "fingerprint": f"{method}{seed}",
         "metrics": metrics,
         "epochs": epochs,
         "quality": evaluated,
@@ -144,7 +139,7 @@ def comparison_of(
     ]
     return Comparison(
         tuple(record for record, _ in made),
-        predictions={record.identity: predictions for record, predictions in made},
+        predictions={record.fingerprint: predictions for record, predictions in made},
     )
 
 

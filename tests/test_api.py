@@ -50,7 +50,7 @@ def test_compare_measures_cost_with_random_weights(tiny_recipe: Path, tmp_path: 
     (record,) = comparison.records
     assert (record.status, record.quality, record.metrics["accuracy"]) == ("ok", None, None)
     assert not record.data["random"]
-    assert record.spec["deterministic"]
+    assert record.spec.deterministic
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert "V501 note tiny-head_only: weights are random" in comparison.table()
 

@@ -57,7 +57,7 @@ def train_records(folder: Path, *methods: str, settings: tuple[str, ...] = ()) -
         results=folder,
         progress=False,
     )
-    return [record for record in done.records if not record.is_source]
+    return [record for record in done.records if record.role == "main"]
 
 
 def test_memory_metrics_add_up_and_peaks_repeat_to_the_byte(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_deterministic_run_is_bit_identical_when_repeated(tmp_path: Path, engine
         ]
         results.append(
             [
-                (r.epochs[0]["train_loss"], done.predictions[r.identity].logits.tolist())
+                (r.epochs[0]["train_loss"], done.predictions[r.fingerprint].logits.tolist())
                 for r in done.records
             ]
         )

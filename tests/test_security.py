@@ -12,7 +12,7 @@ import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from builders import BENCHMARK, ReplayRecords, make_model, make_record
+from builders import BENCHMARK, ReplayRecords, make_model, make_record, with_settings
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.selection import chosen_methods
@@ -37,7 +37,6 @@ from peft_methods.runs.store import Store, StoreError
 from peft_methods.tasks.text_classification import Predictions
 from peft_methods.utils import pinned_files, sanitize
 from peft_methods.utils.errors import DataError, ModelError, OptionError
-from peft_methods.utils.hashing import content_hash
 
 LABELS = ("no", "yes")
 
@@ -318,8 +317,8 @@ def test_csv_cell_keeps_signed_numbers(number: str) -> None:
 def test_tables_escape_foreign_texts(text: str) -> None:
     """No label or class name, model, note or message reaches a table unescaped."""
     record = make_record()
-    spec = json.loads(json.dumps(record.spec))
-    spec["recipe"]["model"]["source"] = spec["recipe"]["data"]["source"] = text
+    sources = (("model.source", text), ("data.source", text))
+    spec = with_settings(record.spec, *sources)
     ok = make_record(
         spec=spec,
         message=text,
@@ -327,7 +326,11 @@ def test_tables_escape_foreign_texts(text: str) -> None:
         environment={**record.environment, "device_name": text},
     )
     failed = make_record(
-        "full", spec={**spec, "method": {"name": "full"}}, status="failed", message=text, metrics={}
+        "full",
+        spec=with_settings(make_record("full").spec, *sources),
+        status="failed",
+        message=text,
+        metrics={},
     )
     comparison = Comparison((ok, failed), notes=(text,))
     invisible = [character for character in text if sanitize.visible(character) != character]
@@ -367,28 +370,23 @@ def test_records_contain_no_home_and_no_secret(home: Path, tmp_path: Path, token
     run = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
     message = f"OSError: {home}/cache/x is not there ({token}); its output is in {home}/logs/a.log"
     facts = {**make_record().data, "source": str(home / "data"), "label_names": [token]}
-    record = make_record(spec=run.spec(), message=message, data=facts, status="failed")
+    record = make_record(spec=run, message=message, data=facts, status="failed")
     written = Store(tmp_path).write(record).read_text(encoding="utf-8")
     texts = [
         written,
         terminal_table(Comparison((record,))),
         csv_table(Comparison((record,))),
-        json.dumps(asdict(record)),
+        json.dumps(record.to_json()),
         repr(record),
     ]
     for text in texts:
         assert str(home) not in text
         assert token.removeprefix("Bearer ") not in text
         assert "me:pass" not in text
-    assert record.spec["recipe"]["model"]["source"] == "~/model"
-    assert Path(record.spec["recipe"]["model"]["source"]).expanduser() == home / "model"
-    assert (
-        run.key
-        == content_hash(
-            record.spec
-            | {"recipe": {n: v for n, v in record.spec["recipe"].items() if n != "expect"}}
-        )[:16]
-    )
+    source = record.spec.recipe.model.source
+    assert source == "~/model"
+    assert Path(source).expanduser() == home / "model"
+    assert record.key == run.key
     assert replace(record) == record
 
 
@@ -410,10 +408,10 @@ def test_session_outputs_contain_no_home_and_no_secret(
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     path = pytester.path / "own.toml"
     text = find_recipe("embedded").read_text(encoding="utf-8")
-    path.write_text(text.replace('"embedded:minilm"', f'"{home}/model"'), encoding="utf-8")
+    path.write_text(text.replace('"bundled:minilm"', f'"{home}/model"'), encoding="utf-8")
     recipe = load_recipe(str(path), ["budget.seeds=1"])
     spec = {
-        name: run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu")[0].spec()
+        name: run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu")[0]
         for name in ("lora", "ia3")
     }
     message = f"FileNotFoundError: {home}/x, asked with {SECRET}"
@@ -472,7 +470,7 @@ def test_private_keeps_paths_that_only_resemble_the_home_folder(
 
 def test_store_refuses_a_fingerprint_that_is_a_path(tmp_path: Path) -> None:
     path = Store(tmp_path).write(make_record())
-    values = json.loads(path.read_text(encoding="utf-8")) | {"identity": "../../etc/passwd"}
+    values = json.loads(path.read_text(encoding="utf-8")) | {"fingerprint": "../../etc/passwd"}
     path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(StoreError, match="is no record"):
         Store(tmp_path).read(path)

@@ -16,9 +16,12 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.migrations import migrate_baseline_entry
 from peft_methods.runs.record import SCHEMA_VERSION
+from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import StoreError
-from peft_methods.utils.errors import OptionError
+from peft_methods.utils.dicts import flatten
+from peft_methods.utils.errors import OptionError, first_line
 from peft_methods.utils.files import atomically
 from peft_methods.utils.validation import adapter
 
@@ -35,8 +38,9 @@ def _check_packages(environment: dict[str, Any]) -> dict[str, Any]:
 class Entry:
     """The baseline of one method of one recipe.
 
-    `metrics` has one value per seed (None or nan where missing); `spec`, `data` and `environment`
-    describe the run.
+    `metrics` has one value per seed (None or nan where missing). `settings` are the run's, by
+    dotted name, as `RunSpec.flat` returns them. `data` and `environment` describe the training data
+    and the machine.
     """
 
     __pydantic_config__ = ConfigDict(extra="ignore")
@@ -44,7 +48,7 @@ class Entry:
     method: str
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     metrics: dict[str, tuple[float | None, ...]]
-    spec: dict[str, Any]
+    settings: dict[str, str]
     data: dict[str, Any]
     environment: Annotated[dict[str, Any], AfterValidator(_check_packages)]
 
@@ -162,16 +166,7 @@ def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str
                 "Update peft-methods to read it.",
                 setting="baseline",
             )
-        try:
-            entry = adapter(Entry).validate_python(info)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            name = f"{info['recipe']}-{info.get('method')}"
-            raise OptionError(
-                f"baseline {path}: the entry of {name} is invalid at {where}: {first['msg']}.",
-                setting="baseline",
-            ) from None
+        entry = _entry(path, info)
         if (entry.recipe, entry.method) in entries:
             raise OptionError(
                 f"baseline {path} has two entries of {entry.recipe}-{entry.method}. Delete one.",
@@ -179,6 +174,34 @@ def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str
             )
         entries[entry.recipe, entry.method] = entry
     return entries
+
+
+def _entry(path: Path, info: dict[str, Any]) -> Entry:
+    """Build an entry from `extra_info` of any schema version. Raises `OptionError`."""
+    try:
+        current = migrate_baseline_entry(info)
+        return adapter(Entry).validate_python({**current, "settings": _settings(current["spec"])})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, problem = ".".join(map(str, first["loc"])), first["msg"]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        where, problem = "spec", first_line(error)
+    raise OptionError(
+        f"baseline {path}: the entry of {info['recipe']}-{info.get('method')} is invalid at "
+        f"{where}: {problem}.",
+        setting="baseline",
+    )
+
+
+def _settings(spec: dict[str, Any]) -> dict[str, str]:
+    """Return a spec's settings by dotted name, with today's defaults for those it lacks.
+
+    A method that is not installed, or has other settings today, keeps its settings as they are.
+    """
+    try:
+        return RunSpec.from_json({**spec, "seed": 0}).flat()
+    except OptionError:
+        return flatten(spec)
 
 
 def write_baseline(path: Path, document: dict[str, Any]) -> None:

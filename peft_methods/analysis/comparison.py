@@ -94,7 +94,7 @@ class Comparison:
         """The records of each (recipe, method)."""
         found: dict[tuple[str, str], list[Record]] = {}
         for record in self.records:
-            if not record.is_source:
+            if record.role == "main":
                 found.setdefault((record.recipe_name, record.method_name), []).append(record)
         return found
 
@@ -122,7 +122,7 @@ class Comparison:
         """Return a method's finished runs with their predictions."""
         found = self._by_row[recipe, method]
         return [
-            (record, self.predictions.get(record.identity))
+            (record, self.predictions.get(record.fingerprint))
             for record in found
             if record.status == "ok"
         ]
@@ -157,7 +157,7 @@ def _flat(record: Record) -> dict[str, object]:
         "recipe": record.recipe_name,
         "method": record.method_name,
         "seed": record.seed,
-        "source": record.is_source,
+        "source": record.role != "main",
         "status": record.status,
         "message": record.message,
         **record.metrics,

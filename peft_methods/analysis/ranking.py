@@ -94,7 +94,7 @@ def rank_methods(
 ) -> Ranking:
     """Rank methods, given each one's finished runs and mean metrics (nan where missing)."""
     records = [record for found in runs.values() for record, _ in found]
-    metric = str(records[0].spec["recipe"]["data"]["select_by"]) if records else "accuracy"
+    metric = records[0].spec.recipe.data.select_by if records else "accuracy"
     predicted = {method: _predicted(found, metric) for method, found in runs.items()}
     reference = next((one for found in predicted.values() for one in found), None)
     samples: dict[str, Sample] = {}

@@ -46,7 +46,7 @@ def _fits(comparison: Comparison, row: Row, limits: Constraints) -> bool:
         values = [
             record.metrics.get(METRIC_OF[name])
             for record in comparison.records
-            if (record.recipe_name, record.method_name, record.status, record.is_source)
+            if (record.recipe_name, record.method_name, record.status, record.role != "main")
             == (row.recipe, row.method, "ok", False)
         ]
         if any(value is None or not value <= limit.most for value in values):

@@ -47,7 +47,7 @@ class RegressionCheck:
         methods: dict[tuple[str, str], list[Record]] = {}
         first: dict[str, Record] = {}
         for record in records:
-            if not record.is_source:
+            if record.role == "main":
                 first.setdefault(record.recipe_name, record)
                 key = (record.recipe_name, record.method_name)
                 methods.setdefault(key, []).append(record)
@@ -116,7 +116,7 @@ class RegressionCheck:
         """Find methods of the baseline that did not run, and shifts common to all methods."""
         by_recipe: dict[str, dict[str, list[Record]]] = {}
         for record in records:
-            if not record.is_source:
+            if record.role == "main":
                 by_recipe.setdefault(record.recipe_name, {}).setdefault(
                     record.method_name, []
                 ).append(record)
@@ -130,7 +130,7 @@ class RegressionCheck:
     def tolerances_for(self, record: Record) -> tuple[Tolerance, ...]:
         """Return the given tolerances, or the defaults for the record's recipe."""
         return (
-            default_tolerances(str(record.spec["recipe"]["data"]["select_by"]))
+            default_tolerances(record.spec.recipe.data.select_by)
             if self.tolerances is None
             else self.tolerances
         )

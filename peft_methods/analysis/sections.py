@@ -17,6 +17,7 @@ from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
 from peft_methods.runs.record import Record
+from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.text_classification import Predictions
 from peft_methods.utils.dicts import flatten
 
@@ -40,7 +41,7 @@ class Section:
     def has_figures(self) -> bool:
         """Whether any of its runs finished with a result."""
         return any(
-            record.status == "ok" and not record.is_source for record in self.comparison.records
+            record.status == "ok" and record.role == "main" for record in self.comparison.records
         )
 
     @property
@@ -53,11 +54,10 @@ def merge_sections(sections: Iterable[Section]) -> Comparison:
     """Merge sections into one comparison, in which each section's name is used as a recipe."""
     sections = list(sections)
     records = [
-        replace(
-            record, spec={**record.spec, "recipe": {**record.spec["recipe"], "name": section.name}}
-        )
+        replace(record, spec=replace(spec, recipe=replace(spec.recipe, name=section.name)))
         for section in sections
         for record in section.comparison.records
+        for spec in [record.spec]
     ]
     notes = tuple(
         f"{section.name}: {'; '.join(section.apart)}" for section in sections if section.apart
@@ -79,12 +79,10 @@ def group_records(
     their results are in the records of the runs that were tuned.
     """
     records = list(records)
-    sources = _by_spec(
-        record for record in records if record.is_source and not record.spec.get("trial")
-    )
+    prerequisites = _by_spec(record for record in records if record.role == "prerequisite")
     found: dict[str, list[list[Record]]] = {}
     for group in _grouped(
-        (record for record in records if not record.is_source), _settings, _surroundings
+        (record for record in records if record.role == "main"), _settings, _surroundings
     ):
         for layer in _layers(group):
             found.setdefault(layer[0].recipe_name, []).append(layer)
@@ -97,7 +95,7 @@ def group_records(
         for number, layer in enumerate(ordered, 1):
             apart = tuple(_differences(first, layer)) if number > 1 else ()
             comparison = Comparison(
-                (*layer, *_sources_of(layer, sources)),
+                (*layer, *_prerequisites_of(layer, prerequisites)),
                 predictions=predictions or {},
                 silenced=silenced,
             )
@@ -111,7 +109,7 @@ def _key(value: Any) -> str:
 
 def _age(records: Sequence[Record]) -> tuple[float, str]:
     """Sort key: the time at which the first of these records finished."""
-    return min(record.finished for record in records), min(record.identity for record in records)
+    return min(record.finished for record in records), min(record.fingerprint for record in records)
 
 
 def _settings(record: Record) -> Settings:
@@ -119,8 +117,12 @@ def _settings(record: Record) -> Settings:
 
     A run that fell back to the trainer engine was requested with the cuda_graphs engine.
     """
-    engine = record.spec.get("instead_of") or record.spec["engine"]
-    return {"recipe": record.spec["recipe"], "engine": engine, "device": record.spec["device"]}
+    spec = record.spec
+    return {
+        "recipe": spec.recipe_settings(),
+        "engine": spec.requested_engine,
+        "device": spec.device,
+    }
 
 
 def _surroundings(record: Record) -> Settings:
@@ -186,7 +188,7 @@ def _layers(group: Sequence[Record]) -> Iterator[list[Record]]:
     for record in group:
         methods.setdefault(record.method_name, []).append(record)
     columns = [
-        sorted(_grouped(methods[name], lambda r: r.spec["method"], _weights), key=_age)
+        sorted(_grouped(methods[name], lambda r: r.spec.method_settings(), _weights), key=_age)
         for name in sorted(methods, key=_position)
     ]
     for layer in zip_longest(*columns, fillvalue=()):
@@ -210,34 +212,36 @@ def _one_per_seed(records: Iterable[Record]) -> list[Record]:
 
 def _preference(record: Record) -> tuple[bool, float, str]:
     """Sort key: finished before unfinished, then newer before older."""
-    return record.status == "ok", record.finished, record.identity
+    return record.status == "ok", record.finished, record.fingerprint
 
 
-def _stage(spec: Mapping[str, Any]) -> str:
+def _without_engine(spec: RunSpec) -> str:
     """Return a prerequisite run's key: its spec without the engine, which may have fallen back."""
-    return _key({name: value for name, value in spec.items() if name != "engine"})
+    return _key(replace(spec, engine="", fallback_from="").to_json())
 
 
-def _by_spec(sources: Iterable[Record]) -> dict[str, list[Record]]:
+def _by_spec(prerequisites: Iterable[Record]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
-    for source in sources:
-        found.setdefault(_stage(source.spec), []).append(source)
+    for record in prerequisites:
+        found.setdefault(_without_engine(record.spec), []).append(record)
     return found
 
 
-def _sources_of(records: Sequence[Record], sources: Mapping[str, list[Record]]) -> list[Record]:
+def _prerequisites_of(
+    records: Sequence[Record], prerequisites: Mapping[str, list[Record]]
+) -> list[Record]:
     """Return the records of the prerequisite runs of these records.
 
     Of several records of one prerequisite run, one from the same environment is preferred.
     """
     kept: dict[str, Record] = {}
     for record in records:
-        for stage in record.spec.get("stages", ()):
-            key, where = _stage(stage), _machine(record)
-            if key in sources and key not in kept:
+        for prerequisite in record.spec.prerequisites:
+            key, where = _without_engine(prerequisite), _machine(record)
+            if key in prerequisites and key not in kept:
                 kept[key] = max(
-                    sources[key],
-                    key=lambda source: (_machine(source) == where, *_preference(source)),
+                    prerequisites[key],
+                    key=lambda one: (_machine(one) == where, *_preference(one)),
                 )
     return list(kept.values())
 
@@ -261,7 +265,9 @@ def _differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[s
     )
     for a, b in pairs:
         yield from _changes(
-            flatten(a.spec["method"]), flatten(b.spec["method"]), f"{a.method_name}."
+            flatten(a.spec.method_settings()),
+            flatten(b.spec.method_settings()),
+            f"{a.method_name}.",
         )
 
 

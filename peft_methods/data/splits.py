@@ -14,7 +14,7 @@ from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.overlap import Overlap
 from peft_methods.data.sources import read_source
-from peft_methods.models.bundled import PREFIX
+from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from peft_methods.data import splits
 from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
-from peft_methods.models import bundled, presets
+from peft_methods.models import presets
 from peft_methods.models.config import has_tokenizer, load_config, padding_of
+from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.utils.errors import DataError
 from peft_methods.utils.files import is_only_a_path, path_of
@@ -38,9 +39,7 @@ def _is_available_offline(source: str) -> bool:
 
     A source that can only be a path counts as available, so that a typo in it is reported.
     """
-    return (
-        source.startswith(bundled.PREFIX) or is_only_a_path(source) or path_of(source) is not None
-    )
+    return source.startswith(PREFIX) or is_only_a_path(source) or path_of(source) is not None
 
 
 def draw(spec: DataSpec, vocabulary: int, padding: int) -> TextData:

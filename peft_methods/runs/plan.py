@@ -1,4 +1,4 @@
-"""What a comparison is to train: every chosen method on every recipe, and how many cells at a time."""
+"""The runs of a session: every chosen method on every recipe."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ NEED_A_GPU = ("tf32", "fp16")  # precisions
 
 @dataclass(frozen=True, repr=False)
 class RunGroup:
-    """One method on one recipe, all its seeds: what one benchmark test waits for."""
+    """The runs of one method on one recipe, a run per seed. One benchmark test waits for them."""
 
     recipe: Recipe
     method: Method
     runs: tuple[RunSpec, ...]
 
     def __repr__(self) -> str:
-        return "-".join(
-            self.name
-        )  # pytest-benchmark writes it to its JSON: no folders of the user's there
+        """The name alone: pytest-benchmark writes it to its JSON, which must hold no folders."""
+        return "-".join(self.name)
 
     @property
     def name(self) -> tuple[str, str]:
-        """Recipe's and method's names."""
+        """The names of recipe and method."""
         return self.recipe.name, self.method.name
 
 
@@ -43,17 +42,19 @@ def run_groups(
     deterministic: bool = False,
     trust_remote_code: bool = False,
 ) -> list[RunGroup]:
-    """Every chosen method of every recipe.
+    """Return the chosen methods of every recipe with their runs.
 
-    Raises `OptionError` for a method that a recipe does not have, two recipes of one name, a precision or an engine without its GPU,
-    a model's own code that not both the recipe and the user want run.
+    Raises `OptionError` for a method that is missing in a recipe, for two recipes with the same
+    name, for a precision or an engine that needs a GPU where there is none, and for a model's own
+    code unless both recipe and user allow it.
     """
     recipes = [with_methods(recipe, methods) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise OptionError(
-            f"two recipes are named {twice!r}; their rows could not be told apart. Change `name` in one of them."
+            f"two recipes are named {twice!r}, so their rows would look the same. Change `name` in "
+            "one of them."
         )
     check_trust(recipes, trust_remote_code)
     for recipe in recipes:
@@ -71,10 +72,14 @@ def run_groups(
 
 
 def _check_precision(recipe: Recipe, device: str) -> None:
-    """Raise `OptionError` for a precision of GPUs where there is none; a recipe for GPUs is skipped there anyway."""
+    """Raise `OptionError` if the precision needs a GPU and there is none.
+
+    Recipes for GPUs are skipped there in any case.
+    """
     precision = recipe.budget.precision
     if device == "cpu" and precision in NEED_A_GPU and not recipe.gpu:
         raise OptionError(
-            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and none is visible. "
-            f"Allowed here: fp32, bf16; --peft-set budget.precision=fp32."
+            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and "
+            "none is visible. Allowed here: fp32, bf16.",
+            setting="budget.precision",
         )

@@ -1,4 +1,4 @@
-"""What comes before training: a recipe tried once, and the start of a cell that needs no GPU yet."""
+"""Before training: check a recipe once, and start a run as far as no GPU is needed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from peft_methods.profiling.matmul_rate import cached_matmul_rate
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
-from peft_methods.runs.spec import Fingerprints, PreparedRecipe, RunSpec
+from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
+from peft_methods.runs.spec import RunSpec
 from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
 from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention
@@ -42,21 +43,24 @@ from peft_methods.utils.cache import cached_value
 def prepare(
     recipe: Recipe, methods: tuple[Method, ...], device: str, *, threads: int
 ) -> PreparedRecipe:
-    """Read the data and build the model once, so that what is wrong with them is said before anything is trained."""
+    """Read the data and build the model once, so that errors are found before any training.
+
+    Methods that cannot train this model are listed with the reason.
+    """
     set_up_process(threads)
     check_device(device)
-    instruments = Profiler(device, lambda news: None, recipe.budget.epochs)
-    with instruments.running():
-        return _prepare(recipe, methods, device, instruments)
+    profiler = Profiler(device, lambda news: None, recipe.budget.epochs)
+    with profiler.running():
+        return _prepare(recipe, methods, device, profiler)
 
 
 def _prepare(
-    recipe: Recipe, methods: tuple[Method, ...], device: str, instruments: Profiler
+    recipe: Recipe, methods: tuple[Method, ...], device: str, profiler: Profiler
 ) -> PreparedRecipe:
     started = time.perf_counter()
-    instruments.enter("data")
+    profiler.enter("data")
     texts = synthetic.load(recipe)
-    instruments.enter("prepare")
+    profiler.enter("prepare")
     base = loading.load(recipe.model, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
@@ -79,7 +83,7 @@ def _prepare(
             },
             config=config,
             tokenizer=tokenizer,
-            data={recipe.name: texts.facts.fingerprint, **_sources(recipe, able)},
+            data={recipe.name: texts.facts.fingerprint, **_prerequisites(recipe, able)},
             environment=fingerprint_part(describe(device)),
         ),
     )
@@ -88,7 +92,7 @@ def _prepare(
 def _quantized(
     recipe: Recipe, methods: Sequence[Method], names: tuple[str, ...], device: str, weights: str
 ) -> dict[str, str]:
-    """The digests of the weights as they are once quantised. What fails here is met again in its cell, whose record tells of it."""
+    """Return digests of the quantized weights. Errors are ignored: the runs will record them."""
     found: dict[str, str] = {}
     for quantization in {one for method in methods if (one := method.info.quantization)}:
         wanted: dict[str, Any] = {
@@ -114,19 +118,25 @@ def _digest(recipe: Recipe, names: tuple[str, ...], wanted: dict[str, Any]) -> s
     return loading.load(recipe.model, names, **wanted).weights_sha256
 
 
-def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
-    """The fingerprints of the data that earlier stages train on, by their recipes' names. Failures as in `_quantized`."""
+def _prerequisites(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
+    """Return the data fingerprints of prerequisite runs, by recipe name.
+
+    Errors are ignored: the runs will record them.
+    """
     found: dict[str, str] = {}
-    for source in {
-        stage.name: stage for method in methods for stage, _ in method.prerequisites(recipe)
-    }.values():
+    needed = (one for method in methods for one, _ in method.prerequisites(recipe))
+    for other in {one.name: one for one in needed}.values():
         with contextlib.suppress(Exception):
-            found[source.name] = synthetic.load(source).facts.fingerprint
+            found[other.name] = synthetic.load(other).facts.fingerprint
     return found
 
 
 def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe) -> float:
-    """Median time a row of up to three passes over three training batches, none begun after 2 s; one batch warms up before."""
+    """Return the median time of a row's forward pass.
+
+    It is that of up to three passes over three training batches, none started after 2 s. One batch
+    warms up before.
+    """
     size = recipe.budget.batch_size
     rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
     first = rows.take(range(min(size, len(rows))))
@@ -145,7 +155,7 @@ def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe)
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """A cell's model on the host, its method in place, and its state before training."""
+    """A run's model on the host with the method applied, and its weights before training."""
 
     base: loading.LoadedModel
     model: nn.Module
@@ -154,9 +164,10 @@ class ReadyModel:
 
 @dataclass(frozen=True)
 class Prefetched:
-    """What a cell's process did before the GPU was its own, and what that took (by phase).
+    """The start of a run that needs no GPU, and its seconds by phase.
 
-    A model is quantised on the GPU alone: no `ready` then, but its random weights lie in `drawn`.
+    Models are quantized on the GPU only: then there is no `ready`, but random weights are in the
+    folder `drawn`.
     """
 
     texts: TextData
@@ -166,8 +177,13 @@ class Prefetched:
     seconds: dict[str, float]
 
 
-def prefetch(run: RunSpec, *, work: Path, stages: tuple[Path, ...], threads: int) -> Prefetched:
-    """All of a cell's start that needs no GPU. The seed is set here where the model is loaded, as in `run` without it."""
+def prefetch(
+    run: RunSpec, *, work: Path, prerequisites: tuple[Path, ...], threads: int
+) -> Prefetched:
+    """Start a run as far as no GPU is needed.
+
+    The seed is set where the model is loaded, as it is in a run that is not prefetched.
+    """
     set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = drawn = None
@@ -179,10 +195,9 @@ def prefetch(run: RunSpec, *, work: Path, stages: tuple[Path, ...], threads: int
             drawn = _drawn(run, texts, work)
         else:
             base = load(run, texts, "cpu")
-            tokenizer, model = (
-                base.tokenizer,
-                run.method.apply(base.model, ApplyContext(base.shape, base.head, stages)),
-            )
+            tokenizer = base.tokenizer
+            context = ApplyContext(base.shape, base.head, prerequisites)
+            model = run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):
         tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data.max_length)
     if not run.method.info.quantization:
@@ -199,7 +214,10 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 
 
 def _drawn(run: RunSpec, texts: TextData, work: Path) -> Path | None:
-    """Where the cell's random weights lie now; None where its weights are not random. A part of them is none."""
+    """Draw random weights to a folder and return it; None if the weights are not random.
+
+    Incomplete weights are deleted.
+    """
     if run.recipe.model.weights != "random":
         return None
     folder = work / "drawn"
@@ -214,7 +232,7 @@ def _drawn(run: RunSpec, texts: TextData, work: Path) -> Path | None:
 def load(
     run: RunSpec, texts: TextData, device: str, *, drawn: Path | None = None
 ) -> loading.LoadedModel:
-    """The cell's classifier as its seed draws it."""
+    """Load the run's model. Its seed determines the new weights."""
     set_seed(run.seed)
     wanted: dict[str, Any] = {
         "quantization": run.method.info.quantization,
@@ -227,7 +245,7 @@ def load(
 
 
 def set_up_process(threads: int, *, deterministic: bool = False) -> None:
-    """Threads, the algorithms allowed, and libraries that keep quiet."""
+    """Set threads and deterministic algorithms, and silence the libraries."""
     torch.set_num_threads(threads)
     set_deterministic(on=deterministic)
     disable_cudnn_attention()
@@ -237,6 +255,6 @@ def set_up_process(threads: int, *, deterministic: bool = False) -> None:
 
 
 def plain_facts(facts: DataFacts) -> dict[str, Any]:
-    """As JSON values; without labels to judge by there is no majority."""
+    """Return the facts as JSON values, without a majority share if no test row has a real label."""
     judged = sum(facts.class_counts["test"]) > 0 and not facts.random
     return {**asdict(facts), "majority": facts.majority if judged else None}

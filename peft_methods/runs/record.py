@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, InstanceOf
 
-from peft_methods.runs.spec import RunSpec, run_key
+from peft_methods.runs.migrations import migrate_record
+from peft_methods.runs.spec import Role, RunSpec
 from peft_methods.training.weight_checks import Evidence
 from peft_methods.utils import sanitize
+from peft_methods.utils.validation import adapter
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["ok", "oom", "failed", "timeout", "crashed", "skipped"]
 
 
 @dataclass(frozen=True)
 class Record:
     """The outcome of one run.
+
+    `fingerprint` identifies the run and names its files; a run without results has a unique one.
 
     `metrics` are raw values in base units, named as in METRICS; a missing value is None. `epochs`
     is the training curve. `quality` holds precision, recall and F1 per class and the confusion
@@ -40,11 +45,10 @@ class Record:
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    spec: dict[str, Any]
+    spec: InstanceOf[RunSpec]
     status: Status
-    identity: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # used in file names
+    fingerprint: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     message: str = ""
-    is_source: bool = False
     metrics: dict[str, float | None] = field(default_factory=dict)
     epochs: tuple[dict[str, float | None], ...] = ()
     best_epoch: int | None = None
@@ -61,6 +65,7 @@ class Record:
     schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", self.spec.recorded())
         names = ("spec", "message", "quality", "data", "environment", "tuning", "attempts", "stack")
         if sanitize.may_tell([getattr(self, name) for name in names]):
             for name in names:
@@ -69,22 +74,43 @@ class Record:
     @property
     def recipe_name(self) -> str:
         """The recipe's name."""
-        return str(self.spec["recipe"]["name"])
+        return self.spec.recipe.name
 
     @property
     def method_name(self) -> str:
         """The method's name."""
-        return str(self.spec["method"]["name"])
+        return self.spec.method.name
 
     @property
     def key(self) -> str:
         """The key of the run that this record belongs to, whatever its status."""
-        return run_key(self.spec)
+        return self.spec.key
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.spec["seed"])
+        return self.spec.seed
+
+    @property
+    def role(self) -> Role:
+        """Whether the run is compared, trained for its weights, or a trial."""
+        return self.spec.role
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values, in the current schema version."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reused"}
+        return values | {"spec": self.spec.to_json(), "evidence": asdict(self.evidence)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        """Rebuild a record from JSON values of this schema version or an earlier one.
+
+        Raises `OptionError` for an unknown method or an invalid setting, and `KeyError`,
+        `TypeError`, `AttributeError` or `ValueError` if the values are not those of a record.
+        """
+        current = migrate_record(values)
+        spec = RunSpec.from_json(current["spec"])
+        return adapter(Record).validate_python({**current, "spec": spec})
 
 
 def record_without_result(run: RunSpec, status: Status, message: str, **more: Any) -> Record:
@@ -92,11 +118,4 @@ def record_without_result(run: RunSpec, status: Status, message: str, **more: An
 
     Each attempt gets a unique name, since two sessions may fail at once.
     """
-    return Record(
-        run.spec(),
-        status,
-        f"{run.key}-{status}-{uuid.uuid4().hex[:8]}",
-        message,
-        run.is_source,
-        **more,
-    )
+    return Record(run, status, f"{run.key}-{status}-{uuid.uuid4().hex[:8]}", message, **more)

@@ -1,4 +1,4 @@
-"""What a worker is asked to do: a run's job with its folders, built from its prerequisites' records."""
+"""Build the jobs of workers: a run with its folders and its prerequisites' results."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class RunRequests:
 
         `records` are those of ended runs by key; `attempts` say how earlier attempts ended.
         """
-        stages = [records[stage.key] for stage in run.stages if stage.key in records]
-        seconds = [stage.metrics.get("train_seconds") or 0.0 for stage in stages]
-        keeps_model = self.save_models is not None and not run.is_source
+        ended = [records[one.key] for one in run.prerequisites if one.key in records]
+        seconds = [record.metrics.get("train_seconds") or 0.0 for record in ended]
+        keeps_model = self.save_models is not None and run.role == "main"
         return RunJob(
             run=run.with_fallback_engine() if engine_failed else run,
             work=self.work(run),
-            stages=tuple(self.work(stage) for stage in run.stages),
+            stages=tuple(self.work(one) for one in run.prerequisites),
             source_seconds=sum(seconds) if seconds else None,
             save_to=self.save_models / run.label if self.save_models and keeps_model else None,
             store=self.store.folder,
             log=self.log(run.label),
             engine_note=engine_failed,
-            stage_identities=tuple(stage.identity for stage in stages),
+            stage_identities=tuple(record.fingerprint for record in ended),
             attempts=attempts,
             checkpoint=self.checkpoint,
         )
@@ -71,7 +71,7 @@ class RunRequests:
         return self.folder.logs / f"{name}.log"
 
     def restore_trained(self, run: RunSpec, record: Record) -> None:
-        """Copy the trained weights kept with a record to the run's scratch folder, if there are any."""
+        """Copy the trained weights kept with a record to the run's scratch folder, if any."""
         if (trained := self.store.trained_file(record)) is not None:
             self.work(run).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(trained, self.work(run) / TRAINED)

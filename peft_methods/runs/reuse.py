@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_methods.methods.registry import METHODS
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.training.registry import engine_of
 
-SIGNATURE = "identity.txt"  # in a saved model's folder: the fingerprint of its run
+SIGNATURE = "fingerprint.txt"  # in a saved model's folder: the fingerprint of its run
 
 
 class ReusableRuns:
@@ -36,41 +37,39 @@ class ReusableRuns:
             [] if engine_of(run.engine).fallback is None else [run.with_fallback_engine()]
         )
         for one in (run, *with_fallback_engine):
-            identity = self._identity(one, preparation)
-            record = None if identity is None else self._store.find(identity)
+            fingerprint = self._fingerprint(one, preparation)
+            record = None if fingerprint is None else self._store.find(fingerprint)
             if record is not None and record.status == "ok" and self._is_whole(record, run):
-                return replace(record, reused=True, spec=one.spec(), tuning=run.tuning)
+                return replace(record, reused=True, spec=one, tuning=run.tuning)
         return None
 
-    def _identity(self, run: RunSpec, preparation: PreparedRecipe) -> str | None:
+    def _fingerprint(self, run: RunSpec, preparation: PreparedRecipe) -> str | None:
         """Return the fingerprint that the run will have; None if an input could not be loaded."""
-        facts, stages = (
-            preparation.facts,
-            [self._identity_of_stage(stage, preparation) for stage in run.stages],
-        )
+        facts = preparation.facts
+        prerequisites = [self._prerequisite(one, preparation) for one in run.prerequisites]
         if (
             facts is None
-            or None in stages
+            or None in prerequisites
             or run.recipe.name not in facts.data
             or (run.method.info.quantization or "") not in facts.weights
         ):
             return None
-        return run.identity(
+        return run.fingerprint(
             weights=facts.weights[run.method.info.quantization or ""],
             config=facts.config,
             tokenizer=facts.tokenizer,
             data=facts.data[run.recipe.name],
             environment=facts.environment,
-            stages=[stage for stage in stages if stage is not None],
+            prerequisites=[one for one in prerequisites if one is not None],
         )
 
-    def _identity_of_stage(self, stage: RunSpec, preparation: PreparedRecipe) -> str | None:
+    def _prerequisite(self, run: RunSpec, preparation: PreparedRecipe) -> str | None:
         """Return a prerequisite run's fingerprint, from its record if there is one.
 
         The record may be of the fallback engine, which has another fingerprint.
         """
-        record = self.record_of(stage, preparation)
-        return record.identity if record is not None else self._identity(stage, preparation)
+        record = self.record_of(run, preparation)
+        return self._fingerprint(run, preparation) if record is None else record.fingerprint
 
     def _is_whole(self, record: Record, run: RunSpec) -> bool:
         """Whether all files of a record are complete and unchanged; adds a warning if not."""
@@ -78,18 +77,18 @@ class ReusableRuns:
         if (
             not damage
             and self._models is not None
-            and not run.is_source
-            and not _is_signed(self._models / run.label, record.identity)
+            and run.role == "main"
+            and not _is_signed(self._models / run.label, record.fingerprint)
         ):
-            damage = f"{self._models / run.label} does not hold the model of {record.identity}"
+            damage = f"{self._models / run.label} does not hold the model of {record.fingerprint}"
         if damage and (line := f"{damage}, so {run.label} is not reused.") not in self.warnings:
             self.warnings.append(line)
         return not damage
 
 
-def sign(folder: Path, identity: str) -> None:
+def sign(folder: Path, fingerprint: str) -> None:
     """Mark a folder as holding the complete model of the run with this fingerprint."""
-    (folder / SIGNATURE).write_text(identity, encoding="utf-8")
+    (folder / SIGNATURE).write_text(fingerprint, encoding="utf-8")
 
 
 def unsign(folder: Path) -> None:
@@ -97,9 +96,9 @@ def unsign(folder: Path) -> None:
     (folder / SIGNATURE).unlink(missing_ok=True)
 
 
-def _is_signed(folder: Path, identity: str) -> bool:
+def _is_signed(folder: Path, fingerprint: str) -> bool:
     try:
-        return (folder / SIGNATURE).read_text(encoding="utf-8") == identity
+        return (folder / SIGNATURE).read_text(encoding="utf-8") == fingerprint
     except OSError:
         return False
 
@@ -121,9 +120,9 @@ def reuse_note(records: Sequence[Record]) -> str:
 
 def _row_of(record: Record) -> str:
     title = METHODS[record.method_name].title
-    if record.spec.get("trial"):
+    if record.role == "trial":
         return f"trials of {title}"
-    if record.is_source:
+    if record.role == "prerequisite":
         return f"prerequisite runs of {record.recipe_name.partition('.source')[0]}"
     return title
 
@@ -133,7 +132,7 @@ def _counted(records: Sequence[Record]) -> str:
 
     Several recipes are listed separately.
     """
-    if records[0].is_source:
+    if records[0].role != "main":
         return str(len(records))
     by_recipe: dict[str, list[int]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The folders of a run, and what it takes from its prerequisite runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The folders of one run, and what it needs to know about the runs it depends on.
+    """The folders of a run, and what it takes from its prerequisite runs.
 
-    `work` is scratch; `stages` are the prerequisites' folders, `stage_identities` their
-    fingerprints, `source_seconds` their training time. `save_to` is where the model is kept. `results`
-    is the store whose checkpoints training continues from (None: no checkpoints).
-    `engine_note` says why the engine is not the requested one.
+    `work` is scratch. `prerequisites` are the folders of the prerequisite runs,
+    `prerequisite_fingerprints` their fingerprints and `prerequisite_seconds` their training time.
+    The model is saved to `save_to`. `results` is the store whose checkpoints training continues
+    from (None: no checkpoints). `engine_note` says why the engine is not the requested one.
     """
 
     work: Path
-    stages: tuple[Path, ...] = ()
-    source_seconds: float | None = None
+    prerequisites: tuple[Path, ...] = ()
+    prerequisite_seconds: float | None = None
     save_to: Path | None = None
     matmul_flops_per_second: float | None = None
     engine_note: str = ""
-    stage_identities: tuple[str, ...] = ()
+    prerequisite_fingerprints: tuple[str, ...] = ()
     results: Path | None = None

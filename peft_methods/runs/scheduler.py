@@ -27,9 +27,10 @@ from peft_methods.runs.executors.jobs import (
     job_name,
 )
 from peft_methods.runs.limits import DEFAULT_RETRIES
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.requests import RunRequests
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.timeouts import Timeouts
 from peft_methods.utils.errors import DataError, PeftMethodsError, PreparationTimedOut
 
@@ -119,7 +120,7 @@ class Scheduler:
 
     def _queue(self, runs: Sequence[RunSpec]) -> None:
         for run in runs:
-            self._queue(run.stages)
+            self._queue(run.prerequisites)
             known = {other.key for other in (*self._pending, *self._running.values())}
             if run.key not in known | set(self._records):
                 self._pending.append(run)
@@ -186,7 +187,9 @@ class Scheduler:
     def _ready(self) -> list[RunSpec]:
         """Return the queued runs whose prerequisites have all succeeded."""
         ended_well = {key for key, record in self._records.items() if record.status == "ok"}
-        return [run for run in self._pending if ended_well.issuperset(s.key for s in run.stages)]
+        return [
+            run for run in self._pending if ended_well.issuperset(s.key for s in run.prerequisites)
+        ]
 
     def _start_ready(self) -> None:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
@@ -200,7 +203,7 @@ class Scheduler:
 
     def _fail_dependents(self) -> None:
         for run in list(self._pending):
-            ended = (self._records.get(stage.key) for stage in run.stages)
+            ended = (self._records.get(stage.key) for stage in run.prerequisites)
             failed = next((one for one in ended if one is not None and one.status != "ok"), None)
             if failed is not None:
                 self._pending.remove(run)
@@ -259,7 +262,7 @@ class Scheduler:
         self._release(handle)
         if done.not_stored:
             self.warnings.append(done.not_stored)
-        if run.trial or not run.is_source:
+        if run.role != "prerequisite":
             self.requests.remove_work(run)
         self._end(run, done.result)
 

@@ -1,30 +1,40 @@
-"""A cell: recipe x method x seed, one training run. Its content hash is its identity."""
+"""The spec of a run: recipe x method x seed, one training."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 from peft_methods.methods.base import Method
-from peft_methods.recipes.schema import Recipe
+from peft_methods.methods.registry import METHODS
+from peft_methods.recipes.schema import Recipe, Tuning
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.training.registry import DEFAULT, engine_of
 from peft_methods.utils import sanitize
+from peft_methods.utils.dicts import flatten
 from peft_methods.utils.hashing import content_hash
+from peft_methods.utils.validation import build
 
-PIPELINE = "peft_methods.runs.pipeline"  # runs one cell: what it imports counts for each of them
+PIPELINE = "peft_methods.runs.pipeline"  # executes a run; its imports count for every run
+Role = Literal["main", "prerequisite", "trial"]
+ROLES: tuple[Role, ...] = get_args(Role)
+NOT_RECORDED = ("methods", "title", "notes", "tuning")  # parts of a recipe
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One training run. `stages` are the cells whose models it needs; `is_source` marks such a one.
+    """One training run.
 
-    `trial` is what a trial of tuning is called: it is a source that never sees the test rows. `tuning` says how the
-    method's hyperparameters were found; it changes no figure, so it is no part of the spec. `instead_of` is the engine that was
-    asked for where it could not run the cell and `engine` took its place. A `deterministic` cell uses no operation that may
-    give other bits the next time.
+    `role`: a `main` run is compared, a `prerequisite` run is trained for its weights, and a `trial`
+    is a tuning run, which never sees the test rows; `trial` is its name. `prerequisites` are the
+    runs whose weights this run needs. `fallback_from` is the requested engine if `engine` took its
+    place. A `deterministic` run uses bitwise reproducible operations only.
+
+    `tuning` describes how the method's hyperparameters were found. It changes no result, so it is
+    not part of the JSON.
     """
 
     recipe: Recipe
@@ -32,52 +42,119 @@ class RunSpec:
     seed: int
     device: str
     engine: str = DEFAULT
-    stages: tuple[RunSpec, ...] = ()
-    is_source: bool = False
+    prerequisites: tuple[RunSpec, ...] = ()
+    role: Role = "main"
     trial: str = ""
-    instead_of: str = ""
+    fallback_from: str = ""
     deterministic: bool = False
     tuning: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str:
-        """What progress lines and logs call it."""
-        return f"{self.recipe.name}-{self.method.name}-{self.trial or f'seed{self.seed}'}"
+        """The name of the run in progress lines and logs."""
+        own = self.role if self.role == "trial" else f"seed{self.seed}"
+        return f"{self.recipe.name}-{self.method.name}-{self.trial or own}"
 
-    def spec(self) -> dict[str, Any]:
-        """Everything that was asked for, as plain JSON values."""
-        apart = {"methods", "title", "notes", "tuning"}
-        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in apart}
-        del recipe["budget"]["seeds"]  # how many others there are makes no other cell
-        spec = {
-            "recipe": recipe,
-            "method": {"name": self.method.name, **asdict(self.method)},
+    @property
+    def requested_engine(self) -> str:
+        """The engine that was asked for, whichever took its place."""
+        return self.fallback_from or self.engine
+
+    def recipe_settings(self) -> dict[str, Any]:
+        """Return the recipe as JSON values, without what concerns other runs or only people.
+
+        The number of seeds is left out: further seeds do not change this run.
+        """
+        recipe = {n: value for n, value in asdict(self.recipe).items() if n not in NOT_RECORDED}
+        del recipe["budget"]["seeds"]
+        return _plain(recipe)
+
+    def method_settings(self) -> dict[str, Any]:
+        """Return the method's hyperparameters as JSON values."""
+        return _plain(asdict(self.method))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything that was requested, as JSON values."""
+        values: dict[str, Any] = {
+            "recipe": self.recipe_settings(),
+            "method": {"name": self.method.name, **self.method_settings()},
             "seed": self.seed,
             "device": self.device,
             "engine": self.engine,
-            "stages": [stage.spec() for stage in self.stages],
+            "prerequisites": [one.to_json() for one in self.prerequisites],
+            "role": self.role,
         }
-        if self.trial:
-            spec["trial"] = True
-        if self.instead_of:
-            spec["instead_of"] = self.instead_of
-        if self.deterministic:
-            spec["deterministic"] = True
-        plain: dict[str, Any] = json.loads(json.dumps(spec))
-        return plain
+        given = {
+            "trial": self.trial,
+            "fallback_from": self.fallback_from,
+            "deterministic": self.deterministic,
+        }
+        return values | {name: value for name, value in given.items() if value}
 
-    @property
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunSpec:
+        """Rebuild a spec from `to_json()`.
+
+        Raises `OptionError` for an unknown method or an invalid setting, and `KeyError`,
+        `TypeError` or `ValueError` if the values are not those of a spec.
+        """
+        seed, role = int(values["seed"]), values["role"]
+        if role not in ROLES:
+            raise ValueError(f"role = {role!r} should be one of {', '.join(ROLES)}")
+        settings = dict(values["method"])
+        name = str(settings.pop("name"))
+        method: Method = METHODS.create(name, settings, str(values["recipe"]["name"]))
+        return cls(
+            _recipe(values["recipe"], {name: settings}, seed),
+            method,
+            seed,
+            str(values["device"]),
+            str(values["engine"]),
+            tuple(cls.from_json(one) for one in values["prerequisites"]),
+            role,
+            str(values.get("trial", "")),
+            str(values.get("fallback_from", "")),
+            bool(values.get("deterministic", False)),
+        )
+
+    def flat(self) -> dict[str, str]:
+        """Return the settings by dotted name ('budget.epochs': '2') for lists of differences."""
+        return flatten(self.to_json())
+
+    def recorded(self) -> RunSpec:
+        """Return the spec as a record keeps it: with the settings of this run only.
+
+        It equals the spec that is rebuilt from its JSON.
+        """
+        own = replace(
+            self.recipe,
+            methods={self.method.name: self.method_settings()},
+            budget=replace(self.recipe.budget, seeds=(self.seed,)),
+            title="",
+            notes=(),
+            tuning=Tuning(),
+        )
+        prerequisites = tuple(one.recorded() for one in self.prerequisites)
+        same = replace(self, recipe=own, prerequisites=prerequisites, tuning=None)
+        return self if same == self and self.tuning is None else same
+
+    @cached_property
     def key(self) -> str:
-        """A short hash of the spec alone, the same whichever engine took over: names the cell within one run."""
-        return run_key(self.spec())
+        """A short hash of the spec that names the run within one session.
+
+        It is the same whichever engine took over, and for records, which hold no private data.
+        """
+        asked = _decisive(self.to_json()) | {"engine": self.requested_engine}
+        asked.pop("fallback_from", None)
+        return content_hash(sanitize.private(asked))[:16]
 
     def with_fallback_engine(self) -> RunSpec:
         """Return the same run with its engine's fallback."""
         fallback = engine_of(self.engine).fallback
         assert fallback is not None, f"{self.engine} has no fallback"
-        return replace(self, engine=fallback, instead_of=self.engine)
+        return replace(self, engine=fallback, fallback_from=self.engine)
 
-    def identity(
+    def fingerprint(
         self,
         *,
         weights: str,
@@ -85,71 +162,61 @@ class RunSpec:
         tokenizer: str,
         data: str,
         environment: dict[str, Any],
-        stages: Sequence[str] = (),
+        prerequisites: Sequence[str] = (),
     ) -> str:
-        """The hash of all that a figure depends on: spec, weights, their config, tokenizer, data, code, device and library versions.
+        """Return the hash of everything that the results depend on.
 
-        `stages` are the identities of the cells whose models it needs: they depend on data of their own. What an engine that
-        could not run the cell consists of counts too: once that is mended, it is asked again.
+        That is the spec, the code, the device and the library versions (`environment`), and the
+        given digests. `prerequisites` are the fingerprints of the runs whose weights are needed,
+        since these depend on other data. The code of an engine that could not execute the run
+        counts too: after a fix it is tried again.
         """
-        engines = [engine_of(name) for name in (self.engine, self.instead_of) if name]
+        engines = [engine_of(name) for name in (self.engine, self.fallback_from) if name]
         depends = {
-            "spec": _decisive(self.spec()),
+            "spec": _decisive(self.to_json()),
             "weights": weights,
             "config": config,
             "tokenizer": tokenizer,
             "data": data,
             "code": code_fingerprint(self.method, *engines, PIPELINE),
             "environment": environment,
-            "stages": list(stages),
+            "prerequisites": list(prerequisites),
         }
         return content_hash(depends)[:32]
 
 
-@dataclass(frozen=True)
-class Fingerprints:
-    """What the identities of a recipe's cells take from files and machine, as a process of its own found them.
+def _recipe(values: Mapping[str, Any], methods: dict[str, Any], seed: int) -> Recipe:
+    """Rebuild the recipe of a run from its settings.
 
-    `weights` are digests by quantisation ("" for none), since frozen weights in 4 bits are others; `data` those of the rows by
-    recipe name: the recipe's own and its sources'. What could not be loaded is missing; its cells' records will say why.
+    A prerequisite run has no test rows, but the file of a recipe must ask for some.
     """
+    budget, data = {**values["budget"], "seeds": [seed]}, dict(values["data"])
+    if has_no_test := data["test"] == 0:
+        data["test"] = 1
+    whole = {**values, "budget": budget, "data": data, "methods": methods}
+    recipe = build(Recipe, whole, str(values["name"]))
+    return replace(recipe, data=replace(recipe.data, test=0)) if has_no_test else recipe
 
-    weights: Mapping[str, str]
-    config: str
-    tokenizer: str
-    data: Mapping[str, str]
-    environment: dict[str, Any]
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values as JSON would restore them: lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
-@dataclass(frozen=True)
-class PreparedRecipe:
-    """What is known about a recipe before any cell runs: its data, what it cannot train and why, its pace.
+def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec's JSON without what leaves the results as they are.
 
-    `forward_seconds` is the time of one row's forward pass, `start_seconds` that of reading data and model,
-    `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a CPU). `facts` are for identities.
+    A trial's name and the expectations are left out. A prerequisite run gives what a main run with
+    the same settings gives, but a trial is not tested.
     """
-
-    data: dict[str, Any]
-    unsupported: dict[str, str]
-    forward_seconds: float
-    start_seconds: float
-    matmul_flops_per_second: float | None = None
-    facts: Fingerprints | None = None
-
-
-def run_key(spec: Mapping[str, Any]) -> str:
-    """A short hash of a cell's spec. A cell that another engine took over has the key of the one that was asked for."""
-    asked = {"engine": spec["instead_of"]} if "instead_of" in spec else {}
-    decisive = {
-        name: value for name, value in (_decisive(spec) | asked).items() if name != "instead_of"
-    }
-    return content_hash(sanitize.private(decisive))[:16]  # as records keep it
-
-
-def _decisive(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec less what only judges the result."""
-    recipe = {name: value for name, value in spec["recipe"].items() if name != "expect"}
-    return {**spec, "recipe": recipe, "stages": [_decisive(stage) for stage in spec["stages"]]}
+    recipe = {name: value for name, value in values["recipe"].items() if name != "expect"}
+    prerequisites = [_decisive(one) for one in values["prerequisites"]]
+    decisive = {**values, "recipe": recipe, "prerequisites": prerequisites}
+    decisive.pop("trial", None)
+    if decisive["role"] != "trial":
+        del decisive["role"]
+    return decisive
 
 
 def run_specs(
@@ -160,13 +227,20 @@ def run_specs(
     *,
     deterministic: bool = False,
 ) -> list[RunSpec]:
-    """One cell a seed. Earlier stages are the same cells for all seeds, so they are trained once."""
-    stages = tuple(
-        RunSpec(r, m, 0, device, engine, is_source=True, deterministic=deterministic)
+    """Return one run per seed. All seeds share the same prerequisite runs, trained once."""
+    prerequisites = tuple(
+        RunSpec(r, m, 0, device, engine, role="prerequisite", deterministic=deterministic)
         for r, m in method.prerequisites(recipe)
     )
-    seeds = recipe.budget.seed_list()
     return [
-        RunSpec(recipe, method, seed, device, engine, stages=stages, deterministic=deterministic)
-        for seed in seeds
+        RunSpec(
+            recipe,
+            method,
+            seed,
+            device,
+            engine,
+            prerequisites=prerequisites,
+            deterministic=deterministic,
+        )
+        for seed in recipe.budget.seed_list()
     ]

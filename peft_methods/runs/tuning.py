@@ -88,7 +88,7 @@ def grid_of(recipe: Recipe, method: Method) -> dict[str, tuple[Any, ...]]:
 
 @dataclass
 class Search:
-    """One method's trials. `cell` is the run whose hyperparameters are searched."""
+    """One method's trials. `run` is the run whose hyperparameters are searched."""
 
     run: RunSpec
     trials: int
@@ -128,7 +128,7 @@ class Search:
         method = replace(self.run.method, **chosen)
         label = f"trial{len(self.finished) + 1}"
         return replace(
-            self.run, recipe=recipe, method=method, seed=TRIAL_SEED, is_source=True, trial=label
+            self.run, recipe=recipe, method=method, seed=TRIAL_SEED, role="trial", trial=label
         )
 
     def _suggest(self) -> Settings:
@@ -194,7 +194,7 @@ class Search:
 
 
 def tune(runs: Mapping[Key, RunSpec], trials: int, run: RunTrials) -> dict[Key, Search]:
-    """Search the hyperparameters of `cells`; return the searches by the same keys.
+    """Search the hyperparameters of `runs`; return the searches by the same keys.
 
     In each round `run` trains one trial of every method and returns their records.
     """

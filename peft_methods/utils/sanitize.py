@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,10 @@ def may_tell(value: Any) -> bool:
 
 
 def private(value: Any) -> Any:
-    """Return a JSON value without secrets and with paths below the user's home as `~/…`."""
+    """Return a value without secrets and with paths below the user's home as `~/…`.
+
+    It may hold what JSON has, tuples and dataclasses.
+    """
     secrets, home = _secrets(), _home()
 
     def redact(value: Any) -> Any:
@@ -159,6 +163,8 @@ def private(value: Any) -> Any:
             return home.sub("~", _redacted(value, secrets))
         if isinstance(value, dict):
             return {redact(name): redact(one) for name, one in value.items()}
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{f.name: redact(getattr(value, f.name)) for f in fields(value)})
         return type(value)(map(redact, value)) if isinstance(value, (list, tuple)) else value
 
     return redact(value)

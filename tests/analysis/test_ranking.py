@@ -15,7 +15,7 @@ from builders import CLEARLY_DIFFERENT as CLEAR
 from builders import TEST_LABELS as LABELS
 from builders import make_comparison as compared
 from builders import make_predictions as predictions
-from builders import random_record
+from builders import random_record, with_changed_specs
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.analysis.questions import QuestionKind
 from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
@@ -92,9 +92,7 @@ def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics()
 
 
 def test_macro_f1_ranks_methods_if_the_recipe_selects_by_it() -> None:
-    comparison = compared(CLEAR)
-    for record in comparison.records:
-        record.spec["recipe"]["data"]["select_by"] = "macro_f1"
+    comparison = with_changed_specs(compared(CLEAR), ("data.select_by", "macro_f1"))
     standing = comparison.rankings["embedded"]
     assert standing.metric == "macro_f1"
     lora = next(row for row in comparison.rows() if row.method == "lora")

@@ -29,7 +29,7 @@ def test_store_reads_a_record_and_its_predictions_unchanged(tmp_path: Path) -> N
     back = store.read_predictions(record)
     assert back is not None
     assert np.array_equal(back.logits, predictions.logits)
-    assert store.read_predictions(make_record(identity="other")) is None
+    assert store.read_predictions(make_record(fingerprint="other")) is None
 
 
 numbers = (
@@ -58,7 +58,7 @@ def test_store_refuses_a_truncated_record_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "cut.json"
     for length in range(0, len(whole) - 1, 7):
         path.write_bytes(whole[:length])
-        with pytest.raises(StoreError, match=r"cut\.json is no record"):
+        with pytest.raises(StoreError, match=r"cut\.json is not a valid record"):
             store.read(path)
 
 
@@ -70,7 +70,7 @@ def test_store_refuses_json_that_is_not_a_record_with_its_name(tmp_path: Path, t
     good, bad = Store(tmp_path).records()
     assert good == []
     assert len(bad) == 1
-    assert "x.json is no record" in str(bad[0])
+    assert "x.json is not a valid record" in str(bad[0])
 
 
 def test_store_asks_for_an_update_for_a_newer_schema(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_store_prepare_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -
         Store(tmp_path / "file" / "store").prepare()
 
 
-def test_identity_is_equal_for_equal_runs_only() -> None:
+def test_fingerprint_is_equal_for_equal_runs_only() -> None:
     recipe = load_recipe("embedded")
     lora = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")
     other = load_recipe("embedded", ["methods.lora.rank=4"])
@@ -114,18 +114,18 @@ def test_identity_is_equal_for_equal_runs_only() -> None:
         "data": "d",
         "environment": {"torch": "1"},
     }
-    first = lora[0].identity(**facts)
-    assert first == run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].identity(
+    first = lora[0].fingerprint(**facts)
+    assert first == run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0].fingerprint(
         **facts
     )
     different = [
-        lora[1].identity(**facts),
-        run_specs(other, chosen_methods(other, ["lora"])[0], "cpu")[0].identity(**facts),
+        lora[1].fingerprint(**facts),
+        run_specs(other, chosen_methods(other, ["lora"])[0], "cpu")[0].fingerprint(**facts),
         *(
-            lora[0].identity(**{**facts, key: "x"})
+            lora[0].fingerprint(**{**facts, key: "x"})
             for key in ("weights", "config", "tokenizer", "data")
         ),
-        lora[0].identity(**{**facts, "environment": {"torch": "2"}}),
+        lora[0].fingerprint(**{**facts, "environment": {"torch": "2"}}),
     ]
     assert len({first, *different}) == 8
 

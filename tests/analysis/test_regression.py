@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import BENCHMARK, error_line, make_record, records_of
+from builders import BENCHMARK, error_line, make_record, records_of, with_settings
 from peft_methods.analysis.baseline import Baseline, Entry, auto_path, read_baseline, slug
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.regression import RegressionCheck
@@ -146,7 +146,7 @@ def test_given_tolerances_replace_the_defaults(base: Any, tell: Any) -> None:
 
 def test_macro_f1_has_a_tolerance_if_the_recipe_selects_by_it() -> None:
     (record,) = records_of("lora", (0.9,))
-    record.spec["recipe"]["data"]["select_by"] = "macro_f1"
+    record = replace(record, spec=with_settings(record.spec, ("data.select_by", "macro_f1")))
     assert [str(one) for one in RegressionCheck({}).tolerances_for(record)] == [
         "macro_f1:1pp",
         "peak_memory_bytes:5%",
@@ -224,10 +224,17 @@ def test_regression_check_lists_changed_versions_settings_and_seeds(base: Any) -
         *records_of("full", (0.9, 0.91), environment=newer),
         *records_of("lora", (0.5, 0.5), environment=newer),
     ]
-    for record in now:
-        record.spec["recipe"]["budget"]["epochs"] = 1
-    now[-1].spec["method"]["rank"] = 4
-    now[-2].spec["method"]["rank"] = 4
+    now = [
+        replace(
+            record,
+            spec=with_settings(
+                record.spec,
+                ("budget.epochs", 1),
+                *([("method.rank", 4)] if record.method_name == "lora" else []),
+            ),
+        )
+        for record in now
+    ]
     result = base(before, now)
     out = result.stdout.str()
     assert (
@@ -313,8 +320,8 @@ def of_recipe(records: Sequence[Record], name: str) -> list[Record]:
     return [
         replace(
             record,
-            identity=f"{name}-{record.identity}",
-            spec={**record.spec, "recipe": {**record.spec["recipe"], "name": name}},
+            fingerprint=f"{name}-{record.fingerprint}",
+            spec=with_settings(record.spec, ("name", name)),
         )
         for record in records
     ]
@@ -323,14 +330,13 @@ def of_recipe(records: Sequence[Record], name: str) -> list[Record]:
 def baseline_of(records: Sequence[Record]) -> Baseline:
     """A baseline with the metrics of these records, all of one method."""
     first = records[0]
-    spec = {name: value for name, value in first.spec.items() if name != "seed"}
     metrics = {name: tuple(record.metrics[name] for record in records) for name in first.metrics}
     entry = Entry(
         first.recipe_name,
         first.method_name,
         tuple(record.seed for record in records),
         metrics,
-        spec,
+        first.spec.flat(),
         first.data,
         first.environment,
     )
@@ -375,17 +381,15 @@ def test_session_without_records_fails_every_baseline_method() -> None:
 
 def test_spec_changes_ignore_expectations() -> None:
     (record,) = records_of("lora", (0.9,))
-    spec = {name: value for name, value in record.spec.items() if name != "seed"}
     stored = Entry(
-        "embedded", "lora", (0,), {}, json.loads(json.dumps(spec)), record.data, record.environment
+        "embedded", "lora", (0,), {}, record.spec.flat(), record.data, record.environment
     )
-    record.spec["recipe"]["expect"]["margin_over_majority"] = 0.4
-    assert spec_changes(stored, [record]) == []
-    record.spec["stages"] = [{"method": {"rank": 2}}]
-    assert spec_changes(stored, [record]) == [
-        "stages [] → None",
-        "stages.0.method.rank None → 2",
-    ]
+    spec = with_settings(record.spec, ("expect.margin_over_majority", 0.4))
+    assert spec_changes(stored, [replace(record, spec=spec)]) == []
+    spec = replace(spec, prerequisites=(record.spec,))
+    changes = spec_changes(stored, [replace(record, spec=spec)])
+    assert changes[0] == "prerequisites [] → None"
+    assert "prerequisites.0.method.rank None → 8" in changes
 
 
 def test_auto_baseline_is_written_and_read_next_to_the_recipe_folder(

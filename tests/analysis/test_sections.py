@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from builders import CPU_AND_WEIGHTS as CPU
 from builders import changed_record as record_of
+from builders import unregistered
 from peft_methods.analysis.sections import Section, group_records
 from peft_methods.runs.record import Record
 
@@ -65,7 +66,7 @@ def test_gather_accepts_4_bit_weights_but_separates_other_weights() -> None:
 
 def test_gather_keeps_the_newest_finished_record_of_a_run() -> None:
     crashed = record_of(
-        "lora", finished=3.0, status="crashed", environment={}, data={}, identity="crashed"
+        "lora", finished=3.0, status="crashed", environment={}, data={}, fingerprint="crashed"
     )
     older, newer = record_of("lora", finished=1.0), record_of("lora", finished=2.0)
     (section,) = group_records([newer, crashed, older])
@@ -88,7 +89,7 @@ def test_gather_puts_a_run_that_never_started_with_its_session() -> None:
 
 def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
     finished = record_of("full")
-    finished = replace(finished, spec={**finished.spec, "engine": "cuda_graphs"})
+    finished = replace(finished, spec=replace(finished.spec, engine="cuda_graphs"))
     fell_back = record_of("lora")
     fell_back = replace(
         fell_back, environment={**fell_back.environment, "engine_note": "cannot be captured"}
@@ -98,30 +99,23 @@ def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
 
 def test_gather_keeps_prerequisite_runs_with_their_runs_and_drops_trials() -> None:
     fusion = record_of("adapter_fusion")
-    source = replace(
-        record_of("adapter"), spec=fusion.spec["stages"][0], is_source=True, identity="source"
-    )
+    source = replace(record_of("adapter"), spec=fusion.spec.prerequisites[0], fingerprint="source")
     trial = replace(
         record_of("lora"),
-        spec={**record_of("lora").spec, "trial": True},
-        is_source=True,
-        identity="trial",
+        spec=replace(record_of("lora").spec, role="trial"),
+        fingerprint="trial",
     )
     first, second = group_records(
         [fusion, source, trial, record_of("full", torch="2.13.0", finished=2.0)]
     )
     assert first.comparison.records == (fusion, source)
-    assert not any(record.is_source for record in second.comparison.records)
+    assert not any(record.role != "main" for record in second.comparison.records)
 
 
 def test_gather_keeps_the_row_of_an_unregistered_method() -> None:
-    unregistered = record_of("lora")
-    unregistered = replace(
-        unregistered,
-        spec={**unregistered.spec, "method": {"name": "<b>", "learning_rate": 0.1}},
-        identity="unregistered",
-    )
-    (section,) = group_records([unregistered, record_of("full")])
+    record = record_of("lora")
+    other = replace(record, spec=unregistered("<b>", record.spec), fingerprint="unregistered")
+    (section,) = group_records([other, record_of("full")])
     assert [row.title for row in section.comparison.rows()] == ["Full fine-tuning", "<b>"]
 
 
@@ -154,7 +148,7 @@ def test_gather_keeps_exactly_one_record_of_every_run(records: list[Record], ran
         assert (
             len(
                 {
-                    (str(r.spec["recipe"]), r.environment["packages"]["torch"])
+                    (str(r.spec.recipe_settings()), r.environment["packages"]["torch"])
                     for r in section.comparison.records
                 }
             )

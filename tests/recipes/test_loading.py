@@ -141,7 +141,7 @@ def test_load_recipe_adds_notes_if_model_and_data_are_replaced() -> None:
     recipe = load_recipe("embedded", model="/m", data="/d")
     assert (recipe.model.source, recipe.data.source) == ("/m", "/d")
     assert any("sizes stay as set (400/150/500)" in note for note in recipe.notes)
-    assert any("rates were tuned for 'embedded:minilm'" in note for note in recipe.notes)
+    assert any("rates were tuned for 'bundled:minilm'" in note for note in recipe.notes)
 
 
 def test_load_recipe_with_other_data_drops_columns_and_keeps_split_roles() -> None:
@@ -246,7 +246,7 @@ def test_all_leaves_out_methods_without_defaults_and_notes_it(tmp_path: Path) ->
 
 def test_all_trains_the_fusion_on_bundled_data(tmp_path: Path) -> None:
     recipe = recipe_with(
-        tmp_path, 'methods = "all"', model="embedded:minilm", data="embedded:movie_reviews"
+        tmp_path, 'methods = "all"', model="bundled:minilm", data="bundled:movie_reviews"
     )
     methods = {method.name: method for method in chosen_methods(recipe, None)}
     assert list(methods) == list(METHODS)
@@ -297,7 +297,7 @@ def test_unknown_methods_of_a_list_name_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "kind"),
     [
-        ("embedded:minilm", "small_encoder"),
+        ("bundled:minilm", "small_encoder"),
         ("roberta-large", "encoder"),
         ("google-bert/bert-base-uncased", "encoder"),
         ("prajjwal1/bert-tiny", "small_encoder"),

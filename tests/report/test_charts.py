@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from builders import missing, random_record, with_accuracy
+from builders import missing, random_record, with_accuracy, with_changed_specs
 from chart_builders import KNOWN, comparison_of, register, with_mishaps
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.registry import METHODS
@@ -215,9 +215,7 @@ def test_charts_omit_quality_for_random_weights_and_are_empty_without_results() 
 
 
 def test_charts_show_macro_f1_if_the_recipe_selects_by_it() -> None:
-    comparison = comparison_of(KNOWN[:3])
-    for record in comparison.records:
-        record.spec["recipe"]["data"]["select_by"] = "macro_f1"
+    comparison = with_changed_specs(comparison_of(KNOWN[:3]), ("data.select_by", "macro_f1"))
     found = charts(comparison)
     assert found["accuracy"].title == "Macro F1 on the test set, %, with 95 % intervals"
     assert found["accuracies"].title == "Macro F1, %, by epoch"
@@ -248,9 +246,8 @@ def test_confusion_chart_of_many_classes_shows_colours_without_numbers(
 
 
 def test_inline_svgs_have_unique_ids_and_follow_the_page_colours() -> None:
-    first, second = comparison_of(KNOWN[1:4]), comparison_of(KNOWN[1:4])
-    for record in second.records:
-        record.spec["recipe"]["name"] = "other"
+    first = comparison_of(KNOWN[1:4])
+    second = with_changed_specs(comparison_of(KNOWN[1:4]), ("name", "other"))
     both = Comparison((*first.records, *second.records), predictions=first.predictions)
     pages = [
         svg(one, inline=True)

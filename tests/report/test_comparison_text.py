@@ -44,7 +44,7 @@ def test_rows_follow_registry_order_and_omit_prerequisite_runs() -> None:
     records = [
         *with_accuracy("ia3", 0.7),
         *with_accuracy("full", 0.8),
-        make_record("adapter", is_source=True),
+        make_record("adapter", spec=replace(make_record("adapter").spec, role="prerequisite")),
     ]
     assert [row.method for row in Comparison(tuple(records)).rows()] == ["full", "ia3"]
 
@@ -62,9 +62,7 @@ def test_terminal_table_marks_the_best_and_describes_the_setup() -> None:
     assert "71.0 ± 1.4  " in full
     assert "81.0 ± 1.4 *" in lora
     assert "12.0 ± 0.0 s *" in lora
-    assert (
-        "embedded:movie_reviews, 400 train / 150 validation / 500 test, 2 epochs, batch 8" in text
-    )
+    assert "bundled:movie_reviews, 400 train / 150 validation / 500 test, 2 epochs, batch 8" in text
     assert "seeds 0, 1; a cpu, 2 threads" in text
     assert text.endswith("a note")
     assert "One seed" not in text
@@ -180,8 +178,8 @@ def test_terminal_table_shows_costs_but_no_quality_for_random_weights() -> None:
     records = [random_record(method, seed) for method in ("full", "lora") for seed in (0, 1)]
     text = terminal_table(Comparison(tuple(records)))
     assert (
-        "embedded: embedded:minilm (random weights) "
-        "on embedded:movie_reviews (random tokens), 400 train"
+        "embedded: bundled:minilm (random weights) "
+        "on bundled:movie_reviews (random tokens), 400 train"
     ) in text
     lora = next(line for line in text.splitlines() if line.startswith("LoRA")).split()
     assert lora[1:3] == ["–", "–"]

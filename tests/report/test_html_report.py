@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import SCRIPT, evaluated_record, make_record, records_of
+from builders import SCRIPT, evaluated_record, make_record, records_of, unregistered, with_settings
 from builders import build_report as report
 from builders import changed_record as record_of
 from builders import write_results as write_run
@@ -40,7 +40,7 @@ def test_report_contains_every_part_and_matches_the_records(tmp_path: Path) -> N
     assert METRICS["accuracy"].format(row.mean("accuracy")) in page
     assert "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 2" in page
     assert "Silenced rules (not checked): V301" in page
-    assert all(record.identity in page for record in records)
+    assert all(record.fingerprint in page for record in records)
     assert (tmp_path / "out" / "charts" / "embedded" / "accuracy.png").is_file()
 
 
@@ -59,14 +59,11 @@ def test_report_is_byte_identical_for_the_same_records_at_any_path(tmp_path: Pat
 
 def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path) -> None:
     record, _ = evaluated_record("lora", 0, 0.9, label=SCRIPT)
-    run = {**record.spec, "method": {**record.spec["method"], "name": SCRIPT, "note": SCRIPT}}
-    run["recipe"] = {
-        **run["recipe"],
-        "data": {**run["recipe"]["data"], "source": f'"><img src=x onerror=alert(1)>{SCRIPT}'},
-    }
+    source = ("data.source", f'"><img src=x onerror=alert(1)>{SCRIPT}')
+    run = unregistered(SCRIPT, with_settings(record.spec, source, ("method.targets", (SCRIPT,))))
     lost = replace(
         record_of("full"),
-        spec={**record_of("full").spec, "recipe": run["recipe"]},
+        spec=with_settings(record_of("full").spec, source),
         status="failed",
         message=SCRIPT,
     )
@@ -89,8 +86,7 @@ def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path
 
 def test_report_hides_home_folders(tmp_path: Path) -> None:
     record = record_of("lora")
-    data = {**record.spec["recipe"]["data"], "source": "/home/someone/secret/reviews"}
-    run = {**record.spec, "recipe": {**record.spec["recipe"], "data": data}}
+    run = with_settings(record.spec, ("data.source", "/home/someone/secret/reviews"))
     failed = replace(
         record,
         spec=run,
@@ -137,12 +133,11 @@ def test_report_omits_charts_for_many_sections_and_states_it(tmp_path: Path) -> 
 def test_report_excludes_settings_whose_runs_all_failed_and_names_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     good = Store(run).read(run / "cell00.json")
-    recipe = {**good.spec["recipe"], "data": {**good.spec["recipe"]["data"], "source": "/slip"}}
     failed = replace(
         good,
-        spec={**good.spec, "recipe": recipe},
+        spec=with_settings(good.spec, ("data.source", "/slip")),
         status="failed",
-        identity="slip",
+        fingerprint="slip",
         message="there is no folder /slip.",
         metrics={},
         environment={},
@@ -196,7 +191,7 @@ def test_a_run_with_failed_cells_leaves_its_report(tell: Callable[..., pytest.Ru
         message="no room",
         metrics={},
         environment={},
-        identity="oom",
+        fingerprint="oom",
     )
     result = tell([*records_of("lora"), failed], "--peft-report=out")
     assert result.ret == 1

@@ -16,7 +16,15 @@ import typst
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import BENCHMARK, error_line, make_record, random_record, records_of
+from builders import (
+    BENCHMARK,
+    error_line,
+    make_record,
+    random_record,
+    records_of,
+    unregistered,
+    with_changed_specs,
+)
 from builders import CLEARLY_DIFFERENT as CLEAR
 from builders import ReplayRecords as Telling
 from builders import make_comparison as compared
@@ -247,9 +255,8 @@ def test_paper_gives_the_limits_of_its_recommendations() -> None:
 
 
 def test_paper_has_a_section_for_each_recipe() -> None:
-    first, second = compared(CLEAR), compared(CLEAR)
-    for record in second.records:
-        record.spec["recipe"]["name"] = "a-b.c"
+    first = compared(CLEAR)
+    second = with_changed_specs(compared(CLEAR), ("name", "a-b.c"))
     both = Comparison((*first.records, *second.records), predictions=first.predictions)
     source = source_of(both)
     assert source.count("\n== “embedded”") == 2
@@ -300,9 +307,8 @@ def test_paper_cites_a_third_party_method_by_its_registered_paper(
 
 
 def _renamed(comparison: PrintableComparison, name: str) -> PrintableComparison:
-    for record in comparison.records:
-        record.spec["method"]["name"] = name
-    return comparison
+    records = (replace(r, spec=unregistered(name, r.spec)) for r in comparison.records)
+    return replace(comparison, records=tuple(records))
 
 
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -407,9 +413,7 @@ def test_paper_typesets_many_methods_with_long_names_and_other_scripts(
         own = type("Own", (LoRA,), {"info": info})
         monkeypatch.setitem(METHODS._methods, name, own)
         made = make_record("lora", number)
-        records.append(
-            replace(made, spec={**made.spec, "method": {**made.spec["method"], "name": name}})
-        )
+        records.append(replace(made, spec=unregistered(name, made.spec)))
     studies = studies_of(Comparison(tuple(records)), None)
     source = document(studies, "many", {"embedded": []})
     assert source.count("(continued)") == 2  # hyperparameters, and the main table

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from builders import SCRIPT
+from builders import SCRIPT, unregistered, with_settings
 from builders import build_report as report
 from builders import evaluated_record as evaluated
 from builders import write_results as write_run
@@ -113,7 +113,7 @@ def test_table_sorts_missing_values_last_in_both_orders(opened: Any, tmp_path: P
     lost, _ = evaluated("ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no")
     records = (first, second, lost)
     made = build_report(
-        Comparison(records, predictions={first.identity: one, second.identity: two}), {}
+        Comparison(records, predictions={first.fingerprint: one, second.fingerprint: two}), {}
     )
     write_report(replace(made, charts="none"), tmp_path)
     page = opened(tmp_path / "report.html")
@@ -163,14 +163,11 @@ def test_page_unfolds_all_details_for_printing(opened: Any, page_file: Path) -> 
 
 def test_page_shows_untrusted_text_as_text(opened: Any, tmp_path: Path) -> None:
     record, predictions = evaluated("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
-    run = {**record.spec, "method": {**record.spec["method"], "name": SCRIPT}}
-    run["recipe"] = {
-        **run["recipe"],
-        "data": {**run["recipe"]["data"], "source": f"<img src=x onerror=alert(1)>{SCRIPT}"},
-    }
+    source = ("data.source", f"<img src=x onerror=alert(1)>{SCRIPT}")
+    run = unregistered(SCRIPT, with_settings(record.spec, source))
     foreign = replace(record, spec=run)
     write_report(
-        build_report(Comparison((foreign,), predictions={record.identity: predictions}), {}),
+        build_report(Comparison((foreign,), predictions={record.fingerprint: predictions}), {}),
         tmp_path,
     )
     page = opened(tmp_path / "report.html")

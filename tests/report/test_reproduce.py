@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builders import make_record
+from builders import make_record, with_settings
 from peft_methods.cli.options import read_options
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.reproduce import recipe_file, reproduction
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.record import Record
+from peft_methods.runs.spec import RunSpec
 
 
 def records_of(
@@ -32,15 +33,15 @@ def records_of(
     (task,) = run_groups(
         [load_recipe(recipe, changes, model=model, data=data)], [method], "cpu", engine
     )
-    return [replace(make_record(method), spec=run.spec()) for run in task.runs]
+    return [replace(make_record(method), spec=run) for run in task.runs]
 
 
-def specs_of(command: str, pytester: pytest.Pytester) -> list[dict[str, Any]]:
+def specs_of(command: str, pytester: pytest.Pytester) -> list[RunSpec]:
     """Specs of the runs that this command would train."""
     program, folder, *arguments = shlex.split(command)
     assert (program, folder) == ("pytest", "benchmarks")
     config = pytester.parseconfigure("-p", "peft_methods.plugin", *arguments)
-    return [run.spec() for task in read_options(config).tasks() for run in task.runs]
+    return [run.recorded() for task in read_options(config).tasks() for run in task.runs]
 
 
 @pytest.mark.parametrize(
@@ -115,18 +116,15 @@ def test_reproduction_of_a_custom_recipe_includes_its_file(
     assert str(tiny_recipe.parent.parent) not in text
     Path("tiny.toml").write_text(text, encoding="utf-8")
     for spec, record in zip(specs_of(reproduced.command, pytester), records[:2], strict=True):
-        source = {
-            "model": {**record.spec["recipe"]["model"], "source": "bert"},
-            "data": {**record.spec["recipe"]["data"], "source": "words"},
-        }
-        assert spec == {**record.spec, "recipe": {**record.spec["recipe"], **source}}
+        names = (("model.source", "bert"), ("data.source", "words"))
+        assert spec == with_settings(record.spec, *names)
 
 
 def test_reproduction_uses_a_file_if_a_setting_was_removed() -> None:
     (record, *_) = records_of("embedded", "ia3")
     without = replace(
         record,
-        spec={**record.spec, "method": {**record.spec["method"], "head_learning_rate": None}},
+        spec=with_settings(record.spec, ("method.head_learning_rate", None)),
     )
     reproduced = reproduction([without])
     assert reproduced.needs_file
@@ -158,8 +156,8 @@ def test_reproduction_command_round_trips_arbitrary_settings(
     )
     recipe = replace(recipe, data=replace(recipe.data, text=column))
     (task,) = run_groups([recipe], ["lora"], "cpu")
-    reproduced = reproduction([replace(make_record(), spec=run.spec()) for run in task.runs])
+    reproduced = reproduction([replace(make_record(), spec=run) for run in task.runs])
     arguments = itertools.pairwise(shlex.split(reproduced.command))
     settings = [value for option, value in arguments if option == "--peft-set"]
     (task_again,) = run_groups([load_recipe("embedded", settings)], ["lora"], "cpu")
-    assert task_again.runs[0].spec() | {"seed": 0} == task.runs[0].spec() | {"seed": 0}
+    assert replace(task_again.runs[0], seed=0).to_json() == replace(task.runs[0], seed=0).to_json()

@@ -29,22 +29,24 @@ from peft_methods.utils.errors import OptionError
 @pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "adapter_fusion", "qlora"])
 def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
     run, *_ = runs(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
-    stages = tuple(tmp_path / stage.key for stage in run.stages)
-    for stage, folder in zip(run.stages, stages, strict=True):
+    folders = tuple(tmp_path / one.key for one in run.prerequisites)
+    for one, folder in zip(run.prerequisites, folders, strict=True):
         folder.mkdir()
-        pipeline.execute(stage, RunPaths(folder), lambda news: None, threads=1)
+        pipeline.execute(one, RunPaths(folder), lambda news: None, threads=1)
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = prefetch(run, work=tmp_path / name, stages=stages, threads=1) if name == "ahead" else None
+        ahead = None
+        if name == "ahead":
+            ahead = prefetch(run, work=tmp_path / name, prerequisites=folders, threads=1)
         found[name] = pipeline.execute(
-            run, RunPaths(tmp_path / name, stages), lambda news: None, threads=1, ahead=ahead
+            run, RunPaths(tmp_path / name, folders), lambda news: None, threads=1, ahead=ahead
         )
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
     assert again is not None
     assert np.array_equal(predicted.logits, again.logits)
-    assert one.identity == other.identity
+    assert one.fingerprint == other.fingerprint
     assert one.metrics["accuracy"] == other.metrics["accuracy"]
     assert one.evidence == other.evidence
     for spent in ("data_seconds", "load_seconds", "tokenize_seconds", "check_seconds"):
@@ -62,18 +64,20 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     (tmp_path / "in its turn").mkdir()
     one, _ = pipeline.execute(run, RunPaths(tmp_path / "in its turn"), lambda news: None, threads=1)
     (tmp_path / "ahead").mkdir()
-    ahead = prefetch(run, work=tmp_path / "ahead", stages=())
+    ahead = prefetch(run, work=tmp_path / "ahead", prerequisites=(), threads=1)
     monkeypatch.setattr(loading, "_draw", None)
     monkeypatch.setattr(splits, "tokenize", None)
-    other, _ = pipeline.execute(run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead)
+    other, _ = pipeline.execute(
+        run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead
+    )
     assert not (tmp_path / "ahead" / "drawn").exists()
-    assert one.identity == other.identity
+    assert one.fingerprint == other.fingerprint
     assert [epoch["train_loss"] for epoch in one.epochs] == [
         epoch["train_loss"] for epoch in other.epochs
     ]
 
 
-def test_failed_engine_falls_back_to_stock_with_a_note(
+def test_failed_engine_falls_back_to_the_trainer_with_a_note(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The compiler cannot write its cache: a real failure in the run's own process."""
@@ -92,8 +96,8 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     finally:
         scheduler.close()
     assert record.status == "ok", record.message
-    assert record.spec["engine"] == "trainer"
-    assert record.identity == store.records()[0][0].identity
+    assert (record.spec.engine, record.spec.fallback_from) == ("trainer", "cuda_graphs")
+    assert record.fingerprint == store.records()[0][0].fingerprint
     (finding,) = [finding for finding in checks.run_checks([record]) if finding.rule == "V405"]
     assert "could not be captured" in finding.evidence
     log = (store.folder / "logs" / f"{run.label}.log").read_text(encoding="utf-8")
@@ -106,8 +110,8 @@ def test_failed_engine_falls_back_to_stock_with_a_note(
     # The record is reused as long as the same engine is requested.
     again = ReusableRuns(store).record_of(run, preparation)
     assert again is not None
-    assert (again.identity, again.environment["engine_note"]) == (
-        record.identity,
+    assert (again.fingerprint, again.environment["engine_note"]) == (
+        record.fingerprint,
         record.environment["engine_note"],
     )
     assert ReusableRuns(store).record_of(replace(run, engine="trainer"), preparation) is None
@@ -119,7 +123,7 @@ def test_quantised_weights_are_hashed_once_and_cached(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe = load_recipe(str(tiny_recipe))
     methods = tuple(chosen_methods(recipe, ["lora", "qlora"]))
-    first = prepare(recipe, methods, "cpu").facts
+    first = prepare(recipe, methods, "cpu", threads=1).facts
     loads: list[Any] = []
     load = loading.load
     monkeypatch.setattr(
@@ -127,10 +131,10 @@ def test_quantised_weights_are_hashed_once_and_cached(
         "load",
         lambda *of, **wanted: loads.append(wanted.get("quantization")) or load(*of, **wanted),
     )
-    assert prepare(recipe, methods, "cpu").facts == first
+    assert prepare(recipe, methods, "cpu", threads=1).facts == first
     assert loads == [None]
     other = replace(recipe, budget=replace(recipe.budget, precision="bf16"))
-    assert prepare(other, methods, "cpu").facts.weights[""] == first.weights[""]
+    assert prepare(other, methods, "cpu", threads=1).facts.weights[""] == first.weights[""]
     assert loads == [None, None, "nf4"]
 
 
@@ -141,12 +145,13 @@ def test_engine_auto_depends_on_the_device() -> None:
     ]
     assert choose_engine("trainer", "cuda") == "trainer"
     with pytest.raises(
-        OptionError, match=r"'graphed' needs an NVIDIA GPU .* Allowed here: auto, stock"
+        OptionError, match=r"'cuda_graphs' needs an NVIDIA GPU .* Allowed here: auto, trainer"
     ):
         choose_engine("cuda_graphs", "cpu")
     with pytest.raises(
         OptionError,
-        match=r"unknown engine 'graphd'\. Did you mean 'graphed'\? Allowed: auto, stock, graphed",
+        match=r"unknown engine 'cuda_graph'\. Did you mean 'cuda_graphs'\? "
+        r"Allowed: auto, trainer, cuda_graphs",
     ):
         choose_engine("cuda_graph", "cuda")
 
@@ -154,7 +159,7 @@ def test_engine_auto_depends_on_the_device() -> None:
 def test_fingerprint_depends_on_the_engine(tiny_recipe: Path) -> None:
     run, *_ = runs(tiny_recipe, "lora")
     facts = {"weights": "w", "config": "c", "tokenizer": "t", "data": "d", "environment": {}}
-    assert run.identity(**facts) != replace(run, engine="cuda_graphs").identity(**facts)
+    assert run.fingerprint(**facts) != replace(run, engine="cuda_graphs").fingerprint(**facts)
 
 
 @pytest.mark.parametrize(("seconds", "passes"), [(0.1, 3), (1.5, 2), (30.0, 1)])

@@ -100,7 +100,7 @@ def finished(run: RunSpec) -> Record:
         "peak_memory_bytes": 2.0**28,
     }
     return Record(
-        run.spec(),
+        run.to_json(),
         "ok",
         "i",
         metrics=metrics,

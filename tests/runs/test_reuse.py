@@ -48,7 +48,7 @@ def again(recipe: Path, store: Store, **options: Any) -> PrintableComparison:
 def by_row(comparison: PrintableComparison) -> dict[str, Record]:
     """Return records by method, prerequisite runs by the end of their recipe's name."""
     return {
-        r.recipe_name.rpartition("-")[2] if r.is_source else r.method_name: r
+        r.recipe_name.rpartition("-")[2] if r.role != "main" else r.method_name: r
         for r in comparison.records
     }
 
@@ -61,10 +61,10 @@ def test_second_session_trains_nothing(tiny_recipe: Path, store: Store) -> None:
     rows = by_row(done)
     assert set(rows) == {*METHODS, "source0", "source1"}
     assert all(record.reused for record in rows.values())
-    assert {record.identity: record.metrics for record in store.records()[0]} == {
-        r.identity: r.metrics for r in rows.values()
+    assert {record.fingerprint: record.metrics for record in store.records()[0]} == {
+        r.fingerprint: r.metrics for r in rows.values()
     }
-    assert rows["lora"].spec["recipe"]["expect"] == {"margin_over_majority": 0.01}
+    assert rows["lora"].spec.recipe.expect.margin_over_majority == 0.01
     assert {path: path.read_bytes() for path in store.folder.glob("*.*")} == before
     assert re.search(
         r"reused from an earlier session: LoRA \(seed 0\), QLoRA \(seed 0\), "
@@ -75,7 +75,7 @@ def test_second_session_trains_nothing(tiny_recipe: Path, store: Store) -> None:
 
 
 def test_only_damaged_runs_are_reported_and_trained_again(tiny_recipe: Path, store: Store) -> None:
-    names = {name: record.identity for name, record in by_row(again(tiny_recipe, store)).items()}
+    names = {name: record.fingerprint for name, record in by_row(again(tiny_recipe, store)).items()}
     changed = store.folder / f"{names['lora']}.npz"
     deleted = store.folder / f"{names['source1']}.safetensors"
     truncated = store.folder / f"{names['qlora']}.json"
@@ -92,7 +92,7 @@ def test_only_damaged_runs_are_reported_and_trained_again(tiny_recipe: Path, sto
         "so tiny.source2-source1-adapter-seed0 is not reused." in table
     )
     assert re.search(rf"{truncated} is .*record", table)
-    assert {name: record.identity for name, record in by_row(done).items()} == names
+    assert {name: record.fingerprint for name, record in by_row(done).items()} == names
     assert all(record.reused for record in by_row(again(tiny_recipe, store)).values())
 
 
@@ -125,10 +125,10 @@ def test_interrupted_tuning_continues(tiny_recipe: Path, tmp_path: Path) -> None
 
     whole = tuned().records[0]
     assert whole.tuning is not None
-    own = [record for record in Store(tmp_path).records()[0] if not record.spec.get("trial")]
-    lost = next(record for record in Store(tmp_path).records()[0] if record.spec.get("trial"))
+    own = [record for record in Store(tmp_path).records()[0] if record.role != "trial"]
+    lost = next(record for record in Store(tmp_path).records()[0] if record.role == "trial")
     for record in (*own, lost):
-        (tmp_path / f"{record.identity}.json").unlink()
+        (tmp_path / f"{record.fingerprint}.json").unlink()
     done = tuned()
     assert "reused from an earlier session: trials of Head only (1)" in done.table()
     assert done.records[0].tuning is not None
@@ -234,7 +234,9 @@ def test_run_that_fell_back_keeps_its_key_but_not_its_fingerprint(
         "environment": {},
     }
     assert asked.with_fallback_engine().key == asked.key != run.key
-    assert len({one.identity(**facts) for one in (run, asked, asked.with_fallback_engine())}) == 3
+    assert (
+        len({one.fingerprint(**facts) for one in (run, asked, asked.with_fallback_engine())}) == 3
+    )
 
 
 def test_fingerprint_includes_prerequisite_runs(tiny_recipe: Path) -> None:
@@ -246,14 +248,15 @@ def test_fingerprint_includes_prerequisite_runs(tiny_recipe: Path) -> None:
         "data": "d",
         "environment": {},
     }
-    assert run.identity(**facts, stages=["a", "b"]) != run.identity(**facts, stages=["a", "c"])
+    one, other = (run.fingerprint(**facts, prerequisites=["a", end]) for end in ("b", "c"))
+    assert one != other
 
 
 def test_fingerprint_includes_device_and_versions(tiny_recipe: Path) -> None:
     run, *_ = runs(tiny_recipe, "lora")
     this_machine = describe("cpu")
 
-    def identity(**changes: Any) -> str:
+    def fingerprint(**changes: Any) -> str:
         environment = fingerprint_part(
             {
                 **this_machine,
@@ -261,19 +264,22 @@ def test_fingerprint_includes_device_and_versions(tiny_recipe: Path) -> None:
                 "packages": {**this_machine["packages"], **changes.get("packages", {})},
             }
         )
-        return run.identity(
+        return run.fingerprint(
             weights="w", config="c", tokenizer="t", data="d", environment=environment
         )
 
     versions = [
-        identity(packages={name: "0.0.1"})
+        fingerprint(packages={name: "0.0.1"})
         for name in ("torch", "transformers", "peft", "bitsandbytes")
     ]
-    assert len({identity(), identity(device_name="another"), identity(threads=99), *versions}) == 7
-    assert identity(source={"commit": "another"}, packages={"scikit-learn": "0.0.1"}) == identity()
+    others = (fingerprint(device_name="another"), fingerprint(threads=99))
+    assert len({fingerprint(), *others, *versions}) == 7
+    assert fingerprint() == fingerprint(
+        source={"commit": "another"}, packages={"scikit-learn": "0.0.1"}
+    )
 
 
-def test_other_code_makes_another_identity(
+def test_other_code_makes_another_fingerprint(
     tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which code a run depends on: see `test_code_fingerprint`."""
@@ -285,9 +291,9 @@ def test_other_code_makes_another_identity(
         "data": "d",
         "environment": {},
     }
-    before, roots = run.identity(**facts), []
+    before, roots = run.fingerprint(**facts), []
     monkeypatch.setattr(cell_code, "code_fingerprint", lambda *given: roots.append(given) or "new")
-    assert run.identity(**facts) != before
-    assert run.with_fallback_engine().identity(**facts)
+    assert run.fingerprint(**facts) != before
+    assert run.with_fallback_engine().fingerprint(**facts)
     lora, stock, runner = roots[0]
     assert (lora, stock, runner) == (run.method, MODULES["trainer"], "peft_methods.runs.pipeline")

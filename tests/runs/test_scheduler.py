@@ -53,7 +53,7 @@ def test_executor_trains_every_method_and_stores_complete_records(
         _is_complete(record, scheduler.requests.store)
     fusion = records[-1]
     assert (fusion.metrics["source_seconds"] or 0) > 0
-    sources = [record for record in scheduler.requests.store.records()[0] if record.is_source]
+    sources = [record for record in scheduler.requests.store.records()[0] if record.role != "main"]
     assert len(sources) == 2
     assert all(source.metrics["accuracy"] is None for source in sources)
     _models_load_and_agree(recipe, scheduler, records, tmp_path / "models")

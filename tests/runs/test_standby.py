@@ -142,13 +142,13 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
         run_groups([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name
     )
     fusion, lora = (task.runs for task in tasks)
-    sources = [stage.key for run in fusion for stage in run.stages]
+    sources = [stage.key for run in fusion for stage in run.prerequisites]
     for options, known, guess in (
-        ({}, set(), fusion[0].stages[0]),
+        ({}, set(), fusion[0].prerequisites[0]),
         ({}, set(sources), lora[0]),
         ({}, {*sources, lora[0].key}, lora[1]),
         ({}, {*sources, *(run.key for run in lora)}, None),
-        ({"fresh": True}, set(sources), fusion[0].stages[0]),
+        ({"fresh": True}, set(sources), fusion[0].prerequisites[0]),
         ({"trials": 2}, set(), None),
     ):
         experiment = Experiment(tasks, ExperimentOptions(results=tmp_path / "results", **options))

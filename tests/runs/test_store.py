@@ -76,7 +76,7 @@ def test_store_sets_aside_damaged_records_and_reads_the_others(
     bad.write_text(content(sound.read_text(encoding="utf-8")), encoding="utf-8")
     was = bad.read_bytes()
     good, unfit = store.records()
-    assert [record.identity for record in good] == ["lora0"]
+    assert [record.fingerprint for record in good] == ["lora0"]
     (line,) = store.set_aside(unfit)
     (aside,) = (store.folder / "set_aside").iterdir()
     assert problem in line
@@ -100,7 +100,7 @@ def test_store_keeps_two_set_aside_files_with_the_same_name(store: Store) -> Non
     [
         ({"schema_version": SCHEMA_VERSION + 1, "news": 3}, "newer than"),
         (
-            {"spec": {**make_record().spec, "method": {"name": "loar"}}},
+            {"spec": {**make_record().spec.to_json(), "method": {"name": "loar"}}},
             "unknown method 'loar'. Did you mean 'lora'?",
         ),
     ],
@@ -120,7 +120,7 @@ def test_store_leaves_files_of_other_programs_in_place(store: Store) -> None:
     baseline = store.folder / "base.json"
     baseline.write_text('{"benchmarks": []}', encoding="utf-8")
     assert store.set_aside(store.records()[1]) == [
-        f"{baseline} is not a valid record: it has no identity. It was left where it is."
+        f"{baseline} is not a valid record: it has no fingerprint. It was left where it is."
     ]
     assert baseline.is_file()
 
@@ -198,7 +198,7 @@ def failed(message: str, **changes: Any) -> Record:
 
 def test_store_deletes_a_failed_record_when_the_run_ends_again(store: Store) -> None:
     store.write(failed("first"))
-    store.write(make_record("ia3", identity="another-cell"))
+    store.write(make_record("ia3", fingerprint="another-cell"))
     store.write(failed("second"))
     assert {record.message for record in store.records()[0]} == {"second", ""}
     store.write(make_record())
@@ -211,8 +211,8 @@ def test_records_leave_out_a_failed_attempt_of_a_successful_run(store: Store) ->
     assert [record.status for record in store.records()[0]] == ["ok"]
 
 
-def test_failed_attempts_get_unique_identities() -> None:
-    assert failed("why").identity != failed("why").identity
+def test_failed_attempts_get_unique_names() -> None:
+    assert failed("why").fingerprint != failed("why").fingerprint
 
 
 def test_concurrent_writers_leave_one_consistent_record(store: Store) -> None:

@@ -114,7 +114,7 @@ def test_tracking_logs_a_comparison_without_changing_results(
     )
     (record,) = made.records
     assert made.notes == ()
-    assert record.identity == plain.identity
+    assert record.fingerprint == plain.fingerprint
     losses = [epoch["train_loss"] for epoch in record.epochs]
     assert losses == [epoch["train_loss"] for epoch in plain.epochs]
     assert record.metrics["accuracy"] == plain.metrics["accuracy"]

@@ -32,9 +32,7 @@ def trial_record(run: RunSpec, selection: float | None, loss: float = 0.5) -> Re
             "selection": selection,
         },
     )
-    return Record(
-        run.spec(), "ok", run.key, metrics={"train_seconds": 2.0}, epochs=epochs, best_epoch=1
-    )
+    return Record(run, "ok", run.key, metrics={"train_seconds": 2.0}, epochs=epochs, best_epoch=1)
 
 
 def searched(run: RunSpec, trials: int, quality: object) -> Search:
@@ -64,10 +62,10 @@ def test_first_trial_uses_the_hyperparameters_of_the_recipe(tiny_recipe: Path) -
     )
     trial = Search(run, 3).ask()
     assert asdict(trial.method) == asdict(run.method)
-    assert (trial.recipe.budget.epochs, trial.seed, trial.is_source, trial.trial) == (
+    assert (trial.recipe.budget.epochs, trial.seed, trial.role, trial.trial) == (
         2,
         TRIAL_SEED,
-        True,
+        "trial",
         "trial1",
     )
     assert trial.recipe.data == run.recipe.data
@@ -148,9 +146,7 @@ def test_tuned_comparison_reports_its_trials(tiny_recipe: Path, tmp_path: Path) 
     lora = by_method["lora"]
     assert lora.status == "ok", lora.message
     assert lora.tuning is not None
-    assert (
-        lora.spec["method"]["learning_rate"] == pytest.approx(5e-2) == lora.tuning["chosen"][RATE]
-    )
+    assert lora.spec.method.learning_rate == pytest.approx(5e-2) == lora.tuning["chosen"][RATE]
     assert {len(record.tuning["trials"]) for record in by_method.values() if record.tuning} == {4}
     assert len([note for note in done.notes if note.startswith("tuned: ")]) == 2
     assert "V209" in {finding.rule for finding in done.findings()}  # the grid's highest value
@@ -161,4 +157,4 @@ def test_tuned_comparison_reports_its_trials(tiny_recipe: Path, tmp_path: Path) 
         str(finding) for finding in done.findings()
     }
     predictions = {path.stem for path in tmp_path.glob("*.npz")}
-    assert predictions == {record.identity for record in done.records}
+    assert predictions == {record.fingerprint for record in done.records}

@@ -49,7 +49,7 @@ def test_every_method_is_bit_identical_in_parallel_processes(
     finally:
         scheduler.close()
     for name, record in zip(names, records, strict=True):
-        assert record.spec["deterministic"] is True
+        assert record.spec.deterministic
         assert figures(record, store.read_predictions(record)) == figures(
             *run_here(alone[name], tmp_path / "here")
         ), name
@@ -64,8 +64,8 @@ def test_deterministic_setting_changes_the_key_of_a_run_and_its_prerequisites(
         for on in (False, True)
     )
     assert plain.key != deterministic.key
-    assert "deterministic" not in plain.spec()
-    assert all(stage.deterministic for stage in deterministic.stages)
+    assert "deterministic" not in plain.to_json()
+    assert all(one.deterministic for one in deterministic.prerequisites)
     # Its prerequisites are still deterministic.
     assert replace(deterministic, deterministic=False).key != plain.key
 

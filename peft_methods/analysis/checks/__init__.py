@@ -39,7 +39,7 @@ def run_checks(records: Iterable[Record], silent: Collection[str] = ()) -> list[
     trials are skipped too, since they are not part of a comparison.
     """
     checked = _CheckedRecords(
-        [record for record in records if record.status == "ok" and not record.spec.get("trial")]
+        [record for record in records if record.status == "ok" and record.role != "trial"]
     )
     return [
         Finding(rule.id, rule.severity, *found)

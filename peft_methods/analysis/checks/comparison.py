@@ -23,17 +23,17 @@ SAVED_BYTES = 6.0
 @rule("V501", "note", "method")
 def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
     """Weights, and perhaps texts, are random: only costs can be compared."""
-    recipe, data = records[0].spec["recipe"], records[0].data
-    if recipe["model"]["weights"] != "random":
+    recipe, data = records[0].spec.recipe, records[0].data
+    if recipe.has_quality:
         return
     what, advice = (
         "weights are random",
         "compare time, memory and parameters; to compare quality, train pretrained weights",
     )
-    if data.get("random") and recipe["data"]["token_lengths"]:
+    if data.get("random") and recipe.data.token_lengths:
         what = "weights and texts are random (row lengths are those of data.token_lengths)"
     elif data.get("random"):
-        length = recipe["data"]["max_length"]
+        length = recipe.data.max_length
         what = f"weights and texts are random (every row has the maximum of {length} tokens)"
         advice += "; set data.token_lengths to measure the cost of shorter texts"
     yield f"{what}, so there is no quality to judge", advice

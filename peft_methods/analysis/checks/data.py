@@ -125,7 +125,7 @@ def truncated(record: Record) -> Iterator[tuple[str, str]]:
     if cut:
         shares = ", ".join(f"{share:.0%} of {split}" for split, share in cut.items())
         yield (
-            f"{shares} cut at {record.spec['recipe']['data']['max_length']} tokens",
+            f"{shares} cut at {record.spec.recipe.data.max_length} tokens",
             "raise data.max_length, up to the longest input of the model",
         )
 

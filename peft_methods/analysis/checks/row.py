@@ -115,16 +115,11 @@ class ResultRow:
 
 def row_of(record: Record) -> ResultRow:
     """Return the values of one run's record."""
-    recipe, metrics, evidence, data = (
-        record.spec["recipe"],
-        record.metrics,
-        record.evidence,
-        record.data,
-    )
-    budget, random = recipe["budget"], recipe["model"]["weights"] == "random"
+    recipe, metrics, evidence = record.spec.recipe, record.metrics, record.evidence
+    data, budget = record.data, recipe.budget
     counts = {split: tuple(count) for split, count in data.get("class_counts", {}).items()}
     rows = {split: sum(count) or None for split, count in counts.items()}
-    batch = budget["batch_size"] * budget.get("gradient_accumulation", 1)
+    batch = budget.batch_size * budget.gradient_accumulation
     peak, majority = metrics.get("peak_memory_bytes"), data.get("majority")
     return ResultRow(
         name=f"{record.recipe_name}-{record.method_name}",
@@ -132,10 +127,10 @@ def row_of(record: Record) -> ResultRow:
         accuracy=metrics.get("accuracy"),
         validation_accuracy=metrics.get("validation_accuracy"),
         majority=majority,
-        margin=recipe["expect"]["margin_over_majority"],
+        margin=recipe.expect.margin_over_majority,
         unjudged=record.quality is None
         and metrics.get("accuracy", 0.0) is None
-        and not random
+        and recipe.has_quality
         and majority is not None,
         data=data.get("fingerprint"),
         train_rows=rows.get("train"),
@@ -148,24 +143,24 @@ def row_of(record: Record) -> ResultRow:
         head_parameters=evidence.head_parameters,
         head_quantized=evidence.head_quantized,
         total_parameters=metrics.get("total_parameters"),
-        epochs=budget["epochs"],
-        steps_per_epoch=math.ceil(rows["train"] / batch) if rows.get("train") else None,
+        epochs=budget.epochs,
+        steps_per_epoch=math.ceil(train / batch) if (train := rows.get("train")) else None,
         batch_size=batch,
-        max_length=recipe["data"]["max_length"],
-        learning_rate=record.spec["method"].get("learning_rate"),
+        max_length=recipe.data.max_length,
+        learning_rate=record.spec.method.learning_rate,
         rates=tuple((record.tuning or {}).get("grid", {}).get("learning_rate", ())),
         train_losses=_series(record, "train_loss"),
         validation_losses=_series(record, "validation_loss"),
         validation_accuracies=_series(record, "validation_accuracy"),
         best_epoch=record.best_epoch,
-        random=random,
+        random=not recipe.has_quality,
         train_seconds=metrics.get("train_seconds"),
         step_seconds=metrics.get("step_p95_seconds"),
         peak_memory=None if peak is None else RoundedCount.exactly(peak),
         maximum_memory=max(_series(record, "peak_memory_bytes"), default=None),
         peak_is_reset="never reset" not in record.environment.get("memory_kind", ""),
         clock_mhz=((record.environment.get("gpu") or {}).get("after") or {}).get("sm_clock_mhz"),
-        precision=budget["precision"],
+        precision=budget.precision,
         device=record.environment.get("device_name"),
         versions={
             name: version

@@ -20,7 +20,7 @@ from peft_methods.methods.base import (
     freeze_all_but,
 )
 from peft_methods.models.architecture import MODULE_MAPS, Architecture
-from peft_methods.models.bundled import PREFIX
+from peft_methods.recipes.bundled_names import PREFIX, bundled_name
 from peft_methods.recipes.schema import Count, DataSpec, NotNegative, Positive, Recipe, Share
 from peft_methods.utils.errors import ModelError
 
@@ -68,6 +68,9 @@ class AdapterFusion(Method):
     nonlinearity: Literal["relu", "swish", "gelu"] = "relu"
     dropout: Share = 0.1
     value_penalty: NotNegative = 0.01
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(map(bundled_name, self.sources)))
 
     def source_method(self) -> Adapter:
         """Return the method that trains each source."""

@@ -68,7 +68,7 @@ class RecipeComparison:
     @property
     def has_random_weights(self) -> bool:
         """Whether the weights are random, which makes quality meaningless."""
-        return any(record.spec["recipe"]["model"]["weights"] == "random" for record in self.records)
+        return not all(record.spec.recipe.has_quality for record in self.records)
 
     def records_of(self, method: str) -> list[Record]:
         """A method's successful runs, ordered by seed."""
@@ -89,7 +89,7 @@ def select_recipe(comparison: Comparison, recipe: str) -> RecipeComparison:
     records = tuple(
         record
         for record in comparison.records
-        if record.recipe_name == recipe and not record.is_source
+        if record.recipe_name == recipe and record.role == "main"
     )
     # A comparison of these records only: rows() scans all records.
     rows = tuple(replace(comparison, records=records).rows())

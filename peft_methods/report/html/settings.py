@@ -43,8 +43,8 @@ def method_view(row: Row, records: Sequence[Record]) -> MethodView:
     """Collect one row's hyperparameters and the command that reproduces it."""
     hyperparameters = tuple(
         (name, format_setting(value))
-        for name, value in records[0].spec["method"].items()
-        if name != "name" and value is not None
+        for name, value in records[0].spec.method_settings().items()
+        if value is not None
     )
     return MethodView(
         row.title,
@@ -72,9 +72,9 @@ def _tuning_summary(record: Record) -> str:
 def settings(record: Record) -> tuple[tuple[str, str], ...]:
     """The requested settings: the recipe's, the engine and the device. Unset values are omitted."""
     requested = {
-        **flatten(record.spec["recipe"]),
-        "engine": record.spec["engine"],
-        "device": record.spec["device"],
+        **flatten(record.spec.recipe_settings()),
+        "engine": record.spec.engine,
+        "device": record.spec.device,
     }
     return tuple(
         (name, format_setting(value)) for name, value in requested.items() if value is not None
@@ -86,7 +86,7 @@ def split_common(records: Iterable[Record]) -> tuple[Conditions, dict[str, Condi
 
     Runs that did not start have no environment and are ignored.
     """
-    found = {record.identity: _conditions(record) for record in records if record.environment}
+    found = {record.fingerprint: _conditions(record) for record in records if record.environment}
     names = list(dict.fromkeys(name for one in found.values() for name in one))
     values = {name: {one.get(name, MISSING) for one in found.values()} for name in names}
     common = {name: min(values[name]) for name in names if len(values[name]) == 1}
@@ -109,7 +109,9 @@ def _conditions(record: Record) -> Conditions:
 def runs_table(records: Sequence[Record], specific: Mapping[str, Conditions]) -> Table:
     """One row per run: seed, status, metrics, end time, record, and run-specific conditions."""
     shown = [name for name in RUN_METRICS if any(r.metrics.get(name) is not None for r in records)]
-    lines = tuple(_run_line(record, shown, specific.get(record.identity, {})) for record in records)
+    lines = tuple(
+        _run_line(record, shown, specific.get(record.fingerprint, {})) for record in records
+    )
     headings = (
         "Seed",
         "Status",
@@ -134,7 +136,7 @@ def _run_line(record: Record, shown: Sequence[str], specific: Conditions) -> Lin
         Item(MISSING) if best is None else Item(f"{best} of {len(record.epochs)}", best),
         Item(format_time(record.finished), record.finished),
     ]
-    items += [Item(record.identity, record.identity), Item("; ".join(details))]
+    items += [Item(record.fingerprint, record.fingerprint), Item("; ".join(details))]
     return Line(title_of(record.method_name), tuple(items), style_of(record.method_name).color)
 
 

@@ -92,7 +92,7 @@ def section_view(
     """Build the view of a section. `regression_lines` is the output of the regression check."""
     comparison = section.comparison
     rows, ranking = comparison.rows(), comparison.rankings[section.recipe]
-    records = [record for record in comparison.records if not record.is_source]
+    records = [record for record in comparison.records if record.role == "main"]
     by_method = {
         row.method: [record for record in records if record.method_name == row.method]
         for row in rows

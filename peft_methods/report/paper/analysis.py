@@ -61,7 +61,7 @@ def quality(study: Study) -> list[str]:
 
 def no_quality(study: Study) -> str:
     """Explain why there is no statement on quality."""
-    if study.spec["model"]["weights"] == "random":
+    if not study.settings.has_quality:
         return (
             "The weights of the model are random, so quality has no meaning: only costs are "
             "compared."

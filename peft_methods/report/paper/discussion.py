@@ -120,7 +120,11 @@ def threats(studies: Sequence[Study]) -> list[str]:
 
 def _scope(studies: Sequence[Study]) -> str:
     models, data = (
-        len({study.spec[part]["source"] for study in studies}) for part in ("model", "data")
+        len(set(sources))
+        for sources in (
+            [study.settings.model.source for study in studies],
+            [study.settings.data.source for study in studies],
+        )
     )
     one = ", of one size and one budget" if models == data == 1 else ""
     what = f"{counted(models, 'model')} and {counted(data, 'data set')}{one}"

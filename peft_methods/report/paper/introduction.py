@@ -53,7 +53,7 @@ def _methods(studies: Sequence[Study]) -> dict[str, str]:
 
 
 def _sources(study: Study) -> tuple[str, str]:
-    return study.spec["model"]["source"], study.spec["data"]["source"]
+    return study.settings.model.source, study.settings.data.source
 
 
 def _in_a_title(data: str) -> str:

@@ -21,12 +21,12 @@ OF_MODELS = {  # by what the last part of a source says, the first that fits
     "roberta": ("liu2019roberta",),
     "bert": ("devlin2019bert",),
 }
-NAMES_OF_MODELS = {"embedded:minilm": "all-MiniLM-L6-v2"}
+NAMES_OF_MODELS = {"bundled:minilm": "all-MiniLM-L6-v2"}
 NAMES_OF_DATA = {
-    "embedded:movie_reviews": "rated movie-review sentences",
-    "embedded:product_reviews": "rated product-review sentences",
-    "embedded:editorials": "rated editorial sentences",
-    "embedded:tweets": "rated tweets",
+    "bundled:movie_reviews": "rated movie-review sentences",
+    "bundled:product_reviews": "rated product-review sentences",
+    "bundled:editorials": "rated editorial sentences",
+    "bundled:tweets": "rated tweets",
     "stanfordnlp/imdb": "the IMDb reviews",
     "stanfordnlp/sst2": "the Stanford Sentiment Treebank (SST-2)",
     "CogComp/trec": "the TREC questions",
@@ -35,7 +35,7 @@ NAMES_OF_DATA = {
     "dair-ai/emotion": "tweets labelled with emotions",
 }
 OF_DATA = {
-    "embedded": ("hutto2014vader",),
+    "bundled": ("hutto2014vader",),
     "stanfordnlp/imdb": ("maas2011imdb",),
     "stanfordnlp/sst2": ("socher2013sst",),
     "CogComp/trec": ("li2002trec",),
@@ -103,7 +103,7 @@ def of_model(source: str) -> tuple[str, ...]:
 
 def of_data(source: str) -> tuple[str, ...]:
     """Return the keys of a data set's entries by its source; none for an unknown one."""
-    return OF_DATA.get(source.partition(":")[0] if source.startswith("embedded:") else source, ())
+    return OF_DATA.get(source.partition(":")[0] if source.startswith("bundled:") else source, ())
 
 
 def bibliography(markup: str, methods: Iterable[str]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from peft_methods.recipes.schema import Recipe
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.paper.english import capital, counted, joined, listed, number, was
 from peft_methods.report.paper.references import (
@@ -47,7 +47,7 @@ def setup(studies: Sequence[Study]) -> list[str]:
             _model(study),
         ]
         parts += ["== Budget and Hyperparameters"] * one
-        parts += [_budget(study.spec), rates(study), hyperparameters(study)]
+        parts += [_budget(study.settings), rates(study), hyperparameters(study)]
     parts += [
         "== Hardware and Software",
         _hardware(studies),
@@ -60,12 +60,12 @@ def setup(studies: Sequence[Study]) -> list[str]:
 
 
 def _data(study: Study) -> str:
-    data, spec = _first(study).data, study.spec["data"]
+    data, spec = _first(study).data, study.settings.data
     if data.get("random"):
         lengths = (
             "with the lengths given by the recipe"
-            if spec.get("token_lengths")
-            else f"of {spec['max_length']} tokens"
+            if spec.token_lengths
+            else f"of {spec.max_length} tokens"
         )
         return (
             f"Token ids and labels are random, in rows {lengths}. They suffice to measure the cost "
@@ -77,7 +77,7 @@ def _data(study: Study) -> str:
     )
     removed = sum(data.get("removed", {}).values())
     return joined(
-        f"The texts are {data_name(spec['source'])}{cited(*of_data(spec['source']))}{classes}.",
+        f"The texts are {data_name(spec.source)}{cited(*of_data(spec.source))}{classes}.",
         f"Train, validation, and test rows are disjoint; @t-data-{study.label} gives their numbers."
         if data.get("class_counts")
         else "",
@@ -118,7 +118,7 @@ def _per_class(counts: Sequence[int]) -> str:
 
 
 def _model(study: Study) -> str:
-    source, random = study.spec["model"]["source"], study.spec["model"]["weights"] == "random"
+    source = study.settings.model.source
     total, head = (
         next((record.metrics[name] for record in study.finished if record.metrics.get(name)), None)
         for name in ("total_parameters", "head_parameters")
@@ -129,37 +129,37 @@ def _model(study: Study) -> str:
             f"With its classification head, it has {total:,.0f} parameters, {head:,.0f} of them in "
             "the head."
         )
-    kind = "with random weights" if random else "pretrained"
+    kind = "pretrained" if study.settings.has_quality else "with random weights"
     return joined(f"The encoder is {model_name(source)}{cited(*of_model(source))}, {kind}.", size)
 
 
-def _budget(spec: dict[str, Any]) -> str:
+def _budget(recipe: Recipe) -> str:
     """Describe the budget of every method in a paragraph."""
-    budget = spec["budget"]
-    patience, batches = budget.get("early_stopping"), budget.get("gradient_accumulation", 1)
-    epochs = f"{'at most ' if patience else ''}{counted(budget['epochs'], 'epoch')}"
+    budget = recipe.budget
+    patience, batches = budget.early_stopping, budget.gradient_accumulation
+    epochs = f"{'at most ' if patience else ''}{counted(budget.epochs, 'epoch')}"
     steps = f", {number(batches)} of them per optimizer step" if batches > 1 else ""
     warmup = (
-        f", after a warm-up over {100 * budget['warmup_ratio']:g}% of the steps"
-        if budget.get("warmup_ratio")
+        f", after a warm-up over {100 * budget.warmup_ratio:g}% of the steps"
+        if budget.warmup_ratio
         else ""
     )
     return joined(
         f"Every method has the same budget: {epochs} in batches of "
-        f"{number(budget['batch_size'])}{steps}, with rows truncated to "
-        f"{number(spec['data']['max_length'])} tokens.",
+        f"{number(budget.batch_size)}{steps}, with rows truncated to "
+        f"{number(recipe.data.max_length)} tokens.",
         f"Training stops after {counted(patience, 'epoch')} without a better validation score."
         if patience
         else "",
         f"The optimizer is AdamW{cited('loshchilov2019adamw')} with weight decay "
-        f"{budget['weight_decay']:g} and gradients clipped to a norm of "
-        f"{budget['max_grad_norm']:g}; its learning rate "
-        f"{SCHEDULES[budget['schedule']]}{warmup}.",
-        f"Training runs in {PRECISIONS[budget['precision']]}.",
+        f"{budget.weight_decay:g} and gradients clipped to a norm of "
+        f"{budget.max_grad_norm:g}; its learning rate "
+        f"{SCHEDULES[budget.schedule]}{warmup}.",
+        f"Training runs in {PRECISIONS[budget.precision]}.",
         "Activations within layers are recomputed in the backward pass."
-        if budget.get("gradient_checkpointing")
+        if budget.gradient_checkpointing
         else "",
-        "All rows are padded to the maximum length." if budget.get("padding") == "fixed" else "",
+        "All rows are padded to the maximum length." if budget.padding == "fixed" else "",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
@@ -14,6 +13,7 @@ from peft_methods.analysis.ranking import PairwiseComparison, Ranking
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.schema import Recipe
 from peft_methods.report.paper.english import formatted, listed
 from peft_methods.report.paper.typst import escaped
 from peft_methods.runs.record import Record
@@ -37,9 +37,9 @@ class Study:
     answers: tuple[Recommendation, ...]
 
     @property
-    def spec(self) -> dict[str, Any]:
+    def settings(self) -> Recipe:
         """The recipe as it was run."""
-        return dict(self.records[0].spec["recipe"])
+        return self.records[0].spec.recipe
 
     @property
     def name(self) -> str:
@@ -147,7 +147,7 @@ def studies_of(comparison: Comparison, limits: Constraints | None) -> list[Study
             position,
             comparison,
             recipe,
-            tuple(r for r in comparison.records if r.recipe_name == recipe and not r.is_source),
+            tuple(r for r in comparison.records if r.recipe_name == recipe and r.role == "main"),
             tuple(row for row in rows if row.recipe == recipe),
             standing,
             limits or {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.paper.english import counted, joined, listed, number, was
 from peft_methods.report.paper.references import cited
@@ -59,7 +60,7 @@ def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
 
 def hyperparameters(study: Study) -> str:
     """Return the table of every method's hyperparameters."""
-    by_name = {record.method_name: record.spec["method"] for record in study.records}
+    by_name = {record.method_name: record.spec.method_settings() for record in study.records}
     methods = {row.method: by_name[row.method] for row in study.rows}
     lines = [
         [study.title(name), f"{method['learning_rate']:.3g}", _settings(method)]
@@ -78,9 +79,7 @@ def hyperparameters(study: Study) -> str:
 
 def _settings(method: dict[str, Any]) -> str:
     shown = {
-        key: value
-        for key, value in method.items()
-        if key not in {"name", "learning_rate"} and value is not None
+        key: value for key, value in method.items() if key != "learning_rate" and value is not None
     }
     return (
         ", ".join(
@@ -96,5 +95,5 @@ def _value(value: Any) -> str:
     return (
         f"{value:.3g}"
         if isinstance(value, float)
-        else escaped(str(value).removeprefix("embedded:").replace("_", " "))
+        else escaped(str(value).removeprefix(PREFIX).replace("_", " "))
     )

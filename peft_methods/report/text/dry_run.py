@@ -8,7 +8,8 @@ from tabulate import tabulate
 
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.plan import RunGroup
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.spec import RunSpec
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
@@ -76,6 +77,6 @@ def _line(
     )
     if run.key in there:
         expected = "already finished"
-    prerequisites = ", ".join(stage.recipe.data.source for stage in run.stages)
+    prerequisites = ", ".join(one.recipe.data.source for one in run.prerequisites)
     rate = f"{task.method.learning_rate:g}"
     return [run.label, rate, visible(prerequisites), visible(expected)]

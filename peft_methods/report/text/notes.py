@@ -79,7 +79,7 @@ def attempts(records: Sequence[Record]) -> list[str]:
     """List the runs that were retried, and how their earlier attempts ended."""
     return [
         f"{title_of(record.method_name)} seed {record.seed}"
-        f"{' (prerequisite)' * record.is_source}: attempt {len(record.attempts) + 1}; "
+        f"{' (prerequisite)' * (record.role != 'main')}: attempt {len(record.attempts) + 1}; "
         f"earlier attempts: {'; '.join(record.attempts)}"
         for record in records
         if record.attempts
@@ -123,6 +123,7 @@ def finding_lines(comparison: Comparison) -> list[str]:
 
 
 def plural_count(subjects: Sequence[str]) -> str:
+    """Name a single run, and count several."""
     return subjects[0] if len(subjects) == 1 else f"{len(subjects)} runs"
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.spec import RunSpec
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _train(job: RunJob, connection: Connection, rate: float | None, ahead: Any) 
             return Done(record, may_pass=True)
     record = replace(record, attempts=job.attempts)
     try:
-        is_needed_later = record.status == "ok" and job.run.is_source and not job.run.trial
+        is_needed_later = record.status == "ok" and job.run.role == "prerequisite"
         Store(job.store).write(record, predictions, job.work / TRAINED if is_needed_later else None)
     except StoreError as error:
         return Done(record, not_stored=str(error))
@@ -179,7 +179,9 @@ def _prefetched(job: RunJob) -> Any:
     if not job.run.device.startswith("cuda"):
         return None
     with contextlib.suppress(Exception):
-        return prepare.prefetch(job.run, work=job.work, stages=job.stages, threads=job.threads)
+        return prepare.prefetch(
+            job.run, work=job.work, prerequisites=job.stages, threads=job.threads
+        )
     return None
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.events import Event
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.metrics import in_seconds
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
@@ -151,7 +152,7 @@ def describe_result(record: Record) -> str:
     """Describe a run's result in one line: the main metrics, or why there are none."""
     if record.status != "ok":
         return f"{record.status}: {record.message}"
-    name = "validation_accuracy" if record.is_source else "accuracy"
+    name = "validation_accuracy" if record.role != "main" else "accuracy"
     metrics = record.metrics
     parts = [
         f"{METRICS[name].title.lower()} {value:.3f}"

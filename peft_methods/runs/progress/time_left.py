@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from peft_methods.runs.cost_model import expected_seconds
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.spec import RunSpec
 
 # Once this share of a run's steps is done, their speed predicts the run's total time.
 MIN_SHARE_FOR_PROJECTION = 0.1
@@ -37,7 +38,7 @@ class TimeLeft:
     def plan(self, runs: Iterable[RunSpec], preparation: PreparedRecipe) -> None:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
         for run in runs:
-            for one in (one for one in (*run.stages, run) if one.key not in self.reused):
+            for one in (one for one in (*run.prerequisites, run) if one.key not in self.reused):
                 self.expected[one.key] = expected_seconds(one, preparation)
                 self._kind[one.key] = one.recipe.name, one.method.name
 

@@ -151,7 +151,7 @@ class Tracking:
         self._attempts[run.key] += 1
         attempt = self._attempts[run.key]
         return self._open_all(
-            run.label + (f"-attempt{attempt}" if attempt > 1 else ""), _group(run), run.spec()
+            run.label + (f"-attempt{attempt}" if attempt > 1 else ""), _group(run), run.to_json()
         )
 
     def _open_all(self, name: str, group: str, config: Mapping[str, Any]) -> list[LoggedRun]:

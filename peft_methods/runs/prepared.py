@@ -1,0 +1,40 @@
+"""What is known about a recipe before any of its runs starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Digests of files and machine that the fingerprints of a recipe's runs include.
+
+    `weights` are by quantization ("" for none), since frozen weights in 4 bits differ. `data` are
+    by recipe name: the recipe's own rows and those of its prerequisites. A digest is missing if its
+    files could not be loaded; the record of the run gives the reason.
+    """
+
+    weights: Mapping[str, str]
+    config: str
+    tokenizer: str
+    data: Mapping[str, str]
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PreparedRecipe:
+    """A recipe's data, its unsupported methods with the reason, and its speed.
+
+    `forward_seconds` is the time of one row's forward pass, `start_seconds` the time to read data
+    and model, and `matmul_flops_per_second` the device's rate in bf16 matrix products (None on a
+    CPU). `facts` are for fingerprints.
+    """
+
+    data: dict[str, Any]
+    unsupported: dict[str, str]
+    forward_seconds: float
+    start_seconds: float
+    matmul_flops_per_second: float | None = None
+    facts: Fingerprints | None = None
