@@ -64,7 +64,7 @@ def _report(
 ) -> None:
     from peft_methods.report.html.page import build_report, write_report
 
-    report = build_report(comparison, options.limits, options.gate, regressions)
+    report = build_report(comparison, options.limits, options.regression, regressions)
     try:
         path = write_report(report, folder)
     except PeftMethodsError as error:

@@ -75,6 +75,7 @@ def _check_precision(recipe: Recipe, device: str) -> None:
     precision = recipe.budget.precision
     if device == "cpu" and precision in NEED_A_GPU and not recipe.gpu:
         raise OptionError(
-            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and none is visible. "
-            f"Allowed here: fp32, bf16; --peft-set budget.precision=fp32."
+            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU "
+            "and none is visible. Allowed here: fp32, bf16.",
+            setting="budget.precision",
         )

@@ -83,13 +83,13 @@ def rule(
     return register
 
 
-def parse_silenced(text: str, where: str) -> tuple[str, ...]:
+def parse_silenced(text: str) -> tuple[str, ...]:
     """Parse 'V105,V301' into rule ids. Raises `OptionError` for an unknown id."""
     ids = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",")))
     for one in ids:
         if one not in REGISTRY:
             raise OptionError(
-                f"{where} {text!r}: unknown rule {one!r}.{_nearest_rule(one)} "
+                f"silence {text!r}: unknown rule {one!r}.{_nearest_rule(one)} "
                 f"Allowed: {_id_ranges()}, separated by commas.",
                 setting="silence",
             )

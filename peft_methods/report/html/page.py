@@ -53,7 +53,7 @@ DIFFERENCES = "Differences from the recipe's first section"
 class Report:
     """The content of a report: sections of records, with the notes and limits that belong to them.
 
-    `remarks` are notes on the whole session. `gate` and `regressions` are set if the session was
+    `remarks` are notes on the whole session. `regression` and `regressions` are set if the session was
     compared with a baseline. `charts`: "few" draws charts for up to DRAWN_SECTIONS sections,
     "all" draws them for any number, "none" draws no charts.
     """
@@ -62,7 +62,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     silenced: tuple[str, ...] = ()
     limits: Constraints = field(default_factory=dict)
-    gate: RegressionCheck | None = None
+    regression: RegressionCheck | None = None
     regressions: RegressionReport | None = None
     charts: ChartChoice = "few"
 
@@ -94,12 +94,12 @@ class Page:
 def build_report(
     comparison: Comparison,
     limits: Constraints,
-    gate: RegressionCheck | None = None,
+    regression: RegressionCheck | None = None,
     regressions: RegressionReport | None = None,
 ) -> Report:
     """Build the report of one session."""
     sections = group_records(comparison.records, comparison.predictions, comparison.silenced)
-    return Report(sections, comparison.notes, comparison.silenced, limits, gate, regressions)
+    return Report(sections, comparison.notes, comparison.silenced, limits, regression, regressions)
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -129,7 +129,7 @@ def _page(report: Report) -> Page:
         section_view(
             one,
             report.limits,
-            report.gate,
+            report.regression,
             _chart_views(one) if report.is_drawn else (),
             _regression_lines(report, one.recipe),
         )

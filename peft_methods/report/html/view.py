@@ -85,7 +85,7 @@ class SectionView:
 def section_view(
     section: Section,
     limits: Constraints,
-    gate: RegressionCheck | None,
+    regression: RegressionCheck | None,
     charts: Sequence[ChartView],
     regression_lines: Sequence[str] = (),
 ) -> SectionView:
@@ -119,8 +119,10 @@ def section_view(
             for row in rows
             if (view := per_class.class_view(row, by_method[row.method])) is not None
         ),
-        baseline=tables.baseline_table((row, gate.changes(by_method[row.method])) for row in rows)
-        if gate
+        baseline=tables.baseline_table(
+            (row, regression.changes(by_method[row.method])) for row in rows
+        )
+        if regression
         else None,
         regression_lines=tuple(map(without_home, regression_lines)),
         findings=_finding_groups(comparison),
