@@ -37,6 +37,7 @@ from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.cli import parsing
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.options import Options
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
@@ -89,7 +90,7 @@ class PrintableComparison(Comparison):
         Raises `OptionError` if the extra `report` is not installed.
         """
         check_libraries()
-        return write_report(build_report(self, self.limits), Path(folder))
+        return write_report(build_report(self, self.limits), Path(folder), pytest_command)
 
     def paper(self, path: str | Path) -> list[Path]:
         """Write the comparison as a paper, FILE.pdf, with its source and figures; needs `paper`.

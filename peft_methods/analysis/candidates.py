@@ -1,4 +1,4 @@
-"""TODO."""
+"""Methods of one recipe that may be recommended, and how they compare."""
 
 from __future__ import annotations
 
@@ -113,4 +113,5 @@ class Candidates:
 
 
 def has_one_seed(*rows: Row) -> bool:
+    """Whether any of the rows has fewer than two seeds."""
     return any(len(row.seeds) < 2 for row in rows)

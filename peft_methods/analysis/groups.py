@@ -1,4 +1,4 @@
-"""TODO."""
+"""Compact letter display: methods that share a letter cannot be told apart."""
 
 from __future__ import annotations
 

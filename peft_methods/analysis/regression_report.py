@@ -1,4 +1,4 @@
-"""TODO."""
+"""The result of a regression check: its entries, their meaning and their text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Differences between a baseline's settings and those of this session."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
 
 
 def surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return library versions, and short fingerprints of the data and the weights, by name."""
     versions = {
         **(environment.get("packages") or {}),
         **{name: environment.get(name) for name in ("python", "cuda", "driver")},
@@ -50,9 +51,11 @@ def surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dic
 
 
 def listed(values: Iterable[object]) -> str:
+    """Join the values with commas."""
     return ", ".join(map(str, values))
 
 
 def shortened(changes: Sequence[str]) -> str:
+    """Join the first changes, and append the number of the others."""
     more = len(changes) - SHOWN_DIFFERENCES
     return "; ".join(changes[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")

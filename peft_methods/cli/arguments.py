@@ -1,4 +1,4 @@
-"""TODO."""
+"""The `--peft-` options as pytest's parser sees them: names, defaults and help."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.parsing import limits_of, silenced_of
 from peft_methods.report.requirements import check_folder, check_libraries
 from peft_methods.utils.errors import PeftMethodsError
@@ -114,7 +115,9 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Cons
     predictions = StoredPredictions(stored.folders)
     sections, remarks = _with_figures(group_records(stored.records, predictions, silent))
     path = write_report(
-        Report(sections, remarks, silent, limits, charts=arguments.charts), arguments.output
+        Report(sections, remarks, silent, limits, charts=arguments.charts),
+        arguments.output,
+        pytest_command,
     )
     print(f"written: {path} ({len(stored.records)} records)")
     if arguments.paper is not None:

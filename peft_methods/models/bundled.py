@@ -1,4 +1,4 @@
-"""TODO."""
+"""Bundled models, fetched from the package index and verified by hash."""
 
 from __future__ import annotations
 

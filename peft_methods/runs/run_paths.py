@@ -1,4 +1,4 @@
-"""TODO."""
+"""The folders that one run reads and writes."""
 
 from __future__ import annotations
 

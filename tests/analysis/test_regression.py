@@ -23,6 +23,7 @@ from peft_methods.analysis.seed_spread import explained_by_seeds, shift_p
 from peft_methods.analysis.spec_changes import spec_changes
 from peft_methods.analysis.tolerances import parse_tolerance, parse_tolerances
 from peft_methods.cli import regression_check
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import find_recipe, load_recipe
 from peft_methods.report.html.page import build_report, write_report
@@ -350,7 +351,7 @@ def test_report_section_shows_only_the_entries_of_its_recipe(tmp_path: Path) -> 
     result = regression_check.finish(session, records, check, {})  # type: ignore[arg-type]
     assert session.exitstatus == 1
     page = write_report(
-        build_report(Comparison(tuple(records)), {}, check, result), tmp_path
+        build_report(Comparison(tuple(records)), {}, check, result), tmp_path, pytest_command
     ).read_text(encoding="utf-8")
     sections = [
         re.search(rf'id="{name}-1-baseline".*?id="{name}-1-findings"', page, re.DOTALL)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Rows of an external table converted into `ResultRow` objects for the rules."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:
 
 
 def rounded_count(quantity: Quantity | None) -> RoundedCount | None:
+    """Convert a quantity to a count that knows its rounding."""
     return (
         None
         if quantity is None

@@ -19,7 +19,7 @@ from peft_methods.report.html import per_class, settings, tables
 from peft_methods.report.html.per_class import ClassView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
-from peft_methods.report.reproduce import recipe_file
+from peft_methods.report.reproduce import CommandFormat, recipe_file
 from peft_methods.report.text.notes import grouped_findings, reasons, source_costs
 from peft_methods.report.text.setup import setup_line
 
@@ -87,7 +87,8 @@ def section_view(
     limits: Constraints,
     regression: RegressionCheck | None,
     charts: Sequence[ChartView],
-    regression_lines: Sequence[str] = (),
+    regression_lines: Sequence[str],
+    command: CommandFormat,
 ) -> SectionView:
     """Build the view of a section. `regression_lines` is the output of the regression check."""
     comparison = section.comparison
@@ -97,7 +98,7 @@ def section_view(
         row.method: [record for record in records if record.method_name == row.method]
         for row in rows
     }
-    methods = tuple(settings.method_view(row, by_method[row.method]) for row in rows)
+    methods = tuple(settings.method_view(row, by_method[row.method], command) for row in rows)
     common, specific = settings.split_common(records)
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),

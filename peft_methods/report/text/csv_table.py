@@ -1,4 +1,4 @@
-"""TODO."""
+"""The comparison as CSV: one row per method, every metric in base units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Lines below a table: missing results, retried runs, costs and findings."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ def finding_lines(comparison: Comparison) -> list[str]:
 
 
 def plural_count(subjects: Sequence[str]) -> str:
+    """Format the one subject, or how many runs there are."""
     return subjects[0] if len(subjects) == 1 else f"{len(subjects)} runs"
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The setup of a comparison as text: model, data, budget, seeds and device."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def budget_text(recipe: dict[str, Any]) -> str:
 
 
 def device_text(record: Record) -> str:
+    """Format the device's name; for a CPU with the number of threads."""
     environment = record.environment
     cores = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
     return f"{environment['device_name']}{cores}"
