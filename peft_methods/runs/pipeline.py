@@ -1,4 +1,4 @@
-"""One run from start to end: data, model, method, training, the single look at the test set, record."""
+"""One run from start to end: data, model, method, training, test set (used once), record."""
 
 from __future__ import annotations
 

@@ -71,11 +71,14 @@ def run_groups(
 
 
 def _check_precision(recipe: Recipe, device: str) -> None:
-    """Raise `OptionError` for a precision of GPUs where there is none; a recipe for GPUs is skipped there anyway."""
+    """Raise `OptionError` if the precision needs a GPU and there is none.
+
+    Recipes for GPUs are skipped there in any case.
+    """
     precision = recipe.budget.precision
     if device == "cpu" and precision in NEED_A_GPU and not recipe.gpu:
         raise OptionError(
-            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU "
-            "and none is visible. Allowed here: fp32, bf16.",
+            f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and "
+            "none is visible. Allowed here: fp32, bf16.",
             setting="budget.precision",
         )

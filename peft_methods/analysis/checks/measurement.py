@@ -38,7 +38,8 @@ def gpu_shared(record: Record) -> Iterator[tuple[str, str]]:
     others = sorted({pid for state in _gpu_states(record) for pid in state["other_processes"]})
     if others:
         yield (
-            f"{len(others)} other processes on the GPU (pid {first_three([str(pid) for pid in others])})",
+            f"{len(others)} other processes on the GPU "
+            f"(pid {first_three([str(pid) for pid in others])})",
             "end them and repeat the run: time, energy and free memory were shared",
         )
 
@@ -133,7 +134,10 @@ def _digits(text: str) -> int:
 
 
 def _above_full(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
-    """QLoRA has LoRA's few gradients and 4-bit weights; only work unlike the others' could take it above full fine-tuning."""
+    """QLoRA above full fine-tuning in memory.
+
+    It has LoRA's few gradients and 4-bit weights, so only a different workload explains that.
+    """
     full = next(
         (row.memory for row in rows if row.method == METHODS.reference and row.memory), None
     )
