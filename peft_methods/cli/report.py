@@ -135,10 +135,10 @@ def _with_figures(sections: Sequence[Section]) -> tuple[Sequence[Section], tuple
 
     A section whose runs all failed is left out if there are others.
     """
-    with_figures = [section for section in sections if section.has_figures]
-    if not with_figures:
+    with_results = [section for section in sections if section.has_results]
+    if not with_results:
         return sections, ()
-    return with_figures, tuple(_failed(section) for section in sections if not section.has_figures)
+    return with_results, tuple(_failed(section) for section in sections if not section.has_results)
 
 
 def _failed(section: Section) -> str:

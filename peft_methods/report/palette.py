@@ -41,7 +41,7 @@ MARKERS = ("<", ">", "h", "H", "d", "8")
 
 
 def style_of(method: str) -> Style:
-    """Return the method's style. An unknown name gets one derived from the name, always the same."""
+    """Return the method's style; for an unknown name the one derived from the name."""
     info = METHODS.info(method)
     drawn = _drawn_from(method)
     if info is None:

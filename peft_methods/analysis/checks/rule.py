@@ -54,8 +54,8 @@ class Rule:
     """A rule's stable id, its severity, the scope of its input, and the function that checks it.
 
     A check of scope `run` gets a `Record`, one of scope `method` the records of all seeds, and one
-    of scope `row` a `Figures`. Each of these yields (evidence, advice) pairs. A check of scope
-    `comparison` gets a list of `Figures`, one per method, and yields (subject, evidence, advice).
+    of scope `row` a `ResultRow`. Each of these yields (evidence, advice) pairs. A check of scope
+    `comparison` gets a list of `ResultRow`, one per method, and yields (subject, evidence, advice).
     Values that are not known are None; a check that needs one of them yields nothing.
     """
 

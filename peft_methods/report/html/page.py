@@ -134,8 +134,8 @@ def _page(report: Report, command: CommandFormat) -> Page:
             report.limits,
             report.regression,
             _chart_views(one) if report.is_drawn else (),
-            _regression_lines(report, one.recipe),
-            command,
+            regression_lines=_regression_lines(report, one.recipe),
+            command=command,
         )
         for one in report.sections
     )

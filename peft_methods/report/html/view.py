@@ -87,6 +87,7 @@ def section_view(
     limits: Constraints,
     regression: RegressionCheck | None,
     charts: Sequence[ChartView],
+    *,
     regression_lines: Sequence[str],
     command: CommandFormat,
 ) -> SectionView:
@@ -105,7 +106,7 @@ def section_view(
         recipe=section.recipe,
         name=section.name,
         description=without_home(setup_line(comparison, section.recipe)),
-        changes=tuple(map(without_home, section.apart)),
+        changes=tuple(map(without_home, section.differences)),
         answers=tuple(recommend(comparison, limits)),
         comparison=tables.comparison_table(rows, ranking),
         differences=tables.differences_table(rows, ranking),
