@@ -10,7 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from peft_methods.cli import audit, report
+from peft_methods.cli.setting_help import how_to_change_in_command, with_change
 from peft_methods.utils.errors import PeftMethodsError
+
+UNUSABLE = 2  # exit code for input that cannot be used
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = chosen.run(chosen)
     except PeftMethodsError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return audit.UNREADABLE
+        change = how_to_change_in_command(error.setting)
+        print(f"{parser.prog}: {with_change(str(error), change)}", file=sys.stderr)
+        return UNUSABLE
     return code
 
 

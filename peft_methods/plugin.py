@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_methods.cli import regression_gate, summary
+from peft_methods.cli import regression_check, summary
 from peft_methods.cli.arguments import add_options
 from peft_methods.cli.benchmark_json import extra_info
 from peft_methods.cli.interrupts import Interrupts
 from peft_methods.cli.options import Options, read_options
+from peft_methods.cli.outcome import Outcome, problems_of
+from peft_methods.cli.rounds import TrainingClock, record_rounds
 from peft_methods.cli.setting_help import explained
 from peft_methods.cli.terminal import progress_display, show_text
 from peft_methods.utils.errors import OptionError, PeftMethodsError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from peft_methods.recipes.schema import Recipe
     from peft_methods.runs.experiment import Experiment
     from peft_methods.runs.plan import RunGroup
-    from peft_methods.runs.record import Record
 
 
 OPTIONS = pytest.StashKey[Options]()
@@ -37,28 +37,6 @@ MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped if there is none",
     "harness: measures the harness itself; run with -m harness",
 )
-
-
-class TrainingClock:
-    """The timer of one benchmark. It advances only by the training time of its runs."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """Return the seconds of training so far."""
-        return self.now
-
-    def __repr__(self) -> str:
-        return "peft_methods.TrainingClock"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a benchmark: its records, and all reasons to fail."""
-
-    records: tuple[Record, ...]
-    problems: tuple[str, ...]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -213,50 +191,19 @@ def finetune(
         records = experiment.wait(finetune_task)
         if records and all(record.status == "skipped" for record in records):
             pytest.skip(visible(records[0].message))
-        _record_rounds(
-            request.node, benchmark, [record for record in records if record.status == "ok"]
-        )
-        gate = request.config.stash[OPTIONS].gate
-        checked = gate.check_method(records) if gate else ()
+        if good := [record for record in records if record.status == "ok"]:
+            record_rounds(request.node, benchmark, good, extra_info(good))
+        options = request.config.stash[OPTIONS]
+        checked = options.regression.check_method(records) if options.regression else ()
         regressions = (str(entry) for entry in checked if entry.is_failure)
         prerequisites = experiment.prerequisite_records(finetune_task)
         error = experiment.errors.get(finetune_task.recipe.name)
-        problems = _problems(request.config, records, prerequisites, error)
+        problems = problems_of(records, prerequisites, error, options.silenced)
         return Outcome(tuple(records), tuple(map(visible, (*problems, *regressions))))
 
     return run
 
 
-def _record_rounds(node: Any, benchmark: Any, records: list[Record]) -> None:
-    """Give pytest-benchmark the training times as rounds, and all else as `extra_info`."""
-    if not records:
-        return
-    clock: TrainingClock = node.get_closest_marker("benchmark").kwargs["timer"]
-    times = iter(records)
-
-    def one_round() -> None:
-        record = next(times, None)
-        clock.now += (record.metrics["train_seconds"] or 0.0) if record else 0.0
-
-    benchmark.extra_info.update(extra_info(records))
-    benchmark.pedantic(one_round, rounds=len(records), iterations=1)
-
-
-def _problems(
-    config: pytest.Config,
-    records: list[Record],
-    prerequisites: list[Record],
-    error: PeftMethodsError | None,
-) -> Iterator[str]:
-    """Describe failed runs and findings. `error` is why the recipe could not be prepared."""
-    from peft_methods.analysis import checks
-
-    for record in records:
-        if record.status not in {"ok", "skipped"}:
-            message = record.message if error is None else explained(error)
-            yield f"seed {record.seed} {record.status}: {message}"
-    findings = checks.run_checks([*prerequisites, *records], config.stash[OPTIONS].silenced)
-    yield from (str(finding) for finding in findings if finding.severity == "error")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -274,8 +221,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             "peft-methods: stopping; the table follows. Press Ctrl-C again to exit without it."
         )
     experiment.stop()
-    if ended_early and (options.gate or options.saved_baselines):
-        session.config.stash[REGRESSIONS] = regression_gate.ended_early()
+    if ended_early and (options.regression or options.saved_baselines):
+        session.config.stash[REGRESSIONS] = regression_check.ended_early()
     elif not options.dry_run and not ended_early:
         if options.trackers:
             from peft_methods.analysis.comparison import comparison_of
@@ -283,8 +230,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
             comparison = comparison_of(experiment.results())
             experiment.track(tracked_tables(comparison, options.limits))
-        session.config.stash[REGRESSIONS] = regression_gate.finish(
-            session, experiment.results().records, options.gate, options.saved_baselines
+        session.config.stash[REGRESSIONS] = regression_check.finish(
+            session, experiment.results().records, options.regression, options.saved_baselines
         )
 
 

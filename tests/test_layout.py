@@ -1,4 +1,4 @@
-"""The layout of the code: packages import one way, files are short, and words stand in one place."""
+"""The layout of the code: packages import one way, files are short, words are in one place."""
 
 from __future__ import annotations
 

@@ -516,7 +516,7 @@ def test_missing_prerequisite_data_fails_only_the_fusion_run(run: Any) -> None:
 
 def config_alone(folder: Path) -> Path:
     """Save the smallest folder from which random weights can be drawn: a config."""
-    from conftest import CONFIGS
+    from builders import CONFIGS
 
     CONFIGS["bert"]().save_pretrained(folder)
     return folder

@@ -69,19 +69,19 @@ def expected(rows: list[Row]) -> Cells:
     digits = 2 if min(row.mean("train_seconds") for row in rows) < 1 else 1
 
     def put(heading: str, name: str, written: Callable[[Row], str]) -> None:
-        means = {row.method: row.mean(name) for row in rows if name in row.figures}
+        means = {row.method: row.mean(name) for row in rows if name in row.metrics}
         best = BEST_OF[name](means.values()) if name in BEST_OF and means else None
         found.update(
             {
                 (row.title, heading): written(row) + r" \*" * (means[row.method] == best)
                 for row in rows
-                if name in row.figures
+                if name in row.metrics
             }
         )
 
     def with_spread(name: str, scale: float, digits: int, unit: str = "") -> Callable[[Row], str]:
         def written(row: Row) -> str:
-            figure = row.figures[name]
+            figure = row.metrics[name]
             spread = "" if figure.deviation is None else f" ± {scale * figure.deviation:.{digits}f}"
             return f"{scale * figure.mean:.{digits}f}{spread}{unit}"
 

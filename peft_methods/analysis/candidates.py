@@ -1,4 +1,4 @@
-"""TODO."""
+"""Methods of one recipe that may be recommended, and how they compare."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Candidates:
 
     recipe: str
     rows: tuple[Row, ...]
-    standing: Ranking
+    ranking: Ranking
     limits: Constraints
 
     def answer(
@@ -49,26 +49,26 @@ class Candidates:
     @property
     def metric(self) -> str:
         """The quality metric's name, as used within a sentence."""
-        return METRICS[self.standing.metric].title.lower()
+        return METRICS[self.ranking.metric].title.lower()
 
     def cheapest(self, name: str, rows: Sequence[Row] | None = None) -> Row | None:
         """Return the row with the lowest value of a metric; None if no row has one."""
-        known = [row for row in (self.rows if rows is None else rows) if name in row.figures]
+        known = [row for row in (self.rows if rows is None else rows) if name in row.metrics]
         return min(known, key=lambda row: row.mean(name)) if known else None
 
     def best(self) -> Row | None:
         """Return the row with the highest quality."""
-        known = [row for row in self.rows if self.standing.metric in row.figures]
+        known = [row for row in self.rows if self.ranking.metric in row.metrics]
         return max(known, key=self.quality) if known else None
 
     def quality(self, row: Row) -> float:
         """Return the row's mean of the recipe's selection metric."""
-        return row.mean(self.standing.metric)
+        return row.mean(self.ranking.metric)
 
     def not_separable(self, best: Row) -> list[Row]:
         """Return the other rows that were compared with the best and are not separable from it."""
         pairs = [
-            (row, self.standing.pair(best.method, row.method))
+            (row, self.ranking.pair(best.method, row.method))
             for row in self.rows
             if row is not best
         ]
@@ -79,7 +79,7 @@ class Candidates:
 
         With one seed these are intervals of single models on these test examples.
         """
-        known = self.standing.intervals
+        known = self.ranking.intervals
         if best.method not in known:
             return []
         return [
@@ -99,8 +99,8 @@ class Candidates:
         if math.isnan(self.quality(row)):
             return "its quality is not known", None
         if row is best:
-            return f"{self.formatted(row, self.standing.metric)}, the highest", None
-        pair = self.standing.pair(row.method, best.method)
+            return f"{self.formatted(row, self.ranking.metric)}, the highest", None
+        pair = self.ranking.pair(row.method, best.method)
         points = 100 * (self.quality(best) - self.quality(row))
         lacking = (
             "one seed: no spread to compare with"
@@ -108,9 +108,10 @@ class Candidates:
             else f"not compared: {UNPAIRED}"
         )
         verdict = verdict_of(pair) if pair else lacking
-        quality = self.formatted(row, self.standing.metric)
+        quality = self.formatted(row, self.ranking.metric)
         return f"{quality}, {points:.1f} points below {best.title} ({verdict})", pair
 
 
 def has_one_seed(*rows: Row) -> bool:
+    """Whether any of the rows has fewer than two seeds."""
     return any(len(row.seeds) < 2 for row in rows)

@@ -41,7 +41,7 @@ class Row:
 
     recipe: str
     method: str
-    figures: dict[str, MetricSummary]
+    metrics: dict[str, MetricSummary]
     seeds: tuple[int, ...]
     missing: tuple[Record, ...]
 
@@ -52,7 +52,7 @@ class Row:
 
     def mean(self, name: str) -> float:
         """Return the metric's mean over seeds; nan if it is missing."""
-        return self.figures[name].mean if name in self.figures else math.nan
+        return self.metrics[name].mean if name in self.metrics else math.nan
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _row(recipe: str, method: str, records: Sequence[Record]) -> Row:
     return Row(
         recipe=recipe,
         method=method,
-        figures={name: figure for name in METRICS if (figure := summarize(name, good)) is not None},
+        metrics={name: figure for name in METRICS if (figure := summarize(name, good)) is not None},
         seeds=tuple(record.seed for record in good),
         missing=tuple(record for record in records if record.status != "ok"),
     )

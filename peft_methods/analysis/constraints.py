@@ -1,4 +1,4 @@
-"""TODO."""
+"""Upper limits on memory and time: `memory=8GB,time=10min`."""
 
 from __future__ import annotations
 

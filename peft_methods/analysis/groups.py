@@ -1,4 +1,4 @@
-"""TODO."""
+"""Compact letter display: methods that share a letter cannot be told apart."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 def letters(count: int, separable: Sequence[tuple[int, int]]) -> list[str]:
     """Return the compact letter display of `count` methods, best first.
 
-    Two methods share a letter unless the pair is in `separable`. Insert-and-absorb algorithm: Piepho,
-    "An algorithm for a letter-based representation of all-pairwise comparisons" (2004).
+    Two methods share a letter unless the pair is in `separable`. Insert-and-absorb algorithm:
+    Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons" (2004).
     """
     groups = [frozenset(range(count))] if count else []
     for first, second in separable:

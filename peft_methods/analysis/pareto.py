@@ -1,4 +1,4 @@
-"""TODO."""
+"""Pareto-optimal rows of a table of costs."""
 
 from __future__ import annotations
 

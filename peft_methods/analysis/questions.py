@@ -1,4 +1,4 @@
-"""TODO."""
+"""The questions that recommendations answer, and the type of an answer."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class PairwiseComparison:
         """Whether the difference is significant (error rate 5 % over all pairs)."""
         return self.p < significance.ALPHA
 
-    def turned(self) -> PairwiseComparison:
+    def reversed(self) -> PairwiseComparison:
         """Return the comparison with first and second exchanged."""
         return PairwiseComparison(
             self.second, self.first, -self.difference, -self.high, -self.low, self.p
@@ -64,9 +64,9 @@ class Ranking:
     """Ranking of one recipe's methods by `metric` (its `data.select_by`).
 
     `order`: the compared methods, best first. `groups`: letters; methods that are not separable
-    share one. `left_out`: the methods that are not compared, with the reason. `on_front`: whether a
-    method is Pareto-optimal in quality, time, memory and trainable parameters; None if one of these
-    is missing.
+    share one. `not_compared`: the methods that are not compared, with the reason. `pareto_optimal`:
+    whether a method is Pareto-optimal in quality, time, memory and trainable parameters; None if
+    one of these is missing.
     """
 
     metric: str
@@ -75,13 +75,13 @@ class Ranking:
     pairs: tuple[PairwiseComparison, ...]
     groups: dict[str, str]
     not_compared: dict[str, NotCompared]
-    on_front: dict[str, bool | None]
+    pareto_optimal: dict[str, bool | None]
 
     def pair(self, first: str, second: str) -> PairwiseComparison | None:
         """Return the comparison of two methods as first minus second; None if there is none."""
         for pair in self.pairs:
             if {pair.first, pair.second} == {first, second}:
-                return pair if pair.first == first else pair.turned()
+                return pair if pair.first == first else pair.reversed()
         return None
 
     def against_best(self, method: str) -> PairwiseComparison | None:

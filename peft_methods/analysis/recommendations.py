@@ -18,10 +18,10 @@ def recommend(comparison: Comparison, limits: Constraints | None = None) -> list
     Methods beyond the limits are left out.
     """
     rows, found, limits = comparison.rows(), list[Recommendation](), limits or {}
-    for recipe, standing in comparison.rankings.items():
-        measured = [row for row in rows if row.recipe == recipe and row.figures]
+    for recipe, ranking in comparison.rankings.items():
+        measured = [row for row in rows if row.recipe == recipe and row.metrics]
         fitting = tuple(row for row in measured if _fits(comparison, row, limits))
-        candidates = Candidates(recipe, fitting, standing, limits)
+        candidates = Candidates(recipe, fitting, ranking, limits)
         if len(measured) > 1 and not fitting:
             found.append(_nothing_fits(candidates, measured))
         elif len(measured) > 1:
@@ -69,7 +69,7 @@ def _best_quality(candidates: Candidates) -> Recommendation | None:
     best, kind = candidates.best(), QuestionKind.BEST_QUALITY
     if best is None:
         return None
-    value = candidates.formatted(best, candidates.standing.metric)
+    value = candidates.formatted(best, candidates.ranking.metric)
     lead = f"{best.title}, {candidates.metric} {value}"
     others = [
         row
@@ -79,7 +79,7 @@ def _best_quality(candidates: Candidates) -> Recommendation | None:
     if not others:
         return candidates.answer(kind, best.method, f"{lead}; no other method qualifies.")
     runner_up = max(others, key=candidates.quality)
-    pair = candidates.standing.pair(best.method, runner_up.method)
+    pair = candidates.ranking.pair(best.method, runner_up.method)
     points = 100 * (candidates.quality(best) - candidates.quality(runner_up))
     lead += f", {points:.1f} points above {runner_up.title}"
     if pair is None:
@@ -115,7 +115,7 @@ def _cheapest_of(
         f"{lead}. Not separable from {names}: run more seeds, or take the cheapest of them, "
         f"{cheapest.title} ({own} of training instead of {highest})."
     )
-    against = candidates.standing.pair(cheapest.method, best.method)
+    against = candidates.ranking.pair(cheapest.method, best.method)
     return candidates.answer(kind, cheapest.method, text, against, best.method)
 
 

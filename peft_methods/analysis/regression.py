@@ -174,8 +174,8 @@ class RegressionCheck:
                 down = sum(change > 0 for change in changes)
                 text = (
                     f"{down} of {len(changes)} methods are worse in {tolerance.metric}, by "
-                    f"{tolerance.said(mean)} on average (tolerance "
-                    f"{tolerance.said(tolerance.amount)}; p = {p:.2g} across methods): "
+                    f"{tolerance.formatted(mean)} on average (tolerance "
+                    f"{tolerance.formatted(tolerance.amount)}; p = {p:.2g} across methods): "
                     f"a common shift. Baseline: {baseline}."
                 )
                 yield RegressionEntry(EntryKind.FAILURE, text, recipe, metric=tolerance.metric)

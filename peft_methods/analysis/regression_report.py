@@ -1,4 +1,4 @@
-"""TODO."""
+"""The result of a regression check: its entries, their meaning and their text."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Change:
         spread = (
             "one seed: no spread to compare with"
             if self.explained is None
-            else f"seeds explain {self.tolerance.said(self.explained)}"
+            else f"seeds explain {self.tolerance.formatted(self.explained)}"
         )
         return (
             f"{metric.name} {verb} from {metric.format(self.before)} to {metric.format(self.now)}, "
-            f"worse by {self.tolerance.said(self.worse)} "
-            f"(tolerance {self.tolerance.said(self.tolerance.amount)}; {spread})"
+            f"worse by {self.tolerance.formatted(self.worse)} "
+            f"(tolerance {self.tolerance.formatted(self.tolerance.amount)}; {spread})"
         )
 
 

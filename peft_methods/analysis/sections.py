@@ -28,17 +28,17 @@ Settings = dict[str, Any]
 class Section:
     """One recipe's records that are comparable in one table, with their prerequisite runs.
 
-    `number` counts a recipe's sections, oldest first, those without results last. `apart` lists how
-    a later section differs from the first.
+    `number` counts a recipe's sections, oldest first, those without results last. `differences`
+    lists how a later section differs from the first.
     """
 
     recipe: str
     number: int
-    apart: tuple[str, ...]
+    differences: tuple[str, ...]
     comparison: Comparison
 
     @property
-    def has_figures(self) -> bool:
+    def has_results(self) -> bool:
         """Whether any of its runs finished with a result."""
         return any(
             record.status == "ok" and record.role == "main" for record in self.comparison.records
@@ -60,7 +60,9 @@ def merge_sections(sections: Iterable[Section]) -> Comparison:
         for spec in [record.spec]
     ]
     notes = tuple(
-        f"{section.name}: {'; '.join(section.apart)}" for section in sections if section.apart
+        f"{section.name}: {'; '.join(section.differences)}"
+        for section in sections
+        if section.differences
     )
     return Comparison(
         tuple(records), notes, sections[0].comparison.predictions, sections[0].comparison.silenced
@@ -93,13 +95,13 @@ def group_records(
             key=lambda layer: (not any(record.status == "ok" for record in layer), _age(layer)),
         )
         for number, layer in enumerate(ordered, 1):
-            apart = tuple(_differences(first, layer)) if number > 1 else ()
+            differences = tuple(_differences(first, layer)) if number > 1 else ()
             comparison = Comparison(
                 (*layer, *_prerequisites_of(layer, prerequisites)),
                 predictions=predictions or {},
                 silenced=silenced,
             )
-            sections.append(Section(recipe, number, apart, comparison))
+            sections.append(Section(recipe, number, differences, comparison))
     return sections
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tests of a change of means against the spread between seeds."""
 
 from __future__ import annotations
 

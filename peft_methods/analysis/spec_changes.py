@@ -36,7 +36,7 @@ def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
 
 
 def surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
-    """Return the versions and the digests of data and weights, by name."""
+    """Return library versions, and short fingerprints of the data and the weights, by name."""
     versions = {
         **(environment.get("packages") or {}),
         **{name: environment.get(name) for name in ("python", "cuda", "driver")},

@@ -29,9 +29,9 @@ class Tolerance:
     relative: bool
 
     def __str__(self) -> str:
-        return f"{self.metric}:{self.said(self.amount)}"
+        return f"{self.metric}:{self.formatted(self.amount)}"
 
-    def said(self, amount: float) -> str:
+    def formatted(self, amount: float) -> str:
         """Format an amount in this tolerance's unit: '1pp' or '10%'."""
         return f"{100 * amount:.4g}{'%' if self.relative else 'pp'}"
 

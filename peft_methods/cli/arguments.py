@@ -1,4 +1,4 @@
-"""TODO."""
+"""The `--peft-` options as pytest's parser sees them: names, defaults and help."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _add_training(group: pytest.OptionGroup) -> None:
         "--peft-engine",
         metavar="NAME",
         default="auto",
-        help="auto, stock (the Hugging Face Trainer) or graphed (its steps as CUDA graphs)",
+        help="auto, trainer (the Hugging Face Trainer) or cuda_graphs (its steps as CUDA graphs)",
     )
     group.addoption(
         "--peft-tune",

@@ -6,15 +6,15 @@ import argparse
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peft_methods.analysis.checks import RULES, check_table, run_checks
-from peft_methods.analysis.checks.rule import Finding, parse_silenced
-from peft_methods.analysis.external.rows import TableError
-from peft_methods.analysis.external.tables import read_table
-from peft_methods.runs.store import Store
+from peft_methods.cli.parsing import silenced_of
 from peft_methods.utils.sanitize import visible
 
-CLEAN, FOUND, UNREADABLE = 0, 1, 2  # exit codes
+if TYPE_CHECKING:
+    from peft_methods.analysis.checks.rule import Finding
+
+CLEAN, FOUND = 0, 1  # exit codes
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises `PeftMethodsError` for a file or folder that cannot be checked.
     """
-    silent = parse_silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
+    from peft_methods.analysis.checks import RULES
+
+    silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     path: Path = arguments.file
     findings, rows, remarks = _of_folder(path, silent) if path.is_dir() else _of_file(path, silent)
     for remark in remarks:
@@ -57,11 +59,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _of_file(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+    from peft_methods.analysis.checks import check_table
+    from peft_methods.analysis.external.tables import read_table
+
     table = read_table(path)
     return check_table(table.rows, silent), len(table.rows), table.ignored
 
 
 def _of_folder(path: Path, silent: Collection[str]) -> tuple[list[Finding], int, tuple[str, ...]]:
+    from peft_methods.analysis.checks import run_checks
+    from peft_methods.analysis.external.rows import TableError
+    from peft_methods.runs.store import Store
+
     records, bad = Store(path).records()
     if not records:
         unreadable = f" (unreadable: {'; '.join(map(str, bad))})" if bad else ""

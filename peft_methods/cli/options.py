@@ -1,4 +1,4 @@
-"""The `--peft-` options, read and checked once when pytest starts."""
+"""All options of a session, read and checked once: by pytest at its start, or by `compare()`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli import parsing as values
 from peft_methods.profiling.environment import device_name, find_device
-from peft_methods.runs.limits import parse_retries, parse_timeout
+from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from peft_methods.runs.plan import RunGroup
 
 
+AUTO = "auto"  # the engine with the highest priority here
 DEFAULT_RECIPE, DEFAULT_GPU_RECIPE = "embedded", "imdb_roberta"
 ALL_RECIPES = "all"
 
@@ -34,29 +35,29 @@ class Options:
     recipes: tuple[str, ...]
     methods: tuple[str, ...]
     settings: tuple[str, ...]
-    model: str | None
-    weights: str | None
-    data: str | None
-    trust_remote_code: bool
-    dry_run: bool
     results: Path
-    engine: str
-    trials: int | None
-    workers: int | None
-    timeout: float | None
-    retries: int
-    save_models: Path | None
-    checkpoint: bool
-    deterministic: bool
-    silenced: tuple[str, ...]
-    markdown: Path | None
-    csv: Path | None
-    report: Path | None
-    paper: Path | None
-    limits: Constraints
+    model: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    trust_remote_code: bool = False
+    dry_run: bool = False
+    engine: str = AUTO
+    trials: int | None = None
+    workers: int | None = None
+    timeout: float | None = None
+    retries: int = DEFAULT_RETRIES
+    save_models: Path | None = None
+    checkpoint: bool = False
+    deterministic: bool = False
+    silenced: tuple[str, ...] = ()
+    markdown: Path | None = None
+    csv: Path | None = None
+    report: Path | None = None
+    paper: Path | None = None
+    limits: Constraints = field(default_factory=dict)
     fresh: bool = False
     trackers: tuple[str, ...] = ()
-    gate: RegressionCheck | None = None
+    regression: RegressionCheck | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -108,33 +109,32 @@ def read_options(config: pytest.Config) -> Options:
     """Read the options from pytest's configuration. Raises `OptionError` for the first bad one."""
     option = config.option
     recipes, methods = (
-        values.names_of(option.peft_recipe, "--peft-recipe"),
-        values.names_of(option.peft_method, "--peft-method"),
+        values.names_of(option.peft_recipe, "recipe"),
+        values.names_of(option.peft_method, "method"),
     )
-    settings = [*option.peft_set]
-    if option.peft_seeds is not None:
-        settings.append(f"budget.seeds={values.parse_seeds(option.peft_seeds)}")
+    seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
+    settings = (*option.peft_set, *values.seed_settings(seeds))
     options = Options(
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
-        settings=tuple(settings),
+        settings=settings,
         model=option.peft_model,
         weights=option.peft_weights,
         data=option.peft_data,
         trust_remote_code=option.peft_trust_remote_code,
         dry_run=option.peft_dry_run,
-        results=values.path_of(option.peft_results, "--peft-results"),
+        results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
         workers=values.workers_of(option.peft_workers),
-        timeout=parse_timeout(option.peft_timeout, "--peft-timeout "),
-        retries=parse_retries(option.peft_retries, "--peft-retries "),
-        save_models=values.folder_of(option.peft_save_models, "--peft-save-models"),
+        timeout=parse_timeout(option.peft_timeout),
+        retries=parse_retries(option.peft_retries),
+        save_models=values.folder_of(option.peft_save_models, "save_models"),
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
         silenced=values.silenced_of(option.peft_silence),
-        markdown=values.file_of(option.peft_markdown, "--peft-markdown"),
-        csv=values.file_of(option.peft_csv, "--peft-csv"),
+        markdown=values.file_of(option.peft_markdown, "markdown"),
+        csv=values.file_of(option.peft_csv, "csv"),
         report=values.report_of(option.peft_report),
         paper=values.paper_of(option.peft_paper),
         limits=values.limits_of(option.peft_budget),
@@ -150,11 +150,11 @@ def read_options(config: pytest.Config) -> Options:
         option.peft_data,
         option.peft_trust_remote_code,
     )
-    if any(recipe_options) or options.engine != "auto" or option.peft_weights is not None:
+    if any(recipe_options) or options.engine != AUTO or option.peft_weights is not None:
         options.tasks()
     return replace(
         options,
-        gate=_gate(option, options),
+        regression=_regression_check(option, options),
         saved_baselines=_saved_baselines(option.peft_save_baseline, options),
     )
 
@@ -174,7 +174,7 @@ def _every_shipped(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(expanded))
 
 
-def _gate(option: Any, options: Options) -> RegressionCheck | None:
+def _regression_check(option: Any, options: Options) -> RegressionCheck | None:
     """Build the regression check. Its baselines are read before anything is trained."""
     if option.peft_baseline is None:
         unused = next(
@@ -201,7 +201,7 @@ def _gate(option: Any, options: Options) -> RegressionCheck | None:
             recipe: read_baseline(path) for recipe, path in _auto_baselines(options).items()
         }
     else:
-        baseline = read_baseline(values.path_of(option.peft_baseline, "--peft-baseline"))
+        baseline = read_baseline(values.path_of(option.peft_baseline, "baseline"))
         baselines = dict.fromkeys((task.recipe.name for task in options.tasks()), baseline)
     return RegressionCheck(
         baselines, tolerances, option.peft_allow_missing, option.peft_allow_reused
@@ -216,7 +216,7 @@ def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
 
     if value == AUTO:
         return _auto_baselines(options)
-    path = values.file_of(value, "--peft-save-baseline")
+    path = values.file_of(value, "save_baseline")
     return {task.recipe.name: path for task in options.tasks() if path is not None}
 
 

@@ -1,8 +1,12 @@
-"""Parsers of single `--peft-` options, and how to change a setting on the command line."""
+"""Parsers of single options and arguments, shared by the command line and `compare()`.
+
+Their errors name the setting; `setting_help` and `api` add how to change it.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +17,27 @@ if TYPE_CHECKING:
     from peft_methods.analysis.constraints import Constraints
 
 
-def names_of(values: list[str], option: str) -> tuple[str, ...]:
+def names_of(values: Sequence[str], setting: str) -> tuple[str, ...]:
     """Parse the names of a comma-separated list that may be given more than once."""
-    names = [name.strip() for value in values for name in value.split(",")]
+    text = ",".join(values)
+    names = [name.strip() for name in text.split(",")] if text or values else []
     if "" in names:
-        raise OptionError(f"{option} {','.join(values)!r} has an empty name. Write names as a,b.")
+        raise OptionError(
+            f"{setting} {text!r} has an empty name. Write names as a,b.", setting=setting
+        )
     return tuple(dict.fromkeys(names))
 
 
-def path_of(value: str, option: str) -> Path:
+def path_of(value: str | Path, setting: str) -> Path:
     """Parse a path, whether or not it exists."""
     try:
         os.lstat(value)
     except (OSError, ValueError) as error:  # too long, a NUL, an incomplete character
         if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
             raise OptionError(
-                f"{option} {value!r} cannot be a path ({first_line(error)}). Give another path."
+                f"{setting} {str(value)!r} cannot be a path ({first_line(error)}). "
+                "Give another path.",
+                setting=setting,
             ) from None
     return Path(value)
 
@@ -44,17 +53,26 @@ def parse_seeds(text: str) -> int | list[int]:
     numbers = [part.strip() for part in parts if part.strip()]
     if not numbers or not all(map(_is_whole, numbers)):
         raise OptionError(
-            f"--peft-seeds {text!r} should be a number of seeds (3 means 0, 1, 2) "
-            "or a list of seeds (4,7)."
+            f"seeds {text!r} should be a number of seeds (3 means 0, 1, 2) "
+            "or a list of seeds (4,7).",
+            setting="seeds",
         )
     seeds = [int(part) for part in numbers]
     if len(parts) == 1:
         if seeds[0] == 0:
             raise OptionError(
-                "--peft-seeds 0 would train nothing. Give at least 1, or '0,' for seed 0 alone."
+                "seeds 0 would train nothing. Give at least 1, or '0,' for seed 0 alone.",
+                setting="seeds",
             )
         return seeds[0]
     return seeds
+
+
+def seed_settings(seeds: int | Sequence[int] | None) -> tuple[str, ...]:
+    """Convert seeds to a recipe field as `KEY=VALUE`; none for None."""
+    if seeds is None:
+        return ()
+    return (f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}",)
 
 
 def fresh_of(option: Any) -> bool:
@@ -67,41 +85,46 @@ def fresh_of(option: Any) -> bool:
     return bool(option.peft_fresh)
 
 
-def trials_of(text: str | None) -> int | None:
+def trials_of(value: str | int | None) -> int | None:
     """Parse the number of tuning trials per method."""
-    if text is None:
+    if value is None:
         return None
+    text = str(value)
     if not (_is_whole(text) and int(text) >= 1):
         raise OptionError(
-            f"--peft-tune {text!r} should be a whole number of trials per method, 1 or more."
+            f"tune {text!r} should be a whole number of trials per method, 1 or more.",
+            setting="tune",
         )
     return int(text)
 
 
-def workers_of(text: str | None) -> int | None:
+def workers_of(value: str | int | None) -> int | None:
     """Parse the number of runs at a time."""
-    if text is None:
+    if value is None:
         return None
+    text = str(value)
     if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
         raise OptionError(
-            f"--peft-workers {text!r} should be a whole number from 1 to {usable_cores()}, "
-            "the number of usable cores."
+            f"workers {text!r} should be a whole number from 1 to {usable_cores()}, "
+            "the number of usable cores.",
+            setting="workers",
         )
     if int(text) > 1 and find_device() != "cpu":
         raise OptionError(
-            f"--peft-workers {text}: a GPU trains one run at a time, because two would distort "
-            "each other's measurements. Give 1."
+            f"workers {text}: a GPU trains one run at a time, because two would distort "
+            "each other's measurements. Give 1.",
+            setting="workers",
         )
     return int(text)
 
 
-def silenced_of(values: list[str]) -> tuple[str, ...]:
+def silenced_of(values: Sequence[str]) -> tuple[str, ...]:
     """Parse the ids of the rules to skip."""
     if not values:
         return ()
     from peft_methods.analysis.checks.rule import parse_silenced
 
-    return parse_silenced(",".join(values), "--peft-silence")
+    return parse_silenced(",".join(values))
 
 
 def limits_of(text: str | None) -> Constraints:
@@ -113,62 +136,63 @@ def limits_of(text: str | None) -> Constraints:
     return parse_constraints(text)
 
 
-def trackers_of(values: list[str]) -> tuple[str, ...]:
+def trackers_of(values: str | Sequence[str]) -> tuple[str, ...]:
     """Parse the names of trackers, which must be installed."""
     if not values:
         return ()
     from peft_methods.runs.tracking.trackers import parse_trackers
 
-    return parse_trackers(names_of(values, "--peft-track"), "--peft-track")
+    return parse_trackers(names_of([values] if isinstance(values, str) else values, "track"))
 
 
-def report_of(value: str | None) -> Path | None:
+def report_of(value: str | Path | None) -> Path | None:
     """Parse the report's folder. Checks its requirements before anything is trained."""
     if value is None:
         return None
     from peft_methods.report.requirements import check_libraries
 
-    check_libraries("--peft-report")
-    return folder_of(value, "--peft-report")
+    check_libraries()
+    return folder_of(value, "report")
 
 
-def folder_of(value: str | None, option: str) -> Path | None:
+def folder_of(value: str | Path | None, setting: str) -> Path | None:
     """Parse a folder. It is created and checked now, so that no result is lost at the end."""
     if value is None:
         return None
     from peft_methods.report.requirements import check_folder
 
-    path = path_of(value, option)
-    check_folder(path, option)
+    path = path_of(value, setting)
+    check_folder(path, setting)
     return path
 
 
-def paper_of(value: str | None) -> Path | None:
+def paper_of(value: str | Path | None) -> Path | None:
     """Parse the paper's path: a PDF in a writable folder. Checks its requirements."""
-    path = file_of(value, "--peft-paper")
+    path = file_of(value, "paper")
     if path is None:
         return None
     from peft_methods.report.paper.typst import check_requirements
 
     if path.suffix.lower() != ".pdf":
         raise OptionError(
-            f"--peft-paper {value!r} should be the name of a PDF: {path.stem or 'paper'}.pdf."
+            f"paper {str(value)!r} should be the name of a PDF: {path.stem or 'paper'}.pdf.",
+            setting="paper",
         )
-    folder_of(str(path.parent), "--peft-paper")
-    check_requirements("--peft-paper")
+    folder_of(path.parent, "paper")
+    check_requirements()
     return path
 
 
-def file_of(value: str | None, option: str) -> Path | None:
+def file_of(value: str | Path | None, setting: str) -> Path | None:
     """Parse a file's path, whose folder must exist."""
     if value is None:
         return None
-    path = path_of(value, option)
+    path = path_of(value, setting)
     if path.is_dir() or not path.absolute().parent.is_dir():
         problem = (
             "it is a folder; give a file"
             if path.is_dir()
             else f"the folder {path.parent} does not exist; create it or give another"
         )
-        raise OptionError(f"{option} {value!r}: {problem}.")
+        raise OptionError(f"{setting} {str(value)!r}: {problem}.", setting=setting)
     return path

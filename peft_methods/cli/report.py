@@ -6,22 +6,19 @@ import argparse
 import contextlib
 import gc
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peft_methods.analysis.checks.rule import parse_silenced
-from peft_methods.analysis.comparison import title_of
-from peft_methods.analysis.constraints import Constraints, parse_constraints
-from peft_methods.analysis.sections import Section, group_records, merge_sections
-from peft_methods.report.html.page import Report, write_report
-from peft_methods.report.paper.document import write_paper
-from peft_methods.report.paper.typst import check_requirements as check_paper
+from peft_methods.cli.command_text import pytest_command
+from peft_methods.cli.parsing import limits_of, silenced_of
 from peft_methods.report.requirements import check_folder, check_libraries
-from peft_methods.runs.record import Record
-from peft_methods.runs.store import Store, StoreError, without_attempts
-from peft_methods.tasks.text_classification import Predictions
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import secrets_known
+
+if TYPE_CHECKING:
+    from peft_methods.analysis.constraints import Constraints
+    from peft_methods.analysis.sections import Section
 
 
 class ResultsError(PeftMethodsError):
@@ -75,13 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises `PeftMethodsError` for results that cannot be reported or written.
     """
-    check_libraries("report")
-    check_folder(arguments.output, "--output")
+    check_libraries()
+    check_folder(arguments.output, "output")
     if arguments.paper is not None:
-        check_paper("--paper")
-        check_folder(arguments.paper.absolute().parent, "--paper")
-    silent = parse_silenced(arguments.silence, "--silence") if arguments.silence is not None else ()
-    limits = parse_constraints(arguments.budget) if arguments.budget is not None else {}
+        from peft_methods.report.paper.typst import check_requirements
+
+        check_requirements()
+        check_folder(arguments.paper.absolute().parent, "paper")
+    silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
+    limits = limits_of(arguments.budget)
     with _without_garbage_collection(), secrets_known():
         return _report(arguments, silent, limits)
 
@@ -101,6 +100,10 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Constraints) -> int:
+    from peft_methods.analysis.sections import group_records, merge_sections
+    from peft_methods.cli.stored_records import StoredPredictions, StoredRecords
+    from peft_methods.report.html.page import Report, write_report
+
     stored = StoredRecords(arguments.results)
     for line in stored.unreadable:
         print(line, file=sys.stderr)
@@ -112,10 +115,14 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Cons
     predictions = StoredPredictions(stored.folders)
     sections, remarks = _with_figures(group_records(stored.records, predictions, silent))
     path = write_report(
-        Report(sections, remarks, silent, limits, charts=arguments.charts), arguments.output
+        Report(sections, remarks, silent, limits, charts=arguments.charts),
+        arguments.output,
+        pytest_command,
     )
     print(f"written: {path} ({len(stored.records)} records)")
     if arguments.paper is not None:
+        from peft_methods.report.paper.document import write_paper
+
         path, *_ = write_paper(merge_sections(sections), arguments.paper, limits)
         print(f"written: {path}")
     for line in predictions.unreadable:
@@ -128,75 +135,16 @@ def _with_figures(sections: Sequence[Section]) -> tuple[Sequence[Section], tuple
 
     A section whose runs all failed is left out if there are others.
     """
-    with_figures = [section for section in sections if section.has_figures]
-    if not with_figures:
+    with_results = [section for section in sections if section.has_results]
+    if not with_results:
         return sections, ()
-    return with_figures, tuple(_failed(section) for section in sections if not section.has_figures)
+    return with_results, tuple(_failed(section) for section in sections if not section.has_results)
 
 
 def _failed(section: Section) -> str:
+    from peft_methods.analysis.comparison import title_of
+
     records = [record for record in section.comparison.records if record.role == "main"]
     methods = ", ".join(dict.fromkeys(title_of(record.method_name) for record in records))
     why = next((record.message for record in records if record.message), records[0].status)
     return f"Left out, since all its runs failed: {section.recipe}, {methods}: {why}"
-
-
-class StoredRecords:
-    """The records of folders and files, the newest of each fingerprint.
-
-    `folders` maps a fingerprint to the folder that holds the record's predictions.
-    """
-
-    def __init__(self, places: Sequence[Path]) -> None:
-        self.unreadable: list[str] = []
-        self.folders: dict[str, Path] = {}
-        found: dict[str, Record] = {}
-        for path in self._files(places):
-            try:
-                record = Store(path.parent).read(path)
-            except StoreError as error:
-                self.unreadable.append(str(error))
-                continue
-            if (
-                record.fingerprint not in found
-                or record.finished > found[record.fingerprint].finished
-            ):
-                found[record.fingerprint], self.folders[record.fingerprint] = record, path.parent
-        self.records = without_attempts(list(found.values()))
-
-    def _files(self, places: Sequence[Path]) -> Iterator[Path]:
-        for place in places:
-            if place.is_dir():
-                paths = sorted(place.glob("*.json"))
-                if not paths:
-                    self.unreadable.append(f"{place} holds no records. Give a folder of results.")
-                yield from paths
-            else:
-                yield place
-
-
-class StoredPredictions(Mapping[str, Predictions]):
-    """Predictions by fingerprint, read on demand and not cached.
-
-    Unreadable ones are missing from the mapping, and their errors are listed in `unreadable`.
-    """
-
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        self.unreadable: list[str] = []
-        self._folders = folders
-
-    def __getitem__(self, identity: str) -> Predictions:
-        try:
-            found = Store(self._folders[identity]).read_predictions_of(identity)
-        except StoreError as error:
-            self.unreadable.append(str(error))
-            found = None
-        if found is None:
-            raise KeyError(identity)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._folders)
-
-    def __len__(self) -> int:
-        return len(self._folders)

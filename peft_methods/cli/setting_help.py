@@ -1,4 +1,4 @@
-"""TODO."""
+"""How to change a setting on the command line, for errors that name one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RECIPE_OPTIONS = {
     "data.source": "--peft-data",
     "model.source": "--peft-model",
     "model.weights": "--peft-weights",
-}  # settings of a recipe with an option of their own
+}  # settings of a recipe that have an option
 OPTION_NAMES = {
     "limits": "budget",
     "methods": "method",
@@ -27,6 +27,7 @@ OPTIONS = frozenset(
         *("save_baseline", "budget"),
     }
 )
+COMMAND_OPTIONS = frozenset({"output", "paper", "silence", "budget", "charts"})
 
 
 def how_to_change(setting: str) -> str:
@@ -44,7 +45,16 @@ def how_to_change(setting: str) -> str:
     return f"--peft-set {setting}=VALUE"
 
 
+def how_to_change_in_command(setting: str) -> str:
+    """Name the option of `python -m peft_methods COMMAND` for a setting; '' if it has none."""
+    return f"--{setting}" if setting in COMMAND_OPTIONS else ""
+
+
 def explained(error: PeftMethodsError) -> str:
-    """Return the error's message and how to change its setting on the command line."""
-    message, change = str(error), how_to_change(error.setting)
+    """Return the error's message and how to change its setting in pytest's command line."""
+    return with_change(str(error), how_to_change(error.setting))
+
+
+def with_change(message: str, change: str) -> str:
+    """Add how to change the setting to an error's message."""
     return f"{message} Change it with {change}." if change else message

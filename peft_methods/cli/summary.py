@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import visible
 
@@ -64,9 +65,9 @@ def _report(
 ) -> None:
     from peft_methods.report.html.page import build_report, write_report
 
-    report = build_report(comparison, options.limits, options.gate, regressions)
+    report = build_report(comparison, options.limits, options.regression, regressions)
     try:
-        path = write_report(report, folder)
+        path = write_report(report, folder, pytest_command)
     except PeftMethodsError as error:
         terminalreporter.write_line(str(error), red=True)
     else:

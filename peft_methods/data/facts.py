@@ -1,4 +1,4 @@
-"""TODO."""
+"""Facts about the data of a run, and its splits as text and as token ids."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of a spli
 
 
 def read_folder(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
+    """Read a folder of files, or a saved data set: frames by split, and class names by column."""
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return read_saved(path)
     files = _split_files(path) or _files_below(path)
@@ -128,6 +129,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 def read_saved(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
+    """Read a data set that `save_to_disk` wrote. Raises `DataError`."""
     from datasets import DatasetDict, load_from_disk
 
     try:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The type of a split's rows as text with labels."""
 
 from __future__ import annotations
 

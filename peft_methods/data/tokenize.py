@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tokenization of the splits, with a cache for many rows."""
 
 from __future__ import annotations
 

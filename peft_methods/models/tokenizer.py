@@ -1,4 +1,4 @@
-"""TODO."""
+"""Tokenizers of models, and the digest that identifies one."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 
 def fetch_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model whose config is loaded already. Raises `ModelError`."""
     from transformers import AutoTokenizer
 
     if not has_tokenizer(spec):

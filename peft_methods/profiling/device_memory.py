@@ -1,4 +1,4 @@
-"""TODO."""
+"""Peak device memory of this process, sampled by NVML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Monitor of the GPU during a run: its memory, energy, throttling and state."""
 
 from __future__ import annotations
 

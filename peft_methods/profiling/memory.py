@@ -1,4 +1,4 @@
-"""TODO."""
+"""Memory counters: resident memory of the process, and torch's memory on a GPU."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ class ResidentMemory:
 
 
 def process_status(field: str) -> int:
+    """Return a field of /proc/self/status in bytes. Raises `OSError` if it is missing."""
     for line in STATUS.read_text(encoding="ascii").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Peak memory of a run by phase, and the parts of the peak."""
 
 from __future__ import annotations
 
@@ -61,4 +61,5 @@ class MemoryPeaks:
 
 
 def share(part: float | None, whole: float) -> float | None:
+    """Return `part / whole`; None if either is missing or zero."""
     return None if part is None or not whole else part / whole

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Advice for a run that is out of memory, by the phase in which it happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Clocks of training steps, by the host's time or by CUDA events."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ class HostSteps:
         self._last = 0.0
 
     def begin(self) -> None:
+        """Start the clock at the first step."""
         self._last = time.perf_counter()
 
     def end_of_step(self) -> None:
+        """Record the end of a step."""
         now = time.perf_counter()
         self._seconds.append(now - self._last)
         self._last = now
 
     def seconds(self) -> list[float]:
+        """Return the seconds of every step, earlier ones first."""
         return self.earlier + self._seconds
 
 
@@ -42,15 +45,18 @@ class CudaSteps:
         self._intervals: list[list[torch.cuda.Event]] = []
 
     def begin(self) -> None:
+        """Start the clock at the first step."""
         self._intervals.append([])
         self.end_of_step()
 
     def end_of_step(self) -> None:
+        """Record the end of a step."""
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         self._intervals[-1].append(event)
 
     def seconds(self) -> list[float]:
+        """Return the seconds of every step, earlier ones first."""
         torch.cuda.synchronize()
         return self.earlier + [
             a.elapsed_time(b) / 1000

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Recipes loaded from TOML files, with the settings and sources that replace theirs."""
 
 from __future__ import annotations
 

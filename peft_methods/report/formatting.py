@@ -20,7 +20,7 @@ def seconds_digits(rows: Iterable[Row]) -> int:
     """Number of decimals for a column of training times: what the shortest time needs."""
     return seconds_decimals(
         min(
-            (row.mean("train_seconds") for row in rows if "train_seconds" in row.figures),
+            (row.mean("train_seconds") for row in rows if "train_seconds" in row.metrics),
             default=1.0,
         )
     )

@@ -41,7 +41,7 @@ MARKERS = ("<", ">", "h", "H", "d", "8")
 
 
 def style_of(method: str) -> Style:
-    """The method's style; a name that is not known has one drawn from the name itself, so it is the same in every run."""
+    """Return the method's style; for an unknown name the one derived from the name."""
     info = METHODS.info(method)
     drawn = _drawn_from(method)
     if info is None:

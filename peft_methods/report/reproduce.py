@@ -1,11 +1,10 @@
-"""The command that reproduces records: `pytest benchmarks` plus changes to the shipped recipe."""
+"""The options that reproduce records: those that change the shipped recipe into theirs."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,23 +23,24 @@ SOURCES = "sources"  # a method's setting with the data sets of its prerequisite
 TOML_KEYWORDS = ("true", "false", "inf", "nan")
 Settings = Mapping[str, Any]
 Option = tuple[str, str]  # name without the command line's prefix, value
+CommandFormat = Callable[[Sequence[Option]], str]  # the text of the command with these options
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How to reproduce one row: a shell command, and the local folders it needs.
+    """How to reproduce one row: the options of the command, and the local folders it needs.
 
-    With `needs_file` the command refers to the recipe's own TOML file (see `recipe_file`), because
+    With `needs_file` the options refer to the recipe's own TOML file (see `recipe_file`), because
     options alone cannot turn a shipped recipe into this one.
     """
 
-    command: str
+    options: tuple[Option, ...]
     needs: tuple[str, ...] = ()
     needs_file: bool = False
 
 
 def reproduction(records: Sequence[Record]) -> Reproduction:
-    """Build the command for these records: runs of one method that differ in their seed only."""
+    """Find the options for these records: runs of one method that differ in their seed only."""
     first = records[0]
     spec = _portable(first.spec)
     name, method = spec.recipe.name, spec.method.name
@@ -51,12 +51,7 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
         *(changes or ()),
         *_engine(spec),
     ]
-    command = [
-        "pytest",
-        "benchmarks",
-        *(part for option, value in options for part in (f"--peft-{option}", value)),
-    ]
-    return Reproduction(shlex.join(command), tuple(_needs(first)), changes is None)
+    return Reproduction(tuple(options), tuple(_needs(first)), changes is None)
 
 
 def _portable(spec: RunSpec) -> RunSpec:

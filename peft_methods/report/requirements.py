@@ -11,7 +11,7 @@ from peft_methods.utils.errors import OptionError
 REQUIRED_LIBRARIES = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}  # for a report
 
 
-def check_libraries(option: str) -> None:
+def check_libraries() -> None:
     """Raise `OptionError` if a library that the report needs is not installed."""
     missing = [
         name
@@ -20,19 +20,21 @@ def check_libraries(option: str) -> None:
     ]
     if missing:
         raise OptionError(
-            f"{option} needs {' and '.join(missing)}: pip install 'peft-methods[report]'."
+            f"a report needs {' and '.join(missing)}: pip install 'peft-methods[report]'."
         )
 
 
-def check_folder(folder: Path, option: str) -> None:
+def check_folder(folder: Path, setting: str) -> None:
     """Create the folder if it does not exist. Raise `OptionError` if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except FileExistsError:
-        raise OptionError(f"{option} {str(folder)!r} is a file; give a folder.") from None
+        raise OptionError(
+            f"{setting} {str(folder)!r} is a file; give a folder.", setting=setting
+        ) from None
     except OSError as error:
         raise OptionError(
-            f"{option} {str(folder)!r} cannot be written to: {error.strerror}."
+            f"{setting} {str(folder)!r} cannot be written to: {error.strerror}.", setting=setting
         ) from None

@@ -10,11 +10,8 @@ from peft_methods.utils.units import UnitError, parse
 DEFAULT_RETRIES = 1
 
 
-def parse_timeout(value: str | float | None, name: str = "timeout=") -> float | None:
-    """Parse '10min' to 600.0; a number is in seconds. Raises `OptionError`.
-
-    `name` begins the message of the error.
-    """
+def parse_timeout(value: str | float | None) -> float | None:
+    """Parse '10min' to 600.0; a number is in seconds. Raises `OptionError`."""
     if value is None or (isinstance(value, (int, float)) and value > 0):
         return value
     with contextlib.suppress(UnitError):
@@ -22,13 +19,16 @@ def parse_timeout(value: str | float | None, name: str = "timeout=") -> float | 
         if found is not None and found.unit and found.value > 0:
             return found.value
     raise OptionError(
-        f"{name}{value!r} should be a time above 0 with its unit, for example 90s, 10min or 2h."
+        f"timeout {value!r} should be a time above 0 with its unit, for example 90s, 10min or 2h.",
+        setting="timeout",
     )
 
 
-def parse_retries(value: str | int, name: str = "retries=") -> int:
+def parse_retries(value: str | int) -> int:
     """Parse '2' to 2. Raises `OptionError`."""
     text = str(value)
     if not (text.isascii() and text.isdecimal()):
-        raise OptionError(f"{name}{value!r} should be a whole number of retries, 0 or more.")
+        raise OptionError(
+            f"retries {text!r} should be a whole number of retries, 0 or more.", setting="retries"
+        )
     return int(text)

@@ -1,4 +1,4 @@
-"""A run from start to end: data, model, method, training, one test, record."""
+"""One run from start to end: data, model, method, training, test set (used once), record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The `Metric` type, and how values of each unit are formatted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Literal
 
 
 def percent(value: float) -> str:
+    """Format a share: '86.4 %'."""
     return f"{100 * value:.1f} %"
 
 
 def count(value: float) -> str:
+    """Format a count: '1,234'."""
     return f"{value:,.0f}"
 
 
@@ -27,18 +29,22 @@ def seconds_decimals(seconds: float) -> int:
 
 
 def rate(value: float) -> str:
+    """Format a rate per second: '1,234.5/s'."""
     return f"{value:,.1f}/s"
 
 
 def mebibytes(value: float) -> str:
+    """Format bytes: '1,234.5 MiB'."""
     return f"{value / 2**20:,.1f} MiB"
 
 
 def milliseconds(value: float) -> str:
+    """Format seconds: '12.3 ms'."""
     return f"{1000 * value:,.1f} ms"
 
 
 def joules(value: float) -> str:
+    """Format an energy: '1,234 J'."""
     return f"{value:,.0f} J"
 
 

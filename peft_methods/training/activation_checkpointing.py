@@ -1,4 +1,4 @@
-"""TODO."""
+"""Activation checkpointing: recompute a layer's activations in the backward pass."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def checkpointing(model: nn.Module, *, on: bool) -> Iterator[None]:
 
 
 def checkpointed_forward(layer: nn.Module, *inputs: Any, **options: Any) -> Any:
+    """Run the layer's forward pass. In training its activations are recomputed, not stored."""
     forward: Callable[..., Any] = MethodType(type(layer).forward, layer)
     if not (layer.training and torch.is_grad_enabled()):
         return forward(*inputs, **options)

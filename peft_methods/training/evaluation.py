@@ -64,8 +64,9 @@ class EvaluatedTrainer(Protocol):
 class EpochEvaluator(TrainerCallback):
     """Trainer callback: evaluate each epoch on validation data and save the best weights.
 
-    `best_selection` is the best selection score so far, for early stopping. `epochs_without_improvement` counts the epochs
-    since it rose. `decay` is the factor that weight decay alone has applied so far.
+    `best_selection` is the best selection score so far, for early stopping.
+    `epochs_without_improvement` counts the epochs since it rose. `decay` is the factor that weight
+    decay alone has applied so far.
     """
 
     def __init__(

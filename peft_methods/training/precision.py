@@ -1,4 +1,4 @@
-"""TODO."""
+"""Numeric precision of training: autocast contexts and TF32 matrix products."""
 
 from __future__ import annotations
 

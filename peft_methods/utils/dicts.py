@@ -1,4 +1,4 @@
-"""TODO."""
+"""Nested dictionaries flattened to dotted names."""
 
 from __future__ import annotations
 

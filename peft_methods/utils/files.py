@@ -1,4 +1,4 @@
-"""TODO."""
+"""File helpers: paths named by a source, locks, and writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def is_only_a_path(source: str) -> bool:
 
 
 def lock_file(folder: int) -> bool:
+    """Lock an open file or folder and wait for the lock. False where locks do not work."""
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
     except OSError:
@@ -37,6 +38,7 @@ def lock_file(folder: int) -> bool:
 
 
 def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file completely or not at all."""
     atomically(path, lambda file: file.write(content))
 
 

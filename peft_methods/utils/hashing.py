@@ -1,4 +1,4 @@
-"""TODO."""
+"""The hash of a JSON value."""
 
 from __future__ import annotations
 

@@ -33,22 +33,22 @@ def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]
 
 
 def test_methods_that_are_not_separable_share_a_letter() -> None:
-    standing = compared(CLEAR).rankings["embedded"]
-    assert standing.groups == {"lora": "a", "full": "a", "head_only": "b"}
-    assert (standing.metric, standing.order, standing.not_compared) == (
+    ranking = compared(CLEAR).rankings["embedded"]
+    assert ranking.groups == {"lora": "a", "full": "a", "head_only": "b"}
+    assert (ranking.metric, ranking.order, ranking.not_compared) == (
         "accuracy",
         ("lora", "full", "head_only"),
         {},
     )
-    pair = standing.pair("head_only", "lora")
+    pair = ranking.pair("head_only", "lora")
     assert pair is not None
     assert pair.is_separable
     assert pair.low < pair.difference < pair.high < 0
     assert pair.difference == pytest.approx(0.61 - 0.9067, abs=1e-3)
-    assert standing.pair("lora", "head_only") == pair.turned()
-    low, high = standing.intervals["lora"]
+    assert ranking.pair("lora", "head_only") == pair.reversed()
+    low, high = ranking.intervals["lora"]
     assert low < 0.9067 < high
-    assert standing.on_front == {"full": False, "lora": True, "head_only": True}
+    assert ranking.pareto_optimal == {"full": False, "lora": True, "head_only": True}
 
 
 def test_method_with_one_seed_has_an_interval_and_no_group() -> None:
@@ -60,10 +60,10 @@ def test_method_with_one_seed_has_an_interval_and_no_group() -> None:
             "bitfit": ([0.6, 0.6], {}),
         }
     )
-    standing = comparison.rankings["embedded"]
-    assert standing.not_compared == dict.fromkeys(("full", "lora"), NotCompared.ONE_SEED)
-    assert set(standing.intervals) == {"full", "lora", "ia3", "bitfit"}
-    assert set(standing.groups) == {"ia3", "bitfit"}
+    ranking = comparison.rankings["embedded"]
+    assert ranking.not_compared == dict.fromkeys(("full", "lora"), NotCompared.ONE_SEED)
+    assert set(ranking.intervals) == {"full", "lora", "ia3", "bitfit"}
+    assert set(ranking.groups) == {"ia3", "bitfit"}
     assert "90.0, one seed: no spread" in comparison.table()
     assert "an interval covers one trained model only" in comparison.table()
 
@@ -81,10 +81,10 @@ def test_method_tested_on_other_examples_is_left_out_and_reported() -> None:
 
 def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics() -> None:
     bare = PrintableComparison(compared(CLEAR).records)
-    standing = bare.rankings["embedded"]
-    assert (standing.groups, standing.intervals, standing.pairs) == ({}, {}, ())
+    ranking = bare.rankings["embedded"]
+    assert (ranking.groups, ranking.intervals, ranking.pairs) == ({}, {}, ())
     lost = compared({**CLEAR, "ia3": ([0.9, 0.9], {"peak_memory_bytes": float("nan")})})
-    assert lost.rankings["embedded"].on_front["ia3"] is None
+    assert lost.rankings["embedded"].pareto_optimal["ia3"] is None
     costs = PrintableComparison(tuple(random_record(method) for method in ("full", "lora")))
     assert costs.rankings["embedded"].groups == {}
     assert "Best quality" not in costs.table()
@@ -93,10 +93,10 @@ def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics()
 
 def test_macro_f1_ranks_methods_if_the_recipe_selects_by_it() -> None:
     comparison = with_changed_specs(compared(CLEAR), ("data.select_by", "macro_f1"))
-    standing = comparison.rankings["embedded"]
-    assert standing.metric == "macro_f1"
+    ranking = comparison.rankings["embedded"]
+    assert ranking.metric == "macro_f1"
     lora = next(row for row in comparison.rows() if row.method == "lora")
-    assert standing.intervals["lora"][0] < lora.mean("macro_f1") < standing.intervals["lora"][1]
+    assert ranking.intervals["lora"][0] < lora.mean("macro_f1") < ranking.intervals["lora"][1]
     assert "Macro F1 " in comparison.table().split("95 % interval")[0].splitlines()[-1]
 
 

@@ -139,18 +139,18 @@ def test_cells_without_a_result_are_not_judged() -> None:
 @pytest.mark.parametrize(
     ("settings", "random_texts", "evidence"),
     [
-        ([], False, "weights are random, so there is no quality to judge"),
+        ([], False, "weights are random, so there is no quality to compare"),
         (
             [],
             True,
             "weights and texts are random (every row has the maximum of 64 tokens), "
-            "so there is no quality to judge",
+            "so there is no quality to compare",
         ),
         (
             ["data.token_lengths=[4, 9]"],
             True,
             "weights and texts are random (row lengths are those of data.token_lengths), "
-            "so there is no quality to judge",
+            "so there is no quality to compare",
         ),
     ],
 )

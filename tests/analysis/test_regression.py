@@ -22,7 +22,8 @@ from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.seed_spread import explained_by_seeds, shift_p
 from peft_methods.analysis.spec_changes import spec_changes
 from peft_methods.analysis.tolerances import parse_tolerance, parse_tolerances
-from peft_methods.cli import regression_gate
+from peft_methods.cli import regression_check
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import find_recipe, load_recipe
 from peft_methods.report.html.page import build_report, write_report
@@ -349,14 +350,14 @@ def test_report_section_shows_only_the_entries_of_its_recipe(tmp_path: Path) -> 
     """One recipe's name may be part of another's."""
     names = ("sst2_bert", "sst2_bert_as_published")
     baselines = {name: baseline_of(of_recipe(records_of("lora"), name)) for name in names}
-    gate = RegressionCheck(baselines)
+    check = RegressionCheck(baselines)
     worse = of_recipe(records_of("lora", (0.5, 0.5, 0.5)), names[1])
     records = [*of_recipe(records_of("lora"), names[0]), *worse]
     session = SimpleNamespace(exitstatus=0, testsfailed=0)
-    result = regression_gate.finish(session, records, gate, {})  # type: ignore[arg-type]
+    result = regression_check.finish(session, records, check, {})  # type: ignore[arg-type]
     assert session.exitstatus == 1
     page = write_report(
-        build_report(Comparison(tuple(records)), {}, gate, result), tmp_path
+        build_report(Comparison(tuple(records)), {}, check, result), tmp_path, pytest_command
     ).read_text(encoding="utf-8")
     sections = [
         re.search(rf'id="{name}-1-baseline".*?id="{name}-1-findings"', page, re.DOTALL)

@@ -25,7 +25,7 @@ def test_gather_makes_one_section_of_one_session_in_registry_order() -> None:
     records = [record_of(method, seed) for method in ("lora", "full", "ia3") for seed in (1, 0)]
     (section,) = group_records(records)
     assert named([section]) == {"embedded": ["full0", "full1", "lora0", "lora1", "ia30", "ia31"]}
-    assert section.apart == ()
+    assert section.differences == ()
 
 
 def test_gather_separates_different_settings_and_lists_them() -> None:
@@ -37,7 +37,7 @@ def test_gather_separates_different_settings_and_lists_them() -> None:
     ]
     first, second = group_records([*new, *old])
     assert (first.name, second.name) == ("embedded", "embedded (2)")
-    assert second.apart == ("budget.epochs 2 → 4", "torch 2.11.0 → 2.13.0")
+    assert second.differences == ("budget.epochs 2 → 4", "torch 2.11.0 → 2.13.0")
 
 
 def test_gather_separates_another_rank_into_another_section() -> None:
@@ -48,7 +48,7 @@ def test_gather_separates_another_rank_into_another_section() -> None:
     ]
     sections = group_records(records)
     assert named(sections) == {"embedded": ["full0", "lora0"], "embedded (2)": ["lora0"]}
-    assert sections[1].apart == ("lora.rank 8 → 4",)
+    assert sections[1].differences == ("lora.rank 8 → 4",)
 
 
 def test_gather_accepts_4_bit_weights_but_separates_other_weights() -> None:
@@ -61,7 +61,7 @@ def test_gather_accepts_4_bit_weights_but_separates_other_weights() -> None:
         finished=2.0,
         environment={**CPU, "packages": {"torch": "2.11.0"}, "weights_sha256": "other"},
     )
-    assert group_records([record_of("full"), other])[1].apart == ("weights w → other",)
+    assert group_records([record_of("full"), other])[1].differences == ("weights w → other",)
 
 
 def test_gather_keeps_the_newest_finished_record_of_a_run() -> None:

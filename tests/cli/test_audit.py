@@ -18,8 +18,8 @@ from peft_methods.analysis.external.columns import COLUMNS, Column
 from peft_methods.analysis.external.tables import TableError, read_table
 from peft_methods.runs.store import Store
 
-# What a fair expert would say of each table: (rule, method), none missing, none false.
-# V2xx training, V3xx results, V4xx measuring, V5xx comparing. A table that says nothing of its data yields no V1xx.
+# The findings of a fair expert for each table: (rule, method), none missing, none false.
+# V2xx training, V3xx results, V4xx measuring, V5xx comparing. V1xx need facts about the data.
 EXPECTED: dict[str, set[tuple[str, str]]] = {
     # All four at 5 epochs; every count is right: 124,647,170 is roberta-base with its head,
     # 1,181,954 is LoRA of rank 16 on query and value, 656,642 is PEFT's default IA3. The number of

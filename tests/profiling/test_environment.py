@@ -143,9 +143,9 @@ def test_qlora_is_unsupported_if_bitsandbytes_has_no_cuda_library(
         )
     shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
     reason = qlora().unsupported(shape, "cuda")
-    assert (
-        reason
-        == "bitsandbytes came without a CUDA library for this torch: `python -m bitsandbytes` says which one it looks for"
+    assert reason == (
+        "bitsandbytes came without a CUDA library for this torch: "
+        "`python -m bitsandbytes` says which one it looks for"
     )
     assert qlora().unsupported(shape, "cpu") is None
 

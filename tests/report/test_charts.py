@@ -127,7 +127,7 @@ def test_chart_descriptions_match_the_records() -> None:
     comparison = with_mishaps(comparison_of(KNOWN), "qlora", "ia3")
     found = charts(comparison)
     rows = {row.method: row for row in comparison.rows()}
-    best = max(rows.values(), key=lambda row: row.figures["accuracy"].mean if row.figures else 0)
+    best = max(rows.values(), key=lambda row: row.metrics["accuracy"].mean if row.metrics else 0)
     low, high = comparison.rankings[RECIPE].intervals[best.method]
     assert found["accuracy"].description.startswith(
         f"Highest mean: {best.title}, {100 * best.mean('accuracy'):.1f} % "

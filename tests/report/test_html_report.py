@@ -15,6 +15,7 @@ from builders import changed_record as record_of
 from builders import write_results as write_run
 from peft_methods.__main__ import main
 from peft_methods.analysis.comparison import Comparison
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.html.page import build_report, write_report
 from peft_methods.runs.store import Store
@@ -76,7 +77,7 @@ def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path
         ),
         lost,
     )
-    write_report(build_report(Comparison(records, notes=(SCRIPT,)), {}), tmp_path)
+    write_report(build_report(Comparison(records, notes=(SCRIPT,)), {}), tmp_path, pytest_command)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<script") == 1
     assert "<img" not in page
@@ -94,7 +95,7 @@ def test_report_hides_home_folders(tmp_path: Path) -> None:
         message="no file /home/someone/secret/x and /root/y",
         environment={},
     )
-    write_report(build_report(Comparison((failed,)), {}), tmp_path)
+    write_report(build_report(Comparison((failed,)), {}), tmp_path, pytest_command)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "someone" not in page
     assert "/root" not in page

@@ -72,8 +72,8 @@ def claims(source: str) -> list[str]:
 
 def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
     source = source_of(compared(CLEAR))
-    standing = compared(CLEAR).rankings["embedded"]
-    pair = standing.pair("lora", "head_only")
+    ranking = compared(CLEAR).rankings["embedded"]
+    pair = ranking.pair("lora", "head_only")
     assert pair is not None
     shown = (
         f"by {100 * pair.difference:.1f} points, 95% interval {100 * pair.low:.1f} to "
@@ -193,7 +193,7 @@ def test_paper_shows_a_changed_metric_in_its_results(name: str, factor: int) -> 
             record.metrics[name] = (record.metrics[name] or 0.0) * factor
     row = next(row for row in comparison.rows() if row.method == "head_only")
     shown = (
-        share(row.mean(name)) if name == "trainable_share" else with_spread(name, row.figures[name])
+        share(row.mean(name)) if name == "trainable_share" else with_spread(name, row.metrics[name])
     )
     assert shown in part(source_of(comparison), "= Results")
 
@@ -201,13 +201,13 @@ def test_paper_shows_a_changed_metric_in_its_results(name: str, factor: int) -> 
 def test_results_contain_only_numbers_of_the_comparison() -> None:
     comparison = compared(CLEAR)
     study = studies_of(comparison, None)[0]
-    standing, rows = study.standing, study.rows
-    known = {100 * one for pair in standing.pairs for one in (pair.difference, pair.low, pair.high)}
-    known |= {100 * one for ends in standing.intervals.values() for one in ends} | {
-        pair.p for pair in standing.pairs
+    ranking, rows = study.ranking, study.rows
+    known = {100 * one for pair in ranking.pairs for one in (pair.difference, pair.low, pair.high)}
+    known |= {100 * one for ends in ranking.intervals.values() for one in ends} | {
+        pair.p for pair in ranking.pairs
     }
     for row in rows:
-        for name, figure in row.figures.items():
+        for name, figure in row.metrics.items():
             scale = 100 if METRICS[name].is_share else 2**-20 if name.endswith("_bytes") else 1
             known |= {scale * figure.mean, scale * (figure.deviation or 0.0)}
         known |= {value for name in METRICS for other, value in study.ratios(name) if other is row}

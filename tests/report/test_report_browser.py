@@ -16,6 +16,7 @@ from builders import build_report as report
 from builders import evaluated_record as evaluated
 from builders import write_results as write_run
 from peft_methods.analysis.comparison import Comparison
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.report.html.page import build_report, write_report
 
 CHROMIUM = next(
@@ -115,7 +116,7 @@ def test_table_sorts_missing_values_last_in_both_orders(opened: Any, tmp_path: P
     made = build_report(
         Comparison(records, predictions={first.fingerprint: one, second.fingerprint: two}), {}
     )
-    write_report(replace(made, charts="none"), tmp_path)
+    write_report(replace(made, charts="none"), tmp_path, pytest_command)
     page = opened(tmp_path / "report.html")
     button = page.locator("#embedded-1-comparison table").first.get_by_role(
         "button", name="Accuracy"
@@ -169,6 +170,7 @@ def test_page_shows_untrusted_text_as_text(opened: Any, tmp_path: Path) -> None:
     write_report(
         build_report(Comparison((foreign,), predictions={record.fingerprint: predictions}), {}),
         tmp_path,
+        pytest_command,
     )
     page = opened(tmp_path / "report.html")
     assert column(page, 1) == [SCRIPT]

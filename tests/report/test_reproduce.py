@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import make_record, with_settings
+from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.options import read_options
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.reproduce import recipe_file, reproduction
@@ -83,12 +84,14 @@ def test_reproduction_command_yields_the_same_specs(
     reproduced = reproduction(records)
     assert not reproduced.needs_file
     assert reproduced.needs == ()
-    assert specs_of(reproduced.command, pytester) == [record.spec for record in records]
+    assert specs_of(pytest_command(reproduced.options), pytester) == [
+        record.spec for record in records
+    ]
 
 
 def test_reproduction_command_lists_only_changed_settings() -> None:
     reproduced = reproduction(records_of("embedded", "lora", "budget.epochs=4"))
-    assert reproduced.command == (
+    assert pytest_command(reproduced.options) == (
         "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 3 "
         "--peft-set budget.epochs=4"
     )
@@ -105,7 +108,7 @@ def test_reproduction_of_a_custom_recipe_includes_its_file(
     reproduced = reproduction(records[:2])
     assert reproduced.needs_file
     assert (
-        reproduced.command
+        pytest_command(reproduced.options)
         == "pytest benchmarks --peft-recipe tiny.toml --peft-method lora --peft-seeds 2"
     )
     assert reproduced.needs == (
@@ -115,7 +118,8 @@ def test_reproduction_of_a_custom_recipe_includes_its_file(
     text = recipe_file([records[0], records[2]])
     assert str(tiny_recipe.parent.parent) not in text
     Path("tiny.toml").write_text(text, encoding="utf-8")
-    for spec, record in zip(specs_of(reproduced.command, pytester), records[:2], strict=True):
+    commands = specs_of(pytest_command(reproduced.options), pytester)
+    for spec, record in zip(commands, records[:2], strict=True):
         names = (("model.source", "bert"), ("data.source", "words"))
         assert spec == with_settings(record.spec, *names)
 
@@ -128,7 +132,7 @@ def test_reproduction_uses_a_file_if_a_setting_was_removed() -> None:
     )
     reproduced = reproduction([without])
     assert reproduced.needs_file
-    assert "--peft-recipe embedded.toml" in reproduced.command
+    assert "--peft-recipe embedded.toml" in pytest_command(reproduced.options)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
@@ -157,7 +161,7 @@ def test_reproduction_command_round_trips_arbitrary_settings(
     recipe = replace(recipe, data=replace(recipe.data, text=column))
     (task,) = run_groups([recipe], ["lora"], "cpu")
     reproduced = reproduction([replace(make_record(), spec=run) for run in task.runs])
-    arguments = itertools.pairwise(shlex.split(reproduced.command))
+    arguments = itertools.pairwise(shlex.split(pytest_command(reproduced.options)))
     settings = [value for option, value in arguments if option == "--peft-set"]
     (task_again,) = run_groups([load_recipe("embedded", settings)], ["lora"], "cpu")
     assert replace(task_again.runs[0], seed=0).to_json() == replace(task.runs[0], seed=0).to_json()

@@ -15,17 +15,7 @@ from peft_methods.analysis.checks.row import ResultRow, mean_row, row_of
 from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
 from peft_methods.runs.record import Record
 
-__all__ = [
-    "RULES",
-    "SCOPES",
-    "Figures",
-    "Finding",
-    "Rule",
-    "Severity",
-    "judge",
-    "judge_table",
-    "silenced",
-]
+__all__ = ["RULES", "Finding", "Rule", "check_table", "run_checks"]
 assert all((data, training, results, measurement, comparison)), (
     "importing these modules fills the registry"
 )
@@ -87,14 +77,14 @@ class _CheckedRecords:
         ]
 
     @cached_property
-    def figures(self) -> list[ResultRow]:
+    def rows(self) -> list[ResultRow]:
         return [row_of(record) for record in self.records]
 
     @cached_property
     def by_recipe(self) -> dict[str, list[ResultRow]]:
         found: dict[str, list[ResultRow]] = {}
         for name, seeds in self.by_method.items():
-            own = [self.figures[index] for index in self._indices[name]]
+            own = [self.rows[index] for index in self._indices[name]]
             found.setdefault(seeds[0].recipe_name, []).append(mean_row(seeds, own))
         return found
 
@@ -108,7 +98,7 @@ def _findings_in_records(rule: Rule, checked: _CheckedRecords) -> Iterator[Seque
         for name, seeds in checked.by_method.items():
             yield from ((name, *found) for found in rule.check(seeds))
     else:
-        items = checked.records if rule.scope == "run" else checked.figures
+        items = checked.records if rule.scope == "run" else checked.rows
         for subject, item in zip(checked.subjects, items, strict=True):
             yield from ((subject, *found) for found in rule.check(item))
 

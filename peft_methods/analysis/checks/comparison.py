@@ -36,7 +36,7 @@ def no_quality_to_compare(records: list[Record]) -> Iterator[tuple[str, str]]:
         length = recipe.data.max_length
         what = f"weights and texts are random (every row has the maximum of {length} tokens)"
         advice += "; set data.token_lengths to measure the cost of shorter texts"
-    yield f"{what}, so there is no quality to judge", advice
+    yield f"{what}, so there is no quality to compare", advice
 
 
 def _deviations(

@@ -16,9 +16,9 @@ LEAST_ROWS = 10  # fewer rows may be sorted by label by chance
 
 
 @rule("V101", "error", "row")
-def one_class(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def one_class(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A split holds one class only: any method scores 100 % on it, or learns nothing from it."""
-    for split, counts in figures.class_counts.items():
+    for split, counts in row.class_counts.items():
         if sum(counts) and sum(count > 0 for count in counts) == 1:
             yield (
                 f"all {sum(counts):,.0f} rows of {split} are of one class",
@@ -27,14 +27,14 @@ def one_class(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V102", "warning", "row")
-def class_missing(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def class_missing(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A split lacks a class that another split has."""
-    width = max((len(counts) for counts in figures.class_counts.values()), default=0)
+    width = max((len(counts) for counts in row.class_counts.values()), default=0)
     seen = [
-        any(counts[label : label + 1] > (0,) for counts in figures.class_counts.values())
+        any(counts[label : label + 1] > (0,) for counts in row.class_counts.values())
         for label in range(width)
     ]
-    for split, counts in figures.class_counts.items():
+    for split, counts in row.class_counts.items():
         missing = [
             label for label in range(width) if seen[label] and counts[label : label + 1] <= (0,)
         ]

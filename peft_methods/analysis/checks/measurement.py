@@ -38,7 +38,8 @@ def gpu_shared(record: Record) -> Iterator[tuple[str, str]]:
     others = sorted({pid for state in _gpu_states(record) for pid in state["other_processes"]})
     if others:
         yield (
-            f"{len(others)} other processes on the GPU (pid {first_three([str(pid) for pid in others])})",
+            f"{len(others)} other processes on the GPU "
+            f"(pid {first_three([str(pid) for pid in others])})",
             "end them and repeat the run: time, energy and free memory were shared",
         )
 
@@ -133,7 +134,10 @@ def _digits(text: str) -> int:
 
 
 def _above_full(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
-    """QLoRA has LoRA's few gradients and 4-bit weights; only work unlike the others' could take it above full fine-tuning."""
+    """QLoRA above full fine-tuning in memory.
+
+    It has LoRA's few gradients and 4-bit weights, so only a different workload explains that.
+    """
     full = next(
         (row.memory for row in rows if row.method == METHODS.reference and row.memory), None
     )
@@ -178,12 +182,12 @@ def timing_spread(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
 
 
 @rule("V409", "warning", "row")
-def memory_below_maximum(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def memory_below_maximum(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The reported memory is below the maximum: it was read after the peak.
 
     It shows what was left, not what was needed.
     """
-    given, most = figures.peak_memory, figures.maximum_memory
+    given, most = row.peak_memory, row.maximum_memory
     if given is not None and most is not None and most > MEMORY_ROUNDING * given.high:
         yield (
             f"{given.value / 1e6:,.2f} MB reported, the maximum was {most / 1e6:,.2f} MB",
@@ -192,13 +196,13 @@ def memory_below_maximum(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V410", "warning", "row")
-def time_beside_training(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def time_beside_training(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The training time is longer than its steps: it includes other work."""
     seconds, step, epochs, steps = (
-        figures.train_seconds,
-        figures.step_seconds,
-        figures.epochs,
-        figures.steps_per_epoch,
+        row.train_seconds,
+        row.step_seconds,
+        row.epochs,
+        row.steps_per_epoch,
     )
     if (
         seconds is None

@@ -17,13 +17,13 @@ LOSS_GAP = 0.5  # nats
 
 
 @rule("V301", "error", "row")
-def not_above_majority(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The test accuracy is not above the majority class by the margin (head_only is exempt).
 
     The margin is the recipe's `expect.margin_over_majority`; in a table it is 0.
     """
-    accuracy, majority, margin = figures.accuracy, figures.majority, figures.margin
-    if is_floor(figures.method) or accuracy is None or majority is None:
+    accuracy, majority, margin = row.accuracy, row.majority, row.margin
+    if is_floor(row.method) or accuracy is None or majority is None:
         return
     if accuracy <= majority or accuracy < majority + margin:
         wanted = f", required margin {margin:.2f}" if margin else ""
@@ -35,9 +35,9 @@ def not_above_majority(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V302", "error", "row")
-def not_finite(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def not_finite(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A loss, or a logit for a test row, is not a finite number."""
-    series = {"train_loss": figures.train_losses, "validation_loss": figures.validation_losses}
+    series = {"train_loss": row.train_losses, "validation_loss": row.validation_losses}
     not_finite_losses = [
         (epoch, name, loss)
         for name, losses in series.items()
@@ -48,7 +48,7 @@ def not_finite(figures: ResultRow) -> Iterator[tuple[str, str]]:
         f"{name} of epoch {epoch} is {loss}"
         for epoch, name, loss in sorted(not_finite_losses, key=lambda one: one[:2])[:1]
     ]
-    if figures.unjudged:
+    if row.unscored:
         evidence.append("its logits for the test rows are not finite, so it was not scored")
     if evidence:
         yield (
@@ -58,10 +58,10 @@ def not_finite(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V303", "warning", "row")
-def perfect(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def perfect(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The test accuracy is exactly 100 %."""
-    if figures.accuracy == 1.0:
-        rows = f" on {figures.test_rows:,.0f} rows" if figures.test_rows else ""
+    if row.accuracy == 1.0:
+        rows = f" on {row.test_rows:,.0f} rows" if row.test_rows else ""
         yield (
             f"accuracy 1.000{rows}",
             "check that the test set has several classes, and that neither its texts nor its "
@@ -70,21 +70,21 @@ def perfect(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V304", "warning", "row")
-def not_of_its_log(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def not_of_its_log(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The reported validation accuracy is neither the best nor the last of its own log.
 
     It is not that of the chosen epoch either, which in a table may be the one of the lowest loss.
     """
-    given, log = figures.validation_accuracy, figures.validation_accuracies
+    given, log = row.validation_accuracy, row.validation_accuracies
     if given is None or not log:
         return
     known = [max(log), log[-1]]
-    if figures.best_epoch is not None and figures.best_epoch <= len(log):
-        known.append(log[figures.best_epoch - 1])
-    if len(figures.validation_losses) == len(log):
-        known.append(log[figures.validation_losses.index(min(figures.validation_losses))])
+    if row.best_epoch is not None and row.best_epoch <= len(log):
+        known.append(log[row.best_epoch - 1])
+    if len(row.validation_losses) == len(log):
+        known.append(log[row.validation_losses.index(min(row.validation_losses))])
     least, most = ROUNDING
-    if min(abs(given - value) for value in known) > max(least, min(figures.rounding, most)) + 1e-9:
+    if min(abs(given - value) for value in known) > max(least, min(row.rounding, most)) + 1e-9:
         yield (
             f"validation accuracy {given:.4f}; the best in the log is {max(log):.4f}, "
             f"the last {log[-1]:.4f}",
@@ -145,25 +145,25 @@ def _lead_by_chance(best: ResultRow, other: ResultRow) -> str | None:
 
 
 @rule("V306", "warning", "row")
-def gap_to_train(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def gap_to_train(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The training or validation score is far better than the test score."""
-    accuracy = figures.accuracy
+    accuracy = row.accuracy
     for name, other in (
-        ("training", figures.train_accuracy),
-        ("validation", figures.validation_accuracy),
+        ("training", row.train_accuracy),
+        ("validation", row.validation_accuracy),
     ):
         if (
             accuracy is not None
             and other is not None
-            and other - accuracy > _allowed(accuracy, figures)
+            and other - accuracy > _allowed(accuracy, row)
         ):
             yield (
                 f"{name} accuracy {other:.3f}, test accuracy {accuracy:.3f}",
                 "stop earlier, regularise, or look for leaked data",
             )
-    losses = figures.train_losses, figures.validation_losses
-    if all(losses) and figures.best_epoch is not None and len(losses[0]) == len(losses[1]):
-        train, validation = (one[figures.best_epoch - 1] for one in losses)
+    losses = row.train_losses, row.validation_losses
+    if all(losses) and row.best_epoch is not None and len(losses[0]) == len(losses[1]):
+        train, validation = (one[row.best_epoch - 1] for one in losses)
         if validation - train > LOSS_GAP:
             yield (
                 f"training loss {train:.3f}, validation loss {validation:.3f} in the best epoch",
@@ -171,7 +171,7 @@ def gap_to_train(figures: ResultRow) -> Iterator[tuple[str, str]]:
             )
 
 
-def _allowed(accuracy: float, figures: ResultRow) -> float:
+def _allowed(accuracy: float, row: ResultRow) -> float:
     """Return the allowed gap: ten points, or the sampling error if the splits are small."""
-    rows = [rows for rows in (figures.test_rows, figures.validation_rows) if rows]
+    rows = [rows for rows in (row.test_rows, row.validation_rows) if rows]
     return max(GAP, half_width(accuracy, accuracy, min(rows)) if rows else 0.0)

@@ -46,7 +46,7 @@ class ResultRow:
     - `method`: the method's name in the registry; None for an unknown method.
     - `margin`: how far accuracy must be above the majority class.
     - `ranked`: whether the rows claim an order by quality, as a table does.
-    - `unjudged`: whether the logits of the test rows were not finite, so it was not scored.
+    - `unscored`: whether the logits of the test rows were not finite, so it was not scored.
     - `shapes`: the model architectures that the row may be about.
     - `trainable`: the trainable parameters, head included.
     - `rates`: the grid from which `learning_rate` was chosen.
@@ -62,7 +62,7 @@ class ResultRow:
     majority: float | None = None
     margin: float = 0.0
     ranked: bool = False
-    unjudged: bool = False
+    unscored: bool = False
 
     data: str | None = None
     train_rows: float | None = None
@@ -128,7 +128,7 @@ def row_of(record: Record) -> ResultRow:
         validation_accuracy=metrics.get("validation_accuracy"),
         majority=majority,
         margin=recipe.expect.margin_over_majority,
-        unjudged=record.quality is None
+        unscored=record.quality is None
         and metrics.get("accuracy", 0.0) is None
         and recipe.has_quality
         and majority is not None,

@@ -54,8 +54,8 @@ class Rule:
     """A rule's stable id, its severity, the scope of its input, and the function that checks it.
 
     A check of scope `run` gets a `Record`, one of scope `method` the records of all seeds, and one
-    of scope `row` a `Figures`. Each of these yields (evidence, advice) pairs. A check of scope
-    `comparison` gets a list of `Figures`, one per method, and yields (subject, evidence, advice).
+    of scope `row` a `ResultRow`. Each of these yields (evidence, advice) pairs. A check of scope
+    `comparison` gets a list of `ResultRow`, one per method, and yields (subject, evidence, advice).
     Values that are not known are None; a check that needs one of them yields nothing.
     """
 
@@ -83,13 +83,13 @@ def rule(
     return register
 
 
-def parse_silenced(text: str, where: str) -> tuple[str, ...]:
+def parse_silenced(text: str) -> tuple[str, ...]:
     """Parse 'V105,V301' into rule ids. Raises `OptionError` for an unknown id."""
     ids = tuple(dict.fromkeys(part.strip().upper() for part in text.split(",")))
     for one in ids:
         if one not in REGISTRY:
             raise OptionError(
-                f"{where} {text!r}: unknown rule {one!r}.{_nearest_rule(one)} "
+                f"silence {text!r}: unknown rule {one!r}.{_nearest_rule(one)} "
                 f"Allowed: {_id_ranges()}, separated by commas.",
                 setting="silence",
             )

@@ -38,28 +38,28 @@ def parameters_not_moved(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-def _count_verdict(figures: ResultRow) -> str | None:
+def _count_verdict(row: ResultRow) -> str | None:
     """Return the verdict of the closed forms on a table's parameter count."""
-    if figures.trainable is None or figures.method is None or not figures.shapes:
+    if row.trainable is None or row.method is None or not row.shapes:
         return None
-    return verdict(figures.method, figures.trainable, figures.shapes)
+    return verdict(row.method, row.trainable, row.shapes)
 
 
 @rule("V203", "error", "row")
-def trainable_count_off(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def trainable_count_off(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The trainable count is off its closed form (tables: it fits no rank, targets or width)."""
-    expected, counted = figures.expected_method_parameters, figures.method_parameters
+    expected, counted = row.expected_method_parameters, row.method_parameters
     if expected is not None and counted and counted != expected:  # V206 covers zero
         yield (
             f"{counted:,.0f} trainable parameters without the head, {expected:,.0f} expected",
             OWN_TARGETS,
         )
-    if _count_verdict(figures) == "off":
-        assert figures.method is not None
-        assert figures.trainable is not None
-        shape = figures.shapes[0]
+    if _count_verdict(row) == "off":
+        assert row.method is not None
+        assert row.trainable is not None
+        shape = row.shapes[0]
         yield (
-            f"no configuration of {METHODS[figures.method].title} has {figures.trainable.text} "
+            f"no configuration of {METHODS[row.method].title} has {row.trainable.text} "
             f"trainable parameters on a {shape.model_type} with {shape.layers} layers of width "
             f"{shape.hidden}, with or without its head of {shape.head_parameters:,}",
             "print the names of the trainable parameters: other ones are trained too, "
@@ -68,13 +68,13 @@ def trainable_count_off(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V204", "warning", "row")
-def loss_flat(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def loss_flat(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The training loss did not fall over the epochs (head_only is exempt)."""
-    losses = [loss for loss in figures.train_losses if math.isfinite(loss)]
+    losses = [loss for loss in row.train_losses if math.isfinite(loss)]
     if (
         len(losses) > 1
-        and not is_floor(figures.method)
-        and not figures.random
+        and not is_floor(row.method)
+        and not row.random
         and min(losses[1:]) > (1 - FALL) * losses[0]
     ):
         yield (
@@ -84,20 +84,20 @@ def loss_flat(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V205", "error", "row")
-def head_not_trained(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The classification head, newly initialised, was not fully trained, or is held in 4 bits."""
     advice = "train the whole head in full precision (modules_to_save; llm_int8_skip_modules)"
-    if figures.head_quantized:
-        yield f"{figures.head_quantized} tensors of the head are held in 4 bits", advice
-    whole, trained = figures.head_parameters, figures.head_trained
+    if row.head_quantized:
+        yield f"{row.head_quantized} tensors of the head are held in 4 bits", advice
+    whole, trained = row.head_parameters, row.head_trained
     if whole is not None and trained is not None and trained < whole:
         yield f"{trained:,.0f} of the head's {whole:,.0f} parameters were trained", advice
-    if _count_verdict(figures) == "head missing":
-        assert figures.trainable is not None
-        shape = figures.shapes[0]
+    if _count_verdict(row) == "head missing":
+        assert row.trainable is not None
+        shape = row.shapes[0]
         classes = (shape.hidden + 1) * shape.labels
         yield (
-            f"{figures.trainable.text} trainable parameters are those of the method and "
+            f"{row.trainable.text} trainable parameters are those of the method and "
             f"{classes:,} of the head's {shape.head_parameters:,}: the head's dense layer, "
             f"newly initialised, was not trained or is quantised",
             advice,
@@ -105,10 +105,10 @@ def head_not_trained(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V206", "error", "row")
-def nothing_matched(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def nothing_matched(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The method trained nothing but the head: its target modules matched nothing."""
-    trained = figures.method_parameters == 0 or _count_verdict(figures) == "nothing"
-    if trained and not is_floor(figures.method):
+    trained = row.method_parameters == 0 or _count_verdict(row) == "nothing"
+    if trained and not is_floor(row.method):
         yield (
             "only the head is trained",
             "set targets to modules that this model has: print model.named_modules()",
@@ -130,13 +130,13 @@ def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
 
 
 @rule("V208", "error", "row")
-def validation_loss_constant(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def validation_loss_constant(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The validation loss stayed constant: nothing useful was trained (head_only is exempt)."""
     losses, accuracies = (
-        [loss for loss in figures.validation_losses if math.isfinite(loss)],
-        figures.validation_accuracies,
+        [loss for loss in row.validation_losses if math.isfinite(loss)],
+        row.validation_accuracies,
     )
-    if len(losses) < 3 or is_floor(figures.method) or not max(losses) - min(losses) < FLAT:
+    if len(losses) < 3 or is_floor(row.method) or not max(losses) - min(losses) < FLAT:
         return
     evidence = f"validation loss {min(losses):.4f} to {max(losses):.4f} in {len(losses)} epochs"
     if len(accuracies) == len(losses) and len(set(accuracies)) == 1:
@@ -145,9 +145,9 @@ def validation_loss_constant(figures: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 @rule("V209", "warning", "row")
-def rate_at_the_edge(figures: ResultRow) -> Iterator[tuple[str, str]]:
+def rate_at_the_edge(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The chosen learning rate is the lowest or highest tried: a better one may lie beyond."""
-    rate, tried = figures.learning_rate, sorted(set(figures.rates))
+    rate, tried = row.learning_rate, sorted(set(row.rates))
     if rate is not None and len(tried) > 1 and not tried[0] < rate < tried[-1]:
         where = "lowest" if rate <= tried[0] else "highest"
         yield (

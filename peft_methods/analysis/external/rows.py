@@ -1,4 +1,4 @@
-"""TODO."""
+"""Rows of an external table converted into `ResultRow` objects for the rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TableError(PeftMethodsError):
 
 
 def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[ResultRow, str]]:
-    """Return each row's figures, and the name of its model."""
+    """Return each row, and the name of its model."""
     names = columns["method"]
     for number, name in enumerate(names, 1):
         if not name:
@@ -34,8 +34,8 @@ def result_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[tuple[
     return [(result_row(line), line.get("model") or "") for line in lines]
 
 
-# Fields of `Figures` that hold one number.
-PLAIN_FIGURES = (
+# Fields of `ResultRow` that hold one number.
+PLAIN_FIELDS = (
     "accuracy", "validation_accuracy", "train_accuracy", "majority", "train_rows",
     "validation_rows", "test_rows", "epochs", "steps_per_epoch", "batch_size", "max_length",
     "learning_rate", "train_seconds", "step_seconds",
@@ -47,7 +47,7 @@ TEXTS = ("data", "precision", "device")
 def result_row(line: Mapping[str, Any]) -> ResultRow:
     """Make one row; `line` maps a column's field to its text, quantity or series."""
     given: dict[str, Any] = {
-        name: line[name].value for name in PLAIN_FIGURES if line.get(name) is not None
+        name: line[name].value for name in PLAIN_FIELDS if line.get(name) is not None
     }
     given |= {name: _numbers(line.get(name)) for name in SERIES} | {
         name: line.get(name) or None for name in TEXTS
@@ -92,6 +92,7 @@ def _numbers(series: Sequence[Quantity] | None) -> tuple[float, ...]:
 
 
 def rounded_count(quantity: Quantity | None) -> RoundedCount | None:
+    """Convert a quantity to a count that knows its rounding."""
     return (
         None
         if quantity is None
@@ -106,16 +107,12 @@ def with_models(rows: list[tuple[ResultRow, str]]) -> tuple[ResultRow, ...]:
     fine-tuning trained.
     """
     full = next(
-        (
-            figures.trainable
-            for figures, _ in rows
-            if figures.method == METHODS.reference and figures.trainable
-        ),
+        (row.trainable for row, _ in rows if row.method == METHODS.reference and row.trainable),
         None,
     )
     by_size = models_of_size(full) if full else ()
     found = []
-    for figures, model in rows:
+    for row, model in rows:
         shapes = models_named(model) if model else by_size
         # The parameter count of full fine-tuning reveals the number of classes.
         shapes = tuple(shape for shape in shapes if shape in by_size) or shapes
@@ -126,5 +123,5 @@ def with_models(rows: list[tuple[ResultRow, str]]) -> tuple[ResultRow, ...]:
             if full
             else None
         )
-        found.append(replace(figures, shapes=shapes, total_parameters=total))
+        found.append(replace(row, shapes=shapes, total_parameters=total))
     return tuple(found)

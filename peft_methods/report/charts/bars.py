@@ -74,7 +74,7 @@ def parameters_chart(compared: RecipeComparison) -> Chart | None:
 
 def spread_note(rows: Sequence[Row], metric: str) -> str:
     """Explain the whiskers, and why some or all are missing."""
-    single_seed = [row for row in rows if row.figures[metric].deviation is None]
+    single_seed = [row for row in rows if row.metrics[metric].deviation is None]
     if len(single_seed) == len(rows):
         return "One seed: no spread."
     return "Whiskers: standard deviation over seeds" + (
@@ -88,9 +88,9 @@ def _extremes(rows: Sequence[Row], metric: str) -> str:
         max(rows, key=lambda row: row.mean(metric)),
     )
     if least is most:
-        return f"{least.title}: {format_value(METRICS[metric], least.figures[metric])}."
+        return f"{least.title}: {format_value(METRICS[metric], least.metrics[metric])}."
     first, last = (
-        f"{row.title}, {format_value(METRICS[metric], row.figures[metric])}"
+        f"{row.title}, {format_value(METRICS[metric], row.metrics[metric])}"
         for row in (least, most)
     )
     return f"Least: {first}; most: {last}."
@@ -102,8 +102,8 @@ def _draw_costs(compared: RecipeComparison, name: str, notes: Sequence[str]) -> 
     figure, axes = line_layout(compared, axis_name(metric), notes)
     texts = [_value_text(row, name) for row in compared.rows]
     ends = [
-        (row.figures[name].mean + (row.figures[name].deviation or 0.0)) / unit
-        if name in row.figures
+        (row.metrics[name].mean + (row.metrics[name].deviation or 0.0)) / unit
+        if name in row.metrics
         else 0.0
         for row in compared.rows
     ]
@@ -111,11 +111,11 @@ def _draw_costs(compared: RecipeComparison, name: str, notes: Sequence[str]) -> 
     linear_ticks(axes.xaxis)
     for line, (row, text, end) in enumerate(zip(compared.rows, texts, ends, strict=True)):
         add_value(axes, end, line, text)
-        if name in row.figures:
+        if name in row.metrics:
             style, mean, deviation = (
                 style_of(row.method),
-                row.figures[name].mean / unit,
-                row.figures[name].deviation,
+                row.metrics[name].mean / unit,
+                row.metrics[name].deviation,
             )
             axes.barh(line, mean, 0.62, color=style.color, edgecolor=INK, linewidth=0.6)
             if deviation is not None:
@@ -133,9 +133,9 @@ def _draw_costs(compared: RecipeComparison, name: str, notes: Sequence[str]) -> 
 
 def _value_text(row: Row, name: str) -> str:
     """Format the row's value, or the status if there is none."""
-    if name not in row.figures and row.missing and not row.figures:
+    if name not in row.metrics and row.missing and not row.metrics:
         return f"{MISSING} {row.missing[0].status}"
-    return format_value(METRICS[name], row.figures.get(name))
+    return format_value(METRICS[name], row.metrics.get(name))
 
 
 @styled
@@ -153,7 +153,7 @@ def _draw_parameters(compared: RecipeComparison) -> Figure:
     texts = [_counts(row) for row in compared.rows]
     free_shares = [1 - (text_width(text, SMALL) + 2 * GAP + 0.05) / PLOT for text in texts]
     decades = [
-        math.log10(max(row.mean(PARAMETERS), 10**low)) - low if PARAMETERS in row.figures else 0.0
+        math.log10(max(row.mean(PARAMETERS), 10**low)) - low if PARAMETERS in row.metrics else 0.0
         for row in compared.rows
     ]
     span = max(1.0, *(end / share for end, share in zip(decades, free_shares, strict=True)))
@@ -161,8 +161,8 @@ def _draw_parameters(compared: RecipeComparison) -> Figure:
     log_ticks(axes.xaxis)
     for line, (row, text, decade) in enumerate(zip(compared.rows, texts, decades, strict=True)):
         style, end = style_of(row.method), 10.0 ** (low + decade)
-        add_value(axes, end * (1.05 if PARAMETERS in row.figures else 1), line, text)
-        if PARAMETERS in row.figures:
+        add_value(axes, end * (1.05 if PARAMETERS in row.metrics else 1), line, text)
+        if PARAMETERS in row.metrics:
             axes.hlines(line, 10**low, end, color=MUTED, linewidth=0.7)
             axes.plot(
                 end,
@@ -181,9 +181,9 @@ def _draw_parameters(compared: RecipeComparison) -> Figure:
 
 def _counts(row: Row) -> str:
     if (
-        PARAMETERS not in row.figures
-        or "method_parameters" not in row.figures
-        or "head_parameters" not in row.figures
+        PARAMETERS not in row.metrics
+        or "method_parameters" not in row.metrics
+        or "head_parameters" not in row.metrics
     ):
         return _value_text(row, PARAMETERS)
     return f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"

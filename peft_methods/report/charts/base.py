@@ -81,7 +81,7 @@ class RecipeComparison:
 
     def rows_with(self, name: str) -> list[Row]:
         """Rows that have a value of this metric."""
-        return [row for row in self.rows if name in row.figures]
+        return [row for row in self.rows if name in row.metrics]
 
 
 def select_recipe(comparison: Comparison, recipe: str) -> RecipeComparison:
@@ -142,7 +142,7 @@ def file_stem(text: str) -> str:
 def missing_note(rows: Iterable[Row]) -> str:
     """Format ' QLoRA: skipped.' for every row without any value; empty if there is none."""
     return "".join(
-        f" {row.title}: {row.missing[0].status}." for row in rows if not row.figures and row.missing
+        f" {row.title}: {row.missing[0].status}." for row in rows if not row.metrics and row.missing
     )
 
 

@@ -99,7 +99,7 @@ def _described(compared: RecipeComparison, rows: Sequence[Row]) -> str:
 def _interval_notes(compared: RecipeComparison) -> list[str]:
     """Explain missing intervals."""
     rows = compared.rows_with(compared.ranking.metric)
-    single_seed = [row for row in rows if row.figures[compared.ranking.metric].count == 1]
+    single_seed = [row for row in rows if row.metrics[compared.ranking.metric].count == 1]
     if len(single_seed) == len(rows):
         return ["One seed: no intervals, and methods cannot be told apart."]
     notes = [f"One seed, so no interval: {join_titles(single_seed)}."] if single_seed else []
@@ -163,7 +163,7 @@ def _draw_method(
     interval: tuple[float, float] | None,
 ) -> None:
     name, style = compared.ranking.metric, style_of(row.method)
-    if name not in row.figures:
+    if name not in row.metrics:
         return
     if interval:
         axes.hlines(line, 100 * interval[0], 100 * interval[1], color=INK, linewidth=1.3)
@@ -215,8 +215,8 @@ def quality_range(compared: RecipeComparison, *, with_floor: bool = True) -> tup
 def _value_text(compared: RecipeComparison, row: Row) -> str:
     """Format '77.5 % (74.0 to 80.7) a', or the status if there is no value."""
     metric = compared.quality
-    if metric.name not in row.figures:
-        return f"{MISSING} {row.missing[0].status}" if row.missing and not row.figures else MISSING
+    if metric.name not in row.metrics:
+        return f"{MISSING} {row.missing[0].status}" if row.missing and not row.metrics else MISSING
     parts = [metric.format(row.mean(metric.name))]
     if row.method in (intervals := intervals_of(compared)):
         low, high = intervals[row.method]

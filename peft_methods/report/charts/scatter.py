@@ -90,7 +90,7 @@ def quality_cost_chart(
     `size` is the plot's size in inches; with more than MAX_NAMED methods it is ignored.
     """
     quality, metric = compared.quality, METRICS[cost]
-    rows = tuple(row for row in compared.rows_with(quality.name) if cost in row.figures)
+    rows = tuple(row for row in compared.rows_with(quality.name) if cost in row.metrics)
     if len(rows) < 2:
         return None
     scatter = Scatter(compared, metric, rows, size)
@@ -98,7 +98,7 @@ def quality_cost_chart(
         f"{row.title} ({quality.format(row.mean(quality.name))}, {metric.format(row.mean(cost))})"
         for row in scatter.front
     ]
-    missing = [row for row in compared.rows if row not in rows and row.figures]
+    missing = [row for row in compared.rows if row not in rows and row.metrics]
     text = f"Pareto front of these two, by means: {', '.join(front)}.{missing_note(compared.rows)}"
     text += f" Not shown because a value is missing: {join_titles(missing)}." if missing else ""
     title = f"{axis_name(quality)}, against {metric.title.lower()}, {scale_of(metric).unit}"
@@ -174,7 +174,7 @@ def _plot(
     )
     for row in scatter.rows:
         style, position = style_of(row.method), scatter.at(row)
-        if scatter.compared.ranking.on_front.get(row.method):
+        if scatter.compared.ranking.pareto_optimal.get(row.method):
             axes.plot(
                 *position,
                 "o",

@@ -49,7 +49,7 @@ def time_chart(compared: RecipeComparison) -> Chart | None:
 
 
 def _rows_with_any(compared: RecipeComparison, parts: Parts) -> list[Row]:
-    return [row for row in compared.rows if any(name in row.figures for name in parts)]
+    return [row for row in compared.rows if any(name in row.metrics for name in parts)]
 
 
 def _chart(compared: RecipeComparison, name: str, title: str, parts: Parts) -> Chart:
@@ -80,14 +80,14 @@ def _prerequisite_note(compared: RecipeComparison) -> str:
 
 def _total(row: Row, parts: Parts) -> str:
     """Format the sum of the parts, or the status if there is none."""
-    known = [name for name in parts if name in row.figures]
+    known = [name for name in parts if name in row.metrics]
     if not known:
-        return f"{MISSING} {row.missing[0].status}" if row.missing and not row.figures else MISSING
+        return f"{MISSING} {row.missing[0].status}" if row.missing and not row.metrics else MISSING
     return METRICS[known[0]].format(sum(row.mean(name) for name in known))
 
 
 def _largest(row: Row, parts: Parts) -> str:
-    name = max((name for name in parts if name in row.figures), key=row.mean)
+    name = max((name for name in parts if name in row.metrics), key=row.mean)
     return f"{parts[name].lower()} ({METRICS[name].format(row.mean(name))})"
 
 

@@ -23,6 +23,7 @@ from peft_methods.report.formatting import format_time, without_home
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import SEVERITIES, ChartView, SectionView, section_view
 from peft_methods.report.palette import style_of
+from peft_methods.report.reproduce import CommandFormat
 from peft_methods.report.text.ranking import RANKING_NOTE
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.files import atomically
@@ -53,8 +54,8 @@ DIFFERENCES = "Differences from the recipe's first section"
 class Report:
     """The content of a report: sections of records, with the notes and limits that belong to them.
 
-    `remarks` are notes on the whole session. `gate` and `regressions` are set if the session was
-    compared with a baseline. `charts`: "few" draws charts for up to DRAWN_SECTIONS sections,
+    `remarks` are notes on the whole session. `regression` and `regressions` are set if the session
+    was compared with a baseline. `charts`: "few" draws charts for up to DRAWN_SECTIONS sections,
     "all" draws them for any number, "none" draws no charts.
     """
 
@@ -62,7 +63,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     silenced: tuple[str, ...] = ()
     limits: Constraints = field(default_factory=dict)
-    gate: RegressionCheck | None = None
+    regression: RegressionCheck | None = None
     regressions: RegressionReport | None = None
     charts: ChartChoice = "few"
 
@@ -94,20 +95,22 @@ class Page:
 def build_report(
     comparison: Comparison,
     limits: Constraints,
-    gate: RegressionCheck | None = None,
+    regression: RegressionCheck | None = None,
     regressions: RegressionReport | None = None,
 ) -> Report:
     """Build the report of one session."""
     sections = group_records(comparison.records, comparison.predictions, comparison.silenced)
-    return Report(sections, comparison.notes, comparison.silenced, limits, gate, regressions)
+    return Report(sections, comparison.notes, comparison.silenced, limits, regression, regressions)
 
 
-def write_report(report: Report, folder: Path) -> Path:
+def write_report(report: Report, folder: Path, command: CommandFormat) -> Path:
     """Write FOLDER/report.html, and each chart as SVG and PNG to FOLDER/charts/.
+
+    `command` formats the command that reproduces a row.
 
     Raises `PeftMethodsError` if a file cannot be written.
     """
-    page = _page(report)
+    page = _page(report, command)
     path = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,14 +127,15 @@ def write_report(report: Report, folder: Path) -> Path:
     return path
 
 
-def _page(report: Report) -> Page:
+def _page(report: Report, command: CommandFormat) -> Page:
     views = tuple(
         section_view(
             one,
             report.limits,
-            report.gate,
+            report.regression,
             _chart_views(one) if report.is_drawn else (),
-            _regression_lines(report, one.recipe),
+            regression_lines=_regression_lines(report, one.recipe),
+            command=command,
         )
         for one in report.sections
     )

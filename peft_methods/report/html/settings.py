@@ -19,7 +19,7 @@ from peft_methods.report.formatting import (
 )
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.palette import style_of
-from peft_methods.report.reproduce import Reproduction, reproduction
+from peft_methods.report.reproduce import CommandFormat, Reproduction, reproduction
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
 
@@ -37,21 +37,24 @@ class MethodView:
     settings: tuple[tuple[str, str], ...]
     tuning: str
     reproduction: Reproduction
+    command: str
 
 
-def method_view(row: Row, records: Sequence[Record]) -> MethodView:
+def method_view(row: Row, records: Sequence[Record], command: CommandFormat) -> MethodView:
     """Collect one row's hyperparameters and the command that reproduces it."""
     hyperparameters = tuple(
         (name, format_setting(value))
         for name, value in records[0].spec.method_settings().items()
         if value is not None
     )
+    how = reproduction(records)
     return MethodView(
         row.title,
         style_of(row.method).color,
         hyperparameters,
         _tuning_summary(records[0]),
-        reproduction(records),
+        how,
+        command(how.options),
     )
 
 

@@ -89,7 +89,7 @@ def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
             _column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
         ),
         "Saved weights": _column(rows, "checkpoint_bytes"),
-        "Front": [_on_front(ranking.on_front.get(row.method)) for row in rows],
+        "Front": [_front_item(ranking.pareto_optimal.get(row.method)) for row in rows],
     }
     shown = {
         title: items
@@ -139,7 +139,7 @@ def value_item(figure: MetricSummary | None, metric: Metric, write: Write | None
 
 
 def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[Item]:
-    items = [value_item(row.figures.get(name), METRICS[name], write) for row in rows]
+    items = [value_item(row.metrics.get(name), METRICS[name], write) for row in rows]
     values = [item.sort for item in items if isinstance(item.sort, float)]
     if name not in RANKED or len(set(values)) < 2:
         return items
@@ -184,13 +184,13 @@ def _text(text: str | None) -> Item:
 
 
 def _parameters(row: Row) -> Item:
-    if "method_parameters" not in row.figures:
+    if "method_parameters" not in row.metrics:
         return Item(MISSING)
     count = row.mean("method_parameters")
     return Item(f"{count:,.0f}", count, note=f"+ {row.mean('head_parameters'):,.0f}")
 
 
-def _on_front(on: bool | None) -> Item:
+def _front_item(on: bool | None) -> Item:
     return Item(MISSING) if on is None else Item("yes" if on else "no", 0.0 if on else 1.0)
 
 
@@ -222,9 +222,9 @@ def differences_table(rows: Sequence[Row], ranking: Ranking) -> Table | None:
 def metrics_table(rows: Sequence[Row]) -> Table:
     """Build the table of all metrics that any method has: one row per metric, one column each."""
     lines = [
-        Line(metric.title, tuple(value_item(row.figures.get(name), metric) for row in rows))
+        Line(metric.title, tuple(value_item(row.metrics.get(name), metric) for row in rows))
         for name, metric in METRICS.items()
-        if any(name in row.figures for row in rows)
+        if any(name in row.metrics for row in rows)
     ]
     return Table("Metric", tuple(row.title for row in rows), tuple(lines))
 
@@ -255,14 +255,14 @@ def _change(change: Change) -> tuple[Item, ...]:
     explained = (
         Item(MISSING)
         if change.explained is None
-        else Item(tolerance.said(change.explained), change.explained)
+        else Item(tolerance.formatted(change.explained), change.explained)
     )
     return (
         _text(metric.title),
         Item(metric.format(change.before), change.before),
         Item(metric.format(change.now), change.now),
-        Item(tolerance.said(change.worse) if change.worse > 0 else "not worse", change.worse),
-        Item(tolerance.said(tolerance.amount), tolerance.amount),
+        Item(tolerance.formatted(change.worse) if change.worse > 0 else "not worse", change.worse),
+        Item(tolerance.formatted(tolerance.amount), tolerance.amount),
         explained,
         _text(_verdict(change)),
     )
@@ -282,8 +282,8 @@ def _verdict(change: Change) -> str:
 
 def front_note(rows: Sequence[Row], ranking: Ranking) -> str:
     """List the methods on the Pareto front; empty with fewer than two candidates."""
-    on_front = [row.title for row in rows if ranking.on_front.get(row.method)]
-    if len(ranking.on_front) < 2 or not on_front:
+    titles = [row.title for row in rows if ranking.pareto_optimal.get(row.method)]
+    if len(ranking.pareto_optimal) < 2 or not titles:
         return ""
     metrics = ", ".join(METRICS[name].title.lower() for name in (ranking.metric, *COSTS))
-    return f"On the Pareto front of {metrics}: {', '.join(on_front)}."
+    return f"On the Pareto front of {metrics}: {', '.join(titles)}."

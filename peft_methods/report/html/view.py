@@ -19,7 +19,7 @@ from peft_methods.report.html import per_class, settings, tables
 from peft_methods.report.html.per_class import ClassView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
-from peft_methods.report.reproduce import recipe_file
+from peft_methods.report.reproduce import CommandFormat, recipe_file
 from peft_methods.report.text.notes import grouped_findings, reasons, source_costs
 from peft_methods.report.text.setup import setup_line
 
@@ -85,9 +85,11 @@ class SectionView:
 def section_view(
     section: Section,
     limits: Constraints,
-    gate: RegressionCheck | None,
+    regression: RegressionCheck | None,
     charts: Sequence[ChartView],
-    regression_lines: Sequence[str] = (),
+    *,
+    regression_lines: Sequence[str],
+    command: CommandFormat,
 ) -> SectionView:
     """Build the view of a section. `regression_lines` is the output of the regression check."""
     comparison = section.comparison
@@ -97,14 +99,14 @@ def section_view(
         row.method: [record for record in records if record.method_name == row.method]
         for row in rows
     }
-    methods = tuple(settings.method_view(row, by_method[row.method]) for row in rows)
+    methods = tuple(settings.method_view(row, by_method[row.method], command) for row in rows)
     common, specific = settings.split_common(records)
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
         recipe=section.recipe,
         name=section.name,
         description=without_home(setup_line(comparison, section.recipe)),
-        changes=tuple(map(without_home, section.apart)),
+        changes=tuple(map(without_home, section.differences)),
         answers=tuple(recommend(comparison, limits)),
         comparison=tables.comparison_table(rows, ranking),
         differences=tables.differences_table(rows, ranking),
@@ -119,8 +121,10 @@ def section_view(
             for row in rows
             if (view := per_class.class_view(row, by_method[row.method])) is not None
         ),
-        baseline=tables.baseline_table((row, gate.changes(by_method[row.method])) for row in rows)
-        if gate
+        baseline=tables.baseline_table(
+            (row, regression.changes(by_method[row.method])) for row in rows
+        )
+        if regression
         else None,
         regression_lines=tuple(map(without_home, regression_lines)),
         findings=_finding_groups(comparison),

@@ -94,7 +94,7 @@ def in_short(study: Study) -> str:
 def resolution(study: Study) -> float | None:
     """Return the median half-width of the intervals of differences over pairs (0..1)."""
     return (
-        median((pair.high - pair.low) / 2 for pair in study.standing.pairs)
+        median((pair.high - pair.low) / 2 for pair in study.ranking.pairs)
         if study.is_compared
         else None
     )
@@ -110,7 +110,7 @@ def better_by(pair: PairwiseComparison) -> str:
 
 
 def _worse_by(pair: PairwiseComparison) -> str:
-    return better_by(pair.turned())
+    return better_by(pair.reversed())
 
 
 def alike_by(pair: PairwiseComparison) -> str:
@@ -121,13 +121,13 @@ def alike_by(pair: PairwiseComparison) -> str:
 
 
 def _range(study: Study) -> str:
-    name, known = study.standing.metric, study.known(study.standing.metric)
+    name, known = study.ranking.metric, study.known(study.ranking.metric)
     low, high = (formatted(name, row.mean(name)) for row in (known[0], known[-1]))
     what = (
-        f"{'mean ' if any(row.figures[name].count > 1 for row in known) else ''}test {study.metric}"
+        f"{'mean ' if any(row.metrics[name].count > 1 for row in known) else ''}test {study.metric}"
     )
     if len(known) == 1:
-        reached = with_spread(name, known[0].figures[name])
+        reached = with_spread(name, known[0].metrics[name])
         return f"{study.title(known[0].method)} reached a test {study.metric} of {reached}."
     if low == high:
         return f"{capital(what)} is {low} for every method."
@@ -137,8 +137,8 @@ def _range(study: Study) -> str:
 
 def _highest(study: Study) -> str:
     """Return 'the highest mean', worded for two methods, for ties, and for excluded methods."""
-    order = study.standing.order
-    others = any(row.method not in order for row in study.known(study.standing.metric))
+    order = study.ranking.order
+    others = any(row.method not in order for row in study.known(study.ranking.metric))
     if study.mean(order[0]) == study.mean(order[1]):
         return f"a mean as high as any{' of the compared methods' * others}"
     rank = "higher" if len(order) == 2 else "highest"
@@ -146,8 +146,8 @@ def _highest(study: Study) -> str:
 
 
 def _count(study: Study) -> str:
-    every = len(study.standing.pairs)
-    separable = sum(pair.is_separable for pair in study.standing.pairs)
+    every = len(study.ranking.pairs)
+    separable = sum(pair.is_separable for pair in study.ranking.pairs)
     if every == 1:
         return ""
     if not separable:
@@ -164,9 +164,9 @@ def _count(study: Study) -> str:
 
 def _best(study: Study) -> tuple[str, list[PairwiseComparison], list[PairwiseComparison]]:
     """Return the method with the highest mean, its separable pairs, and its inseparable pairs."""
-    pairs = list(study.pairs_of(study.standing.order[0]))
+    pairs = list(study.pairs_of(study.ranking.order[0]))
     return (
-        study.standing.order[0],
+        study.ranking.order[0],
         [p for p in pairs if p.is_separable],
         [p for p in pairs if not p.is_separable],
     )
@@ -190,7 +190,7 @@ def _each(
 
 def _against_full(study: Study) -> list[str]:
     """Compare full fine-tuning with every method but the best, which is covered before."""
-    order = study.standing.order
+    order = study.ranking.order
     if METHODS.reference not in order[1:] or len(order) < 3:
         return []
     pairs = [pair for pair in study.pairs_of(METHODS.reference) if pair.second != order[0]]
@@ -209,12 +209,12 @@ def _others(study: Study) -> list[str]:
     They are grouped by the worse method.
     """
     covered, worse = (
-        {study.standing.order[0], METHODS.reference},
+        {study.ranking.order[0], METHODS.reference},
         dict[str, list[PairwiseComparison]](),
     )
-    for pair in study.standing.pairs:  # in the order of means: the first is the better one
+    for pair in study.ranking.pairs:  # in the order of means: the first is the better one
         if pair.is_separable and not covered & {pair.first, pair.second}:
-            worse.setdefault(pair.second, []).append(pair.turned())
+            worse.setdefault(pair.second, []).append(pair.reversed())
     count = sum(len(pairs) for pairs in worse.values())
     if count > 2 * MOST:
         return [
@@ -230,11 +230,11 @@ def _others(study: Study) -> list[str]:
 def _left_out(study: Study) -> list[str]:
     """Return one sentence per reason that methods are not compared."""
     found = []
-    for reason in dict.fromkeys(study.standing.not_compared.values()):
+    for reason in dict.fromkeys(study.ranking.not_compared.values()):
         methods = [
             row.method
             for row in study.measured
-            if study.standing.not_compared.get(row.method) is reason
+            if study.ranking.not_compared.get(row.method) is reason
         ]
         if methods and len(study.measured) > 1:
             one, many, so = WHY_LEFT_OUT[reason]
@@ -247,6 +247,6 @@ def _left_out(study: Study) -> list[str]:
 def _alone(study: Study) -> str:
     return (
         "With one method there is nothing to compare."
-        if len(study.known(study.standing.metric)) == 1
+        if len(study.known(study.ranking.metric)) == 1
         else ""
     )

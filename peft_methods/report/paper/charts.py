@@ -67,7 +67,7 @@ def drawn(study: Study, stem: str) -> list[PaperFigure]:
 def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
     """Yield each section's available charts, with their descriptions."""
     available = {chart.name: chart for chart in charts_of(study.comparison, study.recipe)}
-    best = study.standing.order[:1]
+    best = study.ranking.order[:1]
     confusion = {
         f"confusion-{name}": study.title(method)
         for method in best

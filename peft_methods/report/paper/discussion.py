@@ -49,7 +49,7 @@ def _trade(study: Study) -> list[str]:
             "Since quality is not compared, it cannot be weighed against cost; only the costs can "
             "be compared."
         ]
-    best = study.standing.order[0]
+    best = study.ranking.order[0]
     level = [best, *(pair.second for pair in study.pairs_of(best) if not pair.is_separable)]
     if len(level) == 1:
         found = [
@@ -191,7 +191,7 @@ def _answer(study: Study, answer: Recommendation) -> str:
     if (
         answer.kind is QuestionKind.BEST_QUALITY
         and answer.against is None
-        and len(study.known(study.standing.metric)) > 1
+        and len(study.known(study.ranking.metric)) > 1
     ):
         best = study.title(answer.method or "")
         return (

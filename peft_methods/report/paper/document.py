@@ -31,7 +31,7 @@ def write_paper(
     Returns the paths, the PDF first. The same records give the same bytes. Nothing is written
     unless the whole paper can be typeset. Raises `PaperError`.
     """
-    check_requirements("the paper")
+    check_requirements()
     if path.suffix.lower() != ".pdf":
         raise PaperError(f"the paper {str(path)!r} should be named FILE.pdf.")
     if not path.absolute().parent.is_dir():

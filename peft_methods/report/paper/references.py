@@ -126,5 +126,5 @@ def bibliography(markup: str, methods: Iterable[str]) -> str:
 
 def _made(method: str) -> str:
     """An entry whose title is all that the registry says of the paper."""
-    said = re.sub(r"[{}\\@%$&#_^~]", " ", METHODS[method].info.paper)
-    return f"@misc{{{made_key(method)}, title = {{{{{said}}}}}}}"
+    note = re.sub(r"[{}\\@%$&#_^~]", " ", METHODS[method].info.paper)
+    return f"@misc{{{made_key(method)}, title = {{{{{note}}}}}}}"

@@ -104,7 +104,7 @@ def _spanned(study: Study, name: str, lead: str) -> str:
     known = study.known(name)
     if not known:
         return ""
-    least, most = (with_spread(name, row.figures[name]) for row in (known[0], known[-1]))
+    least, most = (with_spread(name, row.metrics[name]) for row in (known[0], known[-1]))
     if least == most:
         return f"{lead} {least}{' for every method' * (len(known) > 1)}."
     lowest, highest = study.title(known[0].method), study.title(known[-1].method)
@@ -155,14 +155,14 @@ def _sources(study: Study) -> list[str]:
     """Give the cost of a method's prerequisite runs, which its training time excludes."""
     return [
         f"The prerequisite runs of {study.title(row.method)} took "
-        f"{with_spread('source_seconds', row.figures['source_seconds'])} in total. They were "
+        f"{with_spread('source_seconds', row.metrics['source_seconds'])} in total. They were "
         "performed once, and its training time excludes them."
         for row in study.known("source_seconds")
     ]
 
 
 def _front(study: Study) -> str:
-    known = {method: on for method, on in study.standing.on_front.items() if on is not None}
+    known = {method: on for method, on in study.ranking.pareto_optimal.items() if on is not None}
     if len(known) < 2:
         return ""
     figures = [study.metric] * study.has_quality + [

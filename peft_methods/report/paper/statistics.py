@@ -19,10 +19,10 @@ PAIRS = (
 
 def statistics(studies: Sequence[Study]) -> str:
     """Return a paragraph on what was tested, and what was not."""
-    if not any(study.standing.intervals for study in studies):
+    if not any(study.ranking.intervals for study in studies):
         return "Without stored predictions, no statistical test was possible."
     compared = any(study.is_compared for study in studies)
-    several = any(study.standing.order for study in studies)  # seeds
+    several = any(study.ranking.order for study in studies)  # seeds
     return joined(
         _of_seeds_and_examples()
         if several
@@ -31,7 +31,7 @@ def statistics(studies: Sequence[Study]) -> str:
         f"size that follows from the variance{cited('korn1998')}.",
         "The variance of macro F1 over examples is estimated by the infinitesimal "
         f"jackknife{cited('efron1982')}."
-        if any(study.standing.metric == "macro_f1" for study in studies)
+        if any(study.ranking.metric == "macro_f1" for study in studies)
         else "",
         PAIRS.format(holm=cited("holm1979"), letters=cited("piepho2004")) if compared else "",
         "Costs are given as means and standard deviations over seeds; their differences were not "

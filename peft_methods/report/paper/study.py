@@ -32,7 +32,7 @@ class Study:
     recipe: str
     records: tuple[Record, ...]
     rows: tuple[Row, ...]
-    standing: Ranking
+    ranking: Ranking
     limits: Constraints
     answers: tuple[Recommendation, ...]
 
@@ -59,26 +59,26 @@ class Study:
     @cached_property
     def measured(self) -> list[Row]:
         """The methods that yielded figures."""
-        return [row for row in self.rows if row.figures]
+        return [row for row in self.rows if row.metrics]
 
     @property
     def metric(self) -> str:
         """The name of the quality metric within a sentence."""
         return (
             "macro F1"
-            if self.standing.metric == "macro_f1"
-            else METRICS[self.standing.metric].title.lower()
+            if self.ranking.metric == "macro_f1"
+            else METRICS[self.ranking.metric].title.lower()
         )
 
     @property
     def has_quality(self) -> bool:
         """Whether the quality of any method is known."""
-        return any(self.standing.metric in row.figures for row in self.rows)
+        return any(self.ranking.metric in row.metrics for row in self.rows)
 
     @property
     def is_compared(self) -> bool:
         """Whether at least two methods could be compared."""
-        return bool(self.standing.pairs)
+        return bool(self.ranking.pairs)
 
     @property
     def seeds(self) -> list[int]:
@@ -102,7 +102,7 @@ class Study:
     def full(self) -> Row | None:
         """Full fine-tuning, if it yielded figures and is not alone."""
         row = self.row(METHODS.reference)
-        return row if row is not None and row.figures and len(self.measured) > 1 else None
+        return row if row is not None and row.metrics and len(self.measured) > 1 else None
 
     def titles(self, methods: Iterable[str], most: int | None = None) -> str:
         """List several methods' names in a sentence, as markup."""
@@ -112,7 +112,7 @@ class Study:
         """Format the quality of a compared method."""
         row = self.row(method)
         assert row is not None, "a compared method has a row"
-        return formatted(self.standing.metric, row.mean(self.standing.metric))
+        return formatted(self.ranking.metric, row.mean(self.ranking.metric))
 
     def ratios(self, name: str) -> list[tuple[Row, float]]:
         """Return a cost of the other methods as multiples of full fine-tuning's, smallest first.
@@ -120,7 +120,7 @@ class Study:
         Empty if either is not known.
         """
         full = self.full()
-        if full is None or not full.figures.get(name) or not full.mean(name) > 0:
+        if full is None or not full.metrics.get(name) or not full.mean(name) > 0:
             return []
         return [
             (row, row.mean(name) / full.mean(name)) for row in self.known(name) if row is not full
@@ -129,13 +129,13 @@ class Study:
     def known(self, name: str) -> list[Row]:
         """Return the methods with a known value of a metric, smallest first."""
         return sorted(
-            (row for row in self.rows if name in row.figures), key=lambda row: row.mean(name)
+            (row for row in self.rows if name in row.metrics), key=lambda row: row.mean(name)
         )
 
     def pairs_of(self, method: str) -> Iterator[PairwiseComparison]:
         """Yield every pair with this method as its first, in the order of the others' means."""
-        for other in self.standing.order:
-            if other != method and (pair := self.standing.pair(method, other)) is not None:
+        for other in self.ranking.order:
+            if other != method and (pair := self.ranking.pair(method, other)) is not None:
                 yield pair
 
 
@@ -149,9 +149,9 @@ def studies_of(comparison: Comparison, limits: Constraints | None) -> list[Study
             recipe,
             tuple(r for r in comparison.records if r.recipe_name == recipe and r.role == "main"),
             tuple(row for row in rows if row.recipe == recipe),
-            standing,
+            ranking,
             limits or {},
             tuple(answer for answer in answers if answer.recipe == recipe),
         )
-        for position, (recipe, standing) in enumerate(comparison.rankings.items(), 1)
+        for position, (recipe, ranking) in enumerate(comparison.rankings.items(), 1)
     ]

@@ -55,12 +55,12 @@ def main_table(study: Study) -> str:
 
 
 def _columns(study: Study) -> dict[str, Cell]:
-    first = study.standing.metric
+    first = study.ranking.metric
     other = "macro_f1" if first == "accuracy" else "accuracy"
     return {
         METRICS[first].title: _figure(first),
         "95% interval": _interval,
-        "Group": lambda study, row: study.standing.groups.get(row.method, MISSING),
+        "Group": lambda study, row: study.ranking.groups.get(row.method, MISSING),
         METRICS[other].title: _figure(other),
         "Trained (method + head)": _parameters,
         "Share": lambda study, row: _share(row),
@@ -70,25 +70,25 @@ def _columns(study: Study) -> dict[str, Cell]:
 
 
 def _figure(name: str) -> Cell:
-    return lambda study, row: with_spread(name, row.figures.get(name))
+    return lambda study, row: with_spread(name, row.metrics.get(name))
 
 
 def _interval(study: Study, row: Row) -> str:
-    found = study.standing.intervals.get(row.method)
+    found = study.ranking.intervals.get(row.method)
     return f"{interval(*found)}" if found else MISSING
 
 
 def _parameters(study: Study, row: Row) -> str:
-    own, head = row.figures.get("method_parameters"), row.figures.get("head_parameters")
+    own, head = row.metrics.get("method_parameters"), row.metrics.get("head_parameters")
     return MISSING if own is None or head is None else f"{own.mean:,.0f} + {head.mean:,.0f}"
 
 
 def _share(row: Row) -> str:
-    return share(row.mean("trainable_share")) if "trainable_share" in row.figures else MISSING
+    return share(row.mean("trainable_share")) if "trainable_share" in row.metrics else MISSING
 
 
 def _name(study: Study, row: Row) -> str:
-    if not row.figures:
+    if not row.metrics:
         return f"{study.title(row.method)} ({row.missing[0].status})"
     seeds = (
         f" ({len(row.seeds)} of {len(row.seeds) + len(row.missing)} seeds)" if row.missing else ""
@@ -100,8 +100,8 @@ def best_table(study: Study) -> str:
     """Return every compared method's difference to the best one; empty without a comparison."""
     if not study.is_compared:
         return ""
-    best = study.standing.order[0]
-    pairs = [pair.turned() for pair in study.pairs_of(best)]
+    best = study.ranking.order[0]
+    pairs = [pair.reversed() for pair in study.pairs_of(best)]
     lines = [
         [
             study.title(pair.first),
@@ -148,7 +148,7 @@ def device_table(study: Study) -> str:
     rows = [
         row
         for row in study.measured
-        if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures
+        if "step_median_seconds" in row.metrics and "train_reserved_bytes" in row.metrics
     ]
     lines = [
         [study.title(row.method), *(_mean(row, name) for name in COST_COLUMNS.values())]
@@ -159,4 +159,4 @@ def device_table(study: Study) -> str:
 
 
 def _mean(row: Row, name: str) -> str:
-    return formatted(name, row.mean(name)) if name in row.figures else MISSING
+    return formatted(name, row.mean(name)) if name in row.metrics else MISSING

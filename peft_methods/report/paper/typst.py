@@ -24,12 +24,12 @@ class PaperError(PeftMethodsError):
     """A paper that cannot be typeset or written."""
 
 
-def check_requirements(where: str) -> None:
+def check_requirements() -> None:
     """Raise `OptionError` unless the chart library and the typesetter are installed."""
     missing = [name for name in ("typst", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         raise OptionError(
-            f"{where} needs {' and '.join(missing)}: pip install 'peft-methods[paper]'."
+            f"a paper needs {' and '.join(missing)}: pip install 'peft-methods[paper]'."
         )
 
 

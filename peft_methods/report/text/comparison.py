@@ -94,7 +94,7 @@ def tracked_tables(
 
 
 def _means(row: Row) -> dict[str, float | None]:
-    return {name: row.figures[name].mean if name in row.figures else None for name in METRICS}
+    return {name: row.metrics[name].mean if name in row.metrics else None for name in METRICS}
 
 
 _ALIGN = ("left", *["right"] * (len(HEADINGS) - 1))
@@ -107,14 +107,14 @@ def _lines(rows: Sequence[Row], ranking: Ranking) -> list[list[str]]:
 
 
 def _best(name: str, rows: Sequence[Row]) -> float | None:
-    values = [row.figures[name].mean for row in rows if name in row.figures]
+    values = [row.metrics[name].mean for row in rows if name in row.metrics]
     if len(values) < 2:
         return None
     return max(values) if METRICS[name].better == "higher" else min(values)
 
 
 def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int) -> list[str]:
-    if not row.figures:
+    if not row.metrics:
         return [row.title, row.missing[0].status, *[MISSING] * (len(HEADINGS) - 2)]
     title = row.title + (
         f" ({len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds failed)"
@@ -123,7 +123,7 @@ def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int
     )
 
     def run(name: str, text: str) -> str:
-        figure = row.figures.get(name)
+        figure = row.metrics.get(name)
         return (
             text + (f" {BEST}" if figure is not None and figure.mean == best[name] else "  ")
             if figure
@@ -136,7 +136,7 @@ def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int
             run(
                 name,
                 _with_spread(
-                    row.figures.get(name),
+                    row.metrics.get(name),
                     100,
                     1,
                     missing=", one seed: no spread" if name == ranking.metric else "",
@@ -147,7 +147,7 @@ def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int
         ranking.groups.get(row.method, MISSING),
         f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}",
         f"{100 * row.mean('trainable_share'):.2f}",
-        run("train_seconds", _with_spread(row.figures.get("train_seconds"), 1, digits, " s")),
+        run("train_seconds", _with_spread(row.metrics.get("train_seconds"), 1, digits, " s")),
         run("samples_per_second", f"{row.mean('samples_per_second'):,.1f}"),
         run("peak_memory_bytes", f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB"),
     ]

@@ -36,7 +36,7 @@ def cost_table(rows: Sequence[Row], style: str) -> str:
     measured = [
         row
         for row in rows
-        if "step_median_seconds" in row.figures and "train_reserved_bytes" in row.figures
+        if "step_median_seconds" in row.metrics and "train_reserved_bytes" in row.metrics
     ]
     if not measured:
         return ""
@@ -61,6 +61,6 @@ def _cell(row: Row, name: str) -> str:
 
     With the cuda_graphs engine that is what the captured steps reserved, not an eager step.
     """
-    figure = row.figures.get("engine_reserved_bytes") if name == "train_reserved_bytes" else None
-    figure = figure or row.figures.get(name)
+    figure = row.metrics.get("engine_reserved_bytes") if name == "train_reserved_bytes" else None
+    figure = figure or row.metrics.get(name)
     return MISSING if figure is None else METRICS[name].format(figure.mean)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The comparison as CSV: one row per method, every metric in base units."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _csv_line(row: Row) -> dict[str, Any]:
         "method": row.method,
         "seeds": " ".join(map(str, row.seeds)),
     }
-    for name, figure in row.figures.items():
+    for name, figure in row.metrics.items():
         line |= {name: figure.mean, f"{name}_sd": figure.deviation}
     missing = "; ".join(
         f"seed {record.seed}: {record.status}: {record.message}" for record in row.missing
@@ -66,7 +66,7 @@ def _csv_ranking(row: Row, ranking: Ranking) -> dict[str, Any]:
     """
     line: dict[str, Any] = {
         "group": ranking.groups.get(row.method),
-        "on_front": ranking.on_front.get(row.method),
+        "on_front": ranking.pareto_optimal.get(row.method),
     }
     if row.method in ranking.intervals:
         line["interval_low"], line["interval_high"] = ranking.intervals[row.method]

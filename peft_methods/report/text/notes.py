@@ -1,4 +1,4 @@
-"""TODO."""
+"""Lines below a table: missing results, retried runs, costs and findings."""
 
 from __future__ import annotations
 
@@ -133,5 +133,5 @@ def source_costs(rows: Sequence[Row]) -> list[str]:
         f"{row.title}: its prerequisite runs were trained once, "
         f"{in_seconds(row.mean('source_seconds'))} in total, not included in its train time."
         for row in rows
-        if "source_seconds" in row.figures
+        if "source_seconds" in row.metrics
     ]

@@ -79,8 +79,8 @@ def ranking_notes(comparison: Comparison) -> list[str]:
     for recipe, ranking in comparison.rankings.items():
         titles = {row.method: row.title for row in comparison.rows() if row.recipe == recipe}
         where = f"{recipe}: " if len(comparison.rankings) > 1 else ""
-        front = [titles[method] for method, on in ranking.on_front.items() if on]
-        if len([on for on in ranking.on_front.values() if on is not None]) > 1:
+        front = [titles[method] for method, on in ranking.pareto_optimal.items() if on]
+        if len([on for on in ranking.pareto_optimal.values() if on is not None]) > 1:
             lines.append(
                 f"{where}Pareto front of {METRICS[ranking.metric].title.lower()}, "
                 f"time, memory and parameters: {', '.join(front)}."

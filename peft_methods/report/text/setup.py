@@ -1,4 +1,4 @@
-"""The setup of a comparison in one line."""
+"""The setup of a comparison as text: model, data, budget, seeds and device."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def budget_text(recipe: Recipe) -> str:
 
 
 def device_text(record: Record) -> str:
-    """Describe the device that a run used."""
+    """Format the device's name; for a CPU with the number of threads."""
     environment = record.environment
     cores = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
     return f"{environment['device_name']}{cores}"

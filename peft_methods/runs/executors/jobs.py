@@ -1,4 +1,4 @@
-"""TODO."""
+"""Jobs that a worker process executes, and the results that it sends back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Estimate of the time left in an experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Log entries for trackers: of an epoch, and of a finished run."""
 
 from __future__ import annotations
 
@@ -51,4 +51,5 @@ def final_entry(record: Record, step: int) -> Entry:
 
 
 def without_missing(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A run that is being logged to trackers."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ MAX_FINISHING = 16  # processes that may still be writing
 LATE = "it did not finish in time"
 
 
-def parse_trackers(names: Iterable[str], option: str) -> tuple[str, ...]:
+def parse_trackers(names: Iterable[str]) -> tuple[str, ...]:
     """Validate tracker names: the Trainer has a callback and the package is installed.
 
     Raises `OptionError`.
@@ -38,7 +38,7 @@ def parse_trackers(names: Iterable[str], option: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(names))
     for name in names:
         if name not in EXTRAS and name not in (allowed := _trainer_trackers()):
-            raise OptionError(f"{option}: {unknown('tracker', name, allowed)}")
+            raise OptionError(unknown("tracker", name, allowed), setting="track")
         module = MODULES.get(name, name)
         if name not in WITHOUT_MODULE and importlib.util.find_spec(module) is None:
             package = (
@@ -47,8 +47,7 @@ def parse_trackers(names: Iterable[str], option: str) -> tuple[str, ...]:
                 else f"{module}, or as its documentation says"
             )
             raise OptionError(
-                f"{option}: tracker {name!r} needs a package that is not installed: "
-                f"pip install {package}"
+                f"tracker {name!r} needs a package that is not installed: pip install {package}"
             )
     return names
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Calls of torch's private functions, in one place, for the versions that they fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The AdamW optimizer of captured steps, with its update inside the CUDA graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Scalars that captured steps read and write, and the loss scale for fp16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Warm-up of the Trainer: two steps on the worst batch before the clock starts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def finish(
     session: pytest.Session,
     records: Iterable[Record],
-    gate: RegressionCheck | None,
+    regression: RegressionCheck | None,
     places: dict[str, Path],
 ) -> RegressionReport:
     """Compare all methods with their baselines, then write the requested baselines.
@@ -26,7 +26,7 @@ def finish(
     """
     from peft_methods.analysis.regression_report import RegressionReport, merge
 
-    report = gate.check(records) if gate is not None else RegressionReport()
+    report = regression.check(records) if regression is not None else RegressionReport()
     if places:
         failed = session.testsfailed or len(report.failures)
         report = merge(

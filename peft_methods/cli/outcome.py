@@ -1,0 +1,38 @@
+"""The outcome of a benchmark test: its records, and every reason to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft_methods.cli.setting_help import explained
+
+if TYPE_CHECKING:
+    from peft_methods.runs.record import Record
+    from peft_methods.utils.errors import PeftMethodsError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a benchmark: its records, and all reasons to fail."""
+
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+
+def problems_of(
+    records: list[Record],
+    prerequisites: list[Record],
+    error: PeftMethodsError | None,
+    silenced: tuple[str, ...],
+) -> Iterator[str]:
+    """Describe failed runs and findings. `error` is why the recipe could not be prepared."""
+    from peft_methods.analysis import checks
+
+    for record in records:
+        if record.status not in {"ok", "skipped"}:
+            message = record.message if error is None else explained(error)
+            yield f"seed {record.seed} {record.status}: {message}"
+    findings = checks.run_checks([*prerequisites, *records], silenced)
+    yield from (str(finding) for finding in findings if finding.severity == "error")
