@@ -1,4 +1,4 @@
-"""What a worker is asked to do: a run's job with its folders, built from its prerequisites' records."""
+"""Requests to workers: jobs of runs and of checks, with the folders that they read and write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from peft_methods.runs.store import Store
 class RunRequests:
     """Build jobs. `save_models` is where trained models are kept; `checkpoint` saves every epoch.
 
-    The executor adds threads and environment when it knows the devices.
+    The executor adds the devices and the environment.
     """
 
     store: Store
@@ -71,7 +71,7 @@ class RunRequests:
         return self.folder.logs / f"{name}.log"
 
     def restore_trained(self, run: RunSpec, record: Record) -> None:
-        """Copy the trained weights kept with a record to the run's scratch folder, if there are any."""
+        """Copy the trained weights kept with a record, if any, to the run's scratch folder."""
         if (trained := self.store.trained_file(record)) is not None:
             self.work(run).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(trained, self.work(run) / TRAINED)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The warm-up before training: two whole steps on the longest batch that change no weight."""
 
 from __future__ import annotations
 
