@@ -204,8 +204,6 @@ def finetune(
     return run
 
 
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Stop all runs, also after an interrupt or when -x or --maxfail ends the session."""

@@ -32,8 +32,8 @@ from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.runs import pipeline, run_paths
-from peft_methods.runs.experiment import Results
 from peft_methods.runs.record import Record
+from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
 from peft_methods.tasks import text_classification

@@ -18,8 +18,8 @@ from peft_methods.api import compare
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
-from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.record import Record
+from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store
 
@@ -148,7 +148,7 @@ def test_killed_run_resumes_with_captured_steps(tmp_path: Path) -> None:
     def train(name: str, *, killed: bool = False) -> tuple[Record, Store]:
         store = Store(tmp_path / name)
         store.prepare()
-        scheduler = local_scheduler(store, "cuda", workers=1, checkpoint=True, retries=0)
+        scheduler = new_scheduler(store, "cuda", workers=1, checkpoint=True, retries=0)
 
         def kill_after_first_checkpoint(event: Event) -> None:
             if (

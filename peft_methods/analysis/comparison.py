@@ -20,7 +20,7 @@ from peft_methods.tasks.text_classification import Predictions
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from peft_methods.runs.experiment import Results
+    from peft_methods.runs.results import Results
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ class StoredRecords:
             except StoreError as error:
                 self.unreadable.append(str(error))
                 continue
-            if record.fingerprint not in found or record.finished > found[record.fingerprint].finished:
+            if (
+                record.fingerprint not in found
+                or record.finished > found[record.fingerprint].finished
+            ):
                 found[record.fingerprint], self.folders[record.fingerprint] = record, path.parent
         self.records = without_attempts(list(found.values()))
 

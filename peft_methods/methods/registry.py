@@ -13,7 +13,8 @@ from typing import Any
 
 from peft_methods.methods.base import Method, MethodInfo
 from peft_methods.recipes.schema import Recipe
-from peft_methods.utils.errors import OptionError, first_line, unknown
+from peft_methods.utils.entry_points import unusable
+from peft_methods.utils.errors import OptionError, unknown
 from peft_methods.utils.validation import build
 
 # Adding a method changes no fingerprint: see `code_fingerprint`.
@@ -180,11 +181,7 @@ def _installed(built: Mapping[str, type[Method]]) -> tuple[dict[str, type[Method
         try:
             method = _checked(point.load(), {**built, **found})
         except Exception as error:  # whatever another package's import raises
-            whose = f"the package {point.dist.name!r}" if point.dist else "a package"
-            broken[point.name] = (
-                f"{whose} brings a method {point.name!r} ({point.value}) that cannot be used: "
-                f"{first_line(error)}. Update or uninstall that package."
-            )
+            broken[point.name] = unusable("a method", point, error)
         else:
             found[method.name] = method
     return found, broken

@@ -19,10 +19,10 @@ class DeviceMonitor:
     def __init__(self, *, cuda: bool) -> None:
         self._gpu: nvml.Gpu | None = None
         self._memory: device_memory.DeviceMemory | None = None
-        self.sensors: dict[str, Sensor] = self._gpu_gauges() if cuda else {"busy": ThreadTime()}
+        self.sensors: dict[str, Sensor] = self._gpu_sensors() if cuda else {"busy": ThreadTime()}
         self._state_before = self._gpu.state() if self._gpu else None
 
-    def _gpu_gauges(self) -> dict[str, Sensor]:
+    def _gpu_sensors(self) -> dict[str, Sensor]:
         used_at_start = nvml.used_bytes_by_uuid()
         sensors: dict[str, Sensor] = {"reserved": ReservedMemory()}
         self._gpu = nvml.Gpu.current()

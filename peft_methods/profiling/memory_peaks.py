@@ -8,13 +8,16 @@ import torch
 
 from peft_methods.profiling.metrics import MEMORY_PARTS, MEMORY_PHASES
 from peft_methods.profiling.phases import PhaseMeter
+from peft_methods.training.registry import ENGINE_PHASES
 
 # The warm-up's last step is on the longest batch, so it belongs to the training peak.
 TRAINING = ("warm_up", "train")
+# After these phases the engine holds memory that the method alone does not need.
+KEEPING = tuple(phase.name for phase in ENGINE_PHASES if phase.keeps_memory)
 
 
 class MemoryPeaks:
-    """Peak memory of a method, kept apart from the memory that the engine needs for captured steps.
+    """Peak memory of a method, without the memory that only the engine needs.
 
     `parts` is the breakdown of the peak step. `engine_tensors` are tensors that the engine keeps
     on the device; they are referenced here to the end, so they can be subtracted from every later
@@ -26,17 +29,17 @@ class MemoryPeaks:
         self.parts: dict[str, int] = {}
         self.engine_tensors: Sequence[torch.Tensor] = ()
 
-    def has_captured_steps(self) -> bool:
-        """Whether the engine has captured training steps."""
-        return self._meter.peak("capture") is not None
+    def engine_keeps_memory(self) -> bool:
+        """Whether the engine has entered a phase from which on it holds memory for itself."""
+        return self._meter.peak(*KEEPING) is not None
 
     def training_phases(self) -> tuple[str, ...]:
         """Return the phases whose peak is the method's training peak.
 
-        With captured steps it is only the warm-up before the capture: replayed steps hold the
-        engine's memory.
+        If the engine keeps memory, it is only the warm-up before that: later steps would include
+        the engine's memory.
         """
-        return ("warm_up",) if self.has_captured_steps() else TRAINING
+        return ("warm_up",) if self.engine_keeps_memory() else TRAINING
 
     def metrics(self) -> dict[str, float | None]:
         """Return all memory metrics; None for those that this device does not have."""
@@ -51,7 +54,7 @@ class MemoryPeaks:
         if found["evaluate_allocated_bytes"] is not None:
             found["evaluate_allocated_bytes"] -= sum(t.nbytes for t in self.engine_tensors)
         found["engine_reserved_bytes"] = (
-            meter.highest("reserved", "capture", "train") if self.has_captured_steps() else None
+            meter.highest("reserved", *KEEPING, "train") if self.engine_keeps_memory() else None
         )
         peak = found["peak_memory_bytes"] = found["train_allocated_bytes"]
         parts = self.parts

@@ -12,6 +12,7 @@ from peft_methods.tasks.metrics import (
     percent,
     rate,
 )
+from peft_methods.training.registry import ENGINE_PHASES
 
 MEMORY_PHASES = ("load", "train", "evaluate")
 MEMORY_PARTS = (
@@ -71,7 +72,10 @@ METRICS = {
         Metric("load_seconds", "Loading the model", "lower", in_seconds),
         Metric("tokenize_seconds", "Tokenizing", "lower", in_seconds),
         Metric("warm_up_seconds", "Warm-up", "lower", in_seconds),
-        Metric("capture_seconds", "Compiling and capturing", "lower", in_seconds),
+        *(
+            Metric(f"{phase.name}_seconds", phase.title, "lower", in_seconds)
+            for phase in ENGINE_PHASES
+        ),
         Metric("evaluate_seconds", "Evaluating", "lower", in_seconds),
         Metric("save_seconds", "Saving", "lower", in_seconds),
         Metric("infer_seconds", "Timing inference", "lower", in_seconds),

@@ -74,6 +74,11 @@ def uuid_of(name: str) -> str | None:
 
 
 def _query_first_gpu(call: Callable[[Any], Any]) -> Any:
+    """Query the first GPU that this process may use.
+
+    The variable is read here because the question comes before torch starts CUDA. In a session it
+    is the user's; in a worker and in the fork server it is what `DeviceSet.environment` has set.
+    """
     import pynvml
 
     if not visible_gpus():
@@ -192,6 +197,12 @@ class Gpu:
         memory = _query(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
         return int(memory.used) if memory else None
 
+    def thermal_slowdown_seconds(self) -> float | None:
+        """Return the seconds of thermal slowdown so far; None if the device has no counter."""
+        policy = self._nvml.NVML_PERF_POLICY_THERMAL
+        found = _query(self._nvml.nvmlDeviceGetViolationStatus, self._handle, policy)
+        return None if found is None else found.violationTime * 1e-9
+
     def _bytes_by_process(self) -> dict[int, int | None]:
         found = _query(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
         return {process.pid: process.usedGpuMemory for process in found}
@@ -225,21 +236,13 @@ class Throttling:
     """
 
     def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
-        self._start = self._thermal_seconds()
+        self._gpu, self._start = gpu, gpu.thermal_slowdown_seconds()
 
     def start(self) -> None:
         """Count from here."""
-        self._start = self._thermal_seconds()
+        self._start = self._gpu.thermal_slowdown_seconds()
 
     def read(self) -> float | None:
         """Return the seconds of thermal slowdown since `start`; None without a counter."""
-        now = self._thermal_seconds()
+        now = self._gpu.thermal_slowdown_seconds()
         return None if now is None or self._start is None else now - self._start
-
-    def _thermal_seconds(self) -> float | None:
-        nvml: Any = self._gpu._nvml
-        found = _query(
-            nvml.nvmlDeviceGetViolationStatus, self._gpu._handle, nvml.NVML_PERF_POLICY_THERMAL
-        )
-        return None if found is None else found.violationTime * 1e-9

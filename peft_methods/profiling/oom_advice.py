@@ -1,4 +1,4 @@
-"""Advice for a run that is out of memory, by the phase in which it happened."""
+"""Messages about memory that ran out: the phase, the cause, and what to change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from peft_methods.profiling.memory import address_space_left
+from peft_methods.training.registry import ENGINE_PHASES
 from peft_methods.utils.errors import OutOfMemory
 
 # Bytes of address space to keep free. For the widest product of a base model, MKL went without its
@@ -18,7 +19,7 @@ PHASE_ACTIVITIES = {
     "prepare": "trying the model",
     "load": "loading the model",
     "tokenize": "tokenizing",
-    "capture": "capturing the training step",
+    **{phase.name: phase.activity for phase in ENGINE_PHASES},
     "evaluate": "evaluating",
     "save": "saving",
     "check": "comparing weights",
@@ -49,7 +50,7 @@ OOM_ADVICE = {
     "load": OomAdvice(
         "The weights alone do not fit: use the method qlora, or a smaller model.", "model.source"
     ),
-    "capture": OomAdvice('The trainer engine needs less memory: set engine = "trainer".', "engine"),
+    **{phase.name: OomAdvice(phase.advice, phase.setting) for phase in ENGINE_PHASES},
     "evaluate": OomAdvice(
         "Use smaller evaluation batches: set budget.evaluation_batch_size = 8.",
         "budget.evaluation_batch_size",

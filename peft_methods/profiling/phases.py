@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from peft_methods.profiling.memory import Memory, ResidentMemory
+from peft_methods.training.registry import ENGINE_PHASES
 
 PHASES = (
     "data",
     "load",
     "tokenize",
     "warm_up",
-    "capture",
+    *(phase.name for phase in ENGINE_PHASES),
     "train",
     "evaluate",
     "save",
@@ -52,7 +53,7 @@ class ThreadTime:
 class Interval:
     """An uninterrupted stretch of one phase.
 
-    `peak_bytes` is counted from the meter's base level. `readings` holds the value of each gauge.
+    `peak_bytes` is counted from the meter's base level. `readings` holds the value of each sensor.
     """
 
     phase: str
@@ -79,7 +80,7 @@ class PhaseMeter:
         self.memory = memory
         self.intervals: list[Interval] = []
         self.phase: str | None = None
-        self._gauges = sensors or {}
+        self._sensors = sensors or {}
         self._clock, self._synchronize = clock, synchronize
         self._since, self._base = 0.0, 0
         self.level_before = 0
@@ -100,11 +101,11 @@ class PhaseMeter:
         now = self._clock()
         if self.phase is not None:
             peak = max(0, self.memory.peak() - self._base)
-            readings = {name: gauge.read() for name, gauge in self._gauges.items()}
+            readings = {name: sensor.read() for name, sensor in self._sensors.items()}
             self.intervals.append(Interval(self.phase, now - self._since, peak, readings))
         self.memory.reset()
-        for gauge in self._gauges.values():
-            gauge.start()
+        for sensor in self._sensors.values():
+            sensor.start()
         self.phase, self._since = phase, self._clock()
 
     def seconds(self, phase: str) -> float:
@@ -130,17 +131,17 @@ class PhaseMeter:
             default=None,
         )
 
-    def highest(self, gauge: str, *phases: str) -> float | None:
-        """Return the gauge's highest reading in these phases; None if any is missing."""
-        return max(self._readings(gauge, phases), default=None)
+    def highest(self, sensor: str, *phases: str) -> float | None:
+        """Return the sensor's highest reading in these phases; None if any is missing."""
+        return max(self._readings(sensor, phases), default=None)
 
-    def total(self, gauge: str, *phases: str) -> float | None:
-        """Return the sum of the gauge's readings in these phases; None if any is missing."""
-        found = self._readings(gauge, phases)
+    def total(self, sensor: str, *phases: str) -> float | None:
+        """Return the sum of the sensor's readings in these phases; None if any is missing."""
+        found = self._readings(sensor, phases)
         return sum(found) if found else None
 
-    def _readings(self, gauge: str, phases: tuple[str, ...]) -> list[float]:
+    def _readings(self, sensor: str, phases: tuple[str, ...]) -> list[float]:
         found = [
-            interval.readings.get(gauge) for interval in self.intervals if interval.phase in phases
+            interval.readings.get(sensor) for interval in self.intervals if interval.phase in phases
         ]
         return [] if None in found else [value for value in found if value is not None]

@@ -155,9 +155,9 @@ class Profiler:
     def method_peak_bytes(self, training: Interval) -> int | None:
         """Return the method's peak bytes in an interval of training.
 
-        None if steps were captured: replayed steps hold the engine's memory.
+        None if the engine keeps memory, as one that replays captured steps does.
         """
-        return None if self._memory.has_captured_steps() else training.peak_bytes
+        return None if self._memory.engine_keeps_memory() else training.peak_bytes
 
     def measured(self) -> dict[str, Any]:
         """Return the measurements of the epochs so far, as JSON values.

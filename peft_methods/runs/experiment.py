@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,25 +10,25 @@ from typing import Any
 from peft_methods.profiling.environment import find_device, usable_cores
 from peft_methods.runs import reuse, tuning
 from peft_methods.runs.cost_model import total_seconds
+from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors.devices import default_workers
+from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES
-from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
-from peft_methods.runs.reuse import ReusableRuns
+from peft_methods.runs.results import ArrivedRecords, Results, read_predictions
+from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import RunSpec
-from peft_methods.runs.store import Store, StoreError
+from peft_methods.runs.store import Store
 from peft_methods.runs.tracking.trackers import Tracking
 from peft_methods.runs.tuning import Search
-from peft_methods.tasks.text_classification import Predictions
 from peft_methods.utils.errors import DataError, PeftMethodsError, PreparationTimedOut
 
 DEFAULT_RESULTS = Path(".peft/results")
-RunKey = tuple[str, str, int, bool]  # recipe, method, seed, is it a prerequisite
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class ExperimentOptions:
     """How an experiment is run. Nothing here changes what a run computes.
 
     `timeout` is in seconds a run; `trials` a method are tuned first; `fresh` trains everything
-    again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers.
+    again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
+    is the name of the executor that runs go through.
     """
 
     results: Path = DEFAULT_RESULTS
@@ -49,15 +49,7 @@ class ExperimentOptions:
     retries: int = DEFAULT_RETRIES
     checkpoint: bool = False
     trackers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Results:
-    """Records with the notes of their session, and predictions by the records' fingerprints."""
-
-    records: tuple[Record, ...]
-    notes: tuple[str, ...]
-    predictions: Mapping[str, Predictions]
+    executor: str = LOCAL
 
 
 class Experiment:
@@ -78,13 +70,13 @@ class Experiment:
         self.errors: dict[str, PeftMethodsError] = {}
         self._store = Store(options.results)
         self._store.prepare()
-        self._earlier = None if options.fresh else ReusableRuns(self._store, options.save_models)
+        self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
         self._reused_trials: list[Record] = []
         self._set_aside: list[str] = []
         self.device = find_device()
         self.workers = options.workers or default_workers(self.device, usable_cores())
         self._progress = Progress(display, workers=self.workers)
-        self._scheduler = local_scheduler(
+        self._scheduler = new_scheduler(
             self._store,
             self.device,
             workers=self.workers,
@@ -92,13 +84,14 @@ class Experiment:
             timeout=options.timeout,
             retries=options.retries,
             checkpoint=options.checkpoint,
+            executor=options.executor,
         )
         self._tracking = Tracking(
             options.trackers, options.results, self._scheduler.executor.new_worker
         )
         for watcher in (self._progress, self._on_event, self._tracking):
             self._scheduler.watch(watcher)
-        self._records: dict[RunKey, Record] = {}
+        self._records = ArrivedRecords(self.tasks)
         self._searches: dict[tuple[str, str], Search] = {}
         self._started = self._stopped = False
 
@@ -110,7 +103,7 @@ class Experiment:
         waiting = {
             task.recipe.name: task.recipe
             for task in self.tasks
-            if not (self._has_ended(task) or self.needs_gpu(task))
+            if not (self._records.have_all(task) or self.needs_gpu(task))
         }
         for recipe in waiting.values():
             self._progress.doing(f"{recipe.name}: reading data and model")
@@ -137,7 +130,7 @@ class Experiment:
             self._probably_first({record.key for record in records if record.status == "ok"})
         )
         runnable = [
-            task for task in self.tasks if not self._has_ended(task) and self._can_run(task)
+            task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
@@ -145,7 +138,7 @@ class Experiment:
         self._submit([run for task in longest_first for run in task.runs])
 
     def _can_run(self, task: RunGroup) -> bool:
-        """Whether the recipe's check passed for this method; otherwise store records that say why."""
+        """Whether the recipe's check passed for this method; else store records with the reason."""
         error = self.errors.get(task.recipe.name)
         preparation = self.preparations.get(task.recipe.name)
         reason = preparation.unsupported.get(task.method.name) if preparation else None
@@ -158,65 +151,38 @@ class Experiment:
         return error is None and reason is None and preparation is not None
 
     def _probably_first(self, known: Collection[str]) -> RunSpec | None:
-        """Return the first run without prerequisites and without a record. A wrong guess is harmless.
+        """Return the run to prefetch while the recipes are checked. A wrong guess is harmless.
 
         Before tuning, the runs that will follow are unknown.
         """
         if self.trials:
             return None
-        waiting = (run for t in self.tasks if not self._has_ended(t) for run in t.runs)
-        every = (one for run in waiting for one in (*run.prerequisites, run))
-        return next(
-            (
-                run
-                for run in every
-                if not run.prerequisites and (self._earlier is None or run.key not in known)
-            ),
-            None,
-        )
+        waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
+        return self._earlier.probably_first(waiting, known)
 
     def _submit(self, runs: Iterable[RunSpec]) -> None:
         """Queue the runs that must be trained, in this order.
 
         The caller puts the longest first, so that none is left running alone at the end.
         """
-        missing = [run for run in runs if not self._reuse(run)]
-        if self._earlier is None:
-            for run in itertools.chain.from_iterable((*one.prerequisites, one) for one in missing):
-                self._store.remove_checkpoints(run.key)
+        missing = [
+            run
+            for run in runs
+            if not self._earlier.reuse(run, self.preparations[run.recipe.name], self._scheduler)
+        ]
+        self._earlier.remove_checkpoints(missing)
         for run in missing:
             self._progress.plan([run], self.preparations[run.recipe.name])
         self._scheduler.submit(missing)
-
-    def _reuse(self, run: RunSpec) -> bool:
-        """Whether an earlier session trained the run. Its prerequisites are reused even if not."""
-        if self._earlier is None:
-            return False
-        found = {}
-        for one in (*run.prerequisites, run):
-            record = self._earlier.record_of(one, self.preparations[run.recipe.name])
-            found[one.key] = record is not None and self._scheduler.reuse(one, record)
-        return found[run.key]
 
     def reusable(self) -> set[str]:
         """Return the keys of the runs that would be reused, prerequisites included.
 
         Empty with tuning, whose runs are not known yet.
         """
-        if self._earlier is None or self.trials:
+        if self.trials:
             return set()
-        runs = [
-            (one, self.preparations[run.recipe.name])
-            for task in self.tasks
-            for run in task.runs
-            if run.recipe.name in self.preparations
-            for one in (*run.prerequisites, run)
-        ]
-        return {
-            run.key
-            for run, preparation in runs
-            if self._earlier.record_of(run, preparation) is not None
-        }
+        return self._earlier.keys([run for t in self.tasks for run in t.runs], self.preparations)
 
     def _tuned(self, tasks: Sequence[RunGroup], trials: int) -> list[RunGroup]:
         """Return the tasks with the hyperparameters that tuning found."""
@@ -241,28 +207,23 @@ class Experiment:
     def wait(self, task: RunGroup) -> list[Record]:
         """Return the records of a task's runs, in the order of its seeds."""
         task = self._with_tuned_runs(task)
-        if not self._has_ended(task):
+        if not self._records.have_all(task):
             with self._progress.showing():
                 self._scheduler.wait(task.runs)
-        return [self._records[key] for key in _keys(task) if key in self._records]
+        return self._records.of(task)
 
     def prerequisite_records(self, task: RunGroup) -> list[Record]:
         """Return the records of the runs that a task's runs depend on, once these have ended."""
-        keys = [
-            (one.recipe.name, one.method.name, one.seed, True) for one in task.runs[0].prerequisites
-        ]
-        return [self._records[key] for key in keys if key in self._records]
+        return self._records.of_prerequisites(task)
 
     def needs_gpu(self, task: RunGroup) -> bool:
         """Whether the task's recipe is for GPUs and there is none."""
         return task.recipe.gpu and self.device == "cpu"
 
     def results(self) -> Results:
-        """Return all records so far in the order of the tasks, prerequisites last, and the notes."""
-        asked = [key for task in self.tasks for key in _keys(task)]
-        records = [self._records[key] for key in asked if key in self._records]
-        records += [record for record in self._records.values() if record.role != "main"]
-        predictions, unreadable = self._predictions(records)
+        """Return all records so far in the order of the tasks, prerequisites last, and notes."""
+        records = self._records.all()
+        predictions, unreadable = read_predictions(self._store, records)
         notes = [*self._notes(records), *unreadable, *self._tracking.warnings(), *self.untrained()]
         return Results(tuple(records), tuple(notes), predictions)
 
@@ -275,7 +236,7 @@ class Experiment:
             *(f"tuned: {tuning.tuning_note(search)}" for search in self._searches.values()),
             *([reuse.reuse_note(reused)] if reused else []),
             *self._set_aside,
-            *(self._earlier.warnings if self._earlier else []),
+            *self._earlier.warnings,
             *self._scheduler.warnings,
         ]
 
@@ -285,41 +246,13 @@ class Experiment:
         self._scheduler.stop()
 
     def untrained(self) -> list[str]:
-        """Return one line that names the runs without a record in a session that was ended early."""
+        """Return one line that names the runs without a record, if the session was ended early."""
         if not (self._started and self._stopped):
             return []
-        missing: dict[str, int] = {}
-        for task in self.tasks:
-            seeds = [str(key[2]) for key in _keys(task) if key not in self._records]
-            if seeds:
-                plural = "s" * (len(seeds) > 1)
-                missing[f"{task.method.title} seed{plural} {', '.join(seeds)}"] = len(seeds)
-        if not missing:
-            return []
-        number = sum(len(task.runs) for task in self.tasks)
-        return [
-            f"Not trained, since the session was ended early: {'; '.join(missing)} "
-            f"({sum(missing.values())} of {number} runs). The same command continues from here: "
-            f"finished runs are kept in {self._store.folder}."
-        ]
-
-    def _predictions(self, records: Iterable[Record]) -> tuple[dict[str, Predictions], list[str]]:
-        """Return predictions of finished runs by fingerprint, and a line for each unreadable one."""
-        predictions: dict[str, Predictions] = {}
-        unreadable = []
-        for record in records:
-            try:
-                found = self._store.read_predictions(record) if record.status == "ok" else None
-            except StoreError as error:
-                unreadable.append(
-                    f"{error} {record.method_name} seed {record.seed} is in no group."
-                )
-            else:
-                predictions |= {} if found is None else {record.fingerprint: found}
-        return predictions, unreadable
+        return self._records.missing_note(self._store.folder)
 
     def track(self, tables: Mapping[str, tuple[Sequence[dict[str, Any]], str]]) -> None:
-        """Log each recipe's comparison (a row a method, and its text), and wait for the trackers."""
+        """Log each recipe's comparison (a row a method, and its text). Wait for the trackers."""
         for recipe, (rows, text) in tables.items():
             self._tracking.log_table(recipe, rows, text)
         self._progress.doing(f"writing logs: {', '.join(self._tracking.trackers)}")
@@ -334,26 +267,15 @@ class Experiment:
     def _expected_seconds(self, task: RunGroup) -> float:
         return total_seconds(task.runs, self.preparations, self.workers)
 
-    def _has_ended(self, task: RunGroup) -> bool:
-        return all(key in self._records for key in _keys(task))
-
     def _give_up(self, task: RunGroup, status: Status, reason: str, stack: str = "") -> None:
         records = [record_without_result(run, status, reason, stack=stack) for run in task.runs]
-        self._keep(records)
+        self._records.keep(records)
         for record in records:
             self._scheduler.store_here(record)
 
     def _on_event(self, event: Event) -> None:
         record = event.record
         if record is not None:
-            self._reused_trials += [record] if record.reused and event.run.role == "trial" else []
-            self._keep([] if event.run.role == "trial" else [record])
-
-    def _keep(self, records: Iterable[Record]) -> None:
-        for record in records:
-            key = record.recipe_name, record.method_name, record.seed, record.role != "main"
-            self._records[key] = record
-
-
-def _keys(task: RunGroup) -> list[RunKey]:
-    return [(task.recipe.name, task.method.name, run.seed, False) for run in task.runs]
+            is_trial = event.run.role == "trial"
+            self._reused_trials += [record] if record.reused and is_trial else []
+            self._records.keep([] if is_trial else [record])

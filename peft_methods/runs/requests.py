@@ -20,7 +20,7 @@ from peft_methods.runs.store import Store
 class RunRequests:
     """Build jobs. `save_models` is where trained models are kept; `checkpoint` saves every epoch.
 
-    The executor adds threads and environment when it knows the devices.
+    The executor adds the devices and the environment.
     """
 
     store: Store
@@ -51,13 +51,13 @@ class RunRequests:
         return RunJob(
             run=run.with_fallback_engine() if engine_failed else run,
             work=self.work(run),
-            stages=tuple(self.work(one) for one in run.prerequisites),
-            source_seconds=sum(seconds) if seconds else None,
+            prerequisites=tuple(self.work(one) for one in run.prerequisites),
+            prerequisite_seconds=sum(seconds) if seconds else None,
             save_to=self.save_models / run.label if self.save_models and keeps_model else None,
             store=self.store.folder,
             log=self.log(run.label),
             engine_note=engine_failed,
-            stage_identities=tuple(record.fingerprint for record in ended),
+            prerequisite_fingerprints=tuple(record.fingerprint for record in ended),
             attempts=attempts,
             checkpoint=self.checkpoint,
         )

@@ -1,38 +1,23 @@
-"""The scheduler: which run starts when, what is retried, and what an earlier session has done."""
+"""The scheduler: which run starts when, which is retried, and which needs no training."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event, Watcher
-from peft_methods.runs.executors.base import (
-    Ended,
-    Executor,
-    Handle,
-    Lost,
-    Progress,
-    Resources,
-    RunEvent,
-)
-from peft_methods.runs.executors.jobs import (
-    Done,
-    EngineFailed,
-    Failure,
-    PrepareJob,
-    RunJob,
-    job_name,
-)
+from peft_methods.runs.executors.base import Ended, Executor, Handle, Progress, Resources
+from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob, job_name
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.recipe_checks import RecipeChecks
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.timeouts import Timeouts
-from peft_methods.utils.errors import DataError, PeftMethodsError, PreparationTimedOut
+from peft_methods.utils.errors import PeftMethodsError
 
 
 class Scheduler:
@@ -55,6 +40,7 @@ class Scheduler:
         self.executor, self.requests, self.retries = executor, requests, retries
         self.warnings: list[str] = []
         self._needs, self._timeouts = needs, Timeouts(timeout)
+        self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._store = requests.store
         self._pending: list[RunSpec] = []
         self._running: dict[Handle, RunSpec] = {}
@@ -75,41 +61,11 @@ class Scheduler:
 
         `first` is the run that will probably be the first; it is prefetched meanwhile.
         """
-        job = self.requests.prepare_job(recipe, methods)
-        result = self._ask(job, first)
-        for _ in range(self.retries):
-            if isinstance(result, Failure) and result.may_pass:
-                self.executor.drop_prefetched()  # its memory may have been the cause
-                result = self._ask(job, None)
-        if isinstance(result, Failure):
-            details = "" if result.by_user else f" (details: {job.log})"
-            raise DataError(f"{result.message}{details}", setting=result.setting)
+        result = self._checks.prepare(recipe, methods, None if first is None else self._job(first))
         self._matmul_flops_per_second = (
             self._matmul_flops_per_second or result.matmul_flops_per_second
         )
         return result
-
-    def _ask(self, job: PrepareJob, first: RunSpec | None) -> PreparedRecipe | Failure:
-        """Make one attempt at preparing a recipe. Raises `TookTooLong`."""
-        handle = self.executor.start(job)
-        self.executor.prefetch(None if first is None else self._job(first))
-        failed = f"recipe {job.recipe.name!r} could not be prepared"
-        try:
-            while True:
-                for event in self._poll([handle]):
-                    if isinstance(event, Ended):
-                        result = event.done.result
-                        assert isinstance(result, PreparedRecipe | Failure)
-                        return result
-                    if isinstance(event, Lost):
-                        return Failure(f"{failed}: {event.reason}.", False, event.transient)
-                if self._timeouts.is_over(handle):
-                    stacks = self.executor.stacks(handle)
-                    raise PreparationTimedOut(
-                        f"{failed}: {self._timeouts.message(stacks)}.", stacks
-                    )
-        finally:
-            self.executor.kill(handle)
 
     def submit(self, runs: Sequence[RunSpec]) -> None:
         """Queue runs, each after its prerequisites. A known run is not queued again."""
@@ -177,13 +133,6 @@ class Scheduler:
         self.executor.close()
         self.requests.remove_scratch()
 
-    def _poll(self, handles: Collection[Handle]) -> Iterator[RunEvent]:
-        """Yield events. The wait for the first counts towards the jobs' time limits."""
-        events = self.executor.poll(self._timeouts.interval)
-        with self._timeouts.counting(handles):
-            first = next(events, None)
-        return itertools.chain(() if first is None else (first,), events)
-
     def _ready(self) -> list[RunSpec]:
         """Return the queued runs whose prerequisites have all succeeded."""
         ended_well = {key for key, record in self._records.items() if record.status == "ok"}
@@ -233,7 +182,7 @@ class Scheduler:
 
     def _listen(self) -> None:
         """Process what the running jobs report. A timeout is a record too."""
-        for event in self._poll(self._running):
+        for event in self._timeouts.poll(self.executor, self._running):
             run = self._running[event.handle]
             if isinstance(event, Progress):
                 self._news[event.handle] = event.news

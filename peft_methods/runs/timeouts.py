@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peft_methods.runs.executors.base import Handle
+from peft_methods.runs.executors.base import Executor, Handle, RunEvent
 from peft_methods.runs.executors.stack_dump import innermost_frame
 from peft_methods.utils.units import format_duration
 
@@ -35,14 +36,22 @@ class Timeouts:
         for handle in waiting:
             self._seconds[handle] = self._seconds.get(handle, 0.0) + spent
 
+    def poll(self, executor: Executor, handles: Collection[Handle]) -> Iterator[RunEvent]:
+        """Yield the executor's events. The wait for the first counts as time of all `handles`."""
+        events = executor.poll(self.interval)
+        with self.counting(handles):
+            first = next(events, None)
+        return itertools.chain(() if first is None else (first,), events)
+
     def is_over(self, handle: Handle) -> bool:
         """Whether a job has used up its time."""
         return self.limit is not None and self._seconds.get(handle, 0.0) > self.limit
 
     def message(self, stacks: str, news: dict[str, Any] | None = None) -> str:
-        """Say where a job was when its time ran out. `news` is its last progress report."""
+        """Describe where a job was when its time ran out. `news` is its last progress report."""
         where = innermost_frame(stacks)
         doing = f"it was in {where}" if where else "it did not report its stack (stopped?)"
         known = news is not None and "epoch" in news
         epoch = f", in epoch {news['epoch']} of {news['epochs']}" if news and known else ""
-        return f"it took more than {format_duration(self.limit or 0)} (setting `timeout`){epoch}: {doing}"
+        allowed = format_duration(self.limit or 0)
+        return f"it took more than {allowed} (setting `timeout`){epoch}: {doing}"

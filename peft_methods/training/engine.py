@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from peft_methods.data.facts import TokenData
     from peft_methods.methods.base import Method
     from peft_methods.recipes.schema import Recipe
+    from peft_methods.training.phases import EnginePhase
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,10 @@ class Observer(Protocol):
     """Callbacks that an engine calls during training. Engines do not measure time or memory."""
 
     def enter(self, phase: str) -> None:
-        """End the current phase and begin this one: warm_up, capture, train, evaluate or save."""
+        """End the current phase and begin this one.
+
+        It is warm_up, train, evaluate, save, or one of the engine's own phases.
+        """
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Handle the end of step `step` of `steps`, in `epoch` (1-based)."""
@@ -168,20 +172,35 @@ class Checkpointer(Protocol):
 
 
 class Engine(Protocol):
-    """Performs the training steps of a job.
+    """Performs the training steps of a job. Plain class attributes serve as the properties."""
 
-    `aliases` are old names, still read. `devices` are the kinds it runs on ("cpu", "cuda"); of
-    those that run on a device, `auto` takes the highest `priority`. `fallback` names the engine
-    that takes its place if it fails. `phases` are the phases it has beyond the common ones.
-    """
+    @property
+    def name(self) -> str:
+        """The name in options and records."""
 
-    name: str
-    about: str
-    aliases: tuple[str, ...]
-    devices: tuple[str, ...]
-    priority: int
-    fallback: str | None
-    phases: tuple[str, ...]
+    @property
+    def about(self) -> str:
+        """A few words for the list of engines."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Old names, still read."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Kinds of devices it runs on: "cpu", "cuda"."""
+
+    @property
+    def priority(self) -> int:
+        """`auto` takes the highest of those that run on the device."""
+
+    @property
+    def fallback(self) -> str | None:
+        """The engine that takes its place if it fails."""
+
+    @property
+    def phases(self) -> tuple[EnginePhase, ...]:
+        """The phases it has beyond those of every run."""
 
     def unsupported(self, job: TrainingJob) -> str | None:
         """Return why the engine cannot train this job, or None."""

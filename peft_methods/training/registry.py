@@ -17,6 +17,7 @@ IS_REGISTRY = True
 AUTO = "auto"
 _ALL: tuple[Engine, ...] = (TrainerEngine(), CudaGraphsEngine())
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in _ALL}
+ENGINE_PHASES = tuple(phase for engine in _ALL for phase in engine.phases)
 ALIASES = {alias: engine.name for engine in _ALL for alias in engine.aliases}
 DEFAULT = min(_ALL, key=lambda engine: engine.priority).name
 

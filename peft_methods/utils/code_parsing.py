@@ -51,8 +51,8 @@ def parse(tree: ast.Module, package: str) -> Code:
         if not isinstance(item, ast.AST):
             parts.append(repr(item))
             continue
-        kind = type(item)
-        parts.append(kind.__name__)
+        kind = type(item).__name__
+        parts.append(kind)
         stack += [getattr(item, field, None) for field in _fields(kind)]
         if isinstance(item, ast.Name):
             names.add(item.id)
@@ -75,9 +75,10 @@ def parse(tree: ast.Module, package: str) -> Code:
 
 
 @cache
-def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
-    """The fields of a kind of syntax node, the last one first, as a stack takes them."""
-    return tuple(field for field in reversed(kind._fields) if field not in WITHOUT_MEANING)
+def _fields(kind: str) -> tuple[str, ...]:
+    """Return the fields of a kind of syntax node, the last one first, as a stack takes them."""
+    fields: tuple[str, ...] = getattr(ast, kind)._fields
+    return tuple(field for field in reversed(fields) if field not in WITHOUT_MEANING)
 
 
 def _is_text(node: ast.expr) -> bool:

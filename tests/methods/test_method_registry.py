@@ -13,7 +13,7 @@ import pytest
 import peft_methods
 from peft_methods.methods.registry import METHODS, Registry, built_in
 from peft_methods.report.methods import methods_markdown
-from peft_methods.runs import code_hash
+from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.utils.errors import OptionError
 
 PACKAGE = Path(peft_methods.__file__).parent
@@ -73,7 +73,7 @@ if __name__ == "__main__":
     done = compare(recipe, methods=["norm_tuning"], seeds=1, results=results, progress=False)
     (record,) = done.records
     print(record.status, record.message)
-    print(record.cell["method"]["learning_rate"], record.evidence.expected_trainable)
+    print(record.spec["method"]["learning_rate"], record.evidence.expected_trainable)
     print(done.table())
     print(list(METHODS).index("norm_tuning"), METHODS.recognize("Norm-Tuning"))
 """
@@ -146,8 +146,8 @@ def test_an_installed_method_is_sorted_cited_and_part_of_its_fingerprint(
     found = Registry()
     assert list(found)[:4] == ["full", "head_only", "bitfit", "norm_tuning"]
     method = found.create("norm_tuning", {"learning_rate": 0.1}, "test")
-    before = code_hash(method, "stock")
-    assert before != code_hash(METHODS.create("full", {"learning_rate": 0.1}, "test"), "stock")
+    full = METHODS.create("full", {"learning_rate": 0.1}, "test")
+    assert code_fingerprint(method) != code_fingerprint(full)
     assert found.problems == ()
 
 

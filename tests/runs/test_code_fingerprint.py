@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import peft_methods
-from peft_methods.engines.registry import MODULES
 from peft_methods.methods.registry import METHODS
 from peft_methods.runs.code_fingerprint import code_closure, code_fingerprint
 from peft_methods.runs.spec import PIPELINE
+from peft_methods.training.registry import ENGINES
 from peft_methods.utils.code_parsing import parse
 from peft_methods.utils.errors import PeftMethodsError
 
@@ -431,7 +431,7 @@ except Exception as error:
 
 
 def in_notebook(run: str) -> Any:
-    return json.loads(python(NOTEBOOK.format(path=str(PACKAGE.parent), spec=run)))
+    return json.loads(python(NOTEBOOK.format(path=str(PACKAGE.parent), cell=run)))
 
 
 def test_method_in_a_notebook_is_covered_through_its_functions() -> None:
@@ -469,21 +469,22 @@ def test_modules_classes_instances_and_functions_are_roots() -> None:
 
 # This package
 
-PRESENTATION = (
-    "api", "plugin", "options", "summary", "terminal", "interrupts", "report", "reporting",
-    "execution", "validity", "comparing", "standing", "recommending", "gate", "gating", "gathering",
-    "baseline", "tolerances", "statistics", "tuning", "tasks", "job",
-)  # fmt: skip
+PRESENTATION = {"analysis", "report", "cli", "api", "plugin"}
+# Modules of `runs` that decide what runs when. No result depends on them.
+ORGANISATION = {
+    "executors", "scheduler", "experiment", "requests", "plan", "tuning", "progress", "tracking",
+    "cost_model", "events", "timeouts", "limits", "scheduling", "recipe_checks",
+}  # fmt: skip
 ALL = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from peft_methods.runs.spec import PIPELINE
 from peft_methods.runs.code_fingerprint import code_closure, code_fingerprint
-from peft_methods.training.registry import MODULES
+from peft_methods.training.registry import ENGINES
 from peft_methods.methods import METHODS
 assert code_closure.__code__.co_filename.startswith(sys.argv[1])
-print(json.dumps({f"{method} {engine}": code_fingerprint(METHODS[method], MODULES[engine], PIPELINE)
-    for method in METHODS for engine in MODULES}))
+print(json.dumps({f"{method} {engine}": code_fingerprint(METHODS[method], ENGINES[engine], PIPELINE)
+    for method in METHODS for engine in ENGINES}))
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
 
@@ -517,17 +518,30 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     return Copy(tmp_path_factory.mktemp("copy"))
 
 
-EVERY = {f"{method} {engine}" for method in METHODS for engine in MODULES}
+EVERY = {f"{method} {engine}" for method in METHODS for engine in ENGINES}
 FUTURE = "from __future__ import annotations\n"
 
 
-@pytest.mark.parametrize("name", ["runner", "instruments", "methods/base", "engines/batches"])
+@pytest.mark.parametrize(
+    "name", ["runs/pipeline", "profiling/profiler", "methods/base", "training/collate"]
+)
 def test_edit_of_the_pipeline_changes_the_fingerprint_of_every_run(copy: Copy, name: str) -> None:
     assert copy.changed(f"{name}.py", FUTURE, f"{FUTURE}EDITED = 1\n") == EVERY
 
 
 @pytest.mark.parametrize(
-    "name", ["report/table", "execution/progress", "execution/tracker", "api", "plugin", "__main__"]
+    "name",
+    [
+        "report/text/comparison",
+        "runs/progress/progress",
+        "runs/tracking/tracker_process",
+        "runs/scheduler",
+        "runs/experiment",
+        "runs/executors/local",
+        "api",
+        "plugin",
+        "__main__",
+    ],
 )
 def test_edit_of_presentation_changes_no_fingerprint(copy: Copy, name: str) -> None:
     assert copy.changed(f"{name}.py", FUTURE, f"{FUTURE}EDITED = 1\n") == set()
@@ -536,12 +550,12 @@ def test_edit_of_presentation_changes_no_fingerprint(copy: Copy, name: str) -> N
 @pytest.mark.parametrize(
     ("name", "methods", "engines"),
     [
-        ("methods/ia3.py", {"ia3"}, set(MODULES)),
-        ("methods/lora.py", {"lora", "qlora"}, set(MODULES)),
-        ("methods/adapter.py", {"adapter", "adapter_fusion"}, set(MODULES)),
-        ("methods/bottleneck.py", {"adapter", "adapter_fusion"}, set(MODULES)),
-        ("engines/graphs.py", set(METHODS), {"cuda_graphs"}),
-        ("engines/stock.py", set(METHODS), set(MODULES)),
+        ("methods/scaling/ia3.py", {"ia3"}, set(ENGINES)),
+        ("methods/low_rank/lora.py", {"lora", "qlora"}, set(ENGINES)),
+        ("methods/adapters/bottleneck.py", {"adapter", "adapter_fusion"}, set(ENGINES)),
+        ("methods/adapters/modules.py", {"adapter", "adapter_fusion"}, set(ENGINES)),
+        ("training/cuda_graphs/step.py", set(METHODS), {"cuda_graphs"}),
+        ("training/trainer/loop.py", set(METHODS), set(ENGINES)),
     ],
 )
 def test_edit_of_a_method_or_engine_changes_its_own_runs(
@@ -553,18 +567,25 @@ def test_edit_of_a_method_or_engine_changes_its_own_runs(
 
 def test_one_more_method_here_changes_no_fingerprint(copy: Copy) -> None:
     more = copy.folder / "peft_methods/methods/mine.py"
-    more.write_text(
-        "from peft_methods.methods.selective.full import Full\nclass Mine(Full):\n    name = 'mine'\n"
-    )
-    new = "from peft_methods.methods.mine import Mine\n\nMETHODS = Registry([Mine, "
-    text = (copy.folder / "peft_methods/methods/__init__.py").read_text(encoding="utf-8")
-    assert "METHODS = Registry([" in text
-    assert copy.changed("methods/__init__.py", "METHODS = Registry([", new) == set()
+    full = (copy.folder / "peft_methods/methods/selective/full.py").read_text(encoding="utf-8")
+    more.write_text(full.replace('name="full"', 'name="mine"'), encoding="utf-8")
+    after = copy.fingerprints()
     more.unlink()
+    assert {f"mine {engine}" for engine in ENGINES} < after.keys()
+    assert {run: after[run] for run in EVERY} == copy.fingerprints()
 
 
-def test_no_run_depends_on_presentation() -> None:
-    for method, engine in itertools.product(METHODS, MODULES.values()):
-        names = {name.split(".")[1] for name in code_closure(METHODS[method], engine, PIPELINE)}
-        assert not names & set(PRESENTATION)
-        assert {"runner", "starting", "instruments", "measuring", "data", "models"} < names
+def test_one_more_engine_here_changes_no_fingerprint(copy: Copy) -> None:
+    new = "EDITED = 1\n_ALL: tuple"
+    assert copy.changed("training/registry.py", "_ALL: tuple", new) == set()
+
+
+def test_no_run_depends_on_presentation_or_organisation() -> None:
+    for method, engine in itertools.product(METHODS, ENGINES.values()):
+        names = code_closure(METHODS[method], engine, PIPELINE)
+        packages = {name.split(".")[1] for name in names if "." in name}
+        assert not packages & PRESENTATION
+        in_runs = {name.split(".")[2] for name in names if name.startswith("peft_methods.runs.")}
+        assert not in_runs & ORGANISATION
+        assert {"pipeline", "prepare", "outcome"} < in_runs
+        assert {"data", "models", "tasks", "methods", "training", "profiling"} < packages

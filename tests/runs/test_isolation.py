@@ -29,7 +29,7 @@ from peft_methods.runs.executors import oom
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.process import ForkServer, Worker, fork_server
 from peft_methods.runs.executors.stack_dump import innermost_frame, request_stacks, with_short_paths
-from peft_methods.runs.local_scheduler import local_scheduler
+from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.store import Store
 from peft_methods.utils.errors import DataError, is_transient
 
@@ -65,7 +65,7 @@ def test_worker_kill_succeeds_if_the_process_has_just_ended(tmp_path: Path) -> N
 def test_timeout_ends_endless_and_stopped_runs(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.prepare()
-    scheduler = local_scheduler(store, "cpu", workers=2, timeout=3, retries=1)
+    scheduler = new_scheduler(store, "cpu", workers=2, timeout=3, retries=1)
     (endless,) = runs(tiny_recipe, "lora", "budget.seeds=1", "budget.epochs=100000")
     (stopped,) = runs(tiny_recipe, "full", "budget.seeds=1")
 
@@ -327,7 +327,7 @@ def test_record_status_is_oom_after_an_oom_kill(
     store, counted = Store(tmp_path / "results"), [3]
     store.prepare()
     monkeypatch.setattr("peft_methods.runs.executors.oom.out_of_memory_kills", lambda: counted[0])
-    scheduler = local_scheduler(store, "cpu", workers=1, retries=0)
+    scheduler = new_scheduler(store, "cpu", workers=1, retries=0)
     (run,) = runs(tiny_recipe, "lora", "budget.seeds=1")
 
     def kill(event: Event) -> None:

@@ -16,10 +16,10 @@ from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs import pipeline
-from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.prepare import prefetch, prepare
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store
 from peft_methods.training.registry import choose_engine
@@ -85,7 +85,7 @@ def test_failed_engine_falls_back_to_the_trainer_with_a_note(
     store.prepare()
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[0]", "budget.epochs=1"])
     (run,) = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
-    scheduler = local_scheduler(store, "cpu", workers=1)
+    scheduler = new_scheduler(store, "cpu", workers=1)
     scheduler.executor._server.launch()  # the fork server keeps the environment of its start
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))

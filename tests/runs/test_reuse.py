@@ -14,11 +14,11 @@ import pytest
 
 from builders import BENCHMARK, error_line, runs
 from peft_methods.api import PrintableComparison, compare
-from peft_methods.engines.registry import MODULES
 from peft_methods.profiling.environment import describe, fingerprint_part
 from peft_methods.runs import spec as cell_code
 from peft_methods.runs.record import Record
 from peft_methods.runs.store import Store
+from peft_methods.training.registry import ENGINES
 
 METHODS = ("lora", "qlora", "adapter_fusion")
 
@@ -296,4 +296,4 @@ def test_other_code_makes_another_fingerprint(
     assert run.fingerprint(**facts) != before
     assert run.with_fallback_engine().fingerprint(**facts)
     lora, stock, runner = roots[0]
-    assert (lora, stock, runner) == (run.method, MODULES["trainer"], "peft_methods.runs.pipeline")
+    assert (lora, stock, runner) == (run.method, ENGINES["trainer"], "peft_methods.runs.pipeline")

@@ -18,8 +18,8 @@ from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
 from peft_methods.runs.export import load_trained
-from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.scheduler import Scheduler
+from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store
 from peft_methods.training.collate import Collator
@@ -32,7 +32,7 @@ from peft_methods.utils.units import format_duration
 def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
-    made = local_scheduler(store, "cpu", workers=2, save_models=tmp_path / "models")
+    made = new_scheduler(store, "cpu", workers=2, save_models=tmp_path / "models")
     yield made
     made.close()
 
@@ -246,14 +246,14 @@ def test_run_uses_the_current_directory_of_the_session(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The results folder is usually a relative path, and notebooks change their directory."""
-    before = local_scheduler(Store(tmp_path), "cpu", workers=1)
+    before = new_scheduler(Store(tmp_path), "cpu", workers=1)
     before.executor._server.launch()
     before.close()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     store = Store(Path("results"))
     store.prepare()
-    scheduler = local_scheduler(store, "cpu", workers=1)
+    scheduler = new_scheduler(store, "cpu", workers=1)
     wanted = runs(tiny_recipe, "head_only", "budget.seeds=1", "budget.epochs=1")
     scheduler.submit(wanted)
     records = scheduler.wait(wanted)
@@ -266,7 +266,7 @@ def test_run_uses_the_current_directory_of_the_session(
 def test_close_leaves_no_process_and_no_scratch_files(tiny_recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "r")
     store.prepare()
-    scheduler = local_scheduler(store, "cpu", workers=1)
+    scheduler = new_scheduler(store, "cpu", workers=1)
     wanted = runs(tiny_recipe, "lora", "budget.epochs=500")
     scheduler.submit(wanted)
 

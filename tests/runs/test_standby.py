@@ -18,9 +18,9 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.executors.jobs import job_name
 from peft_methods.runs.executors.process import Worker
 from peft_methods.runs.experiment import Experiment, ExperimentOptions
-from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.scheduler import Scheduler
+from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 
@@ -29,7 +29,7 @@ from peft_methods.runs.store import Store
 def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
-    made = local_scheduler(store, "cpu", workers=1, retries=0)
+    made = new_scheduler(store, "cpu", workers=1, retries=0)
     made.executor.prefetches = True
     yield made
     made.close()

@@ -15,8 +15,8 @@ from builders import reproducible_results as figures
 from builders import run_here
 from builders import small_cells as runs
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.plan import run_groups
+from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.store import Store
 from peft_methods.training.determinism import set_deterministic
 from peft_methods.training.trainer import loop
@@ -42,7 +42,7 @@ def test_every_method_is_bit_identical_in_parallel_processes(
     parallel = [runs(tiny_recipe, name, deterministic=True)[0] for name in names]
     store = Store(tmp_path / "results")
     store.prepare()
-    scheduler = local_scheduler(store, "cpu", workers=2)
+    scheduler = new_scheduler(store, "cpu", workers=2)
     try:
         scheduler.submit(parallel)
         records = scheduler.wait(parallel)

@@ -1,4 +1,4 @@
-"""The contract of an executor: it starts worker processes on devices, reports their events and kills them.
+"""The contract of an executor: it runs jobs in processes on its devices and reports their events.
 
 The scheduler above it decides what runs when, what is retried and how long a run may take.
 """
@@ -13,7 +13,7 @@ from peft_methods.runs.executors.jobs import Done, PrepareJob, RunJob
 from peft_methods.runs.record import Status
 
 Handle = Hashable
-"""One started job. Its type is the executor's own."""
+"""A started job, as its executor identifies it."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ class DeviceSet:
         return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
 
 
+NO_GPU = DeviceSet()
+
+
 def visible_gpus() -> tuple[str, ...]:
     """Return the GPUs that this process may use, within the caller's CUDA_VISIBLE_DEVICES."""
     if find_device() == "cpu":
@@ -49,7 +52,7 @@ def default_workers(device: str, cores: int) -> int:
 
 
 def threads_per_run(device: str, cores: int, workers: int) -> int:
-    """Return a run's share of the cores; at most two on a GPU, where the host only launches kernels.
+    """Return a run's share of the cores; at most two on a GPU, whose host only launches kernels.
 
     With sixteen threads, which wait by spinning, a training step took three times as long whenever
     the next run's process was importing its libraries.

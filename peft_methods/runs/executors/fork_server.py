@@ -21,7 +21,7 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 
-from peft_methods.runs.executors.stack_dump import enable_stack_dumps
+from peft_methods.runs.executors.stack_dump import DUMP_SIGNAL, enable_stack_dumps
 
 FORK = b"f"
 # Messages about a forked process: first its id, then its exit code (negative: the signal).
@@ -89,6 +89,8 @@ def _serve(control: socket.socket) -> None:
     ended, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    # Until a forked process can dump its stacks, a request for them must not end it.
+    signal.signal(DUMP_SIGNAL, signal.SIG_IGN)
     signal.set_wakeup_fd(wake)
     status_pipes: dict[int, int] = {}
     while True:

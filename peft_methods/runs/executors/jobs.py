@@ -1,4 +1,4 @@
-"""Jobs that a worker process executes, and the results that it sends back."""
+"""Jobs that a worker does, and the messages with which it answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.executors.devices import NO_GPU, DeviceSet
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
@@ -15,20 +16,23 @@ from peft_methods.runs.spec import RunSpec
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """A job that reads and checks a recipe's data and model."""
+    """A job that reads and checks a recipe's data and model.
+
+    The executor fills in `devices`. `environment` and `directory` are those of the session.
+    """
 
     recipe: Recipe
     methods: tuple[Method, ...]
     device: str
     log: Path
-    threads: int = 1
+    devices: DeviceSet = NO_GPU
     environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
 
 
 @dataclass(frozen=True)
 class RunJob:
-    """A job that trains one run and stores its record.
+    """A job that trains one run on `devices`, which the executor fills in, and stores its record.
 
     With `checkpoint`, each epoch's state is saved, and training resumes where an earlier process
     was killed. `attempts` describes how earlier attempts ended.
@@ -36,16 +40,16 @@ class RunJob:
 
     run: RunSpec
     work: Path
-    stages: tuple[Path, ...]
-    source_seconds: float | None
+    prerequisites: tuple[Path, ...]
+    prerequisite_seconds: float | None
     save_to: Path | None
     store: Path
     log: Path
-    threads: int = 1
+    devices: DeviceSet = NO_GPU
     environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
     engine_note: str = ""
-    stage_identities: tuple[str, ...] = ()
+    prerequisite_fingerprints: tuple[str, ...] = ()
     attempts: tuple[str, ...] = ()
     checkpoint: bool = False
 

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from peft_methods.runs.executors.base import Ended, Lost, Progress, Resources, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import Done, PrepareJob, RunJob, StartSignal
 from peft_methods.runs.executors.process import Worker, fork_server
 from peft_methods.runs.executors.standby import Standby
+
+Job = TypeVar("Job", bound=RunJob | PrepareJob)
 
 
 class LocalExecutor:
@@ -97,10 +99,9 @@ class LocalExecutor:
         self._standby.drop()
 
 
-def _on(job: Any, devices: DeviceSet) -> Any:
-    """Return the job with the environment and threads of its devices."""
-    environment = {**os.environ, **devices.environment()}
-    return replace(job, threads=devices.threads, environment=environment)
+def _on(job: Job, devices: DeviceSet) -> Job:
+    """Return the job with its devices, and with this process's environment as it is now."""
+    return replace(job, devices=devices, environment=dict(os.environ))
 
 
 def _event_of(worker: Worker) -> RunEvent | None:

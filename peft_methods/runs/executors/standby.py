@@ -1,4 +1,4 @@
-"""The standby worker: the process of the next job, at work on the CPU while the present one trains."""
+"""The standby worker: the next job's process, at work on the CPU while another one trains."""
 
 from __future__ import annotations
 

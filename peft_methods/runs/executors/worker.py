@@ -47,7 +47,7 @@ def serve(connection: Connection) -> None:
     """Entry point of the process: receive one job through the connection and send its result.
 
     On a GPU a run's job may arrive before its turn. Then everything that needs no GPU is done at
-    once, and the rest when `Go` arrives.
+    once, and the rest when a `StartSignal` arrives.
     """
     set_up_compiler()
     keep_freed_memory()
@@ -62,8 +62,10 @@ def serve(connection: Connection) -> None:
     if isinstance(job, tracker_process.Run):
         tracker_process.serve(job, connection)
         return
-    # The fork server's environment and directory are those of its start.
+    # The fork server's environment and directory are those of its start. CUDA reads its devices
+    # from the environment when it starts, which is later.
     os.environ.update(job.environment)
+    os.environ.update(job.devices.environment())
     os.chdir(job.directory)
     if isinstance(job, PrepareJob):
         redirect_output(job.log)
@@ -113,7 +115,9 @@ def _prepare(job: PrepareJob) -> Done:
     from peft_methods.runs import prepare
 
     try:
-        return Done(prepare.prepare(job.recipe, job.methods, job.device, threads=job.threads))
+        return Done(
+            prepare.prepare(job.recipe, job.methods, job.device, threads=job.devices.threads)
+        )
     except Exception as error:
         return Done(_failure(error))
 
@@ -144,13 +148,13 @@ def _train(job: RunJob, connection: Connection, rate: float | None, ahead: Any) 
     predictions = None
     try:
         places = run_paths.RunPaths(
-            job.work, job.stages, job.source_seconds, job.save_to, rate,
-            job.engine_note, job.stage_identities,
+            job.work, job.prerequisites, job.prerequisite_seconds, job.save_to, rate,
+            job.engine_note, job.prerequisite_fingerprints,
             results=job.store if job.checkpoint else None,
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
         record, predictions = pipeline.execute(
-            job.run, places, _progress(connection), threads=job.threads, ahead=ahead
+            job.run, places, _progress(connection), threads=job.devices.threads, ahead=ahead
         )
     except EngineUnfit as error:
         return Done(EngineFailed(_failure(error).message))
@@ -180,7 +184,7 @@ def _prefetched(job: RunJob) -> Any:
         return None
     with contextlib.suppress(Exception):
         return prepare.prefetch(
-            job.run, work=job.work, prerequisites=job.stages, threads=job.threads
+            job.run, work=job.work, prerequisites=job.prerequisites, threads=job.devices.threads
         )
     return None
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.training.cuda_graphs.compat import mask_function
 from peft_methods.training.precision import HALF
 
 PACKED, MASKED = "peft_methods_packed", "peft_methods_masked"
@@ -148,17 +149,11 @@ def _model_attention(model: nn.Module) -> Iterator[None]:
     So is every tensor created without a device argument (MPNet's positions), because a captured
     step cannot copy tensors from the host.
     """
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-
     config: Any = model.config
     kind = config._attn_implementation
-    # transformers' mapping has a local layer over a global one: `del` uncovers the original entry.
-    ALL_MASK_ATTENTION_FUNCTIONS[kind] = _additive_mask if kind == "eager" else _mask
-    try:
-        with next(model.parameters()).device:
-            yield
-    finally:
-        del ALL_MASK_ATTENTION_FUNCTIONS[kind]
+    function = _additive_mask if kind == "eager" else _mask
+    with mask_function(kind, function), next(model.parameters()).device:
+        yield
 
 
 def _choose_attention(model: nn.Module, precision: str) -> str | None:

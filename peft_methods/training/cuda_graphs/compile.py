@@ -1,4 +1,4 @@
-"""Activation checkpointing and compilation of a model's layers."""
+"""Compilation of a model's layers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from peft_methods.training.activation_checkpointing import layers_of, recompute_all_but_attention
+from peft_methods.training.cuda_graphs.compat import undo_compile
 
 # Part of the key of the compiler's cache: increase it whenever `_checkpoint_policy` changes.
 recompute_all_but_attention.cache_hash = "1"  # type: ignore[attr-defined]
@@ -55,7 +56,7 @@ def compiled(model: nn.Module, *, on: bool = True) -> Iterator[None]:
             yield
     finally:
         for layer in layers:
-            layer._compiled_call_impl = None
+            undo_compile(layer)
 
 
 @contextmanager

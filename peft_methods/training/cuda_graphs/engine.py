@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peft_methods.training.phases import EnginePhase
+
 if TYPE_CHECKING:
     from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
+
+
+CAPTURE = EnginePhase(
+    name="capture",
+    title="Compiling and capturing",
+    activity="capturing the training step",
+    advice='The trainer engine needs less memory: set engine = "trainer".',
+    setting="engine",
+    keeps_memory=True,  # a captured step has a memory pool of the engine's
+)
 
 
 class CudaGraphsEngine:
@@ -16,8 +28,8 @@ class CudaGraphsEngine:
     aliases = ("graphed",)  # its name in records of schema version 1
     devices = ("cuda",)
     priority = 1
-    fallback: str | None = "trainer"
-    phases: tuple[str, ...] = ("capture",)
+    fallback = "trainer"
+    phases = (CAPTURE,)
 
     def unsupported(self, job: TrainingJob) -> str | None:
         """Return None: what cannot be captured shows when it is captured (`EngineUnfit`)."""

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from peft_methods.training.collate import BucketCollator, length_buckets
 from peft_methods.training.cuda_graphs.attention import capturable_attention
-from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces
+from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, step_did_not_count
 from peft_methods.training.cuda_graphs.compile import compiled
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
@@ -111,9 +111,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
             inputs, last=last, rows=self._rows_of_step, batches=self._batches_of_step
         )
         if last and self._graphs.loss_scale is not None and bool(self._graphs.loss_scale.overflow):
-            assert self.lr_scheduler is not None
             # A step that overflowed does not count: the schedule waits, as with the Trainer.
-            self.lr_scheduler.last_epoch -= 1
+            step_did_not_count(self.lr_scheduler)
         return self._graphs.scalars.loss
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:

@@ -16,8 +16,8 @@ class TrainerEngine:
     aliases = ("stock",)  # its name in records of schema version 1
     devices = ("cpu", "cuda")
     priority = 0
-    fallback: str | None = None
-    phases: tuple[str, ...] = ()
+    fallback = None
+    phases = ()
 
     def unsupported(self, job: TrainingJob) -> str | None:
         """Return None: the Trainer trains everything."""

@@ -1,4 +1,4 @@
-"""Warm-up of the Trainer: two steps on the worst batch before the clock starts."""
+"""The warm-up before training: two whole steps on the longest batch that change no weight."""
 
 from __future__ import annotations
 

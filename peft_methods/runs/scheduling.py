@@ -1,4 +1,4 @@
-"""A scheduler for the devices of this machine."""
+"""Set-up of a scheduler: its executor by name, and the devices of each run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from peft_methods.profiling.environment import usable_cores
 from peft_methods.runs.executors.base import Resources
 from peft_methods.runs.executors.devices import DeviceSet, slots
-from peft_methods.runs.executors.local import LocalExecutor
+from peft_methods.runs.executors.registry import LOCAL, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.requests import RunRequests
@@ -15,7 +15,7 @@ from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.store import Store
 
 
-def local_scheduler(
+def new_scheduler(
     store: Store,
     device: str,
     *,
@@ -25,14 +25,17 @@ def local_scheduler(
     retries: int = DEFAULT_RETRIES,
     checkpoint: bool = False,
     devices: tuple[DeviceSet, ...] | None = None,
+    executor: str = LOCAL,
 ) -> Scheduler:
-    """Return a scheduler that runs `workers` runs at a time in processes of this machine.
+    """Return a scheduler that runs `workers` runs at a time.
 
     `devices` are those of each run; by default the visible GPUs and an equal share of the cores.
+    Raises `OptionError` for an unknown or unusable executor.
     """
+    make_executor = executor_of(executor)
     devices = devices or slots(device, usable_cores(), workers)
     folder = RunFolder(store)
     requests = RunRequests(store, folder, device, save_models, checkpoint)
     needs = Resources(len(devices[0].gpus), devices[0].threads)
-    executor = LocalExecutor(devices, folder.path)
-    return Scheduler(executor, requests, needs, timeout=timeout, retries=retries)
+    made = make_executor(devices, folder.path)
+    return Scheduler(made, requests, needs, timeout=timeout, retries=retries)

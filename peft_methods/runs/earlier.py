@@ -1,0 +1,68 @@
+"""Runs that earlier sessions finished: which of them an experiment reuses, and which come first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+
+from peft_methods.runs.reuse import ReusableRuns
+from peft_methods.runs.scheduler import Scheduler
+from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.store import Store
+
+
+def with_prerequisites(runs: Iterable[RunSpec]) -> Iterable[RunSpec]:
+    """Return each run after its prerequisites."""
+    return chain.from_iterable((*run.prerequisites, run) for run in runs)
+
+
+class EarlierRuns:
+    """Finished runs in the store. With `fresh` none is reused."""
+
+    def __init__(self, store: Store, save_models: Path | None, *, fresh: bool) -> None:
+        self.fresh, self._store = fresh, store
+        self._reusable = ReusableRuns(store, save_models)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines about damaged runs that cannot be reused."""
+        return self._reusable.warnings
+
+    def probably_first(self, runs: Iterable[RunSpec], known: Collection[str]) -> RunSpec | None:
+        """Return the first run without prerequisites and without a record: a guess.
+
+        `known` are the keys of the runs that have a record.
+        """
+        for run in with_prerequisites(runs):
+            if not run.prerequisites and (self.fresh or run.key not in known):
+                return run
+        return None
+
+    def reuse(self, run: RunSpec, preparation: PreparedRecipe, scheduler: Scheduler) -> bool:
+        """Whether the scheduler now has the run's record. Its prerequisites are reused anyway."""
+        if self.fresh:
+            return False
+        found = {}
+        for one in with_prerequisites([run]):
+            record = self._reusable.record_of(one, preparation)
+            found[one.key] = record is not None and scheduler.reuse(one, record)
+        return found[run.key]
+
+    def remove_checkpoints(self, runs: Iterable[RunSpec]) -> None:
+        """Delete the checkpoints of these runs and their prerequisites if nothing is reused."""
+        if self.fresh:
+            for run in with_prerequisites(runs):
+                self._store.remove_checkpoints(run.key)
+
+    def keys(self, runs: Iterable[RunSpec], preparations: Mapping[str, PreparedRecipe]) -> set[str]:
+        """Return the keys of the runs and prerequisites that would be reused."""
+        if self.fresh:
+            return set()
+        return {
+            one.key
+            for run in runs
+            if (preparation := preparations.get(run.recipe.name)) is not None
+            for one in with_prerequisites([run])
+            if self._reusable.record_of(one, preparation) is not None
+        }

@@ -1,0 +1,56 @@
+"""All executors by name: the one of this package, and those that installed packages bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+from peft_methods.runs.executors.base import Executor
+from peft_methods.runs.executors.devices import DeviceSet
+from peft_methods.utils.entry_points import unusable
+from peft_methods.utils.errors import OptionError, unknown
+
+# Adding an executor changes no fingerprint: see `code_fingerprint`.
+IS_REGISTRY = True
+GROUP = "peft_methods.executors"  # entry points: NAME = "package.module:make_executor"
+LOCAL = "local"
+
+
+class ExecutorFactory(Protocol):
+    """Creates an executor: a class with this constructor, or a function."""
+
+    def __call__(self, slots: Sequence[DeviceSet], scratch: Path) -> Executor:
+        """Create an executor that runs `len(slots)` runs at a time.
+
+        `slots` are the devices of each on this machine; an executor for others may take only their
+        number and size. `scratch` is a folder for its files that the session removes.
+        """
+
+
+def executor_names() -> tuple[str, ...]:
+    """Return the names of all executors, without importing any."""
+    return (LOCAL, *sorted({point.name for point in _installed()} - {LOCAL}))
+
+
+def executor_of(name: str) -> ExecutorFactory:
+    """Import the executor of this name. Raises `OptionError` with one line."""
+    if name == LOCAL:
+        from peft_methods.runs.executors.local import LocalExecutor
+
+        return LocalExecutor
+    point = next((point for point in _installed() if point.name == name), None)
+    if point is None:
+        raise OptionError(unknown("executor", name, executor_names()), setting="executor")
+    try:
+        factory: ExecutorFactory = point.load()
+        if not callable(factory):
+            raise TypeError(f"{factory!r} cannot be called")
+    except Exception as error:  # an import of another package may raise anything
+        raise OptionError(unusable("an executor", point, error), setting="executor") from error
+    return factory
+
+
+def _installed() -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=GROUP))

@@ -1,0 +1,64 @@
+"""Checks of recipes: data and model are read by a worker before any run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft_methods.methods.base import Method
+from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.executors.base import Ended, Executor, Lost
+from peft_methods.runs.executors.jobs import Failure, PrepareJob, RunJob
+from peft_methods.runs.requests import RunRequests
+from peft_methods.runs.spec import PreparedRecipe
+from peft_methods.runs.timeouts import Timeouts
+from peft_methods.utils.errors import DataError, PreparationTimedOut
+
+
+@dataclass(frozen=True)
+class RecipeChecks:
+    """Check recipes one at a time. A transient failure is retried `retries` times at once."""
+
+    executor: Executor
+    requests: RunRequests
+    timeouts: Timeouts
+    retries: int
+
+    def prepare(
+        self, recipe: Recipe, methods: Sequence[Method], first: RunJob | None = None
+    ) -> PreparedRecipe:
+        """Check a recipe. Raises `DataError`.
+
+        `first` is the job that will probably be the first to run; it is prefetched meanwhile.
+        """
+        job = self.requests.prepare_job(recipe, methods)
+        result = self._attempt(job, first)
+        for _ in range(self.retries):
+            if isinstance(result, Failure) and result.may_pass:
+                self.executor.drop_prefetched()  # its memory may have been the cause
+                result = self._attempt(job, None)
+        if isinstance(result, Failure):
+            details = "" if result.by_user else f" (details: {job.log})"
+            raise DataError(f"{result.message}{details}", setting=result.setting)
+        return result
+
+    def _attempt(self, job: PrepareJob, first: RunJob | None) -> PreparedRecipe | Failure:
+        """Make one attempt. Raises `PreparationTimedOut`."""
+        handle = self.executor.start(job)
+        self.executor.prefetch(first)
+        failed = f"recipe {job.recipe.name!r} could not be prepared"
+        try:
+            while True:
+                for event in self.timeouts.poll(self.executor, [handle]):
+                    if isinstance(event, Ended):
+                        result = event.done.result
+                        assert isinstance(result, PreparedRecipe | Failure)
+                        return result
+                    if isinstance(event, Lost):
+                        return Failure(f"{failed}: {event.reason}.", False, event.transient)
+                if self.timeouts.is_over(handle):
+                    stacks = self.executor.stacks(handle)
+                    message = self.timeouts.message(stacks)
+                    raise PreparationTimedOut(f"{failed}: {message}.", stacks)
+        finally:
+            self.executor.kill(handle)
