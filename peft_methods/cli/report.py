@@ -19,7 +19,7 @@ from peft_methods.report.paper.typst import check_requirements as check_paper
 from peft_methods.report.requirements import check_folder, check_libraries
 from peft_methods.runs.record import Record
 from peft_methods.runs.store import Store, StoreError, without_attempts
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import secrets_known
 

@@ -24,7 +24,7 @@ from peft_methods.runs.spec import PreparedRecipe, RunSpec
 from peft_methods.runs.store import Store, StoreError
 from peft_methods.runs.tracking.trackers import Tracking
 from peft_methods.runs.tuning import Search
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
 from peft_methods.utils.errors import DataError, PeftMethodsError, PreparationTimedOut
 
 DEFAULT_RESULTS = Path(".peft/results")

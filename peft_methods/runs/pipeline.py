@@ -27,14 +27,15 @@ from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_proc
 from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
 from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.scores import further_scores, predict_test, quality_of
 from peft_methods.runs.spec import RunSpec
-from peft_methods.tasks import text_classification
-from peft_methods.tasks.text_classification import Predictions, Quality
+from peft_methods.tasks.base import Predictions
+from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
-from peft_methods.training.collate import Collator, make_collator
+from peft_methods.training.collate import make_collator
 from peft_methods.training.determinism import refusal
 from peft_methods.training.engine import Training, TrainingJob
-from peft_methods.training.evaluation import predict
 from peft_methods.training.registry import engine_of
 from peft_methods.utils.errors import first_line
 
@@ -86,7 +87,7 @@ def _load(
 ) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
     instruments.enter("data")
-    texts = ahead.texts if ahead else synthetic.load(run.recipe)
+    texts = ahead.texts if ahead else synthetic.load(run.recipe, TASKS[run.recipe.task])
     instruments.enter("load")
     instruments.meter.set_base_level()
     base, model = _model(run, places, texts, ahead)
@@ -129,7 +130,9 @@ def _model(
     base = load(run, texts, run.device, drawn=drawn)
     if drawn:
         shutil.rmtree(drawn, ignore_errors=True)
-    return base, run.method.apply(base.model, ApplyContext(base.shape, base.head, places.stages))
+    task_type = TASKS[run.recipe.task].peft_type
+    context = ApplyContext(base.shape, base.head, task_type, places.stages)
+    return base, run.method.apply(base.model, context)
 
 
 def _train_and_evaluate(
@@ -143,8 +146,9 @@ def _train_and_evaluate(
     instruments.enter("check")
     evidence = _evidence(run, loaded, training)
     instruments.enter("evaluate")
-    tested = _test(run, loaded)
-    scores = _quality(tested, loaded)
+    tested = predict_test(run, loaded.model, loaded.tokens.test, loaded.collate)
+    scores = quality_of(run, tested, loaded.tokens.facts.label_names)
+    further = further_scores(run, loaded.model, loaded.base.tokenizer)
     instruments.enter("save")
     unsaved = _save(run, loaded, places.save_to)
     checkpoint_bytes = (places.work / TRAINED).stat().st_size
@@ -155,6 +159,7 @@ def _train_and_evaluate(
         training,
         evidence,
         quality=scores,
+        further=further,
         checkpoint_bytes=checkpoint_bytes,
         inference=inference,
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
@@ -189,23 +194,6 @@ def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> weight_checks
         head=loaded.base.head,
         expected_trainable=run.method.expected_trainable(loaded.base.shape),
     )
-
-
-def _test(run: RunSpec, loaded: Loaded) -> Predictions | None:
-    """Return test predictions. With random weights the pass is only timed: it predicts nothing."""
-    rows, budget = loaded.tokens.test, run.recipe.budget
-    if not len(rows) or run.trial:
-        return None
-    predictions = predict(
-        loaded.model, rows, loaded.collate, budget.evaluation_batch_size, budget.precision
-    )
-    return predictions if run.recipe.has_quality else None
-
-
-def _quality(tested: Predictions | None, loaded: Loaded) -> Quality | None:
-    if tested is None or not tested.is_finite:
-        return None
-    return text_classification.evaluate(tested, loaded.tokens.facts.label_names)
 
 
 def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
@@ -254,7 +242,8 @@ def _record(
         is_source=run.is_source,
         tuning=run.tuning,
         metrics={
-            **outcome.quality_metrics(found.quality, training),
+            **outcome.quality_metrics(TASKS[run.recipe.task], found.quality, training),
+            **found.further,
             **outcome.parameter_metrics(loaded.parameters),
             **outcome.time_metrics(
                 meter, training, loaded.prefetch_seconds, random_tokens=facts.random
@@ -273,9 +262,9 @@ def _record(
         },
         epochs=outcome.curve(training, instruments),
         best_epoch=training.best_epoch,
-        quality=None if found.quality is None else asdict(found.quality),
+        quality=None if found.quality is None else found.quality.plain(),
         evidence=found.evidence,
-        data=plain_facts(facts),
+        data=plain_facts(facts, TASKS[run.recipe.task]),
         environment={
             **loaded.environment,
             **instruments.environment(),

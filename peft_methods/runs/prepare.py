@@ -30,6 +30,8 @@ from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.spec import Fingerprints, PreparedRecipe, RunSpec
+from peft_methods.tasks.base import Task
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
 from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention
@@ -55,9 +57,10 @@ def _prepare(
 ) -> PreparedRecipe:
     started = time.perf_counter()
     instruments.enter("data")
-    texts = synthetic.load(recipe)
+    task = TASKS[recipe.task]
+    texts = synthetic.load(recipe, task)
     instruments.enter("prepare")
-    base = loading.load(recipe.model, texts.facts.label_names, device=device)
+    base = loading.load(recipe.model, task.head, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     check_budget(recipe.budget, base.model, device)
@@ -67,7 +70,7 @@ def _prepare(
     del base  # or two models would be in memory
     able = [method for method in methods if not reasons[method.name]]
     return PreparedRecipe(
-        data=plain_facts(texts.facts),
+        data=plain_facts(texts.facts, task),
         unsupported={name: reason for name, reason in reasons.items() if reason},
         forward_seconds=forward_seconds,
         start_seconds=start_seconds,
@@ -99,6 +102,7 @@ def _quantized(
         key = [
             weights,
             asdict(recipe.model),
+            asdict(TASKS[recipe.task].head),
             wanted,
             fingerprint_part(describe(device)),
             code_fingerprint(loading),
@@ -111,7 +115,7 @@ def _quantized(
 
 
 def _digest(recipe: Recipe, names: tuple[str, ...], wanted: dict[str, Any]) -> str:
-    return loading.load(recipe.model, names, **wanted).weights_sha256
+    return loading.load(recipe.model, TASKS[recipe.task].head, names, **wanted).weights_sha256
 
 
 def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
@@ -121,7 +125,8 @@ def _sources(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
         stage.name: stage for method in methods for stage, _ in method.prerequisites(recipe)
     }.values():
         with contextlib.suppress(Exception):
-            found[source.name] = synthetic.load(source).facts.fingerprint
+            texts = synthetic.load(source, TASKS[source.task])
+            found[source.name] = texts.facts.fingerprint
     return found
 
 
@@ -135,10 +140,11 @@ def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe)
         tokenize.tokenize(few, base.tokenizer, recipe.data.max_length),
         make_collator(recipe, base.tokenizer),
     )
-    predict(base.model, tokens.validation, collate, size)
+    task = TASKS[recipe.task]
+    predict(task, base.model, tokens.validation, collate, size)
     clock = [time.perf_counter()]
     while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
-        predict(base.model, tokens.train, collate, size)
+        predict(task, base.model, tokens.train, collate, size)
         clock.append(time.perf_counter())
     return statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)
 
@@ -171,18 +177,17 @@ def prefetch(run: RunSpec, *, work: Path, stages: tuple[Path, ...], threads: int
     set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = drawn = None
+    task = TASKS[run.recipe.task]
     with _timed(seconds, "data"):
-        texts = synthetic.load(run.recipe)
+        texts = synthetic.load(run.recipe, task)
     with _timed(seconds, "load"):
         if run.method.info.quantization:
-            tokenizer = load_tokenizer(run.recipe.model)
+            tokenizer = load_tokenizer(run.recipe.model, task.head)
             drawn = _drawn(run, texts, work)
         else:
             base = load(run, texts, "cpu")
-            tokenizer, model = (
-                base.tokenizer,
-                run.method.apply(base.model, ApplyContext(base.shape, base.head, stages)),
-            )
+            context = ApplyContext(base.shape, base.head, task.peft_type, stages)
+            tokenizer, model = base.tokenizer, run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):
         tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data.max_length)
     if not run.method.info.quantization:
@@ -204,7 +209,8 @@ def _drawn(run: RunSpec, texts: TextData, work: Path) -> Path | None:
         return None
     folder = work / "drawn"
     try:
-        loading.save_random(run.recipe.model, texts.facts.label_names, folder)
+        head = TASKS[run.recipe.task].head
+        loading.save_random(run.recipe.model, head, texts.facts.label_names, folder)
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -221,7 +227,8 @@ def load(
         "precision": run.recipe.budget.precision,
         "device": device,
     }
-    base = loading.load(run.recipe.model, texts.facts.label_names, drawn=drawn, **wanted)
+    head = TASKS[run.recipe.task].head
+    base = loading.load(run.recipe.model, head, texts.facts.label_names, drawn=drawn, **wanted)
     base.check_length(run.recipe.data.max_length)
     return base
 
@@ -236,7 +243,11 @@ def set_up_process(threads: int, *, deterministic: bool = False) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def plain_facts(facts: DataFacts) -> dict[str, Any]:
-    """As JSON values; without labels to judge by there is no majority."""
-    judged = sum(facts.class_counts["test"]) > 0 and not facts.random
-    return {**asdict(facts), "majority": facts.majority if judged else None}
+def plain_facts(facts: DataFacts, task: Task) -> dict[str, Any]:
+    """Return the facts and the task's trivial baseline as JSON values.
+
+    The baseline is empty without labelled test rows. `majority` is its accuracy.
+    """
+    labelled = sum(facts.class_counts["test"]) > 0 and not facts.random
+    trivial = dict(task.trivial_baseline(facts)) if labelled else {}
+    return {**asdict(facts), "majority": trivial.get("accuracy"), "trivial_baseline": trivial}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import runs
+from builders import TASK, runs
 from peft_methods.analysis import checks
 from peft_methods.data import splits, synthetic
 from peft_methods.methods.selection import chosen_methods
@@ -36,7 +36,11 @@ def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method
     found = {}
     for name in ("in its turn", "ahead"):
         (tmp_path / name).mkdir()
-        ahead = prefetch(run, work=tmp_path / name, stages=stages, threads=1) if name == "ahead" else None
+        ahead = (
+            prefetch(run, work=tmp_path / name, stages=stages, threads=1)
+            if name == "ahead"
+            else None
+        )
         found[name] = pipeline.execute(
             run, RunPaths(tmp_path / name, stages), lambda news: None, threads=1, ahead=ahead
         )
@@ -65,7 +69,9 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     ahead = prefetch(run, work=tmp_path / "ahead", stages=())
     monkeypatch.setattr(loading, "_draw", None)
     monkeypatch.setattr(splits, "tokenize", None)
-    other, _ = pipeline.execute(run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead)
+    other, _ = pipeline.execute(
+        run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead
+    )
     assert not (tmp_path / "ahead" / "drawn").exists()
     assert one.identity == other.identity
     assert [epoch["train_loss"] for epoch in one.epochs] == [
@@ -168,8 +174,8 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
         seen.append(len(rows))
         now[0] += seconds
 
-    texts = synthetic.load(recipe)
-    base = loading.load(recipe.model, texts.facts.label_names)
+    texts = synthetic.load(recipe, TASK)
+    base = loading.load(recipe.model, TASK.head, texts.facts.label_names)
     monkeypatch.setattr(prepare, "predict", predict)
     monkeypatch.setattr(prepare.time, "perf_counter", lambda: now[0])
     size = recipe.budget.batch_size
