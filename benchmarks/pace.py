@@ -23,6 +23,7 @@ from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import NoTrace, TrainingJob
 from peft_methods.training.trainer import loop
@@ -182,16 +183,19 @@ class Setup:
     def __init__(self, recipe: str, method: str, settings: list[str], device: str) -> None:
         self.device, self.recipe = device, load_recipe(recipe, settings)
         self.method = chosen_methods(self.recipe, [method])[0]
-        texts = synthetic.load(self.recipe)
+        texts = synthetic.load(self.recipe, TASKS[self.recipe.task])
         torch.manual_seed(0)
         wanted = {
             "quantization": self.method.info.quantization,
             "precision": self.recipe.budget.precision,
             "device": device,
         }
-        self.base = loading.load(self.recipe.model, texts.facts.label_names, **wanted)
+        self.base = loading.load(
+            self.recipe.model, TASKS[self.recipe.task].head, texts.facts.label_names, **wanted
+        )
         self.model = self.method.apply(
-            self.base.model, ApplyContext(self.base.shape, self.base.head)
+            self.base.model,
+            ApplyContext(self.base.shape, self.base.head, TASKS[self.recipe.task].peft_type),
         )
         self.tokens = tokenize.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
 

@@ -155,10 +155,15 @@ def peft_model(peft_recipe: Recipe, peft_method: Method) -> LoadedModel:
     """The recipe's model before the method is applied, with tokenizer and architecture."""
     from peft_methods.data import synthetic
     from peft_methods.models import loading
+    from peft_methods.tasks.registry import TASKS
 
-    names, precision = synthetic.load(peft_recipe).facts.label_names, peft_recipe.budget.precision
+    task = TASKS[peft_recipe.task]
     return loading.load(
-        peft_recipe.model, names, quantization=peft_method.info.quantization, precision=precision
+        peft_recipe.model,
+        task.head,
+        synthetic.load(peft_recipe, task).facts.label_names,
+        quantization=peft_method.info.quantization,
+        precision=peft_recipe.budget.precision,
     )
 
 
@@ -166,10 +171,10 @@ def peft_model(peft_recipe: Recipe, peft_method: Method) -> LoadedModel:
 def peft_data(peft_recipe: Recipe, peft_model: LoadedModel) -> TokenData:
     """The recipe's tokenized train, validation and test splits."""
     from peft_methods.data import synthetic, tokenize
+    from peft_methods.tasks.registry import TASKS
 
-    return tokenize.tokenize(
-        synthetic.load(peft_recipe), peft_model.tokenizer, peft_recipe.data.max_length
-    )
+    texts = synthetic.load(peft_recipe, TASKS[peft_recipe.task])
+    return tokenize.tokenize(texts, peft_model.tokenizer, peft_recipe.data.max_length)
 
 
 @pytest.fixture

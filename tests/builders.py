@@ -36,14 +36,15 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
-from peft_methods.tasks import text_classification
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.class_predictions import ClassPredictions
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
 from peft_methods.training.trainer import loop
 from peft_methods.training.weight_checks import Evidence
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
+TASK = TASKS["text_classification"]
 TABLES = Path(__file__).parent / "tables"  # result tables made elsewhere, for the audit
 SCRIPT = "<script>alert(1)</script>"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -357,13 +358,13 @@ def unregistered(name: str, spec: RunSpec) -> RunSpec:
 
 def evaluated_record(
     method: str, seed: int, right: float, **changes: Any
-) -> tuple[Record, Predictions]:
+) -> tuple[Record, ClassPredictions]:
     """Return a record and its predictions; a share of about `right` of them is correct."""
     rng, labels = np.random.default_rng([len(method), seed]), np.repeat([0, 1], 30)
     correct = rng.random(60) < right
     logits = np.eye(2, dtype=np.float32)[np.where(correct, labels, 1 - labels)]
-    predictions = Predictions(logits, labels)
-    found = asdict(text_classification.evaluate(predictions, ("bad", changes.pop("label", "good"))))
+    predictions = ClassPredictions(logits, labels)
+    found = TASK.evaluate(predictions, ("bad", changes.pop("label", "good"))).plain()
     record = changed_record(method, seed, **changes)
     figures = {name: found[name] for name in ("accuracy", "macro_f1")}
     return replace(record, quality=found, metrics={**record.metrics, **figures}), predictions
@@ -405,7 +406,7 @@ CLEARLY_DIFFERENT: dict[str, tuple[list[float], dict[str, float]]] = {
 }
 
 
-def make_predictions(right: float, seed: int, labels: Any = TEST_LABELS) -> Predictions:
+def make_predictions(right: float, seed: int, labels: Any = TEST_LABELS) -> ClassPredictions:
     """Return predictions of which a share of `right` is correct.
 
     About the same examples are difficult for every model.
@@ -415,7 +416,7 @@ def make_predictions(right: float, seed: int, labels: Any = TEST_LABELS) -> Pred
     answers = np.where(
         difficulty.argsort().argsort() < round(right * len(labels)), labels, 1 - labels
     )
-    return Predictions(np.eye(2, dtype=np.float32)[answers], labels)
+    return ClassPredictions(np.eye(2, dtype=np.float32)[answers], labels)
 
 
 def make_comparison(
@@ -428,12 +429,12 @@ def make_comparison(
     for number, (method, (accuracies, more)) in enumerate(methods.items()):
         for seed, accuracy in enumerate(accuracies):
             made = make_predictions(accuracy, 10 * number + seed)
-            found = text_classification.evaluate(made, ("no", "yes"))
+            found = TASK.evaluate(made, ("no", "yes"))
             base = {
                 **make_record().metrics,
                 **COST,
-                "accuracy": found.accuracy,
-                "macro_f1": found.macro_f1,
+                "accuracy": found.scores["accuracy"],
+                "macro_f1": found.scores["macro_f1"],
                 **more,
             }
             records.append(make_record(method, seed, metrics=base, **changes))
@@ -546,7 +547,7 @@ def small_cells(
     return run_specs(recipe, chosen_methods(recipe, [name])[0], "cpu", deterministic=deterministic)
 
 
-def run_here(run: RunSpec, work: Path) -> tuple[Record, Predictions | None]:
+def run_here(run: RunSpec, work: Path) -> tuple[Record, ClassPredictions | None]:
     """Execute a run in this process, its prerequisites first."""
     for one in run.prerequisites:
         run_here(one, work)
@@ -556,14 +557,14 @@ def run_here(run: RunSpec, work: Path) -> tuple[Record, Predictions | None]:
     return pipeline.execute(run, places, lambda news: None, threads=1)
 
 
-def reproducible_results(record: Record, predictions: Predictions | None) -> dict[str, Any]:
+def reproducible_results(record: Record, predictions: ClassPredictions | None) -> dict[str, Any]:
     """Return all results of a run except times and memory, which vary between executions."""
     assert record.status == "ok", record.message
     assert predictions is not None
     exact = {
         name: value
         for name, value in record.metrics.items()
-        if not METRICS[name].is_device_dependent and name != "busy_share"
+        if not METRICS[name].device_dependent and name != "busy_share"
     }
     curve = [
         {
@@ -628,12 +629,16 @@ def prepared(
     """Return (recipe, method, base, model with the method applied, token data)."""
     recipe = load_recipe(str(recipe_path), settings)
     method = chosen_methods(recipe, [method_name])[0]
-    texts = splits.load(recipe.data)
+    texts = splits.load(recipe.data, TASK)
     transformers.set_seed(seed)
     base = loading.load(
-        recipe.model, texts.facts.label_names, quantization=method.info.quantization, device=device
+        recipe.model,
+        TASK.head,
+        texts.facts.label_names,
+        quantization=method.info.quantization,
+        device=device,
     )
-    model = method.apply(base.model, ApplyContext(base.shape, base.head))
+    model = method.apply(base.model, ApplyContext(base.shape, base.head, TASK.peft_type))
     return (
         recipe,
         method,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import make_predictions, make_record, unregistered
+from builders import TASK, make_predictions, make_record, unregistered
 from peft_methods.analysis import comparison
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.low_rank.lora import LoRA
@@ -18,7 +18,7 @@ from peft_methods.methods.registry import METHODS, Registry
 from peft_methods.profiling.metrics import MEMORY_PARTS
 from peft_methods.profiling.phases import PHASES
 from peft_methods.runs.record import Record
-from peft_methods.tasks.text_classification import Predictions, evaluate
+from peft_methods.tasks.class_predictions import ClassPredictions
 
 KNOWN = tuple(METHODS)
 LONG_TITLE = "Low-rank updates of every linear layer with a rank of their own, method"
@@ -70,7 +70,7 @@ def record_of(
         if len(classes) == 2
         else _answers_over_classes(right, labels, number + seed)
     )
-    quality = evaluate(made, tuple(classes))
+    quality = TASK.evaluate(made, tuple(classes)).plain()
     memory = {
         f"{part}_bytes": float(2**20 * (20 + 35 * index * (number % 4 + 1)))
         for index, part in enumerate(MEMORY_PARTS)
@@ -79,8 +79,8 @@ def record_of(
     seconds["train_seconds"] = 12.0 + 3 * (number % 9) + seed
     own = 22_000_000 if number == 0 else 0 if number == 1 else 9_216 * number
     metrics = {
-        "accuracy": quality.accuracy,
-        "macro_f1": quality.macro_f1,
+        "accuracy": quality["accuracy"],
+        "macro_f1": quality["macro_f1"],
         "samples_per_second": 80.0,
         "trainable_parameters": own + 148_610,
         "method_parameters": own,
@@ -100,7 +100,7 @@ def record_of(
         }
         for epoch in range(1, 5)
     )
-    evaluated = {"per_class": quality.per_class, "confusion": quality.confusion}
+    evaluated = {name: quality[name] for name in ("per_class", "confusion")}
     template = _template()
     fields: dict[str, Any] = {
         "spec": unregistered(method, replace(template.spec, seed=seed)),
@@ -122,7 +122,7 @@ def _answers_over_classes(right: float, labels: Any, seed: int) -> Any:
     answers = np.where(
         rng.random(len(labels)) < right, labels, rng.integers(0, labels.max() + 1, len(labels))
     )
-    return Predictions(np.eye(labels.max() + 1, dtype=np.float32)[answers], labels)
+    return ClassPredictions(np.eye(labels.max() + 1, dtype=np.float32)[answers], labels)
 
 
 def comparison_of(

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from builders import BENCHMARK, ReplayRecords, make_model, make_record, with_settings
+from builders import BENCHMARK, TASK, ReplayRecords, make_model, make_record, with_settings
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.selection import chosen_methods
@@ -34,7 +34,7 @@ from peft_methods.runs.export import load_trained
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store, StoreError
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.utils import pinned_files, sanitize
 from peft_methods.utils.errors import DataError, ModelError, OptionError
 
@@ -73,7 +73,7 @@ def test_load_refuses_pickled_weights_by_name_without_reading_them(
         ModelError,
         match=rf"{name}, a pickle, which can execute any code .* convert it once: python -c",
     ) as caught:
-        loading.load(ModelSpec(str(folder)), LABELS)
+        loading.load(ModelSpec(str(folder)), TASK.head, LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
@@ -81,7 +81,7 @@ def test_load_refuses_pickled_weights_by_name_without_reading_them(
 def test_load_ignores_a_pickle_next_to_safetensors(tmp_path: Path, mark: Path) -> None:
     folder = make_model(tmp_path / "m")
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(mark)))
-    loading.load(ModelSpec(str(folder)), LABELS)
+    loading.load(ModelSpec(str(folder)), TASK.head, LABELS)
     assert not mark.exists()
 
 
@@ -142,13 +142,13 @@ def test_load_does_not_execute_a_models_own_code(own_code: Path, mark: Path, wei
         ModelError,
         match=r"needs its own Python code, which is not executed.*trust_remote_code = true",
     ) as caught:
-        loading.load(ModelSpec(str(own_code), weights), LABELS)
+        loading.load(ModelSpec(str(own_code), weights), TASK.head, LABELS)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
 
 def test_load_executes_a_models_own_code_if_trusted(own_code: Path, mark: Path) -> None:
-    base = loading.load(ModelSpec(str(own_code), trust_remote_code=True), LABELS)
+    base = loading.load(ModelSpec(str(own_code), trust_remote_code=True), TASK.head, LABELS)
     assert type(base.model).__name__ == "OwnModel"
     assert mark.exists()
 
@@ -514,6 +514,6 @@ def test_read_predictions_refuses_arrays_of_a_wrong_shape(
 
 def test_read_predictions_reads_valid_predictions(tmp_path: Path) -> None:
     Store(tmp_path).write(
-        make_record(), Predictions(np.zeros((3, 2), np.float32), np.asarray([0, 1, 1]))
+        make_record(), ClassPredictions(np.zeros((3, 2), np.float32), np.asarray([0, 1, 1]))
     )
     assert Store(tmp_path).read_predictions(make_record()) is not None

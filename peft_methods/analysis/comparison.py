@@ -15,7 +15,7 @@ from peft_methods.analysis.ranking import Ranking, rank_methods
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
 
 if TYPE_CHECKING:
     from pandas import DataFrame

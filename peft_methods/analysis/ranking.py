@@ -10,10 +10,11 @@ from itertools import combinations
 import numpy as np
 
 from peft_methods.analysis import groups, pareto, significance
-from peft_methods.analysis.significance import Array, Sample
+from peft_methods.analysis.significance import Sample
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
+from peft_methods.tasks.registry import TASKS, task_of
 
 RunResults = Sequence[tuple[Record, Predictions | None]]
 COSTS = (
@@ -94,7 +95,8 @@ def rank_methods(
 ) -> Ranking:
     """Rank methods, given each one's finished runs and mean metrics (nan where missing)."""
     records = [record for found in runs.values() for record, _ in found]
-    metric = records[0].spec.recipe.data.select_by if records else "accuracy"
+    task = task_of(records[0].spec.recipe) if records else next(iter(TASKS.values()))
+    metric = records[0].spec.recipe.selection_metric if records else task.metrics[0].name
     predicted = {method: _predicted(found, metric) for method, found in runs.items()}
     reference = next((one for found in predicted.values() for one in found), None)
     samples: dict[str, Sample] = {}
@@ -104,8 +106,10 @@ def rank_methods(
         if reason is not None:
             not_compared[method] = reason
         else:
-            samples[method] = _sample(found, metric)
-    return Ranking(metric, *_compared(samples, not_compared), not_compared, _front(metric, means))
+            scores = [task.example_scores(predictions, metric) for predictions in found]
+            samples[method] = significance.sample_of(np.stack(scores))
+    compared = _compared(samples, not_compared, METRICS[metric].sign())
+    return Ranking(metric, *compared, not_compared, _front(metric, means))
 
 
 def _predicted(runs: RunResults, metric: str) -> list[Predictions]:
@@ -125,19 +129,8 @@ def _reason_left_out(found: list[Predictions], reference: Predictions | None) ->
     return None if same else NotCompared.OTHER_EXAMPLES
 
 
-def _sample(found: list[Predictions], metric: str) -> Sample:
-    def scores(predictions: Predictions) -> Array:
-        if metric == "macro_f1":
-            return significance.macro_f1_scores(
-                predictions.predicted, predictions.labels, predictions.logits.shape[1]
-            )
-        return significance.correct(predictions.predicted, predictions.labels)
-
-    return significance.sample_of(np.stack([scores(predictions) for predictions in found]))
-
-
 def _compared(
-    samples: Mapping[str, Sample], not_compared: dict[str, NotCompared]
+    samples: Mapping[str, Sample], not_compared: dict[str, NotCompared], sign: int
 ) -> tuple[
     tuple[str, ...], dict[str, tuple[float, float]], tuple[PairwiseComparison, ...], dict[str, str]
 ]:
@@ -156,7 +149,7 @@ def _compared(
         method: significance.interval(sample, spread if method in several else None)
         for method, sample in samples.items()
     }
-    order = tuple(sorted(several, key=lambda method: -float(several[method].mean)))
+    order = tuple(sorted(several, key=lambda method: -sign * float(several[method].mean)))
     found = significance.differences([several[method] for method in order])
     columns = zip(found.difference, found.low, found.high, found.p, strict=True)
     pairs = tuple(
@@ -180,10 +173,7 @@ def _front(metric: str, means: Mapping[str, Mapping[str, float]]) -> dict[str, b
     Metrics missing for every method (quality with random weights) are ignored.
     """
     costs = [
-        [
-            (-1 if METRICS[name].better == "higher" else 1) * values[name]
-            for name in (metric, *COSTS)
-        ]
+        [-METRICS[name].sign() * values[name] for name in (metric, *COSTS)]
         for values in means.values()
     ]
     table = np.asarray(costs, dtype=np.float64).reshape(len(costs), 1 + len(COSTS))

@@ -130,7 +130,7 @@ class RegressionCheck:
     def tolerances_for(self, record: Record) -> tuple[Tolerance, ...]:
         """Return the given tolerances, or the defaults for the record's recipe."""
         return (
-            default_tolerances(record.spec.recipe.data.select_by)
+            default_tolerances(record.spec.recipe.selection_metric)
             if self.tolerances is None
             else self.tolerances
         )
@@ -203,11 +203,7 @@ class RegressionCheck:
         changes = []
         for tolerance in self.tolerances_for(records[0]):
             before, now = entry.values(tolerance.metric), values_of(records, tolerance.metric)
-            if (
-                before
-                and now
-                and (same_device or not METRICS[tolerance.metric].is_device_dependent)
-            ):
+            if before and now and (same_device or not METRICS[tolerance.metric].device_dependent):
                 spread = _explained(
                     tolerance, before, now, [other.values(tolerance.metric) for other in others]
                 )
@@ -226,9 +222,7 @@ class RegressionCheck:
         """Return the metrics that the baseline has and these records lack."""
         names = [tolerance.metric for tolerance in self.tolerances_for(records[0])]
         same_device = device_of(entry.environment) == device_of(records[0].environment)
-        comparable = [
-            name for name in names if same_device or not METRICS[name].is_device_dependent
-        ]
+        comparable = [name for name in names if same_device or not METRICS[name].device_dependent]
         return [name for name in comparable if entry.values(name) and not values_of(records, name)]
 
 

@@ -18,7 +18,7 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
 from peft_methods.utils.dicts import flatten
 
 Settings = dict[str, Any]

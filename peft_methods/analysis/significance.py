@@ -1,11 +1,11 @@
 """Significance of differences between methods: intervals, pairwise tests, groups, Pareto front.
 
 The functions work on plain arrays. A score belongs to one trained model and one test example: 1 or
-0 for accuracy, the example's contribution to F1 for macro F1. The mean of a model's scores is its
-metric. Scores have the shape (seeds, examples). Both axes are samples: another seed gives another
-model, another test set has other examples. A test that pools the seeds (such as McNemar's test on
-all their answers) ignores the variance between seeds and raises false alarms. A test on the seeds'
-means alone ignores the variance between test examples.
+0 for accuracy, the example's contribution to another metric (`Task.example_scores`). The mean of a
+model's scores is its metric. Scores have the shape (seeds, examples). Both axes are samples:
+another seed gives another model, another test set has other examples. A test that pools the seeds
+(such as McNemar's test on all their answers) ignores the variance between seeds and raises false
+alarms. A test on the seeds' means alone ignores the variance between test examples.
 
 **Variance of a mean** over S seeds and n examples: the two-way layout with both factors random, as
 for readers and cases in Gallas, "One-shot estimate of MRMC variance: AUC" (2006). It has three
@@ -57,29 +57,6 @@ Array = NDArray[np.float64]
 LEVEL = 0.95  # confidence level of every interval
 ALPHA = 1 - LEVEL  # false alarm rate over all pairs of a recipe
 SEEDS_NEEDED = 2  # to estimate a variance
-
-
-def correct(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
-    """Return scores (examples,) whose mean is the accuracy: 1 for a right prediction, else 0."""
-    return (predicted == labels).astype(np.float64)
-
-
-def macro_f1_scores(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Array:
-    """Return scores (examples,) whose mean is the macro F1.
-
-    Their variance over examples is that of the macro F1, to first order. F1 of a class is
-    2 TP / (T + P) with T true and P predicted rows. The influence of a row on it is
-    (2 [both] - F1 ([true] + [predicted])) / (T + P), which sums to 0 over rows (the infinitesimal
-    jackknife, Efron 1982). A class that is neither true nor predicted has F1 0, as in scikit-learn.
-    """
-    indices = np.arange(classes)
-    true = (labels[:, None] == indices).astype(np.float64)
-    guessed = (predicted[:, None] == indices).astype(np.float64)
-    size = np.maximum((true + guessed).sum(0), 1)
-    f1 = 2 * (true * guessed).sum(0) / size
-    influence = (2 * true * guessed - f1 * (true + guessed)) / size
-    scores: Array = f1.mean() + len(labels) * influence.mean(1)
-    return scores
 
 
 @dataclass(frozen=True)

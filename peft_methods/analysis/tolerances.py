@@ -37,7 +37,7 @@ class Tolerance:
 
     def worse(self, before: float, now: float) -> float:
         """Return by how much `now` is worse than `before`; negative if it is better."""
-        change = (now - before) * (1 if METRICS[self.metric].better == "lower" else -1)
+        change = (now - before) * -METRICS[self.metric].sign()
         if not self.relative or change == 0:
             return change
         return change / abs(before) if before else math.copysign(math.inf, change)
@@ -48,8 +48,12 @@ class Tolerance:
 
 
 def default_tolerances(select_by: str) -> tuple[Tolerance, ...]:
-    """Return the defaults: one point of the selection metric, 5 % of memory, 10 % of time."""
-    return tuple(parse_tolerance(text) for text in (f"{select_by}:1pp", *DEFAULTS))
+    """Return the defaults: one point of the selection metric, 5 % of memory, 10 % of time.
+
+    A selection metric that is no share may be worse by 1 %.
+    """
+    quality = f"{select_by}:{'1pp' if METRICS[select_by].is_share else '1%'}"
+    return tuple(parse_tolerance(text) for text in (quality, *DEFAULTS))
 
 
 def parse_tolerances(texts: Sequence[str]) -> tuple[Tolerance, ...]:
@@ -67,7 +71,7 @@ def parse_tolerance(text: str) -> Tolerance:
     metric, _, amount = (piece.strip() for piece in text.partition(":"))
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(pp|%)", amount, re.ASCII)
     if metric not in METRICS and metric:
-        allowed = [name for name, one in METRICS.items() if one.better is not None]
+        allowed = [name for name, one in METRICS.items() if one.higher_is_better is not None]
         raise OptionError(
             f"tolerance {text!r}: {unknown('metric', metric, allowed)}", setting="fail"
         )
@@ -77,7 +81,7 @@ def parse_tolerance(text: str) -> Tolerance:
             "(points) or train_seconds:10% (of the baseline).",
             setting="fail",
         )
-    if METRICS[metric].better is None:
+    if METRICS[metric].higher_is_better is None:
         raise OptionError(
             f"tolerance {text!r}: neither higher nor lower {metric} is better, so it cannot "
             "get worse. Choose another metric.",

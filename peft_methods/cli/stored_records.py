@@ -7,7 +7,7 @@ from pathlib import Path
 
 from peft_methods.runs.record import Record
 from peft_methods.runs.store import Store, StoreError, without_attempts
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
 
 
 class StoredRecords:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
+from peft_methods.data.raw import RawData, RawTable
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.utils.errors import DataError, unknown
 from peft_methods.utils.pinned_files import Package, ensure
@@ -48,8 +50,8 @@ DOMAINS = tuple(name.removesuffix(".tsv") for name in SENTIMENT.files)
 MIN_RATING = 0.5  # of 4; a mean rating closer to neutral gives no clear label
 
 
-def sentences(source: str) -> tuple[list[str], list[int]]:
-    """Return the texts and labels of one domain.
+def sentences(source: str) -> RawData:
+    """Return the texts of one domain with their labels, "negative" and "positive".
 
     The label is 1 if the mean rating is above zero, else 0. Sentences whose mean rating is below
     0.5 in absolute value are left out.
@@ -61,4 +63,8 @@ def sentences(source: str) -> tuple[list[str], list[int]]:
     rows = csv.reader(io.StringIO(table, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     rated = [(text.strip(), float(rating)) for _, rating, text in list(rows)[1:]]
     kept = [(text, int(rating > 0)) for text, rating in rated if abs(rating) >= MIN_RATING]
-    return [text for text, _ in kept], [label for _, label in kept]
+    columns: dict[str, list[Any]] = {
+        "text": [text for text, _ in kept],
+        "label": [label for _, label in kept],
+    }
+    return RawData({"all": RawTable(columns)}, {"label": ("negative", "positive")})

@@ -1,12 +1,10 @@
-"""Facts about the data of a run, and its splits as text and as token ids."""
+"""The rows of a recipe, as texts and as tokens, and the facts about them."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.overlap import Overlap
@@ -46,12 +44,6 @@ class DataFacts:
     texts: int = 0
     contradictory: int = 0
     label_runs: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def majority(self) -> float:
-        """Test accuracy of always predicting the most frequent class of train."""
-        counts = self.class_counts
-        return counts["test"][int(np.argmax(counts["train"]))] / sum(counts["test"])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.data.raw import ClassNames
 from peft_methods.utils.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
-ClassNames = dict[str, tuple[str, ...]]  # by column
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of a split
 
 

@@ -1,35 +1,24 @@
-"""The user's data source to rows.
+"""The user's data source to raw columns by split.
 
 A source is a folder of Parquet, CSV or JSON-lines files, a saved `datasets` folder, or a hub id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from peft_methods.data.files import ClassNames, named_frames, read_folder
-from peft_methods.data.labelled_texts import LabelledTexts
-from peft_methods.data.labels import check_texts, number_labels, parse_labels
+from peft_methods.data.files import named_frames, read_folder
+from peft_methods.data.raw import ClassNames, RawData, RawTable
 from peft_methods.recipes.schema import DataSpec
-from peft_methods.utils.errors import DataError, first_line, nearest
+from peft_methods.utils.errors import DataError, first_line
 from peft_methods.utils.files import is_only_a_path, path_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TEXT_COLUMNS = ("text", "sentence", "content", "review", "question", "document", "tweet")
-PAIR_COLUMNS = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-)
-LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "coarse_label", "sentiment")
 
-
-def read_source(spec: DataSpec) -> tuple[dict[str, LabelledTexts], tuple[str, ...]]:
-    """Return the splits a recipe needs, by role, and the label names. Raises `DataError`.
+def read_source(spec: DataSpec) -> RawData:
+    """Return the splits a recipe needs, by role. Raises `DataError`.
 
     Splits without a role are ignored: GLUE's test sets have no labels.
     """
@@ -46,7 +35,8 @@ def read_source(spec: DataSpec) -> tuple[dict[str, LabelledTexts], tuple[str, ..
             setting="data.source",
         )
     frames, names = _read_hub(spec) if path is None else read_folder(path)
-    return _to_tables(_by_role(frames, spec), names, spec)
+    tables = {role: RawTable(frame) for role, frame in _by_role(frames, spec).items()}
+    return RawData(tables, names)
 
 
 def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFrame]:
@@ -90,66 +80,3 @@ def _read_hub(spec: DataSpec) -> tuple[dict[str, DataFrame], ClassNames]:
             f"folder.",
             setting="data.source",
         ) from None
-
-
-def _to_tables(
-    frames: dict[str, DataFrame], names: ClassNames, spec: DataSpec
-) -> tuple[dict[str, LabelledTexts], tuple[str, ...]]:
-    columns = list(frames["train"].columns)
-    text, pair = _text_columns(columns, frames["train"], spec)
-    label = _column(spec.label, "label", LABEL_COLUMNS, columns, spec)
-    for split, frame in frames.items():
-        missing = [c for c in (text, pair, label) if c is not None and c not in frame.columns]
-        if missing:
-            raise DataError(
-                f"{spec.source}: column {missing[0]!r} of train is missing in {split}, "
-                f"which has {', '.join(frame.columns)}."
-            )
-    raw = {
-        split: parse_labels(frame[label].tolist(), label, split, spec)
-        for split, frame in frames.items()
-    }
-    label_names, numbers = number_labels(raw, names.get(label), spec)
-    tables = {}
-    for split, frame in frames.items():
-        texts = check_texts(frame[text].tolist(), text, split, spec)
-        pairs = None if pair is None else check_texts(frame[pair].tolist(), pair, split, spec)
-        tables[split] = LabelledTexts(texts, numbers[split], pairs)
-    return tables, label_names
-
-
-def _text_columns(columns: list[str], frame: DataFrame, spec: DataSpec) -> tuple[str, str | None]:
-    if spec.text is None and spec.text_pair is None:
-        for first, second in PAIR_COLUMNS:
-            if first in columns and second in columns:
-                return first, second
-    strings = [
-        c
-        for c in columns
-        if c not in LABEL_COLUMNS and frame[c].map(lambda value: isinstance(value, str)).all()
-    ]
-    known = TEXT_COLUMNS if len(strings) != 1 else (*TEXT_COLUMNS, strings[0])
-    text = _column(spec.text, "text", known, columns, spec)
-    return text, None if spec.text_pair is None else _column(
-        spec.text_pair, "text_pair", (), columns, spec
-    )
-
-
-def _column(
-    named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec
-) -> str:
-    """Return the column of a role: the one named in the recipe, or the first known name found."""
-    if named is not None and named not in columns:
-        raise DataError(
-            f"{spec.source}: no column {named!r}.{nearest(named, columns)} "
-            f"Columns: {', '.join(columns)}.",
-            setting=f"data.{role}",
-        )
-    found = named or next((name for name in known if name in columns), None)
-    if found is None:
-        raise DataError(
-            f"{spec.source}: no {role} column among {', '.join(columns)}. Set data.{role} to the "
-            f"name of the column.",
-            setting=f"data.{role}",
-        )
-    return found

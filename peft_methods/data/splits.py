@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,6 +11,7 @@ from peft_methods.data import overlap
 from peft_methods.data.bundled import sentences
 from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.labelling import Labelling
 from peft_methods.data.overlap import Overlap
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.bundled_names import PREFIX
@@ -19,31 +19,30 @@ from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError
 
 
-def load(spec: DataSpec) -> TextData:
+def load(spec: DataSpec, task: Labelling) -> TextData:
     """Load the rows of a recipe. Raises `DataError` if the source cannot provide them."""
-    if spec.source.startswith(PREFIX):
-        source, label_names = _bundled_source(spec)
-    else:
-        source, label_names = read_source(spec)
+    raw = sentences(spec.source) if spec.source.startswith(PREFIX) else read_source(spec)
+    parsed = task.parse(raw, spec)
+    source, label_names = parsed.tables, parsed.label_names
     pools, removed = _disjoint_pools(source, spec)
     if spec.validation_by == "sentences" and "validation" not in pools:
-        removed["train_part_of_validation"] = _cut_sentences(pools, spec)
-    splits = _choose(pools, spec)
-    _check_classes(splits, label_names, spec)
+        removed["train_part_of_validation"] = _cut_sentences(pools, spec, task)
+    splits = _choose(pools, spec, task)
+    task.check_splits(splits, label_names, spec)
     drawn_from = {name: source[_pool_of(name, source)] for name in SPLITS}
     texts, contradictory = _contradictions(source)
     facts = DataFacts(
         spec.source,
         label_names,
-        _counts(splits, len(label_names)),
+        strata_counts(splits, len(label_names), task),
         fingerprint(splits),
         removed,
         overlap=_overlaps(splits),
-        source_counts=_counts(drawn_from, len(label_names)),
+        source_counts=strata_counts(drawn_from, len(label_names), task),
         texts=texts,
         contradictory=contradictory,
         label_runs={
-            name: 1 + sum(a != b for a, b in pairwise(table.labels))
+            name: 1 + sum(a != b for a, b in pairwise(task.strata(table.labels)))
             for name, table in splits.items()
             if len(table)
         },
@@ -51,9 +50,12 @@ def load(spec: DataSpec) -> TextData:
     return TextData(splits, facts)
 
 
-def _counts(tables: dict[str, LabelledTexts], classes: int) -> dict[str, tuple[int, ...]]:
+def strata_counts(
+    tables: dict[str, LabelledTexts], strata: int, task: Labelling
+) -> dict[str, tuple[int, ...]]:
+    """Return the number of rows in each stratum (for a classifier: class), by split."""
     return {
-        name: tuple(np.bincount(table.labels, minlength=classes).tolist())
+        name: tuple(np.bincount(task.strata(table.labels), minlength=strata).tolist())
         for name, table in tables.items()
     }
 
@@ -70,11 +72,6 @@ def _contradictions(source: dict[str, LabelledTexts]) -> tuple[int, int]:
         for text, label in zip(table.row_keys(), table.labels, strict=True):
             labels.setdefault(_key(text), set()).add(label)
     return len(labels), sum(len(found) > 1 for found in labels.values())
-
-
-def _bundled_source(spec: DataSpec) -> tuple[dict[str, LabelledTexts], tuple[str, ...]]:
-    texts, labels = sentences(spec.source)
-    return {"all": LabelledTexts(texts, labels)}, ("negative", "positive")
 
 
 def _key(text: str) -> str:
@@ -123,7 +120,7 @@ def _refuse_leak(train: LabelledTexts, test: LabelledTexts, spec: DataSpec) -> N
         )
 
 
-def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec) -> int:
+def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling) -> int:
     """Move whole sentences from train to a validation pool.
 
     Rows contained in one of them are removed from train. Returns the number of removed rows.
@@ -144,9 +141,8 @@ def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec) -> int:
             f'(data.validation), or cut by rows: data.validation_by = "rows".',
             setting="data.validation",
         )
-    pools["validation"] = _slice(sentences, {"validation": spec.validation}, name, spec)[
-        "validation"
-    ]
+    wanted: dict[str, int | str] = {"validation": spec.validation}
+    pools["validation"] = _slice(sentences, wanted, name, spec, task)["validation"]
     related = overlap.rows_within(pool.texts, pools["validation"].texts)
     pools[name] = pool.take(row for row in range(len(pool)) if row not in related)
     return len(related) - len(pools["validation"])
@@ -164,7 +160,9 @@ def _overlaps(splits: dict[str, LabelledTexts]) -> dict[str, Overlap]:
     }
 
 
-def _choose(pools: dict[str, LabelledTexts], spec: DataSpec) -> dict[str, LabelledTexts]:
+def _choose(
+    pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling
+) -> dict[str, LabelledTexts]:
     """Select exact sizes: consecutive slices of each pool's stratified order.
 
     `all` takes the rows that the other splits leave.
@@ -175,7 +173,7 @@ def _choose(pools: dict[str, LabelledTexts], spec: DataSpec) -> dict[str, Labell
         groups.setdefault(_pool_of(split, pools), []).append(split)
     chosen: dict[str, LabelledTexts] = {}
     for pool, names in groups.items():
-        chosen |= _slice(pools[pool], {name: wanted[name] for name in names}, pool, spec)
+        chosen |= _slice(pools[pool], {name: wanted[name] for name in names}, pool, spec, task)
     return {name: chosen[name] for name in SPLITS}
 
 
@@ -192,7 +190,7 @@ def _fewer(wanted: dict[str, int | str], available: int) -> str:
 
 
 def _slice(
-    pool: LabelledTexts, wanted: dict[str, int | str], name: str, spec: DataSpec
+    pool: LabelledTexts, wanted: dict[str, int | str], name: str, spec: DataSpec, task: Labelling
 ) -> dict[str, LabelledTexts]:
     exact = sum(size for size in wanted.values() if isinstance(size, int))
     open_ended = [split for split, size in wanted.items() if size == "all"]
@@ -210,7 +208,7 @@ def _slice(
             f"the same rows. Set the others to a number of rows.",
             setting=f"data.{open_ended[0]}",
         )
-    order, start, parts = stratified_order(pool.labels, spec.seed), 0, {}
+    order, start, parts = stratified_order(task.strata(pool.labels), spec.seed), 0, {}
     for split, size in wanted.items():
         count = len(pool) - exact if size == "all" else int(size)
         parts[split] = pool.take(order[start : start + count])
@@ -218,30 +216,17 @@ def _slice(
     return parts
 
 
-def stratified_order(labels: Sequence[int], seed: int) -> list[int]:
-    """Return a shuffled order in which every slice of rows has nearly the overall class shares.
+def stratified_order(strata: Sequence[int], seed: int) -> list[int]:
+    """Return a shuffled order in which every slice of rows has nearly the overall shares.
 
-    Within a class the rows are shuffled. The k-th of n rows of a class is placed at the relative
-    position (k + u) / n, with u uniform in [0, 1), so that no class clusters.
+    `strata` has the class of each row. Within a class the rows are shuffled. The k-th of n rows of
+    a class is placed at the relative position (k + u) / n, with u uniform in [0, 1), so that no
+    class clusters.
     """
     rng = np.random.default_rng(seed)
-    classes = np.asarray(labels)
+    classes = np.asarray(strata)
     position = np.empty(len(classes))
     for label in np.unique(classes):
         rows = rng.permutation(np.flatnonzero(classes == label))
         position[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
     return np.argsort(position, kind="stable").tolist()
-
-
-def _check_classes(
-    splits: dict[str, LabelledTexts], label_names: tuple[str, ...], spec: DataSpec
-) -> None:
-    for name, table in splits.items():
-        present = Counter(table.labels)
-        if len(table) and len(present) < 2:
-            raise DataError(
-                f"{spec.source}: the {name} split has only one class "
-                f"({label_names[table.labels[0]]!r}, {len(table)} rows); any method would score "
-                f"100 %. Is the source sorted by label, or data.label the wrong column?",
-                setting="data.label",
-            )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from peft_methods.data import splits
 from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.labelling import Labelling
 from peft_methods.models import presets
 from peft_methods.models.config import has_tokenizer, load_config, padding_of
 from peft_methods.recipes.bundled_names import PREFIX
@@ -21,7 +22,7 @@ from peft_methods.utils.errors import DataError
 from peft_methods.utils.files import is_only_a_path, path_of
 
 
-def load(recipe: Recipe) -> TextData:
+def load(recipe: Recipe, task: Labelling) -> TextData:
     """Load the rows of a recipe, or draw them. Raises `DataError`.
 
     They are read if the weights, or the tokenizer and the data, are available.
@@ -29,9 +30,9 @@ def load(recipe: Recipe) -> TextData:
     if recipe.model.weights == "pretrained" or (
         has_tokenizer(recipe.model) and _is_available_offline(recipe.data.source)
     ):
-        return splits.load(recipe.data)
-    config = load_config(recipe.model)
-    return draw(recipe.data, config.vocab_size, padding_of(config))
+        return splits.load(recipe.data, task)
+    config = load_config(recipe.model, task.head)
+    return draw(recipe.data, task, config.vocab_size, padding_of(config))
 
 
 def _is_available_offline(source: str) -> bool:
@@ -42,23 +43,23 @@ def _is_available_offline(source: str) -> bool:
     return source.startswith(PREFIX) or is_only_a_path(source) or path_of(source) is not None
 
 
-def draw(spec: DataSpec, vocabulary: int, padding: int) -> TextData:
-    """Draw rows of random token ids, written as numbers, with random labels in equal shares.
+def draw(spec: DataSpec, task: Labelling, vocabulary: int, padding: int) -> TextData:
+    """Draw rows of random token ids, written as numbers, with random labels.
 
     The padding id is never drawn.
     """
-    names = tuple(f"class {number}" for number in range(spec.classes or 2))
-    splits = {split: _table(spec, split, len(names), vocabulary, padding) for split in SPLITS}
-    counts = {
-        name: tuple(np.bincount(table.labels, minlength=len(names)).tolist())
-        for name, table in splits.items()
+    names = task.random_label_names(spec)
+    drawn = {
+        split: _table(spec, task, split, names=len(names), vocabulary=vocabulary, padding=padding)
+        for split in SPLITS
     }
-    facts = DataFacts(spec.source, names, counts, f"random-{fingerprint(splits)}", random=True)
-    return TextData(splits, facts, presets.number_tokenizer(vocabulary, padding))
+    counts = splits.strata_counts(drawn, len(names), task)
+    facts = DataFacts(spec.source, names, counts, f"random-{fingerprint(drawn)}", random=True)
+    return TextData(drawn, facts, presets.number_tokenizer(vocabulary, padding))
 
 
 def _table(
-    spec: DataSpec, split: str, classes: int, vocabulary: int, padding: int
+    spec: DataSpec, task: Labelling, split: str, *, names: int, vocabulary: int, padding: int
 ) -> LabelledTexts:
     rows = getattr(spec, split)
     if rows == "all":
@@ -68,7 +69,7 @@ def _table(
             setting=f"data.{split}",
         )
     rng = _generator(spec, split)
-    labels = rng.permutation(np.arange(rows) % classes).tolist()
+    labels = task.random_labels(rng, rows, names)
     longest = spec.max_length + 1  # one token more shows that the row was truncated
     texts = [
         _text(rng.integers(0, vocabulary - 1, min(length, longest)), padding)

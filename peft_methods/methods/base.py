@@ -109,11 +109,13 @@ class _FromInfo(Generic[T]):
 class ApplyContext:
     """What a method may use when it is applied: sizes, the head's modules, prerequisite runs.
 
-    `prerequisite_folders` are the saved models of the method's prerequisite runs, in their order.
+    `task_type` is PEFT's name of the task. `prerequisite_folders` are the saved models of the
+    method's prerequisite runs, in their order.
     """
 
     architecture: Architecture
     head: tuple[str, ...]
+    task_type: str
     prerequisite_folders: tuple[Path, ...] = ()
 
 

@@ -7,13 +7,13 @@ import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from importlib import metadata, util
+from importlib import util
 from types import ModuleType
 from typing import Any
 
 from peft_methods.methods.base import Method, MethodInfo
 from peft_methods.recipes.schema import Recipe
-from peft_methods.utils.entry_points import unusable
+from peft_methods.utils.entry_points import installed
 from peft_methods.utils.errors import OptionError, unknown
 from peft_methods.utils.validation import build
 
@@ -37,8 +37,10 @@ class Registry:
         if self._given is not None:
             return {method.name: method for method in self._given}
         found = {method.name: method for method in built_in()}
-        installed, self._broken = _installed(found)
-        every = {**found, **installed}
+        brought, self._broken = installed(
+            GROUP, "a method", lambda loaded, others: _checked(loaded, {**found, **others})
+        )
+        every = {**found, **brought}
         return dict(sorted(every.items(), key=lambda item: item[1].info.rank))
 
     @property
@@ -173,22 +175,8 @@ def methods_in(module: ModuleType) -> list[type[Method]]:
     ]
 
 
-def _installed(built: Mapping[str, type[Method]]) -> tuple[dict[str, type[Method]], dict[str, str]]:
-    """Methods of other packages, and a line for each entry point that is not one, by its name."""
-    found: dict[str, type[Method]] = {}
-    broken: dict[str, str] = {}
-    for point in metadata.entry_points(group=GROUP):
-        try:
-            method = _checked(point.load(), {**built, **found})
-        except Exception as error:  # whatever another package's import raises
-            broken[point.name] = unusable("a method", point, error)
-        else:
-            found[method.name] = method
-    return found, broken
-
-
-def _checked(loaded: Any, known: Mapping[str, type[Method]]) -> type[Method]:
-    """An entry point's object. Raises `TypeError` or `ValueError` if it is no method of its own."""
+def _checked(loaded: Any, known: Mapping[str, type[Method]]) -> tuple[str, type[Method]]:
+    """An entry point's method. Raises `TypeError` or `ValueError` if it cannot be used."""
     if not (isinstance(loaded, type) and issubclass(loaded, Method)):
         raise TypeError(f"{loaded!r} is not a subclass of peft_methods.methods.Method")
     if not isinstance(getattr(loaded, "info", None), MethodInfo):
@@ -196,7 +184,7 @@ def _checked(loaded: Any, known: Mapping[str, type[Method]]) -> type[Method]:
     name = loaded.info.name
     if name in known or name in RESERVED:
         raise ValueError(f"the name {name!r} is taken")
-    return loaded
+    return name, loaded
 
 
 METHODS = Registry()

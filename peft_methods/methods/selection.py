@@ -8,6 +8,7 @@ from dataclasses import replace
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import ALL, METHODS
 from peft_methods.recipes.schema import Recipe
+from peft_methods.tasks.registry import TASKS, with_task
 
 
 def with_methods(recipe: Recipe, names: Sequence[str] | None = None) -> Recipe:
@@ -16,7 +17,7 @@ def with_methods(recipe: Recipe, names: Sequence[str] | None = None) -> Recipe:
     `all` leaves out methods that need settings without a default; a note says so. Raises
     `OptionError` for an unknown name.
     """
-    names = tuple(names or ())
+    recipe, names = with_task(recipe), tuple(names or ())
     sections = {name: section for name, section in recipe.methods.items() if name != ALL}
     named = [name for name in names if name != ALL]
     for name in (*sections, *named):
@@ -33,7 +34,7 @@ def with_methods(recipe: Recipe, names: Sequence[str] | None = None) -> Recipe:
         else:
             sections[name] = {}
     sections |= {name: {} for name in named if name not in sections}
-    notes = list(dict.fromkeys([*notes, *METHODS.problems]))
+    notes = list(dict.fromkeys([*notes, *METHODS.problems, *TASKS.problems]))
     return replace(recipe, methods=sections, notes=tuple(notes))
 
 

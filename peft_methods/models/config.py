@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peft_methods.models import bundled, presets
+from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError, first_line, nearest
@@ -90,13 +91,6 @@ def _pickled_weights(spec: ModelSpec) -> str:
     return next((path.name for pattern in PICKLES for path in sorted(folder.glob(pattern))), "")
 
 
-def has_custom_classifier(config: Any, spec: ModelSpec) -> bool:
-    """Whether the model includes the code of its classifier and that code is trusted."""
-    return spec.trust_remote_code and "AutoModelForSequenceClassification" in (
-        getattr(config, "auto_map", None) or {}
-    )
-
-
 def has_tokenizer(spec: ModelSpec) -> bool:
     """Whether the model comes with a tokenizer.
 
@@ -120,42 +114,30 @@ def config_digest(config: Any) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
-def load_config(spec: ModelSpec) -> Any:
-    """Return the transformers config of an encoder that can carry a classifier.
-
-    Raises `ModelError`.
-    """
-    from transformers.models.auto import modeling_auto as auto
-
+def load_config(spec: ModelSpec, head: ModelHead) -> Any:
+    """Return the transformers config of a model that can carry this head. Raises `ModelError`."""
     config = _pretrained_config(spec) if spec.weights == "pretrained" else _local_config(spec)
-    kind = config.model_type
-    encoder = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
-    known = encoder and kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    if not known and not has_custom_classifier(config, spec):
+    if not head.fits(config) and not (spec.trust_remote_code and head.is_custom(config)):
         raise ModelError(
-            f"{spec.source!r} is a {kind!r} model, which is not an encoder that can carry a "
-            f"classifier. Set model.source to an encoder such as BERT, RoBERTa, DistilBERT, MPNet "
-            f"or DeBERTa.",
+            f"{spec.source!r} is a {config.model_type!r} model, which is not {head.needed}. "
+            f"Set model.source to {head.examples}.",
             setting="model.source",
         )
     if spec.weights == "random":
-        _check_builds(config, spec)
+        _check_builds(config, spec, head)
     return config
 
 
-def _check_builds(config: Any, spec: ModelSpec) -> None:
+def _check_builds(config: Any, spec: ModelSpec, head: ModelHead) -> None:
     """Build the model on the meta device.
 
     It takes no memory, so a failure is caused by the config and never by the machine.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     try:
         with torch.device("meta"):
-            AutoModelForSequenceClassification.from_config(
-                config, trust_remote_code=spec.trust_remote_code
-            )
+            head.auto_class().from_config(config, trust_remote_code=spec.trust_remote_code)
     except Exception as error:
         raise _bad_config(spec, error) from None
 
@@ -208,8 +190,8 @@ def _bad_config(spec: ModelSpec, error: Exception) -> ModelError:
 def kind_of(spec: ModelSpec) -> ModelKind:
     """The kind of a model, which default learning rates depend on.
 
-    A local config.json or a preset decides; otherwise the name does. Neither the hub nor its cache is
-    asked, so the kind is the same on every machine.
+    A local config.json or a preset decides; otherwise the name does. Neither the hub nor its cache
+    is asked, so the kind is the same on every machine.
     """
     config = _config_dict(spec.source) or presets.presets().get(spec.source)
     if config is None:

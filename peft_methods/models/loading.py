@@ -1,4 +1,4 @@
-"""A recipe's sequence classifier, with its tokenizer and its architecture.
+"""A recipe's model with the head of its task, with its tokenizer and its architecture.
 
 The weights are pretrained, pretrained in 4 bits, or random according to a config.
 """
@@ -22,6 +22,7 @@ from peft_methods.models.head import (
     reinitialise,
     untrained_poolers,
 )
+from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import in_modules, top_modules
 from peft_methods.models.parameters import weights_digest
 from peft_methods.models.quantization import disable_repacking, nf4_options
@@ -45,7 +46,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A loaded classifier before any method is applied.
+    """A loaded model before any method is applied.
 
     `head` names the modules without pretrained weights, which are always trained. `weights_sha256`
     covers the encoder's parameters in order, so it identifies the weights wherever they are stored.
@@ -76,6 +77,7 @@ class LoadedModel:
 
 def load(
     spec: ModelSpec,
+    head: ModelHead,
     label_names: tuple[str, ...],
     *,
     quantization: str | None = None,
@@ -83,45 +85,53 @@ def load(
     device: str = "cpu",
     drawn: Path | None = None,
 ) -> LoadedModel:
-    """Load a recipe's classifier, in fp32 or with the encoder's linear layers in 4 bits.
+    """Load a recipe's model, in fp32 or with the encoder's linear layers in 4 bits.
 
     Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
     one, and so is the tokenizer. Random weights to be quantised are read from a file: from the
     folder `drawn`, written by `save_drawn`, or from a temporary one.
     """
-    config = load_config(spec)
+    config = load_config(spec, head)
     tokenizer = fetch_tokenizer(spec, config)
     config_sha256 = config_digest(config)
     name_labels(config, label_names)
     compute = DTYPES[precision] if quantization else None
-    model, fresh = _load_model(config, spec, compute, device, drawn)
-    head = head_modules(model, fresh, spec)
-    pooler = any(not in_modules(f"{name}.weight", head) for name in pooler_modules(model))
-    size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, head))
+    model, fresh = _load_model(config, spec, head, compute=compute, device=device, drawn=drawn)
+    own = head_modules(model, fresh, spec)
+    pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
+    size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, own))
     shape = architecture_of(config, head_parameters=size, pooler=pooler)
     return LoadedModel(
         model,
         tokenizer,
-        head,
+        own,
         shape,
-        weights_digest(model, head),
+        weights_digest(model, own),
         config_sha256,
         tokenizer_digest(tokenizer),
     )
 
 
-def save_random(spec: ModelSpec, label_names: tuple[str, ...], folder: Path) -> None:
-    """Save the random weights of a classifier in a folder, so that `load` can quantise them.
+def save_random(
+    spec: ModelSpec, head: ModelHead, label_names: tuple[str, ...], folder: Path
+) -> None:
+    """Save the random weights of a model in a folder, so that `load` can quantise them.
 
     Raises `ModelError`.
     """
-    config = load_config(spec)
+    config = load_config(spec, head)
     name_labels(config, label_names)
-    _draw(config, spec).save_pretrained(folder)
+    _draw(config, spec, head).save_pretrained(folder)
 
 
 def _load_model(
-    config: Any, spec: ModelSpec, compute: torch.dtype | None, device: str, drawn: Path | None
+    config: Any,
+    spec: ModelSpec,
+    head: ModelHead,
+    *,
+    compute: torch.dtype | None,
+    device: str,
+    drawn: Path | None,
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the model and the names of the parameters without trained weights.
 
@@ -134,12 +144,12 @@ def _load_model(
         "trust_remote_code": spec.trust_remote_code,
     }
     if compute is not None:
-        options |= nf4_options(config, spec, compute, device)
+        options |= nf4_options(config, spec, head, compute, device)
     missing: set[str] = set()
     if spec.weights == "random":
-        model, idle = _random(spec, options, drawn), set[str]()
+        model, idle = _random(spec, head, options, drawn), set[str]()
     else:
-        model, missing = _from_pretrained(spec, options)
+        model, missing = _from_pretrained(spec, head, options)
         idle = untrained_poolers(model)
     fresh = missing | idle
     reinitialise(
@@ -151,42 +161,42 @@ def _load_model(
     return model.to(device), fresh
 
 
-def _draw(config: Any, spec: ModelSpec) -> PreTrainedModel:
-    """Draw random weights, the same encoder for all seeds, as with pretrained weights."""
-    from transformers import AutoModelForSequenceClassification as Classifier
-
+def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
+    """Draw random weights, the same base model for all seeds, as with pretrained weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Classifier.from_config(
+        model: PreTrainedModel = head.auto_class().from_config(
             config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code
         )
+        return model
 
 
-def _random(spec: ModelSpec, options: dict[str, Any], drawn: Path | None) -> PreTrainedModel:
+def _random(
+    spec: ModelSpec, head: ModelHead, options: dict[str, Any], drawn: Path | None
+) -> PreTrainedModel:
     """Return the model with random weights.
 
     bitsandbytes quantises only while loading, so quantised weights are read from a file.
     """
-    from transformers import AutoModelForSequenceClassification as Classifier
-
     if "quantization_config" not in options:
-        return _draw(options["config"], spec)
+        return _draw(options["config"], spec, head)
     with tempfile.TemporaryDirectory() as temporary:
         if drawn is None:
-            _draw(options["config"], spec).save_pretrained(temporary)
-        return Classifier.from_pretrained(drawn or temporary, **options)
+            _draw(options["config"], spec, head).save_pretrained(temporary)
+        model: PreTrainedModel = head.auto_class().from_pretrained(drawn or temporary, **options)
+        return model
 
 
-def _from_pretrained(spec: ModelSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, set[str]]:
+def _from_pretrained(
+    spec: ModelSpec, head: ModelHead, options: dict[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
     """Load pretrained weights, only from safetensors.
 
     If a hub model has none, the hub is kept from opening a conversion request in the user's name.
     """
-    from transformers import AutoModelForSequenceClassification as Classifier
-
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:
-        model, info = Classifier.from_pretrained(
+        model, info = head.auto_class().from_pretrained(
             folder_or_id(spec.source),
             output_loading_info=True,
             use_safetensors=True,

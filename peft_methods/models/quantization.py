@@ -7,22 +7,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import top_modules
 from peft_methods.recipes.schema import ModelSpec
 
 
-def nf4_options(config: Any, spec: ModelSpec, compute: torch.dtype, device: str) -> dict[str, Any]:
+def nf4_options(
+    config: Any, spec: ModelSpec, head: ModelHead, compute: torch.dtype, device: str
+) -> dict[str, Any]:
     """Return the options for 4-bit NormalFloat with double quantisation, for the encoder alone.
 
     QLoRA, Dettmers et al. 2023. transformers 5 would also quantise the head and the pooler; LoRA's
     copies of them could then not be trained.
     """
-    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
-        skeleton = AutoModelForSequenceClassification.from_config(
-            config, trust_remote_code=spec.trust_remote_code
-        )
+        skeleton = head.auto_class().from_config(config, trust_remote_code=spec.trust_remote_code)
     kept = [*top_modules(skeleton), f"{skeleton.base_model_prefix}.pooler"]
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -16,18 +16,19 @@ from peft_methods.models.config import (
     loading_error,
     padding_of,
 )
+from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import ModelSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+def load_tokenizer(spec: ModelSpec, head: ModelHead) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer. Raises `ModelError`.
 
     An architecture without one gets a tokenizer for ids written as numbers.
     """
-    return fetch_tokenizer(spec, load_config(spec))
+    return fetch_tokenizer(spec, load_config(spec, head))
 
 
 def fetch_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from peft_methods.data.token_rows import TokenRow, TokenRows
-from peft_methods.training.collate import Collator, on_device
+from peft_methods.tasks.collate import Collator
+from peft_methods.training.collate import on_device
 from peft_methods.training.precision import autocast
 
 BATCH = 64

@@ -1,17 +1,21 @@
-"""METRICS: name, title, direction and number format of every metric of a record."""
+"""METRICS: every metric of a record by name, those of the tasks and those of the costs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+
 from peft_methods.tasks.metrics import (
+    BYTES,
+    COUNT,
+    JOULES,
+    PER_SECOND,
+    SECONDS,
+    SHARE,
+    SHORT_SECONDS,
     Metric,
-    count,
-    in_seconds,
-    joules,
-    mebibytes,
-    milliseconds,
-    percent,
-    rate,
 )
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training.registry import ENGINE_PHASES
 
 MEMORY_PHASES = ("load", "train", "evaluate")
@@ -24,61 +28,72 @@ MEMORY_PARTS = (
     "rounding",
     "unattributed",
 )  # parts of the peak
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "Accuracy", "higher", percent),
-        Metric("macro_f1", "Macro F1", "higher", percent),
-        Metric("weighted_f1", "Weighted F1", "higher", percent),
-        Metric("macro_precision", "Macro precision", "higher", percent),
-        Metric("macro_recall", "Macro recall", "higher", percent),
-        Metric("validation_accuracy", "Validation accuracy", "higher", percent),
-        Metric("trainable_parameters", "Trainable", "lower", count),
-        Metric("method_parameters", "Trainable (method)", "lower", count),
-        Metric("head_parameters", "Trainable (head)", None, count),
-        Metric("total_parameters", "All parameters", None, count),
-        Metric("trainable_share", "Trainable share", "lower", percent),
-        Metric("train_seconds", "Train time", "lower", in_seconds),
-        Metric("samples_per_second", "Samples", "higher", rate),
-        Metric("tokens_per_second", "Tokens", "higher", rate),
-        Metric("peak_memory_bytes", "Peak memory", "lower", mebibytes),
-        Metric("step_median_seconds", "Step (median)", "lower", milliseconds),
-        Metric("step_p95_seconds", "Step (95th percentile)", "lower", milliseconds),
-        Metric("model_flops_utilization", "Model FLOPs utilisation", "higher", percent),
-        Metric("energy_joules", "Energy", "lower", joules),
-        Metric("thermal_slowdown_seconds", "Thermal slowdown", "lower", in_seconds),
-        Metric("busy_share", "Training thread's share of a core", None, percent),
-        Metric("latency_seconds", "Latency, batch 1", "lower", milliseconds),
-        Metric("inference_samples_per_second", "Inference, batch 64", "higher", rate),
-        Metric("merged_latency_seconds", "Latency, merged", "lower", milliseconds),
-        Metric("merged_inference_samples_per_second", "Inference, merged", "higher", rate),
-        *(
-            Metric(f"{phase}_{kind}_bytes", f"{title}, {phase}", "lower", mebibytes)
-            for kind, title in (
-                ("allocated", "Allocated peak"),
-                ("reserved", "Reserved peak"),
-                ("device", "Device memory"),
-            )
-            for phase in MEMORY_PHASES
-        ),
-        Metric("engine_reserved_bytes", "Reserved peak, cuda_graphs engine", "lower", mebibytes),
-        *(
-            Metric(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", "lower", mebibytes)
-            for part in MEMORY_PARTS
-        ),
-        Metric("checkpoint_bytes", "Saved weights", "lower", mebibytes),
-        Metric("source_seconds", "Train time of prerequisite runs", "lower", in_seconds),
-        Metric("data_seconds", "Reading data", "lower", in_seconds),
-        Metric("load_seconds", "Loading the model", "lower", in_seconds),
-        Metric("tokenize_seconds", "Tokenizing", "lower", in_seconds),
-        Metric("warm_up_seconds", "Warm-up", "lower", in_seconds),
-        *(
-            Metric(f"{phase.name}_seconds", phase.title, "lower", in_seconds)
-            for phase in ENGINE_PHASES
-        ),
-        Metric("evaluate_seconds", "Evaluating", "lower", in_seconds),
-        Metric("save_seconds", "Saving", "lower", in_seconds),
-        Metric("infer_seconds", "Timing inference", "lower", in_seconds),
-        Metric("check_seconds", "Checking weights", "lower", in_seconds),
-    )
-}
+
+_cost = partial(Metric, higher_is_better=False, device_dependent=True)
+_speed = partial(Metric, higher_is_better=True, device_dependent=True)
+_size = partial(Metric, higher_is_better=False)
+_fact = partial(Metric, higher_is_better=None)
+COST_METRICS = (
+    _size("trainable_parameters", "Trainable", COUNT),
+    _size("method_parameters", "Trainable (method)", COUNT),
+    _fact("head_parameters", "Trainable (head)", COUNT),
+    _fact("total_parameters", "All parameters", COUNT),
+    _size("trainable_share", "Trainable share", SHARE, bounds=(0.0, 1.0)),
+    _cost("train_seconds", "Train time", SECONDS),
+    _speed("samples_per_second", "Samples", PER_SECOND),
+    _speed("tokens_per_second", "Tokens", PER_SECOND),
+    _cost("peak_memory_bytes", "Peak memory", BYTES),
+    _cost("step_median_seconds", "Step (median)", SHORT_SECONDS),
+    _cost("step_p95_seconds", "Step (95th percentile)", SHORT_SECONDS),
+    _speed("model_flops_utilization", "Model FLOPs utilisation", SHARE),
+    _cost("energy_joules", "Energy", JOULES),
+    _cost("thermal_slowdown_seconds", "Thermal slowdown", SECONDS),
+    _fact("busy_share", "Training thread's share of a core", SHARE, device_dependent=True),
+    _cost("latency_seconds", "Latency, batch 1", SHORT_SECONDS),
+    _speed("inference_samples_per_second", "Inference, batch 64", PER_SECOND),
+    _cost("merged_latency_seconds", "Latency, merged", SHORT_SECONDS),
+    _speed("merged_inference_samples_per_second", "Inference, merged", PER_SECOND),
+    *(
+        _cost(f"{phase}_{kind}_bytes", f"{title}, {phase}", BYTES)
+        for kind, title in (
+            ("allocated", "Allocated peak"),
+            ("reserved", "Reserved peak"),
+            ("device", "Device memory"),
+        )
+        for phase in MEMORY_PHASES
+    ),
+    _cost("engine_reserved_bytes", "Reserved peak, cuda_graphs engine", BYTES),
+    *(_cost(f"{part}_bytes", f"Peak: {part.replace('_', ' ')}", BYTES) for part in MEMORY_PARTS),
+    _size("checkpoint_bytes", "Saved weights", BYTES),
+    _cost("source_seconds", "Train time of prerequisite runs", SECONDS),
+    _cost("data_seconds", "Reading data", SECONDS),
+    _cost("load_seconds", "Loading the model", SECONDS),
+    _cost("tokenize_seconds", "Tokenizing", SECONDS),
+    _cost("warm_up_seconds", "Warm-up", SECONDS),
+    *(_cost(f"{phase.name}_seconds", phase.title, SECONDS) for phase in ENGINE_PHASES),
+    _cost("evaluate_seconds", "Evaluating", SECONDS),
+    _cost("save_seconds", "Saving", SECONDS),
+    _cost("infer_seconds", "Timing inference", SECONDS),
+    _cost("check_seconds", "Checking weights", SECONDS),
+)
+
+
+class _Metrics(Mapping[str, Metric]):
+    """Every metric by name, in the order of the tables. Tasks are looked for at the first use."""
+
+    @cached_property
+    def _found(self) -> dict[str, Metric]:
+        of_tasks = [metric for task in TASKS.values() for metric in task.all_metrics]
+        return {metric.name: metric for metric in (*of_tasks, *COST_METRICS)}
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+METRICS = _Metrics()

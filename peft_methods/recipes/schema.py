@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from peft_methods.recipes.bundled_names import bundled_name
 from peft_methods.utils.errors import OptionError
 
+DEFAULT_TASK, DEFAULT_METRIC = "text_classification", "accuracy"  # of recipes that name none
 STRICT = ConfigDict(extra="forbid", strict=True)
 Count = Annotated[int, Field(ge=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
@@ -46,7 +47,7 @@ class DataSpec:
 
     `seed` selects the rows. It is the same for every run, so all methods and seeds see the same
     splits. Columns that are not named are inferred. `select_by` is the validation metric that
-    selects the best epoch.
+    selects the best epoch: one of the task's, by default its first.
 
     `test_split` names the source's split that test rows are taken from: `validation` if the source
     hides its test labels, `train` to cut the test rows from train. If the source lacks the named
@@ -67,7 +68,7 @@ class DataSpec:
     validation: Size
     test: Size
     max_length: Annotated[int, Field(ge=4)] = 128
-    select_by: Literal["accuracy", "macro_f1"] = "accuracy"
+    select_by: str | None = None
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
@@ -176,9 +177,10 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Model, data, budget and the hyperparameters of each method.
+    """Model, data, task, budget and the hyperparameters of each method.
 
-    `notes` are printed below the recipe's table.
+    `task` names a registered task, which decides labels, loss and metrics. `notes` are printed
+    below the recipe's table.
     """
 
     __pydantic_config__ = STRICT
@@ -187,11 +189,23 @@ class Recipe:
     data: DataSpec
     budget: Budget
     methods: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    task: str = DEFAULT_TASK
     title: str = ""
     gpu: bool = False
     expect: Expect = Expect()
     tuning: Tuning = Tuning()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Name the selection metric of a text classification."""
+        if self.task == DEFAULT_TASK and self.data.select_by is None:
+            object.__setattr__(self, "data", replace(self.data, select_by=DEFAULT_METRIC))
+
+    @property
+    def selection_metric(self) -> str:
+        """The validation metric that selects the best epoch."""
+        assert self.data.select_by is not None, "planning fills it in (`with_task`)"
+        return self.data.select_by
 
     @property
     def has_quality(self) -> bool:

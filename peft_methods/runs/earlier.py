@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.scheduler import Scheduler
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 
 

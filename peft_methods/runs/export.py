@@ -20,8 +20,9 @@ from peft_methods.methods.base import TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.models.parameters import load_trainable
-from peft_methods.recipes.schema import ModelSpec
+from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec
 from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError, first_line
 from peft_methods.utils.validation import build
 
@@ -53,6 +54,7 @@ def save_method_parameters(model: nn.Module, path: Path) -> None:
 def _description(run: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
     return {
         "method": run.method.name,
+        "task": run.recipe.task,
         "settings": asdict(run.method),
         "model": asdict(run.recipe.model),
         "label_names": [name for _, name in sorted(base.model.config.id2label.items())],
@@ -88,8 +90,9 @@ def load_trained(
             f"{folder}: its base model runs Python code from its repository. Read that code, then "
             f"load the model with trust_remote_code=True."
         )
-    base = loading.load(spec, tuple(label_names), device=device)
-    model = method.apply(base.model, ApplyContext(base.shape, base.head))
+    task = TASKS[saved.get("task", DEFAULT_TASK)]
+    base = loading.load(spec, task.head, tuple(label_names), device=device)
+    model = method.apply(base.model, ApplyContext(base.shape, base.head, task.peft_type))
     missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
     if missing:
         raise ModelError(

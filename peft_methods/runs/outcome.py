@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from peft_methods.methods.base import Method
 from peft_methods.models.architecture import Architecture
@@ -11,19 +11,23 @@ from peft_methods.models.flops import training_flops
 from peft_methods.models.parameters import ParameterCounts
 from peft_methods.profiling.phases import PHASES, PhaseMeter
 from peft_methods.profiling.profiler import Profiler
-from peft_methods.tasks.text_classification import Quality
+from peft_methods.tasks.base import Quality, Task
 from peft_methods.training import weight_checks
 from peft_methods.training.engine import Training
 
 TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # meaningless where tokens were drawn
 
 
-def quality_metrics(quality: Quality | None, training: Training) -> dict[str, float | None]:
-    """Return test scores, None without any, and the best epoch's validation accuracy."""
-    best = training.epochs[training.best_epoch - 1]
-    names = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
-    scores = {name: None if quality is None else getattr(quality, name) for name in names}
-    return {**scores, "validation_accuracy": best.validation_accuracy}
+def quality_metrics(
+    task: Task, quality: Quality | None, training: Training
+) -> dict[str, float | None]:
+    """Return the task's test scores, None without any, and those of the best epoch."""
+    best = asdict(training.epochs[training.best_epoch - 1])
+    found = {} if quality is None else quality.scores
+    return {
+        **{metric.name: found.get(metric.name) for metric in task.metrics},
+        **{metric.name: best.get(metric.name) for metric in task.further_metrics},
+    }
 
 
 def parameter_metrics(counts: ParameterCounts) -> dict[str, float | None]:
@@ -62,14 +66,14 @@ def time_metrics(
     return {**seconds, **throughput, **unknown}
 
 
-def curve(training: Training, instruments: Profiler) -> tuple[dict[str, float | None], ...]:
+def curve(training: Training, profiler: Profiler) -> tuple[dict[str, float | None], ...]:
     """Return each epoch's results with the seconds and the method's peak of its training phase."""
-    stretches = [interval for interval in instruments.meter.intervals if interval.phase == "train"]
+    stretches = [interval for interval in profiler.meter.intervals if interval.phase == "train"]
     return tuple(
         {
             **asdict(result),
             "train_seconds": stretch.seconds,
-            "peak_memory_bytes": instruments.method_peak_bytes(stretch),
+            "peak_memory_bytes": profiler.method_peak_bytes(stretch),
         }
         for result, stretch in zip(training.epochs, stretches, strict=True)
     )
@@ -105,3 +109,4 @@ class Outcome:
     inference: dict[str, float]
     notes: tuple[str, ...]
     resumed_after: tuple[int, ...]
+    further: dict[str, float] = field(default_factory=dict)

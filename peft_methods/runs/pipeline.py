@@ -27,14 +27,15 @@ from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_proc
 from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
 from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.scores import further_scores, predict_test, quality_of
 from peft_methods.runs.spec import RunSpec
-from peft_methods.tasks import text_classification
-from peft_methods.tasks.text_classification import Predictions, Quality
+from peft_methods.tasks.base import Predictions
+from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
-from peft_methods.training.collate import Collator, make_collator
+from peft_methods.training.collate import make_collator
 from peft_methods.training.determinism import refusal
 from peft_methods.training.engine import Training, TrainingJob
-from peft_methods.training.evaluation import predict
 from peft_methods.training.registry import engine_of
 from peft_methods.utils.errors import first_line
 
@@ -70,31 +71,29 @@ def execute(
     """
     set_up_process(threads, deterministic=run.deterministic)
     check_device(run.device)
-    instruments = Profiler(run.device, progress, run.recipe.budget.epochs)
+    profiler = Profiler(run.device, progress, run.recipe.budget.epochs)
     try:
-        with instruments.running():
-            loaded = _load(run, places, instruments, ahead)
-            return _train_and_evaluate(run, places, instruments, loaded)
+        with profiler.running():
+            loaded = _load(run, places, profiler, ahead)
+            return _train_and_evaluate(run, places, profiler, loaded)
     except RuntimeError as error:
         if (refused := refusal(error)) is None:
             raise
         raise refused from error
 
 
-def _load(
-    run: RunSpec, places: RunPaths, instruments: Profiler, ahead: Prefetched | None
-) -> Loaded:
+def _load(run: RunSpec, places: RunPaths, profiler: Profiler, ahead: Prefetched | None) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
-    instruments.enter("data")
-    texts = ahead.texts if ahead else synthetic.load(run.recipe)
-    instruments.enter("load")
-    instruments.meter.set_base_level()
+    profiler.enter("data")
+    texts = ahead.texts if ahead else synthetic.load(run.recipe, TASKS[run.recipe.task])
+    profiler.enter("load")
+    profiler.meter.set_base_level()
     base, model = _model(run, places, texts, ahead)
-    instruments.enter("tokenize")
+    profiler.enter("tokenize")
     length = run.recipe.data.max_length
     tokens = ahead.tokens if ahead else tokenize.tokenize(texts, base.tokenizer, length)
-    instruments.rows = len(tokens.train)
-    instruments.enter("check")
+    profiler.rows = len(tokens.train)
+    profiler.enter("check")
     ready = ahead.ready if ahead else None
     before = ready.before if ready else weight_checks.snapshot(model, places.work)
     environment = describe(run.device)
@@ -129,39 +128,42 @@ def _model(
     base = load(run, texts, run.device, drawn=drawn)
     if drawn:
         shutil.rmtree(drawn, ignore_errors=True)
-    context = ApplyContext(base.shape, base.head, places.prerequisites)
+    task_type = TASKS[run.recipe.task].peft_type
+    context = ApplyContext(base.shape, base.head, task_type, places.prerequisites)
     return base, run.method.apply(base.model, context)
 
 
 def _train_and_evaluate(
-    run: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded
+    run: RunSpec, places: RunPaths, profiler: Profiler, loaded: Loaded
 ) -> tuple[Record, Predictions | None]:
     checkpoints = None
     if places.results is not None:
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(places.results, run, key)
-    training = engine_of(run.engine).train(_job(run, places, loaded), instruments, checkpoints)
-    instruments.enter("check")
+    training = engine_of(run.engine).train(_job(run, places, loaded), profiler, checkpoints)
+    profiler.enter("check")
     evidence = _evidence(run, loaded, training)
-    instruments.enter("evaluate")
-    tested = _test(run, loaded)
-    scores = _quality(tested, loaded)
-    instruments.enter("save")
+    profiler.enter("evaluate")
+    tested = predict_test(run, loaded.model, loaded.tokens.test, loaded.collate)
+    scores = quality_of(run, tested, loaded.tokens.facts.label_names)
+    further = further_scores(run, loaded.model, loaded.base.tokenizer)
+    profiler.enter("save")
     unsaved = _save(run, loaded, places.save_to)
     checkpoint_bytes = (places.work / TRAINED).stat().st_size
-    instruments.enter("infer")
-    inference = _inference(run, loaded, instruments)
-    instruments.enter(None)
+    profiler.enter("infer")
+    inference = _inference(run, loaded, profiler)
+    profiler.enter(None)
     outcome = Outcome(
         training,
         evidence,
         quality=scores,
+        further=further,
         checkpoint_bytes=checkpoint_bytes,
         inference=inference,
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
     )
-    record = _record(run, places, instruments, loaded, outcome)
+    record = _record(run, places, profiler, loaded, outcome)
     if places.save_to is not None and not unsaved:
         sign(places.save_to, record.fingerprint)
     return record, tested
@@ -192,23 +194,6 @@ def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> weight_checks
     )
 
 
-def _test(run: RunSpec, loaded: Loaded) -> Predictions | None:
-    """Return test predictions. With random weights the pass is only timed: it predicts nothing."""
-    rows, budget = loaded.tokens.test, run.recipe.budget
-    if not len(rows) or run.role == "trial":
-        return None
-    predictions = predict(
-        loaded.model, rows, loaded.collate, budget.evaluation_batch_size, budget.precision
-    )
-    return predictions if run.recipe.has_quality else None
-
-
-def _quality(tested: Predictions | None, loaded: Loaded) -> Quality | None:
-    if tested is None or not tested.is_finite:
-        return None
-    return text_classification.evaluate(tested, loaded.tokens.facts.label_names)
-
-
 def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
     """Save the model where requested. A full disk costs the model and not the figures."""
     try:
@@ -220,7 +205,7 @@ def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
     return []
 
 
-def _inference(run: RunSpec, loaded: Loaded, instruments: Profiler) -> dict[str, float]:
+def _inference(run: RunSpec, loaded: Loaded, profiler: Profiler) -> dict[str, float]:
     """Time the trained model in use, as trained and merged. The model cannot be used afterwards."""
     if run.role != "main":
         return {}
@@ -229,7 +214,7 @@ def _inference(run: RunSpec, loaded: Loaded, instruments: Profiler) -> dict[str,
         rows=loaded.tokens.test,
         collate=loaded.collate,
         precision=run.recipe.budget.precision,
-        synchronize=instruments.synchronize,
+        synchronize=profiler.synchronize,
     )
     found = _named("", timed(loaded.model))
     merged = run.method.merge(loaded.model)
@@ -243,9 +228,9 @@ def _named(prefix: str, cost: InferenceCost | None) -> dict[str, float]:
 
 
 def _record(
-    run: RunSpec, places: RunPaths, instruments: Profiler, loaded: Loaded, found: Outcome
+    run: RunSpec, places: RunPaths, profiler: Profiler, loaded: Loaded, found: Outcome
 ) -> Record:
-    meter, training, facts = instruments.meter, found.training, loaded.tokens.facts
+    meter, training, facts = profiler.meter, found.training, loaded.tokens.facts
     lengths = loaded.tokens.train.lengths * len(training.epochs)
     return Record(
         spec=run,
@@ -254,12 +239,13 @@ def _record(
         fingerprint=loaded.fingerprint,
         tuning=run.tuning,
         metrics={
-            **outcome.quality_metrics(found.quality, training),
+            **outcome.quality_metrics(TASKS[run.recipe.task], found.quality, training),
+            **found.further,
             **outcome.parameter_metrics(loaded.parameters),
             **outcome.time_metrics(
                 meter, training, loaded.prefetch_seconds, random_tokens=facts.random
             ),
-            **instruments.metrics(),
+            **profiler.metrics(),
             **found.inference,
             "checkpoint_bytes": found.checkpoint_bytes,
             "source_seconds": places.prerequisite_seconds,
@@ -271,14 +257,14 @@ def _record(
                 places.matmul_flops_per_second,
             ),
         },
-        epochs=outcome.curve(training, instruments),
+        epochs=outcome.curve(training, profiler),
         best_epoch=training.best_epoch,
-        quality=None if found.quality is None else asdict(found.quality),
+        quality=None if found.quality is None else found.quality.plain(),
         evidence=found.evidence,
-        data=plain_facts(facts),
+        data=plain_facts(facts, TASKS[run.recipe.task]),
         environment={
             **loaded.environment,
-            **instruments.environment(),
+            **profiler.environment(),
             "weights_sha256": loaded.base.weights_sha256,
             "config_sha256": loaded.base.config_sha256,
             "tokenizer_sha256": loaded.base.tokenizer_sha256,

@@ -14,46 +14,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.recipes.schema import DEFAULT_TASK
+from peft_methods.tasks.base import Predictions
+from peft_methods.tasks.registry import TASKS
+
+TASK = "task"  # the array with the task's name
 
 
-def encode_predictions(predictions: Predictions) -> bytes:
-    """Encode the predictions as the bytes of an .npz file.
+def encode_predictions(predictions: Predictions, task: str = DEFAULT_TASK) -> bytes:
+    """Encode the predictions as the bytes of an .npz file. It names a task that is not the default.
 
-    Probabilities and predicted classes are included for other readers, though they follow from the
-    logits.
+    The arrays are those of the task, some of them for other readers only.
     """
+    arrays = dict(predictions.arrays())
+    if task != DEFAULT_TASK:
+        arrays[TASK] = np.asarray(task)
     file = io.BytesIO()
-    np.savez_compressed(
-        file,
-        logits=predictions.logits,
-        probabilities=predictions.probabilities,
-        predicted=predictions.predicted,
-        labels=predictions.labels,
-    )
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # no option is among the names
     return file.getvalue()
 
 
 def read_predictions_file(path: Path) -> Predictions:
-    """Read the logits and labels of an .npz file.
+    """Read the predictions of an .npz file, as its task reads them.
 
     Raises OSError, ValueError, KeyError, EOFError or errors of zipfile or zlib if it is damaged.
     """
     # Read the file at once: zipfile would read a few bytes at a time.
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as saved:
-        logits, labels = _array(saved.read("logits.npy")), _array(saved.read("labels.npy"))
-    fits = (
-        logits.ndim == 2
-        and logits.dtype.kind == "f"
-        and labels.shape == logits.shape[:1]
-        and labels.dtype.kind in "iu"
-    )
-    if not fits or not ((labels >= 0) & (labels < logits.shape[1])).all():
-        raise ValueError(
-            "it must hold logits of shape (rows, classes) and labels of shape (rows,) that are "
-            "class indices"
-        )
-    return Predictions(logits, labels)
+        named = f"{TASK}.npy" in saved.NameToInfo
+        task = str(_array(saved.read(f"{TASK}.npy"))) if named else DEFAULT_TASK
+        return TASKS[task].restore(lambda name: _array(saved.read(f"{name}.npy")))
 
 
 def _array(file: bytes) -> NDArray[Any]:

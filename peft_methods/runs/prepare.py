@@ -31,6 +31,8 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
 from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.base import Task
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
 from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention
@@ -59,9 +61,10 @@ def _prepare(
 ) -> PreparedRecipe:
     started = time.perf_counter()
     profiler.enter("data")
-    texts = synthetic.load(recipe)
+    task = TASKS[recipe.task]
+    texts = synthetic.load(recipe, task)
     profiler.enter("prepare")
-    base = loading.load(recipe.model, texts.facts.label_names, device=device)
+    base = loading.load(recipe.model, task.head, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     check_budget(recipe.budget, base.model, device)
@@ -71,7 +74,7 @@ def _prepare(
     del base  # or two models would be in memory
     able = [method for method in methods if not reasons[method.name]]
     return PreparedRecipe(
-        data=plain_facts(texts.facts),
+        data=plain_facts(texts.facts, task),
         unsupported={name: reason for name, reason in reasons.items() if reason},
         forward_seconds=forward_seconds,
         start_seconds=start_seconds,
@@ -103,6 +106,7 @@ def _quantized(
         key = [
             weights,
             asdict(recipe.model),
+            asdict(TASKS[recipe.task].head),
             wanted,
             fingerprint_part(describe(device)),
             code_fingerprint(loading),
@@ -115,7 +119,7 @@ def _quantized(
 
 
 def _digest(recipe: Recipe, names: tuple[str, ...], wanted: dict[str, Any]) -> str:
-    return loading.load(recipe.model, names, **wanted).weights_sha256
+    return loading.load(recipe.model, TASKS[recipe.task].head, names, **wanted).weights_sha256
 
 
 def _prerequisites(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
@@ -127,7 +131,8 @@ def _prerequisites(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
     needed = (one for method in methods for one, _ in method.prerequisites(recipe))
     for other in {one.name: one for one in needed}.values():
         with contextlib.suppress(Exception):
-            found[other.name] = synthetic.load(other).facts.fingerprint
+            texts = synthetic.load(other, TASKS[other.task])
+            found[other.name] = texts.facts.fingerprint
     return found
 
 
@@ -145,10 +150,11 @@ def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe)
         tokenize.tokenize(few, base.tokenizer, recipe.data.max_length),
         make_collator(recipe, base.tokenizer),
     )
-    predict(base.model, tokens.validation, collate, size)
+    task = TASKS[recipe.task]
+    predict(task, base.model, tokens.validation, collate, size)
     clock = [time.perf_counter()]
     while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
-        predict(base.model, tokens.train, collate, size)
+        predict(task, base.model, tokens.train, collate, size)
         clock.append(time.perf_counter())
     return statistics.median(b - a for a, b in itertools.pairwise(clock)) / len(tokens.train)
 
@@ -187,17 +193,17 @@ def prefetch(
     set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
     ready = drawn = None
+    task = TASKS[run.recipe.task]
     with _timed(seconds, "data"):
-        texts = synthetic.load(run.recipe)
+        texts = synthetic.load(run.recipe, task)
     with _timed(seconds, "load"):
         if run.method.info.quantization:
-            tokenizer = load_tokenizer(run.recipe.model)
+            tokenizer = load_tokenizer(run.recipe.model, task.head)
             drawn = _drawn(run, texts, work)
         else:
             base = load(run, texts, "cpu")
-            tokenizer = base.tokenizer
-            context = ApplyContext(base.shape, base.head, prerequisites)
-            model = run.method.apply(base.model, context)
+            context = ApplyContext(base.shape, base.head, task.peft_type, prerequisites)
+            tokenizer, model = base.tokenizer, run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):
         tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data.max_length)
     if not run.method.info.quantization:
@@ -222,7 +228,8 @@ def _drawn(run: RunSpec, texts: TextData, work: Path) -> Path | None:
         return None
     folder = work / "drawn"
     try:
-        loading.save_random(run.recipe.model, texts.facts.label_names, folder)
+        head = TASKS[run.recipe.task].head
+        loading.save_random(run.recipe.model, head, texts.facts.label_names, folder)
     except Exception:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -239,7 +246,8 @@ def load(
         "precision": run.recipe.budget.precision,
         "device": device,
     }
-    base = loading.load(run.recipe.model, texts.facts.label_names, drawn=drawn, **wanted)
+    head = TASKS[run.recipe.task].head
+    base = loading.load(run.recipe.model, head, texts.facts.label_names, drawn=drawn, **wanted)
     base.check_length(run.recipe.data.max_length)
     return base
 
@@ -254,7 +262,11 @@ def set_up_process(threads: int, *, deterministic: bool = False) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def plain_facts(facts: DataFacts) -> dict[str, Any]:
-    """Return the facts as JSON values, without a majority share if no test row has a real label."""
-    judged = sum(facts.class_counts["test"]) > 0 and not facts.random
-    return {**asdict(facts), "majority": facts.majority if judged else None}
+def plain_facts(facts: DataFacts, task: Task) -> dict[str, Any]:
+    """Return the facts and the task's trivial baseline as JSON values.
+
+    The baseline is empty without labelled test rows. `majority` is its accuracy.
+    """
+    labelled = sum(facts.class_counts["test"]) > 0 and not facts.random
+    trivial = dict(task.trivial_baseline(facts)) if labelled else {}
+    return {**asdict(facts), "majority": trivial.get("accuracy"), "trivial_baseline": trivial}

@@ -9,7 +9,7 @@ from pathlib import Path
 from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.record import Record
 from peft_methods.runs.store import Store, StoreError
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
 
 RunKey = tuple[str, str, int, bool]  # recipe, method, seed, is it a prerequisite
 

@@ -12,6 +12,7 @@ from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.schema import Recipe, Tuning
 from peft_methods.runs.code_fingerprint import code_fingerprint
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training.registry import DEFAULT, engine_of
 from peft_methods.utils import sanitize
 from peft_methods.utils.dicts import flatten
@@ -178,7 +179,7 @@ class RunSpec:
             "config": config,
             "tokenizer": tokenizer,
             "data": data,
-            "code": code_fingerprint(self.method, *engines, PIPELINE),
+            "code": code_fingerprint(self.method, TASKS[self.recipe.task], *engines, PIPELINE),
             "environment": environment,
             "prerequisites": list(prerequisites),
         }

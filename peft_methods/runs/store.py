@@ -18,7 +18,8 @@ from pathlib import Path
 
 from peft_methods.runs.predictions import encode_predictions, read_predictions_file
 from peft_methods.runs.record import SCHEMA_VERSION, Record
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.base import Predictions
+from peft_methods.tasks.registry import task_of
 from peft_methods.utils.errors import OptionError, PeftMethodsError, first_line
 from peft_methods.utils.files import lock_file, write_bytes
 
@@ -109,7 +110,10 @@ class Store:
         to a file that does not exist.
         """
         path = self.folder / f"{record.fingerprint}{RECORD}"
-        contents = {} if predictions is None else {PREDICTIONS: encode_predictions(predictions)}
+        contents: dict[str, bytes] = {}
+        if predictions is not None:
+            task = task_of(record.spec.recipe).name
+            contents[PREDICTIONS] = encode_predictions(predictions, task)
         try:
             contents |= {} if trained is None else {TRAINED: trained.read_bytes()}
             files = {end: hashlib.sha256(content).hexdigest() for end, content in contents.items()}

@@ -19,6 +19,7 @@ from peft_methods.methods.selection import with_methods
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import OptionError, unknown
 
 RATE = "learning_rate"
@@ -101,12 +102,20 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.grid = grid_of(self.run.recipe, self.run.method)
         sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=max(2, self.trials // 3))
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._study = optuna.create_study(
+            direction="maximize" if self.sign > 0 else "minimize", sampler=sampler
+        )
         own = asdict(self.run.method)
         self._study.enqueue_trial(
             {name: values.index(own[name]) for name, values in self.grid.items()}
         )
         self._asked: Any = None
+
+    @property
+    def sign(self) -> int:
+        """1 if higher values of the selection metric are better, else -1."""
+        recipe = self.run.recipe
+        return TASKS[recipe.task].metric(recipe.selection_metric).sign()
 
     @property
     def epochs(self) -> int:
@@ -176,7 +185,9 @@ class Search:
         scored = [trial for trial in self.finished if trial["selection"] is not None]
         if not scored:
             return {}
-        best = max(scored, key=lambda trial: (trial["selection"], -trial["validation_loss"]))
+        best = max(
+            scored, key=lambda trial: (self.sign * trial["selection"], -trial["validation_loss"])
+        )
         return dict(best["settings"])
 
     def summary(self) -> dict[str, Any]:
@@ -186,7 +197,7 @@ class Search:
             "trials": self.finished,
             "grid": {name: list(values) for name, values in self.grid.items()},
             "chosen": self.winner(),
-            "select_by": self.run.recipe.data.select_by,
+            "select_by": self.run.recipe.selection_metric,
             "fraction": tuning.fraction,
             "epochs": self.epochs,
             "train_seconds": sum(trial["train_seconds"] or 0.0 for trial in self.finished),
@@ -228,8 +239,9 @@ def tuning_note(search: Search) -> str:
     ]
     first = trials[0]["selection"]
     before = "–" if first is None else f"{first:.3f}"
-    best = max(trial["selection"] for trial in trials if trial["selection"] is not None)
-    gain = f" (validation {search.run.recipe.data.select_by} {before} → {best:.3f})"
+    scores = [trial["selection"] for trial in trials if trial["selection"] is not None]
+    best = max(scores, key=lambda score: search.sign * score)
+    gain = f" (validation {search.run.recipe.selection_metric} {before} → {best:.3f})"
     outcome = ", ".join(changes) + gain if changes else "the recipe's own settings are the best"
     return (
         f"{title}: {outcome}; {len(trials)} trials of {search.epochs} "

@@ -1,97 +1,133 @@
-"""The `Metric` type, and how values of each unit are formatted."""
+"""Metrics and their units: all that formatting, ranking and regression checks know of a value."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from typing import Literal
+
+from peft_methods.utils.errors import OptionError, unknown
 
 
-def percent(value: float) -> str:
-    """Format a share: '86.4 %'."""
-    return f"{100 * value:.1f} %"
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a metric's raw values, and how they are written.
+
+    `suffix` follows a value times `factor` with `decimals` decimals. `decimals_below_one` applies
+    to written values between 0 and 1, `separator` divides thousands. `size` is the raw value that
+    equals 1 of the unit `axis` on the axis of a chart.
+    """
+
+    name: str
+    suffix: str = ""
+    factor: float = 1.0
+    decimals: int = 1
+    decimals_below_one: int | None = None
+    separator: str = ","
+    axis: str = ""
+    size: float = 1.0
+
+    def decimals_of(self, value: float) -> int:
+        """Return the number of decimals with which a value is written."""
+        few = self.decimals_below_one is None or not 0 < value * self.factor < 1
+        return self.decimals if few else self.decimals_below_one or 0
+
+    def number(self, value: float, decimals: int) -> str:
+        """Format a value without its unit."""
+        return f"{value * self.factor:{self.separator}.{decimals}f}"
+
+    def format(self, value: float) -> str:
+        """Format a value with its unit: '94.2 %', '2,048.0 MiB'."""
+        return f"{self.number(value, self.decimals_of(value))}{self.suffix}"
 
 
-def count(value: float) -> str:
-    """Format a count: '1,234'."""
-    return f"{value:,.0f}"
+SHARE = Unit("share", " %", 100, separator="", axis="%", size=0.01)
+NUMBER = Unit("number", decimals=3)  # correlations, errors in the labels' own unit
+COUNT = Unit("count", decimals=0)
+SECONDS = Unit("seconds", " s", decimals_below_one=2, separator="", axis="s")
+SHORT_SECONDS = Unit("seconds", " ms", 1000, axis="s")  # in ms, since they are far below one second
+PER_SECOND = Unit("per_second", "/s")
+BYTES = Unit("bytes", " MiB", 2.0**-20, axis="MiB", size=2.0**20)
+JOULES = Unit("joules", " J", decimals=0)
+NATS = Unit("nats", decimals=3)
 
 
 def in_seconds(value: float) -> str:
     """Format seconds: '12.6 s', '0.27 s'."""
-    return f"{value:.{seconds_decimals(value)}f} s"
+    return SECONDS.format(value)
 
 
 def seconds_decimals(seconds: float) -> int:
     """Return the number of decimals: one, or two below one second."""
-    return 2 if 0 < seconds < 1 else 1
-
-
-def rate(value: float) -> str:
-    """Format a rate per second: '1,234.5/s'."""
-    return f"{value:,.1f}/s"
-
-
-def mebibytes(value: float) -> str:
-    """Format bytes: '1,234.5 MiB'."""
-    return f"{value / 2**20:,.1f} MiB"
-
-
-def milliseconds(value: float) -> str:
-    """Format seconds: '12.3 ms'."""
-    return f"{1000 * value:,.1f} ms"
-
-
-def joules(value: float) -> str:
-    """Format an energy: '1,234 J'."""
-    return f"{value:,.0f} J"
-
-
-def _number(written: str) -> str:
-    found = re.match(r"-?(?:[\d.,]+|nan|inf)", written)
-    assert found is not None, "every formatted metric starts with a number"
-    return found[0]
+    return SECONDS.decimals_of(seconds)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of a record. Its name ends in its unit; `better` None: no direction is better."""
+    """One metric of a record.
+
+    `higher_is_better` is None if neither direction is better. `device_dependent` values, such as
+    times, are not compared between devices. `bounds` are the lowest and highest possible value;
+    None: there is none. `label` is the title within a sentence, without it the title in lower case.
+    """
 
     name: str
     title: str
-    better: Literal["higher", "lower"] | None
-    format: Callable[[float], str]
+    unit: Unit
+    higher_is_better: bool | None
+    device_dependent: bool = False
+    bounds: tuple[float | None, float | None] = (0.0, None)
+    label: str = ""
 
-    def spread(self, deviation: float, mean: float) -> str:
-        """Format a standard deviation with the decimals of its mean and without the unit."""
-        return (
-            f"{deviation:.{seconds_decimals(mean)}f}"
-            if self.format is in_seconds
-            else _number(self.format(deviation))
-        )
-
-    def with_spread(self, mean: float, deviation: float) -> str:
-        """Format mean and standard deviation: '34.2 ± 0.9 s'."""
-        written = self.format(mean)
-        number = _number(written)
-        return f"{number} ± {self.spread(deviation, mean)}{written.removeprefix(number)}"
+    @property
+    def in_text(self) -> str:
+        """The title within a sentence."""
+        return self.label or self.title.lower()
 
     @property
     def is_share(self) -> bool:
-        """Whether values are in 0..1, so that differences are in points."""
-        return self.format is percent
+        """Whether values are shares, so that differences are in points."""
+        return self.unit == SHARE
 
     @property
     def is_count(self) -> bool:
         """Whether values are counts, which do not depend on the seed."""
-        return self.format is count
+        return self.unit == COUNT
 
-    @property
-    def is_device_dependent(self) -> bool:
-        """Whether values depend on the device: time, memory and energy do.
+    def is_possible(self, value: float) -> bool:
+        """Whether a value is within the metric's bounds. False for nan."""
+        low, high = self.bounds
+        if math.isnan(value):
+            return False
+        return (low is None or value >= low) and (high is None or value <= high)
 
-        Quality, counts and the size of saved weights do not.
-        """
-        ends = ("_seconds", "_bytes", "_per_second", "_joules", "_utilization")
-        return self.name.endswith(ends) and self.name != "checkpoint_bytes"
+    def sign(self) -> int:
+        """1 if higher values are better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+    def format(self, value: float) -> str:
+        """Format a value with its unit."""
+        return self.unit.format(value)
+
+    def spread(self, deviation: float, mean: float) -> str:
+        """Format a standard deviation with the decimals of its mean and without the unit."""
+        return self.unit.number(deviation, self.unit.decimals_of(mean))
+
+    def with_spread(self, mean: float, deviation: float) -> str:
+        """Format mean and standard deviation: '34.2 ± 0.9 s'."""
+        number = self.unit.number(mean, self.unit.decimals_of(mean))
+        return f"{number} ± {self.spread(deviation, mean)}{self.unit.suffix}"
+
+
+def quality(name: str, title: str, label: str = "") -> Metric:
+    """Return a metric of predictions: a share between 0 and 1, the higher the better."""
+    return Metric(name, title, SHARE, higher_is_better=True, bounds=(0.0, 1.0), label=label)
+
+
+def check_metric(name: str, known: tuple[Metric, ...], task: str) -> None:
+    """Raise `OptionError` if the selection metric is not one of the task's."""
+    names = [metric.name for metric in known]
+    if name not in names:
+        raise OptionError(
+            f"data.select_by: {unknown(f'metric of {task}', name, names)}",
+            setting="data.select_by",
+        )

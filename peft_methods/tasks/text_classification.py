@@ -1,94 +1,194 @@
-"""Quality of predictions: accuracy, precision, recall, F1 and confusion matrix (scikit-learn)."""
+"""Text classification: one of several classes for a text or a pair of texts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peft_methods.data.columns import find_columns
+from peft_methods.data.facts import DataFacts
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.labelling import ParsedData
+from peft_methods.data.raw import RawData
+from peft_methods.models.model_head import ModelHead
+from peft_methods.recipes.schema import DataSpec
+from peft_methods.tasks.base import Batch, LossSum, Quality, Scores, Task
+from peft_methods.tasks.class_labels import check_classes, number_labels, parse_labels
+from peft_methods.tasks.class_predictions import ClassPredictions
+from peft_methods.tasks.class_scores import SCORES
+from peft_methods.tasks.class_views import class_views
+from peft_methods.tasks.metrics import quality
+from peft_methods.tasks.views import View
 
-@dataclass(frozen=True)
-class Predictions:
-    """Logits (rows, classes) and true labels (rows,), in the order of the data."""
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
 
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    from peft_methods.data.token_rows import TokenRows
+    from peft_methods.tasks.collate import Collator
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether every logit is finite.
-
-        If a model overflowed and its logits are nan, argmax returns the first class for every row.
-        """
-        return bool(np.isfinite(self.logits).all())
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        """The class with the highest logit in each row."""
-        return self.logits.argmax(axis=1).astype(np.int64)
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """Softmax of the logits."""
-        from scipy.special import softmax
-
-        return softmax(self.logits.astype(np.float64), axis=1).astype(np.float32)
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy, nats."""
-        from scipy.special import log_softmax
-
-        chosen = log_softmax(self.logits.astype(np.float64), axis=1)[
-            np.arange(len(self.labels)), self.labels
-        ]
-        return float(-chosen.mean())
+LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "coarse_label", "sentiment")
 
 
-@dataclass(frozen=True)
-class Quality:
-    """Quality metrics in 0..1. `per_class`: label name to precision, recall, F1 and support."""
+class TextClassification(Task):
+    """One class per text. The loss is cross-entropy, in nats."""
 
-    accuracy: float
-    macro_precision: float
-    macro_recall: float
-    macro_f1: float
-    weighted_precision: float
-    weighted_recall: float
-    weighted_f1: float
-    per_class: dict[str, dict[str, float]]
-    confusion: list[list[int]]
+    name = "text_classification"
+    title = "Text classification"
+    peft_type = "SEQ_CLS"
+    trivial = "always predicting the most frequent class"
+    head = ModelHead(
+        auto_model="AutoModelForSequenceClassification",
+        tables=(
+            "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+            "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+        ),
+        needed="an encoder that can carry a classifier",
+        examples="an encoder such as BERT, RoBERTa, DistilBERT, MPNet or DeBERTa",
+    )
+    metrics = (
+        quality("accuracy", "Accuracy"),
+        quality("macro_f1", "Macro F1", label="macro F1"),
+        quality("weighted_f1", "Weighted F1", label="weighted F1"),
+        quality("macro_precision", "Macro precision"),
+        quality("macro_recall", "Macro recall"),
+    )
+    further_metrics = (quality("validation_accuracy", "Validation accuracy"),)
 
+    def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
+        """Return texts and class numbers. Raises `DataError` that names the cause."""
+        columns = find_columns(raw, spec, LABEL_COLUMNS)
+        labels = {
+            split: parse_labels(table.values(columns.label), columns.label, split, spec)
+            for split, table in raw.tables.items()
+        }
+        names, numbers = number_labels(labels, raw.class_names.get(columns.label), spec)
+        tables = {}
+        for split, table in raw.tables.items():
+            texts, pairs = columns.texts_of(table, split, spec)
+            tables[split] = LabelledTexts(texts, numbers[split], pairs)
+        return ParsedData(tables, names)
 
-def evaluate(predictions: Predictions, label_names: tuple[str, ...]) -> Quality:
-    """Compute the quality of predictions.
+    def random_label_names(self, spec: DataSpec) -> tuple[str, ...]:
+        """Return `data.classes` names, two without that setting."""
+        return tuple(f"class {number}" for number in range(spec.classes or 2))
 
-    A class that is never predicted has precision 0 (scikit-learn's `zero_division=0`).
-    """
-    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+    def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[int]:
+        """Draw classes in equal shares."""
+        drawn: list[int] = rng.permutation(np.arange(rows) % names).tolist()
+        return drawn
 
-    truth, predicted, classes = predictions.labels, predictions.predicted, range(len(label_names))
+    def strata(self, labels: Sequence[int]) -> Sequence[int]:
+        """Return the classes."""
+        return labels
 
-    def scores(average: str | None) -> Any:
-        return precision_recall_fscore_support(
-            truth, predicted, labels=classes, average=average, zero_division=0
+    def check_splits(
+        self, splits: dict[str, LabelledTexts], label_names: tuple[str, ...], spec: DataSpec
+    ) -> None:
+        """Raise `DataError` if all rows of a split have the same class."""
+        check_classes(splits, label_names, spec)
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> Collator:
+        """Return a collator whose batches have one label per row."""
+        from peft_methods.tasks.collate import Collator
+
+        return Collator(tokenizer, length)
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        """Sum the cross-entropy of the labelled rows."""
+        from torch.nn.functional import cross_entropy
+
+        from peft_methods.tasks.collate import NO_LABEL
+
+        labels, logits = batch["labels"], self._logits(model, batch)
+        return LossSum(
+            total=cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NO_LABEL),
+            count=(labels != NO_LABEL).sum(),
+            correct=(logits.detach().argmax(-1) == labels).sum(),  # no class is NO_LABEL
         )
 
-    macro, weighted, each = scores("macro"), scores("weighted"), scores(None)
-    names = ("precision", "recall", "f1", "support")
-    return Quality(
-        accuracy=float(accuracy_score(truth, predicted)),
-        macro_precision=float(macro[0]),
-        macro_recall=float(macro[1]),
-        macro_f1=float(macro[2]),
-        weighted_precision=float(weighted[0]),
-        weighted_recall=float(weighted[1]),
-        weighted_f1=float(weighted[2]),
-        per_class={
-            name: {score: float(values[i]) for score, values in zip(names, each, strict=True)}
-            for i, name in enumerate(label_names)
-        },
-        confusion=confusion_matrix(truth, predicted, labels=classes).tolist(),
-    )
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the logits in 32 bits."""
+        return self._logits(model, batch).float()
+
+    @staticmethod
+    def _logits(model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "rows")}
+        logits: Tensor = model(**inputs).logits
+        return logits
+
+    def gather(
+        self, outputs: Sequence[Tensor], order: NDArray[np.intp], rows: TokenRows
+    ) -> ClassPredictions:
+        """Return the logits in the order of the rows. They are copied to the host once."""
+        import torch
+
+        joined = torch.cat(list(outputs))
+        logits = torch.empty_like(joined)
+        logits[torch.as_tensor(order.copy(), device=joined.device)] = joined
+        return ClassPredictions(logits.cpu().numpy(), rows.labels)
+
+    def restore(self, read: Callable[[str], NDArray[Any]]) -> ClassPredictions:
+        """Return stored predictions. Raises `ValueError` for arrays that do not fit."""
+        return ClassPredictions.restore(read)
+
+    def evaluate(self, predictions: ClassPredictions, label_names: tuple[str, ...]) -> Quality:
+        """Compute all scores, those of each class and the confusion matrix (scikit-learn).
+
+        A class that is never predicted has precision 0 (`zero_division=0`).
+        """
+        from sklearn.metrics import (
+            accuracy_score,
+            confusion_matrix,
+            precision_recall_fscore_support,
+        )
+
+        truth, predicted = predictions.labels, predictions.predicted
+        classes = range(len(label_names))
+
+        def scores(average: str | None) -> Any:
+            return precision_recall_fscore_support(
+                truth, predicted, labels=classes, average=average, zero_division=0
+            )
+
+        each, names = scores(None), ("precision", "recall", "f1", "support")
+        averages = {
+            f"{average}_{name}": float(value)
+            for average in ("macro", "weighted")
+            for name, value in zip(names[:3], scores(average), strict=False)
+        }
+        return Quality(
+            scores={"accuracy": float(accuracy_score(truth, predicted)), **averages},
+            details={
+                "per_class": {
+                    label: {name: float(of[i]) for name, of in zip(names, each, strict=True)}
+                    for i, label in enumerate(label_names)
+                },
+                "confusion": confusion_matrix(truth, predicted, labels=classes).tolist(),
+            },
+        )
+
+    def example_scores(self, predictions: ClassPredictions, metric: str) -> Scores:
+        """Return 1 or 0 for accuracy, and an example's contribution to the other metrics."""
+        classes = predictions.logits.shape[1]
+        return SCORES[metric](predictions.predicted, predictions.labels, classes)
+
+    def trivial_baseline(self, facts: DataFacts) -> Mapping[str, float]:
+        """Return the scores of always predicting the most frequent class of train."""
+        train, test = facts.class_counts["train"], facts.class_counts["test"]
+        share = test[int(np.argmax(train))] / sum(test)
+        f1 = 2 * share / (1 + share)
+        return {
+            "accuracy": share,
+            "macro_f1": f1 / len(test),
+            "weighted_f1": share * f1,
+            "macro_precision": share / len(test),
+            "macro_recall": (share > 0) / len(test),
+        }
+
+    def views(self, qualities: Sequence[Mapping[str, Any]]) -> Sequence[View]:
+        """Return the scores by class and the confusion matrix."""
+        return class_views(qualities) or ()

@@ -1,55 +1,25 @@
-"""Padded batches from rows of token ids, and predictions over a data split."""
+"""The padding of a recipe's batches, and batches of few shapes for captured steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from peft_methods.data.token_rows import TokenRow
 from peft_methods.recipes.schema import Recipe
+from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-NO_LABEL = -100  # cross-entropy ignores rows with this label
-
-
-class Collator:
-    """Collate rows of token ids into a batch padded to its longest row, or to `length` tokens."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
-        self.length = length
-        self.padding: Mapping[str, int] = {
-            "input_ids": tokenizer.pad_token_id or 0,
-            "attention_mask": 0,
-            "token_type_ids": tokenizer.pad_token_type_id,
-        }
-
-    def __call__(self, rows: Sequence[TokenRow]) -> dict[str, torch.Tensor]:
-        """Return tensors of shape (rows, longest or length), and `labels` of shape (rows,)."""
-        longest = self.length or max(len(row["input_ids"]) for row in rows)
-        batch = {"labels": torch.tensor([row["labels"] for row in rows])}
-        for column in (name for name in self.padding if name in rows[0]):
-            batch[column] = torch.from_numpy(
-                self._padded([row[column] for row in rows], longest, self.padding[column])
-            )
-        return batch
-
-    @staticmethod
-    def _padded(rows: Sequence[Any], longest: int, padding: int) -> Any:
-        result = np.full((len(rows), longest), padding, dtype=np.int64)
-        for padded, row in zip(result, rows, strict=True):
-            padded[: len(row)] = row
-        return result
-
-
 def make_collator(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """Return a collator with the padding of the recipe's budget: fixed or to the longest row."""
-    return Collator(tokenizer, recipe.data.max_length if recipe.budget.padding == "fixed" else None)
+    """Return the task's collator with the budget's padding: fixed or to the longest row."""
+    length = recipe.data.max_length if recipe.budget.padding == "fixed" else None
+    return TASKS[recipe.task].collator(tokenizer, length)
 
 
 class BucketCollator:
@@ -60,15 +30,11 @@ class BucketCollator:
     """
 
     def __init__(self, collate: Collator, rows: int, buckets: Sequence[int]) -> None:
-        self.padding, self._collate, self._rows, self.buckets = (
-            collate.padding,
-            collate,
-            rows,
-            tuple(sorted(buckets)),
-        )
+        self.padding, self.no_labels = collate.padding, collate.no_labels
+        self._collate, self._rows, self.buckets = collate, rows, tuple(sorted(buckets))
 
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
-        """Return tensors of shape (rows, bucket), `labels` of shape (rows,), and the row count.
+        """Return tensors of shape (rows, bucket), `labels`, and the row count.
 
         The row count, `rows`, leaves out filler rows.
         """
@@ -81,8 +47,8 @@ class BucketCollator:
             if name != "labels"
         }
         filled["attention_mask"][len(rows) :, 0] = 1
-        labels = torch.full((self._rows,), NO_LABEL)
-        labels[: len(rows)] = batch["labels"]
+        labels, known = self.no_labels(self._rows, bucket), batch["labels"]
+        labels[tuple(slice(size) for size in known.shape)] = known
         return filled | {"labels": labels, "rows": len(rows)}
 
     def _filled(self, tensor: torch.Tensor, padding: int, bucket: int) -> torch.Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from peft_methods.recipes.schema import Budget
+from peft_methods.tasks.base import Task
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import layers_of
 from peft_methods.utils.errors import ModelError, OptionError
 
@@ -43,10 +45,11 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch's losses (mean cross-entropy, nats) and its validation scores.
+    """One epoch's losses (the task's, mean of an example) and its validation scores.
 
     `selection` is the validation score by the recipe's selection metric. Accuracies and `selection`
-    are None if quality cannot be evaluated: random weights, or logits that are not finite.
+    are None if quality cannot be evaluated: random weights, or outputs that are not finite.
+    Accuracies are None for tasks without right and wrong answers, too.
     `train_accuracy` is computed during training: with dropout, and with weights that change from
     step to step. `learning_rate` is the scheduled rate at the end of the epoch (first parameter
     group).
@@ -60,10 +63,11 @@ class EpochResult:
     learning_rate: float | None = None
     train_accuracy: float | None = None
 
-    def is_better_than(self, other: EpochResult | None) -> bool:
+    def is_better_than(self, other: EpochResult | None, sign: int = 1) -> bool:
         """Whether to keep this epoch's weights instead of those of `other`, an earlier epoch.
 
-        Epochs with a validation score come first. If neither has one, the later epoch wins.
+        `sign` is that of the selection metric. Epochs with a validation score come first. If
+        neither has one, the later epoch wins.
         """
         if other is None or other.selection is None:
             return True
@@ -71,7 +75,8 @@ class EpochResult:
             return False
         assert self.validation_loss is not None
         assert other.validation_loss is not None
-        return (self.selection, -self.validation_loss) > (other.selection, -other.validation_loss)
+        here = sign * self.selection, -self.validation_loss
+        return here > (sign * other.selection, -other.validation_loss)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,11 @@ class TrainingJob:
     seed: int
     device: str
     workdir: Path
+
+    @property
+    def task(self) -> Task:
+        """The task of the recipe: it has the loss."""
+        return TASKS[self.recipe.task]
 
 
 class PeakStep(Protocol):

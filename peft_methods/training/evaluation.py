@@ -16,20 +16,26 @@ from peft_methods.data.facts import TokenData
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.models.parameters import save_trainable
 from peft_methods.recipes.schema import Recipe
-from peft_methods.tasks import text_classification
-from peft_methods.tasks.text_classification import Predictions
-from peft_methods.training.collate import Collator, on_device
+from peft_methods.tasks.base import Predictions, Task
+from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.registry import TASKS
+from peft_methods.training.collate import on_device
 from peft_methods.training.engine import EpochResult, Observer
 from peft_methods.training.precision import autocast
 
 
 def predict(
-    model: nn.Module, rows: TokenRows, collate: Collator, batch_size: int, precision: str = "fp32"
+    task: Task,
+    model: nn.Module,
+    rows: TokenRows,
+    collate: Collator,
+    batch_size: int,
+    *,
+    precision: str = "fp32",
 ) -> Predictions:
-    """Return the logits of every row, in the order of `rows`.
+    """Return the predictions for every row, in the order of `rows`.
 
-    Rows are sorted by length for batching, so there is little padding. The logits are copied to the
-    host once, at the end.
+    Rows are sorted by length for batching, so there is little padding.
     """
     device = next(model.parameters()).device
     order = np.argsort(np.asarray(rows.lengths), kind="stable")[::-1]
@@ -40,33 +46,31 @@ def predict(
         for start in range(0, len(order), batch_size):
             batch = collate([rows[int(row)] for row in order[start : start + batch_size]])
             batch.pop("labels")
-            parts.append(model(**on_device(batch, device)).logits.float())
+            parts.append(task.predict(model, on_device(batch, device)))
     model.train(was_training)
-    logits = torch.empty_like(torch.cat(parts))
-    logits[torch.as_tensor(order.copy(), device=device)] = torch.cat(parts)
-    return Predictions(logits.cpu().numpy(), rows.labels)
+    return task.gather(parts, order, rows)
 
 
-# Attributes of `Judge` that a checkpoint stores as they are.
+# Attributes of the evaluator that a checkpoint stores as they are.
 _PLAIN_STATE = ("best_selection", "epochs_without_improvement", "decay", "best_decay", "steps")
 
 
 class EvaluatedTrainer(Protocol):
-    """The members of a trainer that `Judge` uses."""
+    """The members of a trainer that the evaluator uses."""
 
     model: Any
     lr_scheduler: Any
 
-    def take_sums(self) -> tuple[float, int]:
-        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
+    def take_sums(self) -> tuple[float, int | None]:
+        """Return the summed loss and the number of right answers, if any. Reset both."""
 
 
 class EpochEvaluator(TrainerCallback):
     """Trainer callback: evaluate each epoch on validation data and save the best weights.
 
     `best_selection` is the best selection score so far, for early stopping.
-    `epochs_without_improvement` counts the epochs since it rose. `decay` is the factor that weight
-    decay alone has applied so far.
+    `epochs_without_improvement` counts the epochs since it improved. `decay` is the factor that
+    weight decay alone has applied so far.
     """
 
     def __init__(
@@ -80,10 +84,12 @@ class EpochEvaluator(TrainerCallback):
         best: Path,
     ) -> None:
         self.trainer, self.data, self.recipe, self.collate = trainer, data, recipe, collate
-        self.observer, self.best_file = observer, best
+        self.observer, self.best_file, self.task = observer, best, TASKS[recipe.task]
+        self.sign = self.task.metric(recipe.selection_metric).sign()
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
-        self.best_selection, self.epochs_without_improvement = -1.0, 0
+        self.best_selection: float | None = None
+        self.epochs_without_improvement = 0
         self.decay = self.best_decay = 1.0
         self.steps = 0
 
@@ -133,16 +139,17 @@ class EpochEvaluator(TrainerCallback):
         self.observer.enter("evaluate")
         loss, correct = self.trainer.take_sums()
         rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
+        examples = self.task.examples_in_rows(self.data.train)
         accuracy = (
-            correct / len(self.data.train)
-            if self.recipe.has_quality and math.isfinite(loss)
+            correct / examples
+            if self.recipe.has_quality and correct is not None and math.isfinite(loss)
             else None
         )
-        evaluated = self._evaluate(len(self.results) + 1, loss / len(self.data.train))
+        evaluated = self._evaluate(len(self.results) + 1, loss / examples)
         result = replace(evaluated, learning_rate=rate, train_accuracy=accuracy)
         self.results.append(result)
         self.observer.epoch(result)
-        if result.is_better_than(self.best):
+        if result.is_better_than(self.best, self.sign):
             self.best, self.best_decay = result, self.decay
             # Without quality the last epoch is the best one.
             if self.recipe.has_quality or len(self.results) == args.num_train_epochs:
@@ -152,14 +159,14 @@ class EpochEvaluator(TrainerCallback):
         control.should_training_stop |= self._should_stop_early(result)
 
     def _should_stop_early(self, result: EpochResult) -> bool:
-        """Whether the selection score has not risen for `budget.early_stopping` epochs."""
+        """Whether the selection score has not improved for `budget.early_stopping` epochs."""
         if not self.recipe.has_quality:
             return False
-        selection = -1.0 if result.selection is None else result.selection
-        self.epochs_without_improvement = (
-            0 if selection > self.best_selection else self.epochs_without_improvement + 1
-        )
-        self.best_selection = max(self.best_selection, selection)
+        selection, best = result.selection, self.best_selection
+        if selection is not None and (best is None or self.sign * (selection - best) > 0):
+            self.best_selection, self.epochs_without_improvement = selection, 0
+        else:
+            self.epochs_without_improvement += 1
         return 0 < self.recipe.budget.early_stopping <= self.epochs_without_improvement
 
     @property
@@ -170,16 +177,17 @@ class EpochEvaluator(TrainerCallback):
     def _evaluate(self, epoch: int, train_loss: float) -> EpochResult:
         budget = self.recipe.budget
         predictions = predict(
+            self.task,
             self._model,
             self.data.validation,
             self.collate,
             budget.evaluation_batch_size,
-            budget.precision,
+            precision=budget.precision,
         )
         if not self.recipe.has_quality:
             return EpochResult(epoch, train_loss)
         if not predictions.is_finite:
             return EpochResult(epoch, train_loss, predictions.loss)
-        scores = text_classification.evaluate(predictions, self.data.facts.label_names)
-        selection = getattr(scores, self.recipe.data.select_by)
-        return EpochResult(epoch, train_loss, predictions.loss, scores.accuracy, selection)
+        scores = self.task.evaluate(predictions, self.data.facts.label_names).scores
+        selection = scores[self.recipe.selection_metric]
+        return EpochResult(epoch, train_loss, predictions.loss, scores.get("accuracy"), selection)

@@ -18,12 +18,12 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.record import SCHEMA_VERSION, record_without_result
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store, StoreError
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.class_predictions import ClassPredictions
 
 
 def test_store_reads_a_record_and_its_predictions_unchanged(tmp_path: Path) -> None:
     store, record = Store(tmp_path), make_record()
-    predictions = Predictions(np.asarray([[0.1, 2.0]], dtype=np.float32), np.asarray([1]))
+    predictions = ClassPredictions(np.asarray([[0.1, 2.0]], dtype=np.float32), np.asarray([1]))
     path = store.write(record, predictions)
     assert store.read(path) == record
     back = store.read_predictions(record)

@@ -550,7 +550,9 @@ def test_any_text_is_parsed_or_rejected_as_a_tolerance(text: str) -> None:
 
 
 @given(
-    st.sampled_from([name for name, metric in METRICS.items() if metric.better]),
+    st.sampled_from(
+        [name for name, metric in METRICS.items() if metric.higher_is_better is not None]
+    ),
     st.floats(1e-3, 1e6),
     st.floats(1e-3, 1e6),
 )
@@ -559,7 +561,9 @@ def test_tolerance_worse_follows_the_direction_of_the_metric(
 ) -> None:
     tolerance = parse_tolerance(f"{name}:5%")
     worse = tolerance.worse(before, now)
-    assert (worse > 0) == ((now > before) if METRICS[name].better == "lower" else (now < before))
+    assert (worse > 0) == (
+        (now > before) if METRICS[name].higher_is_better is False else (now < before)
+    )
     assert not tolerance.is_exceeded(tolerance.worse(before, before))
     assert abs(worse) == pytest.approx(abs(now - before) / before)
 

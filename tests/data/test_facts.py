@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from builders import make_rows, write_csv
+from builders import TASK, make_rows, write_csv
 from peft_methods.data import splits
 from peft_methods.data.facts import DataFacts
 from peft_methods.profiling.memory import ResidentMemory
@@ -14,7 +14,7 @@ from peft_methods.recipes.schema import DataSpec
 
 
 def facts_of(folder: Path) -> DataFacts:
-    return splits.load(DataSpec(source=str(folder), train=40, validation=10, test=10)).facts
+    return splits.load(DataSpec(source=str(folder), train=40, validation=10, test=10), TASK).facts
 
 
 def test_load_mixes_a_sorted_source_and_keeps_its_class_shares(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from builders import data_spec, make_rows, write_csv
+from builders import TASK, data_spec, make_rows, write_csv
 from peft_methods.data import splits, tokenize
 from peft_methods.data.facts import SPLITS
 from peft_methods.utils.errors import DataError
@@ -47,7 +47,7 @@ def test_stratified_order_is_a_shuffle_whose_slices_keep_class_shares(
 def test_load_returns_exact_disjoint_stratified_splits(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
-    got = splits.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:]))).splits
+    got = splits.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])), TASK).splits
     assert [len(got[name]) for name in SPLITS] == [20, 10, 10]
     assert not keys(got["train"]) & keys(got["validation"])
     assert not keys(got["train"]) & keys(got["test"])
@@ -58,7 +58,8 @@ def test_load_gives_the_remaining_rows_to_all(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
     got = splits.load(
-        data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:]), train="all", test="all")
+        data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:]), train="all", test="all"),
+        TASK,
     ).splits
     assert [len(got[name]) for name in SPLITS] == [50, 10, 40]
 
@@ -68,7 +69,7 @@ def test_load_selects_rows_by_the_data_seed_only(
 ) -> None:
     folder = write_csv(tmp_path, train=rows[:60], test=rows[60:])
     first, again, other = (
-        splits.load(data_spec(folder, seed=s)).facts.fingerprint for s in (0, 0, 1)
+        splits.load(data_spec(folder, seed=s), TASK).facts.fingerprint for s in (0, 0, 1)
     )
     assert first == again != other
 
@@ -78,7 +79,7 @@ def test_load_mixes_the_classes_of_a_sorted_source(
 ) -> None:
     by_label = sorted(rows, key=lambda row: str(row["label"]))
     got = splits.load(
-        data_spec(write_csv(tmp_path, train=by_label, test=make_rows(20, seed=9)), train=10)
+        data_spec(write_csv(tmp_path, train=by_label, test=make_rows(20, seed=9)), train=10), TASK
     ).splits
     assert sum(got["train"].labels) == 5
 
@@ -102,15 +103,21 @@ def test_load_returns_the_same_rows_from_every_format(
                 "jsonl": lambda p, f: f.to_json(p, orient="records", lines=True),
                 "parquet": lambda p, f: f.to_parquet(p),
             }[writer](path, frame)
-    reference = splits.load(data_spec(write_csv(tmp_path / "r", train=rows[:60], test=rows[60:])))
-    assert splits.load(data_spec(tmp_path / "d")).facts.fingerprint == reference.facts.fingerprint
+    reference = splits.load(
+        data_spec(write_csv(tmp_path / "r", train=rows[:60], test=rows[60:])), TASK
+    )
+    assert (
+        splits.load(data_spec(tmp_path / "d"), TASK).facts.fingerprint
+        == reference.facts.fingerprint
+    )
 
 
 def test_load_keeps_words_that_look_like_missing_values(tmp_path: Path) -> None:
     texts = ["NA", "null", "None", "nan"]
     rows = [{"text": f"{t} {i}" if i else t, "label": i % 2} for i in range(6) for t in texts]
     got = splits.load(
-        data_spec(write_csv(tmp_path, train=rows, test=make_rows(10)), train="all", validation=4)
+        data_spec(write_csv(tmp_path, train=rows, test=make_rows(10)), train="all", validation=4),
+        TASK,
     ).splits
     assert set(texts) <= {*got["train"].texts, *got["validation"].texts}
 
@@ -119,7 +126,9 @@ def test_load_turns_string_labels_into_classes(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
     named = [{**row, "label": ("neg", "pos")[int(str(row["label"]))]} for row in rows]
-    facts = splits.load(data_spec(write_csv(tmp_path, train=named[:60], test=named[60:]))).facts
+    facts = splits.load(
+        data_spec(write_csv(tmp_path, train=named[:60], test=named[60:])), TASK
+    ).facts
     assert facts.label_names == ("neg", "pos")
     assert facts.class_counts["test"] == (5, 5)
 
@@ -135,8 +144,8 @@ def test_load_finds_pair_columns_and_a_named_label_column(
         DataError,
         match=r"no label column among premise, hypothesis, gold\. Set data\.label to the name",
     ):
-        splits.load(data_spec(folder))
-    table = splits.load(data_spec(folder, label="gold")).splits["train"]
+        splits.load(data_spec(folder), TASK)
+    table = splits.load(data_spec(folder, label="gold"), TASK).splits["train"]
     assert table.pairs is not None
     assert table.pairs[0] == f"so {table.texts[0]}"
 
@@ -144,13 +153,15 @@ def test_load_finds_pair_columns_and_a_named_label_column(
 def test_load_removes_leaked_texts_from_train_and_counts_them(tmp_path: Path) -> None:
     rows = make_rows(500)
     leak = {**rows[499], "text": f"  {str(rows[499]['text']).upper()} "}
-    got = splits.load(data_spec(write_csv(tmp_path, train=[*rows[:200], leak], test=rows[300:])))
+    got = splits.load(
+        data_spec(write_csv(tmp_path, train=[*rows[:200], leak], test=rows[300:])), TASK
+    )
     assert got.facts.removed["train_also_in_test"] == 1
 
 
 def bad(tmp_path: Path, **splits: list[dict[str, object]]) -> str:
     with pytest.raises(DataError) as caught:
-        splits.load(data_spec(write_csv(tmp_path, **splits)))
+        splits.load(data_spec(write_csv(tmp_path, **splits)), TASK)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -217,13 +228,13 @@ def test_load_refuses_multi_label_data(tmp_path: Path, rows: list[dict[str, obje
             tmp_path / f"{name}.parquet"
         )
     with pytest.raises(DataError, match="multi-label"):
-        splits.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path), TASK)
 
 
 def test_load_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match=r"train\.parquet cannot be read as parquet"):
-        splits.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path), TASK)
 
 
 def test_load_refuses_two_files_for_one_split(
@@ -232,7 +243,7 @@ def test_load_refuses_two_files_for_one_split(
     write_csv(tmp_path, train=rows)
     (tmp_path / "train.jsonl").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"more than one file for train: train\.csv, train\.jsonl"):
-        splits.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path), TASK)
 
 
 def test_load_without_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,13 +253,13 @@ def test_load_without_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> N
         DataError,
         match=r"'nobody/nothing' is not a local folder .*set data\.source to a local folder",
     ):
-        splits.load(data_spec("nobody/nothing"))
+        splits.load(data_spec("nobody/nothing"), TASK)
 
 
 def test_tokenize_truncates_counts_and_does_not_pad(
     tmp_path: Path, tiny_models: dict[str, Path], rows: list[dict[str, object]]
 ) -> None:
-    texts = splits.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])))
+    texts = splits.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])), TASK)
     tokens = tokenize.tokenize(texts, AutoTokenizer.from_pretrained(tiny_models["bert"]), 10)
     lengths = tokens.train.lengths
     assert max(lengths) == 10
@@ -265,10 +276,10 @@ def test_load_reads_any_character_from_json_lines(
         (tmp_path / f"{name}.jsonl").write_text(
             "\n".join(json.dumps(row, ensure_ascii=False) for row in part), encoding="utf-8"
         )
-    assert len(splits.load(data_spec(tmp_path)).splits["train"]) == 20
+    assert len(splits.load(data_spec(tmp_path), TASK).splits["train"]) == 20
     (tmp_path / "train.jsonl").write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(DataError, match="each line should be a JSON object"):
-        splits.load(data_spec(tmp_path))
+        splits.load(data_spec(tmp_path), TASK)
 
 
 def test_load_takes_class_names_from_the_label_column(
@@ -286,11 +297,17 @@ def test_load_takes_class_names_from_the_label_column(
         for name, part in (("train", rows[:60]), ("test", rows[60:]))
     }
     datasets.DatasetDict(saved).save_to_disk(tmp_path)
-    assert splits.load(data_spec(tmp_path)).facts.label_names == ("spam", "ham")
-    assert splits.load(data_spec(tmp_path, label="mood")).facts.label_names == ("sad", "happy")
+    assert splits.load(data_spec(tmp_path), TASK).facts.label_names == ("spam", "ham")
+    assert splits.load(data_spec(tmp_path, label="mood"), TASK).facts.label_names == (
+        "sad",
+        "happy",
+    )
 
 
 def test_load_needs_no_test_split_for_zero_test_rows(
     tmp_path: Path, rows: list[dict[str, object]]
 ) -> None:
-    assert len(splits.load(data_spec(write_csv(tmp_path, train=rows), test=0)).splits["test"]) == 0
+    assert (
+        len(splits.load(data_spec(write_csv(tmp_path, train=rows), test=0), TASK).splits["test"])
+        == 0
+    )

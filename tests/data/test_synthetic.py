@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from builders import CONFIGS
+from builders import CONFIGS, TASK
 from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import SPLITS, TokenData, fingerprint
 from peft_methods.recipes.loading import load_recipe
@@ -111,7 +111,7 @@ def test_draw_matches_the_token_lengths_of_the_recipes_texts(
 
     Between the last two quantiles drawn lengths rise linearly, unlike those of the texts.
     """
-    drawn = synthetic.load(load_recipe(name, settings, weights="random"))
+    drawn = synthetic.load(load_recipe(name, settings, weights="random"), TASK)
     assert drawn.facts.random
     assert drawn.tokenizer is not None
     tokens = tokenize.tokenize(drawn, drawn.tokenizer, 128)
@@ -134,11 +134,14 @@ def recipe(model: Path | str, source: Path | str, weights: Any = "random") -> Re
 def test_load_reads_texts_if_tokenizer_and_data_are_available(
     tiny_models: dict[str, Path], tiny_data: Path
 ) -> None:
-    read = synthetic.load(recipe(tiny_models["bert"], tiny_data))
+    read = synthetic.load(recipe(tiny_models["bert"], tiny_data), TASK)
     assert not read.facts.random
-    assert read.facts == synthetic.load(recipe(tiny_models["bert"], tiny_data, "pretrained")).facts
+    assert (
+        read.facts
+        == synthetic.load(recipe(tiny_models["bert"], tiny_data, "pretrained"), TASK).facts
+    )
     with pytest.raises(DataError, match="there is no folder /nowhere/x"):
-        synthetic.load(recipe(tiny_models["bert"], "/nowhere/x"))
+        synthetic.load(recipe(tiny_models["bert"], "/nowhere/x"), TASK)
 
 
 def test_load_draws_texts_if_tokenizer_or_data_is_missing(
@@ -150,7 +153,7 @@ def test_load_draws_texts_if_tokenizer_or_data_is_missing(
         (tmp_path / "config.json", tiny_data),
         (tiny_models["bert"], "stanfordnlp/imdb"),
     ):
-        drawn = synthetic.load(recipe(model, source))
+        drawn = synthetic.load(recipe(model, source), TASK)
         assert drawn.facts.random
         tokens = tokenize.tokenize(drawn, AutoTokenizer.from_pretrained(tiny_models["bert"]), 16)
         assert set(tokens.train.lengths) == {16}

@@ -61,7 +61,7 @@ def exact(record: Record) -> dict[str, Any]:
     figures = {
         name: value
         for name, value in record.metrics.items()
-        if not METRICS[name].is_device_dependent and name != "busy_share"
+        if not METRICS[name].device_dependent and name != "busy_share"
     }
     curve = [
         {name: epoch[name] for name in ("train_loss", "validation_loss", "validation_accuracy")}
@@ -81,7 +81,7 @@ def totals(table: str) -> list[dict[str, str]]:
     timed = {
         f"{name}{end}"
         for name, metric in METRICS.items()
-        if metric.is_device_dependent
+        if metric.device_dependent
         for end in ("", "_sd")
     }
     not_compared = timed | {"busy_share", "busy_share_sd", "on_front"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from builders import TASK
 from peft_methods.methods.adapters.modules import Bottleneck, Fusion
 from peft_methods.methods.base import FAMILIES, TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
@@ -34,14 +35,17 @@ def create(name: str, **settings: Any) -> Method:
 def load(folder: Path, method: Method) -> loading.LoadedModel:
     torch.manual_seed(1)
     return loading.load(
-        ModelSpec(str(folder)), ("no", "yes", "maybe"), quantization=method.info.quantization
+        ModelSpec(str(folder)),
+        TASK.head,
+        ("no", "yes", "maybe"),
+        quantization=method.info.quantization,
     )
 
 
 def apply(
     base: loading.LoadedModel, method: Method, folders: tuple[Path, ...] = ()
 ) -> torch.nn.Module:
-    return method.apply(base.model, ApplyContext(base.shape, base.head, folders))
+    return method.apply(base.model, ApplyContext(base.shape, base.head, TASK.peft_type, folders))
 
 
 def prerequisite_folders(method: Method, folder: Path, root: Path) -> tuple[Path, ...]:
@@ -382,7 +386,11 @@ def test_frozen_biases_of_4bit_maps_stay_what_they_are(
 ) -> None:
     method = create("qlora")
     base = loading.load(
-        ModelSpec(str(tiny_models["bert"])), ("no", "yes"), quantization="nf4", precision=precision
+        ModelSpec(str(tiny_models["bert"])),
+        TASK.head,
+        ("no", "yes"),
+        quantization="nf4",
+        precision=precision,
     )
     model = apply(base, method)
     before = {n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad}

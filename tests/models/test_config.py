@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import transformers
 
-from builders import CONFIGS
+from builders import CONFIGS, TASK
 from peft_methods.models.config import load_config
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
 
 
 def sized(source: Path | str) -> transformers.PretrainedConfig:
-    return load_config(ModelSpec(str(source), weights="random"))
+    return load_config(ModelSpec(str(source), weights="random"), TASK.head)
 
 
 def refused(source: Path | str, *expected: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from builders import TASK
 from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
@@ -43,10 +44,10 @@ def test_training_flops_agree_with_torchs_counter(
     name: str, passes: float, tiny_models: dict[str, Path]
 ) -> None:
     """The tolerance covers the pooler, the head and the first layer's missing input gradient."""
-    base = loading.load(ModelSpec(str(tiny_models["bert"])), ("no", "yes"))
+    base = loading.load(ModelSpec(str(tiny_models["bert"])), TASK.head, ("no", "yes"))
     base.model.set_attn_implementation("eager")
     method = METHODS.create(name, {"learning_rate": 1e-3}, "test")
-    model = method.apply(base.model, ApplyContext(base.shape, base.head))
+    model = method.apply(base.model, ApplyContext(base.shape, base.head, TASK.peft_type))
     ids = torch.randint(5, 40, (4, 48))
     with FlopCounterMode(display=False) as counter:
         loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum()

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from builders import CONFIGS, make_model
+from builders import CONFIGS, TASK, make_model
 from peft_methods.models import loading, parameters, quantization
 from peft_methods.models.module_names import in_modules
 from peft_methods.recipes.schema import ModelSpec
@@ -22,7 +22,7 @@ NAMES = ("no", "yes")
 
 
 def load(folder: Path, **more: str) -> loading.LoadedModel:
-    return loading.load(ModelSpec(str(folder), **more), NAMES)  # type: ignore[arg-type]
+    return loading.load(ModelSpec(str(folder), **more), TASK.head, NAMES)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_config_digest_changes_only_with_fields_that_affect_the_model(
 
 def refused(folder: Path | str, expected: str) -> None:
     with pytest.raises(ModelError) as caught:
-        loading.load(ModelSpec(str(folder)), NAMES)
+        loading.load(ModelSpec(str(folder)), TASK.head, NAMES)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -184,13 +184,13 @@ def test_load_refuses_an_unknown_bundled_model() -> None:
     from peft_methods.utils.errors import DataError
 
     with pytest.raises(DataError, match=r"unknown bundled model 'minilmm'. Did you mean 'minilm'"):
-        loading.load(ModelSpec("bundled:minilmm"), NAMES)
+        loading.load(ModelSpec("bundled:minilmm"), TASK.head, NAMES)
 
 
 def test_load_gives_a_finished_classifier_a_new_head(tmp_path: Path) -> None:
     for number, names in enumerate((("a", "b"), ("a", "b", "c"))):
         folder = make_model(tmp_path / str(number))
-        finished = loading.load(ModelSpec(str(folder)), names).model
+        finished = loading.load(ModelSpec(str(folder)), TASK.head, names).model
         with torch.no_grad():
             finished.classifier.weight.fill_(7.0)
         finished.save_pretrained(folder)
@@ -208,7 +208,7 @@ def test_load_draws_the_same_random_encoder_for_every_seed_and_quantises_it(
         digests.append(load(tiny_models["bert"], weights="random").weights_sha256)
     assert digests[0] == digests[1]
     quantized = loading.load(
-        ModelSpec(str(tiny_models["bert"]), weights="random"), NAMES, quantization="nf4"
+        ModelSpec(str(tiny_models["bert"]), weights="random"), TASK.head, NAMES, quantization="nf4"
     ).model
     assert sum(quantization.is_4bit(p) for p in quantized.parameters()) == 12
 
@@ -221,7 +221,9 @@ def test_load_random_weights_has_head_and_sizes_of_the_pretrained_model(
     """The random model's pooler belongs to the encoder although its bias is all zero."""
     shutil.copy(tiny_models[kind] / "config.json", tmp_path)
     pretrained, alone = (
-        loading.load(ModelSpec(str(folder), weights=weights), NAMES, quantization=quantization)
+        loading.load(
+            ModelSpec(str(folder), weights=weights), TASK.head, NAMES, quantization=quantization
+        )
         for folder, weights in ((tiny_models[kind], "pretrained"), (tmp_path, "random"))
     )
     assert (alone.head, alone.shape) == (pretrained.head, pretrained.shape)
@@ -245,7 +247,7 @@ def test_load_random_weights_draws_a_different_head_per_seed(
 
 def test_load_builds_a_preset_without_hub_or_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    base = loading.load(ModelSpec("distilbert-base-uncased", weights="random"), NAMES)
+    base = loading.load(ModelSpec("distilbert-base-uncased", weights="random"), TASK.head, NAMES)
     assert sum(p.numel() for p in base.model.parameters()) == 66_955_010
     assert base.shape.encoder_parameters == 66_362_880
     assert len(base.tokenizer) == 30_522

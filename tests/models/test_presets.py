@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from builders import PUBLISHED_SIZES, make_model
+from builders import PUBLISHED_SIZES, TASK, make_model
 from peft_methods.models import presets
 from peft_methods.models.architecture import MODULE_MAPS
 from peft_methods.models.config import load_config
@@ -23,7 +23,7 @@ def test_every_preset_has_a_published_size_and_a_module_map() -> None:
 
 @pytest.mark.parametrize("name", list(PUBLISHED_SIZES))
 def test_preset_has_the_published_number_of_parameters(name: str) -> None:
-    config = load_config(ModelSpec(name, weights="random"))
+    config = load_config(ModelSpec(name, weights="random"), TASK.head)
     with torch.device("meta"):
         models = (
             transformers.AutoModel.from_config(config),

@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
+from builders import TASK
 from peft_methods.methods.adapters.bottleneck import Adapter
 from peft_methods.methods.adapters.fusion import AdapterFusion
 from peft_methods.methods.adapters.modules import Bottleneck, Fusion
@@ -174,7 +175,9 @@ def make_models(family: str, kind: str) -> ModelPair:
         pooler=getattr(base.base_model, "pooler", None) is not None,
     )
     theirs = apply_theirs(copy.deepcopy(base), kind).double().eval()
-    ours = method.apply(copy.deepcopy(base), ApplyContext(shape, head)).double().eval()
+    ours = (
+        method.apply(copy.deepcopy(base), ApplyContext(shape, head, TASK.peft_type)).double().eval()
+    )
     return ModelPair(method, shape, head, ours, theirs, copy_weights(ours, theirs))
 
 

@@ -9,7 +9,7 @@ import bitsandbytes.cextension as bnb
 import pytest
 import torch
 
-from builders import make_model
+from builders import TASK, make_model
 from peft_methods.methods.base import Method
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
@@ -141,7 +141,7 @@ def test_qlora_is_unsupported_if_bitsandbytes_has_no_cuda_library(
         monkeypatch.setattr(
             bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found")
         )
-    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
+    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), TASK.head, ("no", "yes")).shape
     reason = qlora().unsupported(shape, "cuda")
     assert reason == (
         "bitsandbytes came without a CUDA library for this torch: "
@@ -157,5 +157,5 @@ def test_qlora_is_supported_if_bitsandbytes_has_a_cuda_library(
         compiled_with_cuda: Any = True
 
     monkeypatch.setattr(bnb, "lib", WithCuda())
-    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), ("no", "yes")).shape
+    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), TASK.head, ("no", "yes")).shape
     assert qlora().unsupported(shape, "cuda") is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from builders import prepared
 from peft_methods.profiling.latency import BATCH, measure_inference
-from peft_methods.training.collate import Collator
+from peft_methods.tasks.collate import Collator
 
 
 def test_inference_cost_times_rows_and_batches_and_restores_the_mode(tiny_recipe: Path) -> None:

@@ -51,7 +51,7 @@ class FakeMemory:
 def test_every_metric_names_its_unit_or_is_a_share() -> None:
     for name, metric in METRICS.items():
         assert name in SHARES or name.endswith(UNITS)
-        assert metric.better in {"higher", "lower", None}
+        assert metric.higher_is_better in {True, False, None}
         assert re.search(r"\d", metric.format(0.5))
 
 

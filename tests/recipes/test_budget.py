@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from builders import Recorder, make_trainer, prepared, training_job
+from builders import TASK, Recorder, make_trainer, prepared, training_job
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Budget
 from peft_methods.runs.plan import run_groups
-from peft_methods.tasks import text_classification
+from peft_methods.tasks.collate import Collator
 from peft_methods.training.activation_checkpointing import checkpointing
-from peft_methods.training.collate import Collator
 from peft_methods.training.engine import EpochResult, Training, check_budget
 from peft_methods.training.evaluation import EpochEvaluator, predict
 from peft_methods.training.trainer import loop, warm_up
@@ -204,7 +203,8 @@ def test_fixed_padding_pads_every_batch_to_max_length_and_shuffles(
 def test_padding_does_not_change_predictions(tiny_recipe: Path) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "full")
     short, long = (
-        predict(model, tokens.test, Collator(base.tokenizer, length), 8) for length in (None, 40)
+        predict(TASK, model, tokens.test, Collator(base.tokenizer, length), 8)
+        for length in (None, 40)
     )
     assert abs(short.logits - long.logits).max() < 1e-5
 
@@ -240,11 +240,12 @@ def test_early_stopping_ends_training_and_keeps_the_best_epoch(
     assert training.tokens == ran * sum(tokens.train.lengths)
     assert recorder.steps[-1] == (ran, 20 * ran, 600)
     assert recorder.phases.count("train") == ran == len(recorder.epochs)
-    evaluated = text_classification.evaluate(
-        predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names
+    evaluated = TASK.evaluate(
+        predict(TASK, model, tokens.validation, Collator(base.tokenizer), 8),
+        tokens.facts.label_names,
     )
     assert (
-        evaluated.accuracy
+        evaluated.scores["accuracy"]
         == training.epochs[training.best_epoch - 1].validation_accuracy
         == max(selections)
     )

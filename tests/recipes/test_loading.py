@@ -75,7 +75,6 @@ def test_recipe_embedded_has_the_documented_budget_and_methods() -> None:
         ("data.validation_by=text", "data.validation_by = 'text' should be 'rows' or 'sentences'"),
         ("data.leakage_limit=2", "data.leakage_limit = 2 should be less than or equal to 1"),
         ("budget.warmup_ratio=nan", "budget.warmup_ratio = nan should be a finite number"),
-        ("data.select_by=f1", "should be 'accuracy' or 'macro_f1'"),
         ("budget=3", "budget = 3 should be a section"),
         ("name=../x", "name = '../x' should be letters, digits, '.', '_' and '-'"),
         ("epochs", "should have the form KEY=VALUE"),

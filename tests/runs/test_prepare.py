@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import runs
+from builders import TASK, runs
 from peft_methods.analysis import checks
 from peft_methods.data import splits, synthetic
 from peft_methods.methods.selection import chosen_methods
@@ -173,8 +173,8 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
         seen.append(len(rows))
         now[0] += seconds
 
-    texts = synthetic.load(recipe)
-    base = loading.load(recipe.model, texts.facts.label_names)
+    texts = synthetic.load(recipe, TASK)
+    base = loading.load(recipe.model, TASK.head, texts.facts.label_names)
     monkeypatch.setattr(prepare, "predict", predict)
     monkeypatch.setattr(prepare.time, "perf_counter", lambda: now[0])
     size = recipe.budget.batch_size

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from builders import make_model, runs
+from builders import TASK, make_model, runs
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
@@ -22,7 +22,7 @@ from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store
-from peft_methods.training.collate import Collator
+from peft_methods.tasks.collate import Collator
 from peft_methods.training.evaluation import predict
 from peft_methods.utils.errors import DataError
 from peft_methods.utils.units import format_duration
@@ -120,14 +120,14 @@ def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, fold
     from peft_methods.data import splits, tokenize
     from peft_methods.models import loading
 
-    texts = splits.load(recipe.data)
+    texts = splits.load(recipe.data, TASK)
     for record in records:
         saved = folder / f"tiny-{record.method_name}-seed0"
         if (saved / "adapter_config.json").is_file():
             quantization = "nf4" if record.method_name == "qlora" else None
             model = PeftModel.from_pretrained(
                 loading.load(
-                    recipe.model, texts.facts.label_names, quantization=quantization
+                    recipe.model, TASK.head, texts.facts.label_names, quantization=quantization
                 ).model,
                 saved,
             )
@@ -136,9 +136,9 @@ def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, fold
         else:
             model = AutoModelForSequenceClassification.from_pretrained(saved)
             assert model.config.id2label == {0: "0", 1: "1"}
-        tokenizer = loading.load(recipe.model, texts.facts.label_names).tokenizer
+        tokenizer = loading.load(recipe.model, TASK.head, texts.facts.label_names).tokenizer
         tokens = tokenize.tokenize(texts, tokenizer, recipe.data.max_length)
-        got = predict(model, tokens.test, Collator(tokenizer), 50)
+        got = predict(TASK, model, tokens.test, Collator(tokenizer), 50)
         kept = scheduler.requests.store.read_predictions(record)
         assert kept is not None
         assert (abs(got.logits - kept.logits) < 1e-4).all(), record.method_name

@@ -27,11 +27,11 @@ from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.record import SCHEMA_VERSION, Record, record_without_result
 from peft_methods.runs.spec import run_specs
 from peft_methods.runs.store import Store
-from peft_methods.tasks.text_classification import Predictions
+from peft_methods.tasks.class_predictions import ClassPredictions
 
 
-def predictions(value: float = 2.0) -> Predictions:
-    return Predictions(np.asarray([[0.1, value]], dtype=np.float32), np.asarray([1]))
+def predictions(value: float = 2.0) -> ClassPredictions:
+    return ClassPredictions(np.asarray([[0.1, value]], dtype=np.float32), np.asarray([1]))
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import CheckpointPolicy
 
 from builders import prepared
 from builders import train_with_both_engines as both
+from peft_methods.tasks.collate import Collator
 from peft_methods.training.activation_checkpointing import checkpointing
-from peft_methods.training.collate import Collator
 from peft_methods.training.cuda_graphs import attention, compile
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compile import compiled, compiled_graph_counts

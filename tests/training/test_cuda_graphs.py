@@ -21,7 +21,8 @@ from transformers import (
 
 from builders import CONFIGS, Recorder, make_trainer, prepared, training_job
 from builders import train_with_both_engines as both
-from peft_methods.training.collate import NO_LABEL, BucketCollator, Collator, length_buckets
+from peft_methods.tasks.collate import NO_LABEL, Collator
+from peft_methods.training.collate import BucketCollator, length_buckets
 from peft_methods.training.cuda_graphs.attention import MASKED, capturable_attention
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.trainer import loop

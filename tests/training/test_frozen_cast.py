@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from builders import prepared
-from peft_methods.training.collate import Collator
+from peft_methods.tasks.collate import Collator
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
 from peft_methods.training.precision import HALF
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders import Recorder, make_trainer, prepared, training_job
+from builders import TASK, Recorder, make_trainer, prepared, training_job
 from peft_methods.methods.base import TRAINED
 from peft_methods.models.module_names import in_modules
-from peft_methods.training.collate import Collator
+from peft_methods.tasks.collate import Collator
 from peft_methods.training.engine import EpochResult
 from peft_methods.training.evaluation import predict
 from peft_methods.training.trainer import loop
@@ -47,17 +47,16 @@ def test_train_learns_labels_that_depend_on_one_word(tiny_recipe: Path, tmp_path
 
 def test_train_ends_with_the_weights_of_the_best_epoch(tiny_recipe: Path, tmp_path: Path) -> None:
     """The learning rate ruins the model in a late epoch, so an early epoch is the best."""
-    from peft_methods.tasks import text_classification
-
     training, model, recorder, tokens, base = trained(
         tiny_recipe, tmp_path, "full", "budget.epochs=4", "methods.full.learning_rate=2e-2"
     )
-    evaluated = text_classification.evaluate(
-        predict(model, tokens.validation, Collator(base.tokenizer), 8), tokens.facts.label_names
+    evaluated = TASK.evaluate(
+        predict(TASK, model, tokens.validation, Collator(base.tokenizer), 8),
+        tokens.facts.label_names,
     )
     best = max(recorder.epochs, key=lambda epoch: (epoch.selection, -epoch.validation_loss))
     assert training.best_epoch == best.epoch
-    assert evaluated.accuracy == best.validation_accuracy
+    assert evaluated.scores["accuracy"] == best.validation_accuracy
     assert (tmp_path / TRAINED).is_file()
 
 
@@ -139,7 +138,7 @@ def test_predictions_keep_the_order_of_rows_for_any_batch_size(
 ) -> None:
     _, _, base, model, tokens = prepared(tiny_recipe, "full")
     model.train()
-    got = predict(model, tokens.test, Collator(base.tokenizer), batch_size)
+    got = predict(TASK, model, tokens.test, Collator(base.tokenizer), batch_size)
     assert model.training
     model.eval()
     with torch.no_grad():

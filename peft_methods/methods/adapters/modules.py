@@ -50,6 +50,7 @@ class Fusion(nn.Module):
         self.key = nn.Linear(hidden, hidden)
         self.value = nn.Linear(hidden, hidden, bias=False)
         self.dropout = nn.Dropout(dropout)
+        self.attention = nn.Softmax(dim=-1)
         for linear in (self.query, self.key):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
@@ -62,7 +63,7 @@ class Fusion(nn.Module):
         query = self.query(x)
         towards = (query @ self.key.weight).unsqueeze(-1)
         scores = (outputs @ towards).squeeze(-1) + query @ self.key.bias.unsqueeze(-1)
-        shares = torch.softmax(self.dropout(scores), dim=-1).unsqueeze(-2)
+        shares = self.attention(self.dropout(scores)).unsqueeze(-2)
         mixed: torch.Tensor = self.value((shares @ outputs).squeeze(-2))
         return mixed
 

@@ -66,7 +66,7 @@ class LoRA(Method):
 
         assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
         config = LoraConfig(
-            task_type="SEQ_CLS",
+            task_type=context.task_type,
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,

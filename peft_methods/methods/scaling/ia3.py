@@ -62,7 +62,7 @@ class IA3(Method):
         layout = MODULE_MAPS[context.architecture.layout]
         feedforward = [role for role in self.targets if role == "ffn_output"]
         config = IA3Config(
-            task_type="SEQ_CLS",
+            task_type=context.task_type,
             target_modules=layout.pattern(self.targets),
             feedforward_modules=layout.pattern(feedforward) if feedforward else [],
             modules_to_save=list(context.head),

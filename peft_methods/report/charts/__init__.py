@@ -8,9 +8,9 @@ from peft_methods.analysis.comparison import Comparison
 from peft_methods.report.charts.bars import cost_chart, parameters_chart
 from peft_methods.report.charts.base import Chart, file_stem, select_recipe
 from peft_methods.report.charts.canvas import ChartError
-from peft_methods.report.charts.confusion import confusion_charts
 from peft_methods.report.charts.curves import losses_chart, qualities_chart
 from peft_methods.report.charts.dots import quality_chart
+from peft_methods.report.charts.matrices import matrix_charts
 from peft_methods.report.charts.rendering import png, svg
 from peft_methods.report.charts.scatter import quality_cost_chart
 from peft_methods.report.charts.stacked import memory_chart, time_chart
@@ -35,7 +35,7 @@ def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
         memory_chart(one),
         time_chart(one),
         tuning_chart(one),
-        *confusion_charts(one),
+        *matrix_charts(one),
     ]
     return [chart for chart in found if chart is not None]
 

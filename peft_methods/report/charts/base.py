@@ -15,7 +15,9 @@ from peft_methods.analysis.ranking import Ranking
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING
 from peft_methods.runs.record import Record
+from peft_methods.tasks.base import Task
 from peft_methods.tasks.metrics import Metric
+from peft_methods.tasks.registry import task_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -27,7 +29,9 @@ class Chart:
 
     `name` is the file stem and the same for every recipe: "accuracy" shows the selection metric,
     whatever it is. `title` describes the content, with its unit. `description` gives the important
-    numbers in sentences, as alternative text. `draw` makes a new figure at every call.
+    numbers in sentences, as alternative text. `draw` makes a new figure at every call. `method` is
+    set for a chart of one method alone, whose numbers the HTML page shows as a table; `shows` then
+    completes "Fig. 1 shows".
     """
 
     name: str
@@ -35,6 +39,8 @@ class Chart:
     description: str
     draw: Callable[[], Drawing]
     recipe: str = ""
+    method: str = ""
+    shows: str = ""
 
     def __post_init__(self) -> None:
         """Make both texts printable: they contain names that the user chose."""
@@ -59,6 +65,11 @@ class RecipeComparison:
     rows: tuple[Row, ...]
     records: tuple[Record, ...]
     ranking: Ranking
+
+    @property
+    def task(self) -> Task:
+        """The recipe's task, whose views the report shows."""
+        return task_of(self.records[0].spec.recipe)
 
     @property
     def quality(self) -> Metric:

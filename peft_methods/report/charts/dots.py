@@ -26,7 +26,7 @@ MIN_RANGE = 0.10  # of a quality axis: a narrower one would exaggerate small dif
 
 
 def quality_chart(compared: RecipeComparison) -> Chart | None:
-    """Chart means with intervals over seeds and test examples, each seed, the majority class."""
+    """Chart means with intervals over seeds and test examples, each seed, the trivial baseline."""
     metric = compared.quality
     rows = compared.rows_with(metric.name)
     if not rows:
@@ -53,17 +53,20 @@ def intervals_of(compared: RecipeComparison) -> dict[str, tuple[float, float]]:
     }
 
 
-def majority(compared: RecipeComparison) -> float | None:
-    """Accuracy of always predicting the most frequent class.
+def floor_of(compared: RecipeComparison) -> float | None:
+    """The selection metric of the task's trivial baseline.
 
-    None if the chart does not show accuracy, or the runs have different test sets.
+    None if the records lack it, or the runs have different test sets. Records of schema version 1
+    have only the accuracy of the majority class.
     """
-    known = {
-        record.data["majority"]
-        for record in compared.records
-        if record.status == "ok" and "majority" in record.data
-    }
-    return known.pop() if len(known) == 1 and compared.ranking.metric == "accuracy" else None
+    known = set()
+    for record in compared.records:
+        if record.status == "ok" and "majority" in record.data:
+            baseline = {"accuracy": record.data["majority"]} | record.data.get(
+                "trivial_baseline", {}
+            )
+            known.add(baseline.get(compared.ranking.metric))
+    return known.pop() if len(known) == 1 else None
 
 
 def _described(compared: RecipeComparison, rows: Sequence[Row]) -> str:
@@ -87,11 +90,9 @@ def _described(compared: RecipeComparison, rows: Sequence[Row]) -> str:
         similar = [row for row, pair in pairs if pair is not None and not pair.is_separable]
         if similar:
             text += f" {best.title} cannot be told apart from {join_titles(similar)}."
-    floor = majority(compared)
+    floor = floor_of(compared)
     text += (
-        ""
-        if floor is None
-        else f" Always predicting the most frequent class: {metric.format(floor)}."
+        "" if floor is None else f" {compared.task.trivial.capitalize()}: {metric.format(floor)}."
     )
     return " ".join([text + missing_note(compared.rows), *_interval_notes(compared)])
 
@@ -108,7 +109,7 @@ def _interval_notes(compared: RecipeComparison) -> list[str]:
 
 @styled
 def _draw(compared: RecipeComparison) -> Figure:
-    metric, intervals, floor = compared.quality, intervals_of(compared), majority(compared)
+    metric, intervals, floor = compared.quality, intervals_of(compared), floor_of(compared)
     texts = [_value_text(compared, row) for row in compared.rows]
     heading = "mean (95 % interval) group" if intervals else "mean"
     notes = [
@@ -123,9 +124,7 @@ def _draw(compared: RecipeComparison) -> Figure:
         ["Methods that share a letter cannot be told apart."] if compared.ranking.groups else []
     )
     notes += (
-        [f"Dashed: always predicting the most frequent class, {metric.format(floor)}."]
-        if floor is not None
-        else []
+        [f"Dashed: {compared.task.trivial}, {metric.format(floor)}."] if floor is not None else []
     )
     right = widest([*texts, heading], SMALL) + 2 * PAD
     figure, axes = line_layout(
@@ -195,7 +194,7 @@ def _draw_method(
 def quality_range(compared: RecipeComparison, *, with_floor: bool = True) -> tuple[float, float]:
     """Limits of a quality axis, in 0..1, at least MIN_RANGE apart.
 
-    They include all intervals, all seeds and, with `with_floor`, the majority class.
+    They include all intervals, all seeds and, with `with_floor`, the trivial baseline.
     """
     name = compared.ranking.metric
     values = [
@@ -204,7 +203,7 @@ def quality_range(compared: RecipeComparison, *, with_floor: bool = True) -> tup
         if record.status == "ok" and (value := record.metrics.get(name)) is not None
     ]
     values += [end for interval in intervals_of(compared).values() for end in interval]
-    values += [floor] if with_floor and (floor := majority(compared)) is not None else []
+    values += [floor] if with_floor and (floor := floor_of(compared)) is not None else []
     values = [value for value in values if not math.isnan(value)]
     low, high = min(values), max(values)
     pad = max(0.05 * (high - low), (MIN_RANGE - (high - low)) / 2)

@@ -45,12 +45,8 @@ class Scale:
 
 
 def scale_of(metric: Metric) -> Scale:
-    """Choose %, MiB, s or no unit, as in `metric.format`."""
-    if metric.is_share:
-        return Scale("%", 0.01)
-    if metric.name.endswith("_bytes"):
-        return Scale("MiB", 2.0**20)
-    return Scale("s" if metric.name.endswith("_seconds") else "", 1.0)
+    """Return %, MiB, s or no unit, as the metric's unit says."""
+    return Scale(metric.unit.axis, metric.unit.size)
 
 
 def axis_name(metric: Metric) -> str:

@@ -42,7 +42,7 @@ PARTS = {
     "baseline": "Changes from the baseline",
     "findings": "Findings",
     "charts": "Charts",
-    "classes": "Per-class results",
+    "views": "Results in detail",
     "metrics": "All metrics",
     "reproduce": "How to reproduce each row",
     "runs": "Settings, environment, runs",
@@ -205,7 +205,7 @@ def _overview(views: Sequence[SectionView]) -> Table:
 
 
 def _chart_views(section: Section) -> list[ChartView]:
-    """Draw the section's charts, except confusion matrices: the page shows those as tables.
+    """Draw the section's charts, except those of one method: the page shows those as tables.
 
     Element ids get a prefix per section, so they stay unique in the page.
     """
@@ -217,7 +217,7 @@ def _chart_views(section: Section) -> list[ChartView]:
             _with_id_prefix(svg(chart, inline=True), f"n{section.number}-"),
         )
         for chart in charts_of(section.comparison, section.recipe)
-        if not chart.name.startswith("confusion-")
+        if not chart.method
     ]
 
 
@@ -229,7 +229,7 @@ def parts_of(view: SectionView) -> list[tuple[str, str]]:
     """List the non-empty parts of a section as (anchor, title)."""
     optional = {
         "charts": view.charts,
-        "classes": view.classes,
+        "views": view.views,
         "baseline": view.baseline or view.regression_lines,
     }
     empty = {name for name, content in optional.items() if not content}

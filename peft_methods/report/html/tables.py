@@ -143,7 +143,7 @@ def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[
     values = [item.sort for item in items if isinstance(item.sort, float)]
     if name not in RANKED or len(set(values)) < 2:
         return items
-    best = max(values) if METRICS[name].better == "higher" else min(values)
+    best = max(values) if METRICS[name].higher_is_better else min(values)
     return [replace(item, is_best=item.sort == best) for item in items]
 
 

@@ -15,10 +15,10 @@ from peft_methods.analysis.recommendations import recommend
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.sections import Section
 from peft_methods.report.formatting import without_home
-from peft_methods.report.html import per_class, settings, tables
-from peft_methods.report.html.per_class import ClassView
+from peft_methods.report.html import settings, tables
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
+from peft_methods.report.html.task_views import MethodViews, method_views
 from peft_methods.report.reproduce import CommandFormat, recipe_file
 from peft_methods.report.text.notes import grouped_findings, reasons, source_costs
 from peft_methods.report.text.setup import setup_line
@@ -61,7 +61,7 @@ class SectionView:
     differences: Table | None
     notes: tuple[str, ...]
     charts: tuple[ChartView, ...]
-    classes: tuple[ClassView, ...]
+    views: tuple[MethodViews, ...]
     baseline: Table | None
     regression_lines: tuple[str, ...]
     findings: tuple[FindingGroup, ...]
@@ -116,10 +116,8 @@ def section_view(
             if line
         ),
         charts=tuple(charts),
-        classes=tuple(
-            view
-            for row in rows
-            if (view := per_class.class_view(row, by_method[row.method])) is not None
+        views=tuple(
+            views for row in rows if (views := method_views(row, by_method[row.method])) is not None
         ),
         baseline=tables.baseline_table(
             (row, regression.changes(by_method[row.method])) for row in rows

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from peft_methods.analysis.baseline import slug
 from peft_methods.report.charts import charts_of
 from peft_methods.report.charts.base import Chart, select_recipe
 from peft_methods.report.charts.rendering import svg
@@ -68,13 +67,10 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
     """Yield each section's available charts, with their descriptions."""
     available = {chart.name: chart for chart in charts_of(study.comparison, study.recipe)}
     best = study.ranking.order[:1]
-    confusion = {
-        f"confusion-{name}": study.title(method)
-        for method in best
-        for name in (method, slug(method))
-    }
     quality = QUALITY | {
-        name: f"which classes {title} confuses" for name, title in confusion.items()
+        name: chart.shows.format(method=study.title(chart.method))
+        for name, chart in available.items()
+        if chart.method in best
     }
     one = select_recipe(study.comparison, study.recipe)
     against = {

@@ -64,11 +64,7 @@ class Study:
     @property
     def metric(self) -> str:
         """The name of the quality metric within a sentence."""
-        return (
-            "macro F1"
-            if self.ranking.metric == "macro_f1"
-            else METRICS[self.ranking.metric].title.lower()
-        )
+        return METRICS[self.ranking.metric].in_text
 
     @property
     def has_quality(self) -> bool:

@@ -110,7 +110,7 @@ def _best(name: str, rows: Sequence[Row]) -> float | None:
     values = [row.metrics[name].mean for row in rows if name in row.metrics]
     if len(values) < 2:
         return None
-    return max(values) if METRICS[name].better == "higher" else min(values)
+    return max(values) if METRICS[name].higher_is_better else min(values)
 
 
 def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int) -> list[str]:

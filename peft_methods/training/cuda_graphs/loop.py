@@ -73,7 +73,9 @@ class CudaGraphsTrainer(loop.RunTrainer):
             precision=self.job.recipe.budget.precision,
             accumulation=self.args.gradient_accumulation_steps,
             max_grad_norm=self.args.max_grad_norm,
-            extra_loss=self.job.method.penalty,
+            loss=self.job.task.loss,
+            penalty=self.job.method.penalty,
+            no_labels=self.data_collator.no_labels,
         )
         try:
             precision = self.job.recipe.budget.precision
@@ -108,7 +110,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
         assert self._graphs is not None, "on_train_begin captures the steps"
         last = bool(self.accelerator.sync_gradients)
         self._graphs.replay(
-            inputs, last=last, rows=self._rows_of_step, batches=self._batches_of_step
+            inputs, last=last, examples=self._examples_of_step, batches=self._batches_of_step
         )
         if last and self._graphs.loss_scale is not None and bool(self._graphs.loss_scale.overflow):
             # A step that overflowed does not count: the schedule waits, as with the Trainer.
@@ -124,8 +126,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
         optimizer.send_rates()
         optimizer.launch()
 
-    def take_sums(self) -> tuple[float, int]:
-        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
+    def take_sums(self) -> tuple[float, int | None]:
+        """Return the summed loss and the number of right answers, if any. Reset both."""
         assert self._graphs is not None
         return self._graphs.scalars.take_sums()
 

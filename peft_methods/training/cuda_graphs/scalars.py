@@ -17,28 +17,29 @@ FIRST_LOSS_SCALE = 65536.0
 class Scalars:
     """Scalar inputs and outputs of a step, at fixed addresses.
 
-    Inputs: `per_row` is 1 / (rows of the optimizer step), `per_batch` is 1 / (its batches).
-    Outputs: `loss` is this batch's part of the step's loss. `loss_sum` and `correct` are the
-    cross-entropy of all rows and the number of correct rows since the last reset. `norm` is the
-    gradient norm before clipping.
+    Inputs: `per_example` is 1 / (examples of the optimizer step), `per_batch` is 1 / (its batches).
+    Outputs: `loss` is this batch's part of the step's loss. `loss_sum` and `correct` are the loss of
+    all examples and the number of right answers since the last reset; `has_correct` is false for a
+    task without right and wrong. `norm` is the gradient norm before clipping.
     """
 
     device: torch.device
-    per_row: torch.Tensor = field(init=False)
+    per_example: torch.Tensor = field(init=False)
     per_batch: torch.Tensor = field(init=False)
     loss: torch.Tensor = field(init=False)
     loss_sum: torch.Tensor = field(init=False)
     correct: torch.Tensor = field(init=False)
     norm: torch.Tensor = field(init=False)
+    has_correct: bool = False
     _sent: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("per_row", "per_batch", "loss", "loss_sum", "correct", "norm"):
+        for name in ("per_example", "per_batch", "loss", "loss_sum", "correct", "norm"):
             setattr(self, name, torch.zeros((), device=self.device))
 
-    def take_sums(self) -> tuple[float, int]:
-        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
-        sums = float(self.loss_sum), int(self.correct)
+    def take_sums(self) -> tuple[float, int | None]:
+        """Return the summed loss and the number of right answers, if any. Reset both."""
+        sums = float(self.loss_sum), int(self.correct) if self.has_correct else None
         self.loss_sum.zero_()
         self.correct.zero_()
         return sums

@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from peft_methods.training.collate import NO_LABEL
+from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.scalars import LossScale, Scalars
 from peft_methods.training.precision import HALF
@@ -33,17 +32,16 @@ class StepGraphs:
         precision: str,
         accumulation: int,
         max_grad_norm: float,
-        extra_loss: Callable[[nn.Module], torch.Tensor | None],
+        loss: Callable[[nn.Module, Batch], LossSum],
+        penalty: Callable[[nn.Module], torch.Tensor | None],
+        no_labels: Callable[[int, int], torch.Tensor],
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self.device = next(model.parameters()).device
         self.scalars = Scalars(self.device)
         self.loss_scale = LossScale(self.device) if precision == "fp16" else None
-        self._precision, self._max_grad_norm, self._extra_loss = (
-            precision,
-            max_grad_norm,
-            extra_loss,
-        )
+        self._precision, self._max_grad_norm = precision, max_grad_norm
+        self._loss, self._penalty, self._no_labels = loss, penalty, no_labels
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Whether a batch is the last of its optimizer step: the values to capture a graph for.
         self._last_flags = (True,) if accumulation == 1 else (False, True)
@@ -64,7 +62,7 @@ class StepGraphs:
             for name, value in padding.items()
         }
         batch["attention_mask"][:, 0] = 1
-        return batch | {"labels": torch.full((rows,), NO_LABEL, device=self.device)}
+        return batch | {"labels": self._no_labels(rows, bucket).to(self.device)}
 
     def capture(self) -> None:
         """Warm up the longest and the shortest bucket, then capture all, the longest first.
@@ -117,37 +115,37 @@ class StepGraphs:
         torch.cuda.synchronize()
 
     def replay(
-        self, batch: Mapping[str, torch.Tensor], *, last: bool, rows: int, batches: int
+        self, batch: Mapping[str, torch.Tensor], *, last: bool, examples: int, batches: int
     ) -> None:
-        """Replay one batch of an optimizer step of `rows` rows in `batches` batches.
+        """Replay one batch of an optimizer step of that many examples and batches.
 
         The host does not wait for the device.
         """
         bucket = batch["input_ids"].shape[1]
         for name, tensor in self._batches[bucket].items():
             tensor.copy_(batch[name], non_blocking=True)
-        self.scalars.send(per_row=1 / rows, per_batch=1 / batches)
+        self.scalars.send(per_example=1 / examples, per_batch=1 / batches)
         if last:
             self.optimizer.send_rates()
         self._replays[bucket, last]()
 
     def _step(self, bucket: int, last: bool) -> None:
-        batch, scalars = dict(self._batches[bucket]), self.scalars
-        labels = batch.pop("labels")
+        batch, scalars = self._batches[bucket], self.scalars
         with torch.autocast(
             self.device.type,
             HALF.get(self._precision),
             enabled=self._precision in HALF,
             cache_enabled=False,
         ):
-            logits = self.model(**batch).logits
-        total = F.cross_entropy(logits.float(), labels, reduction="sum", ignore_index=NO_LABEL)
-        loss = total * scalars.per_row
-        extra = self._extra_loss(self.model)
+            found = self._loss(self.model, batch)
+        loss = found.total * scalars.per_example
+        extra = self._penalty(self.model)
         if extra is not None:
             loss = loss + extra * scalars.per_batch
-        scalars.loss_sum.add_(total.detach())
-        scalars.correct.add_((logits.detach().argmax(-1) == labels).sum())  # no class is NO_LABEL
+        scalars.loss_sum.add_(found.total.detach())
+        if found.correct is not None:
+            scalars.correct.add_(found.correct)
+            scalars.has_correct = True
         scalars.loss.copy_(loss.detach())
         torch.autograd.backward(loss if self.loss_scale is None else loss * self.loss_scale.factor)
         if last:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainingArguments
@@ -39,7 +38,7 @@ from peft_methods.training.trainer.warm_up import warm_up
 class RunTrainer(Trainer):
     """Hugging Face's Trainer with the method's loss, optimizer groups and batch order.
 
-    The loss is cross-entropy plus the method's penalty. The order of batches depends only on the
+    The loss is the task's plus the method's penalty. The order of batches depends only on the
     seed. Batches are grouped by length unless padding is fixed.
     """
 
@@ -53,8 +52,9 @@ class RunTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._loss_sum: torch.Tensor | float = 0.0
         self._correct: torch.Tensor | int = 0
-        # Of the current optimizer step; 0 rows outside of any step.
-        self._rows_of_step, self._batches_of_step = 0, 1
+        self._has_correct = False
+        # Of the current optimizer step; 0 examples outside of any step.
+        self._examples_of_step, self._batches_of_step = 0, 1
         self.order = torch.Generator().manual_seed(self.args.seed)
         self.resumed: TrainingState | None = None
 
@@ -93,25 +93,25 @@ class RunTrainer(Trainer):
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """Return the batches of one optimizer step. The last step of an epoch may have fewer."""
         batches, items = super().get_batch_samples(*arguments)
-        self._rows_of_step = sum(batch.get("rows", len(batch["labels"])) for batch in batches)
+        self._examples_of_step = sum(map(self.job.task.examples_in_batch, batches))
         self._batches_of_step = len(batches)
         return batches, items
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
     ) -> torch.Tensor:
-        """Return the mean cross-entropy of the batch plus the method's penalty.
+        """Return the mean loss of the batch plus the method's penalty.
 
-        The loss sum and the number of correct rows stay on the device until the epoch's mean is
-        computed. Batches are weighted by their rows, so accumulated batches give the same gradient
-        as one batch of all their rows.
+        The sums stay on the device until the epoch's mean is computed. Batches are weighted by
+        their examples, so accumulated batches give the same gradient as one batch of all of them.
         """
-        labels = inputs.pop("labels")
-        logits = model(**inputs).logits
-        loss = F.cross_entropy(logits.float(), labels)
-        self._loss_sum = self._loss_sum + loss.detach() * len(labels)
-        self._correct = self._correct + (logits.detach().argmax(-1) == labels).sum()
-        loss = loss * (len(labels) * self._batches_of_step / (self._rows_of_step or len(labels)))
+        found, examples = self.job.task.loss(model, inputs), self.job.task.examples_in_batch(inputs)
+        self._loss_sum = self._loss_sum + found.total.detach()
+        if found.correct is not None:
+            self._correct = self._correct + found.correct
+            self._has_correct = True
+        share = examples * self._batches_of_step / (self._examples_of_step or examples)
+        loss = found.mean * share
         extra = self.job.method.penalty(model)
         return loss if extra is None else loss + extra
 
@@ -119,9 +119,9 @@ class RunTrainer(Trainer):
         """Run one optimizer step outside the Trainer's loop."""
         optimizer.step()
 
-    def take_sums(self) -> tuple[float, int]:
-        """Return the summed cross-entropy (nats) and the number of correct rows. Reset both."""
-        sums = float(self._loss_sum), int(self._correct)
+    def take_sums(self) -> tuple[float, int | None]:
+        """Return the summed loss and the number of right answers, if any. Reset both."""
+        sums = float(self._loss_sum), int(self._correct) if self._has_correct else None
         self._loss_sum, self._correct = 0.0, 0
         return sums
 

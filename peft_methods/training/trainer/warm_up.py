@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from peft_methods.training.collate import Collator, on_device
+from peft_methods.tasks.collate import Collator
+from peft_methods.training.collate import on_device
 from peft_methods.training.engine import NoTrace, Observer, PeakStep, TrainingJob
 from peft_methods.training.precision import autocast
 

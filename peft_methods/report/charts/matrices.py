@@ -1,8 +1,8 @@
-"""Confusion matrices on the test set, one per method, summed over seeds."""
+"""Matrices of counts on the test set, one per method, summed over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,69 +25,48 @@ from peft_methods.report.charts.canvas import (
     widest,
 )
 from peft_methods.report.palette import style_of
+from peft_methods.tasks.views import MatrixView
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-MAX_LABELLED = 12  # classes; matrices with more show colours only, no numbers
-MAX_CELL = 0.85  # inches; cells are widened up to this size to fit the class names
+MAX_LABELLED = 12  # labels; matrices with more show colours only, no numbers
+MAX_CELL = 0.85  # inches; cells are widened up to this size to fit the labels
 DARK = 0.45  # cells with a lower luminance get white text
 
 
-def confusion_charts(compared: RecipeComparison) -> list[Chart]:
-    """List a chart for every method that has a confusion matrix."""
-    return [chart for row in compared.rows if (chart := _chart(compared, row)) is not None]
+def matrix_charts(compared: RecipeComparison) -> list[Chart]:
+    """List a chart for every matrix of every method among its task's views."""
+    return [chart for row in compared.rows for chart in _charts(compared, row)]
 
 
-def _chart(compared: RecipeComparison, row: Row) -> Chart | None:
-    evaluated = [record.quality for record in compared.records_of(row.method) if record.quality]
-    labels = [str(label) for label in evaluated[0]["per_class"]] if evaluated else []
-    same = [quality for quality in evaluated if list(quality["per_class"]) == labels]
-    if not same:
-        return None
-    counts = np.asarray([quality["confusion"] for quality in same], dtype=np.float64).sum(axis=0)
-    seeds = f"{len(same)} seed{'s' * (len(same) > 1)}"
-    title = f"{row.title}: true against predicted classes, test examples over {seeds}"
-    draw = partial(_draw, row, counts, labels)
-    return Chart(
-        f"confusion-{file_stem(row.method)}",
-        title,
-        _described(counts, labels),
-        draw,
-        compared.recipe,
-    )
-
-
-def _described(counts: Array, labels: Sequence[str]) -> str:
-    shares = _shares(counts)
-    right = np.diag(shares)
-    if np.isnan(right).all():
-        return "No test examples."
-    worst, best = int(np.nanargmin(right)), int(np.nanargmax(right))
-    text = (
-        f"Highest recall: {labels[best]}, {100 * right[best]:.1f} %; "
-        f"lowest: {labels[worst]}, {100 * right[worst]:.1f} %."
-    )
-    wrong = np.where(np.eye(len(labels), dtype=bool), -1.0, counts)
-    if wrong.max() <= 0:
-        return f"{text} No example was misclassified."
-    true, predicted = divmod(int(wrong.argmax()), len(labels))
-    return (
-        f"{text} Most frequent error: {labels[true]} predicted as {labels[predicted]}, "
-        f"{wrong.max():,.0f} of {counts[true].sum():,.0f}."
-    )
+def _charts(compared: RecipeComparison, row: Row) -> Iterator[Chart]:
+    tested = [record.quality for record in compared.records_of(row.method) if record.quality]
+    for view in compared.task.views(tested) if tested else ():
+        if isinstance(view, MatrixView):
+            runs = f"{view.runs} seed{'s' * (view.runs > 1)}"
+            yield Chart(
+                f"{view.name}-{file_stem(row.method)}",
+                f"{row.title}: {view.title} over {runs}",
+                view.description,
+                partial(_draw, row, view),
+                compared.recipe,
+                method=row.method,
+                shows=view.shows,
+            )
 
 
 def _shares(counts: Array) -> Array:
-    """Divide each row by the number of examples of its true class; nan without examples."""
+    """Divide each row by the number of its examples; nan without examples."""
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
 
 
 @styled
-def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
+def _draw(row: Row, view: MatrixView) -> Figure:
+    counts, labels = np.asarray(view.counts, dtype=np.float64), view.labels
     texts = [on_two_lines(label, 18) for label in labels]
     cells = _cell_texts(counts) if len(labels) <= MAX_LABELLED else []
     label_width = widest(texts, SMALL)
@@ -101,9 +80,9 @@ def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
     side, left = len(labels) * size, label_width + 0.45
     below = (label_width if rotated else label_height) + 0.42
     notes = [
-        "Percentages are of all examples of the true class."
+        f"Percentages are of all examples of the {view.rows}."
         if cells
-        else "Darker cells: a larger share of the true class's examples."
+        else f"Darker cells: a larger share of the {view.rows}'s examples."
     ]
     width = max(left + side + 2 * PAD, 2.4)
     figure = new_figure(width, PAD + side + below + note_height(notes, width - 2 * PAD))
@@ -114,8 +93,8 @@ def _draw(row: Row, counts: Array, labels: Sequence[str]) -> Figure:
     )
     axes.set_yticks(range(len(labels)), texts, size=SMALL, linespacing=1.0)
     axes.tick_params(length=0)
-    axes.set_xlabel("Predicted class")
-    axes.set_ylabel("True class")
+    axes.set_xlabel(view.columns.capitalize())
+    axes.set_ylabel(view.rows.capitalize())
     add_notes(figure, notes)
     return figure
 

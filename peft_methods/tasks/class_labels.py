@@ -1,34 +1,17 @@
-"""Raw columns to texts and class numbers. Rows with neither are refused by name."""
+"""Values of a label column to class numbers. Values that are no class are refused by name."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import Any
 
+from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError
 
-UNPAIRED_SURROGATE = re.compile("[\ud800-\udfff]")
 WHOLE_NUMBER = re.compile(r"\s*-?\d{1,18}\s*")
-
-
-def check_texts(values: list[Any], column: str, split: str, spec: DataSpec) -> list[str]:
-    """Return the column's values, all of them non-empty texts. Raises `DataError`."""
-    bad = [row for row, value in enumerate(values) if not _is_text(value)]
-    if bad:
-        raise DataError(
-            f"{spec.source}: {len(bad)} of {len(values)} rows of {split} have an empty or non-text "
-            f"{column!r} (the first is row {bad[0]}: {values[bad[0]]!r}). Remove or fill them."
-        )
-    return values
-
-
-def _is_text(value: object) -> bool:
-    """Whether a tokenizer can read the value. Unpaired surrogates are not characters."""
-    return (
-        isinstance(value, str) and bool(value.strip()) and UNPAIRED_SURROGATE.search(value) is None
-    )
 
 
 def parse_labels(values: list[Any], column: str, split: str, spec: DataSpec) -> list[int | str]:
@@ -69,10 +52,11 @@ def number_labels(
     Returns the class names (those that the data set declares, if any) and the class numbers by
     split.
     """
-    classes = sorted(set(raw["train"]), key=lambda c: (isinstance(c, str), c))
-    if len(classes) > 2 and len(classes) > len(raw["train"]) / 2:
+    known = raw["train"] if "train" in raw else raw["all"]
+    classes = sorted(set(known), key=lambda c: (isinstance(c, str), c))
+    if len(classes) > 2 and len(classes) > len(known) / 2:
         raise DataError(
-            f"{spec.source}: {len(classes)} different labels in {len(raw['train'])} train rows; "
+            f"{spec.source}: {len(classes)} different labels in {len(known)} train rows; "
             f"is data.label the right column?",
             setting="data.label",
         )
@@ -95,3 +79,18 @@ def number_labels(
     return class_names, {
         split: [number[label] for label in labels] for split, labels in raw.items()
     }
+
+
+def check_classes(
+    splits: dict[str, LabelledTexts], label_names: tuple[str, ...], spec: DataSpec
+) -> None:
+    """Raise `DataError` if all rows of a split have the same class."""
+    for name, table in splits.items():
+        present = Counter(table.labels)
+        if len(table) and len(present) < 2:
+            raise DataError(
+                f"{spec.source}: the {name} split has only one class "
+                f"({label_names[table.labels[0]]!r}, {len(table)} rows); any method would score "
+                f"100 %. Is the source sorted by label, or data.label the wrong column?",
+                setting="data.label",
+            )

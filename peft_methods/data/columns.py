@@ -1,0 +1,117 @@
+"""Which columns hold the texts and the labels, and texts that can be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peft_methods.data.raw import RawData, RawTable
+from peft_methods.recipes.schema import DataSpec
+from peft_methods.utils.errors import DataError, nearest
+
+TEXT_COLUMNS = ("text", "sentence", "content", "review", "question", "document", "tweet")
+PAIR_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+)
+UNPAIRED_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a source that a recipe uses. `pair` holds the second texts, if any."""
+
+    text: str
+    pair: str | None
+    label: str
+
+    def texts_of(
+        self, table: RawTable, split: str, spec: DataSpec
+    ) -> tuple[list[str], list[str] | None]:
+        """Return the texts of a split, and the second texts. Raises `DataError`."""
+        texts = check_texts(table.values(self.text), self.text, split, spec)
+        if self.pair is None:
+            return texts, None
+        return texts, check_texts(table.values(self.pair), self.pair, split, spec)
+
+
+def find_columns(raw: RawData, spec: DataSpec, label_columns: Sequence[str]) -> Columns:
+    """Return the columns that the recipe names, or else the known names found in the data.
+
+    `label_columns` are the names under which a task's labels are known. Every split must have all
+    columns. Raises `DataError`.
+    """
+    columns = raw.first.columns
+    text, pair = _text_columns(raw.first, spec, label_columns)
+    found = Columns(text, pair, _column(spec.label, "label", label_columns, columns, spec))
+    for split, table in raw.tables.items():
+        needed = [one for one in (found.text, found.pair, found.label) if one is not None]
+        missing = [one for one in needed if one not in table.columns]
+        if missing:
+            raise DataError(
+                f"{spec.source}: column {missing[0]!r} of train is missing in {split}, "
+                f"which has {', '.join(table.columns)}."
+            )
+    return found
+
+
+def _text_columns(
+    table: RawTable, spec: DataSpec, label_columns: Sequence[str]
+) -> tuple[str, str | None]:
+    columns = table.columns
+    if spec.text is None and spec.text_pair is None:
+        for first, second in PAIR_COLUMNS:
+            if first in columns and second in columns:
+                return first, second
+    strings = [
+        column
+        for column in columns
+        if column not in label_columns
+        and all(isinstance(value, str) for value in table.values(column))
+    ]
+    known = TEXT_COLUMNS if len(strings) != 1 else (*TEXT_COLUMNS, strings[0])
+    text = _column(spec.text, "text", known, columns, spec)
+    return text, None if spec.text_pair is None else _column(
+        spec.text_pair, "text_pair", (), columns, spec
+    )
+
+
+def _column(
+    named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec
+) -> str:
+    """Return the column of a role: the one named in the recipe, or the first known name found."""
+    if named is not None and named not in columns:
+        raise DataError(
+            f"{spec.source}: no column {named!r}.{nearest(named, columns)} "
+            f"Columns: {', '.join(columns)}.",
+            setting=f"data.{role}",
+        )
+    found = named or next((name for name in known if name in columns), None)
+    if found is None:
+        raise DataError(
+            f"{spec.source}: no {role} column among {', '.join(columns)}. Set data.{role} to the "
+            f"name of the column.",
+            setting=f"data.{role}",
+        )
+    return found
+
+
+def check_texts(values: list[object], column: str, split: str, spec: DataSpec) -> list[str]:
+    """Return the column's values, all of them non-empty texts. Raises `DataError`."""
+    bad = [row for row, value in enumerate(values) if not _is_text(value)]
+    if bad:
+        raise DataError(
+            f"{spec.source}: {len(bad)} of {len(values)} rows of {split} have an empty or non-text "
+            f"{column!r} (the first is row {bad[0]}: {values[bad[0]]!r}). Remove or fill them."
+        )
+    return values  # type: ignore[return-value]  # all of them are texts
+
+
+def _is_text(value: object) -> bool:
+    """Whether a tokenizer can read the value. Unpaired surrogates are not characters."""
+    return (
+        isinstance(value, str) and bool(value.strip()) and UNPAIRED_SURROGATE.search(value) is None
+    )

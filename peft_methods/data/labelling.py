@@ -1,0 +1,47 @@
+"""The part of a task that reading data depends on. `data` itself interprets no label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.raw import RawData
+from peft_methods.models.model_head import ModelHead
+from peft_methods.recipes.schema import DataSpec
+
+
+@dataclass(frozen=True)
+class ParsedData:
+    """The labelled rows of a source by split, or all of them under `all`, and the label names."""
+
+    tables: dict[str, LabelledTexts]
+    label_names: tuple[str, ...]
+
+
+class Labelling(Protocol):
+    """How a task reads its labels."""
+
+    @property
+    def head(self) -> ModelHead:
+        """The head that the task puts on a model."""
+
+    def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
+        """Return texts and labels from the columns. Raises `DataError` that names the cause."""
+
+    def random_label_names(self, spec: DataSpec) -> tuple[str, ...]:
+        """Return the label names of rows that are drawn at random."""
+
+    def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[int]:
+        """Draw the labels of rows that are drawn at random."""
+
+    def strata(self, labels: Sequence[int]) -> Sequence[int]:
+        """Return each row's stratum, 0..n-1. Every split gets nearly the same share of each."""
+
+    def check_splits(
+        self, splits: dict[str, LabelledTexts], label_names: tuple[str, ...], spec: DataSpec
+    ) -> None:
+        """Raise `DataError` if a split is useless for this task."""

@@ -1,0 +1,50 @@
+"""The single look at the test rows: predictions, their quality, and a task's further evaluations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from peft_methods.data.token_rows import TokenRows
+from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.base import Predictions, Quality
+from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.registry import TASKS
+from peft_methods.training.evaluation import predict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def predict_test(
+    run: RunSpec, model: nn.Module, rows: TokenRows, collate: Collator
+) -> Predictions | None:
+    """Return test predictions. With random weights the pass is only timed: it predicts nothing."""
+    task, budget = TASKS[run.recipe.task], run.recipe.budget
+    if not len(rows) or run.role == "trial":
+        return None
+    size, precision = budget.evaluation_batch_size, budget.precision
+    predictions = predict(task, model, rows, collate, size, precision=precision)
+    return predictions if run.recipe.has_quality else None
+
+
+def quality_of(
+    run: RunSpec, predictions: Predictions | None, label_names: tuple[str, ...]
+) -> Quality | None:
+    """Evaluate test predictions; None without any, and where an output is not finite."""
+    if predictions is None or not predictions.is_finite:
+        return None
+    return TASKS[run.recipe.task].evaluate(predictions, label_names)
+
+
+def further_scores(
+    run: RunSpec, model: nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, float]:
+    """Return the metrics of the task's further evaluations, for runs that are tested."""
+    if run.role != "main" or not run.recipe.has_quality:
+        return {}
+    found: dict[str, float] = {}
+    for evaluation in TASKS[run.recipe.task].extra_evaluations(run.recipe):
+        found.update(evaluation.measure(model, tokenizer))
+    return found

@@ -1,0 +1,196 @@
+"""The contract of a task: labels, head, loss, predictions, metrics and views, in one class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peft_methods.data.facts import DataFacts
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.labelling import ParsedData
+from peft_methods.data.raw import RawData
+from peft_methods.models.model_head import ModelHead
+from peft_methods.recipes.schema import DataSpec, Recipe
+from peft_methods.tasks.metrics import Metric, check_metric
+from peft_methods.tasks.views import View
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from peft_methods.data.token_rows import TokenRows
+    from peft_methods.tasks.collate import Collator
+
+Batch = Mapping[str, Any]  # tensors by column, and `labels`
+Arrays = Mapping[str, NDArray[Any]]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """The loss of a batch as tensors on its device, so that the host never waits for them.
+
+    `total` is the sum over the `count` labelled examples; fillers of a batch count as none.
+    `correct` is the number of right answers, or None for a task without right and wrong.
+    """
+
+    total: Tensor
+    count: Tensor
+    correct: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of one example."""
+        return self.total / self.count
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The quality of predictions: values by metric, and `details` for the views (JSON values)."""
+
+    scores: Mapping[str, float]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Return scores and details as JSON values, as a record stores them."""
+        return {**self.scores, **self.details}
+
+
+class Predictions(Protocol):
+    """What is kept of the predictions for a split, in the order of its rows."""
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The true labels. Predictions with equal labels are for the same examples."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every output is finite. Others are not evaluated."""
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of an example."""
+
+    def arrays(self) -> Arrays:
+        """Return the arrays to store, by name. `Task.restore` reads them."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A further evaluation of the trained model, such as forgetting. `measure` returns metrics."""
+
+    title: str
+    measure: Callable[[nn.Module, PreTrainedTokenizerBase], Mapping[str, float]]
+
+
+class Task(ABC):
+    """A kind of labels. Every class of a task has exactly one instance, without any state.
+
+    `metrics` are those of `evaluate`; the first selects the best epoch unless the recipe names
+    another. `further_metrics` are the others of its records: fields of the best epoch, and what
+    `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the predictor of
+    `trivial_baseline`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    head: ModelHead
+    peft_type: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    further_metrics: ClassVar[tuple[Metric, ...]] = ()
+    trivial: ClassVar[str]
+
+    @property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        """Every quality metric in a record."""
+        return (*self.metrics, *self.further_metrics)
+
+    def metric(self, name: str) -> Metric:
+        """Return one of the metrics of `evaluate`. Raises `OptionError` for an unknown name."""
+        check_metric(name, self.metrics, self.title.lower())
+        return next(metric for metric in self.metrics if metric.name == name)
+
+    # From columns to labels
+
+    @abstractmethod
+    def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
+        """Return texts and labels from the columns. Raises `DataError` that names the cause."""
+
+    @abstractmethod
+    def random_label_names(self, spec: DataSpec) -> tuple[str, ...]:
+        """Return the label names of rows that are drawn at random."""
+
+    @abstractmethod
+    def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[int]:
+        """Draw the labels of rows that are drawn at random."""
+
+    def strata(self, labels: Sequence[int]) -> Sequence[int]:
+        """Return each row's stratum, 0..n-1. Every split gets nearly the same share of each."""
+        return [0] * len(labels)
+
+    def check_splits(
+        self, splits: dict[str, LabelledTexts], label_names: tuple[str, ...], spec: DataSpec
+    ) -> None:
+        """Raise `DataError` if a split is useless for this task."""
+        return
+
+    # From rows to a loss
+
+    @abstractmethod
+    def collator(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> Collator:
+        """Return a collator that pads to the longest row of a batch, or to `length` tokens."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> LossSum:
+        """Run the model on a batch and sum its loss. The only loss of every engine."""
+
+    def examples_in_batch(self, batch: Batch) -> int:
+        """Return the number of examples in the loss of a batch. The host must know it."""
+        return int(batch.get("rows", len(batch["labels"])))
+
+    def examples_in_rows(self, rows: TokenRows) -> int:
+        """Return the number of examples in the loss of one epoch over these rows."""
+        return len(rows)
+
+    # From a model to metrics
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return what is kept of a batch's outputs, one entry per row, on the device."""
+
+    @abstractmethod
+    def gather(
+        self, outputs: Sequence[Tensor], order: NDArray[np.intp], rows: TokenRows
+    ) -> Predictions:
+        """Join the outputs of all batches. Output i belongs to row `order[i]`."""
+
+    @abstractmethod
+    def restore(self, read: Callable[[str], NDArray[Any]]) -> Predictions:
+        """Return stored predictions. `read` returns an array by name. Raises `ValueError`."""
+
+    @abstractmethod
+    def evaluate(self, predictions: Any, label_names: tuple[str, ...]) -> Quality:
+        """Compute every metric of the predictions. They must be finite."""
+
+    @abstractmethod
+    def example_scores(self, predictions: Any, metric: str) -> Scores:
+        """Return one score per example. Their mean is the metric; paired tests compare them."""
+
+    @abstractmethod
+    def trivial_baseline(self, facts: DataFacts) -> Mapping[str, float]:
+        """Return the metrics of a predictor that ignores the texts. It needs labelled test rows."""
+
+    def extra_evaluations(self, recipe: Recipe) -> Sequence[Evaluation]:
+        """Return further evaluations of a trained model. They are not timed as training."""
+        return ()
+
+    # From records to people
+
+    def views(self, qualities: Sequence[Mapping[str, Any]]) -> Sequence[View]:
+        """Return views of one method's results. `qualities` are those of its runs (`plain`)."""
+        return ()

@@ -1,0 +1,87 @@
+"""Scores of single test examples whose mean is a metric of a classifier, for paired tests.
+
+A metric that is no mean of right and wrong answers is written as one by the infinitesimal
+jackknife (Efron 1982): the metric plus the influence of each example on it. Influences sum to 0,
+and their variance over examples is that of the metric, to first order. Classes without examples
+count as 0, as in scikit-learn with `zero_division=0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def correct(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int = 0) -> Array:
+    """Return scores (examples,) whose mean is the accuracy: 1 for a right prediction, else 0."""
+    return (predicted == labels).astype(np.float64)
+
+
+def macro_f1_scores(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Array:
+    """Return scores (examples,) whose mean is the macro F1.
+
+    F1 of a class is 2 TP / (T + P) with T true and P predicted rows. The influence of a row on it
+    is (2 [both] - F1 ([true] + [predicted])) / (T + P).
+    """
+    true, guessed = _one_hot(labels, classes), _one_hot(predicted, classes)
+    size = np.maximum((true + guessed).sum(0), 1)
+    f1 = 2 * (true * guessed).sum(0) / size
+    influence = (2 * true * guessed - f1 * (true + guessed)) / size
+    scores: Array = f1.mean() + len(labels) * influence.mean(1)
+    return scores
+
+
+def weighted_f1_scores(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+) -> Array:
+    """Return scores (examples,) whose mean is the F1 weighted by the true rows of each class.
+
+    A row also changes the weights: with share T / n, its influence is that on F1 times the share,
+    plus ([true] - share) F1 / n.
+    """
+    true, guessed = _one_hot(labels, classes), _one_hot(predicted, classes)
+    size, share = np.maximum((true + guessed).sum(0), 1), true.mean(0)
+    f1 = 2 * (true * guessed).sum(0) / size
+    influence = (2 * true * guessed - f1 * (true + guessed)) / size
+    scores: Array = (share * (f1 + len(labels) * influence) + (true - share) * f1).sum(1)
+    return scores
+
+
+def macro_precision_scores(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+) -> Array:
+    """Return scores (examples,) whose mean is the macro precision."""
+    return _macro_ratio(_one_hot(labels, classes), _one_hot(predicted, classes))
+
+
+def macro_recall_scores(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
+) -> Array:
+    """Return scores (examples,) whose mean is the macro recall."""
+    return _macro_ratio(_one_hot(predicted, classes), _one_hot(labels, classes))
+
+
+def _one_hot(values: NDArray[np.int64], classes: int) -> Array:
+    return (values[:, None] == np.arange(classes)).astype(np.float64)
+
+
+def _macro_ratio(found: Array, of: Array) -> Array:
+    """Scores of the mean over classes of [both] / [of], which are arrays (examples, classes)."""
+    size = np.maximum(of.sum(0), 1)
+    ratio = (found * of).sum(0) / size
+    influence = of * (found - ratio) / size
+    scores: Array = ratio.mean() + len(of) * influence.mean(1)
+    return scores
+
+
+SCORES: Mapping[str, Callable[[NDArray[np.int64], NDArray[np.int64], int], Array]] = {
+    "accuracy": correct,
+    "macro_f1": macro_f1_scores,
+    "weighted_f1": weighted_f1_scores,
+    "macro_precision": macro_precision_scores,
+    "macro_recall": macro_recall_scores,
+}
