@@ -1,4 +1,4 @@
-"""Loads the plugin where it is not installed, and keeps the harness's own benchmarks for those who ask for them."""
+"""Load the plugin where it is not installed; run the harness's benchmarks only with -m harness."""
 
 from __future__ import annotations
 
