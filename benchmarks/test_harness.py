@@ -51,7 +51,9 @@ def _per_thousand(seconds: list[float], rows: int) -> float:
 @pytest.mark.harness
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS)
-def test_graphed_steps_against_the_trainers(method: str, benchmark: Any, tmp_path: Path) -> None:
+def test_cuda_graphs_steps_against_the_trainers(
+    method: str, benchmark: Any, tmp_path: Path
+) -> None:
     """Measure seconds per 1,000 reviews, as medians of windows.
 
     Compares the Trainer of notebooks, a tuned Trainer, the trainer engine and the cuda_graphs

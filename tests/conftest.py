@@ -118,8 +118,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print how many cases of bad input the parsers refused and accepted."""
-    if (fuzzed := sys.modules.get("test_bad_input")) is not None and fuzzed.CASES:
-        counts = fuzzed.CASES
+    name = next((name for name in sys.modules if name.endswith("test_bad_input")), "")
+    if name and (counts := sys.modules[name].CASES):
         terminalreporter.write_line(
             f"{counts.total():,} cases of bad input: "
             f"{counts['refused']:,} refused, {counts['accepted']:,} accepted"
@@ -172,10 +172,9 @@ def base(tell: Callable[..., pytest.RunResult]) -> Callable[..., pytest.RunResul
     def run(before: Sequence[Record], now: Sequence[Record], *arguments: str) -> pytest.RunResult:
         saved = tell(before, "--peft-save-baseline=base.json")
         assert saved.ret == 0, saved.stdout.str()
-        assert (
-            f"baseline written: base.json ({len({r.method_name for r in before})} methods)"
-            in saved.stdout.str()
-        )
+        count = len({record.method_name for record in before})
+        methods = f"{count} method{'s' * (count != 1)}"
+        assert f"baseline written: base.json ({methods})" in saved.stdout.str()
         return tell(now, "--peft-baseline=base.json", *arguments)
 
     return run

@@ -206,7 +206,7 @@ def test_parse_seeds_with_random_text(text: str) -> None:
 
     A refusal names the option.
     """
-    found = outcome(lambda: parse_seeds(text), "--peft-seeds")
+    found = outcome(lambda: parse_seeds(text), "seeds")
     if isinstance(found, list):
         assert found
         assert min(found) >= 0
@@ -259,7 +259,7 @@ def test_parse_limits_with_random_text(text: str) -> None:
 )
 def test_names_of_with_random_text(given_texts: list[str]) -> None:
     """Oracle: distinct names without surrounding spaces, which survive a round trip."""
-    found = outcome(lambda: names_of(given_texts, "--peft-method"), "--peft-method")
+    found = outcome(lambda: names_of(given_texts, "method"), "method")
     assert found is None or names_of([",".join(found)], "") == found
 
 
@@ -267,9 +267,7 @@ def test_names_of_with_random_text(given_texts: list[str]) -> None:
 @given(st.lists(st.sampled_from([*RULES, "v101"]) | texts, max_size=3).map(",".join))
 def test_silenced_with_random_text(text: str) -> None:
     """Oracle: ids of rules. A refusal names the option."""
-    assert set(
-        outcome(lambda: parse_silenced(text, "--peft-silence"), "--peft-silence") or ()
-    ) <= set(RULES)
+    assert set(outcome(lambda: parse_silenced(text), "silence") or ()) <= set(RULES)
 
 
 OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data",

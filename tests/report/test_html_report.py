@@ -165,7 +165,7 @@ def test_report_names_unreadable_files_and_uses_the_others(
     (run / "cell00.npz").write_bytes(b"no archive")
     report(tmp_path / "out", run, tmp_path / "nowhere")
     errors = capsys.readouterr().err
-    assert "broken.json is no record" in errors
+    assert "broken.json is not a valid record" in errors
     assert "nowhere cannot be read: No such file or directory" in errors
     assert errors.count("cell00.npz holds no predictions that can be read") == 1
 
@@ -233,12 +233,12 @@ def test_a_report_that_cannot_be_is_refused_before_training(
     Path("taken").write_text("", encoding="utf-8")
     refused = tell(records_of("lora"), "--peft-report=taken")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    refused.stderr.fnmatch_lines(["*--peft-report 'taken' is a file; give a folder.*"])
+    refused.stderr.fnmatch_lines(
+        ["*report 'taken' is a file; give a folder. Change it with --peft-report."]
+    )
     monkeypatch.setattr(
         "peft_methods.report.requirements.REQUIRED_LIBRARIES", {"no_such_module": "Jinja2"}
     )
     lacking = tell(records_of("lora"), "--peft-report=out")
     assert lacking.ret == pytest.ExitCode.USAGE_ERROR
-    lacking.stderr.fnmatch_lines(
-        ["*--peft-report needs Jinja2: pip install 'peft-methods?report?'.*"]
-    )
+    lacking.stderr.fnmatch_lines(["*a report needs Jinja2: pip install 'peft-methods?report?'.*"])

@@ -458,9 +458,9 @@ def test_paper_option_writes_the_paper_even_if_a_run_failed(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("out.txt", "--peft-paper 'out.txt' should be the name of a PDF: out.pdf."),
-        ("absent/out.pdf", "--peft-paper 'absent/out.pdf': the folder absent does not exist."),
-        (".", "--peft-paper '.': that is a folder."),
+        ("out.txt", "paper 'out.txt' should be the name of a PDF: out.pdf."),
+        ("absent/out.pdf", "paper 'absent/out.pdf': the folder absent does not exist."),
+        (".", "paper '.': it is a folder; give a file. Change it with --peft-paper."),
     ],
 )
 def test_paper_option_refuses_a_bad_path_before_any_run(run: Any, value: str, message: str) -> None:
@@ -477,5 +477,5 @@ def test_paper_option_names_the_missing_extra(run: Any, monkeypatch: pytest.Monk
         lambda name, *more: None if name == "typst" else find(name, *more),
     )
     assert error_line(run("--peft-paper=out.pdf")).endswith(
-        "--peft-paper needs typst: pip install 'peft-methods[paper]'."
+        "a paper needs typst: pip install 'peft-methods[paper]'."
     )

@@ -74,7 +74,8 @@ def test_silencing_an_unknown_rule_exits_with_4_and_one_line(
     result = pytester.runpytest_inprocess("-p", "peft_methods.plugin", f"--peft-silence={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = (line for line in result.stderr.lines if line.strip())
-    assert f"--peft-silence {value!r}: {message}" in line
+    assert f"silence {value!r}: {message}" in line
+    assert line.endswith("Change it with --peft-silence.")
 
 
 def test_silenced_error_fails_no_benchmark_and_is_listed(

@@ -1,0 +1,87 @@
+"""Every setting that an error names can be changed by the command line and by `compare()`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+import peft_methods
+from peft_methods import api
+from peft_methods.cli import setting_help
+from peft_methods.methods.registry import METHODS
+from peft_methods.recipes.schema import Recipe
+from peft_methods.utils.errors import OptionError
+
+ROOT = Path(peft_methods.__file__).parent
+ONLY_COMMAND_LINE = {"baseline", "fail", "save_baseline", "markdown", "csv", "paper", "output"}
+
+
+def named_settings() -> Iterator[str]:
+    """Yield every text given as `setting=` in the package."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "setting":
+                value = getattr(node.value, "value", None)
+                if isinstance(value, str) and value:
+                    yield value
+
+
+def recipe_fields(of: Any = Recipe, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all fields of a recipe."""
+    hints = get_type_hints(of)
+    for field in fields(of):
+        yield f"{prefix}{field.name}"
+        for kind in (hints[field.name], *get_args(hints[field.name])):
+            if is_dataclass(kind):
+                yield from recipe_fields(kind, f"{prefix}{field.name}.")
+
+
+SETTINGS = sorted(set(named_settings()))
+
+
+def test_settings_are_found_in_the_package() -> None:
+    assert {"workers", "timeout", "engine", "budget.seeds", "data.source"} <= set(SETTINGS)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_named_setting_exists_and_both_front_doors_name_how_to_change_it(setting: str) -> None:
+    is_field = setting in set(recipe_fields())
+    command_line = setting_help.how_to_change(setting)
+    argument = api.how_to_change(setting)
+    if is_field or setting == "methods":
+        assert command_line
+        assert argument
+        return
+    assert command_line.removeprefix("--peft-").replace("-", "_") in setting_help.OPTIONS or (
+        setting in setting_help.COMMAND_OPTIONS
+    )
+    assert argument.endswith(("=…", "=True")) != (setting in ONLY_COMMAND_LINE)
+
+
+def test_error_of_a_method_setting_is_set_by_name() -> None:
+    (method, *_) = METHODS
+    setting = f"methods.{method}.learning_rate"
+    assert setting_help.how_to_change(setting) == f"--peft-set {setting}=VALUE"
+    assert api.how_to_change(setting) == f'settings=["{setting}=…"]'
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("workers", "too many. Change it with --peft-workers."),
+        ("data.max_length", "too many. Change it with --peft-set data.max_length=VALUE."),
+        ("", "too many."),
+    ],
+)
+def test_explained_adds_the_option(setting: str, text: str) -> None:
+    assert setting_help.explained(OptionError("too many.", setting=setting)) == text
+
+
+@pytest.mark.parametrize(("setting", "option"), [("silence", "--silence"), ("workers", "")])
+def test_commands_name_their_own_options(setting: str, option: str) -> None:
+    assert setting_help.how_to_change_in_command(setting) == option

@@ -1,0 +1,59 @@
+"""The wheel holds every file that the package reads: recipes, presets, templates."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import peft_methods
+from peft_methods.recipes.loading import shipped_recipes
+
+PACKAGE = Path(peft_methods.__file__).parent
+ROOT = PACKAGE.parent
+DATA_FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in PACKAGE.rglob("*")
+    if path.is_file() and path.suffix not in {".py", ".pyc"}
+)
+
+
+def test_recipes_are_resources_of_the_package() -> None:
+    folder = resources.files("peft_methods.recipes")
+    names = {path.name for path in folder.iterdir() if path.name.endswith(".toml")}
+    assert {f"{name}.toml" for name in shipped_recipes()} == names
+    assert {"embedded.toml", "imdb_roberta.toml"} <= names
+
+
+def test_data_files_are_of_the_expected_kinds() -> None:
+    kinds = {Path(name).suffix for name in DATA_FILES}
+    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib"}
+
+
+def test_wheel_takes_the_whole_package() -> None:
+    """Hatch takes every file of a package except ignored ones."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        wheel = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["peft_methods"]}
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    ignored = subprocess.run(
+        ["git", "check-ignore", *DATA_FILES], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ignored.stdout == ""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("hatchling") is None, reason="the build backend is not installed"
+)
+def test_built_wheel_contains_the_data_files(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(tmp_path), str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert set(DATA_FILES) <= set(zipfile.ZipFile(wheel).namelist())
