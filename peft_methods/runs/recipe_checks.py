@@ -9,8 +9,8 @@ from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.executors.base import Ended, Executor, Lost
 from peft_methods.runs.executors.jobs import Failure, PrepareJob, RunJob
-from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.timeouts import Timeouts
 from peft_methods.utils.errors import DataError, PreparationTimedOut
 

@@ -1,4 +1,4 @@
-"""The single look at the test rows: predictions, their quality, and a task's further evaluations."""
+"""The one use of the test rows: predictions, their quality, and further evaluations."""
 
 from __future__ import annotations
 

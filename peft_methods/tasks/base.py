@@ -93,8 +93,8 @@ class Task(ABC):
 
     `metrics` are those of `evaluate`; the first selects the best epoch unless the recipe names
     another. `further_metrics` are the others of its records: fields of the best epoch, and what
-    `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the predictor of
-    `trivial_baseline`.
+    `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the
+    predictor of `trivial_baseline`.
     """
 
     name: ClassVar[str]

@@ -18,8 +18,8 @@ class Scalars:
     """Scalar inputs and outputs of a step, at fixed addresses.
 
     Inputs: `per_example` is 1 / (examples of the optimizer step), `per_batch` is 1 / (its batches).
-    Outputs: `loss` is this batch's part of the step's loss. `loss_sum` and `correct` are the loss of
-    all examples and the number of right answers since the last reset; `has_correct` is false for a
+    Outputs: `loss` is this batch's part of the step's loss. `loss_sum` and `correct` are the loss
+    of all examples and the number of right answers since the last reset; `has_correct` is false for a
     task without right and wrong. `norm` is the gradient norm before clipping.
     """
 
