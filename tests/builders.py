@@ -40,8 +40,8 @@ from peft_methods.tasks import text_classification
 from peft_methods.tasks.text_classification import Predictions
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
+from peft_methods.training.evidence import Evidence
 from peft_methods.training.trainer import loop
-from peft_methods.training.weight_checks import Evidence
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 TABLES = Path(__file__).parent / "tables"  # result tables made elsewhere, for the audit
