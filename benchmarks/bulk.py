@@ -17,7 +17,7 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.tasks.class_predictions import ClassPredictions
-from peft_methods.training.weight_checks import Evidence
+from peft_methods.training.evidence import Evidence
 
 LABELS = ("negative", "positive")
 COUNTS = {"train": (200, 200), "validation": (75, 75), "test": (250, 250)}

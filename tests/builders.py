@@ -40,8 +40,8 @@ from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
+from peft_methods.training.evidence import Evidence
 from peft_methods.training.trainer import loop
-from peft_methods.training.weight_checks import Evidence
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 TASK = TASKS["text_classification"]

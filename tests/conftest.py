@@ -27,6 +27,7 @@ import peft_methods.report.paper
 import peft_methods.report.text.comparison
 import peft_methods.report.text.dry_run
 import peft_methods.runs.pipeline  # noqa: F401
+from peft_methods.methods.registry import METHODS
 from peft_methods.runs.record import Record
 
 pytest.register_assert_rewrite("builders", "chart_builders")
@@ -38,6 +39,8 @@ from builders import (  # noqa: E402  # after the line above, so that failed ass
     make_model,
 )
 
+# Load the methods: pytester unloads modules that are first imported in an inner session.
+list(METHODS)
 # The same cases in every session, however slow the machine.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=1000)

@@ -144,6 +144,33 @@ def test_only_the_command_line_knows_its_options() -> None:
     assert outside == []
 
 
+def test_specs_are_read_by_attribute_outside_runs() -> None:
+    """No `record.spec["recipe"]` nor `spec.get("recipe")`: a spec is a typed object."""
+    outside = [
+        f"{module}:{node.lineno}"
+        for module, path in MODULES.items()
+        if package_of(module) != "runs"
+        for node in ast.walk(tree_of(path))
+        if _is_string_subscript_of_a_spec(node)
+    ]
+    assert outside == []
+
+
+def _is_string_subscript_of_a_spec(node: ast.AST) -> bool:
+    if isinstance(node, ast.Subscript):
+        owner, key = node.value, node.slice
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+        owner, key = node.func.value, node.args[0]
+        if node.func.attr != "get":
+            return False
+    else:
+        return False
+    if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
+        owner = owner.func.value if owner.func.attr == "to_json" else owner
+    name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+    return name == "spec" and isinstance(key, ast.Constant) and isinstance(key.value, str)
+
+
 def test_model_classes_losses_and_decoding_stand_in_tasks_alone() -> None:
     names = re.compile(r"AutoModelFor\w+|cross_entropy|log_softmax|softmax|argmax")
     outside = sorted(

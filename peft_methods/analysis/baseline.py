@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
+from peft_methods.recipes.loading import FOLDER as SHIPPED_RECIPES
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.migrations import migrate_baseline_entry
 from peft_methods.runs.record import SCHEMA_VERSION
@@ -26,6 +27,7 @@ from peft_methods.utils.files import atomically
 from peft_methods.utils.validation import adapter
 
 AUTO = "auto"
+BENCHMARKS = SHIPPED_RECIPES.parent.parent / "benchmarks"  # in a checkout
 
 
 def _check_packages(environment: dict[str, Any]) -> dict[str, Any]:
@@ -92,11 +94,15 @@ def slug(name: str) -> str:
 def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
     """Return the default path of a recipe's baseline on a device.
 
-    It is `baselines/DEVICE/RECIPE.json`, next to the folder of the recipe's file. Runs with random
-    weights have no quality to compare, so they use a separate file, `RECIPE-random-weights.json`.
+    It is `baselines/DEVICE/RECIPE.json`, next to the folder of the recipe's file; for shipped
+    recipes in a checkout, in `benchmarks`. Runs with random weights have no quality to compare, so
+    they use a separate file, `RECIPE-random-weights.json`.
     """
+    place = recipe_file.absolute().parent.parent
+    if recipe_file.absolute().parent == SHIPPED_RECIPES and BENCHMARKS.is_dir():
+        place = BENCHMARKS
     name = recipe.name if recipe.has_quality else f"{recipe.name}-random-weights"
-    return recipe_file.absolute().parent.parent / "baselines" / slug(device) / f"{name}.json"
+    return place / "baselines" / slug(device) / f"{name}.json"
 
 
 def read_baseline(path: Path) -> Baseline:

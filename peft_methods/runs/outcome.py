@@ -12,8 +12,8 @@ from peft_methods.models.parameters import ParameterCounts
 from peft_methods.profiling.phases import PHASES, PhaseMeter
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.tasks.base import Quality, Task
-from peft_methods.training import weight_checks
 from peft_methods.training.engine import Training
+from peft_methods.training.evidence import Evidence
 
 TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # meaningless where tokens were drawn
 
@@ -103,7 +103,7 @@ class Outcome:
     """What training and evaluation gave."""
 
     training: Training
-    evidence: weight_checks.Evidence
+    evidence: Evidence
     quality: Quality | None
     checkpoint_bytes: int
     inference: dict[str, float]

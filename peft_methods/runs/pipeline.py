@@ -36,6 +36,7 @@ from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
 from peft_methods.training.determinism import refusal
 from peft_methods.training.engine import Training, TrainingJob
+from peft_methods.training.evidence import Evidence
 from peft_methods.training.registry import engine_of
 from peft_methods.utils.errors import first_line
 
@@ -183,7 +184,7 @@ def _job(run: RunSpec, places: RunPaths, loaded: Loaded) -> TrainingJob:
     )
 
 
-def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> weight_checks.Evidence:
+def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> Evidence:
     return weight_checks.weight_evidence(
         loaded.model,
         loaded.before,

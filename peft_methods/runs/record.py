@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, InstanceOf
 
 from peft_methods.runs.migrations import migrate_record
 from peft_methods.runs.spec import Role, RunSpec
-from peft_methods.training.weight_checks import Evidence
+from peft_methods.training.evidence import Evidence
 from peft_methods.utils import sanitize
 from peft_methods.utils.validation import adapter
 

@@ -13,6 +13,7 @@ from peft_methods.models import parameters, quantization
 from peft_methods.models.architecture import MODULE_MAPS, Architecture
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
+from peft_methods.training.evidence import Evidence
 
 CHUNK = 2**20  # elements compared at once
 
@@ -113,22 +114,3 @@ def _has_no_gradient(name: str, shape: Architecture) -> bool:
     """
     key = MODULE_MAPS[shape.layout].key if shape.layout else "key"
     return name.endswith((f"{key}.bias", f"{key}.base_layer.bias", ".adapter.key.bias"))
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Facts about a run's weights, for the validity rules. Fields with names list parameters.
-
-    `expected_trainable` is the closed form for the method alone, None if there is none.
-    `head_parameters` is the size of the head, trained or not. `quantized` counts the tensors stored
-    in 4 bits, `head_quantized` those of them in the head.
-    """
-
-    expected_trainable: int | None = None
-    frozen_changed: tuple[str, ...] = ()
-    unmoved: tuple[str, ...] = ()
-    frozen_checked: int = 0
-    moved_checked: int = 0
-    head_parameters: int | None = None
-    quantized: int | None = None
-    head_quantized: int = 0

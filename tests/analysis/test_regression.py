@@ -437,13 +437,14 @@ def test_failed_session_writes_no_baseline(base: Any, tell: Any) -> None:
 
 def entry(**changes: Any) -> dict[str, Any]:
     valid = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "recipe": "embedded",
         "method": "lora",
         "seeds": [0],
         "metrics": {"accuracy": [0.9]},
     }
-    return {"extra_info": {**valid, "spec": {}, "data": {}, "environment": {}, **changes}}
+    spec = make_record().spec.to_json()
+    return {"extra_info": {**valid, "spec": spec, "data": {}, "environment": {}, **changes}}
 
 
 @pytest.mark.parametrize(
@@ -461,7 +462,7 @@ def entry(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"benchmarks": [entry(schema_version=SCHEMA_VERSION + 1)]},
-            "b.json has schema version 2, newer than 1. Update peft-methods",
+            "b.json has schema version 3, newer than 2. Update peft-methods",
         ),
         ({"benchmarks": [entry(seeds=[])]}, "the entry of embedded-lora is invalid at seeds:"),
         (

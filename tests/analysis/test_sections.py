@@ -91,9 +91,8 @@ def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
     finished = record_of("full")
     finished = replace(finished, spec=replace(finished.spec, engine="cuda_graphs"))
     fell_back = record_of("lora")
-    fell_back = replace(
-        fell_back, environment={**fell_back.environment, "engine_note": "cannot be captured"}
-    )
+    spec = replace(fell_back.spec, engine="trainer", fallback_from="cuda_graphs")
+    fell_back = replace(fell_back, spec=spec)
     assert len(group_records([finished, fell_back])) == 1
 
 

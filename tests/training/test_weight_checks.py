@@ -14,7 +14,7 @@ from torch import nn
 
 from peft_methods.models.architecture import Architecture
 from peft_methods.training import weight_checks
-from peft_methods.training.weight_checks import Evidence
+from peft_methods.training.evidence import Evidence
 
 DECAY = 0.99
 SHAPE = Architecture(
