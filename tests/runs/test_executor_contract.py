@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from misbehaving_methods import Misbehaving
 
 from builders import small_cells
-from misbehaving_methods import Misbehaving
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob

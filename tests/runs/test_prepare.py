@@ -11,11 +11,12 @@ import pytest
 
 from builders import runs
 from peft_methods.analysis import checks
-from peft_methods.data import splits, synthetic
+from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs import pipeline
+from peft_methods.runs import prepare as preparing
 from peft_methods.runs.prepare import prefetch, prepare
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.run_paths import RunPaths
@@ -66,9 +67,9 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     (tmp_path / "in its turn").mkdir()
     one, _ = pipeline.execute(run, RunPaths(tmp_path / "in its turn"), lambda news: None, threads=1)
     (tmp_path / "ahead").mkdir()
-    ahead = prefetch(run, work=tmp_path / "ahead", stages=())
+    ahead = prefetch(run, work=tmp_path / "ahead", stages=(), threads=1)
     monkeypatch.setattr(loading, "_draw", None)
-    monkeypatch.setattr(splits, "tokenize", None)
+    monkeypatch.setattr(tokenize, "tokenize", None)
     other, _ = pipeline.execute(
         run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead
     )
@@ -79,7 +80,7 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     ]
 
 
-def test_failed_engine_falls_back_to_stock_with_a_note(
+def test_failed_engine_falls_back_to_the_trainer_with_a_note(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The compiler cannot write its cache: a real failure in the run's own process."""
@@ -125,7 +126,7 @@ def test_quantised_weights_are_hashed_once_and_cached(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recipe = load_recipe(str(tiny_recipe))
     methods = tuple(chosen_methods(recipe, ["lora", "qlora"]))
-    first = prepare(recipe, methods, "cpu").facts
+    first = prepare(recipe, methods, "cpu", threads=1).facts
     loads: list[Any] = []
     load = loading.load
     monkeypatch.setattr(
@@ -133,10 +134,10 @@ def test_quantised_weights_are_hashed_once_and_cached(
         "load",
         lambda *of, **wanted: loads.append(wanted.get("quantization")) or load(*of, **wanted),
     )
-    assert prepare(recipe, methods, "cpu").facts == first
+    assert prepare(recipe, methods, "cpu", threads=1).facts == first
     assert loads == [None]
     other = replace(recipe, budget=replace(recipe.budget, precision="bf16"))
-    assert prepare(other, methods, "cpu").facts.weights[""] == first.weights[""]
+    assert prepare(other, methods, "cpu", threads=1).facts.weights[""] == first.weights[""]
     assert loads == [None, None, "nf4"]
 
 
@@ -147,12 +148,12 @@ def test_engine_auto_depends_on_the_device() -> None:
     ]
     assert choose_engine("trainer", "cuda") == "trainer"
     with pytest.raises(
-        OptionError, match=r"'graphed' needs an NVIDIA GPU .* Allowed here: auto, stock"
+        OptionError, match=r"'cuda_graphs' needs an NVIDIA GPU .* Allowed here: auto, trainer"
     ):
         choose_engine("cuda_graphs", "cpu")
     with pytest.raises(
         OptionError,
-        match=r"unknown engine 'graphd'\. Did you mean 'graphed'\? Allowed: auto, stock, graphed",
+        match=r"unknown engine 'cuda_graph'\. Did you mean 'cuda_graphs'\?.*auto, trainer, cuda_g",
     ):
         choose_engine("cuda_graph", "cuda")
 
@@ -176,8 +177,8 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
 
     texts = synthetic.load(recipe)
     base = loading.load(recipe.model, texts.facts.label_names)
-    monkeypatch.setattr(prepare, "predict", predict)
-    monkeypatch.setattr(prepare.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(preparing, "predict", predict)
+    monkeypatch.setattr(preparing.time, "perf_counter", lambda: now[0])
     size = recipe.budget.batch_size
-    assert prepare._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
+    assert preparing._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
     assert seen == [size, *([3 * size] * passes)]
