@@ -158,7 +158,7 @@ def test_an_installed_method_is_sorted_cited_and_part_of_its_fingerprint(
         (
             "Mine = 3",
             "mine = broken:Mine",
-            "3 is not a subclass of peft_methods.methods.base.Method",
+            "3 is not a subclass of peft_methods.methods.Method",
         ),
         ("raise RuntimeError('sad')", "mine = broken:Mine", "RuntimeError: sad"),
         (METHOD.replace('"norm_tuning"', '"lora"'), "mine = broken:NormTuning", "'lora' is taken"),

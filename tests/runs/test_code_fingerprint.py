@@ -106,7 +106,7 @@ def test_base_classes_in_other_packages_are_covered(project: Project) -> None:
         from abc import ABC
         from core import Core
         from acme.mixin import Mixin
-        from peft_methods.methods import LoRA
+        from peft_methods.methods.low_rank.lora import LoRA
         class A(LoRA, Mixin, ABC): ...
         """,
     )

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from builders import BENCHMARK, make_data, runs
+from builders import BENCHMARK, make_data, make_record, runs
 from builders import PROCESS_MARK as MARK
 from builders import marked_processes as living
 from peft_methods.runs.events import Event
@@ -82,13 +82,14 @@ def test_timeout_ends_endless_and_stopped_runs(tiny_recipe: Path, tmp_path: Path
     # There is no second attempt, because the timeout is there to save time.
     assert (one.status, one.attempts) == ("timeout", ())
     message = (
-        r"it took more than 3 s \(timeout\).*: it was in .*[( ]\S+\.py:\d+\).*; its output is in "
+        r"it took more than 3 s \(setting `timeout`\).*: it was in .*[( ]\S+\.py:\d+\).*"
+        "; its output is in "
     )
     assert re.match(message, one.message)
-    assert 'File "peft_methods/runner.py"' in one.stack
+    assert 'File "peft_methods/runs/pipeline.py"' in one.stack
     assert str(Path.home()) not in one.stack
     assert (other.status, other.stack) == ("timeout", "")
-    assert "it did not answer when asked for its stack" in other.message
+    assert "it did not report its stack (stopped?)" in other.message
     assert {record.stack for record in store.records()[0]} == {one.stack, ""}
 
 
@@ -114,7 +115,7 @@ def test_timeout_ends_the_check_of_a_recipe(
         result.stdout.str(),
     )
     (record,) = Store(Path(".peft/results")).records()[0]
-    assert 'File "peft_methods/starting.py"' in record.stack
+    assert 'File "peft_methods/runs/prepare.py"' in record.stack
 
 
 def test_stack_dump_works_while_the_interpreter_lock_is_held(tmp_path: Path) -> None:
@@ -219,9 +220,10 @@ def test_interrupt_keeps_finished_runs_and_lists_missing_ones(
     text = Path("out.txt").read_text(encoding="utf-8")
     assert "Traceback" not in text
     assert re.search(r"LoRA +\d", text)
-    hint = "The same command goes on from here: what has ended is kept in .peft/results."
+    hint = "The same command continues from here: finished runs are kept in .peft/results."
     missing = re.search(
-        r"Not trained, as the run was ended before: LoRA seeds [\d, ]+ \((\d+) of 60 cells\)\. "
+        r"Not trained, since the session was ended early: LoRA seeds [\d, ]+ "
+        r"\((\d+) of 60 runs\)\. "
         rf"{re.escape(hint)}",
         text,
     )
@@ -238,7 +240,7 @@ def test_second_interrupt_exits_at_once_without_a_broken_file(tmp_path: Path) ->
     code = (
         "import sys, time\nfrom pathlib import Path\n"
         "from peft_methods.cli.interrupts import Interrupts\n"
-        "from peft_methods.runs.store import write_whole\n"
+        "from peft_methods.utils.files import write_whole\n"
         "interrupts = Interrupts(lambda: print('closed', flush=True))\ninterrupts.install()\n"
         "try:\n    print('up', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    pass\n"
@@ -289,7 +291,8 @@ def test_session_with_exitfirst_trains_nothing_after_a_failure(
     result.assert_outcomes(failed=1)
     out = result.stdout.str()
     assert (
-        "Not trained, as the run was ended before: LoRA seed 0; IA3 seed 0 (2 of 3 cells)." in out
+        "Not trained, since the session was ended early: LoRA seed 0; IA3 seed 0 (2 of 3 runs)."
+        in out
     )
     assert (
         "No regression check was made and no baseline was written: "
@@ -326,7 +329,9 @@ def test_record_status_is_oom_after_an_oom_kill(
 ) -> None:
     store, counted = Store(tmp_path / "results"), [3]
     store.prepare()
-    monkeypatch.setattr("peft_methods.runs.executors.oom.out_of_memory_kills", lambda: counted[0])
+    monkeypatch.setattr(
+        "peft_methods.runs.executors.process.out_of_memory_kills", lambda: counted[0]
+    )
     scheduler = new_scheduler(store, "cpu", workers=1, retries=0)
     (run,) = runs(tiny_recipe, "lora", "budget.seeds=1")
 
@@ -390,8 +395,6 @@ def test_may_pass_is_true_for_temporary_errors_only() -> None:
 
 
 def test_table_lists_retried_runs() -> None:
-    from test_records_and_validity import make_record
-
     from peft_methods.analysis.comparison import Comparison
     from peft_methods.report.text.comparison import terminal_table
 
@@ -426,13 +429,17 @@ def test_fork_server_restarts_without_imports_that_started_cuda(
     worker.kill()
 
 
-def test_fork_server_is_shared_per_set_of_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    before = fork_server(DeviceSet())
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert fork_server(DeviceSet()) is not before
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert fork_server(DeviceSet()) is before
+def test_fork_server_is_shared_by_device_sets_with_the_same_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads do not matter, and neither does this process's own CUDA_VISIBLE_DEVICES."""
+    on_cpu, on_gpu = fork_server(DeviceSet()), fork_server(DeviceSet(("GPU-1",), threads=2))
+    assert on_cpu is not on_gpu
+    assert fork_server(DeviceSet(("GPU-2",))) is not on_gpu
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-2")
+    assert fork_server(DeviceSet((), threads=7)) is on_cpu
+    assert fork_server(DeviceSet(("GPU-1",))) is on_gpu
+    assert on_gpu._environment == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
 
 
 def test_answered_by_nvml_restores_torch_and_the_environment(

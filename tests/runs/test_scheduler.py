@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import signal
 from pathlib import Path
@@ -17,6 +16,8 @@ from builders import TASK, make_model, runs
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
+from peft_methods.runs.executors.jobs import Failure
+from peft_methods.runs.executors.worker import _failure, _record_of
 from peft_methods.runs.export import load_trained
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import new_scheduler
@@ -170,7 +171,7 @@ def test_executor_retries_killed_runs_and_records_repeated_crashes(
     records = scheduler.wait(wanted)
     assert [record.status for record in records] == ["crashed", "ok", "ok"]
     assert "killed by SIGSEGV in " in records[0].message
-    assert "peft_methods/execution/worker.py" in records[0].stack
+    assert "peft_methods/runs/executors/worker.py" in records[0].stack
     assert len(records[0].attempts) == len(records[1].attempts) == 1
     assert "crashed: its process was killed by SIGKILL (out of memory?)" in records[0].attempts[0]
     assert "killed by SIGABRT" in records[1].attempts[0]
@@ -201,7 +202,8 @@ def test_failed_prerequisite_fails_the_fusion_run_with_the_reason(
     record = scheduler.wait(wanted)[0]
     assert record.status == "failed"
     assert re.match(
-        r"its source tiny\.source\d-(a|b) failed: there is no folder /gone/\1\.", record.message
+        r"its prerequisite run tiny\.source\d-(a|b) failed: there is no folder /gone/\1\.",
+        record.message,
     )
 
 
@@ -209,8 +211,6 @@ def test_record_status_is_oom_for_out_of_memory_errors_only(
     tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     wanted = runs(tiny_recipe, "full", "budget.seeds=1")
-    from peft_methods.runs.executors.worker import _record_of
-
     for error in (
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
@@ -226,18 +226,14 @@ def test_prepare_raises_data_error_before_training(tiny_recipe: Path, scheduler:
 
 
 def test_prepare_keeps_the_setting_of_an_error_in_the_worker(
-    tiny_recipe: Path, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     """A `Failure` carries the setting across the process boundary."""
-    from peft_methods.runs.executors.jobs import Failure
-    from peft_methods.runs.executors.worker import _failure
-
     failure = _failure(DataError("too long.", setting="data.max_length"))
     assert failure == Failure("too long.", by_user=True, setting="data.max_length")
     assert _failure(ValueError("shape")).setting == ""
-    recipe = load_recipe(str(tiny_recipe))
-    monkeypatch.setattr(scheduler, "_ask", lambda job, first: pickle.loads(pickle.dumps(failure)))
-    with pytest.raises(DataError, match=r"too long\.") as caught:
+    recipe = load_recipe(str(tiny_recipe), ["data.max_length=5000"])
+    with pytest.raises(DataError, match="max_length") as caught:
         scheduler.prepare(recipe, chosen_methods(recipe, None))
     assert caught.value.setting == "data.max_length"
 

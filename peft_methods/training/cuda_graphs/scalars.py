@@ -19,8 +19,8 @@ class Scalars:
 
     Inputs: `per_example` is 1 / (examples of the optimizer step), `per_batch` is 1 / (its batches).
     Outputs: `loss` is this batch's part of the step's loss. `loss_sum` and `correct` are the loss
-    of all examples and the number of right answers since the last reset; `has_correct` is false for a
-    task without right and wrong. `norm` is the gradient norm before clipping.
+    of all examples and the number of right answers since the last reset; `has_correct` is false
+    for a task without right and wrong. `norm` is the gradient norm before clipping.
     """
 
     device: torch.device
