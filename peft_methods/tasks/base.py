@@ -139,6 +139,10 @@ class Task(ABC):
         """Raise `DataError` if a split is useless for this task."""
         return
 
+    @abstractmethod
+    def example_columns(self, rows: int) -> Mapping[str, list[Any]]:
+        """Return the columns of a tiny data set that can be learned. Tests use it."""
+
     # From rows to a loss
 
     @abstractmethod

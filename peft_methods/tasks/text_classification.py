@@ -91,6 +91,12 @@ class TextClassification(Task):
         """Raise `DataError` if all rows of a split have the same class."""
         check_classes(splits, label_names, spec)
 
+    def example_columns(self, rows: int) -> Mapping[str, list[Any]]:
+        """Return short texts that are good or bad, with the class as a word."""
+        words, labels = ("good", "bad"), ("yes", "no")
+        texts = [" ".join(["plot", *[words[i % 2]] * (1 + i % 5), str(i)]) for i in range(rows)]
+        return {"text": texts, "label": [labels[i % 2] for i in range(rows)]}
+
     def collator(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> Collator:
         """Return a collator whose batches have one label per row."""
         from peft_methods.tasks.collate import Collator

@@ -72,7 +72,7 @@ def test_method_tested_on_other_examples_is_left_out_and_reported() -> None:
     comparison = compared(CLEAR)
     other = predictions(0.9, 3, LABELS[::-1].copy())
     mixed = PrintableComparison(comparison.records, (), {**comparison.predictions, "lora1": other})
-    assert mixed.rankings["embedded"].not_compared == {"lora": "other test examples"}
+    assert mixed.rankings["embedded"].not_compared == {"lora": NotCompared.OTHER_EXAMPLES}
     assert (
         "LoRA: tested on different examples than the other methods, so not assigned to a group."
         in mixed.table()

@@ -159,9 +159,9 @@ def test_load_removes_leaked_texts_from_train_and_counts_them(tmp_path: Path) ->
     assert got.facts.removed["train_also_in_test"] == 1
 
 
-def bad(tmp_path: Path, **splits: list[dict[str, object]]) -> str:
+def bad(tmp_path: Path, **parts: list[dict[str, object]]) -> str:
     with pytest.raises(DataError) as caught:
-        splits.load(data_spec(write_csv(tmp_path, **splits)), TASK)
+        splits.load(data_spec(write_csv(tmp_path, **parts)), TASK)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

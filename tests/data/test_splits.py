@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import FILLER, data_spec, make_rows, write_csv
+from builders import FILLER, TASK, data_spec, make_rows, write_csv
 from peft_methods.data import overlap
 from peft_methods.data.facts import SPLITS
 from peft_methods.data.splits import load
@@ -113,7 +113,8 @@ def test_load_measures_overlap_except_for_pairs(tmp_path: Path) -> None:
     facts = load(
         data_spec(
             write_csv(tmp_path / "a", train=rows, test=halves), train="all", validation=4, test=20
-        )
+        ),
+        TASK,
     ).facts
     assert facts.overlap["test"].within > 0.7
     assert facts.overlap["validation"].within == 0.0
@@ -122,7 +123,9 @@ def test_load_measures_overlap_except_for_pairs(tmp_path: Path) -> None:
         for number, row in enumerate(rows)
     ]
     assert (
-        load(data_spec(write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]))).facts.overlap
+        load(
+            data_spec(write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:])), TASK
+        ).facts.overlap
         == {}
     )
 
@@ -158,7 +161,7 @@ def sized(name: str, folder: Path, train: Any, validation: int, test: int) -> An
 def test_sst2_bert_tests_on_development_sentences_and_validates_on_whole_sentences(
     tmp_path: Path,
 ) -> None:
-    got = load(sized("sst2_bert", hub_sst2(tmp_path), 90, 16, 20))
+    got = load(sized("sst2_bert", hub_sst2(tmp_path), 90, 16, 20), TASK)
     train, validation, test = (got.splits[name].texts for name in SPLITS)
     assert (len(train), len(validation), len(test)) == (90, 16, 20)
     assert {text.strip() for text in test} == {row["text"] for row in sentences(20, 2)}
@@ -172,7 +175,7 @@ def test_sst2_bert_tests_on_development_sentences_and_validates_on_whole_sentenc
 
 
 def test_sst2_bert_as_published_tests_on_phrases_of_train_sentences(tmp_path: Path) -> None:
-    got = load(sized("sst2_bert_as_published", hub_sst2(tmp_path), "all", 20, 60))
+    got = load(sized("sst2_bert_as_published", hub_sst2(tmp_path), "all", 20, 60), TASK)
     assert {len(got.splits[name]) for name in SPLITS} == {60 * 4 - 60, 20, 60}
     assert got.facts.overlap["test"].within > 0.3
     assert not set(got.splits["test"].texts) & set(got.splits["train"].texts)
@@ -185,11 +188,11 @@ def test_load_names_the_remedy_for_hidden_test_labels(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r'the test split has no labels .*data\.test_split = "validation"'
     ):
-        load(data_spec(hub_sst2(tmp_path)))
+        load(data_spec(hub_sst2(tmp_path)), TASK)
 
 
 def test_load_ignores_hidden_labels_for_zero_test_rows(tmp_path: Path) -> None:
-    got = load(data_spec(hub_sst2(tmp_path), train=40, validation=10, test=0)).splits
+    got = load(data_spec(hub_sst2(tmp_path), train=40, validation=10, test=0), TASK).splits
     assert [len(got[name]) for name in SPLITS] == [40, 10, 0]
 
 
@@ -210,7 +213,8 @@ def test_trec_bert_reads_coarse_labels_and_the_labels_of_other_folders(tmp_path:
                 "all",
                 20,
                 100,
-            )
+            ),
+            TASK,
         )
         assert got.facts.label_names == ("0", "1")
         assert len(got.splits["train"]) == 180
@@ -222,14 +226,16 @@ def test_load_allows_a_leak_up_to_the_leakage_limit(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"2 of 100 test texts \(2\.0%\).*set data\.leakage_limit to a higher share"
     ):
-        load(data_spec(folder))
-    assert load(data_spec(folder, leakage_limit=0.03)).facts.removed["train_also_in_test"] == 2
+        load(data_spec(folder), TASK)
+    assert (
+        load(data_spec(folder, leakage_limit=0.03), TASK).facts.removed["train_also_in_test"] == 2
+    )
 
 
 def test_load_falls_back_to_the_test_split_if_test_split_is_missing(tmp_path: Path) -> None:
     rows = sentences(80, 1)
     got = load(
-        sized("sst2_bert", write_csv(tmp_path, train=rows[:60], test=rows[60:]), 40, 10, 20)
+        sized("sst2_bert", write_csv(tmp_path, train=rows[:60], test=rows[60:]), 40, 10, 20), TASK
     ).splits
     assert set(got["test"].texts) == {row["text"] for row in rows[60:]}
 
@@ -240,11 +246,11 @@ def test_load_names_other_splits_if_there_is_no_test_split(tmp_path: Path) -> No
         DataError,
         match=r'no test split; found: train\. Name a file .*data\.test_split = "train"',
     ):
-        load(data_spec(write_csv(tmp_path / "a", train=rows)))
+        load(data_spec(write_csv(tmp_path / "a", train=rows)), TASK)
     with pytest.raises(
         DataError, match=r'found: train, validation\. .*data\.test_split = "validation"'
     ):
-        load(data_spec(write_csv(tmp_path / "b", train=rows[:60], validation=rows[60:])))
+        load(data_spec(write_csv(tmp_path / "b", train=rows[:60], validation=rows[60:])), TASK)
 
 
 def test_load_refuses_sentence_validation_with_too_few_sentences_or_pairs(tmp_path: Path) -> None:
@@ -254,7 +260,7 @@ def test_load_refuses_sentence_validation_with_too_few_sentences_or_pairs(tmp_pa
         DataError,
         match=r'21 validation sentences requested, but only 20 texts .*validation_by = "rows"',
     ):
-        load(data_spec(folder, validation=21, validation_by="sentences"))
+        load(data_spec(folder, validation=21, validation_by="sentences"), TASK)
     pairs = [
         {"premise": row["text"], "hypothesis": row["text"], "label": row["label"]} for row in rows
     ]
@@ -263,7 +269,8 @@ def test_load_refuses_sentence_validation_with_too_few_sentences_or_pairs(tmp_pa
             data_spec(
                 write_csv(tmp_path / "b", train=pairs[:40], test=pairs[40:]),
                 validation_by="sentences",
-            )
+            ),
+            TASK,
         )
 
 
@@ -276,13 +283,13 @@ def test_load_joins_shards_but_refuses_two_data_sets(tmp_path: Path) -> None:
         )
     pd.DataFrame(rows[60:]).to_parquet(tmp_path / "plain_text" / "test-00000-of-00001.parquet")
     (tmp_path / "README.md").write_text("a card", encoding="utf-8")
-    assert len(load(data_spec(tmp_path, train="all")).splits["train"]) == 50
+    assert len(load(data_spec(tmp_path, train="all"), TASK).splits["train"]) == 50
     write_csv(tmp_path / "other", train=rows)
     with pytest.raises(
         DataError,
         match=r"data set: other, plain_text\. Give one of them: data\.source = .*other",
     ):
-        load(data_spec(tmp_path))
+        load(data_spec(tmp_path), TASK)
 
 
 @pytest.mark.parametrize(
@@ -297,5 +304,5 @@ def test_load_without_hub_fails_in_one_line_for_every_recipe(
         DataError,
         match=r"is not a local folder and could not be loaded from the hub .*to a local folder\.$",
     ) as caught:
-        load(load_recipe(name).data)
+        load(load_recipe(name).data, TASK)
     assert "\n" not in str(caught.value)

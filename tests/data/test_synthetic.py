@@ -32,7 +32,7 @@ def spec(**more: Any) -> DataSpec:
 
 
 def tokens_of(wanted_spec: DataSpec) -> TokenData:
-    drawn = synthetic.draw(wanted_spec, VOCABULARY, PADDING)
+    drawn = synthetic.draw(wanted_spec, TASK, VOCABULARY, PADDING)
     assert drawn.tokenizer is not None
     return tokenize.tokenize(drawn, drawn.tokenizer, wanted_spec.max_length)
 
@@ -71,7 +71,7 @@ def test_draw_depends_on_the_data_seed_and_the_source() -> None:
 def test_draw_marks_the_facts_as_random() -> None:
     facts = tokens_of(spec()).facts
     assert facts.random
-    assert fingerprint.startswith("random-")
+    assert facts.fingerprint.startswith("random-")
     assert facts.source == "some/texts"
 
 
@@ -164,4 +164,4 @@ def test_draw_refuses_all() -> None:
         DataError,
         match=r"data.train = 'all' needs the texts.*'some/texts' are not read\. Set data\.train",
     ):
-        synthetic.draw(spec(train="all"), VOCABULARY, PADDING)
+        synthetic.draw(spec(train="all"), TASK, VOCABULARY, PADDING)
