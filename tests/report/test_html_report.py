@@ -60,7 +60,7 @@ def test_report_is_byte_identical_for_the_same_records_at_any_path(tmp_path: Pat
 def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path) -> None:
     record, _ = evaluated_record("lora", 0, 0.9, label=SCRIPT)
     source = ("data.source", f'"><img src=x onerror=alert(1)>{SCRIPT}')
-    run = unregistered(SCRIPT, with_settings(record.spec, source, ("method.targets", (SCRIPT,))))
+    run = unregistered(SCRIPT, with_settings(record.spec, source), note=SCRIPT)
     lost = replace(
         record_of("full"),
         spec=with_settings(record_of("full").spec, source),
@@ -164,7 +164,7 @@ def test_report_names_unreadable_files_and_uses_the_others(
     (run / "cell00.npz").write_bytes(b"no archive")
     report(tmp_path / "out", run, tmp_path / "nowhere")
     errors = capsys.readouterr().err
-    assert "broken.json is no record" in errors
+    assert "broken.json is not a valid record" in errors
     assert "nowhere cannot be read: No such file or directory" in errors
     assert errors.count("cell00.npz holds no predictions that can be read") == 1
 

@@ -11,11 +11,12 @@ import pytest
 
 from builders import runs
 from peft_methods.analysis import checks
-from peft_methods.data import splits, synthetic
+from peft_methods.data import synthetic, tokenize
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs import pipeline
+from peft_methods.runs import prepare as preparation
 from peft_methods.runs.local_scheduler import local_scheduler
 from peft_methods.runs.prepare import prefetch, prepare
 from peft_methods.runs.reuse import ReusableRuns
@@ -66,7 +67,7 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     (tmp_path / "ahead").mkdir()
     ahead = prefetch(run, work=tmp_path / "ahead", prerequisites=(), threads=1)
     monkeypatch.setattr(loading, "_draw", None)
-    monkeypatch.setattr(splits, "tokenize", None)
+    monkeypatch.setattr(tokenize, "tokenize", None)
     other, _ = pipeline.execute(
         run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead
     )
@@ -175,8 +176,8 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
 
     texts = synthetic.load(recipe)
     base = loading.load(recipe.model, texts.facts.label_names)
-    monkeypatch.setattr(prepare, "predict", predict)
-    monkeypatch.setattr(prepare.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(preparation, "predict", predict)
+    monkeypatch.setattr(preparation.time, "perf_counter", lambda: now[0])
     size = recipe.budget.batch_size
-    assert prepare._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
+    assert preparation._forward_seconds(texts, base, recipe) == pytest.approx(seconds / (3 * size))
     assert seen == [size, *([3 * size] * passes)]
