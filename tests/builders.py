@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -347,13 +347,19 @@ def with_changed_specs(comparison: Comparison, *settings: tuple[str, Any]) -> An
     return replace(comparison, records=tuple(records))
 
 
-def unregistered(name: str, spec: RunSpec) -> RunSpec:
-    """Return the spec with its method under a name that is not in the registry."""
+def unregistered(name: str, spec: RunSpec, **settings: Any) -> RunSpec:
+    """Return the spec with its method under an unregistered name, with further settings."""
     kind = type(spec.method)
-    info = replace(kind.info, name=name)
-    return replace(
-        spec, method=type("Unregistered", (kind,), {"info": info})(**asdict(spec.method))
+    more = [(key, Any, field(default=value)) for key, value in settings.items()]
+    own = make_dataclass(
+        "Unregistered",
+        more,
+        bases=(kind,),
+        namespace={"info": replace(kind.info, name=name)},
+        frozen=True,
+        kw_only=True,
     )
+    return replace(spec, method=own(**asdict(spec.method)))
 
 
 def evaluated_record(

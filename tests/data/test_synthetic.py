@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from builders import CONFIGS, TASK
 from peft_methods.data import synthetic, tokenize
-from peft_methods.data.facts import SPLITS, TokenData, fingerprint
+from peft_methods.data.facts import SPLITS, TokenData
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import DataSpec, ModelSpec, Recipe
 from peft_methods.utils.errors import DataError

@@ -61,7 +61,7 @@ def test_report_is_byte_identical_for_the_same_records_at_any_path(tmp_path: Pat
 def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path) -> None:
     record, _ = evaluated_record("lora", 0, 0.9, label=SCRIPT)
     source = ("data.source", f'"><img src=x onerror=alert(1)>{SCRIPT}')
-    run = unregistered(SCRIPT, with_settings(record.spec, source, ("method.targets", (SCRIPT,))))
+    run = unregistered(SCRIPT, with_settings(record.spec, source), note=SCRIPT)
     lost = replace(
         record_of("full"),
         spec=with_settings(record_of("full").spec, source),

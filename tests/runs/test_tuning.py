@@ -36,10 +36,10 @@ def trial_record(run: RunSpec, selection: float | None, loss: float = 0.5) -> Re
 
 
 def searched(run: RunSpec, trials: int, quality: object) -> Search:
-    def run(trials: object) -> list[Record]:
+    def train(trials: object) -> list[Record]:
         return [trial_record(one, quality(one.method)) for one in trials]  # type: ignore[attr-defined, operator]
 
-    return tuning.tune({"it": run}, trials, run)["it"]
+    return tuning.tune({"it": run}, trials, train)["it"]
 
 
 def test_grid_is_logarithmic_around_the_learning_rate_of_the_recipe(tiny_recipe: Path) -> None:
