@@ -24,10 +24,13 @@ from peft_methods.analysis.spec_changes import spec_changes
 from peft_methods.analysis.tolerances import parse_tolerance, parse_tolerances
 from peft_methods.cli import regression_check
 from peft_methods.cli.command_text import pytest_command
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import find_recipe, load_recipe
 from peft_methods.report.html.page import build_report, write_report
 from peft_methods.runs.record import SCHEMA_VERSION, Record
+from peft_methods.runs.spec import run_specs
+from peft_methods.training.registry import ENGINES
 from peft_methods.utils.errors import OptionError
 
 PASSED = "No metric is worse by more than its tolerance and the spread over seeds."
@@ -305,6 +308,29 @@ def test_stored_baselines_can_be_read() -> None:
         assert len(entry.values("accuracy")) == (0 if random else 3)
         device = str(entry.environment["device_name"])
         assert auto_path(find_recipe(name), recipe, device).samefile(path)
+
+
+def test_stored_baselines_of_version_1_have_the_settings_of_today() -> None:
+    for path in sorted((BENCHMARK.parent / "baselines").glob("*/*.json")):
+        for (name, method), entry in read_baseline(path).entries.items():
+            recipe = load_recipe(name)
+            (today, *_) = run_specs(recipe, chosen_methods(recipe, [method])[0], "cuda")
+            assert entry.settings.keys() == today.flat().keys()
+            assert entry.settings["engine"] in ENGINES
+            assert "embedded:" not in str(entry.settings)
+            assert entry.settings["role"] == "main"
+
+
+def test_baseline_of_a_method_that_is_not_installed_is_read(tmp_path: Path) -> None:
+    path = next((BENCHMARK.parent / "baselines").glob("*/embedded.json"))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    info = document["benchmarks"][0]["extra_info"]
+    info["method"] = info["spec"]["method"]["name"] = "from_elsewhere"
+    base = tmp_path / "base.json"
+    base.write_text(json.dumps(document), encoding="utf-8")
+    entry = read_baseline(base).entries["embedded", "from_elsewhere"]
+    assert entry.settings["method.name"] == "from_elsewhere"
+    assert entry.settings["engine"] in ENGINES
 
 
 def test_baseline_text_mentions_uncommitted_changes(tmp_path: Path) -> None:

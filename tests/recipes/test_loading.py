@@ -402,3 +402,19 @@ def test_load_recipe_with_other_data_drops_token_lengths() -> None:
 def test_load_recipe_with_random_weights_adds_no_note_on_rates_or_sizes() -> None:
     notes = load_recipe("embedded", model="/m", data="/d", weights="random").notes
     assert not any("rates" in note or "to train on all of it" in note for note in notes)
+
+
+def test_old_names_of_bundled_sources_are_read(tmp_path: Path) -> None:
+    """Version 0.1 wrote `embedded:` before them, in recipes, options and saved models."""
+    text = find_recipe("embedded").read_text(encoding="utf-8")
+    path = tmp_path / "embedded.toml"
+    path.write_text(text.replace("bundled:", "embedded:"), encoding="utf-8")
+    old, today = load_recipe(str(path)), load_recipe("embedded")
+    (fusion,) = chosen_methods(old, ["adapter_fusion"])
+    assert (old.model, old.data) == (today.model, today.data)
+    assert [fusion] == chosen_methods(today, ["adapter_fusion"])
+    given = load_recipe("sst2_bert", model="embedded:minilm", data="embedded:tweets")
+    assert (given.model.source, given.data.source) == ("bundled:minilm", "bundled:tweets")
+    assert "embedded:" not in " ".join(given.notes)
+    changed = load_recipe("embedded", ["data.source=embedded:tweets"])
+    assert changed.data.source == "bundled:tweets"
