@@ -27,6 +27,7 @@ import peft_methods.report.paper
 import peft_methods.report.text.comparison
 import peft_methods.report.text.dry_run
 import peft_methods.runs.pipeline  # noqa: F401
+from peft_methods.methods.registry import METHODS
 from peft_methods.runs.record import Record
 
 pytest.register_assert_rewrite("builders", "chart_builders")
@@ -42,6 +43,9 @@ from builders import (  # noqa: E402  # after the line above, so that failed ass
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("steady")
+# The registry imports methods on demand. pytester would forget the modules that a session imports,
+# but the registry would keep their classes.
+assert list(METHODS)
 torch.set_num_threads(1)  # for models this small more threads only wait for each other
 # Otherwise pytest-benchmark would disable itself in the sessions that tests start.
 os.environ.pop("PYTEST_XDIST_WORKER", None)

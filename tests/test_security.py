@@ -199,7 +199,7 @@ def test_load_trained_does_not_trust_the_saved_model(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     save_file({"a": torch.zeros(1)}, tmp_path / "trained.safetensors")
-    with pytest.raises(ModelError, match="load with trust_remote_code=True"):
+    with pytest.raises(ModelError, match="load the model with trust_remote_code=True"):
         load_trained(tmp_path)
 
 
@@ -474,7 +474,7 @@ def test_store_refuses_a_fingerprint_that_is_a_path(tmp_path: Path) -> None:
     path = Store(tmp_path).write(make_record())
     values = json.loads(path.read_text(encoding="utf-8")) | {"identity": "../../etc/passwd"}
     path.write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(StoreError, match="is no record"):
+    with pytest.raises(StoreError, match="is not a valid record"):
         Store(tmp_path).read(path)
 
 
