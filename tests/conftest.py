@@ -45,6 +45,9 @@ list(METHODS)
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("steady")
+# The registry imports methods on demand. pytester would forget the modules that a session imports,
+# but the registry would keep their classes.
+assert list(METHODS)
 torch.set_num_threads(1)  # for models this small more threads only wait for each other
 # Otherwise pytest-benchmark would disable itself in the sessions that tests start.
 os.environ.pop("PYTEST_XDIST_WORKER", None)

@@ -201,7 +201,7 @@ def test_audit_checks_a_folder_of_records(
         ("t.csv", "method,accuracy\nLoRA,0.9\nLoRA,0.8\n", "rows 1 and 2 are both 'LoRA'"),
         ("t.csv", "method,accuracy\n,0.9\n", "row 1 names no method"),
         ("t.csv", "method,accuracy\nLoRA,-0.9\n", "'accuracy' in row 1: '-0.9' is below zero"),
-        ("t.csv", "method,accuracy\nLoRA,high\n", "'accuracy' in row 1: 'high' is no number"),
+        ("t.csv", "method,accuracy\nLoRA,high\n", "'accuracy' in row 1: 'high' is not a number"),
         ("t.csv", "method,accuracy\nLoRA,930\n", "holds '930', which is more than 100 %"),
         ("t.csv", "method,accuracy\nLoRA,0.9,3\n", "row 1 has 3 fields, but the header has 2"),
         (
