@@ -42,7 +42,7 @@ def _add_choices(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--peft-model",
         metavar="SOURCE",
-        help="another model: a hub id, a local folder, or embedded:NAME",
+        help="another model: a hub id, a local folder, or bundled:NAME",
     )
     group.addoption(
         "--peft-weights",
