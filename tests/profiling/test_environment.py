@@ -33,6 +33,7 @@ without_gpu = pytest.mark.skipif(
 @pytest.fixture
 def driver_shows_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "visible_gpus", lambda: 1)
+    monkeypatch.setattr("peft_methods.profiling.nvml.visible_gpus", lambda: 1)
     monkeypatch.setattr(environment, "_version", lambda name: "2.11.0")
 
 
