@@ -315,7 +315,8 @@ def test_stored_baselines_of_version_1_have_the_settings_of_today() -> None:
         for (name, method), entry in read_baseline(path).entries.items():
             recipe = load_recipe(name)
             (today, *_) = run_specs(recipe, chosen_methods(recipe, [method])[0], "cuda")
-            assert entry.settings.keys() == today.flat().keys()
+            own = {key for key in entry.settings if not key.startswith("prerequisites.")}
+            assert own <= today.flat().keys()
             assert entry.settings["engine"] in ENGINES
             assert "embedded:" not in str(entry.settings)
             assert entry.settings["role"] == "main"

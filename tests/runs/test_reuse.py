@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 from builders import BENCHMARK, error_line, runs
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.profiling.environment import describe, fingerprint_part
-from peft_methods.runs import spec as cell_code
+from peft_methods.runs import spec as run_spec
 from peft_methods.runs.record import Record
+from peft_methods.runs.spec import PIPELINE
 from peft_methods.runs.store import Store
-from peft_methods.training.registry import ENGINES
+from peft_methods.training.registry import engine_of
 
 METHODS = ("lora", "qlora", "adapter_fusion")
 
@@ -225,7 +227,7 @@ def test_run_that_fell_back_keeps_its_key_but_not_its_fingerprint(
     tiny_recipe: Path,
 ) -> None:
     run, *_ = runs(tiny_recipe, "lora")
-    asked = cell_code.replace(run, engine="cuda_graphs")
+    asked = replace(run, engine="cuda_graphs")
     facts: dict[str, Any] = {
         "weights": "w",
         "config": "c",
@@ -292,8 +294,8 @@ def test_other_code_makes_another_fingerprint(
         "environment": {},
     }
     before, roots = run.fingerprint(**facts), []
-    monkeypatch.setattr(cell_code, "code_fingerprint", lambda *given: roots.append(given) or "new")
+    monkeypatch.setattr(run_spec, "code_fingerprint", lambda *given: roots.append(given) or "new")
     assert run.fingerprint(**facts) != before
     assert run.with_fallback_engine().fingerprint(**facts)
-    lora, stock, runner = roots[0]
-    assert (lora, stock, runner) == (run.method, ENGINES["trainer"], "peft_methods.runs.pipeline")
+    method, engine, pipeline = roots[0]
+    assert (method, engine, pipeline) == (run.method, engine_of("trainer"), PIPELINE)
