@@ -99,7 +99,7 @@ def test_store_keeps_the_old_record_and_no_temporary_file_after_a_failed_write(
 
 def test_store_prepare_refuses_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(StoreError, match="--peft-results DIR"):
+    with pytest.raises(StoreError, match="Choose another folder for `results`"):
         Store(tmp_path / "file" / "store").prepare()
 
 

@@ -23,7 +23,7 @@ from _pytest.config.argparsing import Parser
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from builders import make_rows, records_of
+from builders import TASK, make_rows, records_of
 from peft_methods.analysis.baseline import read_baseline
 from peft_methods.analysis.checks import RULES, check_table
 from peft_methods.analysis.checks.rule import parse_silenced
@@ -526,10 +526,10 @@ def check_readable(folder: Path, *named: object) -> None:
     They have as many labels as texts, no empty texts, and a name for every label.
     """
     spec = DataSpec(str(folder), 2, 1, 1)
-    found = outcome(lambda: read_source(spec), *named)
+    found = outcome(lambda: TASK.parse(read_source(spec), spec), *named)
     if found is not None:
-        splits, names = found
-        for table in splits.values():
+        names = found.label_names
+        for table in found.tables.values():
             assert len(table.texts) == len(table.labels)
             assert all(text.strip() and text.encode() for text in table.texts)
             assert all(0 <= label < len(names) for label in table.labels)

@@ -101,7 +101,7 @@ def test_sentences_names_the_nearest_domain_for_an_unknown_one() -> None:
 
 def parsed(domain: str) -> LabelledTexts:
     """The texts of a domain with class numbers."""
-    source = f"embedded:{domain}"
+    source = f"bundled:{domain}"
     found = TASK.parse(bundled.sentences(source), DataSpec(source, 1, 1, 1))
     assert found.label_names == ("negative", "positive")
     return found.tables["all"]

@@ -73,7 +73,7 @@ if __name__ == "__main__":
     done = compare(recipe, methods=["norm_tuning"], seeds=1, results=results, progress=False)
     (record,) = done.records
     print(record.status, record.message)
-    print(record.spec["method"]["learning_rate"], record.evidence.expected_trainable)
+    print(record.spec.method.learning_rate, record.evidence.expected_trainable)
     print(done.table())
     print(list(METHODS).index("norm_tuning"), METHODS.recognize("Norm-Tuning"))
 """
