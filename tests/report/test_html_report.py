@@ -29,7 +29,7 @@ def test_report_contains_every_part_and_matches_the_records(tmp_path: Path) -> N
         "comparison",
         "findings",
         "charts",
-        "classes",
+        "views",
         "metrics",
         "reproduce",
         "runs",

@@ -459,7 +459,7 @@ def test_paper_option_writes_the_paper_even_if_a_run_failed(
     ("value", "message"),
     [
         ("out.txt", "paper 'out.txt' should be the name of a PDF: out.pdf."),
-        ("absent/out.pdf", "paper 'absent/out.pdf': the folder absent does not exist."),
+        ("absent/out.pdf", "paper 'absent/out.pdf': the folder absent does not exist"),
         (".", "paper '.': it is a folder; give a file. Change it with --peft-paper."),
     ],
 )

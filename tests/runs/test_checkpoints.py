@@ -25,6 +25,7 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.text.comparison import terminal_table
 from peft_methods.runs.checkpoints import Checkpoints
 from peft_methods.runs.events import Event
+from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.record import Record
 from peft_methods.runs.scheduler import Scheduler
@@ -288,12 +289,13 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
             (worker,) = scheduler._running
             os.kill(worker.process, signal.SIGKILL)
 
-    scheduler = new_scheduler(store, "cpu", workers=1, checkpoint=True, retries=0)
+    one = (DeviceSet(threads=1),)  # as `run_here`: more threads round differently
+    scheduler = new_scheduler(store, "cpu", workers=1, checkpoint=True, retries=0, devices=one)
     scheduler.watch(kill_after_the_first_epoch)
     (crashed,) = _records_of(scheduler, run)
     assert crashed.status == "crashed"
     assert list(folder.glob("epoch-*"))
-    second = new_scheduler(store, "cpu", workers=1, checkpoint=True)
+    second = new_scheduler(store, "cpu", workers=1, checkpoint=True, devices=one)
     (record,) = _records_of(second, run)
     assert figures(record, store.read_predictions(record)) == figures(
         *run_here(run, tmp_path / "here")
