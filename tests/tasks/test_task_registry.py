@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from wheel_builders import install, make_wheel, unpack
 
 import peft_methods
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.code_fingerprint import code_closure
 from peft_methods.tasks import registry
 from peft_methods.tasks.registry import TASKS, Registry, task_of
@@ -101,10 +103,11 @@ def test_a_broken_package_is_named_in_one_line(
     sys.modules.pop("broken_task", None)
 
 
-def test_records_without_a_task_are_of_text_classification() -> None:
-    assert task_of({"recipe": {"name": "old"}}).name == "text_classification"
+def test_task_of_a_recipe_is_text_classification_by_default() -> None:
+    recipe = load_recipe("embedded")
+    assert task_of(recipe).name == "text_classification"
     with pytest.raises(OptionError, match="unknown task 'mystery'"):
-        task_of({"recipe": {"task": "mystery"}})
+        task_of(replace(recipe, task="mystery"))
 
 
 def test_the_registry_is_no_part_of_a_tasks_code() -> None:
