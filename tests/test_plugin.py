@@ -365,7 +365,7 @@ def test_session_writes_json_table_csv_and_models(run: Any, pytester: pytest.Pyt
     stored = json.loads(Path("out.json").read_text(encoding="utf-8"))
     for entry in stored["benchmarks"]:
         info = entry["extra_info"]
-        assert info["schema_version"] == 1
+        assert info["schema_version"] == 2
         assert entry["stats"]["rounds"] == 2 == len(info["seeds"])
         assert sorted(entry["stats"]["data"]) == pytest.approx(
             sorted(info["metrics"]["train_seconds"])
