@@ -11,7 +11,7 @@ from typing import Any
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
-from peft_methods.recipes.schema import Recipe
+from peft_methods.recipes.schema import DEFAULT_TASK, Recipe
 from peft_methods.report.formatting import is_folder, source_name
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec, run_specs
@@ -174,6 +174,8 @@ def recipe_file(records: Sequence[Record]) -> str:
     """Format the TOML recipe of these records (one record per method), with folder names only."""
     recipe = _portable(records[0].spec).recipe_settings()
     lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]
+    if recipe.get("task", DEFAULT_TASK) != DEFAULT_TASK:
+        lines.append(f"task = {_toml(recipe['task'])}")
     sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}
     sections |= {
         f"methods.{record.method_name}": _portable(record.spec).method_settings()

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import CheckpointPolicy
 
-from builders import prepared
+from builders import TASK, prepared
 from builders import train_with_both_engines as both
-from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.collate import NO_LABEL, Collator
 from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.cuda_graphs import attention, compile
 from peft_methods.training.cuda_graphs.attention import capturable_attention
@@ -50,7 +50,9 @@ def warmed_up_for_all_lengths(recipe_path: Path) -> None:
         "precision": "fp32",
         "accumulation": 1,
         "max_grad_norm": 0.0,
-        "extra_loss": lambda model: None,
+        "loss": TASK.loss,
+        "penalty": lambda model: None,
+        "no_labels": lambda rows, length: torch.full((rows,), NO_LABEL),
     }
     graphs = StepGraphs(model, optimizer, batch_size=6, padding=padding, buckets=lengths, **options)
     with compiled(model):

@@ -15,6 +15,7 @@ from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.tasks.registry import task_of
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
 
@@ -152,7 +153,9 @@ def describe_result(record: Record) -> str:
     """Describe a run's result in one line: the main metrics, or why there are none."""
     if record.status != "ok":
         return f"{record.status}: {record.message}"
-    name = "validation_accuracy" if record.role != "main" else "accuracy"
+    task = task_of(record.spec.recipe)
+    of_role = task.metrics if record.role == "main" else task.further_metrics
+    name = next((metric.name for metric in of_role), "")
     metrics = record.metrics
     parts = [
         f"{METRICS[name].title.lower()} {value:.3f}"

@@ -7,8 +7,7 @@ from typing import Any
 
 from peft_methods.runs.record import Record
 from peft_methods.runs.tracking.tracker_process import Entry
-
-SCORES = ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall")
+from peft_methods.tasks.registry import task_of
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -43,8 +42,9 @@ def epoch_entry(news: Mapping[str, Any]) -> Entry:
 
 def final_entry(record: Record, step: int) -> Entry:
     """Build the entry for a record: its metrics and status, at the run's last step."""
+    tested = {metric.name for metric in task_of(record.spec.recipe).metrics}
     metrics = {
-        f"test_{name}" if name in SCORES else name: value for name, value in record.metrics.items()
+        f"test_{name}" if name in tested else name: value for name, value in record.metrics.items()
     }
     status = {"status": record.status, "message": record.message or None}
     return Entry(without_missing(metrics | status), step, float(len(record.epochs)))
