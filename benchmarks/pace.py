@@ -81,7 +81,7 @@ class Kernels(TrainerCallback):
 
 
 class NullListener:
-    """A listener that ignores all callbacks."""
+    """An observer that ignores all callbacks."""
 
     def enter(self, phase: str) -> None:
         pass
@@ -100,20 +100,20 @@ class NullListener:
 
 
 class EveryOtherEpoch:
-    """A listener that uses all instruments in one epoch of each pair and none in the other.
+    """An observer that runs the profiler in one epoch of each pair and not in the other.
 
     `seconds` holds the training time of each epoch.
     """
 
-    def __init__(self, instruments: Any, synchronize: Any) -> None:
+    def __init__(self, profiler: Any, synchronize: Any) -> None:
         self.seconds: list[float] = []
-        self._instruments, self._synchronize = instruments, synchronize
+        self._profiler, self._synchronize = profiler, synchronize
         self._sampling: Any = None
         self._since: float | None = None
 
     @staticmethod
     def is_on(epoch: int) -> bool:
-        """Whether an epoch uses the instruments.
+        """Whether an epoch uses the profiler.
 
         Of epochs 1 and 2 it is the second, of 3 and 4 the first, and so on, so that a drift affects
         both kinds equally.
@@ -126,29 +126,29 @@ class EveryOtherEpoch:
             self.seconds.append(time.perf_counter() - self._since)
             self._since = None
         if self._sampling is not None:
-            self._instruments.enter(phase)
+            self._profiler.enter(phase)
             self._sampling.__exit__(None, None, None)
             self._sampling = None
         if phase == "train":
             if self.is_on(len(self.seconds)):
-                self._sampling = self._instruments.running()
+                self._sampling = self._profiler.running()
                 self._sampling.__enter__()
-                self._instruments.enter(phase)
+                self._profiler.enter(phase)
             self._synchronize()
             self._since = time.perf_counter()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         if self._sampling is not None:
-            self._instruments.step(epoch, step, steps)
+            self._profiler.step(epoch, step, steps)
 
     def epoch(self, result: Any) -> None:
         pass
 
     def record_engine_tensors(self, tensors: Any) -> None:
-        self._instruments.record_engine_tensors(tensors)
+        self._profiler.record_engine_tensors(tensors)
 
     def peak_step(self, model: Any, optimizer: Any) -> Any:
-        return self._instruments.peak_step(model, optimizer)
+        return self._profiler.peak_step(model, optimizer)
 
 
 def synchronize(device: str) -> None:

@@ -406,7 +406,7 @@ def _finished(processes: list[Any], results: Any) -> list[float]:
 @pytest.mark.harness
 @pytest.mark.gpu
 def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> None:
-    """Compare pairs of epochs of one run, with all instruments and with none.
+    """Compare pairs of epochs of one run, with the profiler and without.
 
     The upper 95 % bound of the difference is at most 1 % of the training time.
     """
@@ -447,7 +447,7 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
         with_seconds=kinds[True], without_seconds=kinds[False], upper_bound=bound
     )
     print(
-        f"instruments: {100 * difference.mean():+.2f} % of training time, "
+        f"profiler: {100 * difference.mean():+.2f} % of training time, "
         f"at most {100 * bound:.2f} % (95 %), {len(difference)} pairs"
     )
     assert bound <= 0.01

@@ -26,14 +26,16 @@ def outputs_of(run: Any, kind: str) -> list[str]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Jupyter's own packages
 def test_notebook_displays_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert all(not run.get("outputs") for run in notebook.runs), (
+    assert all(not cell.get("outputs") for cell in notebook.cells), (
         "the notebook must be stored without outputs"
     )
-    (parameters,) = (run for run in notebook.runs if "parameters" in run.metadata.get("tags", []))
+    (parameters,) = (
+        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+    )
     parameters.source = QUICK
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     table, charts, matrices, frame = [
-        run for run in notebook.runs if run.cell_type == "code" and run.outputs
+        cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs
     ][-4:]
     assert "| IA3 " in outputs_of(table, "text/markdown")[0]
     assert len(outputs_of(charts, "image/svg+xml")) >= 5

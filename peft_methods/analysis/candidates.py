@@ -13,7 +13,7 @@ from peft_methods.analysis.ranking import PairwiseComparison, Ranking
 from peft_methods.profiling.metrics import METRICS
 
 
-def verdict_of(pair: PairwiseComparison) -> str:
+def describe_comparison(pair: PairwiseComparison) -> str:
     """Describe a comparison: whether it is separable, and the interval of its difference."""
     low, high = 100 * pair.low, 100 * pair.high
     if pair.is_separable and low * high > 0:
@@ -107,7 +107,7 @@ class Candidates:
             if has_one_seed(row, best)
             else f"not compared: {UNPAIRED}"
         )
-        verdict = verdict_of(pair) if pair else lacking
+        verdict = describe_comparison(pair) if pair else lacking
         quality = self.formatted(row, self.ranking.metric)
         return f"{quality}, {points:.1f} points below {best.title} ({verdict})", pair
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from peft_methods.analysis.candidates import CLOSE, UNPAIRED, Candidates, has_one_seed, verdict_of
+from peft_methods.analysis.candidates import (
+    CLOSE,
+    UNPAIRED,
+    Candidates,
+    describe_comparison,
+    has_one_seed,
+)
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import METRIC_OF, Constraints
 from peft_methods.analysis.questions import QuestionKind, Recommendation
@@ -93,7 +99,7 @@ def _best_quality(candidates: Candidates) -> Recommendation | None:
             return _cheapest_of(candidates, best, overlapping, lead, None)
         return candidates.answer(kind, best.method, f"{lead}.")
     alike = candidates.not_separable(best)
-    lead += f" ({verdict_of(pair)})"
+    lead += f" ({describe_comparison(pair)})"
     if not alike:
         text = f"{lead}, separable from every other."
         return candidates.answer(kind, best.method, text, pair)

@@ -24,7 +24,7 @@ def cached_matmul_rate() -> float:
         properties.name,
         str(getattr(properties, "uuid", "")),
         torch.__version__,
-        gpu and gpu.state().get("driver"),
+        gpu and gpu.driver(),
     ]
     return cached_value("matmul_rates", key, matmul_flops_per_second)
 

@@ -52,7 +52,7 @@ class _ProgressReporter:
     def enter(self, phase: str | None) -> None:
         """Report what the phase does. Training reports its steps instead."""
         if phase in PHASE_ACTIVITIES:
-            self._send({"doing": PHASE_ACTIVITIES[phase]})
+            self._send({"activity": PHASE_ACTIVITIES[phase]})
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Report a training step, at most once per PROGRESS_INTERVAL."""

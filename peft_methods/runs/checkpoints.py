@@ -80,7 +80,7 @@ class Checkpoints:
             return TrainingState(values["epoch"], tensors, values["state"])
         return None
 
-    def keep(self, state: TrainingState) -> None:
+    def save(self, state: TrainingState) -> None:
         """Write the state, then delete the earlier ones."""
         values = {
             "key": self.key,

@@ -106,7 +106,7 @@ class Experiment:
             if not (self._records.have_all(task) or self.needs_gpu(task))
         }
         for recipe in waiting.values():
-            self._progress.doing(f"{recipe.name}: reading data and model")
+            self._progress.show_activity(f"{recipe.name}: reading data and model")
             methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
             try:
                 with self._progress.showing(last=False):
@@ -255,7 +255,7 @@ class Experiment:
         """Log each recipe's comparison (a row a method, and its text). Wait for the trackers."""
         for recipe, (rows, text) in tables.items():
             self._tracking.log_table(recipe, rows, text)
-        self._progress.doing(f"writing logs: {', '.join(self._tracking.trackers)}")
+        self._progress.show_activity(f"writing logs: {', '.join(self._tracking.trackers)}")
         with self._progress.showing(last=False):
             self._tracking.finish()
 

@@ -177,7 +177,7 @@ class Checkpointer(Protocol):
     def newest(self) -> TrainingState | None:
         """Return the state to resume from; None to train from the beginning."""
 
-    def keep(self, state: TrainingState) -> None:
+    def save(self, state: TrainingState) -> None:
         """Store this state and drop the one before."""
 
 

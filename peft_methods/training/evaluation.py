@@ -128,7 +128,7 @@ class EpochEvaluator(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Report the step to the listener."""
+        """Report the step to the observer."""
         self.steps = state.global_step
         self.observer.step(len(self.results) + 1, state.global_step, state.max_steps)
 

@@ -42,18 +42,21 @@ class ResumableTrainer(Protocol):
 
 
 class CheckpointCallback(TrainerCallback):
-    """Trainer callback: save the training state after each epoch. Add it after the `Judge`."""
+    """Trainer callback: save the training state after each epoch.
+
+    Add it after the `EpochEvaluator`.
+    """
 
     def __init__(
         self,
         trainer: ResumableTrainer,
-        judge: EpochEvaluator,
+        evaluator: EpochEvaluator,
         observer: Observer,
         checkpointer: Checkpointer,
     ) -> None:
-        self.trainer, self.judge, self.observer, self.checkpointer = (
+        self.trainer, self.evaluator, self.observer, self.checkpointer = (
             trainer,
-            judge,
+            evaluator,
             observer,
             checkpointer,
         )
@@ -63,13 +66,17 @@ class CheckpointCallback(TrainerCallback):
     ) -> None:
         """Save the state. The time is not counted as training time."""
         self.observer.enter("save")
-        is_over = control.should_training_stop or len(self.judge.results) == args.num_train_epochs
-        self.checkpointer.keep(_snapshot(self.trainer, self.judge, self.observer, is_over=is_over))
+        is_over = (
+            control.should_training_stop or len(self.evaluator.results) == args.num_train_epochs
+        )
+        self.checkpointer.save(
+            _snapshot(self.trainer, self.evaluator, self.observer, is_over=is_over)
+        )
         self.observer.enter("evaluate")
 
 
 def _snapshot(
-    trainer: ResumableTrainer, judge: EpochEvaluator, observer: Observer, *, is_over: bool
+    trainer: ResumableTrainer, evaluator: EpochEvaluator, observer: Observer, *, is_over: bool
 ) -> TrainingState:
     """Return the state after the last evaluated epoch.
 
@@ -84,14 +91,14 @@ def _snapshot(
     }
     tensors = {
         "weights": trainable_tensors(trainer.model),
-        "best": {} if judge.best is judge.results[-1] else load_file(judge.best_file),
+        "best": {} if evaluator.best is evaluator.results[-1] else load_file(evaluator.best_file),
         "optimizer": moments,
         "random": _random_tensors(trainer.order),
     }
     steps = trainer.state.max_steps if is_over else trainer.state.global_step
     values = {
         "trainer": {**asdict(trainer.state), "global_step": steps},
-        "judge": judge.state(),
+        "evaluator": evaluator.state(),
         "rates": [float(group["lr"]) for group in optimizer["param_groups"]],
         "schedule": trainer.lr_scheduler.state_dict(),
         "loss_scale": trainer.loss_scale(),
@@ -103,12 +110,12 @@ def _snapshot(
         for part, tensors in tensors.items()
         for name, tensor in tensors.items()
     }
-    return TrainingState(len(judge.results), flat, values)
+    return TrainingState(len(evaluator.results), flat, values)
 
 
 def resume(
     trainer: ResumableTrainer,
-    judge: EpochEvaluator,
+    evaluator: EpochEvaluator,
     observer: Observer,
     checkpointer: Checkpointer,
     folder: Path,
@@ -124,11 +131,11 @@ def resume(
     if state is None:
         return None
     assign_parameters(trainer.model, state.part("weights"))
-    judge.restore(state.values["judge"])
+    evaluator.restore(state.values["evaluator"])
     if best := state.part("best"):
-        save_file(best, judge.best_file)
+        save_file(best, evaluator.best_file)
     else:
-        save_trainable(trainer.model, judge.best_file)
+        save_trainable(trainer.model, evaluator.best_file)
     observer.take_over(state.values["measured"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAINER_STATE).write_text(json.dumps(state.values["trainer"]), encoding="utf-8")

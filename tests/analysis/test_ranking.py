@@ -19,7 +19,7 @@ from builders import random_record, with_changed_specs
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.analysis.questions import QuestionKind
 from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
-from peft_methods.analysis.recommendations import recommend, verdict_of
+from peft_methods.analysis.recommendations import describe_comparison, recommend
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.report.text.comparison import markdown_table
 from peft_methods.report.text.csv_table import csv_table
@@ -300,14 +300,14 @@ def test_recommendation_without_predictions_gives_the_right_reason() -> None:
 def test_verdict_keeps_signs_if_the_interval_contains_zero() -> None:
     """By Holm's p, methods may be separable although their simultaneous interval contains zero."""
     assert (
-        verdict_of(PairwiseComparison("full", "lora", 0.05, -0.003, 0.103, 0.04))
+        describe_comparison(PairwiseComparison("full", "lora", 0.05, -0.003, 0.103, 0.04))
         == "separable: -0.3 to +10.3"
     )
     assert (
-        verdict_of(PairwiseComparison("full", "lora", 0.05, 0.003, 0.097, 0.04))
+        describe_comparison(PairwiseComparison("full", "lora", 0.05, 0.003, 0.097, 0.04))
         == "separable: 0.3 to 9.7"
     )
     assert (
-        verdict_of(PairwiseComparison("lora", "full", -0.05, -0.097, -0.003, 0.04))
+        describe_comparison(PairwiseComparison("lora", "full", -0.05, -0.097, -0.003, 0.04))
         == "separable: 0.3 to 9.7"
     )

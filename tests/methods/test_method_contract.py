@@ -307,7 +307,7 @@ def test_an_unknown_target_names_the_nearest(name: str, settings: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "said"),
+    ("name", "settings", "expected"),
     [
         ("lora", {"ranks": 4}, "unknown key 'ranks'. Did you mean 'rank'"),
         ("lora", {"learning_rate": 0}, "learning_rate = 0 should be greater than 0"),
@@ -316,10 +316,12 @@ def test_an_unknown_target_names_the_nearest(name: str, settings: dict[str, Any]
         ("loar", {}, "unknown method 'loar'. Did you mean 'lora'"),
     ],
 )
-def test_a_wrong_method_setting_is_named(name: str, settings: dict[str, Any], said: str) -> None:
+def test_a_wrong_method_setting_is_named(
+    name: str, settings: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(OptionError) as caught:
         create(name, **settings)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_fusion_is_the_attention_it_stands_for() -> None:

@@ -94,9 +94,9 @@ def test_unsupported_values_are_none_without_an_error(fake: FakeNvml, name: str)
         nvml.Throttling(gpu),
         device_memory.DeviceMemory(gpu, level_at_start=0),
     )
-    for gauge in (energy, heat, memory):
-        gauge.start()
-        assert gauge.read() is None or gauge.read() == pytest.approx(gauge.read())
+    for sensor in (energy, heat, memory):
+        sensor.start()
+        assert sensor.read() is None or sensor.read() == pytest.approx(sensor.read())
     assert nvml.used_bytes_by_uuid() in ({"GPU-1": 2**30}, {})
 
 

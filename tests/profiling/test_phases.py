@@ -121,7 +121,7 @@ def test_resident_memory_measures_an_array_until_it_is_freed() -> None:
         assert evaluate < load - 30 * 2**20
 
 
-class FakeGauge:
+class FakeSensor:
     """A counter set by hand; None if it cannot be read."""
 
     def __init__(self) -> None:
@@ -136,17 +136,17 @@ class FakeGauge:
 
 
 def test_gauges_are_read_by_phase_and_missing_readings_give_none() -> None:
-    gauge = FakeGauge()
-    meter = PhaseMeter(FakeMemory(), sensors={"energy": gauge})
+    sensor = FakeSensor()
+    meter = PhaseMeter(FakeMemory(), sensors={"energy": sensor})
     for phase, value in (("load", 5.0), ("train", 12.0), ("evaluate", 13.0), ("train", 20.0)):
         meter.enter(phase)
-        gauge.now = value
+        sensor.now = value
     meter.enter(None)
     assert meter.total("energy", "train") == 7.0 + 7.0
     assert meter.highest("energy", "load", "evaluate") == 5.0
     assert meter.total("energy", "save") is None
     assert meter.total("nothing", "train") is None
     meter.enter("train")
-    gauge.now = None
+    sensor.now = None
     meter.enter(None)
     assert meter.total("energy", "train") is None

@@ -24,17 +24,17 @@ def ignore(message: dict[str, Any]) -> None:
 
 def test_instruments_return_every_metric_or_none_on_a_cpu() -> None:
     messages: list[dict[str, Any]] = []
-    instruments = Profiler("cpu", messages.append, epochs=1)
-    instruments.rows = 24
-    with instruments.running():
+    profiler = Profiler("cpu", messages.append, epochs=1)
+    profiler.rows = 24
+    with profiler.running():
         for phase in ("load", "warm_up", "train"):
-            instruments.enter(phase)
+            profiler.enter(phase)
         for step in (1, 2, 3):
-            instruments.step(1, step, 3)
-        instruments.enter("evaluate")
-        instruments.epoch(EpochResult(1, 0.5, 0.4, 0.9, 0.9))
-        instruments.enter(None)
-    metrics = instruments.metrics()
+            profiler.step(1, step, 3)
+        profiler.enter("evaluate")
+        profiler.epoch(EpochResult(1, 0.5, 0.4, 0.9, 0.9))
+        profiler.enter(None)
+    metrics = profiler.metrics()
     assert set(metrics) <= set(METRICS)
     assert (metrics["step_median_seconds"] or 0) >= 0
     assert metrics["peak_memory_bytes"] == metrics["train_allocated_bytes"]
@@ -48,12 +48,12 @@ def test_instruments_return_every_metric_or_none_on_a_cpu() -> None:
     (step,) = [message for message in messages if message.get("step") == 1]
     assert (step["epoch"], step["epochs"], step["steps"]) == (1, 1, 3)
     assert step["samples_per_second"] > 0
-    assert messages[0] == {"doing": "loading the model"}
+    assert messages[0] == {"activity": "loading the model"}
     last = messages[-1]
     assert (last["train_loss"], last["validation_accuracy"], last["step"]) == (0.5, 0.9, 3)
-    assert last["samples_per_second"] == pytest.approx(24 / instruments.meter.seconds("train"))
+    assert last["samples_per_second"] == pytest.approx(24 / profiler.meter.seconds("train"))
     assert last["peak_memory_bytes"] == metrics["peak_memory_bytes"]
-    assert instruments.environment()["gpu"] is None
+    assert profiler.environment()["gpu"] is None
 
 
 def test_training_peak_excludes_captured_steps() -> None:
@@ -61,15 +61,13 @@ def test_training_peak_excludes_captured_steps() -> None:
 
     In a small model the workspaces need more memory than the activations.
     """
-    instruments = Profiler("cpu", ignore, epochs=1)
-    instruments.meter.intervals += [Interval("warm_up", 1.0, 100), Interval("train", 1.0, 200)]
-    training = instruments.meter.intervals[1]
-    assert (
-        instruments.metrics()["peak_memory_bytes"] == instruments.method_peak_bytes(training) == 200
-    )
-    instruments.meter.intervals.insert(1, Interval("capture", 1.0, 300))
-    assert instruments.metrics()["peak_memory_bytes"] == 100
-    assert instruments.method_peak_bytes(training) is None
+    profiler = Profiler("cpu", ignore, epochs=1)
+    profiler.meter.intervals += [Interval("warm_up", 1.0, 100), Interval("train", 1.0, 200)]
+    training = profiler.meter.intervals[1]
+    assert profiler.metrics()["peak_memory_bytes"] == profiler.method_peak_bytes(training) == 200
+    profiler.meter.intervals.insert(1, Interval("capture", 1.0, 300))
+    assert profiler.metrics()["peak_memory_bytes"] == 100
+    assert profiler.method_peak_bytes(training) is None
 
 
 @pytest.mark.parametrize(
@@ -90,9 +88,9 @@ def test_training_peak_excludes_captured_steps() -> None:
 def test_out_of_memory_error_names_phase_size_and_advice(
     phase: str, activity: str, advice: str
 ) -> None:
-    instruments = Profiler("cpu", ignore, epochs=1)
-    instruments.enter(phase)
-    with pytest.raises(OutOfMemory) as caught, instruments.running():
+    profiler = Profiler("cpu", ignore, epochs=1)
+    profiler.enter(phase)
+    with pytest.raises(OutOfMemory) as caught, profiler.running():
         torch.empty(2**55, dtype=torch.uint8)
     message = str(caught.value)
     assert f"out of memory while {activity}" in message
@@ -114,20 +112,20 @@ def test_running_does_not_change_other_errors() -> None:
 def test_evaluation_peak_excludes_tensors_that_the_engine_keeps() -> None:
     found = []
     for kept in ([], [torch.zeros(200), torch.zeros(50)]):
-        instruments = Profiler("cpu", ignore, epochs=1)
-        instruments.record_engine_tensors(kept)
-        instruments.meter.intervals.append(Interval("evaluate", 1.0, 5000))
-        found.append(instruments.metrics()["evaluate_allocated_bytes"])
+        profiler = Profiler("cpu", ignore, epochs=1)
+        profiler.record_engine_tensors(kept)
+        profiler.meter.intervals.append(Interval("evaluate", 1.0, 5000))
+        found.append(profiler.metrics()["evaluate_allocated_bytes"])
     assert found == [5000, 4000]
 
 
 def test_instruments_keep_the_engines_tensors_alive() -> None:
     """Otherwise they would be subtracted from a later peak that does not include them."""
-    instruments, kept = Profiler("cpu", ignore, epochs=1), torch.zeros(1)
-    instruments.record_engine_tensors([kept])
+    profiler, kept = Profiler("cpu", ignore, epochs=1), torch.zeros(1)
+    profiler.record_engine_tensors([kept])
     reference = weakref.ref(kept)
     del kept
     assert reference() is not None
-    del instruments
+    del profiler
     gc.collect()
     assert reference() is None

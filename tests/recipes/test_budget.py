@@ -279,9 +279,9 @@ def test_early_stopping_ends_after_the_given_epochs_without_a_rise(
     selections: list[float], patience: int, ends: int | None, tiny_recipe: Path
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), [f"budget.early_stopping={patience}"])
-    judge = EpochEvaluator(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
+    evaluator = EpochEvaluator(None, None, recipe, None, None, best=Path())  # type: ignore[arg-type]
     spent = [
-        judge._should_stop_early(EpochResult(epoch, 0.0, 0.0, 0.0, value))
+        evaluator._should_stop_early(EpochResult(epoch, 0.0, 0.0, 0.0, value))
         for epoch, value in enumerate(selections, 1)
     ]
     assert spent.index(True) + 1 == ends if ends else not any(spent)

@@ -76,13 +76,13 @@ def trained(
     Returns the result, the last and the best weights, the steps and the checkpoints.
     """
     ready = recipe, method, _, model, _ = prepared(recipe_path, name, *SMALL, *settings)
-    keeper = Checkpoints(root, run_specs(recipe, method, "cpu")[0], "key") if keep else None
+    checkpoints = Checkpoints(root, run_specs(recipe, method, "cpu")[0], "key") if keep else None
     (root / "work").mkdir(parents=True, exist_ok=True)
     observer = Measuring(until)
     job = training_job(ready, root / "work")
-    training = loop.train(job, observer, keeper, trainer_class=kind)
+    training = loop.train(job, observer, checkpoints, trainer_class=kind)
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    return training, weights, load_file(root / "work" / TRAINED), observer.steps, keeper
+    return training, weights, load_file(root / "work" / TRAINED), observer.steps, checkpoints
 
 
 def same(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
@@ -142,15 +142,15 @@ def test_resumed_training_equals_uninterrupted_training(  # noqa: PLR0917  # thr
     with pytest.raises(Interrupted):
         trained(tiny_recipe, tmp_path / "cut", name, *settings, kind=kind, until=whole.steps - 1)
     torch.rand(5)  # another process has used the random numbers differently
-    again, got, kept, seen, keeper = trained(
+    again, got, kept, seen, checkpoints = trained(
         tiny_recipe, tmp_path / "cut", name, *settings, kind=kind
     )
     assert again == whole
     assert same(got, weights)
     assert same(kept, best)
     assert seen == steps
-    assert keeper.resumed_after == [len(whole.epochs) - 1]
-    assert len(list(keeper.folder.iterdir())) == 1
+    assert checkpoints.resumed_after == [len(whole.epochs) - 1]
+    assert len(list(checkpoints.folder.iterdir())) == 1
 
 
 def test_resumed_training_stays_stopped_after_early_stopping(
@@ -176,33 +176,36 @@ def some_state(epoch: int = 1) -> TrainingState:
         "random.torch": torch.arange(9, dtype=torch.uint8),
         "optimizer.0.step": torch.tensor(3.0),
     }
-    return TrainingState(epoch, tensors, {"rates": [0.1, 1 / 3], "judge": {"results": [None, "é"]}})
+    return TrainingState(
+        epoch, tensors, {"rates": [0.1, 1 / 3], "evaluator": {"results": [None, "é"]}}
+    )
 
 
 def test_checkpoint_is_restored_and_replaces_earlier_ones(tmp_path: Path) -> None:
-    keeper = Checkpoints(tmp_path, ANY, "key")
-    assert keeper.newest() is None
+    checkpoints = Checkpoints(tmp_path, ANY, "key")
+    assert checkpoints.newest() is None
     for epoch in (1, 2, 10):
-        keeper.keep(some_state(epoch))
-    assert [path.name for path in keeper.folder.iterdir()] == ["epoch-10.safetensors"]
-    (keeper.folder / ".epoch-11-0.safetensors").write_bytes(b"half")  # left by a killed process
+        checkpoints.save(some_state(epoch))
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["epoch-10.safetensors"]
+    left_by_a_killed_process = checkpoints.folder / ".epoch-11-0.safetensors"
+    left_by_a_killed_process.write_bytes(b"half")
     back, again = Checkpoints(tmp_path, ANY, "key"), Checkpoints(tmp_path, ANY, "key")
     state = back.newest()
     assert state is not None
     assert (state.epoch, state.values) == (10, some_state().values)
     assert same(state.tensors, some_state().tensors)
     assert back.notes == ["resumed after epoch 10; training time and peaks cover all processes"]
-    back.keep(some_state(12))
+    back.save(some_state(12))
     assert again.newest() is not None
     assert again.resumed_after == [10, 12]
     assert again.notes == [
         "resumed after epoch 10 and 12; training time and peaks cover all processes"
     ]
-    assert [path.name for path in keeper.folder.iterdir()] == ["epoch-12.safetensors"]
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["epoch-12.safetensors"]
 
 
 def test_checkpoint_with_another_key_is_not_used_and_noted(tmp_path: Path) -> None:
-    Checkpoints(tmp_path, ANY, "this code").keep(some_state())
+    Checkpoints(tmp_path, ANY, "this code").save(some_state())
     other = Checkpoints(tmp_path, ANY, "other code")
     assert other.newest() is None
     assert other.notes == [
@@ -218,7 +221,7 @@ def test_damaged_checkpoint_is_set_aside(
 ) -> None:
     """A flipped bit or a truncated file is never read as another state."""
     root = tmp_path_factory.mktemp("damage")
-    Checkpoints(root, ANY, "key").keep(some_state(1))
+    Checkpoints(root, ANY, "key").save(some_state(1))
     path = Store(root).checkpoints_of(ANY.key) / "epoch-1.safetensors"
     content = bytearray(path.read_bytes())
     where = int(place * len(content))
@@ -239,31 +242,31 @@ def test_damaged_checkpoint_is_set_aside(
 
 def test_damaged_checkpoint_falls_back_to_the_previous_one(tmp_path: Path) -> None:
     """The process died after writing the second file and before deleting the first."""
-    keeper = Checkpoints(tmp_path, ANY, "key")
-    keeper.keep(some_state(1))
-    (keeper.folder / "epoch-2.safetensors").write_bytes(b"{}")
-    state = keeper.newest()
+    checkpoints = Checkpoints(tmp_path, ANY, "key")
+    checkpoints.save(some_state(1))
+    (checkpoints.folder / "epoch-2.safetensors").write_bytes(b"{}")
+    state = checkpoints.newest()
     assert state is not None
     assert state.epoch == 1
-    assert keeper.notes[-1].startswith("resumed after epoch 1;")
+    assert checkpoints.notes[-1].startswith("resumed after epoch 1;")
 
 
 def test_unwritable_checkpoint_only_adds_a_note(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be", encoding="utf-8")
-    keeper = Checkpoints(tmp_path, ANY, "key")
-    keeper.keep(some_state(3))
-    assert len(keeper.notes) == 1
-    assert keeper.notes[0].startswith("the checkpoint after epoch 3 could not be written: ")
+    checkpoints = Checkpoints(tmp_path, ANY, "key")
+    checkpoints.save(some_state(3))
+    assert len(checkpoints.notes) == 1
+    assert checkpoints.notes[0].startswith("the checkpoint after epoch 3 could not be written: ")
 
 
 def test_resumed_measurements_continue_those_of_the_first_process() -> None:
     """Times, peaks and steps of the epochs continue; each process has its own start-up phases."""
 
     first, second = (Profiler("cpu", lambda news: None, epochs=2) for _ in range(2))
-    for instruments in (first, second):
+    for profiler in (first, second):
         for phase in ("warm_up", "train"):
-            instruments.enter(phase)
-        instruments.step(1, 1, 2)
+            profiler.enter(phase)
+        profiler.step(1, 1, 2)
     first.enter("save")
     saved = json.loads(json.dumps(first.measured()))
     second.take_over(saved)

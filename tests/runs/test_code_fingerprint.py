@@ -443,9 +443,9 @@ def test_method_in_a_notebook_is_covered_through_its_functions() -> None:
 
 
 def test_method_without_source_is_refused_by_name() -> None:
-    said = in_notebook("class A:\n    name = 'mine'\n")
-    assert said.startswith("PeftMethodsError: the source code of 'mine' (__main__.A) cannot be")
-    assert "Move it to a .py file" in said
+    message = in_notebook("class A:\n    name = 'mine'\n")
+    assert message.startswith("PeftMethodsError: the source code of 'mine' (__main__.A) cannot be")
+    assert "Move it to a .py file" in message
 
 
 # Once a process, and any kind of root

@@ -21,10 +21,11 @@ from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.registry import LOCAL, executor_names, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.experiment import Experiment, ExperimentOptions
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.scheduling import new_scheduler
-from peft_methods.runs.spec import PreparedRecipe, RunSpec
+from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.utils.errors import OptionError
 

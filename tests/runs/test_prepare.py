@@ -169,7 +169,7 @@ def test_forward_time_is_measured_with_fewer_passes_for_slow_models(
     """No pass over the three batches starts after two seconds. The warm-up pass uses one batch."""
     recipe, now, seen = load_recipe(str(tiny_recipe)), [0.0], []
 
-    def predict(model: Any, rows: Any, *_: Any) -> None:
+    def predict(task: Any, model: Any, rows: Any, *_: Any) -> None:
         seen.append(len(rows))
         now[0] += seconds
 

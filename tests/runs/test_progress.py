@@ -22,11 +22,12 @@ from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.cost_model import expected_seconds
 from peft_methods.runs.events import Event
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import CLEAR, LiveLines, can_be_live
 from peft_methods.runs.progress.progress import Progress, fitted
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record, record_without_result
-from peft_methods.runs.spec import PreparedRecipe, RunSpec, run_specs
+from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.utils.units import format_duration
 
 PREPARATION = PreparedRecipe(
@@ -159,7 +160,7 @@ def test_progress_shows_active_and_finished_runs_in_a_terminal(tiny_recipe: Path
     progress(Event(first))
     progress(Event(second))
     assert display.lasting == []
-    progress(Event(second, news={"doing": "loading the model"}))
+    progress(Event(second, news={"activity": "loading the model"}))
     now[0] = 1.0
     progress(Event(first, news=STEP | {"train_loss": 0.5123}))
     head, one, two = display.live

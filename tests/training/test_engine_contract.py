@@ -78,7 +78,7 @@ class InMemory:
     def newest(self) -> TrainingState | None:
         return self.state
 
-    def keep(self, state: TrainingState) -> None:
+    def save(self, state: TrainingState) -> None:
         self.epochs.append(state.epoch)
         tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
         self.state = TrainingState(state.epoch, tensors, json.loads(json.dumps(state.values)))

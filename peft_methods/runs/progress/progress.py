@@ -42,7 +42,7 @@ class Progress:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
         self._time.plan(runs, preparation)
 
-    def doing(self, what: str) -> None:
+    def show_activity(self, what: str) -> None:
         """Show an activity that belongs to no run."""
         self._display.draw([what])
 
@@ -84,7 +84,7 @@ class Progress:
                 self._say(f"{self._place()} {event.run.label}: started")
         else:
             self._time.update(key, event.news)
-            self._running[key][1].update({"doing": None} | event.news)
+            self._running[key][1].update({"activity": None} | event.news)
         if now - self._drawn >= DRAWING_INTERVAL or not event.news:
             self._drawn = now
             self._display.draw(self._lines())
@@ -135,7 +135,7 @@ def describe_progress(news: dict[str, Any]) -> list[str]:
 
     The parts: current activity, epoch, step, speed, loss of the last epoch, memory.
     """
-    parts = [str(news["doing"])] if news.get("doing") else []
+    parts = [str(news["activity"])] if news.get("activity") else []
     if "epoch" in news:
         parts += [f"epoch {news['epoch']}/{news['epochs']}"] + [
             f"step {news['step']}/{news['steps']}"

@@ -168,29 +168,29 @@ def train(
     set_matmul_precision(job.recipe.budget.precision)
     collate, best = make_collator(job.recipe, job.tokenizer), job.workdir / TRAINED
     trainer = trainer_class(job, trainer_arguments(job, autocast=trainer_class.autocasts), observer)
-    judge = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
-    trainer.add_callback(judge)
+    evaluator = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
+    trainer.add_callback(evaluator)
     observer.enter("warm_up")
     with checkpointing(job.model, on=job.recipe.budget.gradient_checkpointing):
         warm_up(trainer, collate, observer)
         checkpoint = None
         if checkpointer is not None:
-            trainer.add_callback(CheckpointCallback(trainer, judge, observer, checkpointer))
+            trainer.add_callback(CheckpointCallback(trainer, evaluator, observer, checkpointer))
             folder = job.workdir / "reached"
-            checkpoint = resume(trainer, judge, observer, checkpointer, folder)
+            checkpoint = resume(trainer, evaluator, observer, checkpointer, folder)
         trainer.train(resume_from_checkpoint=checkpoint)
     observer.enter("save")
-    assert judge.best is not None, "at least one epoch was evaluated"
-    if judge.best is not judge.results[-1]:
+    assert evaluator.best is not None, "at least one epoch was evaluated"
+    if evaluator.best is not evaluator.results[-1]:
         load_trainable(job.model, best)
-    epochs = len(judge.results)
+    epochs = len(evaluator.results)
     return Training(
-        epochs=tuple(judge.results),
-        best_epoch=judge.best.epoch,
-        steps=judge.steps,
+        epochs=tuple(evaluator.results),
+        best_epoch=evaluator.best.epoch,
+        steps=evaluator.steps,
         samples=epochs * len(job.data.train),
         tokens=epochs * int(sum(job.data.train.lengths)),
-        decay=judge.best_decay,
+        decay=evaluator.best_decay,
     )
 
 
