@@ -390,7 +390,7 @@ def write_results(
     return folder
 
 
-def build_report(
+def report_html(
     folder: Path, *results: Path, charts: str = "none", more: Sequence[str] = ()
 ) -> str:
     """Write the HTML report, check the exit code and return the report's text."""
@@ -545,7 +545,7 @@ def runs(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 
-def small_cells(
+def small_runs(
     recipe_path: Path, name: str, *settings: str, deterministic: bool = False
 ) -> list[RunSpec]:
     """Return the only CPU run of one method: one seed, one epoch, 40 train rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders import PUBLISHED_SIZES as PUBLISHED
+from builders import PUBLISHED_SIZES
 from peft_methods.analysis.checks.parameter_counts import (
     known_models,
     models_named,
@@ -23,7 +23,7 @@ def count(text: str) -> RoundedCount:
 
 
 def test_known_models_have_the_size_that_transformers_builds() -> None:
-    for name, (_, classifier) in PUBLISHED.items():
+    for name, (_, classifier) in PUBLISHED_SIZES.items():
         two_classes = known_models()[name][0]
         assert two_classes.encoder_parameters + two_classes.head_parameters == classifier
 

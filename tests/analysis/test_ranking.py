@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import CLEARLY_DIFFERENT as CLEAR
-from builders import TEST_LABELS as LABELS
-from builders import make_comparison as compared
-from builders import make_predictions as predictions
-from builders import random_record, with_changed_specs
+from builders import (
+    CLEARLY_DIFFERENT,
+    TEST_LABELS,
+    make_comparison,
+    make_predictions,
+    random_record,
+    with_changed_specs,
+)
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.analysis.questions import QuestionKind
 from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
@@ -33,7 +36,7 @@ def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]
 
 
 def test_methods_that_are_not_separable_share_a_letter() -> None:
-    ranking = compared(CLEAR).rankings["embedded"]
+    ranking = make_comparison(CLEARLY_DIFFERENT).rankings["embedded"]
     assert ranking.groups == {"lora": "a", "full": "a", "head_only": "b"}
     assert (ranking.metric, ranking.order, ranking.not_compared) == (
         "accuracy",
@@ -52,7 +55,7 @@ def test_methods_that_are_not_separable_share_a_letter() -> None:
 
 
 def test_method_with_one_seed_has_an_interval_and_no_group() -> None:
-    comparison = compared(
+    comparison = make_comparison(
         {
             "full": ([0.9], {}),
             "lora": ([0.8], {}),
@@ -69,8 +72,8 @@ def test_method_with_one_seed_has_an_interval_and_no_group() -> None:
 
 
 def test_method_tested_on_other_examples_is_left_out_and_reported() -> None:
-    comparison = compared(CLEAR)
-    other = predictions(0.9, 3, LABELS[::-1].copy())
+    comparison = make_comparison(CLEARLY_DIFFERENT)
+    other = make_predictions(0.9, 3, TEST_LABELS[::-1].copy())
     mixed = PrintableComparison(comparison.records, (), {**comparison.predictions, "lora1": other})
     assert mixed.rankings["embedded"].not_compared == {"lora": NotCompared.OTHER_EXAMPLES}
     assert (
@@ -80,10 +83,12 @@ def test_method_tested_on_other_examples_is_left_out_and_reported() -> None:
 
 
 def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics() -> None:
-    bare = PrintableComparison(compared(CLEAR).records)
+    bare = PrintableComparison(make_comparison(CLEARLY_DIFFERENT).records)
     ranking = bare.rankings["embedded"]
     assert (ranking.groups, ranking.intervals, ranking.pairs) == ({}, {}, ())
-    lost = compared({**CLEAR, "ia3": ([0.9, 0.9], {"peak_memory_bytes": float("nan")})})
+    lost = make_comparison(
+        {**CLEARLY_DIFFERENT, "ia3": ([0.9, 0.9], {"peak_memory_bytes": float("nan")})}
+    )
     assert lost.rankings["embedded"].pareto_optimal["ia3"] is None
     costs = PrintableComparison(tuple(random_record(method) for method in ("full", "lora")))
     assert costs.rankings["embedded"].groups == {}
@@ -92,7 +97,9 @@ def test_ranking_without_predictions_has_no_groups_and_ignores_missing_metrics()
 
 
 def test_macro_f1_ranks_methods_if_the_recipe_selects_by_it() -> None:
-    comparison = with_changed_specs(compared(CLEAR), ("data.select_by", "macro_f1"))
+    comparison = with_changed_specs(
+        make_comparison(CLEARLY_DIFFERENT), ("data.select_by", "macro_f1")
+    )
     ranking = comparison.rankings["embedded"]
     assert ranking.metric == "macro_f1"
     lora = next(row for row in comparison.rows() if row.method == "lora")
@@ -101,7 +108,7 @@ def test_macro_f1_ranks_methods_if_the_recipe_selects_by_it() -> None:
 
 
 def test_tables_show_groups_intervals_and_differences() -> None:
-    comparison = compared(CLEAR)
+    comparison = make_comparison(CLEARLY_DIFFERENT)
     text, markdown = comparison.table(), markdown_table(comparison)
     line = next(
         line for line in text.splitlines() if line.startswith("Head only") and "< 0.001" in line
@@ -122,7 +129,7 @@ def test_tables_show_groups_intervals_and_differences() -> None:
 
 
 def test_cheaper_of_two_methods_is_recommended_if_not_separable() -> None:
-    made = compared(
+    made = make_comparison(
         {
             "full": ([0.93, 0.91, 0.92], {"train_seconds": 30.0}),
             "lora": ([0.905, 0.92, 0.915], {"train_seconds": 20.0}),
@@ -139,44 +146,44 @@ def test_cheaper_of_two_methods_is_recommended_if_not_separable() -> None:
         "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)."
         in text
     )
-    method, text = answers(compared(CLEAR))["Best quality"]
+    method, text = answers(make_comparison(CLEARLY_DIFFERENT))["Best quality"]
     assert method == "lora"
     assert text.endswith("Not separable from Full fine-tuning, and the cheapest of them to train.")
 
 
 def test_separable_best_method_is_recommended() -> None:
-    method, text = answers(compared({name: CLEAR[name] for name in ("lora", "head_only")}))[
-        "Best quality"
-    ]
+    method, text = answers(
+        make_comparison({name: CLEARLY_DIFFERENT[name] for name in ("lora", "head_only")})
+    )["Best quality"]
     assert method == "lora"
     assert "29.7 points above Head only (separable: " in text
     assert text.endswith("separable from every other.")
 
 
 def test_recommend_answers_every_question() -> None:
-    found = answers(compared(CLEAR))
+    found = answers(make_comparison(CLEARLY_DIFFERENT))
     assert found["Least memory"][0] == found["Smallest checkpoint"][0] == "head_only"
     assert "29.7 points below LoRA (separable: " in found["Least memory"][1]
     assert found["Fastest within 1 point of the best"] == (
         "lora",
         "LoRA, 20.0 s of training; accuracy 90.7 %, the highest.",
     )
-    assert "- Smallest checkpoint: Head only, 0.0 MiB" in compared(CLEAR).table()
+    assert "- Smallest checkpoint: Head only, 0.0 MiB" in make_comparison(CLEARLY_DIFFERENT).table()
 
 
 def test_limits_restrict_the_recommended_methods() -> None:
-    found = answers(compared(CLEAR, "memory=8GB"))
+    found = answers(make_comparison(CLEARLY_DIFFERENT, "memory=8GB"))
     assert found["Fits in 8GB"] == ("lora", "LoRA (6,675.7 MiB), Head only (1,907.3 MiB).")
     assert all(method != "full" for method, _ in found.values())
-    assert answers(compared(CLEAR, "time=10s"))["Best quality"][0] == "head_only"
+    assert answers(make_comparison(CLEARLY_DIFFERENT, "time=10s"))["Best quality"][0] == "head_only"
     assert (
         "From these figures alone, memory up to 8GB, time up to 1min:"
-        in compared(CLEAR, "memory=8GB,time=1min").table()
+        in make_comparison(CLEARLY_DIFFERENT, "memory=8GB,time=1min").table()
     )
 
 
 def test_method_fits_only_if_every_seed_was_measured_and_fits() -> None:
-    comparison = compared(CLEAR, "memory=8GB")
+    comparison = make_comparison(CLEARLY_DIFFERENT, "memory=8GB")
     comparison.records[3].metrics["peak_memory_bytes"] = 8.1e9
     assert answers(comparison)["Fits in 8GB"][0] == "head_only"
     comparison.records[-1].metrics["peak_memory_bytes"] = None
@@ -260,7 +267,7 @@ def test_compare_returns_recommendations(tiny_recipe: Any, tmp_path: Any) -> Non
 
 def test_cheaper_of_two_overlapping_methods_is_recommended_with_one_seed() -> None:
     """Methods with one seed are never separable; a large difference is called possible chance."""
-    near = compared(
+    near = make_comparison(
         {"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.9], {"train_seconds": 20.0})}
     )
     method, text = answers(near)["Best quality"]
@@ -270,7 +277,7 @@ def test_cheaper_of_two_overlapping_methods_is_recommended_with_one_seed() -> No
         "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)."
         in text
     )
-    far = compared(
+    far = make_comparison(
         {"full": ([0.905], {"train_seconds": 30.0}), "lora": ([0.6], {"train_seconds": 20.0})}
     )
     method, text = answers(far)["Best quality"]
@@ -279,7 +286,7 @@ def test_cheaper_of_two_overlapping_methods_is_recommended_with_one_seed() -> No
 
 
 def test_recommendation_without_predictions_gives_the_right_reason() -> None:
-    made = compared(
+    made = make_comparison(
         {
             "full": ([0.9, 0.91], {"checkpoint_bytes": 9.0}),
             "lora": ([0.6, 0.62], {"checkpoint_bytes": 1.0}),

@@ -8,9 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import CPU_AND_WEIGHTS as CPU
-from builders import changed_record as record_of
-from builders import unregistered
+from builders import CPU_AND_WEIGHTS, changed_record, unregistered
 from peft_methods.analysis.sections import Section, group_records
 from peft_methods.runs.record import Record
 
@@ -22,7 +20,9 @@ def named(sections: list[Section]) -> dict[str, list[str]]:
 
 
 def test_gather_makes_one_section_of_one_session_in_registry_order() -> None:
-    records = [record_of(method, seed) for method in ("lora", "full", "ia3") for seed in (1, 0)]
+    records = [
+        changed_record(method, seed) for method in ("lora", "full", "ia3") for seed in (1, 0)
+    ]
     (section,) = group_records(records)
     assert named([section]) == {"embedded": ["full0", "full1", "lora0", "lora1", "ia30", "ia31"]}
     assert section.differences == ()
@@ -30,9 +30,9 @@ def test_gather_makes_one_section_of_one_session_in_registry_order() -> None:
 
 def test_gather_separates_different_settings_and_lists_them() -> None:
     epochs = [(("budget", "epochs"), 4)]
-    old = [record_of(method, finished=1.0) for method in ("full", "lora")]
+    old = [changed_record(method, finished=1.0) for method in ("full", "lora")]
     new = [
-        record_of(method, torch="2.13.0", changed=epochs, finished=2.0)
+        changed_record(method, torch="2.13.0", changed=epochs, finished=2.0)
         for method in ("full", "lora")
     ]
     first, second = group_records([*new, *old])
@@ -42,9 +42,9 @@ def test_gather_separates_different_settings_and_lists_them() -> None:
 
 def test_gather_separates_another_rank_into_another_section() -> None:
     records = [
-        record_of("full"),
-        record_of("lora"),
-        record_of("lora", changed=[(("method", "rank"), 4)], finished=2.0),
+        changed_record("full"),
+        changed_record("lora"),
+        changed_record("lora", changed=[(("method", "rank"), 4)], finished=2.0),
     ]
     sections = group_records(records)
     assert named(sections) == {"embedded": ["full0", "lora0"], "embedded (2)": ["lora0"]}
@@ -52,33 +52,34 @@ def test_gather_separates_another_rank_into_another_section() -> None:
 
 
 def test_gather_accepts_4_bit_weights_but_separates_other_weights() -> None:
-    four_bit = record_of(
-        "qlora", environment={**CPU, "packages": {"torch": "2.11.0"}, "weights_sha256": "q"}
+    four_bit = changed_record(
+        "qlora",
+        environment={**CPU_AND_WEIGHTS, "packages": {"torch": "2.11.0"}, "weights_sha256": "q"},
     )
-    assert len(group_records([record_of("full"), four_bit])) == 1
-    other = record_of(
+    assert len(group_records([changed_record("full"), four_bit])) == 1
+    other = changed_record(
         "full",
         finished=2.0,
-        environment={**CPU, "packages": {"torch": "2.11.0"}, "weights_sha256": "other"},
+        environment={**CPU_AND_WEIGHTS, "packages": {"torch": "2.11.0"}, "weights_sha256": "other"},
     )
-    assert group_records([record_of("full"), other])[1].differences == ("weights w → other",)
+    assert group_records([changed_record("full"), other])[1].differences == ("weights w → other",)
 
 
 def test_gather_keeps_the_newest_finished_record_of_a_run() -> None:
-    crashed = record_of(
+    crashed = changed_record(
         "lora", finished=3.0, status="crashed", environment={}, data={}, fingerprint="crashed"
     )
-    older, newer = record_of("lora", finished=1.0), record_of("lora", finished=2.0)
+    older, newer = changed_record("lora", finished=1.0), changed_record("lora", finished=2.0)
     (section,) = group_records([newer, crashed, older])
     assert section.comparison.records == (newer,)
 
 
 def test_gather_puts_a_run_that_never_started_with_its_session() -> None:
     before, after = (
-        record_of("full", finished=1.0),
-        record_of("full", torch="2.13.0", finished=100.0),
+        changed_record("full", finished=1.0),
+        changed_record("full", torch="2.13.0", finished=100.0),
     )
-    failed = record_of(
+    failed = changed_record(
         "lora", finished=99.0, status="failed", environment={}, data={}, message="no"
     )
     assert named(group_records([failed, before, after])) == {
@@ -88,38 +89,40 @@ def test_gather_puts_a_run_that_never_started_with_its_session() -> None:
 
 
 def test_gather_keeps_a_run_that_fell_back_with_its_session() -> None:
-    finished = record_of("full")
+    finished = changed_record("full")
     finished = replace(finished, spec=replace(finished.spec, engine="cuda_graphs"))
-    fell_back = record_of("lora")
+    fell_back = changed_record("lora")
     spec = replace(fell_back.spec, engine="trainer", fallback_from="cuda_graphs")
     fell_back = replace(fell_back, spec=spec)
     assert len(group_records([finished, fell_back])) == 1
 
 
 def test_gather_keeps_prerequisite_runs_with_their_runs_and_drops_trials() -> None:
-    fusion = record_of("adapter_fusion")
-    source = replace(record_of("adapter"), spec=fusion.spec.prerequisites[0], fingerprint="source")
+    fusion = changed_record("adapter_fusion")
+    source = replace(
+        changed_record("adapter"), spec=fusion.spec.prerequisites[0], fingerprint="source"
+    )
     trial = replace(
-        record_of("lora"),
-        spec=replace(record_of("lora").spec, role="trial"),
+        changed_record("lora"),
+        spec=replace(changed_record("lora").spec, role="trial"),
         fingerprint="trial",
     )
     first, second = group_records(
-        [fusion, source, trial, record_of("full", torch="2.13.0", finished=2.0)]
+        [fusion, source, trial, changed_record("full", torch="2.13.0", finished=2.0)]
     )
     assert first.comparison.records == (fusion, source)
     assert not any(record.role != "main" for record in second.comparison.records)
 
 
 def test_gather_keeps_the_row_of_an_unregistered_method() -> None:
-    record = record_of("lora")
+    record = changed_record("lora")
     other = replace(record, spec=unregistered("<b>", record.spec), fingerprint="unregistered")
-    (section,) = group_records([other, record_of("full")])
+    (section,) = group_records([other, changed_record("full")])
     assert [row.title for row in section.comparison.rows()] == ["Full fine-tuning", "<b>"]
 
 
 records_of_runs = st.builds(
-    record_of,
+    changed_record,
     st.sampled_from(["full", "lora", "qlora"]),
     st.integers(0, 2),
     torch=st.sampled_from(["2.11.0", "2.13.0"]),

@@ -22,9 +22,7 @@ from typing import Any
 import psutil
 
 import peft_methods
-from builders import PROCESS_MARK as MARK
-from builders import marked_processes as living
-from builders import restore_sigint as allow_interrupts
+from builders import PROCESS_MARK, marked_processes, restore_sigint
 from peft_methods.api import compare
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.text.csv_table import csv_table
@@ -124,8 +122,8 @@ class Run:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=allow_interrupts,
-                env={**os.environ, **environment, MARK: self.mark, "TMPDIR": str(self.tmp)},
+                preexec_fn=restore_sigint,
+                env={**os.environ, **environment, PROCESS_MARK: self.mark, "TMPDIR": str(self.tmp)},
             )
 
     @property
@@ -155,8 +153,8 @@ class Run:
         """Wait for the session to end and return its exit code. Nothing may be left."""
         code = int(self.parent.wait(TIMEOUT_SECONDS))
         end = time.monotonic() + 10
-        while living(self.mark):
-            assert time.monotonic() < end, f"processes left: {living(self.mark)}"
+        while marked_processes(self.mark):
+            assert time.monotonic() < end, f"processes left: {marked_processes(self.mark)}"
             time.sleep(0.05)
         assert list(self.tmp.iterdir()) == []
         return code

@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from builders import SCRIPT, evaluated_record, make_record, records_of, unregistered, with_settings
-from builders import build_report as report
-from builders import changed_record as record_of
-from builders import write_results as write_run
+from builders import (
+    SCRIPT,
+    changed_record,
+    evaluated_record,
+    make_record,
+    records_of,
+    report_html,
+    unregistered,
+    with_settings,
+    write_results,
+)
 from peft_methods.__main__ import main
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.cli.command_text import pytest_command
@@ -22,8 +29,8 @@ from peft_methods.runs.store import Store
 
 
 def test_report_contains_every_part_and_matches_the_records(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", ("full", "lora"))
-    page = report(tmp_path / "out", run, charts="few", more=["--silence", "V301"])
+    run = write_results(tmp_path / "run", ("full", "lora"))
+    page = report_html(tmp_path / "out", run, charts="few", more=["--silence", "V301"])
     for part in (
         "answers",
         "comparison",
@@ -46,9 +53,9 @@ def test_report_contains_every_part_and_matches_the_records(tmp_path: Path) -> N
 
 
 def test_report_is_byte_identical_for_the_same_records_at_any_path(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", ("lora",), seeds=1)
+    run = write_results(tmp_path / "run", ("lora",), seeds=1)
     files = [str(path) for path in sorted(run.glob("*.json"), reverse=True)]
-    report(tmp_path / "one", run, charts="few")
+    report_html(tmp_path / "one", run, charts="few")
     assert main(["report", *files, "-o", str(tmp_path / "two")]) == 0
     one, two = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
@@ -63,8 +70,8 @@ def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path
     source = ("data.source", f'"><img src=x onerror=alert(1)>{SCRIPT}')
     run = unregistered(SCRIPT, with_settings(record.spec, source), note=SCRIPT)
     lost = replace(
-        record_of("full"),
-        spec=with_settings(record_of("full").spec, source),
+        changed_record("full"),
+        spec=with_settings(changed_record("full").spec, source),
         status="failed",
         message=SCRIPT,
     )
@@ -86,7 +93,7 @@ def test_report_escapes_untrusted_text_and_links_to_no_other_page(tmp_path: Path
 
 
 def test_report_hides_home_folders(tmp_path: Path) -> None:
-    record = record_of("lora")
+    record = changed_record("lora")
     run = with_settings(record.spec, ("data.source", "/home/someone/secret/reviews"))
     failed = replace(
         record,
@@ -106,10 +113,10 @@ def test_report_hides_home_folders(tmp_path: Path) -> None:
 
 def test_report_has_an_overview_if_sessions_differ(tmp_path: Path) -> None:
     old, new = (
-        write_run(tmp_path / "old", ("lora",), 1),
-        write_run(tmp_path / "new", ("lora",), 1, torch="2.13.0", finished=9.0),
+        write_results(tmp_path / "old", ("lora",), 1),
+        write_results(tmp_path / "new", ("lora",), 1, torch="2.13.0", finished=9.0),
     )
-    page = report(tmp_path / "out", old, new, charts="few")
+    page = report_html(tmp_path / "out", old, new, charts="few")
     assert '<section id="overview">' in page
     assert "embedded (2)" in page
     assert "torch 2.11.0 → 2.13.0" in page
@@ -120,19 +127,19 @@ def test_report_has_an_overview_if_sessions_differ(tmp_path: Path) -> None:
 
 def test_report_omits_charts_for_many_sections_and_states_it(tmp_path: Path) -> None:
     runs = [
-        write_run(
+        write_results(
             tmp_path / str(number), ("lora",), 1, torch=f"2.{number}", finished=float(number + 1)
         )
         for number in range(4)
     ]
-    assert "Charts are drawn for up to 3 sections; this report has 4." in report(
+    assert "Charts are drawn for up to 3 sections; this report has 4." in report_html(
         tmp_path / "out", *runs, charts="few"
     )
     assert not (tmp_path / "out" / "charts").exists()
 
 
 def test_report_excludes_settings_whose_runs_all_failed_and_names_them(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
+    run = write_results(tmp_path / "run")
     good = Store(run).read(run / "cell00.json")
     failed = replace(
         good,
@@ -146,7 +153,7 @@ def test_report_excludes_settings_whose_runs_all_failed_and_names_them(tmp_path:
         finished=0.5,
     )
     Store(run).write(failed)
-    page = report(tmp_path / "out", run)
+    page = report_html(tmp_path / "out", run)
     assert (
         "Left out, since all its runs failed: embedded, Full fine-tuning: there is no folder /slip."
         in page
@@ -154,16 +161,16 @@ def test_report_excludes_settings_whose_runs_all_failed_and_names_them(tmp_path:
     assert "embedded (2)" not in page
     Store(tmp_path / "alone").prepare()
     Store(tmp_path / "alone").write(failed)
-    assert "there is no folder /slip." in report(tmp_path / "out", tmp_path / "alone")
+    assert "there is no folder /slip." in report_html(tmp_path / "out", tmp_path / "alone")
 
 
 def test_report_names_unreadable_files_and_uses_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = write_run(tmp_path / "run", ("full", "lora"))
+    run = write_results(tmp_path / "run", ("full", "lora"))
     (run / "broken.json").write_text("{", encoding="utf-8")
     (run / "cell00.npz").write_bytes(b"no archive")
-    report(tmp_path / "out", run, tmp_path / "nowhere")
+    report_html(tmp_path / "out", run, tmp_path / "nowhere")
     errors = capsys.readouterr().err
     assert "broken.json is not a valid record" in errors
     assert "nowhere cannot be read: No such file or directory" in errors

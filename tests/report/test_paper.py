@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 
 from builders import (
     BENCHMARK,
+    CLEARLY_DIFFERENT,
+    ReplayRecords,
     error_line,
+    make_comparison,
     make_record,
     random_record,
     records_of,
     unregistered,
     with_changed_specs,
 )
-from builders import CLEARLY_DIFFERENT as CLEAR
-from builders import ReplayRecords as Telling
-from builders import make_comparison as compared
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.api import PrintableComparison
@@ -71,8 +71,8 @@ def claims(source: str) -> list[str]:
 
 
 def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
-    source = source_of(compared(CLEAR))
-    ranking = compared(CLEAR).rankings["embedded"]
+    source = source_of(make_comparison(CLEARLY_DIFFERENT))
+    ranking = make_comparison(CLEARLY_DIFFERENT).rankings["embedded"]
     pair = ranking.pair("lora", "head_only")
     assert pair is not None
     shown = (
@@ -91,7 +91,7 @@ def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
 
 
 def test_paper_claims_nothing_without_a_separable_pair() -> None:
-    alike = compared(
+    alike = make_comparison(
         {
             name: ([0.88 + shift, 0.90, 0.92 - shift], {})
             for name, shift in (("full", 0.0), ("lora", 0.01), ("ia3", 0.02))
@@ -109,7 +109,7 @@ def test_paper_claims_nothing_without_a_separable_pair() -> None:
 @pytest.mark.parametrize("accuracies", [[0.9], [0.7]])
 def test_paper_claims_nothing_with_one_seed(accuracies: list[float]) -> None:
     source = source_of(
-        compared({"full": (accuracies, {}), "lora": ([0.8], {}), "ia3": ([0.5], {})})
+        make_comparison({"full": (accuracies, {}), "lora": ([0.8], {}), "ia3": ([0.5], {})})
     )
     assert (
         "All methods were trained with one seed each, so the spread over seeds is unknown"
@@ -123,7 +123,7 @@ def test_paper_claims_nothing_with_one_seed(accuracies: list[float]) -> None:
 
 
 def test_paper_names_excluded_methods_with_the_reason() -> None:
-    some = compared({**CLEAR, "ia3": ([0.95], {})})
+    some = make_comparison({**CLEARLY_DIFFERENT, "ia3": ([0.95], {})})
     lost = {
         key: value for key, value in some.predictions.items() if not key.startswith("head_only")
     }
@@ -152,7 +152,7 @@ def test_paper_explains_missing_predictions_and_random_weights() -> None:
 
 
 def test_paper_lists_failures_silenced_rules_and_notes() -> None:
-    clear = compared(CLEAR)
+    clear = make_comparison(CLEARLY_DIFFERENT)
     more = (
         make_record("qlora", 0, status="skipped", message="needs $y$ #z [x]", metrics={}),
         make_record("ia3", 0),
@@ -173,7 +173,7 @@ def test_paper_lists_failures_silenced_rules_and_notes() -> None:
 
 
 def test_paper_lists_findings_as_threats() -> None:
-    comparison = compared(CLEAR)
+    comparison = make_comparison(CLEARLY_DIFFERENT)
     comparison.records[0].metrics["accuracy"] = 0.5
     comparison.records[0].data["majority"] = 0.5
     found = {finding.rule: finding for finding in comparison.findings()}
@@ -187,7 +187,7 @@ def test_paper_lists_findings_as_threats() -> None:
     ("name", "factor"), [("train_seconds", 37), ("peak_memory_bytes", 3), ("trainable_share", 211)]
 )
 def test_paper_shows_a_changed_metric_in_its_results(name: str, factor: int) -> None:
-    comparison = compared({**CLEAR, "head_only": ([0.6, 0.62, 0.61], {})})
+    comparison = make_comparison({**CLEARLY_DIFFERENT, "head_only": ([0.6, 0.62, 0.61], {})})
     for record in comparison.records:
         if record.method_name == "head_only":
             record.metrics[name] = (record.metrics[name] or 0.0) * factor
@@ -199,7 +199,7 @@ def test_paper_shows_a_changed_metric_in_its_results(name: str, factor: int) -> 
 
 
 def test_results_contain_only_numbers_of_the_comparison() -> None:
-    comparison = compared(CLEAR)
+    comparison = make_comparison(CLEARLY_DIFFERENT)
     study = studies_of(comparison, None)[0]
     ranking, rows = study.ranking, study.rows
     known = {100 * one for pair in ranking.pairs for one in (pair.difference, pair.low, pair.high)}
@@ -224,8 +224,11 @@ def test_results_contain_only_numbers_of_the_comparison() -> None:
 
 def test_paper_gives_costs_relative_to_full_fine_tuning() -> None:
     source = source_of(
-        compared(
-            {**CLEAR, "head_only": ([0.6, 0.6], {"train_seconds": 45.0, "peak_memory_bytes": 2e9})}
+        make_comparison(
+            {
+                **CLEARLY_DIFFERENT,
+                "head_only": ([0.6, 0.6], {"train_seconds": 45.0, "peak_memory_bytes": 2e9}),
+            }
         )
     )
     assert (
@@ -233,13 +236,15 @@ def test_paper_gives_costs_relative_to_full_fine_tuning() -> None:
         "and needed 0.22 (Head only) to 0.78 times (LoRA)"
     ) in source
     assert "On average, Head only took more time than full fine-tuning." in source
-    without = source_of(compared({name: CLEAR[name] for name in ("lora", "head_only")}))
+    without = source_of(
+        make_comparison({name: CLEARLY_DIFFERENT[name] for name in ("lora", "head_only")})
+    )
     assert "Relative to full" not in without
     assert "LoRA is better than every other compared method" in without
 
 
 def test_paper_on_one_method_makes_no_comparison() -> None:
-    source = source_of(compared({"lora": ([0.9, 0.91], {})}))
+    source = source_of(make_comparison({"lora": ([0.9, 0.91], {})}))
     assert (
         "LoRA reached a test accuracy of 90.5\u00a0±\u00a00.7%. "
         "With one method there is nothing to compare."
@@ -250,13 +255,13 @@ def test_paper_on_one_method_makes_no_comparison() -> None:
 
 def test_paper_gives_the_limits_of_its_recommendations() -> None:
     assert "Based on these figures alone, within memory 8GB, the recommendations are" in source_of(
-        compared(CLEAR), "memory=8GB"
+        make_comparison(CLEARLY_DIFFERENT), "memory=8GB"
     )
 
 
 def test_paper_has_a_section_for_each_recipe() -> None:
-    first = compared(CLEAR)
-    second = with_changed_specs(compared(CLEAR), ("name", "a-b.c"))
+    first = make_comparison(CLEARLY_DIFFERENT)
+    second = with_changed_specs(make_comparison(CLEARLY_DIFFERENT), ("name", "a-b.c"))
     both = Comparison((*first.records, *second.records), predictions=first.predictions)
     source = source_of(both)
     assert source.count("\n== “embedded”") == 2
@@ -301,7 +306,7 @@ def test_paper_cites_a_third_party_method_by_its_registered_paper(
     )
     own = type("Own", (LoRA,), {"info": info})
     monkeypatch.setitem(METHODS._methods, "my_own", own)
-    source = source_of(_renamed(compared({"lora": ([0.9, 0.91], {})}), "my_own"))
+    source = source_of(_renamed(make_comparison({"lora": ([0.9, 0.91], {})}), "my_own"))
     assert "_My \\<own\\>_~@method-my-own is described in the reference." in source
     assert bibliography(source, ["my_own"]).count("Me  et  al. 2030,  home") == 1
 
@@ -384,7 +389,7 @@ def test_english_formats_words_and_numbers() -> None:
 def test_write_paper_writes_all_files_with_the_same_bytes_every_time(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    comparison = compared(CLEAR)
+    comparison = make_comparison(CLEARLY_DIFFERENT)
     written = comparison.paper(tmp_path / "a" / "my paper.pdf")
     again = write_paper(comparison, tmp_path / "b" / "my paper.pdf")
     assert {path.name for path in written} >= {
@@ -423,11 +428,11 @@ def test_paper_typesets_many_methods_with_long_names_and_other_scripts(
 
 def test_write_paper_refuses_bad_arguments_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(PaperError, match=r"should be named FILE\.pdf"):
-        write_paper(compared(CLEAR), tmp_path / "paper.docx")
+        write_paper(make_comparison(CLEARLY_DIFFERENT), tmp_path / "paper.docx")
     with pytest.raises(PaperError, match="no records to write a paper about"):
         write_paper(Comparison(()), tmp_path / "paper.pdf")
     with pytest.raises(PaperError, match=r"the folder .*absent does not exist"):
-        write_paper(compared({"lora": ([0.9], {})}), tmp_path / "absent" / "paper.pdf")
+        write_paper(make_comparison({"lora": ([0.9], {})}), tmp_path / "absent" / "paper.pdf")
 
 
 @pytest.fixture
@@ -441,7 +446,7 @@ def run(pytester: pytest.Pytester) -> Any:
             make_record("ia3", 0, status="failed", message="why not", metrics={}),
         ]
         plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "--peft-method=lora,ia3")
-        return pytester.runpytest_inprocess(*plain, *arguments, plugins=[Telling(records)])
+        return pytester.runpytest_inprocess(*plain, *arguments, plugins=[ReplayRecords(records)])
 
     return go
 

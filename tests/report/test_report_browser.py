@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
-from builders import SCRIPT, unregistered, with_settings
-from builders import build_report as report
-from builders import evaluated_record as evaluated
-from builders import write_results as write_run
+from builders import (
+    SCRIPT,
+    evaluated_record,
+    report_html,
+    unregistered,
+    with_settings,
+    write_results,
+)
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.cli.command_text import pytest_command
 from peft_methods.report.html.page import build_report, write_report
@@ -46,8 +50,8 @@ def browser() -> Iterator[Any]:
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of three methods, with charts."""
     root = tmp_path_factory.mktemp("report")
-    run = write_run(root / "run")
-    report(root / "out", run, charts="few")
+    run = write_results(root / "run")
+    report_html(root / "out", run, charts="few")
     return root / "out" / "report.html"
 
 
@@ -110,8 +114,10 @@ def test_table_sorts_by_raw_values_on_click_and_key_press(opened: Any, page_file
 
 
 def test_table_sorts_missing_values_last_in_both_orders(opened: Any, tmp_path: Path) -> None:
-    (first, one), (second, two) = evaluated("full", 0, 0.9), evaluated("lora", 0, 0.7)
-    lost, _ = evaluated("ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no")
+    (first, one), (second, two) = evaluated_record("full", 0, 0.9), evaluated_record("lora", 0, 0.7)
+    lost, _ = evaluated_record(
+        "ia3", 0, 0.5, status="failed", metrics={}, environment={}, message="no"
+    )
     records = (first, second, lost)
     made = build_report(
         Comparison(records, predictions={first.fingerprint: one, second.fingerprint: two}), {}
@@ -163,7 +169,7 @@ def test_page_unfolds_all_details_for_printing(opened: Any, page_file: Path) -> 
 
 
 def test_page_shows_untrusted_text_as_text(opened: Any, tmp_path: Path) -> None:
-    record, predictions = evaluated("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
+    record, predictions = evaluated_record("lora", 0, 0.9, label=SCRIPT, message=SCRIPT)
     source = ("data.source", f"<img src=x onerror=alert(1)>{SCRIPT}")
     run = unregistered(SCRIPT, with_settings(record.spec, source))
     foreign = replace(record, spec=run)

@@ -15,9 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from builders import Recorder, prepared, run_here, training_job
-from builders import reproducible_results as figures
-from builders import small_cells as runs
+from builders import Recorder, prepared, reproducible_results, run_here, small_runs, training_job
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.base import TRAINED
 from peft_methods.profiling.profiler import Profiler
@@ -281,7 +279,7 @@ def test_resumed_measurements_continue_those_of_the_first_process() -> None:
 
 def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path) -> None:
     """SIGKILL in or soon after the second epoch: the results are unchanged, and a note is shown."""
-    (run,) = runs(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")
+    (run,) = small_runs(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")
     store = Store(tmp_path / "results")
     store.prepare()
     folder = store.checkpoints_of(run.key)
@@ -300,7 +298,7 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
     assert list(folder.glob("epoch-*"))
     second = new_scheduler(store, "cpu", workers=1, checkpoint=True, devices=one)
     (record,) = _records_of(second, run)
-    assert figures(record, store.read_predictions(record)) == figures(
+    assert reproducible_results(record, store.read_predictions(record)) == reproducible_results(
         *run_here(run, tmp_path / "here")
     )
     (after,) = record.environment["resumed_after_epochs"]

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from misbehaving_methods import Misbehaving
 
-from builders import small_cells
+from builders import small_runs
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
@@ -41,7 +41,7 @@ class Bench:
         store.prepare()
         self.requests = RunRequests(store, RunFolder(store), "cpu")
         self.executor: Executor = executor_of(name)(SLOTS, self.requests.folder.path)
-        (self._run,) = small_cells(recipe, "head_only")
+        (self._run,) = small_runs(recipe, "head_only")
 
     def run(self, way: str = "", seed: int = 0) -> RunSpec:
         method = Misbehaving(learning_rate=5e-2, way=way)

@@ -21,9 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from builders import BENCHMARK, make_data, make_record, runs
-from builders import PROCESS_MARK as MARK
-from builders import marked_processes as living
+from builders import BENCHMARK, PROCESS_MARK, make_data, make_record, marked_processes, runs
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors import oom
 from peft_methods.runs.executors.devices import DeviceSet
@@ -153,16 +151,16 @@ def test_no_process_survives_a_killed_parent(tiny_recipe: Path, tmp_path: Path) 
     )
     script.write_text(f"import sys\nfrom peft_methods import compare\n{call}\n", encoding="utf-8")
     moments: dict[str, Callable[[Path, str], bool]] = {
-        "importing": lambda results, mark: len(living(mark)) > 1,
+        "importing": lambda results, mark: len(marked_processes(mark)) > 1,
         "preparing": lambda results, mark: (results / "logs" / "tiny-prepare.log").exists(),
         "training": lambda results, mark: (
-            bool(list(results.glob("run-*/*/*"))) and len(living(mark)) > 3
+            bool(list(results.glob("run-*/*/*"))) and len(marked_processes(mark)) > 3
         ),
     }
     for name, has_come in moments.items():
         mark, tmp = uuid.uuid4().hex, tmp_path / name / "tmp"
         tmp.mkdir(parents=True)
-        environment = {**os.environ, MARK: mark, "TMPDIR": str(tmp)}
+        environment = {**os.environ, PROCESS_MARK: mark, "TMPDIR": str(tmp)}
         parent = psutil.Popen(
             [sys.executable, str(script), str(tmp_path / name)],
             env=environment,
@@ -172,7 +170,7 @@ def test_no_process_survives_a_killed_parent(tiny_recipe: Path, tmp_path: Path) 
         until(lambda has_come=has_come, name=name, mark=mark: has_come(tmp_path / name, mark))  # type: ignore[misc]
         parent.kill()
         parent.wait()
-        until(lambda mark=mark: not living(mark), seconds=5)  # type: ignore[misc]
+        until(lambda mark=mark: not marked_processes(mark), seconds=5)  # type: ignore[misc]
         assert list(tmp.iterdir()) == [], name
 
 
@@ -204,7 +202,7 @@ def test_interrupt_keeps_finished_runs_and_lists_missing_ones(
     ]
     mark, results = uuid.uuid4().hex, Path(".peft/results")
     Path("tmp").mkdir()
-    environment = {**os.environ, MARK: mark, "TMPDIR": str(Path("tmp").absolute())}
+    environment = {**os.environ, PROCESS_MARK: mark, "TMPDIR": str(Path("tmp").absolute())}
     with Path("out.txt").open("w", encoding="utf-8") as out:
         process = psutil.Popen(
             [*command, *options],
@@ -216,7 +214,7 @@ def test_interrupt_keeps_finished_runs_and_lists_missing_ones(
         until(lambda: "accuracy 0." in Path("out.txt").read_text(encoding="utf-8"))
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == pytest.ExitCode.INTERRUPTED
-    assert living(mark) == []
+    assert marked_processes(mark) == []
     text = Path("out.txt").read_text(encoding="utf-8")
     assert "Traceback" not in text
     assert re.search(r"LoRA +\d", text)

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import CheckpointPolicy
 
-from builders import TASK, prepared
-from builders import train_with_both_engines as both
+from builders import TASK, prepared, train_with_both_engines
 from peft_methods.tasks.collate import NO_LABEL, Collator
 from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.cuda_graphs import attention, compile
@@ -23,7 +22,7 @@ from peft_methods.training.cuda_graphs.step import StepGraphs
 
 
 def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
-    both(recipe, folder, "lora", compile_layers=True)
+    train_with_both_engines(recipe, folder, "lora", compile_layers=True)
     return compiled_graph_counts()
 
 

@@ -19,8 +19,14 @@ from transformers import (
     TrainerCallback,
 )
 
-from builders import CONFIGS, Recorder, make_trainer, prepared, training_job
-from builders import train_with_both_engines as both
+from builders import (
+    CONFIGS,
+    Recorder,
+    make_trainer,
+    prepared,
+    train_with_both_engines,
+    training_job,
+)
 from peft_methods.tasks.collate import NO_LABEL, Collator
 from peft_methods.training.collate import BucketCollator, length_buckets
 from peft_methods.training.cuda_graphs.attention import MASKED, capturable_attention
@@ -40,14 +46,14 @@ METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
 def test_captured_steps_agree_with_the_trainer_for_every_method(
     tiny_recipe: Path, tmp_path: Path, name: str
 ) -> None:
-    both(tiny_recipe, tmp_path, name)
+    train_with_both_engines(tiny_recipe, tmp_path, name)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet", "distilbert"])
 def test_captured_steps_agree_with_the_trainer_for_every_encoder(
     tiny_recipe: Path, tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    both(tiny_recipe, tmp_path, "lora", f"model.source={tiny_models[kind]}")
+    train_with_both_engines(tiny_recipe, tmp_path, "lora", f"model.source={tiny_models[kind]}")
 
 
 def test_capturable_attention_creates_tensors_on_the_models_device() -> None:
@@ -96,7 +102,7 @@ def test_capturable_attention_of_a_cpu_model_ignores_the_gpu(
 def test_captured_steps_agree_with_the_trainer_for_every_setting(
     tiny_recipe: Path, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
-    both(tiny_recipe, tmp_path, "lora", *settings)
+    train_with_both_engines(tiny_recipe, tmp_path, "lora", *settings)
 
 
 def uncompiled(

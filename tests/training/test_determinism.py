@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from builders import reproducible_results as figures
-from builders import run_here
-from builders import small_cells as runs
+from builders import reproducible_results, run_here, small_runs
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.scheduling import new_scheduler
@@ -38,8 +36,8 @@ def test_every_method_is_bit_identical_in_parallel_processes(
     Only the parallel runs use deterministic algorithms.
     """
     names = list(load_recipe(str(tiny_recipe)).methods)
-    alone = {name: runs(tiny_recipe, name)[0] for name in names}
-    parallel = [runs(tiny_recipe, name, deterministic=True)[0] for name in names]
+    alone = {name: small_runs(tiny_recipe, name)[0] for name in names}
+    parallel = [small_runs(tiny_recipe, name, deterministic=True)[0] for name in names]
     store = Store(tmp_path / "results")
     store.prepare()
     scheduler = new_scheduler(store, "cpu", workers=2)
@@ -50,7 +48,7 @@ def test_every_method_is_bit_identical_in_parallel_processes(
         scheduler.close()
     for name, record in zip(names, records, strict=True):
         assert record.spec.deterministic
-        assert figures(record, store.read_predictions(record)) == figures(
+        assert reproducible_results(record, store.read_predictions(record)) == reproducible_results(
             *run_here(alone[name], tmp_path / "here")
         ), name
 
@@ -80,11 +78,11 @@ def test_nondeterministic_operation_is_named_in_the_error(
         return original(*arguments, **options)
 
     monkeypatch.setattr(loop.RunTrainer, "compute_loss", nondeterministic)
-    run_here(runs(tiny_recipe, "head_only")[0], tmp_path)
+    run_here(small_runs(tiny_recipe, "head_only")[0], tmp_path)
     with pytest.raises(
         Nondeterministic,
         match=r"^put_ has no deterministic implementation here: set deterministic = false",
     ) as caught:
-        run_here(runs(tiny_recipe, "head_only", deterministic=True)[0], tmp_path)
+        run_here(small_runs(tiny_recipe, "head_only", deterministic=True)[0], tmp_path)
     assert caught.value.setting == "deterministic"
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
