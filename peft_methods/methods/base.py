@@ -220,6 +220,20 @@ class Method:
         """
         return None
 
+    def saved_parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return what the `peft_methods` format stores, by name: by default all trained parameters.
+
+        A method that loads frozen parameters of its own (from prerequisite runs) adds them.
+        """
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def has_zero_gradient(self, name: str) -> bool:
+        """Whether the trainable parameter `name` has no gradient in exact arithmetic.
+
+        Such a parameter need not move in training.
+        """
+        return False
+
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Return a regularising term that is added to the loss of every training step, or None."""
         return None

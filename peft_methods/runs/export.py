@@ -4,12 +4,13 @@
   Load it with `AutoModelForSequenceClassification.from_pretrained(folder)`.
 - `peft`: a PEFT folder (LoRA, QLoRA, IA3). Load it with `PeftModel.from_pretrained(base, folder)`.
 - `peft_methods`: `trained.safetensors` and `method.json` (adapters, fusion).
-  Load it with `peft_methods.saving.load_trained(folder)`.
+  Load it with `peft_methods.load_trained(folder)`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, fold
     folder.mkdir(parents=True, exist_ok=True)
     base.tokenizer.save_pretrained(str(folder))
     if run.method.info.saved_format == "peft_methods":
-        save_method_parameters(model, folder / TRAINED)
+        _save_parameters(run.method.saved_parameters(model), folder / TRAINED)
         (folder / DESCRIPTION).write_text(
             json.dumps(_description(run, base), indent=1), encoding="utf-8"
         )
@@ -43,11 +44,9 @@ def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, fold
         model.save_pretrained(str(folder))  # type: ignore[operator]
 
 
-def save_method_parameters(model: nn.Module, path: Path) -> None:
-    """Save the trained parameters and the method's frozen ones (the adapters in a fusion)."""
+def _save_parameters(saved: Mapping[str, nn.Parameter], path: Path) -> None:
     from safetensors.torch import save_file
 
-    saved = {n: p for n, p in model.named_parameters() if p.requires_grad or ".adapter." in n}
     save_file({name: p.detach().cpu().contiguous() for name, p in saved.items()}, path)
 
 

@@ -191,7 +191,7 @@ def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> Evidence:
         decay=training.decay,
         shape=loaded.base.shape,
         head=loaded.base.head,
-        expected_trainable=run.method.expected_trainable(loaded.base.shape),
+        method=run.method,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 import xxhash
 from torch import nn
 
+from peft_methods.methods.base import Method
 from peft_methods.models import parameters, quantization
 from peft_methods.models.architecture import MODULE_MAPS, Architecture
 from peft_methods.models.module_names import in_modules
@@ -52,7 +53,7 @@ def weight_evidence(
     decay: float,
     shape: Architecture,
     head: tuple[str, ...],
-    expected_trainable: int | None,
+    method: Method,
 ) -> Evidence:
     """List the frozen weights that changed and the trained weights that did not move.
 
@@ -68,7 +69,8 @@ def weight_evidence(
         name for name, digest in before.frozen.items() if fingerprint(parameters[name]) != digest
     ]
     with safe_open(before.trainable, framework="pt") as start:
-        names = [name for name in start.keys() if not _has_no_gradient(name, shape)]  # noqa: SIM118  # not a dict
+        trained = start.keys()
+        names = [name for name in trained if not _has_zero_gradient(name, shape, method)]
         unmoved = [
             name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)
         ]
@@ -78,7 +80,7 @@ def weight_evidence(
         if quantization.is_4bit(p) and ".original_module." not in name
     ]
     return Evidence(
-        expected_trainable=expected_trainable,
+        expected_trainable=method.expected_trainable(shape),
         frozen_changed=tuple(changed),
         unmoved=tuple(unmoved),
         frozen_checked=len(before.frozen),
@@ -107,10 +109,11 @@ def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: 
     return not bool(((now >= low) & (now <= high)).all())
 
 
-def _has_no_gradient(name: str, shape: Architecture) -> bool:
-    """Whether this is a bias of attention keys, whose gradient is rounding noise.
+def _has_zero_gradient(name: str, shape: Architecture, method: Method) -> bool:
+    """Whether the gradient is only rounding noise, for attention or by the method's own account.
 
-    It shifts all scores of a query equally, which softmax ignores.
+    A bias of keys shifts all scores of a query equally, which softmax ignores.
     """
     key = MODULE_MAPS[shape.layout].key if shape.layout else "key"
-    return name.endswith((f"{key}.bias", f"{key}.base_layer.bias", ".adapter.key.bias"))
+    is_key_bias = name.endswith((f"{key}.bias", f"{key}.base_layer.bias"))
+    return is_key_bias or method.has_zero_gradient(name)

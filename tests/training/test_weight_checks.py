@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from peft_methods.methods.registry import METHODS
 from peft_methods.models.architecture import Architecture
 from peft_methods.training import weight_checks
 from peft_methods.training.evidence import Evidence
 
 DECAY = 0.99
+METHOD = METHODS.create("full", {"learning_rate": 1e-3}, "a test")
 SHAPE = Architecture(
     "bert",
     None,
@@ -48,7 +50,7 @@ def evidence_after(folder: Path, change: Callable[[Small], Any]) -> Evidence:
         model.key.weight.add_(1)
         change(model)
     return weight_checks.weight_evidence(
-        model, before, decay=DECAY, shape=SHAPE, head=(), expected_trainable=None
+        model, before, decay=DECAY, shape=SHAPE, head=(), method=METHOD
     )
 
 

@@ -27,6 +27,8 @@ from peft_methods.utils.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+FUSION = ".adapter."  # part of the names of all parameters that the method adds
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFusion(Method):
@@ -143,13 +145,23 @@ class AdapterFusion(Method):
             sources = [load_file(folder / TRAINED) for folder in context.prerequisite_folders]
             _copy_bottlenecks(model, sources)
         for name, parameter in model.named_parameters():
-            if ".adapter." in name:
+            if FUSION in name:
                 parameter.requires_grad = ".bottlenecks." not in name
         return model.to(next(model.parameters()).device)
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """Query and key with biases, value without bias, in each layer."""
         return architecture.layers * (3 * architecture.hidden**2 + 2 * architecture.hidden)
+
+    def saved_parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the trained parameters and the frozen adapters that the fusion mixes."""
+        return super().saved_parameters(model) | {
+            name: p for name, p in model.named_parameters() if FUSION in name
+        }
+
+    def has_zero_gradient(self, name: str) -> bool:
+        """The key map's bias shifts all scores of a query equally, which softmax ignores."""
+        return name.endswith(f"{FUSION}key.bias")
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """Keep the value maps near the identity: value_penalty * sum of squared distances."""
