@@ -275,11 +275,10 @@ class Setup:
         longest, pad = self.recipe.data.max_length, self.base.tokenizer.pad_token_id
         padded = _as_lists(rows)
         for row in padded:
-            missing = longest - len(row["input_ids"])
-            row["input_ids"], row["attention_mask"] = (
-                row["input_ids"] + [pad] * missing,
-                row["attention_mask"] + [0] * missing,
-            )
+            for column, values in row.items():
+                if isinstance(values, list):
+                    fill = pad if column == "input_ids" else 0
+                    row[column] = values + [fill] * (longest - len(values))
         return padded
 
     def _plain(

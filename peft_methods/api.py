@@ -10,8 +10,9 @@ recipe allows it too. `tune` is the number of tuning trials per method on valida
 come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
-CUDA graphs) or `auto`. `workers` is the number of runs at a time. `deterministic` allows on a GPU
-only operations that give identical bits every time (on a CPU all do). Runs with a record in
+CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
+`local` is this machine, and an installed package can bring others. `deterministic` allows on a
+GPU only operations that give identical bits every time (on a CPU all do). Runs with a record in
 `results` from an earlier session are reused; `fresh` trains everything again. `checkpoint` saves
 every epoch's state, so that a killed run resumes from there in the next call. A run that takes
 longer than `timeout` ("10min", or seconds) is ended. A run whose process was killed or whose GPU
@@ -123,6 +124,7 @@ def compare(
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
     workers: int | None = None,
+    executor: str = "local",
     checkpoint: bool = False,
     deterministic: bool = False,
     tune: int | None = None,
@@ -153,6 +155,7 @@ def compare(
             engine=engine,
             trials=parsing.trials_of(tune),
             workers=parsing.workers_of(workers),
+            executor=parsing.executor_name(executor),
             timeout=parse_timeout(timeout),
             retries=parse_retries(retries),
             save_models=parsing.folder_of(save_models, "save_models"),

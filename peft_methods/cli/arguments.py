@@ -90,6 +90,12 @@ def _add_execution(group: pytest.OptionGroup) -> None:
         help="runs at a time (default: 2 on a CPU, each with half the cores; 1 on a GPU)",
     )
     group.addoption(
+        "--peft-executor",
+        metavar="NAME",
+        default="local",
+        help="where runs happen: local (this machine) or an executor of an installed package",
+    )
+    group.addoption(
         "--peft-timeout",
         metavar="TIME",
         help="end a run that takes longer, e.g. 90s, 10min, 2h (default: no limit)",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli import parsing as values
 from peft_methods.profiling.environment import device_name, find_device
+from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.utils.errors import OptionError
 
@@ -44,6 +45,7 @@ class Options:
     engine: str = AUTO
     trials: int | None = None
     workers: int | None = None
+    executor: str = LOCAL
     timeout: float | None = None
     retries: int = DEFAULT_RETRIES
     save_models: Path | None = None
@@ -69,6 +71,7 @@ class Options:
             results=self.results,
             save_models=self.save_models,
             workers=self.workers,
+            executor=self.executor,
             trials=self.trials,
             fresh=self.fresh,
             timeout=self.timeout,
@@ -127,6 +130,7 @@ def read_options(config: pytest.Config) -> Options:
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
         workers=values.workers_of(option.peft_workers),
+        executor=values.executor_name(option.peft_executor),
         timeout=parse_timeout(option.peft_timeout),
         retries=parse_retries(option.peft_retries),
         save_models=values.folder_of(option.peft_save_models, "save_models"),

@@ -118,6 +118,15 @@ def workers_of(value: str | int | None) -> int | None:
     return int(text)
 
 
+def executor_name(name: str) -> str:
+    """Check the name of an executor. Raises `OptionError` if there is none or it does not import."""
+    from peft_methods.runs.executors.registry import LOCAL, executor_of
+
+    if name != LOCAL:
+        executor_of(name)
+    return name
+
+
 def silenced_of(values: Sequence[str]) -> tuple[str, ...]:
     """Parse the ids of the rules to skip."""
     if not values:

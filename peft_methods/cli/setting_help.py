@@ -21,7 +21,8 @@ OPTION_NAMES = {
 OPTIONS = frozenset(
     {
         *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code", "dry_run"),
-        *("results", "resume", "fresh", "workers", "timeout", "retries", "engine", "tune"),
+        *("results", "resume", "fresh", "workers", "executor", "timeout", "retries"),
+        *("engine", "tune"),
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "markdown"),
         *("csv", "report", "paper", "baseline", "fail", "allow_missing", "allow_reused"),
         *("save_baseline", "budget"),

@@ -18,7 +18,6 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.utils.errors import OptionError
 
 ROOT = Path(peft_methods.__file__).parent
-NO_FRONT_DOOR = {"executor"}  # chosen in `ExperimentOptions`
 ONLY_COMMAND_LINE = {"baseline", "fail", "save_baseline", "markdown", "csv", "paper", "output"}
 
 
@@ -52,8 +51,6 @@ def test_settings_are_found_in_the_package() -> None:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_named_setting_exists_and_both_front_doors_name_how_to_change_it(setting: str) -> None:
     is_field = setting in set(recipe_fields())
-    if setting in NO_FRONT_DOOR:
-        return
     command_line = setting_help.how_to_change(setting)
     argument = api.how_to_change(setting)
     if is_field or setting == "methods":

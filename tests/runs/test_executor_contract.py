@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 from misbehaving_methods import Misbehaving
+from wheel_builders import install, make_wheel, unpack
 
 from builders import small_runs
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
-from peft_methods.runs.executors.registry import LOCAL, executor_names, executor_of
+from peft_methods.runs.executors.registry import GROUP, LOCAL, executor_names, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.experiment import Experiment, ExperimentOptions
 from peft_methods.runs.prepared import PreparedRecipe
@@ -89,7 +89,7 @@ def test_job_that_ends_reports_progress_and_its_record(bench: Bench) -> None:
     assert (record.status, record.message) == ("ok", "")
     assert progress
     assert all(isinstance(one, Progress) and one.news for one in progress)
-    assert [one.seed for one in bench.requests.store.records()[0]] == [0]
+    assert (bench.requests.store.folder / f"{record.fingerprint}.json").is_file()
     bench.executor.kill(handle)
 
 
@@ -138,6 +138,8 @@ def test_jobs_fill_the_capacity_at_the_same_time(bench: Bench) -> None:
 def test_poll_returns_after_its_timeout(bench: Bench) -> None:
     handle = bench.executor.start(bench.job("hang"))
     bench.until_applied(handle)
+    while list(bench.executor.poll(0.2)):
+        pass  # what the job sent before it began to hang
     before = time.monotonic()
     assert list(bench.executor.poll(0.2)) == []
     assert 0.1 < time.monotonic() - before < 5
@@ -212,7 +214,18 @@ def test_unknown_executor_is_refused_with_the_known_names(tmp_path: Path) -> Non
 
 PLUGIN = """
 from peft_methods.runs.executors.local import LocalExecutor
-class Mine(LocalExecutor): ...
+class Mine(LocalExecutor):
+    def start(self, *arguments):
+        print("mine starts a run")
+        return super().start(*arguments)
+"""
+POINTS = "mine = plugged:Mine\nbroken = absent_module:Any\nnumber = plugged:__name__\n"
+COMPARE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from peft_methods import compare
+done = compare(sys.argv[2], methods=["lora"], seeds=1, results=sys.argv[3], executor="mine")
+print(done.records[0].status)
 """
 FIND = """
 import sys
@@ -231,18 +244,8 @@ for name in ("mine", "broken", "number", "local"):
 
 def test_executors_of_installed_packages_are_found_and_imported_when_chosen(tmp_path: Path) -> None:
     """A broken one is named in one line, and hides no other."""
-    wheel = tmp_path / "plugged-1.0-py3-none-any.whl"
-    points = (
-        "[peft_methods.executors]\nmine = plugged:Mine\nbroken = absent_module:Any\n"
-        "number = plugged:__name__\nlocal = plugged:Mine\n"
-    )
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("plugged.py", PLUGIN)
-        archive.writestr(
-            "plugged-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n"
-        )
-        archive.writestr("plugged-1.0.dist-info/entry_points.txt", points)
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    points = POINTS + "local = plugged:Mine\n"
+    unpack(make_wheel(tmp_path, "plugged", PLUGIN, points, GROUP), tmp_path / "site")
     command = [sys.executable, "-c", FIND, str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     names, imported, mine, broken, number, local = done.stdout.splitlines()
@@ -254,3 +257,23 @@ def test_executors_of_installed_packages_are_found_and_imported_when_chosen(tmp_
         assert line.endswith("Update or uninstall that package.")
     assert "absent_module" in broken
     assert local == "LocalExecutor"  # no package can replace the one of this name
+
+
+def test_compare_runs_in_the_executor_of_an_installed_package(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    install(make_wheel(tmp_path, "plugged", PLUGIN, POINTS, GROUP), site)
+    arguments = [str(site), str(tiny_recipe), str(tmp_path / "results")]
+    command = [sys.executable, "-c", COMPARE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    starts, *_, status = done.stdout.splitlines()
+    assert (starts, status) == ("mine starts a run", "ok")
+
+
+def test_unknown_executor_is_refused_at_the_start_of_the_session(pytester: pytest.Pytester) -> None:
+    found = pytester.runpytest_inprocess(
+        "-p", "peft_methods.plugin", "-p", "no:cacheprovider", "--peft-executor=locale"
+    )
+    assert found.ret == pytest.ExitCode.USAGE_ERROR
+    found.stderr.fnmatch_lines(["ERROR: *'locale'*local*--peft-executor*"])

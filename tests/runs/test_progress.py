@@ -101,7 +101,7 @@ def finished(run: RunSpec) -> Record:
         "peak_memory_bytes": 2.0**28,
     }
     return Record(
-        run.to_json(),
+        run,
         "ok",
         "i",
         metrics=metrics,
