@@ -324,7 +324,7 @@ def _captures(results: Path) -> str:
         )
         lines.append(
             f"{record.method_name} captured in {metrics['capture_seconds']:.1f} s "
-            f"({graphs['kept']} graphs from the cache, {graphs['anew']} compiled), "
+            f"({graphs['cached']} graphs from the cache, {graphs['compiled']} compiled), "
             f"reserved {reserved:.2f}x"
         )
     return "; ".join(lines)

@@ -119,7 +119,7 @@ def workers_of(value: str | int | None) -> int | None:
 
 
 def executor_name(name: str) -> str:
-    """Check the name of an executor. Raises `OptionError` if there is none or it does not import."""
+    """Check the name of an executor. Raises `OptionError` if it cannot be found or imported."""
     from peft_methods.runs.executors.registry import LOCAL, executor_of
 
     if name != LOCAL:

@@ -57,6 +57,7 @@ def recipe(tmp_path: Path, tiny_recipe: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_out_of_memory_records_name_phase_and_advice(recipe: Path, tmp_path: Path) -> None:
     small, wide = (f'model.source="{tmp_path / name}"' for name in ("small", "wide"))
     common = ["budget.seeds=1", "budget.epochs=1", 'data.source="some/texts"']

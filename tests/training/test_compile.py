@@ -26,6 +26,7 @@ def compiled_agrees(recipe: Path, folder: Path) -> dict[str, int]:
     return compiled_graph_counts()
 
 
+@pytest.mark.slow
 def test_compiled_layers_change_no_loss_and_are_cached(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,7 +36,7 @@ def test_compiled_layers_change_no_loss_and_are_cached(
     for _ in range(2):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
             found.append(fresh.submit(compiled_agrees, tiny_recipe, tmp_path).result())
-    assert found == [{"kept": 0, "anew": 2}, {"kept": 2, "anew": 0}], (
+    assert found == [{"cached": 0, "compiled": 2}, {"cached": 2, "compiled": 0}], (
         "one forward and one backward for all layers"
     )
 
@@ -72,6 +73,7 @@ def fused_sums(recipe_path: Path) -> tuple[bool, bool, bool]:
     return before, within, triton.mix_order_reduction
 
 
+@pytest.mark.slow
 def test_compiled_does_not_fuse_sums_over_rows_and_columns(tiny_recipe: Path) -> None:
     """If torch renames its option, check again that one graph serves all lengths."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
@@ -79,6 +81,7 @@ def test_compiled_does_not_fuse_sums_over_rows_and_columns(tiny_recipe: Path) ->
     assert (within, after) == (False, before)
 
 
+@pytest.mark.slow
 def test_code_compiled_for_extreme_lengths_serves_lengths_between(tiny_recipe: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         fresh.submit(warmed_up_for_all_lengths, tiny_recipe).result()
@@ -125,6 +128,7 @@ def operations_of_both_passes(recipe_path: Path) -> tuple[list[str], list[str]]:
     return forward, backward
 
 
+@pytest.mark.slow
 def test_checkpointed_layers_store_their_attention_output(tiny_recipe: Path) -> None:
     """To recompute it, the step would need a random generator that a captured step lacks."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:

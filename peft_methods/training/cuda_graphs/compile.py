@@ -98,12 +98,12 @@ def _keep_inputs() -> Any:
 def compiled_graph_counts() -> dict[str, int]:
     """Count this process's compiled graphs.
 
-    "kept" counts graphs found in the compiler's cache, "anew" graphs that were compiled.
+    "cached" counts graphs found in the compiler's cache, "compiled" those that were compiled.
     """
     from torch._dynamo.utils import counters
 
     found = counters["inductor"]
     return {
-        "kept": found["fxgraph_cache_hit"],
-        "anew": found["fxgraph_cache_miss"] + found["fxgraph_cache_bypass"],
+        "cached": found["fxgraph_cache_hit"],
+        "compiled": found["fxgraph_cache_miss"] + found["fxgraph_cache_bypass"],
     }
