@@ -195,7 +195,7 @@ class Setup:
         )
         self.model = self.method.apply(
             self.base.model,
-            ApplyContext(self.base.shape, self.base.head, TASKS[self.recipe.task].peft_type),
+            ApplyContext(self.base.architecture, self.base.head, TASKS[self.recipe.task].peft_type),
         )
         self.tokens = tokenize.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
 

@@ -116,7 +116,9 @@ def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
     rates.append(matmul_flops_per_second())
     step = statistics.median(seconds) / 20
     share = (
-        training_flops(setup.base.shape, [256] * 64, setup.method.info.cost_in_forward_passes)
+        training_flops(
+            setup.base.architecture, [256] * 64, setup.method.info.cost_in_forward_passes
+        )
         / step
         / statistics.mean(rates)
     )

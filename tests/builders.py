@@ -559,8 +559,8 @@ def run_here(run: RunSpec, work: Path) -> tuple[Record, ClassPredictions | None]
         run_here(one, work)
     folder = work / run.key
     folder.mkdir(parents=True, exist_ok=True)
-    places = run_paths.RunPaths(folder, tuple(work / one.key for one in run.prerequisites))
-    return pipeline.execute(run, places, lambda news: None, threads=1)
+    paths = run_paths.RunPaths(folder, tuple(work / one.key for one in run.prerequisites))
+    return pipeline.execute(run, paths, lambda news: None, threads=1)
 
 
 def reproducible_results(record: Record, predictions: ClassPredictions | None) -> dict[str, Any]:
@@ -644,7 +644,7 @@ def prepared(
         quantization=method.info.quantization,
         device=device,
     )
-    model = method.apply(base.model, ApplyContext(base.shape, base.head, TASK.peft_type))
+    model = method.apply(base.model, ApplyContext(base.architecture, base.head, TASK.peft_type))
     return (
         recipe,
         method,

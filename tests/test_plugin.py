@@ -485,7 +485,7 @@ def test_fixtures_provide_recipe_model_and_data(
         def test_them(peft_recipe, peft_method, peft_model, peft_data):
             assert peft_recipe.name == "tiny"
             assert peft_method.name == "lora"
-            assert peft_model.shape.hidden == 32
+            assert peft_model.architecture.hidden == 32
             splits = peft_data.train, peft_data.validation, peft_data.test
             assert tuple(map(len, splits)) == (160, 30, 50)
         """

@@ -18,7 +18,7 @@ def finish(
     session: pytest.Session,
     records: Iterable[Record],
     regression: RegressionCheck | None,
-    places: dict[str, Path],
+    paths: dict[str, Path],
 ) -> RegressionReport:
     """Compare all methods with their baselines, then write the requested baselines.
 
@@ -27,10 +27,10 @@ def finish(
     from peft_methods.analysis.regression_report import RegressionReport, merge
 
     report = regression.check(records) if regression is not None else RegressionReport()
-    if places:
+    if paths:
         failed = session.testsfailed or len(report.failures)
         report = merge(
-            [report, RegressionReport(tuple(save_baselines(session.config, places, failed)))]
+            [report, RegressionReport(tuple(save_baselines(session.config, paths, failed)))]
         )
     if session.exitstatus == 0 and report.failures:
         session.exitstatus = 1
@@ -49,7 +49,7 @@ def ended_early() -> RegressionReport:
 
 
 def save_baselines(
-    config: pytest.Config, places: dict[str, Path], failed: int
+    config: pytest.Config, paths: dict[str, Path], failed: int
 ) -> list[RegressionEntry]:
     """Write the baseline files.
 
@@ -62,8 +62,8 @@ def save_baselines(
         return [RegressionEntry(EntryKind.NOT_SAVED, text)]
     document = _document(config)
     return [
-        _save(path, sorted(name for name, place in places.items() if place == path), document)
-        for path in dict.fromkeys(places.values())
+        _save(path, sorted(name for name, place in paths.items() if place == path), document)
+        for path in dict.fromkeys(paths.values())
     ]
 
 

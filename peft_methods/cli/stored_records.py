@@ -16,11 +16,11 @@ class StoredRecords:
     `folders` maps a fingerprint to the folder that holds the record's predictions.
     """
 
-    def __init__(self, places: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self.unreadable: list[str] = []
         self.folders: dict[str, Path] = {}
         found: dict[str, Record] = {}
-        for path in self._files(places):
+        for path in self._files(paths):
             try:
                 record = Store(path.parent).read(path)
             except StoreError as error:
@@ -33,8 +33,8 @@ class StoredRecords:
                 found[record.fingerprint], self.folders[record.fingerprint] = record, path.parent
         self.records = without_attempts(list(found.values()))
 
-    def _files(self, places: Sequence[Path]) -> Iterator[Path]:
-        for place in places:
+    def _files(self, paths: Sequence[Path]) -> Iterator[Path]:
+        for place in paths:
             if place.is_dir():
                 paths = sorted(place.glob("*.json"))
                 if not paths:

@@ -19,7 +19,7 @@ TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by na
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
 FAMILIES = ("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal")
 SavedFormat = Literal["transformers", "peft", "peft_methods"]
-Needs = Literal["any encoder", "known layouts"]
+Needs = Literal["any encoder", "module map"]
 T = TypeVar("T")
 
 
@@ -78,7 +78,7 @@ class MethodInfo:
     start_tolerance: float | None = 0.0
     quantization: Literal["nf4"] | None = None
     unquantized_counterpart: str | None = None
-    needs: Needs = "known layouts"
+    needs: Needs = "module map"
     cost_in_forward_passes: float = 2.0
     learning_rates: Mapping[ModelKind, DefaultRate] = field(default_factory=dict)
 
@@ -181,7 +181,7 @@ class Method:
         return ()
 
     def expected_trainable(self, architecture: Architecture) -> int | None:
-        """Trainable parameters less the head's, in closed form; None for an unknown layout."""
+        """Trainable parameters less the head's, in closed form; None without a module map."""
         raise NotImplementedError
 
     @classmethod
@@ -206,7 +206,7 @@ class Method:
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """Return why this method cannot train such a model on this device, or None if it can."""
-        if self.info.needs == "known layouts" and architecture.layout is None:
+        if self.info.needs == "module map" and architecture.module_map is None:
             return (
                 f"{self.title} needs a model whose parts are known ({', '.join(MODULE_MAPS)}), "
                 f"not {architecture.model_type!r}"

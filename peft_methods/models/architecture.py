@@ -91,13 +91,13 @@ MODULE_MAPS = {
 class Architecture:
     """The sizes of a classifier that the closed-form counts need, from its config alone.
 
-    `layout` is the model type if its module map is known (a key of `LAYOUTS`), else None.
+    `module_map` is None for a model type without one in `MODULE_MAPS`.
     `extra_parameters` are encoder parameters outside layers, embeddings and pooler (MPNet's
     relative positions).
     """
 
     model_type: str
-    layout: str | None
+    module_map: ModuleMap | None
     layers: int
     hidden: int
     intermediate: int
@@ -106,6 +106,12 @@ class Architecture:
     extra_parameters: int
     head_parameters: int
     labels: int
+
+    @property
+    def parts(self) -> ModuleMap:
+        """The module map, for methods that need one: `Method.unsupported` refuses other models."""
+        assert self.module_map is not None, f"{self.model_type} has no module map"
+        return self.module_map
 
     @property
     def dimensions(self) -> dict[str, tuple[int, int]]:
@@ -144,7 +150,7 @@ def architecture_of(config: Any, *, head_parameters: int, pooler: bool) -> Archi
     buckets = getattr(config, "relative_attention_num_buckets", 0) if kind == "mpnet" else 0
     return Architecture(
         model_type=kind,
-        layout=kind if kind in MODULE_MAPS else None,
+        module_map=MODULE_MAPS.get(kind),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         intermediate=int(

@@ -57,7 +57,7 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     head: tuple[str, ...]
-    shape: Architecture
+    architecture: Architecture
     weights_sha256: str
     config_sha256: str
     tokenizer_sha256: str
@@ -100,12 +100,12 @@ def load(
     own = head_modules(model, fresh, spec)
     pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, own))
-    shape = architecture_of(config, head_parameters=size, pooler=pooler)
+    architecture = architecture_of(config, head_parameters=size, pooler=pooler)
     return LoadedModel(
         model,
         tokenizer,
         own,
-        shape,
+        architecture,
         weights_digest(model, own),
         config_sha256,
         tokenizer_digest(tokenizer),

@@ -91,7 +91,7 @@ def load_trained(
         )
     task = TASKS[saved.get("task", DEFAULT_TASK)]
     base = loading.load(spec, task.head, tuple(label_names), device=device)
-    model = method.apply(base.model, ApplyContext(base.shape, base.head, task.peft_type))
+    model = method.apply(base.model, ApplyContext(base.architecture, base.head, task.peft_type))
     missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
     if missing:
         raise ModelError(

@@ -81,7 +81,7 @@ def curve(training: Training, profiler: Profiler) -> tuple[dict[str, float | Non
 
 def flops_utilization(
     method: Method,
-    shape: Architecture,
+    architecture: Architecture,
     lengths: list[int],
     train_seconds: float,
     rate: float | None,
@@ -91,15 +91,15 @@ def flops_utilization(
     `lengths` are the token counts of all trained rows, epoch by epoch; `rate` is in FLOP/s.
     None if the rate or the module map is unknown.
     """
-    if rate is None or shape.layout is None:
+    if rate is None or architecture.module_map is None:
         return None
-    return training_flops(shape, lengths, method.info.cost_in_forward_passes) / (
+    return training_flops(architecture, lengths, method.info.cost_in_forward_passes) / (
         train_seconds * rate
     )
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What training and evaluation gave."""
 
     training: Training

@@ -22,7 +22,7 @@ from peft_methods.profiling.latency import InferenceCost, measure_inference
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
-from peft_methods.runs.outcome import Outcome
+from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_process
 from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
@@ -60,11 +60,11 @@ class Loaded:
 
 def execute(
     run: RunSpec,
-    places: RunPaths,
+    paths: RunPaths,
     progress: Progress,
     *,
     threads: int,
-    ahead: Prefetched | None = None,
+    prefetched: Prefetched | None = None,
 ) -> tuple[Record, Predictions | None]:
     """Train and evaluate one run. The caller catches errors.
 
@@ -75,34 +75,36 @@ def execute(
     profiler = Profiler(run.device, progress, run.recipe.budget.epochs)
     try:
         with profiler.running():
-            loaded = _load(run, places, profiler, ahead)
-            return _train_and_evaluate(run, places, profiler, loaded)
+            loaded = _load(run, paths, profiler, prefetched)
+            return _train_and_evaluate(run, paths, profiler, loaded)
     except RuntimeError as error:
         if (refused := refusal(error)) is None:
             raise
         raise refused from error
 
 
-def _load(run: RunSpec, places: RunPaths, profiler: Profiler, ahead: Prefetched | None) -> Loaded:
+def _load(
+    run: RunSpec, paths: RunPaths, profiler: Profiler, prefetched: Prefetched | None
+) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
     profiler.enter("data")
-    texts = ahead.texts if ahead else synthetic.load(run.recipe, TASKS[run.recipe.task])
+    texts = prefetched.texts if prefetched else synthetic.load(run.recipe, TASKS[run.recipe.task])
     profiler.enter("load")
     profiler.meter.set_base_level()
-    base, model = _model(run, places, texts, ahead)
+    base, model = _model(run, paths, texts, prefetched)
     profiler.enter("tokenize")
     length = run.recipe.data.max_length
-    tokens = ahead.tokens if ahead else tokenize.tokenize(texts, base.tokenizer, length)
+    tokens = prefetched.tokens if prefetched else tokenize.tokenize(texts, base.tokenizer, length)
     profiler.rows = len(tokens.train)
     profiler.enter("check")
-    ready = ahead.ready if ahead else None
-    before = ready.before if ready else weight_checks.snapshot(model, places.work)
+    ready = prefetched.ready if prefetched else None
+    before = ready.before if ready else weight_checks.snapshot(model, paths.work)
     environment = describe(run.device)
     fingerprint = run.fingerprint(
         weights=base.weights_sha256,
         config=base.config_sha256,
         tokenizer=base.tokenizer_sha256,
-        prerequisites=places.prerequisite_fingerprints,
+        prerequisites=paths.prerequisite_fingerprints,
         data=tokens.facts.fingerprint,
         environment=fingerprint_part(environment),
     )
@@ -115,33 +117,33 @@ def _load(run: RunSpec, places: RunPaths, profiler: Profiler, ahead: Prefetched 
         environment=environment,
         fingerprint=fingerprint,
         collate=make_collator(run.recipe, base.tokenizer),
-        prefetch_seconds=ahead.seconds if ahead else {},
+        prefetch_seconds=prefetched.seconds if prefetched else {},
     )
 
 
 def _model(
-    run: RunSpec, places: RunPaths, texts: TextData, ahead: Prefetched | None
+    run: RunSpec, paths: RunPaths, texts: TextData, prefetched: Prefetched | None
 ) -> tuple[loading.LoadedModel, nn.Module]:
     """Return the loaded model and the same with the method applied; prefetched where possible."""
-    if ahead and ahead.ready:
-        return ahead.ready.base, ahead.ready.model.to(run.device)
-    drawn = ahead.drawn if ahead else None
+    if prefetched and prefetched.ready:
+        return prefetched.ready.base, prefetched.ready.model.to(run.device)
+    drawn = prefetched.drawn if prefetched else None
     base = load(run, texts, run.device, drawn=drawn)
     if drawn:
         shutil.rmtree(drawn, ignore_errors=True)
     task_type = TASKS[run.recipe.task].peft_type
-    context = ApplyContext(base.shape, base.head, task_type, places.prerequisites)
+    context = ApplyContext(base.architecture, base.head, task_type, paths.prerequisites)
     return base, run.method.apply(base.model, context)
 
 
 def _train_and_evaluate(
-    run: RunSpec, places: RunPaths, profiler: Profiler, loaded: Loaded
+    run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded
 ) -> tuple[Record, Predictions | None]:
     checkpoints = None
-    if places.results is not None:
+    if paths.results is not None:
         key = [loaded.fingerprint, loaded.before.frozen]
-        checkpoints = Checkpoints(places.results, run, key)
-    training = engine_of(run.engine).train(_job(run, places, loaded), profiler, checkpoints)
+        checkpoints = Checkpoints(paths.results, run, key)
+    training = engine_of(run.engine).train(_job(run, paths, loaded), profiler, checkpoints)
     profiler.enter("check")
     evidence = _evidence(run, loaded, training)
     profiler.enter("evaluate")
@@ -149,12 +151,12 @@ def _train_and_evaluate(
     scores = quality_of(run, tested, loaded.tokens.facts.label_names)
     further = further_scores(run, loaded.model, loaded.base.tokenizer)
     profiler.enter("save")
-    unsaved = _save(run, loaded, places.save_to)
-    checkpoint_bytes = (places.work / TRAINED).stat().st_size
+    unsaved = _save(run, loaded, paths.save_to)
+    checkpoint_bytes = (paths.work / TRAINED).stat().st_size
     profiler.enter("infer")
     inference = _inference(run, loaded, profiler)
     profiler.enter(None)
-    outcome = Outcome(
+    outcome = RunOutcome(
         training,
         evidence,
         quality=scores,
@@ -164,13 +166,13 @@ def _train_and_evaluate(
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
     )
-    record = _record(run, places, profiler, loaded, outcome)
-    if places.save_to is not None and not unsaved:
-        sign(places.save_to, record.fingerprint)
+    record = _record(run, paths, profiler, loaded, outcome)
+    if paths.save_to is not None and not unsaved:
+        sign(paths.save_to, record.fingerprint)
     return record, tested
 
 
-def _job(run: RunSpec, places: RunPaths, loaded: Loaded) -> TrainingJob:
+def _job(run: RunSpec, paths: RunPaths, loaded: Loaded) -> TrainingJob:
     return TrainingJob(
         model=loaded.model,
         method=run.method,
@@ -180,7 +182,7 @@ def _job(run: RunSpec, places: RunPaths, loaded: Loaded) -> TrainingJob:
         head=loaded.base.head,
         seed=run.seed,
         device=run.device,
-        workdir=places.work,
+        workdir=paths.work,
     )
 
 
@@ -189,7 +191,7 @@ def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> Evidence:
         loaded.model,
         loaded.before,
         decay=training.decay,
-        shape=loaded.base.shape,
+        architecture=loaded.base.architecture,
         head=loaded.base.head,
         method=run.method,
     )
@@ -229,7 +231,7 @@ def _named(prefix: str, cost: InferenceCost | None) -> dict[str, float]:
 
 
 def _record(
-    run: RunSpec, places: RunPaths, profiler: Profiler, loaded: Loaded, found: Outcome
+    run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded, found: RunOutcome
 ) -> Record:
     meter, training, facts = profiler.meter, found.training, loaded.tokens.facts
     lengths = loaded.tokens.train.lengths * len(training.epochs)
@@ -249,13 +251,13 @@ def _record(
             **profiler.metrics(),
             **found.inference,
             "checkpoint_bytes": found.checkpoint_bytes,
-            "source_seconds": places.prerequisite_seconds,
+            "source_seconds": paths.prerequisite_seconds,
             "model_flops_utilization": outcome.flops_utilization(
                 run.method,
-                loaded.base.shape,
+                loaded.base.architecture,
                 lengths,
                 meter.seconds("train"),
-                places.matmul_flops_per_second,
+                paths.matmul_flops_per_second,
             ),
         },
         epochs=outcome.curve(training, profiler),
@@ -269,7 +271,7 @@ def _record(
             "weights_sha256": loaded.base.weights_sha256,
             "config_sha256": loaded.base.config_sha256,
             "tokenizer_sha256": loaded.base.tokenizer_sha256,
-            "engine_note": places.engine_note,
+            "engine_note": paths.engine_note,
             "compiled_graphs": training.compiled_graphs,
             "resumed_after_epochs": list(found.resumed_after),
         },

@@ -68,7 +68,7 @@ def _prepare(
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     check_budget(recipe.budget, base.model, device)
-    reasons = {method.name: method.unsupported(base.shape, device) for method in methods}
+    reasons = {method.name: method.unsupported(base.architecture, device) for method in methods}
     forward_seconds = _forward_seconds(texts, base, recipe)
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
     del base  # or two models would be in memory
@@ -202,7 +202,7 @@ def prefetch(
             drawn = _drawn(run, texts, work)
         else:
             base = load(run, texts, "cpu")
-            context = ApplyContext(base.shape, base.head, task.peft_type, prerequisites)
+            context = ApplyContext(base.architecture, base.head, task.peft_type, prerequisites)
             tokenizer, model = base.tokenizer, run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):
         tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data.max_length)

@@ -11,7 +11,7 @@ from torch import nn
 
 from peft_methods.methods.base import Method
 from peft_methods.models import parameters, quantization
-from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
 from peft_methods.training.evidence import Evidence
@@ -51,7 +51,7 @@ def weight_evidence(
     before: StateBefore,
     *,
     decay: float,
-    shape: Architecture,
+    architecture: Architecture,
     head: tuple[str, ...],
     method: Method,
 ) -> Evidence:
@@ -70,7 +70,7 @@ def weight_evidence(
     ]
     with safe_open(before.trainable, framework="pt") as start:
         trained = start.keys()
-        names = [name for name in trained if not _has_zero_gradient(name, shape, method)]
+        names = [name for name in trained if not _has_zero_gradient(name, architecture, method)]
         unmoved = [
             name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)
         ]
@@ -80,12 +80,12 @@ def weight_evidence(
         if quantization.is_4bit(p) and ".original_module." not in name
     ]
     return Evidence(
-        expected_trainable=method.expected_trainable(shape),
+        expected_trainable=method.expected_trainable(architecture),
         frozen_changed=tuple(changed),
         unmoved=tuple(unmoved),
         frozen_checked=len(before.frozen),
         moved_checked=len(names),
-        head_parameters=shape.head_parameters,
+        head_parameters=architecture.head_parameters,
         quantized=len(quantized),
         head_quantized=sum(quantized),
     )
@@ -109,11 +109,11 @@ def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: 
     return not bool(((now >= low) & (now <= high)).all())
 
 
-def _has_zero_gradient(name: str, shape: Architecture, method: Method) -> bool:
+def _has_zero_gradient(name: str, architecture: Architecture, method: Method) -> bool:
     """Whether the gradient is only rounding noise, for attention or by the method's own account.
 
     A bias of keys shifts all scores of a query equally, which softmax ignores.
     """
-    key = MODULE_MAPS[shape.layout].key if shape.layout else "key"
+    key = architecture.module_map.key if architecture.module_map else "key"
     is_key_bias = name.endswith((f"{key}.bias", f"{key}.base_layer.bias"))
     return is_key_bias or method.has_zero_gradient(name)

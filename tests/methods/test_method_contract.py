@@ -45,7 +45,9 @@ def load(folder: Path, method: Method) -> loading.LoadedModel:
 def apply(
     base: loading.LoadedModel, method: Method, folders: tuple[Path, ...] = ()
 ) -> torch.nn.Module:
-    return method.apply(base.model, ApplyContext(base.shape, base.head, TASK.peft_type, folders))
+    return method.apply(
+        base.model, ApplyContext(base.architecture, base.head, TASK.peft_type, folders)
+    )
 
 
 def prerequisite_folders(method: Method, folder: Path, root: Path) -> tuple[Path, ...]:
@@ -94,7 +96,7 @@ def test_starts_as_the_base_model_within_tolerance(
     method, base = case
     if method.info.start_tolerance is None:
         pytest.skip("this method promises nothing at its start")
-    plain = load(tiny_models[base.shape.model_type], create("full"))
+    plain = load(tiny_models[base.architecture.model_type], create("full"))
     before = logits(plain.model)
     plain_head = {n: p for n, p in plain.model.named_parameters() if in_modules(n, plain.head)}
     with torch.no_grad():
@@ -112,8 +114,8 @@ def test_only_its_parameters_train_and_they_are_as_many_as_the_closed_form(
     method, base = case
     model = apply(base, method)
     counted = count_parameters(model, base.head)
-    assert counted.method == method.expected_trainable(base.shape)
-    assert counted.head == base.shape.head_parameters
+    assert counted.method == method.expected_trainable(base.architecture)
+    assert counted.head == base.architecture.head_parameters
 
 
 def test_a_step_moves_all_of_it_and_nothing_else(
@@ -121,7 +123,9 @@ def test_a_step_moves_all_of_it_and_nothing_else(
 ) -> None:
     method, base = case
     model = apply(
-        base, method, prerequisite_folders(method, tiny_models[base.shape.model_type], tmp_path)
+        base,
+        method,
+        prerequisite_folders(method, tiny_models[base.architecture.model_type], tmp_path),
     )
     frozen = {n: parameters.digest(p) for n, p in model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -135,7 +139,7 @@ def test_a_step_moves_all_of_it_and_nothing_else(
         optimizer.step()
         optimizer.zero_grad()
     logits(model)
-    key = MODULE_MAPS[base.shape.model_type].key
+    key = MODULE_MAPS[base.architecture.model_type].key
     unmoved = [n for n, p in model.named_parameters() if n in start and torch.equal(start[n], p)]
     assert [n for n in unmoved if not n.endswith((f"{key}.bias", ".key.bias"))] == []
     assert {n: parameters.digest(p) for n, p in model.named_parameters() if n in frozen} == frozen
@@ -177,12 +181,12 @@ def test_a_merged_model_answers_as_the_trained_one_without_wrappers(
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_an_unknown_layout_is_supported_or_says_why_not(
+def test_model_without_module_map_is_supported_or_refused_with_the_reason(
     name: str, tiny_models: dict[str, Path]
 ) -> None:
     method = create(name)
-    shape = load(tiny_models["bert"], create("full")).shape
-    strange = dataclasses.replace(shape, layout=None, model_type="deberta-v2")
+    known = load(tiny_models["bert"], create("full")).architecture
+    strange = dataclasses.replace(known, module_map=None, model_type="deberta-v2")
     reason = method.unsupported(strange, "cpu")
     assert (reason is None) == (method.info.needs == "any encoder")
     assert reason is None or "deberta-v2" in reason
@@ -219,8 +223,8 @@ def test_possible_counts_contain_the_expected_count(
     case: tuple[Method, loading.LoadedModel],
 ) -> None:
     method, base = case
-    possible = set(method.possible_counts(base.shape))
-    assert not possible or method.expected_trainable(base.shape) in possible
+    possible = set(method.possible_counts(base.architecture))
+    assert not possible or method.expected_trainable(base.architecture) in possible
 
 
 def test_methods_are_listed_by_family_then_order() -> None:

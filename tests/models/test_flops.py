@@ -12,13 +12,13 @@ from builders import TASK
 from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
-from peft_methods.models.architecture import Architecture
+from peft_methods.models.architecture import MODULE_MAPS, Architecture
 from peft_methods.models.flops import forward_flops, training_flops
 from peft_methods.recipes.schema import ModelSpec
 
-SHAPE = Architecture(
+ARCHITECTURE = Architecture(
     "bert",
-    "bert",
+    MODULE_MAPS["bert"],
     layers=2,
     hidden=4,
     intermediate=8,
@@ -31,12 +31,12 @@ SHAPE = Architecture(
 
 
 def test_flops_equal_a_count_by_hand() -> None:
-    linear, attention = forward_flops(SHAPE, [3, 5])
+    linear, attention = forward_flops(ARCHITECTURE, [3, 5])
     assert linear == 8 * 2 * (4 * 2 * 4 * 4 + 2 * 2 * 4 * 8)
     assert attention == 2 * (4 * 9 * 4 + 4 * 25 * 4)
-    assert training_flops(SHAPE, [3, 5], 3) == 3 * (linear + attention)
-    assert training_flops(SHAPE, [3, 5], 2) == 2 * linear + 3 * attention
-    assert training_flops(SHAPE, [3, 5], 1) == linear + attention
+    assert training_flops(ARCHITECTURE, [3, 5], 3) == 3 * (linear + attention)
+    assert training_flops(ARCHITECTURE, [3, 5], 2) == 2 * linear + 3 * attention
+    assert training_flops(ARCHITECTURE, [3, 5], 1) == linear + attention
 
 
 @pytest.mark.parametrize(("name", "passes"), [("full", 3), ("ia3", 2), ("head_only", 1)])
@@ -47,12 +47,12 @@ def test_training_flops_agree_with_torchs_counter(
     base = loading.load(ModelSpec(str(tiny_models["bert"])), TASK.head, ("no", "yes"))
     base.model.set_attn_implementation("eager")
     method = METHODS.create(name, {"learning_rate": 1e-3}, "test")
-    model = method.apply(base.model, ApplyContext(base.shape, base.head, TASK.peft_type))
+    model = method.apply(base.model, ApplyContext(base.architecture, base.head, TASK.peft_type))
     ids = torch.randint(5, 40, (4, 48))
     with FlopCounterMode(display=False) as counter:
         loss = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.sum()
         loss.backward()
     assert method.info.cost_in_forward_passes == passes
     assert counter.get_total_flops() == pytest.approx(
-        training_flops(base.shape, [48] * 4, passes), rel=0.12
+        training_flops(base.architecture, [48] * 4, passes), rel=0.12
     )

@@ -48,7 +48,7 @@ def test_architecture_counts_every_encoder_parameter(
     kind: str, tiny_models: dict[str, Path]
 ) -> None:
     base = load(tiny_models[kind])
-    assert base.shape.encoder_parameters + base.shape.head_parameters == sum(
+    assert base.architecture.encoder_parameters + base.architecture.head_parameters == sum(
         p.numel() for p in base.model.parameters()
     )
     biases = sum(
@@ -56,7 +56,7 @@ def test_architecture_counts_every_encoder_parameter(
         for n, p in base.model.named_parameters()
         if n.endswith(".bias") and not in_modules(n, base.head)
     )
-    assert base.shape.encoder_biases == biases
+    assert base.architecture.encoder_biases == biases
 
 
 def test_load_adds_a_pooler_without_weights_to_the_head(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_load_reinitialises_an_untrained_pooler_with_the_head(tmp_path: Path) ->
         first.model.bert.pooler.dense.weight, second.model.bert.pooler.dense.weight
     )
     assert first.weights_sha256 == second.weights_sha256
-    assert first.shape.encoder_parameters + first.shape.head_parameters == sum(
+    assert first.architecture.encoder_parameters + first.architecture.head_parameters == sum(
         p.numel() for p in first.model.parameters()
     )
 
@@ -249,7 +249,7 @@ def test_load_builds_a_preset_without_hub_or_tokenizer(monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     base = loading.load(ModelSpec("distilbert-base-uncased", weights="random"), TASK.head, NAMES)
     assert sum(p.numel() for p in base.model.parameters()) == 66_955_010
-    assert base.shape.encoder_parameters == 66_362_880
+    assert base.architecture.encoder_parameters == 66_362_880
     assert len(base.tokenizer) == 30_522
 
 

@@ -73,7 +73,7 @@ class ModelPair:
     """
 
     method: Method
-    shape: Architecture
+    architecture: Architecture
     head: tuple[str, ...]
     ours: nn.Module
     theirs: Any
@@ -169,16 +169,18 @@ def make_models(family: str, kind: str) -> ModelPair:
     base, method = make_base(family), METHODS[kind]
     head = tuple(name for name, _ in base.named_children() if name != base.base_model_prefix)
     size = sum(p.numel() for name, p in base.named_parameters() if in_head(name, head))
-    shape = architecture_of(
+    architecture = architecture_of(
         base.config,
         head_parameters=size,
         pooler=getattr(base.base_model, "pooler", None) is not None,
     )
     theirs = apply_theirs(copy.deepcopy(base), kind).double().eval()
     ours = (
-        method.apply(copy.deepcopy(base), ApplyContext(shape, head, TASK.peft_type)).double().eval()
+        method.apply(copy.deepcopy(base), ApplyContext(architecture, head, TASK.peft_type))
+        .double()
+        .eval()
     )
-    return ModelPair(method, shape, head, ours, theirs, copy_weights(ours, theirs))
+    return ModelPair(method, architecture, head, ours, theirs, copy_weights(ours, theirs))
 
 
 @pytest.fixture(params=[(family, kind) for family in CONFIGS for kind in METHODS], ids="-".join)
@@ -259,7 +261,7 @@ def test_dropout_drops_the_same_elements_as_in_the_library(family: str, kind: st
 
 
 def test_trainable_parameters_equal_those_of_the_library(models: ModelPair) -> None:
-    expected = models.method.expected_trainable(models.shape)
+    expected = models.method.expected_trainable(models.architecture)
     assert trained(models.ours, models.head) == trained(models.theirs, models.head) == expected
 
 
@@ -284,6 +286,6 @@ def test_fusion_regularisation_and_gradient_equal_those_of_the_library(family: s
     assert ours is not None
     assert_same(ours, theirs)
     values = [pair for name, pair in models.weights.items() if name.endswith(".value.weight")]
-    assert len(values) == models.shape.layers
+    assert len(values) == models.architecture.layers
     mine = torch.autograd.grad(ours, [pair[0] for pair in values])
     assert_same(mine, torch.autograd.grad(theirs, [pair[1] for pair in values]))

@@ -35,13 +35,17 @@ def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method
         folder.mkdir()
         pipeline.execute(one, RunPaths(folder), lambda news: None, threads=1)
     found = {}
-    for name in ("in its turn", "ahead"):
+    for name in ("in its turn", "prefetched"):
         (tmp_path / name).mkdir()
-        ahead = None
-        if name == "ahead":
-            ahead = prefetch(run, work=tmp_path / name, prerequisites=folders, threads=1)
+        prefetched = None
+        if name == "prefetched":
+            prefetched = prefetch(run, work=tmp_path / name, prerequisites=folders, threads=1)
         found[name] = pipeline.execute(
-            run, RunPaths(tmp_path / name, folders), lambda news: None, threads=1, ahead=ahead
+            run,
+            RunPaths(tmp_path / name, folders),
+            lambda news: None,
+            threads=1,
+            prefetched=prefetched,
         )
     (one, predicted), (other, again) = found.values()
     assert predicted is not None
@@ -64,14 +68,14 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     )
     (tmp_path / "in its turn").mkdir()
     one, _ = pipeline.execute(run, RunPaths(tmp_path / "in its turn"), lambda news: None, threads=1)
-    (tmp_path / "ahead").mkdir()
-    ahead = prefetch(run, work=tmp_path / "ahead", prerequisites=(), threads=1)
+    (tmp_path / "prefetched").mkdir()
+    prefetched = prefetch(run, work=tmp_path / "prefetched", prerequisites=(), threads=1)
     monkeypatch.setattr(loading, "_draw", None)
     monkeypatch.setattr(tokenize, "tokenize", None)
     other, _ = pipeline.execute(
-        run, RunPaths(tmp_path / "ahead"), lambda news: None, threads=1, ahead=ahead
+        run, RunPaths(tmp_path / "prefetched"), lambda news: None, threads=1, prefetched=prefetched
     )
-    assert not (tmp_path / "ahead" / "drawn").exists()
+    assert not (tmp_path / "prefetched" / "drawn").exists()
     assert one.fingerprint == other.fingerprint
     assert [epoch["train_loss"] for epoch in one.epochs] == [
         epoch["train_loss"] for epoch in other.epochs

@@ -121,8 +121,8 @@ def test_prefetched_run_keeps_an_earlier_log_until_its_turn(
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("why it failed yesterday", encoding="utf-8")
     prefetched(scheduler, wanted[0])
-    ahead = scheduler.requests.work(wanted[0]) / "ahead.log"
-    while not ahead.exists():
+    early_log = scheduler.requests.work(wanted[0]) / "prefetch.log"
+    while not early_log.exists():
         time.sleep(0.01)
     assert log.read_text(encoding="utf-8") == "why it failed yesterday"
     trained(scheduler, wanted)

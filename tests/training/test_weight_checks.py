@@ -19,7 +19,7 @@ from peft_methods.training.evidence import Evidence
 
 DECAY = 0.99
 METHOD = METHODS.create("full", {"learning_rate": 1e-3}, "a test")
-SHAPE = Architecture(
+ARCHITECTURE = Architecture(
     "bert",
     None,
     layers=1,
@@ -50,7 +50,7 @@ def evidence_after(folder: Path, change: Callable[[Small], Any]) -> Evidence:
         model.key.weight.add_(1)
         change(model)
     return weight_checks.weight_evidence(
-        model, before, decay=DECAY, shape=SHAPE, head=(), method=METHOD
+        model, before, decay=DECAY, architecture=ARCHITECTURE, head=(), method=METHOD
     )
 
 

@@ -74,67 +74,83 @@ def models_of_size(full: RoundedCount) -> tuple[Architecture, ...]:
     """Return the architectures whose total parameter count is what full fine-tuning trained."""
     every = itertools.chain.from_iterable(known_models().values())
     return tuple(
-        shape for shape in every if full.holds(shape.encoder_parameters + shape.head_parameters)
+        architecture
+        for architecture in every
+        if full.holds(architecture.encoder_parameters + architecture.head_parameters)
     )
 
 
-def verdict(method: str, count: RoundedCount, shapes: Iterable[Architecture]) -> Verdict | None:
+def verdict(
+    method: str, count: RoundedCount, architectures: Iterable[Architecture]
+) -> Verdict | None:
     """Check a method's parameter count on candidate architectures; None without a closed form.
 
     Tables give counts with and without the head, so both fit. The best verdict over all
     architectures is returned.
     """
-    found = {one for shape in shapes if (one := _verdict(method, count, shape)) is not None}
+    found = {
+        one
+        for architecture in architectures
+        if (one := _verdict(method, count, architecture)) is not None
+    }
     order: tuple[Verdict, ...] = ("fits", "head missing", "nothing", "off")
     return next((one for one in order if one in found), None)
 
 
-def _verdict(method: str, count: RoundedCount, shape: Architecture) -> Verdict | None:
+def _verdict(method: str, count: RoundedCount, architecture: Architecture) -> Verdict | None:
     if not has_closed_form(method):
         return None
-    head, classes = shape.head_parameters, shape.hidden * shape.labels + shape.labels
-    if any(_possible(method, count, shape, beside) for beside in _heads(method, shape)):
+    head, classes = (
+        architecture.head_parameters,
+        architecture.hidden * architecture.labels + architecture.labels,
+    )
+    if any(
+        _possible(method, count, architecture, beside) for beside in _heads(method, architecture)
+    ):
         return "fits"
-    if head > classes and _possible(method, count, shape, classes):
+    if head > classes and _possible(method, count, architecture, classes):
         return "head missing"
     return "nothing" if _scope(method) != "all" and count.holds(head) else "off"
 
 
-def _heads(method: str, shape: Architecture) -> Iterator[int]:
+def _heads(method: str, architecture: Architecture) -> Iterator[int]:
     """Yield the numbers of parameters that may be trained and counted besides the method's."""
-    yield shape.head_parameters
-    if shape.pooler:
-        yield shape.head_parameters + _pooler(shape)
+    yield architecture.head_parameters
+    if architecture.pooler:
+        yield architecture.head_parameters + _pooler(architecture)
     if _scope(method) != "head":
         yield 0
         # A decoder's head has no bias, and a table may not mention that the model is a decoder.
-        yield shape.hidden * shape.labels
+        yield architecture.hidden * architecture.labels
 
 
-def _pooler(shape: Architecture) -> int:
-    return shape.hidden * shape.hidden + shape.hidden
+def _pooler(architecture: Architecture) -> int:
+    return architecture.hidden * architecture.hidden + architecture.hidden
 
 
 def has_closed_form(method: str) -> bool:
     """Whether the counts that this method can have are known."""
-    return any(_possible_counts(method, shape) for shape in known_models()["bert-base-uncased"][:1])
+    return any(
+        _possible_counts(method, architecture)
+        for architecture in known_models()["bert-base-uncased"][:1]
+    )
 
 
 def _scope(method: str) -> str:
     return METHODS[method].info.scope
 
 
-def _possible(method: str, count: RoundedCount, shape: Architecture, beside: int) -> bool:
+def _possible(method: str, count: RoundedCount, architecture: Architecture, beside: int) -> bool:
     """Whether the method alone can have as many as `count` less what is trained beside it."""
     low, high = count.low - beside, count.high - beside
-    counts = _possible_counts(method, replace(shape, head_parameters=0, labels=0))
+    counts = _possible_counts(method, replace(architecture, head_parameters=0, labels=0))
     place = bisect.bisect_left(counts, low)
     return place < len(counts) and counts[place] <= high
 
 
 @cache
-def _possible_counts(method: str, shape: Architecture) -> tuple[int, ...]:
+def _possible_counts(method: str, architecture: Architecture) -> tuple[int, ...]:
     """The method's possible counts, ascending. They do not depend on the head."""
     if method not in METHODS:
         return ()
-    return tuple(sorted(set(METHODS[method].possible_counts(shape))))
+    return tuple(sorted(set(METHODS[method].possible_counts(architecture))))

@@ -47,7 +47,7 @@ class ResultRow:
     - `margin`: how far accuracy must be above the majority class.
     - `ranked`: whether the rows claim an order by quality, as a table does.
     - `unscored`: whether the logits of the test rows were not finite, so it was not scored.
-    - `shapes`: the model architectures that the row may be about.
+    - `architectures`: the model architectures that the row may be about.
     - `trainable`: the trainable parameters, head included.
     - `rates`: the grid from which `learning_rate` was chosen.
     - `rounding`: how far the digits of `validation_accuracy` and of its log allow each to be off.
@@ -70,7 +70,7 @@ class ResultRow:
     test_rows: float | None = None
     class_counts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    shapes: tuple[Architecture, ...] = ()
+    architectures: tuple[Architecture, ...] = ()
     trainable: RoundedCount | None = None
     method_parameters: float | None = None
     expected_method_parameters: float | None = None

@@ -40,9 +40,9 @@ def parameters_not_moved(record: Record) -> Iterator[tuple[str, str]]:
 
 def _count_verdict(row: ResultRow) -> str | None:
     """Return the verdict of the closed forms on a table's parameter count."""
-    if row.trainable is None or row.method is None or not row.shapes:
+    if row.trainable is None or row.method is None or not row.architectures:
         return None
-    return verdict(row.method, row.trainable, row.shapes)
+    return verdict(row.method, row.trainable, row.architectures)
 
 
 @rule("V203", "error", "row")
@@ -57,11 +57,12 @@ def trainable_count_off(row: ResultRow) -> Iterator[tuple[str, str]]:
     if _count_verdict(row) == "off":
         assert row.method is not None
         assert row.trainable is not None
-        shape = row.shapes[0]
+        architecture = row.architectures[0]
         yield (
             f"no configuration of {METHODS[row.method].title} has {row.trainable.text} "
-            f"trainable parameters on a {shape.model_type} with {shape.layers} layers of width "
-            f"{shape.hidden}, with or without its head of {shape.head_parameters:,}",
+            f"trainable parameters on a {architecture.model_type} with {architecture.layers} "
+            f"layers of width {architecture.hidden}, with or without its head of "
+            f"{architecture.head_parameters:,}",
             "print the names of the trainable parameters: other ones are trained too, "
             "or some are counted twice",
         )
@@ -94,11 +95,11 @@ def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
         yield f"{trained:,.0f} of the head's {whole:,.0f} parameters were trained", advice
     if _count_verdict(row) == "head missing":
         assert row.trainable is not None
-        shape = row.shapes[0]
-        classes = (shape.hidden + 1) * shape.labels
+        architecture = row.architectures[0]
+        classes = (architecture.hidden + 1) * architecture.labels
         yield (
             f"{row.trainable.text} trainable parameters are those of the method and "
-            f"{classes:,} of the head's {shape.head_parameters:,}: the head's dense layer, "
+            f"{classes:,} of the head's {architecture.head_parameters:,}: the head's dense layer, "
             f"newly initialised, was not trained or is quantised",
             advice,
         )

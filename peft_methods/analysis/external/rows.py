@@ -113,15 +113,18 @@ def with_models(rows: list[tuple[ResultRow, str]]) -> tuple[ResultRow, ...]:
     by_size = models_of_size(full) if full else ()
     found = []
     for row, model in rows:
-        shapes = models_named(model) if model else by_size
+        architectures = models_named(model) if model else by_size
         # The parameter count of full fine-tuning reveals the number of classes.
-        shapes = tuple(shape for shape in shapes if shape in by_size) or shapes
+        architectures = (
+            tuple(architecture for architecture in architectures if architecture in by_size)
+            or architectures
+        )
         total = (
-            shapes[0].encoder_parameters + shapes[0].head_parameters
-            if shapes
+            architectures[0].encoder_parameters + architectures[0].head_parameters
+            if architectures
             else full.low
             if full
             else None
         )
-        found.append(replace(row, shapes=shapes, total_parameters=total))
+        found.append(replace(row, architectures=architectures, total_parameters=total))
     return tuple(found)

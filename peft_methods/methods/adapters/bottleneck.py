@@ -15,7 +15,7 @@ from peft_methods.methods.base import (
     MethodInfo,
     freeze_all_but,
 )
-from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Count
 
 if TYPE_CHECKING:
@@ -75,16 +75,14 @@ class Adapter(Method):
             wrap,
         )
 
-        assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
         freeze_all_but(model, context.head)
-        layout, houlsby = MODULE_MAPS[context.architecture.layout], self.placement == "houlsby"
+        parts, hidden = context.architecture.parts, context.architecture.hidden
+        houlsby = self.placement == "houlsby"
         act = self.nonlinearity or ("swish" if houlsby else "relu")
-        places = (layout.attention_end, layout.ffn_end) if houlsby else (layout.ffn_norm,)
-        for layer in encoder_layers(model, context.architecture.layout):
+        places = (parts.attention_end, parts.ffn_end) if houlsby else (parts.ffn_norm,)
+        for layer in encoder_layers(model, parts):
             for path in places:
-                block = Bottleneck(
-                    context.architecture.hidden, self.width(context.architecture.hidden), act
-                )
+                block = Bottleneck(hidden, self.width(hidden), act)
                 wrap(layer, path, BeforeResidual if houlsby else AroundNorm, block)
         return model.to(next(model.parameters()).device)
 

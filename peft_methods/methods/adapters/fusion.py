@@ -19,7 +19,7 @@ from peft_methods.methods.base import (
     MethodInfo,
     freeze_all_but,
 )
-from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.bundled_names import PREFIX, bundled_name
 from peft_methods.recipes.schema import Count, DataSpec, NotNegative, Positive, Recipe, Share
 from peft_methods.utils.errors import ModelError
@@ -131,16 +131,12 @@ class AdapterFusion(Method):
             wrap,
         )
 
-        assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
         freeze_all_but(model, context.head)
-        path, hidden = (
-            MODULE_MAPS[context.architecture.layout].ffn_norm,
-            context.architecture.hidden,
-        )
+        parts, hidden = context.architecture.parts, context.architecture.hidden
         width = self.source_method().width(hidden)
-        for layer in encoder_layers(model, context.architecture.layout):
+        for layer in encoder_layers(model, parts):
             blocks = [Bottleneck(hidden, width, self.nonlinearity) for _ in self.sources]
-            wrap(layer, path, AroundNorm, Fusion(hidden, blocks, self.dropout))
+            wrap(layer, parts.ffn_norm, AroundNorm, Fusion(hidden, blocks, self.dropout))
         if context.prerequisite_folders:
             sources = [load_file(folder / TRAINED) for folder in context.prerequisite_folders]
             _copy_bottlenecks(model, sources)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from peft_methods.models.architecture import MODULE_MAPS
+from peft_methods.models.architecture import ModuleMap
 
 NONLINEARITIES = {"relu": nn.ReLU, "swish": nn.SiLU, "gelu": nn.GELU}
 
@@ -100,10 +100,10 @@ class AroundNorm(nn.Module):
         return normed
 
 
-def encoder_layers(model: nn.Module, layout: str) -> nn.ModuleList:
-    """The list of encoder layers of a classifier with a known layout."""
+def encoder_layers(model: nn.Module, parts: ModuleMap) -> nn.ModuleList:
+    """The list of encoder layers of a classifier."""
     base = getattr(model, str(model.base_model_prefix))
-    layers = base.get_submodule(MODULE_MAPS[layout].layers)
+    layers = base.get_submodule(parts.layers)
     assert isinstance(layers, nn.ModuleList)
     return layers
 

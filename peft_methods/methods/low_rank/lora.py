@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
-from peft_methods.models.architecture import MODULE_MAPS, ROLES, Architecture, check_roles
+from peft_methods.models.architecture import ROLES, Architecture, check_roles
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
@@ -64,13 +64,12 @@ class LoRA(Method):
         """Wrap the targets. Up-projections start at zero, so the outputs are unchanged at first."""
         from peft import LoraConfig, get_peft_model
 
-        assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
         config = LoraConfig(
             task_type=context.task_type,
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=MODULE_MAPS[context.architecture.layout].pattern(self.targets),
+            target_modules=context.architecture.parts.pattern(self.targets),
             modules_to_save=list(context.head),
         )
         return get_peft_model(model, config)

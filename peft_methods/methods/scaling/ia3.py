@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
-from peft_methods.models.architecture import MODULE_MAPS, ROLES, Architecture, check_roles
+from peft_methods.models.architecture import ROLES, Architecture, check_roles
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,13 +58,12 @@ class IA3(Method):
         """Rescale the targets' outputs, for `ffn_output` its inputs. Vectors start at one."""
         from peft import IA3Config, get_peft_model
 
-        assert context.architecture.layout is not None, "unsupported() refuses unknown layouts"
-        layout = MODULE_MAPS[context.architecture.layout]
+        parts = context.architecture.parts
         feedforward = [role for role in self.targets if role == "ffn_output"]
         config = IA3Config(
             task_type=context.task_type,
-            target_modules=layout.pattern(self.targets),
-            feedforward_modules=layout.pattern(feedforward) if feedforward else [],
+            target_modules=parts.pattern(self.targets),
+            feedforward_modules=parts.pattern(feedforward) if feedforward else [],
             modules_to_save=list(context.head),
         )
         return get_peft_model(model, config)

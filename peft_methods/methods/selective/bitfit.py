@@ -56,7 +56,7 @@ class BitFit(Method):
 
     def expected_trainable(self, architecture: Architecture) -> int | None:
         """Every bias outside the head."""
-        return architecture.encoder_biases if architecture.layout else None
+        return architecture.encoder_biases if architecture.module_map else None
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:

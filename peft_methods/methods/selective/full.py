@@ -48,7 +48,7 @@ class Full(Method):
 
     def expected_trainable(self, architecture: Architecture) -> int | None:
         """Everything but the head."""
-        return architecture.encoder_parameters if architecture.layout else None
+        return architecture.encoder_parameters if architecture.module_map else None
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:

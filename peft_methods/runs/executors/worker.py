@@ -37,7 +37,7 @@ from peft_methods.utils.errors import (
 )
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-PREFETCH_LOG = "ahead.log"  # the output of a run's process before its turn
+PREFETCH_LOG = "prefetch.log"  # the output of a run's process before its turn
 # If more bytes than this on the GPU are not this process's tensors, other processes use the GPU.
 # This process's own CUDA context and libraries take less.
 MEMORY_OF_OTHERS = 2 * 2**30
@@ -72,14 +72,14 @@ def serve(connection: Connection) -> None:
         connection.send(_prepare(job))
         return
     redirect_output(job.work / PREFETCH_LOG)
-    ahead = _prefetched(job)
+    prefetched = _prefetched(job)
     with contextlib.suppress(EOFError):  # the parent has ended
         go: StartSignal = connection.recv()
         # Not earlier: the user may still want the log that an earlier session left there.
         redirect_output(job.log, overwrite=job.is_first_attempt)
         with contextlib.suppress(OSError):
             print(end=(job.work / PREFETCH_LOG).read_text(encoding="utf-8", errors="replace"))
-        connection.send(_train(job, connection, go.matmul_flops_per_second, ahead))
+        connection.send(_train(job, connection, go.matmul_flops_per_second, prefetched))
 
 
 def set_up_compiler() -> None:
@@ -142,19 +142,23 @@ def _may_pass(error: Exception) -> bool:
     return total - free - torch.cuda.memory_reserved() > MEMORY_OF_OTHERS
 
 
-def _train(job: RunJob, connection: Connection, rate: float | None, ahead: Any) -> Done:
+def _train(job: RunJob, connection: Connection, rate: float | None, prefetched: Any) -> Done:
     from peft_methods.runs import pipeline, run_paths
 
     predictions = None
     try:
-        places = run_paths.RunPaths(
+        paths = run_paths.RunPaths(
             job.work, job.prerequisites, job.prerequisite_seconds, job.save_to, rate,
             job.engine_note, job.prerequisite_fingerprints,
             results=job.store if job.checkpoint else None,
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
         record, predictions = pipeline.execute(
-            job.run, places, _progress(connection), threads=job.devices.threads, ahead=ahead
+            job.run,
+            paths,
+            _progress(connection),
+            threads=job.devices.threads,
+            prefetched=prefetched,
         )
     except EngineUnfit as error:
         return Done(EngineFailed(_failure(error).message))
