@@ -217,9 +217,10 @@ def write_baseline(path: Path, document: dict[str, Any]) -> None:
     slim = [
         {**one, "params": {"finetune_task": one.get("param")}} for one in document["benchmarks"]
     ]  # otherwise `params` would hold the repr of the whole recipe
-    text: str = safe_dumps({**document, "benchmarks": slim}, indent=1, ensure_ascii=True) + "\n"  # type: ignore[no-untyped-call]
+    document = {**document, "benchmarks": slim}
+    text: str = safe_dumps(document, indent=1, ensure_ascii=True)  # type: ignore[no-untyped-call]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda file: file.write(text.encode()))
+        atomically(path, lambda file: file.write(f"{text}\n".encode()))
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}.") from None

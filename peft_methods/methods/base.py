@@ -90,8 +90,8 @@ class MethodInfo:
 
     def rate_for(self, kind: ModelKind) -> DefaultRate | None:
         """The default learning rate for this kind of model, or None."""
-        similar = {"small_encoder": "encoder"}.get(kind, kind)
-        return self.learning_rates.get(kind) or self.learning_rates.get(similar)  # type: ignore[call-overload]  # a kind
+        rates = self.learning_rates
+        return rates.get(kind) or (rates.get("encoder") if kind == "small_encoder" else None)
 
 
 class _FromInfo(Generic[T]):

@@ -118,7 +118,8 @@ def _epoch_of(path: Path) -> int:
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
     if int(metadata["checksum"]) != _checksum(tensors, metadata["values"]):
         raise ValueError("its content has changed since it was written")
     return tensors, json.loads(metadata["values"])

@@ -76,7 +76,8 @@ class LoRA(Method):
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """Merge as PEFT does."""
-        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]  # apply() made a PEFT model of it
+        # apply() made a PEFT model of it, which has this method
+        merged: nn.Module = model.merge_and_unload()  # type: ignore[operator]
         return merged
 
     def expected_trainable(self, architecture: Architecture) -> int:
