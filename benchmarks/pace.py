@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import torch
 from transformers import (
     DataCollatorWithPadding,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     default_data_collator,
 )
 
+from observers import Kernels, NullObserver, Window
 from peft_methods.data import synthetic, tokenize
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.methods.base import ApplyContext
@@ -25,135 +24,10 @@ from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
-from peft_methods.training.engine import NoTrace, TrainingJob
+from peft_methods.training.engine import TrainingJob
 from peft_methods.training.trainer import loop
 
 TRAINERS = {"trainer": loop.RunTrainer, "cuda_graphs": CudaGraphsTrainer}
-
-
-class Window(TrainerCallback):
-    """Trainer callback: time windows of `steps` steps. The first is a warm-up and left out."""
-
-    def __init__(self, steps: int, device: str) -> None:
-        self._steps, self._device = steps, device
-        self._borders: list[float] = []
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % self._steps == 0:
-            synchronize(self._device)
-            self._borders.append(time.perf_counter())
-
-    @property
-    def seconds(self) -> list[float]:
-        return [
-            after - before for before, after in zip(self._borders, self._borders[1:], strict=False)
-        ]
-
-
-class Kernels(TrainerCallback):
-    """Trainer callback: milliseconds per step of each kernel on the device.
-
-    `steps` steps are profiled, after `steps` steps of warm-up.
-    """
-
-    def __init__(self, steps: int, device: str) -> None:
-        self._steps, self._device = steps, device
-        kind = torch.profiler.ProfilerActivity
-        self._profiler = torch.profiler.profile(
-            activities=[kind.CUDA if device == "cuda" else kind.CPU]
-        )
-        self._time = f"self_{'device' if device == 'cuda' else 'cpu'}_time_total"
-        self.milliseconds: dict[str, float] = {}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step not in {self._steps, 2 * self._steps}:
-            return
-        synchronize(self._device)  # so that no unfinished step is counted or left out
-        if state.global_step == self._steps:
-            self._profiler.start()
-        else:
-            self._profiler.stop()
-            found = {
-                event.key: getattr(event, self._time) / 1000 / self._steps
-                for event in self._profiler.key_averages()
-            }
-            self.milliseconds = dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-class NullListener:
-    """An observer that ignores all callbacks."""
-
-    def enter(self, phase: str) -> None:
-        pass
-
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        pass
-
-    def epoch(self, result: Any) -> None:
-        pass
-
-    def record_engine_tensors(self, tensors: Any) -> None:
-        pass
-
-    def peak_step(self, model: Any, optimizer: Any) -> Any:
-        return nullcontext(NoTrace())
-
-
-class EveryOtherEpoch:
-    """An observer that runs the profiler in one epoch of each pair and not in the other.
-
-    `seconds` holds the training time of each epoch.
-    """
-
-    def __init__(self, profiler: Any, synchronize: Any) -> None:
-        self.seconds: list[float] = []
-        self._profiler, self._synchronize = profiler, synchronize
-        self._sampling: Any = None
-        self._since: float | None = None
-
-    @staticmethod
-    def is_on(epoch: int) -> bool:
-        """Whether an epoch uses the profiler.
-
-        Of epochs 1 and 2 it is the second, of 3 and 4 the first, and so on, so that a drift affects
-        both kinds equally.
-        """
-        return epoch % 4 in {2, 3}
-
-    def enter(self, phase: str) -> None:
-        self._synchronize()
-        if self._since is not None:
-            self.seconds.append(time.perf_counter() - self._since)
-            self._since = None
-        if self._sampling is not None:
-            self._profiler.enter(phase)
-            self._sampling.__exit__(None, None, None)
-            self._sampling = None
-        if phase == "train":
-            if self.is_on(len(self.seconds)):
-                self._sampling = self._profiler.running()
-                self._sampling.__enter__()
-                self._profiler.enter(phase)
-            self._synchronize()
-            self._since = time.perf_counter()
-
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        if self._sampling is not None:
-            self._profiler.step(epoch, step, steps)
-
-    def epoch(self, result: Any) -> None:
-        pass
-
-    def record_engine_tensors(self, tensors: Any) -> None:
-        self._profiler.record_engine_tensors(tensors)
-
-    def peak_step(self, model: Any, optimizer: Any) -> Any:
-        return self._profiler.peak_step(model, optimizer)
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _as_lists(rows: TokenRows) -> list[dict[str, Any]]:
@@ -216,7 +90,7 @@ class Setup:
         kind, job = TRAINERS[name], self.job(folder)
         arguments = loop.trainer_arguments(job, autocast=kind.autocasts)
         arguments.max_steps = steps
-        return kind(job, arguments, NullListener())
+        return kind(job, arguments, NullObserver())
 
     def job(self, folder: Path) -> TrainingJob:
         """Return the training job for the engines."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 import re
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from harness import IMDB, need_gpu
 
 # Warnings of the compiler and the allocator do not matter: these tests measure time.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -33,15 +31,6 @@ FIXED = [
     "budget.batch_size=64",
 ]
 EMBEDDED = ["budget.epochs=1", "data.validation=2", "data.test=2"]
-# The architecture of roberta-base, and 3,000 rows with the lengths of IMDb's reviews.
-IMDB = ["model.weights=random", "data.validation=2", "data.test=2"]
-
-
-def _need_gpu() -> None:
-    from peft_methods.profiling.environment import find_device
-
-    if find_device() == "cpu":
-        pytest.skip("needs an NVIDIA GPU")
 
 
 def _per_thousand(seconds: list[float], rows: int) -> float:
@@ -59,7 +48,7 @@ def test_cuda_graphs_steps_against_the_trainers(
     Compares the Trainer of notebooks, a tuned Trainer, the trainer engine and the cuda_graphs
     engine.
     """
-    _need_gpu()
+    need_gpu()
     from pace import Setup
 
     seconds: dict[str, float] = {}
@@ -104,9 +93,8 @@ def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
 
     Batches have 64 rows of 256 tokens. The rate is measured before and after.
     """
-    _need_gpu()
+    need_gpu()
     from pace import Setup
-
     from peft_methods.models.flops import training_flops
     from peft_methods.profiling.matmul_rate import matmul_flops_per_second
 
@@ -149,7 +137,7 @@ def test_where_a_step_goes(
 
     The slowest kernels are listed too.
     """
-    _need_gpu()
+    need_gpu()
     from pace import Setup
 
     setup = Setup("imdb_roberta", method, [*IMDB, *(FIXED if rows == "64 x 256" else [])], "cuda")
@@ -176,166 +164,10 @@ def test_where_a_step_goes(
         print(f"  {spent:6.2f} ms {name[:120]}")
 
 
-@pytest.mark.harness
-@pytest.mark.gpu
-def test_time_between_runs(benchmark: Any, tmp_path: Path) -> None:
-    """Measure the seconds from a run's last training step to the next run's first.
-
-    2,000 rows are evaluated in between. The first run fills the caches and is left out.
-    """
-    _need_gpu()
-    from peft_methods.api import compare
-    from peft_methods.profiling.phases import PHASES
-
-    settings = ["data.train=1500", "budget.epochs=2"]
-    arguments = {
-        "methods": ["lora"],
-        "seeds": 5,
-        "weights": "random",
-        "settings": settings,
-        "results": tmp_path,
-        "progress": False,
-    }
-    comparison = benchmark.pedantic(compare, args=("imdb_roberta",), kwargs=arguments, rounds=1)
-    warm = sorted(comparison.records, key=lambda record: record.environment["trained_between"])[1:]
-    trained = [record.environment["trained_between"] for record in warm]
-    gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
-    spent = {
-        phase: statistics.median(record.metrics[f"{phase}_seconds"] or 0.0 for record in warm)
-        for phase in PHASES
-        if phase != "train"
-    }
-    benchmark.extra_info.update(gap_seconds=gaps, phase_seconds=spent)
-    print(
-        f"between runs: {statistics.median(gaps):.1f} s (median of {len(gaps)}), "
-        f"{min(gaps):.1f} to {max(gaps):.1f}"
-    )
-    print(
-        "phases of a run: "
-        + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items())
-    )
-
-
-JOB_METHODS = ("full", "lora", "qlora", "ia3")
-
-
-def _notebook_job(settings: list[str], folder: str) -> None:
-    """Train four methods one after the other in one process, as a notebook does.
-
-    Each is evaluated after each epoch.
-    """
-    from pace import Setup
-
-    for method in JOB_METHODS:
-        setup = Setup(
-            "imdb_roberta",
-            method,
-            ["model.weights=random", "budget.precision=fp32", *settings],
-            "cuda",
-        )
-        setup.run_notebook(Path(folder))
-
-
-@pytest.mark.harness
-@pytest.mark.gpu
-def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None:
-    """Measure seconds from process start to the table, with cold and with warm caches.
-
-    Full fine-tuning, LoRA, QLoRA and IA3 train 5 epochs of 3,000 reviews and evaluate 2,000.
-    """
-    _need_gpu()
-    benchmarks = str(Path(__file__).parent)
-    ours = [
-        sys.executable,
-        "-m",
-        "pytest",
-        f"{benchmarks}/test_finetune.py",
-        "-m",
-        "gpu",
-        "-q",
-        "--peft-recipe=imdb_roberta",
-    ]
-    ours += ["--peft-weights=random", f"--peft-method={','.join(JOB_METHODS)}", "--peft-seeds=1"]
-    ours += ["--peft-fresh", f"--peft-results={tmp_path}"]  # reused records would cost no time
-    script = (
-        f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; "
-        f"test_harness._notebook_job([], {str(tmp_path)!r})"
-    )
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    seconds: dict[str, float] = {}
-    details: dict[str, str] = {}
-
-    def measure() -> None:
-        for name, command in (
-            ("cold", ours),
-            ("warm", ours),
-            ("notebook", [sys.executable, "-c", script]),
-        ):
-            started = time.time()
-            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-            seconds[name] = time.time() - started
-            details[name] = (
-                f"{_gaps(tmp_path, started)}; {_captures(tmp_path)}" if command is ours else ""
-            )
-            print(f"{name}: {seconds[name]:.1f} s {details[name]}", flush=True)
-
-    benchmark.pedantic(measure, rounds=1)
-    ratio = seconds["notebook"] / seconds["warm"]
-    benchmark.extra_info.update(job_seconds=seconds, runs=details)
-    print(
-        f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s "
-        f"({ratio:.1f}x), cold {seconds['cold']:.0f} s"
-    )
-
-
-def _gaps(results: Path, started: float) -> str:
-    """Describe the time to the first training step and the gaps between runs.
-
-    A gap is the time from a run's last training step to the next run's first.
-    """
-    from peft_methods.runs.store import Store
-
-    done = [
-        record.environment["trained_between"]
-        for record in Store(results).records()[0]
-        if record.status == "ok"
-    ]
-    trained = sorted(between for between in done if between[0] >= started)
-    gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
-    return f"first step after {trained[0][0] - started:.1f} s, between runs " + ", ".join(
-        f"{gap:.1f} s" for gap in gaps
-    )
-
-
-def _captures(results: Path) -> str:
-    """Describe each run's capture time, compiled graphs and reserved memory.
-
-    Reserved memory is given as a multiple of that of the eager peak step.
-    """
-    from peft_methods.runs.store import Store
-
-    lines = []
-    for record in sorted(Store(results).records()[0], key=lambda record: record.finished):
-        metrics, graphs = record.metrics, record.environment.get("compiled_graphs")
-        if not graphs or not metrics["engine_reserved_bytes"]:
-            reason = record.message or record.environment.get("engine_note")
-            lines.append(f"{record.method_name} not captured: {reason}")
-            continue
-        reserved = metrics["engine_reserved_bytes"] / (
-            metrics["train_reserved_bytes"] or float("nan")
-        )
-        lines.append(
-            f"{record.method_name} captured in {metrics['capture_seconds']:.1f} s "
-            f"({graphs['cached']} graphs from the cache, {graphs['compiled']} compiled), "
-            f"reserved {reserved:.2f}x"
-        )
-    return "; ".join(lines)
-
-
 def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:
     import torch
-    from pace import Setup
 
+    from pace import Setup
     from peft_methods.runs.executors.worker import keep_freed_memory
 
     keep_freed_memory()
@@ -351,6 +183,7 @@ def _our_pace(method: str, folder: str, barrier: Any, results: Any) -> None:
 
 def _plain_pace(method: str, folder: str, results: Any) -> None:
     import torch
+
     from pace import Setup
 
     torch.set_num_threads(2)
@@ -412,12 +245,13 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
 
     The upper 95 % bound of the difference is at most 1 % of the training time.
     """
-    _need_gpu()
+    need_gpu()
     import numpy as np
     import torch
-    from pace import EveryOtherEpoch, Setup
     from scipy import stats
 
+    from observers import EveryOtherEpoch
+    from pace import Setup
     from peft_methods.profiling.profiler import Profiler
     from peft_methods.training.registry import engine_of
 
@@ -453,29 +287,3 @@ def test_measuring_costs_at_most_one_percent(benchmark: Any, tmp_path: Path) -> 
         f"at most {100 * bound:.2f} % (95 %), {len(difference)} pairs"
     )
     assert bound <= 0.01
-
-
-@pytest.mark.harness
-def test_report_of_ten_thousand_records(benchmark: Any, tmp_path: Path) -> None:
-    """Measure seconds from process start to report.html, in three rounds.
-
-    The records cover 25 recipes, eight methods and 50 seeds, with 500 test rows each.
-    """
-    from bulk import fill
-
-    assert fill(tmp_path / "results", recipes=25, seeds=50) == 10_000
-    command = [
-        sys.executable,
-        "-m",
-        "peft_methods",
-        "report",
-        str(tmp_path / "results"),
-        "-o",
-        str(tmp_path / "out"),
-    ]
-    benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=3)
-    median, size = benchmark.stats.stats.median, (tmp_path / "out" / "report.html").stat().st_size
-    benchmark.extra_info.update(records=10_000, report_bytes=size)
-    print(
-        f"report: 10,000 records in {median:.1f} s (median of three), {size / 1e6:.1f} MB of HTML"
-    )

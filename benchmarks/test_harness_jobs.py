@@ -1,0 +1,201 @@
+"""Benchmarks of whole jobs and of the report. Run `pytest benchmarks -m harness`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import need_gpu
+
+# Warnings of the compiler and the allocator do not matter: these tests measure time.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_time_between_runs(benchmark: Any, tmp_path: Path) -> None:
+    """Measure the seconds from a run's last training step to the next run's first.
+
+    2,000 rows are evaluated in between. The first run fills the caches and is left out.
+    """
+    need_gpu()
+    from peft_methods.api import compare
+    from peft_methods.profiling.phases import PHASES
+
+    settings = ["data.train=1500", "budget.epochs=2"]
+    arguments = {
+        "methods": ["lora"],
+        "seeds": 5,
+        "weights": "random",
+        "settings": settings,
+        "results": tmp_path,
+        "progress": False,
+    }
+    comparison = benchmark.pedantic(compare, args=("imdb_roberta",), kwargs=arguments, rounds=1)
+    warm = sorted(comparison.records, key=lambda record: record.environment["trained_between"])[1:]
+    trained = [record.environment["trained_between"] for record in warm]
+    gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
+    spent = {
+        phase: statistics.median(record.metrics[f"{phase}_seconds"] or 0.0 for record in warm)
+        for phase in PHASES
+        if phase != "train"
+    }
+    benchmark.extra_info.update(gap_seconds=gaps, phase_seconds=spent)
+    print(
+        f"between runs: {statistics.median(gaps):.1f} s (median of {len(gaps)}), "
+        f"{min(gaps):.1f} to {max(gaps):.1f}"
+    )
+    print(
+        "phases of a run: "
+        + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in spent.items())
+    )
+
+
+JOB_METHODS = ("full", "lora", "qlora", "ia3")
+
+
+def _notebook_job(settings: list[str], folder: str) -> None:
+    """Train four methods one after the other in one process, as a notebook does.
+
+    Each is evaluated after each epoch.
+    """
+    from pace import Setup
+
+    for method in JOB_METHODS:
+        setup = Setup(
+            "imdb_roberta",
+            method,
+            ["model.weights=random", "budget.precision=fp32", *settings],
+            "cuda",
+        )
+        setup.run_notebook(Path(folder))
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_whole_job_against_the_notebooks(benchmark: Any, tmp_path: Path) -> None:
+    """Measure seconds from process start to the table, with cold and with warm caches.
+
+    Full fine-tuning, LoRA, QLoRA and IA3 train 5 epochs of 3,000 reviews and evaluate 2,000.
+    """
+    need_gpu()
+    benchmarks = str(Path(__file__).parent)
+    ours = [
+        sys.executable,
+        "-m",
+        "pytest",
+        f"{benchmarks}/test_finetune.py",
+        "-m",
+        "gpu",
+        "-q",
+        "--peft-recipe=imdb_roberta",
+    ]
+    ours += ["--peft-weights=random", f"--peft-method={','.join(JOB_METHODS)}", "--peft-seeds=1"]
+    ours += ["--peft-fresh", f"--peft-results={tmp_path}"]  # reused records would cost no time
+    script = (
+        f"import sys; sys.path.insert(0, {benchmarks!r}); import test_harness; "
+        f"test_harness._notebook_job([], {str(tmp_path)!r})"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    seconds: dict[str, float] = {}
+    details: dict[str, str] = {}
+
+    def measure() -> None:
+        for name, command in (
+            ("cold", ours),
+            ("warm", ours),
+            ("notebook", [sys.executable, "-c", script]),
+        ):
+            started = time.time()
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            seconds[name] = time.time() - started
+            details[name] = (
+                f"{_gaps(tmp_path, started)}; {_captures(tmp_path)}" if command is ours else ""
+            )
+            print(f"{name}: {seconds[name]:.1f} s {details[name]}", flush=True)
+
+    benchmark.pedantic(measure, rounds=1)
+    ratio = seconds["notebook"] / seconds["warm"]
+    benchmark.extra_info.update(job_seconds=seconds, runs=details)
+    print(
+        f"whole job: notebook {seconds['notebook']:.0f} s, ours {seconds['warm']:.0f} s "
+        f"({ratio:.1f}x), cold {seconds['cold']:.0f} s"
+    )
+
+
+def _gaps(results: Path, started: float) -> str:
+    """Describe the time to the first training step and the gaps between runs.
+
+    A gap is the time from a run's last training step to the next run's first.
+    """
+    from peft_methods.runs.store import Store
+
+    done = [
+        record.environment["trained_between"]
+        for record in Store(results).records()[0]
+        if record.status == "ok"
+    ]
+    trained = sorted(between for between in done if between[0] >= started)
+    gaps = [after[0] - before[1] for before, after in itertools.pairwise(trained)]
+    return f"first step after {trained[0][0] - started:.1f} s, between runs " + ", ".join(
+        f"{gap:.1f} s" for gap in gaps
+    )
+
+
+def _captures(results: Path) -> str:
+    """Describe each run's capture time, compiled graphs and reserved memory.
+
+    Reserved memory is given as a multiple of that of the eager peak step.
+    """
+    from peft_methods.runs.store import Store
+
+    lines = []
+    for record in sorted(Store(results).records()[0], key=lambda record: record.finished):
+        metrics, graphs = record.metrics, record.environment.get("compiled_graphs")
+        if not graphs or not metrics["engine_reserved_bytes"]:
+            reason = record.message or record.environment.get("engine_note")
+            lines.append(f"{record.method_name} not captured: {reason}")
+            continue
+        reserved = metrics["engine_reserved_bytes"] / (
+            metrics["train_reserved_bytes"] or float("nan")
+        )
+        lines.append(
+            f"{record.method_name} captured in {metrics['capture_seconds']:.1f} s "
+            f"({graphs['cached']} graphs from the cache, {graphs['compiled']} compiled), "
+            f"reserved {reserved:.2f}x"
+        )
+    return "; ".join(lines)
+
+
+@pytest.mark.harness
+def test_report_of_ten_thousand_records(benchmark: Any, tmp_path: Path) -> None:
+    """Measure seconds from process start to report.html, in three rounds.
+
+    The records cover 25 recipes, eight methods and 50 seeds, with 500 test rows each.
+    """
+    from bulk import fill
+
+    assert fill(tmp_path / "results", recipes=25, seeds=50) == 10_000
+    command = [
+        sys.executable,
+        "-m",
+        "peft_methods",
+        "report",
+        str(tmp_path / "results"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=3)
+    median, size = benchmark.stats.stats.median, (tmp_path / "out" / "report.html").stat().st_size
+    benchmark.extra_info.update(records=10_000, report_bytes=size)
+    print(
+        f"report: 10,000 records in {median:.1f} s (median of three), {size / 1e6:.1f} MB of HTML"
+    )
