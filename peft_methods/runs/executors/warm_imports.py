@@ -82,10 +82,6 @@ with answered_by_nvml():
     import peft  # noqa: F401
 
     import peft_methods.runs.pipeline  # noqa: F401
-    from peft_methods.methods.registry import METHODS
-    from peft_methods.runs.code_fingerprint import code_fingerprint
-    from peft_methods.runs.spec import PIPELINE
-    from peft_methods.training.registry import ENGINES
 
     if find_device() != "cpu":
         warm_compiler()
