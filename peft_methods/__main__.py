@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -48,6 +49,10 @@ def _parsers() -> tuple[CommandParser, dict[str, CommandParser]]:
         epilog=f"Start with `{NAME} run`. `{NAME} COMMAND --help` describes a command.",
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    with contextlib.suppress(ImportError):  # the extra `completion`
+        import shtab
+
+        shtab.add_argument_to(parser, "--print-completion", help="print a shell's completion")
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True
     )

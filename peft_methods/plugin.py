@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pytest
 from peft_methods.cli import regression_check, summary
 from peft_methods.cli.arguments import add_options
 from peft_methods.cli.benchmark_json import extra_info
-from peft_methods.cli.encoding import make_printable
+from peft_methods.cli.encoding import make_terminal_printable
 from peft_methods.cli.interrupts import Interrupts
 from peft_methods.cli.misuse import check_blanks, check_used
 from peft_methods.cli.options import Options, read_options
@@ -104,7 +103,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         check_used(config)
     if not tasks or config.option.collectonly:
         return
-    make_printable(sys.stdout)
+    make_terminal_printable(config)
     from peft_methods.runs.experiment import Experiment
 
     options = config.stash[OPTIONS]

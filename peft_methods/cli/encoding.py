@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import codecs
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 ERRORS = "peft_methods.plain"  # name of the error handler
 PLAIN = {
@@ -39,6 +42,13 @@ def make_printable(stream: Any) -> None:
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
         codecs.register_error(ERRORS, _plain)
         stream.reconfigure(errors=ERRORS)
+
+
+def make_terminal_printable(config: pytest.Config) -> None:
+    """Do the same for the stream of pytest's terminal."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        make_printable(reporter._tw._file)
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:

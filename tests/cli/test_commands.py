@@ -120,3 +120,11 @@ def test_cache_shows_its_parts_and_removes_them(
     assert capsys.readouterr().out.startswith(f"removed from {folder}:\n")
     assert list(folder.iterdir()) == []
     assert outside.is_dir()
+
+
+def test_completion_knows_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab", reason="the extra `completion` is not installed")
+    assert exit_code("--print-completion", "bash") == 0
+    script = capsys.readouterr().out
+    for word in (*COMMANDS, "--save-baseline"):
+        assert word in script
