@@ -45,7 +45,7 @@ def _parsers() -> tuple[CommandParser, dict[str, CommandParser]]:
     parser = CommandParser(
         prog=NAME,
         description="Compare fine-tuning methods: quality, trainable parameters, time and memory. "
-        "In a clone, `pytest benchmarks --peft-NAME` does the same as `peft-methods run --NAME`.",
+        "In a clone, `pytest benchmarks` does the same as `peft-methods run`.",
         epilog=f"Start with `{NAME} run`. `{NAME} COMMAND --help` describes a command.",
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")

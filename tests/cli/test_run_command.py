@@ -59,10 +59,12 @@ def test_run_trains_where_it_is_called_and_reuses_records(
     Path("conftest.py").write_text("raise RuntimeError('not of this comparison')", "utf-8")
     Path("pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n", "utf-8")
     chosen = ["run", f"--recipe={tiny_recipe}", "--method", "head_only", "--seeds", "1"]
+    save = ["--benchmark-storage=saved", "--benchmark-save=one"]
     changes = ["--set", "budget.epochs=1", "--set=data.train=40"]
-    assert main([*chosen, *changes, "--", "-q", "--benchmark-json=b.json"]) == 0
+    assert main([*chosen, *changes, "--", "-q", *save]) == 0
     assert "Head only" in capsys.readouterr().out
-    (entry,) = json.loads(Path("b.json").read_text("utf-8"))["benchmarks"]
+    (saved,) = Path("saved").rglob("*.json")
+    (entry,) = json.loads(saved.read_text("utf-8"))["benchmarks"]
     assert entry["fullname"] == "test_finetune.py::test_finetune[tiny-head_only]"
     assert entry["extra_info"]["spec"]["recipe"]["data"]["train"] == 40
     assert len(list(Path(".peft/results").glob("*.json"))) == 1
