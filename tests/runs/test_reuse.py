@@ -15,8 +15,10 @@ import pytest
 
 from builders import BENCHMARK, error_line, runs
 from peft_methods.api import PrintableComparison, compare
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.profiling.environment import describe, fingerprint_part
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs import kept_checks
 from peft_methods.runs import spec as run_spec
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import PIPELINE
@@ -191,19 +193,30 @@ def reused_session(pytester: pytest.Pytester, recipe: Path, store: Store) -> str
 
 
 def test_session_that_trains_nothing_starts_no_process_and_imports_no_torch(
-    pytester: pytest.Pytester, tiny_recipe: Path, store: Store, tmp_path: Path
+    pytester: pytest.Pytester, tiny_recipe: Path, store: Store
 ) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(load_recipe(str(tiny_recipe)).model.source, model)
-    chosen: dict[str, Any] = {"methods": ["lora"], "model": str(model)}
-    again(tiny_recipe, store, **chosen)
-    recipe = tmp_path / "own.toml"
-    text = tiny_recipe.read_text(encoding="utf-8")
-    recipe.write_text(re.sub(r'source = "[^"]*"', f'source = "{model}"', text, count=1), "utf-8")
-    assert "processes: 1" in reused_session(pytester, recipe, store)  # the fork server
-    assert "torch: False processes: 0" in reused_session(pytester, recipe, store)
-    (model / "notes.txt").write_text("another file", encoding="utf-8")  # perhaps other weights
-    assert "torch: False processes: 1" in reused_session(pytester, recipe, store)
+    again(tiny_recipe, store, methods=["lora"])
+    assert "torch: False processes: 0" in reused_session(pytester, tiny_recipe, store)
+
+
+def test_check_is_kept_for_these_files_only(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, model = load_recipe(str(tiny_recipe)), tmp_path / "model"
+    shutil.copytree(recipe.model.source, model)
+
+    def key(source: str, methods: list[str]) -> kept_checks.Key | None:
+        own = replace(recipe, model=replace(recipe.model, source=source))
+        return kept_checks.key_of(own, chosen_methods(own, methods), "cpu", 1)
+
+    first = key(str(model), ["lora"])
+    assert first is not None
+    assert key(str(model), ["lora"]) == first
+    assert key(str(model), ["lora", "ia3"]) != first
+    (model / "model.safetensors").touch()
+    assert key(str(model), ["lora"]) == first
+    (model / "notes.txt").write_text("perhaps other weights", encoding="utf-8")
+    assert key(str(model), ["lora"]) != first
+    assert key("someone/on-the-hub", ["lora"]) is None
+    assert key("bundled:minilm", ["lora"]) is not None
 
 
 def test_kept_check_is_not_used_if_a_record_is_missing_or_with_fresh(
