@@ -10,7 +10,9 @@ import pytest
 from peft_methods.cli import regression_check, summary
 from peft_methods.cli.arguments import add_options
 from peft_methods.cli.benchmark_json import extra_info
+from peft_methods.cli.encoding import make_terminal_printable
 from peft_methods.cli.interrupts import Interrupts
+from peft_methods.cli.misuse import check_blanks, check_used
 from peft_methods.cli.options import Options, read_options
 from peft_methods.cli.outcome import Outcome, problems_of
 from peft_methods.cli.rounds import TrainingClock, record_rounds
@@ -33,6 +35,7 @@ OPTIONS = pytest.StashKey[Options]()
 EXPERIMENT: pytest.StashKey[Experiment] = pytest.StashKey()
 COMPLETE = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
 REGRESSIONS: pytest.StashKey[RegressionReport] = pytest.StashKey()
+HAS_BENCHMARKS = pytest.StashKey[bool]()  # among the collected tests, before any is deselected
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped if there is none",
     "harness: measures the harness itself; run with -m harness",
@@ -47,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     try:
+        check_blanks(config)
         config.stash[OPTIONS] = read_options(config)
     except OptionError as error:
         raise pytest.UsageError(explained(error)) from None
@@ -82,6 +86,11 @@ def _task(item: pytest.Item) -> RunGroup | None:
     return callspec.params.get("finetune_task") if callspec else None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[HAS_BENCHMARKS] = any(_task(item) is not None for item in items)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Create the experiment for all selected benchmarks. The first of them starts it."""
     config = session.config
@@ -90,8 +99,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for item in session.items
         if (task := _task(item)) is not None and "finetune" in getattr(item, "fixturenames", ())
     ]
+    if not (config.stash.get(HAS_BENCHMARKS, True) or session.testsfailed):
+        check_used(config)
     if not tasks or config.option.collectonly:
         return
+    make_terminal_printable(config)
     from peft_methods.runs.experiment import Experiment
 
     options = config.stash[OPTIONS]

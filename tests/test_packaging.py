@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import peft_methods
+from peft_methods.__main__ import main
+from peft_methods.cli.run import BENCHMARK, CONFIG
 from peft_methods.recipes.loading import shipped_recipes
 
 PACKAGE = Path(peft_methods.__file__).parent
@@ -33,7 +36,23 @@ def test_recipes_are_resources_of_the_package() -> None:
 
 def test_data_files_are_of_the_expected_kinds() -> None:
     kinds = {Path(name).suffix for name in DATA_FILES}
-    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib"}
+    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib", ".ini"}
+
+
+def test_console_script_is_the_command_of_the_package() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        scripts = tomllib.load(file)["project"]["scripts"]
+    assert scripts == {"peft-methods": "peft_methods.__main__:main"}
+    assert main is pkgutil.resolve_name(scripts["peft-methods"])
+
+
+def test_benchmark_is_defined_once_in_the_package() -> None:
+    """The file of a clone only passes on the packaged test."""
+    assert BENCHMARK.is_file()
+    assert CONFIG.is_file()
+    clone = ROOT / "benchmarks" / BENCHMARK.name
+    assert "def test_" in BENCHMARK.read_text(encoding="utf-8")
+    assert "def test_" not in clone.read_text(encoding="utf-8")
 
 
 def test_wheel_takes_the_whole_package() -> None:

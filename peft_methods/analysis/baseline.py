@@ -21,13 +21,14 @@ from peft_methods.runs.migrations import migrate_baseline_entry
 from peft_methods.runs.record import SCHEMA_VERSION
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import StoreError
+from peft_methods.utils.checkout import clone
 from peft_methods.utils.dicts import flatten
 from peft_methods.utils.errors import OptionError, first_line
 from peft_methods.utils.files import atomically
 from peft_methods.utils.validation import adapter
 
 AUTO = "auto"
-BENCHMARKS = SHIPPED_RECIPES.parent.parent / "benchmarks"  # in a checkout
+FOLDER = "benchmarks"  # of shipped recipes' baselines, in a clone or in the working folder
 
 
 def _check_packages(environment: dict[str, Any]) -> dict[str, Any]:
@@ -95,12 +96,13 @@ def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
     """Return the default path of a recipe's baseline on a device.
 
     It is `baselines/DEVICE/RECIPE.json`, next to the folder of the recipe's file; for shipped
-    recipes in a checkout, in `benchmarks`. Runs with random weights have no quality to compare, so
-    they use a separate file, `RECIPE-random-weights.json`.
+    recipes, in `benchmarks` of the clone, or of the working folder where the package is installed.
+    Runs with random weights have no quality to compare, so they use a separate file,
+    `RECIPE-random-weights.json`.
     """
     place = recipe_file.absolute().parent.parent
-    if recipe_file.absolute().parent == SHIPPED_RECIPES and BENCHMARKS.is_dir():
-        place = BENCHMARKS
+    if recipe_file.absolute().parent == SHIPPED_RECIPES:
+        place = (clone() or Path.cwd()) / FOLDER
     name = recipe.name if recipe.has_quality else f"{recipe.name}-random-weights"
     return place / "baselines" / slug(device) / f"{name}.json"
 
@@ -173,7 +175,7 @@ def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str
                 setting="baseline",
             )
         entry = _entry(path, info)
-        if (entry.recipe, entry.method) in entries:
+        if entries.get((entry.recipe, entry.method), entry) != entry:  # several tests may agree
             raise OptionError(
                 f"baseline {path} has two entries of {entry.recipe}-{entry.method}. Delete one.",
                 setting="baseline",

@@ -1,26 +1,32 @@
-"""The `--peft-` options as pytest's parser sees them: names, defaults and help."""
+"""The `--peft-` options: names, defaults and help, for pytest and for `peft-methods run`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pytest
 
+PREFIX = "--peft-"
 LIST: dict[str, Any] = {"action": "append", "default": [], "metavar": "A,B"}
 
 
+class OptionGroup(Protocol):
+    """A group of options, such as pytest's `OptionGroup`."""
+
+    def addoption(self, *opts: str, **attrs: Any) -> None:
+        """Register an option."""
+
+
 def add_options(parser: pytest.Parser) -> None:
-    """Register every `--peft-` option."""
+    """Register every option with pytest."""
     group = parser.getgroup("peft-methods", "comparison of fine-tuning methods")
-    _add_choices(group)
-    _add_execution(group)
-    _add_training(group)
-    _add_output(group)
-    _add_regression_check(group)
+    for add in OPTION_GROUPS.values():
+        add(group)
 
 
-def _add_choices(group: pytest.OptionGroup) -> None:
+def _add_choices(group: OptionGroup) -> None:
     """Register the options for what is compared."""
     group.addoption(
         "--peft-recipe",
@@ -61,7 +67,7 @@ def _add_choices(group: pytest.OptionGroup) -> None:
     )
 
 
-def _add_execution(group: pytest.OptionGroup) -> None:
+def _add_execution(group: OptionGroup) -> None:
     """Register the options for how runs are executed."""
     group.addoption(
         "--peft-dry-run",
@@ -108,7 +114,7 @@ def _add_execution(group: pytest.OptionGroup) -> None:
     )
 
 
-def _add_training(group: pytest.OptionGroup) -> None:
+def _add_training(group: OptionGroup) -> None:
     """Register the options for how each run trains."""
     group.addoption(
         "--peft-engine",
@@ -134,7 +140,7 @@ def _add_training(group: pytest.OptionGroup) -> None:
     )
 
 
-def _add_output(group: pytest.OptionGroup) -> None:
+def _add_output(group: OptionGroup) -> None:
     """Register the options for what is written, and where."""
     group.addoption("--peft-rules", action="store_true", help="list the validity rules and exit")
     group.addoption(
@@ -166,7 +172,7 @@ def _add_output(group: pytest.OptionGroup) -> None:
     )
 
 
-def _add_regression_check(group: pytest.OptionGroup) -> None:
+def _add_regression_check(group: OptionGroup) -> None:
     """Register the options for baselines, and for the constraints on recommendations."""
     group.addoption(
         "--peft-baseline",
@@ -201,3 +207,12 @@ def _add_regression_check(group: pytest.OptionGroup) -> None:
         metavar="LIMITS",
         help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
     )
+
+
+OPTION_GROUPS: Mapping[str, Callable[[OptionGroup], None]] = {
+    "what is compared": _add_choices,
+    "how runs are executed": _add_execution,
+    "how each run trains": _add_training,
+    "what is written": _add_output,
+    "baselines and constraints": _add_regression_check,
+}

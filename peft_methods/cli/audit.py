@@ -1,4 +1,4 @@
-"""`python -m peft_methods audit FILE`: run the validity rules on results made elsewhere."""
+"""`peft-methods audit FILE`: run the validity rules on results made elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli.parsing import silenced_of
 from peft_methods.utils.sanitize import visible
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CLEAN, FOUND = 0, 1  # exit codes
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     """Register the command `audit`."""
     command = commands.add_parser(
         "audit",
@@ -25,7 +25,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Check a plain table with one row per method: what cannot be right in it, why, "
         "and what to do. Columns may be missing. Units go into a column's name or behind its "
         "values. Exit code: 0 for nothing but notes, 1 for errors or warnings, 2 for an unusable "
-        "file.",
+        "file, 4 for a bad option.",
     )
     command.add_argument(
         "file", type=Path, help="a CSV or JSON table, or a folder of this project's records"

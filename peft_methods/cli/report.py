@@ -1,4 +1,4 @@
-"""`python -m peft_methods report RESULTS… -o DIR`: report stored records, without training."""
+"""`peft-methods report RESULTS… -o DIR`: report stored records, without training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gc
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.parsing import limits_of, silenced_of
@@ -25,14 +25,15 @@ class ResultsError(PeftMethodsError):
     """Results that hold nothing to report."""
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     """Register the command `report`."""
     command = commands.add_parser(
         "report",
         help="an HTML report of stored records",
         description="Report the stored records of any number of sessions, without training: "
         "DIR/report.html, the charts in the same folder, and a paper. Records that differ in more "
-        "than method and seed get separate sections. Exit code: 0, or 2 if no record can be read.",
+        "than method and seed get separate sections. Exit code: 0, 2 if no record "
+        "can be read, 4 for a bad option.",
     )
     command.add_argument(
         "results",

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from peft_methods.cli.arguments import PREFIX
 from peft_methods.utils.errors import PeftMethodsError
 
+# How options begin on the command line in use: `peft-methods run` has no prefix.
+_START: ContextVar[str] = ContextVar("start of options", default=PREFIX)
 RECIPE_OPTIONS = {
     "budget.seeds": "--peft-seeds",
     "data.source": "--peft-data",
@@ -47,13 +54,28 @@ def how_to_change(setting: str) -> str:
 
 
 def how_to_change_in_command(setting: str) -> str:
-    """Name the option of `python -m peft_methods COMMAND` for a setting; '' if it has none."""
+    """Name the option of `peft-methods COMMAND` for a setting; '' if it has none."""
     return f"--{setting}" if setting in COMMAND_OPTIONS else ""
 
 
 def explained(error: PeftMethodsError) -> str:
-    """Return the error's message and how to change its setting in pytest's command line."""
-    return with_change(str(error), how_to_change(error.setting))
+    """Return the error's message and how to change its setting, in the command line in use."""
+    return in_use(with_change(str(error), how_to_change(error.setting)))
+
+
+def in_use(text: str) -> str:
+    """Return a text with its options as the command line in use names them."""
+    return text.replace(PREFIX, _START.get())
+
+
+@contextmanager
+def options_start_with(start: str) -> Iterator[None]:
+    """Context manager: name options with this start in place of `--peft-`."""
+    token = _START.set(start)
+    try:
+        yield
+    finally:
+        _START.reset(token)
 
 
 def with_change(message: str, change: str) -> str:

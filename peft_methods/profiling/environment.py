@@ -34,10 +34,11 @@ def usable_cores() -> int:
 
 def package_versions() -> dict[str, str | None]:
     """Return the installed versions; None for a package that is not installed."""
-    return {name: _version(name) for name in PACKAGES}
+    return {name: package_version(name) for name in PACKAGES}
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -82,7 +83,7 @@ def find_device() -> str:
     This does not import torch, which takes seconds.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if (_version("torch") or "").endswith("+cpu") or (
+    if (package_version("torch") or "").endswith("+cpu") or (
         visible is not None and visible.strip() in {"", "-1"}
     ):
         return "cpu"

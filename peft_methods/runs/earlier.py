@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from peft_methods.runs import kept_checks
+from peft_methods.runs.kept_checks import Key
+from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.scheduler import Scheduler
@@ -49,6 +52,17 @@ class EarlierRuns:
             record = self._reusable.record_of(one, preparation)
             found[one.key] = record is not None and scheduler.reuse(one, record)
         return found[run.key]
+
+    def preparation(self, key: Key | None, tasks: Sequence[RunGroup]) -> PreparedRecipe | None:
+        """Return the kept check of one recipe, if every run of these tasks is reused with it."""
+        kept = None if key is None or self.fresh else kept_checks.find(key)
+        if kept is None:
+            return None
+        runs = [
+            run for task in tasks for run in task.runs if task.method.name not in kept.unsupported
+        ]
+        found = self.keys(runs, {task.recipe.name: kept for task in tasks})
+        return kept if found.issuperset(run.key for run in with_prerequisites(runs)) else None
 
     def remove_checkpoints(self, runs: Iterable[RunSpec]) -> None:
         """Delete the checkpoints of these runs and their prerequisites if nothing is reused."""

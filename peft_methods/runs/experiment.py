@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.profiling.environment import find_device, usable_cores
-from peft_methods.runs import reuse, tuning
+from peft_methods.recipes.schema import Recipe
+from peft_methods.runs import kept_checks, reuse, tuning
 from peft_methods.runs.cost_model import total_seconds
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
-from peft_methods.runs.executors.devices import default_workers
+from peft_methods.runs.executors.devices import default_workers, threads_per_run
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.plan import RunGroup
@@ -65,7 +66,9 @@ class Experiment:
         options: ExperimentOptions = ExperimentOptions(),
         display: Display = NullDisplay(),  # noqa: B008 - has no state
     ) -> None:
-        self.tasks, self.options, self.trials = tuple(tasks), options, options.trials
+        # Several tests may ask for one method: its runs are still trained and counted once.
+        self.tasks = tuple({task.name: task for task in tasks}.values())
+        self.options, self.trials = options, options.trials
         self.preparations: dict[str, PreparedRecipe] = {}
         self.errors: dict[str, PeftMethodsError] = {}
         self._store = Store(options.results)
@@ -106,14 +109,27 @@ class Experiment:
             if not (self._records.have_all(task) or self.needs_gpu(task))
         }
         for recipe in waiting.values():
-            self._progress.show_activity(f"{recipe.name}: reading data and model")
-            methods = [task.method for task in self.tasks if task.recipe.name == recipe.name]
             try:
-                with self._progress.showing(last=False):
-                    preparation = self._scheduler.prepare(recipe, methods, first)
-                self.preparations[recipe.name] = preparation
+                self.preparations[recipe.name] = self._prepared(recipe, first)
             except DataError as error:
                 self.errors[recipe.name] = error
+
+    def _prepared(self, recipe: Recipe, first: RunSpec | None) -> PreparedRecipe:
+        """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
+        tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
+        methods = [task.method for task in tasks]
+        key = None
+        if self.options.executor == LOCAL and not self.trials:
+            threads = threads_per_run(self.device, usable_cores(), self.workers)
+            key = kept_checks.key_of(recipe, methods, self.device, threads)
+        if (kept := self._earlier.preparation(key, tasks)) is not None:
+            return kept
+        self._progress.show_activity(f"{recipe.name}: reading data and model")
+        with self._progress.showing(last=False):
+            made = self._scheduler.prepare(recipe, methods, first)
+        if key is not None:
+            kept_checks.keep(key, made)
+        return made
 
     def start(self) -> None:
         """Prepare, then queue every run that can start. The others get records with the reason."""

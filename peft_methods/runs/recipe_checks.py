@@ -57,8 +57,9 @@ class RecipeChecks:
                     if isinstance(event, Lost):
                         return Failure(f"{failed}: {event.reason}.", False, event.transient)
                 if self.timeouts.is_over(handle):
+                    started = self.executor.has_started(handle)
                     stacks = self.executor.stacks(handle)
-                    message = self.timeouts.message(stacks)
+                    message = self.timeouts.message(stacks, started=started)
                     raise PreparationTimedOut(f"{failed}: {message}.", stacks)
         finally:
             self.executor.kill(handle)

@@ -194,8 +194,9 @@ class Scheduler:
                 self._fail(event.handle, run, record, transient=event.transient, has_log=True)
         for handle, run in list(self._running.items()):
             if self._timeouts.is_over(handle):
+                started = self.executor.has_started(handle)
                 stacks = self.executor.stacks(handle)
-                message = self._timeouts.message(stacks, self._news.get(handle))
+                message = self._timeouts.message(stacks, self._news.get(handle), started=started)
                 record = record_without_result(run, "timeout", message, stack=stacks)
                 self._fail(handle, run, record, has_log=True)
 

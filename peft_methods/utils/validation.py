@@ -9,11 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from peft_methods.utils.errors import OptionError, first_line, nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -54,19 +57,28 @@ def _explain(error: ValidationError, cls: type, values: Mapping[str, Any]) -> st
     if first["type"] == "missing":
         return f"{dotted!r} is missing; add it."
     given = "a table" if isinstance(first["input"], Mapping) else repr(first["input"])
-    same_place = [e for e in errors if e["loc"][: len(path)] == first["loc"][: len(path)]]
-    expected = {_expected(e["type"], e["msg"]) for e in same_place}
+    same_place = [
+        e
+        for e in errors
+        if e["loc"][: len(path)] == first["loc"][: len(path)]
+        # pydantic counts invalid items as missing ones; their own errors are among these
+        and not (e["type"] == "too_short" and e["input"])
+    ]
+    expected = {_expected(e) for e in same_place or [first]}
     return f"{dotted} = {given} should be {' or '.join(sorted(expected))}."
 
 
-def _expected(kind: str, message: str) -> str:
+def _expected(error: ErrorDetails) -> str:
+    if error["type"] == "too_short":
+        least = error["ctx"]["min_length"]
+        return f"a list of {least} or more items"
     plain = {
         "dataclass_type": "a section",
         "dict_type": "a section",
         "tuple_type": "a list",
         "string_pattern_mismatch": "letters, digits, '.', '_' and '-'",
     }
-    return plain.get(kind, message.removeprefix("Input should be "))
+    return plain.get(error["type"], error["msg"].removeprefix("Input should be "))
 
 
 def _path_in_file(loc: Sequence[int | str], values: Any) -> list[str]:

@@ -143,7 +143,7 @@ def test_audit_lists_silenced_rules(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "V406 warning" not in out
     assert "Silenced rules (not checked): V406 (A peak that looks carried over" in out
-    assert audit(TABLES / "sound.csv", "--silence", "V999") == 2
+    assert audit(TABLES / "sound.csv", "--silence", "V999") == 4
     assert "unknown rule 'V999'. Did you mean 'V" in capsys.readouterr().err
 
 
@@ -261,9 +261,6 @@ def test_audit_help_describes_the_file_argument(capsys: pytest.CaptureFixture[st
     assert "a CSV or JSON table, or a folder of this project's records" in " ".join(
         capsys.readouterr().out.split()
     )
-    with pytest.raises(SystemExit) as caught:
-        main([])
-    assert caught.value.code == 2
 
 
 ONE = {

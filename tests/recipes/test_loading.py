@@ -418,3 +418,16 @@ def test_old_names_of_bundled_sources_are_read(tmp_path: Path) -> None:
     assert "embedded:" not in " ".join(given.notes)
     changed = load_recipe("embedded", ["data.source=embedded:tweets"])
     assert changed.data.source == "bundled:tweets"
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("budget.seeds=[]", "[] should be a list of 1 or more items or a valid integer."),
+        ("budget.seeds=['a']", "['a'] should be a valid integer."),
+    ],
+)
+def test_bad_list_is_described_in_plain_words(setting: str, expected: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        load_recipe("embedded", [setting])
+    assert str(caught.value) == f"embedded.toml: budget.seeds = {expected}"

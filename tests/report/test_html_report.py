@@ -182,12 +182,10 @@ def test_report_without_records_prints_one_line_and_exits_with_2(
 ) -> None:
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith(
-        "python -m peft_methods: the given results hold no records of a comparison."
-    )
+    assert lines[-1].startswith("peft-methods: the given results hold no records of a comparison.")
     assert not (tmp_path / "out" / "report.html").exists()
     (tmp_path / "file").write_text("", encoding="utf-8")
-    assert main(["report", str(tmp_path), "-o", str(tmp_path / "file")]) == 2
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "file")]) == 4
     assert "is a file; give a folder" in capsys.readouterr().err
 
 

@@ -28,6 +28,7 @@ from builders import (
     unregistered,
     with_changed_specs,
 )
+from peft_methods.__main__ import main
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.api import PrintableComparison
@@ -46,6 +47,7 @@ from peft_methods.report.paper.references import (
 )
 from peft_methods.report.paper.study import studies_of
 from peft_methods.report.paper.typst import PaperError, compiled, escaped
+from peft_methods.runs.store import Store
 
 CLAIM = re.compile(r"(?<=is )(?:better|worse) than [\w -]*\w|outperform\w*|superior|significant")
 
@@ -433,6 +435,21 @@ def test_write_paper_refuses_bad_arguments_in_one_line(tmp_path: Path) -> None:
         write_paper(Comparison(()), tmp_path / "paper.pdf")
     with pytest.raises(PaperError, match=r"the folder .*absent does not exist"):
         write_paper(make_comparison({"lora": ([0.9], {})}), tmp_path / "absent" / "paper.pdf")
+
+
+def test_paper_needs_a_run_that_succeeded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "results")
+    store.prepare()
+    store.write(replace(make_record("lora", status="oom", message="9 GB", metrics={})))
+    command = ["report", str(store.folder), "-o", str(tmp_path / "out"), "--charts=none"]
+    assert main([*command, f"--paper={tmp_path / 'paper.pdf'}"]) == 2
+    assert (
+        "no paper was written: none of its runs succeeded (the first: lora seed 0 oom: 9 GB)."
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "paper.pdf").exists()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from peft_methods.report.reproduce import recipe_file, reproduction
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
+from peft_methods.utils.checkout import clone
 
 
 def records_of(
@@ -38,9 +39,10 @@ def records_of(
 
 
 def specs_of(command: str, pytester: pytest.Pytester) -> list[RunSpec]:
-    """Specs of the runs that this command would train."""
-    program, folder, *arguments = shlex.split(command)
-    assert (program, folder) == ("pytest", "benchmarks")
+    """Specs of the runs that this command, made outside a clone, would train."""
+    program, name, *words = shlex.split(command)
+    assert (program, name) == ("peft-methods", "run")
+    arguments = [f"--peft-{word[2:]}" if word.startswith("--") else word for word in words]
     config = pytester.parseconfigure("-p", "peft_methods.plugin", *arguments)
     return [run.recorded() for task in read_options(config).tasks() for run in task.runs]
 
@@ -89,11 +91,31 @@ def test_reproduction_command_yields_the_same_specs(
     ]
 
 
+@pytest.fixture
+def in_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in the clone that the package is imported from."""
+    root = clone()
+    if root is None:
+        pytest.skip("not a clone")
+    monkeypatch.chdir(root)
+
+
+@pytest.mark.usefixtures("in_clone")
 def test_reproduction_command_lists_only_changed_settings() -> None:
     reproduced = reproduction(records_of("embedded", "lora", "budget.epochs=4"))
     assert pytest_command(reproduced.options) == (
         "pytest benchmarks --peft-recipe embedded --peft-method lora --peft-seeds 3 "
         "--peft-set budget.epochs=4"
+    )
+
+
+def test_command_outside_the_clone_needs_no_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reproduced = reproduction(records_of("embedded", "lora", "budget.epochs=4"))
+    assert pytest_command(reproduced.options) == (
+        "peft-methods run --recipe embedded --method lora --seeds 3 --set budget.epochs=4"
     )
 
 
@@ -109,7 +131,7 @@ def test_reproduction_of_a_custom_recipe_includes_its_file(
     assert reproduced.needs_file
     assert (
         pytest_command(reproduced.options)
-        == "pytest benchmarks --peft-recipe tiny.toml --peft-method lora --peft-seeds 2"
+        == "peft-methods run --recipe tiny.toml --method lora --seeds 2"
     )
     assert reproduced.needs == (
         "bert is a local folder with the model: replace it by the path of your copy",
@@ -132,7 +154,7 @@ def test_reproduction_uses_a_file_if_a_setting_was_removed() -> None:
     )
     reproduced = reproduction([without])
     assert reproduced.needs_file
-    assert "--peft-recipe embedded.toml" in pytest_command(reproduced.options)
+    assert "-recipe embedded.toml" in pytest_command(reproduced.options)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
@@ -162,6 +184,6 @@ def test_reproduction_command_round_trips_arbitrary_settings(
     (task,) = run_groups([recipe], ["lora"], "cpu")
     reproduced = reproduction([replace(make_record(), spec=run) for run in task.runs])
     arguments = itertools.pairwise(shlex.split(pytest_command(reproduced.options)))
-    settings = [value for option, value in arguments if option == "--peft-set"]
+    settings = [value for option, value in arguments if option in ("--set", "--peft-set")]
     (task_again,) = run_groups([load_recipe("embedded", settings)], ["lora"], "cpu")
     assert replace(task_again.runs[0], seed=0).to_json() == replace(task.runs[0], seed=0).to_json()

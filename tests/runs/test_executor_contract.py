@@ -132,6 +132,7 @@ def test_jobs_fill_the_capacity_at_the_same_time(bench: Bench) -> None:
     bench.executor.kill(handles[0])
     free = bench.executor.start(bench.job(seed=5))
     assert record_of(bench.events(free)[-1]).seed == 5
+    assert bench.executor.has_started(handles[1])
     assert "in apply" in bench.executor.stacks(handles[1])
 
 

@@ -25,10 +25,12 @@ from builders import BENCHMARK, PROCESS_MARK, make_data, make_record, marked_pro
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors import oom
 from peft_methods.runs.executors.devices import DeviceSet
+from peft_methods.runs.executors.local import LocalExecutor
 from peft_methods.runs.executors.process import ForkServer, Worker, fork_server
 from peft_methods.runs.executors.stack_dump import innermost_frame, request_stacks, with_short_paths
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.store import Store
+from peft_methods.runs.timeouts import Timeouts
 from peft_methods.utils.errors import DataError, is_transient
 
 
@@ -89,6 +91,28 @@ def test_timeout_ends_endless_and_stopped_runs(tiny_recipe: Path, tmp_path: Path
     assert (other.status, other.stack) == ("timeout", "")
     assert "it did not report its stack (stopped?)" in other.message
     assert {record.stack for record in store.records()[0]} == {one.stack, ""}
+
+
+def test_timeout_before_a_process_has_started_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its imports are done, the fork server forks nothing."""
+    slow = "import time\ntime.sleep(60)\nUNFIT_TO_FORK = False\n"
+    (tmp_path / "slow_import.py").write_text(slow, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    server = ForkServer("slow_import")
+    worker = Worker(server, tmp_path)
+    executor = LocalExecutor([DeviceSet()], tmp_path)
+    try:
+        assert not executor.has_started(worker)
+        message = Timeouts(1).message(executor.stacks(worker), started=False)
+    finally:
+        worker.kill()
+        server._end(os.getpid())
+    assert message == (
+        "it took more than 1 s (setting `timeout`): "
+        "its process was still importing its libraries; allow more time"
+    )
 
 
 @pytest.mark.usefixtures("warm")

@@ -15,7 +15,10 @@ import pytest
 
 from builders import BENCHMARK, error_line, runs
 from peft_methods.api import PrintableComparison, compare
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.profiling.environment import describe, fingerprint_part
+from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs import kept_checks
 from peft_methods.runs import spec as run_spec
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import PIPELINE
@@ -167,6 +170,64 @@ def test_command_line_reports_reused_runs(
     out = run("--peft-resume").stdout.str()
     assert re.search(r"tiny-lora-seed0: reused: accuracy \d", out)
     assert re.search(r"\[1/1\] tiny-lora-seed1: accuracy \d", out)
+
+
+REUSED = """
+import sys
+import psutil
+def pytest_unconfigure():
+    children = psutil.Process().children()
+    print("\\ntorch:", "torch" in sys.modules, "processes:", len(children))
+"""
+
+
+def reused_session(pytester: pytest.Pytester, recipe: Path, store: Store) -> str:
+    """Run a session of one recorded run in a process of its own; return what it printed."""
+    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
+    pytester.makeconftest(REUSED)
+    plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "--peft-seeds=1")
+    chosen = (f"--peft-recipe={recipe}", f"--peft-results={store.folder}", "--peft-method=lora")
+    result = pytester.runpytest_subprocess(*plain, *chosen)
+    assert result.ret == 0, result.stdout.str()
+    return result.stdout.str()
+
+
+def test_session_that_trains_nothing_starts_no_process_and_imports_no_torch(
+    pytester: pytest.Pytester, tiny_recipe: Path, store: Store
+) -> None:
+    again(tiny_recipe, store, methods=["lora"])
+    assert "torch: False processes: 0" in reused_session(pytester, tiny_recipe, store)
+
+
+def test_check_is_kept_for_these_files_only(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe, model = load_recipe(str(tiny_recipe)), tmp_path / "model"
+    shutil.copytree(recipe.model.source, model)
+
+    def key(source: str, methods: list[str]) -> kept_checks.Key | None:
+        own = replace(recipe, model=replace(recipe.model, source=source))
+        return kept_checks.key_of(own, chosen_methods(own, methods), "cpu", 1)
+
+    first = key(str(model), ["lora"])
+    assert first is not None
+    assert key(str(model), ["lora"]) == first
+    assert key(str(model), ["lora", "ia3"]) != first
+    (model / "model.safetensors").touch()
+    assert key(str(model), ["lora"]) == first
+    (model / "notes.txt").write_text("perhaps other weights", encoding="utf-8")
+    assert key(str(model), ["lora"]) != first
+    assert key("someone/on-the-hub", ["lora"]) is None
+    assert key("bundled:minilm", ["lora"]) is not None
+
+
+def test_kept_check_is_not_used_if_a_record_is_missing_or_with_fresh(
+    tiny_recipe: Path, store: Store
+) -> None:
+    again(tiny_recipe, store, methods=["lora"])
+    (record,) = (one for one in store.records()[0] if one.method_name == "lora")
+    assert not again(tiny_recipe, store, methods=["lora"], fresh=True).records[0].reused
+    assert again(tiny_recipe, store, methods=["lora"]).records[0].reused
+    (store.folder / f"{record.fingerprint}.json").unlink()
+    assert not again(tiny_recipe, store, methods=["lora"]).records[0].reused
 
 
 @pytest.fixture

@@ -96,6 +96,14 @@ def parse_silenced(text: str) -> tuple[str, ...]:
     return ids
 
 
+def find_rule(name: str) -> Rule:
+    """Return the rule with this id. Raises `OptionError`, which names the nearest id."""
+    found = REGISTRY.get(name.strip().upper())
+    if found is None:
+        raise OptionError(f"unknown check {name!r}.{_nearest_rule(name)} Allowed: {_id_ranges()}.")
+    return found
+
+
 def _nearest_rule(name: str) -> str:
     ids = {rule.lower(): rule for rule in REGISTRY}
     close = difflib.get_close_matches(name.lower(), ids, n=1, cutoff=0.5)

@@ -43,6 +43,8 @@ def write_paper(
         raise PaperError(
             "there are no records to write a paper about. Give results that hold records."
         )
+    if not any(record.status == "ok" for study in studies for record in study.records):
+        raise PaperError(f"no paper was written: {_no_results(studies)}")
     figures = {study.recipe: charts.drawn(study, path.stem) for study in studies}
     files = {
         name: data
@@ -82,6 +84,16 @@ def document(
         f"#references({literal(f'{stem}.bib')})",
     ]
     return "\n\n".join([TEMPLATE.read_text(encoding="utf-8").strip(), head, *body]) + "\n"
+
+
+def _no_results(studies: Sequence[Study]) -> str:
+    """Say that no run succeeded, with the first reason."""
+    first = next(record for study in studies for record in study.records)
+    reason = f": {first.message}" if first.message else ""
+    return (
+        f"none of its runs succeeded (the first: {first.method_name} seed {first.seed} "
+        f"{first.status}{reason}). Fix the cause and train again."
+    )
 
 
 def _author(studies: Sequence[Study]) -> str:

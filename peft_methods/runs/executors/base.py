@@ -85,6 +85,9 @@ class Executor(Protocol):
     def poll(self, timeout: float | None) -> Iterator[RunEvent]:
         """Yield events of started jobs, after waiting at most `timeout` seconds for the first."""
 
+    def has_started(self, handle: Handle) -> bool:
+        """Whether a job's process runs. Before, it waits for libraries to be imported."""
+
     def stacks(self, handle: Handle) -> str:
         """Return the stack of every thread of a job's process; empty if it does not answer."""
 

@@ -83,6 +83,10 @@ class LocalExecutor:
             if not ready.isdisjoint(worker.handles()) and (event := _event_of(worker)) is not None:
                 yield event
 
+    def has_started(self, handle: Any) -> bool:
+        """Whether a job's process was forked: the fork server imports libraries before."""
+        return handle.process is not None
+
     def stacks(self, handle: Any) -> str:
         """Return the stack of every thread of a process; empty if it does not answer."""
         return str(handle.stacks())

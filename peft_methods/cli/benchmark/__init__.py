@@ -1,0 +1,1 @@
+"""The benchmark that `peft-methods run` gives to pytest."""
