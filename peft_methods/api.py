@@ -4,10 +4,11 @@ Its arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
 `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `settings` are `KEY=VALUE` recipe
-fields. `model` and `data` replace the recipe's. `weights="random"` measures the cost before any
-download, without quality. `trust_remote_code` allows a model's own Python files to run, if the
-recipe allows it too. `tune` is the number of tuning trials per method on validation data, which
-come first.
+fields. `model` and `data` replace the recipe's; with other data, which may be one file, the
+recipe's sizes are upper limits and missing splits are cut from train. `weights="random"` measures
+the cost before any download, without quality. `trust_remote_code` allows a model's own Python files
+to run, if the recipe allows it too. `tune` is the number of tuning trials per method on validation
+data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
@@ -166,6 +167,7 @@ def compare(
             limits=parsing.limits_of(budget),
             fresh=fresh,
             trackers=parsing.trackers_of(track),
+            how_to_change=how_to_change,
         )
         return _run(options, display_on(sys.stderr) if progress else NullDisplay())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import make_model, make_rows, write_csv
 from peft_methods.api import compare, how_to_change
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.store import StoreError
@@ -53,6 +54,25 @@ def test_compare_measures_cost_with_random_weights(tiny_recipe: Path, tmp_path: 
     assert record.spec.deterministic
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert "V501 note tiny-head_only: weights are random" in comparison.table()
+
+
+def test_compare_takes_ones_own_file_at_the_first_try(tiny_recipe: Path, tmp_path: Path) -> None:
+    rows = [{"Text": row["text"], "Label": bool(row["label"])} for row in make_rows(80)]
+    path = write_csv(tmp_path, mine=rows) / "mine.csv"
+    comparison = compare(
+        str(tiny_recipe),
+        methods=["head_only"],
+        seeds=1,
+        model=str(make_model(tmp_path / "mpnet", "mpnet")),
+        data=str(path),
+        results=tmp_path / "results",
+        progress=False,
+    )
+    assert [record.status for record in comparison.records] == ["ok"]
+    table = " ".join(comparison.table().split())
+    assert "48 train / 16 validation / 16 test" in table
+    assert "the source has 80 train rows; without a validation and a test split" in table
+    assert "Tune them with tune=…" in table
 
 
 def test_compare_raises_errors_for_user_mistakes(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -437,7 +437,8 @@ def test_other_model_and_data_are_noted_in_the_table(run: Any, tmp_path: Path) -
     out = result.stdout.str()
     assert result.ret == 0, out
     assert "warning: the learning rates were tuned for" in out
-    assert "(all/30/50)" in out
+    assert "Tune them with --peft-tune" in out
+    assert "sizes (all/30/50) are upper limits" in out
     assert "210 train / 30 validation / 50 test" in out
 
 

@@ -58,7 +58,8 @@ def _add_choices(group: OptionGroup) -> None:
     group.addoption(
         "--peft-data",
         metavar="SOURCE",
-        help="other data: a hub id, a folder of Parquet/CSV/JSON-lines files, a saved data set",
+        help="other data: a hub id, a Parquet/CSV/JSON file, a folder of such files, or a saved "
+        "data set; the recipe's sizes are upper limits then",
     )
     group.addoption(
         "--peft-trust-remote-code",

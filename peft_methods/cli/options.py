@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli import parsing as values
+from peft_methods.cli.setting_help import how_to_change
 from peft_methods.profiling.environment import device_name, find_device
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from peft_methods.analysis.constraints import Constraints
     from peft_methods.analysis.regression import RegressionCheck
+    from peft_methods.recipes.schema import Recipe
     from peft_methods.runs.experiment import ExperimentOptions
     from peft_methods.runs.plan import RunGroup
 
@@ -30,7 +33,8 @@ ALL_RECIPES = "all"
 class Options:
     """The values of all options.
 
-    Recipes are loaded when tests need them, or at once if an option concerns them.
+    Recipes are loaded when tests need them, or at once if an option concerns them. `how_to_change`
+    names the option or argument for a setting.
     """
 
     recipes: tuple[str, ...]
@@ -61,6 +65,7 @@ class Options:
     trackers: tuple[str, ...] = ()
     regression: RegressionCheck | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
+    how_to_change: Callable[[str], str] = how_to_change
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def experiment(self) -> ExperimentOptions:
@@ -82,16 +87,10 @@ class Options:
 
     def tasks(self) -> list[RunGroup]:
         """Return every recipe and method to benchmark. Raises `OptionError`."""
-        from peft_methods.recipes.loading import load_recipe
         from peft_methods.runs.plan import run_groups
 
         if "tasks" not in self._cache:
-            recipes = [
-                load_recipe(
-                    name, self.settings, model=self.model, data=self.data, weights=self.weights
-                )
-                for name in self.recipes
-            ]
+            recipes = [self._recipe(name) for name in self.recipes]
             if self.trials:
                 from peft_methods.runs.tuning import check_tuning
 
@@ -106,6 +105,20 @@ class Options:
             )
         tasks: list[RunGroup] = self._cache["tasks"]
         return tasks
+
+    def _recipe(self, name: str) -> Recipe:
+        """Load a recipe. Notes warn of learning rates that were tuned for another model."""
+        from peft_methods.methods.rate_warning import TUNING, rate_warning
+        from peft_methods.recipes.loading import load_recipe
+
+        recipe = load_recipe(
+            name, self.settings, model=self.model, data=self.data, weights=self.weights
+        )
+        if self.model is None or self.trials:
+            return recipe
+        tuned_for = load_recipe(name, self.settings)
+        warning = rate_warning(tuned_for, recipe, self.methods, self.how_to_change(TUNING))
+        return replace(recipe, notes=(*recipe.notes, warning)) if warning else recipe
 
 
 def read_options(config: pytest.Config) -> Options:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peft_methods.data.raw import RawData, RawTable
+from peft_methods.data.raw import RawData, RawTable, find_column
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError, nearest
 
@@ -42,14 +42,14 @@ def find_columns(raw: RawData, spec: DataSpec, label_columns: Sequence[str]) -> 
     """Return the columns that the recipe names, or else the known names found in the data.
 
     `label_columns` are the names under which a task's labels are known. Every split must have all
-    columns. Raises `DataError`.
+    columns. Case and blanks around a name do not matter. Raises `DataError`.
     """
     columns = raw.first.columns
     text, pair = _text_columns(raw.first, spec, label_columns)
     found = Columns(text, pair, _column(spec.label, "label", label_columns, columns, spec))
     for split, table in raw.tables.items():
         needed = [one for one in (found.text, found.pair, found.label) if one is not None]
-        missing = [one for one in needed if one not in table.columns]
+        missing = [one for one in needed if find_column(one, table.columns) is None]
         if missing:
             raise DataError(
                 f"{spec.source}: column {missing[0]!r} of train is missing in {split}, "
@@ -63,14 +63,15 @@ def _text_columns(
 ) -> tuple[str, str | None]:
     columns = table.columns
     if spec.text is None and spec.text_pair is None:
-        for first, second in PAIR_COLUMNS:
-            if first in columns and second in columns:
+        for pair in PAIR_COLUMNS:
+            first, second = (find_column(name, columns) for name in pair)
+            if first is not None and second is not None:
                 return first, second
+    labels = {find_column(name, columns) for name in label_columns}
     strings = [
         column
         for column in columns
-        if column not in label_columns
-        and all(isinstance(value, str) for value in table.values(column))
+        if column not in labels and all(isinstance(value, str) for value in table.values(column))
     ]
     known = TEXT_COLUMNS if len(strings) != 1 else (*TEXT_COLUMNS, strings[0])
     text = _column(spec.text, "text", known, columns, spec)
@@ -83,13 +84,14 @@ def _column(
     named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec
 ) -> str:
     """Return the column of a role: the one named in the recipe, or the first known name found."""
-    if named is not None and named not in columns:
+    if named is not None and find_column(named, columns) is None:
         raise DataError(
             f"{spec.source}: no column {named!r}.{nearest(named, columns)} "
             f"Columns: {', '.join(columns)}.",
             setting=f"data.{role}",
         )
-    found = named or next((name for name in known if name in columns), None)
+    candidates = (find_column(name, columns) for name in (known if named is None else (named,)))
+    found = next((one for one in candidates if one is not None), None)
     if found is None:
         raise DataError(
             f"{spec.source}: no {role} column among {', '.join(columns)}. Set data.{role} to the "

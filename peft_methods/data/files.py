@@ -1,14 +1,13 @@
-"""Files of a data source: Parquet, CSV and JSON-lines files, and saved `datasets` folders."""
+"""Folders and files of a data source: which file is which split."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.data.raw import ClassNames
+from peft_methods.data.readers import FORMATS, name_and_format, read_table
 from peft_methods.utils.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -16,31 +15,55 @@ if TYPE_CHECKING:
 
 
 SPLIT_NAMES = {
-    "train": ("train",),
+    "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
+    "test": ("test", "testing"),
 }
 SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # how the hub names the parts of a split
 
 
-def read_folder(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
-    """Read a folder of files, or a saved data set: frames by split, and class names by column."""
-    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+def read_path(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:
+    """Read a file, a folder of files, or a saved data set.
+
+    Returns frames by split, and class names by column. A single file whose name is no split is
+    `train`, alone or in its folder.
+    """
+    if path.is_dir() and (
+        (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
+    ):
         return read_saved(path)
-    files = _split_files(path) or _files_below(path)
-    return {split: _read_parts(parts) for split, parts in files.items()}, {}
+    files = _files_of(path)
+    frames: dict[str, DataFrame] = {}
+    names: ClassNames = {}
+    for split, parts in files.items():
+        frames[split], declared = _read_parts(parts)
+        names = {**declared, **names}
+    return frames, names
+
+
+def _files_of(path: Path) -> dict[str, list[Path]]:
+    if not path.is_dir():
+        if not name_and_format(path)[1]:
+            raise DataError(
+                f"{path} is a file of an unknown format. Give a file in one of the formats "
+                f"{', '.join(FORMATS)}, or a folder of such files.",
+                setting="data.source",
+            )
+        return {"train": [path]}
+    return _split_files(path) or _files_below(path) or _only_file(path)
+
+
+def _data_files(path: Path) -> list[Path]:
+    return sorted(f for f in path.iterdir() if f.is_file() and name_and_format(f)[1])
 
 
 def _split_files(path: Path) -> dict[str, list[Path]]:
     """Return the files of each split in this folder: one, or its shards as the hub names them."""
     found = {}
     for split, spellings in SPLIT_NAMES.items():
-        files = sorted(
-            f
-            for f in path.iterdir()
-            if f.is_file() and f.suffix in READERS and SHARD.sub("", f.stem).lower() in spellings
-        )
-        if len(files) > 1 and not all(SHARD.search(f.stem) for f in files):
+        stems = {file: name_and_format(file)[0] for file in _data_files(path)}
+        files = [file for file, stem in stems.items() if SHARD.sub("", stem) in spellings]
+        if len(files) > 1 and not all(SHARD.search(stems[file]) for file in files):
             raise DataError(
                 f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. "
                 f"Keep one."
@@ -48,6 +71,20 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
         if files:
             found[split] = files
     return found
+
+
+def _only_file(path: Path) -> dict[str, list[Path]]:
+    """Return the only data file of a folder as train. JSON files beside others are no data."""
+    files = _data_files(path)
+    if len(files) > 1:
+        files = [file for file in files if name_and_format(file)[1] != "json"]
+    if len(files) > 1:
+        raise DataError(
+            f"{path}: none of {', '.join(file.name for file in files)} is named after a split. "
+            f"Name them train, validation and test, or give one of them as data.source.",
+            setting="data.source",
+        )
+    return {"train": files} if files else {}
 
 
 def _files_below(path: Path) -> dict[str, list[Path]]:
@@ -70,62 +107,11 @@ def _files_below(path: Path) -> dict[str, list[Path]]:
     return next(iter(below.values()), {})
 
 
-def _read_parts(files: list[Path]) -> DataFrame:
+def _read_parts(files: list[Path]) -> tuple[DataFrame, ClassNames]:
     import pandas as pd
 
-    return pd.concat([_read_file(file) for file in files], ignore_index=True)
-
-
-def _read_file(file: Path) -> DataFrame:
-    try:
-        frame = READERS[file.suffix](file)
-        frame.columns = frame.columns.map(str)
-        if not frame.columns.is_unique:
-            raise ValueError("two columns have the same name")
-        return frame
-    except Exception as error:  # each format has its own errors; all mean a file of another format
-        raise DataError(
-            f"{file} cannot be read as {file.suffix.lstrip('.')}: {first_line(error)}"
-        ) from None
-
-
-def _read_csv(file: Path, separator: str = ",") -> DataFrame:
-    import pandas as pd
-
-    header = pd.read_csv(
-        file, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False
-    ).iloc[0]
-    if header.duplicated().any():
-        raise ValueError(f"two columns are called {header[header.duplicated()].iloc[0]!r}")
-    # "NA" and "null" are words, not missing values
-    return pd.read_csv(file, sep=separator, keep_default_na=False)
-
-
-def _read_jsonl(file: Path) -> DataFrame:
-    import pandas as pd
-
-    # splitlines() would also split at U+2028 within a text
-    lines = file.read_text(encoding="utf-8").split("\n")
-    rows = [json.loads(line) for line in lines if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("each line should be a JSON object with the columns as keys")
-    return pd.DataFrame(rows)  # keeps values as written; pandas' own reader guesses types
-
-
-def _read_parquet(file: Path) -> DataFrame:
-    import pandas as pd
-
-    # invalid texts raise during the conversion, so that the error names the file
-    return pd.read_parquet(file).astype(object)
-
-
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".tsv": lambda file: _read_csv(file, "\t"),
-    ".jsonl": _read_jsonl,
-    ".json": _read_jsonl,
-}
+    parts = [read_table(file) for file in files]
+    return pd.concat([part.frame for part in parts], ignore_index=True), parts[0].class_names
 
 
 def read_saved(path: Path) -> tuple[dict[str, DataFrame], ClassNames]:

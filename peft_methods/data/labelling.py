@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,10 +16,14 @@ from peft_methods.recipes.schema import DataSpec
 
 @dataclass(frozen=True)
 class ParsedData:
-    """The labelled rows of a source by split, or all of them under `all`, and the label names."""
+    """The labelled rows of a source by split, or all of them under `all`, and the label names.
+
+    `merged_labels` has the other spellings of a label that count as the same one, by its name.
+    """
 
     tables: dict[str, LabelledTexts]
     label_names: tuple[str, ...]
+    merged_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Labelling(Protocol):

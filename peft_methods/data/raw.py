@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 ClassNames = dict[str, tuple[str, ...]]  # by column
 
 
+def find_column(name: str, columns: Sequence[str]) -> str | None:
+    """Return the column of this name, else the only one that differs in case or blanks alone."""
+    if name in columns:
+        return name
+    alike = [column for column in columns if _plain(column) == _plain(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
 class RawTable:
     """The rows of one split, by column. Columns become lists when they are asked for."""
 
@@ -24,8 +36,8 @@ class RawTable:
         return list(self._columns)
 
     def values(self, column: str) -> list[Any]:
-        """Return the values of a column as Python objects."""
-        found: Any = self._columns[column]
+        """Return the values of a column, found by `find_column`, as Python objects."""
+        found: Any = self._columns[find_column(column, self.columns)]
         return found if isinstance(found, list) else found.tolist()
 
 

@@ -1,13 +1,14 @@
 """The user's data source to raw columns by split.
 
-A source is a folder of Parquet, CSV or JSON-lines files, a saved `datasets` folder, or a hub id.
+A source is a file (Parquet, CSV, TSV, JSON, JSON lines), a folder of such files, a saved `datasets`
+folder, or a hub id.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_methods.data.files import named_frames, read_folder
+from peft_methods.data.files import named_frames, read_path
 from peft_methods.data.raw import ClassNames, RawData, RawTable
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError, first_line
@@ -23,18 +24,13 @@ def read_source(spec: DataSpec) -> RawData:
     Splits without a role are ignored: GLUE's test sets have no labels.
     """
     path = path_of(spec.source)
-    if path is not None and not path.is_dir():
-        raise DataError(
-            f"{spec.source} is a file; give the folder that holds train.* and test.* files.",
-            setting="data.source",
-        )
     if path is None and is_only_a_path(spec.source):
         raise DataError(
             f"there is no folder {spec.source}. Set data.source to one that holds train.* and "
-            f"test.* files.",
+            f"test.* files, or to a file.",
             setting="data.source",
         )
-    frames, names = _read_hub(spec) if path is None else read_folder(path)
+    frames, names = _read_hub(spec) if path is None else read_path(path)
     tables = {role: RawTable(frame) for role, frame in _by_role(frames, spec).items()}
     return RawData(tables, names)
 
@@ -42,7 +38,8 @@ def read_source(spec: DataSpec) -> RawData:
 def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFrame]:
     """Return the frames for train, validation and test.
 
-    A role without a frame is cut from train later.
+    A role without a frame is cut from train later. Only a recipe with exact sizes needs a test
+    split: otherwise test is cut from train too.
     """
     found = ", ".join(frames) or "nothing"
     if "train" not in frames:
@@ -51,7 +48,7 @@ def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFram
             f"Name a file train.parquet, train.csv or train.jsonl."
         )
     test = spec.test_split if spec.test_split in frames else "test"
-    if spec.test and test not in frames:
+    if spec.test and test not in frames and spec.sizes == "exact":
         named = "" if spec.test_split == "test" else f"{spec.test_split} (data.test_split) or "
         other = "validation" if "validation" in frames else "train"
         raise DataError(
@@ -63,7 +60,7 @@ def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFram
     roles = {"train": frames["train"]}
     if "validation" in frames and not (spec.test and test == "validation"):
         roles["validation"] = frames["validation"]
-    if spec.test and test != "train":
+    if spec.test and test != "train" and test in frames:
         roles["test"] = frames[test]
     return roles
 

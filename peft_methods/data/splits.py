@@ -1,8 +1,7 @@
-"""From a recipe to tokens: exact, disjoint, stratified splits, their token ids and their facts."""
+"""From a recipe to disjoint, stratified splits and the facts about them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +12,7 @@ from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.data.overlap import Overlap
+from peft_methods.data.selection import choose, pool_of, share_of, take_sizes
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec
@@ -25,11 +25,11 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
     parsed = task.parse(raw, spec)
     source, label_names = parsed.tables, parsed.label_names
     pools, removed = _disjoint_pools(source, spec)
-    if spec.validation_by == "sentences" and "validation" not in pools:
+    if _is_by_sentences(pools, spec):
         removed["train_part_of_validation"] = _cut_sentences(pools, spec, task)
-    splits = _choose(pools, spec, task)
+    splits = choose(pools, spec, task)
     task.check_splits(splits, label_names, spec)
-    drawn_from = {name: source[_pool_of(name, source)] for name in SPLITS}
+    drawn_from = {name: source[pool_of(name, source)] for name in SPLITS}
     texts, contradictory = _contradictions(source)
     facts = DataFacts(
         spec.source,
@@ -46,6 +46,8 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
             for name, table in splits.items()
             if len(table)
         },
+        drawn_from={name: pool_of(name, source) for name in SPLITS},
+        merged_labels=parsed.merged_labels,
     )
     return TextData(splits, facts)
 
@@ -58,11 +60,6 @@ def strata_counts(
         name: tuple(np.bincount(task.strata(table.labels), minlength=strata).tolist())
         for name, table in tables.items()
     }
-
-
-def _pool_of(split: str, pools: dict[str, LabelledTexts]) -> str:
-    """Return the pool of a split: its own rows, else `all` rows, else train."""
-    return split if split in pools else "all" if "all" in pools else "train"
 
 
 def _contradictions(source: dict[str, LabelledTexts]) -> tuple[int, int]:
@@ -120,6 +117,23 @@ def _refuse_leak(train: LabelledTexts, test: LabelledTexts, spec: DataSpec) -> N
         )
 
 
+def _is_by_sentences(pools: dict[str, LabelledTexts], spec: DataSpec) -> bool:
+    """Whether validation rows are whole sentences of train. Raises `DataError` for text pairs.
+
+    Data that replaced the recipe's may be pairs, which are then cut by rows.
+    """
+    if spec.validation_by != "sentences" or "validation" in pools:
+        return False
+    is_pairs = next(iter(pools.values())).pairs is not None
+    if is_pairs and spec.sizes == "exact":
+        raise DataError(
+            f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: "
+            f"use 'rows'.",
+            setting="data.validation_by",
+        )
+    return not is_pairs
+
+
 def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling) -> int:
     """Move whole sentences from train to a validation pool.
 
@@ -127,22 +141,21 @@ def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec, task: Labell
     """
     name = "all" if "all" in pools else "train"
     pool = pools[name]
-    if pool.pairs is not None:
-        raise DataError(
-            f"{spec.source}: data.validation_by = 'sentences' is for single texts, not for pairs: "
-            f"use 'rows'.",
-            setting="data.validation_by",
-        )
     sentences = pool.take(overlap.whole_sentences(pool.texts))
-    if spec.validation != "all" and spec.validation > len(sentences):
+    wanted = spec.validation
+    if spec.sizes == "at_most":
+        most = min(len(sentences), share_of(len(pool)))
+        wanted = most if wanted == "all" else min(wanted, most)
+    if wanted != "all" and wanted > len(sentences):
         raise DataError(
-            f"{spec.source}: {spec.validation} validation sentences requested, but only "
+            f"{spec.source}: {wanted} validation sentences requested, but only "
             f"{len(sentences)} texts of train are contained in no other. Request fewer "
             f'(data.validation), or cut by rows: data.validation_by = "rows".',
             setting="data.validation",
         )
-    wanted: dict[str, int | str] = {"validation": spec.validation}
-    pools["validation"] = _slice(sentences, wanted, name, spec, task)["validation"]
+    pools["validation"] = take_sizes(sentences, {"validation": wanted}, name, spec, task)[
+        "validation"
+    ]
     related = overlap.rows_within(pool.texts, pools["validation"].texts)
     pools[name] = pool.take(row for row in range(len(pool)) if row not in related)
     return len(related) - len(pools["validation"])
@@ -158,75 +171,3 @@ def _overlaps(splits: dict[str, LabelledTexts]) -> dict[str, Overlap]:
         for name, table in tested.items()
         if len(table)
     }
-
-
-def _choose(
-    pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling
-) -> dict[str, LabelledTexts]:
-    """Select exact sizes: consecutive slices of each pool's stratified order.
-
-    `all` takes the rows that the other splits leave.
-    """
-    wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
-    groups: dict[str, list[str]] = {}
-    for split in reversed(SPLITS):
-        groups.setdefault(_pool_of(split, pools), []).append(split)
-    chosen: dict[str, LabelledTexts] = {}
-    for pool, names in groups.items():
-        chosen |= _slice(pools[pool], {name: wanted[name] for name in names}, pool, spec, task)
-    return {name: chosen[name] for name in SPLITS}
-
-
-def _fewer(wanted: dict[str, int | str], available: int) -> str:
-    """Say which settings to lower, by name.
-
-    For a split with rows of its own the message includes the largest possible number.
-    """
-    first, *others = wanted
-    if not others:
-        return f"data.{first} = {available}"
-    remaining = ', or data.train = "all" for the remaining rows' if "train" in wanted else ""
-    return f"a smaller data.{first}{remaining}"
-
-
-def _slice(
-    pool: LabelledTexts, wanted: dict[str, int | str], name: str, spec: DataSpec, task: Labelling
-) -> dict[str, LabelledTexts]:
-    exact = sum(size for size in wanted.values() if isinstance(size, int))
-    open_ended = [split for split, size in wanted.items() if size == "all"]
-    if exact > len(pool) or (open_ended and exact == len(pool)):
-        asked = " + ".join(f"{size} {split}" for split, size in wanted.items())
-        where = "" if name == "all" else f" in its {name} split"
-        raise DataError(
-            f"{spec.source}: {asked} rows requested, but there are only {len(pool)} distinct "
-            f"rows{where}. Request fewer: {_fewer(wanted, len(pool))}.",
-            setting=f"data.{next(iter(wanted))}",
-        )
-    if len(open_ended) > 1:
-        raise DataError(
-            f"only one of data.{' and data.'.join(open_ended)} can be 'all' if they are taken from "
-            f"the same rows. Set the others to a number of rows.",
-            setting=f"data.{open_ended[0]}",
-        )
-    order, start, parts = stratified_order(task.strata(pool.labels), spec.seed), 0, {}
-    for split, size in wanted.items():
-        count = len(pool) - exact if size == "all" else int(size)
-        parts[split] = pool.take(order[start : start + count])
-        start += count
-    return parts
-
-
-def stratified_order(strata: Sequence[int], seed: int) -> list[int]:
-    """Return a shuffled order in which every slice of rows has nearly the overall shares.
-
-    `strata` has the class of each row. Within a class the rows are shuffled. The k-th of n rows of
-    a class is placed at the relative position (k + u) / n, with u uniform in [0, 1), so that no
-    class clusters.
-    """
-    rng = np.random.default_rng(seed)
-    classes = np.asarray(strata)
-    position = np.empty(len(classes))
-    for label in np.unique(classes):
-        rows = rng.permutation(np.flatnonzero(classes == label))
-        position[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
-    return np.argsort(position, kind="stable").tolist()

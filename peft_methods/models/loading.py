@@ -26,6 +26,7 @@ from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import in_modules, top_modules
 from peft_methods.models.parameters import weights_digest
 from peft_methods.models.quantization import disable_repacking, nf4_options
+from peft_methods.models.stored_weights import poolers_untrained_in
 from peft_methods.models.tokenizer import fetch_tokenizer, tokenizer_digest
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
@@ -136,7 +137,8 @@ def _load_model(
     """Return the model and the names of the parameters without trained weights.
 
     The model is in fp32, or in 4 bits if `compute` gives the dtype to compute in. Random weights
-    count as trained, so that the head has the same parameters as in the real model.
+    count as trained, except for a pooler that the real weights leave untrained: the head has the
+    same parameters as in the real model.
     """
     options: dict[str, Any] = {
         "config": config,
@@ -147,7 +149,8 @@ def _load_model(
         options |= nf4_options(config, spec, head, compute, device)
     missing: set[str] = set()
     if spec.weights == "random":
-        model, idle = _random(spec, head, options, drawn), set[str]()
+        model = _random(spec, head, options, drawn)
+        idle = poolers_untrained_in(folder_or_id(spec.source), pooler_modules(model))
     else:
         model, missing = _from_pretrained(spec, head, options)
         idle = untrained_poolers(model)

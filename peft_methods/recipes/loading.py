@@ -47,8 +47,9 @@ def load_recipe(
 ) -> Recipe:
     """Load a recipe by name or path, with `KEY=VALUE` settings applied.
 
-    `model`, `weights` and `data` replace those of the recipe. Raises `OptionError` for invalid
-    TOML, unknown keys and invalid values.
+    `model`, `weights` and `data` replace those of the recipe. With other data its sizes are upper
+    limits, unless it sets `data.sizes`. Raises `OptionError` for invalid TOML, unknown keys and
+    invalid values.
     """
     path = find_recipe(name)
     try:
@@ -58,23 +59,20 @@ def load_recipe(
         raise OptionError(f"{path.name} is not valid TOML: {error}.") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}.") from None
-    notes = []
     _make_sections(values, path.name)
     if data is not None:
         _replace_data(values, bundled_name(data))
-    tuned = _replace_model(values, bundled_name(model)) if model is not None else ""
+    if model is not None:
+        _replace_model(values, bundled_name(model))
     if weights is not None:
         _set_weights(values, weights)
     for setting in settings:
         apply_setting(values, setting)
     _make_sections(values, path.name)
-    tuned = tuned if _has_rates(values) else ""
     recipe = build(Recipe, values, path.name)
-    if tuned and recipe.has_quality:
-        notes.append(tuned)
     if data is not None:
-        notes.append(_data_note(recipe))
-    return replace(recipe, notes=(*recipe.notes, *notes))
+        recipe = replace(recipe, notes=(*recipe.notes, _data_note(recipe)))
+    return recipe
 
 
 def _replace_data(values: dict[str, Any], source: str) -> None:
@@ -90,13 +88,18 @@ def _replace_data(values: dict[str, Any], source: str) -> None:
         "classes",
     ):
         section.pop(specific_key, None)
+    section.setdefault("sizes", "at_most")
     section["source"] = source
 
 
 def _data_note(recipe: Recipe) -> str:
     data = recipe.data
     sizes = f"{data.train}/{data.validation}/{data.test}"
-    note = f"data replaced by {data.source!r}; train/validation/test sizes stay as set ({sizes})"
+    meaning = "upper limits" if data.sizes == "at_most" else "exact"
+    note = (
+        f"data replaced by {data.source!r}; the recipe's train/validation/test sizes ({sizes}) are "
+        f"{meaning}"
+    )
     if data.train != "all" and recipe.has_quality:
         note += '; set data.train = "all" to train on all of it'
     if data.test_split != "test":
@@ -104,16 +107,11 @@ def _data_note(recipe: Recipe) -> str:
     return note
 
 
-def _replace_model(values: dict[str, Any], source: str) -> str:
+def _replace_model(values: dict[str, Any], source: str) -> None:
     section = values.setdefault("model", {})
-    tuned_for = section.get("source")
     for specific_key in ("revision", "trust_remote_code"):
         section.pop(specific_key, None)
     section["source"] = source
-    return (
-        f"warning: the learning rates were tuned for {tuned_for!r}, not for {source!r}; "
-        f"a method may look worse than it is"
-    )
 
 
 def _make_sections(values: dict[str, Any], where: str) -> None:
@@ -135,13 +133,6 @@ def _make_sections(values: dict[str, Any], where: str) -> None:
             setting="methods",
         )
     values["methods"] = {**{name: {} for name in names}, **sections}
-
-
-def _has_rates(values: dict[str, Any]) -> bool:
-    """Whether the recipe itself gives learning rates, which suit one model."""
-    methods = values.get("methods")
-    sections = methods.values() if isinstance(methods, dict) else ()
-    return any(isinstance(one, dict) and "learning_rate" in one for one in sections)
 
 
 def _set_weights(values: dict[str, Any], weights: str) -> None:

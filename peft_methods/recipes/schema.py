@@ -43,7 +43,13 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The texts, the exact sizes of the disjoint splits, and the columns with texts and labels.
+    """The texts, the sizes of the disjoint splits, and the columns with texts and labels.
+
+    `sizes` says what `train`, `validation` and `test` mean. `exact`, the default: a source with
+    fewer rows is refused, since who writes sizes beside a source relies on them. `at_most`: they
+    are upper limits. What is there is used, and a split that is missing is cut from train. This is
+    the default where other data replaces the source, since the sizes were written for the old one;
+    a recipe that says `sizes = "exact"` keeps them there too.
 
     `seed` selects the rows. It is the same for every run, so all methods and seeds see the same
     splits. Columns that are not named are inferred. `select_by` is the validation metric that
@@ -67,6 +73,7 @@ class DataSpec:
     train: Size
     validation: Size
     test: Size
+    sizes: Literal["exact", "at_most"] = "exact"
     max_length: Annotated[int, Field(ge=4)] = 128
     select_by: str | None = None
     text: str | None = None

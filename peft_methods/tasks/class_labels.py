@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from peft_methods.data.labelled_texts import LabelledTexts
@@ -12,9 +14,23 @@ from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError
 
 WHOLE_NUMBER = re.compile(r"\s*-?\d{1,18}\s*")
+NO_VALUES = ("", "nan", "<na>", "nat")  # how programs write a missing value
+IGNORED = -100  # the label of rows that the loss ignores in PyTorch
+HIDDEN = -1  # the label of GLUE's hidden test rows; elsewhere it may be a class
+
+Label = int | str
 
 
-def parse_labels(values: list[Any], column: str, split: str, spec: DataSpec) -> list[int | str]:
+@dataclass(frozen=True)
+class NumberedLabels:
+    """Class names, the class numbers by split, and the spellings that were merged into a name."""
+
+    names: tuple[str, ...]
+    numbers: dict[str, list[int]]
+    merged: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def parse_labels(values: list[Any], column: str, split: str, spec: DataSpec) -> list[Label]:
     """Return each label as an int or a str. Lists, fractions and gaps are refused by name."""
     return [
         _label(value, f"{spec.source}: {column!r} in row {row} of {split}")
@@ -22,16 +38,20 @@ def parse_labels(values: list[Any], column: str, split: str, spec: DataSpec) -> 
     ]
 
 
-def _label(value: Any, where: str) -> int | str:
+def _label(value: Any, where: str) -> Label:
     if hasattr(value, "__len__") and not isinstance(value, str):
         raise DataError(
             f"{where} is {value!r}: several labels per row (multi-label) are not supported; "
             f"give one class per row."
         )
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        raise DataError(f"{where} is empty. Remove the row or fill in its class.")
+    if _is_missing(value):
+        shown = f" ({value!r})" if isinstance(value, str) and value.strip() else ""
+        raise DataError(f"{where} is empty{shown}. Remove the row or fill in its class.")
+    if isinstance(value, bool):
+        return str(value)
     if isinstance(value, str):
-        return int(value) if WHOLE_NUMBER.fullmatch(value) else value
+        number = int(value) if WHOLE_NUMBER.fullmatch(value) else None
+        return value if number is None else _checked(number, where)
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):  # a date, a missing value, infinity
@@ -41,18 +61,36 @@ def _label(value: Any, where: str) -> int | str:
             f"{where} is {value!r}: a class should be a whole number or a name; "
             f"regression is not supported."
         )
+    return _checked(number, where)
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in NO_VALUES
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _checked(number: int, where: str) -> int:
+    if number == IGNORED:
+        raise DataError(
+            f"{where} is {IGNORED}, which marks a row without a label: losses ignore it. Remove "
+            f"such rows, or give them their class."
+        )
     return number
 
 
 def number_labels(
-    raw: dict[str, list[int | str]], names: tuple[str, ...] | None, spec: DataSpec
-) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    raw: Mapping[str, list[Label]], names: tuple[str, ...] | None, spec: DataSpec
+) -> NumberedLabels:
     """Number the classes 0..n-1 in sorted order.
 
-    Returns the class names (those that the data set declares, if any) and the class numbers by
-    split.
+    Names that differ in case or blanks only are one class: the spelling that is most frequent in
+    train. `names` are those that the data set declares for its class numbers, if any.
     """
     known = raw["train"] if "train" in raw else raw["all"]
+    spelling, merged = _spellings(known, raw)
+    raw = {split: [spelling[label] for label in labels] for split, labels in raw.items()}
+    known = [spelling[label] for label in known]
     classes = sorted(set(known), key=lambda c: (isinstance(c, str), c))
     if len(classes) > 2 and len(classes) > len(known) / 2:
         raise DataError(
@@ -61,24 +99,67 @@ def number_labels(
             setting="data.label",
         )
     for split, labels in raw.items():
-        unknown = sorted({str(label) for label in labels} - {str(c) for c in classes})
-        if unknown and set(unknown) == {"-1"}:
-            raise DataError(
-                f"{spec.source}: the {split} split has no labels (all or some are -1, as in GLUE's "
-                f'hidden test sets); take test from another split: data.test_split = "validation".',
-                setting="data.test_split",
-            )
-        if unknown:
-            raise DataError(
-                f"{spec.source}: label {unknown[0]!r} in {split} does not occur in train "
-                f"({', '.join(map(str, classes))})."
-            )
+        _check_known(split, labels, classes, raw, spec)
     number = {c: i for i, c in enumerate(classes)}
-    declared = names is not None and classes == list(range(len(names)))
-    class_names = names if declared and names else tuple(str(c) for c in classes)
-    return class_names, {
-        split: [number[label] for label in labels] for split, labels in raw.items()
-    }
+    return NumberedLabels(
+        _names(classes, names or ()),
+        {split: [number[label] for label in labels] for split, labels in raw.items()},
+        merged,
+    )
+
+
+def _names(classes: list[Label], declared: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the declared names if all classes are numbers that have one."""
+    numbers = [label for label in classes if isinstance(label, int)]
+    if len(numbers) == len(classes) and all(0 <= number < len(declared) for number in numbers):
+        return tuple(declared[number] for number in numbers)
+    return tuple(map(str, classes))
+
+
+def _spellings(
+    known: Iterable[Label], raw: Mapping[str, list[Label]]
+) -> tuple[dict[Label, Label], dict[str, tuple[str, ...]]]:
+    """Return the spelling that stands for each label, and the other spellings of each name."""
+    counts = Counter(known)
+    variants: dict[Label, set[str]] = {}
+    spelling: dict[Label, Label] = {}
+    for label in {one for labels in raw.values() for one in labels}:
+        if isinstance(label, str):
+            variants.setdefault(" ".join(label.casefold().split()), set()).add(label)
+        else:
+            spelling[label] = label
+    merged = {}
+    for found in variants.values():
+        first = min(found, key=lambda label: (-counts[label], label))
+        chosen = first.strip()
+        spelling |= dict.fromkeys(found, chosen)
+        if others := tuple(sorted(found - {first})):
+            merged[chosen] = others
+    return spelling, merged
+
+
+def _check_known(
+    split: str,
+    labels: list[Label],
+    classes: list[Label],
+    raw: Mapping[str, list[Label]],
+    spec: DataSpec,
+) -> None:
+    """Raise `DataError` if a split has labels that train has not."""
+    unknown = sorted({str(label) for label in labels} - {str(c) for c in classes})
+    if unknown == [str(HIDDEN)]:
+        other = "validation" if "validation" in raw else "train"
+        raise DataError(
+            f"{spec.source}: the {split} split has no labels (all or some are {HIDDEN}, as in "
+            f"GLUE's hidden test sets); take test from another split: "
+            f'data.test_split = "{other}".',
+            setting="data.test_split",
+        )
+    if unknown:
+        raise DataError(
+            f"{spec.source}: label {unknown[0]!r} in {split} does not occur in train "
+            f"({', '.join(map(str, classes))})."
+        )
 
 
 def check_classes(

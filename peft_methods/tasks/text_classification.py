@@ -65,12 +65,12 @@ class TextClassification(Task):
             split: parse_labels(table.values(columns.label), columns.label, split, spec)
             for split, table in raw.tables.items()
         }
-        names, numbers = number_labels(labels, raw.class_names.get(columns.label), spec)
+        numbered = number_labels(labels, raw.class_names.get(columns.label), spec)
         tables = {}
         for split, table in raw.tables.items():
             texts, pairs = columns.texts_of(table, split, spec)
-            tables[split] = LabelledTexts(texts, numbers[split], pairs)
-        return ParsedData(tables, names)
+            tables[split] = LabelledTexts(texts, numbered.numbers[split], pairs)
+        return ParsedData(tables, numbered.names, numbered.merged)
 
     def random_label_names(self, spec: DataSpec) -> tuple[str, ...]:
         """Return `data.classes` names, two without that setting."""

@@ -46,6 +46,11 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V106": [("lora", "data.contradictory", 5)],
     "V107": [("lora", "data.truncated.train", 0.5)],
     "V108": [("lora", "data.label_runs.train", 2)],
+    "V109": [
+        ("lora", "spec.recipe.data.sizes", "at_most"),
+        ("lora", "data.drawn_from.test", "train"),
+    ],
+    "V110": [("lora", "data.merged_labels", {"spam": ["Spam"]})],
     "V201": [("lora", "evidence.frozen_changed", ["bert.x"])],
     "V202": [("lora", "evidence.unmoved", ["lora_A"])],
     "V203": [("lora", "evidence.expected_trainable", 1)],

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from builders import TASK, data_spec, make_rows, write_csv
-from peft_methods.data import splits, tokenize
+from peft_methods.data import selection, splits, tokenize
 from peft_methods.data.facts import SPLITS
 from peft_methods.utils.errors import DataError
 
@@ -37,7 +37,7 @@ def rows() -> list[dict[str, object]]:
 def test_stratified_order_is_a_shuffle_whose_slices_keep_class_shares(
     labels: list[int], seed: int
 ) -> None:
-    order = splits.stratified_order(labels, seed)
+    order = selection.stratified_order(labels, seed)
     assert sorted(order) == list(range(len(labels)))
     half = Counter(labels[row] for row in order[: len(order) // 2])
     for label, count in Counter(labels).items():

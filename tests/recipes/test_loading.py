@@ -136,11 +136,25 @@ def test_find_recipe_lists_shipped_recipes_for_an_unknown_name(name: str) -> Non
         find_recipe(name)
 
 
-def test_load_recipe_adds_notes_if_model_and_data_are_replaced() -> None:
+def test_sizes_are_upper_limits_where_other_data_replaces_the_recipes() -> None:
     recipe = load_recipe("embedded", model="/m", data="/d")
     assert (recipe.model.source, recipe.data.source) == ("/m", "/d")
-    assert any("sizes stay as set (400/150/500)" in note for note in recipe.notes)
-    assert any("rates were tuned for 'bundled:minilm'" in note for note in recipe.notes)
+    assert recipe.data.sizes == "at_most"
+    assert any("sizes (400/150/500) are upper limits" in note for note in recipe.notes)
+    assert load_recipe("embedded").data.sizes == "exact"
+
+
+def test_sizes_stay_exact_where_a_recipe_or_a_setting_says_so(tmp_path: Path) -> None:
+    text = find_recipe("embedded").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("[data]", '[data]\nsizes = "exact"'), encoding="utf-8")
+    for recipe in (
+        load_recipe(str(path), data="/d"),
+        load_recipe("embedded", ["data.sizes=exact"], data="/d"),
+    ):
+        assert recipe.data.sizes == "exact"
+        assert any("sizes (400/150/500) are exact" in note for note in recipe.notes)
+    assert load_recipe("embedded", ["data.sizes=at_most"]).data.sizes == "at_most"
 
 
 def test_load_recipe_with_other_data_drops_columns_and_keeps_split_roles() -> None:
@@ -318,12 +332,6 @@ def test_the_kind_of_a_local_model_follows_from_its_config(tmp_path: Path) -> No
         assert kind_of(ModelSpec(str(tmp_path))) == kind
 
 
-def test_rates_by_default_need_no_warning_about_another_model(tmp_path: Path) -> None:
-    recipe_with(tmp_path, 'methods = "all"')
-    moved = load_recipe(str(tmp_path / "mine.toml"), model="/m")
-    assert not any("rates" in note for note in moved.notes)
-
-
 plain = st.recursive(
     st.none()
     | st.booleans()
@@ -399,9 +407,9 @@ def test_load_recipe_with_other_data_drops_token_lengths() -> None:
     ).data.token_lengths == (3, 9)
 
 
-def test_load_recipe_with_random_weights_adds_no_note_on_rates_or_sizes() -> None:
+def test_load_recipe_with_random_weights_adds_no_note_on_more_rows() -> None:
     notes = load_recipe("embedded", model="/m", data="/d", weights="random").notes
-    assert not any("rates" in note or "to train on all of it" in note for note in notes)
+    assert not any("to train on all of it" in note for note in notes)
 
 
 def test_old_names_of_bundled_sources_are_read(tmp_path: Path) -> None:

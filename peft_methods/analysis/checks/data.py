@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from peft_methods.analysis.checks.row import ResultRow
-from peft_methods.analysis.checks.rule import rule
+from peft_methods.analysis.checks.rule import first_three, rule
 from peft_methods.runs.record import Record
 
 OVERLAP_LIMIT = 0.01  # share of a split's texts; chance matches stay below it
 BALANCE_LIMIT = 0.10  # share of rows whose class would have to change to match the source
 CONTRADICTION_LIMIT = 0.001  # share of the source's texts
 TRUNCATION_LIMIT = 0.20  # share of a split's rows
-LEAST_ROWS = 10  # fewer rows may be sorted by label by chance
+LEAST_ROWS = 10  # class frequencies of fewer rows are far off by chance
+SORTED_LIMIT = 1e-4  # chance that shuffled rows are sorted by label; a likelier order says nothing
 
 
 @rule("V101", "error", "row")
@@ -134,11 +137,80 @@ def truncated(record: Record) -> Iterator[tuple[str, str]]:
 def sorted_by_label(record: Record) -> Iterator[tuple[str, str]]:
     """The rows of a split are sorted by label: parts of it, and whole batches, hold one class."""
     for split, runs in record.data.get("label_runs", {}).items():
-        counts = record.data.get("class_counts", {}).get(split, ())
-        classes = sum(count > 0 for count in counts)
-        if classes > 1 and sum(counts) >= LEAST_ROWS and runs == classes:
+        counts = [count for count in record.data.get("class_counts", {}).get(split, ()) if count]
+        classes = len(counts)
+        if classes > 1 and runs == classes and _chance_of_sorted(counts) < SORTED_LIMIT:
             yield (
                 f"the {sum(counts):,} rows of {split} are sorted by label, "
                 f"in {classes} blocks of one class each",
                 "shuffle before splitting",
             )
+
+
+def _chance_of_sorted(counts: Sequence[int]) -> float:
+    """Return the share of all orders of the rows in which every class is one block."""
+    blocks = math.lgamma(len(counts) + 1) + sum(math.lgamma(count + 1) for count in counts)
+    return math.exp(blocks - math.lgamma(sum(counts) + 1))
+
+
+@rule("V109", "note", "run")
+def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
+    """The recipe's sizes are upper limits: fewer rows were there, or a split was cut from train."""
+    spec, data = record.spec.recipe.data, record.data
+    if spec.sizes != "at_most" or data.get("random"):
+        return
+    limits = {"train": spec.train, "validation": spec.validation, "test": spec.test}
+    used = {split: sum(data.get("class_counts", {}).get(split, ())) for split in limits}
+    is_short = any(limit != "all" and used[split] < limit for split, limit in limits.items())
+    cut = [split for split in _cut_from_train(data) if used[split]]
+    if sum(used.values()) and (is_short or cut):
+        parts = [f"{_listed(used)} rows used of at most {_listed(limits)}", *_rows_read(data, cut)]
+        yield (
+            "; ".join(parts),
+            "add rows for smaller intervals, or set data.train, data.validation and data.test",
+        )
+
+
+def _cut_from_train(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the splits that the source lacks, so that their rows were taken from train."""
+    for split, pool in data.get("drawn_from", {}).items():
+        if pool == "train" and split != pool:
+            yield split
+
+
+def _listed(sizes: Mapping[str, int | str]) -> str:
+    """Format sizes: '128 train / 42 validation / 42 test'."""
+    return " / ".join(f"{size} {split}" for split, size in sizes.items())
+
+
+def _rows_read(data: Mapping[str, Any], cut: Sequence[str]) -> Iterator[str]:
+    """Describe what was read, what was removed, and which splits were cut from train."""
+    read = {
+        "" if pool == "all" else f" {pool}": sum(data["source_counts"][split])
+        for split, pool in data.get("drawn_from", {}).items()
+    }
+    removed = {kind: count for kind, count in data.get("removed", {}).items() if count}
+    if read:
+        named = ", ".join(f"{kind.replace('_', ' ')}: {count}" for kind, count in removed.items())
+        rows = " / ".join(f"{size}{pool}" for pool, size in read.items())
+        yield f"the source has {rows} rows" + (f" (left out: {named})" if named else "")
+    if cut:
+        yield (
+            f"without a {' and a '.join(cut)} split, {'these rows were' if cut[1:] else 'it was'} "
+            f"cut from train: drawn by data.seed, with the same share of each class"
+        )
+
+
+@rule("V110", "warning", "run")
+def labels_merged(record: Record) -> Iterator[tuple[str, str]]:
+    """Labels that differ in case or blanks only were merged into one class."""
+    merged = record.data.get("merged_labels", {})
+    if merged:
+        evidence = [
+            f"{first_three([repr(other) for other in others])} count as {name!r}"
+            for name, others in merged.items()
+        ]
+        yield (
+            first_three(evidence),
+            "write each label one way in the source; give classes that differ other names",
+        )

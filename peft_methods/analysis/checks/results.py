@@ -14,6 +14,10 @@ CERTAINTY = 1.96  # standard errors to each side: 95 %
 ROUNDING = 0.0005, 0.005
 GAP = 0.10  # in accuracy
 LOSS_GAP = 0.5  # nats
+OTHER_CODING = (
+    "the test labels seem to be coded the other way (0 for 1, or names in another order): compare "
+    "a few test rows with train, and use one coding in all splits"
+)
 
 
 @rule("V301", "error", "row")
@@ -29,9 +33,26 @@ def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
         wanted = f", required margin {margin:.2f}" if margin else ""
         yield (
             f"accuracy {accuracy:.3f}, majority class {majority:.3f}{wanted}",
-            "raise the learning rate or the budget"
+            OTHER_CODING
+            if _is_coded_otherwise(row)
+            else "raise the learning rate or the budget"
             + (", or lower expect.margin_over_majority if the task allows no more" * bool(margin)),
         )
+
+
+def _is_coded_otherwise(row: ResultRow) -> bool:
+    """Whether test labels contradict what was learnt: right on validation, worse than chance here.
+
+    A model that learnt nothing guesses right by chance. One that is right on validation and
+    reliably below chance on test has learnt labels that mean something else there.
+    """
+    accuracy, validation, rows = row.accuracy, row.validation_accuracy, row.test_rows
+    classes = sum(count > 0 for count in row.class_counts.get("test", ()))
+    if accuracy is None or validation is None or not rows or classes < 2:
+        return False
+    chance = 1 / classes
+    error = half_width(chance, None, rows)
+    return accuracy < chance - error and validation > chance + error
 
 
 @rule("V302", "error", "row")
@@ -159,7 +180,9 @@ def gap_to_train(row: ResultRow) -> Iterator[tuple[str, str]]:
         ):
             yield (
                 f"{name} accuracy {other:.3f}, test accuracy {accuracy:.3f}",
-                "stop earlier, regularise, or look for leaked data",
+                OTHER_CODING
+                if _is_coded_otherwise(row)
+                else "stop earlier, regularise, or look for leaked data",
             )
     losses = row.train_losses, row.validation_losses
     if all(losses) and row.best_epoch is not None and len(losses[0]) == len(losses[1]):

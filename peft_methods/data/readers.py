@@ -1,0 +1,156 @@
+"""One file to a table: CSV, TSV, JSON and JSON lines (also gzipped), and Parquet.
+
+What programs write besides plain UTF-8 CSV is read as meant: byte order marks, UTF-16, other
+separators, arrays in JSON, and class names in Parquet.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_methods.data.raw import ClassNames
+from peft_methods.utils.errors import DataError, first_line
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+GZIP = ".gz"
+FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
+SEPARATORS = {"csv": (",", ";", "\t", "|"), "tsv": ("\t", ",", ";", "|")}  # in order of trial
+MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+NOT_ROWS = (
+    "each line should be a JSON object with the columns as keys, or the whole file an array of "
+    "such objects"
+)
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """The rows of a file, and the class names that it declares."""
+
+    frame: DataFrame
+    class_names: ClassNames = field(default_factory=dict)
+
+
+def name_and_format(file: Path) -> tuple[str, str]:
+    """Split a file's name: 'Train.CSV.gz' -> ('train', 'csv'). Other files have the format ''."""
+    name = file.name.lower()
+    compressed = name.endswith(GZIP)
+    stem, _, format = name.removesuffix(GZIP).rpartition(".")
+    known = format in FORMATS and not (compressed and format == "parquet")
+    return (stem, format) if known else (name, "")
+
+
+def read_table(file: Path) -> ReadTable:
+    """Read a file of a known format. Raises `DataError`."""
+    _, format = name_and_format(file)
+    try:
+        table = _read_parquet(file) if format == "parquet" else _read_text(file, format)
+        table.frame.columns = table.frame.columns.map(str)
+        if not table.frame.columns.is_unique:
+            raise ValueError("two columns have the same name")
+        return table
+    except Exception as error:  # each format has its own errors; all mean a file of another format
+        raise DataError(f"{file} cannot be read as {format}: {first_line(error)}") from None
+
+
+def _read_text(file: Path, format: str) -> ReadTable:
+    content = file.read_bytes()
+    text = decode(gzip.decompress(content) if file.name.lower().endswith(GZIP) else content)
+    parse: Callable[[str], DataFrame] = (
+        _json_rows if format.startswith("json") else lambda text: _separated(text, format)
+    )
+    return ReadTable(parse(text))
+
+
+def decode(content: bytes) -> str:
+    """Decode text by its byte order mark, as UTF-8, or as UTF-16 without a mark."""
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), None)
+    if encoding is None and b"\0" in content[:2]:  # half of an ASCII character in UTF-16
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    try:
+        return content.decode(encoding or "utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"it is not valid {(encoding or 'utf-8').upper()}; save the file as UTF-8"
+        ) from None
+
+
+def _separated(text: str, format: str) -> DataFrame:
+    import pandas as pd
+
+    separator = _separator(text, SEPARATORS[format])
+    header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two columns are called {twice!r}")
+    # "NA" and "null" are words, not missing values
+    return pd.read_csv(io.StringIO(text), sep=separator, keep_default_na=False)
+
+
+def _separator(text: str, candidates: tuple[str, ...]) -> str:
+    """Return the first separator that splits the header into columns; else the format's own."""
+
+    def columns(separator: str) -> int:
+        return len(next(csv.reader(io.StringIO(text), delimiter=separator), []))
+
+    return next((one for one in candidates if columns(one) > 1), candidates[0])
+
+
+def _json_rows(text: str) -> DataFrame:
+    import pandas as pd
+
+    rows = _array(text)
+    if rows is None:
+        # splitlines() would also split at U+2028 within a text
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(NOT_ROWS)
+    return pd.DataFrame(rows)  # keeps values as written; pandas' own reader guesses types
+
+
+def _array(text: str) -> list[Any] | None:
+    """Return the rows of a file that is one array; None if it is not."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        rows: list[Any] = json.loads(text)
+    except ValueError:
+        return None
+    return rows
+
+
+def _read_parquet(file: Path) -> ReadTable:
+    import pandas as pd
+    from pyarrow import parquet
+
+    # invalid texts raise during the conversion, so that the error names the file
+    frame = pd.read_parquet(file).astype(object)
+    return ReadTable(frame, _declared_names(parquet.read_schema(file).metadata or {}))
+
+
+def _declared_names(metadata: dict[bytes, bytes]) -> ClassNames:
+    """Return the names of the ClassLabel columns that `datasets` stores with a Parquet file."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            column: tuple(map(str, feature["names"]))
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # not written by `datasets`

@@ -1,0 +1,137 @@
+"""Files as people have them: separators, encodings, names in capitals, arrays, class names."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pytest
+
+from builders import TASK, data_spec, make_rows
+from peft_methods.data import splits
+from peft_methods.data.files import read_path
+from peft_methods.data.readers import read_table
+from peft_methods.utils.errors import DataError
+
+ROWS = make_rows(6)
+
+
+def table_text(separator: str) -> str:
+    lines = [("text", "label"), *((row["text"], row["label"]) for row in ROWS)]
+    return "\n".join(separator.join(map(str, line)) for line in lines) + "\n"
+
+
+FILES: dict[str, bytes] = {
+    "semicolons.csv": table_text(";").encode(),
+    "tabs.csv": table_text("\t").encode(),
+    "quoted.csv": table_text(";").replace("text;label", '"text";"label"').encode(),
+    "commas.tsv": table_text(",").encode(),
+    "marked.csv": table_text(",").encode("utf-8-sig"),
+    "utf16.csv": table_text(";").encode("utf-16"),
+    "utf16_big.csv": b"\xfe\xff" + table_text(";").encode("utf-16-be"),
+    "utf16_unmarked.csv": table_text("\t").encode("utf-16-le"),
+    "packed.csv.gz": gzip.compress(table_text(",").encode()),
+    "packed.jsonl.gz": gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode()),
+    "Capitals.CSV": table_text(",").encode(),
+    "array.json": json.dumps(ROWS, indent=2).encode(),
+    "array.jsonl": json.dumps(ROWS).encode(),
+    "marked.json": json.dumps(ROWS).encode("utf-8-sig"),
+}
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_read_table_reads_a_file_as_meant(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(FILES[name])
+    frame = read_table(tmp_path / name).frame
+    assert list(frame.columns) == ["text", "label"]
+    assert frame.to_dict("records") == ROWS
+
+
+def test_commas_within_texts_do_not_decide_the_separator(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text;label\none, two, three;1\nfour;0\n", encoding="utf-8")
+    assert read_table(tmp_path / "a.csv").frame["text"].tolist() == ["one, two, three", "four"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label\ncafé,1\n".encode("latin-1"), "not valid UTF-8; save the file as"),
+        ("a.csv.gz", b"text,label\n", "cannot be read as csv: BadGzipFile"),
+        ("a.json", b"[1, 2]", "each line should be a JSON object .* or the whole file an array"),
+        ("a.json", b'[{"text": "a"', "cannot be read as json"),
+        ("a.csv", b"text;text\na;b\n", "two columns are called 'text'"),
+    ],
+)
+def test_read_table_names_a_file_of_another_format(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_class_names_are_read_from_parquet_files(tmp_path: Path) -> None:
+    features = datasets.Features(
+        text=datasets.Value("string"), label=datasets.ClassLabel(names=["spam", "ham"])
+    )
+    for name, rows in (("train", make_rows(60)), ("test", make_rows(40, seed=1))):
+        datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / f"{name}.parquet")
+    assert read_path(tmp_path)[1] == {"label": ("spam", "ham")}
+    assert splits.load(data_spec(tmp_path), TASK).facts.label_names == ("spam", "ham")
+
+
+def write_bools(folder: Path, format: str, rows: list[dict[str, Any]]) -> None:
+    frame = pd.DataFrame([{**row, "label": bool(row["label"])} for row in rows])
+    writers: dict[str, Callable[[Path], Any]] = {
+        "csv": lambda path: frame.to_csv(path, index=False),
+        "jsonl": lambda path: frame.to_json(path, orient="records", lines=True),
+        "parquet": frame.to_parquet,
+    }
+    writers[format](folder / f"train.{format}")
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_truth_values_are_classes_with_names(format: str, tmp_path: Path) -> None:
+    write_bools(tmp_path, format, make_rows(60))
+    facts = splits.load(data_spec(tmp_path, test_split="train"), TASK).facts
+    assert facts.label_names == ("False", "True")
+
+
+@pytest.mark.parametrize("name", ["Train.CSV", "TRAINING.csv", "train.csv.gz", "reviews.csv"])
+def test_a_folder_is_read_whatever_the_case_of_its_names(name: str, tmp_path: Path) -> None:
+    content = table_text(",").encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (tmp_path / "card.json").write_text("{}", encoding="utf-8")
+    frames, _ = read_path(tmp_path)
+    assert {split: len(frame) for split, frame in frames.items()} == {"train": 6}
+
+
+def test_a_single_file_is_train(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(table_text(","), encoding="utf-8")
+    assert list(read_path(tmp_path / "mine.csv")[0]) == ["train"]
+    (tmp_path / "mine.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"unknown format\. Give a file in one of the formats csv"):
+        read_path(tmp_path / "mine.xlsx")
+
+
+def test_several_files_that_are_no_splits_are_refused_by_name(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(table_text(","), encoding="utf-8")
+    with pytest.raises(DataError, match=r"none of a\.csv, b\.csv is named after a split\. Name"):
+        read_path(tmp_path)
+
+
+def test_columns_are_found_whatever_their_case(tmp_path: Path) -> None:
+    frame = pd.DataFrame(make_rows(60)).rename(columns={"text": "Text", "label": " LABEL"})
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    frame = pd.DataFrame(make_rows(40, seed=1)).rename(columns={"text": "TEXT", "label": "Label"})
+    frame.to_csv(tmp_path / "test.csv", index=False)
+    assert len(splits.load(data_spec(tmp_path), TASK).splits["train"]) == 20
+    assert len(splits.load(data_spec(tmp_path, label="label"), TASK).splits["test"]) == 10
+    with pytest.raises(DataError, match=r"no column 'txt'\. Did you mean"):
+        splits.load(data_spec(tmp_path, text="txt"), TASK)
