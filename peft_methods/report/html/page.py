@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.comparison import Comparison, title_of
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.regression import RegressionCheck
@@ -24,9 +23,11 @@ from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import SEVERITIES, ChartView, SectionView, section_view
 from peft_methods.report.palette import style_of
 from peft_methods.report.reproduce import CommandFormat
+from peft_methods.report.text.left_out import silenced_line
 from peft_methods.report.text.ranking import RANKING_NOTE
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.files import atomically
+from peft_methods.utils.words import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -142,7 +143,7 @@ def _page(report: Report, command: CommandFormat) -> Page:
     records = [record for section in report.sections for record in section.comparison.records]
     times = [record.finished for record in records]
     runs = sum(len(view.runs.lines) for view in views)
-    counts = f"{runs} run{'s' * (runs != 1)} in {len(views)} section{'s' * (len(views) != 1)}"
+    counts = f"{counted(runs, 'run')} in {counted(len(views), 'section')}"
     undrawn = (
         f"Charts are drawn for up to {DRAWN_SECTIONS} sections; this report has {len(views)}. "
         "Report fewer results, or use `python -m peft_methods report --charts all`."
@@ -186,9 +187,7 @@ def _overview(views: Sequence[SectionView]) -> Table:
             severity: sum(group.severity == severity for group in view.findings)
             for severity in SEVERITIES
         }
-        found = ", ".join(
-            f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count
-        )
+        found = ", ".join(counted(count, severity) for severity, count in counts.items() if count)
         items = (
             Item(view.headline),
             Item(str(len(view.runs.lines)), len(view.runs.lines)),
@@ -272,7 +271,8 @@ def _environment() -> Environment:
     }
     helpers |= {
         "color_of": lambda method: style_of(method).color,
-        "titles": {rule.id: rule.title for rule in RULES.values()},
+        "counted": counted,
+        "silenced_line": silenced_line,
     }
     environment.globals.update(helpers)
     return environment
