@@ -32,8 +32,13 @@ def test_recipes_are_resources_of_the_package() -> None:
 
 
 def test_data_files_are_of_the_expected_kinds() -> None:
-    kinds = {Path(name).suffix for name in DATA_FILES}
-    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib"}
+    kinds = {Path(name).suffix or Path(name).name for name in DATA_FILES}
+    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib", ".typed"}
+
+
+def test_package_declares_its_types_and_lists_what_it_offers() -> None:
+    assert "peft_methods/py.typed" in DATA_FILES
+    assert {"compare", "load_trained", "__version__"} <= set(dir(peft_methods))
 
 
 def test_wheel_takes_the_whole_package() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peft_methods.cli.setting_help import explained
+from peft_methods.utils.words import seeds_of
 
 if TYPE_CHECKING:
     from peft_methods.runs.record import Record
@@ -30,9 +31,12 @@ def problems_of(
     """Describe failed runs and findings. `error` is why the recipe could not be prepared."""
     from peft_methods.analysis import checks
 
+    failed: dict[tuple[str, str], list[int]] = {}
     for record in records:
         if record.status not in {"ok", "skipped"}:
             message = record.message if error is None else explained(error)
-            yield f"seed {record.seed} {record.status}: {message}"
+            failed.setdefault((record.status, message), []).append(record.seed)
+    for (status, message), seeds in failed.items():
+        yield f"{seeds_of(seeds)} {status}: {message}"
     findings = checks.run_checks([*prerequisites, *records], silenced)
     yield from (str(finding) for finding in findings if finding.severity == "error")

@@ -67,7 +67,7 @@ def test_method_with_one_seed_has_an_interval_and_no_group() -> None:
     assert ranking.not_compared == dict.fromkeys(("full", "lora"), NotCompared.ONE_SEED)
     assert set(ranking.intervals) == {"full", "lora", "ia3", "bitfit"}
     assert set(ranking.groups) == {"ia3", "bitfit"}
-    assert "90.0, one seed: no spread" in comparison.table()
+    assert "90.0 (1 seed)" in comparison.table()
     assert "an interval covers one trained model only" in comparison.table()
 
 

@@ -7,11 +7,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from peft_methods.analysis.comparison import Comparison, title_of
+from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.regression_report import RegressionReport
@@ -19,21 +18,14 @@ from peft_methods.analysis.sections import Section, group_records
 from peft_methods.report.charts import charts_of, save_charts
 from peft_methods.report.charts.rendering import svg
 from peft_methods.report.formatting import format_time, without_home
+from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import SEVERITIES, ChartView, SectionView, section_view
-from peft_methods.report.palette import style_of
 from peft_methods.report.reproduce import CommandFormat
-from peft_methods.report.text.left_out import silenced_line
-from peft_methods.report.text.ranking import RANKING_NOTE
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.files import atomically
 from peft_methods.utils.words import counted
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-
-TEMPLATES = Path(__file__).parent / "templates"
 ChartChoice = Literal["few", "all", "none"]
 # "few" draws up to this many sections: a chart takes 0.1 to 0.2 s, and a section has about twenty.
 DRAWN_SECTIONS = 3
@@ -243,36 +235,13 @@ def _rendered(page: Page) -> str:
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
-            page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+            page=page,
+            parts_of=parts_of,
+            style=Markup(style),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
         )
     )
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    helpers: dict[str, Any] = {
-        "parts_of": parts_of,
-        "title_of": title_of,
-        "how_to_read": RANKING_NOTE,
-        "trusted": Markup,
-    }
-    helpers |= {
-        "color_of": lambda method: style_of(method).color,
-        "counted": counted,
-        "silenced_line": silenced_line,
-    }
-    environment.globals.update(helpers)
-    return environment
