@@ -170,7 +170,7 @@ def test_printable_comparison_prints_its_table_and_converts_to_a_data_frame() ->
         (*with_accuracy("lora", 0.8, 0.9), missing("full", "failed", "why"))
     )
     assert str(comparison) == repr(comparison) == comparison.table()
-    assert comparison.table(width=300).splitlines() == terminal_table(comparison).splitlines()
+    assert "Samples/s" in comparison.table(width=300)
     frame = comparison.to_pandas()
     assert list(frame["accuracy"].dropna()) == [0.8, 0.9]
     assert list(frame["status"]) == ["ok", "ok", "failed"]

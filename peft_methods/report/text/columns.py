@@ -179,7 +179,8 @@ def usual_columns(table: TableRows) -> list[list[Column]]:
         measured = [name for name in QUALITIES if any(name in row.metrics for row in table.rows)]
         first = [metric, *measured]
     quality = [name for name in first if name != metric]
-    names = [*first, "group", "parameters", *COSTS]
+    groups = ["group"] if table.ranking.groups else []
+    names = [*first, *groups, "parameters", *COSTS]
     choices = [names]
     for left_out in ("samples_per_second", "trainable_share", *reversed(quality)):
         names = [name for name in names if name != left_out]
