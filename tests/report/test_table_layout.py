@@ -209,6 +209,9 @@ def test_failed_seeds_with_one_reason_are_one_problem(
     summary = result.stdout.str().partition("comparison of fine-tuning methods")[0]
     assert summary.count("seeds 0, 1 failed: no such folder") >= 1
     assert "seed 0 failed" not in summary
+    low = tell(records_of("lora", (0.5, 0.5, 0.5))).stdout.str()
+    (line,) = {one for one in low.splitlines() if one.startswith("V301 error embedded-lora")}
+    assert line.startswith("V301 error embedded-lora-seed0, embedded-lora-seed1, ")
 
 
 def test_width_of_a_pipe_is_a_hundred_characters(

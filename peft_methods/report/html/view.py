@@ -168,7 +168,7 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
 def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:
     """Group findings by rule, errors first."""
     by_rule: dict[str, list[tuple[Finding, tuple[str, ...]]]] = {}
-    for finding, subjects in grouped_findings(comparison):
+    for finding, subjects in grouped_findings(comparison.findings()):
         by_rule.setdefault(finding.rule, []).append((finding, subjects))
     groups = [
         FindingGroup(

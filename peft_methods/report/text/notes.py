@@ -124,10 +124,10 @@ def _once(messages: Iterable[tuple[Record, str]]) -> list[str]:
     ]
 
 
-def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, ...]]]:
+def grouped_findings(findings: Iterable[Finding]) -> list[tuple[Finding, tuple[str, ...]]]:
     """Merge findings with the same text. Each is returned with all runs or rows it applies to."""
     groups: dict[tuple[str, str, str, str], list[Finding]] = {}
-    for finding in comparison.findings():
+    for finding in findings:
         groups.setdefault(
             (finding.rule, finding.severity, finding.evidence, finding.advice), []
         ).append(finding)
@@ -141,7 +141,7 @@ def finding_lines(comparison: Comparison) -> list[Note]:
     the rest.
     """
     by_advice: dict[tuple[str, Severity, str], list[tuple[Finding, tuple[str, ...]]]] = {}
-    for finding, subjects in grouped_findings(comparison):
+    for finding, subjects in grouped_findings(comparison.findings()):
         key = finding.rule, finding.severity, finding.advice
         by_advice.setdefault(key, []).append((finding, subjects))
     lines = []
