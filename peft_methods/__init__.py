@@ -9,6 +9,11 @@ IS_REGISTRY = True  # importing this package imports none of what it offers
 __all__ = ["__version__", "compare", "load_trained"]
 
 
+def __dir__() -> list[str]:
+    """List the names that are imported on demand too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import lazily: every pytest session loads the plugin, which must cost nothing."""
     if name == "compare":

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,13 +47,16 @@ from peft_methods.cli.setting_help import with_change
 from peft_methods.report.charts import charts_of
 from peft_methods.report.charts.base import Chart
 from peft_methods.report.html.page import build_report, write_report
-from peft_methods.report.requirements import check_libraries
+from peft_methods.report.html.snippet import html_table
+from peft_methods.report.requirements import check_libraries, has_libraries
 from peft_methods.report.text.comparison import markdown_table, terminal_table, tracked_tables
+from peft_methods.report.text.layout import Layout
 from peft_methods.runs.experiment import DEFAULT_RESULTS, Experiment
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.runs.progress.display import Display, NullDisplay, display_on
 from peft_methods.utils.errors import PeftMethodsError
 
+DEFAULT_WIDTH = 100  # characters, where there is no terminal
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
     "data.source": "data",
@@ -74,9 +78,20 @@ class PrintableComparison(Comparison):
 
     limits: Constraints = field(default_factory=dict)
 
-    def table(self) -> str:
-        """Format the comparison as it appears in the terminal."""
-        return terminal_table(self, self.limits)
+    def table(self, columns: Sequence[str] = (), width: int | None = None) -> str:
+        """Format the comparison as it appears in the terminal.
+
+        `columns` are names such as "accuracy", "group" or "peak_memory_bytes"; without any, the
+        table has those that fit `width`, by default the width of the terminal. Raises `OptionError`
+        for an unknown name, with all that are allowed.
+        """
+        shown = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns if width is None else width
+        layout = Layout(
+            parsing.columns_of(columns),
+            shown,
+            how_to_choose="Choose columns with table(columns=[...]).",
+        )
+        return terminal_table(self, self.limits, layout)
 
     def recommendations(self) -> list[Recommendation]:
         """Return recommendations for best quality, memory, speed and checkpoint size."""
@@ -106,8 +121,15 @@ class PrintableComparison(Comparison):
     def __str__(self) -> str:
         return self.table()
 
+    def __repr__(self) -> str:
+        return self.table()
+
     def _repr_markdown_(self) -> str:
         return markdown_table(self, self.limits)
+
+    def _repr_html_(self) -> str | None:
+        """Return the report's table for a notebook; None without the extra `report`."""
+        return html_table(self, self.limits) if has_libraries("jinja2") else None
 
 
 def compare(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_methods.cli import regression_check, summary
+from peft_methods.cli import benchmark_table, regression_check, summary
 from peft_methods.cli.arguments import add_options
 from peft_methods.cli.benchmark_json import extra_info
 from peft_methods.cli.encoding import make_terminal_printable
@@ -250,6 +250,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         )
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_benchmark_group_stats(config: pytest.Config) -> Generator[None, Any, Any]:
+    """Leave our benchmarks out of pytest-benchmark's table, unless an option asks for it."""
+    groups = yield
+    return groups if benchmark_table.is_wanted(config) else benchmark_table.without_ours(groups)
+
+
+@pytest.hookimpl(tryfirst=True)  # above pytest-benchmark's table
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     experiment, options = config.stash.get(EXPERIMENT, None), config.stash.get(OPTIONS, None)
     if experiment is None or options is None:

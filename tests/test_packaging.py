@@ -35,8 +35,8 @@ def test_recipes_are_resources_of_the_package() -> None:
 
 
 def test_data_files_are_of_the_expected_kinds() -> None:
-    kinds = {Path(name).suffix for name in DATA_FILES}
-    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib", ".ini"}
+    kinds = {Path(name).suffix or Path(name).name for name in DATA_FILES}
+    assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib", ".ini", ".typed"}
 
 
 def test_console_script_is_the_command_of_the_package() -> None:
@@ -53,6 +53,11 @@ def test_benchmark_is_defined_once_in_the_package() -> None:
     clone = ROOT / "benchmarks" / BENCHMARK.name
     assert "def test_" in BENCHMARK.read_text(encoding="utf-8")
     assert "def test_" not in clone.read_text(encoding="utf-8")
+
+
+def test_package_declares_its_types_and_lists_what_it_offers() -> None:
+    assert "peft_methods/py.typed" in DATA_FILES
+    assert {"compare", "load_trained", "__version__"} <= set(dir(peft_methods))
 
 
 def test_wheel_takes_the_whole_package() -> None:

@@ -249,7 +249,7 @@ def test_every_budget_option_is_applied_and_listed_in_the_table(run: Any) -> Non
     out = result.stdout.str()
     assert "up to 9 epochs (" in out
     assert ", batch 8 × 2, max length 16, fp32, gradient checkpointing, fixed padding, " in out
-    assert "fixed padding, deterministic; seeds 0" in out
+    assert "fixed padding, deterministic; seed 0" in out
     # There were checkpoints, which are deleted when the run has ended.
     assert list(Path(".peft/results/checkpoints").iterdir()) == []
     (record,) = (
@@ -293,7 +293,7 @@ def test_unwritable_model_folder_loses_no_result(run: Any) -> None:
     assert result.ret == 0
     out = result.stdout.str()
     assert re.search(r"Head only +\d", out)
-    assert "head_only seed 0: its model could not be saved" in out
+    assert "Head only seed 0: its model could not be saved" in out
 
 
 def test_untrained_prerequisite_fails_the_fusion_run(run: Any) -> None:
@@ -467,7 +467,7 @@ def test_finding_fails_only_its_own_test(run: Any) -> None:
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1, failed=1)
-    assert "V301 error tiny-full-seed0: accuracy" in result.stdout.str()
+    assert "V301 error tiny-full-seed0, tiny-full-seed1: accuracy" in result.stdout.str()
 
 
 def test_unwritable_output_file_loses_no_result(run: Any) -> None:

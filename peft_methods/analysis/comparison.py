@@ -114,6 +114,7 @@ class Comparison:
                     for row in rows
                     if row.recipe == recipe
                 },
+                self._with_errors(recipe),
             )
             for recipe in dict.fromkeys(row.recipe for row in rows)
         }
@@ -129,7 +130,20 @@ class Comparison:
 
     def findings(self) -> list[Finding]:
         """Check these records with all validity rules that are not silenced."""
-        return checks.run_checks(self.records, self.silenced)
+        return list(self._findings)
+
+    @cached_property
+    def _findings(self) -> tuple[Finding, ...]:
+        return tuple(checks.run_checks(self.records, self.silenced))
+
+    def _with_errors(self, recipe: str) -> dict[str, tuple[str, ...]]:
+        """Return the methods with an error finding, and the ids of those rules."""
+        found: dict[str, dict[str, None]] = {}
+        for finding in self._findings:
+            for name, method in finding.rows if finding.severity == "error" else ():
+                if name == recipe:
+                    found.setdefault(method, {})[finding.rule] = None
+        return {method: tuple(rules) for method, rules in found.items()}
 
     def to_pandas(self) -> DataFrame:
         """Return a data frame with one row per run and one column per metric.

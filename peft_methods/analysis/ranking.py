@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import combinations
 
@@ -67,7 +67,8 @@ class Ranking:
     `order`: the compared methods, best first. `groups`: letters; methods that are not separable
     share one. `not_compared`: the methods that are not compared, with the reason. `pareto_optimal`:
     whether a method is Pareto-optimal in quality, time, memory and trainable parameters; None if
-    one of these is missing.
+    one of these is missing. `left_out`: the methods with an error finding, with the ids of the
+    rules; they are neither recommended nor candidates for the Pareto front.
     """
 
     metric: str
@@ -77,6 +78,7 @@ class Ranking:
     groups: dict[str, str]
     not_compared: dict[str, NotCompared]
     pareto_optimal: dict[str, bool | None]
+    left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def pair(self, first: str, second: str) -> PairwiseComparison | None:
         """Return the comparison of two methods as first minus second; None if there is none."""
@@ -91,9 +93,14 @@ class Ranking:
 
 
 def rank_methods(
-    runs: Mapping[str, RunResults], means: Mapping[str, Mapping[str, float]]
+    runs: Mapping[str, RunResults],
+    means: Mapping[str, Mapping[str, float]],
+    left_out: Mapping[str, tuple[str, ...]],
 ) -> Ranking:
-    """Rank methods, given each one's finished runs and mean metrics (nan where missing)."""
+    """Rank methods, given each one's finished runs and mean metrics (nan where missing).
+
+    `left_out` are the methods with an error finding, with the ids of the rules.
+    """
     records = [record for found in runs.values() for record, _ in found]
     task = task_of(records[0].spec.recipe) if records else next(iter(TASKS.values()))
     metric = records[0].spec.recipe.selection_metric if records else task.metrics[0].name
@@ -109,7 +116,8 @@ def rank_methods(
             scores = [task.example_scores(predictions, metric) for predictions in found]
             samples[method] = significance.sample_of(np.stack(scores))
     compared = _compared(samples, not_compared, METRICS[metric].sign())
-    return Ranking(metric, *compared, not_compared, _front(metric, means))
+    sound = {method: values for method, values in means.items() if method not in left_out}
+    return Ranking(metric, *compared, not_compared, _front(metric, sound), dict(left_out))
 
 
 def _predicted(runs: RunResults, metric: str) -> list[Predictions]:

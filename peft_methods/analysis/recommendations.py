@@ -21,11 +21,15 @@ from peft_methods.analysis.ranking import PairwiseComparison
 def recommend(comparison: Comparison, limits: Constraints | None = None) -> list[Recommendation]:
     """Answer every question for every recipe with at least two measured methods.
 
-    Methods beyond the limits are left out.
+    Methods beyond the limits are left out, and so are methods with an error finding.
     """
     rows, found, limits = comparison.rows(), list[Recommendation](), limits or {}
     for recipe, ranking in comparison.rankings.items():
-        measured = [row for row in rows if row.recipe == recipe and row.metrics]
+        measured = [
+            row
+            for row in rows
+            if row.recipe == recipe and row.metrics and row.method not in ranking.left_out
+        ]
         fitting = tuple(row for row in measured if _fits(comparison, row, limits))
         candidates = Candidates(recipe, fitting, ranking, limits)
         if len(measured) > 1 and not fitting:

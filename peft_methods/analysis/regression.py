@@ -28,6 +28,7 @@ from peft_methods.analysis.spec_changes import shortened, spec_changes
 from peft_methods.analysis.tolerances import Tolerance, default_tolerances
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
+from peft_methods.utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ class RegressionCheck:
             return [self._missing(recipe, method, text)]
         if (reused := sum(record.reused for record in good)) and not self.allow_reused:
             text = (
-                f"{reused} of {len(good)} records are reused from an earlier session and not "
-                "compared: train them again (set fresh), or set allow_reused."
+                f"{reused} of {counted(len(good), 'record')} {'is' if reused == 1 else 'are'} "
+                "reused from an earlier session and not compared: train them again (set fresh), "
+                "or set allow_reused."
             )
             return [RegressionEntry(EntryKind.FAILURE, text, recipe, method)]
         changed = spec_changes(entry, good)
@@ -173,7 +175,8 @@ class RegressionCheck:
             if tolerance.is_exceeded(mean) and p < ALPHA / len(worse):
                 down = sum(change > 0 for change in changes)
                 text = (
-                    f"{down} of {len(changes)} methods are worse in {tolerance.metric}, by "
+                    f"{down} of {counted(len(changes), 'method')} "
+                    f"{'is' if down == 1 else 'are'} worse in {tolerance.metric}, by "
                     f"{tolerance.formatted(mean)} on average (tolerance "
                     f"{tolerance.formatted(tolerance.amount)}; p = {p:.2g} across methods): "
                     f"a common shift. Baseline: {baseline}."
@@ -282,4 +285,4 @@ def _device_notes(entry: Entry, record: Record) -> Iterator[str]:
 
 
 def _device(device: tuple[str, Any]) -> str:
-    return device[0] + (f", {device[1]} threads" if device[1] is not None else "")
+    return device[0] + (f", {counted(device[1], 'thread')}" if device[1] is not None else "")

@@ -157,6 +157,12 @@ def _add_output(group: OptionGroup) -> None:
         default=[],
         help="skip these rules; the table lists them",
     )
+    group.addoption(
+        "--peft-columns",
+        help="columns of the table in the terminal, e.g. accuracy,group,time,memory "
+        "(default: those that fit its width)",
+        **LIST,
+    )
     group.addoption("--peft-markdown", metavar="FILE", help="write the table as Markdown")
     group.addoption(
         "--peft-csv", metavar="FILE", help="write every metric as CSV, one row per method"

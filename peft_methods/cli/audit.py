@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli.parsing import silenced_of
 from peft_methods.utils.sanitize import visible
+from peft_methods.utils.words import counted
 
 if TYPE_CHECKING:
     from peft_methods.analysis.checks.rule import Finding
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises `PeftMethodsError` for a file or folder that cannot be checked.
     """
-    from peft_methods.analysis.checks import RULES
+    from peft_methods.report.text.left_out import silenced_line
 
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     path: Path = arguments.file
@@ -51,10 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     for finding in findings:
         print(finding)
     if not findings:
-        print(f"nothing found in {rows} rows, by the rules that these columns allow")
+        print(f"nothing found in {counted(rows, 'row')}, by the rules that these columns allow")
     if silent:
-        titles = ", ".join(f"{one} ({RULES[one].title})" for one in silent)
-        print(f"Silenced rules (not checked): {titles}")
+        print(silenced_line(silent))
     return FOUND if any(finding.severity != "note" for finding in findings) else CLEAN
 
 

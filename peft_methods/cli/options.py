@@ -56,6 +56,7 @@ class Options:
     checkpoint: bool = False
     deterministic: bool = False
     silenced: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     markdown: Path | None = None
     csv: Path | None = None
     report: Path | None = None
@@ -150,6 +151,7 @@ def read_options(config: pytest.Config) -> Options:
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
         silenced=values.silenced_of(option.peft_silence),
+        columns=values.columns_of(option.peft_columns),
         markdown=values.file_of(option.peft_markdown, "markdown"),
         csv=values.file_of(option.peft_csv, "csv"),
         report=values.report_of(option.peft_report),

@@ -136,6 +136,15 @@ def silenced_of(values: Sequence[str]) -> tuple[str, ...]:
     return parse_silenced(",".join(values))
 
 
+def columns_of(values: str | Sequence[str]) -> tuple[str, ...]:
+    """Parse the names of the table's columns."""
+    if not values:
+        return ()
+    from peft_methods.report.text.columns import check_columns
+
+    return check_columns(names_of([values] if isinstance(values, str) else values, "columns"))
+
+
 def limits_of(text: str | None) -> Constraints:
     """Parse the constraints on recommendations."""
     if text is None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.utils.words import counted
+
 if TYPE_CHECKING:
     import pytest
 
@@ -85,8 +87,8 @@ def _save(path: Path, recipes: list[str], document: dict[str, Any]) -> Regressio
     except StoreError as error:
         return RegressionEntry(EntryKind.NOT_SAVED, str(error), recipe)
     reused = sum(len(one["extra_info"].get("reused", ())) for one in kept)
-    origin = f", {reused} runs of an earlier session" if reused else ""
-    text = f"baseline written: {path} ({len(kept)} method{'s' * (len(kept) != 1)}{origin})"
+    origin = f", {counted(reused, 'run')} of an earlier session" if reused else ""
+    text = f"baseline written: {path} ({counted(len(kept), 'method')}{origin})"
     return RegressionEntry(EntryKind.SAVED, text, recipe)
 
 

@@ -15,6 +15,7 @@ from peft_methods.cli.parsing import limits_of, silenced_of
 from peft_methods.report.requirements import check_folder, check_libraries
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import secrets_known
+from peft_methods.utils.words import counted
 
 if TYPE_CHECKING:
     from peft_methods.analysis.constraints import Constraints
@@ -120,7 +121,7 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Cons
         arguments.output,
         pytest_command,
     )
-    print(f"written: {path} ({len(stored.records)} records)")
+    print(f"written: {path} ({counted(len(stored.records), 'record')})")
     if arguments.paper is not None:
         from peft_methods.report.paper.document import write_paper
 

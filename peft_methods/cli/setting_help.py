@@ -30,8 +30,9 @@ OPTIONS = frozenset(
         *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code", "dry_run"),
         *("results", "resume", "fresh", "workers", "executor", "timeout", "retries"),
         *("engine", "tune"),
-        *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "markdown"),
-        *("csv", "report", "paper", "baseline", "fail", "allow_missing", "allow_reused"),
+        *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),
+        *("markdown", "csv", "report", "paper"),
+        *("baseline", "fail", "allow_missing", "allow_reused"),
         *("save_baseline", "budget"),
     }
 )

@@ -26,11 +26,13 @@ def write(
     regressions: RegressionReport | None,
 ) -> None:
     """Write the comparison to pytest's terminal and to the requested files."""
+    from peft_methods.cli.terminal import table_layout
     from peft_methods.report.text.comparison import markdown_table, terminal_table
     from peft_methods.report.text.csv_table import csv_table
 
     terminalreporter.section("comparison of fine-tuning methods")
-    terminalreporter.write_line(terminal_table(comparison, options.limits))
+    layout = table_layout(terminalreporter, options.columns)
+    terminalreporter.write_line(terminal_table(comparison, options.limits, layout))
     if options.markdown is not None:
         _write(options.markdown, markdown_table(comparison, options.limits), terminalreporter)
     if options.csv is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+import shutil
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +17,42 @@ from peft_methods.runs.progress.display import (
     can_be_live,
     size_of,
 )
+
+if TYPE_CHECKING:
+    from peft_methods.report.text.layout import Emphasis, Layout
+
+WIDTH_OF_A_LOG = 100  # characters, where the output is no terminal
+MARKUP: dict[Emphasis, dict[str, bool]] = {
+    "plain": {},
+    "title": {"bold": True},
+    "best": {"green": True, "bold": True},
+    "error": {"red": True},
+    "warning": {"yellow": True},
+    "note": {"cyan": True},
+}
+
+
+def table_layout(reporter: Any, columns: tuple[str, ...]) -> Layout:
+    """Return the layout of tables in pytest's terminal: its width and its colours.
+
+    pytest decides on colours: by the terminal, --color and NO_COLOR.
+    """
+    from peft_methods.report.text.layout import Layout
+
+    writer = reporter.config.get_terminal_writer()
+
+    def paint(text: str, emphasis: Emphasis) -> str:
+        markup = MARKUP[emphasis]
+        return str(writer.markup(text, **markup)) if markup else text
+
+    log_width = shutil.get_terminal_size((WIDTH_OF_A_LOG, 24)).columns
+    return Layout(
+        columns=columns,
+        width=writer.fullwidth if reporter.isatty else log_width,
+        is_wrapped=bool(reporter.isatty),
+        how_to_choose="Choose columns with --peft-columns.",
+        paint=paint,
+    )
 
 
 def progress_display(config: pytest.Config) -> Display:

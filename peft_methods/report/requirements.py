@@ -11,6 +11,11 @@ from peft_methods.utils.errors import OptionError
 REQUIRED_LIBRARIES = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}  # for a report
 
 
+def has_libraries(*modules: str) -> bool:
+    """Whether all of these modules are installed."""
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
 def check_libraries() -> None:
     """Raise `OptionError` if a library that the report needs is not installed."""
     missing = [

@@ -268,6 +268,7 @@ def _record(
         environment={
             **loaded.environment,
             **profiler.environment(),
+            "model_type": loaded.base.architecture.model_type,
             "weights_sha256": loaded.base.weights_sha256,
             "config_sha256": loaded.base.config_sha256,
             "tokenizer_sha256": loaded.base.tokenizer_sha256,

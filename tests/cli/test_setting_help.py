@@ -18,7 +18,10 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.utils.errors import OptionError
 
 ROOT = Path(peft_methods.__file__).parent
-ONLY_COMMAND_LINE = {"baseline", "fail", "save_baseline", "markdown", "csv", "paper", "output"}
+ONLY_COMMAND_LINE = {
+    *("baseline", "fail", "save_baseline", "markdown", "csv", "paper", "output"),
+    "columns",  # `table(columns=...)` of what `compare` returns
+}
 
 
 def named_settings() -> Iterator[str]:

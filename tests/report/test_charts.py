@@ -195,8 +195,9 @@ def test_charts_of_one_seed_state_that_there_is_no_interval(
 ) -> None:
     found = charts(comparison_of(KNOWN[:3], seeds=1))
     assert (
-        "One seed: no intervals, and methods cannot be told apart." in found["accuracy"].description
-    )
+        "One seed: no interval over seeds is drawn, and methods cannot be told apart. "
+        "Their intervals in the table cover one trained model each."
+    ) in found["accuracy"].description
     assert "interval " not in found["accuracy"].description.split("One seed")[0]
     assert "One seed: no spread." in found["train-time"].description
     assert not any("±" in text for text, _ in texts(found["train-time"]))

@@ -14,8 +14,9 @@ from builders import make_record, missing, random_record, with_accuracy
 from peft_methods.analysis.comparison import Comparison, summarize
 from peft_methods.api import PrintableComparison
 from peft_methods.report.text.comparison import markdown_table, terminal_table
-from peft_methods.report.text.costs import cost_table
+from peft_methods.report.text.costs import cost_tables
 from peft_methods.report.text.csv_table import csv_table
+from peft_methods.report.text.layout import Layout
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
@@ -83,11 +84,11 @@ def test_cost_table_reserved_is_the_memory_held_in_training_with_both_engines() 
     sizes = {"step_median_seconds": 0.01, "train_reserved_bytes": 3 * 2.0**20}
     captured = make_record("lora").metrics | sizes | {"engine_reserved_bytes": 5 * 2.0**20}
     eager = make_record("full").metrics | sizes
-    table = cost_table(
+    (table,) = cost_tables(
         Comparison(
             (make_record("full", metrics=eager), make_record("lora", metrics=captured))
         ).rows(),
-        "simple",
+        Layout(),
     )
     full, lora = table.splitlines()[-2:]
     assert "3.0 MiB" in full
@@ -168,7 +169,8 @@ def test_printable_comparison_prints_its_table_and_converts_to_a_data_frame() ->
     comparison = PrintableComparison(
         (*with_accuracy("lora", 0.8, 0.9), missing("full", "failed", "why"))
     )
-    assert str(comparison) == comparison.table() == terminal_table(comparison)
+    assert str(comparison) == repr(comparison) == comparison.table()
+    assert "Samples/s" in comparison.table(width=300)
     frame = comparison.to_pandas()
     assert list(frame["accuracy"].dropna()) == [0.8, 0.9]
     assert list(frame["status"]) == ["ok", "ok", "failed"]

@@ -295,6 +295,43 @@ def test_references_cover_every_shipped_method_model_and_data_set() -> None:
     assert of_model("someone/never-heard-of") == of_data("my folder") == ()
 
 
+@pytest.mark.parametrize(
+    ("source", "model_type", "keys"),
+    [
+        ("albert-base-v2", "albert", ("lan2020albert",)),
+        ("albert-base-v2", "", ()),
+        ("camembert-base", "camembert", ("martin2020camembert",)),
+        ("microsoft/deberta-base", "deberta", ("he2021deberta",)),
+        ("microsoft/deberta-v3-base", "deberta-v2", ()),
+        ("xlm-roberta-base", "xlm-roberta", ()),
+        ("answerdotai/ModernBERT-base", "modernbert", ()),
+        ("my/bert-base-uncased", "albert", ("lan2020albert",)),
+        ("my/bert-base-uncased", "", ("devlin2019bert",)),
+        ("my/folder", "bert", ("devlin2019bert",)),
+        ("bundled:minilm", "bert", ("wang2020minilm", "reimers2019sbert")),
+        ("FacebookAI/roberta-base", "roberta", ("liu2019roberta",)),
+    ],
+)
+def test_paper_cites_a_model_by_its_type(
+    source: str, model_type: str, keys: tuple[str, ...]
+) -> None:
+    assert of_model(source, model_type) == keys
+    comparison = with_changed_specs(
+        make_comparison({"lora": ([0.9, 0.91], {})}), ("model.source", source)
+    )
+    environment = {**comparison.records[0].environment, "model_type": model_type}
+    records = tuple(replace(record, environment=environment) for record in comparison.records)
+    text = part(source_of(replace(comparison, records=records)), "= Experimental Setup")
+    sentence = text[text.index("The encoder is") :].partition(", pretrained")[0]
+    assert tuple(re.findall(r"@(\w+)", sentence)) == keys
+    assert set(keys) <= set(re.findall(r"@\w+\{([^,]+),", BIBLIOGRAPHY.read_text("utf-8")))
+    assert ("model type" in sentence) == (
+        bool(keys)
+        and source.partition("/")[2].lower() not in {"bert-base-uncased", "roberta-base"}
+        and not source.startswith("bundled")
+    )
+
+
 def test_paper_cites_a_third_party_method_by_its_registered_paper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

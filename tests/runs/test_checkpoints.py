@@ -306,7 +306,7 @@ def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path
     assert record.metrics["train_seconds"] == pytest.approx(
         sum(epoch["train_seconds"] or 0.0 for epoch in record.epochs)
     )
-    assert f"lora seed 0: resumed after epoch {after}; training time and peaks" in terminal_table(
+    assert f"LoRA seed 0: resumed after epoch {after}; training time and peaks" in terminal_table(
         Comparison((record,))
     )
     assert not folder.exists()

@@ -32,21 +32,28 @@ def run_checks(records: Iterable[Record], silent: Collection[str] = ()) -> list[
         [record for record in records if record.status == "ok" and record.role != "trial"]
     )
     return [
-        Finding(rule.id, rule.severity, *found)
+        _finding(rule, found, rows)
         for rule in RULES.values()
         if rule.id not in silent
-        for found in _findings_in_records(rule, checked)
+        for found, rows in _findings_in_records(rule, checked)
     ]
 
 
 def check_table(rows: Sequence[ResultRow], silent: Collection[str] = ()) -> list[Finding]:
     """Return the findings on a table's rows, by the rules that need no more than a table."""
     return [
-        Finding(rule.id, rule.severity, *found)
+        _finding(rule, found)
         for rule in RULES.values()
         if rule.id not in silent
         for found in _findings_in_rows(rule, rows)
     ]
+
+
+def _finding(
+    rule: Rule, found: Sequence[str], rows: frozenset[tuple[str, str]] = frozenset()
+) -> Finding:
+    subject, evidence, advice = found
+    return Finding(rule.id, rule.severity, subject, evidence, advice, rows)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,24 @@ class _CheckedRecords:
         ]
 
     @cached_property
+    def dependents(self) -> dict[tuple[str, str], set[tuple[str, str]]]:
+        """The rows that need each prerequisite, both as (recipe, method)."""
+        found: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        for record in self.records:
+            for one in record.spec.prerequisites if record.role == "main" else ():
+                of = found.setdefault((one.recipe.name, one.method.name), set())
+                of.add((record.recipe_name, record.method_name))
+        return found
+
+    def rows_of(self, records: Iterable[Record]) -> frozenset[tuple[str, str]]:
+        """Return the rows that these runs are part of, or needed for, as (recipe, method)."""
+        found: set[tuple[str, str]] = set()
+        for record in records:
+            row = record.recipe_name, record.method_name
+            found |= {row} if record.role == "main" else self.dependents.get(row, set())
+        return frozenset(found)
+
+    @cached_property
     def rows(self) -> list[ResultRow]:
         return [row_of(record) for record in self.records]
 
@@ -89,18 +114,26 @@ class _CheckedRecords:
         return found
 
 
-def _findings_in_records(rule: Rule, checked: _CheckedRecords) -> Iterator[Sequence[str]]:
-    """Yield (subject, evidence, advice) for each finding of one rule on records."""
+def _findings_in_records(
+    rule: Rule, checked: _CheckedRecords
+) -> Iterator[tuple[Sequence[str], frozenset[tuple[str, str]]]]:
+    """Yield (subject, evidence, advice) and the rows of each finding of one rule on records."""
     if rule.scope == "comparison":
-        for rows in checked.by_recipe.values():
-            yield from rule.check(rows)
+        for recipe, rows in checked.by_recipe.items():
+            for found in rule.check(rows):
+                names = found[0].split(", ")
+                concerned = {(recipe, row.method) for row in rows if row.name in names}
+                yield found, frozenset((name, method) for name, method in concerned if method)
     elif rule.scope == "method":
         for name, seeds in checked.by_method.items():
-            yield from ((name, *found) for found in rule.check(seeds))
+            for found in rule.check(seeds):
+                yield (name, *found), checked.rows_of(seeds)
     else:
         items = checked.records if rule.scope == "run" else checked.rows
-        for subject, item in zip(checked.subjects, items, strict=True):
-            yield from ((subject, *found) for found in rule.check(item))
+        of = zip(checked.records, checked.subjects, items, strict=True)
+        for record, subject, item in of:
+            for found in rule.check(item):
+                yield (subject, *found), checked.rows_of([record])
 
 
 def _findings_in_rows(rule: Rule, rows: Sequence[ResultRow]) -> Iterator[Sequence[str]]:

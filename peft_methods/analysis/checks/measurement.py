@@ -11,6 +11,7 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.utils.words import counted
 
 THERMAL_SHARE = 0.01  # smallest reported share of the training time slowed by heat
 NEARLY_FULL = 0.95  # share of the device's memory
@@ -226,7 +227,7 @@ def cpu_oversubscribed(record: Record) -> Iterator[tuple[str, str]]:
     threads, cores = environment.get("threads"), environment.get("cores")
     evidence = []
     if threads and cores and threads > cores:
-        evidence.append(f"{threads} threads on {cores} cores")
+        evidence.append(f"{counted(threads, 'thread')} on {counted(cores, 'core')}")
     if share is not None and share < LEAST_BUSY_SHARE:
         evidence.append(f"the training thread had a core for {share:.0%} of the training time")
     if evidence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peft_methods.methods.registry import METHODS
@@ -35,13 +35,18 @@ def is_quantized(method: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem that a rule found: in a run, a method, or a row of a table."""
+    """One problem that a rule found: in a run, a method, or a row of a table.
+
+    `rows` are the rows of a comparison that it concerns, as (recipe, method). Those of a
+    prerequisite run are the rows that depend on it.
+    """
 
     rule: str
     severity: Severity
     subject: str
     evidence: str
     advice: str
+    rows: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)
 
     def __str__(self) -> str:
         return visible(
@@ -64,6 +69,11 @@ class Rule:
     scope: Scope
     title: str
     check: Callable[[Any], Iterable[Sequence[str]]]
+
+    @property
+    def named(self) -> str:
+        """The id with the title: 'V301 (The test accuracy is …)'."""
+        return f"{self.id} ({self.title.rstrip('.')})"
 
 
 REGISTRY: dict[str, Rule] = {}

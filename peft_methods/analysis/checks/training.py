@@ -10,6 +10,7 @@ from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import first_three, is_floor, rule
 from peft_methods.methods.registry import METHODS
 from peft_methods.runs.record import Record
+from peft_methods.utils.words import counted
 
 FLAT = 0.001  # nats; real training changes the loss by more
 FALL = 0.01  # smallest share of the first epoch's loss that training removes
@@ -89,7 +90,8 @@ def head_not_trained(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The classification head, newly initialised, was not fully trained, or is held in 4 bits."""
     advice = "train the whole head in full precision (modules_to_save; llm_int8_skip_modules)"
     if row.head_quantized:
-        yield f"{row.head_quantized} tensors of the head are held in 4 bits", advice
+        verb = "is" if row.head_quantized == 1 else "are"
+        yield f"{counted(row.head_quantized, 'tensor')} of the head {verb} held in 4 bits", advice
     whole, trained = row.head_parameters, row.head_trained
     if whole is not None and trained is not None and trained < whole:
         yield f"{trained:,.0f} of the head's {whole:,.0f} parameters were trained", advice

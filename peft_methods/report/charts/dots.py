@@ -98,12 +98,23 @@ def _described(compared: RecipeComparison, rows: Sequence[Row]) -> str:
 
 
 def _interval_notes(compared: RecipeComparison) -> list[str]:
-    """Explain missing intervals."""
-    rows = compared.rows_with(compared.ranking.metric)
+    """Explain why intervals are not drawn."""
+    rows, known = compared.rows_with(compared.ranking.metric), compared.ranking.intervals
     single_seed = [row for row in rows if row.metrics[compared.ranking.metric].count == 1]
+    elsewhere = (
+        " Their intervals in the table cover one trained model each."
+        if any(row.method in known for row in single_seed)
+        else ""
+    )
     if len(single_seed) == len(rows):
-        return ["One seed: no intervals, and methods cannot be told apart."]
-    notes = [f"One seed, so no interval: {join_titles(single_seed)}."] if single_seed else []
+        return [
+            "One seed: no interval over seeds is drawn, and methods cannot be told apart."
+            + elsewhere
+        ]
+    titles = join_titles(single_seed)
+    notes = (
+        [f"One seed, so no interval over seeds is drawn: {titles}.{elsewhere}"] if titles else []
+    )
     return notes if intervals_of(compared) else [*notes, "No intervals: no predictions were kept."]
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peft_methods.analysis.comparison import Row
-from peft_methods.analysis.pareto import pareto
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.charts.base import (
     Chart,
@@ -37,10 +34,10 @@ from peft_methods.report.charts.canvas import (
     widest,
 )
 from peft_methods.report.charts.dots import intervals_of, quality_range
+from peft_methods.report.charts.front import Scatter
 from peft_methods.report.charts.lines import axis_name, linear_ticks, log_ticks, scale_of
 from peft_methods.report.charts.placing import Box, LabelPlacement, Point, box_around, place_labels
 from peft_methods.report.palette import style_of
-from peft_methods.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,30 +55,6 @@ LEGEND_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class Scatter:
-    """Data of one scatter chart: `rows` that have both values, and optionally the plot's `size`."""
-
-    compared: RecipeComparison
-    cost: Metric
-    rows: tuple[Row, ...]
-    size: Point | None
-
-    def at(self, row: Row) -> Point:
-        """Return (cost, quality) of a row in the axes' units."""
-        return row.mean(self.cost.name) / scale_of(self.cost).size, 100 * row.mean(
-            self.compared.quality.name
-        )
-
-    @property
-    def front(self) -> list[Row]:
-        """Rows on the Pareto front, cheapest first: no row is as good in both and better in one."""
-        table = np.asarray([(cost, -quality) for cost, quality in map(self.at, self.rows)])
-        return sorted(
-            (row for row, on in zip(self.rows, pareto(table), strict=True) if on), key=self.at
-        )
-
-
 def quality_cost_chart(
     compared: RecipeComparison, cost: str, name: str, size: Point | None = None
 ) -> Chart | None:
@@ -94,12 +67,8 @@ def quality_cost_chart(
     if len(rows) < 2:
         return None
     scatter = Scatter(compared, metric, rows, size)
-    front = [
-        f"{row.title} ({quality.format(row.mean(quality.name))}, {metric.format(row.mean(cost))})"
-        for row in scatter.front
-    ]
     missing = [row for row in compared.rows if row not in rows and row.metrics]
-    text = f"Pareto front of these two, by means: {', '.join(front)}.{missing_note(compared.rows)}"
+    text = f"{scatter.front_text}{scatter.left_out_note}{missing_note(compared.rows)}"
     text += f" Not shown because a value is missing: {join_titles(missing)}." if missing else ""
     title = f"{axis_name(quality)}, against {metric.title.lower()}, {scale_of(metric).unit}"
     return Chart(name, title, text, partial(_draw, scatter), compared.recipe)
@@ -114,7 +83,7 @@ def _named(scatter: Scatter) -> Figure | None:
     """Draw method names next to the points, and intervals. Returns None if the names do not fit."""
     size = scatter.size or (4.4, 3.2)
     notes = with_missing_note(
-        [f"{LEGEND_NOTE} Lines through points: 95 % intervals of quality."],
+        [f"{LEGEND_NOTE} Lines through points: 95 % intervals of quality.{scatter.left_out_note}"],
         scatter.compared.rows,
     )
     figure, axes = _plot(scatter, size, notes)
@@ -137,7 +106,7 @@ def _numbered(scatter: Scatter) -> Figure:
     figure, axes = _plot(
         scatter,
         size,
-        with_missing_note([LEGEND_NOTE], scatter.compared.rows),
+        with_missing_note([f"{LEGEND_NOTE}{scatter.left_out_note}"], scatter.compared.rows),
         below=-(-len(key) // columns) * line + PAD,
     )
     points = _points(axes, scatter, size)
@@ -165,13 +134,8 @@ def _plot(
     figure = new_figure(width, PAD + size[1] + BELOW + below + note_height(notes, width - 2 * PAD))
     axes = axes_at(figure, LEFT, PAD, *size)
     _set_up(axes, scatter)
-    axes.step(
-        *zip(*map(scatter.at, scatter.front), strict=True),
-        where="post",
-        color=MUTED,
-        linewidth=1.0,
-        zorder=1.5,
-    )
+    front = np.asarray([scatter.at(row) for row in scatter.front]).reshape(-1, 2)
+    axes.step(front[:, 0], front[:, 1], where="post", color=MUTED, linewidth=1.0, zorder=1.5)
     for row in scatter.rows:
         style, position = style_of(row.method), scatter.at(row)
         if scatter.compared.ranking.pareto_optimal.get(row.method):

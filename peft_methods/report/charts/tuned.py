@@ -14,6 +14,7 @@ from peft_methods.report.charts.lines import linear_ticks, log_ticks
 from peft_methods.report.charts.panels import marker_entry, panel_grid
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.palette import style_of
+from peft_methods.utils.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,8 +64,8 @@ def _summary(tuning: Tuning, write: Callable[[float], str]) -> str:
     best = max(trial["selection"] for trial in _evaluated(tuning))
     before = MISSING if first["selection"] is None else write(first["selection"])
     return (
-        f"{len(tuning['trials'])} trials, rate {first['settings'][RATE]:.3g} → {chosen:.3g}, "
-        f"validation {before} → {write(best)}"
+        f"{counted(len(tuning['trials']), 'trial')}, "
+        f"rate {first['settings'][RATE]:.3g} → {chosen:.3g}, validation {before} → {write(best)}"
     )
 
 
@@ -94,7 +95,7 @@ def _draw(
         "The line connects the best trial at each rate"
         + (", over all other hyperparameters." if several else ".")
     ]
-    notes += [f"Not shown: {failed} trials that could not be evaluated."] * bool(failed)
+    notes += [f"Not shown: {counted(failed, 'trial')} that could not be evaluated."] * bool(failed)
     notes = with_missing_note([" ".join(notes)], compared.rows)
     return panel_grid(
         rows,

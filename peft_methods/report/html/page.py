@@ -7,12 +7,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from peft_methods.analysis.checks import RULES
-from peft_methods.analysis.comparison import Comparison, title_of
+from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.regression_report import RegressionReport
@@ -20,19 +18,14 @@ from peft_methods.analysis.sections import Section, group_records
 from peft_methods.report.charts import charts_of, save_charts
 from peft_methods.report.charts.rendering import svg
 from peft_methods.report.formatting import format_time, without_home
+from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import SEVERITIES, ChartView, SectionView, section_view
-from peft_methods.report.palette import style_of
 from peft_methods.report.reproduce import CommandFormat
-from peft_methods.report.text.ranking import RANKING_NOTE
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.files import atomically
+from peft_methods.utils.words import counted
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-
-TEMPLATES = Path(__file__).parent / "templates"
 ChartChoice = Literal["few", "all", "none"]
 # "few" draws up to this many sections: a chart takes 0.1 to 0.2 s, and a section has about twenty.
 DRAWN_SECTIONS = 3
@@ -142,7 +135,7 @@ def _page(report: Report, command: CommandFormat) -> Page:
     records = [record for section in report.sections for record in section.comparison.records]
     times = [record.finished for record in records]
     runs = sum(len(view.runs.lines) for view in views)
-    counts = f"{runs} run{'s' * (runs != 1)} in {len(views)} section{'s' * (len(views) != 1)}"
+    counts = f"{counted(runs, 'run')} in {counted(len(views), 'section')}"
     undrawn = (
         f"Charts are drawn for up to {DRAWN_SECTIONS} sections; this report has {len(views)}. "
         "Report fewer results, or use `python -m peft_methods report --charts all`."
@@ -186,9 +179,7 @@ def _overview(views: Sequence[SectionView]) -> Table:
             severity: sum(group.severity == severity for group in view.findings)
             for severity in SEVERITIES
         }
-        found = ", ".join(
-            f"{count} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count
-        )
+        found = ", ".join(counted(count, severity) for severity, count in counts.items() if count)
         items = (
             Item(view.headline),
             Item(str(len(view.runs.lines)), len(view.runs.lines)),
@@ -244,35 +235,13 @@ def _rendered(page: Page) -> str:
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
-            page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+            page=page,
+            parts_of=parts_of,
+            style=Markup(style),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
         )
     )
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    helpers: dict[str, Any] = {
-        "parts_of": parts_of,
-        "title_of": title_of,
-        "how_to_read": RANKING_NOTE,
-        "trusted": Markup,
-    }
-    helpers |= {
-        "color_of": lambda method: style_of(method).color,
-        "titles": {rule.id: rule.title for rule in RULES.values()},
-    }
-    environment.globals.update(helpers)
-    return environment

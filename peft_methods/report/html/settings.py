@@ -22,6 +22,7 @@ from peft_methods.report.palette import style_of
 from peft_methods.report.reproduce import CommandFormat, Reproduction, reproduction
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.utils.words import counted
 
 EXCLUDED = ("trained_between", "source.dirty", "compiled_graphs")
 RUN_METRICS = ("accuracy", "macro_f1", "validation_accuracy", "train_seconds", "peak_memory_bytes")
@@ -67,7 +68,7 @@ def _tuning_summary(record: Record) -> str:
         or "none (no trial could be evaluated)"
     )
     return (
-        f"{len(tuning['trials'])} trials on validation data, "
+        f"{counted(len(tuning['trials']), 'trial')} on validation data, "
         f"{in_seconds(tuning['train_seconds'])} of training; chosen: {chosen}"
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from peft_methods.analysis.candidates import describe_comparison
 from peft_methods.analysis.comparison import MetricSummary, Row
@@ -73,22 +74,20 @@ class Table:
 def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
     """Build one row per method: quality, interval, group, parameters, costs, Pareto front."""
     other = "macro_f1" if ranking.metric == "accuracy" else "accuracy"
-    digits = seconds_digits(rows)
+    digits, column = seconds_digits(rows), partial(_column, rows, ranking.left_out)
     named = {
-        METRICS[ranking.metric].title: _column(rows, ranking.metric),
+        METRICS[ranking.metric].title: column(ranking.metric),
         "95 % interval": _intervals(rows, ranking),
         "Group": [_text(ranking.groups.get(row.method)) for row in rows],
-        METRICS[other].title: _column(rows, other),
+        METRICS[other].title: column(other),
         "Trainable + head": [_parameters(row) for row in rows],
-        "Share": _column(rows, "trainable_share", lambda value: f"{100 * value:.2f} %"),
-        "Train time": _with_bars(
-            _column(rows, "train_seconds", lambda value: f"{value:.{digits}f} s")
-        ),
-        "Samples/s": _column(rows, "samples_per_second", lambda value: f"{value:,.1f}"),
+        "Share": column("trainable_share", lambda value: f"{100 * value:.2f} %"),
+        "Train time": _with_bars(column("train_seconds", lambda value: f"{value:.{digits}f} s")),
+        "Samples/s": column("samples_per_second", lambda value: f"{value:,.1f}"),
         "Peak memory": _with_bars(
-            _column(rows, "peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
+            column("peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
         ),
-        "Saved weights": _column(rows, "checkpoint_bytes"),
+        "Saved weights": column("checkpoint_bytes"),
         "Front": [_front_item(ranking.pareto_optimal.get(row.method)) for row in rows],
     }
     shown = {
@@ -97,7 +96,7 @@ def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
         if any(item.sort is not None for item in items)
     }
     lines = [
-        Line(row.title, items, style_of(row.method).color, note_of(row))
+        Line(row.title, items, style_of(row.method).color, note_of(row, ranking))
         for row, items in zip(
             rows, zip(*shown.values(), strict=True) if shown else [()] * len(rows), strict=True
         )
@@ -107,16 +106,15 @@ def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
     )
 
 
-def note_of(row: Row) -> str:
-    """Describe the seeds without a result, or note that there is one seed only."""
-    if not row.missing:
-        return "one seed" if len(row.seeds) == 1 else ""
+def note_of(row: Row, ranking: Ranking) -> str:
+    """Name the rules with an error, and describe seeds without a result, or a single seed."""
     statuses = ", ".join(dict.fromkeys(record.status for record in row.missing))
-    return (
-        statuses
-        if not row.seeds
-        else f"{len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds {statuses}"
-    )
+    if row.missing and row.seeds:
+        statuses = f"{len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds {statuses}"
+    elif len(row.seeds) == 1:
+        statuses = "one seed"
+    rules = ", ".join(ranking.left_out.get(row.method, ()))
+    return "; ".join(filter(None, [f"error {rules}" * bool(rules), statuses]))
 
 
 def value_item(figure: MetricSummary | None, metric: Metric, write: Write | None = None) -> Item:
@@ -138,13 +136,24 @@ def value_item(figure: MetricSummary | None, metric: Metric, write: Write | None
     return Item(mean, figure.mean, note=f"± {spread}")
 
 
-def _column(rows: Sequence[Row], name: str, write: Write | None = None) -> list[Item]:
+def _column(
+    rows: Sequence[Row], left_out: Collection[str], name: str, write: Write | None = None
+) -> list[Item]:
+    """Format a metric, and mark its best value; methods in `left_out` are no candidates."""
     items = [value_item(row.metrics.get(name), METRICS[name], write) for row in rows]
-    values = [item.sort for item in items if isinstance(item.sort, float)]
+    sound = [row.method not in left_out for row in rows]
+    values = [
+        item.sort
+        for item, is_sound in zip(items, sound, strict=True)
+        if is_sound and isinstance(item.sort, float)
+    ]
     if name not in RANKED or len(set(values)) < 2:
         return items
     best = max(values) if METRICS[name].higher_is_better else min(values)
-    return [replace(item, is_best=item.sort == best) for item in items]
+    return [
+        replace(item, is_best=is_sound and item.sort == best)
+        for item, is_sound in zip(items, sound, strict=True)
+    ]
 
 
 def _with_bars(items: Sequence[Item]) -> list[Item]:

@@ -20,7 +20,13 @@ from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
 from peft_methods.report.html.task_views import MethodViews, method_views
 from peft_methods.report.reproduce import CommandFormat, recipe_file
-from peft_methods.report.text.notes import grouped_findings, reasons, source_costs
+from peft_methods.report.text.left_out import left_out_lines
+from peft_methods.report.text.notes import (
+    grouped_findings,
+    reasons,
+    remarks_on_runs,
+    source_costs,
+)
 from peft_methods.report.text.setup import setup_line
 
 SEVERITIES = ("error", "warning", "note")  # most severe first
@@ -112,7 +118,11 @@ def section_view(
         differences=tables.differences_table(rows, ranking),
         notes=tuple(
             without_home(line)
-            for line in (*_notes(comparison, rows), tables.front_note(rows, ranking))
+            for line in (
+                *_notes(comparison, rows),
+                tables.front_note(rows, ranking),
+                *left_out_lines(ranking, rows),
+            )
             if line
         ),
         charts=tuple(charts),
@@ -152,18 +162,13 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
             "One seed shows no spread: differences between methods may be chance, "
             "and an interval covers one trained model only."
         )
-    lines += reasons(rows) + source_costs(rows)
-    return lines + [
-        f"{r.method_name} seed {r.seed}: {r.message}"
-        for r in comparison.records
-        if r.status == "ok" and r.message
-    ]
+    return lines + reasons(rows) + source_costs(rows) + remarks_on_runs(comparison.records)
 
 
 def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:
     """Group findings by rule, errors first."""
     by_rule: dict[str, list[tuple[Finding, tuple[str, ...]]]] = {}
-    for finding, subjects in grouped_findings(comparison):
+    for finding, subjects in grouped_findings(comparison.findings()):
         by_rule.setdefault(finding.rule, []).append((finding, subjects))
     groups = [
         FindingGroup(

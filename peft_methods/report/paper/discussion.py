@@ -49,12 +49,23 @@ def _trade(study: Study) -> list[str]:
             "Since quality is not compared, it cannot be weighed against cost; only the costs can "
             "be compared."
         ]
-    best = study.ranking.order[0]
-    level = [best, *(pair.second for pair in study.pairs_of(best) if not pair.is_separable)]
+    sound = study.sound_order
+    if len(sound) < 2:
+        return [study.left_out, "So there is no choice between the remaining methods to discuss."]
+    best = sound[0]
+    level = [
+        best,
+        *(
+            pair.second
+            for pair in study.pairs_of(best)
+            if not pair.is_separable and pair.second in sound
+        ),
+    ]
     if len(level) == 1:
         found = [
-            f"{study.title(best)} is better than every other compared method, so this quality is "
-            "available at its costs only."
+            f"{study.title(best)} is better than every other compared method"
+            f"{' without an error' * bool(study.left_out)}, so this quality is available at its "
+            "costs only."
         ]
     else:
         least = [text for name in COSTS if (text := _least(study, level, name))]
@@ -175,7 +186,7 @@ def conclusion(studies: Sequence[Study]) -> list[str]:
     """Repeat the finding, and give the recommendations."""
     parts = []
     for study in studies:
-        parts.append(f"{_lead(study, studies)}{in_short(study)}")
+        parts.append(f"{_lead(study, studies)}{joined(in_short(study), study.left_out)}")
         if study.answers:
             within = "".join(
                 f", within {name} {escaped(limit.written)}" for name, limit in study.limits.items()

@@ -11,11 +11,11 @@ from peft_methods.report.paper.english import capital, counted, joined, listed, 
 from peft_methods.report.paper.references import (
     NAMES_OF_DATA,
     cited,
+    cited_model,
     data_name,
     model_name,
     of_data,
     of_method,
-    of_model,
 )
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
@@ -80,7 +80,8 @@ def abstract(studies: Sequence[Study]) -> str:
     runs = sum(len(study.finished) for study in studies)
     found = []
     for study in studies:
-        found.append((f"On {study.name}: " if len(studies) > 1 else "") + in_short(study))
+        lead = f"On {study.name}: " if len(studies) > 1 else ""
+        found.append(f"{lead}{joined(in_short(study), study.left_out)}")
         found += _costs_in_short(study)
     return joined(
         f"This paper {'measures' if len(methods) == 1 else 'compares'} {what} {_where(studies)}.",
@@ -136,5 +137,5 @@ def _on(studies: Sequence[Study]) -> str:
     if len(studies) > 1:
         return ""
     model, data = _sources(studies[0])
-    model_markup = f"{model_name(model)}{cited(*of_model(model))}"
+    model_markup = cited_model(model, studies[0].model_type)
     return f" for {model_markup} on {data_name(data)}{cited(*of_data(data))}"

@@ -13,13 +13,34 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.typst import escaped
 
 BIBLIOGRAPHY = Path(__file__).parent / "references.bib"
-OF_MODELS = {  # by what the last part of a source says, the first that fits
-    "minilm": ("wang2020minilm", "reimers2019sbert"),
-    "all-mpnet": ("song2020mpnet", "reimers2019sbert"),
-    "mpnet": ("song2020mpnet",),
-    "distilbert": ("sanh2019distilbert",),
-    "roberta": ("liu2019roberta",),
+OF_MODEL_TYPES = {  # by `model_type` of the config; a type without an entry is not cited
+    "albert": ("lan2020albert",),
     "bert": ("devlin2019bert",),
+    "camembert": ("martin2020camembert",),
+    "deberta": ("he2021deberta",),
+    "distilbert": ("sanh2019distilbert",),
+    "electra": ("clark2020electra",),
+    "mpnet": ("song2020mpnet",),
+    "roberta": ("liu2019roberta",),
+}
+# Published models by the last part of their source: the type, and the papers if they differ from
+# those of the type. Records of earlier versions do not hold the type.
+MINILM = ("wang2020minilm", "reimers2019sbert")
+KNOWN_MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bundled:minilm": ("bert", MINILM),
+    "all-minilm-l6-v2": ("bert", MINILM),
+    "all-minilm-l12-v2": ("bert", MINILM),
+    "minilm-l12-h384-uncased": ("bert", ("wang2020minilm",)),
+    "all-mpnet-base-v2": ("mpnet", ("song2020mpnet", "reimers2019sbert")),
+    "mpnet-base": ("mpnet", ()),
+    "bert-base-cased": ("bert", ()),
+    "bert-base-uncased": ("bert", ()),
+    "bert-large-cased": ("bert", ()),
+    "bert-large-uncased": ("bert", ()),
+    "distilbert-base-cased": ("distilbert", ()),
+    "distilbert-base-uncased": ("distilbert", ()),
+    "roberta-base": ("roberta", ()),
+    "roberta-large": ("roberta", ()),
 }
 NAMES_OF_MODELS = {"bundled:minilm": "all-MiniLM-L6-v2"}
 NAMES_OF_DATA = {
@@ -95,10 +116,28 @@ def made_key(method: str) -> str:
     return "method-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in method)
 
 
-def of_model(source: str) -> tuple[str, ...]:
-    """Return the keys of a model's entries by its source; none for an unknown model."""
+def of_model(source: str, model_type: str = "") -> tuple[str, ...]:
+    """Return the keys of a model's entries by its type; none for an unknown one.
+
+    Without a type, as in records of earlier versions, only published models are known.
+    """
     name = source.rstrip("/").rpartition("/")[2].lower()
-    return next((keys for part, keys in OF_MODELS.items() if part in name), ())
+    known_type, keys = KNOWN_MODELS.get(name, ("", ()))
+    if keys and model_type in {"", known_type}:
+        return keys
+    return OF_MODEL_TYPES.get(model_type or known_type, ())
+
+
+def cited_model(source: str, model_type: str) -> str:
+    """Return markup with a model's name and its papers.
+
+    The papers of a model that only its type tells are cited for the type.
+    """
+    keys = cited(*of_model(source, model_type))
+    published = source.rstrip("/").rpartition("/")[2].lower() in KNOWN_MODELS
+    if published or not keys:
+        return f"{model_name(source)}{keys}"
+    return f"{model_name(source)} (model type “{escaped(model_type)}”{keys})"
 
 
 def of_data(source: str) -> tuple[str, ...]:

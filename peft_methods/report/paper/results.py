@@ -164,15 +164,16 @@ def _sources(study: Study) -> list[str]:
 def _front(study: Study) -> str:
     known = {method: on for method, on in study.ranking.pareto_optimal.items() if on is not None}
     if len(known) < 2:
-        return ""
+        return study.left_out
     figures = [study.metric] * study.has_quality + [
         what for name, what in NAMES_OF_COSTS.items() if study.known(name)
     ]
     on = [method for method, is_on in known.items() if is_on]
-    return (
+    return joined(
         f"{study.titles(on, MOST)} {'is' if len(on) == 1 else 'are'} on the Pareto front of "
         f"{listed(figures)}: no other method has means that are at least as good in every one of "
-        "these and better in one. The front compares means and ignores chance."
+        "these and better in one. The front compares means and ignores chance.",
+        study.left_out,
     )
 
 

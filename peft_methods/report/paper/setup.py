@@ -10,10 +10,9 @@ from peft_methods.report.paper.english import capital, counted, joined, listed, 
 from peft_methods.report.paper.references import (
     OF_LIBRARIES,
     cited,
+    cited_model,
     data_name,
-    model_name,
     of_data,
-    of_model,
 )
 from peft_methods.report.paper.statistics import statistics
 from peft_methods.report.paper.study import Study
@@ -130,7 +129,7 @@ def _model(study: Study) -> str:
             "the head."
         )
     kind = "pretrained" if study.settings.has_quality else "with random weights"
-    return joined(f"The encoder is {model_name(source)}{cited(*of_model(source))}, {kind}.", size)
+    return joined(f"The encoder is {cited_model(source, study.model_type)}, {kind}.", size)
 
 
 def _budget(recipe: Recipe) -> str:

@@ -14,8 +14,9 @@ from peft_methods.analysis.recommendations import recommend
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.schema import Recipe
-from peft_methods.report.paper.english import formatted, listed
+from peft_methods.report.paper.english import formatted, joined, listed, was
 from peft_methods.report.paper.typst import escaped
+from peft_methods.report.text.left_out import left_out_groups, named_rules
 from peft_methods.runs.record import Record
 
 
@@ -55,6 +56,29 @@ class Study:
     def finished(self) -> list[Record]:
         """The records of runs that yielded figures."""
         return [record for record in self.records if record.status == "ok"]
+
+    @property
+    def model_type(self) -> str:
+        """The model's type by its config; empty if the runs do not agree on one."""
+        found = {str(record.environment.get("model_type") or "") for record in self.finished}
+        return found.pop() if len(found) == 1 else ""
+
+    @property
+    def left_out(self) -> str:
+        """Sentences on the methods that an error finding excludes; empty without any."""
+        return joined(
+            *(
+                f"{self.titles(row.method for row in rows)} {was(len(rows))} excluded from the "
+                "recommendations and the Pareto front because the validity rules found "
+                f"{'an error' if len(rules) == 1 else 'errors'}: {escaped(named_rules(rules))}."
+                for rules, rows in left_out_groups(self.ranking, self.rows).items()
+            )
+        )
+
+    @property
+    def sound_order(self) -> list[str]:
+        """The compared methods without an error finding, best first."""
+        return [method for method in self.ranking.order if method not in self.ranking.left_out]
 
     @cached_property
     def measured(self) -> list[Row]:

@@ -2,82 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tabulate import tabulate
-
-from peft_methods.analysis.comparison import Comparison, MetricSummary, Row
+from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
-from peft_methods.analysis.ranking import Ranking
+from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.profiling.metrics import METRICS
-from peft_methods.report.formatting import MISSING, seconds_digits
-from peft_methods.report.text.costs import cost_table
-from peft_methods.report.text.notes import BEST, notes
+from peft_methods.report.formatting import MISSING
+from peft_methods.report.text.columns import (
+    Cell,
+    Column,
+    TableRows,
+    column,
+    missing_columns,
+    usual_columns,
+)
+from peft_methods.report.text.costs import cost_tables
+from peft_methods.report.text.layout import Layout
+from peft_methods.report.text.notes import notes
 from peft_methods.report.text.ranking import ranking_table
 from peft_methods.report.text.setup import setup_line
 from peft_methods.utils import sanitize
 
-RANKED = ("accuracy", "macro_f1", "train_seconds", "samples_per_second", "peak_memory_bytes")
-HEADINGS = (
-    "Method",
-    "Accuracy",
-    "Macro F1",
-    "Group",
-    "Trainable (method + head)",
-    "%",
-    "Train time",
-    "Samples/s",
-    "Peak memory",
-)
+PLAIN = Layout()
+GITHUB = Layout(style="github", escape=sanitize.markdown)
 
 
-def terminal_table(comparison: Comparison, limits: Constraints | None = None) -> str:
+def terminal_table(
+    comparison: Comparison, limits: Constraints | None = None, layout: Layout = PLAIN
+) -> str:
     """Format the full comparison for the terminal: setup, tables, recommendations, and notes."""
-    return "\n\n".join(
-        [
-            *_parts(comparison, limits, "simple", sanitize.visible),
-            *map(sanitize.visible, notes(comparison)),
-        ]
-    )
+    lines = [layout.prose(note.text, note.kind, note.subject) for note in notes(comparison)]
+    return "\n\n".join([*_parts(comparison, limits, layout), *lines])
 
 
 def markdown_table(comparison: Comparison, limits: Constraints | None = None) -> str:
     """Format the full comparison as GitHub Markdown. Untrusted text is escaped."""
-    parts = _parts(comparison, limits, "github", sanitize.markdown)
-    return (
-        "\n\n".join([*parts, *(f"- {sanitize.markdown(line)}" for line in notes(comparison))])
-        + "\n"
-    )
+    lines = [f"- {GITHUB.escape(note.text)}" for note in notes(comparison)]
+    return "\n\n".join([*_parts(comparison, limits, GITHUB), *lines]) + "\n"
 
 
-def _parts(
-    comparison: Comparison, limits: Constraints | None, style: str, escape: Callable[[str], str]
-) -> Iterator[str]:
+def _parts(comparison: Comparison, limits: Constraints | None, layout: Layout) -> Iterator[str]:
     """Yield for each recipe: setup, comparison, ranking, costs, recommendations."""
     answers = recommend(comparison, limits)
     for recipe, ranking in comparison.rankings.items():
         rows = [row for row in comparison.rows() if row.recipe == recipe]
-        lines = [[escape(run) for run in line] for line in _lines(rows, ranking)]
-        yield escape(setup_line(comparison, recipe))
-        yield tabulate(
-            lines, headers=HEADINGS, tablefmt=style, disable_numparse=True, colalign=_ALIGN
-        )
-        yield from filter(None, [ranking_table(ranking, rows, style), cost_table(rows, style)])
-        listed = [f"- {escape(str(answer))}" for answer in answers if answer.recipe == recipe]
+        yield layout.prose(setup_line(comparison, recipe), "title")
+        yield from _comparison_table(TableRows(tuple(rows), ranking), layout)
+        yield from filter(None, [ranking_table(ranking, rows, layout)])
+        yield from cost_tables(rows, layout)
+        listed = [answer for answer in answers if answer.recipe == recipe]
         if listed:
-            within = "".join(
-                f", {name} up to {limit.written}" for name, limit in (limits or {}).items()
-            )
-            yield "\n".join(
-                [
-                    escape(f"From these figures alone{within}:"),
-                    *([""] if style == "github" else []),
-                    *listed,
-                ]
-            )
+            yield _recommendations(listed, limits or {}, layout)
+
+
+def _recommendations(answers: Sequence[Recommendation], limits: Constraints, layout: Layout) -> str:
+    within = "".join(f", {name} up to {limit.written}" for name, limit in limits.items())
+    lines = [
+        layout.prose(f"- {answer}", "title", f"- {layout.escape(answer.question)}:")
+        if layout.style == "simple"
+        else f"- {layout.escape(str(answer))}"
+        for answer in answers
+    ]
+    blank = [""] if layout.style == "github" else []
+    return "\n".join([layout.escape(f"From these figures alone{within}:"), *blank, *lines])
+
+
+def _comparison_table(table: TableRows, layout: Layout) -> Iterator[str]:
+    """Yield the table, and a line that names the usual columns it has no place for."""
+    if layout.columns:
+        yield _table(table, [column(name) for name in layout.columns], layout)
+        return
+    choices = usual_columns(table)
+    fitting = (one for one in choices if layout.fits(_headings(one), _texts(table, one, layout)))
+    shown = next(fitting, choices[-1])
+    yield _table(table, shown, layout)
+    if missing := missing_columns(shown, choices[0]):
+        how = f" {layout.how_to_choose}" if layout.how_to_choose else ""
+        text = f"Not shown at a width of {layout.width}: {', '.join(missing)}.{how}"
+        yield layout.prose(text, "note")
+
+
+def _headings(columns: Sequence[Column]) -> list[str]:
+    return ["Method", *(one.heading for one in columns)]
+
+
+def _texts(table: TableRows, columns: Sequence[Column], layout: Layout) -> list[list[str]]:
+    """Return the table's cells without colours."""
+    return _lines(table, columns, replace(layout, paint=PLAIN.paint))
+
+
+def _table(table: TableRows, columns: Sequence[Column], layout: Layout) -> str:
+    return layout.table(_headings(columns), _lines(table, columns, layout))
+
+
+def _lines(table: TableRows, columns: Sequence[Column], layout: Layout) -> list[list[str]]:
+    cells = [one.cells(table) for one in columns]
+    return [
+        _line(row, [found[index] for found in cells], layout)
+        for index, row in enumerate(table.rows)
+    ]
 
 
 def tracked_tables(
@@ -97,67 +124,17 @@ def _means(row: Row) -> dict[str, float | None]:
     return {name: row.metrics[name].mean if name in row.metrics else None for name in METRICS}
 
 
-_ALIGN = ("left", *["right"] * (len(HEADINGS) - 1))
-
-
-def _lines(rows: Sequence[Row], ranking: Ranking) -> list[list[str]]:
-    best = {name: _best(name, rows) for name in RANKED}
-    digits = seconds_digits(rows)
-    return [_line(row, best, ranking, digits) for row in rows]
-
-
-def _best(name: str, rows: Sequence[Row]) -> float | None:
-    values = [row.metrics[name].mean for row in rows if name in row.metrics]
-    if len(values) < 2:
-        return None
-    return max(values) if METRICS[name].higher_is_better else min(values)
-
-
-def _line(row: Row, best: dict[str, float | None], ranking: Ranking, digits: int) -> list[str]:
+def _line(row: Row, cells: Sequence[Cell], layout: Layout) -> list[str]:
+    """Format a row; without any figure, its status stands in the first column."""
+    title = layout.escape(row.title)
     if not row.metrics:
-        return [row.title, row.missing[0].status, *[MISSING] * (len(HEADINGS) - 2)]
-    title = row.title + (
-        f" ({len(row.missing)} of {len(row.missing) + len(row.seeds)} seeds failed)"
-        if row.missing
-        else ""
-    )
-
-    def run(name: str, text: str) -> str:
-        figure = row.metrics.get(name)
-        return (
-            text + (f" {BEST}" if figure is not None and figure.mean == best[name] else "  ")
-            if figure
-            else MISSING
-        )
-
+        status = layout.paint(layout.escape(row.missing[0].status), "error")
+        return [title, status, *[MISSING] * (len(cells) - 1)]
+    if row.missing:
+        failed = f"{len(row.missing)} of {len(row.missing) + len(row.seeds)}"
+        wide, narrow = f" ({failed} seeds failed)", f"\n  {failed} failed"
+        title += wide if layout.width is None else narrow
     return [
         title,
-        *(
-            run(
-                name,
-                _with_spread(
-                    row.metrics.get(name),
-                    100,
-                    1,
-                    missing=", one seed: no spread" if name == ranking.metric else "",
-                ),
-            )
-            for name in ("accuracy", "macro_f1")
-        ),
-        ranking.groups.get(row.method, MISSING),
-        f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}",
-        f"{100 * row.mean('trainable_share'):.2f}",
-        run("train_seconds", _with_spread(row.metrics.get("train_seconds"), 1, digits, " s")),
-        run("samples_per_second", f"{row.mean('samples_per_second'):,.1f}"),
-        run("peak_memory_bytes", f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB"),
+        *(layout.paint(cell.text, "best" if cell.is_best else "plain") for cell in cells),
     ]
-
-
-def _with_spread(
-    figure: MetricSummary | None, scale: float, digits: int, unit: str = "", missing: str = ""
-) -> str:
-    """Format a mean and its standard deviation, or `missing` in its place for a single seed."""
-    if figure is None:
-        return MISSING
-    spread = missing if figure.deviation is None else f" ± {scale * figure.deviation:.{digits}f}"
-    return f"{scale * figure.mean:.{digits}f}{spread}{unit}"

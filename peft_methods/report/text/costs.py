@@ -1,14 +1,13 @@
-"""The cost table (GPU only): step time, energy, memory and inference cost of each method."""
+"""The cost tables (GPU only): step time, energy, memory and inference cost of each method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from peft_methods.analysis.comparison import Row
 from peft_methods.profiling.metrics import MEMORY_PARTS, METRICS
 from peft_methods.report.formatting import MISSING
+from peft_methods.report.text.layout import Layout
 
 COST_COLUMNS = {
     "Step, median": "step_median_seconds",
@@ -31,29 +30,31 @@ COST_NOTE = (
 )
 
 
-def cost_table(rows: Sequence[Row], style: str) -> str:
-    """Format one row per method, means over seeds. Empty if nothing was measured (on a CPU)."""
-    measured = [
-        row
-        for row in rows
-        if "step_median_seconds" in row.metrics and "train_reserved_bytes" in row.metrics
-    ]
+def has_costs(rows: Sequence[Row]) -> bool:
+    """Whether any of the rows has the figures that only a GPU gives."""
+    return any(map(_is_measured, rows))
+
+
+def _is_measured(row: Row) -> bool:
+    return "step_median_seconds" in row.metrics and "train_reserved_bytes" in row.metrics
+
+
+def cost_tables(rows: Sequence[Row], layout: Layout) -> list[str]:
+    """Format one row per method, means over seeds, in as many parts as the width needs.
+
+    Empty if nothing was measured (on a CPU).
+    """
+    measured = [row for row in rows if _is_measured(row)]
     if not measured:
-        return ""
-    headers = (
+        return []
+    headings = (
         "Method",
         *COST_COLUMNS,
         *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS),
     )
     names = (*COST_COLUMNS.values(), *(f"{part}_bytes" for part in MEMORY_PARTS))
-    lines = [[row.title, *(_cell(row, name) for name in names)] for row in measured]
-    return tabulate(
-        lines,
-        headers=headers,
-        tablefmt=style,
-        disable_numparse=True,
-        colalign=("left", *["right"] * len(names)),
-    )
+    lines = [[layout.escape(row.title), *(_cell(row, name) for name in names)] for row in measured]
+    return layout.tables(headings, lines)
 
 
 def _cell(row: Row, name: str) -> str:

@@ -13,6 +13,7 @@ from peft_methods.runs.spec import RunSpec
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
+from peft_methods.utils.words import counted
 
 
 def plan_text(
@@ -45,17 +46,16 @@ def plan_text(
             )
         )
         parts.append(
-            f"{len(missing)} runs, {workers} at a time, about {format_duration(seconds)} in total, "
-            "estimated from a timed forward pass on this machine. Nothing was trained."
+            f"{counted(len(missing), 'run')}, {workers} at a time, "
+            f"about {format_duration(seconds)} in total, estimated from a timed "
+            "forward pass on this machine. Nothing was trained."
         )
     if len(missing) < len(runnable):
-        parts.append(
-            f"{len(runnable) - len(missing)} more were finished by an earlier session "
-            "and would be reused."
-        )
+        finished = counted(len(runnable) - len(missing), "more run")
+        parts.append(f"An earlier session finished {finished}, to be reused.")
     if lines and trials:
         parts.append(
-            f"Tuning adds {trials} trials per method, which run first, for the fraction of the "
+            f"Tuning first adds {counted(trials, 'trial')} per method, for the fraction of the "
             "epochs set by tuning.fraction. The total does not include them."
         )
     return "\n\n".join(parts)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from peft_methods.analysis.checks import RULES
-from peft_methods.analysis.checks.rule import Finding
+from peft_methods.analysis.checks.rule import Finding, Severity
 from peft_methods.analysis.comparison import Comparison, Row, title_of
-from peft_methods.report.text.costs import COST_NOTE, cost_table
+from peft_methods.report.text.columns import BEST
+from peft_methods.report.text.costs import COST_NOTE, has_costs
+from peft_methods.report.text.left_out import left_out_lines, silenced_line
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.utils.words import counted, seeds_of
 
-BEST = "*"
+NoteKind = Literal["plain", "error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line below the tables. `subject` is its beginning, which names what it is about."""
+
+    text: str
+    kind: NoteKind = "plain"
+    subject: str = ""
 
 
 MAX_SIMILAR = 3  # findings listed in full if they differ in their numbers only
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(comparison: Comparison) -> list[Note]:
     """Lines below the tables: how to read them, reasons for missing results, costs, findings."""
     rows = comparison.rows()
     finished = next((r for r in comparison.records if r.status == "ok"), None)
@@ -29,7 +42,7 @@ def notes(comparison: Comparison) -> list[str]:
             "column. Train time: training steps only. "
             f"Peak memory: {finished.environment['memory_kind']}, training only."
         )
-    if any(cost_table([row], "simple") for row in rows):
+    if has_costs(rows):
         lines.append(COST_NOTE)
     if any(len(row.seeds) == 1 for row in rows):
         lines.append(
@@ -37,20 +50,25 @@ def notes(comparison: Comparison) -> list[str]:
             "an interval covers one trained model only, over test examples."
         )
     lines += ranking_notes(comparison)
-    lines += reasons(rows)
-    lines += [
-        f"{r.method_name} seed {r.seed}: {r.message}"
-        for r in comparison.records
-        if r.status == "ok" and r.message
+    left_out = [
+        line
+        for recipe, ranking in comparison.rankings.items()
+        for line in left_out_lines(ranking, [row for row in rows if row.recipe == recipe])
     ]
-    lines += attempts(comparison.records)
-    lines += list(source_costs(rows))
-    lines += list(comparison.notes)
-    lines += finding_lines(comparison)
-    if comparison.silenced:
-        rules = ", ".join(f"{rule} ({RULES[rule].title})" for rule in comparison.silenced)
-        lines.append(f"Silenced rules (not checked): {rules}")
-    return lines
+    others = [
+        *remarks_on_runs(comparison.records),
+        *attempts(comparison.records),
+        *source_costs(rows),
+        *dict.fromkeys(comparison.notes),
+    ]
+    return [
+        *map(Note, lines),
+        *(Note(line, "error") for line in left_out),
+        *(Note(line, "warning") for line in reasons(rows)),
+        *map(Note, others),
+        *finding_lines(comparison),
+        *map(Note, [silenced_line(comparison.silenced)] if comparison.silenced else []),
+    ]
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
@@ -58,8 +76,8 @@ def reasons(rows: Sequence[Row]) -> list[str]:
     affected: dict[tuple[str, str], dict[str, list[int]]] = {}
     for row in rows:
         for record in row.missing:
-            seeds_of = affected.setdefault((record.status, record.message), {})
-            seeds_of.setdefault(row.title, []).append(record.seed)
+            by_title = affected.setdefault((record.status, record.message), {})
+            by_title.setdefault(row.title, []).append(record.seed)
     lines = []
     for (status, message), seeds in affected.items():
         every_seed = all(
@@ -68,63 +86,84 @@ def reasons(rows: Sequence[Row]) -> list[str]:
             if row.title in seeds
         )
         subjects = [
-            title if every_seed else f"{title} seed {', '.join(map(str, found))}"
-            for title, found in seeds.items()
+            title if every_seed else f"{title} {seeds_of(found)}" for title, found in seeds.items()
         ]
         lines.append(f"{', '.join(subjects)}: {status}: {message}")
     return lines
 
 
+def remarks_on_runs(records: Sequence[Record]) -> list[str]:
+    """List what finished runs have to say, once for all runs with the same message."""
+    return _once((record, record.message) for record in records if record.status == "ok")
+
+
 def attempts(records: Sequence[Record]) -> list[str]:
     """List the runs that were retried, and how their earlier attempts ended."""
-    return [
-        f"{title_of(record.method_name)} seed {record.seed}"
-        f"{' (prerequisite)' * (record.role != 'main')}: attempt {len(record.attempts) + 1}; "
-        f"earlier attempts: {'; '.join(record.attempts)}"
+    return _once(
+        (
+            record,
+            f"attempt {len(record.attempts) + 1}; earlier attempts: {'; '.join(record.attempts)}"
+            if record.attempts
+            else "",
+        )
         for record in records
-        if record.attempts
+    )
+
+
+def _once(messages: Iterable[tuple[Record, str]]) -> list[str]:
+    """Format one line per message, with all methods and seeds that it applies to."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for record, message in messages:
+        role = " (prerequisite)" * (record.role != "main")
+        if message:
+            seeds = found.setdefault(message, {})
+            seeds.setdefault(f"{title_of(record.method_name)}{role}", []).append(record.seed)
+    return [
+        f"{'; '.join(f'{name} {seeds_of(of)}' for name, of in seeds.items())}: {message}"
+        for message, seeds in found.items()
     ]
 
 
-def grouped_findings(comparison: Comparison) -> list[tuple[Finding, tuple[str, ...]]]:
+def grouped_findings(findings: Iterable[Finding]) -> list[tuple[Finding, tuple[str, ...]]]:
     """Merge findings with the same text. Each is returned with all runs or rows it applies to."""
     groups: dict[tuple[str, str, str, str], list[Finding]] = {}
-    for finding in comparison.findings():
+    for finding in findings:
         groups.setdefault(
             (finding.rule, finding.severity, finding.evidence, finding.advice), []
         ).append(finding)
     return [(found[0], tuple(finding.subject for finding in found)) for found in groups.values()]
 
 
-def finding_lines(comparison: Comparison) -> list[str]:
-    """Format one line per finding.
+def finding_lines(comparison: Comparison) -> list[Note]:
+    """Format one note per finding.
 
     If more than MAX_SIMILAR findings differ only in their numbers, list the first ones and count
     the rest.
     """
-    by_advice: dict[tuple[str, str, str], list[tuple[Finding, tuple[str, ...]]]] = {}
-    for finding, subjects in grouped_findings(comparison):
+    by_advice: dict[tuple[str, Severity, str], list[tuple[Finding, tuple[str, ...]]]] = {}
+    for finding, subjects in grouped_findings(comparison.findings()):
         key = finding.rule, finding.severity, finding.advice
         by_advice.setdefault(key, []).append((finding, subjects))
     lines = []
     for (rule, severity, advice), found in by_advice.items():
         shown = found if len(found) <= MAX_SIMILAR else found[: MAX_SIMILAR - 1]
-        lines += [
-            f"{rule} {severity} {plural_count(subjects)}: {finding.evidence} → {advice}"
+        texts = [
+            f"{plural_count(subjects)}: {finding.evidence} → {advice}"
             for finding, subjects in shown
         ]
         if len(found) > len(shown):
             more = sum(len(subjects) for _, subjects in found[len(shown) :])
-            lines.append(
-                f"{rule} {severity} {more} more runs, with other values; "
-                "the HTML report lists them all"
+            texts.append(
+                f"{counted(more, 'more run')}, with other values; the HTML report lists them all"
             )
+        subject = f"{rule} {severity}"
+        lines += [Note(f"{subject} {text}", severity, subject) for text in texts]
     return lines
 
 
 def plural_count(subjects: Sequence[str]) -> str:
     """Name a single run, and count several."""
-    return subjects[0] if len(subjects) == 1 else f"{len(subjects)} runs"
+    return subjects[0] if len(subjects) == 1 else counted(len(subjects), "run")
 
 
 def source_costs(rows: Sequence[Row]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tabulate import tabulate
+from collections.abc import Sequence
 
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.ranking import NotCompared, Ranking
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING
+from peft_methods.report.text.layout import Layout
 
 RANKING_NOTE = (
     "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter "
@@ -23,33 +24,38 @@ NOT_COMPARED = {
 }
 
 
-def ranking_table(ranking: Ranking, rows: list[Row], style: str) -> str:
-    """Format one row per method, best first. Empty if no predictions were kept."""
+def ranking_table(ranking: Ranking, rows: Sequence[Row], layout: Layout) -> str:
+    """Format one row per method, best first. Empty if no predictions were kept.
+
+    Columns of the first table are left out where the width is too small for them.
+    """
     shown = sorted(
         (row for row in rows if row.method in ranking.intervals),
-        key=lambda row: -row.mean(ranking.metric),
+        key=lambda row: -METRICS[ranking.metric].sign() * row.mean(ranking.metric),
     )
     if not shown:
         return ""
-    headers = (
+    headings = [
         "Method",
         METRICS[ranking.metric].title,
-        "95 % interval",
+        "95 %\ninterval",
         "Group",
-        "To the best, points",
+        "To the best,\npoints",
         "p",
-    )
+    ]
     lines = [
-        [row.title, f"{100 * row.mean(ranking.metric):.1f}", *_ranking_cells(ranking, row.method)]
+        [
+            layout.escape(row.title),
+            f"{100 * row.mean(ranking.metric):.1f}",
+            *_ranking_cells(ranking, row.method),
+        ]
         for row in shown
     ]
-    return tabulate(
-        lines,
-        headers=headers,
-        tablefmt=style,
-        disable_numparse=True,
-        colalign=("left", *["right"] * 5),
-    )
+    for dispensable in ("Group", METRICS[ranking.metric].title):
+        if not layout.fits(headings, lines):
+            at = headings.index(dispensable)
+            headings, *lines = [[*line[:at], *line[at + 1 :]] for line in (headings, *lines)]
+    return layout.table(headings, lines)
 
 
 def _ranking_cells(ranking: Ranking, method: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.record import Record
+from peft_methods.utils.words import counted, seeds_of
 
 
 def setup_line(comparison: Comparison, recipe: str) -> str:
@@ -14,7 +15,7 @@ def setup_line(comparison: Comparison, recipe: str) -> str:
     data = spec.recipe.data
     finished = next((r for r in records if r.status == "ok"), None)
     device = device_text(finished) if finished else spec.device
-    seeds = sorted({r.seed for r in records})
+    seeds = {r.seed for r in records}
     weights = "" if spec.recipe.has_quality else " (random weights)"
     texts = " (random tokens)" if finished and finished.data.get("random") else ""
     sizes = (
@@ -29,7 +30,7 @@ def setup_line(comparison: Comparison, recipe: str) -> str:
     return (
         f"{recipe}: {spec.recipe.model.source}{weights} on {data.source}{texts}, "
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
-        f"{budget_text(spec.recipe)}{deterministic}; seeds {', '.join(map(str, seeds))}; {device}"
+        f"{budget_text(spec.recipe)}{deterministic}; {seeds_of(seeds)}; {device}"
     )
 
 
@@ -38,9 +39,10 @@ def budget_text(recipe: Recipe) -> str:
     budget = recipe.budget
     patience, batches = budget.early_stopping, budget.gradient_accumulation
     parts = [
-        f"up to {budget.epochs} epochs (early stopping after {patience} without improvement)"
+        f"up to {counted(budget.epochs, 'epoch')} "
+        f"(early stopping after {patience} without improvement)"
         if patience
-        else f"{budget.epochs} epochs",
+        else counted(budget.epochs, "epoch"),
         f"batch {budget.batch_size}" + (f" × {batches}" if batches > 1 else ""),
         f"max length {recipe.data.max_length}",
         budget.precision,
@@ -53,5 +55,6 @@ def budget_text(recipe: Recipe) -> str:
 def device_text(record: Record) -> str:
     """Format the device's name; for a CPU with the number of threads."""
     environment = record.environment
-    cores = f", {environment['threads']} threads" if environment["device"] == "cpu" else ""
+    threads = environment.get("threads")
+    cores = f", {counted(threads, 'thread')}" if environment["device"] == "cpu" and threads else ""
     return f"{environment['device_name']}{cores}"
