@@ -1,4 +1,4 @@
-"""The README's tables of stored baselines show the baselines' figures and mark the best ones."""
+"""Tables of stored baselines in the documentation show their figures and mark the best ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from peft_methods.report.text.costs import COST_COLUMNS, cost_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MARKED = dict(re.findall(r"<!-- baseline (\S+) -->\n(.*?)\n<!-- /baseline -->", README, re.DOTALL))
-# The columns of a separate table, which the README may leave out.
+PAGES = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md"))]
+MARK = re.compile(r"<!-- baseline (\S+) -->\n(.*?)\n<!-- /baseline -->", re.DOTALL)
+MARKED = {name: text for page in (README, *PAGES) for name, text in MARK.findall(page)}
+# The columns of a separate table, which a page may leave out.
 COST_HEADINGS = {
     *COST_COLUMNS,
     *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS),
@@ -106,12 +108,24 @@ def _trainable(row: Row) -> str:
     return f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"
 
 
-def test_readme_has_tables_of_baselines() -> None:
-    assert MARKED
+def test_every_stored_baseline_has_a_table() -> None:
+    folder = ROOT / "benchmarks" / "baselines"
+    stored = {
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json")
+    }
+    assert set(MARKED) == stored
+
+
+def test_readme_shows_the_table_that_the_documentation_explains() -> None:
+    reading = (ROOT / "docs" / "start" / "reading.md").read_text(encoding="utf-8")
+    explained = cells_of(reading.partition("## The columns")[0])
+    shown = cells_of(README.partition("## Try it")[0])
+    assert len(shown) > 30
+    assert shown.items() <= explained.items()
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_readme_tables_match_the_stored_baseline(name: str) -> None:
+def test_tables_match_the_stored_baseline(name: str) -> None:
     shown = cells_of(MARKED[name])
     stored = expected(rows_of(ROOT / "benchmarks" / "baselines" / f"{name}.json"))
     # Groups need predictions, which baselines do not hold.
