@@ -1,7 +1,8 @@
 """Generate the reference pages from the code.
 
-A page holds a mark such as `<!-- generated: options -->`. When the documentation is built, `fill`
-replaces it by the Markdown that the function of that name returns.
+A page holds a line that ends in a mark such as `<!-- generated: options -->`. When the documentation
+is built, `fill` replaces the line by the Markdown that the function of that name returns. What the
+line says before the mark is for readers of the source.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "record-fields": fields.record_fields,
     "tasks": tables.tasks,
 }
-MARK = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+MARK = re.compile(r"^.*<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 
 
 def fill(text: str) -> str:

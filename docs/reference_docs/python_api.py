@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import peft_methods
 from peft_methods import api, plugin
 from peft_methods.analysis.checks.rule import Finding
+from peft_methods.analysis.comparison import Comparison
 from peft_methods.api import PrintableComparison
 from peft_methods.methods import ApplyContext, DefaultRate, Method, MethodInfo, ParamGroup
 from peft_methods.runs.executors.base import Executor, Resources
@@ -18,10 +20,10 @@ from peft_methods.tasks.base import LossSum, Quality, Task
 from peft_methods.tasks.metrics import Metric
 from peft_methods.training.engine import Engine
 from peft_methods.utils.errors import DataError, OptionError, PeftMethodsError
-from reference_docs.markdown import code, paragraphs, table
+from reference_docs.markdown import code, codes, paragraphs, table
 
 FUNCTIONS: tuple[Callable[..., Any], ...] = (api.compare, peft_methods.load_trained)
-USED = (PrintableComparison, Record, Finding, PeftMethodsError, OptionError, DataError)
+USED = (PrintableComparison, Comparison, Record, Finding, PeftMethodsError, OptionError, DataError)
 CONTRACTS = (
     *(Method, MethodInfo, DefaultRate, ApplyContext, ParamGroup),
     *(Task, Metric, LossSum, Quality),
@@ -61,8 +63,8 @@ def _function(function: Callable[..., Any]) -> str:
 
 
 def _class(kind: type) -> str:
-    members = "\n\n".join(_members(kind))
-    text = "\n\n".join(part for part in (_own_docstring(kind), members) if part)
+    parts = (_own_docstring(kind), _fields(kind), *_members(kind))
+    text = "\n\n".join(part for part in parts if part)
     return _directive("class", f"{kind.__module__}.{kind.__qualname__}", text, colons=4)
 
 
@@ -70,6 +72,15 @@ def _own_docstring(kind: type) -> str:
     """Return a class's docstring, unless a dataclass made it from the fields."""
     text = paragraphs(vars(kind).get("__doc__"))
     return "" if text.startswith(f"{kind.__name__}(") else text
+
+
+def _fields(kind: type) -> str:
+    """Format the fields of a dataclass that are not inherited."""
+    own = vars(kind).get("__annotations__", {})
+    if not is_dataclass(kind):
+        return ""
+    shown = [one for one in fields(kind) if one.name in own and not one.name.startswith("_")]
+    return f"Fields: {codes(f'{one.name}: {one.type}' for one in shown)}." if shown else ""
 
 
 def _members(kind: type) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The commands and code of the documentation: parsed always, and run where a mark says so.
 
-A mark stands in the line before a block: `<!-- run -->`, or `<!-- run: slow -->` for what trains.
+A mark stands in the line before a block: `<!-- run -->`, `<!-- run: slow -->` for what trains, or
+`<!-- run: syntax -->` for Python that needs the results of other blocks.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ FENCE = re.compile(
     r"(?P<mark><!-- run(?:: (?P<kind>[a-z]+))? -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-KINDS = {"", "slow", "check", "executor", "method", "part", "recipe", "task"}
+KINDS = {"", "slow", "syntax", "check", "executor", "method", "part", "recipe", "task"}
 PROGRAMS = ("pytest", "peft-methods")
 
 
@@ -159,11 +160,12 @@ def test_pages_name_only_options_that_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("block", written_in("python"), ids=lambda block: block.name)
-def test_python_calls_compare_with_arguments_that_exist(block: Block) -> None:
+def test_python_calls_have_arguments_that_exist(block: Block) -> None:
     for node in ast.walk(ast.parse(block.text)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "compare":
-            names: dict[str, Any] = {str(keyword.arg): None for keyword in node.keywords}
-            inspect.signature(peft_methods.compare).bind(*node.args, **names)
+        name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Call) and name in peft_methods.__all__:
+            named: dict[str, Any] = {str(keyword.arg): None for keyword in node.keywords}
+            inspect.signature(getattr(peft_methods, name)).bind(*node.args, **named)
 
 
 @pytest.mark.parametrize("block", written_in("toml"), ids=lambda block: block.name)
