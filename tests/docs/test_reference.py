@@ -74,9 +74,9 @@ def test_method_page_names_every_hyperparameter_and_the_source_of_every_rate() -
 def test_record_page_names_every_field() -> None:
     page = GENERATORS["record-fields"]()
     for one in dataclasses.fields(Record):
-        assert (f"`{one.name}`" in page) == (one.name != "reused")
+        assert (f"| `{one.name}` |" in page) == (one.name != "reused")
     for one in dataclasses.fields(RunSpec):
-        assert (f"`spec.{one.name}`" in page) == (one.name != "tuning")
+        assert (f"| `spec.{one.name}` |" in page) == (one.name != "tuning")
     assert all(f"`{key}`" in GENERATORS["extra-info"]() for key in ("metrics", "spec", "seeds"))
 
 
