@@ -1,7 +1,7 @@
 """Generate the reference pages from the code.
 
-A page holds a line that ends in a mark such as `<!-- generated: options -->`. When the documentation
-is built, `fill` replaces the line by the Markdown that the function of that name returns. What the
+A page holds a line that ends in a mark such as `<!-- generated: options -->`. When the site is
+built, `fill` replaces the line by the Markdown that the function of that name returns. What the
 line says before the mark is for readers of the source.
 """
 
