@@ -138,8 +138,9 @@ def test_commands_use_options_that_exist(block: Block, words: list[str]) -> None
     program, *arguments = words
     if program == "peft-methods":
         command, *arguments = arguments
-        if command not in command_names():
-            pytest.skip(f"this version has no command {command}")
+        if "run" not in command_names():
+            pytest.skip("this version has only the commands that train nothing")
+        assert command in command_names()
         if command != "run":
             known = help_of(command)
             assert [w for w in arguments if w.startswith("--") and w not in known] == []
