@@ -1,4 +1,4 @@
-"""The README's tables of stored baselines show the baselines' figures and mark the best ones."""
+"""Tables of stored baselines in the documentation show their figures and mark the best ones."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pytest
 
 from peft_methods.analysis.baseline import read_baseline
 from peft_methods.analysis.comparison import MetricSummary, Row
-from peft_methods.profiling.metrics import MEMORY_PARTS
-from peft_methods.report.text.costs import COST_COLUMNS, cost_table
+from peft_methods.profiling.metrics import MEMORY_PARTS, METRICS
+from peft_methods.report.text.costs import COST_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MARKED = dict(re.findall(r"<!-- baseline (\S+) -->\n(.*?)\n<!-- /baseline -->", README, re.DOTALL))
-# The columns of a separate table, which the README may leave out.
-COST_HEADINGS = {
-    *COST_COLUMNS,
-    *(part.replace("_", " ").capitalize() for part in MEMORY_PARTS),
+PAGES = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").rglob("*.md"))]
+MARK = re.compile(r"<!-- baseline (\S+) -->\n(.*?)\n<!-- /baseline -->", re.DOTALL)
+MARKED = {name: text for page in (README, *PAGES) for name, text in MARK.findall(page)}
+# The columns of a separate table, which a page may leave out.
+COST_HEADINGS = COST_COLUMNS | {
+    part.replace("_", " ").capitalize(): f"{part}_bytes" for part in MEMORY_PARTS
 }
 BEST_OF: dict[str, Callable[..., float]] = {
     "accuracy": max, "macro_f1": max, "train_seconds": min, "samples_per_second": max,
@@ -87,7 +88,7 @@ def expected(rows: list[Row]) -> Cells:
 
         return written
 
-    found = cells_of(cost_table(rows, "pipe"))
+    found = costs(rows)
     put("Accuracy", "accuracy", with_spread("accuracy", 100, 1))
     put("Macro F1", "macro_f1", with_spread("macro_f1", 100, 1))
     put("Trainable (method + head)", "method_parameters", _trainable)
@@ -102,16 +103,40 @@ def expected(rows: list[Row]) -> Cells:
     return found
 
 
+def costs(rows: list[Row]) -> Cells:
+    """Return the cells of the second table, in which a missing value is a dash."""
+    found = {}
+    for row in rows:
+        for heading, name in COST_HEADINGS.items():
+            held = "engine_reserved_bytes" if heading == "Reserved" else name
+            figure = row.metrics.get(held) or row.metrics.get(name)
+            text = "–" if figure is None else METRICS[name].format(figure.mean)
+            found[row.title, heading] = text
+    return found
+
+
 def _trainable(row: Row) -> str:
     return f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"
 
 
-def test_readme_has_tables_of_baselines() -> None:
-    assert MARKED
+def test_every_stored_baseline_has_a_table() -> None:
+    folder = ROOT / "benchmarks" / "baselines"
+    stored = {
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json")
+    }
+    assert set(MARKED) == stored
+
+
+def test_readme_shows_the_table_that_the_documentation_explains() -> None:
+    reading = (ROOT / "docs" / "start" / "reading.md").read_text(encoding="utf-8")
+    explained = cells_of(reading.partition("## The columns")[0])
+    shown = cells_of(README.partition("## Try it")[0])
+    assert len(shown) > 30
+    assert shown.items() <= explained.items()
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_readme_tables_match_the_stored_baseline(name: str) -> None:
+def test_tables_match_the_stored_baseline(name: str) -> None:
     shown = cells_of(MARKED[name])
     stored = expected(rows_of(ROOT / "benchmarks" / "baselines" / f"{name}.json"))
     # Groups need predictions, which baselines do not hold.
@@ -120,4 +145,4 @@ def test_readme_tables_match_the_stored_baseline(name: str) -> None:
     assert {method for method, _ in shown} == {method for method, _ in stored}
     headings = {heading for _, heading in figures}
     assert headings >= {heading for _, heading in stored if heading not in COST_HEADINGS}
-    assert headings.isdisjoint(COST_HEADINGS) or headings >= COST_HEADINGS
+    assert headings.isdisjoint(COST_HEADINGS) or headings >= set(COST_HEADINGS)

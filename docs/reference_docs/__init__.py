@@ -1,0 +1,40 @@
+"""Generate the reference pages from the code.
+
+A page holds a line that ends in a mark such as `<!-- generated: options -->`. When the site is
+built, `fill` replaces the line by the Markdown that the function of that name returns. What the
+line says before the mark is for readers of the source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from reference_docs import commands, fields, options, python_api, tables
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "checks": tables.checks,
+    "commands": commands.commands,
+    "csv-columns": fields.csv_columns,
+    "engines": tables.engines,
+    "exit-codes": commands.exit_codes,
+    "extra-info": fields.extra_info_fields,
+    "extras": tables.extras,
+    "fixtures": python_api.fixtures,
+    "method-fields": fields.method_fields,
+    "methods": tables.methods,
+    "metrics": tables.metrics,
+    "model-presets": tables.model_presets,
+    "options": options.option_table,
+    "python-api": python_api.python_api,
+    "recipe-fields": fields.recipe_fields,
+    "recipes": tables.recipes,
+    "record-fields": fields.record_fields,
+    "tasks": tables.tasks,
+}
+MARK = re.compile(r"^.*<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+
+
+def fill(text: str) -> str:
+    """Replace every mark by the generated Markdown. Raises `KeyError` for an unknown name."""
+    return MARK.sub(lambda mark: GENERATORS[mark[1]](), text)
