@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest_plugins = ["peft_methods.plugin", "pytester"]
+collect_ignore = ["peft_methods"]  # benchmarks/ passes on the benchmark that is in there
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
