@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
 import signal
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, field, make_dataclass, replace
@@ -44,6 +46,11 @@ from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
 from peft_methods.training.evidence import Evidence
 from peft_methods.training.trainer import loop
+
+with warnings.catch_warnings():  # of a deprecated function of torch
+    warnings.simplefilter("ignore", DeprecationWarning)
+    for kind in ("deberta", "deberta_v2"):
+        importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 TASK = TASKS["text_classification"]
