@@ -34,7 +34,7 @@ from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError, first_line
-from peft_methods.utils.files import path_of
+from peft_methods.utils.files import is_only_a_path, path_of
 from peft_methods.utils.validation import build
 
 DESCRIPTION = "method.json"
@@ -90,7 +90,7 @@ def _description(run: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
         "format": run.method.info.saved_format,
         "method": run.method.name,
         "task": run.recipe.task,
-        "settings": asdict(run.method),
+        "settings": {name: _portable_value(v) for name, v in asdict(run.method).items()},
         "model": asdict(spec) | {"source": portable(spec.source)},
         "quantization": quantization_of(base.model),
         "precision": run.recipe.budget.precision,
@@ -108,6 +108,13 @@ def portable(source: str) -> str:
     absolute, home = os.path.abspath(path), str(Path.home())
     inside = absolute.startswith(home.rstrip(os.sep) + os.sep)
     return os.path.join("~", os.path.relpath(absolute, home)) if inside else absolute
+
+
+def _portable_value(value: Any) -> Any:
+    """Return a setting with portable paths (AdapterFusion's sources may be folders of data)."""
+    if isinstance(value, list | tuple):
+        return [_portable_value(one) for one in value]
+    return portable(value) if isinstance(value, str) and is_only_a_path(value) else value
 
 
 def load_trained(

@@ -53,11 +53,15 @@ As a plain transformers model, with the trained weights folded into those of the
 
 ```python
 import peft_methods
+from transformers import AutoTokenizer
 
 folder = "."  # the path of this folder
 model = peft_methods.load_trained(folder, merge=True)
-model.save_pretrained("merged")  # {auto_model}.from_pretrained("merged") loads it
+model.save_pretrained("merged")
+AutoTokenizer.from_pretrained(folder).save_pretrained("merged")
 ```
+
+`{auto_model}.from_pretrained("merged")` and `pipeline()` load that folder with its head.
 """
 
 

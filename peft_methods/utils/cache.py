@@ -95,10 +95,37 @@ def cache_folder(part: str = "") -> Path:
     `part` that it already holds. Otherwise the private folder takes its place, with a warning that
     names both. It is a temporary folder of this user, the same in all processes.
     """
-    usual = Path(platformdirs.user_cache_dir("peft-methods"))
+    usual = _usual_folder()
     if not _problem(str(usual)) or (part and _is_readable(usual / part)):
         return usual
+    _warn(str(usual))
     return _private_folder(str(usual))
+
+
+def cache_notice() -> str:
+    """Return the message that another folder than the user's cache folder is used, or ''.
+
+    For sessions, whose workers give the warning where nobody sees it.
+    """
+    usual = str(_usual_folder())
+    return _notice(usual) if _problem(usual) else ""
+
+
+def _usual_folder() -> Path:
+    return Path(platformdirs.user_cache_dir("peft-methods"))
+
+
+@cache
+def _warn(usual: str) -> None:
+    """Warn once in each process."""
+    warnings.warn(_notice(usual), stacklevel=3)
+
+
+def _notice(usual: str) -> str:
+    return (
+        f"the cache folder {usual} cannot be written ({_problem(usual)}). Files are cached in "
+        f"{_private_folder(usual)} instead. Set XDG_CACHE_HOME to a folder that you can write to."
+    )
 
 
 @cache
@@ -130,11 +157,6 @@ def _private_folder(usual: str) -> Path:
         folder.mkdir(mode=0o700)
     if not _is_private(folder):
         folder = Path(tempfile.mkdtemp(prefix="peft-methods-cache-"))
-    warnings.warn(
-        f"the cache folder {usual} cannot be written ({_problem(usual)}). Files are cached in "
-        f"{folder} instead. Set XDG_CACHE_HOME to a folder that you can write to.",
-        stacklevel=3,
-    )
     return folder
 
 

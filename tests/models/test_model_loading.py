@@ -226,7 +226,7 @@ def test_load_random_weights_has_head_and_sizes_of_the_pretrained_model(
         )
         for folder, weights in ((tiny_models[kind], "pretrained"), (tmp_path, "random"))
     )
-    assert (alone.head, alone.shape) == (pretrained.head, pretrained.shape)
+    assert (alone.head, alone.architecture) == (pretrained.head, pretrained.architecture)
     sizes = [
         {name: parameters.size_of(p) for name, p in base.model.named_parameters()}
         for base in (pretrained, alone)

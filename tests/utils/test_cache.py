@@ -76,7 +76,6 @@ def unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     blocked.write_text("a file where the folder should be", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    cache._private_folder.cache_clear()
     return blocked / "peft-methods"
 
 
@@ -91,6 +90,11 @@ def test_unusable_cache_folder_is_replaced_by_a_private_one_with_a_warning(
     (warning,) = caught  # one for the whole process
     assert str(unusable) in str(warning.message)
     assert str(private) in str(warning.message)
+    assert cache.cache_notice() == str(warning.message)
+
+
+def test_usable_cache_folder_needs_no_notice() -> None:
+    assert cache.cache_notice() == ""
 
 
 @pytest.mark.parametrize("trap", ["link", "open to all"])
@@ -122,7 +126,6 @@ def test_unwritable_cache_folder_is_used_for_what_it_holds(
         monkeypatch.setenv("XDG_CACHE_HOME", filled)
         with another_user() as temporary:
             monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-            cache._private_folder.cache_clear()
             assert cache_folder("minilm") == Path(filled) / "peft-methods"
             with pytest.warns(UserWarning, match="Permission denied"):
                 assert cache_folder("words").parent == temporary
@@ -136,7 +139,6 @@ def test_cache_folder_of_another_user_is_left_alone(monkeypatch: pytest.MonkeyPa
     with another_user() as temporary:
         monkeypatch.setenv("XDG_CACHE_HOME", foreign)
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-        cache._private_folder.cache_clear()
         with pytest.warns(UserWarning, match="Permission denied") as caught:
             assert [remembered(1), remembered(2)] == [1, 1]
         assert foreign in str(caught[0].message)
