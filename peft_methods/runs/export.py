@@ -7,7 +7,8 @@
 Every folder also has the tokenizer, a `method.json` that records the base model with its
 quantisation, and a README.md with the calls that load the model that was measured:
 `peft_methods.load_trained(folder)` for all of them. The `AutoModel` classes and `pipeline()` of
-transformers do so for the first format alone; for the others they draw a new head.
+transformers do so for the first format alone; the others they refuse or, in some versions, load
+with a new, random head.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def load_trained(
     It works for every method: the base model is loaded with its quantisation, then the trained
     weights. `base` is the place of the base model if it has moved. With `merge`, the method's
     weights are folded into the base's: a plain transformers model, whose `save_pretrained` writes
-    a folder for `from_pretrained` and `pipeline()`. Those would load a folder of LoRA, QLoRA, IA3
-    or adapters with a new head.
+    a folder for `from_pretrained` and `pipeline()`. Those refuse a folder of LoRA, QLoRA, IA3 or
+    adapters or, in some versions, load it with a new, random head.
 
     `trust_remote_code` allows the base model's own Python files to run, if it was trained with
     them. Raises `ModelError` if the folder holds no such model.

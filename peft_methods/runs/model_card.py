@@ -11,8 +11,8 @@ from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.utils.files import is_only_a_path
 
 NEW_HEAD = """
-**Do not load this folder with `{auto_model}.from_pretrained` or `pipeline()`**: they load the
-base model with a new, random head instead of the trained one, and its predictions mean nothing.
+**Do not load this folder with `{auto_model}.from_pretrained` or `pipeline()`**: they refuse it or,
+in some versions, load the base model with a new, random head, whose predictions mean nothing.
 """
 OURS = """
 ```python
