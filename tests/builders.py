@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import random
 import signal
-from collections.abc import Sequence
-from contextlib import nullcontext
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,11 @@ from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
 from peft_methods.training.evidence import Evidence
 from peft_methods.training.trainer import loop
+
+with warnings.catch_warnings():  # of a deprecated function of torch
+    warnings.simplefilter("ignore", DeprecationWarning)
+    for kind in ("deberta", "deberta_v2"):
+        importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "test_finetune.py"
 TASK = TASKS["text_classification"]
@@ -106,14 +115,46 @@ CONFIGS = {
         **TINY, dim=32, n_layers=2, n_heads=2, hidden_dim=64
     ),
 }
+RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+ENDS = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+MORE_CONFIGS = {
+    "electra": lambda: transformers.ElectraConfig(**TINY, **SIZES, embedding_size=16),
+    "albert": lambda: transformers.AlbertConfig(**TINY, **SIZES, embedding_size=16),
+    "deberta": lambda: transformers.DebertaConfig(**TINY, **SIZES, **RELATIVE),
+    "deberta-v2": lambda: transformers.DebertaV2Config(  # the options of v3
+        **TINY,
+        **SIZES,
+        **RELATIVE,
+        position_buckets=8,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        position_biased_input=False,
+    ),
+    "modernbert": lambda: transformers.ModernBertConfig(**TINY, **SIZES, **ENDS),
+    "fnet": lambda: transformers.FNetConfig(
+        **TINY, hidden_size=32, num_hidden_layers=2, intermediate_size=64
+    ),
+    "longformer": lambda: transformers.LongformerConfig(**TINY, **SIZES, attention_window=[8, 8]),
+    "funnel": lambda: transformers.FunnelConfig(
+        vocab_size=len(VOCABULARY),
+        pad_token_id=0,
+        block_sizes=[1, 1],
+        d_model=32,
+        n_head=2,
+        d_head=16,
+        d_inner=64,
+        architectures=["FunnelBaseModel"],
+    ),
+}
 
 
 def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:
     """Write a model folder in hub layout: config, safetensors and a WordPiece tokenizer."""
     torch.manual_seed(7)
-    model = transformers.AutoModel.from_config(CONFIGS[kind]())
+    model = transformers.AutoModel.from_config({**CONFIGS, **MORE_CONFIGS}[kind]())
     if hasattr(model, "pooler") and trained_pooler:
-        nn.init.constant_(model.pooler.dense.bias, 1e-3)  # an all-zero bias means "never trained"
+        pooler = getattr(model.pooler, "dense", model.pooler)
+        nn.init.constant_(pooler.bias, 1e-3)  # an all-zero bias means "never trained"
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
@@ -532,6 +573,25 @@ def restore_sigint() -> None:
     Background jobs of a shell ignore the signal, and so do the processes they start.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def another_user() -> Iterator[Path]:
+    """Context manager: act as a user without rights. Yields a folder that every user can write to.
+
+    Whoever is not root has to do with files whose mode forbids everything.
+    """
+    root, nobody = 0, 65534
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        as_root = os.geteuid() == root
+        if as_root:
+            os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            if as_root:
+                os.seteuid(root)
 
 
 # training

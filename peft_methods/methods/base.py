@@ -7,8 +7,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.models.architecture import Architecture
 from peft_methods.models.config import ModelKind, kind_of
+from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.recipes.schema import STRICT, Positive, Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by na
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
 FAMILIES = ("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal")
 SavedFormat = Literal["transformers", "peft", "peft_methods"]
-Needs = Literal["any encoder", "module map"]
+Needs = Literal["any encoder", "linear layers", "module map"]
 T = TypeVar("T")
 
 
@@ -53,6 +54,8 @@ class MethodInfo:
     - `color` (#rrggbb) and `marker` (matplotlib's) are drawn from the name where they are empty.
     - `start_tolerance` is how far logits at step 0 may be from the base model's (None: no promise).
     - `unquantized_counterpart` names the method that does the same over unquantized weights.
+    - `needs` says which models the method can train: all, those with linear layers in the roles
+      that `needed_roles()` names, or only those with a module map.
     - `cost_in_forward_passes` is the work of a training step: 1 for the forward pass, 1 for the
       gradient of the activations, 1 for that of the weights. Time estimates and MFU use it.
     - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
@@ -181,7 +184,7 @@ class Method:
         return ()
 
     def expected_trainable(self, architecture: Architecture) -> int | None:
-        """Trainable parameters less the head's, in closed form; None without a module map."""
+        """Trainable parameters less the head's, from the sizes alone; None if those are unknown."""
         raise NotImplementedError
 
     @classmethod
@@ -206,12 +209,26 @@ class Method:
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
         """Return why this method cannot train such a model on this device, or None if it can."""
-        if self.info.needs == "module map" and architecture.module_map is None:
+        if architecture.module_map is not None or self.info.needs == "any encoder":
+            return None
+        if self.info.needs == "module map":
             return (
                 f"{self.title} needs a model whose parts are known ({', '.join(MODULE_MAPS)}), "
                 f"not {architecture.model_type!r}"
             )
-        return None
+        found = architecture.known_roles()
+        lacking = [role for role in self.needed_roles() if role not in found]
+        if not lacking:
+            return None
+        way_out = f"set methods.{self.name}.targets to some of its others: {', '.join(found)}"
+        return (
+            f"{self.title} needs linear layers for {', '.join(lacking)}, and no layer of "
+            f"{architecture.model_type!r} is known as such; {way_out if found else 'it has none'}"
+        )
+
+    def needed_roles(self) -> tuple[str, ...]:
+        """Return the roles of the linear layers that the method changes."""
+        return ()
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """Fold the method's parameters into the base weights; None where that is impossible.

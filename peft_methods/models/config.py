@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,9 +126,23 @@ def load_config(spec: ModelSpec, head: ModelHead) -> Any:
             f"Set model.source to {head.examples}.",
             setting="model.source",
         )
+    _import_model_code(config)
     if spec.weights == "random":
         _check_builds(config, spec, head)
     return config
+
+
+def _import_model_code(config: Any) -> None:
+    """Import transformers' code of this model type without its warnings.
+
+    DeBERTa's uses a deprecated function of torch, which is no concern of whoever makes warnings
+    errors. A type without such a module is reported where the model is built.
+    """
+    module = type(config).__module__
+    if module.startswith("transformers.models."):
+        with warnings.catch_warnings(), contextlib.suppress(ImportError):
+            warnings.simplefilter("ignore", DeprecationWarning)
+            importlib.import_module(module.replace(".configuration_", ".modeling_"))
 
 
 def _check_builds(config: Any, spec: ModelSpec, head: ModelHead) -> None:

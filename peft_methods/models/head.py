@@ -25,7 +25,7 @@ def pooler_modules(model: nn.Module) -> dict[str, nn.Linear]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.endswith("pooler.dense")
+        if isinstance(module, nn.Linear) and name.endswith(("pooler.dense", ".pooler"))
     }
 
 
@@ -36,7 +36,8 @@ def untrained_poolers(model: nn.Module) -> set[str]:
     Sentence encoders average their tokens and have such an unused pooler (all-MiniLM-L6-v2, for
     example).
     """
-    idle = [name for name, pooler in pooler_modules(model).items() if not pooler.bias.any()]
+    poolers = pooler_modules(model)
+    idle = [name for name, one in poolers.items() if one.bias is not None and not one.bias.any()]
     return {f"{name}.{part}" for name in idle for part in ("weight", "bias")}
 
 
@@ -53,7 +54,8 @@ def reinitialise(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[s
             and f"{name}.weight" not in but
         ):
             nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:  # ModernBERT's head has a layer without one
+                nn.init.zeros_(module.bias)
 
 
 def head_modules(model: PreTrainedModel, fresh: set[str], spec: ModelSpec) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from peft_methods.models.head import (
     reinitialise,
     untrained_poolers,
 )
+from peft_methods.models.linear_layers import count_model
 from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import in_modules, top_modules
 from peft_methods.models.parameters import weights_digest
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 # Model types whose position ids start after the padding token's id.
-COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -101,7 +102,9 @@ def load(
     own = head_modules(model, fresh, spec)
     pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, own))
-    architecture = architecture_of(config, head_parameters=size, pooler=pooler)
+    architecture = architecture_of(
+        config, head_parameters=size, pooler=pooler, counted=count_model(model, own)
+    )
     return LoadedModel(
         model,
         tokenizer,

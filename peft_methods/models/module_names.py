@@ -21,3 +21,11 @@ def top_modules(model: nn.Module) -> tuple[str, ...]:
         for name, child in model.named_children()
         if name != prefix and any(True for _ in child.parameters())
     )
+
+
+def is_bias(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a bias vector.
+
+    DeBERTa's are called `q_bias` and `v_bias`. Tables of position biases are no vectors.
+    """
+    return name.endswith((".bias", "_bias")) and parameter.dim() == 1

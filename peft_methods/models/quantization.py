@@ -35,6 +35,20 @@ def nf4_options(
     return {"quantization_config": quantized, "device_map": {"": device}}
 
 
+def quantization_of(model: nn.Module) -> dict[str, Any] | None:
+    """Return the options of `BitsAndBytesConfig` that quantise a base model like this one's."""
+    config: Any = getattr(model.config, "quantization_config", None)
+    if config is None:
+        return None
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": config.bnb_4bit_quant_type,
+        "bnb_4bit_use_double_quant": config.bnb_4bit_use_double_quant,
+        "bnb_4bit_compute_dtype": str(config.bnb_4bit_compute_dtype).removeprefix("torch."),
+        "llm_int8_skip_modules": list(config.llm_int8_skip_modules),
+    }
+
+
 def disable_repacking(model: nn.Module) -> None:
     """Prevent bitsandbytes from repacking the weights.
 

@@ -27,6 +27,7 @@ from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.runs.tracking.trackers import Tracking
 from peft_methods.runs.tuning import Search
+from peft_methods.utils.cache import cache_notice
 from peft_methods.utils.errors import DataError, PeftMethodsError, PreparationTimedOut
 
 DEFAULT_RESULTS = Path(".peft/results")
@@ -252,6 +253,7 @@ class Experiment:
             *(f"tuned: {tuning.tuning_note(search)}" for search in self._searches.values()),
             *([reuse.reuse_note(reused)] if reused else []),
             *self._set_aside,
+            *filter(None, [cache_notice()]),
             *self._earlier.warnings,
             *self._scheduler.warnings,
         ]

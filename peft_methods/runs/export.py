@@ -1,17 +1,23 @@
-"""Save trained models in the format of their method, and load models of our own format.
+"""Save trained models in the format of their method, and load them again.
 
 - `transformers`: a whole model folder (full fine-tuning, BitFit, head only).
-  Load it with `AutoModelForSequenceClassification.from_pretrained(folder)`.
-- `peft`: a PEFT folder (LoRA, QLoRA, IA3). Load it with `PeftModel.from_pretrained(base, folder)`.
-- `peft_methods`: `trained.safetensors` and `method.json` (adapters, fusion).
-  Load it with `peft_methods.load_trained(folder)`.
+- `peft`: a PEFT folder (LoRA, QLoRA, IA3), with a config.json that has the names of the labels.
+- `peft_methods`: `trained.safetensors` (adapters, fusion).
+
+Every folder also has the tokenizer, a `method.json` that records the base model with its
+quantisation, and a README.md with the calls that load the model that was measured:
+`peft_methods.load_trained(folder)` for all of them. The `AutoModel` classes and `pipeline()` of
+transformers do so for the first format alone; the others they refuse or, in some versions, load
+with a new, random head.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +27,38 @@ from peft_methods.methods.base import TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.models.parameters import load_trainable
+from peft_methods.models.quantization import quantization_of
+from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec
+from peft_methods.runs.model_card import model_card
 from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import ModelError, first_line
+from peft_methods.utils.files import is_only_a_path, path_of
 from peft_methods.utils.validation import build
 
 DESCRIPTION = "method.json"
+CARD = "README.md"
+PEFT_CONFIG = "adapter_config.json"
 
 
 def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
-    """Save the model in its method's format, and its tokenizer, to `folder`."""
+    """Save the model in its method's format, with its tokenizer and its description."""
     folder.mkdir(parents=True, exist_ok=True)
     base.tokenizer.save_pretrained(str(folder))
-    if run.method.info.saved_format == "peft_methods":
+    description = _description(run, base)
+    if description["format"] == "peft_methods":
         _save_parameters(run.method.saved_parameters(model), folder / TRAINED)
-        (folder / DESCRIPTION).write_text(
-            json.dumps(_description(run, base), indent=1), encoding="utf-8"
-        )
     else:
         # transformers' and PEFT's models have this method
         model.save_pretrained(str(folder))  # type: ignore[operator]
+    if description["format"] == "peft":
+        _save_plain_config(base, folder)
+        _name_base(folder / PEFT_CONFIG, description["model"]["source"])
+    card = model_card(run.method, description, TASKS[run.recipe.task].head.auto_model)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
 def _save_parameters(saved: Mapping[str, nn.Parameter], path: Path) -> None:
@@ -50,48 +67,171 @@ def _save_parameters(saved: Mapping[str, nn.Parameter], path: Path) -> None:
     save_file({name: p.detach().cpu().contiguous() for name, p in saved.items()}, path)
 
 
+def _save_plain_config(base: loading.LoadedModel, folder: Path) -> None:
+    """Save the classifier's config, with the labels.
+
+    With a quantisation in it, transformers would take the weights of the base for quantised ones.
+    """
+    config: Any = copy.deepcopy(base.model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.save_pretrained(str(folder))
+
+
+def _name_base(path: Path, source: str) -> None:
+    """Name the base model in PEFT's config as our description does."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(config | {"base_model_name_or_path": source}, indent=2, sort_keys=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def _description(run: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
+    spec = run.recipe.model
     return {
+        "format": run.method.info.saved_format,
         "method": run.method.name,
         "task": run.recipe.task,
-        "settings": asdict(run.method),
-        "model": asdict(run.recipe.model),
+        "settings": {name: _portable_value(v) for name, v in asdict(run.method).items()},
+        "model": asdict(spec) | {"source": portable(spec.source)},
+        "quantization": quantization_of(base.model),
+        "precision": run.recipe.budget.precision,
+        "weights_sha256": base.weights_sha256,
         "label_names": [name for _, name in sorted(base.model.config.id2label.items())],
+        "max_length": run.recipe.data.max_length,
     }
 
 
+def portable(source: str) -> str:
+    """Return a model's source in a form that holds in other folders and names no home folder."""
+    path = None if source.startswith(PREFIX) else path_of(source)
+    if path is None or not path.is_dir():
+        return source
+    absolute, home = os.path.abspath(path), str(Path.home())
+    inside = absolute.startswith(home.rstrip(os.sep) + os.sep)
+    return os.path.join("~", os.path.relpath(absolute, home)) if inside else absolute
+
+
+def _portable_value(value: Any) -> Any:
+    """Return a setting with portable paths (AdapterFusion's sources may be folders of data)."""
+    if isinstance(value, list | tuple):
+        return [_portable_value(one) for one in value]
+    return portable(value) if isinstance(value, str) and is_only_a_path(value) else value
+
+
 def load_trained(
-    folder: str | Path, *, device: str = "cpu", trust_remote_code: bool = False
+    folder: str | Path,
+    *,
+    base: str | Path | None = None,
+    merge: bool = False,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
 ) -> nn.Module:
-    """Load a classifier saved in the `peft_methods` format, ready to predict.
+    """Load a saved model, ready to predict as it did when it was measured.
+
+    It works for every method: the base model is loaded with its quantisation, then the trained
+    weights. `base` is the place of the base model if it has moved. With `merge`, the method's
+    weights are folded into the base's: a plain transformers model, whose `save_pretrained` writes
+    a folder for `from_pretrained` and `pipeline()`. Those refuse a folder of LoRA, QLoRA, IA3 or
+    adapters or, in some versions, load it with a new, random head.
 
     `trust_remote_code` allows the base model's own Python files to run, if it was trained with
     them. Raises `ModelError` if the folder holds no such model.
     """
-    from safetensors import SafetensorError, safe_open
-
     folder = Path(folder)
-    try:
-        saved = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        name, settings, model_spec, label_names = (
-            saved[part] for part in ("method", "settings", "model", "label_names")
-        )
-        with safe_open(folder / TRAINED, framework="pt") as file:
-            names = set(file.keys())
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(
-            f"{folder} holds no model saved by peft_methods: {first_line(error)}"
-        ) from None
-    method: Method = METHODS.create(name, settings, str(folder))
-    spec = build(ModelSpec, model_spec, str(folder))
+    saved = _read_description(folder)
+    method: Method = METHODS.create(saved["method"], saved["settings"], str(folder))
+    spec = build(ModelSpec, saved["model"], str(folder))
     if spec.trust_remote_code and not trust_remote_code:
         raise ModelError(
             f"{folder}: its base model runs Python code from its repository. Read that code, then "
             f"load the model with trust_remote_code=True."
         )
-    task = TASKS[saved.get("task", DEFAULT_TASK)]
-    base = loading.load(spec, task.head, tuple(label_names), device=device)
-    model = method.apply(base.model, ApplyContext(base.architecture, base.head, task.peft_type))
+    if base is not None:
+        spec = replace(spec, source=str(base))
+    task = _task_of(saved)
+    saved_format = saved.get("format", "peft_methods")  # all that version 0.1 described
+    if saved_format == "transformers":
+        return _load_plain(folder, task, spec).to(device).eval()
+    loaded = _load_base(saved, spec, method, folder, device=device)
+    if saved_format == "peft":
+        model = _load_peft(loaded, folder)
+    else:
+        model = _load_own(loaded, method, task, folder)
+    return (_merged(model, method, folder) if merge else model).eval()
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        for part in ("method", "settings", "model", "label_names"):
+            saved[part]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder} holds no model saved by peft_methods: {first_line(error)}"
+        ) from None
+    return saved
+
+
+def _task_of(saved: Mapping[str, Any]) -> Task:
+    return TASKS[saved.get("task", DEFAULT_TASK)]
+
+
+def _load_plain(folder: Path, task: Task, spec: ModelSpec) -> nn.Module:
+    try:
+        model: nn.Module = task.head.auto_class().from_pretrained(
+            str(folder), use_safetensors=True, trust_remote_code=spec.trust_remote_code
+        )
+    except Exception as error:  # file errors have a dozen types
+        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    return model
+
+
+def _load_base(
+    saved: Mapping[str, Any], spec: ModelSpec, method: Method, folder: Path, *, device: str
+) -> loading.LoadedModel:
+    """Load the base model as for training. Raises `ModelError` if its weights are other ones.
+
+    4-bit weights are not compared: devices may round them differently.
+    """
+    loaded = loading.load(
+        spec,
+        _task_of(saved).head,
+        tuple(saved["label_names"]),
+        quantization=method.info.quantization,
+        precision=saved.get("precision", "fp32"),
+        device=device,
+    )
+    expected = saved.get("weights_sha256", loaded.weights_sha256)
+    if method.info.quantization is None and loaded.weights_sha256 != expected:
+        raise ModelError(
+            f"{folder} was trained on another base model than {spec.source!r} is now: the weights "
+            f"differ. Load it with base=FOLDER, the folder or hub id of the model of then."
+        )
+    return loaded
+
+
+def _load_peft(loaded: loading.LoadedModel, folder: Path) -> nn.Module:
+    from peft import PeftModel
+
+    try:
+        model: nn.Module = PeftModel.from_pretrained(loaded.model, str(folder))
+    except Exception as error:  # file errors have a dozen types
+        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from None
+    return model
+
+
+def _load_own(loaded: loading.LoadedModel, method: Method, task: Task, folder: Path) -> nn.Module:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / TRAINED, framework="pt") as file:
+            names = set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} holds no model saved by peft_methods: {first_line(error)}"
+        ) from None
+    context = ApplyContext(loaded.architecture, loaded.head, task.peft_type)
+    model = method.apply(loaded.model, context)
     missing = sorted(n for n, p in model.named_parameters() if p.requires_grad and n not in names)
     if missing:
         raise ModelError(
@@ -99,4 +239,14 @@ def load_trained(
             f"(the first is {missing[0]})."
         )
     load_trainable(model, folder / TRAINED)
-    return model.eval()
+    return model
+
+
+def _merged(model: nn.Module, method: Method, folder: Path) -> nn.Module:
+    merged = method.merge(model)
+    if merged is None:
+        raise ModelError(
+            f"{folder}: {method.title} cannot be merged into its base model. Load it without "
+            f"merge=True."
+        )
+    return merged

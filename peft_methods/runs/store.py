@@ -33,7 +33,7 @@ class StoreError(PeftMethodsError):
 
 
 class ForeignFile(StoreError):
-    """A file by another version or program, which may still use it.
+    """A file of another version, program or user, who may still use it.
 
     A truncated record is not one of these, since it is not valid JSON.
     """
@@ -157,7 +157,8 @@ class Store:
             first = str(error).splitlines()[0]
             raise StoreError(f"{path} is not a valid record: {first}.") from None
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
+            # Nothing is known about its content: it may be a valid record of another user.
+            raise ForeignFile(f"{path} cannot be read: {error.strerror}.") from None
         return record
 
     def find(self, fingerprint: str) -> Record | None:
@@ -225,7 +226,7 @@ class Store:
     def set_aside(self, unfit: Iterable[UnreadableFile]) -> list[str]:
         """Move files that no version can read to a separate folder; describe each file.
 
-        Files of newer versions and other programs stay where they are.
+        Files of newer versions, other programs and other users stay where they are.
         """
         return [line for file in unfit if (line := self._set_aside(file))]
 

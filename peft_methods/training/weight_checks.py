@@ -15,6 +15,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
 from peft_methods.training.evidence import Evidence
+from peft_methods.training.idle_parameters import without_gradient
 
 CHUNK = 2**20  # elements compared at once
 
@@ -60,7 +61,7 @@ def weight_evidence(
     `head` names the head's modules. `decay` is the product of (1 - rate * weight decay) over all
     steps: the factor left of a weight that only decays. A parameter has moved if any element is
     NaN, or is outside the range from its start value to that value times `decay` by more than
-    rounding.
+    rounding. Parameters that the architecture itself leaves without gradient need not move.
     """
     from safetensors import safe_open
 
@@ -71,9 +72,10 @@ def weight_evidence(
     with safe_open(before.trainable, framework="pt") as start:
         trained = start.keys()
         names = [name for name in trained if not _has_zero_gradient(name, architecture, method)]
-        unmoved = [
+        still = [
             name for name in names if not _moved(start.get_tensor(name), parameters[name], decay)
         ]
+    idle = without_gradient(model, still) if still else frozenset()
     quantized = [
         in_modules(name, head)
         for name, p in parameters.items()
@@ -82,9 +84,9 @@ def weight_evidence(
     return Evidence(
         expected_trainable=method.expected_trainable(architecture),
         frozen_changed=tuple(changed),
-        unmoved=tuple(unmoved),
+        unmoved=tuple(name for name in still if name not in idle),
         frozen_checked=len(before.frozen),
-        moved_checked=len(names),
+        moved_checked=len(names) - len(idle),
         head_parameters=architecture.head_parameters,
         quantized=len(quantized),
         head_quantized=sum(quantized),

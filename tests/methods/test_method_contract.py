@@ -16,8 +16,8 @@ from peft_methods.methods.adapters.modules import Bottleneck, Fusion
 from peft_methods.methods.base import FAMILIES, TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading, parameters, quantization
-from peft_methods.models.architecture import MODULE_MAPS
 from peft_methods.models.config import ModelKind
+from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import count_parameters, load_trainable, save_trainable
 from peft_methods.recipes.loading import load_recipe
@@ -186,10 +186,14 @@ def test_model_without_module_map_is_supported_or_refused_with_the_reason(
 ) -> None:
     method = create(name)
     known = load(tiny_models["bert"], create("full")).architecture
-    strange = dataclasses.replace(known, module_map=None, model_type="deberta-v2")
+    strange = dataclasses.replace(known, module_map=None, counted=None, model_type="xlnet")
     reason = method.unsupported(strange, "cpu")
     assert (reason is None) == (method.info.needs == "any encoder")
-    assert reason is None or "deberta-v2" in reason
+    assert reason is None or "xlnet" in reason
+    named = dataclasses.replace(known, module_map=None)
+    assert (method.unsupported(named, "cpu") is None) == (method.info.needs != "module map")
+    if method.info.needs != "module map":  # counted sizes give what the closed form gives
+        assert method.expected_trainable(named) == method.expected_trainable(known)
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import transformers
 
-from builders import CONFIGS, TASK
+from builders import CONFIGS, MORE_CONFIGS, TASK
 from peft_methods.models.config import load_config
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
@@ -35,6 +36,15 @@ def test_load_config_reads_a_folder_and_its_config_file_alike(kind: str, tmp_pat
     shutil.copy(tmp_path / "m" / "config.json", tmp_path / "elsewhere.json")
     for source in (tmp_path / "m", tmp_path / "m" / "config.json", tmp_path / "elsewhere.json"):
         assert (sized(source).model_type, sized(source).hidden_size) == (kind, 32)
+
+
+def test_warnings_at_the_import_of_a_models_code_are_not_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeBERTa's code warns of torch's deprecation; here, all warnings are errors."""
+    MORE_CONFIGS["deberta-v2"]().save_pretrained(tmp_path)
+    monkeypatch.delitem(sys.modules, "transformers.models.deberta_v2.modeling_deberta_v2")
+    assert sized(tmp_path).model_type == "deberta-v2"
 
 
 def test_load_config_prefers_a_local_folder_to_a_preset_of_that_name(

@@ -12,19 +12,23 @@ from builders import TASK
 from peft_methods.methods.base import ApplyContext
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
-from peft_methods.models.architecture import MODULE_MAPS, Architecture
+from peft_methods.models.architecture import Architecture
 from peft_methods.models.flops import forward_flops, training_flops
+from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.recipes.schema import ModelSpec
 
 ARCHITECTURE = Architecture(
     "bert",
     MODULE_MAPS["bert"],
     layers=2,
+    distinct_layers=2,
     hidden=4,
+    embedding=4,
     intermediate=8,
     embedding_rows=9,
     pooler=False,
     extra_parameters=0,
+    extra_biases=0,
     head_parameters=10,
     labels=2,
 )

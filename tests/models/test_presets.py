@@ -11,8 +11,8 @@ import transformers
 
 from builders import PUBLISHED_SIZES, TASK, make_model
 from peft_methods.models import presets
-from peft_methods.models.architecture import MODULE_MAPS
 from peft_methods.models.config import load_config
+from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.recipes.schema import ModelSpec
 
 

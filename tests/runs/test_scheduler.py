@@ -10,7 +10,6 @@ from typing import Any
 
 import psutil
 import pytest
-from transformers import AutoModelForSequenceClassification
 
 from builders import TASK, make_model, runs
 from peft_methods.methods.selection import chosen_methods
@@ -116,27 +115,14 @@ def _is_complete(record: Any, store: Store) -> None:
 
 def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, folder: Path) -> None:
     """Load each saved model as users would; check that it predicts what the record holds."""
-    from peft import PeftModel
-
     from peft_methods.data import splits, tokenize
     from peft_methods.models import loading
 
     texts = splits.load(recipe.data, TASK)
     for record in records:
         saved = folder / f"tiny-{record.method_name}-seed0"
-        if (saved / "adapter_config.json").is_file():
-            quantization = "nf4" if record.method_name == "qlora" else None
-            model = PeftModel.from_pretrained(
-                loading.load(
-                    recipe.model, TASK.head, texts.facts.label_names, quantization=quantization
-                ).model,
-                saved,
-            )
-        elif (saved / "method.json").is_file():
-            model = load_trained(saved)
-        else:
-            model = AutoModelForSequenceClassification.from_pretrained(saved)
-            assert model.config.id2label == {0: "0", 1: "1"}
+        model = load_trained(saved)
+        assert model.config.id2label == {0: "0", 1: "1"}
         tokenizer = loading.load(recipe.model, TASK.head, texts.facts.label_names).tokenizer
         tokens = tokenize.tokenize(texts, tokenizer, recipe.data.max_length)
         got = predict(TASK, model, tokens.test, Collator(tokenizer), 50)

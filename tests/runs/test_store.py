@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import make_record
+from builders import another_user, make_record
 from peft_methods.__main__ import main
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
@@ -123,6 +123,20 @@ def test_store_leaves_files_of_other_programs_in_place(store: Store) -> None:
         f"{baseline} is not a valid record: it has no fingerprint. It was left where it is."
     ]
     assert baseline.is_file()
+
+
+def test_store_leaves_a_record_of_another_user_in_place() -> None:
+    """A record that may not be read may be valid."""
+    with another_user() as folder:
+        path = folder / "lora0.json"
+        path.touch(mode=0)
+        store = Store(folder)
+        good, unfit = store.records()
+        assert good == []
+        assert store.set_aside(unfit) == [
+            f"{path} cannot be read: Permission denied. It was left where it is."
+        ]
+        assert path.exists()
 
 
 def test_store_does_not_set_aside_a_file_replaced_by_another_session(store: Store) -> None:

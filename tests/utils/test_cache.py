@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import another_user
 from peft_methods.data import tokenize
 from peft_methods.data.facts import DataFacts, TextData
 from peft_methods.data.labelled_texts import LabelledTexts
@@ -60,20 +64,86 @@ def test_remembered_value_detects_every_damaged_number() -> None:
             assert remembered("new value") == "new value"
 
 
-def test_remembered_value_stores_nothing_if_the_cache_is_unwritable(tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
+def test_remembered_value_stores_nothing_if_its_folder_is_unwritable() -> None:
+    (cache_folder() / "things").write_text("a file where the folder should be", encoding="utf-8")
     assert [remembered(1), remembered(2)] == [1, 2]
 
 
-def test_remembered_value_deletes_the_least_recently_used_files_first(
+@pytest.fixture
+def unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that cannot be made, and a folder for temporary files."""
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return blocked / "peft-methods"
+
+
+def test_unusable_cache_folder_is_replaced_by_a_private_one_with_a_warning(
+    unusable: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="cannot be written") as caught:
+        assert [remembered(1), remembered(2)] == [1, 1]
+    private = cache_folder()
+    assert private.parent == tmp_path
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    (warning,) = caught  # one for the whole process
+    assert str(unusable) in str(warning.message)
+    assert str(private) in str(warning.message)
+    assert cache.cache_notice() == str(warning.message)
+
+
+def test_usable_cache_folder_needs_no_notice() -> None:
+    assert cache.cache_notice() == ""
+
+
+@pytest.mark.parametrize("trap", ["link", "open to all"])
+def test_private_cache_folder_is_not_one_that_others_prepared(
+    trap: str, unusable: Path, tmp_path: Path
+) -> None:
+    usual_name = tmp_path / f"peft-methods-cache-{os.geteuid()}"
+    if trap == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        usual_name.symlink_to(tmp_path / "elsewhere")
+    else:
+        usual_name.mkdir()
+        usual_name.chmod(0o777)
+    with pytest.warns(UserWarning, match="cannot be written"):
+        private = cache_folder()
+    assert private != usual_name
+    assert not private.is_symlink()
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+
+
+def test_unwritable_cache_folder_is_used_for_what_it_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "MAX_FILES", 3)
-    for number in range(6):
-        remembered(number, number)
-    assert len(list((cache_folder() / "things").iterdir())) == 3
-    assert remembered("new", 5) == 5
-    assert remembered("new", 0) == "new"
+    """A cache that an administrator filled, for example."""
+    with tempfile.TemporaryDirectory() as filled:
+        (Path(filled) / "peft-methods" / "minilm" / "files").mkdir(parents=True)
+        for folder in (Path(filled) / "peft-methods", Path(filled)):
+            folder.chmod(0o555)
+        monkeypatch.setenv("XDG_CACHE_HOME", filled)
+        with another_user() as temporary:
+            monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+            assert cache_folder("minilm") == Path(filled) / "peft-methods"
+            with pytest.warns(UserWarning, match="Permission denied"):
+                assert cache_folder("words").parent == temporary
+        for folder in (Path(filled), Path(filled) / "peft-methods"):
+            folder.chmod(0o755)
+
+
+def test_cache_folder_of_another_user_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tempfile.mkdtemp()
+    Path(foreign).chmod(0o500)
+    with another_user() as temporary:
+        monkeypatch.setenv("XDG_CACHE_HOME", foreign)
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        with pytest.warns(UserWarning, match="Permission denied") as caught:
+            assert [remembered(1), remembered(2)] == [1, 1]
+        assert foreign in str(caught[0].message)
+        assert cache_folder().parent == temporary
+    Path(foreign).rmdir()
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9), max_size=9))

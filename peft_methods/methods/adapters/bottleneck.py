@@ -90,7 +90,7 @@ class Adapter(Method):
         """Two linear maps with biases for each place."""
         hidden, places = architecture.hidden, 2 if self.placement == "houlsby" else 1
         width = self.width(hidden)
-        return architecture.layers * places * (2 * hidden * width + width + hidden)
+        return architecture.distinct_layers * places * (2 * hidden * width + width + hidden)
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
@@ -98,7 +98,9 @@ class Adapter(Method):
         hidden, places = architecture.hidden, (1, 2)
         widths, norms = range(1, hidden + 1), (0, 2 * hidden)
         for width, place, norm in itertools.product(widths, places, norms):
-            yield architecture.layers * place * (2 * hidden * width + width + hidden + norm)
+            yield (
+                architecture.distinct_layers * place * (2 * hidden * width + width + hidden + norm)
+            )
 
     @classmethod
     def example_settings(cls) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class AdapterFusion(Method):
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """Query and key with biases, value without bias, in each layer."""
-        return architecture.layers * (3 * architecture.hidden**2 + 2 * architecture.hidden)
+        return architecture.distinct_layers * (3 * architecture.hidden**2 + 2 * architecture.hidden)
 
     def saved_parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return the trained parameters and the frozen adapters that the fusion mixes."""

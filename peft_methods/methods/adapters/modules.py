@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 from torch import nn
 
-from peft_methods.models.architecture import ModuleMap
+from peft_methods.models.module_maps import ModuleMap
 
 NONLINEARITIES = {"relu": nn.ReLU, "swish": nn.SiLU, "gelu": nn.GELU}
 
@@ -100,12 +101,16 @@ class AroundNorm(nn.Module):
         return normed
 
 
-def encoder_layers(model: nn.Module, parts: ModuleMap) -> nn.ModuleList:
-    """The list of encoder layers of a classifier."""
-    base = getattr(model, str(model.base_model_prefix))
-    layers = base.get_submodule(parts.layers)
-    assert isinstance(layers, nn.ModuleList)
-    return layers
+def encoder_layers(model: nn.Module, parts: ModuleMap) -> list[nn.Module]:
+    """The encoder layers of a classifier. Layers that share their weights occur once."""
+    base: nn.Module = getattr(model, str(model.base_model_prefix))
+    lists = [
+        module
+        for name, module in base.named_modules()
+        if re.fullmatch(parts.layers_pattern(), name) and isinstance(module, nn.ModuleList)
+    ]
+    assert lists, f"no layers at {parts.layers}"
+    return [layer for layers in lists for layer in layers]
 
 
 def wrap(layer: nn.Module, path: str, wrapper: type[nn.Module], adapter: nn.Module) -> None:

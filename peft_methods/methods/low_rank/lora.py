@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
-from peft_methods.models.architecture import ROLES, Architecture, check_roles
+from peft_methods.models.architecture import Architecture
+from peft_methods.models.module_maps import ROLES, check_roles
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class LoRA(Method):
         color="#0072b2",
         marker="o",
         saved_format="peft",
+        needs="linear layers",
         mergeable=True,
         learning_rates={
             "small_encoder": DefaultRate(2e-3, MEASURED),
@@ -69,7 +71,7 @@ class LoRA(Method):
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=context.architecture.parts.pattern(self.targets),
+            target_modules=context.architecture.pattern(self.targets),
             modules_to_save=list(context.head),
         )
         return get_peft_model(model, config)
@@ -81,9 +83,12 @@ class LoRA(Method):
         return merged
 
     def expected_trainable(self, architecture: Architecture) -> int:
-        """rank * (inputs + outputs) for each target in each layer."""
-        sizes = [sum(architecture.dimensions[role]) for role in self.targets]
-        return architecture.layers * self.rank * sum(sizes)
+        """rank * (inputs + outputs) for each linear layer in the targets."""
+        return self.rank * sum(map(sum, architecture.linear_sizes(self.targets)))
+
+    def needed_roles(self) -> tuple[str, ...]:
+        """The targets."""
+        return self.targets
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:

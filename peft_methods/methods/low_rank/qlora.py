@@ -38,6 +38,7 @@ class QLoRA(LoRA):
         color="#56b4e9",
         marker="D",
         saved_format="peft",
+        needs="linear layers",
         start_tolerance=1.0,
         quantization="nf4",
         unquantized_counterpart="lora",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
-from peft_methods.models.architecture import ROLES, Architecture, check_roles
+from peft_methods.models.architecture import Architecture
+from peft_methods.models.module_maps import ROLES, check_roles
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(Method):
-    """The paper's targets. PEFT's default also matches the attention output, by its name."""
+    """The paper's targets. PEFT's default also matches the attention output, by its name.
+
+    A model with one matrix for query, key and value has its queries rescaled too. Their scales
+    multiply those of the keys, so this adds nothing that the keys' scales could not do.
+    """
 
     info = MethodInfo(
         name="ia3",
@@ -39,6 +44,7 @@ class IA3(Method):
         color="#d55e00",
         marker="P",
         saved_format="peft",
+        needs="linear layers",
         mergeable=True,
         learning_rates={
             "small_encoder": DefaultRate(4e-2, MEASURED, head=2e-3),
@@ -58,12 +64,12 @@ class IA3(Method):
         """Rescale the targets' outputs, for `ffn_output` its inputs. Vectors start at one."""
         from peft import IA3Config, get_peft_model
 
-        parts = context.architecture.parts
+        architecture = context.architecture
         feedforward = [role for role in self.targets if role == "ffn_output"]
         config = IA3Config(
             task_type=context.task_type,
-            target_modules=parts.pattern(self.targets),
-            feedforward_modules=parts.pattern(feedforward) if feedforward else [],
+            target_modules=architecture.pattern(self.targets),
+            feedforward_modules=architecture.pattern(feedforward) if feedforward else [],
             modules_to_save=list(context.head),
         )
         return get_peft_model(model, config)
@@ -87,12 +93,19 @@ class IA3(Method):
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """One vector per target and layer, as long as the outputs (`ffn_output`: the inputs)."""
-        return architecture.layers * sum(
-            architecture.dimensions[role][role != "ffn_output"] for role in self.targets
-        )
+        others = [role for role in self.targets if role != "ffn_output"]
+        inputs = architecture.linear_sizes(set(self.targets) - set(others))
+        outputs = architecture.linear_sizes(others)
+        return sum(size for size, _ in inputs) + sum(size for _, size in outputs)
+
+    def needed_roles(self) -> tuple[str, ...]:
+        """The targets."""
+        return self.targets
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
         """Every set of targets, each scaled at its inputs (like a feed-forward map) or outputs."""
         sides = [(0, *architecture.dimensions[role]) for role in ROLES]
-        return {architecture.layers * sum(chosen) for chosen in itertools.product(*sides)} - {0}
+        return {
+            architecture.distinct_layers * sum(chosen) for chosen in itertools.product(*sides)
+        } - {0}

@@ -47,16 +47,24 @@ class BitFit(Method):
     )
 
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
-        """Train parameters whose name *ends* in bias (MPNet's position bias is a weight)."""
+        """Train the head and every bias vector (MPNet's position bias is a table of weights)."""
+        from peft_methods.models.module_names import is_bias
+
         freeze_all_but(model, context.head)
         for name, parameter in model.named_parameters():
-            if name.endswith(".bias"):
+            if is_bias(name, parameter):
                 parameter.requires_grad = True
         return model
 
     def expected_trainable(self, architecture: Architecture) -> int | None:
         """Every bias outside the head."""
-        return architecture.encoder_biases if architecture.module_map else None
+        return architecture.biases
+
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """A model without biases has nothing to train but the head."""
+        if architecture.biases == 0:
+            return f"BitFit trains biases, and the encoder of {architecture.model_type!r} has none"
+        return super().unsupported(architecture, device)
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:

@@ -48,7 +48,7 @@ class Full(Method):
 
     def expected_trainable(self, architecture: Architecture) -> int | None:
         """Everything but the head."""
-        return architecture.encoder_parameters if architecture.module_map else None
+        return architecture.parameters
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:

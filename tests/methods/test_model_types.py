@@ -1,0 +1,99 @@
+"""Encoders of many types train with the methods that can train them, and the counts hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builders import MORE_CONFIGS, SMALL, TASK, Recorder, make_model, prepared, training_job
+from peft_methods.methods.registry import METHODS
+from peft_methods.models import loading
+from peft_methods.models.module_maps import MODULE_MAPS
+from peft_methods.models.parameters import count_parameters
+from peft_methods.recipes.schema import ModelSpec
+from peft_methods.training import weight_checks
+from peft_methods.training.trainer import loop
+
+EVERYWHERE = ("full", "bitfit", "lora", "ia3")
+# Methods that cannot train a type, with a part of the reason.
+REFUSED = {
+    ("modernbert", "bitfit"): "the encoder of 'modernbert' has none",
+    ("fnet", "lora"): "needs linear layers for query, value",
+    ("fnet", "ia3"): "needs linear layers for key, value",
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny model folder per type."""
+    root = tmp_path_factory.mktemp("types")
+    return {kind: make_model(root / kind, kind) for kind in MORE_CONFIGS}
+
+
+CASES = [
+    (kind, name)
+    for kind in MORE_CONFIGS
+    for name in (*EVERYWHERE, *(("adapter",) if kind in MODULE_MAPS else ()))
+    if (kind, name) not in REFUSED
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_type_trains_with_the_expected_parameters(
+    kind: str, name: str, models: dict[str, Path], tiny_recipe: Path, tmp_path: Path
+) -> None:
+    settings = (f"model.source={models[kind]}", *SMALL, "data.train=24")
+    ready = _, method, base, model, _ = prepared(tiny_recipe, name, *settings)
+    before = weight_checks.snapshot(model, tmp_path)
+    trained = loop.train(training_job(ready, tmp_path), Recorder())
+    evidence = weight_checks.weight_evidence(
+        model,
+        before,
+        decay=trained.decay,
+        architecture=base.architecture,
+        head=base.head,
+        method=method,
+    )
+    counts = count_parameters(model, base.head)
+    assert evidence.expected_trainable
+    assert (counts.method, counts.head) == (evidence.expected_trainable, evidence.head_parameters)
+    assert (evidence.unmoved, evidence.frozen_changed) == ((), ())
+    assert evidence.moved_checked > 0
+
+
+@pytest.mark.parametrize(("kind", "name"), list(REFUSED))
+def test_type_that_a_method_cannot_train_is_refused_with_the_reason(
+    kind: str, name: str, models: dict[str, Path]
+) -> None:
+    base = loading.load(ModelSpec(str(models[kind])), TASK.head, ("no", "yes"))
+    method = METHODS.create(name, {"learning_rate": 0.01}, "test")
+    reason = method.unsupported(base.architecture, "cpu")
+    assert reason is not None
+    assert REFUSED[kind, name] in reason
+
+
+def test_targets_that_a_model_has_are_offered(models: dict[str, Path]) -> None:
+    base = loading.load(ModelSpec(str(models["fnet"])), TASK.head, ("no", "yes"))
+    method = METHODS.create("lora", {"learning_rate": 0.01}, "test")
+    reason = method.unsupported(base.architecture, "cpu")
+    assert reason is not None
+    assert reason.endswith("set methods.lora.targets to some of its others: ffn_input, ffn_output")
+    other = METHODS.create("lora", {"learning_rate": 0.01, "targets": ["ffn_output"]}, "test")
+    assert other.unsupported(base.architecture, "cpu") is None
+    assert other.expected_trainable(base.architecture) == 2 * 8 * (64 + 32)
+
+
+def test_fused_matrix_is_one_target_for_query_key_and_value(models: dict[str, Path]) -> None:
+    base = loading.load(ModelSpec(str(models["modernbert"])), TASK.head, ("no", "yes"))
+    lora = METHODS.create("lora", {"learning_rate": 0.01, "rank": 4}, "test")
+    ia3 = METHODS.create("ia3", {"learning_rate": 0.01}, "test")
+    assert lora.expected_trainable(base.architecture) == 2 * 4 * (32 + 96)
+    assert ia3.expected_trainable(base.architecture) == 2 * (96 + 64)
+
+
+def test_shared_layers_are_counted_once(models: dict[str, Path]) -> None:
+    base = loading.load(ModelSpec(str(models["albert"])), TASK.head, ("no", "yes"))
+    lora = METHODS.create("lora", {"learning_rate": 0.01, "rank": 4}, "test")
+    assert (base.architecture.layers, base.architecture.distinct_layers) == (2, 1)
+    assert lora.expected_trainable(base.architecture) == 2 * 4 * (32 + 32)
