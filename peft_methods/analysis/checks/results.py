@@ -31,13 +31,12 @@ def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
         return
     if accuracy <= majority or accuracy < majority + margin:
         wanted = f", required margin {margin:.2f}" if margin else ""
-        yield (
-            f"accuracy {accuracy:.3f}, majority class {majority:.3f}{wanted}",
-            OTHER_CODING
-            if _is_coded_otherwise(row)
-            else "raise the learning rate or the budget"
-            + (", or lower expect.margin_over_majority if the task allows no more" * bool(margin)),
-        )
+        evidence = f"accuracy {accuracy:.3f}, majority class {majority:.3f}{wanted}"
+        if _is_coded_otherwise(row):
+            yield evidence, OTHER_CODING
+            return
+        lower = ", or lower expect.margin_over_majority if the task allows no more"
+        yield evidence, "raise the learning rate or the budget" + (lower if margin else "")
 
 
 def _is_coded_otherwise(row: ResultRow) -> bool:

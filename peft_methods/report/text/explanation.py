@@ -52,14 +52,30 @@ def _filled(text: str) -> str:
 def _templates(rule: Rule) -> Iterator[tuple[str, str]]:
     """Yield the texts of evidence and advice that a check can give, read from its code."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(rule.check)))
-    texts = _assigned(tree)
+    texts = _constants(rule) | _assigned(tree)
     for node in ast.walk(tree):
         value = node.value if isinstance(node, ast.Yield | ast.YieldFrom) else None
         found = value.elt if isinstance(value, ast.GeneratorExp) else value
         if isinstance(found, ast.Tuple) and len(found.elts) > 1:
             evidence, advice = found.elts[-2:]
             for part in _parts(evidence, texts):
-                yield _template(part, texts), _template(advice, texts)
+                for choice in _choices(advice):
+                    yield _template(part, texts), _template(choice, texts)
+
+
+def _constants(rule: Rule) -> dict[str, list[ast.expr]]:
+    """Return the texts that are constants of the check's module, by name."""
+    variables = inspect.unwrap(rule.check).__globals__
+    return {
+        name: [ast.Constant(value)] for name, value in variables.items() if isinstance(value, str)
+    }
+
+
+def _choices(node: ast.expr) -> list[ast.expr]:
+    """Return both sides of a conditional expression, or the expression itself."""
+    if isinstance(node, ast.IfExp):
+        return [*_choices(node.orelse), *_choices(node.body)]
+    return [node]
 
 
 def _assigned(tree: ast.AST) -> dict[str, list[ast.expr]]:
