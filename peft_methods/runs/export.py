@@ -193,14 +193,20 @@ def _load_base(
 
     4-bit weights are not compared: devices may round them differently.
     """
-    loaded = loading.load(
-        spec,
-        _task_of(saved).head,
-        tuple(saved["label_names"]),
-        quantization=method.info.quantization,
-        precision=saved.get("precision", "fp32"),
-        device=device,
-    )
+    try:
+        loaded = loading.load(
+            spec,
+            _task_of(saved).head,
+            tuple(saved["label_names"]),
+            quantization=method.info.quantization,
+            precision=saved.get("precision", "fp32"),
+            device=device,
+        )
+    except ModelError as error:
+        raise ModelError(
+            f"{folder}: its base model cannot be loaded: {error} If it has moved, load this folder "
+            f"with base=FOLDER, its folder or hub id."
+        ) from None
     expected = saved.get("weights_sha256", loaded.weights_sha256)
     if method.info.quantization is None and loaded.weights_sha256 != expected:
         raise ModelError(

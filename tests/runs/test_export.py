@@ -177,6 +177,8 @@ def test_another_base_model_is_refused_and_a_moved_one_can_be_named(
     other.save_pretrained(moved)
     with pytest.raises(ModelError, match="trained on another base model"):
         load_trained(folder, base=moved)
+    with pytest.raises(ModelError, match=r"cannot be loaded: there is no folder .* base=FOLDER"):
+        load_trained(folder, base=tmp_path / "absent")
 
 
 @pytest.mark.parametrize("name", ["qlora", "adapter"])
