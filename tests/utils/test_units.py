@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_methods.utils.units import MISSING, UNITS, UnitError, parse, parse_series
+from peft_methods.utils.units import MISSING, UNITS, UnitError, format_bytes, parse, parse_series
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,11 @@ def test_any_text_is_parsed_missing_or_rejected(text: str, kind: str) -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
 def test_parse_series_restores_values(values: list[float]) -> None:
     assert [one.value for one in parse_series(";".join(map(repr, values)), "share")] == values
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (91_700_000, "92 MB"), (1.44e9, "1.4 GB")],
+)
+def test_format_bytes_uses_decimal_units(size: float, text: str) -> None:
+    assert format_bytes(size) == text
