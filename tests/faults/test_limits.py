@@ -81,7 +81,7 @@ def test_hanging_runs_end_by_timeout(ground: Callable[..., Ground]) -> None:
     assert run.until(stop)
     before = here.finished()
     assert run.end() == 1, run.text
-    assert "timeout: it took more than 20 s (timeout)" in run.text
+    assert "timeout: it took more than 20 s (setting `timeout`)" in run.text
     assert "Traceback" not in run.text
     here.count("a run that hangs", before, faults=2)
     here.complete("a run that hangs")
