@@ -36,7 +36,7 @@ def build(config: Any) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *(set(MORE_CONFIGS) & set(MODULE_MAPS))])
+@pytest.mark.parametrize("name", [*VARIANTS, *sorted(set(MORE_CONFIGS) & set(MODULE_MAPS))])
 def test_closed_forms_equal_the_sizes_of_the_model(name: str) -> None:
     config = VARIANTS[name] if name in VARIANTS else MORE_CONFIGS[name]()
     model = build(config)
