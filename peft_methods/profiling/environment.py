@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from peft_methods.profiling.nvml import Gpu, gpu_name, visible_gpus
+from peft_methods.profiling.nvml import driver_version, gpu_name, visible_gpus
 from peft_methods.utils.errors import DataError, first_line
 
 PACKAGES = (
@@ -124,8 +124,7 @@ def describe(device: str) -> dict[str, Any]:
     cuda = driver = None
     if device.startswith("cuda"):
         name, cuda = torch.cuda.get_device_name(), torch.version.cuda
-        gpu = Gpu.current()
-        driver = gpu.driver() if gpu else None
+        driver = driver_version()
     return {
         "device": device,
         "device_name": name,

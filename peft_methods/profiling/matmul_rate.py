@@ -17,14 +17,14 @@ def cached_matmul_rate() -> float:
     """
     import torch
 
-    from peft_methods.profiling.nvml import Gpu
+    from peft_methods.profiling.nvml import driver_version
 
-    properties, gpu = torch.cuda.get_device_properties(0), Gpu.current()
+    properties = torch.cuda.get_device_properties(0)
     key = [
         properties.name,
         str(getattr(properties, "uuid", "")),
         torch.__version__,
-        gpu and gpu.driver(),
+        driver_version(),
     ]
     return cached_value("matmul_rates", key, matmul_flops_per_second)
 

@@ -49,6 +49,16 @@ def gpu_name() -> str | None:
     return _text(name) if name else None
 
 
+def driver_version() -> str | None:
+    """Return the version of the NVIDIA driver, without torch; None without a driver."""
+    import pynvml
+
+    if not visible_gpus():
+        return None
+    version = _query(pynvml.nvmlSystemGetDriverVersion)
+    return _text(version) if version else None
+
+
 def compute_capability() -> tuple[int, int] | None:
     """Return the compute capability of the same GPU, without CUDA; None without a driver."""
     import pynvml
@@ -178,11 +188,6 @@ class Gpu:
         return [
             name for name, constant in THROTTLED.items() if bits & getattr(self._nvml, constant, 0)
         ]
-
-    def driver(self) -> str | None:
-        """Return the driver's version."""
-        version = _query(self._nvml.nvmlSystemGetDriverVersion)
-        return _text(version) if version else None
 
     def energy_joules(self) -> float | None:
         """Return the energy counter (since the driver was loaded); None if the device has none."""

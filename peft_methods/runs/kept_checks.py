@@ -14,7 +14,7 @@ from typing import Any
 
 from peft_methods.methods.base import Method
 from peft_methods.profiling.environment import package_version, package_versions, processor_name
-from peft_methods.profiling.nvml import Gpu, gpu_name
+from peft_methods.profiling.nvml import driver_version, gpu_name
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
@@ -85,8 +85,7 @@ def _missing() -> Any:
 def _device_name(device: str) -> list[str | None]:
     if device == "cpu":
         return [processor_name()]
-    gpu = Gpu.current()
-    return [gpu_name(), gpu.driver() if gpu else None]
+    return [gpu_name(), driver_version()]
 
 
 def _digest(source: str) -> str | None:

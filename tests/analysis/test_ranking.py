@@ -110,7 +110,7 @@ def test_macro_f1_ranks_methods_if_the_recipe_selects_by_it() -> None:
 
 def test_tables_show_groups_intervals_and_differences() -> None:
     comparison = make_comparison(CLEARLY_DIFFERENT)
-    text, markdown = comparison.table(), markdown_table(comparison)
+    text, markdown = comparison.table(width=120), markdown_table(comparison)
     line = next(
         line for line in text.splitlines() if line.startswith("Head only") and "< 0.001" in line
     )

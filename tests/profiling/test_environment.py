@@ -34,7 +34,7 @@ without_gpu = pytest.mark.skipif(
 def driver_shows_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "visible_gpus", lambda: 1)
     monkeypatch.setattr("peft_methods.profiling.nvml.visible_gpus", lambda: 1)
-    monkeypatch.setattr(environment, "_version", lambda name: "2.11.0")
+    monkeypatch.setattr(environment, "package_version", lambda name: "2.11.0")
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,15 @@ def test_qlora_is_unsupported_if_bitsandbytes_has_no_cuda_library(
         monkeypatch.setattr(
             bnb, "lib", bnb.ErrorHandlerMockBNBNativeLibrary("No compatible CUDA binary found")
         )
-    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), TASK.head, ("no", "yes")).shape
-    reason = qlora().unsupported(shape, "cuda")
+    architecture = loading.load(
+        ModelSpec(str(make_model(tmp_path / "m"))), TASK.head, ("no", "yes")
+    ).architecture
+    reason = qlora().unsupported(architecture, "cuda")
     assert reason == (
         "bitsandbytes came without a CUDA library for this torch: "
         "`python -m bitsandbytes` says which one it looks for"
     )
-    assert qlora().unsupported(shape, "cpu") is None
+    assert qlora().unsupported(architecture, "cpu") is None
 
 
 def test_qlora_is_supported_if_bitsandbytes_has_a_cuda_library(
@@ -158,5 +160,7 @@ def test_qlora_is_supported_if_bitsandbytes_has_a_cuda_library(
         compiled_with_cuda: Any = True
 
     monkeypatch.setattr(bnb, "lib", WithCuda())
-    shape = loading.load(ModelSpec(str(make_model(tmp_path / "m"))), TASK.head, ("no", "yes")).shape
-    assert qlora().unsupported(shape, "cuda") is None
+    architecture = loading.load(
+        ModelSpec(str(make_model(tmp_path / "m"))), TASK.head, ("no", "yes")
+    ).architecture
+    assert qlora().unsupported(architecture, "cuda") is None

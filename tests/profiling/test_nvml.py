@@ -79,7 +79,7 @@ def test_gpu_state_has_units_throttle_reasons_and_other_processes(fake: FakeNvml
     assert state["throttle_reasons"] == ["hardware thermal", "power cap"]
     assert (state["power_watts"], state["power_limit_watts"]) == (350.0, 700.0)
     assert state["other_processes"] == [1]
-    assert nvml.Gpu("GPU-1").driver() == "580.1"
+    assert nvml.driver_version() == "580.1"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_device_memory_counts_the_device_above_its_start_if_pids_are_hidden(
 def test_find_device_returns_cpu_without_a_driver(
     fake: FakeNvml, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setattr(environment, "_version", lambda name: "2.11.0")
+    monkeypatch.setattr(environment, "package_version", lambda name: "2.11.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert environment.find_device() == "cuda"
     fake.values[missing] = None

@@ -37,7 +37,9 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
         ("nvmlDeviceGetUUID", uuid),
     ):
         monkeypatch.setattr(pynvml, name, answer)
-    monkeypatch.setattr(environment, "_version", lambda name: "2.13.0")  # torch without "+cpu"
+    monkeypatch.setattr(
+        environment, "package_version", lambda name: "2.13.0"
+    )  # torch without "+cpu"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return uuids
 
