@@ -24,6 +24,7 @@ def outputs_of(run: Any, kind: str) -> list[str]:
 
 @pytest.mark.embedded
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Jupyter's own packages
+@pytest.mark.slow
 def test_notebook_displays_table_charts_and_confusion_matrices(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), (

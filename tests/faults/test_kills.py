@@ -101,6 +101,7 @@ def test_interrupts_lose_nothing(
     here.complete(kind)
 
 
+@pytest.mark.slow
 def test_killed_run_and_killed_session_lose_nothing(ground: Callable[..., Ground]) -> None:
     """The sample that always runs."""
     here = ground(methods=("head_only",), seeds=6, options=[RETRIES])

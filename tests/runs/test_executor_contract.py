@@ -260,6 +260,7 @@ def test_executors_of_installed_packages_are_found_and_imported_when_chosen(tmp_
     assert local == "LocalExecutor"  # no package can replace the one of this name
 
 
+@pytest.mark.slow
 def test_compare_runs_in_the_executor_of_an_installed_package(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:

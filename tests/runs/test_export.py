@@ -99,6 +99,7 @@ def texts(tiny_recipe: Path) -> list[str]:
     return splits.load(run.recipe.data, TASK).splits["test"].texts
 
 
+@pytest.mark.slow
 def test_every_readme_loads_the_model_that_was_measured(
     saved: dict[str, tuple[Path, ClassPredictions]], texts: list[str], home: Path
 ) -> None:

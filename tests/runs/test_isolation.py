@@ -163,6 +163,7 @@ def test_stack_dump_works_while_the_interpreter_lock_is_held(tmp_path: Path) -> 
     not sys.platform.startswith("linux"),
     reason="only Linux can kill children when their parent ends",
 )
+@pytest.mark.slow
 def test_no_process_survives_a_killed_parent(tiny_recipe: Path, tmp_path: Path) -> None:
     """Kill during the fork server's imports, while preparing, and while training.
 
