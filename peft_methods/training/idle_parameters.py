@@ -55,7 +55,8 @@ def _twin(model: nn.Module) -> nn.Module:
     Its matrices are drawn so that signals keep their size: with the usual small weights, attention
     is nearly uniform, and the gradients of queries and keys nearly zero.
     """
-    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    peft_model: Any = model
+    plain: Any = peft_model.get_base_model() if hasattr(model, "get_base_model") else model
     with torch.random.fork_rng():
         torch.manual_seed(0)
         twin: nn.Module = type(plain)(plain.config).double().cpu().eval()
