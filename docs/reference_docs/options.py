@@ -58,7 +58,7 @@ def _help(option: argparse.Action) -> str:
 
 
 def _argument(option: str) -> str:
-    """Return the argument of `compare` that does the same as an option; '–' if there is none."""
+    """Return the argument of `compare` that does the same as an option, or '–'."""
     name = option.replace("-", "_")
     settings = {value: key for key, value in OPTION_NAMES.items()}
     candidates = (SAME.get(name, name), settings.get(name, name))
