@@ -5,7 +5,6 @@ See `code_fingerprint` for which modules are followed.
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,8 @@ from importlib.machinery import SOURCE_SUFFIXES, ModuleSpec
 from pathlib import Path
 
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
-from peft_methods.utils.code_parsing import Code, parse, sha256
+from peft_methods.runs.parsed_code import parsed
+from peft_methods.utils.code_parsing import Code, sha256
 
 PROJECT = __name__.partition(".")[0]
 INSTALLED = {"site-packages", "dist-packages"}  # folders of installed packages
@@ -140,8 +140,4 @@ def module_code(name: str) -> Code | None:
         source = read_source(name)
     if source is None:
         return None
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # whatever imports it fails or handles that
-        return Code(sha256(source))
-    return parse(tree, name if is_package else name.rpartition(".")[0])
+    return parsed(source, name if is_package else name.rpartition(".")[0])

@@ -22,7 +22,7 @@ import platformdirs
 
 T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT)
-MAX_FILES = 64  # of each kind; the least recently used are deleted first
+MAX_FILES = 64  # of each kind, unless its caller says otherwise
 
 
 def cached(
@@ -33,11 +33,13 @@ def cached(
     read: Callable[[Path], T],
     write: Callable[[T, Path], None],
     suffix: str,
+    max_files: int = MAX_FILES,
 ) -> T:
     """Return the cached value of this key, or make, store and return it.
 
-    The key is any JSON value; each `kind` has a folder in the user's cache. Caching never fails a
-    run: a damaged file is made again, and where nothing can be written nothing is stored.
+    The key is any JSON value; each `kind` has a folder in the user's cache, which holds at most
+    `max_files`: the least recently used are deleted first. Caching never fails a run: a damaged
+    file is made again, and where nothing can be written nothing is stored.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / kind / f"{digest}{suffix}"
@@ -48,13 +50,21 @@ def cached(
             return value
     value = make()
     with contextlib.suppress(OSError):
-        _store(value, path, write)
+        _store(value, path, write, max_files)
     return value
 
 
-def cached_value(kind: str, key: Any, make: Callable[[], T]) -> T:
-    """Like `remembered`, for JSON values."""
-    return cached(kind, key, make, read=_read_json, write=_write_json, suffix=".json")
+def cached_value(kind: str, key: Any, make: Callable[[], T], max_files: int = MAX_FILES) -> T:
+    """Like `cached`, for JSON values."""
+    return cached(
+        kind,
+        key,
+        make,
+        read=_read_json,
+        write=_write_json,
+        suffix=".json",
+        max_files=max_files,
+    )
 
 
 def _read_json(path: Path) -> Any:
@@ -73,7 +83,7 @@ def _write_json(value: Any, path: Path) -> None:
     path.write_text(json.dumps([text, hashlib.sha256(text.encode()).hexdigest()]), encoding="utf-8")
 
 
-def _store(value: T, path: Path, write: Callable[[T, Path], None]) -> None:
+def _store(value: T, path: Path, write: Callable[[T, Path], None], max_files: int) -> None:
     """Store the value atomically: write a temporary file, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
@@ -84,7 +94,7 @@ def _store(value: T, path: Path, write: Callable[[T, Path], None]) -> None:
     finally:
         Path(temporary).unlink(missing_ok=True)
     by_use = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda file: file.stat().st_mtime)
-    for old in by_use[:-MAX_FILES]:
+    for old in by_use[:-max_files]:
         old.unlink(missing_ok=True)
 
 
