@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from peft_methods.runs import kept_checks
-from peft_methods.runs.kept_checks import Key
+from peft_methods.runs.kept_checks import Keys
 from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.reuse import ReusableRuns
@@ -53,9 +53,9 @@ class EarlierRuns:
             found[one.key] = record is not None and scheduler.reuse(one, record)
         return found[run.key]
 
-    def preparation(self, key: Key | None, tasks: Sequence[RunGroup]) -> PreparedRecipe | None:
+    def preparation(self, keys: Keys | None, tasks: Sequence[RunGroup]) -> PreparedRecipe | None:
         """Return the kept check of one recipe, if every run of these tasks is reused with it."""
-        kept = None if key is None or self.fresh else kept_checks.find(key)
+        kept = None if keys is None or self.fresh else kept_checks.find(keys)
         if kept is None:
             return None
         runs = [

@@ -119,17 +119,17 @@ class Experiment:
         """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
         tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
         methods = [task.method for task in tasks]
-        key = None
+        keys = None
         if self.options.executor == LOCAL and not self.trials:
             threads = threads_per_run(self.device, usable_cores(), self.workers)
-            key = kept_checks.key_of(recipe, methods, self.device, threads)
-        if (kept := self._earlier.preparation(key, tasks)) is not None:
+            keys = kept_checks.keys_of(recipe, methods, self.device, threads)
+        if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
         self._progress.show_activity(f"{recipe.name}: reading data and model")
         with self._progress.showing(last=False):
             made = self._scheduler.prepare(recipe, methods, first)
-        if key is not None:
-            kept_checks.keep(key, made)
+        if keys is not None:
+            kept_checks.keep(keys, made)
         return made
 
     def start(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from peft_methods.methods.base import Method
 from peft_methods.profiling.environment import package_version, package_versions, processor_name
 from peft_methods.profiling.nvml import driver_version, gpu_name
 from peft_methods.recipes.bundled_names import PREFIX
-from peft_methods.recipes.schema import Recipe
+from peft_methods.recipes.schema import Recipe, Tuning
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.tasks.registry import TASKS
@@ -28,54 +29,91 @@ from peft_methods.utils.validation import adapter
 KIND = "prepared"  # the cache's folder
 PREPARE = "peft_methods.runs.prepare"  # makes the results; its imports count
 READERS = ("pandas", "pyarrow", "safetensors", "tokenizers")  # packages beside the run's own
+MAX_KEPT = 512  # of the cache's folder, one for each method of a recipe: a few KiB
 MAX_FILES, MAX_BYTES = 1000, 4 * 2**30  # of a source; the files of larger ones are not read twice
-Key = Mapping[str, Any]
+Keys = Mapping[str, Any]  # by method, so that a session with fewer or other methods finds its own
 
 
 class _NotKeptError(Exception):
     """The cache has no value."""
 
 
-def key_of(recipe: Recipe, methods: Sequence[Method], device: str, threads: int) -> Key | None:
-    """Return everything that the check of a recipe depends on, as JSON values.
+def keys_of(recipe: Recipe, methods: Sequence[Method], device: str, threads: int) -> Keys | None:
+    """Return everything that the check of a recipe depends on, as JSON values, for each method.
 
     None if that is not known without loading it: for sources on the hub, for very large ones, and
     for a model with code of its own.
     """
-    needed = [one for method in methods for one, _ in method.prerequisites(recipe)]
-    recipes = [recipe, *needed]
+    needed = {
+        method.name: [recipe, *(one for one, _ in method.prerequisites(recipe))]
+        for method in methods
+    }
+    recipes = [one for found in needed.values() for one in found]
     if any(one.model.trust_remote_code for one in recipes):
         return None
     sources = {one.model.source for one in recipes} | {one.data.source for one in recipes}
     digests = {source: _digest(source) for source in sorted(sources)}
     if None in digests.values():
         return None
-    try:
-        code = code_fingerprint(PREPARE, *methods, *(TASKS[one.task] for one in recipes))
-    except PeftMethodsError:  # the check will report it
-        return None
-    return {
-        "recipes": [repr(asdict(one)) for one in recipes],
-        "methods": [[method.name, repr(asdict(method))] for method in methods],
+    shared = {
         "sources": digests,
-        "code": code,
         "device": [device, _device_name(device), threads],
         "packages": {**package_versions(), **{name: package_version(name) for name in READERS}},
     }
-
-
-def find(key: Key) -> PreparedRecipe | None:
-    """Return the kept result; None if there is none, or none that can be read."""
     try:
-        values = cached_value(KIND, key, _missing)
-        return adapter(PreparedRecipe).validate_python(values)
-    except (_NotKeptError, ValueError):
+        return {
+            method.name: {
+                "recipes": [_settings(one) for one in needed[method.name]],
+                "method": [method.name, repr(asdict(method))],
+                "code": code_fingerprint(
+                    PREPARE, method, *(TASKS[one.task] for one in needed[method.name])
+                ),
+                **shared,
+            }
+            for method in methods
+        }
+    except PeftMethodsError:  # the check will report it
         return None
 
 
-def keep(key: Key, prepared: PreparedRecipe) -> None:
-    """Keep a result in the cache."""
-    cached_value(KIND, key, lambda: asdict(prepared))
+def _settings(recipe: Recipe) -> str:
+    """Describe the settings of a recipe that its check depends on."""
+    budget = replace(recipe.budget, seeds=(0,))
+    own = replace(recipe, budget=budget, methods={}, title="", notes=(), tuning=Tuning())
+    return repr(asdict(own))
+
+
+def find(keys: Keys) -> PreparedRecipe | None:
+    """Return the kept result; None if any method has none, or none that can be read."""
+    try:
+        parts = [
+            adapter(PreparedRecipe).validate_python(cached_value(KIND, key, _missing))
+            for key in keys.values()
+        ]
+    except (_NotKeptError, ValueError):
+        return None
+    return _together(parts)
+
+
+def keep(keys: Keys, prepared: PreparedRecipe) -> None:
+    """Keep a result in the cache: for each method its unsupported reason and all facts."""
+    for name, key in keys.items():
+        own = {one: why for one, why in prepared.unsupported.items() if one == name}
+        cached_value(KIND, key, partial(asdict, replace(prepared, unsupported=own)), MAX_KEPT)
+
+
+def _together(parts: Sequence[PreparedRecipe]) -> PreparedRecipe:
+    """Return one result for all methods. Facts differ by the methods that were checked along."""
+    unsupported = {name: why for one in parts for name, why in one.unsupported.items()}
+    known = [one.facts for one in parts if one.facts is not None]
+    if len(known) < len(parts):
+        return replace(parts[0], unsupported=unsupported, facts=None)
+    facts = replace(
+        known[0],
+        weights={name: digest for one in known for name, digest in one.weights.items()},
+        data={name: digest for one in known for name, digest in one.data.items()},
+    )
+    return replace(parts[0], unsupported=unsupported, facts=facts)
 
 
 def _missing() -> Any:

@@ -179,13 +179,20 @@ def pytest_unconfigure():
 """
 
 
-def reused_session(pytester: pytest.Pytester, recipe: Path, store: Store) -> str:
-    """Run a session of one recorded run in a process of its own; return what it printed."""
+def reused_session(
+    pytester: pytest.Pytester, recipe: Path, store: Store, methods: str = "lora"
+) -> str:
+    """Run a session of recorded runs in a process of its own; return what it printed."""
     pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
     pytester.makeconftest(REUSED)
     plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "--peft-seeds=1")
-    chosen = (f"--peft-recipe={recipe}", f"--peft-results={store.folder}", "--peft-method=lora")
-    result = pytester.runpytest_subprocess(*plain, *chosen)
+    silenced = "--peft-silence=V301"  # a tiny model may learn nothing
+    chosen = (
+        f"--peft-recipe={recipe}",
+        f"--peft-results={store.folder}",
+        f"--peft-method={methods}",
+    )
+    result = pytester.runpytest_subprocess(*plain, silenced, *chosen)
     assert result.ret == 0, result.stdout.str()
     return result.stdout.str()
 
@@ -201,20 +208,34 @@ def test_check_is_kept_for_these_files_only(tiny_recipe: Path, tmp_path: Path) -
     recipe, model = load_recipe(str(tiny_recipe)), tmp_path / "model"
     shutil.copytree(recipe.model.source, model)
 
-    def key(source: str, methods: list[str]) -> kept_checks.Key | None:
+    def keys(source: str, methods: list[str]) -> kept_checks.Keys | None:
         own = replace(recipe, model=replace(recipe.model, source=source))
-        return kept_checks.key_of(own, chosen_methods(own, methods), "cpu", 1)
+        return kept_checks.keys_of(own, chosen_methods(own, methods), "cpu", 1)
 
-    first = key(str(model), ["lora"])
+    first = keys(str(model), ["lora"])
     assert first is not None
-    assert key(str(model), ["lora"]) == first
-    assert key(str(model), ["lora", "ia3"]) != first
+    assert keys(str(model), ["lora"]) == first
     (model / "model.safetensors").touch()
-    assert key(str(model), ["lora"]) == first
+    assert keys(str(model), ["lora"]) == first
     (model / "notes.txt").write_text("perhaps other weights", encoding="utf-8")
-    assert key(str(model), ["lora"]) != first
-    assert key("someone/on-the-hub", ["lora"]) is None
-    assert key("bundled:minilm", ["lora"]) is not None
+    assert keys(str(model), ["lora"]) != first
+    assert keys("someone/on-the-hub", ["lora"]) is None
+    assert keys("bundled:minilm", ["lora"]) is not None
+
+
+def test_kept_check_serves_sessions_with_fewer_methods_and_other_seeds(
+    pytester: pytest.Pytester, tiny_recipe: Path, store: Store
+) -> None:
+    again(tiny_recipe, store, methods=["head_only", "lora"])
+    assert "torch: False processes: 0" in reused_session(pytester, tiny_recipe, store)
+
+
+def test_kept_checks_of_single_methods_serve_a_session_with_both(
+    pytester: pytest.Pytester, tiny_recipe: Path, store: Store
+) -> None:
+    again(tiny_recipe, store, methods=["lora"])
+    again(tiny_recipe, store, methods=["qlora"])
+    assert "torch: False processes: 0" in reused_session(pytester, tiny_recipe, store, "lora,qlora")
 
 
 def test_kept_check_is_not_used_if_a_record_is_missing_or_with_fresh(
