@@ -124,6 +124,11 @@ def test_several_files_that_are_no_splits_are_refused_by_name(tmp_path: Path) ->
         (tmp_path / name).write_text(table_text(","), encoding="utf-8")
     with pytest.raises(DataError, match=r"none of a\.csv, b\.csv is named after a split\. Name"):
         read_path(tmp_path)
+    (tmp_path / "json").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "json" / name).write_text(json.dumps(ROWS), encoding="utf-8")
+    with pytest.raises(DataError, match=r"none of a\.json, b\.json is named after a split\. Name"):
+        read_path(tmp_path / "json")
 
 
 def test_columns_are_found_whatever_their_case(tmp_path: Path) -> None:
