@@ -71,6 +71,8 @@ def read_table(file: Path) -> ReadTable:
 def _read_text(file: Path, format: str) -> ReadTable:
     content = file.read_bytes()
     text = decode(gzip.decompress(content) if file.name.lower().endswith(GZIP) else content)
+    if not text.strip():
+        raise ValueError("it is empty")
     parse: Callable[[str], DataFrame] = (
         _json_rows if format.startswith("json") else lambda text: _separated(text, format)
     )
@@ -114,24 +116,32 @@ def _separator(text: str, candidates: tuple[str, ...]) -> str:
 def _json_rows(text: str) -> DataFrame:
     import pandas as pd
 
-    rows = _array(text)
-    if rows is None:
-        # splitlines() would also split at U+2028 within a text
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    rows = _parsed(text)
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError(NOT_ROWS)
     return pd.DataFrame(rows)  # keeps values as written; pandas' own reader guesses types
 
 
-def _array(text: str) -> list[Any] | None:
-    """Return the rows of a file that is one array; None if it is not."""
-    if not text.lstrip().startswith("["):
-        return None
+def _parsed(text: str) -> list[Any]:
+    """Return the rows of a file that is one array, or of JSON lines. Raises `ValueError`."""
     try:
-        rows: list[Any] = json.loads(text)
-    except ValueError:
-        return None
-    return rows
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise  # the first value is damaged: its place in the file is known
+    else:
+        return whole if isinstance(whole, list) else [whole]
+    # splitlines() would also split at U+2028 within a text
+    lines = enumerate(io.StringIO(text, newline=""), 1)
+    return [_parsed_line(line, number) for number, line in lines if line.strip()]
+
+
+def _parsed_line(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        where = f"line {number}, column {error.colno}"
+        raise ValueError(f"{error.msg} in {where}; {NOT_ROWS}") from None
 
 
 def _read_parquet(file: Path) -> ReadTable:

@@ -38,6 +38,7 @@ FILES: dict[str, bytes] = {
     "packed.csv.gz": gzip.compress(table_text(",").encode()),
     "packed.jsonl.gz": gzip.compress("\n".join(json.dumps(row) for row in ROWS).encode()),
     "Capitals.CSV": table_text(",").encode(),
+    "old_mac.jsonl": "\r".join(json.dumps(row) for row in ROWS).encode(),
     "array.json": json.dumps(ROWS, indent=2).encode(),
     "array.jsonl": json.dumps(ROWS).encode(),
     "marked.json": json.dumps(ROWS).encode("utf-8-sig"),
@@ -64,6 +65,10 @@ def test_commas_within_texts_do_not_decide_the_separator(tmp_path: Path) -> None
         ("a.csv.gz", b"text,label\n", "cannot be read as csv: BadGzipFile"),
         ("a.json", b"[1, 2]", "each line should be a JSON object .* or the whole file an array"),
         ("a.json", b'[{"text": "a"', "cannot be read as json"),
+        ("a.json", b'[\n  {"text": "a"},\n]', r"line 3 column 1|trailing comma.*line 2 column 16"),
+        ("a.json", b'{\n  "text": "a",\n}', r"line 3 column 1|trailing comma.*line 2 column 14"),
+        ("a.jsonl", b" \n", "it is empty"),
+        ("a.csv", b"", "it is empty"),
         ("a.csv", b"text;text\na;b\n", "two columns are called 'text'"),
     ],
 )
