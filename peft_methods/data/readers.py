@@ -1,13 +1,12 @@
 """One file to a table: CSV, TSV, JSON and JSON lines (also gzipped), and Parquet.
 
-What programs write besides plain UTF-8 CSV is read as meant: byte order marks, UTF-16, other
-separators, arrays in JSON, and class names in Parquet.
+What programs write besides plain UTF-8 CSV is read as meant: byte order marks, UTF-16, arrays in
+JSON, class names in Parquet, and what `separated` knows of CSV.
 """
 
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
 import io
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.data.raw import ClassNames
+from peft_methods.data.separated import read_separated
 from peft_methods.utils.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 GZIP = ".gz"
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
-SEPARATORS = {"csv": (",", ";", "\t", "|"), "tsv": ("\t", ",", ";", "|")}  # in order of trial
 MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -74,7 +73,7 @@ def _read_text(file: Path, format: str) -> ReadTable:
     if not text.strip():
         raise ValueError("it is empty")
     parse: Callable[[str], DataFrame] = (
-        _json_rows if format.startswith("json") else lambda text: _separated(text, format)
+        _json_rows if format.startswith("json") else lambda text: read_separated(text, format)
     )
     return ReadTable(parse(text))
 
@@ -90,27 +89,6 @@ def decode(content: bytes) -> str:
         raise ValueError(
             f"it is not valid {(encoding or 'utf-8').upper()}; save the file as UTF-8"
         ) from None
-
-
-def _separated(text: str, format: str) -> DataFrame:
-    import pandas as pd
-
-    separator = _separator(text, SEPARATORS[format])
-    header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two columns are called {twice!r}")
-    # "NA" and "null" are words, not missing values
-    return pd.read_csv(io.StringIO(text), sep=separator, keep_default_na=False)
-
-
-def _separator(text: str, candidates: tuple[str, ...]) -> str:
-    """Return the first separator that splits the header into columns; else the format's own."""
-
-    def columns(separator: str) -> int:
-        return len(next(csv.reader(io.StringIO(text), delimiter=separator), []))
-
-    return next((one for one in candidates if columns(one) > 1), candidates[0])
 
 
 def _json_rows(text: str) -> DataFrame:
