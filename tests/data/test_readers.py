@@ -14,7 +14,9 @@ import pytest
 
 from builders import TASK, data_spec, make_rows
 from peft_methods.data import splits
+from peft_methods.data.columns import find_columns
 from peft_methods.data.files import read_path
+from peft_methods.data.raw import RawData, RawTable
 from peft_methods.data.readers import read_table
 from peft_methods.utils.errors import DataError
 
@@ -216,6 +218,25 @@ def test_several_files_that_are_no_splits_are_refused_by_name(tmp_path: Path) ->
         (tmp_path / "json" / name).write_text(json.dumps(ROWS), encoding="utf-8")
     with pytest.raises(DataError, match=r"none of a\.json, b\.json is named after a split\. Name"):
         read_path(tmp_path / "json")
+
+
+@pytest.mark.parametrize(
+    ("columns", "named", "expected"),
+    [
+        (("body", "rating"), {"label": "rating"}, ("body", None, "rating")),
+        (("body", "rating"), {"label": " RATING"}, ("body", None, "rating")),
+        (("body", "review"), {"label": "review"}, ("body", None, "review")),
+        (("body", "about", "label"), {"text_pair": "about"}, ("body", "about", "label")),
+        (("question", "sentence", "text"), {"label": "sentence"}, ("text", None, "sentence")),
+        (("label", "class"), {"text": "label"}, ("label", None, "class")),
+    ],
+)
+def test_a_column_that_the_user_names_has_no_other_role(
+    columns: tuple[str, ...], named: dict[str, str], expected: tuple[str, str | None, str]
+) -> None:
+    raw = RawData({"train": RawTable({column: ["good", "bad"] for column in columns})})
+    found = find_columns(raw, data_spec(Path("mine"), **named), ("label", "class"))
+    assert (found.text, found.pair, found.label) == expected
 
 
 def test_columns_are_found_whatever_their_case(tmp_path: Path) -> None:
