@@ -78,6 +78,32 @@ def test_v109_counts_one_table_once() -> None:
     assert "cut from train" not in finding.evidence
 
 
+MORE = 'set data.train = "all" to train on all of them'
+
+
+def test_v109_proposes_all_rows_only_where_the_limit_left_rows_out() -> None:
+    own = {name: name for name in CLASS_COUNTS}
+    many = {"source_counts": {name: [400, 400] for name in CLASS_COUNTS}, "drawn_from": own}
+    (finding,) = found("V109", own_data(class_counts=CLASS_COUNTS, **many))
+    assert "data.train = 400 leaves out 398 train rows" in finding.evidence
+    assert finding.advice == MORE
+    (both,) = found("V109", own_data(class_counts={**CLASS_COUNTS, "test": [9, 9]}, **many))
+    assert both.advice.startswith("add rows")
+    assert both.advice.endswith(f"data.test; {MORE}")
+    (short,) = found("V109", own_data())
+    assert MORE not in short.advice
+    assert found("V109", own_data("model.weights=random", class_counts=CLASS_COUNTS, **many)) == []
+    (cut,) = found(
+        "V109",
+        own_data(
+            class_counts=CLASS_COUNTS,
+            source_counts={name: [530, 530] for name in CLASS_COUNTS},
+            removed={"repeated": 1, "train_also_in_test": 2, "validation_also_in_test": 3},
+        ),
+    )
+    assert "data.train = 400 leaves out 7 train rows" in cut.evidence
+
+
 def stored(record: Record) -> Record:
     """Return the record as the store gives it back: with all keys in alphabetical order."""
     return replace(record, data=json.loads(json.dumps(record.data, sort_keys=True)))

@@ -165,20 +165,40 @@ def _chance_of_sorted(counts: Sequence[int]) -> float:
 
 @rule("V109", "note", "run")
 def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
-    """The recipe's sizes are upper limits: fewer rows were there, or a split was cut from train."""
+    """The recipe's sizes are upper limits: rows were too few or left out, or train was cut."""
     spec, data = record.spec.recipe.data, record.data
     if spec.sizes != "at_most" or data.get("random"):
         return
-    limits = {"train": spec.train, "validation": spec.validation, "test": spec.test}
+    limits = {split: getattr(spec, split) for split in SPLITS}
     used = {split: sum(data.get("class_counts", {}).get(split, ())) for split in limits}
     is_short = any(limit != "all" and used[split] < limit for split, limit in limits.items())
     cut = [split for split in _cut_from_train(data) if used[split]]
-    if sum(used.values()) and (is_short or cut):
+    left = _left_out(data, used) if used["train"] == spec.train else 0
+    advice = []
+    if is_short or cut:
+        settings = "data.train, data.validation and data.test"
+        advice += [f"add rows for smaller intervals, or set {settings}"]
+    if left and record.spec.recipe.has_quality:
+        advice += ['set data.train = "all" to train on all of them']
+    if sum(used.values()) and advice:
         parts = [f"{_listed(used)} rows used of at most {_listed(limits)}", *_rows_read(data, cut)]
-        yield (
-            "; ".join(parts),
-            "add rows for smaller intervals, or set data.train, data.validation and data.test",
-        )
+        if left:
+            parts += [f"data.train = {spec.train} leaves out {left:,} train rows"]
+        yield "; ".join(parts), "; ".join(advice)
+
+
+def _left_out(data: Mapping[str, Any], used: Mapping[str, int]) -> int:
+    """Return how many distinct rows of the part that train was drawn from no split got."""
+    pools = dict(_by_split(data, "drawn_from"))
+    if "train" not in pools:
+        return 0
+    removed = sum(
+        count
+        for kind, count in data.get("removed", {}).items()
+        if not kind.startswith("validation_")
+    )
+    taken = sum(used[split] for split, pool in pools.items() if pool == pools["train"])
+    return max(0, sum(data["source_counts"]["train"]) - removed - taken)
 
 
 def _cut_from_train(data: Mapping[str, Any]) -> Iterator[str]:
