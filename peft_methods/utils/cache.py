@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import platformdirs
 
 T = TypeVar("T")
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAX_FILES = 64  # of each kind, unless its caller says otherwise
 
 
@@ -149,7 +149,7 @@ def _problem(folder: str) -> str:
         with tempfile.TemporaryFile(dir=folder):
             return ""
     except OSError as error:
-        return "" if error.errno in FULL else error.strerror or type(error).__name__
+        return "" if error.errno in DISK_FULL else error.strerror or type(error).__name__
 
 
 def _is_readable(folder: Path) -> bool:
