@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from peft_methods.analysis.checks import RULES
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.loading import shipped_recipes
 from peft_methods.report.text.explanation import explanation
-from peft_methods.utils.cache import cache_folder
+from peft_methods.utils.cache import cache_folder, cache_notice
 
 COMMANDS = ("run", "report", "audit", "explain", "recipes", "methods", "cache")
 
@@ -32,6 +33,10 @@ def exit_code(*arguments: str) -> int:
         (["explain", "V44"], "unknown check 'V44'. Did you mean 'V404'? Allowed: V101 to"),
         (["run", "--metod", "lora"], "unknown option '--metod'. Did you mean '--method'?"),
         (["run", "--peft-method=lora"], "unknown option '--peft-method'. Did you mean '--method'?"),
+        (["run", "-x"], "unknown option '-x'. Options of pytest itself follow --."),
+        (["run", "-k", "lora"], "unknown option '-k'. Options of pytest itself follow --."),
+        (["run", "--pyargs"], "Options of pytest itself follow --."),
+        (["cache", "-x"], "unknown option '-x'. See `peft-methods cache --help`."),
         (["run", "benchmarks"], "unexpected argument 'benchmarks'."),
         (["run", "--seeds"], "argument --seeds: expected one argument."),
         (["cache", "--clean"], "unknown option '--clean'. Did you mean '--clear'?"),
@@ -120,6 +125,20 @@ def test_cache_shows_its_parts_and_removes_them(
     assert capsys.readouterr().out.startswith(f"removed from {folder}:\n")
     assert list(folder.iterdir()) == []
     assert outside.is_dir()
+
+
+def test_cache_says_in_one_line_that_another_folder_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert exit_code("cache") == 0  # a Python warning would be an error
+    captured = capsys.readouterr()
+    assert captured.out.startswith(str(tmp_path / "peft-methods-cache-"))
+    (line,) = captured.err.splitlines()
+    assert line == cache_notice()
+    assert "cannot be written" in line
 
 
 def test_completion_knows_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
