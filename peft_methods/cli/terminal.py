@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from peft_methods.cli.setting_help import how_to_change
 from peft_methods.runs.progress.display import (
     Display,
     Lines,
@@ -50,7 +51,7 @@ def table_layout(reporter: Any, columns: tuple[str, ...]) -> Layout:
         columns=columns,
         width=writer.fullwidth if reporter.isatty else log_width,
         is_wrapped=bool(reporter.isatty),
-        how_to_choose="Choose columns with --peft-columns.",
+        how_to_choose=f"Choose columns with {how_to_change('columns')}.",
         paint=paint,
     )
 
