@@ -26,6 +26,7 @@ from peft_methods.utils.dicts import flatten
 from peft_methods.utils.errors import OptionError, first_line
 from peft_methods.utils.files import atomically
 from peft_methods.utils.validation import adapter
+from peft_methods.utils.words import counted
 
 AUTO = "auto"
 FOLDER = "benchmarks"  # of shipped recipes' baselines, in a clone or in the working folder
@@ -107,13 +108,16 @@ def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
     return place / "baselines" / slug(device) / f"{name}.json"
 
 
-def read_baseline(path: Path) -> Baseline:
-    """Read a baseline from any pytest-benchmark JSON with our metrics. Raises `OptionError`."""
+def read_baseline(path: Path, saving: str = "save_baseline") -> Baseline:
+    """Read a baseline from any pytest-benchmark JSON with our metrics. Raises `OptionError`.
+
+    `saving` is how a user has a baseline written, for the messages.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise OptionError(
-            f"baseline: the file {path} does not exist. Write it first (save_baseline = {path}).",
+            f"baseline: the file {path} does not exist. Write it first ({saving}={path}).",
             setting="baseline",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -121,10 +125,10 @@ def read_baseline(path: Path) -> Baseline:
         raise OptionError(
             f"baseline {path} cannot be read: {reason}.", setting="baseline"
         ) from None
-    return _parse(path, text)
+    return _parse(path, text, saving)
 
 
-def _parse(path: Path, text: str) -> Baseline:
+def _parse(path: Path, text: str, saving: str) -> Baseline:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -132,7 +136,7 @@ def _parse(path: Path, text: str) -> Baseline:
             "is empty" if not text.strip() else f"is not valid JSON ({str(error).splitlines()[0]})"
         )
         raise OptionError(
-            f"baseline {path} {problem}. Write it again (save_baseline = {path}).",
+            f"baseline {path} {problem}. Write it again ({saving}={path}).",
             setting="baseline",
         ) from None
     benchmarks = values.get("benchmarks") if isinstance(values, dict) else None
@@ -150,8 +154,9 @@ def _parse(path: Path, text: str) -> Baseline:
     ]
     if not infos:
         raise OptionError(
-            f"baseline {path} has no fine-tuning results ({len(benchmarks)} benchmarks of other "
-            f"kinds). Write it again (save_baseline = {path}).",
+            f"baseline {path} has no fine-tuning results "
+            f"({counted(len(benchmarks), 'benchmark')} of other kinds). "
+            f"Write it again ({saving}={path}).",
             setting="baseline",
         )
     commit = values.get("commit_info") if isinstance(values.get("commit_info"), dict) else {}

@@ -280,7 +280,7 @@ def test_reused_records_are_not_compared_unless_allowed(base: Any, tell: Any) ->
     (problem,) = problems(result)
     assert (
         "embedded-lora: 3 of 3 records are reused from an earlier session and not compared: "
-        "train them again (set fresh), or" in problem
+        "train them again with --peft-fresh, or give --peft-allow-reused." in problem
     )
     mixed = [replace(record, reused=record.seed < 2) for record in records_of("lora")]
     allowed = tell(
@@ -429,7 +429,7 @@ def test_auto_baseline_is_written_and_read_next_to_the_recipe_folder(
     place = Path("baselines/cpu/embedded.json").absolute()
     refused = error_line(tell(records_of("lora"), chosen, "--peft-baseline=auto"))
     assert (
-        f"baseline: the file {place} does not exist. Write it first (save_baseline = {place})."
+        f"baseline: the file {place} does not exist. Write it first (--peft-save-baseline={place})."
         in refused
     )
     assert tell(records_of("lora"), chosen, "--peft-save-baseline=auto").ret == 0
@@ -477,12 +477,16 @@ def entry(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (None, "the file b.json does not exist. Write it first (save_baseline = b.json)."),
+        (None, "the file b.json does not exist. Write it first (--peft-save-baseline=b.json)."),
         ("", "b.json is empty. Write it again"),
         ('{"benchmarks": [', "b.json is not valid JSON (Expecting value: line 1 column 17"),
         ("[" * 100_000, "b.json is not valid JSON"),
         ("[]", "b.json is not a pytest-benchmark JSON: it has no list of benchmarks."),
         ('{"benchmarks": []}', "b.json has no fine-tuning results (0 benchmarks of other kinds)"),
+        (
+            '{"benchmarks": [3]}',
+            "(1 benchmark of other kinds). Write it again (--peft-save-baseline=b.json).",
+        ),
         (
             '{"benchmarks": [{"extra_info": {}}, 3]}',
             "has no fine-tuning results (2 benchmarks of other kinds)",
