@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,20 +16,22 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from peft_methods.recipes.loading import FOLDER as SHIPPED_RECIPES
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.migrations import migrate_baseline_entry
 from peft_methods.runs.record import SCHEMA_VERSION
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import StoreError
-from peft_methods.utils.checkout import clone
 from peft_methods.utils.dicts import flatten
 from peft_methods.utils.errors import OptionError, first_line
 from peft_methods.utils.files import atomically
+from peft_methods.utils.hashing import content_hash
 from peft_methods.utils.validation import adapter
 from peft_methods.utils.words import counted
 
 AUTO = "auto"
-FOLDER = "benchmarks"  # of shipped recipes' baselines, in a clone or in the working folder
+FOLDER = "benchmarks"  # of shipped recipes' baselines, in the working folder
+LONGEST = 60  # characters of a source in a file's name
 
 
 def _check_packages(environment: dict[str, Any]) -> dict[str, Any]:
@@ -97,15 +99,30 @@ def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
     """Return the default path of a recipe's baseline on a device.
 
     It is `baselines/DEVICE/RECIPE.json`, next to the folder of the recipe's file; for shipped
-    recipes, in `benchmarks` of the clone, or of the working folder where the package is installed.
-    Runs with random weights have no quality to compare, so they use a separate file,
-    `RECIPE-random-weights.json`.
+    recipes, in `benchmarks` of the working folder. Another model or data than the file's are part
+    of the name: `RECIPE.data-SOURCE.json`. Runs with random weights have no quality to compare, so
+    they use a separate file too, `RECIPE-random-weights.json`.
     """
     place = recipe_file.absolute().parent.parent
     if recipe_file.absolute().parent == SHIPPED_RECIPES:
-        place = (clone() or Path.cwd()) / FOLDER
-    name = recipe.name if recipe.has_quality else f"{recipe.name}-random-weights"
+        place = Path.cwd() / FOLDER
+    name = recipe.name + "".join(_replaced(load_recipe(str(recipe_file.absolute())), recipe))
+    name += "" if recipe.has_quality else "-random-weights"
     return place / "baselines" / slug(device) / f"{name}.json"
+
+
+def _replaced(own: Recipe, recipe: Recipe) -> Iterator[str]:
+    """Yield a part of a file's name for each source that is not the recipe's own."""
+    pairs = {
+        "model": (own.model.source, recipe.model.source),
+        "data": (own.data.source, recipe.data.source),
+    }
+    for what, (before, now) in pairs.items():
+        if now != before:
+            name = slug(now)
+            if len(name) > LONGEST:  # the start of a long path tells little
+                name = f"{name[-LONGEST:].strip('-')}-{content_hash(now)[:8]}"
+            yield f".{what}-{name}"
 
 
 def read_baseline(path: Path, saving: str = "save_baseline") -> Baseline:

@@ -121,15 +121,18 @@ print(pytest_command([("recipe", "embedded"), ("set", "data.text=a name")]))
     assert command == "peft-methods run --recipe embedded --set 'data.text=a name'"
 
 
-def test_baselines_of_a_clone_stay_in_the_clone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_in_clone", [False, True])
+def test_baselines_and_the_printed_command_belong_to_the_working_folder(
+    is_in_clone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peft_methods.analysis.baseline import auto_path
+    from peft_methods.cli.command_text import pytest_command
     from peft_methods.recipes.loading import find_recipe, load_recipe
 
-    root = clone()
+    root = clone() if is_in_clone else tmp_path
     if root is None:
         pytest.skip("not a clone")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(root)
     path = auto_path(find_recipe("embedded"), load_recipe("embedded"), "cpu")
     assert path == root / "benchmarks" / "baselines" / "cpu" / "embedded.json"
+    assert pytest_command([]) == ("pytest benchmarks" if is_in_clone else "peft-methods run")
