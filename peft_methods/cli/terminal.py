@@ -22,7 +22,6 @@ from peft_methods.runs.progress.display import (
 if TYPE_CHECKING:
     from peft_methods.report.text.layout import Emphasis, Layout
 
-WIDTH_OF_A_LOG = 100  # characters, where the output is no terminal
 MARKUP: dict[Emphasis, dict[str, bool]] = {
     "plain": {},
     "title": {"bold": True},
@@ -38,7 +37,7 @@ def table_layout(reporter: Any, columns: tuple[str, ...]) -> Layout:
 
     pytest decides on colours: by the terminal, --color and NO_COLOR.
     """
-    from peft_methods.report.text.layout import Layout
+    from peft_methods.report.text.layout import WIDTH_OF_A_LOG, Layout
 
     writer = reporter.config.get_terminal_writer()
 

@@ -11,7 +11,7 @@ from peft_methods import __version__
 from peft_methods.__main__ import main
 from peft_methods.analysis.checks import RULES
 from peft_methods.methods.registry import METHODS
-from peft_methods.recipes.loading import shipped_recipes
+from peft_methods.recipes.loading import load_recipe, shipped_recipes
 from peft_methods.report.text.explanation import explanation
 from peft_methods.utils.cache import cache_folder, cache_notice
 
@@ -93,14 +93,32 @@ def test_every_check_is_explained(name: str) -> None:
     assert "What to do:" in text
 
 
-def test_recipes_and_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("recipes") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == list(shipped_recipes())
-    assert exit_code("methods") == 0
+@pytest.mark.parametrize("command", ["recipes", "methods"])
+@pytest.mark.parametrize("width", [80, 120])
+def test_recipes_and_methods_are_listed_within_the_width(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert exit_code(command) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines[2:] if not line.startswith(" ")]
-    assert names == list(METHODS)
+    assert names == list(shipped_recipes() if command == "recipes" else METHODS)
+    assert max(map(len, lines)) <= width
+
+
+def test_list_of_recipes_keeps_what_its_help_promises(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("recipes", "--help") == 0
+    promised = capsys.readouterr().out
+    assert exit_code("recipes") == 0
+    shown = capsys.readouterr().out
+    for word in ("model", "data", "task", "rows", "device", "methods"):
+        assert word in promised
+        assert shown.count(f"{word}: ") == len(shipped_recipes())
+    for recipe in map(load_recipe, shipped_recipes()):
+        assert f"{recipe.name} " in shown
+        assert recipe.title in shown
+        assert f"task: {recipe.task}" in shown
+    assert all(name in shown for name in METHODS)
 
 
 def test_cache_shows_its_parts_and_removes_them(
