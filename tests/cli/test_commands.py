@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -90,7 +91,13 @@ def test_every_check_is_explained(name: str) -> None:
     text = explanation(name)
     assert RULES[name].title.partition(" ")[0] in text
     assert max(map(len, text.splitlines())) <= 100
-    assert "What to do:" in text
+    for title in ("Evidence, with … for the values found:\n", "What to do:\n"):
+        items = re.split("\n?  - ", text.partition(title)[2].partition("\n\n")[0])[1:]
+        assert items
+        for item in items:
+            words = {word for word in re.findall("[A-Za-z]+", item) if len(word) > 2}
+            assert words - {"the", "others"}, f"{name}: {item!r} says nothing"
+            assert not re.search(r"\w…|…\w", item), f"{name}: a part of {item!r} is missing"
 
 
 @pytest.mark.parametrize("command", ["recipes", "methods"])
