@@ -66,6 +66,7 @@ class Options:
     trackers: tuple[str, ...] = ()
     regression: RegressionCheck | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
+    append: bool = False
     how_to_change: Callable[[str], str] = how_to_change
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -174,7 +175,8 @@ def read_options(config: pytest.Config) -> Options:
     return replace(
         options,
         regression=_regression_check(option, options),
-        saved_baselines=_saved_baselines(option.peft_save_baseline, options),
+        saved_baselines=_saved_baselines(option, options),
+        append=option.peft_append,
     )
 
 
@@ -232,16 +234,30 @@ def _regression_check(option: Any, options: Options) -> RegressionCheck | None:
     )
 
 
-def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
-    """Return the path to write each recipe's baseline to."""
+def _saved_baselines(option: Any, options: Options) -> dict[str, Path]:
+    """Return the path to write each recipe's baseline to.
+
+    Those that a session is added to are read before anything is trained.
+    """
+    value = option.peft_save_baseline
     if value is None:
+        if option.peft_append:
+            raise OptionError(
+                "--peft-append needs a baseline to add this session to: "
+                "add --peft-save-baseline FILE|auto."
+            )
         return {}
-    from peft_methods.analysis.baseline import AUTO
+    from peft_methods.analysis.baseline import AUTO, read_baseline
 
     if value == AUTO:
-        return _auto_baselines(options)
-    path = values.file_of(value, "save_baseline")
-    return {task.recipe.name: path for task in options.tasks() if path is not None}
+        paths = _auto_baselines(options)
+    else:
+        path = values.file_of(value, "save_baseline")
+        paths = {task.recipe.name: path for task in options.tasks() if path is not None}
+    for old in dict.fromkeys(paths.values()) if option.peft_append else ():
+        if old.exists():
+            read_baseline(old, how_to_change("save_baseline"))
+    return paths
 
 
 def _auto_baselines(options: Options) -> dict[str, Path]:

@@ -33,7 +33,7 @@ OPTIONS = frozenset(
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),
         *("markdown", "csv", "report", "paper"),
         *("baseline", "fail", "allow_missing", "allow_reused"),
-        *("save_baseline", "budget"),
+        *("save_baseline", "append", "budget"),
     }
 )
 COMMAND_OPTIONS = frozenset({"output", "paper", "silence", "budget", "charts"})

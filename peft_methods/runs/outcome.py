@@ -107,6 +107,7 @@ class RunOutcome:
     quality: Quality | None
     checkpoint_bytes: int
     inference: dict[str, float]
+    pace_seconds: float
     notes: tuple[str, ...]
     resumed_after: tuple[int, ...]
     further: dict[str, float] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from peft_methods.models import loading
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.latency import InferenceCost, measure_inference
+from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
@@ -143,8 +144,10 @@ def _train_and_evaluate(
     if paths.results is not None:
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
+    before = pace_seconds(run.device)
     training = engine_of(run.engine).train(_job(run, paths, loaded), profiler, checkpoints)
     profiler.enter("check")
+    pace = (before + pace_seconds(run.device)) / 2
     evidence = _evidence(run, loaded, training)
     profiler.enter("evaluate")
     tested = predict_test(run, loaded.model, loaded.tokens.test, loaded.collate)
@@ -163,6 +166,7 @@ def _train_and_evaluate(
         further=further,
         checkpoint_bytes=checkpoint_bytes,
         inference=inference,
+        pace_seconds=pace,
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
     )
@@ -250,6 +254,7 @@ def _record(
             ),
             **profiler.metrics(),
             **found.inference,
+            "pace_seconds": found.pace_seconds,
             "checkpoint_bytes": found.checkpoint_bytes,
             "source_seconds": paths.prerequisite_seconds,
             "model_flops_utilization": outcome.flops_utilization(
