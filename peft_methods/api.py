@@ -20,9 +20,10 @@ longer than `timeout` ("10min", or seconds) is ended. A run whose process was ki
 failed is retried `retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
-run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. `silence` lists
-ids of validity rules to skip. `track` names experiment trackers (tensorboard, wandb, trackio,
-mlflow, or another one that the Trainer supports). `progress` goes to stderr.
+run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations.
+Differences of quality up to `margin` ("1pp") count as none. `silence` lists ids of validity rules
+to skip. `track` names experiment trackers (tensorboard, wandb, trackio, mlflow, or another one that
+the Trainer supports). `progress` goes to stderr.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ def compare(
     tune: int | None = None,
     fresh: bool = False,
     budget: str | None = None,
+    margin: str | None = None,
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
@@ -187,6 +189,7 @@ def compare(
             silenced=parsing.silenced_of(silence),
             report=parsing.report_of(report),
             limits=parsing.limits_of(budget),
+            margin=parsing.margin_of(margin),
             fresh=fresh,
             trackers=parsing.trackers_of(track),
             how_to_change=how_to_change,
@@ -204,7 +207,7 @@ def _run(options: Options, display: Display) -> PrintableComparison:
         for task in experiment.tasks:
             experiment.wait(task)
         if options.trackers:
-            comparison = comparison_of(experiment.results())
+            comparison = comparison_of(experiment.results(), margin=options.margin)
             experiment.track(tracked_tables(comparison, options.limits))
         results = experiment.results()
         compared = PrintableComparison(
@@ -212,6 +215,7 @@ def _run(options: Options, display: Display) -> PrintableComparison:
             results.notes,
             results.predictions,
             options.silenced,
+            options.margin,
             limits=options.limits,
         )
         if options.report is not None:

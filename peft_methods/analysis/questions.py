@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.margin import points
 from peft_methods.analysis.ranking import PairwiseComparison
 
 
@@ -24,7 +25,7 @@ QUESTIONS = {
     QuestionKind.BEST_QUALITY: "Best quality",
     QuestionKind.LEAST_MEMORY: "Least memory",
     QuestionKind.FITS_IN_MEMORY: "Fits in {memory}",
-    QuestionKind.FASTEST_CLOSE_TO_BEST: "Fastest within 1 point of the best",
+    QuestionKind.FASTEST_CLOSE_TO_BEST: "Fastest within {margin} of the best",
     QuestionKind.SMALLEST_CHECKPOINT: "Smallest checkpoint",
     QuestionKind.WITHIN_LIMITS: "Within {limits}",
 }
@@ -51,8 +52,8 @@ class Recommendation:
         return f"{self.question}: {self.text}"
 
 
-def question(kind: QuestionKind, limits: Constraints) -> str:
-    """Format a question with the limits it mentions."""
+def question(kind: QuestionKind, limits: Constraints, margin: float) -> str:
+    """Format a question with the limits and the margin (0..1) that it mentions."""
     memory = limits["memory"].written if "memory" in limits else ""
     written = ", ".join(f"{name} {limit.written}" for name, limit in limits.items())
-    return QUESTIONS[kind].format(memory=memory, limits=written)
+    return QUESTIONS[kind].format(memory=memory, limits=written, margin=points(margin))
