@@ -107,7 +107,7 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Cons
     from peft_methods.report.html.page import Report, write_report
 
     stored = StoredRecords(arguments.results)
-    for line in stored.unreadable:
+    for line in (*stored.unreadable, *stored.damaged):
         print(line, file=sys.stderr)
     if not any(record.role == "main" for record in stored.records):
         raise ResultsError(
@@ -117,7 +117,7 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Cons
     predictions = StoredPredictions(stored.folders)
     sections, remarks = _with_figures(group_records(stored.records, predictions, silent))
     path = write_report(
-        Report(sections, remarks, silent, limits, charts=arguments.charts),
+        Report(sections, (*stored.damaged, *remarks), silent, limits, charts=arguments.charts),
         arguments.output,
         pytest_command,
     )
