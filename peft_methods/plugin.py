@@ -16,7 +16,7 @@ from peft_methods.cli.misuse import check_blanks, check_used
 from peft_methods.cli.options import Options, read_options
 from peft_methods.cli.outcome import Outcome, problems_of
 from peft_methods.cli.rounds import TrainingClock, record_rounds
-from peft_methods.cli.setting_help import explained
+from peft_methods.cli.setting_help import explained, how_to_change
 from peft_methods.cli.terminal import progress_display, show_text
 from peft_methods.utils.errors import OptionError, PeftMethodsError
 from peft_methods.utils.sanitize import visible
@@ -62,7 +62,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return None
     from peft_methods.report.text.rules import rules_text
 
-    print(rules_text())
+    print(rules_text(how_to_change("silence")))
     return 0
 
 

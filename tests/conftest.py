@@ -115,9 +115,11 @@ reduction_factor = 4
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what takes minutes; give every other test without a timeout one of 300 s.
 
-    `-m faults` and `-m slow` select it. Benchmarks have no timeout.
+    `-m faults`, `-m simulation` and `-m slow` select it. Benchmarks have no timeout.
     """
-    left_out = {mark for mark in ("faults", "slow") if mark not in config.option.markexpr}
+    left_out = {
+        mark for mark in ("faults", "simulation", "slow") if mark not in config.option.markexpr
+    }
     unselected = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]
     if unselected:
         config.hook.pytest_deselected(items=unselected)

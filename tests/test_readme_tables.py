@@ -135,6 +135,13 @@ def test_readme_shows_the_table_that_the_documentation_explains() -> None:
     assert shown.items() <= explained.items()
 
 
+def test_quoted_setup_counts_as_the_code_does() -> None:
+    """The code says '1 thread'; a quote of an older version said '1 threads'."""
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"(?<![\d.,])1 (?:threads|cores|seeds|rows|epochs|trials)\b", text)
+
+
 @pytest.mark.parametrize("name", MARKED)
 def test_tables_match_the_stored_baseline(name: str) -> None:
     shown = cells_of(MARKED[name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,19 +16,22 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from peft_methods.recipes.loading import FOLDER as SHIPPED_RECIPES
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.migrations import migrate_baseline_entry
 from peft_methods.runs.record import SCHEMA_VERSION
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import StoreError
-from peft_methods.utils.checkout import clone
 from peft_methods.utils.dicts import flatten
 from peft_methods.utils.errors import OptionError, first_line
 from peft_methods.utils.files import atomically
+from peft_methods.utils.hashing import content_hash
 from peft_methods.utils.validation import adapter
+from peft_methods.utils.words import counted
 
 AUTO = "auto"
-FOLDER = "benchmarks"  # of shipped recipes' baselines, in a clone or in the working folder
+FOLDER = "benchmarks"  # of shipped recipes' baselines, in the working folder
+LONGEST = 60  # characters of a source in a file's name
 
 
 def _check_packages(environment: dict[str, Any]) -> dict[str, Any]:
@@ -96,24 +99,42 @@ def auto_path(recipe_file: Path, recipe: Recipe, device: str) -> Path:
     """Return the default path of a recipe's baseline on a device.
 
     It is `baselines/DEVICE/RECIPE.json`, next to the folder of the recipe's file; for shipped
-    recipes, in `benchmarks` of the clone, or of the working folder where the package is installed.
-    Runs with random weights have no quality to compare, so they use a separate file,
-    `RECIPE-random-weights.json`.
+    recipes, in `benchmarks` of the working folder. Another model or data than the file's are part
+    of the name: `RECIPE.data-SOURCE.json`. Runs with random weights have no quality to compare, so
+    they use a separate file too, `RECIPE-random-weights.json`.
     """
     place = recipe_file.absolute().parent.parent
     if recipe_file.absolute().parent == SHIPPED_RECIPES:
-        place = (clone() or Path.cwd()) / FOLDER
-    name = recipe.name if recipe.has_quality else f"{recipe.name}-random-weights"
+        place = Path.cwd() / FOLDER
+    name = recipe.name + "".join(_replaced(load_recipe(str(recipe_file.absolute())), recipe))
+    name += "" if recipe.has_quality else "-random-weights"
     return place / "baselines" / slug(device) / f"{name}.json"
 
 
-def read_baseline(path: Path) -> Baseline:
-    """Read a baseline from any pytest-benchmark JSON with our metrics. Raises `OptionError`."""
+def _replaced(own: Recipe, recipe: Recipe) -> Iterator[str]:
+    """Yield a part of a file's name for each source that is not the recipe's own."""
+    pairs = {
+        "model": (own.model.source, recipe.model.source),
+        "data": (own.data.source, recipe.data.source),
+    }
+    for what, (before, now) in pairs.items():
+        if now != before:
+            name = slug(now)
+            if len(name) > LONGEST:  # the start of a long path tells little
+                name = f"{name[-LONGEST:].strip('-')}-{content_hash(now)[:8]}"
+            yield f".{what}-{name}"
+
+
+def read_baseline(path: Path, saving: str = "save_baseline") -> Baseline:
+    """Read a baseline from any pytest-benchmark JSON with our metrics. Raises `OptionError`.
+
+    `saving` is how a user has a baseline written, for the messages.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise OptionError(
-            f"baseline: the file {path} does not exist. Write it first (save_baseline = {path}).",
+            f"baseline: the file {path} does not exist. Write it first ({saving}={path}).",
             setting="baseline",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -121,10 +142,10 @@ def read_baseline(path: Path) -> Baseline:
         raise OptionError(
             f"baseline {path} cannot be read: {reason}.", setting="baseline"
         ) from None
-    return _parse(path, text)
+    return _parse(path, text, saving)
 
 
-def _parse(path: Path, text: str) -> Baseline:
+def _parse(path: Path, text: str, saving: str) -> Baseline:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -132,7 +153,7 @@ def _parse(path: Path, text: str) -> Baseline:
             "is empty" if not text.strip() else f"is not valid JSON ({str(error).splitlines()[0]})"
         )
         raise OptionError(
-            f"baseline {path} {problem}. Write it again (save_baseline = {path}).",
+            f"baseline {path} {problem}. Write it again ({saving}={path}).",
             setting="baseline",
         ) from None
     benchmarks = values.get("benchmarks") if isinstance(values, dict) else None
@@ -150,8 +171,9 @@ def _parse(path: Path, text: str) -> Baseline:
     ]
     if not infos:
         raise OptionError(
-            f"baseline {path} has no fine-tuning results ({len(benchmarks)} benchmarks of other "
-            f"kinds). Write it again (save_baseline = {path}).",
+            f"baseline {path} has no fine-tuning results "
+            f"({counted(len(benchmarks), 'benchmark')} of other kinds). "
+            f"Write it again ({saving}={path}).",
             setting="baseline",
         )
     commit = values.get("commit_info") if isinstance(values.get("commit_info"), dict) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from peft_methods.analysis.significance import Array
+from peft_methods.analysis.samples import Array
 
 
 def pareto(costs: Array) -> list[bool | None]:

@@ -10,7 +10,8 @@ from itertools import combinations
 import numpy as np
 
 from peft_methods.analysis import groups, pareto, significance
-from peft_methods.analysis.significance import Sample
+from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, sample_of
+from peft_methods.analysis.seed_variance import common_variance
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
 from peft_methods.tasks.base import Predictions
@@ -114,7 +115,7 @@ def rank_methods(
             not_compared[method] = reason
         else:
             scores = [task.example_scores(predictions, metric) for predictions in found]
-            samples[method] = significance.sample_of(np.stack(scores))
+            samples[method] = sample_of(np.stack(scores))
     compared = _compared(samples, not_compared, METRICS[metric].sign())
     sound = {method: values for method, values in means.items() if method not in left_out}
     return Ranking(metric, *compared, not_compared, _front(metric, sound), dict(left_out))
@@ -146,15 +147,11 @@ def _compared(
 
     A method with one seed gets an interval (of that one model) and is added to `left_out`.
     """
-    several = {
-        method: sample
-        for method, sample in samples.items()
-        if sample.seeds >= significance.SEEDS_NEEDED
-    }
+    several = {method: sample for method, sample in samples.items() if sample.seeds >= SEEDS_NEEDED}
     not_compared |= {method: NotCompared.ONE_SEED for method in samples if method not in several}
-    spread = significance.common_spread(list(several.values())) if several else None
+    common = common_variance(list(several.values())) if several else None
     intervals = {
-        method: significance.interval(sample, spread if method in several else None)
+        method: significance.interval(sample, common if method in several else None)
         for method, sample in samples.items()
     }
     order = tuple(sorted(several, key=lambda method: -sign * float(several[method].mean)))

@@ -9,7 +9,7 @@ of accuracy on average between two library versions without anyone noticing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -35,13 +35,15 @@ from peft_methods.utils.words import counted
 class RegressionCheck:
     """Baselines by recipe and the rules for comparing with them.
 
-    `tolerances` None: one point of quality, 5 % of memory, 10 % of time.
+    `tolerances` None: one point of quality, 5 % of memory, 10 % of time. `how_to_change` names the
+    option or argument for a setting.
     """
 
     baselines: Mapping[str, Baseline]
     tolerances: tuple[Tolerance, ...] | None = None
     allow_missing: bool = False
     allow_reused: bool = False
+    how_to_change: Callable[[str], str] = str
 
     def check(self, records: Iterable[Record]) -> RegressionReport:
         """Compare all methods of a session with their baselines."""
@@ -84,8 +86,8 @@ class RegressionCheck:
         if (reused := sum(record.reused for record in good)) and not self.allow_reused:
             text = (
                 f"{reused} of {counted(len(good), 'record')} {'is' if reused == 1 else 'are'} "
-                "reused from an earlier session and not compared: train them again (set fresh), "
-                "or set allow_reused."
+                "reused from an earlier session and not compared: train them again with "
+                f"{self.how_to_change('fresh')}, or give {self.how_to_change('allow_reused')}."
             )
             return [RegressionEntry(EntryKind.FAILURE, text, recipe, method)]
         changed = spec_changes(entry, good)
@@ -142,7 +144,8 @@ class RegressionCheck:
     ) -> RegressionEntry:
         if self.allow_missing:
             return RegressionEntry(EntryKind.NOTE, f"{text} (allowed)", recipe, method, metric)
-        advice = "Write the baseline again (set save_baseline), or set allow_missing."
+        save, allow = map(self.how_to_change, ("save_baseline", "allow_missing"))
+        advice = f"Write the baseline again with {save}, or give {allow}."
         return RegressionEntry(EntryKind.FAILURE, f"{text}. {advice}", recipe, method, metric)
 
     def _not_run(

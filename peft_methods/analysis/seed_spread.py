@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from peft_methods.analysis.significance import ALPHA, SEEDS_NEEDED, p_value
+from peft_methods.analysis.samples import SEEDS_NEEDED, Estimate
+from peft_methods.analysis.significance import ALPHA, p_value
 
 
 def shift_p(worse: Sequence[float]) -> float:
@@ -19,8 +20,8 @@ def shift_p(worse: Sequence[float]) -> float:
     changes = changes[np.isfinite(changes)]
     if len(changes) < 3 or changes.mean() <= 0:
         return 1.0
-    error = changes.std(ddof=1) / np.sqrt(len(changes))
-    return float(p_value(changes.mean(), error, np.asarray(len(changes) - 1.0))) / 2
+    variance = Estimate(changes.var(ddof=1) / len(changes), np.asarray(len(changes) - 1.0))
+    return float(p_value(changes.mean(), variance)) / 2
 
 
 def explained_by_seeds(

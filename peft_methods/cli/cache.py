@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peft_methods.utils.cache import cache_folder
+from peft_methods.utils.cache import cache_folder, cache_notice
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.units import format_bytes
 
@@ -51,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises `CacheError` if something cannot be removed.
     """
-    folder = cache_folder()
+    if notice := cache_notice():
+        print(notice, file=sys.stderr)
+    folder = cache_folder(warn=False)
     sizes = {path: _size(path) for path in _parts(folder)}
     if not sizes:
         print(f"{folder} is empty")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from peft_methods.cli.setting_help import how_to_change_in_command
+
 
 def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     """Register the command `explain`."""
@@ -23,5 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     from peft_methods.report.text.explanation import explanation
     from peft_methods.report.text.rules import rules_text
 
-    print(rules_text() if arguments.check is None else explanation(arguments.check))
+    if arguments.check is None:
+        print(rules_text(f"peft-methods run {how_to_change_in_command('silence')}"))
+    else:
+        print(explanation(arguments.check))
     return 0

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.utils.sanitize import visible
+
+if TYPE_CHECKING:
+    from peft_methods.recipes.schema import Recipe
+
+LEAST_ROOM = 24  # characters of a wrapped column
 
 
 def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
@@ -16,8 +21,9 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
     recipes = commands.add_parser(
         "recipes",
         help="list the recipes that are part of the package",
-        description="List the shipped recipes: model, data, task, rows and methods. Choose one "
-        "with `peft-methods run --recipe NAME`, or give the path of a TOML file of your own.",
+        description="List the shipped recipes: model, data, task, rows, device and methods. "
+        "Choose one with `peft-methods run --recipe NAME`, or give the path of a TOML file of your "
+        "own.",
     )
     recipes.set_defaults(run=print_recipes)
     methods = commands.add_parser(
@@ -30,24 +36,31 @@ def add_commands(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def print_recipes(arguments: argparse.Namespace) -> int:
-    """Print a row for each shipped recipe."""
+    """Print a row for each shipped recipe, wrapped to the terminal's width."""
     from peft_methods.recipes.loading import load_recipe, shipped_recipes
 
-    rows = []
-    for name in shipped_recipes():
-        recipe = load_recipe(name)
-        data = recipe.data
-        rows.append(
-            (
-                name,
-                recipe.model.source,
-                data.source,
-                f"{data.train} / {data.validation} / {data.test}",
-                "GPU" if recipe.gpu else "any",
-            )
-        )
-    _print_table(("recipe", "model", "data", "train / validation / test", "device"), rows)
+    recipes = {name: load_recipe(name) for name in shipped_recipes()}
+    room = _room_beside([(name,) for name in recipes])
+    rows = [
+        (name, "\n".join(_filled(line, room) for line in _described(recipe)))
+        for name, recipe in recipes.items()
+    ]
+    _print_table(("recipe", "what it compares"), rows)
     return 0
+
+
+def _described(recipe: Recipe) -> Iterator[str]:
+    """Yield the title of a recipe, then a line for each thing that it fixes."""
+    from peft_methods.methods.selection import with_methods
+
+    data = recipe.data
+    yield recipe.title or recipe.name
+    yield f"model: {recipe.model.source}"
+    yield f"data: {data.source}"
+    yield f"task: {recipe.task}"
+    yield f"rows: {data.train} train / {data.validation} validation / {data.test} test"
+    yield f"device: {'GPU' if recipe.gpu else 'any'}"
+    yield f"methods: {', '.join(with_methods(recipe).methods)}"
 
 
 def print_methods(arguments: argparse.Namespace) -> int:
@@ -56,14 +69,25 @@ def print_methods(arguments: argparse.Namespace) -> int:
 
     infos = [METHODS[name].info for name in METHODS]
     rows = [(info.name, info.title, info.family, info.trained) for info in infos]
-    width = shutil.get_terminal_size((100, 24)).columns
-    taken = sum(max(len(row[column]) for row in rows) + 2 for column in range(3))
-    room = max(24, width - taken)
+    room = _room_beside([row[:3] for row in rows])
     wrapped = [(*row[:3], textwrap.fill(row[3], room)) for row in rows]
     _print_table(("method", "title", "family", "what is trained"), wrapped)
     for problem in METHODS.problems:
         print(visible(problem))
     return 0
+
+
+def _room_beside(rows: Sequence[Sequence[str]]) -> int:
+    """Return the width that is left in the terminal beside these columns."""
+    from peft_methods.report.text.layout import WIDTH_OF_A_LOG
+
+    width = shutil.get_terminal_size((WIDTH_OF_A_LOG, 24)).columns
+    taken = sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True))
+    return max(LEAST_ROOM, width - taken)
+
+
+def _filled(line: str, room: int) -> str:
+    return textwrap.fill(line, room, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -215,15 +215,20 @@ def _regression_check(option: Any, options: Options) -> RegressionCheck | None:
     from peft_methods.analysis.tolerances import parse_tolerances
 
     tolerances = parse_tolerances(option.peft_fail) or None
+    saving = how_to_change("save_baseline")
     if option.peft_baseline == AUTO:
         baselines = {
-            recipe: read_baseline(path) for recipe, path in _auto_baselines(options).items()
+            recipe: read_baseline(path, saving) for recipe, path in _auto_baselines(options).items()
         }
     else:
-        baseline = read_baseline(values.path_of(option.peft_baseline, "baseline"))
+        baseline = read_baseline(values.path_of(option.peft_baseline, "baseline"), saving)
         baselines = dict.fromkeys((task.recipe.name for task in options.tasks()), baseline)
     return RegressionCheck(
-        baselines, tolerances, option.peft_allow_missing, option.peft_allow_reused
+        baselines,
+        tolerances,
+        option.peft_allow_missing,
+        option.peft_allow_reused,
+        how_to_change,
     )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli.command_text import pytest_command
-from peft_methods.cli.parsing import limits_of, silenced_of
-from peft_methods.report.requirements import check_folder, check_libraries
+from peft_methods.cli.parsing import folder_of, limits_of, paper_of, silenced_of
+from peft_methods.report.requirements import check_libraries
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import secrets_known
 from peft_methods.utils.words import counted
@@ -74,15 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises `PeftMethodsError` for results that cannot be reported or written.
     """
-    check_libraries()
-    check_folder(arguments.output, "output")
-    if arguments.paper is not None:
-        from peft_methods.report.paper.typst import check_requirements
-
-        check_requirements()
-        check_folder(arguments.paper.absolute().parent, "paper")
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
     limits = limits_of(arguments.budget)
+    check_libraries()
+    folder_of(arguments.output, "output")
+    paper_of(arguments.paper)  # may be in the folder that the line above makes
     with _without_garbage_collection(), secrets_known():
         return _report(arguments, silent, limits)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from peft_methods.cli import benchmark
 from peft_methods.cli.arguments import OPTION_GROUPS, PREFIX
+from peft_methods.cli.command_parser import FOR_PYTEST
 from peft_methods.cli.setting_help import options_start_with
 
 BENCHMARK = Path(benchmark.__file__).with_name("test_finetune.py")
@@ -26,8 +27,7 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         "stored there already are not repeated. Exit code: 0, 1 for a failed run or check, 2 for "
         "an interrupt, 4 for a bad option or recipe.",
         usage="%(prog)s [OPTIONS] [-- PYTEST_OPTIONS]",
-        epilog="Options of pytest itself follow --, for example: "
-        "peft-methods run --method lora,ia3 -- -x -q",
+        epilog=f"{FOR_PYTEST} For example: peft-methods run --method lora,ia3 -- -x -q",
     )
     options: list[argparse.Action] = []
     for title, add_group in OPTION_GROUPS.items():

@@ -43,15 +43,16 @@ def how_to_change(setting: str) -> str:
     """Name the option for a setting: 'workers' -> '--peft-workers'; '' -> ''.
 
     Settings of a recipe without an option: 'budget.epochs' -> '--peft-set budget.epochs=VALUE'.
+    The option is named as the command line in use names it.
     """
     if not setting:
         return ""
     if setting in RECIPE_OPTIONS:
-        return RECIPE_OPTIONS[setting]
+        return in_use(RECIPE_OPTIONS[setting])
     name = OPTION_NAMES.get(setting, setting)
     if name in OPTIONS:
-        return f"--peft-{name.replace('_', '-')}"
-    return f"--peft-set {setting}=VALUE"
+        return in_use(f"{PREFIX}{name.replace('_', '-')}")
+    return in_use(f"{PREFIX}set {setting}=VALUE")
 
 
 def how_to_change_in_command(setting: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from peft_methods.cli.setting_help import how_to_change
 from peft_methods.runs.progress.display import (
     Display,
     Lines,
@@ -21,7 +22,6 @@ from peft_methods.runs.progress.display import (
 if TYPE_CHECKING:
     from peft_methods.report.text.layout import Emphasis, Layout
 
-WIDTH_OF_A_LOG = 100  # characters, where the output is no terminal
 MARKUP: dict[Emphasis, dict[str, bool]] = {
     "plain": {},
     "title": {"bold": True},
@@ -37,7 +37,7 @@ def table_layout(reporter: Any, columns: tuple[str, ...]) -> Layout:
 
     pytest decides on colours: by the terminal, --color and NO_COLOR.
     """
-    from peft_methods.report.text.layout import Layout
+    from peft_methods.report.text.layout import WIDTH_OF_A_LOG, Layout
 
     writer = reporter.config.get_terminal_writer()
 
@@ -50,7 +50,7 @@ def table_layout(reporter: Any, columns: tuple[str, ...]) -> Layout:
         columns=columns,
         width=writer.fullwidth if reporter.isatty else log_width,
         is_wrapped=bool(reporter.isatty),
-        how_to_choose="Choose columns with --peft-columns.",
+        how_to_choose=f"Choose columns with {how_to_change('columns')}.",
         paint=paint,
     )
 

@@ -39,7 +39,7 @@ class Columns:
 
 
 def find_columns(raw: RawData, spec: DataSpec, label_columns: Sequence[str]) -> Columns:
-    """Return the columns that the recipe names, or else the known names found in the data.
+    """Return the columns that the recipe names, or else the known names found among the others.
 
     `label_columns` are the names under which a task's labels are known. Every split must have all
     columns. Case and blanks around a name do not matter. Raises `DataError`.
@@ -61,16 +61,16 @@ def find_columns(raw: RawData, spec: DataSpec, label_columns: Sequence[str]) -> 
 def _text_columns(
     table: RawTable, spec: DataSpec, label_columns: Sequence[str]
 ) -> tuple[str, str | None]:
-    columns = table.columns
+    columns, free = table.columns, _free(table.columns, "text", spec)
     if spec.text is None and spec.text_pair is None:
         for pair in PAIR_COLUMNS:
-            first, second = (find_column(name, columns) for name in pair)
+            first, second = (find_column(name, free) for name in pair)
             if first is not None and second is not None:
                 return first, second
     labels = {find_column(name, columns) for name in label_columns}
     strings = [
         column
-        for column in columns
+        for column in free
         if column not in labels and all(isinstance(value, str) for value in table.values(column))
     ]
     known = TEXT_COLUMNS if len(strings) != 1 else (*TEXT_COLUMNS, strings[0])
@@ -84,14 +84,17 @@ def _column(
     named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec
 ) -> str:
     """Return the column of a role: the one named in the recipe, or the first known name found."""
-    if named is not None and find_column(named, columns) is None:
-        raise DataError(
-            f"{spec.source}: no column {named!r}.{nearest(named, columns)} "
-            f"Columns: {', '.join(columns)}.",
-            setting=f"data.{role}",
-        )
-    candidates = (find_column(name, columns) for name in (known if named is None else (named,)))
-    found = next((one for one in candidates if one is not None), None)
+    if named is not None:
+        found = find_column(named, columns)
+        if found is None:
+            raise DataError(
+                f"{spec.source}: no column {named!r}.{nearest(named, columns)} "
+                f"Columns: {', '.join(columns)}.",
+                setting=f"data.{role}",
+            )
+        return found
+    free = _free(columns, role, spec)
+    found = next((one for name in known if (one := find_column(name, free)) is not None), None)
     if found is None:
         raise DataError(
             f"{spec.source}: no {role} column among {', '.join(columns)}. Set data.{role} to the "
@@ -99,6 +102,17 @@ def _column(
             setting=f"data.{role}",
         )
     return found
+
+
+def _free(columns: list[str], role: str, spec: DataSpec) -> list[str]:
+    """Return the columns that the recipe names for no other role."""
+    named = {"text": spec.text, "text_pair": spec.text_pair, "label": spec.label}
+    taken = {
+        find_column(name, columns)
+        for other, name in named.items()
+        if other != role and name is not None
+    }
+    return [column for column in columns if column not in taken]
 
 
 def check_texts(values: list[object], column: str, split: str, spec: DataSpec) -> list[str]:

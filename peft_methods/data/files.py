@@ -76,8 +76,7 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
 def _only_file(path: Path) -> dict[str, list[Path]]:
     """Return the only data file of a folder as train. JSON files beside others are no data."""
     files = _data_files(path)
-    if len(files) > 1:
-        files = [file for file in files if name_and_format(file)[1] != "json"]
+    files = [file for file in files if name_and_format(file)[1] != "json"] or files
     if len(files) > 1:
         raise DataError(
             f"{path}: none of {', '.join(file.name for file in files)} is named after a split. "

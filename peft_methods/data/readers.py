@@ -1,13 +1,12 @@
 """One file to a table: CSV, TSV, JSON and JSON lines (also gzipped), and Parquet.
 
-What programs write besides plain UTF-8 CSV is read as meant: byte order marks, UTF-16, other
-separators, arrays in JSON, and class names in Parquet.
+What programs write besides plain UTF-8 CSV is read as meant: byte order marks, UTF-16, arrays in
+JSON, class names in Parquet, and what `separated` knows of CSV.
 """
 
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
 import io
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.data.raw import ClassNames
+from peft_methods.data.separated import read_separated
 from peft_methods.utils.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 GZIP = ".gz"
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
-SEPARATORS = {"csv": (",", ";", "\t", "|"), "tsv": ("\t", ",", ";", "|")}  # in order of trial
 MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -71,8 +70,10 @@ def read_table(file: Path) -> ReadTable:
 def _read_text(file: Path, format: str) -> ReadTable:
     content = file.read_bytes()
     text = decode(gzip.decompress(content) if file.name.lower().endswith(GZIP) else content)
+    if not text.strip():
+        raise ValueError("it is empty")
     parse: Callable[[str], DataFrame] = (
-        _json_rows if format.startswith("json") else lambda text: _separated(text, format)
+        _json_rows if format.startswith("json") else lambda text: read_separated(text, format)
     )
     return ReadTable(parse(text))
 
@@ -90,48 +91,35 @@ def decode(content: bytes) -> str:
         ) from None
 
 
-def _separated(text: str, format: str) -> DataFrame:
-    import pandas as pd
-
-    separator = _separator(text, SEPARATORS[format])
-    header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two columns are called {twice!r}")
-    # "NA" and "null" are words, not missing values
-    return pd.read_csv(io.StringIO(text), sep=separator, keep_default_na=False)
-
-
-def _separator(text: str, candidates: tuple[str, ...]) -> str:
-    """Return the first separator that splits the header into columns; else the format's own."""
-
-    def columns(separator: str) -> int:
-        return len(next(csv.reader(io.StringIO(text), delimiter=separator), []))
-
-    return next((one for one in candidates if columns(one) > 1), candidates[0])
-
-
 def _json_rows(text: str) -> DataFrame:
     import pandas as pd
 
-    rows = _array(text)
-    if rows is None:
-        # splitlines() would also split at U+2028 within a text
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    rows = _parsed(text)
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError(NOT_ROWS)
     return pd.DataFrame(rows)  # keeps values as written; pandas' own reader guesses types
 
 
-def _array(text: str) -> list[Any] | None:
-    """Return the rows of a file that is one array; None if it is not."""
-    if not text.lstrip().startswith("["):
-        return None
+def _parsed(text: str) -> list[Any]:
+    """Return the rows of a file that is one array, or of JSON lines. Raises `ValueError`."""
     try:
-        rows: list[Any] = json.loads(text)
-    except ValueError:
-        return None
-    return rows
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise  # the first value is damaged: its place in the file is known
+    else:
+        return whole if isinstance(whole, list) else [whole]
+    # splitlines() would also split at U+2028 within a text
+    lines = enumerate(io.StringIO(text, newline=""), 1)
+    return [_parsed_line(line, number) for number, line in lines if line.strip()]
+
+
+def _parsed_line(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        where = f"line {number}, column {error.colno}"
+        raise ValueError(f"{error.msg} in {where}; {NOT_ROWS}") from None
 
 
 def _read_parquet(file: Path) -> ReadTable:

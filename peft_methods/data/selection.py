@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -20,9 +22,12 @@ Sizes = Mapping[str, int | str]  # by split; a number of rows, or "all"
 
 
 def choose(
-    pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling
+    pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling, cut_from: str = ""
 ) -> dict[str, LabelledTexts]:
-    """Select the rows of every split: consecutive slices of each pool's stratified order."""
+    """Select the rows of every split: consecutive slices of each pool's stratified order.
+
+    `cut_from` is the pool that validation sentences were moved from, for messages.
+    """
     wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
     groups: dict[str, list[str]] = {}
     for split in reversed(SPLITS):
@@ -31,9 +36,19 @@ def choose(
     for pool, names in groups.items():
         sizes: Sizes = {name: wanted[name] for name in names}
         if spec.sizes == "at_most":
-            sizes = _reachable(sizes, pools[pool], pool, spec)
-        chosen |= take_sizes(pools[pool], sizes, pool, spec, task)
+            sizes = reachable(partial(limited_sizes, sizes), sizes, len(pools[pool]), pool, spec)
+        where = _where(pool)
+        if pool == cut_from:
+            where += (
+                f" beside the {len(pools['validation'])} validation sentences and the rows within "
+                f"them"
+            )
+        chosen |= take_sizes(pools[pool], sizes, where, spec, task)
     return {name: chosen[name] for name in SPLITS}
+
+
+def _where(pool: str) -> str:
+    return "" if pool == "all" else f" in its {pool} split"
 
 
 def pool_of(split: str, pools: Mapping[str, LabelledTexts]) -> str:
@@ -66,21 +81,33 @@ def limited_sizes(limits: Sizes, available: int) -> dict[str, int]:
     return sizes
 
 
-def _reachable(limits: Sizes, pool: LabelledTexts, name: str, spec: DataSpec) -> dict[str, int]:
-    """Return the sizes within these limits. Raises `DataError` if they are too few."""
-    sizes = limited_sizes(limits, len(pool))
+def reachable(
+    sizes_of: Callable[[int], dict[str, int]],
+    limits: Sizes,
+    available: int,
+    pool: str,
+    spec: DataSpec,
+) -> dict[str, int]:
+    """Return the sizes that `sizes_of` makes of a pool's rows, within these limits.
+
+    Raises `DataError` if they are too few.
+    """
+    sizes = sizes_of(available)
     if _is_enough(sizes, limits):
         return sizes
-    least = next(
-        rows for rows in range(len(pool), 10**6) if _is_enough(limited_sizes(limits, rows), limits)
+    least = next(rows for rows in itertools.count(available) if _is_enough(sizes_of(rows), limits))
+    splits = [split for split in SPLITS if split in sizes]
+    found = ", ".join(f"{sizes[split]} {split}" for split in splits)
+    named = ", ".join(f"data.{split}" for split in splits)
+    by_rows = (
+        'cut validation by rows (data.validation_by = "rows"), '
+        if _is_enough(limited_sizes(limits, available), limits)
+        else ""
     )
-    found = ", ".join(f"{size} {split}" for split, size in reversed(sizes.items()))
-    where = "" if name == "all" else f" in its {name} split"
-    named = ", ".join(f"data.{split}" for split in reversed(sizes))
     raise DataError(
-        f"{spec.source}: {len(pool)} distinct rows{where} are too few: they give {found} rows, and "
-        f"a split of fewer than {LEAST_ROWS} rows shows nothing. At least {least} are needed here. "
-        f'Add rows, or set {named} with data.sizes = "exact".',
+        f"{spec.source}: {available} distinct rows{_where(pool)} are too few: they give {found} "
+        f"rows, and a split of fewer than {LEAST_ROWS} rows shows nothing. At least {least} are "
+        f'needed here. Add rows, {by_rows}or set {named} with data.sizes = "exact".',
         setting="data.sizes",
     )
 
@@ -105,17 +132,16 @@ def _fewer(wanted: Sizes, available: int) -> str:
 
 
 def take_sizes(
-    pool: LabelledTexts, wanted: Sizes, name: str, spec: DataSpec, task: Labelling
+    pool: LabelledTexts, wanted: Sizes, where: str, spec: DataSpec, task: Labelling
 ) -> dict[str, LabelledTexts]:
     """Take exact sizes from a pool. `all` takes the rows that the other splits leave.
 
-    Raises `DataError`.
+    Raises `DataError`, which says `where` the rows are.
     """
     exact = sum(size for size in wanted.values() if isinstance(size, int))
     open_ended = [split for split, size in wanted.items() if size == "all"]
     if exact > len(pool) or (open_ended and exact == len(pool)):
         asked = " + ".join(f"{size} {split}" for split, size in wanted.items())
-        where = "" if name == "all" else f" in its {name} split"
         raise DataError(
             f"{spec.source}: {asked} rows requested, but there are only {len(pool)} distinct "
             f'rows{where}. Set data.sizes = "at_most" to use what is there, or request fewer: '

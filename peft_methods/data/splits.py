@@ -12,7 +12,15 @@ from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.data.overlap import Overlap
-from peft_methods.data.selection import choose, pool_of, share_of, take_sizes
+from peft_methods.data.selection import (
+    Sizes,
+    choose,
+    limited_sizes,
+    pool_of,
+    reachable,
+    share_of,
+    take_sizes,
+)
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec
@@ -25,9 +33,11 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
     parsed = task.parse(raw, spec)
     source, label_names = parsed.tables, parsed.label_names
     pools, removed = _disjoint_pools(source, spec)
+    cut_from = ""
     if _is_by_sentences(pools, spec):
+        cut_from = pool_of("validation", pools)
         removed["train_part_of_validation"] = _cut_sentences(pools, spec, task)
-    splits = choose(pools, spec, task)
+    splits = choose(pools, spec, task, cut_from)
     task.check_splits(splits, label_names, spec)
     drawn_from = {name: source[pool_of(name, source)] for name in SPLITS}
     texts, contradictory = _contradictions(source)
@@ -139,13 +149,12 @@ def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec, task: Labell
 
     Rows contained in one of them are removed from train. Returns the number of removed rows.
     """
-    name = "all" if "all" in pools else "train"
+    name = pool_of("validation", pools)
     pool = pools[name]
     sentences = pool.take(overlap.whole_sentences(pool.texts))
     wanted = spec.validation
     if spec.sizes == "at_most":
-        most = min(len(sentences), share_of(len(pool)))
-        wanted = most if wanted == "all" else min(wanted, most)
+        wanted = _fewer_sentences(spec, len(sentences), len(pool))
     if wanted != "all" and wanted > len(sentences):
         raise DataError(
             f"{spec.source}: {wanted} validation sentences requested, but only "
@@ -153,12 +162,41 @@ def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec, task: Labell
             f'(data.validation), or cut by rows: data.validation_by = "rows".',
             setting="data.validation",
         )
-    pools["validation"] = take_sizes(sentences, {"validation": wanted}, name, spec, task)[
-        "validation"
-    ]
-    related = overlap.rows_within(pool.texts, pools["validation"].texts)
+    taken = take_sizes(sentences, {"validation": wanted}, "", spec, task)["validation"]
+    related = overlap.rows_within(pool.texts, taken.texts)
+    removed = len(related) - len(taken)
+    if spec.sizes == "at_most":
+        _check_enough(pools, name, spec, len(sentences), removed)
+    pools["validation"] = taken
     pools[name] = pool.take(row for row in range(len(pool)) if row not in related)
-    return len(related) - len(pools["validation"])
+    return removed
+
+
+def _fewer_sentences(spec: DataSpec, sentences: int, rows: int) -> int:
+    """Return how many of the whole sentences among so many rows validation gets at most."""
+    most = min(sentences, share_of(rows))
+    return most if spec.validation == "all" else min(spec.validation, most)
+
+
+def _check_enough(
+    pools: dict[str, LabelledTexts], name: str, spec: DataSpec, sentences: int, removed: int
+) -> None:
+    """Raise `DataError` if the splits cut from this pool, validation among them, are too small.
+
+    Further rows are taken to be whole sentences.
+    """
+    available = len(pools[name])
+    limits: Sizes = {
+        split: getattr(spec, split) for split in reversed(SPLITS) if pool_of(split, pools) == name
+    }
+    others = {split: limit for split, limit in limits.items() if split != "validation"}
+
+    def sizes_of(rows: int) -> dict[str, int]:
+        validation = _fewer_sentences(spec, sentences + rows - available, rows)
+        left = max(0, rows - validation - removed)
+        return {**limited_sizes(others, left), "validation": validation}
+
+    reachable(sizes_of, limits, available, name, spec)
 
 
 def _overlaps(splits: dict[str, LabelledTexts]) -> dict[str, Overlap]:

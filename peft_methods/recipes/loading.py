@@ -100,8 +100,6 @@ def _data_note(recipe: Recipe) -> str:
         f"data replaced by {data.source!r}; the recipe's train/validation/test sizes ({sizes}) are "
         f"{meaning}"
     )
-    if data.train != "all" and recipe.has_quality:
-        note += '; set data.train = "all" to train on all of it'
     if data.test_split != "test":
         note += f"; test is taken from its {data.test_split} split, if it has one"
     return note

@@ -21,6 +21,7 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import OptionError, unknown
+from peft_methods.utils.words import counted
 
 RATE = "learning_rate"
 MAX_REPEATS = 100  # repeated suggestions in a row after which the grid counts as exhausted
@@ -228,10 +229,10 @@ def tuning_note(search: Search) -> str:
     trials, chosen, own = search.finished, search.winner(), asdict(search.run.method)
     title, failed = search.run.method.title, sum(one["selection"] is None for one in trials)
     if not chosen:
-        return (
-            f"{title}: none of {len(trials)} trials has a validation score; "
-            "the recipe's own settings were kept"
+        none = (
+            "the only trial has no" if len(trials) == 1 else f"none of {len(trials)} trials has a"
         )
+        return f"{title}: {none} validation score; the recipe's own settings were kept"
     changes = [
         f"{name} {_formatted(own[name])} → {_formatted(value)}"
         for name, value in chosen.items()
@@ -244,8 +245,8 @@ def tuning_note(search: Search) -> str:
     gain = f" (validation {search.run.recipe.selection_metric} {before} → {best:.3f})"
     outcome = ", ".join(changes) + gain if changes else "the recipe's own settings are the best"
     return (
-        f"{title}: {outcome}; {len(trials)} trials of {search.epochs} "
-        f"epoch{'s' * (search.epochs > 1)}" + (f", {failed} failed" if failed else "")
+        f"{title}: {outcome}; {counted(len(trials), 'trial')} of "
+        f"{counted(search.epochs, 'epoch')}" + (f", {failed} failed" if failed else "")
     )
 
 

@@ -148,18 +148,27 @@ def _check_known(
     """Raise `DataError` if a split has labels that train has not."""
     unknown = sorted({str(label) for label in labels} - {str(c) for c in classes})
     if unknown == [str(HIDDEN)]:
-        other = "validation" if "validation" in raw else "train"
-        raise DataError(
-            f"{spec.source}: the {split} split has no labels (all or some are {HIDDEN}, as in "
-            f"GLUE's hidden test sets); take test from another split: "
-            f'data.test_split = "{other}".',
-            setting="data.test_split",
-        )
+        raise _no_labels(split, raw, spec)
     if unknown:
         raise DataError(
             f"{spec.source}: label {unknown[0]!r} in {split} does not occur in train "
             f"({', '.join(map(str, classes))})."
         )
+
+
+def _no_labels(split: str, raw: Mapping[str, list[Label]], spec: DataSpec) -> DataError:
+    """Return the error of a split whose labels are hidden, with the remedy for this split."""
+    other = "validation" if "validation" in raw else "train"
+    remedy, setting = (
+        ("remove it: validation rows are then cut from train", "")
+        if split == "validation"
+        else (f'take test from another split: data.test_split = "{other}"', "data.test_split")
+    )
+    return DataError(
+        f"{spec.source}: the {split} split has no labels (all or some are {HIDDEN}, as in GLUE's "
+        f"hidden test sets); {remedy}.",
+        setting=setting,
+    )
 
 
 def check_classes(

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import platformdirs
 
 T = TypeVar("T")
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAX_FILES = 64  # of each kind, unless its caller says otherwise
 
 
@@ -98,24 +98,26 @@ def _store(value: T, path: Path, write: Callable[[T, Path], None], max_files: in
         old.unlink(missing_ok=True)
 
 
-def cache_folder(part: str = "") -> Path:
+def cache_folder(part: str = "", *, warn: bool = True) -> Path:
     """Return the folder for downloaded files: the user's cache folder, or else a private one.
 
     A folder that cannot be written (another user's, a home that does not exist) is used only for a
     `part` that it already holds. Otherwise the private folder takes its place, with a warning that
-    names both. It is a temporary folder of this user, the same in all processes.
+    names both; without `warn` the caller shows `cache_notice()`. It is a temporary folder of this
+    user, the same in all processes.
     """
     usual = _usual_folder()
     if not _problem(str(usual)) or (part and _is_readable(usual / part)):
         return usual
-    _warn(str(usual))
+    if warn:
+        _warn(str(usual))
     return _private_folder(str(usual))
 
 
 def cache_notice() -> str:
     """Return the message that another folder than the user's cache folder is used, or ''.
 
-    For sessions, whose workers give the warning where nobody sees it.
+    For sessions, whose workers give the warning where nobody sees it, and for commands.
     """
     usual = str(_usual_folder())
     return _notice(usual) if _problem(usual) else ""
@@ -149,7 +151,7 @@ def _problem(folder: str) -> str:
         with tempfile.TemporaryFile(dir=folder):
             return ""
     except OSError as error:
-        return "" if error.errno in FULL else error.strerror or type(error).__name__
+        return "" if error.errno in DISK_FULL else error.strerror or type(error).__name__
 
 
 def _is_readable(folder: Path) -> bool:

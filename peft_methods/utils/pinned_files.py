@@ -6,7 +6,6 @@ every file is checked on every load, and a damaged file is downloaded again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
 import os
@@ -18,7 +17,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_methods.utils.cache import cache_folder
+from peft_methods.utils.cache import DISK_FULL, cache_folder
 from peft_methods.utils.errors import DataError, first_line
 
 
@@ -35,7 +34,6 @@ class Package:
     files: dict[str, tuple[str, str]]
 
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAX_FILE_BYTES = 2**28  # none of the pinned files is larger
 
 

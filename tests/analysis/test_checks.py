@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from builders import TABLES, make_record, on_a_gpu
 from peft_methods.analysis import checks
 from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.checks.rule import Finding
 from peft_methods.analysis.external.tables import read_table
 from peft_methods.api import compare
 from peft_methods.runs.record import Record
@@ -174,6 +176,13 @@ def test_real_records_hold_the_values_that_rules_need(sound: tuple[Record, ...])
         assert record.environment["memory_before_bytes"] is None  # there is no GPU
 
 
+def is_explained(finding: Finding) -> bool:
+    """Whether one of the rule's own texts for `explain`, if it has any, is this evidence."""
+    texts = RULES[finding.rule].evidence
+    patterns = [".+".join(map(re.escape, text.split("…"))) for text in texts]
+    return not texts or any(re.search(pattern, finding.evidence) for pattern in patterns)
+
+
 @pytest.mark.parametrize("rule", list(FAULTS))
 def test_rule_finds_only_its_own_fault_in_real_records(
     rule: str, sound: tuple[Record, ...]
@@ -185,7 +194,9 @@ def test_rule_finds_only_its_own_fault_in_real_records(
         changed(r, wanted.get(f"{r.method_name}/{r.seed}", []) + wanted.get(r.method_name, []))
         for r in sound
     ]
-    found = {(f.rule, f.subject) for f in checks.run_checks(faulty)} - {
+    findings = checks.run_checks(faulty)
+    assert all(map(is_explained, findings))
+    found = {(f.rule, f.subject) for f in findings} - {
         (f.rule, f.subject) for f in checks.run_checks(sound)
     }
     assert {rule for rule, _ in found} - {"V303", "V210"} | {rule} == {rule}
@@ -206,6 +217,7 @@ def test_rule_finds_only_its_own_fault_in_a_table(rule: str, tmp_path: Path) -> 
     found = checks.check_table(read_table(tmp_path / "faulty.csv").rows)
     assert [finding.rule for finding in found] == [rule]
     assert "→" in str(found[0])
+    assert is_explained(found[0])
     assert checks.check_table(read_table(tmp_path / "faulty.csv").rows, [rule]) == []
 
 
@@ -247,7 +259,7 @@ def test_v408_shows_a_spread_below_one_second() -> None:
         for seed, seconds in enumerate((0.21, 0.29))
     ]
     (found,) = (finding for finding in checks.run_checks(records) if finding.rule == "V408")
-    assert found.evidence == "0.25 ± 0.06 s, 23%"
+    assert found.evidence == "0.25 ± 0.06 s over the seeds, a deviation of 23%"
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])

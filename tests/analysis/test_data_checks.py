@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +76,51 @@ def test_v109_counts_one_table_once() -> None:
     (finding,) = found("V109", own_data(drawn_from=pools))
     assert "the source has 214 rows (left out" in finding.evidence
     assert "cut from train" not in finding.evidence
+
+
+MORE = 'set data.train = "all" to train on all of them'
+
+
+def test_v109_proposes_all_rows_only_where_the_limit_left_rows_out() -> None:
+    own = {name: name for name in CLASS_COUNTS}
+    many = {"source_counts": {name: [400, 400] for name in CLASS_COUNTS}, "drawn_from": own}
+    (finding,) = found("V109", own_data(class_counts=CLASS_COUNTS, **many))
+    assert "data.train = 400 leaves out 398 train rows" in finding.evidence
+    assert finding.advice == MORE
+    (both,) = found("V109", own_data(class_counts={**CLASS_COUNTS, "test": [9, 9]}, **many))
+    assert both.advice.startswith("add rows")
+    assert both.advice.endswith(f"data.test; {MORE}")
+    (short,) = found("V109", own_data())
+    assert MORE not in short.advice
+    assert found("V109", own_data("model.weights=random", class_counts=CLASS_COUNTS, **many)) == []
+    (cut,) = found(
+        "V109",
+        own_data(
+            class_counts=CLASS_COUNTS,
+            source_counts={name: [530, 530] for name in CLASS_COUNTS},
+            removed={"repeated": 1, "train_also_in_test": 2, "validation_also_in_test": 3},
+        ),
+    )
+    assert "data.train = 400 leaves out 7 train rows" in cut.evidence
+
+
+def stored(record: Record) -> Record:
+    """Return the record as the store gives it back: with all keys in alphabetical order."""
+    return replace(record, data=json.loads(json.dumps(record.data, sort_keys=True)))
+
+
+def test_findings_on_reused_and_new_runs_are_the_same() -> None:
+    record = own_data(
+        removed={"repeated": 2, "validation_also_in_test": 1, "train_also_in_test": 3},
+        truncated={"train": 0.5, "validation": 0.4, "test": 0.3},
+        overlap={name: {"within": 0.5, "around": 0.5} for name in ("validation", "test")},
+        label_runs={"train": 2, "validation": 2, "test": 2},
+        source_counts={name: [400, 40] for name in CLASS_COUNTS},
+        merged_labels={"spam": ["Spam"], "ham": ["HAM"]},
+    )
+    for rule in ("V103", "V104", "V105", "V107", "V108", "V109", "V110"):
+        new, reused = found(rule, record), found(rule, stored(record))
+        assert [one.evidence for one in new] == [one.evidence for one in reused] != []
 
 
 def test_v110_names_the_labels_that_were_merged() -> None:

@@ -280,7 +280,7 @@ def test_reused_records_are_not_compared_unless_allowed(base: Any, tell: Any) ->
     (problem,) = problems(result)
     assert (
         "embedded-lora: 3 of 3 records are reused from an earlier session and not compared: "
-        "train them again (set fresh), or" in problem
+        "train them again with --peft-fresh, or give --peft-allow-reused." in problem
     )
     mixed = [replace(record, reused=record.seed < 2) for record in records_of("lora")]
     allowed = tell(
@@ -296,7 +296,8 @@ def test_reused_records_are_not_compared_unless_allowed(base: Any, tell: Any) ->
     assert entry["stats"]["rounds"] == 3  # reused times are rounds too
 
 
-def test_stored_baselines_can_be_read() -> None:
+def test_stored_baselines_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(BENCHMARK.parent.parent)
     paths = sorted((BENCHMARK.parent / "baselines").glob("*/*.json"))
     assert paths
     for path in paths:
@@ -429,7 +430,7 @@ def test_auto_baseline_is_written_and_read_next_to_the_recipe_folder(
     place = Path("baselines/cpu/embedded.json").absolute()
     refused = error_line(tell(records_of("lora"), chosen, "--peft-baseline=auto"))
     assert (
-        f"baseline: the file {place} does not exist. Write it first (save_baseline = {place})."
+        f"baseline: the file {place} does not exist. Write it first (--peft-save-baseline={place})."
         in refused
     )
     assert tell(records_of("lora"), chosen, "--peft-save-baseline=auto").ret == 0
@@ -438,6 +439,45 @@ def test_auto_baseline_is_written_and_read_next_to_the_recipe_folder(
     assert (
         tell(records_of("lora", (0.1, 0.1, 0.1)), chosen, "--peft-baseline=auto").ret
         == pytest.ExitCode.TESTS_FAILED
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "embedded.json"),
+        ({"data": "My own.csv"}, "embedded.data-my-own-csv.json"),
+        (
+            {"model": "org/big", "data": "imdb", "weights": "random"},
+            "embedded.model-org-big.data-imdb-random-weights.json",
+        ),
+    ],
+)
+def test_other_sources_have_a_baseline_of_their_own(changes: dict[str, str], name: str) -> None:
+    recipe = load_recipe("embedded", **changes)
+    assert auto_path(find_recipe("embedded"), recipe, "cpu").name == name
+
+
+def test_baselines_of_two_long_sources_do_not_meet() -> None:
+    names = set()
+    for folder in ("a", "b"):
+        recipe = load_recipe("embedded", data=f"/{folder}{300 * '/deep'}/own.csv")
+        names.add(auto_path(find_recipe("embedded"), recipe, "cpu").name)
+    assert len(names) == 2
+    assert max(map(len, names)) < 120
+
+
+def test_auto_baseline_of_own_data_is_read_again_and_not_the_recipes(
+    tell: Any, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "own.csv").write_text("text,label\n", encoding="utf-8")
+    own = "--peft-data=own.csv"
+    assert tell(records_of("lora"), own, "--peft-save-baseline=auto").ret == 0
+    (written,) = pytester.path.rglob("*.json")
+    assert written == pytester.path / "benchmarks/baselines/cpu/embedded.data-own-csv.json"
+    assert tell(records_of("lora"), own, "--peft-baseline=auto").ret == 0
+    assert "embedded.json does not exist" in error_line(
+        tell(records_of("lora"), "--peft-baseline=auto")
     )
 
 
@@ -477,12 +517,16 @@ def entry(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (None, "the file b.json does not exist. Write it first (save_baseline = b.json)."),
+        (None, "the file b.json does not exist. Write it first (--peft-save-baseline=b.json)."),
         ("", "b.json is empty. Write it again"),
         ('{"benchmarks": [', "b.json is not valid JSON (Expecting value: line 1 column 17"),
         ("[" * 100_000, "b.json is not valid JSON"),
         ("[]", "b.json is not a pytest-benchmark JSON: it has no list of benchmarks."),
         ('{"benchmarks": []}', "b.json has no fine-tuning results (0 benchmarks of other kinds)"),
+        (
+            '{"benchmarks": [3]}',
+            "(1 benchmark of other kinds). Write it again (--peft-save-baseline=b.json).",
+        ),
         (
             '{"benchmarks": [{"extra_info": {}}, 3]}',
             "has no fine-tuning results (2 benchmarks of other kinds)",

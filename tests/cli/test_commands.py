@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,9 @@ from peft_methods import __version__
 from peft_methods.__main__ import main
 from peft_methods.analysis.checks import RULES
 from peft_methods.methods.registry import METHODS
-from peft_methods.recipes.loading import shipped_recipes
+from peft_methods.recipes.loading import load_recipe, shipped_recipes
 from peft_methods.report.text.explanation import explanation
-from peft_methods.utils.cache import cache_folder
+from peft_methods.utils.cache import cache_folder, cache_notice
 
 COMMANDS = ("run", "report", "audit", "explain", "recipes", "methods", "cache")
 
@@ -32,6 +34,10 @@ def exit_code(*arguments: str) -> int:
         (["explain", "V44"], "unknown check 'V44'. Did you mean 'V404'? Allowed: V101 to"),
         (["run", "--metod", "lora"], "unknown option '--metod'. Did you mean '--method'?"),
         (["run", "--peft-method=lora"], "unknown option '--peft-method'. Did you mean '--method'?"),
+        (["run", "-x"], "unknown option '-x'. Options of pytest itself follow --."),
+        (["run", "-k", "lora"], "unknown option '-k'. Options of pytest itself follow --."),
+        (["run", "--pyargs"], "Options of pytest itself follow --."),
+        (["cache", "-x"], "unknown option '-x'. See `peft-methods cache --help`."),
         (["run", "benchmarks"], "unexpected argument 'benchmarks'."),
         (["run", "--seeds"], "argument --seeds: expected one argument."),
         (["cache", "--clean"], "unknown option '--clean'. Did you mean '--clear'?"),
@@ -85,17 +91,41 @@ def test_every_check_is_explained(name: str) -> None:
     text = explanation(name)
     assert RULES[name].title.partition(" ")[0] in text
     assert max(map(len, text.splitlines())) <= 100
-    assert "What to do:" in text
+    for title in ("Evidence, with … for the values found:\n", "What to do:\n"):
+        items = re.split("\n?  - ", text.partition(title)[2].partition("\n\n")[0])[1:]
+        assert items
+        for item in items:
+            words = {word for word in re.findall("[A-Za-z]+", item) if len(word) > 2}
+            assert words - {"the", "others"}, f"{name}: {item!r} says nothing"
+            assert not re.search(r"\w…|…\w", item), f"{name}: a part of {item!r} is missing"
 
 
-def test_recipes_and_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("recipes") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == list(shipped_recipes())
-    assert exit_code("methods") == 0
+@pytest.mark.parametrize("command", ["recipes", "methods"])
+@pytest.mark.parametrize("width", [80, 120])
+def test_recipes_and_methods_are_listed_within_the_width(
+    command: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert exit_code(command) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines[2:] if not line.startswith(" ")]
-    assert names == list(METHODS)
+    assert names == list(shipped_recipes() if command == "recipes" else METHODS)
+    assert max(map(len, lines)) <= width
+
+
+def test_list_of_recipes_keeps_what_its_help_promises(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("recipes", "--help") == 0
+    promised = capsys.readouterr().out
+    assert exit_code("recipes") == 0
+    shown = capsys.readouterr().out
+    for word in ("model", "data", "task", "rows", "device", "methods"):
+        assert word in promised
+        assert shown.count(f"{word}: ") == len(shipped_recipes())
+    for recipe in map(load_recipe, shipped_recipes()):
+        assert f"{recipe.name} " in shown
+        assert recipe.title in shown
+        assert f"task: {recipe.task}" in shown
+    assert all(name in shown for name in METHODS)
 
 
 def test_cache_shows_its_parts_and_removes_them(
@@ -120,6 +150,20 @@ def test_cache_shows_its_parts_and_removes_them(
     assert capsys.readouterr().out.startswith(f"removed from {folder}:\n")
     assert list(folder.iterdir()) == []
     assert outside.is_dir()
+
+
+def test_cache_says_in_one_line_that_another_folder_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert exit_code("cache") == 0  # a Python warning would be an error
+    captured = capsys.readouterr()
+    assert captured.out.startswith(str(tmp_path / "peft-methods-cache-"))
+    (line,) = captured.err.splitlines()
+    assert line == cache_notice()
+    assert "cannot be written" in line
 
 
 def test_completion_knows_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,15 +54,19 @@ def test_run_offers_every_option_without_its_prefix(capsys: pytest.CaptureFixtur
 
 @pytest.mark.usefixtures("pytester")
 def test_run_trains_where_it_is_called_and_reuses_records(
-    tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+    tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     Path("conftest.py").write_text("raise RuntimeError('not of this comparison')", "utf-8")
     Path("pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n", "utf-8")
     chosen = ["run", f"--recipe={tiny_recipe}", "--method", "head_only", "--seeds", "1"]
     save = ["--benchmark-storage=saved", "--benchmark-save=one"]
     changes = ["--set", "budget.epochs=1", "--set=data.train=40"]
     assert main([*chosen, *changes, "--", "-q", *save]) == 0
-    assert "Head only" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Head only" in shown
+    assert "Choose columns with --columns." in shown
+    assert "--peft-" not in shown
     (saved,) = Path("saved").rglob("*.json")
     (entry,) = json.loads(saved.read_text("utf-8"))["benchmarks"]
     assert entry["fullname"] == "test_finetune.py::test_finetune[tiny-head_only]"
@@ -117,15 +121,18 @@ print(pytest_command([("recipe", "embedded"), ("set", "data.text=a name")]))
     assert command == "peft-methods run --recipe embedded --set 'data.text=a name'"
 
 
-def test_baselines_of_a_clone_stay_in_the_clone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_in_clone", [False, True])
+def test_baselines_and_the_printed_command_belong_to_the_working_folder(
+    is_in_clone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peft_methods.analysis.baseline import auto_path
+    from peft_methods.cli.command_text import pytest_command
     from peft_methods.recipes.loading import find_recipe, load_recipe
 
-    root = clone()
+    root = clone() if is_in_clone else tmp_path
     if root is None:
         pytest.skip("not a clone")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(root)
     path = auto_path(find_recipe("embedded"), load_recipe("embedded"), "cpu")
     assert path == root / "benchmarks" / "baselines" / "cpu" / "embedded.json"
+    assert pytest_command([]) == ("pytest benchmarks" if is_in_clone else "peft-methods run")

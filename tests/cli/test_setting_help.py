@@ -11,8 +11,10 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import peft_methods
+from builders import make_model
 from peft_methods import api
 from peft_methods.cli import setting_help
+from peft_methods.cli.options import Options
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.schema import Recipe
 from peft_methods.utils.errors import OptionError
@@ -83,6 +85,21 @@ def test_error_of_a_method_setting_is_set_by_name() -> None:
 )
 def test_explained_adds_the_option(setting: str, text: str) -> None:
     assert setting_help.explained(OptionError("too many.", setting=setting)) == text
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_option_is_named_as_the_command_line_in_use_names_it(setting: str) -> None:
+    usual = setting_help.how_to_change(setting)
+    with setting_help.options_start_with("--"):
+        assert setting_help.how_to_change(setting) == usual.replace("--peft-", "--")
+
+
+def test_note_of_rates_names_the_option_in_use(tiny_recipe: Path, tmp_path: Path) -> None:
+    model = str(make_model(tmp_path / "mpnet", "mpnet"))
+    options = Options((str(tiny_recipe),), ("lora",), (), tmp_path / "results", model=model)
+    with setting_help.options_start_with("--"):
+        (task, *_) = options.tasks()
+    assert "Tune them with --tune, or" in " ".join(task.recipe.notes)
 
 
 @pytest.mark.parametrize(("setting", "option"), [("silence", "--silence"), ("workers", "")])

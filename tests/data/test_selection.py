@@ -104,6 +104,49 @@ def test_whole_sentences_for_validation_are_upper_limits_too(tmp_path: Path) -> 
     assert sizes_of(loaded(folder, validation_by="sentences")) == [60, 20, 20]
 
 
+def refused(folder: Path, *sizes: int, **more: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        loaded(folder, *sizes, validation_by="sentences", **more)
+    return str(caught.value)
+
+
+def test_too_few_rows_for_validation_sentences_are_counted_in_the_source(tmp_path: Path) -> None:
+    rows = make_rows(120)
+    message = refused(write_csv(tmp_path / "one", train=rows[:60]))
+    assert (
+        "60 distinct rows in its train split are too few: they give 39 train, 12 validation, 9 test"
+    ) in message
+    assert "At least 62 are needed here" in message
+    assert 'cut validation by rows (data.validation_by = "rows")' in message
+    assert sizes_of(loaded(write_csv(tmp_path / "62", train=rows[:62])))[2] >= LEAST_ROWS
+    again = loaded(write_csv(tmp_path / "enough", train=rows[:62]), validation_by="sentences")
+    assert sizes_of(again) == [40, 12, 10]
+
+    folder = write_csv(tmp_path / "test", train=rows[:45], test=rows[60:])
+    message = refused(folder)
+    assert "45 distinct rows in its train split are too few: they give 36 train, 9 val" in message
+    assert "At least 50 are needed here" in message
+    assert "by rows" not in message  # as few
+
+
+def test_too_few_whole_sentences_are_counted_in_the_source(tmp_path: Path) -> None:
+    """Eight sentences that contain all other texts, so that nothing is left for train."""
+    whole = [f"{mark}{mark} one two three four five six" for mark in "abcdefgh"]
+    texts = [text.rsplit(" ", cut)[0] if cut else text for text in whole for cut in range(7)]
+    rows = [{"text": text, "label": number % 2} for number, text in enumerate(texts)]
+    folder = write_csv(tmp_path, train=rows, test=make_rows(20, seed=9))
+    message = refused(folder, 10, 10, 10)
+    assert "56 distinct rows in its train split are too few: they give 0 train, 8 val" in message
+
+
+def test_exact_sizes_beside_validation_sentences_say_what_was_cut(tmp_path: Path) -> None:
+    folder = write_csv(tmp_path, train=make_rows(60), test=make_rows(20, seed=9))
+    spec = data_spec(folder, 55, 10, 10, validation_by="sentences")
+    message = "only 50 distinct rows in its train split beside the 10 validation sentences"
+    with pytest.raises(DataError, match=message):
+        load(spec, TASK)
+
+
 def test_exact_sizes_are_refused_and_name_the_setting(tmp_path: Path) -> None:
     folder = write_csv(tmp_path, train=make_rows(30), test=make_rows(20, seed=9))
     with pytest.raises(DataError, match=r'Set data\.sizes = "at_most" to use what is there'):

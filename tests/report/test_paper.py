@@ -489,6 +489,19 @@ def test_paper_needs_a_run_that_succeeded(
     assert not (tmp_path / "paper.pdf").exists()
 
 
+def test_report_refuses_a_paper_that_is_no_pdf_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "results")
+    store.prepare()
+    store.write(make_record("lora"))
+    command = ["report", str(store.folder), "-o", str(tmp_path / "out"), "--charts=none"]
+    assert main([*command, f"--paper={tmp_path / 'paper.txt'}"]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("should be the name of a PDF: paper.pdf. Change it with --paper.")
+    assert not list(tmp_path.rglob("*.html"))
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Any:
     """Return a function that runs the benchmark on prepared records."""

@@ -39,7 +39,8 @@ def test_rule_ids_match_their_topic_and_titles_are_sentences() -> None:
         assert rule.id[:2] in RULE_TOPICS
         assert rule.scope in SCOPES
         assert rule.title.endswith((".", ")"))
-        assert all(part in rules_text() for part in (rule.id, rule.severity, rule.title))
+        text = rules_text("--silence")
+        assert all(part in text for part in (rule.id, rule.severity, rule.title))
     assert list(RULES) == sorted(RULES)
 
 
@@ -50,6 +51,16 @@ def test_pytest_lists_the_rules_and_runs_no_test(pytester: pytest.Pytester) -> N
     out = result.stdout.str()
     assert re.search(r"V301 +error +row +The test accuracy is not above the majority class", out)
     assert "test_it" not in out
+    assert "To skip rules: --peft-silence V105,V301;" in out
+
+
+@pytest.mark.parametrize("command", [["explain"], ["run", "--rules"]])
+@pytest.mark.usefixtures("pytester")
+def test_commands_name_their_own_option_to_skip_rules(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    assert " --silence V105,V301;" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

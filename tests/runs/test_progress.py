@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
-from peft_methods.runs.cost_model import expected_seconds
+from peft_methods.report.text.dry_run import plan_text
+from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.events import Event
+from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import CLEAR, LiveLines, can_be_live
 from peft_methods.runs.progress.progress import Progress, fitted
@@ -214,6 +216,33 @@ def test_time_left_is_corrected_by_finished_runs(tiny_recipe: Path) -> None:
     )
 
 
+def test_the_expected_time_is_that_of_the_rows_that_exist(tiny_recipe: Path) -> None:
+    for settings in ([], ["data.train=9000", "data.test=9000", "data.sizes=at_most"]):
+        recipe = load_recipe(str(tiny_recipe), settings)
+        (method,) = chosen_methods(recipe, ["full"])
+        (run, _) = run_specs(recipe, method, "cpu")
+        assert expected_seconds(run, PREPARATION) == pytest.approx(
+            1 + 0.01 * (2 * (160 * 3 + 30) + 50)
+        )
+        data = replace(recipe.data, source="other", train=40, validation=10, test=0)
+        source = replace(run, recipe=replace(recipe, data=data), role="prerequisite")
+        assert expected_seconds(source, PREPARATION) == pytest.approx(
+            1 + 0.01 * 2 * (40 * 3 + 10)
+        )  # its own rows, not those of the recipe that was prepared
+
+
+def test_the_total_time_is_at_least_that_of_the_longest_run(tiny_recipe: Path) -> None:
+    (first, second), preparations = runs(tiny_recipe), {"tiny": PREPARATION}
+    alone = expected_seconds(first, PREPARATION)
+    assert total_seconds([first, second], preparations, 1) == pytest.approx(2 * alone)
+    assert total_seconds([first, second], preparations, 2) == pytest.approx(alone)
+    assert total_seconds([first], preparations, 2) == pytest.approx(alone)
+    assert total_seconds([first], preparations, 2, [first.key]) == 0
+    waiting = replace(second, prerequisites=(first,))
+    assert total_seconds([waiting], preparations, 4) == pytest.approx(2 * alone)
+    assert total_seconds([], preparations, 4) == 0
+
+
 def test_time_left_uses_steps_and_runs_of_the_same_method(tiny_recipe: Path) -> None:
     (slow, other), (quick, _), now = runs(tiny_recipe, "full"), runs(tiny_recipe, "lora"), [0.0]
     time_left = TimeLeft(workers=1, clock=lambda: now[0])
@@ -241,6 +270,20 @@ def test_time_left_is_at_least_that_of_the_longest_active_run(tiny_recipe: Path)
     now[0] = 40.0
     time_left.update(run.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
     assert time_left.seconds() == 30.0
+
+
+def test_time_left_is_at_least_that_of_the_longest_waiting_run(tiny_recipe: Path) -> None:
+    (run, _), now = runs(tiny_recipe), [0.0]
+    time_left = TimeLeft(workers=4, clock=lambda: now[0])
+    time_left.plan([run], PREPARATION)
+    assert time_left.seconds() == pytest.approx(expected_seconds(run, PREPARATION))
+
+
+def test_a_plan_of_one_run_has_one_at_a_time(tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    (method,), (run, _) = chosen_methods(recipe, ["lora"]), runs(tiny_recipe)
+    text = plan_text([RunGroup(recipe, method, (run,))], {"tiny": PREPARATION}, {}, 4)
+    assert "1 run, 1 at a time" in text
 
 
 def test_progress_writes_a_line_per_start_and_end_to_a_file(tiny_recipe: Path) -> None:

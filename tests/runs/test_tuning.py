@@ -109,6 +109,13 @@ def test_failed_trials_are_counted_and_never_chosen(tiny_recipe: Path) -> None:
     assert "none of 3 trials has a validation score" in tuning.tuning_note(none)
 
 
+def test_note_of_one_trial_is_singular(tiny_recipe: Path) -> None:
+    run, *_ = runs(tiny_recipe, "lora")
+    note = tuning.tuning_note(searched(run, 1, lambda method: None))
+    assert "the only trial has no validation score" in note
+    assert "; 1 trial of 1 epoch" in tuning.tuning_note(searched(run, 1, lambda method: 0.5))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.dictionaries(st.integers(0, 8), st.floats(0, 1)))
 def test_every_search_has_the_given_trials_and_chooses_the_best(

@@ -55,6 +55,22 @@ def test_minus_one_is_a_class_where_train_has_it_and_else_hidden() -> None:
         numbered([0, 1], [-1, -1])
 
 
+@pytest.mark.parametrize("hidden", [[-1, -1], [-1, 0]])
+@pytest.mark.parametrize("test", [None, [0, 1], [-1, -1]])
+def test_a_validation_split_without_labels_is_never_proposed_as_test(
+    hidden: list[int], test: list[int] | None
+) -> None:
+    splits = {"train": [0, 1, 0, 1], "validation": hidden}
+    raw = {split: list[int | str](labels) for split, labels in splits.items()}
+    if test is not None:
+        raw["test"] = [*test]
+    with pytest.raises(DataError, match=r"the validation split has no labels") as caught:
+        number_labels(raw, None, SPEC)
+    assert "remove it: validation rows are then cut from train" in str(caught.value)
+    assert "test_split" not in str(caught.value)
+    assert not caught.value.setting
+
+
 @pytest.mark.parametrize("word", ["none", "NA", "null", "N/A"])
 def test_words_that_look_like_missing_values_are_classes(word: str) -> None:
     assert word in numbered([word, "other", word, "other"]).names

@@ -65,7 +65,7 @@ BUDGET: dict[str, Callable[[ResultRow], float | None]] = {
 }
 
 
-@rule("V502", "warning", "comparison")
+@rule("V502", "warning", "comparison", evidence=tuple(f"… {what}, the others …" for what in BUDGET))
 def budgets_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """Methods had different budgets: epochs, steps, rows, batch size or length."""
     for what, of in BUDGET.items():
@@ -77,7 +77,12 @@ def budgets_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
             )
 
 
-@rule("V503", "warning", "comparison")
+@rule(
+    "V503",
+    "warning",
+    "comparison",
+    evidence=("data …, the others' …", "test rows …, the others' …"),
+)
 def data_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """Methods were trained or tested on different data, or on different splits of it."""
     for what, of in {
@@ -128,7 +133,12 @@ def _is_tuned(row: ResultRow) -> bool:
     ) < row.learning_rate < max(row.rates)
 
 
-@rule("V505", "warning", "comparison")
+@rule(
+    "V505",
+    "warning",
+    "comparison",
+    evidence=tuple(f"{what} …, the others' …" for what in ("device", "precision", *VERSIONS)),
+)
 def settings_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """Methods ran with different library versions, precisions or devices."""
     settings: dict[str, Callable[[ResultRow], str | None]] = {
@@ -162,7 +172,15 @@ def _precision(row: ResultRow) -> str | None:
     return words or None
 
 
-@rule("V506", "warning", "comparison")
+@rule(
+    "V506",
+    "warning",
+    "comparison",
+    evidence=(
+        "… times LoRA's time",
+        "… MB less than LoRA, but 4-bit weights save only … MB",
+    ),
+)
 def unlike_work(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """QLoRA needed far more or less than LoRA: more than 4-bit weights can explain."""
     for row in rows:

@@ -8,6 +8,7 @@ from typing import Any
 
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import first_three, rule
+from peft_methods.data.facts import SPLITS
 from peft_methods.runs.record import Record
 
 OVERLAP_LIMIT = 0.01  # share of a split's texts; chance matches stay below it
@@ -16,6 +17,15 @@ CONTRADICTION_LIMIT = 0.001  # share of the source's texts
 TRUNCATION_LIMIT = 0.20  # share of a split's rows
 LEAST_ROWS = 10  # class frequencies of fewer rows are far off by chance
 SORTED_LIMIT = 1e-4  # chance that shuffled rows are sorted by label; a likelier order says nothing
+
+
+def _by_split(data: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    """Return the splits of one part of a record's data with their values, in order of `SPLITS`.
+
+    Those of a stored record are in alphabetical order, and evidence must not depend on that.
+    """
+    values = data.get(key, {})
+    return [(split, values[split]) for split in SPLITS if split in values]
 
 
 @rule("V101", "error", "row")
@@ -51,7 +61,7 @@ def class_missing(row: ResultRow) -> Iterator[tuple[str, str]]:
 @rule("V103", "warning", "run")
 def duplicates_removed(record: Record) -> Iterator[tuple[str, str]]:
     """Train texts that also occur in validation or test were removed from train."""
-    for kind, count in record.data.get("removed", {}).items():
+    for kind, count in sorted(record.data.get("removed", {}).items()):
         split, separator, other = kind.partition("_also_in_")
         if separator and count:
             yield (
@@ -66,7 +76,7 @@ def parts_of_train(record: Record) -> Iterator[tuple[str, str]]:
 
     A part of what the split asks was trained on, so its accuracy is too high.
     """
-    for split, shares in record.data.get("overlap", {}).items():
+    for split, shares in _by_split(record.data, "overlap"):
         within, around = shares["within"], shares["around"]
         if max(within, around) > OVERLAP_LIMIT:
             yield (
@@ -81,7 +91,7 @@ def parts_of_train(record: Record) -> Iterator[tuple[str, str]]:
 def balance_off(record: Record) -> Iterator[tuple[str, str]]:
     """A split's class frequencies are far from those of the source."""
     sources = record.data.get("source_counts", {})
-    for split, counts in record.data.get("class_counts", {}).items():
+    for split, counts in _by_split(record.data, "class_counts"):
         source = sources.get(split)
         several = sum(count > 0 for count in counts) > 1  # one class alone is V101
         if (
@@ -122,7 +132,7 @@ def truncated(record: Record) -> Iterator[tuple[str, str]]:
     """Many texts are longer than data.max_length, so their ends are cut off."""
     cut = {
         split: share
-        for split, share in record.data.get("truncated", {}).items()
+        for split, share in _by_split(record.data, "truncated")
         if share > TRUNCATION_LIMIT
     }
     if cut:
@@ -136,7 +146,7 @@ def truncated(record: Record) -> Iterator[tuple[str, str]]:
 @rule("V108", "warning", "run")
 def sorted_by_label(record: Record) -> Iterator[tuple[str, str]]:
     """The rows of a split are sorted by label: parts of it, and whole batches, hold one class."""
-    for split, runs in record.data.get("label_runs", {}).items():
+    for split, runs in _by_split(record.data, "label_runs"):
         counts = [count for count in record.data.get("class_counts", {}).get(split, ()) if count]
         classes = len(counts)
         if classes > 1 and runs == classes and _chance_of_sorted(counts) < SORTED_LIMIT:
@@ -155,25 +165,45 @@ def _chance_of_sorted(counts: Sequence[int]) -> float:
 
 @rule("V109", "note", "run")
 def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
-    """The recipe's sizes are upper limits: fewer rows were there, or a split was cut from train."""
+    """The recipe's sizes are upper limits: rows were too few or left out, or train was cut."""
     spec, data = record.spec.recipe.data, record.data
     if spec.sizes != "at_most" or data.get("random"):
         return
-    limits = {"train": spec.train, "validation": spec.validation, "test": spec.test}
+    limits = {split: getattr(spec, split) for split in SPLITS}
     used = {split: sum(data.get("class_counts", {}).get(split, ())) for split in limits}
     is_short = any(limit != "all" and used[split] < limit for split, limit in limits.items())
     cut = [split for split in _cut_from_train(data) if used[split]]
-    if sum(used.values()) and (is_short or cut):
+    left = _left_out(data, used) if used["train"] == spec.train else 0
+    advice = []
+    if is_short or cut:
+        settings = "data.train, data.validation and data.test"
+        advice += [f"add rows for smaller intervals, or set {settings}"]
+    if left and record.spec.recipe.has_quality:
+        advice += ['set data.train = "all" to train on all of them']
+    if sum(used.values()) and advice:
         parts = [f"{_listed(used)} rows used of at most {_listed(limits)}", *_rows_read(data, cut)]
-        yield (
-            "; ".join(parts),
-            "add rows for smaller intervals, or set data.train, data.validation and data.test",
-        )
+        if left:
+            parts += [f"data.train = {spec.train} leaves out {left:,} train rows"]
+        yield "; ".join(parts), "; ".join(advice)
+
+
+def _left_out(data: Mapping[str, Any], used: Mapping[str, int]) -> int:
+    """Return how many distinct rows of the part that train was drawn from no split got."""
+    pools = dict(_by_split(data, "drawn_from"))
+    if "train" not in pools:
+        return 0
+    removed = sum(
+        count
+        for kind, count in data.get("removed", {}).items()
+        if not kind.startswith("validation_")
+    )
+    taken = sum(used[split] for split, pool in pools.items() if pool == pools["train"])
+    return max(0, sum(data["source_counts"]["train"]) - removed - taken)
 
 
 def _cut_from_train(data: Mapping[str, Any]) -> Iterator[str]:
     """Yield the splits that the source lacks, so that their rows were taken from train."""
-    for split, pool in data.get("drawn_from", {}).items():
+    for split, pool in _by_split(data, "drawn_from"):
         if pool == "train" and split != pool:
             yield split
 
@@ -187,9 +217,9 @@ def _rows_read(data: Mapping[str, Any], cut: Sequence[str]) -> Iterator[str]:
     """Describe what was read, what was removed, and which splits were cut from train."""
     read = {
         "" if pool == "all" else f" {pool}": sum(data["source_counts"][split])
-        for split, pool in data.get("drawn_from", {}).items()
+        for split, pool in _by_split(data, "drawn_from")
     }
-    removed = {kind: count for kind, count in data.get("removed", {}).items() if count}
+    removed = {kind: count for kind, count in sorted(data.get("removed", {}).items()) if count}
     if read:
         named = ", ".join(f"{kind.replace('_', ' ')}: {count}" for kind, count in removed.items())
         rows = " / ".join(f"{size}{pool}" for pool, size in read.items())
@@ -208,7 +238,7 @@ def labels_merged(record: Record) -> Iterator[tuple[str, str]]:
     if merged:
         evidence = [
             f"{first_three([repr(other) for other in others])} count as {name!r}"
-            for name, others in merged.items()
+            for name, others in sorted(merged.items())
         ]
         yield (
             first_three(evidence),

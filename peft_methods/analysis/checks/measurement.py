@@ -39,7 +39,7 @@ def gpu_shared(record: Record) -> Iterator[tuple[str, str]]:
     others = sorted({pid for state in _gpu_states(record) for pid in state["other_processes"]})
     if others:
         yield (
-            f"{len(others)} other processes on the GPU "
+            f"{counted(len(others), 'other process', 'other processes')} on the GPU "
             f"(pid {first_three([str(pid) for pid in others])})",
             "end them and repeat the run: time, energy and free memory were shared",
         )
@@ -90,13 +90,22 @@ def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
     note = record.environment.get("engine_note")
     if note:
         yield (
-            str(note),
+            f"the requested engine failed: {note}",
             'compare its times only with rows of the trainer engine; set engine = "trainer" to '
             "train every method with it",
         )
 
 
-@rule("V406", "warning", "comparison")
+@rule(
+    "V406",
+    "warning",
+    "comparison",
+    evidence=(
+        "the peak could not be reset on this system",
+        "the same peak to the last digit, …",
+        "… MB, … times the memory of full fine-tuning",
+    ),
+)
 def peak_not_reset(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """A peak that looks carried over: not reset, equal to another, or QLoRA's above full's."""
     advice = (
@@ -177,7 +186,7 @@ def timing_spread(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
             spread = METRICS["train_seconds"].with_spread(seconds, deviation)
             yield (
                 row.name,
-                f"{spread}, {deviation / seconds:.0%}",
+                f"{spread} over the seeds, a deviation of {deviation / seconds:.0%}",
                 "run on an idle machine, or train longer",
             )
 

@@ -112,7 +112,15 @@ def not_of_its_log(row: ResultRow) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V305", "warning", "comparison")
+@rule(
+    "V305",
+    "warning",
+    "comparison",
+    evidence=(
+        "… test rows give ±… points, the margin is …",
+        "a lead of … points over … on … test rows, where the 95 % interval is ±…",
+    ),
+)
 def test_set_too_small(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
     """The test set is too small for the lead of a table's best method or a recipe's margin."""
     advice = "test on more rows, or report the methods as equal"

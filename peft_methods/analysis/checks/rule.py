@@ -62,6 +62,9 @@ class Rule:
     of scope `row` a `ResultRow`. Each of these yields (evidence, advice) pairs. A check of scope
     `comparison` gets a list of `ResultRow`, one per method, and yields (subject, evidence, advice).
     Values that are not known are None; a check that needs one of them yields nothing.
+
+    `evidence` has the texts of its evidence, with … for values, where `explain` cannot read them
+    from the check's code: those made of values alone, or by another function.
     """
 
     id: str
@@ -69,6 +72,7 @@ class Rule:
     scope: Scope
     title: str
     check: Callable[[Any], Iterable[Sequence[str]]]
+    evidence: tuple[str, ...] = ()
 
     @property
     def named(self) -> str:
@@ -80,12 +84,16 @@ REGISTRY: dict[str, Rule] = {}
 
 
 def rule(
-    id: str, severity: Severity, scope: Scope
+    id: str, severity: Severity, scope: Scope, evidence: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Any], Iterable[Sequence[str]]]], Rule]:
-    """Register a rule. The first line of the check's docstring is the rule's title."""
+    """Register a rule. The first line of the check's docstring is the rule's title.
+
+    `evidence`: see `Rule`.
+    """
 
     def register(check: Callable[[Any], Iterable[Sequence[str]]]) -> Rule:
-        made = Rule(id, severity, scope, (check.__doc__ or "").strip().splitlines()[0], check)
+        title = (check.__doc__ or "").strip().splitlines()[0]
+        made = Rule(id, severity, scope, title, check, evidence)
         assert id not in REGISTRY, f"two rules have the id {id}"
         REGISTRY[id] = made
         return made

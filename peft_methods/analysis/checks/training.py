@@ -23,7 +23,7 @@ def frozen_weights_changed(record: Record) -> Iterator[tuple[str, str]]:
     """Weights that should be frozen have changed."""
     if changed := record.evidence.frozen_changed:
         yield (
-            f"{len(changed)} frozen tensors changed ({first_three(changed)})",
+            f"{counted(len(changed), 'frozen tensor')} changed ({first_three(changed)})",
             "the method trains or corrupts weights that it should leave alone",
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from peft_methods.analysis.comparison import Row
-from peft_methods.analysis.significance import Array
+from peft_methods.analysis.samples import Array
 from peft_methods.report.charts.base import Chart, RecipeComparison, file_stem, on_two_lines
 from peft_methods.report.charts.canvas import (
     INK,

@@ -1,4 +1,7 @@
-"""The explanation of one check, made from its code: why it matters, its evidence, what to do."""
+"""The explanation of one check, made from its code: why it matters, its evidence, what to do.
+
+Where the code cannot tell the evidence, the rule does: see `Rule.evidence`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 
 from peft_methods.analysis.checks.rule import SCOPES, Rule, find_rule
+from peft_methods.utils.words import counted
 
 EFFECTS = {
     "error": "fails the benchmark, because the result cannot be trusted",
@@ -23,8 +27,8 @@ def explanation(check: str) -> str:
     rule = find_rule(check)
     title, *more = inspect.cleandoc(rule.check.__doc__ or "").split("\n\n")
     templates = list(_templates(rule))
-    evidence = dict.fromkeys(text for text, _ in templates if text.strip(f"{VALUE} "))
-    advice = dict.fromkeys(text for _, text in templates if text.strip(f"{VALUE} "))
+    evidence = dict.fromkeys(rule.evidence or (text for text, _ in templates if _says(text)))
+    advice = dict.fromkeys(text for _, text in templates if _says(text))
     parts = [
         f"{rule.id} ({rule.severity}): {title}",
         *more,
@@ -35,6 +39,10 @@ def explanation(check: str) -> str:
         f"To skip it: peft-methods run --silence {rule.id} (the table then says so).",
     ]
     return "\n\n".join(_filled(part) for part in parts if part)
+
+
+def _says(text: str) -> bool:
+    return any(character.isalpha() for character in text)
 
 
 def _listed(title: str, texts: Mapping[str, None]) -> str:
@@ -104,11 +112,16 @@ def _assigned(tree: ast.AST) -> dict[str, list[ast.expr]]:
 
 def _parts(node: ast.expr, texts: Mapping[str, list[ast.expr]]) -> list[ast.expr]:
     """Return the items of a list that an expression joins, or the expression itself."""
-    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "join":
+    if isinstance(node, ast.Call) and _called(node) in {"join", "first_three"}:
         (joined,) = node.args
         if isinstance(joined, ast.Name) and joined.id in texts:
             return texts[joined.id]
     return [node]
+
+
+def _called(call: ast.Call) -> str:
+    """Return the name of the function or method that is called."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def _template(node: ast.expr, texts: Mapping[str, list[ast.expr]]) -> str:
@@ -122,8 +135,21 @@ def _template(node: ast.expr, texts: Mapping[str, list[ast.expr]]) -> str:
         return _template(node.value, texts)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _template(node.left, texts) + _template(node.right, texts)
+    return _named_template(node, texts)
+
+
+def _named_template(node: ast.expr, texts: Mapping[str, list[ast.expr]]) -> str:
+    """Return the text of a name, of a count with its noun, or of two alternatives."""
+    if isinstance(node, ast.IfExp):
+        return _either(*(_template(part, texts) for part in (node.body, node.orelse)))
+    if isinstance(node, ast.Call) and _called(node) == "counted":
+        two = counted(2, *(_template(noun, texts) for noun in node.args[1:]))
+        return two.replace("2", VALUE, 1)
     if isinstance(node, ast.Name) and node.id in texts:
-        first = texts[node.id][0]
-        if isinstance(first, ast.Constant | ast.JoinedStr):
-            return _template(first, {})
+        return _template(texts[node.id][0], {})
     return VALUE
+
+
+def _either(one: str, other: str) -> str:
+    """Return the text of two alternatives: the only one that says something, or both."""
+    return f"{one}/{other}" if one and other and VALUE not in (one, other) else one or other

@@ -14,6 +14,7 @@ from peft_methods.utils.sanitize import visible
 
 Emphasis = Literal["plain", "title", "best", "error", "warning", "note"]
 Paint = Callable[[str, Emphasis], str]
+WIDTH_OF_A_LOG = 100  # characters, where the output is no terminal
 BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|J|MiB|GiB|points?)(?!\w))")
 
 

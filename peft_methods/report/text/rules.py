@@ -16,8 +16,11 @@ RULE_TOPICS = {
 }
 
 
-def rules_text() -> str:
-    """Format every rule's id, severity, scope and title, followed by the meaning of the scopes."""
+def rules_text(silence: str) -> str:
+    """Format every rule's id, severity, scope and title, followed by the meaning of the scopes.
+
+    `silence` is the option that skips rules, as the command line in use names it.
+    """
     lines = [(rule.id, rule.severity, rule.scope, rule.title) for rule in RULES.values()]
     table = tabulate(
         lines,
@@ -29,8 +32,8 @@ def rules_text() -> str:
     about = ", ".join(f"{start}xx {subject}" for start, subject in RULE_TOPICS.items())
     return (
         f"{table}\n\n{about}.\n{scopes}\n"
-        'Errors fail a benchmark. Set silence = ["V105", "V301"] to skip rules; '
-        "the table then lists them as not checked."
+        f"Errors fail a benchmark. To skip rules: {silence} V105,V301; the table then lists them "
+        "as not checked."
     )
 
 
