@@ -18,7 +18,7 @@ class QuestionKind(Enum):
     FITS_IN_MEMORY = "fits_in_memory"  # asked instead of LEAST_MEMORY if memory is limited
     FASTEST_CLOSE_TO_BEST = "fastest_close_to_best"
     SMALLEST_CHECKPOINT = "smallest_checkpoint"
-    WITHIN_LIMITS = "within_limits"  # asked only if no method is within the limits
+    WITHIN_LIMITS = "within_limits"  # asked only if a method is not within the limits
 
 
 QUESTIONS = {

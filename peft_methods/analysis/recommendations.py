@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from peft_methods.analysis.candidates import (
     UNPAIRED,
@@ -12,7 +12,7 @@ from peft_methods.analysis.candidates import (
     has_one_seed,
 )
 from peft_methods.analysis.comparison import Comparison, Row
-from peft_methods.analysis.constraints import METRIC_OF, Constraints
+from peft_methods.analysis.constraints import METRIC_OF, Constraints, reason_beyond
 from peft_methods.analysis.margin import ROUNDING, points
 from peft_methods.analysis.questions import QuestionKind, Recommendation
 
@@ -24,18 +24,17 @@ def recommend(comparison: Comparison, limits: Constraints | None = None) -> list
     """
     rows, found, limits = comparison.rows(), list[Recommendation](), limits or {}
     for recipe, ranking in comparison.rankings.items():
-        measured = [
-            row
-            for row in rows
-            if row.recipe == recipe and row.metrics and row.method not in ranking.left_out
-        ]
-        fitting = tuple(row for row in measured if _fits(comparison, row, limits))
+        own = [row for row in rows if row.recipe == recipe and row.method not in ranking.left_out]
+        beyond = {row.title: why for row in own if (why := _reason_beyond(comparison, row, limits))}
+        measured = [row for row in own if row.metrics]
+        fitting = tuple(row for row in measured if row.title not in beyond)
         candidates = Candidates(recipe, fitting, ranking, limits)
         if len(measured) > 1 and not fitting:
-            found.append(_nothing_fits(candidates, measured))
+            found.append(_nothing_fits(candidates, measured, beyond))
         elif len(measured) > 1:
             answers = [answer_of(candidates) for answer_of in _questions(limits)]
             found += [answer for answer in answers if answer is not None]
+            found += [_beyond(candidates, beyond)] if beyond else []
     return found
 
 
@@ -49,29 +48,38 @@ def _questions(limits: Constraints) -> list[Callable[[Candidates], Recommendatio
     ]
 
 
-def _fits(comparison: Comparison, row: Row, limits: Constraints) -> bool:
-    """Whether every seed of a method is within all limits. A missing measurement does not fit."""
-    for name, limit in limits.items():
-        values = [
-            record.metrics.get(METRIC_OF[name])
-            for record in comparison.records
-            if (record.recipe_name, record.method_name, record.status, record.role != "main")
-            == (row.recipe, row.method, "ok", False)
-        ]
-        if any(value is None or not value <= limit.most for value in values):
-            return False
-    return True
+def _reason_beyond(comparison: Comparison, row: Row, limits: Constraints) -> str:
+    """Return why a method is not within the limits, by its first seed that is not; or ''."""
+    records = [
+        record
+        for record in comparison.records
+        if record.role == "main"
+        and (record.recipe_name, record.method_name) == (row.recipe, row.method)
+    ]
+    return reason_beyond(records, limits)
 
 
-def _nothing_fits(candidates: Candidates, rows: Sequence[Row]) -> Recommendation:
+def _nothing_fits(
+    candidates: Candidates, rows: Sequence[Row], beyond: Mapping[str, str]
+) -> Recommendation:
     least = []
     for name in candidates.limits:
         row = candidates.cheapest(METRIC_OF[name], rows)
         if row is not None:
             value = candidates.formatted(row, METRIC_OF[name])
             least.append(f"the least {name} is {row.title}'s, {value}")
-    text = f"no method fits; {'; '.join(least) or 'nothing was measured'}."
+    known = "; ".join(least) or "nothing was measured"
+    text = f"no method fits; {known}. Seeds beyond: {_reasons(beyond)}."
     return candidates.answer(QuestionKind.WITHIN_LIMITS, None, text)
+
+
+def _beyond(candidates: Candidates, beyond: Mapping[str, str]) -> Recommendation:
+    """Name the methods that are not within the limits, and why."""
+    return candidates.answer(QuestionKind.WITHIN_LIMITS, None, f"not {_reasons(beyond)}.")
+
+
+def _reasons(beyond: Mapping[str, str]) -> str:
+    return ", ".join(f"{title} ({why})" for title, why in beyond.items())
 
 
 def _best_quality(candidates: Candidates) -> Recommendation | None:

@@ -110,7 +110,7 @@ def _report(
     from peft_methods.report.html.page import Report, write_report
 
     stored = StoredRecords(arguments.results)
-    for line in stored.unreadable:
+    for line in (*stored.unreadable, *stored.damaged):
         print(line, file=sys.stderr)
     if not any(record.role == "main" for record in stored.records):
         raise ResultsError(
@@ -120,7 +120,7 @@ def _report(
     predictions = StoredPredictions(stored.folders)
     sections, remarks = _with_figures(group_records(stored.records, predictions, silent, margin))
     path = write_report(
-        Report(sections, remarks, silent, limits, charts=arguments.charts),
+        Report(sections, (*stored.damaged, *remarks), silent, limits, charts=arguments.charts),
         arguments.output,
         pytest_command,
     )

@@ -188,10 +188,55 @@ def test_method_fits_only_if_every_seed_was_measured_and_fits() -> None:
     comparison.records[3].metrics["peak_memory_bytes"] = 8.1e9
     assert answers(comparison)["Fits in 8GB"][0] == "head_only"
     comparison.records[-1].metrics["peak_memory_bytes"] = None
-    text = "no method fits; the least memory is Head only's, 1,907.3 MiB."
+    text = (
+        "no method fits; the least memory is Head only's, 1,907.3 MiB. Seeds beyond: Full "
+        "fine-tuning (seed 0 took 8,583.1 MiB), Head only (seed 2 has no measured memory), LoRA "
+        "(seed 0 took 7,724.8 MiB)."
+    )
     assert answers(comparison) == {"Within memory 8GB": (None, text)}
     (answer,) = comparison.recommendations()
     assert answer.kind is QuestionKind.WITHIN_LIMITS
+
+
+def with_status(number: int, status: str, limits: str) -> dict[str, tuple[str | None, str]]:
+    """Return the answers if one run ended so. The runs of LoRA are numbers 3 to 5."""
+    made = make_comparison(CLEARLY_DIFFERENT, limits)
+    records = list(made.records)
+    records[number] = replace(records[number], status=status, metrics={})
+    return answers(replace(made, records=tuple(records)))
+
+
+@pytest.mark.parametrize(
+    ("status", "limits", "question", "reason"),
+    [
+        ("oom", "memory=20GB", "Within memory 20GB", "seed 1 ran out of memory"),
+        ("oom", "time=1h", "Within time 1h", "seed 1 ran out of memory"),
+        ("timeout", "time=1h", "Within time 1h", "seed 1 ended at the time limit of a run"),
+    ],
+)
+def test_method_with_a_seed_that_ended_at_a_limit_does_not_fit(
+    status: str, limits: str, question: str, reason: str
+) -> None:
+    found = with_status(4, status, limits)
+    assert found[question] == (None, f"not LoRA ({reason}).")
+    assert all(method != "lora" for method, _ in found.values())
+
+
+@pytest.mark.parametrize(
+    ("status", "limits"),
+    [("timeout", "memory=20GB"), ("failed", "time=1h"), ("crashed", "memory=20GB")],
+)
+def test_method_with_a_seed_that_ended_otherwise_may_fit(status: str, limits: str) -> None:
+    found = with_status(4, status, limits)
+    assert found["Best quality"][0] == "lora"
+    assert not any(question.startswith("Within") for question in found)
+
+
+def test_without_limits_a_seed_that_ran_out_of_memory_leaves_nothing_out() -> None:
+    made = make_comparison(CLEARLY_DIFFERENT)
+    records = list(made.records)
+    records[4] = replace(records[4], status="oom", metrics={})
+    assert answers(replace(made, records=tuple(records)))["Best quality"][0] == "lora"
 
 
 @pytest.mark.parametrize(
