@@ -11,6 +11,7 @@ from peft_methods.models.flops import training_flops
 from peft_methods.models.parameters import ParameterCounts
 from peft_methods.profiling.phases import PHASES, PhaseMeter
 from peft_methods.profiling.profiler import Profiler
+from peft_methods.runs.saved_size import SavedSize
 from peft_methods.tasks.base import Quality, Task
 from peft_methods.training.engine import Training
 from peft_methods.training.evidence import Evidence
@@ -105,7 +106,7 @@ class RunOutcome:
     training: Training
     evidence: Evidence
     quality: Quality | None
-    checkpoint_bytes: int
+    size: SavedSize
     inference: dict[str, float]
     notes: tuple[str, ...]
     resumed_after: tuple[int, ...]

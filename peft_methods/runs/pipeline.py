@@ -14,7 +14,7 @@ from torch import nn
 
 from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import TextData, TokenData
-from peft_methods.methods.base import TRAINED, ApplyContext
+from peft_methods.methods.base import ApplyContext
 from peft_methods.models import loading
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
@@ -27,6 +27,7 @@ from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_proc
 from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
 from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.saved_size import saved_size
 from peft_methods.runs.scores import further_scores, predict_test, quality_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Predictions
@@ -152,7 +153,7 @@ def _train_and_evaluate(
     further = further_scores(run, loaded.model, loaded.base.tokenizer)
     profiler.enter("save")
     unsaved = _save(run, loaded, paths.save_to)
-    checkpoint_bytes = (paths.work / TRAINED).stat().st_size
+    size = saved_size(loaded.model, run, loaded.base, paths.work / "saved")
     profiler.enter("infer")
     inference = _inference(run, loaded, profiler)
     profiler.enter(None)
@@ -161,7 +162,7 @@ def _train_and_evaluate(
         evidence,
         quality=scores,
         further=further,
-        checkpoint_bytes=checkpoint_bytes,
+        size=size,
         inference=inference,
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
@@ -250,7 +251,7 @@ def _record(
             ),
             **profiler.metrics(),
             **found.inference,
-            "checkpoint_bytes": found.checkpoint_bytes,
+            **asdict(found.size),
             "source_seconds": paths.prerequisite_seconds,
             "model_flops_utilization": outcome.flops_utilization(
                 run.method,
