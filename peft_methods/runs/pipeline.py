@@ -19,6 +19,7 @@ from peft_methods.models import loading
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.latency import InferenceCost, measure_inference
+from peft_methods.profiling.memory_peaks import share
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
@@ -144,7 +145,8 @@ def _train_and_evaluate(
     if paths.results is not None:
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
-    training = engine_of(run.engine).train(_job(run, paths, loaded), profiler, checkpoints)
+    job = _job(run, paths, loaded)
+    training = engine_of(run.engine).train(job, profiler, checkpoints)
     profiler.enter("check")
     evidence = _evidence(run, loaded, training)
     profiler.enter("evaluate")
@@ -154,20 +156,24 @@ def _train_and_evaluate(
     profiler.enter("save")
     unsaved = _save(run, loaded, paths.save_to)
     size = saved_size(loaded.model, run, loaded.base, paths.work / "saved")
+    profiler.enter("check")
+    is_rated = paths.matmul_flops_per_second is not None and run.role == "main"
+    model_flops = outcome.training_flops(job, training) if is_rated else None
     profiler.enter("infer")
     inference = _inference(run, loaded, profiler)
     profiler.enter(None)
-    outcome = RunOutcome(
+    found = RunOutcome(
         training,
         evidence,
         quality=scores,
         further=further,
         size=size,
         inference=inference,
+        model_flops=model_flops,
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
     )
-    record = _record(run, paths, profiler, loaded, outcome)
+    record = _record(run, paths, profiler, loaded, found)
     if paths.save_to is not None and not unsaved:
         sign(paths.save_to, record.fingerprint)
     return record, tested
@@ -235,7 +241,6 @@ def _record(
     run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded, found: RunOutcome
 ) -> Record:
     meter, training, facts = profiler.meter, found.training, loaded.tokens.facts
-    lengths = loaded.tokens.train.lengths * len(training.epochs)
     return Record(
         spec=run,
         status="ok",
@@ -253,12 +258,8 @@ def _record(
             **found.inference,
             **asdict(found.size),
             "source_seconds": paths.prerequisite_seconds,
-            "model_flops_utilization": outcome.flops_utilization(
-                run.method,
-                loaded.base.architecture,
-                lengths,
-                meter.seconds("train"),
-                paths.matmul_flops_per_second,
+            "model_flops_utilization": share(
+                found.model_flops, meter.seconds("train") * (paths.matmul_flops_per_second or 0)
             ),
         },
         epochs=outcome.curve(training, profiler),
