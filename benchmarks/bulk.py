@@ -127,7 +127,7 @@ def _record(
             "device": "cpu",
             "device_name": "a processor",
             "threads": 1,
-            "memory_kind": "resident set above its level before the model",
+            "memory_kind": "resident set without libraries, above its level before the model",
             "packages": dict.fromkeys(PACKAGES, "1.0"),
             "python": "3.11.2",
             "weights_sha256": "4bit" if run.method.info.quantization else "whole",

@@ -22,6 +22,7 @@ RANKED = (
     "samples_per_second",
     "peak_memory_bytes",
     "checkpoint_bytes",
+    "saved_model_bytes",
 )
 
 
@@ -86,7 +87,8 @@ def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
         "Peak memory": _with_bars(
             column("peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
         ),
-        "Saved weights": column("checkpoint_bytes"),
+        METRICS["checkpoint_bytes"].title: column("checkpoint_bytes"),
+        METRICS["saved_model_bytes"].title: column("saved_model_bytes"),
         "Front": [_front_item(ranking.pareto_optimal.get(row.method)) for row in rows],
     }
     shown = {
