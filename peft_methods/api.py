@@ -1,6 +1,7 @@
 """The Python API: `compare` does the same as `pytest benchmarks` and returns the comparison.
 
-Its arguments, by what they decide:
+It works in a script without a main guard and in a notebook. A failed run does not raise: its record
+holds the reason. The arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
 `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `settings` are `KEY=VALUE` recipe
@@ -163,9 +164,7 @@ def compare(
 ) -> PrintableComparison:
     """Train methods of a recipe and compare them: quality, time, memory and size.
 
-    Works in a script without a main guard and in a notebook. `help(peft_methods.api)` explains
-    the arguments. Raises `peft_methods.utils.errors.PeftMethodsError` for wrong names, settings,
-    data or models. A failed run does not raise: its record holds the reason.
+    `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
     with _explained():
         options = Options(

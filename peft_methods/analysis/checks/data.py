@@ -172,6 +172,10 @@ def _chance_of_sorted(counts: Sequence[int]) -> float:
     return math.exp(blocks - math.lgamma(sum(counts) + 1))
 
 
+ADD_ROWS = "add rows for smaller intervals, or set data.train, data.validation and data.test"
+USE_ALL = 'set data.train = "all" to train on all of them'
+
+
 @rule("V109", "note", "run")
 def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
     """The recipe's sizes are upper limits: rows were too few or left out, or train was cut."""
@@ -183,17 +187,13 @@ def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
     is_short = any(limit != "all" and used[split] < limit for split, limit in limits.items())
     cut = [split for split in _cut_from_train(data) if used[split]]
     left = _left_out(data, used) if used["train"] == spec.train else 0
-    advice = []
-    if is_short or cut:
-        settings = "data.train, data.validation and data.test"
-        advice += [f"add rows for smaller intervals, or set {settings}"]
-    if left and record.spec.recipe.has_quality:
-        advice += ['set data.train = "all" to train on all of them']
-    if sum(used.values()) and advice:
+    is_short, is_cut = is_short or bool(cut), left > 0 and record.spec.recipe.has_quality
+    if sum(used.values()) and (is_short or is_cut):
         parts = [f"{_listed(used)} rows used of at most {_listed(limits)}", *_rows_read(data, cut)]
         if left:
             parts += [f"data.train = {spec.train} leaves out {left:,} train rows"]
-        yield "; ".join(parts), "; ".join(advice)
+        both = f"{ADD_ROWS}; {USE_ALL}"
+        yield "; ".join(parts), both if is_short and is_cut else ADD_ROWS if is_short else USE_ALL
 
 
 def _left_out(data: Mapping[str, Any], used: Mapping[str, int]) -> int:
