@@ -14,9 +14,10 @@ degrees of freedom without raising false alarms.
   population variances are involved", 1947), which uses the pair's own variance only. It guards
   against a method that spreads far more than the others: if its few seeds happen to agree, the
   first test takes its variance for that of the others. Such a method is in several pairs, but they
-  err together, so there is no correction for their number. With two seeds, or with unlike numbers
-  of seeds, Welch's degrees of freedom are too many. There the difference must also exceed what the
-  variance between seeds alone explains, with the degrees of freedom of the method with fewer seeds.
+  err together, so there is no correction for their number. The test is done twice, with and
+  without the variance over examples: many examples would give an estimate from three seeds more
+  degrees of freedom than it has. With two seeds, or with unlike numbers of seeds, Welch's degrees
+  of freedom are too many: there they are those of the method with fewer seeds.
 
 **Few examples**: no p is below that of the exact test whose null hypothesis is that each example's
 difference has a random sign (Fisher, "The Design of Experiments", 1935).
@@ -48,7 +49,8 @@ from peft_methods.analysis.seed_variance import SeedVariance, common_variance, s
 
 LEVEL = 0.95  # confidence level of every interval
 ALPHA = 1 - LEVEL  # false alarm rate over all pairs of a recipe
-GUARD = 0.045  # level of the second test; with 0.05, two methods of unlike spread give 6.4 %
+GUARD = 0.045  # level of the second test; with 0.05, two methods of unlike spread give 6.6 %
+GUARD_OF_INTERVALS = 0.04  # the same for intervals; with 0.045, 93 % may hold
 FEW = 14  # up to so many examples that differ are tested exactly
 
 
@@ -57,18 +59,27 @@ def interval(sample: Sample, common: SeedVariance | None) -> tuple[float, float]
 
     It is Wilson's score interval with the effective sample size p (1 - p) / variance (Korn &
     Graubard, "Confidence intervals for proportions with small expected number of positive counts
-    estimated from survey data", 1998). It covers two: that of the method's own variance between
-    seeds, and that of the one moderated by all methods. With `common` None (one seed) it is the
-    interval of this one model.
+    estimated from survey data", 1998). It covers those of the method's own variance between
+    seeds, with and without that over examples, and of the one moderated by all methods. With
+    `common` None (one seed) it is the interval of this one model.
     """
     examples = variance_over_examples(sample.by_example)
     if common is None:
-        variances = [Estimate(examples.variance, np.asarray(np.inf))]
-    else:
-        of_seeds = (sample.own_variance, _on_own_level(sample, common))
-        variances = [of_mean(_of_seeds(one, sample), examples, sample.noise) for one in of_seeds]
-    ends = [_wilson(sample, variance) for variance in variances]
+        return _wilson(sample, Estimate(examples.variance, np.asarray(np.inf)))
+    own, moderated = (
+        _of_seeds(one, sample) for one in (sample.own_variance, _on_own_level(sample, common))
+    )
+    ends = [
+        _of_seeds_alone(sample, own),
+        *(_wilson(sample, of_mean(one, examples, sample.noise)) for one in (own, moderated)),
+    ]
     return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _of_seeds_alone(sample: Sample, variance: Estimate) -> tuple[float, float]:
+    """Return Student's interval of the seeds: many examples would hide how little few seeds say."""
+    half = float(_quantile(variance.freedom, 1 - ALPHA / 2) * np.sqrt(variance.variance))
+    return max(float(sample.mean) - half, 0.0), min(float(sample.mean) + half, 1.0)
 
 
 def _on_own_level(sample: Sample, common: SeedVariance) -> Estimate:
@@ -104,7 +115,10 @@ class Differences:
     """Comparison of every pair of methods: `pairs` (index, index), then arrays (..., pairs).
 
     `difference`: first mean minus second. `low` and `high`: simultaneous intervals over all pairs.
-    `p`: two-sided, adjusted by Holm's method.
+    `p`: two-sided, adjusted by Holm's method. `wins`: the probability that a new seed of the first
+    is better than a new seed of the second on the same examples (Bouthillier et al., "Accounting
+    for variance in machine learning benchmarks", 2021), by the predictive distribution of the
+    seeds' moderated variances.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -112,6 +126,7 @@ class Differences:
     low: Array
     high: Array
     p: Array
+    wins: Array
 
 
 def differences(samples: Sequence[Sample]) -> Differences:
@@ -123,16 +138,15 @@ def differences(samples: Sequence[Sample]) -> Differences:
     pairs = tuple(combinations(range(len(samples)), 2))
     if not pairs:
         empty = np.zeros((*samples[0].mean.shape, 0)) if samples else np.zeros(0)
-        return Differences((), empty, empty, empty, empty)
+        return Differences((), empty, empty, empty, empty, empty)
     common = common_variance(samples)
     tested = [_Pair.of(samples[i], samples[j], common) for i, j in pairs]
-    difference, margin, p, guard = (
+    difference, margin, p, guard, wins = (
         np.stack(parts, axis=-1)
         for parts in zip(*(one.tests(len(pairs)) for one in tested), strict=True)
     )
-    return Differences(
-        pairs, difference, difference - margin, difference + margin, np.maximum(holm(p), guard)
-    )
+    adjusted = np.maximum(holm(p), guard)
+    return Differences(pairs, difference, difference - margin, difference + margin, adjusted, wins)
 
 
 @dataclass(frozen=True)
@@ -142,30 +156,42 @@ class _Pair:
     by_example: Array
     together: Estimate  # with the variance between seeds of all methods
     own: tuple[Estimate, ...]  # with that of these two only
+    new_seeds: Estimate  # of the difference of two further seeds, predicted from these
 
     @classmethod
     def of(cls, first: Sample, second: Sample, common: SeedVariance) -> _Pair:
         by_example = first.by_example - second.by_example
         examples, noise = variance_over_examples(by_example), first.noise + second.noise
         own = satterthwaite(*(_of_seeds(one.own_variance, one) for one in (first, second)))
-        both = [of_mean(own, examples, noise)]
+        alone = own
         if not first.seeds == second.seeds > SEEDS_NEEDED:
             fewer = min(first.freedom, second.freedom)
-            both.append(Estimate(own.variance, np.full_like(own.variance, fewer)))
+            alone = Estimate(own.variance, np.full_like(own.variance, fewer))
         together = _together(first, second, own, common)
-        return cls(by_example, of_mean(together, examples, noise), tuple(both))
+        # A further seed varies about the true mean, which the mean of the seeds only estimates.
+        further = [
+            Estimate(one.variance * (1 + 1 / of.seeds), one.freedom)
+            for of in (first, second)
+            for one in [common.moderated(of)]
+        ]
+        return cls(
+            by_example,
+            of_mean(together, examples, noise),
+            (of_mean(own, examples, noise), alone),
+            satterthwaite(*further),
+        )
 
-    def tests(self, pairs: int) -> tuple[Array, Array, Array, Array]:
-        """Return the difference, half its interval, and the p values of the two tests.
+    def tests(self, pairs: int) -> tuple[Array, Array, Array, Array, Array]:
+        """Return the difference, half its interval, the p values of the two tests, and `wins`.
 
-        The second is scaled so that it is significant if it is below `ALPHA`.
+        The second p is scaled so that it is significant if it is below `ALPHA`.
         """
         difference = self.by_example.mean(-1)
         margins = [
             np.sqrt(variance.variance) * _quantile(variance.freedom, 1 - level / 2)
             for variance, level in [
                 (self.together, ALPHA / pairs),
-                *((one, GUARD) for one in self.own),
+                *((one, GUARD_OF_INTERVALS) for one in self.own),
             ]
         ]
         guard = np.max([p_value(difference, one) for one in self.own], axis=0)
@@ -174,6 +200,7 @@ class _Pair:
             np.max(margins, axis=0),
             np.maximum(p_value(difference, self.together), exact_p(self.by_example)),
             np.minimum(guard * ALPHA / GUARD, 1.0),
+            _probability_above_zero(difference, self.new_seeds),
         )
 
 
@@ -217,6 +244,15 @@ def p_value(difference: Array, variance: Estimate) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.where(difference == 0, 0.0, np.abs(difference) / np.sqrt(variance.variance))
     return np.asarray(2 * stdtr(variance.freedom, -t))
+
+
+def _probability_above_zero(difference: Array, variance: Estimate) -> Array:
+    """Return the probability that a value with this mean and variance is above 0."""
+    from scipy.special import stdtr
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.where(difference == 0, 0.0, difference / np.sqrt(variance.variance))
+    return np.asarray(stdtr(variance.freedom, t))
 
 
 def holm(p: Array) -> Array:
