@@ -40,6 +40,6 @@ def assumed_noise(tolerance: Tolerance, *, by_pace: bool, level: float) -> Assum
         return Assumed(0.0, spread)
     if not metric.device_dependent:
         return SIZE
-    if metric.unit == BYTES:
-        return MEMORY
-    return TIME_BY_PACE if by_pace else TIME
+    noise = MEMORY if metric.unit == BYTES else TIME_BY_PACE if by_pace else TIME
+    scale = 1.0 if tolerance.relative else abs(level)
+    return Assumed(noise.drift * scale, (noise.seeds or 0.0) * scale)

@@ -96,9 +96,11 @@ class RegressionCheck:
                 f"{self.how_to_change('fresh')}, or give {self.how_to_change('allow_reused')}."
             )
             return [RegressionEntry(EntryKind.FAILURE, text, recipe, method)]
-        changed = spec_changes(entry, good)
+        changed, changes = spec_changes(entry, good), self._changes(baseline, good)
+        differs = f" Differs: {shortened(changed)}." if changed else ""
+        end = f"Baseline: {baseline}.{differs}"
         return [
-            *self._regressions(entry, baseline, good, changed),
+            *(_failure(change, good, end) for change in changes if change.fails),
             *(
                 self._missing(
                     recipe, method, f"has no {name}, which the baseline {baseline} has", name
@@ -109,21 +111,11 @@ class RegressionCheck:
                 RegressionEntry(EntryKind.NOTE, text, recipe, method)
                 for text in (
                     *device_notes(entry, good[0]),
-                    *upgrade_notes(entry, good[0], self._changes(baseline, good)),
+                    *upgrade_notes(entry, good[0], changes),
                 )
             ),
             *(RegressionEntry(EntryKind.SPEC_CHANGE, one, recipe, method) for one in changed),
         ]
-
-    def _regressions(
-        self, entry: Entry, baseline: Baseline, records: Sequence[Record], changed: Sequence[str]
-    ) -> Iterator[RegressionEntry]:
-        differs = f" Differs: {shortened(changed)}." if changed else ""
-        for change in self._changes(baseline, records):
-            if change.fails:
-                metric = change.tolerance.metric
-                text = f"{change}.{busy(metric, records)} Baseline: {baseline}.{differs}"
-                yield RegressionEntry(EntryKind.FAILURE, text, entry.recipe, entry.method, metric)
 
     def check_common(self, records: Iterable[Record]) -> list[RegressionEntry]:
         """Find methods of the baseline that did not run, and shifts common to all methods."""
@@ -202,7 +194,7 @@ class RegressionCheck:
                 yield RegressionEntry(EntryKind.FAILURE, text, recipe, metric=metric)
             for method in one.now:
                 text = relative_text(one, method)
-                alone = self._changes(baseline, methods[method]) if text else ()
+                alone = self.changes(methods[method]) if text else ()
                 if text and not any(c.fails for c in alone if c.tolerance == one.tolerance):
                     text = f"{text}{busy(metric, methods[method])} Baseline: {baseline}."
                     yield RegressionEntry(EntryKind.FAILURE, text, recipe, method, metric)
@@ -247,3 +239,9 @@ class RegressionCheck:
         part = RecipeBaseline({entry.method: entry}, self.tolerances_for(records[0]))
         names = [one.metric for one in part.comparable(entry.method, records[0])]
         return [name for name in names if entry.values(name) and not recorded(records, name)]
+
+
+def _failure(change: Change, records: Sequence[Record], end: str) -> RegressionEntry:
+    metric, record = change.tolerance.metric, records[0]
+    text = f"{change}.{busy(metric, records)} {end}"
+    return RegressionEntry(EntryKind.FAILURE, text, record.recipe_name, record.method_name, metric)

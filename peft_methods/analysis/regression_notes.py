@@ -99,7 +99,7 @@ def shift_text(one: MetricComparison) -> str | None:
 
 def relative_text(one: MetricComparison, method: str) -> str | None:
     """Describe how a method is worse than the drift that the others show; None if it is not."""
-    tolerance, found = one.tolerance, one.noise.relative_changes(one.now).get(method)
+    tolerance, found = one.tolerance, one.noise.relative_change(method, one.now)
     alone = one.noise.figures(method, one.now[method]).worse
     if (
         found is None

@@ -4,7 +4,7 @@ Three families of tests share the false alarms of a recipe, 5 % in all (Bonferro
 
 - `method_change`: is one method worse than seeds and drift explain? It needs no other method.
 - `common_change`: is the mean over the methods worse than chance and drift explain?
-- `relative_changes`: is one method worse, when the drift is taken off that the others show? Only
+- `relative_change`: is one method worse, when the drift is taken off that the others show? Only
   for metrics that drift, such as times: their common part may be several times the rest.
 """
 
@@ -20,15 +20,14 @@ import numpy as np
 from peft_methods.analysis.noise import (
     Assumed,
     Drift,
-    Estimate,
     Figures,
     drift,
     estimate,
     explained,
-    satterthwaite,
     seed_variance,
     variance_of_change,
 )
+from peft_methods.analysis.samples import Estimate, satterthwaite
 from peft_methods.analysis.significance import ALPHA
 
 LEAST_COMMON = 3  # methods for a common shift
@@ -111,43 +110,49 @@ class MetricNoise:
         worse = [self.figures(name, values).worse for name, values in now.items()]
         if len(worse) < LEAST_COMMON or not np.isfinite(worse).all():
             return None
-        of_methods = estimate(np.var(worse, ddof=1) / len(worse), len(worse) - 1)
+        of_methods = estimate(float(np.var(worse, ddof=1)) / len(worse), len(worse) - 1)
         common = self.drift.common
         of_drift = Estimate(self.drift.factor * common.variance, common.freedom)
         variance = satterthwaite(of_methods, of_drift)
         return RelativeChange(fmean(worse), explained(variance, self.family.of_common))
 
-    def relative_changes(self, now: Mapping[str, Sequence[float]]) -> dict[str, RelativeChange]:
-        """Return each method's change against the median of the others.
+    def relative_change(
+        self, method: str, now: Mapping[str, Sequence[float]]
+    ) -> RelativeChange | None:
+        """Return a method's change against the median of the others.
 
-        Empty if the metric does not drift, or too few methods show how far single ones move.
+        None if the metric does not drift, or too few methods show how far single ones move.
         """
         measured = self.drift.sessions > 1
         least = LEAST_COMMON if measured else LEAST_RELATIVE
         if not self.assumed.drift or len(now) < least:
-            return {}
+            return None
         worse = {name: self.figures(name, values).worse for name, values in now.items()}
-        return {name: self._relative(name, worse, now[name]) for name in worse}
-
-    def _relative(
-        self, method: str, worse: Mapping[str, float], now: Sequence[float]
-    ) -> RelativeChange:
         others = [value for name, value in worse.items() if name != method]
+        if not np.isfinite(list(worse.values())).all():
+            return None
+        return RelativeChange(
+            worse[method] - self._likely_drift(others), self._chance(method, others, now[method])
+        )
+
+    def _likely_drift(self, others: Sequence[float]) -> float:
+        """Return the other methods' median change, as far as drift makes that likely."""
         likely = LIKELY_DRIFT * float(np.sqrt(self.drift.factor * self.drift.common.variance))
-        center = min(max(median(others), -likely), likely)
+        return min(max(median(others), -likely), likely)
+
+    def _chance(self, method: str, others: Sequence[float], now: Sequence[float]) -> float:
+        """Return by how much chance makes a method worse than the median of the others."""
         spread = 1 + (MEDIAN if len(others) > 2 else 1) / len(others)
-        measured, residual = self.drift.sessions > 1, self.drift.residual
-        single = (
+        residual = self.drift.residual
+        parts = [
             Estimate(self.drift.factor * residual.variance, residual.freedom)
-            if measured
-            else estimate(np.var(others, ddof=1), len(others) - 1)
-        )  # with one session in the baseline, the others show how far single methods move
-        parts = [single]
+            if self.drift.sessions > 1
+            else estimate(float(np.var(others, ddof=1)), len(others) - 1)
+        ]  # with one session in the baseline, the others show how far single methods move
         if (seeds := self.seeds(method, now)) is not None:
             count = 1 / max(map(len, self.baseline[method])) + 1 / len(now)
             parts.append(Estimate(seeds.variance * count, seeds.freedom))
-        chance = max(
+        return max(
             explained(Estimate(part.variance * spread, part.freedom), self.family.of_relative)
             for part in parts
         )
-        return RelativeChange(worse[method] - center, chance)
