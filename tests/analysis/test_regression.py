@@ -675,6 +675,7 @@ def test_slug_of_any_device_name_is_a_folder_name(name: str) -> None:
     assert slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
 
 
+@pytest.mark.slow
 def test_regression_check_compares_two_trained_sessions(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:
