@@ -247,6 +247,7 @@ def _record(
         message="; ".join(found.notes),
         fingerprint=loaded.fingerprint,
         tuning=run.tuning,
+        seed_plan=run.seed_plan,
         metrics={
             **outcome.quality_metrics(TASKS[run.recipe.task], found.quality, training),
             **found.further,

@@ -30,6 +30,10 @@ class ArrivedRecords:
         self._tasks = tuple(tasks)
         self._records: dict[RunKey, Record] = {}
 
+    def expect(self, tasks: Sequence[RunGroup]) -> None:
+        """Replace the tasks, which now have more runs."""
+        self._tasks = tuple(tasks)
+
     def keep(self, records: Iterable[Record]) -> None:
         """Add records. A record of the same run is replaced."""
         for record in records:
