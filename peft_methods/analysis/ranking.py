@@ -60,7 +60,8 @@ class Ranking:
     whether a method is Pareto-optimal in quality, time, memory and trainable parameters; None if
     one of these is missing. `left_out`: the methods with an error finding, with the ids of the
     rules; they are neither recommended nor candidates for the Pareto front. `seeds_added` is None
-    unless seeds were added until the comparison was decided.
+    unless seeds were added until the comparison was decided. `samples` are the statistics of the
+    compared methods' scores.
     """
 
     metric: str
@@ -73,6 +74,7 @@ class Ranking:
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     margin: float = MARGIN
     seeds_added: SeedsAdded | None = None
+    samples: dict[str, Sample] = field(default_factory=dict, repr=False, compare=False)
 
     def pair(self, first: str, second: str) -> PairwiseComparison | None:
         """Return the comparison of two methods as first minus second; None if there is none."""
@@ -171,16 +173,19 @@ def _compared(
     order = best_first(several, sign)
     added = None
     if plan is None:
-        pairs = compare_pairs(several, order, margin)
+        compared, pairs = several, compare_pairs(several, order, margin)
     else:
         decision = decide({method: scores[method] for method in order}, plan, sign, margin)
-        order, pairs = best_first(decision.samples, sign), decision.pairs
+        compared, pairs = decision.samples, decision.pairs
+        order = best_first(compared, sign)
         added = SeedsAdded(plan, decision.seeds, decision.undecided, decision.wanted)
     separable = [
         (order.index(pair.first), order.index(pair.second)) for pair in pairs if pair.is_separable
     ]
     letters = dict(zip(order, groups.letters(len(order), separable), strict=True))
-    return Ranking("", order, intervals, pairs, letters, not_compared, {}, {}, margin, added)
+    return Ranking(
+        "", order, intervals, pairs, letters, not_compared, {}, {}, margin, added, compared
+    )
 
 
 def _sample(scores: Sequence[Array | None]) -> Sample:

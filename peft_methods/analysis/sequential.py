@@ -8,9 +8,9 @@ verdict that was reached stays, whatever seeds are added later.
 With a level for each look (see `spending`), the intervals of all looks hold together at 95 %:
 Jennison & Turnbull, "Interim analyses: the repeated confidence interval approach" (1989). So any
 rule may be used to stop, and both verdicts, a difference and equality, have an error rate of 5 % in
-all. The levels spend only half of that (`SPENT`): the seeds of a method that spreads far more than
-the others are skewed, and then a test on few of them errs more often than its level says. The error
-rates are measured by `pytest tests/analysis/test_sequential.py -m simulation -s`.
+all. The levels spend less than half of that (`SPENT`): the seeds of a method that spreads far more
+than the others are skewed, and then a test on few of them errs more often than its level says. The
+error rates are measured by `pytest tests/analysis/test_sequential.py -m simulation -s`.
 
 The result depends on the scores and the plan alone. So a report of stored records, and a session
 that continues an earlier one, reach the same decisions at the same looks.
@@ -28,7 +28,7 @@ from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_
 from peft_methods.analysis.samples import SEEDS_NEEDED, Array, Sample, sample_of
 from peft_methods.runs.seed_plan import SeedPlan
 
-SPENT = 0.025  # by all looks; with 0.05, two methods of unlike spread err in 9 % of jobs
+SPENT = 0.02  # by all looks; with 0.05, two methods of unlike spread err in 9 % of jobs
 Scores = Mapping[str, Sequence[Array | None]]
 Decided = dict[tuple[str, str], PairwiseComparison]
 

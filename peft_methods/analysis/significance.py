@@ -186,13 +186,16 @@ class Pair:
             satterthwaite(*further),
         )
 
-    def tests(self, level: float, of_all: float) -> tuple[Array, Array, Array, Array, Array]:
+    def tests(
+        self, level: float, of_all: float, difference: Array | None = None
+    ) -> tuple[Array, Array, Array, Array, Array]:
         """Return the difference, half its interval, the p values of the two tests, and `wins`.
 
         `level` is the significance level of this pair, and `of_all` that of all pairs together. The
-        second p is scaled so that it is significant if it is below `of_all`.
+        second p is scaled so that it is significant if it is below `of_all`. `difference` replaces
+        that of the examples.
         """
-        difference = self.by_example.mean(-1)
+        difference = self.by_example.mean(-1) if difference is None else difference
         margins = [
             np.sqrt(variance.variance) * _quantile(variance.freedom, 1 - one_level / 2)
             for variance, one_level in [
