@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +15,10 @@ from peft_methods.methods.selection import chosen_methods
 from peft_methods.profiling.environment import PACKAGES
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.predictions import encode_predictions
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec, run_specs
+from peft_methods.runs.store import PREDICTIONS
 from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.training.evidence import Evidence
 
@@ -36,11 +39,13 @@ def fill(folder: Path, recipes: int, seeds: int) -> int:
         )
         predictions = ClassPredictions(logits, labels)
         record = _record(run, predictions, rng, float(1.7e9 + count))
+        content = encode_predictions(predictions)
+        files = {PREDICTIONS: hashlib.sha256(content).hexdigest()}
+        record = replace(record, files=files)
         (folder / f"{record.fingerprint}.json").write_text(
             json.dumps(record.to_json(), indent=1, sort_keys=True), encoding="utf-8"
         )
-        arrays: Any = predictions.arrays()
-        np.savez_compressed(folder / f"{record.fingerprint}.npz", **arrays)
+        (folder / f"{record.fingerprint}{PREDICTIONS}").write_bytes(content)
     return count
 
 
@@ -122,7 +127,7 @@ def _record(
             "device": "cpu",
             "device_name": "a processor",
             "threads": 1,
-            "memory_kind": "resident set above its level before the model",
+            "memory_kind": "resident set without libraries, above its level before the model",
             "packages": dict.fromkeys(PACKAGES, "1.0"),
             "python": "3.11.2",
             "weights_sha256": "4bit" if run.method.info.quantization else "whole",

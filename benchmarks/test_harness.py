@@ -95,7 +95,7 @@ def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
     """
     need_gpu()
     from pace import Setup
-    from peft_methods.models.flops import training_flops
+    from peft_methods.profiling.flops import count_training_flops
     from peft_methods.profiling.matmul_rate import matmul_flops_per_second
 
     setup = Setup("imdb_roberta", "full", [*IMDB, *FIXED], "cuda")
@@ -103,13 +103,8 @@ def test_share_of_the_device_rate(benchmark: Any, tmp_path: Path) -> None:
     seconds = benchmark.pedantic(setup.by_engine, args=("cuda_graphs", tmp_path, 20, 5), rounds=1)
     rates.append(matmul_flops_per_second())
     step = statistics.median(seconds) / 20
-    share = (
-        training_flops(
-            setup.base.architecture, [256] * 64, setup.method.info.cost_in_forward_passes
-        )
-        / step
-        / statistics.mean(rates)
-    )
+    flops = count_training_flops(setup.job(tmp_path)).of([256] * 64, steps=1)
+    share = flops / step / statistics.mean(rates)
     benchmark.extra_info.update(step_seconds=step, share=share, matmul_flops_per_second=rates)
     print(
         f"full, 64 x 256: {1000 * step:.1f} ms a step, "

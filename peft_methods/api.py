@@ -1,6 +1,7 @@
 """The Python API: `compare` does the same as `pytest benchmarks` and returns the comparison.
 
-Its arguments, by what they decide:
+It works in a script without a main guard and in a notebook. A failed run does not raise: its record
+holds the reason. The arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
 `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `settings` are `KEY=VALUE` recipe
@@ -20,9 +21,10 @@ longer than `timeout` ("10min", or seconds) is ended. A run whose process was ki
 failed is retried `retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
-run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. `silence` lists
-ids of validity rules to skip. `track` names experiment trackers (tensorboard, wandb, trackio,
-mlflow, or another one that the Trainer supports). `progress` goes to stderr.
+run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations.
+Differences of quality up to `margin` ("1pp") count as none. `silence` lists ids of validity rules
+to skip. `track` names experiment trackers (tensorboard, wandb, trackio, mlflow, or another one that
+the Trainer supports). `progress` goes to stderr.
 """
 
 from __future__ import annotations
@@ -153,6 +155,7 @@ def compare(
     tune: int | None = None,
     fresh: bool = False,
     budget: str | None = None,
+    margin: str | None = None,
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
@@ -161,9 +164,7 @@ def compare(
 ) -> PrintableComparison:
     """Train methods of a recipe and compare them: quality, time, memory and size.
 
-    Works in a script without a main guard and in a notebook. `help(peft_methods.api)` explains
-    the arguments. Raises `peft_methods.utils.errors.PeftMethodsError` for wrong names, settings,
-    data or models. A failed run does not raise: its record holds the reason.
+    `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
     with _explained():
         options = Options(
@@ -187,6 +188,7 @@ def compare(
             silenced=parsing.silenced_of(silence),
             report=parsing.report_of(report),
             limits=parsing.limits_of(budget),
+            margin=parsing.margin_of(margin),
             fresh=fresh,
             trackers=parsing.trackers_of(track),
             how_to_change=how_to_change,
@@ -204,7 +206,7 @@ def _run(options: Options, display: Display) -> PrintableComparison:
         for task in experiment.tasks:
             experiment.wait(task)
         if options.trackers:
-            comparison = comparison_of(experiment.results())
+            comparison = comparison_of(experiment.results(), margin=options.margin)
             experiment.track(tracked_tables(comparison, options.limits))
         results = experiment.results()
         compared = PrintableComparison(
@@ -212,6 +214,7 @@ def _run(options: Options, display: Display) -> PrintableComparison:
             results.notes,
             results.predictions,
             options.silenced,
+            options.margin,
             limits=options.limits,
         )
         if options.report is not None:

@@ -243,7 +243,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             from peft_methods.analysis.comparison import comparison_of
             from peft_methods.report.text.comparison import tracked_tables
 
-            comparison = comparison_of(experiment.results())
+            comparison = comparison_of(experiment.results(), margin=options.margin)
             experiment.track(tracked_tables(comparison, options.limits))
         session.config.stash[REGRESSIONS] = regression_check.finish(
             session, experiment.results().records, options.regression, options.saved_baselines
@@ -264,7 +264,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     from peft_methods.analysis.comparison import comparison_of
 
-    comparison = comparison_of(experiment.results(), silenced=options.silenced)
+    comparison = comparison_of(experiment.results(), options.silenced, options.margin)
     if comparison.records or experiment.untrained():
         summary.write(terminalreporter, comparison, options, config.stash.get(REGRESSIONS, None))
 

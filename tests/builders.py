@@ -27,6 +27,7 @@ from torch import nn
 from peft_methods.__main__ import main
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import parse_constraints
+from peft_methods.analysis.margin import MARGIN
 from peft_methods.api import PrintableComparison
 from peft_methods.data import splits, tokenize
 from peft_methods.methods.base import ApplyContext
@@ -470,6 +471,7 @@ def make_predictions(right: float, seed: int, labels: Any = TEST_LABELS) -> Clas
 def make_comparison(
     methods: dict[str, tuple[list[float], dict[str, float]]],
     limits: str | None = None,
+    margin: float = MARGIN,
     **changes: Any,
 ) -> PrintableComparison:
     """Return a comparison of methods, each given as (accuracy per seed, further metrics)."""
@@ -488,7 +490,10 @@ def make_comparison(
             records.append(make_record(method, seed, metrics=base, **changes))
             kept[records[-1].fingerprint] = made
     return PrintableComparison(
-        tuple(records), predictions=kept, limits=parse_constraints(limits) if limits else {}
+        tuple(records),
+        predictions=kept,
+        margin=margin,
+        limits=parse_constraints(limits) if limits else {},
     )
 
 

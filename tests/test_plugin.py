@@ -17,6 +17,7 @@ from peft_methods.cli.arguments import add_options
 from peft_methods.cli.parsing import parse_seeds
 from peft_methods.cli.setting_help import OPTIONS, how_to_change
 from peft_methods.recipes.loading import shipped_recipes
+from peft_methods.runs.record import SCHEMA_VERSION
 from peft_methods.utils.errors import DataError, OptionError
 
 
@@ -366,7 +367,7 @@ def test_session_writes_json_table_csv_and_models(run: Any, pytester: pytest.Pyt
     stored = json.loads(Path("out.json").read_text(encoding="utf-8"))
     for entry in stored["benchmarks"]:
         info = entry["extra_info"]
-        assert info["schema_version"] == 2
+        assert info["schema_version"] == SCHEMA_VERSION
         assert entry["stats"]["rounds"] == 2 == len(info["seeds"])
         assert sorted(entry["stats"]["data"]) == pytest.approx(
             sorted(info["metrics"]["train_seconds"])

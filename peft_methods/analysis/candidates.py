@@ -14,14 +14,14 @@ from peft_methods.profiling.metrics import METRICS
 
 
 def describe_comparison(pair: PairwiseComparison) -> str:
-    """Describe a comparison: whether it is separable, and the interval of its difference."""
+    """Describe a comparison: its verdict, and the interval of the difference in points."""
     low, high = 100 * pair.low, 100 * pair.high
     if pair.is_separable and low * high > 0:
-        return f"separable: {min(abs(low), abs(high)):.1f} to {max(abs(low), abs(high)):.1f}"
-    return f"{'separable' if pair.is_separable else 'not separable'}: {low:+.1f} to {high:+.1f}"
+        ends = sorted((abs(low), abs(high)))
+        return f"{pair.verdict}: {ends[0]:.1f} to {ends[1]:.1f}"
+    return f"{pair.verdict}: {low:+.1f} to {high:+.1f}"
 
 
-CLOSE = 0.01  # "within 1 point of the best"
 UNPAIRED = "test predictions to compare them by are missing"
 
 
@@ -43,7 +43,7 @@ class Candidates:
         highest: str | None = None,
     ) -> Recommendation:
         """Return a recommendation with the question's text."""
-        asked = question(kind, self.limits)
+        asked = question(kind, self.limits, self.ranking.margin)
         return Recommendation(self.recipe, kind, asked, method, text, against, highest)
 
     @property
@@ -65,29 +65,42 @@ class Candidates:
         """Return the row's mean of the recipe's selection metric."""
         return row.mean(self.ranking.metric)
 
-    def not_separable(self, best: Row) -> list[Row]:
-        """Return the other rows that were compared with the best and are not separable from it."""
-        pairs = [
-            (row, self.ranking.pair(best.method, row.method))
-            for row in self.rows
-            if row is not best
-        ]
-        return [row for row, pair in pairs if pair is not None and not pair.is_separable]
+    def alike(self, best: Row) -> list[Row]:
+        """Return the other rows that may be as good as the best.
 
-    def overlapping(self, best: Row) -> list[Row]:
-        """Return the other rows whose interval overlaps that of the best.
-
-        With one seed these are intervals of single models on these test examples.
+        Not separable from it and, where a single seed leaves no comparison, of an interval that
+        overlaps its own; those that are separably worse than another such row are none.
         """
+        found = [row for row in self.rows if row is not best and self._may_be_as_good(row, best)]
+        return [row for row in found if not any(self._is_worse(row, other) for other in found)]
+
+    def _may_be_as_good(self, row: Row, best: Row) -> bool:
+        if (pair := self.ranking.pair(row.method, best.method)) is not None:
+            return not pair.is_separable
         known = self.ranking.intervals
-        if best.method not in known:
-            return []
+        return (
+            best.method in known
+            and row.method in known
+            and known[row.method][1] >= known[best.method][0]
+        )
+
+    def _is_worse(self, row: Row, other: Row) -> bool:
+        pair = self.ranking.pair(row.method, other.method)
+        return pair is not None and pair.verdict == "worse"
+
+    def equal(self, best: Row) -> list[Row]:
+        """Return the other rows that are equal to the best within the margin."""
+        pairs = [(row, self.ranking.pair(row.method, best.method)) for row in self.rows]
+        return [row for row, pair in pairs if pair is not None and pair.is_equal]
+
+    def not_compared(self, best: Row) -> list[Row]:
+        """Return the other rows with a quality that were not compared with the best."""
         return [
             row
             for row in self.rows
             if row is not best
-            and row.method in known
-            and known[row.method][1] >= known[best.method][0]
+            and not math.isnan(self.quality(row))
+            and self.ranking.pair(row.method, best.method) is None
         ]
 
     def formatted(self, row: Row, name: str) -> str:

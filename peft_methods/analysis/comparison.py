@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peft_methods.analysis import checks
 from peft_methods.analysis.checks.rule import Finding
+from peft_methods.analysis.margin import MARGIN
 from peft_methods.analysis.ranking import Ranking, rank_methods
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
@@ -62,13 +63,15 @@ class Comparison:
     `notes` are printed under the table, such as settings that differ from the recipe's file.
     `silenced` has the ids of rules that are not checked; the table lists them.
     `predictions` has the predictions for the test examples by the record's fingerprint. Without
-    them there are no paired comparisons, intervals or groups.
+    them there are no paired comparisons, intervals or groups. Differences up to `margin` (0..1)
+    count as none.
     """
 
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
     predictions: Mapping[str, Predictions] = field(default_factory=dict, repr=False, compare=False)
     silenced: tuple[str, ...] = ()
+    margin: float = MARGIN
 
     def rows(self) -> list[Row]:
         """Return one row per recipe and method; prerequisite runs have none.
@@ -115,6 +118,7 @@ class Comparison:
                     if row.recipe == recipe
                 },
                 self._with_errors(recipe),
+                self.margin,
             )
             for recipe in dict.fromkeys(row.recipe for row in rows)
         }
@@ -156,9 +160,11 @@ class Comparison:
         return pd.DataFrame([_flat(record) for record in self.records], columns=list(columns))
 
 
-def comparison_of(results: Results, silenced: tuple[str, ...] = ()) -> Comparison:
+def comparison_of(
+    results: Results, silenced: tuple[str, ...] = (), margin: float = MARGIN
+) -> Comparison:
     """Compare an experiment's records."""
-    return Comparison(results.records, results.notes, results.predictions, silenced)
+    return Comparison(results.records, results.notes, results.predictions, silenced, margin)
 
 
 def title_of(method: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.runs.record import Record, Status
 from peft_methods.utils.errors import OptionError, unknown
 
 MEMORY_UNITS: dict[str, float] = {
@@ -19,6 +22,11 @@ MEMORY_UNITS: dict[str, float] = {
 TIME_UNITS: dict[str, float] = {"s": 1, "min": 60, "h": 3600}
 UNITS = {"memory": MEMORY_UNITS, "time": TIME_UNITS}
 METRIC_OF = {"memory": "peak_memory_bytes", "time": "train_seconds"}
+# Runs that ended at a limit need more than any budget: memory does not last under either limit.
+ENDED_AT_LIMIT: Mapping[str, Mapping[Status, str]] = {
+    "memory": {"oom": "ran out of memory"},
+    "time": {"oom": "ran out of memory", "timeout": "ended at the time limit of a run"},
+}
 
 
 @dataclass(frozen=True)
@@ -63,3 +71,30 @@ def _quantity(name: str, text: str) -> float:
             setting="budget",
         )
     return float(match[1]) * units[match[2].lower()]
+
+
+def reason_beyond(records: Sequence[Record], limits: Constraints) -> str:
+    """Return why a method is not within the limits: its first seed that is not; '' if all are.
+
+    `records` are those of all its seeds. A seed that ran out of memory, or of time if time is
+    limited, needs more than was there. A finished seed without the measurement does not fit either.
+    Seeds that failed for another reason show nothing about cost.
+    """
+    for name, limit in limits.items():
+        for record in records:
+            if reason := _reason(record, name, limit):
+                return f"seed {record.seed} {reason}"
+    return ""
+
+
+def _reason(record: Record, name: str, limit: Constraint) -> str:
+    """Return why one seed is not within a limit; '' if it is, or if nothing is known about it."""
+    if ended := ENDED_AT_LIMIT[name].get(record.status):
+        return ended
+    if record.status != "ok":
+        return ""
+    metric = METRICS[METRIC_OF[name]]
+    value = record.metrics.get(metric.name)
+    if value is None:
+        return f"has no measured {name}"
+    return "" if value <= limit.most else f"took {metric.format(value)}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.margin import points
 from peft_methods.analysis.ranking import PairwiseComparison
 
 
@@ -17,14 +18,14 @@ class QuestionKind(Enum):
     FITS_IN_MEMORY = "fits_in_memory"  # asked instead of LEAST_MEMORY if memory is limited
     FASTEST_CLOSE_TO_BEST = "fastest_close_to_best"
     SMALLEST_CHECKPOINT = "smallest_checkpoint"
-    WITHIN_LIMITS = "within_limits"  # asked only if no method is within the limits
+    WITHIN_LIMITS = "within_limits"  # asked only if a method is not within the limits
 
 
 QUESTIONS = {
     QuestionKind.BEST_QUALITY: "Best quality",
     QuestionKind.LEAST_MEMORY: "Least memory",
     QuestionKind.FITS_IN_MEMORY: "Fits in {memory}",
-    QuestionKind.FASTEST_CLOSE_TO_BEST: "Fastest within 1 point of the best",
+    QuestionKind.FASTEST_CLOSE_TO_BEST: "Fastest within {margin} of the best",
     QuestionKind.SMALLEST_CHECKPOINT: "Smallest checkpoint",
     QuestionKind.WITHIN_LIMITS: "Within {limits}",
 }
@@ -51,8 +52,8 @@ class Recommendation:
         return f"{self.question}: {self.text}"
 
 
-def question(kind: QuestionKind, limits: Constraints) -> str:
-    """Format a question with the limits it mentions."""
+def question(kind: QuestionKind, limits: Constraints, margin: float) -> str:
+    """Format a question with the limits and the margin (0..1) that it mentions."""
     memory = limits["memory"].written if "memory" in limits else ""
     written = ", ".join(f"{name} {limit.written}" for name, limit in limits.items())
-    return QUESTIONS[kind].format(memory=memory, limits=written)
+    return QUESTIONS[kind].format(memory=memory, limits=written, margin=points(margin))

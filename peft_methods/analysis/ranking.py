@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from itertools import combinations
 
 import numpy as np
 
 from peft_methods.analysis import groups, pareto, significance
+from peft_methods.analysis.margin import MARGIN, points
 from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, sample_of
 from peft_methods.analysis.seed_variance import common_variance
 from peft_methods.profiling.metrics import METRICS
@@ -39,7 +39,7 @@ class PairwiseComparison:
 
     `difference` is first minus second of their metric, in 0..1; `low` and `high` are its interval.
     The intervals of all pairs hold simultaneously at 95 %. `p` is adjusted by Holm's method over
-    all pairs of the recipe.
+    all pairs of the recipe. Up to `margin` (0..1) a difference counts as none.
     """
 
     first: str
@@ -48,16 +48,42 @@ class PairwiseComparison:
     low: float
     high: float
     p: float
+    margin: float = MARGIN
 
     @property
     def is_separable(self) -> bool:
         """Whether the difference is significant (error rate 5 % over all pairs)."""
         return self.p < significance.ALPHA
 
+    @property
+    def equal_within(self) -> float:
+        """The smallest margin (0..1) within which the two are equal: their interval is inside."""
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the two are equal within the margin and not separable."""
+        return not self.is_separable and self.equal_within <= self.margin
+
+    @property
+    def verdict(self) -> str:
+        """What is known of the first method against the second.
+
+        'better', 'worse', 'equal within 0.8 points', or 'undecided'.
+        """
+        if self.is_separable:
+            return "better" if self.difference > 0 else "worse"
+        return f"equal within {points(self.equal_within)}" if self.is_equal else "undecided"
+
     def reversed(self) -> PairwiseComparison:
         """Return the comparison with first and second exchanged."""
-        return PairwiseComparison(
-            self.second, self.first, -self.difference, -self.high, -self.low, self.p
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
         )
 
 
@@ -80,6 +106,7 @@ class Ranking:
     not_compared: dict[str, NotCompared]
     pareto_optimal: dict[str, bool | None]
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    margin: float = MARGIN
 
     def pair(self, first: str, second: str) -> PairwiseComparison | None:
         """Return the comparison of two methods as first minus second; None if there is none."""
@@ -97,10 +124,12 @@ def rank_methods(
     runs: Mapping[str, RunResults],
     means: Mapping[str, Mapping[str, float]],
     left_out: Mapping[str, tuple[str, ...]],
+    margin: float = MARGIN,
 ) -> Ranking:
     """Rank methods, given each one's finished runs and mean metrics (nan where missing).
 
-    `left_out` are the methods with an error finding, with the ids of the rules.
+    `left_out` are the methods with an error finding, with the ids of the rules. Up to `margin`
+    (0..1) a difference counts as none.
     """
     records = [record for found in runs.values() for record, _ in found]
     task = task_of(records[0].spec.recipe) if records else next(iter(TASKS.values()))
@@ -116,9 +145,9 @@ def rank_methods(
         else:
             scores = [task.example_scores(predictions, metric) for predictions in found]
             samples[method] = sample_of(np.stack(scores))
-    compared = _compared(samples, not_compared, METRICS[metric].sign())
+    compared = _compared(samples, not_compared, METRICS[metric].sign(), margin)
     sound = {method: values for method, values in means.items() if method not in left_out}
-    return Ranking(metric, *compared, not_compared, _front(metric, sound), dict(left_out))
+    return Ranking(metric, *compared, not_compared, _front(metric, sound), dict(left_out), margin)
 
 
 def _predicted(runs: RunResults, metric: str) -> list[Predictions]:
@@ -139,7 +168,10 @@ def _reason_left_out(found: list[Predictions], reference: Predictions | None) ->
 
 
 def _compared(
-    samples: Mapping[str, Sample], not_compared: dict[str, NotCompared], sign: int
+    samples: Mapping[str, Sample],
+    not_compared: dict[str, NotCompared],
+    sign: int,
+    margin: float,
 ) -> tuple[
     tuple[str, ...], dict[str, tuple[float, float]], tuple[PairwiseComparison, ...], dict[str, str]
 ]:
@@ -156,10 +188,19 @@ def _compared(
     }
     order = tuple(sorted(several, key=lambda method: -sign * float(several[method].mean)))
     found = significance.differences([several[method] for method in order])
-    columns = zip(found.difference, found.low, found.high, found.p, strict=True)
     pairs = tuple(
-        PairwiseComparison(first, second, *(float(value) for value in values))
-        for (first, second), values in zip(combinations(order, 2), columns, strict=True)
+        PairwiseComparison(
+            order[first],
+            order[second],
+            float(difference),
+            float(low),
+            float(high),
+            float(p),
+            margin,
+        )
+        for (first, second), difference, low, high, p in zip(
+            found.pairs, found.difference, found.low, found.high, found.p, strict=True
+        )
     )
     separable = [
         indices for indices, pair in zip(found.pairs, pairs, strict=True) if pair.is_separable

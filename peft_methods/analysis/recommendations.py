@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from peft_methods.analysis.candidates import (
-    CLOSE,
     UNPAIRED,
     Candidates,
     describe_comparison,
     has_one_seed,
 )
 from peft_methods.analysis.comparison import Comparison, Row
-from peft_methods.analysis.constraints import METRIC_OF, Constraints
+from peft_methods.analysis.constraints import METRIC_OF, Constraints, reason_beyond
+from peft_methods.analysis.margin import ROUNDING, points
 from peft_methods.analysis.questions import QuestionKind, Recommendation
-from peft_methods.analysis.ranking import PairwiseComparison
 
 
 def recommend(comparison: Comparison, limits: Constraints | None = None) -> list[Recommendation]:
@@ -25,18 +24,17 @@ def recommend(comparison: Comparison, limits: Constraints | None = None) -> list
     """
     rows, found, limits = comparison.rows(), list[Recommendation](), limits or {}
     for recipe, ranking in comparison.rankings.items():
-        measured = [
-            row
-            for row in rows
-            if row.recipe == recipe and row.metrics and row.method not in ranking.left_out
-        ]
-        fitting = tuple(row for row in measured if _fits(comparison, row, limits))
+        own = [row for row in rows if row.recipe == recipe and row.method not in ranking.left_out]
+        beyond = {row.title: why for row in own if (why := _reason_beyond(comparison, row, limits))}
+        measured = [row for row in own if row.metrics]
+        fitting = tuple(row for row in measured if row.title not in beyond)
         candidates = Candidates(recipe, fitting, ranking, limits)
         if len(measured) > 1 and not fitting:
-            found.append(_nothing_fits(candidates, measured))
+            found.append(_nothing_fits(candidates, measured, beyond))
         elif len(measured) > 1:
             answers = [answer_of(candidates) for answer_of in _questions(limits)]
             found += [answer for answer in answers if answer is not None]
+            found += [_beyond(candidates, beyond)] if beyond else []
     return found
 
 
@@ -50,29 +48,38 @@ def _questions(limits: Constraints) -> list[Callable[[Candidates], Recommendatio
     ]
 
 
-def _fits(comparison: Comparison, row: Row, limits: Constraints) -> bool:
-    """Whether every seed of a method is within all limits. A missing measurement does not fit."""
-    for name, limit in limits.items():
-        values = [
-            record.metrics.get(METRIC_OF[name])
-            for record in comparison.records
-            if (record.recipe_name, record.method_name, record.status, record.role != "main")
-            == (row.recipe, row.method, "ok", False)
-        ]
-        if any(value is None or not value <= limit.most for value in values):
-            return False
-    return True
+def _reason_beyond(comparison: Comparison, row: Row, limits: Constraints) -> str:
+    """Return why a method is not within the limits, by its first seed that is not; or ''."""
+    records = [
+        record
+        for record in comparison.records
+        if record.role == "main"
+        and (record.recipe_name, record.method_name) == (row.recipe, row.method)
+    ]
+    return reason_beyond(records, limits)
 
 
-def _nothing_fits(candidates: Candidates, rows: Sequence[Row]) -> Recommendation:
+def _nothing_fits(
+    candidates: Candidates, rows: Sequence[Row], beyond: Mapping[str, str]
+) -> Recommendation:
     least = []
     for name in candidates.limits:
         row = candidates.cheapest(METRIC_OF[name], rows)
         if row is not None:
             value = candidates.formatted(row, METRIC_OF[name])
             least.append(f"the least {name} is {row.title}'s, {value}")
-    text = f"no method fits; {'; '.join(least) or 'nothing was measured'}."
+    known = "; ".join(least) or "nothing was measured"
+    text = f"no method fits; {known}. Seeds beyond: {_reasons(beyond)}."
     return candidates.answer(QuestionKind.WITHIN_LIMITS, None, text)
+
+
+def _beyond(candidates: Candidates, beyond: Mapping[str, str]) -> Recommendation:
+    """Name the methods that are not within the limits, and why."""
+    return candidates.answer(QuestionKind.WITHIN_LIMITS, None, f"not {_reasons(beyond)}.")
+
+
+def _reasons(beyond: Mapping[str, str]) -> str:
+    return ", ".join(f"{title} ({why})" for title, why in beyond.items())
 
 
 def _best_quality(candidates: Candidates) -> Recommendation | None:
@@ -90,43 +97,76 @@ def _best_quality(candidates: Candidates) -> Recommendation | None:
         return candidates.answer(kind, best.method, f"{lead}; no other method qualifies.")
     runner_up = max(others, key=candidates.quality)
     pair = candidates.ranking.pair(best.method, runner_up.method)
-    points = 100 * (candidates.quality(best) - candidates.quality(runner_up))
-    lead += f", {points:.1f} points above {runner_up.title}"
-    if pair is None:
-        lead += (
-            "; with one seed that may be chance"
-            if has_one_seed(best, runner_up)
-            else f"; that may be chance: {UNPAIRED}"
+    above = 100 * (candidates.quality(best) - candidates.quality(runner_up))
+    lead += f", {above:.1f} points above {runner_up.title}"
+    if pair is not None:
+        lead += f" ({describe_comparison(pair)})"
+    elif has_one_seed(best, runner_up):
+        lead += "; with one seed that may be chance"
+    else:
+        lead += f"; that may be chance: {UNPAIRED}"
+    if alike := candidates.alike(best):
+        return _cheapest_of(candidates, best, alike, lead)
+    return candidates.answer(kind, best.method, f"{lead}{_than_others(candidates, best)}", pair)
+
+
+def _than_others(candidates: Candidates, best: Row) -> str:
+    """Say which other methods the best one is better than, and which it was not compared with."""
+    others = candidates.not_compared(best)
+    known = [row for row in candidates.rows if row is not best and row not in others]
+    if not any(candidates.ranking.pair(best.method, row.method) for row in known):
+        return "."
+    if not others:
+        return ", better than every other."
+    single = [row.title for row in others if has_one_seed(best, row)]
+    rest = [row.title for row in others if not has_one_seed(best, row)]
+    reasons = []
+    if has_one_seed(best):
+        reasons.append(f"{best.title} has one seed")
+    elif single:
+        reasons.append(f"{', '.join(single)} {'has' if len(single) == 1 else 'have'} one seed")
+    if rest:
+        reasons.append(f"{', '.join(rest)}: {UNPAIRED}")
+    return f", better than every other that is compared; {'; '.join(reasons)}."
+
+
+def _cheapest_of(candidates: Candidates, best: Row, alike: list[Row], lead: str) -> Recommendation:
+    """Recommend what trains fastest among the best and those equal to it, or perhaps as good."""
+    equal = [row for row in candidates.equal(best) if row in alike]
+    undecided = [row for row in alike if row not in equal]
+    cheapest = candidates.cheapest("train_seconds", [best, *(equal or undecided)]) or best
+    others = f" Undecided against {', '.join(row.title for row in undecided)}" if undecided else ""
+    if equal:
+        text = (
+            f"{lead}. {_equal(candidates, best, equal, cheapest)}{f'{others}.' if others else ''}"
         )
-        overlapping = candidates.overlapping(best)
-        if overlapping:
-            return _cheapest_of(candidates, best, overlapping, lead, None)
-        return candidates.answer(kind, best.method, f"{lead}.")
-    alike = candidates.not_separable(best)
-    lead += f" ({describe_comparison(pair)})"
-    if not alike:
-        text = f"{lead}, separable from every other."
-        return candidates.answer(kind, best.method, text, pair)
-    return _cheapest_of(candidates, best, alike, lead, pair)
-
-
-def _cheapest_of(
-    candidates: Candidates, best: Row, alike: list[Row], lead: str, pair: PairwiseComparison | None
-) -> Recommendation:
-    """Recommend the method that trains fastest among the best and those not separable from it."""
-    kind = QuestionKind.BEST_QUALITY
-    cheapest = candidates.cheapest("train_seconds", [best, *alike]) or best
-    names = ", ".join(row.title for row in alike)
-    if cheapest is best:
-        text = f"{lead}. Not separable from {names}, and the cheapest of them to train."
-        return candidates.answer(kind, best.method, text, pair)
-    own, highest = (candidates.formatted(row, "train_seconds") for row in (cheapest, best))
-    text = (
-        f"{lead}. Not separable from {names}: run more seeds, or take the cheapest of them, "
-        f"{cheapest.title} ({own} of training instead of {highest})."
-    )
+    elif cheapest is best:
+        text = f"{lead}.{others}, and the cheapest of them to train."
+    else:
+        own, highest = (candidates.formatted(row, "train_seconds") for row in (cheapest, best))
+        text = (
+            f"{lead}.{others}: run more seeds, or take the cheapest of them, "
+            f"{cheapest.title} ({own} of training instead of {highest})."
+        )
     against = candidates.ranking.pair(cheapest.method, best.method)
-    return candidates.answer(kind, cheapest.method, text, against, best.method)
+    highest_method = None if cheapest is best else best.method
+    if against is None and cheapest is best:
+        runner_up = max(alike, key=candidates.quality)
+        against = candidates.ranking.pair(best.method, runner_up.method)
+    kind = QuestionKind.BEST_QUALITY
+    return candidates.answer(kind, cheapest.method, text, against, highest_method)
+
+
+def _equal(candidates: Candidates, best: Row, equal: list[Row], cheapest: Row) -> str:
+    """Say which methods are equal to the best within the margin, and which is the cheapest."""
+    names, margin = ", ".join(row.title for row in equal), points(candidates.ranking.margin)
+    verb = "is" if len(equal) == 1 else "are"
+    text = f"{names} {verb} equal to {best.title} within {margin}"
+    if cheapest is best:
+        return f"{text}; {best.title} is the cheapest of them to train."
+    share = cheapest.mean("train_seconds") / best.mean("train_seconds")
+    which = "it" if len(equal) == 1 else cheapest.title
+    return f"{text}: {which} trains in {share:.0%} of the time."
 
 
 def _fitting(candidates: Candidates) -> Recommendation | None:
@@ -160,11 +200,11 @@ def _least(candidates: Candidates, kind: QuestionKind, name: str) -> Recommendat
 
 
 def _fastest_close(candidates: Candidates) -> Recommendation | None:
-    """Recommend the fastest method within `CLOSE` of the best quality."""
+    """Recommend the fastest method whose mean is within the margin of the best quality."""
     best = candidates.best()
     if best is None:
         return None
-    enough = candidates.quality(best) - CLOSE
+    enough = candidates.quality(best) - candidates.ranking.margin - ROUNDING
     close = [row for row in candidates.rows if candidates.quality(row) >= enough]
     chosen = candidates.cheapest("train_seconds", close)
     if chosen is None:

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from peft_methods.analysis.comparison import Comparison
+from peft_methods.analysis.margin import MARGIN
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
 from peft_methods.runs.record import Record
@@ -53,6 +54,7 @@ class Section:
 def merge_sections(sections: Iterable[Section]) -> Comparison:
     """Merge sections into one comparison, in which each section's name is used as a recipe."""
     sections = list(sections)
+    first = sections[0].comparison
     records = [
         replace(record, spec=replace(spec, recipe=replace(spec.recipe, name=section.name)))
         for section in sections
@@ -64,15 +66,14 @@ def merge_sections(sections: Iterable[Section]) -> Comparison:
         for section in sections
         if section.differences
     )
-    return Comparison(
-        tuple(records), notes, sections[0].comparison.predictions, sections[0].comparison.silenced
-    )
+    return Comparison(tuple(records), notes, first.predictions, first.silenced, first.margin)
 
 
 def group_records(
     records: Iterable[Record],
     predictions: Mapping[str, Predictions] | None = None,
     silenced: tuple[str, ...] = (),
+    margin: float = MARGIN,
 ) -> list[Section]:
     """Group records into sections, ordered by recipe and age, those without any result last.
 
@@ -100,6 +101,7 @@ def group_records(
                 (*layer, *_prerequisites_of(layer, prerequisites)),
                 predictions=predictions or {},
                 silenced=silenced,
+                margin=margin,
             )
             sections.append(Section(recipe, number, differences, comparison))
     return sections

@@ -90,9 +90,10 @@ def _prior(variances: Array, freedoms: Array, pooled: Array) -> Estimate:
     likelihoods = np.stack([_log_likelihoods(logs, freedoms, prior) for prior in FREEDOMS], axis=-1)
     by_freedom = likelihoods.max(-2)  # over the scales
     is_likely = by_freedom >= by_freedom.max(-1, keepdims=True) - LIKELY
-    chosen = is_likely.argmax(-1)  # the first, which is the fewest
-    at_chosen = np.take_along_axis(likelihoods, chosen[..., None, None], axis=-1)[..., 0]
-    return Estimate(pooled * np.exp(SCALES[at_chosen.argmax(-1)]), np.asarray(FREEDOMS)[chosen])
+    fewest = (np.cumsum(is_likely, axis=-1) == 0).sum(-1)  # the unlikely ones before come first
+    by_scale = np.take_along_axis(likelihoods, fewest[..., None, None], axis=-1)[..., 0]
+    best = np.argsort(by_scale, axis=-1)[..., -1]
+    return Estimate(pooled * np.exp(SCALES[best]), np.asarray(FREEDOMS)[fewest])
 
 
 def _log_likelihoods(logs: Array, freedoms: Array, prior: float) -> Array:

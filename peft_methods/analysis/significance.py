@@ -14,9 +14,10 @@ degrees of freedom without raising false alarms.
   population variances are involved", 1947), which uses the pair's own variance only. It guards
   against a method that spreads far more than the others: if its few seeds happen to agree, the
   first test takes its variance for that of the others. Such a method is in several pairs, but they
-  err together, so there is no correction for their number. With two seeds, or with unlike numbers
-  of seeds, Welch's degrees of freedom are too many. There the difference must also exceed what the
-  variance between seeds alone explains, with the degrees of freedom of the method with fewer seeds.
+  err together, so there is no correction for their number. The test is done twice, with and
+  without the variance over examples: many examples would give an estimate from three seeds more
+  degrees of freedom than it has. With two seeds, or with unlike numbers of seeds, Welch's degrees
+  of freedom are too many: there they are those of the method with fewer seeds.
 
 **Few examples**: no p is below that of the exact test whose null hypothesis is that each example's
 difference has a random sign (Fisher, "The Design of Experiments", 1935).
@@ -48,7 +49,8 @@ from peft_methods.analysis.seed_variance import SeedVariance, common_variance, s
 
 LEVEL = 0.95  # confidence level of every interval
 ALPHA = 1 - LEVEL  # false alarm rate over all pairs of a recipe
-GUARD = 0.045  # level of the second test; with 0.05, two methods of unlike spread give 6.4 %
+GUARD = 0.045  # level of the second test; with 0.05, two methods of unlike spread give 6.6 %
+GUARD_OF_INTERVALS = 0.04  # the same for intervals; with 0.045, 93 % may hold
 FEW = 14  # up to so many examples that differ are tested exactly
 
 
@@ -57,18 +59,27 @@ def interval(sample: Sample, common: SeedVariance | None) -> tuple[float, float]
 
     It is Wilson's score interval with the effective sample size p (1 - p) / variance (Korn &
     Graubard, "Confidence intervals for proportions with small expected number of positive counts
-    estimated from survey data", 1998). It covers two: that of the method's own variance between
-    seeds, and that of the one moderated by all methods. With `common` None (one seed) it is the
-    interval of this one model.
+    estimated from survey data", 1998). It covers those of the method's own variance between
+    seeds, with and without that over examples, and of the one moderated by all methods. With
+    `common` None (one seed) it is the interval of this one model.
     """
     examples = variance_over_examples(sample.by_example)
     if common is None:
-        variances = [Estimate(examples.variance, np.asarray(np.inf))]
-    else:
-        of_seeds = (sample.own_variance, _on_own_level(sample, common))
-        variances = [of_mean(_of_seeds(one, sample), examples, sample.noise) for one in of_seeds]
-    ends = [_wilson(sample, variance) for variance in variances]
+        return _wilson(sample, Estimate(examples.variance, np.asarray(np.inf)))
+    own, moderated = (
+        _of_seeds(one, sample) for one in (sample.own_variance, _on_own_level(sample, common))
+    )
+    ends = [
+        _of_seeds_alone(sample, own),
+        *(_wilson(sample, of_mean(one, examples, sample.noise)) for one in (own, moderated)),
+    ]
     return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _of_seeds_alone(sample: Sample, variance: Estimate) -> tuple[float, float]:
+    """Return Student's interval of the seeds: many examples would hide how little few seeds say."""
+    half = float(_quantile(variance.freedom, 1 - ALPHA / 2) * np.sqrt(variance.variance))
+    return max(float(sample.mean) - half, 0.0), min(float(sample.mean) + half, 1.0)
 
 
 def _on_own_level(sample: Sample, common: SeedVariance) -> Estimate:
@@ -148,12 +159,14 @@ class _Pair:
         by_example = first.by_example - second.by_example
         examples, noise = variance_over_examples(by_example), first.noise + second.noise
         own = satterthwaite(*(_of_seeds(one.own_variance, one) for one in (first, second)))
-        both = [of_mean(own, examples, noise)]
+        alone = own
         if not first.seeds == second.seeds > SEEDS_NEEDED:
             fewer = min(first.freedom, second.freedom)
-            both.append(Estimate(own.variance, np.full_like(own.variance, fewer)))
+            alone = Estimate(own.variance, np.full_like(own.variance, fewer))
         together = _together(first, second, own, common)
-        return cls(by_example, of_mean(together, examples, noise), tuple(both))
+        return cls(
+            by_example, of_mean(together, examples, noise), (of_mean(own, examples, noise), alone)
+        )
 
     def tests(self, pairs: int) -> tuple[Array, Array, Array, Array]:
         """Return the difference, half its interval, and the p values of the two tests.
@@ -165,7 +178,7 @@ class _Pair:
             np.sqrt(variance.variance) * _quantile(variance.freedom, 1 - level / 2)
             for variance, level in [
                 (self.together, ALPHA / pairs),
-                *((one, GUARD) for one in self.own),
+                *((one, GUARD_OF_INTERVALS) for one in self.own),
             ]
         ]
         guard = np.max([p_value(difference, one) for one in self.own], axis=0)

@@ -214,6 +214,11 @@ def _add_regression_check(group: OptionGroup) -> None:
         metavar="LIMITS",
         help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
     )
+    group.addoption(
+        "--peft-margin",
+        metavar="POINTS",
+        help="differences up to this many points of quality count as none (default: 1pp)",
+    )
 
 
 OPTION_GROUPS: Mapping[str, Callable[[OptionGroup], None]] = {

@@ -22,6 +22,7 @@ PARTS = {
     "compiled": "compiled GPU code",
     "matmul_rates": "measured speed of this machine's GPUs",
     "prepared": "checks of recipes",
+    "verified": "which results fit their predictions",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.analysis.margin import MARGIN
 from peft_methods.cli import parsing as values
 from peft_methods.cli.setting_help import how_to_change
 from peft_methods.profiling.environment import device_name, find_device
@@ -62,6 +63,7 @@ class Options:
     report: Path | None = None
     paper: Path | None = None
     limits: Constraints = field(default_factory=dict)
+    margin: float = MARGIN
     fresh: bool = False
     trackers: tuple[str, ...] = ()
     regression: RegressionCheck | None = None
@@ -157,6 +159,7 @@ def read_options(config: pytest.Config) -> Options:
         report=values.report_of(option.peft_report),
         paper=values.paper_of(option.peft_paper),
         limits=values.limits_of(option.peft_budget),
+        margin=values.margin_of(option.peft_margin),
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )

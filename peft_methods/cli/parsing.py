@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.analysis.margin import MARGIN, parse_margin
 from peft_methods.profiling.environment import find_device, usable_cores
 from peft_methods.utils.errors import OptionError, first_line
 
@@ -152,6 +153,11 @@ def limits_of(text: str | None) -> Constraints:
     from peft_methods.analysis.constraints import parse_constraints
 
     return parse_constraints(text)
+
+
+def margin_of(text: str | None) -> float:
+    """Parse the margin within which methods are equal, as a fraction: '1pp' -> 0.01."""
+    return MARGIN if text is None else parse_margin(text)
 
 
 def trackers_of(values: str | Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.cli.command_text import pytest_command
-from peft_methods.cli.parsing import folder_of, limits_of, paper_of, silenced_of
+from peft_methods.cli.parsing import folder_of, limits_of, margin_of, paper_of, silenced_of
 from peft_methods.report.requirements import check_libraries
 from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import secrets_known
@@ -61,6 +61,11 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
         help="recommend only methods within these limits, e.g. memory=8GB,time=10min",
     )
     command.add_argument(
+        "--margin",
+        metavar="POINTS",
+        help="differences up to this many points of quality count as none (default: 1pp)",
+    )
+    command.add_argument(
         "--charts",
         choices=("few", "all", "none"),
         default="few",
@@ -75,12 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
     Raises `PeftMethodsError` for results that cannot be reported or written.
     """
     silent = silenced_of([arguments.silence] if arguments.silence is not None else ())
-    limits = limits_of(arguments.budget)
+    limits, margin = limits_of(arguments.budget), margin_of(arguments.margin)
     check_libraries()
     folder_of(arguments.output, "output")
     paper_of(arguments.paper)  # may be in the folder that the line above makes
     with _without_garbage_collection(), secrets_known():
-        return _report(arguments, silent, limits)
+        return _report(arguments, silent, limits, margin)
 
 
 @contextlib.contextmanager
@@ -97,13 +102,15 @@ def _without_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Constraints) -> int:
+def _report(
+    arguments: argparse.Namespace, silent: tuple[str, ...], limits: Constraints, margin: float
+) -> int:
     from peft_methods.analysis.sections import group_records, merge_sections
     from peft_methods.cli.stored_records import StoredPredictions, StoredRecords
     from peft_methods.report.html.page import Report, write_report
 
     stored = StoredRecords(arguments.results)
-    for line in stored.unreadable:
+    for line in (*stored.unreadable, *stored.damaged):
         print(line, file=sys.stderr)
     if not any(record.role == "main" for record in stored.records):
         raise ResultsError(
@@ -111,9 +118,9 @@ def _report(arguments: argparse.Namespace, silent: tuple[str, ...], limits: Cons
             "(.peft/results) or record files."
         )
     predictions = StoredPredictions(stored.folders)
-    sections, remarks = _with_figures(group_records(stored.records, predictions, silent))
+    sections, remarks = _with_figures(group_records(stored.records, predictions, silent, margin))
     path = write_report(
-        Report(sections, remarks, silent, limits, charts=arguments.charts),
+        Report(sections, (*stored.damaged, *remarks), silent, limits, charts=arguments.charts),
         arguments.output,
         pytest_command,
     )

@@ -33,10 +33,10 @@ OPTIONS = frozenset(
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),
         *("markdown", "csv", "report", "paper"),
         *("baseline", "fail", "allow_missing", "allow_reused"),
-        *("save_baseline", "budget"),
+        *("save_baseline", "budget", "margin"),
     }
 )
-COMMAND_OPTIONS = frozenset({"output", "paper", "silence", "budget", "charts"})
+COMMAND_OPTIONS = frozenset({"output", "paper", "silence", "budget", "margin", "charts"})
 
 
 def how_to_change(setting: str) -> str:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from peft_methods.runs.record import Record
-from peft_methods.runs.store import Store, StoreError, without_attempts
+from peft_methods.runs.store import PREDICTIONS, Store, StoreError, without_attempts
+from peft_methods.runs.verified import verified_runs
 from peft_methods.tasks.base import Predictions
+from peft_methods.utils.words import counted
+
+TO_DO = "Restore it from a copy, or train the run again: the same command trains it anew."
 
 
 class StoredRecords:
     """The records of folders and files, the newest of each fingerprint.
 
-    `folders` maps a fingerprint to the folder that holds the record's predictions.
+    `folders` maps a fingerprint to the folder that holds the record's predictions. A record that
+    does not fit its predictions counts as failed, with the reason as its message. `damaged` names
+    these runs, and the folders that hold no predictions at all.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.unreadable: list[str] = []
+        self.damaged: list[str] = []
         self.folders: dict[str, Path] = {}
         found: dict[str, Record] = {}
         for path in self._files(paths):
@@ -31,7 +39,7 @@ class StoredRecords:
                 or record.finished > found[record.fingerprint].finished
             ):
                 found[record.fingerprint], self.folders[record.fingerprint] = record, path.parent
-        self.records = without_attempts(list(found.values()))
+        self.records = without_attempts(self._verified(found.values()))
 
     def _files(self, paths: Sequence[Path]) -> Iterator[Path]:
         for place in paths:
@@ -42,6 +50,46 @@ class StoredRecords:
                 yield from paths
             else:
                 yield place
+
+    def _verified(self, records: Iterable[Record]) -> list[Record]:
+        """Return the records, those that do not fit their predictions as failed ones."""
+        by_folder: dict[Path, list[Record]] = {}
+        for record in records:
+            by_folder.setdefault(self.folders[record.fingerprint], []).append(record)
+        verified = []
+        for folder, own in by_folder.items():
+            if self._are_alone(folder, own):
+                verified += own
+                continue
+            with verified_runs(folder) as runs:
+                verified += [self._whole(record, runs.damage(record)) for record in own]
+        return verified
+
+    def _are_alone(self, folder: Path, records: Sequence[Record]) -> bool:
+        """Whether records were copied without any predictions, as they may be to publish them."""
+        lacking = sum(PREDICTIONS in record.files for record in records)
+        if not lacking or any(True for _ in folder.glob(f"*{PREDICTIONS}")):
+            return False
+        self.damaged.append(
+            f"{folder} holds no predictions (*{PREDICTIONS}), so the scores of "
+            f"{counted(lacking, 'record')} could not be verified, and there are no intervals and "
+            "comparisons of them. Copy the predictions there too."
+        )
+        return True
+
+    def _whole(self, record: Record, damage: str) -> Record:
+        """Return the record, or, if it is damaged, a failed one with the reason."""
+        if not damage:
+            return record
+        self.damaged.append(
+            f"{record.recipe_name}, {record.method_name} seed {record.seed} is left out: {damage}. "
+            f"{TO_DO}"
+        )
+        del self.folders[record.fingerprint]
+        message = f"left out, since {damage}. {TO_DO}"
+        return replace(
+            record, status="failed", message=message, metrics={}, epochs=(), quality=None
+        )
 
 
 class StoredPredictions(Mapping[str, Predictions]):

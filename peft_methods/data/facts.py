@@ -29,9 +29,10 @@ class DataFacts:
     tokens and labels were drawn in place of the source's. `source_counts` are the class counts of
     what each split was drawn from, as read. `texts` counts the distinct texts of the source, and
     `contradictory` those that occur with more than one label. `label_runs` counts, per split, the
-    runs of consecutive rows with the same class. `drawn_from` maps a split to the
-    part of the source that its rows were drawn from: itself, `train` for a split that the source
-    lacks, or `all`. `merged_labels` has the other spellings of a label, by its name.
+    runs of consecutive rows with the same class, `source_label_runs` those of what it was drawn
+    from, as read. `drawn_from` maps a split to the part of the source that its rows were drawn
+    from: itself, `train` for a split that the source lacks, or `all`. `merged_labels` has the other
+    spellings of a label, by its name.
     """
 
     source: str
@@ -46,6 +47,7 @@ class DataFacts:
     texts: int = 0
     contradictory: int = 0
     label_runs: dict[str, int] = field(default_factory=dict)
+    source_label_runs: dict[str, int] = field(default_factory=dict)
     drawn_from: dict[str, str] = field(default_factory=dict)
     merged_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -51,11 +51,8 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
         source_counts=strata_counts(drawn_from, len(label_names), task),
         texts=texts,
         contradictory=contradictory,
-        label_runs={
-            name: 1 + sum(a != b for a, b in pairwise(task.strata(table.labels)))
-            for name, table in splits.items()
-            if len(table)
-        },
+        label_runs=_label_runs(splits, task),
+        source_label_runs=_label_runs(drawn_from, task),
         drawn_from={name: pool_of(name, source) for name in SPLITS},
         merged_labels=parsed.merged_labels,
     )
@@ -69,6 +66,15 @@ def strata_counts(
     return {
         name: tuple(np.bincount(task.strata(table.labels), minlength=strata).tolist())
         for name, table in tables.items()
+    }
+
+
+def _label_runs(tables: dict[str, LabelledTexts], task: Labelling) -> dict[str, int]:
+    """Return the number of runs of consecutive rows with the same stratum, by split."""
+    return {
+        name: 1 + sum(a != b for a, b in pairwise(task.strata(table.labels)))
+        for name, table in tables.items()
+        if len(table)
     }
 
 

@@ -57,7 +57,7 @@ class MethodInfo:
     - `needs` says which models the method can train: all, those with linear layers in the roles
       that `needed_roles()` names, or only those with a module map.
     - `cost_in_forward_passes` is the work of a training step: 1 for the forward pass, 1 for the
-      gradient of the activations, 1 for that of the weights. Time estimates and MFU use it.
+      gradient of the activations, 1 for that of the weights. Time estimates use it.
     - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
       too.
     """

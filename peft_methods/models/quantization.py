@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,6 +62,25 @@ def disable_repacking(model: nn.Module) -> None:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # setattr, since the type of nn.Module hides plain attributes
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+
+
+def flop_formulas() -> dict[Any, Callable[..., int]]:
+    """Return the FLOPs of bitsandbytes' products with 4-bit weights, for torch's FlopCounterMode.
+
+    Since version 0.50 the forward pass is an operation of its own, which torch does not know.
+    Earlier versions, and the backward pass, dequantise the weights and multiply in torch.
+    """
+    with contextlib.suppress(AttributeError):
+        return {torch.ops.bitsandbytes.gemm_4bit: _gemm_4bit_flops}
+    return {}
+
+
+def _gemm_4bit_flops(inputs: Any, _: Any, shape: Any, *__: Any, **___: Any) -> int:
+    """Return the FLOPs of multiplying `inputs` (…, columns) by weights of `shape` (rows, columns).
+
+    FlopCounterMode replaces tensors by their shapes.
+    """
+    return 2 * math.prod(inputs) * int(shape[0])
 
 
 def is_4bit(parameter: Any) -> bool:

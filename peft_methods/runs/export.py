@@ -46,13 +46,18 @@ PEFT_CONFIG = "adapter_config.json"
 def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
     """Save the model in its method's format, with its tokenizer and its description."""
     folder.mkdir(parents=True, exist_ok=True)
-    base.tokenizer.save_pretrained(str(folder))
-    description = _description(run, base)
-    if description["format"] == "peft_methods":
+    if run.method.info.saved_format == "peft_methods":
         _save_parameters(run.method.saved_parameters(model), folder / TRAINED)
     else:
         # transformers' and PEFT's models have this method
         model.save_pretrained(str(folder))  # type: ignore[operator]
+    save_other_files(run, base, folder)
+
+
+def save_other_files(run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
+    """Save tokenizer, description and README beside the weights, and finish PEFT's configs."""
+    base.tokenizer.save_pretrained(str(folder))
+    description = _description(run, base)
     if description["format"] == "peft":
         _save_plain_config(base, folder)
         _name_base(folder / PEFT_CONFIG, description["model"]["source"])

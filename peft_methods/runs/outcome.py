@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from peft_methods.methods.base import Method
-from peft_methods.models.architecture import Architecture
-from peft_methods.models.flops import training_flops
 from peft_methods.models.parameters import ParameterCounts
+from peft_methods.profiling.flops import count_training_flops
 from peft_methods.profiling.phases import PHASES, PhaseMeter
 from peft_methods.profiling.profiler import Profiler
+from peft_methods.runs.saved_size import SavedSize
 from peft_methods.tasks.base import Quality, Task
-from peft_methods.training.engine import Training
+from peft_methods.training.engine import Training, TrainingJob
 from peft_methods.training.evidence import Evidence
 
 TIMES_OF_TEXTS = ("data_seconds", "tokenize_seconds")  # meaningless where tokens were drawn
@@ -79,23 +79,14 @@ def curve(training: Training, profiler: Profiler) -> tuple[dict[str, float | Non
     )
 
 
-def flops_utilization(
-    method: Method,
-    architecture: Architecture,
-    lengths: list[int],
-    train_seconds: float,
-    rate: float | None,
-) -> float | None:
-    """Return model FLOPs over the FLOPs that the device could have done in the training time.
+def training_flops(job: TrainingJob, training: Training) -> float:
+    """Return the model's FLOPs in all steps of a training, counted on the model it was done with.
 
-    `lengths` are the token counts of all trained rows, epoch by epoch; `rate` is in FLOP/s.
-    None if the rate or the module map is unknown.
+    Each forward pass counts as a step, also those whose gradients are accumulated.
     """
-    if rate is None or architecture.module_map is None:
-        return None
-    return training_flops(architecture, lengths, method.info.cost_in_forward_passes) / (
-        train_seconds * rate
-    )
+    lengths, epochs = job.data.train.lengths, len(training.epochs)
+    steps = math.ceil(len(lengths) / job.recipe.budget.batch_size)
+    return epochs * count_training_flops(job).of(lengths, steps)
 
 
 @dataclass(frozen=True)
@@ -105,8 +96,9 @@ class RunOutcome:
     training: Training
     evidence: Evidence
     quality: Quality | None
-    checkpoint_bytes: int
+    size: SavedSize
     inference: dict[str, float]
+    model_flops: float | None
     notes: tuple[str, ...]
     resumed_after: tuple[int, ...]
     further: dict[str, float] = field(default_factory=dict)

@@ -35,12 +35,17 @@ def encode_predictions(predictions: Predictions, task: str = DEFAULT_TASK) -> by
 
 
 def read_predictions_file(path: Path) -> Predictions:
-    """Read the predictions of an .npz file, as its task reads them.
+    """Read the predictions of an .npz file. Raises what `decode_predictions` does, and OSError."""
+    return decode_predictions(path.read_bytes())
 
-    Raises OSError, ValueError, KeyError, EOFError or errors of zipfile or zlib if it is damaged.
+
+def decode_predictions(content: bytes) -> Predictions:
+    """Decode the bytes of an .npz file, as its task reads them.
+
+    Raises ValueError, KeyError, EOFError or errors of zipfile or zlib if they are damaged.
     """
-    # Read the file at once: zipfile would read a few bytes at a time.
-    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as saved:
+    # All bytes at once: zipfile would read a few of them at a time from a file.
+    with zipfile.ZipFile(io.BytesIO(content)) as saved:
         named = f"{TASK}.npy" in saved.NameToInfo
         task = str(_array(saved.read(f"{TASK}.npy"))) if named else DEFAULT_TASK
         return TASKS[task].restore(lambda name: _array(saved.read(f"{name}.npy")))

@@ -16,7 +16,7 @@ from peft_methods.training.evidence import Evidence
 from peft_methods.utils import sanitize
 from peft_methods.utils.validation import adapter
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Status = Literal["ok", "oom", "failed", "timeout", "crashed", "skipped"]
 
 

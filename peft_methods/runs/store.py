@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from peft_methods.runs.contradictions import contradiction
 from peft_methods.runs.predictions import encode_predictions, read_predictions_file
 from peft_methods.runs.record import SCHEMA_VERSION, Record
 from peft_methods.tasks.base import Predictions
@@ -168,20 +169,43 @@ class Store:
         return None
 
     def damage(self, record: Record) -> str:
-        """Describe damage to the files beside a record; '' if all are as they were written."""
-        for end, sha256 in record.files.items():
+        """Describe how a record and the files beside it differ from what was written, or ''.
+
+        Each file must have the hash that the record gives, and the record the scores of its
+        predictions.
+        """
+        return self.damage_of_files(record, record.files) or self.contradiction(record)
+
+    def damage_of_files(self, record: Record, suffixes: Iterable[str]) -> str:
+        """Describe damage to the files with these suffixes, or ''. Others may be missing."""
+        for end in suffixes:
             path = self.folder / f"{record.fingerprint}{end}"
             try:
                 content = path.read_bytes()
             except OSError as error:
                 return f"{path} cannot be read ({error.strerror})"
-            if hashlib.sha256(content).hexdigest() != sha256:
+            if hashlib.sha256(content).hexdigest() != record.files[end]:
                 return f"{path} has changed since it was written"
         return ""
 
+    def contradiction(self, record: Record) -> str:
+        """Describe a score in a record that its predictions contradict, or ''."""
+        try:
+            predictions = self.read_predictions(record)
+            found = "" if predictions is None else contradiction(record, predictions)
+        except StoreError as error:
+            return str(error).rstrip(".")
+        return f"{self.folder / record.fingerprint}{RECORD} gives {found}" if found else ""
+
     def read_predictions(self, record: Record) -> Predictions | None:
-        """Read the per-example predictions of a record, or None. Raises `StoreError`."""
-        return self.read_predictions_of(record.fingerprint)
+        """Read the per-example predictions of a record, or None if it was written without any.
+
+        Raises `StoreError`, also if they were deleted.
+        """
+        found = self.read_predictions_of(record.fingerprint)
+        if found is None and PREDICTIONS in record.files:
+            raise StoreError(f"{self.folder / record.fingerprint}{PREDICTIONS} is missing.")
+        return found
 
     def read_predictions_of(self, fingerprint: str) -> Predictions | None:
         """Read the per-example predictions by the record's fingerprint."""

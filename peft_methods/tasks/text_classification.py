@@ -18,7 +18,7 @@ from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.base import Batch, LossSum, Quality, Scores, Task
 from peft_methods.tasks.class_labels import check_classes, number_labels, parse_labels
 from peft_methods.tasks.class_predictions import ClassPredictions
-from peft_methods.tasks.class_scores import SCORES
+from peft_methods.tasks.class_scores import SCORES, confusion, scores_of_confusion
 from peft_methods.tasks.class_views import class_views
 from peft_methods.tasks.metrics import quality
 from peft_methods.tasks.views import View
@@ -182,10 +182,19 @@ class TextClassification(Task):
         classes = predictions.logits.shape[1]
         return SCORES[metric](predictions.predicted, predictions.labels, classes)
 
+    def scores(self, predictions: ClassPredictions) -> Mapping[str, float]:
+        """Compute every metric from the confusion matrix."""
+        classes = predictions.logits.shape[1]
+        return scores_of_confusion(confusion(predictions.predicted, predictions.labels, classes))
+
     def trivial_baseline(self, facts: DataFacts) -> Mapping[str, float]:
-        """Return the scores of always predicting the most frequent class of train."""
+        """Return the scores of always predicting the most frequent class of train.
+
+        Of several equally frequent classes, the one that scores best is predicted.
+        """
         train, test = facts.class_counts["train"], facts.class_counts["test"]
-        share = test[int(np.argmax(train))] / sum(test)
+        most = max(train)
+        share = max(test[label] for label, count in enumerate(train) if count == most) / sum(test)
         f1 = 2 * share / (1 + share)
         return {
             "accuracy": share,

@@ -21,7 +21,11 @@ def found(rule: str, *records: Record) -> list[Finding]:
 
 
 def in_order(runs: int, *counts: int) -> list[Finding]:
-    data = {"class_counts": {"train": list(counts)}, "label_runs": {"train": runs}, "majority": 0.5}
+    data = {
+        "source_counts": {"train": list(counts)},
+        "source_label_runs": {"train": runs},
+        "majority": 0.5,
+    }
     return found("V108", make_record(data=data))
 
 
@@ -36,6 +40,12 @@ def test_v108_reports_rows_that_are_sorted(counts: tuple[int, ...]) -> None:
     (finding,) = in_order(len(counts), *counts)
     assert "sorted by label" in finding.evidence
     assert in_order(len(counts) + 1, *counts) == []
+
+
+def test_v108_names_a_part_of_the_source_once() -> None:
+    (finding,) = found("V108", own_data(source_label_runs=dict.fromkeys(CLASS_COUNTS, 2)))
+    assert finding.severity == "note"
+    assert finding.evidence.startswith("the source's 214 rows of train are sorted by label, in 2")
 
 
 def own_data(*settings: str, **facts: Any) -> Record:
@@ -114,7 +124,7 @@ def test_findings_on_reused_and_new_runs_are_the_same() -> None:
         removed={"repeated": 2, "validation_also_in_test": 1, "train_also_in_test": 3},
         truncated={"train": 0.5, "validation": 0.4, "test": 0.3},
         overlap={name: {"within": 0.5, "around": 0.5} for name in ("validation", "test")},
-        label_runs={"train": 2, "validation": 2, "test": 2},
+        source_label_runs={"train": 2, "validation": 2, "test": 2},
         source_counts={name: [400, 40] for name in CLASS_COUNTS},
         merged_labels={"spam": ["Spam"], "ham": ["HAM"]},
     )

@@ -27,7 +27,7 @@ from peft_methods.analysis.samples import Sample
 
 WILD, ALMOST_ALL_WILD = (6, 0.5), (0.5, 6)  # the first method's spread, and that of the others
 FEW = 100  # repetitions without -m simulation
-MANY = 2000
+MANY = 1000
 
 
 def spread_out(methods: int) -> tuple[float, ...]:
@@ -38,27 +38,37 @@ def half_wild(methods: int) -> tuple[float, ...]:
     return (6,) * (methods // 2) + (0.5,)
 
 
+DOCUMENTED = [
+    equal(8, (2.3,), (3,)),
+    equal(8, (2.3,), (2,)),
+    equal(2, (2.3,), (3,)),
+    equal(40, (2.3,), (3,), rows=200),
+    equal(2, WILD, (3,)),
+    equal(8, WILD, (3,)),
+    equal(8, WILD, (2,)),
+    equal(8, WILD, (2, 3)),
+    equal(8, WILD, (2, 10)),
+    equal(8, spread_out(8), (3,)),
+    equal(8, half_wild(8), (3,)),
+    equal(20, half_wild(20), (3,), rows=500),
+    equal(40, half_wild(40), (3,), rows=200),
+    equal(8, WILD, (3,), 0.995, rows=200),
+    equal(8, WILD, (3,), 0.5, rows=5000),
+    equal(8, WILD, (3,), 0.85, rows=500, shares=(0.9, 0.07, 0.03)),
+]
 GRID = [
     equal(methods, spreads, seeds, accuracy, rows=rows)
     for methods, rows, accuracy in (
         (2, 200, 0.8),
-        (2, 1000, 0.95),
-        (2, 5000, 0.5),
+        (2, 5000, 0.95),
         (3, 1000, 0.8),
         (8, 200, 0.995),
         (8, 1000, 0.8),
-        (8, 5000, 0.9),
         (20, 500, 0.8),
-        (40, 200, 0.8),
+        (40, 200, 0.9),
     )
     for spreads in ((2.3,), WILD, ALMOST_ALL_WILD, (3, 1), spread_out(methods), half_wild(methods))
-    for seeds in ((2,), (3,), (5,), (10,), (2, 3), (2, 10), (3, 10))
-    if methods * max(seeds) * rows <= 150_000
-]
-RARE = [
-    equal(8, spreads, (3,), 0.85, rows=rows, shares=(0.9, 0.07, 0.03))
-    for rows in (200, 1000)
-    for spreads in ((2.3,), WILD)
+    for seeds in ((2,), (3,), (5,), (2, 3), (2, 10), (3, 10))
 ]
 POWER = [  # points between the first two of several methods, and seeds
     (2, 8, 3),
@@ -98,12 +108,19 @@ def test_equal_methods_are_rarely_called_different(setting: Setting) -> None:
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("setting", [*GRID, *RARE], ids=str)
-def test_false_alarms_over_the_whole_grid(setting: Setting) -> None:
-    repetitions = MANY if setting in GRID else MANY // 4
-    rate = share(setting, any_alarm, repetitions)
+@pytest.mark.parametrize("setting", DOCUMENTED, ids=str)
+def test_false_alarms_of_the_documented_settings(setting: Setting) -> None:
+    rate = share(setting, any_alarm, MANY)
     print(f"\nfalse alarms in {rate:.1%}: {setting}")
-    assert rate <= above(0.06, repetitions)
+    assert rate <= above(0.06, MANY)
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("setting", GRID, ids=str)
+def test_false_alarms_over_the_whole_grid(setting: Setting) -> None:
+    rate = share(setting, any_alarm, MANY)
+    print(f"\nfalse alarms in {rate:.1%}: {setting}")
+    assert rate <= above(0.06, MANY)
 
 
 @pytest.mark.simulation
@@ -127,8 +144,8 @@ def test_intervals_hold(setting: Setting) -> None:
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("setting", GRID[::4], ids=str)
-def test_intervals_hold_over_the_grid(setting: Setting) -> None:
+@pytest.mark.parametrize("setting", DOCUMENTED[:-1], ids=str)
+def test_intervals_hold_in_the_documented_settings(setting: Setting) -> None:
     of_methods = share(setting, covered(setting.accuracies), 300)
     of_differences = share(setting, all_differences_covered, MANY // 2)
     print(

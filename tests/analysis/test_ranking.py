@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from builders import (
     random_record,
     with_changed_specs,
 )
+from peft_methods.analysis.candidates import Candidates
 from peft_methods.analysis.constraints import parse_constraints
 from peft_methods.analysis.questions import QuestionKind
 from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
@@ -140,16 +142,14 @@ def test_cheaper_of_two_methods_is_recommended_if_not_separable() -> None:
     assert method == "lora"
     best = recommend(made)[0]
     assert (best.kind, best.highest) == (QuestionKind.BEST_QUALITY, "full")
-    assert text.startswith(
-        "Full fine-tuning, accuracy 92.0 %, 0.7 points above LoRA (not separable: "
-    )
+    assert text.startswith("Full fine-tuning, accuracy 92.0 %, 0.7 points above LoRA (undecided: ")
     assert (
         "run more seeds, or take the cheapest of them, LoRA (20.0 s of training instead of 30.0 s)."
         in text
     )
     method, text = answers(make_comparison(CLEARLY_DIFFERENT))["Best quality"]
     assert method == "lora"
-    assert text.endswith("Not separable from Full fine-tuning, and the cheapest of them to train.")
+    assert text.endswith("Undecided against Full fine-tuning, and the cheapest of them to train.")
 
 
 def test_separable_best_method_is_recommended() -> None:
@@ -157,14 +157,14 @@ def test_separable_best_method_is_recommended() -> None:
         make_comparison({name: CLEARLY_DIFFERENT[name] for name in ("lora", "head_only")})
     )["Best quality"]
     assert method == "lora"
-    assert "29.7 points above Head only (separable: " in text
-    assert text.endswith("separable from every other.")
+    assert "29.7 points above Head only (better: " in text
+    assert text.endswith(", better than every other.")
 
 
 def test_recommend_answers_every_question() -> None:
     found = answers(make_comparison(CLEARLY_DIFFERENT))
     assert found["Least memory"][0] == found["Smallest checkpoint"][0] == "head_only"
-    assert "29.7 points below LoRA (separable: " in found["Least memory"][1]
+    assert "29.7 points below LoRA (worse: " in found["Least memory"][1]
     assert found["Fastest within 1 point of the best"] == (
         "lora",
         "LoRA, 20.0 s of training; accuracy 90.7 %, the highest.",
@@ -188,10 +188,55 @@ def test_method_fits_only_if_every_seed_was_measured_and_fits() -> None:
     comparison.records[3].metrics["peak_memory_bytes"] = 8.1e9
     assert answers(comparison)["Fits in 8GB"][0] == "head_only"
     comparison.records[-1].metrics["peak_memory_bytes"] = None
-    text = "no method fits; the least memory is Head only's, 1,907.3 MiB."
+    text = (
+        "no method fits; the least memory is Head only's, 1,907.3 MiB. Seeds beyond: Full "
+        "fine-tuning (seed 0 took 8,583.1 MiB), Head only (seed 2 has no measured memory), LoRA "
+        "(seed 0 took 7,724.8 MiB)."
+    )
     assert answers(comparison) == {"Within memory 8GB": (None, text)}
     (answer,) = comparison.recommendations()
     assert answer.kind is QuestionKind.WITHIN_LIMITS
+
+
+def with_status(number: int, status: str, limits: str) -> dict[str, tuple[str | None, str]]:
+    """Return the answers if one run ended so. The runs of LoRA are numbers 3 to 5."""
+    made = make_comparison(CLEARLY_DIFFERENT, limits)
+    records = list(made.records)
+    records[number] = replace(records[number], status=status, metrics={})
+    return answers(replace(made, records=tuple(records)))
+
+
+@pytest.mark.parametrize(
+    ("status", "limits", "question", "reason"),
+    [
+        ("oom", "memory=20GB", "Within memory 20GB", "seed 1 ran out of memory"),
+        ("oom", "time=1h", "Within time 1h", "seed 1 ran out of memory"),
+        ("timeout", "time=1h", "Within time 1h", "seed 1 ended at the time limit of a run"),
+    ],
+)
+def test_method_with_a_seed_that_ended_at_a_limit_does_not_fit(
+    status: str, limits: str, question: str, reason: str
+) -> None:
+    found = with_status(4, status, limits)
+    assert found[question] == (None, f"not LoRA ({reason}).")
+    assert all(method != "lora" for method, _ in found.values())
+
+
+@pytest.mark.parametrize(
+    ("status", "limits"),
+    [("timeout", "memory=20GB"), ("failed", "time=1h"), ("crashed", "memory=20GB")],
+)
+def test_method_with_a_seed_that_ended_otherwise_may_fit(status: str, limits: str) -> None:
+    found = with_status(4, status, limits)
+    assert found["Best quality"][0] == "lora"
+    assert not any(question.startswith("Within") for question in found)
+
+
+def test_without_limits_a_seed_that_ran_out_of_memory_leaves_nothing_out() -> None:
+    made = make_comparison(CLEARLY_DIFFERENT)
+    records = list(made.records)
+    records[4] = replace(records[4], status="oom", metrics={})
+    assert answers(replace(made, records=tuple(records)))["Best quality"][0] == "lora"
 
 
 @pytest.mark.parametrize(
@@ -309,13 +354,79 @@ def test_verdict_keeps_signs_if_the_interval_contains_zero() -> None:
     """By Holm's p, methods may be separable although their simultaneous interval contains zero."""
     assert (
         describe_comparison(PairwiseComparison("full", "lora", 0.05, -0.003, 0.103, 0.04))
-        == "separable: -0.3 to +10.3"
+        == "better: -0.3 to +10.3"
     )
     assert (
         describe_comparison(PairwiseComparison("full", "lora", 0.05, 0.003, 0.097, 0.04))
-        == "separable: 0.3 to 9.7"
+        == "better: 0.3 to 9.7"
     )
     assert (
         describe_comparison(PairwiseComparison("lora", "full", -0.05, -0.097, -0.003, 0.04))
-        == "separable: 0.3 to 9.7"
+        == "worse: 0.3 to 9.7"
     )
+
+
+def test_a_method_that_a_candidate_beats_is_none_though_a_single_seed_overlaps_it() -> None:
+    """IA3 has one seed, so only its interval is known. Full fine-tuning is as good; LoRA is not."""
+    made = make_comparison(
+        {
+            "full": ([0.9, 0.9, 0.9], {"train_seconds": 30.0}),
+            "lora": ([0.88, 0.88, 0.88], {"train_seconds": 20.0}),
+            "ia3": ([0.91], {"train_seconds": 25.0}),
+        }
+    )
+    ranking = replace(
+        made.rankings["embedded"],
+        pairs=(PairwiseComparison("full", "lora", 0.021, 0.01, 0.03, 0.001),),
+        intervals={"full": (0.88, 0.92), "lora": (0.86, 0.9), "ia3": (0.88, 0.94)},
+    )
+    candidates = Candidates("embedded", tuple(made.rows()), ranking, {})
+    best = candidates.best()
+    assert best is not None
+    assert best.method == "ia3"
+    assert [row.method for row in candidates.alike(best)] == ["full"]
+
+
+def test_the_best_is_better_than_those_it_was_compared_with() -> None:
+    made = make_comparison(
+        {"full": ([0.95, 0.951, 0.95], {}), "lora": ([0.7, 0.7, 0.701], {}), "ia3": ([0.75], {})}
+    )
+    method, text = answers(made)["Best quality"]
+    assert method == "full"
+    assert text.endswith(", better than every other that is compared; IA3 has one seed.")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "margin", "verdict"),
+    [
+        (0.001, 0.009, 0.01, 0.01, "better"),
+        (-0.004, 0.0084, 0.4, 0.01, "equal within 0.9 points"),
+        (-0.01, 0.002, 0.4, 0.01, "equal within 1 point"),
+        (-0.004, 0.0084, 0.4, 0.005, "undecided"),
+        (-0.004, 0.03, 0.2, 0.01, "undecided"),
+    ],
+)
+def test_pairs_are_better_equal_within_a_margin_or_undecided(
+    low: float, high: float, p: float, margin: float, verdict: str
+) -> None:
+    pair = PairwiseComparison("full", "lora", (low + high) / 2, low, high, p, margin)
+    assert pair.verdict == verdict
+    assert pair.reversed().verdict == verdict.replace("better", "worse")
+    assert pair.reversed().reversed() == pair
+
+
+def test_a_cheaper_method_that_is_equal_within_the_margin_is_recommended() -> None:
+    made = make_comparison(
+        {
+            "full": ([0.9, 0.9, 0.9], {"train_seconds": 30.0}),
+            "lora": ([0.9, 0.9, 0.9], {"train_seconds": 15.0}),
+        },
+        margin=0.2,
+    )
+    best = recommend(made)[0]
+    assert best.method == "lora"
+    assert (
+        "is equal to Full fine-tuning within 20 points: it trains in 50% of the time" in best.text
+    )
+    assert "equal within" in made.table()
+    assert "Fastest within 20 points of the best" in answers(made)

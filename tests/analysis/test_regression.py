@@ -533,7 +533,7 @@ def entry(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"benchmarks": [entry(schema_version=SCHEMA_VERSION + 1)]},
-            "b.json has schema version 3, newer than 2. Update peft-methods",
+            f"b.json has schema version {SCHEMA_VERSION + 1}, newer than {SCHEMA_VERSION}. Update",
         ),
         ({"benchmarks": [entry(seeds=[])]}, "the entry of embedded-lora is invalid at seeds:"),
         (

@@ -31,7 +31,7 @@ def test_differences_match_the_paired_t_test_without_variance_between_seeds() ->
     reference = stats.ttest_rel(first.astype(float), second.astype(float))
     # The degrees of freedom allow for the kurtosis of the differences: a few fewer than 399.
     assert found.p[0] == pytest.approx(reference.pvalue * 0.05 / 0.045, rel=0.05)
-    low, high = reference.confidence_interval(0.955)
+    low, high = reference.confidence_interval(0.96)
     assert (found.low[0], found.high[0]) == (
         pytest.approx(low, rel=5e-3),
         pytest.approx(high, rel=5e-3),

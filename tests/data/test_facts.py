@@ -23,6 +23,7 @@ def test_load_mixes_a_sorted_source_and_keeps_its_class_shares(tmp_path: Path) -
     assert facts.source_counts == {"train": (70, 70), "validation": (70, 70), "test": (30, 30)}
     assert facts.class_counts["train"] == (20, 20)
     assert facts.label_runs["train"] > 2
+    assert facts.source_label_runs == {"train": 2, "validation": 2, "test": 2}
     assert facts.contradictory == 0
 
 

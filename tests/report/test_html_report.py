@@ -174,7 +174,7 @@ def test_report_names_unreadable_files_and_uses_the_others(
     errors = capsys.readouterr().err
     assert "broken.json is not a valid record" in errors
     assert "nowhere cannot be read: No such file or directory" in errors
-    assert errors.count("cell00.npz holds no readable predictions") == 1
+    assert errors.count("cell00.npz has changed since it was written") == 1
 
 
 def test_report_without_records_prints_one_line_and_exits_with_2(

@@ -82,9 +82,11 @@ def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
         f"{100 * pair.high:.1f}, _p_ \\< 0.001"
     )
     assert f"LoRA, which has the highest mean, is better than Head only ({shown})." in source
+    near = ranking.pair("lora", "full")
+    assert near is not None
     assert (
-        "It is not separable from Full fine-tuning "
-        "(difference 0.3 points, 95% interval −1.5 to 2.2)."
+        "It is not separable from Full fine-tuning (difference 0.3 points, 95% interval "
+        f"−{-100 * near.low:.1f} to {100 * near.high:.1f})."
     ) in source
     assert "As for full fine-tuning, it is better than Head only (by 29.3 points" in source
     assert "Two of the three pairs of methods are separable" in source

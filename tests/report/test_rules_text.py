@@ -101,7 +101,7 @@ def test_silenced_error_fails_no_benchmark_and_is_listed(
         *untrained,
     )
     result = pytester.runpytest_inprocess(
-        *arguments, "--peft-silence=V301", "--peft-silence=v202,V204"
+        *arguments, "--peft-silence=V301", "--peft-silence=v202,V204,V208"
     )
     out = result.stdout.str()
     result.assert_outcomes(passed=1)

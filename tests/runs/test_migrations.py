@@ -12,6 +12,7 @@ import pytest
 from builders import make_record
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.migrations import migrate_baseline_entry
 from peft_methods.runs.record import SCHEMA_VERSION, Record
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
@@ -177,7 +178,10 @@ def test_old_file_stays_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        (OLD | {"schema_version": SCHEMA_VERSION + 1}, "has schema version 3, newer than 2"),
+        (
+            OLD | {"schema_version": SCHEMA_VERSION + 1},
+            f"has schema version {SCHEMA_VERSION + 1}, newer than {SCHEMA_VERSION}",
+        ),
         (
             old_record(method={"name": "loar", "learning_rate": 0.1}),
             "unknown method 'loar'. Did you mean 'lora'?",
@@ -210,3 +214,19 @@ def test_incomplete_cell_is_refused(tmp_path: Path, missing: str) -> None:
     (tmp_path / f"{OLD['identity']}.json").write_text(json.dumps(values), encoding="utf-8")
     ((unfit),) = Store(tmp_path).records()[1]
     assert "its specification is incomplete" in unfit.reason
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [("lora", 9.0), ("bitfit", 9.0), ("adapter_fusion", None)]
+)
+def test_checkpoints_of_version_2_without_frozen_weights_are_missing(
+    tmp_path: Path, method: str, expected: float | None
+) -> None:
+    """They left out the adapters that a fusion mixes."""
+    record = make_record(method, metrics={"accuracy": 0.8, "checkpoint_bytes": 9.0})
+    old = json.loads(json.dumps(record.to_json())) | {"schema_version": 2}
+    assert read(old, tmp_path).metrics == {"accuracy": 0.8, "checkpoint_bytes": expected}
+    entry = {"schema_version": 2, "spec": old["spec"], "metrics": {"checkpoint_bytes": [9.0, 9.0]}}
+    migrated = migrate_baseline_entry(entry)
+    assert migrated["metrics"] == {"checkpoint_bytes": [expected, expected]}
+    assert migrated["schema_version"] == SCHEMA_VERSION

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.report.text.dry_run import plan_text
 from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.events import Event
+from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import CLEAR, LiveLines, can_be_live
 from peft_methods.runs.progress.progress import Progress, fitted
@@ -268,6 +270,20 @@ def test_time_left_is_at_least_that_of_the_longest_active_run(tiny_recipe: Path)
     now[0] = 40.0
     time_left.update(run.key, {"step": 20, "steps": 40, "train_seconds": 30.0})
     assert time_left.seconds() == 30.0
+
+
+def test_time_left_is_at_least_that_of_the_longest_waiting_run(tiny_recipe: Path) -> None:
+    (run, _), now = runs(tiny_recipe), [0.0]
+    time_left = TimeLeft(workers=4, clock=lambda: now[0])
+    time_left.plan([run], PREPARATION)
+    assert time_left.seconds() == pytest.approx(expected_seconds(run, PREPARATION))
+
+
+def test_a_plan_of_one_run_has_one_at_a_time(tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    (method,), (run, _) = chosen_methods(recipe, ["lora"]), runs(tiny_recipe)
+    text = plan_text([RunGroup(recipe, method, (run,))], {"tiny": PREPARATION}, {}, 4)
+    assert "1 run, 1 at a time" in text
 
 
 def test_progress_writes_a_line_per_start_and_end_to_a_file(tiny_recipe: Path) -> None:

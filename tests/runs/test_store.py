@@ -185,7 +185,8 @@ def test_store_reads_on_after_any_file_content(
 def test_damage_describes_changed_and_missing_files(store: Store, tmp_path: Path, end: str) -> None:
     trained = tmp_path / "trained"
     trained.write_bytes(b"weights")
-    record = store.read(store.write(make_record(), predictions(), trained))
+    made = make_record(metrics={"accuracy": 1.0})
+    record = store.read(store.write(made, predictions(), trained))
     assert store.damage(record) == ""
     beside = store.folder / f"lora0{end}"
     beside.write_bytes(beside.read_bytes()[:-1])
@@ -233,7 +234,8 @@ def test_concurrent_writers_leave_one_consistent_record(store: Store) -> None:
     """Predictions and record must come from the same session."""
 
     def write(number: int) -> None:
-        store.write(make_record(message=str(number)), predictions(number))
+        record = make_record(message=str(number), metrics={"accuracy": float(number > 0)})
+        store.write(record, predictions(number))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(16)))

@@ -211,6 +211,7 @@ def test_example_scores_average_to_each_metric(ready: Ready) -> None:
         scores = ready.task.example_scores(ready.predictions, metric.name)
         assert scores.shape == (len(ready.predictions.labels),)
         assert scores.mean() == pytest.approx(found.scores[metric.name])
+        assert ready.task.scores(ready.predictions)[metric.name] == pytest.approx(scores.mean())
 
 
 def test_stored_predictions_are_read_back(ready: Ready, tmp_path: Path) -> None:

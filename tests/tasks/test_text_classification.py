@@ -57,3 +57,5 @@ def test_probabilities_and_confusion_matrix_sum_correctly(
     assert quality.scores["accuracy"] == pytest.approx(
         sum(quality.details["confusion"][i][i] for i in range(3)) / 7
     )
+    expected = {metric.name: quality.scores[metric.name] for metric in TASK.metrics}
+    assert TASK.scores(given_) == pytest.approx(expected)

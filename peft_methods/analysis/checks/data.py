@@ -30,7 +30,10 @@ def _by_split(data: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 
 @rule("V101", "error", "row")
 def one_class(row: ResultRow) -> Iterator[tuple[str, str]]:
-    """A split holds one class only: any method scores 100 % on it, or learns nothing from it."""
+    """A split holds one class only: any method scores 100 % on it, or learns nothing from it.
+
+    Text classification refuses such data before it trains; tables and other tasks may have them.
+    """
     for split, counts in row.class_counts.items():
         if sum(counts) and sum(count > 0 for count in counts) == 1:
             yield (
@@ -143,24 +146,34 @@ def truncated(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V108", "warning", "run")
+@rule("V108", "note", "run")
 def sorted_by_label(record: Record) -> Iterator[tuple[str, str]]:
-    """The rows of a split are sorted by label: parts of it, and whole batches, hold one class."""
-    for split, runs in _by_split(record.data, "label_runs"):
-        counts = [count for count in record.data.get("class_counts", {}).get(split, ()) if count]
-        classes = len(counts)
-        if classes > 1 and runs == classes and _chance_of_sorted(counts) < SORTED_LIMIT:
-            yield (
-                f"the {sum(counts):,} rows of {split} are sorted by label, "
-                f"in {classes} blocks of one class each",
-                "shuffle before splitting",
-            )
+    """The source's rows are sorted by label: a part of them, taken in order, holds one class.
+
+    A run shuffles them, so its own splits and batches are never sorted.
+    """
+    pools, counts = record.data.get("drawn_from", {}), record.data.get("source_counts", {})
+    found: dict[str, list[int]] = {}
+    for split, runs in _by_split(record.data, "source_label_runs"):
+        present = [count for count in counts.get(split, ()) if count]
+        is_sorted = 1 < len(present) == runs and _chance_of_sorted(present) < SORTED_LIMIT
+        found |= {pools.get(split, split): present} if is_sorted else {}
+    for pool, present in found.items():
+        yield (
+            f"the source's {sum(present):,} rows{'' if pool == 'all' else f' of {pool}'} are "
+            f"sorted by label, in {len(present)} blocks of one class each; this run shuffled them",
+            "shuffle the source before a part of it is taken, here or by other programs",
+        )
 
 
 def _chance_of_sorted(counts: Sequence[int]) -> float:
     """Return the share of all orders of the rows in which every class is one block."""
     blocks = math.lgamma(len(counts) + 1) + sum(math.lgamma(count + 1) for count in counts)
     return math.exp(blocks - math.lgamma(sum(counts) + 1))
+
+
+ADD_ROWS = "add rows for smaller intervals, or set data.train, data.validation and data.test"
+USE_ALL = 'set data.train = "all" to train on all of them'
 
 
 @rule("V109", "note", "run")
@@ -174,17 +187,13 @@ def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
     is_short = any(limit != "all" and used[split] < limit for split, limit in limits.items())
     cut = [split for split in _cut_from_train(data) if used[split]]
     left = _left_out(data, used) if used["train"] == spec.train else 0
-    advice = []
-    if is_short or cut:
-        settings = "data.train, data.validation and data.test"
-        advice += [f"add rows for smaller intervals, or set {settings}"]
-    if left and record.spec.recipe.has_quality:
-        advice += ['set data.train = "all" to train on all of them']
-    if sum(used.values()) and advice:
+    is_short, is_cut = is_short or bool(cut), left > 0 and record.spec.recipe.has_quality
+    if sum(used.values()) and (is_short or is_cut):
         parts = [f"{_listed(used)} rows used of at most {_listed(limits)}", *_rows_read(data, cut)]
         if left:
             parts += [f"data.train = {spec.train} leaves out {left:,} train rows"]
-        yield "; ".join(parts), "; ".join(advice)
+        both = f"{ADD_ROWS}; {USE_ALL}"
+        yield "; ".join(parts), both if is_short and is_cut else ADD_ROWS if is_short else USE_ALL
 
 
 def _left_out(data: Mapping[str, Any], used: Mapping[str, int]) -> int:

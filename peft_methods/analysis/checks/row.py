@@ -51,6 +51,10 @@ class ResultRow:
     - `trainable`: the trainable parameters, head included.
     - `rates`: the grid from which `learning_rate` was chosen.
     - `rounding`: how far the digits of `validation_accuracy` and of its log allow each to be off.
+      `loss_rounding`: the same for `validation_losses`.
+    - `train_accuracy`: of a run that of the chosen epoch, counted while it was trained: with
+      dropout and with weights that still changed, so it is rather too low.
+    - `classes_predicted`: the number of classes that any test row was predicted as.
     - `peak_is_reset`: whether the peak is known to be that of training alone.
     """
 
@@ -60,6 +64,7 @@ class ResultRow:
     validation_accuracy: float | None = None
     train_accuracy: float | None = None
     majority: float | None = None
+    classes_predicted: int | None = None
     margin: float = 0.0
     ranked: bool = False
     unscored: bool = False
@@ -89,6 +94,7 @@ class ResultRow:
     validation_losses: tuple[float, ...] = ()
     validation_accuracies: tuple[float, ...] = ()
     rounding: float = 0.0
+    loss_rounding: float = 0.0
     best_epoch: int | None = None
     random: bool = False
 
@@ -126,7 +132,9 @@ def row_of(record: Record) -> ResultRow:
         method=record.method_name,
         accuracy=metrics.get("accuracy"),
         validation_accuracy=metrics.get("validation_accuracy"),
+        train_accuracy=_train_accuracy(record),
         majority=majority,
+        classes_predicted=_classes_predicted(record),
         margin=recipe.expect.margin_over_majority,
         unscored=record.quality is None
         and metrics.get("accuracy", 0.0) is None
@@ -168,6 +176,19 @@ def row_of(record: Record) -> ResultRow:
             if (version := record.environment.get("packages", {}).get(name))
         },
     )
+
+
+def _train_accuracy(record: Record) -> float | None:
+    """Return the training accuracy of the chosen epoch, as its engine counted it."""
+    if record.best_epoch is None or record.best_epoch > len(record.epochs):
+        return None
+    return record.epochs[record.best_epoch - 1].get("train_accuracy")
+
+
+def _classes_predicted(record: Record) -> int | None:
+    """Return how many classes the test rows were predicted as, by the confusion matrix."""
+    confusion = (record.quality or {}).get("confusion")
+    return sum(map(any, zip(*confusion, strict=True))) if confusion else None
 
 
 def _series(record: Record, name: str) -> tuple[float, ...]:

@@ -14,6 +14,11 @@ from peft_methods.utils.words import counted
 
 FLAT = 0.001  # nats; real training changes the loss by more
 FALL = 0.01  # smallest share of the first epoch's loss that training removes
+RISE = 0.1  # nats above the best epoch; smaller rises are noise
+LEARNT = 0.01  # nats; such a loss leaves nothing to learn
+UNCHANGED = 1e-4  # share of the loss; between two epochs of real training it changes by more
+FINE = 0.0006  # accuracies with three digits or more show small changes
+TINY = 1e-9  # errors of floating-point sums
 GAIN = 0.005  # smallest gain in accuracy that counts
 OWN_TARGETS = "check the target modules: they are not those configured"
 
@@ -71,16 +76,23 @@ def trainable_count_off(row: ResultRow) -> Iterator[tuple[str, str]]:
 
 @rule("V204", "warning", "row")
 def loss_flat(row: ResultRow) -> Iterator[tuple[str, str]]:
-    """The training loss did not fall over the epochs (head_only is exempt)."""
+    """The training loss did not fall over the epochs, or rose again: the training diverged.
+
+    head_only is exempt from the first. A loss that is near zero already need not fall.
+    """
     losses = [loss for loss in row.train_losses if math.isfinite(loss)]
-    if (
-        len(losses) > 1
-        and not is_floor(row.method)
-        and not row.random
-        and min(losses[1:]) > (1 - FALL) * losses[0]
-    ):
+    if len(losses) < 2 or row.random:
+        return
+    first, lowest, last = losses[0], min(losses), losses[-1]
+    if last - lowest > max(RISE, (first - lowest) / 2):
         yield (
-            f"training loss {losses[0]:.4f} in the first epoch, {losses[-1]:.4f} in the last",
+            f"training loss {first:.4f} in the first epoch, {lowest:.4f} in the best, "
+            f"{last:.4f} in the last",
+            "lower the learning rate or warm up longer: the training diverged",
+        )
+    elif not is_floor(row.method) and last > max((1 - FALL) * first, LEARNT):
+        yield (
+            f"training loss {first:.4f} in the first epoch, {last:.4f} in the last",
             "raise the learning rate, and check that gradients are not zero",
         )
 
@@ -134,17 +146,33 @@ def nothing_quantized(record: Record) -> Iterator[tuple[str, str]]:
 
 @rule("V208", "error", "row")
 def validation_loss_constant(row: ResultRow) -> Iterator[tuple[str, str]]:
-    """The validation loss stayed constant: nothing useful was trained (head_only is exempt)."""
-    losses, accuracies = (
-        [loss for loss in row.validation_losses if math.isfinite(loss)],
-        row.validation_accuracies,
-    )
-    if len(losses) < 3 or is_floor(row.method) or not max(losses) - min(losses) < FLAT:
+    """The validation loss stayed constant: nothing useful was trained (head_only is exempt).
+
+    Accuracies, if known, must be constant too: rounded losses may be equal while training works.
+    Two epochs of a sound run may have nearly equal losses, so of these either the losses must be
+    equal to 0.01 %, or the accuracy not above the share of the most frequent class.
+    """
+    losses = [loss for loss in row.validation_losses if math.isfinite(loss)]
+    accuracies = row.validation_accuracies
+    are_known = len(accuracies) == len(losses)
+    if len(losses) < 2 or is_floor(row.method) or (are_known and len(set(accuracies)) > 1):
+        return
+    unseen = 0.0 if are_known and row.rounding < FINE else 2 * row.loss_rounding
+    if max(losses) - min(losses) + unseen > _constant_within(row, losses) + TINY:
         return
     evidence = f"validation loss {min(losses):.4f} to {max(losses):.4f} in {len(losses)} epochs"
-    if len(accuracies) == len(losses) and len(set(accuracies)) == 1:
+    if are_known:
         evidence += f", accuracy {accuracies[0]:.4f} in all"
     yield evidence, "check that the method's parameters are active and reach the optimizer"
+
+
+def _constant_within(row: ResultRow, losses: Sequence[float]) -> float:
+    """Return by how much the losses of a run that trained nothing may differ."""
+    counts, accuracies = row.class_counts.get("validation", ()), row.validation_accuracies
+    guesses = bool(accuracies) and sum(counts) > 0 and max(accuracies) <= max(counts) / sum(counts)
+    if len(losses) > 2 or guesses:
+        return min(FLAT, FALL * max(losses))
+    return UNCHANGED * max(losses)
 
 
 @rule("V209", "warning", "row")

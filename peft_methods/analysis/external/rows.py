@@ -68,6 +68,7 @@ def result_row(line: Mapping[str, Any]) -> ResultRow:
         rates=_numbers(line.get("learning_rates")),
         ranked=True,
         rounding=_rounding(line.get("validation_accuracy"), line.get("validation_accuracies")),
+        loss_rounding=_rounding(None, line.get("validation_losses")),
         train_seconds_deviation=None if time is None else time.spread,
         peak_memory=rounded_count(line.get("peak_memory")),
         maximum_memory=None if most is None else most.value,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from peft_methods.analysis.candidates import describe_comparison
 from peft_methods.analysis.comparison import MetricSummary, Row
 from peft_methods.analysis.ranking import COSTS, Ranking
 from peft_methods.analysis.regression_report import Change
@@ -23,6 +22,7 @@ RANKED = (
     "samples_per_second",
     "peak_memory_bytes",
     "checkpoint_bytes",
+    "saved_model_bytes",
 )
 
 
@@ -87,7 +87,8 @@ def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
         "Peak memory": _with_bars(
             column("peak_memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB")
         ),
-        "Saved weights": column("checkpoint_bytes"),
+        METRICS["checkpoint_bytes"].title: column("checkpoint_bytes"),
+        METRICS["saved_model_bytes"].title: column("saved_model_bytes"),
         "Front": [_front_item(ranking.pareto_optimal.get(row.method)) for row in rows],
     }
     shown = {
@@ -218,7 +219,7 @@ def differences_table(rows: Sequence[Row], ranking: Ranking) -> Table | None:
         difference = Item(f"{100 * pair.difference:+.1f}", pair.difference)
         interval = Item(f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}", pair.low)
         p = Item("< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}", pair.p)
-        verdict = _text(describe_comparison(pair).partition(":")[0])
+        verdict = _text(pair.verdict)
         lines.append(
             Line(titles[method], (difference, interval, p, verdict), style_of(method).color)
         )

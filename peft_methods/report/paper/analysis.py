@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from peft_methods.analysis.margin import points as margin_points
 from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
 from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.english import (
@@ -177,8 +178,20 @@ def _about_best(study: Study) -> list[str]:
     subject = f"{study.title(best)}, which has {_highest(study)},"
     found = [f"{subject} is better than {_each(study, above, better_by)}."] * bool(above)
     return found + [
-        f"{'It' if above else subject} is not separable from {_each(study, level, alike_by)}."
-    ] * bool(level)
+        f"{'It' if found or number else subject} {text}."
+        for number, text in enumerate(_alike(study, level))
+    ]
+
+
+def _alike(study: Study, level: Sequence[PairwiseComparison]) -> list[str]:
+    """Say which methods are equal within the margin, and which are not separable otherwise."""
+    equal = [pair for pair in level if pair.is_equal]
+    undecided = [pair for pair in level if not pair.is_equal]
+    margin = margin_points(study.ranking.margin)
+    return [
+        *[f"is equal within {margin} to {_each(study, equal, alike_by)}"] * bool(equal),
+        *[f"is not separable from {_each(study, undecided, alike_by)}"] * bool(undecided),
+    ]
 
 
 def _each(
@@ -199,7 +212,7 @@ def _against_full(study: Study) -> list[str]:
     level = [pair for pair in pairs if not pair.is_separable]
     found = [f"it is better than {_each(study, below, better_by)}"] * bool(below)
     found += [f"it is worse than {_each(study, above, _worse_by)}"] * bool(above)
-    found += [f"it is not separable from {_each(study, level, alike_by)}"] * bool(level)
+    found += [f"it {text}" for text in _alike(study, level)]
     return [f"As for full fine-tuning, {'; '.join(found)}."]
 
 

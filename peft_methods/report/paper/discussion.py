@@ -204,7 +204,7 @@ def _answer(study: Study, answer: Recommendation) -> str:
         and answer.against is None
         and len(study.known(study.ranking.metric)) > 1
     ):
-        best = study.title(answer.method or "")
+        best = study.title(answer.highest or answer.method or "")
         return (
             f"{lead}none is recommended; {best}, which has the highest figure, was not compared "
             "with the second best."

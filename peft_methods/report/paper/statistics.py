@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from peft_methods.analysis.margin import points
 from peft_methods.report.paper.english import joined
 from peft_methods.report.paper.references import cited
 from peft_methods.report.paper.study import Study
 
 PAIRS = (
-    "All pairs of methods are compared on the same test examples. The _p_ values are corrected by "
-    "Holm's method over all pairs{holm}, and the intervals of differences have a simultaneous "
-    "coverage of 95% over all pairs of a recipe. A pair is called separable if _p_ \\< 0.05; only "
-    "then is one method called better than the other. Methods that share a letter are not "
-    "separable{letters}."
+    "All pairs of methods are compared on the same test examples. The variance between seeds is "
+    "the largest of the pair's own, the one pooled over all methods, and the one moderated by "
+    "them{moderated}. A difference must also be significant by Welch's test{welch}, which uses "
+    "the pair's own variance only. The _p_ values are corrected by Holm's method over all "
+    "pairs{holm}, and the intervals of differences have a simultaneous coverage of 95% over all "
+    "pairs of a recipe. A pair is called separable if _p_ \\< 0.05; only then is one method called "
+    "better than the other. Two methods are called equal within {margin} if the interval of their "
+    "difference lies within it. Methods that share a letter are not separable{letters}."
 )
 
 
@@ -33,7 +37,15 @@ def statistics(studies: Sequence[Study]) -> str:
         f"jackknife{cited('efron1982')}."
         if any(study.ranking.metric == "macro_f1" for study in studies)
         else "",
-        PAIRS.format(holm=cited("holm1979"), letters=cited("piepho2004")) if compared else "",
+        PAIRS.format(
+            moderated=cited("smyth2004"),
+            welch=cited("welch1947"),
+            holm=cited("holm1979"),
+            letters=cited("gramm2007"),
+            margin=points(studies[0].ranking.margin),
+        )
+        if compared
+        else "",
         "Costs are given as means and standard deviations over seeds; their differences were not "
         "tested.",
     )

@@ -105,7 +105,8 @@ HEADINGS = {
     "train_seconds": "Train\ntime",
     "samples_per_second": "Samples/s",
     "peak_memory_bytes": "Peak\nmemory",
-    "checkpoint_bytes": "Saved\nweights",
+    "checkpoint_bytes": "Weights\nper task",
+    "saved_model_bytes": "Saved\nmodel",
 }
 ALIASES = dict(METRIC_OF)  # the names of the limits on recommendations
 

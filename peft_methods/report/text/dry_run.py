@@ -46,7 +46,7 @@ def plan_text(
             )
         )
         parts.append(
-            f"{counted(len(missing), 'run')}, {workers} at a time, "
+            f"{counted(len(missing), 'run')}, {_at_a_time(missing, there, workers)} at a time, "
             f"about {format_duration(seconds)} in total, estimated from a timed "
             "forward pass on this machine. Nothing was trained."
         )
@@ -81,3 +81,9 @@ def _line(
     prerequisites = ", ".join(one.recipe.data.source for one in run.prerequisites)
     rate = f"{task.method.learning_rate:g}"
     return [run.label, rate, visible(prerequisites), visible(expected)]
+
+
+def _at_a_time(missing: Sequence[RunSpec], there: Collection[str], workers: int) -> int:
+    """How many of the runs and their prerequisites can run at the same time."""
+    waiting = {one.key for run in missing for one in (*run.prerequisites, run)} - set(there)
+    return max(1, min(workers, len(waiting)))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.margin import points
 from peft_methods.analysis.ranking import NotCompared, Ranking
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.text.layout import Layout
+from peft_methods.utils.words import counted
 
 RANKING_NOTE = (
     "Intervals: 95 %, over seeds and test examples together. Group: methods that share a letter "
     "cannot be told apart (each pair is compared on the same examples; the intervals of "
     "differences hold for all pairs simultaneously; p values are corrected by Holm's method)."
 )
-
-
 NOT_COMPARED = {
     NotCompared.ONE_SEED: "one seed: no spread",
     NotCompared.OTHER_EXAMPLES: "other test examples",
@@ -42,6 +42,7 @@ def ranking_table(ranking: Ranking, rows: Sequence[Row], layout: Layout) -> str:
         "Group",
         "To the best,\npoints",
         "p",
+        "Verdict",
     ]
     lines = [
         [
@@ -51,7 +52,7 @@ def ranking_table(ranking: Ranking, rows: Sequence[Row], layout: Layout) -> str:
         ]
         for row in shown
     ]
-    for dispensable in ("Group", METRICS[ranking.metric].title):
+    for dispensable in ("p", "Group", METRICS[ranking.metric].title):
         if not layout.fits(headings, lines):
             at = headings.index(dispensable)
             headings, *lines = [[*line[:at], *line[at + 1 :]] for line in (headings, *lines)]
@@ -59,22 +60,36 @@ def ranking_table(ranking: Ranking, rows: Sequence[Row], layout: Layout) -> str:
 
 
 def _ranking_cells(ranking: Ranking, method: str) -> list[str]:
-    """Interval, group, difference to the best, and p value."""
+    """Interval, group, difference to the best, p value and verdict."""
     low, high = ranking.intervals[method]
     cells = [f"{100 * low:.1f} to {100 * high:.1f}", ranking.groups.get(method, MISSING)]
     pair = ranking.against_best(method)
     if pair is None:
         reason = ranking.not_compared.get(method)
-        return [*cells, MISSING if reason is None else NOT_COMPARED[reason], MISSING]
+        return [*cells, MISSING if reason is None else NOT_COMPARED[reason], MISSING, MISSING]
     return [
         *cells,
         f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
         _p(pair.p),
+        pair.verdict,
     ]
 
 
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _verdicts(ranking: Ranking) -> str:
+    """Count the pairs of methods by verdict."""
+    separable = sum(pair.is_separable for pair in ranking.pairs)
+    equal = sum(pair.is_equal for pair in ranking.pairs)
+    undecided = len(ranking.pairs) - separable - equal
+    return (
+        f"Of {counted(len(ranking.pairs), 'pair')} of methods, {separable} "
+        f"{'differs' if separable == 1 else 'differ'}, {equal} {'is' if equal == 1 else 'are'} "
+        f"equal within {points(ranking.margin)} and {undecided} "
+        f"{'is' if undecided == 1 else 'are'} undecided."
+    )
 
 
 def ranking_notes(comparison: Comparison) -> list[str]:
@@ -85,6 +100,8 @@ def ranking_notes(comparison: Comparison) -> list[str]:
     for recipe, ranking in comparison.rankings.items():
         titles = {row.method: row.title for row in comparison.rows() if row.recipe == recipe}
         where = f"{recipe}: " if len(comparison.rankings) > 1 else ""
+        if len(ranking.pairs) > 1:
+            lines.append(where + _verdicts(ranking))
         front = [titles[method] for method, on in ranking.pareto_optimal.items() if on]
         if len([on for on in ranking.pareto_optimal.values() if on is not None]) > 1:
             lines.append(

@@ -81,7 +81,8 @@ with answered_by_nvml():
         import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
 
-    import peft_methods.runs.pipeline  # noqa: F401
+    import peft_methods.runs.pipeline
+    import peft_methods.training.trainer.loop  # noqa: F401  # transformers' Trainer and its imports
 
     if find_device() != "cpu":
         warm_compiler()

@@ -51,7 +51,9 @@ def serve(connection: Connection) -> None:
     """
     set_up_compiler()
     keep_freed_memory()
-    import peft_methods.runs.pipeline  # noqa: F401  # slow imports, done before the job arrives
+    # Slow imports, done before the job arrives. Later they would count to a CPU run's memory.
+    import peft_methods.runs.pipeline
+    import peft_methods.training.trainer.loop  # noqa: F401
 
     # Otherwise each collection between two phases would scan all imported objects.
     gc.freeze()

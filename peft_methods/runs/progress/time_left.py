@@ -72,7 +72,7 @@ class TimeLeft:
     def seconds(self) -> float:
         """Estimate the seconds left for all unfinished runs on all workers.
 
-        At least the time left for the longest active run.
+        At least the time left for the longest run.
         """
         known = self._took | {
             key: total for key in self._started if (total := self._projected(key)) is not None
@@ -86,12 +86,7 @@ class TimeLeft:
             key: max(total * MIN_SHARE_LEFT, total - self._elapsed(key))
             for key, total in totals.items()
         }
-        return max(
-            [
-                sum(left.values()) / self._workers,
-                *(left[key] for key in self._started if key in left),
-            ]
-        )
+        return max([sum(left.values()) / self._workers, *left.values()])
 
     def _elapsed(self, key: str) -> float:
         return self._clock() - self._started[key] if key in self._started else 0.0

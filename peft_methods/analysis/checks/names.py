@@ -1,0 +1,45 @@
+"""One name for each precision, device and library version, however a table spells it."""
+
+from __future__ import annotations
+
+import re
+
+# 4-bit storage, which is a part of QLoRA and no difference in precision
+FOUR_BITS = re.compile(r"\b(nf4|fp4|int4|4[\s_-]?bits?|bnb|double quant\w*)\b")
+# Mixed precision is what libraries mean by these names; "true" or "pure" half precision is not.
+FILLERS = re.compile(r"\b(torch|mixed|amp|autocast|precision|training|compute|dtype)\b")
+PRECISIONS = {
+    "bf16": r"bf[\s_-]?16|bfloat[\s_-]?16|brain[\s_-]?float[\s_-]?16",
+    "tf32": r"tf[\s_-]?32|tensor[\s_-]?float[\s_-]?32",
+    "fp16": r"(?:fp|f|float)[\s_-]?16|half|16(?:[\s_-]?bits?)?",
+    "fp32": r"(?:fp|f|float)[\s_-]?32(?:[\s_-]true)?|float|single|full|32(?:[\s_-](?:bits?|true))?",
+    "fp64": r"(?:fp|f|float)[\s_-]?64(?:[\s_-]true)?|double|64(?:[\s_-](?:bits?|true))?",
+}
+PUNCTUATION = re.compile(r"[\s+,;/().:_-]+")
+
+
+def precision_name(text: str | None, quantized: bool = False) -> str | None:
+    """Return the precision of the computation: 'torch.bfloat16' and 'BF16 mixed' are 'bf16'.
+
+    Of a quantized method, the words for its weights are left out.
+    """
+    given = (text or "").casefold()
+    words = FILLERS.sub(" ", FOUR_BITS.sub(" ", given) if quantized else given)
+    for name, spelling in PRECISIONS.items():
+        words = re.sub(rf"(?<!\w)(?:{spelling})(?!\w)", f" {name} ", words)
+    return " ".join(PUNCTUATION.sub(" ", words).split()) or None
+
+
+def device_name(text: str | None) -> str | None:
+    """Return a device's name without the maker's: 'NVIDIA A100-SXM4-80GB' and 'A100 SXM4 80 GB'."""
+    words = re.sub(r"\bnvidia\b", " ", (text or "").casefold())
+    return (
+        " ".join(re.sub(r"(\d)\s+(gb|gib)\b", r"\1\2", PUNCTUATION.sub(" ", words)).split()) or None
+    )
+
+
+def version_name(text: str | None) -> str | None:
+    """Return a version without 'v' and trailing zeros: '2.6' and 'v2.6.0' are the same."""
+    given = (text or "").strip().casefold().removeprefix("v")
+    release, plus, build = given.partition("+")
+    return (re.sub(r"(?:\.0+)+$", "", release) + plus + build) or None

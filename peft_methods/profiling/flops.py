@@ -1,0 +1,113 @@
+"""FLOPs of training, counted on the graph that runs.
+
+A few small training steps are counted with torch's `FlopCounterMode`: every matrix product of the
+forward pass, and of the backward pass those whose result some trained weight needs. A product of
+(a, b) by (b, c) counts 2abc. A step over other rows follows from these, since its FLOPs are a
+quadratic function of the rows' lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from peft_methods.models.quantization import flop_formulas
+from peft_methods.training.collate import on_device
+from peft_methods.training.precision import autocast
+
+if TYPE_CHECKING:
+    from peft_methods.training.engine import TrainingJob
+
+LONGEST = 512  # tokens of a counted row, if the data has enough shorter ones
+
+
+@dataclass(frozen=True)
+class TrainingFlops:
+    """FLOPs of training steps, forward and backward.
+
+    `per_step` are those of a step whatever its rows (products of weights alone, as of a rotation),
+    `per_row` of a row (pooler, head), `per_token` of a token (linear layers), and `per_square` of a
+    token beside each token of its row (attention).
+    """
+
+    per_step: float
+    per_row: float
+    per_token: float
+    per_square: float
+
+    def of(self, lengths: Iterable[int], steps: int) -> float:
+        """Return the FLOPs of `steps` steps over rows with these numbers of tokens.
+
+        Padding is not counted.
+        """
+        tokens = np.asarray(list(lengths), dtype=np.float64)
+        return float(
+            self.per_step * steps
+            + self.per_row * len(tokens)
+            + self.per_token * tokens.sum()
+            + self.per_square * (tokens**2).sum()
+        )
+
+
+def count_training_flops(job: TrainingJob) -> TrainingFlops:
+    """Count training steps of the job's model over a few of its rows. No weight changes.
+
+    Attention is computed as two matrix products: fused kernels repeat the forward pass in the
+    backward pass, which is no work of the model (Chowdhery et al. 2022, arXiv:2204.02311,
+    appendix B). Of products within other libraries' kernels, those of bitsandbytes are counted.
+    """
+    rows, lengths, model = job.data.train, job.data.train.lengths, job.model
+    collate = job.task.collator(job.tokenizer)  # no padding, whatever the recipe's is
+    short, *longer = _places_of_lengths(lengths)
+    chosen = [[short], [short, short], *([place] for place in longer)]
+    was_training = model.training
+    model.train()
+    try:
+        with torch.random.fork_rng():
+            found = [_step_flops(job, collate([rows[at] for at in places])) for places in chosen]
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+    return _fitted([[lengths[at] for at in places] for places in chosen], found)
+
+
+def _step_flops(job: TrainingJob, batch: dict[str, torch.Tensor]) -> int:
+    """Count the FLOPs of a forward and a backward pass. Gradients are added to the model's."""
+    device = next(job.model.parameters()).device
+    counter = FlopCounterMode(display=False, custom_mapping=flop_formulas())
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        with autocast(device, job.recipe.budget.precision):
+            loss = job.task.loss(job.model, on_device(batch, device)).mean
+            penalty = job.method.penalty(job.model)
+        torch.autograd.backward(loss if penalty is None else loss + penalty)
+    return int(counter.get_total_flops())
+
+
+def _places_of_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+    """Return rows of up to three lengths: the shortest, a middle one and a long one."""
+    place = {length: number for number, length in enumerate(lengths)}
+    known = sorted(place)
+    short = [length for length in known if length <= LONGEST]
+    known = short if len(short) > 2 else known[:3]
+    picked = dict.fromkeys((known[0], known[len(known) // 2], known[-1]))
+    return tuple(place[length] for length in picked)
+
+
+def _fitted(batches: Sequence[Sequence[int]], flops: Sequence[int]) -> TrainingFlops:
+    """Fit the coefficients to the steps, exactly. `batches` are the lengths of their rows.
+
+    With fewer than three lengths some coefficients stay undetermined. All that fit give the same
+    FLOPs for rows of these lengths, and no row has another one.
+    """
+    terms = np.array(
+        [(1, len(batch), sum(batch), sum(n * n for n in batch)) for batch in batches], dtype=float
+    )
+    scale = terms.max(axis=0)
+    solution, *_ = np.linalg.lstsq(terms / scale, np.array(flops, dtype=float), rcond=None)
+    return TrainingFlops(*(float(value) for value in solution / scale))
