@@ -462,7 +462,7 @@ def test_finding_fails_only_its_own_test(run: Any) -> None:
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=1, failed=1)
-    assert "V301 error tiny-full-seed0, tiny-full-seed1: accuracy" in result.stdout.str()
+    assert "V301 error tiny-full-seed0, tiny-full-seed1: all test rows" in result.stdout.str()
 
 
 def test_unwritable_output_file_loses_no_result(run: Any) -> None:

@@ -39,7 +39,9 @@ class PairwiseComparison:
 
     `difference` is first minus second of their metric, in 0..1; `low` and `high` are its interval.
     The intervals of all pairs hold simultaneously at 95 %. `p` is adjusted by Holm's method over
-    all pairs of the recipe. Up to `margin` (0..1) a difference counts as none.
+    all pairs of the recipe. Up to `margin` (0..1) a difference counts as none. `wins` is the
+    probability that a new seed of the first is better than a new seed of the second on these test
+    examples; None if it is not known.
     """
 
     first: str
@@ -49,6 +51,7 @@ class PairwiseComparison:
     high: float
     p: float
     margin: float = MARGIN
+    wins: float | None = None
 
     @property
     def is_separable(self) -> bool:
@@ -84,6 +87,7 @@ class PairwiseComparison:
             difference=-self.difference,
             low=-self.high,
             high=-self.low,
+            wins=None if self.wins is None else 1 - self.wins,
         )
 
 
@@ -190,17 +194,16 @@ def _compared(
     found = significance.differences([several[method] for method in order])
     pairs = tuple(
         PairwiseComparison(
-            order[first],
-            order[second],
-            float(difference),
-            float(low),
-            float(high),
-            float(p),
-            margin,
+            first=order[first],
+            second=order[second],
+            difference=float(found.difference[index]),
+            low=float(found.low[index]),
+            high=float(found.high[index]),
+            p=float(found.p[index]),
+            margin=margin,
+            wins=float(found.wins[index]),
         )
-        for (first, second), difference, low, high, p in zip(
-            found.pairs, found.difference, found.low, found.high, found.p, strict=True
-        )
+        for index, (first, second) in enumerate(found.pairs)
     )
     separable = [
         indices for indices, pair in zip(found.pairs, pairs, strict=True) if pair.is_separable

@@ -115,7 +115,10 @@ class Differences:
     """Comparison of every pair of methods: `pairs` (index, index), then arrays (..., pairs).
 
     `difference`: first mean minus second. `low` and `high`: simultaneous intervals over all pairs.
-    `p`: two-sided, adjusted by Holm's method.
+    `p`: two-sided, adjusted by Holm's method. `wins`: the probability that a new seed of the first
+    is better than a new seed of the second on the same examples (Bouthillier et al., "Accounting
+    for variance in machine learning benchmarks", 2021), by the predictive distribution of the
+    seeds' moderated variances.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -123,6 +126,7 @@ class Differences:
     low: Array
     high: Array
     p: Array
+    wins: Array
 
 
 def differences(samples: Sequence[Sample]) -> Differences:
@@ -134,16 +138,15 @@ def differences(samples: Sequence[Sample]) -> Differences:
     pairs = tuple(combinations(range(len(samples)), 2))
     if not pairs:
         empty = np.zeros((*samples[0].mean.shape, 0)) if samples else np.zeros(0)
-        return Differences((), empty, empty, empty, empty)
+        return Differences((), empty, empty, empty, empty, empty)
     common = common_variance(samples)
     tested = [_Pair.of(samples[i], samples[j], common) for i, j in pairs]
-    difference, margin, p, guard = (
+    difference, margin, p, guard, wins = (
         np.stack(parts, axis=-1)
         for parts in zip(*(one.tests(len(pairs)) for one in tested), strict=True)
     )
-    return Differences(
-        pairs, difference, difference - margin, difference + margin, np.maximum(holm(p), guard)
-    )
+    adjusted = np.maximum(holm(p), guard)
+    return Differences(pairs, difference, difference - margin, difference + margin, adjusted, wins)
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class _Pair:
     by_example: Array
     together: Estimate  # with the variance between seeds of all methods
     own: tuple[Estimate, ...]  # with that of these two only
+    new_seeds: Estimate  # of the difference of two further seeds, predicted from these
 
     @classmethod
     def of(cls, first: Sample, second: Sample, common: SeedVariance) -> _Pair:
@@ -164,14 +168,23 @@ class _Pair:
             fewer = min(first.freedom, second.freedom)
             alone = Estimate(own.variance, np.full_like(own.variance, fewer))
         together = _together(first, second, own, common)
+        # A further seed varies about the true mean, which the mean of the seeds only estimates.
+        further = [
+            Estimate(one.variance * (1 + 1 / of.seeds), one.freedom)
+            for of in (first, second)
+            for one in [common.moderated(of)]
+        ]
         return cls(
-            by_example, of_mean(together, examples, noise), (of_mean(own, examples, noise), alone)
+            by_example,
+            of_mean(together, examples, noise),
+            (of_mean(own, examples, noise), alone),
+            satterthwaite(*further),
         )
 
-    def tests(self, pairs: int) -> tuple[Array, Array, Array, Array]:
-        """Return the difference, half its interval, and the p values of the two tests.
+    def tests(self, pairs: int) -> tuple[Array, Array, Array, Array, Array]:
+        """Return the difference, half its interval, the p values of the two tests, and `wins`.
 
-        The second is scaled so that it is significant if it is below `ALPHA`.
+        The second p is scaled so that it is significant if it is below `ALPHA`.
         """
         difference = self.by_example.mean(-1)
         margins = [
@@ -187,6 +200,7 @@ class _Pair:
             np.max(margins, axis=0),
             np.maximum(p_value(difference, self.together), exact_p(self.by_example)),
             np.minimum(guard * ALPHA / GUARD, 1.0),
+            _probability_above_zero(difference, self.new_seeds),
         )
 
 
@@ -230,6 +244,15 @@ def p_value(difference: Array, variance: Estimate) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.where(difference == 0, 0.0, np.abs(difference) / np.sqrt(variance.variance))
     return np.asarray(2 * stdtr(variance.freedom, -t))
+
+
+def _probability_above_zero(difference: Array, variance: Estimate) -> Array:
+    """Return the probability that a value with this mean and variance is above 0."""
+    from scipy.special import stdtr
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.where(difference == 0, 0.0, difference / np.sqrt(variance.variance))
+    return np.asarray(stdtr(variance.freedom, t))
 
 
 def holm(p: Array) -> Array:

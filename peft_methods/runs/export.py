@@ -41,6 +41,8 @@ from peft_methods.utils.validation import build
 DESCRIPTION = "method.json"
 CARD = "README.md"
 PEFT_CONFIG = "adapter_config.json"
+# Methods train no embeddings. PEFT would ask the hub about them, and wait without a network.
+PEFT_SAVING: Mapping[str, Any] = {"save_embedding_layers": False}
 
 
 def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
@@ -49,8 +51,9 @@ def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, fold
     if run.method.info.saved_format == "peft_methods":
         _save_parameters(run.method.saved_parameters(model), folder / TRAINED)
     else:
+        options = PEFT_SAVING if run.method.info.saved_format == "peft" else {}
         # transformers' and PEFT's models have this method
-        model.save_pretrained(str(folder))  # type: ignore[operator]
+        model.save_pretrained(str(folder), **options)  # type: ignore[operator]
     save_other_files(run, base, folder)
 
 

@@ -70,7 +70,8 @@ def _weights_bytes(model: nn.Module, method: Method) -> int:
         return safetensors_bytes(_without_ties(model.state_dict()), PYTORCH)
     from peft import get_peft_model_state_dict
 
-    return safetensors_bytes(get_peft_model_state_dict(model), PYTORCH)
+    state = get_peft_model_state_dict(model, **export.PEFT_SAVING)
+    return safetensors_bytes(state, PYTORCH)
 
 
 def _without_ties(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

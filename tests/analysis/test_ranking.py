@@ -413,6 +413,7 @@ def test_pairs_are_better_equal_within_a_margin_or_undecided(
     assert pair.verdict == verdict
     assert pair.reversed().verdict == verdict.replace("better", "worse")
     assert pair.reversed().reversed() == pair
+    assert replace(pair, wins=0.75).reversed().wins == 0.25
 
 
 def test_a_cheaper_method_that_is_equal_within_the_margin_is_recommended() -> None:

@@ -122,6 +122,26 @@ def test_differences_of_equal_and_opposite_answers() -> None:
     assert differences([same, sample_of(np.zeros((2, 9)))]).p[0] == pytest.approx(2 / 2**9)
 
 
+def test_probability_that_a_new_seed_wins_is_that_with_which_it_does() -> None:
+    """Scores are constant per seed, so only seeds vary. Nothing is known of the means before."""
+    rng, promised, kept = np.random.default_rng(4), [], []
+    for _ in range(600):
+        centres = 0.5 + 0.1 * rng.standard_normal(4)
+        means = centres[:, None] + 0.02 * rng.standard_normal((4, 4))  # the last is the new seed
+        found = differences([sample_of(np.repeat(one[:3, None], 50, axis=1)) for one in means])
+        promised += [float(found.wins[0])]
+        kept += [means[0, 3] > means[1, 3]]
+    likely = np.asarray(promised) > 0.5
+    for group in (likely, ~likely):
+        expected, came = np.asarray(promised)[group].mean(), np.asarray(kept)[group].mean()
+        assert came == pytest.approx(expected, abs=0.06)
+
+
+def test_a_new_seed_wins_surely_or_half_the_time_where_nothing_varies() -> None:
+    same, less = sample_of(np.ones((2, 9))), sample_of(np.zeros((2, 9)))
+    assert list(differences([same, same, less]).wins) == [0.5, 1.0, 1.0]
+
+
 def test_differences_reject_one_seed() -> None:
     one, two = sample_of(np.ones((1, 9))), sample_of(np.ones((2, 9)))
     with pytest.raises(ValueError, match="one seed shows no spread"):

@@ -48,4 +48,4 @@ def test_thread_time_is_near_zero_while_the_thread_waits() -> None:
     waited = meter.total("busy", "load")
     assert waited is not None
     assert waited < 0.1
-    assert 0 <= (meter.total("busy", "train") or 0.0) <= meter.seconds("train") + 0.01
+    assert 0 <= (meter.total("busy", "train") or 0.0) <= meter.seconds("train") + 0.05

@@ -207,7 +207,7 @@ def _front_item(on: bool | None) -> Item:
 def differences_table(rows: Sequence[Row], ranking: Ranking) -> Table | None:
     """Build the table of each method's difference to the best one.
 
-    The intervals hold for all pairs simultaneously. Returns None if no pair was compared.
+    The last column is the probability that a new seed beats one of the best; None without pairs.
     """
     titles = {row.method: row.title for row in rows}
     if not ranking.pairs:
@@ -220,10 +220,11 @@ def differences_table(rows: Sequence[Row], ranking: Ranking) -> Table | None:
         interval = Item(f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}", pair.low)
         p = Item("< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}", pair.p)
         verdict = _text(pair.verdict)
+        wins = Item(MISSING) if pair.wins is None else Item(f"{pair.wins:.0%}", pair.wins)
         lines.append(
-            Line(titles[method], (difference, interval, p, verdict), style_of(method).color)
+            Line(titles[method], (difference, interval, p, verdict, wins), style_of(method).color)
         )
-    headings = ("Points", "95 % for all pairs", "p (Holm)", "Verdict")
+    headings = ("Points", "95 % for all pairs", "p (Holm)", "Verdict", "New seed better")
     return Table(
         f"Against {titles[ranking.order[0]]}", headings, tuple(lines), frozenset({"Verdict"})
     )

@@ -19,6 +19,8 @@ RANKING_COLUMNS = (
     "to_best_low",
     "to_best_high",
     "to_best_p",
+    "to_best_verdict",
+    "to_best_wins",
     "on_front",
 )
 
@@ -76,5 +78,7 @@ def _csv_ranking(row: Row, ranking: Ranking) -> dict[str, Any]:
             "to_best_low": pair.low,
             "to_best_high": pair.high,
             "to_best_p": pair.p,
+            "to_best_verdict": pair.verdict,
+            "to_best_wins": pair.wins,
         }
     return line
