@@ -158,6 +158,7 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
             experiment.close()
 
 
+@pytest.mark.slow
 def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:
