@@ -42,9 +42,9 @@ def gain_of(trial: Array, own: Array, candidate: Array, others: int) -> Gain:
     """Measure the gain of `candidate` over `own`: scores (seeds, rows), higher is better.
 
     `trial` (rows) is the candidate's score minus the own one's in the trials. It was chosen from
-    `others` settings besides the own one. Seeds are not paired, rows are. The variance is that of a two-way layout with random
-    seeds and rows (Gallas, "One-shot estimate of MRMC variance: AUC", 2006), its degrees of freedom
-    are Satterthwaite's (1946).
+    `others` settings besides the own one. Seeds are not paired, rows are. The variance is that of a
+    two-way layout with random seeds and rows (Gallas, "One-shot estimate of MRMC variance: AUC",
+    2006), its degrees of freedom are Satterthwaite's (1946).
     """
     from scipy.stats import t as students
 
@@ -53,8 +53,9 @@ def gain_of(trial: Array, own: Array, candidate: Array, others: int) -> Gain:
     difference = candidate.mean(0) - own.mean(0)
     slope = _carried_over(trial, difference, between) * _luck(trial, between, others)
     left = difference - slope * trial
+    span = max(own.max(), candidate.max()) - min(own.min(), candidate.min()) or 1.0
     # No less than Laplace's estimate for what no row has shown.
-    of_rows = max(float(left.var(ddof=1)) if rows > 1 else 0.25, 1 / (rows + 2)) / rows
+    of_rows = max(float(left.var(ddof=1)) if rows > 1 else 0.0, span**2 / (rows + 2)) / rows
     of_seeds = between / seeds + slope**2 * between
     noise = _noise(own) + _noise(candidate)  # contained in both
     variance = max(of_rows, of_seeds, of_rows + of_seeds - noise)
@@ -62,6 +63,12 @@ def gain_of(trial: Array, own: Array, candidate: Array, others: int) -> Gain:
     half = float(students.ppf(LEVEL, freedom) * variance**0.5)
     value = float(left.mean())
     return Gain(value, value - half, value + half)
+
+
+def plain(gain: Gain | None) -> dict[str, float | None]:
+    """Return a gain as JSON values for the record; None where it was not measured."""
+    names = {"gain": "value", "low": "low", "high": "high"}
+    return {name: getattr(gain, attribute, None) for name, attribute in names.items()}
 
 
 def _carried_over(trial: Array, difference: Array, between: float) -> float:
