@@ -250,7 +250,7 @@ class Experiment:
         reused = [*(record for record in records if record.reused), *self._reused_trials]
         return [
             *(note for recipe in recipes.values() for note in recipe.notes),
-            *(f"tuned: {tuning.tuning_note(search)}" for search in self._searches.values()),
+            *tuning.tuning_notes(self._searches),
             *([reuse.reuse_note(reused)] if reused else []),
             *self._set_aside,
             *filter(None, [cache_notice()]),

@@ -24,7 +24,8 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.results import Result, read_predictions
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
-from peft_methods.runs.tuning_gain import Array, Gain, gain_of
+from peft_methods.runs.tuning_curve import curve_note
+from peft_methods.runs.tuning_gain import Array, gain_of, plain
 from peft_methods.runs.tuning_grid import Grid, grid_of
 from peft_methods.runs.tuning_text import outcome_text
 from peft_methods.tasks.registry import TASKS
@@ -203,7 +204,7 @@ class Search:
             "epochs": self.run.recipe.budget.epochs,
             "own": [self._metric(one) for one in scores[:half]],
             "best": [self._metric(one) for one in scores[half:]],
-            **_plain(gain),
+            **plain(gain),
             "replaced": replaced,
             "train_seconds": sum(one.metrics.get("train_seconds") or 0.0 for one, _ in tried),
         }
@@ -244,11 +245,6 @@ class Search:
         }
 
 
-def _plain(gain: Gain | None) -> dict[str, float | None]:
-    names = {"gain": "value", "low": "low", "high": "high"}
-    return {name: getattr(gain, attribute, None) for name, attribute in names.items()}
-
-
 def tune(runs: Mapping[Key, RunSpec], trials: int, run: RunTrials) -> dict[Key, Search]:
     """Search the hyperparameters of `runs`; return the searches by the same keys.
 
@@ -285,6 +281,15 @@ def with_tuned_settings(run: RunSpec, search: Search) -> RunSpec:
 def tuning_note(search: Search) -> str:
     """Format a finished search as one line for the notes under the table."""
     return f"{search.run.method.title}: {outcome_text(search.summary())}"
+
+
+def tuning_notes(searches: Mapping[tuple[str, str], Search]) -> list[str]:
+    """Return each search's line, then a line a recipe with the expected best of fewer trials."""
+    by_recipe: dict[str, dict[str, dict[str, Any]]] = {}
+    for one in searches.values():
+        by_recipe.setdefault(one.run.recipe.name, {})[one.run.method.title] = one.summary()
+    lines = [f"tuned: {tuning_note(one)}" for one in searches.values()]
+    return lines + [f"tuning: {line}" for one in by_recipe.values() if (line := curve_note(one))]
 
 
 def with_predictions(store: Store, records: Sequence[Record]) -> list[Result]:
