@@ -244,6 +244,7 @@ def test_every_search_has_the_given_trials_and_chooses_the_best(
     )
 
 
+@pytest.mark.slow
 def test_tuned_comparison_reports_its_trials(tiny_recipe: Path, tmp_path: Path) -> None:
     """Trains real runs: tuning corrects a learning rate that is a thousand times too low.
 
