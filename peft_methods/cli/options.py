@@ -106,7 +106,7 @@ class Options:
         if "tasks" not in self._cache:
             recipes = [self._recipe(name) for name in self.recipes]
             if self.trials:
-                from peft_methods.runs.tuning import check_tuning
+                from peft_methods.runs.tuning_grid import check_tuning
 
                 check_tuning(recipes)
             self._cache["tasks"] = run_groups(

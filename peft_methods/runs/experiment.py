@@ -22,7 +22,7 @@ from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
-from peft_methods.runs.results import ArrivedRecords, Results, read_predictions
+from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
@@ -195,10 +195,10 @@ class Experiment:
             task, runs=tuple(tuning.with_tuned_settings(run, search) for run in task.runs)
         )
 
-    def _run_trials(self, runs: Sequence[RunSpec]) -> list[Record]:
+    def _run_trials(self, runs: Sequence[RunSpec]) -> list[Result]:
         self._submit(runs)
         with self._progress.showing(last=False):
-            return self._scheduler.wait(runs)
+            return tuning.with_predictions(self._store, self._scheduler.wait(runs))
 
     def wait(self, task: RunGroup) -> list[Record]:
         """Return the records of a task's runs, in the order of its seeds.
@@ -255,7 +255,7 @@ class Experiment:
         reused = [*(record for record in records if record.reused), *self._reused_trials]
         return [
             *(note for recipe in recipes.values() for note in recipe.notes),
-            *(f"tuned: {tuning.tuning_note(search)}" for search in self._searches.values()),
+            *tuning.tuning_notes(self._searches),
             *([reuse.reuse_note(reused)] if reused else []),
             *self._set_aside,
             *filter(None, [cache_notice()]),

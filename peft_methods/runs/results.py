@@ -11,6 +11,7 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.store import Store, StoreError
 from peft_methods.tasks.base import Predictions
 
+Result = tuple[Record, Predictions | None]
 RunKey = tuple[str, str, int, bool]  # recipe, method, seed, is it a prerequisite
 
 
