@@ -38,6 +38,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, comparison_of
 from peft_methods.analysis.constraints import Constraints
@@ -173,9 +174,6 @@ def compare(
     `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
     with _explained():
-        most_seeds, decide_seconds, margin_points = parsing.seeds_to_decide(
-            decide, seeds_max, decide_time, margin
-        )
         options = Options(
             recipes=(recipe,),
             methods=tuple(methods or ()),
@@ -191,20 +189,29 @@ def compare(
             executor=parsing.executor_name(executor),
             timeout=parse_timeout(timeout),
             retries=parse_retries(retries),
-            save_models=parsing.folder_of(save_models, "save_models"),
             checkpoint=checkpoint,
             deterministic=deterministic,
-            silenced=parsing.silenced_of(silence),
-            report=parsing.report_of(report),
             limits=parsing.limits_of(budget),
-            margin=margin_points,
-            seeds_max=most_seeds,
-            decide_seconds=decide_seconds,
+            **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
             fresh=fresh,
-            trackers=parsing.trackers_of(track),
+            **_outputs(report, save_models, silence, track),
             how_to_change=how_to_change,
         )
         return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+
+
+def _outputs(
+    report: str | Path | None,
+    save_models: str | Path | None,
+    silence: Sequence[str],
+    track: str | Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "silenced": parsing.silenced_of(silence),
+        "report": parsing.report_of(report),
+        "save_models": parsing.folder_of(save_models, "save_models"),
+        "trackers": parsing.trackers_of(track),
+    }
 
 
 def _run(options: Options, display: Display) -> PrintableComparison:

@@ -145,7 +145,7 @@ def read_options(config: pytest.Config) -> Options:
     )
     seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
     settings = (*option.peft_set, *values.seed_settings(seeds))
-    seeds_max, decide_seconds, margin = values.seeds_to_decide(
+    adding = values.seeds_to_decide(
         option.peft_decide, option.peft_seeds_max, option.peft_decide_time, option.peft_margin
     )
     options = Options(
@@ -174,9 +174,7 @@ def read_options(config: pytest.Config) -> Options:
         report=values.report_of(option.peft_report),
         paper=values.paper_of(option.peft_paper),
         limits=values.limits_of(option.peft_budget),
-        margin=margin,
-        seeds_max=seeds_max,
-        decide_seconds=decide_seconds,
+        **adding,
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )
@@ -185,7 +183,7 @@ def read_options(config: pytest.Config) -> Options:
         methods,
         settings,
         options.trials,
-        seeds_max,
+        options.seeds_max,
         option.peft_model,
         option.peft_data,
         option.peft_trust_remote_code,

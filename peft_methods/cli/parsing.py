@@ -164,11 +164,11 @@ def margin_of(text: str | None) -> float:
 
 def seeds_to_decide(
     decide: str | None, most: int | str | None, time: str | float | None, margin: str | None
-) -> tuple[int | None, float | None, float]:
+) -> dict[str, Any]:
     """Parse how far seeds are added until the comparison is decided, and the margin.
 
-    Returns the most seeds a method (None: none are added), the limit in seconds (or None), and the
-    margin as a fraction, which is that of the decision.
+    Returns the options `seeds_max` (a method; None: none are added), `decide_seconds` (None: no
+    limit) and `margin` (a fraction; that of the decision).
     """
     if decide is None:
         for setting, value in (("seeds_max", most), ("decide_time", time)):
@@ -178,15 +178,18 @@ def seeds_to_decide(
                     "a margin to decide by, for example 1pp.",
                     setting="decide",
                 )
-        return None, None, margin_of(margin)
+        return {"margin": margin_of(margin)}
     if margin is not None and parse_margin(margin) != parse_margin(decide):
         raise OptionError(
             f"the comparison is to be decided within {decide!r}, but the margin is {margin!r}. "
             "Give one of them.",
             setting="margin",
         )
-    limit = None if time is None else parse_timeout(time, "decide_time")
-    return _seeds_max(most), limit, parse_margin(decide, "decide")
+    return {
+        "margin": parse_margin(decide, "decide"),
+        "seeds_max": _seeds_max(most),
+        "decide_seconds": parse_timeout(time, "decide_time"),
+    }
 
 
 def _seeds_max(value: int | str | None) -> int:

@@ -208,8 +208,7 @@ class Experiment:
         if self._more_seeds is not None and task.recipe.name not in self._settled:
             self._settled.add(task.recipe.name)
             self._add_seeds(task.recipe.name, self._more_seeds)
-        (task,) = (one for one in self.tasks if one.name == task.name)
-        return self._wait(task)
+        return self._wait(next(one for one in self.tasks if one.name == task.name))
 
     def _add_seeds(self, recipe: str, more_seeds: MoreSeeds) -> None:
         """Train further seeds of a recipe's methods until none is wanted or the time is over."""
@@ -288,9 +287,9 @@ class Experiment:
         self._scheduler.close()
 
     def _give_up(self, task: RunGroup, status: Status, reason: str, stack: str = "") -> None:
-        records = [record_without_result(run, status, reason, stack=stack) for run in task.runs]
-        self._records.keep(records)
-        for record in records:
+        for run in task.runs:
+            record = record_without_result(run, status, reason, stack=stack)
+            self._records.keep([record])
             self._scheduler.store_here(record)
 
     def _on_event(self, event: Event) -> None:
