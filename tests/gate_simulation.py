@@ -1,22 +1,24 @@
-"""Simulated sessions whose true changes are known, judged by the whole regression check."""
+"""Simulated sessions whose true changes are known, judged as the regression check does.
+
+All sessions of a scene are simulated at once, as arrays (repetitions, seeds). The decision is that
+of `metric_comparison`, which the regression check calls with the values of its records.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from builders import make_record
-from peft_methods.analysis.baseline import Baseline, Entry
-from peft_methods.analysis.regression import RegressionCheck
-from peft_methods.runs.record import Record
+from peft_methods.analysis.metric_comparison import MetricComparison, Runs, compare, family_of
+from peft_methods.analysis.samples import Array
+from peft_methods.analysis.tolerances import default_tolerances
 
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter", "adapter_fusion")
+TOLERANCES = default_tolerances("accuracy")
+Session = dict[str, dict[str, Runs]]  # by method and metric
+Failures = dict[tuple[str | None, str], NDArray[np.bool_]]  # by method and metric; None: all
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ class Scene:
     wild: float = 1.0
 
     def __str__(self) -> str:
+        wild = f" (first: x {self.wild:g})" if self.wild > 1 else ""
+        pace = f", pace with a noise of {self.pace_noise:.0%}" if self.pace else ""
         return (
             f"{self.methods} methods, seeds {self.seeds}, sessions {self.sessions}, "
-            f"spread {self.spread:g} points{f' (first: x {self.wild:g})' if self.wild > 1 else ''},"
-            f" drift {self.drift:.0%}{' of each run' if self.of_runs else ''}"
-            f"{', pace' if self.pace else ''}"
+            f"spread {self.spread:g} points{wild}, "
+            f"drift {self.drift:.0%}{' of each run' if self.of_runs else ''}{pace}"
         )
 
 
@@ -61,65 +64,54 @@ class Truth:
 UNCHANGED = Truth()
 
 
-@cache
-def _record(method: str) -> Record:
-    record = make_record(method)
-    return replace(record, environment={**record.environment, "packages": {}})
-
-
-def _session(scene: Scene, rng: np.random.Generator, truth: Truth = UNCHANGED) -> dict[str, Any]:
-    """Metrics by method, a value per seed."""
-    drift = scene.drift * (0 if scene.of_runs else rng.standard_normal())
+def session(
+    scene: Scene, rng: np.random.Generator, repetitions: int, truth: Truth = UNCHANGED
+) -> Session:
+    """Return one session of each repetition, by method and metric."""
+    shape = (repetitions, scene.seeds)
+    common = scene.drift * rng.standard_normal((repetitions, 1))
     found = {}
     for place, method in enumerate(METHODS[: scene.methods]):
         changed = truth.in_all or place == 0
         spread = scene.spread * (scene.wild if place == 0 else 1) / 100
-        accuracy = 0.85 - changed * truth.points / 100 + spread * rng.standard_normal(scene.seeds)
-        own = drift + (scene.drift * rng.standard_normal(scene.seeds) if scene.of_runs else 0)
-        noise = 1 + scene.noise * rng.standard_normal(scene.seeds)
+        accuracy = 0.85 - changed * truth.points / 100 + spread * rng.standard_normal(shape)
+        own = scene.drift * rng.standard_normal(shape) if scene.of_runs else common
+        noise = 1 + scene.noise * rng.standard_normal(shape)
         seconds = (10 + place) * (1 + own) * (1 + changed * truth.time) * noise
+        pace = 0.05 * (1 + own) * (1 + scene.pace_noise * rng.standard_normal(shape))
         found[method] = {
-            "accuracy": accuracy.tolist(),
-            "peak_memory_bytes": [2.0**28 * (1 + place)] * scene.seeds,
-            "train_seconds": seconds.tolist(),
+            "accuracy": Runs(accuracy),
+            "peak_memory_bytes": Runs(np.full(shape, 2.0**28 * (1 + place))),
+            "train_seconds": Runs(seconds, pace if scene.pace else None),
         }
-        if scene.pace:
-            measured = 1 + scene.pace_noise * rng.standard_normal(scene.seeds)
-            found[method]["pace_seconds"] = (0.05 * (1 + own) * measured).tolist()
     return found
 
 
-def _entry(method: str, metrics: dict[str, Any], earlier: tuple[Entry, ...]) -> Entry:
-    record, seeds = _record(method), tuple(range(len(metrics["accuracy"])))
-    values = {name: tuple(found) for name, found in metrics.items()}
-    flat, data = _flat(method), record.data
-    return Entry("embedded", method, seeds, values, flat, data, record.environment, earlier)
+def failures(before: list[Session], now: Session) -> Failures:
+    """Judge every metric of sessions against the sessions of their baselines, as the check does."""
+    found: Failures = {}
+    for tolerance in TOLERANCES:
+        metric = tolerance.metric
+        names = [one.metric for one in TOLERANCES]
+        one = compare(
+            tolerance,
+            {method: [earlier[method][metric] for earlier in before] for method in now},
+            {method: values[metric] for method, values in now.items()},
+            family_of(metric, names, len(now)),
+        )
+        common = one.common()
+        if common is not None:
+            found[None, metric] = common.fails(tolerance)
+        for method in now:
+            found[method, metric] = method_fails(one, method)
+    return found
 
 
-@cache
-def _flat(method: str) -> dict[str, str]:
-    return _record(method).spec.flat()
-
-
-def _records(metrics: dict[str, dict[str, Any]]) -> Iterator[Record]:
-    for method, values in metrics.items():
-        for seed in range(len(values["accuracy"])):
-            record = copy.copy(_record(method))  # `replace` would search it for secrets again
-            one = {name: found[seed] for name, found in values.items()}
-            object.__setattr__(record, "metrics", one)
-            yield record
-
-
-def failures(scene: Scene, truth: Truth, rng: np.random.Generator) -> list[tuple[Any, Any]]:
-    """(method, metric) of every failure of one simulated session against a simulated baseline."""
-    sessions = [_session(scene, rng) for _ in range(scene.sessions)]
-    entries: dict[tuple[str, str], Entry] = {}
-    for method in METHODS[: scene.methods]:
-        earlier = tuple(_entry(method, one[method], ()) for one in sessions[:-1])
-        entries["embedded", method] = _entry(method, sessions[-1][method], earlier)
-    baseline = Baseline(Path("base.json"), "2026-01-01", "c0ffee", entries)
-    report = RegressionCheck({"embedded": baseline}).check(_records(_session(scene, rng, truth)))
-    return [(entry.method, entry.metric) for entry in report.failures]
+def method_fails(one: MetricComparison, method: str) -> NDArray[np.bool_]:
+    """Whether a method fails by itself or against the others, in each repetition."""
+    judged = [one.of_method(method), one.relative(method)]
+    fails = [change.fails(one.tolerance) for change in judged if change is not None]
+    return np.logical_or.reduce(fails)
 
 
 def rate(scene: Scene, truth: Truth, repetitions: int, seed: int = 8) -> float:
@@ -127,14 +119,24 @@ def rate(scene: Scene, truth: Truth, repetitions: int, seed: int = 8) -> float:
 
     If one method changed, it must be the one that is named.
     """
-    rng, hits = np.random.default_rng(seed), 0
+    rng = np.random.default_rng(seed)
+    before = [session(scene, rng, repetitions) for _ in range(scene.sessions)]
+    found = failures(before, session(scene, rng, repetitions, truth))
     metric = "accuracy" if truth.points else "train_seconds"
-    for _ in range(repetitions):
-        found = failures(scene, truth, rng)
-        if truth == UNCHANGED:
-            hits += bool(found)
-        elif truth.in_all:
-            hits += any(what == metric for _, what in found)
-        else:
-            hits += (METHODS[0], metric) in found
-    return hits / repetitions
+    if truth == UNCHANGED:
+        hits = list(found.values())
+    elif truth.in_all:
+        hits = [fails for (_, what), fails in found.items() if what == metric]
+    else:
+        hits = [found[METHODS[0], metric]]
+    return float(np.logical_or.reduce(hits).mean())
+
+
+def values_of_repetition(one: Session, repetition: int) -> dict[str, dict[str, Array]]:
+    """Return the values of each seed of one repetition, by method and metric, with the pace."""
+    found = {}
+    for method, metrics in one.items():
+        found[method] = {metric: runs.values[repetition] for metric, runs in metrics.items()}
+        if (pace := metrics["train_seconds"].pace) is not None:
+            found[method]["pace_seconds"] = pace[repetition]
+    return found

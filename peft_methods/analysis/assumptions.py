@@ -1,21 +1,24 @@
 """Noise that the regression check assumes where a baseline does not measure it.
 
-A session of a machine takes about 5 % longer or shorter than another (standard deviation), which
-docs/how-to/regression-check.md bases on measurements; after division by the machine's pace, less.
+The figures are conventions, not measurements: docs/how-to/regression-check.md states them, and a
+baseline of several sessions replaces them. How much the machine's pace varies is not assumed but
+measured by the pace's own repetitions within the sessions of the baseline.
 """
 
 from __future__ import annotations
 
 from peft_methods.analysis.noise import Assumed
+from peft_methods.analysis.samples import Array
 from peft_methods.analysis.tolerances import Tolerance
 from peft_methods.profiling.metrics import COST_METRICS, METRICS
 from peft_methods.tasks.metrics import BYTES
 
 TIME = Assumed(drift=0.05, seeds=0.02)  # relative; also of energy and throughput
-TIME_BY_PACE = Assumed(drift=0.02, seeds=0.05)  # the pace itself is measured in a moment
+DRIFT_BY_PACE = 0.02  # relative: what is left of it after division by the pace
 MEMORY = Assumed(drift=0.0, seeds=0.01)  # relative
 SIZE = Assumed(drift=0.0, seeds=0.0)  # figures such as the number of trainable parameters
 QUALITY_SPREAD = 0.03  # between seeds, of a share: three points
+NEARLY_FIXED = 0.25  # weight of memory and sizes in the error rate, where other metrics have 1
 COSTS = frozenset(metric.name for metric in COST_METRICS)
 BY_PACE = {
     "train_seconds": -1,
@@ -26,7 +29,7 @@ BY_PACE = {
 }  # metrics of the training itself, and the power of the pace that they are multiplied by
 
 
-def assumed_noise(tolerance: Tolerance, *, by_pace: bool, level: float) -> Assumed:
+def assumed_noise(tolerance: Tolerance, level: float) -> Assumed:
     """Return the noise to assume for a metric, in the tolerance's unit.
 
     `level` is the metric's mean in the baseline. The spread of a quality metric that is no share is
@@ -40,6 +43,25 @@ def assumed_noise(tolerance: Tolerance, *, by_pace: bool, level: float) -> Assum
         return Assumed(0.0, spread)
     if not metric.device_dependent:
         return SIZE
-    noise = MEMORY if metric.unit == BYTES else TIME_BY_PACE if by_pace else TIME
+    noise = MEMORY if metric.unit == BYTES else TIME
     scale = 1.0 if tolerance.relative else abs(level)
     return Assumed(noise.drift * scale, (noise.seeds or 0.0) * scale)
+
+
+def noise_by_pace(pace_variance: Array) -> Assumed:
+    """Return the noise to assume for times divided by the pace; relative.
+
+    `pace_variance` (...): relative variance of the pace between the runs of a session.
+    """
+    return Assumed(DRIFT_BY_PACE, ((TIME.seeds or 0.0) ** 2 + pace_variance) ** 0.5)
+
+
+def drifts(metric: str) -> bool:
+    """Whether a metric moves from one session of a machine to the next, as times do."""
+    fixed = METRICS[metric].unit == BYTES or not METRICS[metric].device_dependent
+    return metric in COSTS and not fixed
+
+
+def weight(metric: str) -> float:
+    """Return a metric's weight in the error rate; what hardly varies needs little of it."""
+    return 1.0 if metric not in COSTS or drifts(metric) else NEARLY_FIXED

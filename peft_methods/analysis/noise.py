@@ -11,13 +11,14 @@ where the figures allow it and otherwise assumed:
   which the assumed one is a prior worth `PRIOR_FREEDOM` degrees of freedom.
 - **Residual**: what a session changes in one method and not in others (two-way layout of sessions
   and methods without repetition).
+
+All figures are arrays (..., seeds). Leading axes, if any, are repetitions of a simulation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from peft_methods.analysis.seed_variance import common_variance
 
 KNOWN = 1e6  # degrees of freedom of an assumed variance
 PRIOR_FREEDOM = 6.0  # of the assumed drift, once sessions measure it
-Group = Sequence[float]  # a value per seed
+Group = Array  # (..., seeds)
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,24 @@ class Assumed:
     `drift` is between sessions. `seeds` is between seeds; None: unknown.
     """
 
-    drift: float
-    seeds: float | None
+    drift: float | Array
+    seeds: float | Array | None
 
 
 @dataclass(frozen=True)
 class Figures:
     """One metric of one method, in the tolerance's unit, where more is worse.
 
-    `sessions` are those of the baseline, `now` the one that is judged.
+    `sessions` are those of the baseline, `now` the one that is judged: each (..., seeds).
     """
 
-    sessions: tuple[tuple[float, ...], ...]
-    now: tuple[float, ...]
+    sessions: tuple[Group, ...]
+    now: Group
 
     @property
-    def worse(self) -> float:
+    def worse(self) -> Array:
         """By how much the mean of this session is worse than that of the baseline's sessions."""
-        return fmean(self.now) - fmean(map(fmean, self.sessions))
+        return np.asarray(self.now.mean(-1) - mean_of(self.sessions))
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,19 @@ class Drift:
         return 1 + 1 / self.sessions
 
 
-def estimate(variance: float, freedom: float = KNOWN) -> Estimate:
-    """Return an `Estimate` of plain numbers."""
-    return Estimate(np.asarray(float(variance)), np.asarray(float(freedom)))
+def mean_of(sessions: Sequence[Group]) -> Array:
+    """Return the mean over sessions of each session's mean over seeds (...)."""
+    return np.asarray(np.mean([session.mean(-1) for session in sessions], axis=0))
+
+
+def estimate(variance: float | Array, freedom: float = KNOWN) -> Estimate:
+    """Return an `Estimate` with the same degrees of freedom for all variances."""
+    found = np.asarray(variance, dtype=np.float64)
+    return Estimate(found, np.full_like(found, freedom))
 
 
 def seed_variance(
-    own: Sequence[Group], others: Sequence[Sequence[Group]], assumed: float | None
+    own: Sequence[Group], others: Sequence[Sequence[Group]], assumed: float | Array | None
 ) -> Estimate | None:
     """Return a method's variance between seeds, from groups of its runs and those of others.
 
@@ -84,7 +91,7 @@ def seed_variance(
     """
     samples = [sample for groups in (own, *others) if (sample := _pooled(groups)) is not None]
     if not samples:
-        return None if assumed is None else estimate(assumed**2)
+        return None if assumed is None else estimate(np.square(assumed))
     common = common_variance(samples)
     mine = _pooled(own)
     return common.prior if mine is None else common.moderated(mine)
@@ -92,44 +99,53 @@ def seed_variance(
 
 def _pooled(groups: Sequence[Group]) -> Sample | None:
     """Return the variance within several groups as that of one sample; None without any."""
-    known = [np.asarray(group) for group in groups if len(group) >= SEEDS_NEEDED]
-    freedom = sum(len(group) - 1 for group in known)
+    known = [group for group in groups if group.shape[-1] >= SEEDS_NEEDED]
+    freedom = sum(group.shape[-1] - 1 for group in known)
     if not freedom:
         return None
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in known)
-    zero = np.asarray(0.0)
-    return Sample(zero, np.zeros(1), np.asarray(squares / freedom), zero, freedom + 1)
+    squares = np.asarray(
+        sum(((group - group.mean(-1, keepdims=True)) ** 2).sum(-1) for group in known)
+    )
+    zero = np.zeros_like(squares)
+    return Sample(zero, zero[..., None], squares / freedom, zero, freedom + 1)
 
 
-def drift(methods: Sequence[Figures], assumed: float) -> Drift:
+def drift(methods: Sequence[Sequence[Group]], assumed: float | Array) -> Drift:
     """Return the variances between the sessions of a baseline.
 
-    `methods` are all of the recipe; those that some session lacks do not count.
+    `methods` are the sessions of each method of the recipe; methods that some session lacks do not
+    count.
     """
-    sessions = max((len(one.sessions) for one in methods), default=1)
-    block = [one.sessions for one in methods if len(one.sessions) == sessions]
+    sessions = max(map(len, methods), default=1)
     if sessions < 2:
-        return Drift(estimate(assumed**2), estimate(0.0), sessions)
-    means = np.asarray([[fmean(session) for session in one] for one in block])
+        return Drift(estimate(np.square(assumed)), estimate(0.0), sessions)
+    block = [one for one in methods if len(one) == sessions]
+    means = np.stack(
+        [np.stack([session.mean(-1) for session in one], axis=-1) for one in block], axis=-2
+    )
     residual = _residual(means)
-    of_sessions = means.mean(0).var(ddof=1)
-    common = max(0.0, of_sessions - float(residual.variance) / len(block))
+    of_sessions = means.mean(-2).var(-1, ddof=1)
+    common = np.maximum(0.0, of_sessions - residual.variance / len(block))
     freedom = sessions - 1
-    if not assumed:
+    if not np.any(assumed):
         return Drift(estimate(common, freedom), residual, sessions)
     total = PRIOR_FREEDOM + freedom
-    moderated = (PRIOR_FREEDOM * assumed**2 + freedom * common) / total
+    moderated = (PRIOR_FREEDOM * np.square(assumed) + freedom * common) / total
     return Drift(estimate(moderated, total), residual, sessions)
 
 
 def _residual(means: Array) -> Estimate:
-    """Return the mean square of the interaction of methods x sessions; 0 for one method."""
-    methods, sessions = means.shape
+    """Return the mean square of the interaction in means (..., methods, sessions).
+
+    It is 0 for one method.
+    """
+    methods, sessions = means.shape[-2:]
     if methods < 2:
-        return estimate(0.0)
-    rest = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+        return estimate(np.zeros(means.shape[:-2]))
+    of_methods, of_sessions = means.mean(-1, keepdims=True), means.mean(-2, keepdims=True)
+    rest = means - of_methods - of_sessions + means.mean((-2, -1), keepdims=True)
     freedom = (methods - 1) * (sessions - 1)
-    return estimate(float((rest**2).sum()) / freedom, freedom)
+    return estimate((rest**2).sum((-2, -1)) / freedom, freedom)
 
 
 def variance_of_change(own: Figures, seeds: Estimate, between: Drift) -> Estimate:
@@ -139,7 +155,7 @@ def variance_of_change(own: Figures, seeds: Estimate, between: Drift) -> Estimat
     together. It is never less than the seeds alone explain; the sessions' seeds count once, since
     sessions repeat them.
     """
-    before, now = max(map(len, own.sessions)), len(own.now)
+    before, now = most_seeds(own.sessions), own.now.shape[-1]
     of_seeds = Estimate(seeds.variance * (1 / before + 1 / now), seeds.freedom)
     factor = 1 + 1 / len(own.sessions)
     common = Estimate(factor * between.common.variance, between.common.freedom)
@@ -150,13 +166,25 @@ def variance_of_change(own: Figures, seeds: Estimate, between: Drift) -> Estimat
     return larger(of_seeds, satterthwaite(common, residual, more))
 
 
+def most_seeds(sessions: Sequence[Group]) -> int:
+    """Return the number of seeds of the session with the most."""
+    return max(session.shape[-1] for session in sessions)
+
+
 def larger(one: Estimate, other: Estimate) -> Estimate:
-    """Return the estimate with the larger variance."""
-    return one if one.variance >= other.variance else other
+    """Return the estimate with the larger variance, element by element."""
+    first = one.variance >= other.variance
+    return Estimate(
+        np.where(first, one.variance, other.variance), np.where(first, one.freedom, other.freedom)
+    )
 
 
-def explained(variance: Estimate, alpha: float) -> float:
-    """Return by how much noise makes a mean worse with a probability of `alpha`."""
+def explained(variance: Estimate, alpha: float) -> Array:
+    """Return by how much noise makes a mean worse with a probability of `alpha`.
+
+    It is Student's quantile times the standard deviation; infinite for an `alpha` of 0.
+    """
     from scipy.special import stdtrit
 
-    return float(stdtrit(variance.freedom, 1 - alpha) * np.sqrt(variance.variance))
+    quantile = stdtrit(variance.freedom, 1 - alpha)
+    return np.where(variance.variance > 0, quantile * np.sqrt(variance.variance), 0.0)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from peft_methods.analysis.baseline import Baseline, Entry
-from peft_methods.analysis.changes import MetricComparison, RecipeBaseline, recorded
+from peft_methods.analysis.changes import RecipeBaseline, recorded
+from peft_methods.analysis.metric_comparison import MetricComparison
 from peft_methods.analysis.regression_notes import (
     busy,
     device_notes,

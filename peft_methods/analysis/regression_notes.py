@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from peft_methods.analysis.baseline import Entry
-from peft_methods.analysis.changes import MetricComparison
 from peft_methods.analysis.checks.measurement import LEAST_BUSY_SHARE
+from peft_methods.analysis.metric_comparison import MetricComparison
 from peft_methods.analysis.regression_report import Change
 from peft_methods.analysis.spec_changes import device_of, upgrades
 from peft_methods.analysis.tolerances import Tolerance
 from peft_methods.runs.record import Record
 from peft_methods.utils.words import counted
-
-LEAST_ALONE = 0.5  # of the tolerance: what a method must be worse without regard to the others
 
 
 def busy(metric: str, records: Sequence[Record]) -> str:
@@ -84,33 +82,27 @@ def _range(tolerance: Tolerance, amounts: Sequence[float]) -> str:
 
 def shift_text(one: MetricComparison) -> str | None:
     """Describe a shift that is common to all methods; None if there is none."""
-    tolerance, found = one.tolerance, one.noise.common_change(one.now)
-    if found is None or not tolerance.is_exceeded(found.worse) or found.worse <= found.explained:
+    tolerance, found = one.tolerance, one.common()
+    if found is None or not found.fails(tolerance):
         return None
-    changes = [one.noise.figures(name, values).worse for name, values in one.now.items()]
+    changes = [one.alone(name) for name in one.now]
     down = sum(change > 0 for change in changes)
     return (
         f"{down} of {counted(len(changes), 'method')} {'is' if down == 1 else 'are'} worse in "
-        f"{tolerance.metric}, by {tolerance.formatted(found.worse)} on average (tolerance "
+        f"{tolerance.metric}, by {tolerance.formatted(float(found.worse))} on average (tolerance "
         f"{tolerance.formatted(tolerance.amount)}; chance explains "
-        f"{tolerance.formatted(found.explained)} across methods): a common shift."
+        f"{tolerance.formatted(float(found.explained))} across methods): a common shift."
     )
 
 
 def relative_text(one: MetricComparison, method: str) -> str | None:
     """Describe how a method is worse than the drift that the others show; None if it is not."""
-    tolerance, found = one.tolerance, one.noise.relative_change(method, one.now)
-    alone = one.noise.figures(method, one.now[method]).worse
-    if (
-        found is None
-        or not tolerance.is_exceeded(found.worse)
-        or found.worse <= found.explained
-        or alone <= LEAST_ALONE * tolerance.amount
-    ):
+    tolerance, found = one.tolerance, one.relative(method)
+    if found is None or not found.fails(tolerance):
         return None
     return (
-        f"{tolerance.metric} is worse by {tolerance.formatted(found.worse)} than the drift that "
-        f"the other methods show (tolerance {tolerance.formatted(tolerance.amount)}; chance "
-        f"explains {tolerance.formatted(found.explained)}), and by {tolerance.formatted(alone)} "
-        "alone."
+        f"{tolerance.metric} is worse by {tolerance.formatted(float(found.worse))} than the drift "
+        f"that the other methods show (tolerance {tolerance.formatted(tolerance.amount)}; chance "
+        f"explains {tolerance.formatted(float(found.explained))}), and by "
+        f"{tolerance.formatted(float(one.alone(method)))} alone."
     )
