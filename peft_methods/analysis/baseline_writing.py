@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.analysis.baseline import EARLIER, Entry, read_baseline, read_entries
-from peft_methods.analysis.spec_changes import device_of, shortened
+from peft_methods.analysis.spec_changes import device_of, device_text, shortened
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.errors import OptionError
 from peft_methods.utils.files import atomically
@@ -50,11 +50,15 @@ def _differences(before: Entry, now: Entry) -> Iterator[str]:
             if not name.startswith("expect.")
         },
         "data": (before.data.get("fingerprint"), now.data.get("fingerprint")),
-        "device": (device_of(before.environment), device_of(now.environment)),
+        "device": (_device(before), _device(now)),
     }
     for name, (then, today) in pairs.items():
         if then != today:
             yield f"{name} {then} → {today}"
+
+
+def _device(entry: Entry) -> str:
+    return device_text(device_of(entry.environment))
 
 
 def _slim(benchmarks: list[dict[str, Any]]) -> list[dict[str, Any]]:

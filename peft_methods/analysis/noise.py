@@ -187,4 +187,5 @@ def explained(variance: Estimate, alpha: float) -> Array:
     from scipy.special import stdtrit
 
     quantile = stdtrit(variance.freedom, 1 - alpha)
-    return np.where(variance.variance > 0, quantile * np.sqrt(variance.variance), 0.0)
+    with np.errstate(invalid="ignore"):  # infinite times 0
+        return np.where(variance.variance > 0, quantile * np.sqrt(variance.variance), 0.0)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from peft_methods.analysis.baseline import Entry
 from peft_methods.analysis.checks.measurement import LEAST_BUSY_SHARE
 from peft_methods.analysis.metric_comparison import MetricComparison
 from peft_methods.analysis.regression_report import Change
-from peft_methods.analysis.spec_changes import device_of, upgrades
+from peft_methods.analysis.spec_changes import device_of, device_text, upgrades
 from peft_methods.analysis.tolerances import Tolerance
 from peft_methods.runs.record import Record
 from peft_methods.utils.words import counted
@@ -33,13 +32,9 @@ def device_notes(entry: Entry, record: Record) -> Iterator[str]:
     then, now = device_of(entry.environment), device_of(record.environment)
     if then != now:
         yield (
-            f"another device ({_device(then)} → {_device(now)}): quality is compared, "
+            f"another device ({device_text(then)} → {device_text(now)}): quality is compared, "
             "time and memory are not"
         )
-
-
-def _device(device: tuple[str, Any]) -> str:
-    return device[0] + (f", {counted(device[1], 'thread')}" if device[1] is not None else "")
 
 
 def upgrade_notes(entry: Entry, record: Record, changes: Sequence[Change]) -> Iterator[str]:

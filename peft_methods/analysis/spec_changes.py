@@ -8,6 +8,7 @@ from typing import Any
 from peft_methods.analysis.baseline import Entry
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
 from peft_methods.runs.record import Record
+from peft_methods.utils.words import counted
 
 SHOWN_DIFFERENCES = 6
 
@@ -59,6 +60,11 @@ def device_of(environment: Mapping[str, Any]) -> tuple[str, Any]:
     """Return what times and memory depend on: the device and, on a CPU, the threads of a run."""
     is_cpu = environment.get("device") == "cpu"
     return str(environment.get("device_name")), environment.get("threads") if is_cpu else None
+
+
+def device_text(device: tuple[str, Any]) -> str:
+    """Format what `device_of` returns: 'a cpu, 2 threads'."""
+    return device[0] + (f", {counted(device[1], 'thread')}" if device[1] is not None else "")
 
 
 def upgrades(entry: Entry, record: Record) -> list[str]:
