@@ -128,7 +128,17 @@ class MetricNoise:
         if seeds is None:
             return None
         variance = variance_of_change(figures, seeds, self.drift)
-        return JudgedChange(figures.worse, explained(variance, self.family.of_method))
+        return JudgedChange(figures.worse, self._explained(variance, self.family.of_method))
+
+    def _explained(self, variance: Estimate, alpha: float) -> Array:
+        """Return by how much chance makes a change (...) worse.
+
+        A time is the baseline's times a factor. The factor's logarithm is nearly normal; the factor
+        itself is larger more often, since the baseline may be low by chance.
+        """
+        chance = explained(variance, alpha)
+        with np.errstate(over="ignore"):
+            return np.expm1(chance) if self.family.drifting else chance
 
     def common_change(self, now: Mapping[str, Group]) -> JudgedChange | None:
         """Return the mean change over methods and what chance explains; None for too few."""
@@ -141,7 +151,7 @@ class MetricNoise:
         common = self.drift.common
         of_drift = Estimate(self.drift.factor * common.variance, common.freedom)
         variance = satterthwaite(of_methods, of_drift)
-        return JudgedChange(worse.mean(-1), explained(variance, self.family.of_common))
+        return JudgedChange(worse.mean(-1), self._explained(variance, self.family.of_common))
 
     def _changes(self, now: Mapping[str, Group]) -> Array:
         """Return by how much each method is worse (..., methods)."""
@@ -181,5 +191,7 @@ class MetricNoise:
             runs = 1 / most_seeds(self.baseline[method]) + 1 / now.shape[-1]
             parts.append(Estimate(seeds.variance * runs, seeds.freedom))
         alpha = self.family.of_relative
-        chances = [explained(Estimate(one.variance * spread, one.freedom), alpha) for one in parts]
+        chances = [
+            self._explained(Estimate(one.variance * spread, one.freedom), alpha) for one in parts
+        ]
         return np.asarray(reduce(np.maximum, chances))

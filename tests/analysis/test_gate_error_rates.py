@@ -31,7 +31,7 @@ from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.samples import Array
 from peft_methods.runs.record import Record
 
-FEW, MANY = 200, 2000
+FEW, MANY = 200, 1000
 BASELINES = ((1, False), (1, True), (5, False), (5, True))  # sessions, and whether they have a pace
 GRID = [
     Scene(seeds=seeds, sessions=sessions, pace=pace, spread=spread, drift=drift)
