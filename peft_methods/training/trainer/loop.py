@@ -73,11 +73,14 @@ class RunTrainer(Trainer):
             name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")
         ]
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the Trainer's optimizer, split further by the method's parameter groups."""
+    def create_optimizer(self, *model: nn.Module) -> torch.optim.Optimizer:
+        """Create the Trainer's optimizer, split further by the method's parameter groups.
+
+        The first releases of transformers 5 take no `model`.
+        """
         if self.optimizer is not None:
             return self.optimizer
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*model)
         assert isinstance(self.model, nn.Module)
         special = [
             (set(own.parameters), own.settings())
