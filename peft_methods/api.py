@@ -7,9 +7,10 @@ What is compared. `recipe` is a name or the path of a TOML file; `methods` are n
 `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `settings` are `KEY=VALUE` recipe
 fields. `model` and `data` replace the recipe's; with other data, which may be one file, the
 recipe's sizes are upper limits and missing splits are cut from train. `weights="random"` measures
-the cost before any download, without quality. `trust_remote_code` allows a model's own Python files
-to run, if the recipe allows it too. `tune` is the number of tuning trials per method on validation
-data, which come first.
+the cost before any download, without quality. `curve=[100, 300, 1000]` trains on each of these
+numbers of rows and shows how quality depends on them. `trust_remote_code` allows a model's own
+Python files to run, if the recipe allows it too. `tune` is the number of tuning trials per method
+on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
@@ -39,6 +40,7 @@ from pathlib import Path
 
 from peft_methods.analysis.comparison import Comparison, comparison_of
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.learning_curve import LearningCurve, curves_of, main_part
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.cli import parsing
@@ -62,6 +64,7 @@ DEFAULT_WIDTH = 100  # characters, where there is no terminal
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
     "data.source": "data",
+    "data.train_subset": "curve",
     "limits": "budget",
     "method": "methods",
     "model.source": "model",
@@ -96,8 +99,15 @@ class PrintableComparison(Comparison):
         return terminal_table(self, self.limits, layout)
 
     def recommendations(self) -> list[Recommendation]:
-        """Return recommendations for best quality, memory, speed and checkpoint size."""
-        return recommend(self, self.limits)
+        """Return recommendations for best quality, memory, speed and checkpoint size.
+
+        Of a learning curve, they are those of the largest size.
+        """
+        return recommend(main_part(self), self.limits)
+
+    def curves(self) -> list[LearningCurve]:
+        """Return the learning curves: quality by training rows, and what more rows bring."""
+        return curves_of(self)
 
     def charts(self) -> list[Chart]:
         """Create all charts, which notebooks display; needs the extra `report`."""
@@ -142,6 +152,7 @@ def compare(
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
+    curve: str | Sequence[int] | None = None,
     trust_remote_code: bool = False,
     engine: str = "auto",
     settings: Sequence[str] = (),
@@ -175,6 +186,7 @@ def compare(
             model=model,
             weights=weights,
             data=data,
+            curve=parsing.curve_of(curve),
             trust_remote_code=trust_remote_code,
             engine=engine,
             trials=parsing.trials_of(tune),

@@ -99,7 +99,8 @@ class Ranking:
     share one. `not_compared`: the methods that are not compared, with the reason. `pareto_optimal`:
     whether a method is Pareto-optimal in quality, time, memory and trainable parameters; None if
     one of these is missing. `left_out`: the methods with an error finding, with the ids of the
-    rules; they are neither recommended nor candidates for the Pareto front.
+    rules; they are neither recommended nor candidates for the Pareto front. `samples`: the scores
+    that the comparison rests on, by method.
     """
 
     metric: str
@@ -111,6 +112,7 @@ class Ranking:
     pareto_optimal: dict[str, bool | None]
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     margin: float = MARGIN
+    samples: Mapping[str, Sample] = field(default_factory=dict, repr=False, compare=False)
 
     def pair(self, first: str, second: str) -> PairwiseComparison | None:
         """Return the comparison of two methods as first minus second; None if there is none."""
@@ -151,7 +153,8 @@ def rank_methods(
             samples[method] = sample_of(np.stack(scores))
     compared = _compared(samples, not_compared, METRICS[metric].sign(), margin)
     sound = {method: values for method, values in means.items() if method not in left_out}
-    return Ranking(metric, *compared, not_compared, _front(metric, sound), dict(left_out), margin)
+    front = _front(metric, sound)
+    return Ranking(metric, *compared, not_compared, front, dict(left_out), margin, samples)
 
 
 def _predicted(runs: RunResults, metric: str) -> list[Predictions]:

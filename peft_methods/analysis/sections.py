@@ -85,7 +85,7 @@ def group_records(
     prerequisites = _by_spec(record for record in records if record.role == "prerequisite")
     found: dict[str, list[list[Record]]] = {}
     for group in _grouped(
-        (record for record in records if record.role == "main"), _settings, _surroundings
+        (record for record in records if record.role == "main"), _settings, surroundings
     ):
         for layer in _layers(group):
             found.setdefault(layer[0].recipe_name, []).append(layer)
@@ -129,7 +129,7 @@ def _settings(record: Record) -> Settings:
     }
 
 
-def _surroundings(record: Record) -> Settings:
+def surroundings(record: Record) -> Settings:
     """Return the device, library versions and data of a run; empty if it never started."""
     environment, packages = record.environment, record.environment.get("packages") or {}
     if not environment:
@@ -251,7 +251,7 @@ def _prerequisites_of(
 
 
 def _machine(record: Record) -> Settings:
-    return {name: value for name, value in _surroundings(record).items() if name != "data"}
+    return {name: value for name, value in surroundings(record).items() if name != "data"}
 
 
 def _differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[str]:
@@ -284,7 +284,7 @@ def _changes(
 
 
 def _where(records: Sequence[Record]) -> dict[str, str]:
-    known = next((found for record in records if (found := _surroundings(record))), {})
+    known = next((found for record in records if (found := surroundings(record))), {})
     return {name: str(value) for name, value in known.items()}
 
 
