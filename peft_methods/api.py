@@ -37,6 +37,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, comparison_of
 from peft_methods.analysis.constraints import Constraints
@@ -48,7 +49,7 @@ from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.options import Options
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
-from peft_methods.report.charts import charts_of
+from peft_methods.report.charts import charts_across, charts_of
 from peft_methods.report.charts.base import Chart
 from peft_methods.report.html.page import build_report, write_report
 from peft_methods.report.html.snippet import html_table
@@ -111,7 +112,9 @@ class PrintableComparison(Comparison):
 
     def charts(self) -> list[Chart]:
         """Create all charts, which notebooks display; needs the extra `report`."""
-        return [chart for recipe in self.rankings for chart in charts_of(self, recipe)]
+        main = main_part(self)
+        charts = [chart for recipe in main.rankings for chart in charts_of(main, recipe)]
+        return [*charts, *charts_across(self)]
 
     def report(self, folder: str | Path) -> Path:
         """Write FOLDER/report.html with its charts and return its path.
@@ -197,15 +200,22 @@ def compare(
             save_models=parsing.folder_of(save_models, "save_models"),
             checkpoint=checkpoint,
             deterministic=deterministic,
-            silenced=parsing.silenced_of(silence),
             report=parsing.report_of(report),
-            limits=parsing.limits_of(budget),
-            margin=parsing.margin_of(margin),
+            **_statements(silence, budget, margin),
             fresh=fresh,
             trackers=parsing.trackers_of(track),
             how_to_change=how_to_change,
         )
         return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+
+
+def _statements(silence: Sequence[str], budget: str | None, margin: str | None) -> dict[str, Any]:
+    """Parse the options that decide what the comparison states."""
+    return {
+        "silenced": parsing.silenced_of(silence),
+        "limits": parsing.limits_of(budget),
+        "margin": parsing.margin_of(margin),
+    }
 
 
 def _run(options: Options, display: Display) -> PrintableComparison:

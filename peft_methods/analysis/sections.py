@@ -90,21 +90,24 @@ def group_records(
         for layer in _layers(group):
             found.setdefault(layer[0].recipe_name, []).append(layer)
     sections = []
-    for recipe, layers in sorted(found.items()):
+    for recipe in sorted(found, key=lambda name: _place(found[name][0][0])):
+        layers = found[recipe]
         first, *_ = ordered = sorted(
             layers,
             key=lambda layer: (not any(record.status == "ok" for record in layer), _age(layer)),
         )
         for number, layer in enumerate(ordered, 1):
             differences = tuple(_differences(first, layer)) if number > 1 else ()
-            comparison = Comparison(
-                (*layer, *_prerequisites_of(layer, prerequisites)),
-                predictions=predictions or {},
-                silenced=silenced,
-                margin=margin,
-            )
+            own = (*layer, *_prerequisites_of(layer, prerequisites))
+            comparison = Comparison(own, (), predictions or {}, silenced, margin)
             sections.append(Section(recipe, number, differences, comparison))
     return sections
+
+
+def _place(record: Record) -> tuple[str, int, str]:
+    """Sort key: the recipe's name; of a learning curve, the largest size first."""
+    recipe = record.spec.recipe
+    return recipe.curve_of or recipe.name, -(recipe.data.train_subset or 0), recipe.name
 
 
 def _key(value: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from peft_methods.report.charts import charts_of
 from peft_methods.report.charts.base import Chart, select_recipe
+from peft_methods.report.charts.learning import learning_chart
 from peft_methods.report.charts.rendering import svg
 from peft_methods.report.charts.scatter import quality_cost_chart
 from peft_methods.report.paper.english import listed, tidy
@@ -20,6 +21,7 @@ AGAINST = {
     "accuracy-against-time": ("train_seconds", "quality against training time"),
 }
 COSTS = {"train-time": "training times", "peak-memory": "peak memory"}
+LEARNING = "quality by training rows"
 COURSE = {"losses": "the losses by epoch"}
 PLOT = (2.7, 2.3)  # inches: with its axis, it is as wide as a column
 # Points: a taller drawing would be scaled down until its text is illegible. The tables have its
@@ -86,6 +88,7 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
         "costs",
         against or {available[name]: shows for name, shows in COSTS.items() if name in available},
     )
+    yield "curve", {learning_chart(study.curve): LEARNING} if study.curve else {}
     yield "course", {available[name]: shows for name, shows in COURSE.items() if name in available}
 
 

@@ -8,6 +8,7 @@ from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.ranking import COSTS
 from peft_methods.report.paper import analysis, tables
 from peft_methods.report.paper.charts import PaperFigure, description
+from peft_methods.report.paper.curve import learning_curve
 from peft_methods.report.paper.english import (
     counted,
     joined,
@@ -50,7 +51,7 @@ def _of(study: Study, figures: Sequence[PaperFigure], level: str) -> list[str]:
     """Return one recipe's results. A table or figure precedes the text that it floats next to."""
     of = {
         section: [one for one in figures if one.section == section]
-        for section in ("quality", "costs", "course")
+        for section in ("quality", "costs", "curve", "course")
     }
     drawn = {section: [one.markup for one in found] for section, found in of.items()}
     first, *paragraphs = analysis.quality(study)
@@ -69,6 +70,7 @@ def _of(study: Study, figures: Sequence[PaperFigure], level: str) -> list[str]:
             tables.ratio_table(study),
             tables.device_table(study),
         ),
+        *learning_curve(study, of["curve"], level),
         *(
             f"{level} Course of Training",
             *drawn["course"],

@@ -19,8 +19,8 @@ CURVE_NOTE = (
 )
 FORECAST_NOTE = (
     "Forecast: an inverse power law, error = a + b / rows^c, fitted to the error at all sizes. It "
-    "holds only if quality goes on as it did. The gain counts from the fitted quality at the largest "
-    "size. Intervals: 95 %, over seeds, test examples and the fit."
+    "holds only if quality goes on as it did. The gain counts from the law at the largest size. "
+    "Intervals: 95 %, over seeds, test examples and the fit."
 )
 WHY_NO_FORECAST = {
     NoForecast.FEW_SIZES: "no forecast: fewer than 3 sizes",
@@ -79,7 +79,7 @@ def quality_cell(point: CurvePoint, method: str) -> str:
 
 def differences(curve: LearningCurve) -> list[str]:
     """Say for each size which pairs of methods differ."""
-    return [f"{rows_of(point.size)}: {_differences(point)}." for point in curve.points]
+    return [f"{rows_of(point.size)}: {_differences(point)}" for point in curve.points]
 
 
 def _differences(point: CurvePoint) -> str:
