@@ -41,6 +41,7 @@ from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, comparison_of
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.data_sets import DataSetSummary, summarize_data_sets
 from peft_methods.analysis.learning_curve import LearningCurve, curves_of, main_part
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
@@ -109,6 +110,10 @@ class PrintableComparison(Comparison):
     def curves(self) -> list[LearningCurve]:
         """Return the learning curves: quality by training rows, and what more rows bring."""
         return curves_of(self)
+
+    def data_sets(self) -> DataSetSummary | None:
+        """Return the summary over several recipes; None for one."""
+        return summarize_data_sets(self)
 
     def charts(self) -> list[Chart]:
         """Create all charts, which notebooks display; needs the extra `report`."""

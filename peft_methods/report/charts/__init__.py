@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft_methods.analysis.comparison import Comparison
+from peft_methods.analysis.data_sets import summarize_data_sets
 from peft_methods.analysis.learning_curve import curves_of, main_part
 from peft_methods.report.charts.bars import cost_chart, parameters_chart
 from peft_methods.report.charts.base import Chart, file_stem, select_recipe
@@ -13,6 +14,7 @@ from peft_methods.report.charts.curves import losses_chart, qualities_chart
 from peft_methods.report.charts.dots import quality_chart
 from peft_methods.report.charts.learning import learning_chart
 from peft_methods.report.charts.matrices import matrix_charts
+from peft_methods.report.charts.profiles import profiles_chart
 from peft_methods.report.charts.rendering import png, svg
 from peft_methods.report.charts.scatter import quality_cost_chart
 from peft_methods.report.charts.stacked import memory_chart, time_chart
@@ -52,8 +54,11 @@ def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
 
 
 def charts_across(comparison: Comparison) -> list[Chart]:
-    """List the charts of several recipes together: the learning curves."""
-    return [learning_chart(curve) for curve in curves_of(comparison)]
+    """List the charts of several recipes together: learning curves and performance profiles."""
+    charts = [learning_chart(curve) for curve in curves_of(comparison)]
+    if (summary := summarize_data_sets(comparison)) is not None:
+        charts += filter(None, [profiles_chart(comparison, summary)])
+    return charts
 
 
 def save_charts(comparison: Comparison, folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from peft_methods.analysis.sections import Section, group_records, merge_section
 from peft_methods.report.charts import charts_across, charts_of, save_chart, save_charts
 from peft_methods.report.formatting import format_time, without_home
 from peft_methods.report.html.curves import CurveView, curve_views
+from peft_methods.report.html.data_sets import SummaryView, summary_view
 from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import (
@@ -96,6 +97,7 @@ class Page:
     measured: str
     sections: tuple[SectionView, ...]
     curves: tuple[CurveView, ...]
+    summary: SummaryView | None
     overview: Table | None
     remarks: tuple[str, ...]
     silenced: tuple[str, ...]
@@ -166,6 +168,7 @@ def _page(report: Report, command: CommandFormat) -> Page:
         if times
         else "No records.",
         sections=views,
+        summary=summary_view(report.merged, is_drawn=report.charts != "none"),
         curves=curve_views(report.merged, is_drawn=report.charts != "none"),
         overview=_overview(views) if len(views) > 1 else None,
         remarks=tuple(

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.ranking import COSTS
 from peft_methods.report.paper import analysis, tables
-from peft_methods.report.paper.charts import PaperFigure, description
+from peft_methods.report.paper.charts import ALL, PaperFigure, description
 from peft_methods.report.paper.curve import learning_curve
+from peft_methods.report.paper.data_sets import all_recipes
 from peft_methods.report.paper.english import (
     counted,
     joined,
@@ -44,6 +45,7 @@ def results(studies: Sequence[Study], figures: Mapping[str, Sequence[PaperFigure
     for study in studies:
         parts += [f"== {study.name}"] if len(studies) > 1 else []
         parts += _of(study, figures[study.recipe], "===" if len(studies) > 1 else "==")
+    parts += all_recipes(studies, figures.get(ALL, ()))
     return [part for part in parts if part]
 
 
