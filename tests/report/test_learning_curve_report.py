@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,14 +74,21 @@ def test_csv_has_the_rows_of_each_size_and_the_forecast_at_the_largest(
 def test_html_report_has_the_curve_before_the_sections(
     comparison: PrintableComparison, tmp_path: Path
 ) -> None:
-    page = write_report(build_report(comparison, {}), tmp_path, pytest_command).read_text("utf-8")
+    report = replace(build_report(comparison, {}), charts="none")
+    page = write_report(report, tmp_path, pytest_command).read_text("utf-8")
     assert page.index("Learning curve of embedded</h2>") < page.index('id="embedded-900-1"')
     assert page.index('id="embedded-900-1"') < page.index('id="embedded-100-1"')
-    assert page.count("Quality by") == 0
     assert "What the next doubling brings" in page
-    assert (tmp_path / "charts" / "embedded-900" / "learning-curve.svg").exists()
-    assert not (tmp_path / "charts" / "embedded-100").exists()  # the main size is drawn
-    assert "--peft-curve" not in page or "--peft-curve 900" in page
+    assert "--peft-curve 900" in page or "--curve 900" in page
+    assert not (tmp_path / "charts").exists()
+
+
+def test_charts_of_the_curve_and_of_the_main_size_are_written(tmp_path: Path) -> None:
+    one = make_curve({"full": RISING["full"]})
+    write_report(build_report(one, {}), tmp_path, pytest_command)
+    drawn = {path.relative_to(tmp_path / "charts") for path in tmp_path.rglob("*.svg")}
+    assert Path("embedded-900/learning-curve.svg") in drawn
+    assert {path.parts[0] for path in drawn} == {"embedded-900"}
 
 
 def test_chart_describes_every_figure(comparison: PrintableComparison) -> None:
