@@ -4,13 +4,15 @@ It works in a script without a main guard and in a notebook. A failed run does n
 holds the reason. The arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
-`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `settings` are `KEY=VALUE` recipe
-fields. `model` and `data` replace the recipe's; with other data, which may be one file, the
-recipe's sizes are upper limits and missing splits are cut from train. `weights="random"` measures
-the cost before any download, without quality. `curve=[100, 300, 1000]` trains on each of these
-numbers of rows and shows how quality depends on them. `trust_remote_code` allows a model's own
-Python files to run, if the recipe allows it too. `tune` is the number of tuning trials per method
-on validation data, which come first.
+`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. With `decide` ("1pp"), seeds are
+added until each method is worse than the best one or equal to it within these points, up to
+`seeds_max` a method; after `decide_time` ("30min", or seconds) no more are added. `settings` are
+`KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other data, which may be
+one file, the recipe's sizes are upper limits and missing splits are cut from train.
+`weights="random"` measures the cost before any download, without quality. `curve=[100, 300, 1000]`
+trains on each of these numbers of rows and shows how quality depends on them. `trust_remote_code`
+allows a model's own Python files to run, if the recipe allows it too. `tune` is the number of
+tuning trials per method on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
@@ -57,7 +59,8 @@ from peft_methods.report.html.snippet import html_table
 from peft_methods.report.requirements import check_libraries, has_libraries
 from peft_methods.report.text.comparison import markdown_table, terminal_table, tracked_tables
 from peft_methods.report.text.layout import Layout
-from peft_methods.runs.experiment import DEFAULT_RESULTS, Experiment
+from peft_methods.runs.experiment import Experiment
+from peft_methods.runs.experiment_options import DEFAULT_RESULTS
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.runs.progress.display import Display, NullDisplay, display_on
 from peft_methods.utils.errors import PeftMethodsError
@@ -175,6 +178,9 @@ def compare(
     fresh: bool = False,
     budget: str | None = None,
     margin: str | None = None,
+    decide: str | None = None,
+    seeds_max: int | None = None,
+    decide_time: str | float | None = None,
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
@@ -198,34 +204,46 @@ def compare(
             trust_remote_code=trust_remote_code,
             engine=engine,
             trials=parsing.trials_of(tune),
-            workers=parsing.workers_of(workers),
-            executor=parsing.executor_name(executor),
-            timeout=parse_timeout(timeout),
-            retries=parse_retries(retries),
-            save_models=parsing.folder_of(save_models, "save_models"),
+            **_execution(workers, executor, timeout, retries),
             checkpoint=checkpoint,
             deterministic=deterministic,
-            report=parsing.report_of(report),
-            **_statements(silence, budget, margin),
+            limits=parsing.limits_of(budget),
+            **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
             fresh=fresh,
-            trackers=parsing.trackers_of(track),
+            **_outputs(report, save_models, silence, track),
             how_to_change=how_to_change,
         )
         return _run(options, display_on(sys.stderr) if progress else NullDisplay())
 
 
-def _statements(silence: Sequence[str], budget: str | None, margin: str | None) -> dict[str, Any]:
-    """Parse the options that decide what the comparison states."""
+def _execution(
+    workers: int | None, executor: str, timeout: str | float | None, retries: int
+) -> dict[str, Any]:
+    return {
+        "workers": parsing.workers_of(workers),
+        "executor": parsing.executor_name(executor),
+        "timeout": parse_timeout(timeout),
+        "retries": parse_retries(retries),
+    }
+
+
+def _outputs(
+    report: str | Path | None,
+    save_models: str | Path | None,
+    silence: Sequence[str],
+    track: str | Sequence[str],
+) -> dict[str, Any]:
     return {
         "silenced": parsing.silenced_of(silence),
-        "limits": parsing.limits_of(budget),
-        "margin": parsing.margin_of(margin),
+        "report": parsing.report_of(report),
+        "save_models": parsing.folder_of(save_models, "save_models"),
+        "trackers": parsing.trackers_of(track),
     }
 
 
 def _run(options: Options, display: Display) -> PrintableComparison:
     """Train all runs and compare their records."""
-    experiment = Experiment(options.tasks(), options.experiment(), display)
+    experiment = Experiment(options.tasks(), options.experiment(), display, options.more_seeds())
     try:
         experiment.start()
         for error in experiment.errors.values():

@@ -15,6 +15,7 @@ from peft_methods.runs.store import StoreError
 from peft_methods.utils.errors import DataError, OptionError, PreparationTimedOut
 
 
+@pytest.mark.slow
 def test_compare_works_in_a_script_without_main_guard(tiny_recipe: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -521,6 +521,7 @@ def config_alone(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_random_weights_from_a_config_measure_the_cost_of_every_method(
     run: Any, tmp_path: Path
 ) -> None:

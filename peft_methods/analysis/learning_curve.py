@@ -13,7 +13,8 @@ from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.forecast import Forecast, NoForecast, forecasts
-from peft_methods.analysis.ranking import PairwiseComparison, Ranking
+from peft_methods.analysis.pairs import PairwiseComparison
+from peft_methods.analysis.ranking import Ranking
 from peft_methods.analysis.sections import surroundings
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record

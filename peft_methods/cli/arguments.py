@@ -39,6 +39,23 @@ def _add_choices(group: OptionGroup) -> None:
         "--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two"
     )
     group.addoption(
+        "--peft-decide",
+        metavar="POINTS",
+        help="add seeds until each method is worse than the best one, or equal to it within this "
+        "many points, e.g. 1pp",
+    )
+    group.addoption(
+        "--peft-seeds-max",
+        metavar="N",
+        help="with --peft-decide: at most this many seeds a method (default: 10)",
+    )
+    group.addoption(
+        "--peft-decide-time",
+        metavar="TIME",
+        help="with --peft-decide: add no more seeds after this time, e.g. 30min (default: no "
+        "limit)",
+    )
+    group.addoption(
         "--peft-set",
         action="append",
         default=[],
@@ -62,9 +79,7 @@ def _add_choices(group: OptionGroup) -> None:
         "data set; the recipe's sizes are upper limits then",
     )
     group.addoption(
-        "--peft-curve",
-        metavar="ROWS,ROWS",
-        help="a learning curve: train on each of these numbers of rows, e.g. 100,300,1000",
+        "--peft-curve", metavar="A,B", help="train on each of these numbers of rows: 100,300,1000"
     )
     group.addoption(
         "--peft-trust-remote-code",

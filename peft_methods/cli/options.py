@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from peft_methods.analysis.constraints import Constraints
     from peft_methods.analysis.regression import RegressionCheck
     from peft_methods.recipes.schema import Recipe
-    from peft_methods.runs.experiment import ExperimentOptions
+    from peft_methods.runs.experiment import MoreSeeds
+    from peft_methods.runs.experiment_options import ExperimentOptions
     from peft_methods.runs.plan import RunGroup
 
 
@@ -65,6 +67,8 @@ class Options:
     paper: Path | None = None
     limits: Constraints = field(default_factory=dict)
     margin: float = MARGIN
+    seeds_max: int | None = None
+    decide_seconds: float | None = None
     fresh: bool = False
     trackers: tuple[str, ...] = ()
     regression: RegressionCheck | None = None
@@ -74,7 +78,7 @@ class Options:
 
     def experiment(self) -> ExperimentOptions:
         """Return the options of the experiment."""
-        from peft_methods.runs.experiment import ExperimentOptions
+        from peft_methods.runs.experiment_options import ExperimentOptions
 
         return ExperimentOptions(
             results=self.results,
@@ -87,7 +91,14 @@ class Options:
             retries=self.retries,
             checkpoint=self.checkpoint,
             trackers=self.trackers,
+            adding_seconds=self.decide_seconds,
         )
+
+    def more_seeds(self) -> MoreSeeds | None:
+        """Return what decides on further seeds; None without `seeds_max`."""
+        from peft_methods.analysis.adding_seeds import seeds_wanted
+
+        return None if self.seeds_max is None else partial(seeds_wanted, margin=self.margin)
 
     def tasks(self) -> list[RunGroup]:
         """Return every recipe and method to benchmark. Raises `OptionError`."""
@@ -101,7 +112,7 @@ class Options:
                 for size in curve_recipes(self._recipe(name), self.curve)
             ]
             if self.trials:
-                from peft_methods.runs.tuning import check_tuning
+                from peft_methods.runs.tuning_grid import check_tuning
 
                 check_tuning(recipes)
             self._cache["tasks"] = run_groups(
@@ -111,6 +122,7 @@ class Options:
                 self.engine,
                 deterministic=self.deterministic,
                 trust_remote_code=self.trust_remote_code,
+                seeds_max=self.seeds_max,
             )
         tasks: list[RunGroup] = self._cache["tasks"]
         return tasks
@@ -139,6 +151,9 @@ def read_options(config: pytest.Config) -> Options:
     )
     seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
     settings = (*option.peft_set, *values.seed_settings(seeds))
+    adding = values.seeds_to_decide(
+        option.peft_decide, option.peft_seeds_max, option.peft_decide_time, option.peft_margin
+    )
     options = Options(
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
@@ -166,7 +181,7 @@ def read_options(config: pytest.Config) -> Options:
         report=values.report_of(option.peft_report),
         paper=values.paper_of(option.peft_paper),
         limits=values.limits_of(option.peft_budget),
-        margin=values.margin_of(option.peft_margin),
+        **adding,
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )
@@ -174,8 +189,8 @@ def read_options(config: pytest.Config) -> Options:
         recipes,
         methods,
         settings,
-        options.curve,
-        options.trials,
+        options.curve or options.trials,
+        options.seeds_max,
         option.peft_model,
         option.peft_data,
         option.peft_trust_remote_code,

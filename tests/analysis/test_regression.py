@@ -682,6 +682,7 @@ def test_shift_p_matches_scipy() -> None:
     assert shift_p([0.8, *[0.0] * 7]) > 0.05
 
 
+@pytest.mark.slow
 def test_regression_check_compares_two_trained_sessions(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:

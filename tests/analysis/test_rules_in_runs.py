@@ -56,6 +56,7 @@ def test_sound_runs_of_two_epochs_have_no_finding(run: Run) -> None:
     assert {one.rule for one in checks.run_checks(records)}.isdisjoint(RULES)
 
 
+@pytest.mark.slow
 def test_v208_and_v204_report_a_rate_that_trains_nothing(run: Run) -> None:
     record = run("lora", "methods.lora.learning_rate=1e-9")
     (constant,) = evidence("V208", record)
@@ -63,6 +64,7 @@ def test_v208_and_v204_report_a_rate_that_trains_nothing(run: Run) -> None:
     assert len(evidence("V204", record)) == 1
 
 
+@pytest.mark.slow
 def test_v204_reports_training_that_diverges(run: Run) -> None:
     """The rate rises to a far too high one until the last step."""
     high = ("methods.full.learning_rate=1", "budget.warmup_ratio=0.99", "budget.epochs=4")
@@ -75,6 +77,7 @@ def flipped(rows: Rows) -> list[dict[str, Any]]:
     return [{**row, "label": 1 - int(str(row["label"]))} for row in rows]
 
 
+@pytest.mark.slow
 def test_v306_compares_the_training_accuracy_with_the_test(run: Run) -> None:
     rows = make_rows(160)
     sound = run("full", "budget.epochs=3", rows={"train": rows[:120], "test": rows[120:]})
@@ -83,6 +86,7 @@ def test_v306_compares_the_training_accuracy_with_the_test(run: Run) -> None:
     assert any(one.startswith("training accuracy") for one in evidence("V306", coded))
 
 
+@pytest.mark.slow
 def test_v301_reports_a_constant_prediction_that_suits_the_test_rows(run: Run) -> None:
     """Train is balanced, three in four test rows are of one class: the score is 0.25 or 0.75."""
     rows = make_rows(240)
@@ -95,6 +99,7 @@ def test_v301_reports_a_constant_prediction_that_suits_the_test_rows(run: Run) -
         assert len(evidence("V301", record)) == 1
 
 
+@pytest.mark.slow
 def test_v504_reports_a_rate_near_that_of_full_fine_tuning(run: Run) -> None:
     full, near = run("full"), run("lora", "methods.lora.learning_rate=6e-3")
     assert evidence("V504", full, near) == [
@@ -102,6 +107,7 @@ def test_v504_reports_a_rate_near_that_of_full_fine_tuning(run: Run) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_v505_reports_runs_of_other_precisions(run: Run) -> None:
     full, half = run("full"), run("lora", "budget.precision=bf16")
     assert evidence("V505", full, half) == ["precision bf16, the others' fp32"]

@@ -159,6 +159,7 @@ def test_sentences_returns_the_four_domains() -> None:
 
 
 @pytest.mark.embedded
+@pytest.mark.slow
 def test_compare_runs_the_recipe_embedded_reduced(tmp_path: Path) -> None:
     small = ["data.train=160", "data.validation=60", "data.test=100", "budget.epochs=1"]
     comparison = compare(

@@ -89,6 +89,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_method_of_an_installed_package_trains(
     site: Path, tmp_path: Path, tiny_recipe: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_check_device_explains_an_unusable_gpu_in_one_line(
 
 
 @without_gpu
+@pytest.mark.slow
 def test_session_on_an_unusable_gpu_fails_with_that_line_before_training(
     pytester: pytest.Pytester,
     driver_shows_a_gpu: None,

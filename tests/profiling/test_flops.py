@@ -101,6 +101,7 @@ def test_flops_are_those_that_torch_counts_in_the_same_step(
         assert found.of(lengths, 1) == pytest.approx(unquantized.of(lengths, 1), rel=0.001)
 
 
+@pytest.mark.slow
 def test_record_has_the_utilization_of_the_trained_model(tiny_recipe: Path, tmp_path: Path) -> None:
     """160 rows in batches of 8 for 2 epochs, at a rate of 1 GFLOP/s. A prerequisite has none."""
     run = runs(tiny_recipe, "adapter")[0]

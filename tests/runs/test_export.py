@@ -126,6 +126,7 @@ def test_every_readme_loads_the_model_that_was_measured(
             assert np.abs(logits[key] - measured.logits).max() < 1e-4, key
 
 
+@pytest.mark.slow
 def test_load_trained_loads_every_format_and_names_the_labels(
     saved: dict[str, tuple[Path, ClassPredictions]],
 ) -> None:

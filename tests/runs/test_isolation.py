@@ -204,6 +204,7 @@ def allow_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_finished_runs_and_lists_missing_ones(
     pytester: pytest.Pytester, tiny_recipe: Path
 ) -> None:

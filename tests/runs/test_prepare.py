@@ -82,6 +82,7 @@ def test_prefetched_random_weights_equal_those_drawn_later(
     ]
 
 
+@pytest.mark.slow
 def test_failed_engine_falls_back_to_the_trainer_with_a_note(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

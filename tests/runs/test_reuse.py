@@ -125,6 +125,7 @@ def test_run_without_its_saved_model_is_trained_again(
     assert (tmp_path / "models" / "tiny-lora-seed0" / "adapter_config.json").is_file()
 
 
+@pytest.mark.slow
 def test_interrupted_tuning_continues(tiny_recipe: Path, tmp_path: Path) -> None:
     def tuned() -> PrintableComparison:
         return again(tiny_recipe, Store(tmp_path), methods=["head_only"], tune=2)
@@ -267,6 +268,7 @@ def other_run(tiny_recipe: Path, tmp_path: Path) -> Any:
         process.wait()
 
 
+@pytest.mark.slow
 def test_concurrent_sessions_lose_nothing_and_a_killed_one_is_continued(
     tiny_recipe: Path, other_run: Any
 ) -> None:

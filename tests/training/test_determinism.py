@@ -28,6 +28,7 @@ def restored_torch() -> Iterator[None]:
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
+@pytest.mark.slow
 def test_every_method_is_bit_identical_in_parallel_processes(
     tiny_recipe: Path, tmp_path: Path, restored_torch: None
 ) -> None:
@@ -68,6 +69,7 @@ def test_deterministic_setting_changes_the_key_of_a_run_and_its_prerequisites(
     assert replace(deterministic, deterministic=False).key != plain.key
 
 
+@pytest.mark.slow
 def test_nondeterministic_operation_is_named_in_the_error(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_torch: None
 ) -> None:

@@ -44,6 +44,7 @@ PARTS = {
     "findings": "Findings",
     "charts": "Charts",
     "views": "Results in detail",
+    "tuning": "Tuning",
     "metrics": "All metrics",
     "reproduce": "How to reproduce each row",
     "runs": "Settings, environment, runs",
@@ -232,6 +233,7 @@ def parts_of(view: SectionView) -> list[tuple[str, str]]:
     optional = {
         "charts": view.charts,
         "views": view.views,
+        "tuning": view.tuning,
         "baseline": view.baseline or view.regression_lines,
     }
     empty = {name for name, content in optional.items() if not content}

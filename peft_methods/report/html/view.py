@@ -21,6 +21,7 @@ from peft_methods.report.html import settings, tables
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
 from peft_methods.report.html.task_views import MethodViews, method_views
+from peft_methods.report.html.tuning import tuning_table
 from peft_methods.report.reproduce import CommandFormat, recipe_file
 from peft_methods.report.text.left_out import left_out_lines
 from peft_methods.report.text.notes import (
@@ -81,6 +82,7 @@ class SectionView:
     baseline: Table | None
     regression_lines: tuple[str, ...]
     findings: tuple[FindingGroup, ...]
+    tuning: Table | None
     metrics: Table
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
@@ -146,6 +148,7 @@ def section_view(
         else None,
         regression_lines=tuple(map(without_home, regression_lines)),
         findings=_finding_groups(comparison),
+        tuning=tuning_table(rows, by_method),
         metrics=tables.metrics_table(rows),
         settings=settings.settings(records[0]),
         environment=tuple(common.items()),
