@@ -79,6 +79,9 @@ def _add_choices(group: OptionGroup) -> None:
         "data set; the recipe's sizes are upper limits then",
     )
     group.addoption(
+        "--peft-curve", metavar="A,B", help="train on each of these numbers of rows: 100,300,1000"
+    )
+    group.addoption(
         "--peft-trust-remote-code",
         action="store_true",
         help="run Python code that comes with a model, if the recipe allows it too",

@@ -48,6 +48,7 @@ class Options:
     weights: str | None = None
     data: str | None = None
     trust_remote_code: bool = False
+    curve: tuple[int, ...] = ()
     dry_run: bool = False
     engine: str = AUTO
     trials: int | None = None
@@ -101,10 +102,15 @@ class Options:
 
     def tasks(self) -> list[RunGroup]:
         """Return every recipe and method to benchmark. Raises `OptionError`."""
+        from peft_methods.recipes.curve import curve_recipes
         from peft_methods.runs.plan import run_groups
 
         if "tasks" not in self._cache:
-            recipes = [self._recipe(name) for name in self.recipes]
+            recipes = [
+                size
+                for name in self.recipes
+                for size in curve_recipes(self._recipe(name), self.curve)
+            ]
             if self.trials:
                 from peft_methods.runs.tuning_grid import check_tuning
 
@@ -156,6 +162,7 @@ def read_options(config: pytest.Config) -> Options:
         weights=option.peft_weights,
         data=option.peft_data,
         trust_remote_code=option.peft_trust_remote_code,
+        curve=values.curve_of(option.peft_curve),
         dry_run=option.peft_dry_run,
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
@@ -182,7 +189,7 @@ def read_options(config: pytest.Config) -> Options:
         recipes,
         methods,
         settings,
-        options.trials,
+        options.curve or options.trials,
         options.seeds_max,
         option.peft_model,
         option.peft_data,
@@ -269,8 +276,9 @@ def _auto_baselines(options: Options) -> dict[str, Path]:
     from peft_methods.recipes.loading import find_recipe
 
     device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
+    files = [file for file in options.recipes for _ in options.curve or (None,)]
     return {
         recipe.name: auto_path(find_recipe(file), recipe, device)
-        for file, recipe in zip(options.recipes, recipes.values(), strict=True)
+        for file, recipe in zip(files, recipes.values(), strict=True)
         if not (recipe.gpu and device == "cpu")
     }

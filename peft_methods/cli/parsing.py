@@ -78,6 +78,15 @@ def seed_settings(seeds: int | Sequence[int] | None) -> tuple[str, ...]:
     return (f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}",)
 
 
+def curve_of(value: str | Sequence[int] | None) -> tuple[int, ...]:
+    """Parse the sizes of a learning curve: '100,300' or [100, 300]; none for None."""
+    if value is None:
+        return ()
+    from peft_methods.recipes.curve import parse_sizes
+
+    return parse_sizes(value if isinstance(value, str) else ",".join(map(str, value)))
+
+
 def fresh_of(option: Any) -> bool:
     """Whether everything is trained again. Raises `OptionError` for both options at once."""
     if option.peft_fresh and option.peft_resume:

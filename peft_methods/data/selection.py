@@ -162,7 +162,30 @@ def take_sizes(
     return parts
 
 
-def stratified_order(strata: Sequence[int], seed: int) -> list[int]:
+def train_subset(
+    splits: Mapping[str, LabelledTexts], spec: DataSpec, task: Labelling, seed: int
+) -> dict[str, LabelledTexts]:
+    """Return the splits with the subset of train that a run with this seed is trained on.
+
+    Subsets of one seed are nested: a larger one contains every smaller one. Each has nearly the
+    shares of the classes of train. Validation and test stay as they are. Raises `DataError` if
+    there are too few train rows.
+    """
+    train, wanted = splits["train"], spec.train_subset
+    if wanted is None:
+        return dict(splits)
+    if wanted > len(train):
+        others = " and ".join(f"{len(splits[split])} {split}" for split in SPLITS[1:])
+        raise DataError(
+            f"{spec.source}: {wanted} training rows requested, but only {len(train)} distinct rows "
+            f"are left beside {others} rows. Request up to {len(train)}.",
+            setting="data.train_subset",
+        )
+    order = stratified_order(task.strata(train.labels), (spec.seed, seed))
+    return {**splits, "train": train.take(order[:wanted])}
+
+
+def stratified_order(strata: Sequence[int], seed: int | Sequence[int]) -> list[int]:
     """Return a shuffled order in which every slice of rows has nearly the overall shares.
 
     `strata` has the class of each row. Within a class the rows are shuffled. The k-th of n rows of

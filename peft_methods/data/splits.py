@@ -20,6 +20,7 @@ from peft_methods.data.selection import (
     reachable,
     share_of,
     take_sizes,
+    train_subset,
 )
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.bundled_names import PREFIX
@@ -27,8 +28,12 @@ from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError
 
 
-def load(spec: DataSpec, task: Labelling) -> TextData:
-    """Load the rows of a recipe. Raises `DataError` if the source cannot provide them."""
+def load(spec: DataSpec, task: Labelling, seed: int = 0) -> TextData:
+    """Load the rows of a recipe. Raises `DataError` if the source cannot provide them.
+
+    `seed` is that of the run: it draws the rows of `data.train_subset`. The fingerprint is that of
+    the whole data, so that it is the same for all seeds and subsets.
+    """
     raw = sentences(spec.source) if spec.source.startswith(PREFIX) else read_source(spec)
     parsed = task.parse(raw, spec)
     source, label_names = parsed.tables, parsed.label_names
@@ -37,7 +42,8 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
     if _is_by_sentences(pools, spec):
         cut_from = pool_of("validation", pools)
         removed["train_part_of_validation"] = _cut_sentences(pools, spec, task)
-    splits = choose(pools, spec, task, cut_from)
+    whole = choose(pools, spec, task, cut_from)
+    splits = train_subset(whole, spec, task, seed)
     task.check_splits(splits, label_names, spec)
     drawn_from = {name: source[pool_of(name, source)] for name in SPLITS}
     texts, contradictory = _contradictions(source)
@@ -45,7 +51,7 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
         spec.source,
         label_names,
         strata_counts(splits, len(label_names), task),
-        fingerprint(splits),
+        fingerprint(whole),
         removed,
         overlap=_overlaps(splits),
         source_counts=strata_counts(drawn_from, len(label_names), task),

@@ -22,15 +22,16 @@ from peft_methods.utils.errors import DataError
 from peft_methods.utils.files import is_only_a_path, path_of
 
 
-def load(recipe: Recipe, task: Labelling) -> TextData:
+def load(recipe: Recipe, task: Labelling, seed: int = 0) -> TextData:
     """Load the rows of a recipe, or draw them. Raises `DataError`.
 
-    They are read if the weights, or the tokenizer and the data, are available.
+    `seed` is that of the run (see `splits.load`). Rows are read if the weights, or the tokenizer
+    and the data, are available.
     """
     if recipe.model.weights == "pretrained" or (
         has_tokenizer(recipe.model) and _is_available_offline(recipe.data.source)
     ):
-        return splits.load(recipe.data, task)
+        return splits.load(recipe.data, task, seed)
     config = load_config(recipe.model, task.head)
     return draw(recipe.data, task, config.vocab_size, padding_of(config))
 

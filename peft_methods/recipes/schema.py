@@ -63,6 +63,10 @@ class DataSpec:
     `leakage_limit` is the share of test texts that may also occur in train before the source is
     refused. Such texts are removed from train in any case.
 
+    `train_subset` is the number of train rows that each run trains on, drawn at random by the run's
+    seed; None: all of them. For one seed, a larger subset contains every smaller one. A learning
+    curve sets it.
+
     `token_lengths` and `classes` describe the texts for runs that cannot read them (random weights
     without a tokenizer): evenly spaced quantiles of the rows' token counts, from the minimum to the
     maximum, and the number of classes.
@@ -85,6 +89,7 @@ class DataSpec:
     validation_by: Literal["rows", "sentences"] = "rows"
     leakage_limit: Share = 0.01
     seed: Seed = 0
+    train_subset: Count | None = None
     token_lengths: tuple[int, ...] | None = None
     classes: Annotated[int, Field(ge=2)] | None = None
 
@@ -149,11 +154,13 @@ class Budget:
 class Expect:
     """What a sound session must reach: test accuracy above the majority class by this margin.
 
-    0.10 means 10 percentage points.
+    0.10 means 10 percentage points. Without `above_majority`, a run may also learn nothing: this is
+    for training sets so small that nothing is expected.
     """
 
     __pydantic_config__ = STRICT
     margin_over_majority: Share = 0.0
+    above_majority: bool = True
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,8 @@ class Recipe:
     """Model, data, task, budget and the hyperparameters of each method.
 
     `task` names a registered task, which decides labels, loss and metrics. `notes` are printed
-    below the recipe's table.
+    below the recipe's table. `curve_of` is set for one size of a learning curve: the name of the
+    recipe that the curve is of.
     """
 
     __pydantic_config__ = STRICT
@@ -205,6 +213,7 @@ class Recipe:
     expect: Expect = Expect()
     tuning: Tuning = Tuning()
     notes: tuple[str, ...] = ()
+    curve_of: str = ""
 
     def __post_init__(self) -> None:
         """Name the selection metric of a text classification."""

@@ -91,7 +91,8 @@ def _load(
 ) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
     profiler.enter("data")
-    texts = prefetched.texts if prefetched else synthetic.load(run.recipe, TASKS[run.recipe.task])
+    task = TASKS[run.recipe.task]
+    texts = prefetched.texts if prefetched else synthetic.load(run.recipe, task, run.seed)
     profiler.enter("load")
     profiler.meter.set_base_level()
     base, model = _model(run, paths, texts, prefetched)

@@ -62,7 +62,7 @@ def _prepare(
     started = time.perf_counter()
     profiler.enter("data")
     task = TASKS[recipe.task]
-    texts = synthetic.load(recipe, task)
+    texts = synthetic.load(recipe, task, recipe.budget.seed_list()[0])
     profiler.enter("prepare")
     base = loading.load(recipe.model, task.head, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
@@ -195,7 +195,7 @@ def prefetch(
     ready = drawn = None
     task = TASKS[run.recipe.task]
     with _timed(seconds, "data"):
-        texts = synthetic.load(run.recipe, task)
+        texts = synthetic.load(run.recipe, task, run.seed)
     with _timed(seconds, "load"):
         if run.method.info.quantization:
             tokenizer = load_tokenizer(run.recipe.model, task.head)
