@@ -87,9 +87,7 @@ def noise_sources(
     )
 
 
-def _together(
-    parts: Sequence[VarianceParts], alone: Sequence[Mapping[str, SeedPart]]
-) -> Shares:
+def _together(parts: Sequence[VarianceParts], alone: Sequence[Mapping[str, SeedPart]]) -> Shares:
     """Return the shares of all methods. Parts count that were measured alone for all of them."""
     common = [part for part in PARTS if all(part in found for found in alone)]
     return shares_of(

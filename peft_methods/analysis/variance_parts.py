@@ -146,9 +146,7 @@ def shares_of(
         fixed(answers),
         float(parts.seeds.observed.freedom),
         {
-            name: _share(
-                found, (float(ends[0]), float(ends[1])), max(total - max(found, 0), 0)
-            )
+            name: _share(found, (float(ends[0]), float(ends[1])), max(total - max(found, 0), 0))
             for name, one in (alone or {}).items()
             for found, ends in [(float(one.variance), one.interval)]
         },

@@ -58,9 +58,7 @@ def test_binary_answers_are_split_without_bias() -> None:
     """
     rng = np.random.default_rng(3)
     chance = np.clip(
-        0.7
-        + 0.05 * rng.standard_normal((6000, 3, 1))
-        + 0.15 * rng.uniform(-1, 1, (6000, 1, 80)),
+        0.7 + 0.05 * rng.standard_normal((6000, 3, 1)) + 0.15 * rng.uniform(-1, 1, (6000, 1, 80)),
         0,
         1,
     )

@@ -129,6 +129,7 @@ def _page(report: Report, command: CommandFormat) -> Page:
             _chart_views(one) if report.is_drawn else (),
             regression_lines=_regression_lines(report, one.recipe),
             command=command,
+            others=report.sections,
         )
         for one in report.sections
     )

@@ -10,12 +10,14 @@ from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.checks.rule import Finding
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.noise_sources import noise_sources
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.sections import Section
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
+from peft_methods.report.html.noise import noise_table, noise_text
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
 from peft_methods.report.html.task_views import MethodViews, method_views
@@ -65,6 +67,8 @@ class SectionView:
     answers: tuple[Recommendation, ...]
     comparison: Table
     differences: Table | None
+    noise: Table | None
+    noise_text: str
     notes: tuple[str, ...]
     charts: tuple[ChartView, ...]
     views: tuple[MethodViews, ...]
@@ -96,8 +100,12 @@ def section_view(
     *,
     regression_lines: Sequence[str],
     command: CommandFormat,
+    others: Sequence[Section] = (),
 ) -> SectionView:
-    """Build the view of a section. `regression_lines` is the output of the regression check."""
+    """Build the view of a section. `regression_lines` is the output of the regression check.
+
+    `others` are all sections: some may tell what single parts of the seeds bring.
+    """
     comparison = section.comparison
     rows, ranking = comparison.rows(), comparison.rankings[section.recipe]
     records = [record for record in comparison.records if record.role == "main"]
@@ -107,6 +115,7 @@ def section_view(
     }
     methods = tuple(settings.method_view(row, by_method[row.method], command) for row in rows)
     common, specific = settings.split_common(records)
+    noise = noise_sources(comparison, section.recipe, [one.comparison for one in others])
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
         recipe=section.recipe,
@@ -116,6 +125,8 @@ def section_view(
         answers=tuple(recommend(comparison, limits)),
         comparison=tables.comparison_table(rows, ranking),
         differences=tables.differences_table(rows, ranking),
+        noise=noise_table(noise) if noise else None,
+        noise_text=noise_text(noise) if noise else "",
         notes=tuple(
             without_home(line)
             for line in (

@@ -11,6 +11,7 @@ from peft_methods.analysis.comparison import Comparison, Row, title_of
 from peft_methods.report.text.columns import BEST
 from peft_methods.report.text.costs import COST_NOTE, has_costs
 from peft_methods.report.text.left_out import left_out_lines, silenced_line
+from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
@@ -49,7 +50,7 @@ def notes(comparison: Comparison) -> list[Note]:
             "One seed: no spread. Differences between methods may be chance; "
             "an interval covers one trained model only, over test examples."
         )
-    lines += ranking_notes(comparison)
+    lines += [*ranking_notes(comparison), *noise_notes(comparison)]
     left_out = [
         line
         for recipe, ranking in comparison.rankings.items()

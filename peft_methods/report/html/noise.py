@@ -1,0 +1,59 @@
+"""The table of the HTML report that says where the noise of the means comes from."""
+
+from __future__ import annotations
+
+from peft_methods.analysis.comparison import title_of
+from peft_methods.analysis.noise_sources import NoiseSources
+from peft_methods.analysis.variance_parts import Share, Shares
+from peft_methods.report.html.tables import Item, Line, Table
+from peft_methods.report.noise import (
+    advice,
+    headings,
+    share_text,
+    shares_in_order,
+    sizes,
+    varied,
+)
+from peft_methods.report.palette import style_of
+
+TOGETHER = "All methods"
+
+
+def noise_table(found: NoiseSources) -> Table:
+    """Build one row per method: the shares of its mean's variance, and its standard deviation."""
+    lines = [
+        Line(title_of(method), _items(shares, found), style_of(method).color)
+        for method, shares in found.by_method.items()
+    ]
+    if found.together is not None:
+        lines.append(Line(TOGETHER, _items(found.together, found)))
+    return Table("Method", ("SD of the mean, points", *headings(found)), tuple(lines))
+
+
+def _items(shares: Shares, found: NoiseSources) -> tuple[Item, ...]:
+    deviation = 100 * shares.deviation
+    return (
+        Item(f"{deviation:.2f}", deviation),
+        *(_item(share) for share in shares_in_order(shares, found)),
+    )
+
+
+def _item(share: Share | None) -> Item:
+    sort = None if share is None else share.estimate or 0.0
+    return Item(share_text(share), sort)
+
+
+def noise_text(found: NoiseSources) -> str:
+    """Explain the table."""
+    shares = found.together or next(iter(found.by_method.values()))
+    alone = (
+        " Parts of the seeds are from sessions in which they vary alone; they need not add up to "
+        "the share of the seeds."
+        if found.parts
+        else ""
+    )
+    return (
+        f"Shares of the variance of each mean over {sizes(found)}, with 95 % intervals. Seeds vary "
+        f"{varied(found)}. Single answers: models of equal quality answer different rows "
+        f"correctly; more seeds and more rows both reduce this part.{alone} {advice(shares)}"
+    ).rstrip()
