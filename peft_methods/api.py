@@ -4,12 +4,13 @@ It works in a script without a main guard and in a notebook. A failed run does n
 holds the reason. The arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
-`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `settings` are `KEY=VALUE` recipe
-fields. `model` and `data` replace the recipe's; with other data, which may be one file, the
-recipe's sizes are upper limits and missing splits are cut from train. `weights="random"` measures
-the cost before any download, without quality. `trust_remote_code` allows a model's own Python files
-to run, if the recipe allows it too. `tune` is the number of tuning trials per method on validation
-data, which come first.
+`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `vary` lists the parts that seeds
+vary; `vary="each"` trains every part alone too, to measure where the noise comes from. `settings`
+are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other data, which may
+be one file, the recipe's sizes are upper limits and missing splits are cut from train.
+`weights="random"` measures the cost before any download, without quality. `trust_remote_code`
+allows a model's own Python files to run, if the recipe allows it too. `tune` is the number of
+tuning trials per method on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
@@ -61,6 +62,7 @@ from peft_methods.utils.errors import PeftMethodsError
 DEFAULT_WIDTH = 100  # characters, where there is no terminal
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
+    "budget.vary": "vary",
     "data.source": "data",
     "limits": "budget",
     "method": "methods",
@@ -139,6 +141,7 @@ def compare(
     *,
     methods: Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
+    vary: str | Sequence[str] | None = None,
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
@@ -170,7 +173,12 @@ def compare(
         options = Options(
             recipes=(recipe,),
             methods=tuple(methods or ()),
-            settings=(*settings, *parsing.seed_settings(seeds)),
+            settings=(
+                *settings,
+                *parsing.seed_settings(seeds),
+                *parsing.vary_settings(vary),
+            ),
+            each_part=vary == parsing.EACH,
             results=parsing.path_of(results, "results"),
             model=model,
             weights=weights,

@@ -39,6 +39,12 @@ def _add_choices(group: OptionGroup) -> None:
         "--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two"
     )
     group.addoption(
+        "--peft-vary",
+        metavar="A,B",
+        help="what seeds vary: initialisation, data_order, dropout, training_subset, split; each: "
+        "train every part alone too, to measure where the noise comes from",
+    )
+    group.addoption(
         "--peft-set",
         action="append",
         default=[],

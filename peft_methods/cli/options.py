@@ -46,6 +46,7 @@ class Options:
     weights: str | None = None
     data: str | None = None
     trust_remote_code: bool = False
+    each_part: bool = False
     dry_run: bool = False
     engine: str = AUTO
     trials: int | None = None
@@ -94,6 +95,8 @@ class Options:
 
         if "tasks" not in self._cache:
             recipes = [self._recipe(name) for name in self.recipes]
+            if self.each_part:
+                recipes = [one for recipe in recipes for one in self._each_part(recipe)]
             if self.trials:
                 from peft_methods.runs.tuning import check_tuning
 
@@ -108,6 +111,17 @@ class Options:
             )
         tasks: list[RunGroup] = self._cache["tasks"]
         return tasks
+
+    def _each_part(self, recipe: Recipe) -> list[Recipe]:
+        from peft_methods.recipes.one_part_alone import with_each_part_alone
+
+        if self.trials:
+            raise OptionError(
+                "tune would give every part of the noise other hyperparameters. Tune first, write "
+                "the rates into the recipe, and measure the parts without tuning.",
+                setting="tune",
+            )
+        return with_each_part_alone(recipe)
 
     def _recipe(self, name: str) -> Recipe:
         """Load a recipe. Notes warn of learning rates that were tuned for another model."""
@@ -132,7 +146,12 @@ def read_options(config: pytest.Config) -> Options:
         values.names_of(option.peft_method, "method"),
     )
     seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
-    settings = (*option.peft_set, *values.seed_settings(seeds))
+    settings = (
+        *option.peft_set,
+        *values.seed_settings(seeds),
+        *values.vary_settings(option.peft_vary),
+    )
+    each_part = option.peft_vary == values.EACH
     options = Options(
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
@@ -141,6 +160,7 @@ def read_options(config: pytest.Config) -> Options:
         weights=option.peft_weights,
         data=option.peft_data,
         trust_remote_code=option.peft_trust_remote_code,
+        each_part=each_part,
         dry_run=option.peft_dry_run,
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
@@ -168,12 +188,18 @@ def read_options(config: pytest.Config) -> Options:
         methods,
         settings,
         options.trials,
+        each_part,
         option.peft_model,
         option.peft_data,
         option.peft_trust_remote_code,
     )
     if any(recipe_options) or options.engine != AUTO or option.peft_weights is not None:
         options.tasks()
+    if each_part and (option.peft_baseline is not None or option.peft_save_baseline is not None):
+        raise OptionError(
+            "--peft-vary each measures the noise; a baseline holds one session of a recipe. "
+            "Leave out one of them."
+        )
     return replace(
         options,
         regression=_regression_check(option, options),

@@ -13,6 +13,7 @@ from peft_methods.utils.errors import PeftMethodsError
 _START: ContextVar[str] = ContextVar("start of options", default=PREFIX)
 RECIPE_OPTIONS = {
     "budget.seeds": "--peft-seeds",
+    "budget.vary": "--peft-vary",
     "data.source": "--peft-data",
     "model.source": "--peft-model",
     "model.weights": "--peft-weights",
@@ -27,7 +28,8 @@ OPTION_NAMES = {
 }  # settings whose option has another name
 OPTIONS = frozenset(
     {
-        *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code", "dry_run"),
+        *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code"),
+        *("vary", "dry_run"),
         *("results", "resume", "fresh", "workers", "executor", "timeout", "retries"),
         *("engine", "tune"),
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),

@@ -131,3 +131,11 @@ def test_html_finds_the_parts_in_other_sections(tmp_path: Path) -> None:
     assert html.count("Where the noise comes from</h4>") == 2
     assert "Dropout alone" in html
     assert "budget.vary" in html  # as a difference between the sections
+
+
+def test_seeds_that_leave_a_usual_part_out_are_named() -> None:
+    base = make_comparison(CLEARLY_DIFFERENT)
+    assert not [one for one in base.findings() if one.rule == "V507"]
+    found = [one for one in with_one_part_alone(base, "dropout").findings() if one.rule == "V507"]
+    assert len(found) == 3  # methods
+    assert found[0].evidence == "initialisation, data order: the same for all seeds"
