@@ -5,9 +5,12 @@ holds the reason. The arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
 `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `vary` lists the parts that seeds
-vary; `vary="each"` trains every part alone too, to measure where the noise comes from. `settings`
-are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other data, which may
-be one file, the recipe's sizes are upper limits and missing splits are cut from train.
+vary; `vary="each"` trains every part alone too, to measure where the noise comes from. With
+`decide` ("1pp"), seeds are added until each method is worse than the best one or equal to it within
+these points, up to `seeds_max` a method; after `decide_time` ("30min", or seconds) no more are
+added. `settings` are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other
+data, which may be one file, the recipe's sizes are upper limits and missing splits are cut from
+train.
 `weights="random"` measures the cost before any download, without quality. `trust_remote_code`
 allows a model's own Python files to run, if the recipe allows it too. `tune` is the number of
 tuning trials per method on validation data, which come first.
@@ -37,6 +40,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, comparison_of
 from peft_methods.analysis.constraints import Constraints
@@ -54,7 +58,8 @@ from peft_methods.report.html.snippet import html_table
 from peft_methods.report.requirements import check_libraries, has_libraries
 from peft_methods.report.text.comparison import markdown_table, terminal_table, tracked_tables
 from peft_methods.report.text.layout import Layout
-from peft_methods.runs.experiment import DEFAULT_RESULTS, Experiment
+from peft_methods.runs.experiment import Experiment
+from peft_methods.runs.experiment_options import DEFAULT_RESULTS
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 from peft_methods.runs.progress.display import Display, NullDisplay, display_on
 from peft_methods.utils.errors import PeftMethodsError
@@ -136,6 +141,18 @@ class PrintableComparison(Comparison):
         return html_table(self, self.limits) if has_libraries("jinja2") else None
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Context manager: add how to change its setting to the message of an error."""
+    try:
+        yield
+    except PeftMethodsError as error:
+        if change := how_to_change(error.setting):
+            error.args = (with_change(str(error.args[0]), change), *error.args[1:])
+        raise
+
+
+@_explained()
 def compare(
     recipe: str = "embedded",
     *,
@@ -159,6 +176,9 @@ def compare(
     fresh: bool = False,
     budget: str | None = None,
     margin: str | None = None,
+    decide: str | None = None,
+    seeds_max: int | None = None,
+    decide_time: str | float | None = None,
     report: str | Path | None = None,
     timeout: str | float | None = None,
     retries: int = DEFAULT_RETRIES,
@@ -169,44 +189,49 @@ def compare(
 
     `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
-    with _explained():
-        options = Options(
-            recipes=(recipe,),
-            methods=tuple(methods or ()),
-            settings=(
-                *settings,
-                *parsing.seed_settings(seeds),
-                *parsing.vary_settings(vary),
-            ),
-            each_part=vary == parsing.EACH,
-            results=parsing.path_of(results, "results"),
-            model=model,
-            weights=weights,
-            data=data,
-            trust_remote_code=trust_remote_code,
-            engine=engine,
-            trials=parsing.trials_of(tune),
-            workers=parsing.workers_of(workers),
-            executor=parsing.executor_name(executor),
-            timeout=parse_timeout(timeout),
-            retries=parse_retries(retries),
-            save_models=parsing.folder_of(save_models, "save_models"),
-            checkpoint=checkpoint,
-            deterministic=deterministic,
-            silenced=parsing.silenced_of(silence),
-            report=parsing.report_of(report),
-            limits=parsing.limits_of(budget),
-            margin=parsing.margin_of(margin),
-            fresh=fresh,
-            trackers=parsing.trackers_of(track),
-            how_to_change=how_to_change,
-        )
-        return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+    options = Options(
+        recipes=(recipe,),
+        methods=tuple(methods or ()),
+        **parsing.varied(settings, seeds, vary),
+        results=parsing.path_of(results, "results"),
+        model=model,
+        weights=weights,
+        data=data,
+        trust_remote_code=trust_remote_code,
+        engine=engine,
+        trials=parsing.trials_of(tune),
+        workers=parsing.workers_of(workers),
+        executor=parsing.executor_name(executor),
+        timeout=parse_timeout(timeout),
+        retries=parse_retries(retries),
+        checkpoint=checkpoint,
+        deterministic=deterministic,
+        limits=parsing.limits_of(budget),
+        **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
+        fresh=fresh,
+        **_outputs(report, save_models, silence, track),
+        how_to_change=how_to_change,
+    )
+    return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+
+
+def _outputs(
+    report: str | Path | None,
+    save_models: str | Path | None,
+    silence: Sequence[str],
+    track: str | Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "silenced": parsing.silenced_of(silence),
+        "report": parsing.report_of(report),
+        "save_models": parsing.folder_of(save_models, "save_models"),
+        "trackers": parsing.trackers_of(track),
+    }
 
 
 def _run(options: Options, display: Display) -> PrintableComparison:
     """Train all runs and compare their records."""
-    experiment = Experiment(options.tasks(), options.experiment(), display)
+    experiment = Experiment(options.tasks(), options.experiment(), display, options.more_seeds())
     try:
         experiment.start()
         for error in experiment.errors.values():
@@ -245,14 +270,3 @@ def how_to_change(setting: str) -> str:
     if parameter is None:
         return f'settings=["{setting}=…"]'
     return f"{name}={'True' if parameter.default is False else '…'}"
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Context manager: add how to change its setting to the message of an error."""
-    try:
-        yield
-    except PeftMethodsError as error:
-        if change := how_to_change(error.setting):
-            error.args = (with_change(str(error.args[0]), change), *error.args[1:])
-        raise

@@ -108,7 +108,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     options = config.stash[OPTIONS]
     try:
-        config.stash[EXPERIMENT] = Experiment(tasks, options.experiment(), progress_display(config))
+        config.stash[EXPERIMENT] = Experiment(
+            tasks, options.experiment(), progress_display(config), options.more_seeds()
+        )
     except PeftMethodsError as error:
         raise pytest.UsageError(explained(error)) from None
     if not config.option.usepdb:  # a debugger's prompt handles Ctrl-C itself

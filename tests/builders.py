@@ -21,6 +21,7 @@ import psutil
 import pytest
 import torch
 import transformers
+from numpy.typing import NDArray
 from torch import nn
 
 from peft_methods.__main__ import main
@@ -37,7 +38,7 @@ from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.runs import pipeline, run_paths
-from peft_methods.runs.record import Record
+from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
@@ -608,6 +609,28 @@ def runs(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     """Return the CPU runs of one method, a run per seed."""
     recipe = load_recipe(str(recipe_path), settings)
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
+
+
+def trial_record(run: RunSpec, selection: float | None, loss: float = 0.5) -> Record:
+    """Build a trial's record with this validation score; None for a failed trial."""
+    if selection is None:
+        return record_without_result(run, "failed", "an error")
+    epochs = (
+        {
+            "epoch": 1,
+            "train_loss": 1.0,
+            "validation_loss": loss,
+            "validation_accuracy": selection,
+            "selection": selection,
+        },
+    )
+    return Record(run, "ok", run.key, metrics={"train_seconds": 2.0}, epochs=epochs, best_epoch=1)
+
+
+def classes_of(scores: NDArray[Any]) -> ClassPredictions:
+    """Return predictions of two classes that are right where a score is 1, else wrong."""
+    logits = np.stack([scores, 1 - scores], axis=1).astype(np.float32)
+    return ClassPredictions(logits, np.zeros(len(scores), np.int64))
 
 
 def small_runs(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.pairs import PairwiseComparison
 from peft_methods.analysis.questions import QuestionKind, Recommendation, question
-from peft_methods.analysis.ranking import PairwiseComparison, Ranking
+from peft_methods.analysis.ranking import Ranking
 from peft_methods.profiling.metrics import METRICS
 
 

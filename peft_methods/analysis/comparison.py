@@ -108,7 +108,7 @@ class Comparison:
         return {
             recipe: rank_methods(
                 {
-                    row.method: self._finished(recipe, row.method)
+                    row.method: self._runs(recipe, row.method)
                     for row in rows
                     if row.recipe == recipe
                 },
@@ -123,14 +123,10 @@ class Comparison:
             for recipe in dict.fromkeys(row.recipe for row in rows)
         }
 
-    def _finished(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
-        """Return a method's finished runs with their predictions."""
-        found = self._by_row[recipe, method]
-        return [
-            (record, self.predictions.get(record.fingerprint))
-            for record in found
-            if record.status == "ok"
-        ]
+    def _runs(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
+        """Return a method's runs in the order of their seeds, with the predictions there are."""
+        found = sorted(self._by_row[recipe, method], key=lambda record: record.seed)
+        return [(record, self.predictions.get(record.fingerprint)) for record in found]
 
     def findings(self) -> list[Finding]:
         """Check these records with all validity rules that are not silenced."""

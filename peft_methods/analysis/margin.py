@@ -12,15 +12,15 @@ LARGEST = 0.5
 ROUNDING = 1e-9  # in floating point, 0.29 * 100 is slightly less than 29
 
 
-def parse_margin(text: str) -> float:
+def parse_margin(text: str, setting: str = "margin") -> float:
     """Parse '1pp' or '0.5pp' (points) as a fraction. Raises `OptionError`."""
     match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)\s*(?:pp|points?)", text.strip(), re.ASCII)
     margin = float(match[1]) / 100 if match else 0.0
     if not 0 < margin <= LARGEST:
         raise OptionError(
-            f"margin {text!r} must be a number of points above 0 and up to {100 * LARGEST:g}, "
+            f"{setting} {text!r} must be a number of points above 0 and up to {100 * LARGEST:g}, "
             "for example 1pp or 0.5pp.",
-            setting="margin",
+            setting=setting,
         )
     return margin
 

@@ -7,7 +7,7 @@ from enum import Enum
 
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.margin import points
-from peft_methods.analysis.ranking import PairwiseComparison
+from peft_methods.analysis.pairs import PairwiseComparison
 
 
 class QuestionKind(Enum):

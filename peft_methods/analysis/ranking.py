@@ -9,12 +9,15 @@ from enum import Enum
 import numpy as np
 
 from peft_methods.analysis import groups, pareto, significance
-from peft_methods.analysis.margin import MARGIN, points
-from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, sample_of
+from peft_methods.analysis.margin import MARGIN
+from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_pairs
+from peft_methods.analysis.samples import SEEDS_NEEDED, Array, Sample, sample_of
 from peft_methods.analysis.seed_variance import common_variance
+from peft_methods.analysis.sequential import decide
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
-from peft_methods.tasks.base import Predictions
+from peft_methods.runs.seed_plan import SeedPlan
+from peft_methods.tasks.base import Predictions, Task
 from peft_methods.tasks.registry import TASKS, task_of
 
 RunResults = Sequence[tuple[Record, Predictions | None]]
@@ -34,61 +37,18 @@ class NotCompared(Enum):
 
 
 @dataclass(frozen=True)
-class PairwiseComparison:
-    """Comparison of two methods on the same test examples.
+class SeedsAdded:
+    """How a session that adds seeds until it is decided has gone, by method.
 
-    `difference` is first minus second of their metric, in 0..1; `low` and `high` are its interval.
-    The intervals of all pairs hold simultaneously at 95 %. `p` is adjusted by Holm's method over
-    all pairs of the recipe. Up to `margin` (0..1) a difference counts as none. `wins` is the
-    probability that a new seed of the first is better than a new seed of the second on these test
-    examples; None if it is not known.
+    `seeds`: how many seeds count. `undecided`: neither worse than the best method nor equal to it
+    within the margin. `wanted`: how many seeds a method should have before the next look; empty at
+    the end.
     """
 
-    first: str
-    second: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    margin: float = MARGIN
-    wins: float | None = None
-
-    @property
-    def is_separable(self) -> bool:
-        """Whether the difference is significant (error rate 5 % over all pairs)."""
-        return self.p < significance.ALPHA
-
-    @property
-    def equal_within(self) -> float:
-        """The smallest margin (0..1) within which the two are equal: their interval is inside."""
-        return max(abs(self.low), abs(self.high))
-
-    @property
-    def is_equal(self) -> bool:
-        """Whether the two are equal within the margin and not separable."""
-        return not self.is_separable and self.equal_within <= self.margin
-
-    @property
-    def verdict(self) -> str:
-        """What is known of the first method against the second.
-
-        'better', 'worse', 'equal within 0.8 points', or 'undecided'.
-        """
-        if self.is_separable:
-            return "better" if self.difference > 0 else "worse"
-        return f"equal within {points(self.equal_within)}" if self.is_equal else "undecided"
-
-    def reversed(self) -> PairwiseComparison:
-        """Return the comparison with first and second exchanged."""
-        return replace(
-            self,
-            first=self.second,
-            second=self.first,
-            difference=-self.difference,
-            low=-self.high,
-            high=-self.low,
-            wins=None if self.wins is None else 1 - self.wins,
-        )
+    plan: SeedPlan
+    seeds: dict[str, int]
+    undecided: tuple[str, ...]
+    wanted: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -99,7 +59,9 @@ class Ranking:
     share one. `not_compared`: the methods that are not compared, with the reason. `pareto_optimal`:
     whether a method is Pareto-optimal in quality, time, memory and trainable parameters; None if
     one of these is missing. `left_out`: the methods with an error finding, with the ids of the
-    rules; they are neither recommended nor candidates for the Pareto front.
+    rules; they are neither recommended nor candidates for the Pareto front. `seeds_added` is None
+    unless seeds were added until the comparison was decided. `samples` are the statistics of the
+    compared methods' scores.
     """
 
     metric: str
@@ -111,6 +73,8 @@ class Ranking:
     pareto_optimal: dict[str, bool | None]
     left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     margin: float = MARGIN
+    seeds_added: SeedsAdded | None = None
+    samples: dict[str, Sample] = field(default_factory=dict, repr=False, compare=False)
 
     def pair(self, first: str, second: str) -> PairwiseComparison | None:
         """Return the comparison of two methods as first minus second; None if there is none."""
@@ -130,59 +94,75 @@ def rank_methods(
     left_out: Mapping[str, tuple[str, ...]],
     margin: float = MARGIN,
 ) -> Ranking:
-    """Rank methods, given each one's finished runs and mean metrics (nan where missing).
+    """Rank methods, given each one's runs in the order of seeds, and mean metrics (nan if missing).
+
+    Runs without a result only matter where seeds are added: they count as looked at.
 
     `left_out` are the methods with an error finding, with the ids of the rules. Up to `margin`
     (0..1) a difference counts as none.
     """
     records = [record for found in runs.values() for record, _ in found]
-    task = task_of(records[0].spec.recipe) if records else next(iter(TASKS.values()))
-    metric = records[0].spec.recipe.selection_metric if records else task.metrics[0].name
-    predicted = {method: _predicted(found, metric) for method, found in runs.items()}
-    reference = next((one for found in predicted.values() for one in found), None)
-    samples: dict[str, Sample] = {}
-    not_compared: dict[str, NotCompared] = {}
-    for method, found in predicted.items():
-        reason = _reason_left_out(found, reference)
-        if reason is not None:
-            not_compared[method] = reason
-        else:
-            scores = [task.example_scores(predictions, metric) for predictions in found]
-            samples[method] = sample_of(np.stack(scores))
-    compared = _compared(samples, not_compared, METRICS[metric].sign(), margin)
+    finished = [record for record in records if record.status == "ok"]
+    task = task_of(finished[0].spec.recipe) if finished else next(iter(TASKS.values()))
+    metric = finished[0].spec.recipe.selection_metric if finished else task.metrics[0].name
+    scores, not_compared = _scores(runs, task, metric)
+    plan = next((record.seed_plan for record in records if record.seed_plan is not None), None)
+    compared = _compared(scores, not_compared, METRICS[metric].sign(), margin, plan)
     sound = {method: values for method, values in means.items() if method not in left_out}
-    return Ranking(metric, *compared, not_compared, _front(metric, sound), dict(left_out), margin)
+    return replace(
+        compared, metric=metric, pareto_optimal=_front(metric, sound), left_out=dict(left_out)
+    )
 
 
-def _predicted(runs: RunResults, metric: str) -> list[Predictions]:
-    """Return the predictions of the runs that have a value of the metric."""
-    return [
-        predictions
-        for record, predictions in runs
-        if predictions is not None and record.metrics.get(metric) is not None
-    ]
+def _scores(
+    runs: Mapping[str, RunResults], task: Task, metric: str
+) -> tuple[dict[str, list[Array | None]], dict[str, NotCompared]]:
+    """Return each method's scores by seed, None for a run without any, and who has no scores."""
+    predicted = {
+        method: [
+            found if record.status == "ok" and record.metrics.get(metric) is not None else None
+            for record, found in of_method
+        ]
+        for method, of_method in runs.items()
+    }
+    known = [one for found in predicted.values() for one in found if one is not None]
+    reference = known[0] if known else None
+    not_compared = {
+        method: reason
+        for method, found in predicted.items()
+        if (reason := _reason_left_out(found, reference)) is not None
+    }
+    scores = {
+        method: [None if one is None else task.example_scores(one, metric) for one in found]
+        for method, found in predicted.items()
+        if method not in not_compared
+    }
+    return scores, not_compared
 
 
-def _reason_left_out(found: list[Predictions], reference: Predictions | None) -> NotCompared | None:
+def _reason_left_out(
+    found: Sequence[Predictions | None], reference: Predictions | None
+) -> NotCompared | None:
     """Return why a method's predictions cannot be compared with the reference, if they cannot."""
-    if not found or reference is None:
+    known = [one for one in found if one is not None]
+    if not known or reference is None:
         return NotCompared.NO_PREDICTIONS
-    same = all(np.array_equal(one.labels, reference.labels) for one in found)
+    same = all(np.array_equal(one.labels, reference.labels) for one in known)
     return None if same else NotCompared.OTHER_EXAMPLES
 
 
 def _compared(
-    samples: Mapping[str, Sample],
+    scores: Mapping[str, Sequence[Array | None]],
     not_compared: dict[str, NotCompared],
     sign: int,
     margin: float,
-) -> tuple[
-    tuple[str, ...], dict[str, tuple[float, float]], tuple[PairwiseComparison, ...], dict[str, str]
-]:
+    plan: SeedPlan | None,
+) -> Ranking:
     """Return order, intervals, pairs and groups.
 
-    A method with one seed gets an interval (of that one model) and is added to `left_out`.
+    A method with one seed gets an interval (of that one model) and is added to `not_compared`.
     """
+    samples = {method: _sample(found) for method, found in scores.items()}
     several = {method: sample for method, sample in samples.items() if sample.seeds >= SEEDS_NEEDED}
     not_compared |= {method: NotCompared.ONE_SEED for method in samples if method not in several}
     common = common_variance(list(several.values())) if several else None
@@ -190,30 +170,26 @@ def _compared(
         method: significance.interval(sample, common if method in several else None)
         for method, sample in samples.items()
     }
-    order = tuple(sorted(several, key=lambda method: -sign * float(several[method].mean)))
-    found = significance.differences([several[method] for method in order])
-    pairs = tuple(
-        PairwiseComparison(
-            first=order[first],
-            second=order[second],
-            difference=float(found.difference[index]),
-            low=float(found.low[index]),
-            high=float(found.high[index]),
-            p=float(found.p[index]),
-            margin=margin,
-            wins=float(found.wins[index]),
-        )
-        for index, (first, second) in enumerate(found.pairs)
-    )
+    order = best_first(several, sign)
+    added = None
+    if plan is None:
+        compared, pairs = several, compare_pairs(several, order, margin)
+    else:
+        decision = decide({method: scores[method] for method in order}, plan, sign, margin)
+        compared, pairs = decision.samples, decision.pairs
+        order = best_first(compared, sign)
+        added = SeedsAdded(plan, decision.seeds, decision.undecided, decision.wanted)
     separable = [
-        indices for indices, pair in zip(found.pairs, pairs, strict=True) if pair.is_separable
+        (order.index(pair.first), order.index(pair.second)) for pair in pairs if pair.is_separable
     ]
-    return (
-        order,
-        intervals,
-        pairs,
-        dict(zip(order, groups.letters(len(order), separable), strict=True)),
+    letters = dict(zip(order, groups.letters(len(order), separable), strict=True))
+    return Ranking(
+        "", order, intervals, pairs, letters, not_compared, {}, {}, margin, added, compared
     )
+
+
+def _sample(scores: Sequence[Array | None]) -> Sample:
+    return sample_of(np.stack([one for one in scores if one is not None]))
 
 
 def _front(metric: str, means: Mapping[str, Mapping[str, float]]) -> dict[str, bool | None]:

@@ -129,8 +129,12 @@ class Differences:
     wins: Array
 
 
-def differences(samples: Sequence[Sample]) -> Differences:
-    """Compare every two methods on the same examples. Raises `ValueError` below two seeds each."""
+def differences(samples: Sequence[Sample], alpha: float = ALPHA) -> Differences:
+    """Compare every two methods on the same examples. Raises `ValueError` below two seeds each.
+
+    `alpha` is the false alarm rate over all pairs. With a smaller one, intervals are wider and p is
+    raised, so that a difference is significant if p is below `ALPHA` in any case.
+    """
     if any(sample.seeds < SEEDS_NEEDED for sample in samples):
         raise ValueError(
             f"each method needs {SEEDS_NEEDED} seeds or more: one seed shows no spread"
@@ -140,17 +144,17 @@ def differences(samples: Sequence[Sample]) -> Differences:
         empty = np.zeros((*samples[0].mean.shape, 0)) if samples else np.zeros(0)
         return Differences((), empty, empty, empty, empty, empty)
     common = common_variance(samples)
-    tested = [_Pair.of(samples[i], samples[j], common) for i, j in pairs]
+    tested = [Pair.of(samples[i], samples[j], common) for i, j in pairs]
     difference, margin, p, guard, wins = (
         np.stack(parts, axis=-1)
-        for parts in zip(*(one.tests(len(pairs)) for one in tested), strict=True)
+        for parts in zip(*(one.tests(alpha / len(pairs), alpha) for one in tested), strict=True)
     )
-    adjusted = np.maximum(holm(p), guard)
+    adjusted = np.minimum(np.maximum(holm(p), guard) * ALPHA / alpha, 1.0)
     return Differences(pairs, difference, difference - margin, difference + margin, adjusted, wins)
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """Two methods: their paired differences by example (..., n), and the variances of the tests."""
 
     by_example: Array
@@ -159,7 +163,8 @@ class _Pair:
     new_seeds: Estimate  # of the difference of two further seeds, predicted from these
 
     @classmethod
-    def of(cls, first: Sample, second: Sample, common: SeedVariance) -> _Pair:
+    def of(cls, first: Sample, second: Sample, common: SeedVariance) -> Pair:
+        """Compute the variances of a pair, given that between the seeds of all methods."""
         by_example = first.by_example - second.by_example
         examples, noise = variance_over_examples(by_example), first.noise + second.noise
         own = satterthwaite(*(_of_seeds(one.own_variance, one) for one in (first, second)))
@@ -181,17 +186,21 @@ class _Pair:
             satterthwaite(*further),
         )
 
-    def tests(self, pairs: int) -> tuple[Array, Array, Array, Array, Array]:
+    def tests(
+        self, level: float, of_all: float, difference: Array | None = None
+    ) -> tuple[Array, Array, Array, Array, Array]:
         """Return the difference, half its interval, the p values of the two tests, and `wins`.
 
-        The second p is scaled so that it is significant if it is below `ALPHA`.
+        `level` is the significance level of this pair, and `of_all` that of all pairs together. The
+        second p is scaled so that it is significant if it is below `of_all`. `difference` replaces
+        that of the examples.
         """
-        difference = self.by_example.mean(-1)
+        difference = self.by_example.mean(-1) if difference is None else difference
         margins = [
-            np.sqrt(variance.variance) * _quantile(variance.freedom, 1 - level / 2)
-            for variance, level in [
-                (self.together, ALPHA / pairs),
-                *((one, GUARD_OF_INTERVALS) for one in self.own),
+            np.sqrt(variance.variance) * _quantile(variance.freedom, 1 - one_level / 2)
+            for variance, one_level in [
+                (self.together, level),
+                *((one, of_all * GUARD_OF_INTERVALS / ALPHA) for one in self.own),
             ]
         ]
         guard = np.max([p_value(difference, one) for one in self.own], axis=0)

@@ -39,10 +39,21 @@ def _add_choices(group: OptionGroup) -> None:
         "--peft-seeds", metavar="N|A,B", help="3 means seeds 0, 1, 2; 4,7 means those two"
     )
     group.addoption(
-        "--peft-vary",
-        metavar="A,B",
-        help="what seeds vary: initialisation, data_order, dropout, training_subset, split; each: "
-        "train every part alone too, to measure where the noise comes from",
+        "--peft-decide",
+        metavar="POINTS",
+        help="add seeds until each method is worse than the best one, or equal to it within this "
+        "many points, e.g. 1pp",
+    )
+    group.addoption(
+        "--peft-seeds-max",
+        metavar="N",
+        help="with --peft-decide: at most this many seeds a method (default: 10)",
+    )
+    group.addoption(
+        "--peft-decide-time",
+        metavar="TIME",
+        help="with --peft-decide: add no more seeds after this time, e.g. 30min (default: no "
+        "limit)",
     )
     group.addoption(
         "--peft-set",
@@ -133,6 +144,12 @@ def _add_training(group: OptionGroup) -> None:
         "--peft-tune",
         metavar="N",
         help="first tune every method by N trials on validation data (needs the extra `tune`)",
+    )
+    group.addoption(
+        "--peft-vary",
+        metavar="A,B",
+        help="what seeds vary: initialisation, data_order, dropout, training_subset, split; each: "
+        "train every part alone too, to measure where the noise comes from",
     )
     group.addoption("--peft-save-models", metavar="DIR", help="keep each run's best model here")
     group.addoption(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.analysis.margin import MARGIN
 from peft_methods.cli import parsing as values
+from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
 from peft_methods.cli.setting_help import how_to_change
 from peft_methods.profiling.environment import device_name, find_device
 from peft_methods.runs.executors.registry import LOCAL
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from peft_methods.analysis.constraints import Constraints
     from peft_methods.analysis.regression import RegressionCheck
     from peft_methods.recipes.schema import Recipe
-    from peft_methods.runs.experiment import ExperimentOptions
+    from peft_methods.runs.experiment import MoreSeeds
+    from peft_methods.runs.experiment_options import ExperimentOptions
     from peft_methods.runs.plan import RunGroup
 
 
@@ -65,6 +68,8 @@ class Options:
     paper: Path | None = None
     limits: Constraints = field(default_factory=dict)
     margin: float = MARGIN
+    seeds_max: int | None = None
+    decide_seconds: float | None = None
     fresh: bool = False
     trackers: tuple[str, ...] = ()
     regression: RegressionCheck | None = None
@@ -74,7 +79,7 @@ class Options:
 
     def experiment(self) -> ExperimentOptions:
         """Return the options of the experiment."""
-        from peft_methods.runs.experiment import ExperimentOptions
+        from peft_methods.runs.experiment_options import ExperimentOptions
 
         return ExperimentOptions(
             results=self.results,
@@ -87,7 +92,14 @@ class Options:
             retries=self.retries,
             checkpoint=self.checkpoint,
             trackers=self.trackers,
+            adding_seconds=self.decide_seconds,
         )
+
+    def more_seeds(self) -> MoreSeeds | None:
+        """Return what decides on further seeds; None without `seeds_max`."""
+        from peft_methods.analysis.adding_seeds import seeds_wanted
+
+        return None if self.seeds_max is None else partial(seeds_wanted, margin=self.margin)
 
     def tasks(self) -> list[RunGroup]:
         """Return every recipe and method to benchmark. Raises `OptionError`."""
@@ -96,9 +108,11 @@ class Options:
         if "tasks" not in self._cache:
             recipes = [self._recipe(name) for name in self.recipes]
             if self.each_part:
-                recipes = [one for recipe in recipes for one in self._each_part(recipe)]
+                recipes = recipes_of_each_part(
+                    recipes, tuned=bool(self.trials), adds_seeds=self.seeds_max is not None
+                )
             if self.trials:
-                from peft_methods.runs.tuning import check_tuning
+                from peft_methods.runs.tuning_grid import check_tuning
 
                 check_tuning(recipes)
             self._cache["tasks"] = run_groups(
@@ -108,20 +122,10 @@ class Options:
                 self.engine,
                 deterministic=self.deterministic,
                 trust_remote_code=self.trust_remote_code,
+                seeds_max=self.seeds_max,
             )
         tasks: list[RunGroup] = self._cache["tasks"]
         return tasks
-
-    def _each_part(self, recipe: Recipe) -> list[Recipe]:
-        from peft_methods.recipes.one_part_alone import with_each_part_alone
-
-        if self.trials:
-            raise OptionError(
-                "tune would give every part of the noise other hyperparameters. Tune first, write "
-                "the rates into the recipe, and measure the parts without tuning.",
-                setting="tune",
-            )
-        return with_each_part_alone(recipe)
 
     def _recipe(self, name: str) -> Recipe:
         """Load a recipe. Notes warn of learning rates that were tuned for another model."""
@@ -146,21 +150,17 @@ def read_options(config: pytest.Config) -> Options:
         values.names_of(option.peft_method, "method"),
     )
     seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
-    settings = (
-        *option.peft_set,
-        *values.seed_settings(seeds),
-        *values.vary_settings(option.peft_vary),
+    adding = values.seeds_to_decide(
+        option.peft_decide, option.peft_seeds_max, option.peft_decide_time, option.peft_margin
     )
-    each_part = option.peft_vary == values.EACH
     options = Options(
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
-        settings=settings,
+        **values.varied(option.peft_set, seeds, option.peft_vary),
         model=option.peft_model,
         weights=option.peft_weights,
         data=option.peft_data,
         trust_remote_code=option.peft_trust_remote_code,
-        each_part=each_part,
         dry_run=option.peft_dry_run,
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
@@ -179,27 +179,24 @@ def read_options(config: pytest.Config) -> Options:
         report=values.report_of(option.peft_report),
         paper=values.paper_of(option.peft_paper),
         limits=values.limits_of(option.peft_budget),
-        margin=values.margin_of(option.peft_margin),
+        **adding,
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )
     recipe_options = (
         recipes,
         methods,
-        settings,
+        options.settings,
         options.trials,
-        each_part,
+        options.each_part,
+        options.seeds_max,
         option.peft_model,
         option.peft_data,
         option.peft_trust_remote_code,
     )
     if any(recipe_options) or options.engine != AUTO or option.peft_weights is not None:
         options.tasks()
-    if each_part and (option.peft_baseline is not None or option.peft_save_baseline is not None):
-        raise OptionError(
-            "--peft-vary each measures the noise; a baseline holds one session of a recipe. "
-            "Leave out one of them."
-        )
+    refuse_baseline(options.each_part, option)
     return replace(
         options,
         regression=_regression_check(option, options),

@@ -179,13 +179,16 @@ class Expect:
 class Tuning:
     """How tuning searches for learning rates, the same for every method.
 
-    A trial trains for `fraction` of the epochs. The grid has `points` rates, evenly spaced on a
-    logarithmic scale from the method's own rate divided by `reach` to that rate times `reach`.
-    `knobs` adds hyperparameters to the search: the values to try, by method and name.
+    A trial trains for `fraction` of the epochs. The best trial's settings and the recipe's own are
+    then trained in full with `seeds` new seeds, to measure the gain. The grid has `points` rates,
+    evenly spaced on a logarithmic scale from the method's own rate divided by `reach` to that rate
+    times `reach`. `knobs` adds hyperparameters to the search: the values to try, by method and
+    name.
     """
 
     __pydantic_config__ = STRICT
     fraction: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    seeds: Annotated[int, Field(ge=2)] = 3
     reach: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
     points: Annotated[int, Field(ge=3)] = 9
     knobs: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]]] = field(

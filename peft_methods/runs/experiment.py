@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from peft_methods.profiling.environment import find_device, usable_cores
@@ -15,13 +16,13 @@ from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors.devices import default_workers, threads_per_run
 from peft_methods.runs.executors.registry import LOCAL
-from peft_methods.runs.limits import DEFAULT_RETRIES
-from peft_methods.runs.plan import RunGroup
+from peft_methods.runs.experiment_options import ExperimentOptions
+from peft_methods.runs.plan import RunGroup, with_more_seeds
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
-from peft_methods.runs.results import ArrivedRecords, Results, read_predictions
+from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
@@ -30,42 +31,23 @@ from peft_methods.runs.tuning import Search
 from peft_methods.utils.cache import cache_notice
 from peft_methods.utils.errors import DataError, PeftMethodsError, PreparationTimedOut
 
-DEFAULT_RESULTS = Path(".peft/results")
-
-
-@dataclass(frozen=True)
-class ExperimentOptions:
-    """How an experiment is run. Nothing here changes what a run computes.
-
-    `timeout` is in seconds a run; `trials` a method are tuned first; `fresh` trains everything
-    again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
-    is the name of the executor that runs go through.
-    """
-
-    results: Path = DEFAULT_RESULTS
-    save_models: Path | None = None
-    workers: int | None = None
-    trials: int | None = None
-    fresh: bool = False
-    timeout: float | None = None
-    retries: int = DEFAULT_RETRIES
-    checkpoint: bool = False
-    trackers: tuple[str, ...] = ()
-    executor: str = LOCAL
+MoreSeeds = Callable[[Results], Mapping[tuple[str, str], int]]
 
 
 class Experiment:
     """Train every method of every recipe and collect the records.
 
     Nothing starts before `start`; `close` ends everything that runs. Runs that an earlier session
-    finished are reused.
+    finished are reused. `more_seeds` decides, from the results of all seeds so far, how many seeds
+    a recipe's method should have; without it they have those of the recipe.
     """
 
     def __init__(
         self,
         tasks: Sequence[RunGroup],
-        options: ExperimentOptions = ExperimentOptions(),
+        options: ExperimentOptions = ExperimentOptions(),  # noqa: B008 - cannot change
         display: Display = NullDisplay(),  # noqa: B008 - has no state
+        more_seeds: MoreSeeds | None = None,
     ) -> None:
         # Several tests may ask for one method: its runs are still trained and counted once.
         self.tasks = tuple({task.name: task for task in tasks}.values())
@@ -97,7 +79,9 @@ class Experiment:
             self._scheduler.watch(watcher)
         self._records = ArrivedRecords(self.tasks)
         self._searches: dict[tuple[str, str], Search] = {}
+        self._more_seeds, self._settled = more_seeds, set[str]()
         self._started = self._stopped = False
+        self._began = time.monotonic()
 
     def prepare(self, first: RunSpec | None = None) -> None:
         """Check data and model of every recipe. Errors are kept in `errors`, by recipe name.
@@ -143,15 +127,20 @@ class Experiment:
             if self.needs_gpu(task):
                 reason = f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible"
                 self._give_up(task, "skipped", reason)
-        self.prepare(
-            self._probably_first({record.key for record in records if record.status == "ok"})
-        )
+        known = {record.key for record in records if record.status == "ok"}
+        waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
+        # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.
+        self.prepare(None if self.trials else self._earlier.probably_first(waiting, known))
         runnable = [
             task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
-        longest_first = sorted(runnable, key=self._expected_seconds, reverse=True)
+        longest_first = sorted(
+            runnable,
+            key=lambda task: total_seconds(task.runs, self.preparations, self.workers),
+            reverse=True,
+        )
         self._submit([run for task in longest_first for run in task.runs])
 
     def _can_run(self, task: RunGroup) -> bool:
@@ -166,16 +155,6 @@ class Experiment:
         elif reason is not None:
             self._give_up(task, "skipped", reason)
         return error is None and reason is None and preparation is not None
-
-    def _probably_first(self, known: Collection[str]) -> RunSpec | None:
-        """Return the run to prefetch while the recipes are checked. A wrong guess is harmless.
-
-        Before tuning, the runs that will follow are unknown.
-        """
-        if self.trials:
-            return None
-        waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
-        return self._earlier.probably_first(waiting, known)
 
     def _submit(self, runs: Iterable[RunSpec]) -> None:
         """Queue the runs that must be trained, in this order.
@@ -216,13 +195,38 @@ class Experiment:
             task, runs=tuple(tuning.with_tuned_settings(run, search) for run in task.runs)
         )
 
-    def _run_trials(self, runs: Sequence[RunSpec]) -> list[Record]:
+    def _run_trials(self, runs: Sequence[RunSpec]) -> list[Result]:
         self._submit(runs)
         with self._progress.showing(last=False):
-            return self._scheduler.wait(runs)
+            return tuning.with_predictions(self._store, self._scheduler.wait(runs))
 
     def wait(self, task: RunGroup) -> list[Record]:
-        """Return the records of a task's runs, in the order of its seeds."""
+        """Return the records of a task's runs, in the order of its seeds.
+
+        Where seeds are added, the first task of a recipe waits for the decision on all its methods.
+        """
+        if self._more_seeds is not None and task.recipe.name not in self._settled:
+            self._settled.add(task.recipe.name)
+            self._add_seeds(task.recipe.name, self._more_seeds)
+        return self._wait(next(one for one in self.tasks if one.name == task.name))
+
+    def _add_seeds(self, recipe: str, more_seeds: MoreSeeds) -> None:
+        """Train further seeds of a recipe's methods until none is wanted or the time is over."""
+        while True:
+            tasks = [task for task in self.tasks if task.recipe.name == recipe]
+            for task in tasks:
+                self._wait(task)
+            grown = with_more_seeds(tasks, more_seeds(self.results()))
+            limit = self.options.adding_seconds or math.inf
+            if not grown or self._stopped or time.monotonic() - self._began > limit:
+                return
+            self.tasks = tuple(grown.get(task.name, task) for task in self.tasks)
+            self._records.expect(self.tasks)
+            for task in tasks:
+                longer = self._with_tuned_runs(grown.get(task.name, task))
+                self._submit(longer.runs[len(task.runs) :])
+
+    def _wait(self, task: RunGroup) -> list[Record]:
         task = self._with_tuned_runs(task)
         if not self._records.have_all(task):
             with self._progress.showing():
@@ -250,7 +254,7 @@ class Experiment:
         reused = [*(record for record in records if record.reused), *self._reused_trials]
         return [
             *(note for recipe in recipes.values() for note in recipe.notes),
-            *(f"tuned: {tuning.tuning_note(search)}" for search in self._searches.values()),
+            *tuning.tuning_notes(self._searches),
             *([reuse.reuse_note(reused)] if reused else []),
             *self._set_aside,
             *filter(None, [cache_notice()]),
@@ -282,13 +286,10 @@ class Experiment:
         self._tracking.close()
         self._scheduler.close()
 
-    def _expected_seconds(self, task: RunGroup) -> float:
-        return total_seconds(task.runs, self.preparations, self.workers)
-
     def _give_up(self, task: RunGroup, status: Status, reason: str, stack: str = "") -> None:
-        records = [record_without_result(run, status, reason, stack=stack) for run in task.runs]
-        self._records.keep(records)
-        for record in records:
+        for run in task.runs:
+            record = record_without_result(run, status, reason, stack=stack)
+            self._records.keep([record])
             self._scheduler.store_here(record)
 
     def _on_event(self, event: Event) -> None:

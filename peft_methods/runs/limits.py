@@ -10,7 +10,7 @@ from peft_methods.utils.units import UnitError, parse
 DEFAULT_RETRIES = 1
 
 
-def parse_timeout(value: str | float | None) -> float | None:
+def parse_timeout(value: str | float | None, setting: str = "timeout") -> float | None:
     """Parse '10min' to 600.0; a number is in seconds. Raises `OptionError`."""
     if value is None or (isinstance(value, (int, float)) and value > 0):
         return value
@@ -19,8 +19,9 @@ def parse_timeout(value: str | float | None) -> float | None:
         if found is not None and found.unit and found.value > 0:
             return found.value
     raise OptionError(
-        f"timeout {value!r} should be a time above 0 with its unit, for example 90s, 10min or 2h.",
-        setting="timeout",
+        f"{setting} {value!r} should be a time above 0 with its unit, for example 90s, 10min or "
+        "2h.",
+        setting=setting,
     )
 
 

@@ -29,7 +29,7 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.saved_size import saved_size
-from peft_methods.runs.scores import further_scores, predict_test, quality_of
+from peft_methods.runs.scores import further_scores, predict_last, quality_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Predictions
 from peft_methods.tasks.collate import Collator
@@ -70,7 +70,8 @@ def execute(
 ) -> tuple[Record, Predictions | None]:
     """Train and evaluate one run. The caller catches errors.
 
-    Prerequisites, trials and runs with random weights have no test predictions.
+    The predictions are those for the test rows, or a trial's for the validation rows. Prerequisites
+    and runs with random weights have none.
     """
     set_up_process(threads, deterministic=run.deterministic)
     check_device(run.device)
@@ -154,8 +155,8 @@ def _train_and_evaluate(
     profiler.enter("check")
     evidence = _evidence(run, loaded, training)
     profiler.enter("evaluate")
-    tested = predict_test(run, loaded.model, loaded.tokens.test, loaded.collate)
-    scores = quality_of(run, tested, loaded.tokens.facts.label_names)
+    predicted = predict_last(run, loaded.model, loaded.tokens, loaded.collate)
+    scores = quality_of(run, predicted, loaded.tokens.facts.label_names)
     further = further_scores(run, loaded.model, loaded.base.tokenizer)
     profiler.enter("save")
     unsaved = _save(run, loaded, paths.save_to)
@@ -180,7 +181,7 @@ def _train_and_evaluate(
     record = _record(run, paths, profiler, loaded, found)
     if paths.save_to is not None and not unsaved:
         sign(paths.save_to, record.fingerprint)
-    return record, tested
+    return record, predicted
 
 
 def _job(run: RunSpec, paths: RunPaths, loaded: Loaded) -> TrainingJob:
@@ -251,6 +252,7 @@ def _record(
         message="; ".join(found.notes),
         fingerprint=loaded.fingerprint,
         tuning=run.tuning,
+        seed_plan=run.seed_plan,
         metrics={
             **outcome.quality_metrics(TASKS[run.recipe.task], found.quality, training),
             **found.further,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from peft_methods.methods.base import Method
 from peft_methods.methods.selection import chosen_methods, with_methods
 from peft_methods.recipes.schema import Recipe, check_trust
+from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import OptionError
@@ -32,6 +33,26 @@ class RunGroup:
         """The names of recipe and method."""
         return self.recipe.name, self.method.name
 
+    def with_seeds(self, count: int) -> RunGroup:
+        """Return the group with further seeds, `count` in all.
+
+        They follow the largest one: 0, 1, 2, then 3.
+        """
+        following = max(run.seed for run in self.runs) + 1
+        new = range(following, following + count - len(self.runs))
+        return replace(self, runs=(*self.runs, *(replace(self.runs[0], seed=seed) for seed in new)))
+
+
+def with_more_seeds(
+    groups: Iterable[RunGroup], wanted: Mapping[tuple[str, str], int]
+) -> dict[tuple[str, str], RunGroup]:
+    """Return the groups that should have more seeds than they have, with them, by name."""
+    return {
+        group.name: group.with_seeds(wanted[group.name])
+        for group in groups
+        if wanted.get(group.name, 0) > len(group.runs)
+    }
+
 
 def run_groups(
     recipes: Iterable[Recipe],
@@ -41,12 +62,15 @@ def run_groups(
     *,
     deterministic: bool = False,
     trust_remote_code: bool = False,
+    seeds_max: int | None = None,
 ) -> list[RunGroup]:
     """Return the chosen methods of every recipe with their runs.
 
+    With `seeds_max`, seeds will be added to those of the recipe, up to that number.
+
     Raises `OptionError` for a method that is missing in a recipe, for two recipes with the same
-    name, for a precision or an engine that needs a GPU where there is none, and for a model's own
-    code unless both recipe and user allow it.
+    name, for a precision or an engine that needs a GPU where there is none, for a model's own code
+    unless both recipe and user allow it, and for seeds that allow no decision.
     """
     recipes = [with_methods(recipe, methods) for recipe in recipes]
     names = [recipe.name for recipe in recipes]
@@ -64,11 +88,18 @@ def run_groups(
         RunGroup(
             recipe,
             method,
-            tuple(run_specs(recipe, method, device, engine, deterministic=deterministic)),
+            tuple(
+                replace(run, seed_plan=_seed_plan(recipe, seeds_max))
+                for run in run_specs(recipe, method, device, engine, deterministic=deterministic)
+            ),
         )
         for recipe in recipes
         for method in chosen_methods(recipe, methods)
     ]
+
+
+def _seed_plan(recipe: Recipe, most: int | None) -> SeedPlan | None:
+    return None if most is None else SeedPlan(len(recipe.budget.seed_list()), most)
 
 
 def _check_precision(recipe: Recipe, device: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, InstanceOf
 
 from peft_methods.runs.migrations import migrate_record
+from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import Role, RunSpec
 from peft_methods.training.evidence import Evidence
 from peft_methods.utils import sanitize
@@ -32,7 +33,8 @@ class Record:
     curve.
 
     `data` and `environment` describe the training data and the machine. `tuning` describes the
-    search for hyperparameters; None means that the recipe's own were used. `attempts` describes how
+    search for hyperparameters; None means that the recipe's own were used. `seed_plan` is set if
+    the session adds seeds until the comparison is decided. `attempts` describes how
     earlier attempts at the run ended. `stack` holds the stacks of a stuck or crashed process, with
     paths that start at the package.
 
@@ -57,6 +59,7 @@ class Record:
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None
+    seed_plan: SeedPlan | None = None
     attempts: tuple[str, ...] = ()
     stack: str = ""
     finished: float = field(default_factory=time.time)
@@ -107,7 +110,9 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, in the current schema version."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reused"}
-        return values | {"spec": self.spec.to_json(), "evidence": asdict(self.evidence)}
+        plan = None if self.seed_plan is None else asdict(self.seed_plan)
+        own = {"spec": self.spec.to_json(), "evidence": asdict(self.evidence), "seed_plan": plan}
+        return values | own
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
@@ -126,4 +131,5 @@ def record_without_result(run: RunSpec, status: Status, message: str, **more: An
 
     Each attempt gets a unique name, since two sessions may fail at once.
     """
-    return Record(run, status, f"{run.key}-{status}-{uuid.uuid4().hex[:8]}", message, **more)
+    fingerprint = f"{run.key}-{status}-{uuid.uuid4().hex[:8]}"
+    return Record(run, status, fingerprint, message, seed_plan=run.seed_plan, **more)

@@ -11,6 +11,7 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.store import Store, StoreError
 from peft_methods.tasks.base import Predictions
 
+Result = tuple[Record, Predictions | None]
 RunKey = tuple[str, str, int, bool]  # recipe, method, seed, is it a prerequisite
 
 
@@ -29,6 +30,10 @@ class ArrivedRecords:
     def __init__(self, tasks: Sequence[RunGroup]) -> None:
         self._tasks = tuple(tasks)
         self._records: dict[RunKey, Record] = {}
+
+    def expect(self, tasks: Sequence[RunGroup]) -> None:
+        """Replace the tasks, which now have more runs."""
+        self._tasks = tuple(tasks)
 
     def keep(self, records: Iterable[Record]) -> None:
         """Add records. A record of the same run is replaced."""

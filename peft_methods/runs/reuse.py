@@ -40,7 +40,9 @@ class ReusableRuns:
             fingerprint = self._fingerprint(one, preparation)
             record = None if fingerprint is None else self._store.find(fingerprint)
             if record is not None and record.status == "ok" and self._is_whole(record, run):
-                return replace(record, reused=True, spec=one, tuning=run.tuning)
+                return replace(
+                    record, reused=True, spec=one, tuning=run.tuning, seed_plan=run.seed_plan
+                )
         return None
 
     def _fingerprint(self, run: RunSpec, preparation: PreparedRecipe) -> str | None:

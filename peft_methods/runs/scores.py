@@ -1,4 +1,7 @@
-"""The one use of the test rows: predictions, their quality, and further evaluations."""
+"""The last predictions of a run, their quality, and further evaluations.
+
+This is the one use of the test rows. A trial predicts the validation rows instead.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from peft_methods.data.token_rows import TokenRows
+from peft_methods.data.facts import TokenData
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Predictions, Quality
 from peft_methods.tasks.collate import Collator
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def predict_test(
-    run: RunSpec, model: nn.Module, rows: TokenRows, collate: Collator
+def predict_last(
+    run: RunSpec, model: nn.Module, tokens: TokenData, collate: Collator
 ) -> Predictions | None:
-    """Return test predictions. With random weights the pass is only timed: it predicts nothing."""
+    """Return predictions for the test rows, or, of a trial, for the validation rows.
+
+    With random weights the pass is only timed: it predicts nothing.
+    """
     task, budget = TASKS[run.recipe.task], run.recipe.budget
-    if not len(rows) or run.role == "trial":
+    rows = tokens.validation if run.role == "trial" else tokens.test
+    if not len(rows):
         return None
     size, precision = budget.evaluation_batch_size, budget.precision
     predictions = predict(task, model, rows, collate, size, precision=precision)
@@ -33,7 +40,7 @@ def quality_of(
     run: RunSpec, predictions: Predictions | None, label_names: tuple[str, ...]
 ) -> Quality | None:
     """Evaluate test predictions; None without any, and where an output is not finite."""
-    if predictions is None or not predictions.is_finite:
+    if run.role == "trial" or predictions is None or not predictions.is_finite:
         return None
     return TASKS[run.recipe.task].evaluate(predictions, label_names)
 

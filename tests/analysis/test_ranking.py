@@ -22,8 +22,9 @@ from builders import (
 )
 from peft_methods.analysis.candidates import Candidates
 from peft_methods.analysis.constraints import parse_constraints
+from peft_methods.analysis.pairs import PairwiseComparison
 from peft_methods.analysis.questions import QuestionKind
-from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
+from peft_methods.analysis.ranking import NotCompared
 from peft_methods.analysis.recommendations import describe_comparison, recommend
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.report.text.comparison import markdown_table

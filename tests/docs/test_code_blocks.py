@@ -95,7 +95,7 @@ def commands_of(block: Block) -> Iterator[list[str]]:
         text = "\n".join(step["run"] for job in jobs for step in job["steps"] if "run" in step)
     else:
         text = block.text
-    for line in text.splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         for part in line.removeprefix("$ ").split(" && "):
             words = shlex.split(part, comments=True)
             program = Path(words[0]).name if words else ""

@@ -123,6 +123,19 @@ def test_charts_are_byte_identical_for_equal_records_under_any_matplotlib_settin
             assert (svg(second[name]), svg(second[name], inline=True), png(second[name])) == before
 
 
+def test_tuning_chart_says_that_settings_were_kept() -> None:
+    """The best trial's settings may not have been confirmed."""
+    made = comparison_of(("lora",))
+    records = tuple(
+        replace(record, tuning={**(record.tuning or {}), "chosen": {"learning_rate": 1e-3}})
+        for record in made.records
+    )
+    text = charts(replace(made, records=records))["tuning"].description
+    assert re.search(
+        r"LoRA 6 trials, rate 0\.001 kept, validation \d\d\.\d %, best trial 75\.0 %", text
+    ), text
+
+
 def test_chart_descriptions_match_the_records() -> None:
     comparison = with_mishaps(comparison_of(KNOWN), "qlora", "ia3")
     found = charts(comparison)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_methods.runs.experiment import Experiment, ExperimentOptions
+from peft_methods.runs.experiment import Experiment
+from peft_methods.runs.experiment_options import ExperimentOptions
 
 
 def test_notes_of_an_experiment_name_an_unusable_cache_folder(

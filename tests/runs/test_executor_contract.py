@@ -20,7 +20,8 @@ from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.registry import GROUP, LOCAL, executor_names, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
-from peft_methods.runs.experiment import Experiment, ExperimentOptions
+from peft_methods.runs.experiment import Experiment
+from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.requests import RunRequests

@@ -17,7 +17,8 @@ from builders import runs
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.executors.jobs import job_name
 from peft_methods.runs.executors.process import Worker
-from peft_methods.runs.experiment import Experiment, ExperimentOptions
+from peft_methods.runs.experiment import Experiment
+from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import new_scheduler

@@ -63,9 +63,15 @@ def _summary(tuning: Tuning, write: Callable[[float], str]) -> str:
     first, chosen = tuning["trials"][0], tuning["chosen"].get(RATE)
     best = max(trial["selection"] for trial in _evaluated(tuning))
     before = MISSING if first["selection"] is None else write(first["selection"])
+    trials = counted(len(tuning["trials"]), "trial")
+    if tuning["chosen"] == first["settings"]:
+        kept = f"rate {chosen:.3g} kept, validation {before}"
+        return f"{trials}, {kept}" + (
+            f", best trial {write(best)}" if before != write(best) else ""
+        )
     return (
-        f"{counted(len(tuning['trials']), 'trial')}, "
-        f"rate {first['settings'][RATE]:.3g} → {chosen:.3g}, validation {before} → {write(best)}"
+        f"{trials}, rate {first['settings'][RATE]:.3g} → {chosen:.3g}, "
+        f"validation {before} → {write(best)}"
     )
 
 

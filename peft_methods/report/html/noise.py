@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from peft_methods.analysis.comparison import title_of
-from peft_methods.analysis.noise_sources import NoiseSources
+from peft_methods.analysis.noise_sources import NoiseSources, noise_sources
+from peft_methods.analysis.sections import Section
 from peft_methods.analysis.variance_parts import Share, Shares
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.noise import (
@@ -17,6 +21,24 @@ from peft_methods.report.noise import (
 from peft_methods.report.palette import style_of
 
 TOGETHER = "All methods"
+
+
+@dataclass(frozen=True)
+class NoiseView:
+    """The table, and how to read it."""
+
+    table: Table
+    text: str
+
+
+def noise_view(section: Section, sections: Sequence[Section]) -> NoiseView | None:
+    """Return the view of a section; None without two seeds of any method.
+
+    Other sections may tell what single parts of its seeds bring.
+    """
+    others = [one.comparison for one in sections]
+    found = noise_sources(section.comparison, section.recipe, others)
+    return None if found is None else NoiseView(noise_table(found), noise_text(found))
 
 
 def noise_table(found: NoiseSources) -> Table:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from peft_methods.analysis.sections import Section, group_records
 from peft_methods.report.charts import charts_of, save_charts
 from peft_methods.report.charts.rendering import svg
 from peft_methods.report.formatting import format_time, without_home
+from peft_methods.report.html.noise import noise_view
 from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import SEVERITIES, ChartView, SectionView, section_view
@@ -36,6 +37,7 @@ PARTS = {
     "findings": "Findings",
     "charts": "Charts",
     "views": "Results in detail",
+    "tuning": "Tuning",
     "metrics": "All metrics",
     "reproduce": "How to reproduce each row",
     "runs": "Settings, environment, runs",
@@ -122,14 +124,16 @@ def write_report(report: Report, folder: Path, command: CommandFormat) -> Path:
 
 def _page(report: Report, command: CommandFormat) -> Page:
     views = tuple(
-        section_view(
-            one,
-            report.limits,
-            report.regression,
-            _chart_views(one) if report.is_drawn else (),
-            regression_lines=_regression_lines(report, one.recipe),
-            command=command,
-            others=report.sections,
+        replace(
+            section_view(
+                one,
+                report.limits,
+                report.regression,
+                _chart_views(one) if report.is_drawn else (),
+                regression_lines=_regression_lines(report, one.recipe),
+                command=command,
+            ),
+            noise=noise_view(one, report.sections),
         )
         for one in report.sections
     )
@@ -222,6 +226,7 @@ def parts_of(view: SectionView) -> list[tuple[str, str]]:
     optional = {
         "charts": view.charts,
         "views": view.views,
+        "tuning": view.tuning,
         "baseline": view.baseline or view.regression_lines,
     }
     empty = {name for name, content in optional.items() if not content}

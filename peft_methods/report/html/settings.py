@@ -21,8 +21,8 @@ from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.palette import style_of
 from peft_methods.report.reproduce import CommandFormat, Reproduction, reproduction
 from peft_methods.runs.record import Record
+from peft_methods.runs.tuning_text import outcome_text
 from peft_methods.tasks.metrics import in_seconds
-from peft_methods.utils.words import counted
 
 EXCLUDED = ("trained_between", "source.dirty", "compiled_graphs")
 RUN_METRICS = ("accuracy", "macro_f1", "validation_accuracy", "train_seconds", "peak_memory_bytes")
@@ -63,14 +63,8 @@ def _tuning_summary(record: Record) -> str:
     tuning = record.tuning
     if not tuning:
         return ""
-    chosen = (
-        ", ".join(f"{name} {format_setting(value)}" for name, value in tuning["chosen"].items())
-        or "none (no trial could be evaluated)"
-    )
-    return (
-        f"{counted(len(tuning['trials']), 'trial')} on validation data, "
-        f"{in_seconds(tuning['train_seconds'])} of training; chosen: {chosen}"
-    )
+    cost = f"{in_seconds(tuning['train_seconds'])} of training on validation data"
+    return f"{outcome_text(tuning)}; {cost}"
 
 
 def settings(record: Record) -> tuple[tuple[str, str], ...]:

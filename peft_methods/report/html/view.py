@@ -10,17 +10,17 @@ from peft_methods.analysis.checks import RULES
 from peft_methods.analysis.checks.rule import Finding
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
-from peft_methods.analysis.noise_sources import noise_sources
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.sections import Section
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
-from peft_methods.report.html.noise import noise_table, noise_text
+from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
 from peft_methods.report.html.task_views import MethodViews, method_views
+from peft_methods.report.html.tuning import tuning_table
 from peft_methods.report.reproduce import CommandFormat, recipe_file
 from peft_methods.report.text.left_out import left_out_lines
 from peft_methods.report.text.notes import (
@@ -67,20 +67,20 @@ class SectionView:
     answers: tuple[Recommendation, ...]
     comparison: Table
     differences: Table | None
-    noise: Table | None
-    noise_text: str
     notes: tuple[str, ...]
     charts: tuple[ChartView, ...]
     views: tuple[MethodViews, ...]
     baseline: Table | None
     regression_lines: tuple[str, ...]
     findings: tuple[FindingGroup, ...]
+    tuning: Table | None
     metrics: Table
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
     methods: tuple[MethodView, ...]
     recipe_file: str
     runs: Table
+    noise: NoiseView | None = None
 
     @property
     def headline(self) -> str:
@@ -100,12 +100,8 @@ def section_view(
     *,
     regression_lines: Sequence[str],
     command: CommandFormat,
-    others: Sequence[Section] = (),
 ) -> SectionView:
-    """Build the view of a section. `regression_lines` is the output of the regression check.
-
-    `others` are all sections: some may tell what single parts of the seeds bring.
-    """
+    """Build the view of a section. `regression_lines` is the output of the regression check."""
     comparison = section.comparison
     rows, ranking = comparison.rows(), comparison.rankings[section.recipe]
     records = [record for record in comparison.records if record.role == "main"]
@@ -115,7 +111,6 @@ def section_view(
     }
     methods = tuple(settings.method_view(row, by_method[row.method], command) for row in rows)
     common, specific = settings.split_common(records)
-    noise = noise_sources(comparison, section.recipe, [one.comparison for one in others])
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
         recipe=section.recipe,
@@ -125,8 +120,6 @@ def section_view(
         answers=tuple(recommend(comparison, limits)),
         comparison=tables.comparison_table(rows, ranking),
         differences=tables.differences_table(rows, ranking),
-        noise=noise_table(noise) if noise else None,
-        noise_text=noise_text(noise) if noise else "",
         notes=tuple(
             without_home(line)
             for line in (
@@ -147,6 +140,7 @@ def section_view(
         else None,
         regression_lines=tuple(map(without_home, regression_lines)),
         findings=_finding_groups(comparison),
+        tuning=tuning_table(rows, by_method),
         metrics=tables.metrics_table(rows),
         settings=settings.settings(records[0]),
         environment=tuple(common.items()),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from peft_methods.analysis.margin import points as margin_points
-from peft_methods.analysis.ranking import NotCompared, PairwiseComparison
+from peft_methods.analysis.pairs import PairwiseComparison
+from peft_methods.analysis.ranking import NotCompared
 from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.english import (
     capital,

@@ -20,6 +20,12 @@ PAIRS = (
     "difference lies within it. Methods that share a letter are not separable{letters}."
 )
 
+SEQUENTIAL = (
+    "Seeds were added until each method was worse than the best one or equal to it. The looks at "
+    "the results share the error rate by a spending function{spending}, and verdicts follow from "
+    "repeated confidence intervals{intervals}."
+)
+
 
 def statistics(studies: Sequence[Study]) -> str:
     """Return a paragraph on what was tested, and what was not."""
@@ -45,6 +51,9 @@ def statistics(studies: Sequence[Study]) -> str:
             margin=points(studies[0].ranking.margin),
         )
         if compared
+        else "",
+        SEQUENTIAL.format(spending=cited("lan1983"), intervals=cited("jennison1989"))
+        if any(study.ranking.seeds_added is not None for study in studies)
         else "",
         "Costs are given as means and standard deviations over seeds; their differences were not "
         "tested.",

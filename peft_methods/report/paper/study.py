@@ -8,8 +8,9 @@ from functools import cached_property
 
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.pairs import PairwiseComparison
 from peft_methods.analysis.questions import Recommendation
-from peft_methods.analysis.ranking import PairwiseComparison, Ranking
+from peft_methods.analysis.ranking import Ranking
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS

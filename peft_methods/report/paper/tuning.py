@@ -54,7 +54,17 @@ def _search(study: Study, searches: dict[str, dict[str, Any]]) -> str:
         f"Before that, {study.titles(searches, MOST)} {was(len(searches))} tuned with {what}. A "
         f"Parzen estimator{cited('bergstra2011tpe', 'akiba2019optuna')} chose them from a grid of "
         f"{number(max(values))} learning rates around the recipe's value, and the best one was "
-        f"selected by validation {score}; test rows were not used."
+        f"selected by validation {score}{_confirmation(searches)}; test rows were not used."
+    )
+
+
+def _confirmation(searches: dict[str, dict[str, Any]]) -> str:
+    """Say that the best trials were confirmed; empty for records of earlier versions."""
+    if not all("confirmation" in search for search in searches.values()):
+        return ""
+    return (
+        "; it replaced the recipe's setting only if it gained beyond chance when both were trained "
+        "in full with new seeds"
     )
 
 

@@ -56,7 +56,8 @@ def plan_text(
     if lines and trials:
         parts.append(
             f"Tuning first adds {counted(trials, 'trial')} per method, for the fraction of the "
-            "epochs set by tuning.fraction. The total does not include them."
+            "epochs set by tuning.fraction, and at most two full runs per method for each of "
+            "tuning.seeds. The total does not include them."
         )
     return "\n\n".join(parts)
 

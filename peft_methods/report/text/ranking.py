@@ -9,7 +9,9 @@ from peft_methods.analysis.margin import points
 from peft_methods.analysis.ranking import NotCompared, Ranking
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING
+from peft_methods.report.text.adding_seeds import seeds_added_text
 from peft_methods.report.text.layout import Layout
+from peft_methods.report.text.plans import plans_text
 from peft_methods.utils.words import counted
 
 RANKING_NOTE = (
@@ -102,6 +104,11 @@ def ranking_notes(comparison: Comparison) -> list[str]:
         where = f"{recipe}: " if len(comparison.rankings) > 1 else ""
         if len(ranking.pairs) > 1:
             lines.append(where + _verdicts(ranking))
+        lines += [
+            where + text
+            for text in (seeds_added_text(ranking, titles), plans_text(ranking, titles))
+            if text
+        ]
         front = [titles[method] for method, on in ranking.pareto_optimal.items() if on]
         if len([on for on in ranking.pareto_optimal.values() if on is not None]) > 1:
             lines.append(

@@ -1,0 +1,34 @@
+"""How an experiment is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft_methods.runs.executors.registry import LOCAL
+from peft_methods.runs.limits import DEFAULT_RETRIES
+
+DEFAULT_RESULTS = Path(".peft/results")
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """How an experiment is run. Nothing here changes what a run computes.
+
+    `timeout` is in seconds a run; `trials` a method are tuned first; `fresh` trains everything
+    again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
+    is the name of the executor that runs go through. `adding_seconds` is the time after which no
+    further seeds are added.
+    """
+
+    results: Path = DEFAULT_RESULTS
+    save_models: Path | None = None
+    workers: int | None = None
+    trials: int | None = None
+    fresh: bool = False
+    timeout: float | None = None
+    retries: int = DEFAULT_RETRIES
+    checkpoint: bool = False
+    trackers: tuple[str, ...] = ()
+    executor: str = LOCAL
+    adding_seconds: float | None = None
