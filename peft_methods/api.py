@@ -4,13 +4,15 @@ It works in a script without a main guard and in a notebook. A failed run does n
 holds the reason. The arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
-`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. With `decide` ("1pp"), seeds are
-added until each method is worse than the best one or equal to it within these points, up to
-`seeds_max` a method; after `decide_time` ("30min", or seconds) no more are added. `settings` are
-`KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other data, which may be
-one file, the recipe's sizes are upper limits and missing splits are cut from train.
-`weights="random"` measures the cost before any download, without quality. `curve=[100, 300, 1000]`
-trains on each of these numbers of rows and shows how quality depends on them. `trust_remote_code`
+`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `vary` lists the parts that seeds
+vary; `vary="each"` trains every part alone too, to measure where the noise comes from. With
+`decide` ("1pp"), seeds are added until each method is worse than the best one or equal to it within
+these points, up to `seeds_max` a method; after `decide_time` ("30min", or seconds) no more are
+added. `settings` are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other
+data, which may be one file, the recipe's sizes are upper limits and missing splits are cut from
+train. `weights="random"` measures the cost before any download, without quality.
+`curve=[100, 300, 1000]` trains on each of these numbers of rows and shows how quality depends on
+them. `trust_remote_code`
 allows a model's own Python files to run, if the recipe allows it too. `tune` is the number of
 tuning trials per method on validation data, which come first.
 
@@ -68,6 +70,7 @@ from peft_methods.utils.errors import PeftMethodsError
 DEFAULT_WIDTH = 100  # characters, where there is no terminal
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
+    "budget.vary": "vary",
     "data.source": "data",
     "data.train_subset": "curve",
     "limits": "budget",
@@ -155,11 +158,24 @@ class PrintableComparison(Comparison):
         return html_table(self, self.limits) if has_libraries("jinja2") else None
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Context manager: add how to change its setting to the message of an error."""
+    try:
+        yield
+    except PeftMethodsError as error:
+        if change := how_to_change(error.setting):
+            error.args = (with_change(str(error.args[0]), change), *error.args[1:])
+        raise
+
+
+@_explained()
 def compare(
     recipe: str = "embedded",
     *,
     methods: Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
+    vary: str | Sequence[str] | None = None,
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
@@ -191,29 +207,28 @@ def compare(
 
     `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
-    with _explained():
-        options = Options(
-            recipes=(recipe,),
-            methods=tuple(methods or ()),
-            settings=(*settings, *parsing.seed_settings(seeds)),
-            results=parsing.path_of(results, "results"),
-            model=model,
-            weights=weights,
-            data=data,
-            curve=parsing.curve_of(curve),
-            trust_remote_code=trust_remote_code,
-            engine=engine,
-            trials=parsing.trials_of(tune),
-            **_execution(workers, executor, timeout, retries),
-            checkpoint=checkpoint,
-            deterministic=deterministic,
-            limits=parsing.limits_of(budget),
-            **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
-            fresh=fresh,
-            **_outputs(report, save_models, silence, track),
-            how_to_change=how_to_change,
-        )
-        return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+    options = Options(
+        recipes=(recipe,),
+        methods=tuple(methods or ()),
+        **parsing.varied(settings, seeds, vary),
+        results=parsing.path_of(results, "results"),
+        model=model,
+        weights=weights,
+        data=data,
+        curve=parsing.curve_of(curve),
+        trust_remote_code=trust_remote_code,
+        engine=engine,
+        trials=parsing.trials_of(tune),
+        **_execution(workers, executor, timeout, retries),
+        checkpoint=checkpoint,
+        deterministic=deterministic,
+        limits=parsing.limits_of(budget),
+        **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
+        fresh=fresh,
+        **_outputs(report, save_models, silence, track),
+        how_to_change=how_to_change,
+    )
+    return _run(options, display_on(sys.stderr) if progress else NullDisplay())
 
 
 def _execution(
@@ -282,14 +297,3 @@ def how_to_change(setting: str) -> str:
     if parameter is None:
         return f'settings=["{setting}=…"]'
     return f"{name}={'True' if parameter.default is False else '…'}"
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Context manager: add how to change its setting to the message of an error."""
-    try:
-        yield
-    except PeftMethodsError as error:
-        if change := how_to_change(error.setting):
-            error.args = (with_change(str(error.args[0]), change), *error.args[1:])
-        raise

@@ -139,7 +139,7 @@ def surroundings(record: Record) -> Settings:
         return {}
     known = {"device": environment.get("device_name"), "threads": environment.get("threads")}
     known |= {name: packages.get(name) for name in FINGERPRINT_PACKAGES}
-    return known | {"data": str(record.data.get("fingerprint"))[:10]}
+    return known | {"data": str(record.rows_fingerprint)[:10]}
 
 
 def _weights(record: Record) -> str:

@@ -148,6 +148,12 @@ def _add_training(group: OptionGroup) -> None:
         metavar="N",
         help="first tune every method by N trials on validation data (needs the extra `tune`)",
     )
+    group.addoption(
+        "--peft-vary",
+        metavar="A,B",
+        help="what seeds vary: initialisation, data_order, dropout, training_subset, split; each: "
+        "train every part alone too, to measure where the noise comes from",
+    )
     group.addoption("--peft-save-models", metavar="DIR", help="keep each run's best model here")
     group.addoption(
         "--peft-checkpoint",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.analysis.margin import MARGIN
 from peft_methods.cli import parsing as values
+from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
 from peft_methods.cli.setting_help import how_to_change
 from peft_methods.profiling.environment import device_name, find_device
 from peft_methods.runs.executors.registry import LOCAL
@@ -49,6 +50,7 @@ class Options:
     data: str | None = None
     trust_remote_code: bool = False
     curve: tuple[int, ...] = ()
+    each_part: bool = False
     dry_run: bool = False
     engine: str = AUTO
     trials: int | None = None
@@ -111,6 +113,10 @@ class Options:
                 for name in self.recipes
                 for size in curve_recipes(self._recipe(name), self.curve)
             ]
+            if self.each_part:
+                recipes = recipes_of_each_part(
+                    recipes, tuned=bool(self.trials), adds_seeds=self.seeds_max is not None
+                )
             if self.trials:
                 from peft_methods.runs.tuning_grid import check_tuning
 
@@ -150,14 +156,13 @@ def read_options(config: pytest.Config) -> Options:
         values.names_of(option.peft_method, "method"),
     )
     seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
-    settings = (*option.peft_set, *values.seed_settings(seeds))
     adding = values.seeds_to_decide(
         option.peft_decide, option.peft_seeds_max, option.peft_decide_time, option.peft_margin
     )
     options = Options(
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
-        settings=settings,
+        **values.varied(option.peft_set, seeds, option.peft_vary),
         model=option.peft_model,
         weights=option.peft_weights,
         data=option.peft_data,
@@ -188,8 +193,9 @@ def read_options(config: pytest.Config) -> Options:
     recipe_options = (
         recipes,
         methods,
-        settings,
+        options.settings,
         options.curve or options.trials,
+        options.each_part,
         options.seeds_max,
         option.peft_model,
         option.peft_data,
@@ -197,6 +203,7 @@ def read_options(config: pytest.Config) -> Options:
     )
     if any(recipe_options) or options.engine != AUTO or option.peft_weights is not None:
         options.tasks()
+    refuse_baseline(options.each_part, option)
     return replace(
         options,
         regression=_regression_check(option, options),

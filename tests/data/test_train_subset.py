@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loaded(folder: Path, size: int | None, seed: int = 0, **more: object) -> TextData:
     spec = data_spec(folder, train="all", validation=20, test=40, train_subset=size, **more)
-    return splits.load(spec, TASK, seed)
+    return splits.load(spec, TASK, subset_seed=seed)
 
 
 @pytest.mark.parametrize("sizes", ["exact", "at_most"])

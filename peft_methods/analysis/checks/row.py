@@ -143,7 +143,7 @@ def row_of(record: Record) -> ResultRow:
         and metrics.get("accuracy", 0.0) is None
         and recipe.has_quality
         and majority is not None,
-        data=data.get("fingerprint"),
+        data=record.rows_fingerprint,
         train_rows=rows.get("train"),
         validation_rows=rows.get("validation"),
         test_rows=rows.get("test"),

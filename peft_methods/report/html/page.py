@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from peft_methods.report.charts import charts_across, charts_of, save_chart, sav
 from peft_methods.report.formatting import format_time, without_home
 from peft_methods.report.html.curves import CurveView, curve_views
 from peft_methods.report.html.data_sets import SummaryView, summary_view
+from peft_methods.report.html.noise import noise_view
 from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import (
@@ -144,13 +145,16 @@ def write_report(report: Report, folder: Path, command: CommandFormat) -> Path:
 
 def _page(report: Report, command: CommandFormat) -> Page:
     views = tuple(
-        section_view(
-            one,
-            report.limits,
-            report.regression,
-            _chart_views(one) if one.name in report.drawn else (),
-            regression_lines=_regression_lines(report, one.recipe),
-            command=command,
+        replace(
+            section_view(
+                one,
+                report.limits,
+                report.regression,
+                _chart_views(one) if one.name in report.drawn else (),
+                regression_lines=_regression_lines(report, one.recipe),
+                command=command,
+            ),
+            noise=noise_view(one, report.sections),
         )
         for one in report.sections
     )

@@ -18,6 +18,7 @@ from peft_methods.report.charts.base import Chart
 from peft_methods.report.charts.rendering import svg
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
+from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
 from peft_methods.report.html.task_views import MethodViews, method_views
@@ -89,6 +90,7 @@ class SectionView:
     methods: tuple[MethodView, ...]
     recipe_file: str
     runs: Table
+    noise: NoiseView | None = None
 
     @property
     def headline(self) -> str:

@@ -19,6 +19,7 @@ from peft_methods.report.paper.english import (
     share,
     with_spread,
 )
+from peft_methods.report.paper.noise import noise
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
 
@@ -64,6 +65,7 @@ def _of(study: Study, figures: Sequence[PaperFigure], level: str) -> list[str]:
             joined(reading, description(of["quality"]), first),
             *paragraphs,
             tables.best_table(study),
+            *noise(study),
         ),
         *(
             f"{level} Costs",

@@ -15,6 +15,7 @@ from peft_methods.report.text.costs import COST_NOTE, has_costs
 from peft_methods.report.text.curve import curve_notes
 from peft_methods.report.text.data_sets import summary_notes
 from peft_methods.report.text.left_out import left_out_lines, silenced_line
+from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
@@ -55,7 +56,7 @@ def notes(comparison: Comparison) -> list[Note]:
         )
     main = main_part(comparison)
     lines += [*ranking_notes(main), *curve_notes(curves_of(comparison))]
-    lines += summary_notes(summarize_data_sets(comparison))
+    lines += [*summary_notes(summarize_data_sets(comparison)), *noise_notes(comparison)]
     left_out = [
         line
         for recipe, ranking in main.rankings.items()
