@@ -4,12 +4,15 @@ It works in a script without a main guard and in a notebook. A failed run does n
 holds the reason. The arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
-`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. With `decide` ("1pp"), seeds are
-added until each method is worse than the best one or equal to it within these points, up to
-`seeds_max` a method; after `decide_time` ("30min", or seconds) no more are added. `settings` are
-`KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other data, which may be
-one file, the recipe's sizes are upper limits and missing splits are cut from train.
-`weights="random"` measures the cost before any download, without quality. `trust_remote_code`
+`seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `vary` lists the parts that seeds
+vary; `vary="each"` trains every part alone too, to measure where the noise comes from. With
+`decide` ("1pp"), seeds are added until each method is worse than the best one or equal to it within
+these points, up to `seeds_max` a method; after `decide_time` ("30min", or seconds) no more are
+added. `settings` are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other
+data, which may be one file, the recipe's sizes are upper limits and missing splits are cut from
+train. `weights="random"` measures the cost before any download, without quality.
+`curve=[100, 300, 1000]` trains on each of these numbers of rows and shows how quality depends on
+them. `trust_remote_code`
 allows a model's own Python files to run, if the recipe allows it too. `tune` is the number of
 tuning trials per method on validation data, which come first.
 
@@ -42,6 +45,8 @@ from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, comparison_of
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.data_sets import DataSetSummary, summarize_data_sets
+from peft_methods.analysis.learning_curve import LearningCurve, curves_of, main_part
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.cli import parsing
@@ -49,7 +54,7 @@ from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.options import Options
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
-from peft_methods.report.charts import charts_of
+from peft_methods.report.charts import charts_across, charts_of
 from peft_methods.report.charts.base import Chart
 from peft_methods.report.html.page import build_report, write_report
 from peft_methods.report.html.snippet import html_table
@@ -65,7 +70,9 @@ from peft_methods.utils.errors import PeftMethodsError
 DEFAULT_WIDTH = 100  # characters, where there is no terminal
 ARGUMENT_NAMES = {
     "budget.seeds": "seeds",
+    "budget.vary": "vary",
     "data.source": "data",
+    "data.train_subset": "curve",
     "limits": "budget",
     "method": "methods",
     "model.source": "model",
@@ -100,12 +107,25 @@ class PrintableComparison(Comparison):
         return terminal_table(self, self.limits, layout)
 
     def recommendations(self) -> list[Recommendation]:
-        """Return recommendations for best quality, memory, speed and checkpoint size."""
-        return recommend(self, self.limits)
+        """Return recommendations for best quality, memory, speed and checkpoint size.
+
+        Of a learning curve, they are those of the largest size.
+        """
+        return recommend(main_part(self), self.limits)
+
+    def curves(self) -> list[LearningCurve]:
+        """Return the learning curves: quality by training rows, and what more rows bring."""
+        return curves_of(self)
+
+    def data_sets(self) -> DataSetSummary | None:
+        """Return the summary over several recipes; None for one."""
+        return summarize_data_sets(self)
 
     def charts(self) -> list[Chart]:
         """Create all charts, which notebooks display; needs the extra `report`."""
-        return [chart for recipe in self.rankings for chart in charts_of(self, recipe)]
+        main = main_part(self)
+        charts = [chart for recipe in main.rankings for chart in charts_of(main, recipe)]
+        return [*charts, *charts_across(self)]
 
     def report(self, folder: str | Path) -> Path:
         """Write FOLDER/report.html with its charts and return its path.
@@ -138,14 +158,28 @@ class PrintableComparison(Comparison):
         return html_table(self, self.limits) if has_libraries("jinja2") else None
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Context manager: add how to change its setting to the message of an error."""
+    try:
+        yield
+    except PeftMethodsError as error:
+        if change := how_to_change(error.setting):
+            error.args = (with_change(str(error.args[0]), change), *error.args[1:])
+        raise
+
+
+@_explained()
 def compare(
     recipe: str = "embedded",
     *,
     methods: Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
+    vary: str | Sequence[str] | None = None,
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
+    curve: str | Sequence[int] | None = None,
     trust_remote_code: bool = False,
     engine: str = "auto",
     settings: Sequence[str] = (),
@@ -173,31 +207,39 @@ def compare(
 
     `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
-    with _explained():
-        options = Options(
-            recipes=(recipe,),
-            methods=tuple(methods or ()),
-            settings=(*settings, *parsing.seed_settings(seeds)),
-            results=parsing.path_of(results, "results"),
-            model=model,
-            weights=weights,
-            data=data,
-            trust_remote_code=trust_remote_code,
-            engine=engine,
-            trials=parsing.trials_of(tune),
-            workers=parsing.workers_of(workers),
-            executor=parsing.executor_name(executor),
-            timeout=parse_timeout(timeout),
-            retries=parse_retries(retries),
-            checkpoint=checkpoint,
-            deterministic=deterministic,
-            limits=parsing.limits_of(budget),
-            **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
-            fresh=fresh,
-            **_outputs(report, save_models, silence, track),
-            how_to_change=how_to_change,
-        )
-        return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+    options = Options(
+        recipes=(recipe,),
+        methods=tuple(methods or ()),
+        **parsing.varied(settings, seeds, vary),
+        results=parsing.path_of(results, "results"),
+        model=model,
+        weights=weights,
+        data=data,
+        curve=parsing.curve_of(curve),
+        trust_remote_code=trust_remote_code,
+        engine=engine,
+        trials=parsing.trials_of(tune),
+        **_execution(workers, executor, timeout, retries),
+        checkpoint=checkpoint,
+        deterministic=deterministic,
+        limits=parsing.limits_of(budget),
+        **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
+        fresh=fresh,
+        **_outputs(report, save_models, silence, track),
+        how_to_change=how_to_change,
+    )
+    return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+
+
+def _execution(
+    workers: int | None, executor: str, timeout: str | float | None, retries: int
+) -> dict[str, Any]:
+    return {
+        "workers": parsing.workers_of(workers),
+        "executor": parsing.executor_name(executor),
+        "timeout": parse_timeout(timeout),
+        "retries": parse_retries(retries),
+    }
 
 
 def _outputs(
@@ -255,14 +297,3 @@ def how_to_change(setting: str) -> str:
     if parameter is None:
         return f'settings=["{setting}=…"]'
     return f"{name}={'True' if parameter.default is False else '…'}"
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Context manager: add how to change its setting to the message of an error."""
-    try:
-        yield
-    except PeftMethodsError as error:
-        if change := how_to_change(error.setting):
-            error.args = (with_change(str(error.args[0]), change), *error.args[1:])
-        raise

@@ -151,7 +151,7 @@ def covered(accuracies: Sequence[float]) -> Callable[[list[Sample]], Any]:
     def decide(methods: list[Sample]) -> Any:
         found = []
         for repetition in range(BATCH):
-            chosen = [_one(sample, repetition) for sample in methods]
+            chosen = [one_of(sample, repetition) for sample in methods]
             common = common_variance(chosen)
             for sample, accuracy in zip(chosen, accuracies, strict=True):
                 low, high = interval(sample, common)
@@ -161,6 +161,7 @@ def covered(accuracies: Sequence[float]) -> Callable[[list[Sample]], Any]:
     return decide
 
 
-def _one(sample: Sample, repetition: int) -> Sample:
+def one_of(sample: Sample, repetition: int) -> Sample:
+    """Return the sample of one repetition of a simulation."""
     names = ("mean", "by_example", "seed_variance", "noise")
     return replace(sample, **{name: getattr(sample, name)[repetition] for name in names})

@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import peft_methods
 from peft_methods.__main__ import main
@@ -37,6 +39,23 @@ def test_recipes_are_resources_of_the_package() -> None:
 def test_data_files_are_of_the_expected_kinds() -> None:
     kinds = {Path(name).suffix or Path(name).name for name in DATA_FILES}
     assert kinds == {".toml", ".j2", ".js", ".css", ".typ", ".bib", ".ini", ".typed"}
+
+
+def pinned(name: str) -> dict[str, Version]:
+    """The versions in a constraints file, by package."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    found = (Requirement(line) for line in lines if line and not line.startswith("#"))
+    return {one.name: Version(next(iter(one.specifier)).version) for one in found}
+
+
+def test_oldest_versions_are_the_lower_bounds() -> None:
+    """`tox -e drift` runs with them, so a bound that is too low is found."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        needed = [Requirement(line) for line in tomllib.load(file)["project"]["dependencies"]]
+    oldest, newest = pinned("constraints-oldest.txt"), pinned("constraints.txt")
+    for one in needed:
+        bound = Version(next(iter(one.specifier)).version)
+        assert bound == oldest[one.name] <= newest[one.name], one.name
 
 
 def test_console_script_is_the_command_of_the_package() -> None:

@@ -85,26 +85,29 @@ def group_records(
     prerequisites = _by_spec(record for record in records if record.role == "prerequisite")
     found: dict[str, list[list[Record]]] = {}
     for group in _grouped(
-        (record for record in records if record.role == "main"), _settings, _surroundings
+        (record for record in records if record.role == "main"), _settings, surroundings
     ):
         for layer in _layers(group):
             found.setdefault(layer[0].recipe_name, []).append(layer)
     sections = []
-    for recipe, layers in sorted(found.items()):
+    for recipe in sorted(found, key=lambda name: _place(found[name][0][0])):
+        layers = found[recipe]
         first, *_ = ordered = sorted(
             layers,
             key=lambda layer: (not any(record.status == "ok" for record in layer), _age(layer)),
         )
         for number, layer in enumerate(ordered, 1):
             differences = tuple(_differences(first, layer)) if number > 1 else ()
-            comparison = Comparison(
-                (*layer, *_prerequisites_of(layer, prerequisites)),
-                predictions=predictions or {},
-                silenced=silenced,
-                margin=margin,
-            )
+            own = (*layer, *_prerequisites_of(layer, prerequisites))
+            comparison = Comparison(own, (), predictions or {}, silenced, margin)
             sections.append(Section(recipe, number, differences, comparison))
     return sections
+
+
+def _place(record: Record) -> tuple[str, int, str]:
+    """Sort key: the recipe's name; of a learning curve, the largest size first."""
+    recipe = record.spec.recipe
+    return recipe.curve_of or recipe.name, -(recipe.data.train_subset or 0), recipe.name
 
 
 def _key(value: Any) -> str:
@@ -129,14 +132,14 @@ def _settings(record: Record) -> Settings:
     }
 
 
-def _surroundings(record: Record) -> Settings:
+def surroundings(record: Record) -> Settings:
     """Return the device, library versions and data of a run; empty if it never started."""
     environment, packages = record.environment, record.environment.get("packages") or {}
     if not environment:
         return {}
     known = {"device": environment.get("device_name"), "threads": environment.get("threads")}
     known |= {name: packages.get(name) for name in FINGERPRINT_PACKAGES}
-    return known | {"data": str(record.data.get("fingerprint"))[:10]}
+    return known | {"data": str(record.rows_fingerprint)[:10]}
 
 
 def _weights(record: Record) -> str:
@@ -251,7 +254,7 @@ def _prerequisites_of(
 
 
 def _machine(record: Record) -> Settings:
-    return {name: value for name, value in _surroundings(record).items() if name != "data"}
+    return {name: value for name, value in surroundings(record).items() if name != "data"}
 
 
 def _differences(first: Sequence[Record], other: Sequence[Record]) -> Iterator[str]:
@@ -284,7 +287,7 @@ def _changes(
 
 
 def _where(records: Sequence[Record]) -> dict[str, str]:
-    known = next((found for record in records if (found := _surroundings(record))), {})
+    known = next((found for record in records if (found := surroundings(record))), {})
     return {name: str(value) for name, value in known.items()}
 
 

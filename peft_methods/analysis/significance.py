@@ -67,7 +67,7 @@ def interval(sample: Sample, common: SeedVariance | None) -> tuple[float, float]
     if common is None:
         return _wilson(sample, Estimate(examples.variance, np.asarray(np.inf)))
     own, moderated = (
-        _of_seeds(one, sample) for one in (sample.own_variance, _on_own_level(sample, common))
+        _of_seeds(one, sample) for one in (sample.own_variance, on_own_level(sample, common))
     )
     ends = [
         _of_seeds_alone(sample, own),
@@ -82,7 +82,7 @@ def _of_seeds_alone(sample: Sample, variance: Estimate) -> tuple[float, float]:
     return max(float(sample.mean) - half, 0.0), min(float(sample.mean) + half, 1.0)
 
 
-def _on_own_level(sample: Sample, common: SeedVariance) -> Estimate:
+def on_own_level(sample: Sample, common: SeedVariance) -> Estimate:
     """Return a method's variance between seeds, moderated by that of all methods.
 
     A metric near 0 or 1 has little room to vary. So logits are taken to spread alike, not metrics.

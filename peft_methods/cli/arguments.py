@@ -79,6 +79,9 @@ def _add_choices(group: OptionGroup) -> None:
         "data set; the recipe's sizes are upper limits then",
     )
     group.addoption(
+        "--peft-curve", metavar="A,B", help="train on each of these numbers of rows: 100,300,1000"
+    )
+    group.addoption(
         "--peft-trust-remote-code",
         action="store_true",
         help="run Python code that comes with a model, if the recipe allows it too",
@@ -144,6 +147,12 @@ def _add_training(group: OptionGroup) -> None:
         "--peft-tune",
         metavar="N",
         help="first tune every method by N trials on validation data (needs the extra `tune`)",
+    )
+    group.addoption(
+        "--peft-vary",
+        metavar="A,B",
+        help="what seeds vary: initialisation, data_order, dropout, training_subset, split; each: "
+        "train every part alone too, to measure where the noise comes from",
     )
     group.addoption("--peft-save-models", metavar="DIR", help="keep each run's best model here")
     group.addoption(

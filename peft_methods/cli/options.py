@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.analysis.margin import MARGIN
 from peft_methods.cli import parsing as values
+from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
 from peft_methods.cli.setting_help import how_to_change
 from peft_methods.profiling.environment import device_name, find_device
 from peft_methods.runs.executors.registry import LOCAL
@@ -48,6 +49,8 @@ class Options:
     weights: str | None = None
     data: str | None = None
     trust_remote_code: bool = False
+    curve: tuple[int, ...] = ()
+    each_part: bool = False
     dry_run: bool = False
     engine: str = AUTO
     trials: int | None = None
@@ -102,10 +105,19 @@ class Options:
 
     def tasks(self) -> list[RunGroup]:
         """Return every recipe and method to benchmark. Raises `OptionError`."""
+        from peft_methods.recipes.curve import curve_recipes
         from peft_methods.runs.plan import run_groups
 
         if "tasks" not in self._cache:
-            recipes = [self._recipe(name) for name in self.recipes]
+            recipes = [
+                size
+                for name in self.recipes
+                for size in curve_recipes(self._recipe(name), self.curve)
+            ]
+            if self.each_part:
+                recipes = recipes_of_each_part(
+                    recipes, tuned=bool(self.trials), adds_seeds=self.seeds_max is not None
+                )
             if self.trials:
                 from peft_methods.runs.tuning_grid import check_tuning
 
@@ -145,18 +157,18 @@ def read_options(config: pytest.Config) -> Options:
         values.names_of(option.peft_method, "method"),
     )
     seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
-    settings = (*option.peft_set, *values.seed_settings(seeds))
     adding = values.seeds_to_decide(
         option.peft_decide, option.peft_seeds_max, option.peft_decide_time, option.peft_margin
     )
     options = Options(
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
-        settings=settings,
+        **values.varied(option.peft_set, seeds, option.peft_vary),
         model=option.peft_model,
         weights=option.peft_weights,
         data=option.peft_data,
         trust_remote_code=option.peft_trust_remote_code,
+        curve=values.curve_of(option.peft_curve),
         dry_run=option.peft_dry_run,
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
@@ -182,8 +194,9 @@ def read_options(config: pytest.Config) -> Options:
     recipe_options = (
         recipes,
         methods,
-        settings,
-        options.trials,
+        options.settings,
+        options.curve or options.trials,
+        options.each_part,
         options.seeds_max,
         option.peft_model,
         option.peft_data,
@@ -191,6 +204,7 @@ def read_options(config: pytest.Config) -> Options:
     )
     if any(recipe_options) or options.engine != AUTO or option.peft_weights is not None:
         options.tasks()
+    refuse_baseline(options.each_part, option)
     return replace(
         options,
         regression=_regression_check(option, options),
@@ -285,8 +299,9 @@ def _auto_baselines(options: Options) -> dict[str, Path]:
     from peft_methods.recipes.loading import find_recipe
 
     device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
+    files = [file for file in options.recipes for _ in options.curve or (None,)]
     return {
         recipe.name: auto_path(find_recipe(file), recipe, device)
-        for file, recipe in zip(options.recipes, recipes.values(), strict=True)
+        for file, recipe in zip(files, recipes.values(), strict=True)
         if not (recipe.gpu and device == "cpu")
     }

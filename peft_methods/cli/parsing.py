@@ -5,6 +5,7 @@ Their errors name the setting; `setting_help` and `api` add how to change it.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from peft_methods.utils.errors import OptionError, first_line
 
 if TYPE_CHECKING:
     from peft_methods.analysis.constraints import Constraints
+
+
+EACH = "each"  # every part that seeds vary alone, beside all of them together
 
 
 def names_of(values: Sequence[str], setting: str) -> tuple[str, ...]:
@@ -76,6 +80,41 @@ def seed_settings(seeds: int | Sequence[int] | None) -> tuple[str, ...]:
     if seeds is None:
         return ()
     return (f"budget.seeds={seeds if isinstance(seeds, int) else list(seeds)}",)
+
+
+def curve_of(value: str | Sequence[int] | None) -> tuple[int, ...]:
+    """Parse the sizes of a learning curve: '100,300' or [100, 300]; none for None."""
+    if value is None:
+        return ()
+    from peft_methods.recipes.curve import parse_sizes
+
+    return parse_sizes(value if isinstance(value, str) else ",".join(map(str, value)))
+
+
+def vary_settings(parts: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Convert the parts that seeds vary to a recipe field as `KEY=VALUE`; none for 'each', None."""
+    if parts is None or parts == EACH:
+        return ()
+    names = list(names_of([parts], "vary") if isinstance(parts, str) else parts)
+    if EACH in names:
+        raise OptionError(
+            f"vary {EACH!r} trains every part of the recipe alone. Give it without other names, "
+            f"and set budget.vary to the parts.",
+            setting="budget.vary",
+        )
+    return (f"budget.vary={json.dumps(names)}",)
+
+
+def varied(
+    settings: Sequence[str],
+    seeds: int | Sequence[int] | None,
+    vary: str | Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return the fields of `Options` for seeds and what they vary: `settings` and `each_part`."""
+    return {
+        "settings": (*settings, *seed_settings(seeds), *vary_settings(vary)),
+        "each_part": vary == EACH,
+    }
 
 
 def fresh_of(option: Any) -> bool:

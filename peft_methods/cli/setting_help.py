@@ -13,7 +13,9 @@ from peft_methods.utils.errors import PeftMethodsError
 _START: ContextVar[str] = ContextVar("start of options", default=PREFIX)
 RECIPE_OPTIONS = {
     "budget.seeds": "--peft-seeds",
+    "budget.vary": "--peft-vary",
     "data.source": "--peft-data",
+    "data.train_subset": "--peft-curve",
     "model.source": "--peft-model",
     "model.weights": "--peft-weights",
 }  # settings of a recipe that have an option
@@ -27,7 +29,8 @@ OPTION_NAMES = {
 }  # settings whose option has another name
 OPTIONS = frozenset(
     {
-        *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code", "dry_run"),
+        *("recipe", "method", "seeds", "model", "weights", "data", "trust_remote_code"),
+        *("vary", "curve", "dry_run"),
         *("results", "resume", "fresh", "workers", "executor", "timeout", "retries"),
         *("engine", "tune", "decide", "seeds_max", "decide_time"),
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),

@@ -30,9 +30,10 @@ class DataFacts:
     what each split was drawn from, as read. `texts` counts the distinct texts of the source, and
     `contradictory` those that occur with more than one label. `label_runs` counts, per split, the
     runs of consecutive rows with the same class, `source_label_runs` those of what it was drawn
-    from, as read. `drawn_from` maps a split to the part of the source that its rows were drawn
-    from: itself, `train` for a split that the source lacks, or `all`. `merged_labels` has the other
-    spellings of a label, by its name.
+    from, as read. `test_fingerprint` is that of the test rows alone, where seeds draw the others:
+    all runs share these rows. `drawn_from` maps a split to the part of the source that its rows
+    were drawn from: itself, `train` for a split that the source lacks, or `all`. `merged_labels`
+    has the other spellings of a label, by its name.
     """
 
     source: str
@@ -50,6 +51,7 @@ class DataFacts:
     source_label_runs: dict[str, int] = field(default_factory=dict)
     drawn_from: dict[str, str] = field(default_factory=dict)
     merged_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    test_fingerprint: str = ""
 
 
 @dataclass(frozen=True)

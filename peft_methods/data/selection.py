@@ -13,20 +13,27 @@ from peft_methods.data.facts import SPLITS
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.recipes.schema import DataSpec
+from peft_methods.recipes.variation import ROWS
 from peft_methods.utils.errors import DataError
 
 LEAST_ROWS = 10  # of a split; fewer train and measure nothing
 SHARE = 5  # a split that is cut from few rows gets at most one in five of them
 
 Sizes = Mapping[str, int | str]  # by split; a number of rows, or "all"
+FIXED: Mapping[str, int] = {}  # no split's rows are drawn by the seed of a run
 
 
 def choose(
-    pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling, cut_from: str = ""
+    pools: dict[str, LabelledTexts],
+    spec: DataSpec,
+    task: Labelling,
+    cut_from: str = "",
+    seeds: Mapping[str, int] = FIXED,
 ) -> dict[str, LabelledTexts]:
     """Select the rows of every split: consecutive slices of each pool's stratified order.
 
-    `cut_from` is the pool that validation sentences were moved from, for messages.
+    `cut_from` is the pool that validation sentences were moved from, for messages. `seeds`: see
+    `take_sizes`.
     """
     wanted: dict[str, int | str] = {name: getattr(spec, name) for name in SPLITS}
     groups: dict[str, list[str]] = {}
@@ -43,7 +50,7 @@ def choose(
                 f" beside the {len(pools['validation'])} validation sentences and the rows within "
                 f"them"
             )
-        chosen |= take_sizes(pools[pool], sizes, where, spec, task)
+        chosen |= take_sizes(pools[pool], sizes, where, spec, task, seeds=seeds)
     return {name: chosen[name] for name in SPLITS}
 
 
@@ -132,11 +139,18 @@ def _fewer(wanted: Sizes, available: int) -> str:
 
 
 def take_sizes(
-    pool: LabelledTexts, wanted: Sizes, where: str, spec: DataSpec, task: Labelling
+    pool: LabelledTexts,
+    wanted: Sizes,
+    where: str,
+    spec: DataSpec,
+    task: Labelling,
+    *,
+    seeds: Mapping[str, int] = FIXED,
 ) -> dict[str, LabelledTexts]:
     """Take exact sizes from a pool. `all` takes the rows that the other splits leave.
 
-    Raises `DataError`, which says `where` the rows are.
+    The rows of a split in `seeds` are drawn by that seed from those that the splits before it
+    leave. Raises `DataError`, which says `where` the rows are.
     """
     exact = sum(size for size in wanted.values() if isinstance(size, int))
     open_ended = [split for split, size in wanted.items() if size == "all"]
@@ -154,15 +168,58 @@ def take_sizes(
             f"the same rows. Set the others to a number of rows.",
             setting=f"data.{open_ended[0]}",
         )
-    order, start, parts = stratified_order(task.strata(pool.labels), spec.seed), 0, {}
+    strata = task.strata(pool.labels)
+    left, parts = stratified_order(strata, spec.seed), {}
     for split, size in wanted.items():
         count = len(pool) - exact if size == "all" else int(size)
-        parts[split] = pool.take(order[start : start + count])
-        start += count
+        taken = left[:count]
+        if split in seeds:
+            _check_drawn(split, count, len(left), spec)
+            seed = (spec.seed, seeds[split], SPLITS.index(split))
+            again = stratified_order([strata[row] for row in left], seed)
+            taken = [left[place] for place in again[:count]]
+        parts[split] = pool.take(taken)
+        gone = set(taken)
+        left = [row for row in left if row not in gone]
     return parts
 
 
-def stratified_order(strata: Sequence[int], seed: int) -> list[int]:
+def train_subset(
+    splits: Mapping[str, LabelledTexts], spec: DataSpec, task: Labelling, seed: int
+) -> dict[str, LabelledTexts]:
+    """Return the splits with the subset of train that a run with this seed is trained on.
+
+    Subsets of one seed are nested: a larger one contains every smaller one. Each has nearly the
+    shares of the classes of train. Validation and test stay as they are. Raises `DataError` if
+    there are too few train rows.
+    """
+    train, wanted = splits["train"], spec.train_subset
+    if wanted is None:
+        return dict(splits)
+    if wanted > len(train):
+        others = " and ".join(f"{len(splits[split])} {split}" for split in SPLITS[1:])
+        raise DataError(
+            f"{spec.source}: {wanted} training rows requested, but only {len(train)} distinct rows "
+            f"are left beside {others} rows. Request up to {len(train)}.",
+            setting="data.train_subset",
+        )
+    order = stratified_order(task.strata(train.labels), (spec.seed, seed))
+    return {**splits, "train": train.take(order[:wanted])}
+
+
+def _check_drawn(split: str, count: int, available: int, spec: DataSpec) -> None:
+    """Raise `DataError` if a split takes every row: then all seeds would draw the same ones."""
+    if count == available:
+        part = next(part for part, of in ROWS.items() if of == split)
+        raise DataError(
+            f"{spec.source}: budget.vary has {part!r}, but data.{split} takes all {available} rows "
+            f"there are, so every seed would draw the same ones. Set data.{split} to fewer rows, "
+            f"or leave {part!r} out of budget.vary.",
+            setting=f"data.{split}",
+        )
+
+
+def stratified_order(strata: Sequence[int], seed: int | Sequence[int]) -> list[int]:
     """Return a shuffled order in which every slice of rows has nearly the overall shares.
 
     `strata` has the class of each row. Within a class the rows are shuffled. The k-th of n rows of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.data.overlap import Overlap
 from peft_methods.data.selection import (
+    FIXED,
     Sizes,
     choose,
     limited_sizes,
@@ -20,6 +22,7 @@ from peft_methods.data.selection import (
     reachable,
     share_of,
     take_sizes,
+    train_subset,
 )
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.bundled_names import PREFIX
@@ -27,8 +30,15 @@ from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError
 
 
-def load(spec: DataSpec, task: Labelling) -> TextData:
-    """Load the rows of a recipe. Raises `DataError` if the source cannot provide them."""
+def load(
+    spec: DataSpec, task: Labelling, seeds: Mapping[str, int] = FIXED, subset_seed: int = 0
+) -> TextData:
+    """Load the rows of a recipe. Raises `DataError` if the source cannot provide them.
+
+    `seeds`: a run's seed for each split whose rows it draws (`Budget.row_seeds`). `subset_seed`
+    draws the rows of `data.train_subset`. The fingerprint is that of the whole data, so that it is
+    the same for all subsets.
+    """
     raw = sentences(spec.source) if spec.source.startswith(PREFIX) else read_source(spec)
     parsed = task.parse(raw, spec)
     source, label_names = parsed.tables, parsed.label_names
@@ -36,8 +46,10 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
     cut_from = ""
     if _is_by_sentences(pools, spec):
         cut_from = pool_of("validation", pools)
-        removed["train_part_of_validation"] = _cut_sentences(pools, spec, task)
-    splits = choose(pools, spec, task, cut_from)
+        removed["train_part_of_validation"] = _cut_sentences(pools, spec, task, seeds)
+    drawn = {split: seed for split, seed in seeds.items() if not cut_from or split == "train"}
+    whole = choose(pools, spec, task, cut_from, drawn)
+    splits = train_subset(whole, spec, task, subset_seed)
     task.check_splits(splits, label_names, spec)
     drawn_from = {name: source[pool_of(name, source)] for name in SPLITS}
     texts, contradictory = _contradictions(source)
@@ -45,7 +57,7 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
         spec.source,
         label_names,
         strata_counts(splits, len(label_names), task),
-        fingerprint(splits),
+        fingerprint(whole),
         removed,
         overlap=_overlaps(splits),
         source_counts=strata_counts(drawn_from, len(label_names), task),
@@ -55,6 +67,7 @@ def load(spec: DataSpec, task: Labelling) -> TextData:
         source_label_runs=_label_runs(drawn_from, task),
         drawn_from={name: pool_of(name, source) for name in SPLITS},
         merged_labels=parsed.merged_labels,
+        test_fingerprint=fingerprint({"test": splits["test"]}) if seeds else "",
     )
     return TextData(splits, facts)
 
@@ -150,13 +163,22 @@ def _is_by_sentences(pools: dict[str, LabelledTexts], spec: DataSpec) -> bool:
     return not is_pairs
 
 
-def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling) -> int:
+def _cut_sentences(
+    pools: dict[str, LabelledTexts], spec: DataSpec, task: Labelling, seeds: Mapping[str, int]
+) -> int:
     """Move whole sentences from train to a validation pool.
 
     Rows contained in one of them are removed from train. Returns the number of removed rows.
     """
     name = pool_of("validation", pools)
     pool = pools[name]
+    if "validation" in seeds and pool_of("test", pools) == name:
+        raise DataError(
+            f"{spec.source}: budget.vary has 'split', but the test rows are what the validation "
+            f"sentences leave, so the seeds would have different test rows. Set "
+            f"data.validation_by = \"rows\", or leave 'split' out of budget.vary.",
+            setting="data.validation_by",
+        )
     sentences = pool.take(overlap.whole_sentences(pool.texts))
     wanted = spec.validation
     if spec.sizes == "at_most":
@@ -168,7 +190,7 @@ def _cut_sentences(pools: dict[str, LabelledTexts], spec: DataSpec, task: Labell
             f'(data.validation), or cut by rows: data.validation_by = "rows".',
             setting="data.validation",
         )
-    taken = take_sizes(sentences, {"validation": wanted}, "", spec, task)["validation"]
+    taken = take_sizes(sentences, {"validation": wanted}, "", spec, task, seeds=seeds)["validation"]
     related = overlap.rows_within(pool.texts, taken.texts)
     removed = len(related) - len(taken)
     if spec.sizes == "at_most":

@@ -6,11 +6,12 @@ Random tokens are used if only the cost is measured and the texts cannot be read
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from peft_methods.data import splits
+from peft_methods.data import selection, splits
 from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
@@ -18,19 +19,33 @@ from peft_methods.models import presets
 from peft_methods.models.config import has_tokenizer, load_config, padding_of
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec, Recipe
+from peft_methods.recipes.variation import ROWS
 from peft_methods.utils.errors import DataError
 from peft_methods.utils.files import is_only_a_path, path_of
 
 
-def load(recipe: Recipe, task: Labelling) -> TextData:
+def load(
+    recipe: Recipe,
+    task: Labelling,
+    seeds: Mapping[str, int] = selection.FIXED,
+    subset_seed: int = 0,
+) -> TextData:
     """Load the rows of a recipe, or draw them. Raises `DataError`.
 
-    They are read if the weights, or the tokenizer and the data, are available.
+    They are read if the weights, or the tokenizer and the data, are available. `seeds` and
+    `subset_seed`: see `splits.load`.
     """
     if recipe.model.weights == "pretrained" or (
         has_tokenizer(recipe.model) and _is_available_offline(recipe.data.source)
     ):
-        return splits.load(recipe.data, task)
+        return splits.load(recipe.data, task, seeds, subset_seed)
+    if seeds:
+        raise DataError(
+            f"budget.vary = {list(recipe.budget.vary)} draws rows, but with these random weights "
+            f"the texts of {recipe.data.source!r} are not read. Leave out "
+            f"{' and '.join(map(repr, ROWS))}.",
+            setting="budget.vary",
+        )
     config = load_config(recipe.model, task.head)
     return draw(recipe.data, task, config.vocab_size, padding_of(config))
 

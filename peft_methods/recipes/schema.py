@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from peft_methods.recipes.bundled_names import bundled_name
+from peft_methods.recipes.variation import USUAL, check_parts, row_seeds, seed_of
 from peft_methods.utils.errors import OptionError
 
 DEFAULT_TASK, DEFAULT_METRIC = "text_classification", "accuracy"  # of recipes that name none
@@ -52,8 +53,9 @@ class DataSpec:
     a recipe that says `sizes = "exact"` keeps them there too.
 
     `seed` selects the rows. It is the same for every run, so all methods and seeds see the same
-    splits. Columns that are not named are inferred. `select_by` is the validation metric that
-    selects the best epoch: one of the task's, by default its first.
+    splits, unless seeds draw training or validation rows (`budget.vary`). Columns that are not
+    named are inferred. `select_by` is the validation metric that selects the best epoch: one of the
+    task's, by default its first.
 
     `test_split` names the source's split that test rows are taken from: `validation` if the source
     hides its test labels, `train` to cut the test rows from train. If the source lacks the named
@@ -62,6 +64,10 @@ class DataSpec:
     other text. In the second case every train text contained in one of them is removed from train.
     `leakage_limit` is the share of test texts that may also occur in train before the source is
     refused. Such texts are removed from train in any case.
+
+    `train_subset` is the number of train rows that each run trains on, drawn at random by the run's
+    seed; None: all of them. For one seed, a larger subset contains every smaller one. A learning
+    curve sets it.
 
     `token_lengths` and `classes` describe the texts for runs that cannot read them (random weights
     without a tokenizer): evenly spaced quantiles of the rows' token counts, from the minimum to the
@@ -85,6 +91,7 @@ class DataSpec:
     validation_by: Literal["rows", "sentences"] = "rows"
     leakage_limit: Share = 0.01
     seed: Seed = 0
+    train_subset: Count | None = None
     token_lengths: tuple[int, ...] | None = None
     classes: Annotated[int, Field(ge=2)] | None = None
 
@@ -113,6 +120,13 @@ class Budget:
     row of the batch; `fixed` shuffles the rows and pads to `data.max_length`. `early_stopping`:
     training ends after this many consecutive epochs without a rise of `data.select_by` on the
     validation data; 0 disables it. The learning rate schedule always spans all epochs.
+
+    `vary` lists what differs between seeds; the rest is the same for all. `initialisation`: the
+    initial weights of the head and of the method. `data_order`: the order of the training rows.
+    `dropout`: the masks. `training_subset`: which rows are trained on. `split`: which rows are for
+    validation; training rows are among the others. Test rows never vary, and at each seed every
+    method has the same rows. The default is the first three. With fewer of them the spread over
+    seeds is that of these parts only.
     """
 
     __pydantic_config__ = STRICT
@@ -131,6 +145,7 @@ class Budget:
     padding: Literal["dynamic", "fixed"] = "dynamic"
     early_stopping: NotNegativeCount = 0
     evaluation_batch_size: Count = 64
+    vary: tuple[str, ...] = USUAL
 
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, int) and len(set(self.seeds)) < len(self.seeds):
@@ -139,21 +154,32 @@ class Budget:
                 f"twice. Give each seed once.",
                 setting="budget.seeds",
             )
+        object.__setattr__(self, "vary", check_parts(self.vary))
 
     def seed_list(self) -> tuple[int, ...]:
         """Return the seeds as a tuple: 3 means 0, 1, 2."""
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    def seed_of(self, part: str, seed: int) -> int:
+        """Return the seed of a part's random stream in the run with this seed."""
+        return seed_of(part, seed, self.vary)
+
+    def row_seeds(self, seed: int) -> dict[str, int]:
+        """Return the seeds that draw the rows of this run, by split; empty if rows do not vary."""
+        return row_seeds(seed, self.vary)
 
 
 @dataclass(frozen=True)
 class Expect:
     """What a sound session must reach: test accuracy above the majority class by this margin.
 
-    0.10 means 10 percentage points.
+    0.10 means 10 percentage points. Without `above_majority`, a run may also learn nothing: this is
+    for training sets so small that nothing is expected.
     """
 
     __pydantic_config__ = STRICT
     margin_over_majority: Share = 0.0
+    above_majority: bool = True
 
 
 @dataclass(frozen=True)
@@ -190,7 +216,8 @@ class Recipe:
     """Model, data, task, budget and the hyperparameters of each method.
 
     `task` names a registered task, which decides labels, loss and metrics. `notes` are printed
-    below the recipe's table.
+    below the recipe's table. `curve_of` is set for one size of a learning curve: the name of the
+    recipe that the curve is of.
     """
 
     __pydantic_config__ = STRICT
@@ -205,6 +232,7 @@ class Recipe:
     expect: Expect = Expect()
     tuning: Tuning = Tuning()
     notes: tuple[str, ...] = ()
+    curve_of: str = ""
 
     def __post_init__(self) -> None:
         """Name the selection metric of a text classification."""

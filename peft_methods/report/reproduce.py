@@ -10,6 +10,7 @@ from typing import Any
 
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
+from peft_methods.recipes.curve import curve_recipes
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
 from peft_methods.recipes.schema import DEFAULT_TASK, Recipe
 from peft_methods.report.formatting import is_folder, source_name
@@ -43,15 +44,23 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
     """Find the options for these records: runs of one method that differ in their seed only."""
     first = records[0]
     spec = _portable(first.spec)
-    name, method = spec.recipe.name, spec.method.name
-    changes = _from_shipped(spec) if name in shipped_recipes() else None
-    options = [("recipe", name if changes is not None else f"{name}.toml"), ("method", method)]
+    recipe, method = spec.recipe, spec.method.name
+    shipped = recipe.curve_of or recipe.name
+    changes = _from_shipped(spec) if shipped in shipped_recipes() else None
+    file = f"{recipe.name}.toml"
+    options = [("recipe", shipped if changes is not None else file), ("method", method)]
+    options += [("curve", str(size)) for size in _sizes(recipe) if changes is not None]
     options += [
         ("seeds", _seeds(sorted({record.seed for record in records}))),
         *(changes or ()),
         *_engine(spec),
     ]
     return Reproduction(tuple(options), tuple(_needs(first)), changes is None)
+
+
+def _sizes(recipe: Recipe) -> tuple[int, ...]:
+    """Return the size of a learning curve that this recipe is; nothing for an ordinary recipe."""
+    return (recipe.data.train_subset or 0,) if recipe.curve_of else ()
 
 
 def _portable(spec: RunSpec) -> RunSpec:
@@ -98,7 +107,8 @@ def _from_shipped(spec: RunSpec) -> list[Option] | None:
 
     Returns None if no options do.
     """
-    recipe, name, method = spec.recipe, spec.recipe.name, spec.method.name
+    recipe, method = spec.recipe, spec.method.name
+    name, sizes = recipe.curve_of or recipe.name, _sizes(recipe)
     requested = spec.recipe_settings()
     try:
         shipped = load_recipe(name)
@@ -111,13 +121,14 @@ def _from_shipped(spec: RunSpec) -> list[Option] | None:
             if source != shipped_source
         }
         model, data = replaced.get("model"), replaced.get("data")
-        base = load_recipe(name, model=model, data=data)
+        (base,) = curve_recipes(load_recipe(name, model=model, data=data), sizes)
         hyperparameters = {"methods": {method: spec.method_settings()}}
         settings = [
             *_changed(_spec(base, next(iter(base.methods))).recipe_settings(), requested),
             *_changed(_methods(base, method), hyperparameters),
         ]
-        result = _spec(load_recipe(name, settings, model=model, data=data), method)
+        (again,) = curve_recipes(load_recipe(name, settings, model=model, data=data), sizes)
+        result = _spec(again, method)
     except OptionError:
         return None
     exact = _agree(requested, result.recipe_settings()) and _agree(
@@ -174,6 +185,8 @@ def recipe_file(records: Sequence[Record]) -> str:
     """Format the TOML recipe of these records (one record per method), with folder names only."""
     recipe = _portable(records[0].spec).recipe_settings()
     lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]
+    if recipe["curve_of"]:
+        lines.append(f"curve_of = {_toml(recipe['curve_of'])}")
     if recipe.get("task", DEFAULT_TASK) != DEFAULT_TASK:
         lines.append(f"task = {_toml(recipe['task'])}")
     sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}

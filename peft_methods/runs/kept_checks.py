@@ -78,7 +78,8 @@ def keys_of(recipe: Recipe, methods: Sequence[Method], device: str, threads: int
 
 def _settings(recipe: Recipe) -> str:
     """Describe the settings of a recipe that its check depends on."""
-    budget = replace(recipe.budget, seeds=(0,))
+    draws_rows = recipe.budget.row_seeds(0)
+    budget = recipe.budget if draws_rows else replace(recipe.budget, seeds=(0,))
     own = replace(recipe, budget=budget, methods={}, title="", notes=(), tuning=Tuning())
     return repr(asdict(own))
 

@@ -92,7 +92,7 @@ def _load(
 ) -> Loaded:
     """Read data and model, apply the method, and compute the run's fingerprint."""
     profiler.enter("data")
-    texts = prefetched.texts if prefetched else synthetic.load(run.recipe, TASKS[run.recipe.task])
+    texts = prefetched.texts if prefetched else _texts(run)
     profiler.enter("load")
     profiler.meter.set_base_level()
     base, model = _model(run, paths, texts, prefetched)
@@ -123,6 +123,10 @@ def _load(
         collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=prefetched.seconds if prefetched else {},
     )
+
+
+def _texts(run: RunSpec) -> TextData:
+    return synthetic.load(run.recipe, TASKS[run.recipe.task], run.row_seeds, run.seed)
 
 
 def _model(

@@ -30,7 +30,7 @@ from peft_methods.profiling.profiler import Profiler
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
-from peft_methods.runs.spec import RunSpec
+from peft_methods.runs.spec import RunSpec, rows_name
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
@@ -62,7 +62,7 @@ def _prepare(
     started = time.perf_counter()
     profiler.enter("data")
     task = TASKS[recipe.task]
-    texts = synthetic.load(recipe, task)
+    texts = synthetic.load(recipe, task, subset_seed=recipe.budget.seed_list()[0])
     profiler.enter("prepare")
     base = loading.load(recipe.model, task.head, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
@@ -86,7 +86,11 @@ def _prepare(
             },
             config=config,
             tokenizer=tokenizer,
-            data={recipe.name: texts.facts.fingerprint, **_prerequisites(recipe, able)},
+            data={
+                recipe.name: texts.facts.fingerprint,
+                **_drawn_rows(recipe, task),
+                **_prerequisites(recipe, able),
+            },
             environment=fingerprint_part(describe(device)),
         ),
     )
@@ -120,6 +124,16 @@ def _quantized(
 
 def _digest(recipe: Recipe, names: tuple[str, ...], wanted: dict[str, Any]) -> str:
     return loading.load(recipe.model, TASKS[recipe.task].head, names, **wanted).weights_sha256
+
+
+def _drawn_rows(recipe: Recipe, task: Task) -> dict[str, str]:
+    """Return the data fingerprint of every seed that draws rows. Raises `DataError`."""
+    found = {}
+    for seed in recipe.budget.seed_list():
+        if seeds := recipe.budget.row_seeds(seed):
+            texts = synthetic.load(recipe, task, seeds)
+            found[rows_name(recipe, seeds)] = texts.facts.fingerprint
+    return found
 
 
 def _prerequisites(recipe: Recipe, methods: Sequence[Method]) -> dict[str, str]:
@@ -195,7 +209,7 @@ def prefetch(
     ready = drawn = None
     task = TASKS[run.recipe.task]
     with _timed(seconds, "data"):
-        texts = synthetic.load(run.recipe, task)
+        texts = synthetic.load(run.recipe, task, run.row_seeds, run.seed)
     with _timed(seconds, "load"):
         if run.method.info.quantization:
             tokenizer = load_tokenizer(run.recipe.model, task.head)
@@ -239,8 +253,8 @@ def _drawn(run: RunSpec, texts: TextData, work: Path) -> Path | None:
 def load(
     run: RunSpec, texts: TextData, device: str, *, drawn: Path | None = None
 ) -> loading.LoadedModel:
-    """Load the run's model. Its seed determines the new weights."""
-    set_seed(run.seed)
+    """Load the run's model. Its seed determines the new weights, those of the method too."""
+    set_seed(run.recipe.budget.seed_of("initialisation", run.seed))
     wanted: dict[str, Any] = {
         "quantization": run.method.info.quantization,
         "precision": run.recipe.budget.precision,

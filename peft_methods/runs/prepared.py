@@ -12,7 +12,8 @@ class Fingerprints:
     """Digests of files and machine that the fingerprints of a recipe's runs include.
 
     `weights` are by quantization ("" for none), since frozen weights in 4 bits differ. `data` are
-    by recipe name: the recipe's own rows and those of its prerequisites. A digest is missing if its
+    by name of the rows (`rows_name`): the recipe's own, those of each seed if seeds draw them, and
+    those of its prerequisites. A digest is missing if its
     files could not be loaded; the record of the run gives the reason.
     """
 

@@ -99,6 +99,14 @@ class Record:
         """Whether the run is compared, trained for its weights, or a trial."""
         return self.spec.role
 
+    @property
+    def rows_fingerprint(self) -> str | None:
+        """The digest of the rows that all seeds share: all rows, unless seeds draw some of them.
+
+        None for a run that never read them.
+        """
+        return self.data.get("test_fingerprint") or self.data.get("fingerprint")
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, in the current schema version."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reused"}

@@ -52,7 +52,7 @@ class ReusableRuns:
         if (
             facts is None
             or None in prerequisites
-            or run.recipe.name not in facts.data
+            or run.rows_name not in facts.data
             or (run.method.info.quantization or "") not in facts.weights
         ):
             return None
@@ -60,7 +60,7 @@ class ReusableRuns:
             weights=facts.weights[run.method.info.quantization or ""],
             config=facts.config,
             tokenizer=facts.tokenizer,
-            data=facts.data[run.recipe.name],
+            data=facts.data[run.rows_name],
             environment=facts.environment,
             prerequisites=[one for one in prerequisites if one is not None],
         )

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.schema import Recipe, Tuning
+from peft_methods.recipes.variation import USUAL
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.tasks.registry import TASKS
@@ -64,13 +65,29 @@ class RunSpec:
         """The engine that was asked for, whichever took its place."""
         return self.fallback_from or self.engine
 
+    @property
+    def row_seeds(self) -> dict[str, int]:
+        """The seeds that draw this run's rows, by split; empty if `budget.vary` lets them be.
+
+        Prerequisite runs and trials serve all seeds: they have the rows of `data.seed`.
+        """
+        return self.recipe.budget.row_seeds(self.seed) if self.role == "main" else {}
+
+    @property
+    def rows_name(self) -> str:
+        """The name of this run's rows: see `rows_name`."""
+        return rows_name(self.recipe, self.row_seeds)
+
     def recipe_settings(self) -> dict[str, Any]:
         """Return the recipe as JSON values, without what concerns other runs or only people.
 
-        The number of seeds is left out: further seeds do not change this run.
+        The number of seeds is left out: further seeds do not change this run. What seeds vary is
+        left out if it is the usual: records from before it could be set are of the same runs.
         """
         recipe = {n: value for n, value in asdict(self.recipe).items() if n not in NOT_RECORDED}
         del recipe["budget"]["seeds"]
+        if self.recipe.budget.vary == USUAL:
+            del recipe["budget"]["vary"]
         return _plain(recipe)
 
     def method_settings(self) -> dict[str, Any]:
@@ -223,6 +240,15 @@ def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
     return decisive
 
 
+def rows_name(recipe: Recipe, seeds: Mapping[str, int]) -> str:
+    """Name the rows of a recipe's runs: the recipe, and the seeds that draw them, if any do."""
+    return f"{recipe.name} {dict(seeds)}" if seeds else recipe.name
+
+
+def _with_usual_parts(recipe: Recipe) -> Recipe:
+    return replace(recipe, budget=replace(recipe.budget, vary=USUAL))
+
+
 def run_specs(
     recipe: Recipe,
     method: Method,
@@ -231,9 +257,20 @@ def run_specs(
     *,
     deterministic: bool = False,
 ) -> list[RunSpec]:
-    """Return one run per seed. All seeds share the same prerequisite runs, trained once."""
+    """Return one run per seed. All seeds share the same prerequisite runs, trained once.
+
+    These have seed 0 and the usual parts vary, whatever varies between the recipe's seeds.
+    """
     prerequisites = tuple(
-        RunSpec(r, m, 0, device, engine, role="prerequisite", deterministic=deterministic)
+        RunSpec(
+            _with_usual_parts(r),
+            m,
+            0,
+            device,
+            engine,
+            role="prerequisite",
+            deterministic=deterministic,
+        )
         for r, m in method.prerequisites(recipe)
     )
     return [

@@ -119,6 +119,10 @@ class TrainingJob:
         """The task of the recipe: it has the loss."""
         return TASKS[self.recipe.task]
 
+    def seed_of(self, part: str) -> int:
+        """Return the seed of a random part of the training: see `Budget.vary`."""
+        return self.recipe.budget.seed_of(part, self.seed)
+
 
 class PeakStep(Protocol):
     """Callbacks of the peak step: one whole training step on the longest batch."""

@@ -50,7 +50,7 @@ def test_v108_names_a_part_of_the_source_once() -> None:
 
 def own_data(*settings: str, **facts: Any) -> Record:
     """Return the record of a run on replaced data: 212 rows in one file, unless `facts` differ."""
-    recipe = load_recipe("embedded", settings, data="reviews")
+    recipe = load_recipe("embedded", ["data.test=500", *settings], data="reviews")
     (run, *_) = run_specs(recipe, make_record().spec.method, "cpu")
     data = {
         "majority": 0.5,

@@ -270,7 +270,7 @@ def test_silenced_with_random_text(text: str) -> None:
     assert set(outcome(lambda: parse_silenced(text), "silence") or ()) <= set(RULES)
 
 
-OPTIONS = ("recipe", "method", "seeds", "set", "model", "weights", "data",
+OPTIONS = ("recipe", "method", "seeds", "vary", "set", "model", "weights", "data",
            "results", "workers", "engine", "tune", "silence", "baseline",
            "fail", "save-baseline", "budget", "markdown", "csv", "save-models")  # fmt: skip
 

@@ -27,7 +27,7 @@ def test_load_recipe_loads_every_shipped_recipe() -> None:
 
 def test_recipe_embedded_has_the_documented_budget_and_methods() -> None:
     recipe = load_recipe("embedded")
-    assert (recipe.data.train, recipe.data.validation, recipe.data.test) == (400, 150, 500)
+    assert (recipe.data.train, recipe.data.validation, recipe.data.test) == (400, 150, 840)
     assert (recipe.budget.epochs, recipe.budget.batch_size, recipe.budget.seed_list()) == (
         2,
         8,
@@ -140,7 +140,7 @@ def test_sizes_are_upper_limits_where_other_data_replaces_the_recipes() -> None:
     recipe = load_recipe("embedded", model="/m", data="/d")
     assert (recipe.model.source, recipe.data.source) == ("/m", "/d")
     assert recipe.data.sizes == "at_most"
-    assert any("sizes (400/150/500) are upper limits" in note for note in recipe.notes)
+    assert any("sizes (400/150/840) are upper limits" in note for note in recipe.notes)
     assert load_recipe("embedded").data.sizes == "exact"
 
 
@@ -153,7 +153,7 @@ def test_sizes_stay_exact_where_a_recipe_or_a_setting_says_so(tmp_path: Path) ->
         load_recipe("embedded", ["data.sizes=exact"], data="/d"),
     ):
         assert recipe.data.sizes == "exact"
-        assert any("sizes (400/150/500) are exact" in note for note in recipe.notes)
+        assert any("sizes (400/150/840) are exact" in note for note in recipe.notes)
     assert load_recipe("embedded", ["data.sizes=at_most"]).data.sizes == "at_most"
 
 
@@ -176,8 +176,8 @@ def test_load_recipe_with_other_data_drops_columns_and_keeps_split_roles() -> No
 
 
 SIZES = {
-    "imdb_roberta": ("FacebookAI/roberta-base", 3000, 500, 2000, 512, 5, 16),
-    "imdb_mpnet": ("sentence-transformers/all-mpnet-base-v2", 3000, 500, 2000, 512, 5, 16),
+    "imdb_roberta": ("FacebookAI/roberta-base", 3000, 500, 6500, 512, 5, 16),
+    "imdb_mpnet": ("sentence-transformers/all-mpnet-base-v2", 3000, 500, 6500, 512, 5, 16),
     "sst2_bert": ("google-bert/bert-base-uncased", 15000, 872, 872, 128, 15, 32),
     "sst2_bert_as_published": ("google-bert/bert-base-uncased", 15000, 872, 3000, 128, 15, 32),
     "trec_bert": ("google-bert/bert-base-uncased", "all", 500, 500, 64, 10, 32),

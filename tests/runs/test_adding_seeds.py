@@ -11,12 +11,15 @@ import pytest
 from builders import make_comparison, make_record
 from peft_methods.api import compare
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.report.text.dry_run import plan_text
 from peft_methods.report.text.notes import notes
 from peft_methods.runs.plan import run_groups
+from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.utils.errors import OptionError
 
+CHECKED = PreparedRecipe({"class_counts": {"train": (20, 20)}}, {}, 0.01, 1.0)
 FAST = ["budget.epochs=1", "data.train=40"]
 
 
@@ -83,6 +86,7 @@ def test_further_seeds_follow_the_largest(tiny_recipe: Path) -> None:
     recipe = load_recipe(str(tiny_recipe), ["budget.seeds=[4, 7]"])
     (group,) = run_groups([recipe], ["lora"], "cpu", "trainer", seeds_max=5)
     longer = group.with_seeds(4)
+    assert "Seeds are then added until" in plan_text([group], {"tiny": CHECKED}, {}, 2)
     assert [run.seed for run in longer.runs] == [4, 7, 8, 9]
     assert {run.seed_plan for run in longer.runs} == {SeedPlan(2, 5)}
     (alone,) = run_groups(

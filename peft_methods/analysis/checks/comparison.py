@@ -12,6 +12,7 @@ from peft_methods.analysis.checks.names import device_name, precision_name, vers
 from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.checks.rule import is_quantized, rule
 from peft_methods.methods.registry import METHODS
+from peft_methods.recipes.variation import USUAL
 from peft_methods.runs.record import Record
 
 # Limits of QLoRA's time per epoch as a multiple of LoRA's. For equal work we measured 0.8 to 2.
@@ -96,6 +97,19 @@ def data_differ(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
                 f"{what} {_short(value)}, the others' {_short(usual)}",
                 "compare on the same rows",
             )
+
+
+@rule("V507", "warning", "method", evidence=("… the same for all seeds",))
+def seeds_leave_parts_out(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Seeds do not vary all usual random parts, so their spread is too small."""
+    vary = records[0].spec.recipe.budget.vary
+    fixed = [part.replace("_", " ") for part in USUAL if part not in vary]
+    if fixed and len(records) > 1:
+        yield (
+            f"{', '.join(fixed)}: the same for all seeds",
+            "use these seeds to measure the noise of the other parts; to tell methods apart, let "
+            "seeds vary at least the parts that budget.vary has by default",
+        )
 
 
 def _short(value: str | float) -> str:

@@ -24,12 +24,14 @@ OTHER_CODING = (
 def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The test accuracy is not above the majority class by the margin (head_only is exempt).
 
+    So is a recipe with `expect.above_majority = false`, as for small sizes of a learning curve.
+
     In a run, the majority class is that of train, predicted for every test row; a run that
     predicted another class for all of them learnt nothing either. In a table it is that of test.
     The margin is the recipe's `expect.margin_over_majority`; in a table it is 0.
     """
     accuracy, majority, margin = row.accuracy, row.majority, row.margin
-    if is_floor(row.method) or accuracy is None or majority is None:
+    if is_floor(row.method) or row.may_learn_nothing or accuracy is None or majority is None:
         return
     if row.classes_predicted == 1 and sum(count > 0 for count in row.class_counts["test"]) > 1:
         yield (

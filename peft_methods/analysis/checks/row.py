@@ -45,6 +45,7 @@ class ResultRow:
     - `name`: the row's name in findings.
     - `method`: the method's name in the registry; None for an unknown method.
     - `margin`: how far accuracy must be above the majority class.
+    - `may_learn_nothing`: whether accuracy may also be that of the majority class.
     - `ranked`: whether the rows claim an order by quality, as a table does.
     - `unscored`: whether the logits of the test rows were not finite, so it was not scored.
     - `architectures`: the model architectures that the row may be about.
@@ -66,6 +67,7 @@ class ResultRow:
     majority: float | None = None
     classes_predicted: int | None = None
     margin: float = 0.0
+    may_learn_nothing: bool = False
     ranked: bool = False
     unscored: bool = False
 
@@ -136,11 +138,12 @@ def row_of(record: Record) -> ResultRow:
         majority=majority,
         classes_predicted=_classes_predicted(record),
         margin=recipe.expect.margin_over_majority,
+        may_learn_nothing=not recipe.expect.above_majority,
         unscored=record.quality is None
         and metrics.get("accuracy", 0.0) is None
         and recipe.has_quality
         and majority is not None,
-        data=data.get("fingerprint"),
+        data=record.rows_fingerprint,
         train_rows=rows.get("train"),
         validation_rows=rows.get("validation"),
         test_rows=rows.get("test"),

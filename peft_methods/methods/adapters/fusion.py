@@ -114,8 +114,9 @@ class AdapterFusion(Method):
                 seed=recipe.data.seed,
                 token_lengths=recipe.data.token_lengths,  # those of the sources are unknown
             )
-            name = f"{recipe.name}.source{number}-{_slug(source)}"
-            source_recipe = replace(recipe, name=name, data=data, budget=budget)
+            # All sizes of a learning curve share these runs.
+            name = f"{recipe.curve_of or recipe.name}.source{number}-{_slug(source)}"
+            source_recipe = replace(recipe, name=name, data=data, budget=budget, curve_of="")
             runs.append((source_recipe, self.source_method()))
         return tuple(runs)
 

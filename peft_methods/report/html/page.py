@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.learning_curve import main_part
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.regression_report import RegressionReport
-from peft_methods.analysis.sections import Section, group_records
-from peft_methods.report.charts import charts_of, save_charts
-from peft_methods.report.charts.rendering import svg
+from peft_methods.analysis.sections import Section, group_records, merge_sections
+from peft_methods.report.charts import charts_across, charts_of, save_chart, save_charts
 from peft_methods.report.formatting import format_time, without_home
+from peft_methods.report.html.curves import CurveView, curve_views
+from peft_methods.report.html.data_sets import SummaryView, summary_view
+from peft_methods.report.html.noise import noise_view
 from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
-from peft_methods.report.html.view import SEVERITIES, ChartView, SectionView, section_view
+from peft_methods.report.html.view import (
+    SEVERITIES,
+    ChartView,
+    SectionView,
+    chart_view,
+    section_view,
+)
 from peft_methods.report.reproduce import CommandFormat
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.files import atomically
@@ -61,12 +70,21 @@ class Report:
     regressions: RegressionReport | None = None
     charts: ChartChoice = "few"
 
-    @property
-    def is_drawn(self) -> bool:
-        """Whether charts are drawn."""
-        return self.charts == "all" or (
-            self.charts == "few" and len(self.sections) <= DRAWN_SECTIONS
-        )
+    @cached_property
+    def merged(self) -> Comparison:
+        """All sections as one comparison, each under its name."""
+        return merge_sections(self.sections)
+
+    @cached_property
+    def drawn(self) -> frozenset[str]:
+        """The names of the sections whose charts are drawn.
+
+        With "few", these are not the smaller sizes of a learning curve.
+        """
+        if self.charts == "few":
+            main = frozenset(main_part(self.merged).rankings)
+            return main if len(main) <= DRAWN_SECTIONS else frozenset()
+        return frozenset(one.name for one in self.sections) if self.charts == "all" else frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,8 @@ class Page:
     lede: tuple[str, ...]
     measured: str
     sections: tuple[SectionView, ...]
+    curves: tuple[CurveView, ...]
+    summary: SummaryView | None
     overview: Table | None
     remarks: tuple[str, ...]
     silenced: tuple[str, ...]
@@ -113,23 +133,28 @@ def write_report(report: Report, folder: Path, command: CommandFormat) -> Path:
         raise StoreError(
             f"{path} cannot be written: {error.strerror}. Choose another folder."
         ) from None
-    for section in report.sections if report.is_drawn else ():
-        save_charts(
-            section.comparison,
-            folder / ("charts" if section.number == 1 else f"charts-{section.number}"),
-        )
+    for section in report.sections:
+        if section.name in report.drawn:
+            number = "" if section.number == 1 else f"-{section.number}"
+            save_charts(section.comparison, folder / f"charts{number}")
+    if report.charts != "none":
+        for chart in charts_across(report.merged):
+            save_chart(chart, folder / "charts")
     return path
 
 
 def _page(report: Report, command: CommandFormat) -> Page:
     views = tuple(
-        section_view(
-            one,
-            report.limits,
-            report.regression,
-            _chart_views(one) if report.is_drawn else (),
-            regression_lines=_regression_lines(report, one.recipe),
-            command=command,
+        replace(
+            section_view(
+                one,
+                report.limits,
+                report.regression,
+                _chart_views(one) if one.name in report.drawn else (),
+                regression_lines=_regression_lines(report, one.recipe),
+                command=command,
+            ),
+            noise=noise_view(one, report.sections),
         )
         for one in report.sections
     )
@@ -148,13 +173,15 @@ def _page(report: Report, command: CommandFormat) -> Page:
         if times
         else "No records.",
         sections=views,
+        summary=summary_view(report.merged, is_drawn=report.charts != "none"),
+        curves=curve_views(report.merged, is_drawn=report.charts != "none"),
         overview=_overview(views) if len(views) > 1 else None,
         remarks=tuple(
             map(
                 without_home,
                 [
                     *report.remarks,
-                    *([undrawn] if report.charts == "few" and not report.is_drawn else []),
+                    *([undrawn] if report.charts == "few" and not report.drawn else []),
                 ],
             )
         ),
@@ -197,24 +224,12 @@ def _overview(views: Sequence[SectionView]) -> Table:
 
 
 def _chart_views(section: Section) -> list[ChartView]:
-    """Draw the section's charts, except those of one method: the page shows those as tables.
-
-    Element ids get a prefix per section, so they stay unique in the page.
-    """
+    """Draw the section's charts, except those of one method: the page shows those as tables."""
     return [
-        ChartView(
-            chart.name,
-            chart.title,
-            chart.description,
-            _with_id_prefix(svg(chart, inline=True), f"n{section.number}-"),
-        )
+        chart_view(chart, f"n{section.number}-")
         for chart in charts_of(section.comparison, section.recipe)
         if not chart.method
     ]
-
-
-def _with_id_prefix(drawing: str, prefix: str) -> str:
-    return re.sub(r'( id="|url\(#|href="#)', lambda found: found[1] + prefix, drawing)
 
 
 def parts_of(view: SectionView) -> list[tuple[str, str]]:

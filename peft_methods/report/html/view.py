@@ -14,8 +14,11 @@ from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.sections import Section
+from peft_methods.report.charts.base import Chart
+from peft_methods.report.charts.rendering import svg
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
+from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
 from peft_methods.report.html.task_views import MethodViews, method_views
@@ -41,6 +44,14 @@ class ChartView:
     title: str
     description: str
     svg: str
+
+
+def chart_view(chart: Chart, prefix: str) -> ChartView:
+    """Draw a chart. Element ids get a prefix, so that they stay unique in the page."""
+    drawing = re.sub(
+        r'( id="|url\(#|href="#)', lambda found: found[1] + prefix, svg(chart, inline=True)
+    )
+    return ChartView(chart.name, chart.title, chart.description, drawing)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class SectionView:
     methods: tuple[MethodView, ...]
     recipe_file: str
     runs: Table
+    noise: NoiseView | None = None
 
     @property
     def headline(self) -> str:

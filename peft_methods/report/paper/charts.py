@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.analysis.data_sets import summarize_data_sets
 from peft_methods.report.charts import charts_of
 from peft_methods.report.charts.base import Chart, select_recipe
+from peft_methods.report.charts.learning import learning_chart
+from peft_methods.report.charts.profiles import profiles_chart
 from peft_methods.report.charts.rendering import svg
 from peft_methods.report.charts.scatter import quality_cost_chart
 from peft_methods.report.paper.english import listed, tidy
@@ -20,11 +24,13 @@ AGAINST = {
     "accuracy-against-time": ("train_seconds", "quality against training time"),
 }
 COSTS = {"train-time": "training times", "peak-memory": "peak memory"}
+LEARNING = "quality by training rows"
 COURSE = {"losses": "the losses by epoch"}
 PLOT = (2.7, 2.3)  # inches: with its axis, it is as wide as a column
 # Points: a taller drawing would be scaled down until its text is illegible. The tables have its
 # figures.
 TALLEST = 860.0
+ALL = ""  # in place of a recipe's name: all recipes together
 HALF = 261.0  # points: two drawings of this width fit side by side
 
 
@@ -40,6 +46,16 @@ class PaperFigure:
     shows: str
     files: dict[str, bytes]
     markup: str
+
+
+def drawn_of_all(comparison: Comparison, stem: str) -> list[PaperFigure]:
+    """Draw the figure of all recipes together; nothing for a single recipe."""
+    summary = summarize_data_sets(comparison)
+    chart = profiles_chart(comparison, summary) if summary is not None else None
+    if chart is None:
+        return []
+    drawings = {chart: svg(chart).replace("stroke-dasharray: ; ", "")}
+    return [_figure("all", stem, "all", drawings, {chart: chart.shows})]
 
 
 def drawn(study: Study, stem: str) -> list[PaperFigure]:
@@ -58,7 +74,9 @@ def drawn(study: Study, stem: str) -> list[PaperFigure]:
         )
         for group in [list(drawings)] if small else [[chart] for chart in drawings]:
             made.append(
-                _figure(study, stem, section, {chart: drawings[chart] for chart in group}, charts)
+                _figure(
+                    study.label, stem, section, {chart: drawings[chart] for chart in group}, charts
+                )
             )
     return made
 
@@ -86,6 +104,7 @@ def _sections(study: Study) -> Iterator[tuple[str, dict[Chart, str]]]:
         "costs",
         against or {available[name]: shows for name, shows in COSTS.items() if name in available},
     )
+    yield "curve", {learning_chart(study.curve): LEARNING} if study.curve else {}
     yield "course", {available[name]: shows for name, shows in COURSE.items() if name in available}
 
 
@@ -95,10 +114,10 @@ def _points(side: str, drawing: str) -> float:
 
 
 def _figure(
-    study: Study, stem: str, section: str, drawings: dict[Chart, str], shows: dict[Chart, str]
+    name: str, stem: str, section: str, drawings: dict[Chart, str], shows: dict[Chart, str]
 ) -> PaperFigure:
-    paths = {chart: f"{stem}-figures/{study.label}-{chart.name}.svg" for chart in drawings}
-    label = f"f-{next(iter(drawings)).name}-{study.label}"
+    paths = {chart: f"{stem}-figures/{name}-{chart.name}.svg" for chart in drawings}
+    label = f"f-{next(iter(drawings)).name}-{name}"
     sides = ("Left: ", "Right: ") if len(drawings) > 1 else ("",)
     captions = [
         escaped(tidy(f"{side}{chart.title}. {chart.description}"))

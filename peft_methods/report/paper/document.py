@@ -46,6 +46,7 @@ def write_paper(
     if not any(record.status == "ok" for study in studies for record in study.records):
         raise PaperError(f"no paper was written: {_no_results(studies)}")
     figures = {study.recipe: charts.drawn(study, path.stem) for study in studies}
+    figures[charts.ALL] = charts.drawn_of_all(studies[0].comparison, path.stem)
     files = {
         name: data
         for drawn in figures.values()

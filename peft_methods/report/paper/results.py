@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.ranking import COSTS
 from peft_methods.report.paper import analysis, tables
-from peft_methods.report.paper.charts import PaperFigure, description
+from peft_methods.report.paper.charts import ALL, PaperFigure, description
+from peft_methods.report.paper.curve import learning_curve
+from peft_methods.report.paper.data_sets import all_recipes
 from peft_methods.report.paper.english import (
     counted,
     joined,
@@ -17,6 +19,7 @@ from peft_methods.report.paper.english import (
     share,
     with_spread,
 )
+from peft_methods.report.paper.noise import noise
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
 
@@ -43,6 +46,7 @@ def results(studies: Sequence[Study], figures: Mapping[str, Sequence[PaperFigure
     for study in studies:
         parts += [f"== {study.name}"] if len(studies) > 1 else []
         parts += _of(study, figures[study.recipe], "===" if len(studies) > 1 else "==")
+    parts += all_recipes(studies, figures.get(ALL, ()))
     return [part for part in parts if part]
 
 
@@ -50,7 +54,7 @@ def _of(study: Study, figures: Sequence[PaperFigure], level: str) -> list[str]:
     """Return one recipe's results. A table or figure precedes the text that it floats next to."""
     of = {
         section: [one for one in figures if one.section == section]
-        for section in ("quality", "costs", "course")
+        for section in ("quality", "costs", "curve", "course")
     }
     drawn = {section: [one.markup for one in found] for section, found in of.items()}
     first, *paragraphs = analysis.quality(study)
@@ -61,6 +65,7 @@ def _of(study: Study, figures: Sequence[PaperFigure], level: str) -> list[str]:
             joined(reading, description(of["quality"]), first),
             *paragraphs,
             tables.best_table(study),
+            *noise(study),
         ),
         *(
             f"{level} Costs",
@@ -69,6 +74,7 @@ def _of(study: Study, figures: Sequence[PaperFigure], level: str) -> list[str]:
             tables.ratio_table(study),
             tables.device_table(study),
         ),
+        *learning_curve(study, of["curve"], level),
         *(
             f"{level} Course of Training",
             *drawn["course"],

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.learning_curve import LearningCurve, curves_of, main_part
 from peft_methods.analysis.pairs import PairwiseComparison
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.ranking import Ranking
@@ -26,7 +27,8 @@ class Study:
     """The study of one recipe, the `position`th of the paper.
 
     `records` are the recipe's runs without prerequisite runs, `rows` its methods. `limits` exclude
-    methods, and `answers` are the recommendations among the remaining ones.
+    methods, and `answers` are the recommendations among the remaining ones. `curve` is the learning
+    curve whose largest size this is.
     """
 
     position: int
@@ -37,6 +39,7 @@ class Study:
     ranking: Ranking
     limits: Constraints
     answers: tuple[Recommendation, ...]
+    curve: LearningCurve | None = None
 
     @property
     def settings(self) -> Recipe:
@@ -161,7 +164,12 @@ class Study:
 
 
 def studies_of(comparison: Comparison, limits: Constraints | None) -> list[Study]:
-    """Return one study per recipe, in the order of the records."""
+    """Return one study per recipe, in the order of the records.
+
+    A learning curve is one study, that of its largest size.
+    """
+    curves = {curve.main.recipe: curve for curve in curves_of(comparison)}
+    comparison = main_part(comparison)
     rows, answers = comparison.rows(), recommend(comparison, limits)
     return [
         Study(
@@ -173,6 +181,7 @@ def studies_of(comparison: Comparison, limits: Constraints | None) -> list[Study
             ranking,
             limits or {},
             tuple(answer for answer in answers if answer.recipe == recipe),
+            curves.get(recipe),
         )
         for position, (recipe, ranking) in enumerate(comparison.rankings.items(), 1)
     ]

@@ -8,6 +8,8 @@ from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.data_sets import summarize_data_sets
+from peft_methods.analysis.learning_curve import curves_of, main_part
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.profiling.metrics import METRICS
@@ -21,6 +23,8 @@ from peft_methods.report.text.columns import (
     usual_columns,
 )
 from peft_methods.report.text.costs import cost_tables
+from peft_methods.report.text.curve import curve_parts
+from peft_methods.report.text.data_sets import summary_parts
 from peft_methods.report.text.layout import Layout
 from peft_methods.report.text.notes import notes
 from peft_methods.report.text.ranking import ranking_table
@@ -46,17 +50,27 @@ def markdown_table(comparison: Comparison, limits: Constraints | None = None) ->
 
 
 def _parts(comparison: Comparison, limits: Constraints | None, layout: Layout) -> Iterator[str]:
-    """Yield for each recipe: setup, comparison, ranking, costs, recommendations."""
-    answers = recommend(comparison, limits)
-    for recipe, ranking in comparison.rankings.items():
-        rows = [row for row in comparison.rows() if row.recipe == recipe]
-        yield layout.prose(setup_line(comparison, recipe), "title")
+    """Yield for each recipe: setup, comparison, ranking, costs, recommendations, learning curve.
+
+    Of a learning curve, only the largest size has tables of its own. Several recipes are followed
+    by their summary.
+    """
+    curves = {curve.main.recipe: curve for curve in curves_of(comparison)}
+    main = main_part(comparison)
+    answers = recommend(main, limits)
+    for recipe, ranking in main.rankings.items():
+        rows = [row for row in main.rows() if row.recipe == recipe]
+        yield layout.prose(setup_line(main, recipe), "title")
         yield from _comparison_table(TableRows(tuple(rows), ranking), layout)
         yield from filter(None, [ranking_table(ranking, rows, layout)])
         yield from cost_tables(rows, layout)
         listed = [answer for answer in answers if answer.recipe == recipe]
         if listed:
             yield _recommendations(listed, limits or {}, layout)
+        if recipe in curves:
+            yield from curve_parts(curves[recipe], layout)
+    if (summary := summarize_data_sets(comparison)) is not None:
+        yield from summary_parts(summary, layout)
 
 
 def _recommendations(answers: Sequence[Recommendation], limits: Constraints, layout: Layout) -> str:

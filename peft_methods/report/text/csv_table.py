@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.forecast import Forecast
+from peft_methods.analysis.learning_curve import LearningCurve, curves_of
 from peft_methods.analysis.ranking import Ranking
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.utils import sanitize
@@ -25,6 +28,18 @@ RANKING_COLUMNS = (
 )
 
 
+CURVE_COLUMNS = (
+    "train_subset",
+    "doubled_rows",
+    "doubled",
+    "doubled_low",
+    "doubled_high",
+    "doubled_gain",
+    "doubled_gain_low",
+    "doubled_gain_high",
+)
+
+
 def csv_table(comparison: Comparison) -> str:
     """Format one row per method: mean and standard deviation of every metric in base units.
 
@@ -33,11 +48,15 @@ def csv_table(comparison: Comparison) -> str:
     out = io.StringIO()
     names = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_sd")]
     writer = csv.DictWriter(
-        out, ["recipe", "method", "seeds", *names, *RANKING_COLUMNS, "missing"], lineterminator="\n"
+        out,
+        ["recipe", "method", "seeds", *names, *RANKING_COLUMNS, *CURVE_COLUMNS, "missing"],
+        lineterminator="\n",
     )
     writer.writeheader()
+    curves = curves_of(comparison)
     for row in comparison.rows():
         line = _csv_line(row) | _csv_ranking(row, comparison.rankings[row.recipe])
+        line |= _csv_curve(row, curves)
         writer.writerow(
             {
                 name: sanitize.csv_cell(value) if isinstance(value, str) else value
@@ -82,3 +101,17 @@ def _csv_ranking(row: Row, ranking: Ranking) -> dict[str, Any]:
             "to_best_wins": pair.wins,
         }
     return line
+
+
+def _csv_curve(row: Row, curves: Sequence[LearningCurve]) -> dict[str, Any]:
+    """Training rows of a size of a learning curve; at the largest, what doubling them brings."""
+    for curve in curves:
+        point = next((point for point in curve.points if point.recipe == row.recipe), None)
+        if point is None:
+            continue
+        found = curve.forecasts.get(row.method)
+        if point is not curve.main or not isinstance(found, Forecast):
+            return {"train_subset": point.size}
+        ends = found.low, found.high, found.gain, found.gain_low, found.gain_high
+        return dict(zip(CURVE_COLUMNS, (point.size, found.rows, found.value, *ends), strict=True))
+    return {}

@@ -59,6 +59,12 @@ def plan_text(
             "epochs set by tuning.fraction, and at most two full runs per method for each of "
             "tuning.seeds. The total does not include them."
         )
+    plans = [run.seed_plan for run in runnable if run.seed_plan is not None]
+    if plans:
+        parts.append(
+            f"Seeds are then added until the comparison is decided, up to {plans[0].most} per "
+            "method. The total does not include them."
+        )
     return "\n\n".join(parts)
 
 

@@ -8,9 +8,14 @@ from typing import Literal
 
 from peft_methods.analysis.checks.rule import Finding, Severity
 from peft_methods.analysis.comparison import Comparison, Row, title_of
+from peft_methods.analysis.data_sets import summarize_data_sets
+from peft_methods.analysis.learning_curve import curves_of, main_part
 from peft_methods.report.text.columns import BEST
 from peft_methods.report.text.costs import COST_NOTE, has_costs
+from peft_methods.report.text.curve import curve_notes
+from peft_methods.report.text.data_sets import summary_notes
 from peft_methods.report.text.left_out import left_out_lines, silenced_line
+from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
@@ -49,10 +54,12 @@ def notes(comparison: Comparison) -> list[Note]:
             "One seed: no spread. Differences between methods may be chance; "
             "an interval covers one trained model only, over test examples."
         )
-    lines += ranking_notes(comparison)
+    main = main_part(comparison)
+    lines += [*ranking_notes(main), *curve_notes(curves_of(comparison))]
+    lines += [*summary_notes(summarize_data_sets(comparison)), *noise_notes(comparison)]
     left_out = [
         line
-        for recipe, ranking in comparison.rankings.items()
+        for recipe, ranking in main.rankings.items()
         for line in left_out_lines(ranking, [row for row in rows if row.recipe == recipe])
     ]
     others = [

@@ -38,8 +38,9 @@ from peft_methods.training.trainer.warm_up import warm_up
 class RunTrainer(Trainer):
     """Hugging Face's Trainer with the method's loss, optimizer groups and batch order.
 
-    The loss is the task's plus the method's penalty. The order of batches depends only on the
-    seed. Batches are grouped by length unless padding is fixed.
+    The loss is the task's plus the method's penalty. Batches are grouped by length unless padding
+    is fixed. The order of rows and the dropout masks have a random stream each (`Budget.vary`):
+    the Trainer seeds torch's, which draws the masks, by its argument `seed`.
     """
 
     autocasts = True  # whether the steps use the Trainer's mixed precision
@@ -55,7 +56,7 @@ class RunTrainer(Trainer):
         self._has_correct = False
         # Of the current optimizer step; 0 examples outside of any step.
         self._examples_of_step, self._batches_of_step = 0, 1
-        self.order = torch.Generator().manual_seed(self.args.seed)
+        self.order = torch.Generator().manual_seed(job.seed_of("data_order"))
         self.resumed: TrainingState | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
@@ -73,11 +74,14 @@ class RunTrainer(Trainer):
             name for name in get_parameter_names(model, [nn.LayerNorm]) if not name.endswith("bias")
         ]
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the Trainer's optimizer, split further by the method's parameter groups."""
+    def create_optimizer(self, *model: nn.Module) -> torch.optim.Optimizer:
+        """Create the Trainer's optimizer, split further by the method's parameter groups.
+
+        The first releases of transformers 5 take no `model`.
+        """
         if self.optimizer is not None:
             return self.optimizer
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*model)
         assert isinstance(self.model, nn.Module)
         special = [
             (set(own.parameters), own.settings())
@@ -209,7 +213,8 @@ def trainer_arguments(job: TrainingJob, *, autocast: bool = True) -> TrainingArg
         max_grad_norm=budget.max_grad_norm,
         bf16=autocast and budget.precision == "bf16",
         fp16=autocast and budget.precision == "fp16",
-        seed=job.seed,
+        seed=job.seed_of("dropout"),
+        data_seed=job.seed_of("data_order"),  # of the order with fixed padding
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         # A blocking copy of each batch would wait for the step before it.

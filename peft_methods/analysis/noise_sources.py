@@ -1,0 +1,148 @@
+"""Where the noise of each method's mean comes from, by the records of one or more sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from peft_methods.analysis.comparison import Comparison
+from peft_methods.analysis.samples import SEEDS_NEEDED, Sample, sample_of
+from peft_methods.analysis.variance_parts import (
+    SeedPart,
+    Shares,
+    VarianceParts,
+    added,
+    added_parts,
+    parts_of,
+    seeds_alone,
+    shares_of,
+)
+from peft_methods.recipes.variation import PARTS
+from peft_methods.runs.record import Record
+from peft_methods.tasks.registry import task_of
+
+
+@dataclass(frozen=True)
+class NoiseSources:
+    """The shares of each method of a recipe, by method, in the order of its means.
+
+    `together` is that of the methods' mean. None for one method, and if seeds draw rows: then the
+    methods' seeds vary together. `parts` are the parts that were measured alone. `vary` is what the
+    seeds of the recipe vary.
+    """
+
+    by_method: Mapping[str, Shares]
+    together: Shares | None
+    parts: tuple[str, ...]
+    vary: tuple[str, ...]
+    seeds: int
+    rows: int
+
+
+def noise_sources(
+    comparison: Comparison, recipe: str, others: Sequence[Comparison] = ()
+) -> NoiseSources | None:
+    """Return where the noise of a recipe's means comes from; None without two seeds of a method.
+
+    Runs of the same recipe in which a single part varies, in this comparison or in `others`, tell
+    how much that part brings.
+    """
+    methods = comparison.rankings[recipe].order
+    metric = comparison.rankings[recipe].metric
+    main = {
+        method: [
+            record
+            for record in comparison.records
+            if (record.recipe_name, record.method_name) == (recipe, method)
+            and record.role == "main"
+        ]
+        for method in methods
+    }
+    samples = {
+        method: sample
+        for method, records in main.items()
+        if (sample := _sample(records, comparison, metric)) is not None
+    }
+    if not samples:
+        return None
+    vary = next(iter(main.values()))[0].spec.recipe.budget.vary
+    alone = {
+        method: dict(_alone(main[method], [comparison, *others], metric, sample))
+        for method, sample in samples.items()
+    }
+    parts = {method: parts_of(sample) for method, sample in samples.items()}
+    first = next(iter(samples.values()))
+    return NoiseSources(
+        {method: shares_of(parts[method], alone[method]) for method in samples},
+        _together(list(parts.values()), list(alone.values()))
+        if len(samples) > 1 and not main[methods[0]][0].spec.row_seeds
+        else None,
+        tuple(part for part in PARTS if any(part in found for found in alone.values())),
+        vary,
+        max(sample.seeds for sample in samples.values()),
+        first.examples,
+    )
+
+
+def _together(parts: Sequence[VarianceParts], alone: Sequence[Mapping[str, SeedPart]]) -> Shares:
+    """Return the shares of all methods. Parts count that were measured alone for all of them."""
+    common = [part for part in PARTS if all(part in found for found in alone)]
+    return shares_of(
+        added_parts(parts),
+        {part: added([found[part] for found in alone]) for part in common},
+        len(parts),
+    )
+
+
+def _sample(records: Sequence[Record], comparison: Comparison, metric: str) -> Sample | None:
+    """Return the scores of finished runs on the same rows; None for fewer than two."""
+    finished = [record for record in records if record.status == "ok"]
+    found = [
+        predictions
+        for record in finished
+        if (predictions := comparison.predictions.get(record.fingerprint)) is not None
+        and record.metrics.get(metric) is not None
+    ]
+    if len(found) < SEEDS_NEEDED or any(
+        not np.array_equal(one.labels, found[0].labels) for one in found
+    ):
+        return None
+    task = task_of(finished[0].spec.recipe)
+    return sample_of(np.stack([task.example_scores(one, metric) for one in found]))
+
+
+def _alone(
+    main: Sequence[Record], comparisons: Sequence[Comparison], metric: str, sample: Sample
+) -> Iterator[tuple[str, SeedPart]]:
+    """Yield each part of what the seeds vary that other runs of the same settings vary alone."""
+    vary = main[0].spec.recipe.budget.vary
+    for part in vary if len(vary) > 1 else ():
+        for comparison in comparisons:
+            records = [
+                record
+                for record in comparison.records
+                if record.spec.recipe.budget.vary == (part,)
+                and record.role == "main"
+                and _settings(record) == _settings(main[0])
+            ]
+            found = _sample(_one_per_seed(records), comparison, metric)
+            if found is not None and found.examples == sample.examples:
+                yield part, seeds_alone(found, sample.seeds)
+                break
+
+
+def _one_per_seed(records: Sequence[Record]) -> list[Record]:
+    return list({record.seed: record for record in records if record.status == "ok"}.values())
+
+
+def _settings(record: Record) -> str:
+    """Return the settings of a run but the recipe's name, and what its seed varies."""
+    recipe = record.spec.recipe_settings()
+    budget = {name: value for name, value in recipe["budget"].items() if name != "vary"}
+    method = record.spec.method_settings()
+    where = record.spec.requested_engine, record.spec.device
+    kept = [{**recipe, "name": "", "budget": budget}, record.method_name, method, where]
+    return json.dumps(kept, sort_keys=True)

@@ -1,0 +1,56 @@
+"""The note below the table that says where the noise of the means comes from."""
+
+from __future__ import annotations
+
+from peft_methods.analysis.comparison import Comparison, title_of
+from peft_methods.analysis.noise_sources import NoiseSources, noise_sources
+from peft_methods.report.noise import (
+    TITLES,
+    advice,
+    headings,
+    share_text,
+    shares_in_order,
+    sizes,
+    varied,
+)
+
+
+def noise_notes(comparison: Comparison) -> list[str]:
+    """Return the notes of each recipe with two seeds or more: all methods, then each of them."""
+    lines = []
+    for recipe in comparison.rankings:
+        found = noise_sources(comparison, recipe)
+        if found is not None:
+            where = f"{recipe}: " if len(comparison.rankings) > 1 else ""
+            lines += [where + _of_all(found), *filter(None, [_of_each(found)])]
+    return lines
+
+
+def _of_all(found: NoiseSources) -> str:
+    """Return the shares of all methods together, or of the only one."""
+    shares = found.together or next(iter(found.by_method.values()))
+    of = "a mean" if found.together else title_of(next(iter(found.by_method)))
+    listed = ", ".join(
+        f"{heading[0].lower()}{heading[1:]} {share_text(share)}"
+        for heading, share in zip(headings(found), shares_in_order(shares, found), strict=True)
+        if share is not None
+    )
+    return (
+        f"Where the noise of {of} over {sizes(found)} comes from (shares of its variance, in "
+        f"parentheses their 95 % intervals; seeds vary {varied(found)}): {listed}. {advice(shares)}"
+    ).rstrip()
+
+
+def _of_each(found: NoiseSources) -> str:
+    """Return the shares of test rows and seeds for each method; empty for a single one."""
+    if len(found.by_method) < 2:
+        return ""
+    each = "; ".join(
+        f"{title_of(method)} {share_text(shares.rows)} and {share_text(shares.seeds)}"
+        + "".join(
+            f", {TITLES[part].lower()} alone {share_text(share)}"
+            for part, share in shares.parts.items()
+        )
+        for method, shares in found.by_method.items()
+    )
+    return f"By method, test rows and seeds: {each}."
