@@ -51,6 +51,7 @@ from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.cli import parsing
 from peft_methods.cli.command_text import pytest_command
+from peft_methods.cli.deciding import seeds_to_decide
 from peft_methods.cli.options import Options
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
@@ -223,7 +224,7 @@ def compare(
         checkpoint=checkpoint,
         deterministic=deterministic,
         limits=parsing.limits_of(budget),
-        **parsing.seeds_to_decide(decide, seeds_max, decide_time, margin),
+        **seeds_to_decide(decide, seeds_max, decide_time, margin),
         fresh=fresh,
         **_outputs(report, save_models, silence, track),
         how_to_change=how_to_change,

@@ -47,13 +47,12 @@ def _add_choices(group: OptionGroup) -> None:
     group.addoption(
         "--peft-seeds-max",
         metavar="N",
-        help="with --peft-decide: at most this many seeds a method (default: 10)",
+        help="where seeds are added: at most this many a method (default: 10)",
     )
     group.addoption(
         "--peft-decide-time",
         metavar="TIME",
-        help="with --peft-decide: add no more seeds after this time, e.g. 30min (default: no "
-        "limit)",
+        help="where seeds are added: add none after this time, e.g. 30min (default: no limit)",
     )
     group.addoption(
         "--peft-set",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.analysis.margin import MARGIN
 from peft_methods.cli import parsing as values
+from peft_methods.cli.deciding import seeds_to_decide
 from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
 from peft_methods.cli.setting_help import how_to_change
 from peft_methods.profiling.environment import device_name, find_device
@@ -152,12 +153,10 @@ class Options:
 def read_options(config: pytest.Config) -> Options:
     """Read the options from pytest's configuration. Raises `OptionError` for the first bad one."""
     option = config.option
-    recipes, methods = (
-        values.names_of(option.peft_recipe, "recipe"),
-        values.names_of(option.peft_method, "method"),
-    )
+    recipes = values.names_of(option.peft_recipe, "recipe")
+    methods = values.names_of(option.peft_method, "method")
     seeds = None if option.peft_seeds is None else values.parse_seeds(option.peft_seeds)
-    adding = values.seeds_to_decide(
+    adding = seeds_to_decide(
         option.peft_decide, option.peft_seeds_max, option.peft_decide_time, option.peft_margin
     )
     options = Options(

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
 
 from peft_methods.utils.errors import OptionError
 from peft_methods.utils.words import counted
 
 FEWEST = 2  # one seed shows no spread
 MOST, LARGEST_MOST = 10, 200  # unless another limit is given, and the largest limit
-
-Number = Annotated[int, Field(ge=FEWEST)]
 
 
 @dataclass(frozen=True)
@@ -24,8 +19,8 @@ class SeedPlan:
     results. They are part of each record.
     """
 
-    first: Number
-    most: Number
+    first: int
+    most: int
 
     def __post_init__(self) -> None:
         if self.first < FEWEST:

@@ -27,13 +27,19 @@ ONLY_COMMAND_LINE = {
 
 
 def named_settings() -> Iterator[str]:
-    """Yield every text given as `setting=` in the package."""
+    """Yield every text given as `setting=` in the package, or as the default of a `setting`."""
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "setting":
                 value = getattr(node.value, "value", None)
                 if isinstance(value, str) and value:
                     yield value
+            elif (
+                isinstance(node, ast.FunctionDef)
+                and node.args.defaults
+                and node.args.args[-1].arg == "setting"
+            ):
+                yield ast.literal_eval(node.args.defaults[-1])
 
 
 def recipe_fields(of: Any = Recipe, prefix: str = "") -> Iterator[str]:

@@ -19,7 +19,9 @@ from peft_methods.runs.record import Record
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.utils.errors import OptionError
 
-CHECKED = PreparedRecipe({"class_counts": {"train": (20, 20)}}, {}, 0.01, 1.0)
+CHECKED = PreparedRecipe(
+    {"class_counts": {name: (20, 20) for name in ("train", "validation", "test")}}, {}, 0.01, 1.0
+)
 FAST = ["budget.epochs=1", "data.train=40"]
 
 
