@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from peft_methods.cli import parsing as values
 from peft_methods.cli.setting_help import how_to_change
@@ -12,10 +13,25 @@ from peft_methods.utils.errors import OptionError
 
 if TYPE_CHECKING:
     from peft_methods.analysis.regression import RegressionCheck
-    from peft_methods.cli.options import Options
+    from peft_methods.runs.plan import RunGroup
 
 
-def regression_check_of(option: Any, options: Options) -> RegressionCheck | None:
+class Planned(Protocol):
+    """The part of a session's options that says what is to be trained."""
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The names or paths of the recipes."""
+
+    @property
+    def curve(self) -> tuple[int, ...]:
+        """The sizes of the training data for a learning curve."""
+
+    def tasks(self) -> Sequence[RunGroup]:
+        """Return every recipe and method to benchmark."""
+
+
+def regression_check_of(option: Any, options: Planned) -> RegressionCheck | None:
     """Build the regression check. Its baselines are read before anything is trained."""
     if option.peft_baseline is None:
         unused = next(
@@ -54,7 +70,7 @@ def regression_check_of(option: Any, options: Options) -> RegressionCheck | None
     )
 
 
-def saved_baselines_of(option: Any, options: Options) -> dict[str, Path]:
+def saved_baselines_of(option: Any, options: Planned) -> dict[str, Path]:
     """Return the path to write each recipe's baseline to.
 
     Those that a session is added to are read before anything is trained.
@@ -80,7 +96,7 @@ def saved_baselines_of(option: Any, options: Options) -> dict[str, Path]:
     return paths
 
 
-def _auto_baselines(options: Options) -> dict[str, Path]:
+def _auto_baselines(options: Planned) -> dict[str, Path]:
     """Return the stored baseline of every recipe that can run on this device."""
     from peft_methods.analysis.baseline import auto_path
     from peft_methods.recipes.loading import find_recipe
