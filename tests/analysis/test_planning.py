@@ -60,7 +60,7 @@ def test_methods_that_give_the_same_answers_have_a_plan(right: float) -> None:
     assert 0 <= plan({"a": same, "b": same}, "a", "b")[0].chance <= 1
 
 
-def test_table_says_what_would_decide() -> None:
+def test_table_and_report_say_what_would_decide(tmp_path: Path) -> None:
     comparison = make_comparison(
         {"full": ([0.90, 0.91, 0.90], {}), "lora": ([0.87, 0.90, 0.88], {})}, margin=0.03
     )
@@ -69,6 +69,8 @@ def test_table_says_what_would_decide() -> None:
     text = plans_text(ranking, {"full": "Full fine-tuning", "lora": "LoRA"})
     assert text.startswith("To decide what is undecided against Full fine-tuning")
     assert text in comparison.table(width=2000)
+    report = comparison.report(tmp_path).read_text(encoding="utf-8")
+    assert html.escape(text) in report
 
 
 def test_nothing_is_planned_where_all_is_decided() -> None:

@@ -31,6 +31,7 @@ from peft_methods.report.text.notes import (
     remarks_on_runs,
     source_costs,
 )
+from peft_methods.report.text.ranking import decision_notes
 from peft_methods.report.text.setup import setup_line
 
 SEVERITIES = ("error", "warning", "note")  # most severe first
@@ -134,6 +135,7 @@ def section_view(
             without_home(line)
             for line in (
                 *_notes(comparison, rows),
+                *decision_notes(ranking, {row.method: row.title for row in rows}),
                 tables.front_note(rows, ranking),
                 *left_out_lines(ranking, rows),
             )

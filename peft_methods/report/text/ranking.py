@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.margin import points
@@ -81,8 +81,16 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def decision_notes(ranking: Ranking, titles: Mapping[str, str]) -> list[str]:
+    """Say what is decided, and what would decide the rest. `titles` are display names."""
+    texts = (_verdicts(ranking), seeds_added_text(ranking, titles), plans_text(ranking, titles))
+    return [text for text in texts if text]
+
+
 def _verdicts(ranking: Ranking) -> str:
-    """Count the pairs of methods by verdict."""
+    """Count the pairs of methods by verdict; '' for a single pair."""
+    if len(ranking.pairs) < 2:
+        return ""
     separable = sum(pair.is_separable for pair in ranking.pairs)
     equal = sum(pair.is_equal for pair in ranking.pairs)
     undecided = len(ranking.pairs) - separable - equal
@@ -102,13 +110,7 @@ def ranking_notes(comparison: Comparison) -> list[str]:
     for recipe, ranking in comparison.rankings.items():
         titles = {row.method: row.title for row in comparison.rows() if row.recipe == recipe}
         where = f"{recipe}: " if len(comparison.rankings) > 1 else ""
-        if len(ranking.pairs) > 1:
-            lines.append(where + _verdicts(ranking))
-        lines += [
-            where + text
-            for text in (seeds_added_text(ranking, titles), plans_text(ranking, titles))
-            if text
-        ]
+        lines += [where + text for text in decision_notes(ranking, titles)]
         front = [titles[method] for method, on in ranking.pareto_optimal.items() if on]
         if len([on for on in ranking.pareto_optimal.values() if on is not None]) > 1:
             lines.append(
