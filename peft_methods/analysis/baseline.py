@@ -30,6 +30,7 @@ from peft_methods.utils.words import counted
 AUTO = "auto"
 EARLIER = "earlier_sessions"  # of a file: [{datetime, commit_info, benchmarks}], oldest first
 FOLDER = "benchmarks"  # of shipped recipes' baselines, in the working folder
+LARGEST = 1e100  # of a metric: squares of larger values overflow
 LONGEST = 60  # characters of a source in a file's name
 
 
@@ -37,6 +38,12 @@ def _check_packages(environment: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(environment.get("packages") or {}, dict):
         raise ValueError("packages must map names to versions")
     return environment
+
+
+def _check_size(value: float) -> float:
+    if abs(value) > LARGEST:  # not of nan
+        raise ValueError(f"a value must not exceed {LARGEST:g}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Entry:
     recipe: str
     method: str
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
-    metrics: dict[str, tuple[float | None, ...]]
+    metrics: dict[str, tuple[Annotated[float, AfterValidator(_check_size)] | None, ...]]
     settings: dict[str, str]
     data: dict[str, Any]
     environment: Annotated[dict[str, Any], AfterValidator(_check_packages)]

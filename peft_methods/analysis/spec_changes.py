@@ -64,7 +64,8 @@ def device_of(environment: Mapping[str, Any]) -> tuple[str, Any]:
 
 def device_text(device: tuple[str, Any]) -> str:
     """Format what `device_of` returns: 'a cpu, 2 threads'."""
-    return device[0] + (f", {counted(device[1], 'thread')}" if device[1] is not None else "")
+    threads = device[1]  # a damaged file may have anything here
+    return device[0] + (f", {counted(threads, 'thread')}" if isinstance(threads, int) else "")
 
 
 def upgrades(entry: Entry, record: Record) -> list[str]:

@@ -100,6 +100,14 @@ def test_invalid_earlier_session_is_refused(tmp_path: Path) -> None:
         append(path, document(0.9))
 
 
+@pytest.mark.parametrize("value", [math.inf, -1e200])
+def test_value_too_large_to_square_is_refused(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "base.json"
+    path.write_text(json.dumps(document(0.9, value)), encoding="utf-8")
+    with pytest.raises(OptionError, match=r"metrics\.accuracy\.1: .* must not exceed 1e\+100"):
+        read_baseline(path)
+
+
 def test_file_of_one_session_is_read_as_before(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     path.write_text(json.dumps(document(0.9, 0.8)), encoding="utf-8")
