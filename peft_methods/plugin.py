@@ -248,7 +248,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             comparison = comparison_of(experiment.results(), margin=options.margin)
             experiment.track(tracked_tables(comparison, options.limits))
         session.config.stash[REGRESSIONS] = regression_check.finish(
-            session, experiment.results().records, options.regression, options.saved_baselines
+            session,
+            experiment.results().records,
+            options.regression,
+            options.saved_baselines,
+            append=options.append,
         )
 
 

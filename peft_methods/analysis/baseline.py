@@ -9,11 +9,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, ValidationError
 
 from peft_methods.recipes.loading import FOLDER as SHIPPED_RECIPES
 from peft_methods.recipes.loading import load_recipe
@@ -21,15 +21,14 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.migrations import migrate_baseline_entry
 from peft_methods.runs.record import SCHEMA_VERSION
 from peft_methods.runs.spec import RunSpec
-from peft_methods.runs.store import StoreError
 from peft_methods.utils.dicts import flatten
 from peft_methods.utils.errors import OptionError, first_line
-from peft_methods.utils.files import atomically
 from peft_methods.utils.hashing import content_hash
 from peft_methods.utils.validation import adapter
 from peft_methods.utils.words import counted
 
 AUTO = "auto"
+EARLIER = "earlier_sessions"  # of a file: [{datetime, commit_info, benchmarks}], oldest first
 FOLDER = "benchmarks"  # of shipped recipes' baselines, in the working folder
 LONGEST = 60  # characters of a source in a file's name
 
@@ -46,7 +45,7 @@ class Entry:
 
     `metrics` has one value per seed (None or nan where missing). `settings` are the run's, by
     dotted name, as `RunSpec.flat` returns them. `data` and `environment` describe the training data
-    and the machine.
+    and the machine. `earlier` are the entries of earlier sessions of the same file.
     """
 
     __pydantic_config__ = ConfigDict(extra="ignore")
@@ -57,6 +56,12 @@ class Entry:
     settings: dict[str, str]
     data: dict[str, Any]
     environment: Annotated[dict[str, Any], AfterValidator(_check_packages)]
+    earlier: tuple[InstanceOf[Entry], ...] = ()
+
+    @property
+    def sessions(self) -> tuple[Entry, ...]:
+        """The entries of all sessions, the newest last."""
+        return (*self.earlier, self)
 
     def values(self, metric: str) -> list[float]:
         """Return the metric's value of each seed, without missing ones."""
@@ -83,7 +88,9 @@ class Baseline:
 
     def __str__(self) -> str:
         changes = " with changes" if self.changed else ""
-        return f"{self.path} of {self.date[:10]}, commit {self.commit[:10]}{changes}"
+        sessions = max((len(entry.sessions) for entry in self.entries.values()), default=1)
+        more = f", {sessions} sessions" if sessions > 1 else ""
+        return f"{self.path} of {self.date[:10]}, commit {self.commit[:10]}{changes}{more}"
 
     def methods(self, recipe: str) -> list[str]:
         """Return the names of a recipe's methods in this file."""
@@ -162,13 +169,7 @@ def _parse(path: Path, text: str, saving: str) -> Baseline:
             f"baseline {path} is not a pytest-benchmark JSON: it has no list of benchmarks.",
             setting="baseline",
         )
-    infos = [
-        info
-        for one in benchmarks
-        if isinstance(one, dict)
-        and isinstance(info := one.get("extra_info"), dict)
-        and "recipe" in info
-    ]
+    infos = _infos(benchmarks)
     if not infos:
         raise OptionError(
             f"baseline {path} has no fine-tuning results "
@@ -181,9 +182,50 @@ def _parse(path: Path, text: str, saving: str) -> Baseline:
         path,
         str(values.get("datetime") or "an unknown date"),
         str(commit.get("id") or "unknown"),
-        _entries(path, infos),
+        _with_earlier(_entries(path, infos), _earlier(path, values)),
         changed=commit.get("dirty") is True,
     )
+
+
+def _infos(benchmarks: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return the `extra_info` of the benchmarks that have our metrics."""
+    return [
+        info
+        for one in benchmarks
+        if isinstance(one, dict)
+        and isinstance(info := one.get("extra_info"), dict)
+        and "recipe" in info
+    ]
+
+
+def _earlier(path: Path, values: dict[str, Any]) -> list[dict[tuple[str, str], Entry]]:
+    """Return the entries of each earlier session, the oldest first. Raises `OptionError`."""
+    sessions = values.get(EARLIER, [])
+    if not isinstance(sessions, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("benchmarks"), list) for one in sessions
+    ):
+        raise OptionError(
+            f"baseline {path} is invalid at {EARLIER}: it must be a list of sessions, each with "
+            "its benchmarks.",
+            setting="baseline",
+        )
+    return [read_entries(path, one["benchmarks"]) for one in sessions]
+
+
+def _with_earlier(
+    newest: dict[tuple[str, str], Entry], sessions: Iterable[dict[tuple[str, str], Entry]]
+) -> dict[tuple[str, str], Entry]:
+    """Join the entries of all sessions: each method's newest has its earlier ones."""
+    found: dict[tuple[str, str], list[Entry]] = {key: [] for key in newest}
+    for session in (*sessions, newest):
+        for key, entry in session.items():
+            found.setdefault(key, []).append(entry)
+    return {key: replace(last, earlier=tuple(old)) for key, (*old, last) in found.items()}
+
+
+def read_entries(path: Path, benchmarks: Iterable[Any]) -> dict[tuple[str, str], Entry]:
+    """Return the entries of a document's benchmarks. Raises `OptionError`, naming `path`."""
+    return _entries(path, _infos(benchmarks))
 
 
 def _entries(path: Path, infos: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Entry]:
@@ -232,19 +274,3 @@ def _settings(spec: dict[str, Any]) -> dict[str, str]:
         return RunSpec.from_json({**spec, "seed": 0}).flat()
     except OptionError:
         return flatten(spec)
-
-
-def write_baseline(path: Path, document: dict[str, Any]) -> None:
-    """Write a pytest-benchmark JSON atomically. Raises `StoreError`."""
-    from pytest_benchmark.utils import safe_dumps
-
-    slim = [
-        {**one, "params": {"finetune_task": one.get("param")}} for one in document["benchmarks"]
-    ]  # otherwise `params` would hold the repr of the whole recipe
-    document = {**document, "benchmarks": slim}
-    text: str = safe_dumps(document, indent=1, ensure_ascii=True)  # type: ignore[no-untyped-call]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomically(path, lambda file: file.write(f"{text}\n".encode()))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}.") from None

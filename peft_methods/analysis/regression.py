@@ -1,34 +1,41 @@
 """Regression check: compare each method with its stored baseline.
 
-A method fails when a metric is worse by more than its tolerance *and* by more than the spread over
-seeds explains (one-sided t test, 5 % over all methods of the recipe). With one seed on either side
-the tolerance decides alone. A change too small to show in any single method but common to all of
-them is found by a test across methods: in a published comparison, 34 of 36 methods lost 1.65 points
-of accuracy on average between two library versions without anyone noticing.
+A method fails when a metric is worse by more than its tolerance *and* by more than chance explains:
+the spread over seeds and the drift between sessions (`noise`), at 5 % false alarms over all methods
+and metrics of the recipe. A change too small to show in any single method but common to all of them
+is found by a test across methods: in a published comparison, 34 of 36 methods lost 1.65 points of
+accuracy on average between two library versions without anyone noticing. Where times drift, each
+method is compared with the others of its session, too (`session_change`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
 
-from peft_methods.analysis.baseline import Baseline, Entry, present
-from peft_methods.analysis.checks.measurement import LEAST_BUSY_SHARE
+from peft_methods.analysis.baseline import Baseline, Entry
+from peft_methods.analysis.changes import RecipeBaseline, recorded
+from peft_methods.analysis.metric_comparison import MetricComparison
+from peft_methods.analysis.regression_notes import (
+    busy,
+    device_notes,
+    limit_notes,
+    relative_text,
+    shift_text,
+    upgrade_notes,
+)
 from peft_methods.analysis.regression_report import (
     Change,
     EntryKind,
     RegressionEntry,
     RegressionReport,
 )
-from peft_methods.analysis.seed_spread import explained_by_seeds, shift_p
-from peft_methods.analysis.significance import ALPHA
 from peft_methods.analysis.spec_changes import shortened, spec_changes
 from peft_methods.analysis.tolerances import Tolerance, default_tolerances
-from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
 from peft_methods.utils.words import counted
+
+PASSED = "No metric is worse by more than its tolerance and chance."
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,10 @@ class RegressionCheck:
         entries = [
             *(entry for found in methods.values() for entry in self.check_method(found)),
             *self.check_common(record for found in methods.values() for record in found),
+            *(entry for recipe in self.baselines for entry in self._limits(recipe, methods)),
         ]
         if not any(entry.is_failure for entry in entries):
-            text = "No metric is worse by more than its tolerance and the spread over seeds."
-            entries.append(RegressionEntry(EntryKind.PASSED, text))
+            entries.append(RegressionEntry(EntryKind.PASSED, PASSED))
         return RegressionReport((*references, *entries), tuple(methods))
 
     def _reference(self, record: Record) -> RegressionEntry:
@@ -90,9 +97,11 @@ class RegressionCheck:
                 f"{self.how_to_change('fresh')}, or give {self.how_to_change('allow_reused')}."
             )
             return [RegressionEntry(EntryKind.FAILURE, text, recipe, method)]
-        changed = spec_changes(entry, good)
+        changed, changes = spec_changes(entry, good), self._changes(baseline, good)
+        differs = f" Differs: {shortened(changed)}." if changed else ""
+        end = f"Baseline: {baseline}.{differs}"
         return [
-            *self._regressions(entry, baseline, good, changed),
+            *(_failure(change, good, end) for change in changes if change.fails),
             *(
                 self._missing(
                     recipe, method, f"has no {name}, which the baseline {baseline} has", name
@@ -101,20 +110,13 @@ class RegressionCheck:
             ),
             *(
                 RegressionEntry(EntryKind.NOTE, text, recipe, method)
-                for text in _device_notes(entry, good[0])
+                for text in (
+                    *device_notes(entry, good[0]),
+                    *upgrade_notes(entry, good[0], changes),
+                )
             ),
             *(RegressionEntry(EntryKind.SPEC_CHANGE, one, recipe, method) for one in changed),
         ]
-
-    def _regressions(
-        self, entry: Entry, baseline: Baseline, records: Sequence[Record], changed: Sequence[str]
-    ) -> Iterator[RegressionEntry]:
-        differs = f" Differs: {shortened(changed)}." if changed else ""
-        for change in self._changes(entry, baseline, records):
-            if change.fails:
-                metric = change.tolerance.metric
-                text = f"{change}.{_busy(metric, records)} Baseline: {baseline}.{differs}"
-                yield RegressionEntry(EntryKind.FAILURE, text, entry.recipe, entry.method, metric)
 
     def check_common(self, records: Iterable[Record]) -> list[RegressionEntry]:
         """Find methods of the baseline that did not run, and shifts common to all methods."""
@@ -158,33 +160,58 @@ class RegressionCheck:
                 text = f"in the baseline {self.baselines[recipe]} but not in this session{why}"
                 yield self._missing(recipe, method, text)
 
-    def _shifts(
+    def _judged(
         self, recipe: str, methods: Mapping[str, list[Record]]
-    ) -> Iterator[RegressionEntry]:
-        """Find metrics whose mean over methods is significantly worse than tolerated."""
-        baseline = self.baselines[recipe]
-        worse: dict[Tolerance, list[float]] = {}
-        for method, records in methods.items():
-            good = [
+    ) -> Iterator[MetricComparison]:
+        """Yield every metric of all methods that were trained now and are in the baseline."""
+        part = self._part(recipe, next((one[0] for one in methods.values()), None))
+        good = {
+            method: [
                 record
                 for record in records
                 if record.status == "ok" and (self.allow_reused or not record.reused)
             ]
-            if good and (entry := baseline.entries.get((recipe, method))) is not None:
-                for change in self._changes(entry, baseline, good):
-                    worse.setdefault(change.tolerance, []).append(change.worse)
-        for tolerance, changes in worse.items():
-            mean, p = fmean(changes), shift_p(changes)
-            if tolerance.is_exceeded(mean) and p < ALPHA / len(worse):
-                down = sum(change > 0 for change in changes)
-                text = (
-                    f"{down} of {counted(len(changes), 'method')} "
-                    f"{'is' if down == 1 else 'are'} worse in {tolerance.metric}, by "
-                    f"{tolerance.formatted(mean)} on average (tolerance "
-                    f"{tolerance.formatted(tolerance.amount)}; p = {p:.2g} across methods): "
-                    f"a common shift. Baseline: {baseline}."
-                )
-                yield RegressionEntry(EntryKind.FAILURE, text, recipe, metric=tolerance.metric)
+            for method, records in methods.items()
+            if method in part.entries
+        }
+        for tolerance in part.tolerances:
+            found = {
+                method: records
+                for method, records in good.items()
+                if records and tolerance in part.comparable(method, records[0])
+            }
+            if (one := part.compared(tolerance, found)) is not None:
+                yield one
+
+    def _shifts(
+        self, recipe: str, methods: Mapping[str, list[Record]]
+    ) -> Iterator[RegressionEntry]:
+        """Find what only all methods together show: common shifts, and single methods' changes."""
+        baseline = self.baselines[recipe]
+        for one in self._judged(recipe, methods):
+            metric = one.tolerance.metric
+            if (text := shift_text(one)) is not None:
+                text = f"{text} Baseline: {baseline}."
+                yield RegressionEntry(EntryKind.FAILURE, text, recipe, metric=metric)
+            for method in one.now:
+                text = relative_text(one, method)
+                alone = self.changes(methods[method]) if text else ()
+                if text and not any(c.fails for c in alone if c.tolerance == one.tolerance):
+                    text = f"{text}{busy(metric, methods[method])} Baseline: {baseline}."
+                    yield RegressionEntry(EntryKind.FAILURE, text, recipe, method, metric)
+
+    def _limits(
+        self, recipe: str, methods: Mapping[tuple[str, str], list[Record]]
+    ) -> Iterator[RegressionEntry]:
+        """Name the metrics that noise keeps from being judged, or from being judged closely."""
+        found = [
+            change
+            for (of, _), records in methods.items()
+            if of == recipe
+            for change in self.changes(records)
+        ]
+        for text, metric in limit_notes(found):
+            yield RegressionEntry(EntryKind.NOTE, text, recipe, metric=metric)
 
     def changes(self, records: Sequence[Record]) -> list[Change]:
         """Compare each metric of one method's finished runs with its baseline.
@@ -193,99 +220,29 @@ class RegressionCheck:
         """
         good = [record for record in records if record.status == "ok"]
         baseline = self.baselines.get(good[0].recipe_name) if good else None
-        entry = (
-            baseline.entries.get((good[0].recipe_name, good[0].method_name)) if baseline else None
-        )
-        return self._changes(entry, baseline, good) if entry and baseline else []
+        return self._changes(baseline, good) if baseline else []
 
-    def _changes(self, entry: Entry, baseline: Baseline, records: Sequence[Record]) -> list[Change]:
-        """Compare every metric that has a tolerance and comparable values on both sides."""
-        same_device = device_of(entry.environment) == device_of(records[0].environment)
-        others = [
-            other
-            for (recipe, method), other in baseline.entries.items()
-            if recipe == entry.recipe and method != entry.method
-        ]
-        changes = []
-        for tolerance in self.tolerances_for(records[0]):
-            before, now = entry.values(tolerance.metric), values_of(records, tolerance.metric)
-            if before and now and (same_device or not METRICS[tolerance.metric].device_dependent):
-                spread = _explained(
-                    tolerance, before, now, [other.values(tolerance.metric) for other in others]
-                )
-                changes.append(
-                    Change(
-                        tolerance,
-                        fmean(before),
-                        fmean(now),
-                        tolerance.worse(fmean(before), fmean(now)),
-                        spread,
-                    )
-                )
-        return changes
+    def _changes(self, baseline: Baseline, records: Sequence[Record]) -> list[Change]:
+        method = records[0].method_name
+        part = self._part_of(baseline, records[0])
+        return part.changes(method, records) if method in part.entries else []
+
+    def _part_of(self, baseline: Baseline, record: Record) -> RecipeBaseline:
+        return RecipeBaseline.of(baseline, record.recipe_name, self.tolerances_for(record))
+
+    def _part(self, recipe: str, record: Record | None) -> RecipeBaseline:
+        if record is None:
+            return RecipeBaseline({}, ())
+        return self._part_of(self.baselines[recipe], record)
 
     def _lost(self, entry: Entry, records: Sequence[Record]) -> list[str]:
         """Return the metrics that the baseline has and these records lack."""
-        names = [tolerance.metric for tolerance in self.tolerances_for(records[0])]
-        same_device = device_of(entry.environment) == device_of(records[0].environment)
-        comparable = [name for name in names if same_device or not METRICS[name].device_dependent]
-        return [name for name in comparable if entry.values(name) and not values_of(records, name)]
+        part = RecipeBaseline({entry.method: entry}, self.tolerances_for(records[0]))
+        names = [one.metric for one in part.comparable(entry.method, records[0])]
+        return [name for name in names if entry.values(name) and not recorded(records, name)]
 
 
-def values_of(records: Sequence[Record], metric: str) -> list[float]:
-    """Return the metric's value of each seed, without missing ones."""
-    return present(record.metrics.get(metric) for record in records)
-
-
-def device_of(environment: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return what times and memory depend on: the device and, on a CPU, the threads of a run."""
-    is_cpu = environment.get("device") == "cpu"
-    return str(environment.get("device_name")), environment.get("threads") if is_cpu else None
-
-
-def _explained(
-    tolerance: Tolerance, before: list[float], now: list[float], others: Sequence[list[float]]
-) -> float | None:
-    """Return how much worse the spread over seeds can make a metric, in the tolerance's unit.
-
-    For a relative tolerance, values are divided by the mean of their own method's baseline.
-    """
-
-    def scaled(values: list[float], by: list[float]) -> list[float]:
-        return (
-            [value / abs(fmean(by)) for value in values]
-            if tolerance.relative and fmean(by)
-            else values
-        )
-
-    return explained_by_seeds(
-        scaled(before, before),
-        scaled(now, before),
-        [scaled(other, other) for other in others if other],
-    )
-
-
-def _busy(metric: str, records: Sequence[Record]) -> str:
-    """Return a warning if a time was measured on a busy machine (as rule V411 defines it)."""
-    shares = [
-        share for record in records if (share := record.metrics.get("busy_share")) is not None
-    ]
-    if not metric.endswith("_seconds") or min(shares, default=1.0) >= LEAST_BUSY_SHARE:
-        return ""
-    return (
-        f" The machine was busy: the training thread had a core for {min(shares):.0%} of the time "
-        "(V411). Measure again on an idle machine."
-    )
-
-
-def _device_notes(entry: Entry, record: Record) -> Iterator[str]:
-    then, now = device_of(entry.environment), device_of(record.environment)
-    if then != now:
-        yield (
-            f"another device ({_device(then)} → {_device(now)}): quality is compared, "
-            "time and memory are not"
-        )
-
-
-def _device(device: tuple[str, Any]) -> str:
-    return device[0] + (f", {counted(device[1], 'thread')}" if device[1] is not None else "")
+def _failure(change: Change, records: Sequence[Record], end: str) -> RegressionEntry:
+    metric, record = change.tolerance.metric, records[0]
+    text = f"{change}.{busy(metric, records)} {end}"
+    return RegressionEntry(EntryKind.FAILURE, text, record.recipe_name, record.method_name, metric)

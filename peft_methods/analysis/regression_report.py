@@ -14,8 +14,10 @@ from peft_methods.profiling.metrics import METRICS
 class Change:
     """Baseline and new value of one metric of one method.
 
-    `worse` is in the tolerance's unit. `explained` is the part that the spread over seeds explains,
-    None with one seed.
+    `worse` is in the tolerance's unit. `explained` is the part that chance explains (`noise`), None
+    if that is unknown: the metric is then not judged. `limit` says what keeps `explained` large and
+    what makes it smaller. `pace` is how much longer the machine takes for the same work, where
+    `worse` is relative to that.
     """
 
     tolerance: Tolerance
@@ -23,25 +25,42 @@ class Change:
     now: float
     worse: float
     explained: float | None
+    noise: str = "seeds"
+    limit: str = ""
+    pace: float | None = None
 
     @property
     def fails(self) -> bool:
-        """Whether the metric is worse by more than the tolerance and more than seeds explain."""
-        return self.tolerance.is_exceeded(self.worse) and (
-            self.explained is None or self.worse > self.explained
+        """Whether the metric is worse by more than the tolerance and more than chance explains."""
+        return (
+            self.tolerance.is_exceeded(self.worse)
+            and self.explained is not None
+            and self.worse > self.explained
+        )
+
+    @property
+    def moved(self) -> bool:
+        """Whether the metric is better or worse by more than the tolerance."""
+        return self.tolerance.is_exceeded(abs(self.worse))
+
+    @property
+    def values(self) -> str:
+        """'accuracy fell from 90.0 % to 88.0 %'."""
+        metric, verb = METRICS[self.tolerance.metric], "rose" if self.now > self.before else "fell"
+        return (
+            f"{metric.name} {verb} from {metric.format(self.before)} to {metric.format(self.now)}"
         )
 
     def __str__(self) -> str:
-        metric, verb = METRICS[self.tolerance.metric], "rose" if self.now > self.before else "fell"
-        spread = (
-            "one seed: no spread to compare with"
+        chance = (
+            f"not judged: {self.limit}"
             if self.explained is None
-            else f"seeds explain {self.tolerance.formatted(self.explained)}"
+            else f"{self.noise} explain {self.tolerance.formatted(self.explained)}"
         )
+        pace = "" if self.pace is None else f" at the machine's pace ({self.pace:+.1%} time)"
         return (
-            f"{metric.name} {verb} from {metric.format(self.before)} to {metric.format(self.now)}, "
-            f"worse by {self.tolerance.formatted(self.worse)} "
-            f"(tolerance {self.tolerance.formatted(self.tolerance.amount)}; {spread})"
+            f"{self.values}, worse by {self.tolerance.formatted(self.worse)}{pace} "
+            f"(tolerance {self.tolerance.formatted(self.tolerance.amount)}; {chance})"
         )
 
 

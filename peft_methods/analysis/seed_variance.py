@@ -87,7 +87,11 @@ def _prior(variances: Array, freedoms: Array, pooled: Array) -> Estimate:
     """
     scale = np.where(pooled > 0, pooled, 1.0)[..., None]
     logs = np.log(np.maximum(variances / scale, SMALLEST))
-    likelihoods = np.stack([_log_likelihoods(logs, freedoms, prior) for prior in FREEDOMS], axis=-1)
+    x = logs[..., None, :] - SCALES[:, None]
+    ratios = np.exp(x)
+    likelihoods = np.stack(
+        [_log_likelihoods(x, ratios, freedoms, prior) for prior in FREEDOMS], axis=-1
+    )
     by_freedom = likelihoods.max(-2)  # over the scales
     is_likely = by_freedom >= by_freedom.max(-1, keepdims=True) - LIKELY
     fewest = (np.cumsum(is_likely, axis=-1) == 0).sum(-1)  # the unlikely ones before come first
@@ -96,12 +100,14 @@ def _prior(variances: Array, freedoms: Array, pooled: Array) -> Estimate:
     return Estimate(pooled * np.exp(SCALES[best]), np.asarray(FREEDOMS)[fewest])
 
 
-def _log_likelihoods(logs: Array, freedoms: Array, prior: float) -> Array:
-    """Log likelihoods (..., scales) of logarithms of variances (..., methods)."""
+def _log_likelihoods(x: Array, ratios: Array, freedoms: Array, prior: float) -> Array:
+    """Log likelihoods (..., scales) of variances over scales `ratios` (..., scales, methods).
+
+    `x` are their logarithms.
+    """
     from scipy.special import gammaln
 
-    x = logs[..., None, :] - SCALES[:, None]
     constant = gammaln((freedoms + prior) / 2) - gammaln(prior / 2)
     constant = constant + freedoms / 2 * np.log(freedoms / prior)
-    rest = freedoms / 2 * x - (freedoms + prior) / 2 * np.log1p(freedoms / prior * np.exp(x))
+    rest = freedoms / 2 * x - (freedoms + prior) / 2 * np.log1p(freedoms / prior * ratios)
     return np.asarray((constant + rest).sum(-1))

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peft_methods.analysis.baseline import Entry
+from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
 from peft_methods.runs.record import Record
+from peft_methods.utils.words import counted
 
 SHOWN_DIFFERENCES = 6
 
@@ -52,6 +54,27 @@ def surroundings(data: Mapping[str, Any], environment: Mapping[str, Any]) -> dic
 def listed(values: Iterable[object]) -> str:
     """Join values by commas."""
     return ", ".join(map(str, values))
+
+
+def device_of(environment: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return what times and memory depend on: the device and, on a CPU, the threads of a run."""
+    is_cpu = environment.get("device") == "cpu"
+    return str(environment.get("device_name")), environment.get("threads") if is_cpu else None
+
+
+def device_text(device: tuple[str, Any]) -> str:
+    """Format what `device_of` returns: 'a cpu, 2 threads'."""
+    return device[0] + (f", {counted(device[1], 'thread')}" if device[1] is not None else "")
+
+
+def upgrades(entry: Entry, record: Record) -> list[str]:
+    """Return the libraries whose version is another than in the baseline: 'torch 2.8 → 2.9'."""
+    then, now = (one.get("packages") or {} for one in (entry.environment, record.environment))
+    return [
+        f"{name} {then.get(name)} → {now.get(name)}"
+        for name in FINGERPRINT_PACKAGES
+        if name in then and then[name] != now.get(name)
+    ]
 
 
 def shortened(changes: Sequence[str]) -> str:

@@ -235,6 +235,11 @@ def _add_regression_check(group: OptionGroup) -> None:
         help="write this session's results as a baseline if nothing failed",
     )
     group.addoption(
+        "--peft-append",
+        action="store_true",
+        help="keep the sessions of the saved baseline and add this one: they show the drift",
+    )
+    group.addoption(
         "--peft-budget",
         metavar="LIMITS",
         help="recommend only methods within these limits, e.g. memory=8GB,time=10min",

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from peft_methods.analysis.margin import MARGIN
 from peft_methods.cli import parsing as values
+from peft_methods.cli.baseline_options import regression_check_of, saved_baselines_of
 from peft_methods.cli.deciding import seeds_to_decide
 from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
 from peft_methods.cli.setting_help import how_to_change
-from peft_methods.profiling.environment import device_name, find_device
+from peft_methods.profiling.environment import find_device
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
-from peft_methods.utils.errors import OptionError
 
 if TYPE_CHECKING:
     import pytest
@@ -76,6 +76,7 @@ class Options:
     trackers: tuple[str, ...] = ()
     regression: RegressionCheck | None = None
     saved_baselines: dict[str, Path] = field(default_factory=dict)
+    append: bool = False
     how_to_change: Callable[[str], str] = how_to_change
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -205,8 +206,9 @@ def read_options(config: pytest.Config) -> Options:
     refuse_baseline(options.each_part, option)
     return replace(
         options,
-        regression=_regression_check(option, options),
-        saved_baselines=_saved_baselines(option.peft_save_baseline, options),
+        regression=regression_check_of(option, options),
+        saved_baselines=saved_baselines_of(option, options),
+        append=option.peft_append,
     )
 
 
@@ -223,68 +225,3 @@ def _every_shipped(names: tuple[str, ...]) -> tuple[str, ...]:
         one for name in names for one in (shipped_recipes() if name == ALL_RECIPES else [name])
     ]
     return tuple(dict.fromkeys(expanded))
-
-
-def _regression_check(option: Any, options: Options) -> RegressionCheck | None:
-    """Build the regression check. Its baselines are read before anything is trained."""
-    if option.peft_baseline is None:
-        unused = next(
-            (
-                name
-                for name in ("fail", "allow_missing", "allow_reused")
-                if getattr(option, f"peft_{name}")
-            ),
-            None,
-        )
-        if unused is not None:
-            raise OptionError(
-                f"--peft-{unused.replace('_', '-')} needs a baseline to compare with: "
-                "add --peft-baseline FILE|auto."
-            )
-        return None
-    from peft_methods.analysis.baseline import AUTO, read_baseline
-    from peft_methods.analysis.regression import RegressionCheck
-    from peft_methods.analysis.tolerances import parse_tolerances
-
-    tolerances = parse_tolerances(option.peft_fail) or None
-    saving = how_to_change("save_baseline")
-    if option.peft_baseline == AUTO:
-        baselines = {
-            recipe: read_baseline(path, saving) for recipe, path in _auto_baselines(options).items()
-        }
-    else:
-        baseline = read_baseline(values.path_of(option.peft_baseline, "baseline"), saving)
-        baselines = dict.fromkeys((task.recipe.name for task in options.tasks()), baseline)
-    return RegressionCheck(
-        baselines,
-        tolerances,
-        option.peft_allow_missing,
-        option.peft_allow_reused,
-        how_to_change,
-    )
-
-
-def _saved_baselines(value: str | None, options: Options) -> dict[str, Path]:
-    """Return the path to write each recipe's baseline to."""
-    if value is None:
-        return {}
-    from peft_methods.analysis.baseline import AUTO
-
-    if value == AUTO:
-        return _auto_baselines(options)
-    path = values.file_of(value, "save_baseline")
-    return {task.recipe.name: path for task in options.tasks() if path is not None}
-
-
-def _auto_baselines(options: Options) -> dict[str, Path]:
-    """Return the stored baseline of every recipe that can run on this device."""
-    from peft_methods.analysis.baseline import auto_path
-    from peft_methods.recipes.loading import find_recipe
-
-    device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
-    files = [file for file in options.recipes for _ in options.curve or (None,)]
-    return {
-        recipe.name: auto_path(find_recipe(file), recipe, device)
-        for file, recipe in zip(files, recipes.values(), strict=True)
-        if not (recipe.gpu and device == "cpu")
-    }

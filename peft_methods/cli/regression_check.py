@@ -21,6 +21,8 @@ def finish(
     records: Iterable[Record],
     regression: RegressionCheck | None,
     paths: dict[str, Path],
+    *,
+    append: bool = False,
 ) -> RegressionReport:
     """Compare all methods with their baselines, then write the requested baselines.
 
@@ -31,9 +33,8 @@ def finish(
     report = regression.check(records) if regression is not None else RegressionReport()
     if paths:
         failed = session.testsfailed or len(report.failures)
-        report = merge(
-            [report, RegressionReport(tuple(save_baselines(session.config, paths, failed)))]
-        )
+        saved = save_baselines(session.config, paths, failed, append=append)
+        report = merge([report, RegressionReport(tuple(saved))])
     if session.exitstatus == 0 and report.failures:
         session.exitstatus = 1
     return report
@@ -51,9 +52,9 @@ def ended_early() -> RegressionReport:
 
 
 def save_baselines(
-    config: pytest.Config, paths: dict[str, Path], failed: int
+    config: pytest.Config, paths: dict[str, Path], failed: int, *, append: bool
 ) -> list[RegressionEntry]:
-    """Write the baseline files.
+    """Write the baseline files; with `append` the sessions that they have are kept.
 
     Writes none if any test failed: later sessions are compared with these files.
     """
@@ -64,14 +65,22 @@ def save_baselines(
         return [RegressionEntry(EntryKind.NOT_SAVED, text)]
     document = _document(config)
     return [
-        _save(path, sorted(name for name, place in paths.items() if place == path), document)
+        _save(
+            path,
+            sorted(name for name, place in paths.items() if place == path),
+            document,
+            append=append,
+        )
         for path in dict.fromkeys(paths.values())
     ]
 
 
-def _save(path: Path, recipes: list[str], document: dict[str, Any]) -> RegressionEntry:
+def _save(
+    path: Path, recipes: list[str], document: dict[str, Any], *, append: bool
+) -> RegressionEntry:
     """Write one baseline file with the benchmarks of these recipes."""
-    from peft_methods.analysis.baseline import write_baseline
+    from peft_methods.analysis.baseline import EARLIER
+    from peft_methods.analysis.baseline_writing import with_session, write_baseline
     from peft_methods.analysis.regression_report import EntryKind, RegressionEntry
     from peft_methods.runs.store import StoreError
 
@@ -83,12 +92,17 @@ def _save(path: Path, recipes: list[str], document: dict[str, Any]) -> Regressio
         text = f"{path} would be empty, because no benchmark of {', '.join(recipes)} has results."
         return RegressionEntry(EntryKind.NOT_SAVED, text, recipe)
     try:
-        write_baseline(path, {**document, "benchmarks": kept})
+        document = {**document, "benchmarks": kept}
+        if append:
+            document = with_session(path, document)
+        write_baseline(path, document)
     except StoreError as error:
         return RegressionEntry(EntryKind.NOT_SAVED, str(error), recipe)
     reused = sum(len(one["extra_info"].get("reused", ())) for one in kept)
     origin = f", {counted(reused, 'run')} of an earlier session" if reused else ""
-    text = f"baseline written: {path} ({counted(len(kept), 'method')}{origin})"
+    sessions = 1 + len(document.get(EARLIER, ()))
+    more = f", {sessions} sessions" if sessions > 1 else ""
+    text = f"baseline written: {path} ({counted(len(kept), 'method')}{origin}{more})"
     return RegressionEntry(EntryKind.SAVED, text, recipe)
 
 

@@ -36,7 +36,7 @@ OPTIONS = frozenset(
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),
         *("markdown", "csv", "report", "paper"),
         *("baseline", "fail", "allow_missing", "allow_reused"),
-        *("save_baseline", "budget", "margin"),
+        *("save_baseline", "append", "budget", "margin"),
     }
 )
 COMMAND_OPTIONS = frozenset({"output", "paper", "silence", "budget", "margin", "charts"})

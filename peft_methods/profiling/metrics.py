@@ -49,6 +49,7 @@ COST_METRICS = (
     _cost("energy_joules", "Energy", JOULES),
     _cost("thermal_slowdown_seconds", "Thermal slowdown", SECONDS),
     _fact("busy_share", "Training thread's share of a core", SHARE, device_dependent=True),
+    _fact("pace_seconds", "Pace of the machine", SHORT_SECONDS, device_dependent=True),
     _cost("latency_seconds", "Latency, batch 1", SHORT_SECONDS),
     _speed("inference_samples_per_second", "Inference, batch 64", PER_SECOND),
     _cost("merged_latency_seconds", "Latency, merged", SHORT_SECONDS),

@@ -98,6 +98,7 @@ class RunOutcome:
     quality: Quality | None
     size: SavedSize
     inference: dict[str, float]
+    pace_seconds: float
     model_flops: float | None
     notes: tuple[str, ...]
     resumed_after: tuple[int, ...]

@@ -20,6 +20,7 @@ from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.latency import InferenceCost, measure_inference
 from peft_methods.profiling.memory_peaks import share
+from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
@@ -151,8 +152,10 @@ def _train_and_evaluate(
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
     job = _job(run, paths, loaded)
+    before = pace_seconds(run.device)
     training = engine_of(run.engine).train(job, profiler, checkpoints)
     profiler.enter("check")
+    pace = (before + pace_seconds(run.device)) / 2
     evidence = _evidence(run, loaded, training)
     profiler.enter("evaluate")
     predicted = predict_last(run, loaded.model, loaded.tokens, loaded.collate)
@@ -174,6 +177,7 @@ def _train_and_evaluate(
         further=further,
         size=size,
         inference=inference,
+        pace_seconds=pace,
         model_flops=model_flops,
         notes=(*(checkpoints.notes if checkpoints else ()), *unsaved),
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
@@ -262,6 +266,7 @@ def _record(
             ),
             **profiler.metrics(),
             **found.inference,
+            "pace_seconds": found.pace_seconds,
             **asdict(found.size),
             "source_seconds": paths.prerequisite_seconds,
             "model_flops_utilization": share(

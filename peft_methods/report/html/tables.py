@@ -253,7 +253,7 @@ def baseline_table(changes: Iterable[tuple[Row, Sequence[Change]]]) -> Table | N
         "Now",
         "Worse by",
         "Tolerance",
-        "Explained by seeds",
+        "Explained by chance",
         "Verdict",
     )
     return (
@@ -284,11 +284,9 @@ def _verdict(change: Change) -> str:
         return "worse"
     if change.worse <= 0:
         return "not worse"
-    return (
-        "explained by seed variance"
-        if change.tolerance.is_exceeded(change.worse)
-        else "within tolerance"
-    )
+    if not change.tolerance.is_exceeded(change.worse):
+        return "within tolerance"
+    return "not judged" if change.explained is None else "explained by chance"
 
 
 def front_note(rows: Sequence[Row], ranking: Ranking) -> str:
