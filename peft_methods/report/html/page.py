@@ -113,7 +113,9 @@ def build_report(
     regressions: RegressionReport | None = None,
 ) -> Report:
     """Build the report of one session."""
-    sections = group_records(comparison.records, comparison.predictions, comparison.silenced)
+    sections = group_records(
+        comparison.records, comparison.predictions, comparison.silenced, comparison.margin
+    )
     return Report(sections, comparison.notes, comparison.silenced, limits, regression, regressions)
 
 
