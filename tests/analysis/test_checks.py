@@ -99,6 +99,7 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V504": [("lora", "spec.method.learning_rate", 4e-3)],
     "V505": [("lora", "environment.packages.torch", "2.6.0")],
     "V506": [("qlora", "metrics.train_seconds", 0.3)],
+    "V507": [("lora", "spec.recipe.budget.vary", ["initialisation"])],
 }  # fmt: skip
 
 # Rule -> changes in the sound table: (method, column, text).

@@ -31,6 +31,7 @@ from builders import (
 from peft_methods.__main__ import main
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import parse_constraints
+from peft_methods.analysis.noise_sources import noise_sources
 from peft_methods.api import PrintableComparison
 from peft_methods.methods.low_rank.lora import LoRA
 from peft_methods.methods.registry import METHODS
@@ -216,6 +217,12 @@ def test_results_contain_only_numbers_of_the_comparison() -> None:
             known |= {scale * figure.mean, scale * (figure.deviation or 0.0)}
         known |= {value for name in METRICS for other, value in study.ratios(name) if other is row}
     known |= {95, 1, 0.001}  # in "95% interval", "Macro F1" and "< 0.001"
+    found = noise_sources(study.comparison, study.recipe)
+    assert found is not None
+    for shares in (*found.by_method.values(), *filter(None, [found.together])):
+        for one in (shares.seeds, shares.rows, shares.answers):
+            known |= {100 * (one.estimate or 0), 100 * one.low, 100 * one.high}
+    known |= {found.seeds, found.rows}
     results = re.sub(r"@[\w-]+|<[\w-]+>|#\w+|\b1fr\b", "", part(source_of(comparison), "= Results"))
     numbers = [
         (text, float(text.replace(",", ""))) for text in re.findall(r"\d[\d,]*(?:\.\d+)?", results)

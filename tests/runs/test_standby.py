@@ -15,6 +15,7 @@ import pytest
 
 from builders import runs
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.executors.jobs import job_name
 from peft_methods.runs.executors.process import Worker
 from peft_methods.runs.experiment import Experiment
@@ -144,19 +145,15 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
     )
     fusion, lora = (task.runs for task in tasks)
     sources = [stage.key for run in fusion for stage in run.prerequisites]
-    for options, known, guess in (
-        ({}, set(), fusion[0].prerequisites[0]),
-        ({}, set(sources), lora[0]),
-        ({}, {*sources, lora[0].key}, lora[1]),
-        ({}, {*sources, *(run.key for run in lora)}, None),
-        ({"fresh": True}, set(sources), fusion[0].prerequisites[0]),
-        ({"trials": 2}, set(), None),
+    for fresh, known, guess in (
+        (False, set(), fusion[0].prerequisites[0]),
+        (False, set(sources), lora[0]),
+        (False, {*sources, lora[0].key}, lora[1]),
+        (False, {*sources, *(run.key for run in lora)}, None),
+        (True, set(sources), fusion[0].prerequisites[0]),
     ):
-        experiment = Experiment(tasks, ExperimentOptions(results=tmp_path / "results", **options))
-        try:
-            assert experiment._probably_first(known) == guess
-        finally:
-            experiment.close()
+        earlier = EarlierRuns(Store(tmp_path), None, fresh=fresh)
+        assert earlier.probably_first([*fusion, *lora], known) == guess
 
 
 @pytest.mark.slow
