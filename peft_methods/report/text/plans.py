@@ -8,6 +8,8 @@ from peft_methods.analysis import planning
 from peft_methods.analysis.planning import Plan
 from peft_methods.analysis.ranking import Ranking
 
+Found = Mapping[str, Sequence[Plan]]  # plans by method
+
 
 def plans_text(ranking: Ranking, titles: Mapping[str, str]) -> str:
     """Say how many seeds and test rows would probably decide each method against the best one.
@@ -25,29 +27,44 @@ def plans_text(ranking: Ranking, titles: Mapping[str, str]) -> str:
         titles[method]: planning.plan(ranking.samples, best, method, ranking.margin, alike)
         for method in undecided
     }
-    easy = [
-        f"{plans[0].seeds} seeds for {title} (chance {_percent(plans[0])})"
-        for title, plans in found.items()
-        if plans[0].is_sure
-    ]
-    hard = [_hard(title, plans) for title, plans in found.items() if not plans[0].is_sure]
     start = (
         f"To decide what is undecided against {titles[best]}, with as many seeds of every method"
     )
-    return f"{start}: {'; '.join((', '.join(easy), *hard) if easy else hard)}."
+    parts = (_enough(found), *_on_more_rows(found), _never(found))
+    return f"{start}: {'; '.join(filter(None, parts))}."
 
 
-def _hard(title: str, plans: Sequence[Plan]) -> str:
-    """Say that seeds alone are not enough, and what more test rows would do."""
-    alone, *more = plans
-    enough = (
-        f"{more[0].seeds} seeds on {more[0].rows:,} rows are ({_percent(more[0])})"
-        if more
-        else f"nor are more seeds on {planning.TIMES_ROWS[-1]} times the rows"
+def _enough(found: Found) -> str:
+    """Name the methods that more seeds decide."""
+    return ", ".join(
+        f"{plans[0].seeds} seeds for {title} (chance {_percent(plans[0])})"
+        for title, plans in found.items()
+        if plans[0].is_sure
     )
+
+
+def _on_more_rows(found: Found) -> list[str]:
+    """Name those that need more test rows too."""
+    return [
+        f"{plans[1].seeds} seeds on {plans[1].rows:,} test rows for {title} ({_percent(plans[1])}; "
+        f"{plans[0].seeds} on these {plans[0].rows:,}: {_percent(plans[0])})"
+        for title, plans in found.items()
+        if len(plans) > 1
+    ]
+
+
+def _never(found: Found) -> str:
+    """Name those that neither decides."""
+    hopeless = {
+        t: plans[0] for t, plans in found.items() if len(plans) == 1 and not plans[0].is_sure
+    }
+    if not hopeless:
+        return ""
+    named = ", ".join(f"{title} ({_percent(plan)})" for title, plan in hopeless.items())
+    plan = next(iter(hopeless.values()))
     return (
-        f"{alone.seeds} seeds are not enough for {title} on these {alone.rows:,} test rows "
-        f"({_percent(alone)}), {'but ' if more else ''}{enough}"
+        f"{plan.seeds} seeds on these {plan.rows:,} test rows are not enough for {named}, nor are "
+        f"{planning.TIMES_ROWS[-1]} times the rows"
     )
 
 
