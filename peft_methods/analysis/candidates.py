@@ -70,7 +70,7 @@ class Candidates:
         """Return the other rows that may be as good as the best.
 
         Not separable from it and, where a single seed leaves no comparison, of an interval that
-        overlaps its own; those that are separably worse than another such row are none.
+        overlaps its own. Rows that are separably worse than another such row are left out.
         """
         found = [row for row in self.rows if row is not best and self._may_be_as_good(row, best)]
         return [row for row in found if not any(self._is_worse(row, other) for other in found)]
