@@ -42,7 +42,7 @@ from builders import (  # noqa: E402  # after the line above, so that failed ass
 # Load the methods: pytester unloads modules that are first imported in an inner session.
 list(METHODS)
 # The same cases in every session, however slow the machine.
-settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("steady")
 # The registry imports methods on demand. pytester would forget the modules that a session imports,

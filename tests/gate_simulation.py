@@ -25,7 +25,8 @@ Failures = dict[tuple[str | None, str], NDArray[np.bool_]]  # by method and metr
 class Scene:
     """Noise of unchanged sessions: standard deviations, time relative and quality in points.
 
-    `drift` is what the times of a session have in common, or of each run alone if `of_runs`.
+    `drift` is what the times of a session have in common, or of each run alone if `of_runs`; `own`
+    is the drift of each method alone, which no pace shows.
     `noise` is between the times of runs in a session. With `pace` the drift shows in the
     calibration loop, too, whose own noise is `pace_noise`. The first method's spread between seeds
     is `wild` times as large.
@@ -37,6 +38,7 @@ class Scene:
     spread: float = 1.0
     drift: float = 0.05
     noise: float = 0.015
+    own: float = 0.0
     of_runs: bool = False
     pace: bool = False
     pace_noise: float = 0.02
@@ -48,7 +50,8 @@ class Scene:
         return (
             f"{self.methods} methods, seeds {self.seeds}, sessions {self.sessions}, "
             f"spread {self.spread:g} points{wild}, "
-            f"drift {self.drift:.0%}{' of each run' if self.of_runs else ''}{pace}"
+            f"drift {self.drift:.0%}{' of each run' if self.of_runs else ''}"
+            f"{f', {self.own:.0%} of each method' if self.own else ''}{pace}"
         )
 
 
@@ -77,7 +80,8 @@ def session(
         accuracy = 0.85 - changed * truth.points / 100 + spread * rng.standard_normal(shape)
         own = scene.drift * rng.standard_normal(shape) if scene.of_runs else common
         noise = 1 + scene.noise * rng.standard_normal(shape)
-        seconds = (10 + place) * (1 + own) * (1 + changed * truth.time) * noise
+        alone = 1 + scene.own * rng.standard_normal((repetitions, 1))
+        seconds = (10 + place) * (1 + own) * alone * (1 + changed * truth.time) * noise
         pace = 0.05 * (1 + own) * (1 + scene.pace_noise * rng.standard_normal(shape))
         found[method] = {
             "accuracy": Runs(accuracy),

@@ -123,6 +123,7 @@ def compare(
     by_pace = Assumed(
         np.where(use, relative.drift, assumed.drift),
         np.where(use, np.asarray(relative.seeds), np.asarray(assumed.seeds)),
+        np.where(use, relative.residual, assumed.residual),
     )
     chosen_now = {name: np.where(pick, paced_now[name], one) for name, one in plain_now.items()}
     return MetricComparison(

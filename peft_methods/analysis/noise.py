@@ -10,7 +10,7 @@ where the figures allow it and otherwise assumed:
   baseline it is assumed. With more, it is the variance of the sessions' means over methods, of
   which the assumed one is a prior worth `PRIOR_FREEDOM` degrees of freedom.
 - **Residual**: what a session changes in one method and not in others (two-way layout of sessions
-  and methods without repetition).
+  and methods without repetition). With one session in the baseline it is assumed.
 
 All figures are arrays (..., seeds). Leading axes, if any, are repetitions of a simulation.
 """
@@ -34,11 +34,13 @@ Group = Array  # (..., seeds)
 class Assumed:
     """Standard deviations to assume where nothing measures them, in the unit of the figures.
 
-    `drift` is between sessions. `seeds` is between seeds; None: unknown.
+    `drift` is between sessions and common to all methods, `residual` between sessions in one method
+    alone. `seeds` is between seeds; None: unknown.
     """
 
     drift: float | Array
     seeds: float | Array | None
+    residual: float | Array = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def seed_variance(
         return None if assumed is None else estimate(np.square(assumed))
     common = common_variance(samples)
     mine = _pooled(own)
-    return common.prior if mine is None else common.moderated(mine)
+    return common.unseen() if mine is None else common.moderated(mine)
 
 
 def _pooled(groups: Sequence[Group]) -> Sample | None:
@@ -110,7 +112,7 @@ def _pooled(groups: Sequence[Group]) -> Sample | None:
     return Sample(zero, zero[..., None], squares / freedom, zero, freedom + 1)
 
 
-def drift(methods: Sequence[Sequence[Group]], assumed: float | Array) -> Drift:
+def drift(methods: Sequence[Sequence[Group]], assumed: Assumed) -> Drift:
     """Return the variances between the sessions of a baseline.
 
     `methods` are the sessions of each method of the recipe; methods that some session lacks do not
@@ -118,7 +120,8 @@ def drift(methods: Sequence[Sequence[Group]], assumed: float | Array) -> Drift:
     """
     sessions = max(map(len, methods), default=1)
     if sessions < 2:
-        return Drift(estimate(np.square(assumed)), estimate(0.0), sessions)
+        of_one = estimate(np.square(assumed.residual))
+        return Drift(estimate(np.square(assumed.drift)), of_one, sessions)
     block = [one for one in methods if len(one) == sessions]
     means = np.stack(
         [np.stack([session.mean(-1) for session in one], axis=-1) for one in block], axis=-2
@@ -127,10 +130,10 @@ def drift(methods: Sequence[Sequence[Group]], assumed: float | Array) -> Drift:
     of_sessions = means.mean(-2).var(-1, ddof=1)
     common = np.maximum(0.0, of_sessions - residual.variance / len(block))
     freedom = sessions - 1
-    if not np.any(assumed):
+    if not np.any(assumed.drift):
         return Drift(estimate(common, freedom), residual, sessions)
     total = PRIOR_FREEDOM + freedom
-    moderated = (PRIOR_FREEDOM * np.square(assumed) + freedom * common) / total
+    moderated = (PRIOR_FREEDOM * np.square(assumed.drift) + freedom * common) / total
     return Drift(estimate(moderated, total), residual, sessions)
 
 
@@ -159,9 +162,9 @@ def variance_of_change(own: Figures, seeds: Estimate, between: Drift) -> Estimat
     of_seeds = Estimate(seeds.variance * (1 / before + 1 / now), seeds.freedom)
     factor = 1 + 1 / len(own.sessions)
     common = Estimate(factor * between.common.variance, between.common.freedom)
-    if between.sessions < 2:
-        return satterthwaite(of_seeds, common)
     residual = Estimate(factor * between.residual.variance, between.residual.freedom)
+    if between.sessions < 2:
+        return satterthwaite(of_seeds, common, residual)
     more = Estimate(seeds.variance * max(0.0, 1 / now - 1 / before), seeds.freedom)
     return larger(of_seeds, satterthwaite(common, residual, more))
 

@@ -7,7 +7,8 @@ So each method's variance is moderated: Smyth, "Linear models and empirical Baye
 assessing differential expression in microarray experiments" (2004). The variances of the methods
 are taken as drawn from a scaled inverse chi-squared distribution, whose degrees of freedom say how
 alike they are: infinite if they are equal. A moderated variance is the mean of the method's own and
-the distribution's, weighted by their degrees of freedom.
+the distribution's, weighted by their degrees of freedom. It never has more of them than all methods
+have together: the distribution is estimated from the same seeds.
 
 Few methods tell little about that distribution. Its degrees of freedom are therefore not the most
 likely ones, but the fewest that are nearly as likely (`LIKELY`).
@@ -46,7 +47,12 @@ class SeedVariance:
         """Return a method's variance between seeds, moderated by that of all methods."""
         own, prior = sample.freedom, self.prior
         variance = prior.freedom * prior.variance + own * sample.seed_variance
-        return Estimate(variance / (prior.freedom + own), prior.freedom + own)
+        total = prior.freedom + own
+        return Estimate(variance / total, np.minimum(total, self.freedom))
+
+    def unseen(self) -> Estimate:
+        """Return the variance between seeds of a further method."""
+        return Estimate(self.prior.variance, np.minimum(self.prior.freedom, self.freedom))
 
 
 def common_variance(samples: Sequence[Sample]) -> SeedVariance:

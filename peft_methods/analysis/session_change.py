@@ -108,7 +108,7 @@ class MetricNoise:
     @cached_property
     def drift(self) -> Drift:
         """The variances between the baseline's sessions."""
-        return drift(list(self.baseline.values()), self.assumed.drift)
+        return drift(list(self.baseline.values()), self.assumed)
 
     def seeds(self, method: str, now: Group) -> Estimate | None:
         """Return the variance between seeds of a method; None if it is unknown."""

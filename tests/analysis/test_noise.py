@@ -9,6 +9,7 @@ from scipy import stats
 from peft_methods.analysis.noise import (
     KNOWN,
     PRIOR_FREEDOM,
+    Assumed,
     Figures,
     drift,
     estimate,
@@ -38,15 +39,16 @@ def test_seed_variance_of_equal_methods_is_near_the_pooled_one() -> None:
 
 
 def test_drift_of_one_session_is_the_assumed_one() -> None:
-    found = drift([(np.zeros(3),), (np.zeros(3),)], 0.05)
+    found = drift([(np.zeros(3),), (np.zeros(3),)], Assumed(0.05, None, residual=0.03))
     assert float(found.common.variance) == pytest.approx(0.0025)
+    assert float(found.residual.variance) == pytest.approx(0.0009)
     assert float(found.common.freedom) == KNOWN
     assert found.factor == 2
 
 
 def test_measured_drift_is_moderated_by_the_assumed_one() -> None:
     shifts = (0.0, 0.1, -0.1)  # what both methods have in common
-    found = drift([[np.full(3, shift) for shift in shifts]] * 2, 0.05)
+    found = drift([[np.full(3, shift) for shift in shifts]] * 2, Assumed(0.05, None))
     expected = (PRIOR_FREEDOM * 0.0025 + 2 * 0.01) / (PRIOR_FREEDOM + 2)
     assert float(found.common.variance) == pytest.approx(expected)
     assert float(found.residual.variance) == pytest.approx(0)
@@ -55,21 +57,21 @@ def test_measured_drift_is_moderated_by_the_assumed_one() -> None:
 
 def test_change_of_one_method_in_a_session_is_residual_and_not_drift() -> None:
     still, moving = [np.zeros(1)] * 3, [np.zeros(1), np.ones(1), -np.ones(1)]
-    found = drift([still, moving], 0.0)
+    found = drift([still, moving], Assumed(0.0, None))
     assert float(found.residual.variance) == pytest.approx(0.5)
     assert float(found.common.variance) == pytest.approx(0)
 
 
 def test_repetitions_are_computed_as_each_alone() -> None:
     before, now = RNG.normal(0, 0.1, (4, 2, 5, 3)), RNG.normal(0, 0.1, (5, 3))
-    baseline = [list(one) for one in before]
+    baseline, assumed = [list(one) for one in before], Assumed(0.05, None)
     together = variance_of_change(
-        Figures(tuple(baseline[0]), now), estimate(np.full(5, 0.01)), drift(baseline, 0.05)
+        Figures(tuple(baseline[0]), now), estimate(np.full(5, 0.01)), drift(baseline, assumed)
     )
     for place in range(5):
         alone = [[session[place] for session in one] for one in baseline]
         one = variance_of_change(
-            Figures(tuple(alone[0]), now[place]), estimate(0.01), drift(alone, 0.05)
+            Figures(tuple(alone[0]), now[place]), estimate(0.01), drift(alone, assumed)
         )
         assert float(one.variance) == pytest.approx(float(together.variance[place]))
         assert float(one.freedom) == pytest.approx(float(together.freedom[place]))
@@ -85,3 +87,12 @@ def test_chance_explains_students_quantile() -> None:
     assert float(explained(estimate(4.0, 3), 0.01)) == pytest.approx(2 * stats.t.ppf(0.99, 3))
     assert float(explained(estimate(0.0), 0.0)) == 0
     assert float(explained(estimate(1.0), 0.0)) == np.inf
+
+
+@pytest.mark.parametrize("methods", [1, 2])
+def test_seed_variance_has_no_more_degrees_of_freedom_than_the_runs(methods: int) -> None:
+    """Two runs a method have one each, however alike the methods are."""
+    groups = [[np.asarray([0.0, 0.02 + place / 1000])] for place in range(methods)]
+    found = seed_variance(groups[0], groups[1:], None)
+    assert found is not None
+    assert float(found.freedom) <= methods

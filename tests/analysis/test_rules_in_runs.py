@@ -50,6 +50,7 @@ def evidence(rule: str, *records: Record) -> list[str]:
 RULES = ("V101", "V108", "V204", "V208", "V301", "V306", "V504", "V505")
 
 
+@pytest.mark.slow
 def test_sound_runs_of_two_epochs_have_no_finding(run: Run) -> None:
     more = ("data.train=200", "data.validation=40", "data.test=60")
     records = run("full", *more), run("lora", *more)

@@ -159,6 +159,7 @@ def test_without_any_part_all_seeds_give_identical_results(
     assert first == second
 
 
+@pytest.mark.slow
 def test_seed_zero_is_the_fixed_seed(tiny_recipe: Path, tmp_path: Path) -> None:
     """A fixed part is that of seed 0, so results for the default are those of earlier versions."""
     usual, fixed = (

@@ -277,6 +277,7 @@ def test_resumed_measurements_continue_those_of_the_first_process() -> None:
     assert second.environment()["trained_between"][0] == first.environment()["trained_between"][0]
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_in_another_process(tiny_recipe: Path, tmp_path: Path) -> None:
     """SIGKILL in or soon after the second epoch: the results are unchanged, and a note is shown."""
     (run,) = small_runs(tiny_recipe, "lora", "data.train=160", "budget.epochs=5")

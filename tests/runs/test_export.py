@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from peft_methods.runs.run_paths import RunPaths
 from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.utils.errors import ModelError
 
+Saved = Callable[[str], tuple[Path, ClassPredictions]]  # a method's folder and predictions
 # Method and model of each saved folder. RoBERTa's head has several layers, BERT here an untrained
 # pooler, which is trained like a head.
 SAVED = {
@@ -74,13 +76,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def saved(home: Path, tiny_recipe: Path) -> dict[str, tuple[Path, ClassPredictions]]:
-    """The folder and the measured predictions of a saved model per method."""
+def saved(home: Path, tiny_recipe: Path) -> Saved:
+    """Train and save a method when it is first asked for."""
     make_model(home / "bert", "bert", trained_pooler=False)
     make_model(home / "roberta", "roberta")
-    found = {}
-    for name, kind in SAVED.items():
-        source = f"model.source={home / kind}"
+
+    @cache
+    def trained(name: str) -> tuple[Path, ClassPredictions]:
+        source = f"model.source={home / SAVED[name]}"
         (run,) = small_runs(tiny_recipe, name, source, "data.train=80", "budget.epochs=2")
         folder, work = home / "saved" / name, home / "work" / name
         work.mkdir(parents=True)
@@ -88,8 +91,9 @@ def saved(home: Path, tiny_recipe: Path) -> dict[str, tuple[Path, ClassPredictio
         record, predictions = pipeline.execute(run, paths, lambda news: None, threads=1)
         assert record.status == "ok", record.message
         assert predictions is not None
-        found[name] = folder, predictions
-    return found
+        return folder, predictions
+
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +105,10 @@ def texts(tiny_recipe: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_every_readme_loads_the_model_that_was_measured(
-    saved: dict[str, tuple[Path, ClassPredictions]], texts: list[str], home: Path
+    saved: Saved, texts: list[str], home: Path
 ) -> None:
     (home / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    folders = [str(folder) for folder, _ in saved.values()]
+    folders = [str(saved(name)[0]) for name in SAVED]
     command = [sys.executable, "-c", LOADER, str(home / "texts.json"), str(home / "logits.npz")]
     search = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
@@ -116,62 +120,71 @@ def test_every_readme_loads_the_model_that_was_measured(
     )
     assert done.returncode == 0, done.stderr
     logits = np.load(home / "logits.npz")
-    loaded = {name: [key for key in logits if key.startswith(f"{name}/")] for name in saved}
+    loaded = {name: [key for key in logits if key.startswith(f"{name}/")] for name in SAVED}
     assert {name: len(keys) for name, keys in loaded.items()} == {
         **{"full": 1, "bitfit": 1, "qlora": 2, "adapter": 1},  # blocks of code, merged models
         **{"lora": 4, "ia3": 4},
     }
-    for name, (_, measured) in saved.items():
+    for name in SAVED:
         for key in loaded[name]:
-            assert np.abs(logits[key] - measured.logits).max() < 1e-4, key
+            assert np.abs(logits[key] - saved(name)[1].logits).max() < 1e-4, key
 
 
 @pytest.mark.slow
 def test_load_trained_loads_every_format_and_names_the_labels(
-    saved: dict[str, tuple[Path, ClassPredictions]],
+    saved: Saved,
 ) -> None:
-    for folder, _ in saved.values():
-        model = load_trained(folder)
+    for name in SAVED:
+        model = load_trained(saved(name)[0])
         assert not model.training
         assert model.config.id2label == {0: "0", 1: "1"}
 
 
-def test_saved_folders_name_no_home_folder_and_have_the_labels(
-    saved: dict[str, tuple[Path, ClassPredictions]], home: Path
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "lora" else pytest.param(name, marks=pytest.mark.slow) for name in SAVED],
+)
+def test_saved_folder_names_no_home_folder_and_has_the_labels(
+    name: str, saved: Saved, home: Path
 ) -> None:
-    for name, (folder, _) in saved.items():
-        for file in folder.rglob("*"):
-            assert not file.is_file() or str(home).encode() not in file.read_bytes(), file
-        description = json.loads((folder / "method.json").read_text(encoding="utf-8"))
-        assert description["model"]["source"] == f"~/{SAVED[name]}"
-        if METHODS[name].info.saved_format == "peft":
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            assert config["id2label"] == {"0": "0", "1": "1"}
-            assert "quantization_config" not in config
-            adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            assert adapter["base_model_name_or_path"] == f"~/{SAVED[name]}"
-    description = json.loads((saved["qlora"][0] / "method.json").read_text(encoding="utf-8"))
+    folder, _ = saved(name)
+    for file in folder.rglob("*"):
+        assert not file.is_file() or str(home).encode() not in file.read_bytes(), file
+    description = json.loads((folder / "method.json").read_text(encoding="utf-8"))
+    assert description["model"]["source"] == f"~/{SAVED[name]}"
+    if METHODS[name].info.saved_format == "peft":
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        assert config["id2label"] == {"0": "0", "1": "1"}
+        assert "quantization_config" not in config
+        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        assert adapter["base_model_name_or_path"] == f"~/{SAVED[name]}"
+
+
+def test_saved_qlora_describes_its_quantisation(saved: Saved) -> None:
+    folder, _ = saved("qlora")
+    description = json.loads((folder / "method.json").read_text(encoding="utf-8"))
     assert description["quantization"]["bnb_4bit_quant_type"] == "nf4"
     assert "classifier" in description["quantization"]["llm_int8_skip_modules"]
 
 
-@pytest.mark.parametrize("name", ["lora", "qlora", "ia3", "adapter"])
-def test_readme_warns_where_transformers_would_draw_a_new_head(
-    name: str, saved: dict[str, tuple[Path, ClassPredictions]]
-) -> None:
-    text = (saved[name][0] / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    "name",
+    ["lora", "qlora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ia3", "adapter"))],
+)
+def test_readme_warns_where_transformers_would_draw_a_new_head(name: str, saved: Saved) -> None:
+    text = (saved(name)[0] / "README.md").read_text(encoding="utf-8")
     assert "Do not load this folder with" in text
     assert "`pipeline()`" in text
     assert "peft_methods.load_trained(folder)" in text
 
 
 def test_another_base_model_is_refused_and_a_moved_one_can_be_named(
-    saved: dict[str, tuple[Path, ClassPredictions]], home: Path, tmp_path: Path
+    saved: Saved, home: Path, tmp_path: Path
 ) -> None:
     import torch
     import transformers
 
-    folder, _ = saved["lora"]
+    folder, _ = saved("lora")
     moved = make_model(tmp_path / "moved", "bert", trained_pooler=False)
     load_trained(folder, base=moved)
     torch.manual_seed(1)
@@ -183,12 +196,10 @@ def test_another_base_model_is_refused_and_a_moved_one_can_be_named(
         load_trained(folder, base=tmp_path / "absent")
 
 
-@pytest.mark.parametrize("name", ["qlora", "adapter"])
-def test_merging_what_cannot_be_merged_is_refused(
-    name: str, saved: dict[str, tuple[Path, ClassPredictions]]
-) -> None:
+@pytest.mark.parametrize("name", ["qlora", pytest.param("adapter", marks=pytest.mark.slow)])
+def test_merging_what_cannot_be_merged_is_refused(name: str, saved: Saved) -> None:
     with pytest.raises(ModelError, match="cannot be merged"):
-        load_trained(saved[name][0], merge=True)
+        load_trained(saved(name)[0], merge=True)
 
 
 def test_folder_without_a_saved_model_is_named(tmp_path: Path) -> None:
@@ -209,7 +220,7 @@ def test_folder_without_a_saved_model_is_named(tmp_path: Path) -> None:
 def test_portable_source_names_no_home_folder(
     source: str,
     expected: str,
-    saved: dict[str, tuple[Path, ClassPredictions]],
+    saved: Saved,
     home: Path,
 ) -> None:
     assert portable(source.format(home=home)) == expected.format(home=home)

@@ -27,7 +27,16 @@ from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import OptionError
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "ia3", "adapter", "adapter_fusion", "qlora"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "lora",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("full", "ia3", "adapter", "adapter_fusion", "qlora")
+        ),
+    ],
+)
 def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method: str) -> None:
     run, *_ = runs(tiny_recipe, method, "budget.seeds=[3]", "budget.epochs=1")
     folders = tuple(tmp_path / one.key for one in run.prerequisites)
@@ -58,7 +67,7 @@ def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method
         assert (other.metrics[spent] or 0) > 0
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.slow)])
 def test_prefetched_random_weights_equal_those_drawn_later(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

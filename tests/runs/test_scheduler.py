@@ -37,6 +37,7 @@ def scheduler(tmp_path: Path) -> Any:
     made.close()
 
 
+@pytest.mark.slow
 def test_executor_trains_every_method_and_stores_complete_records(
     tiny_recipe: Path, scheduler: Scheduler, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def without_tracker_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_tracker_settings")
 def test_tracking_logs_a_comparison_without_changing_results(
     tiny_recipe: Path, tmp_path: Path
