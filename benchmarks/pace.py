@@ -71,7 +71,9 @@ class Setup:
             self.base.model,
             ApplyContext(self.base.architecture, self.base.head, TASKS[self.recipe.task].peft_type),
         )
-        self.tokens = tokenize.tokenize(texts, self.base.tokenizer, self.recipe.data.max_length)
+        self.tokens = tokenize.tokenize(
+            texts, self.base.tokenizer, self.recipe.data, TASKS[self.recipe.task]
+        )
 
     def by_engine(self, name: str, folder: Path, steps: int, windows: int) -> list[float]:
         """Time one of our engines, without the capture of its steps."""

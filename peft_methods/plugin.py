@@ -188,7 +188,7 @@ def peft_data(peft_recipe: Recipe, peft_model: LoadedModel) -> TokenData:
     from peft_methods.tasks.registry import TASKS
 
     texts = synthetic.load(peft_recipe, TASKS[peft_recipe.task])
-    return tokenize.tokenize(texts, peft_model.tokenizer, peft_recipe.data.max_length)
+    return tokenize.tokenize(texts, peft_model.tokenizer, peft_recipe.data, TASKS[peft_recipe.task])
 
 
 @pytest.fixture

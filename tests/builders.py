@@ -148,6 +148,25 @@ MORE_CONFIGS = {
         architectures=["FunnelBaseModel"],
     ),
 }
+DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
+DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
+DECODERS = {
+    "llama": lambda: transformers.LlamaConfig(**TINY, **DECODER_SIZES, **DECODER_ENDS),
+    "gpt2": lambda: transformers.GPT2Config(
+        **TINY, n_embd=32, n_layer=2, n_head=2, n_inner=64, n_positions=64, **DECODER_ENDS
+    ),
+}
+
+
+def make_decoder(folder: Path, kind: str = "llama", *, padding: bool = True) -> Path:
+    """Write the folder of a causal language model, whose tokenizer may lack a padding token."""
+    torch.manual_seed(7)
+    transformers.AutoModelForCausalLM.from_config(DECODERS[kind]()).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    ends = {"bos_token": "[CLS]", "eos_token": "[SEP]", "pad_token": "[PAD]" if padding else None}
+    tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), **ends)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:
@@ -738,7 +757,7 @@ def prepared(
         method,
         base,
         model,
-        tokenize.tokenize(texts, base.tokenizer, recipe.data.max_length),
+        tokenize.tokenize(texts, base.tokenizer, recipe.data, TASK),
     )
 
 

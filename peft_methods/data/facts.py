@@ -33,7 +33,9 @@ class DataFacts:
     from, as read. `test_fingerprint` is that of the test rows alone, where seeds draw the others:
     all runs share these rows. `drawn_from` maps a split to the part of the source that its rows
     were drawn from: itself, `train` for a split that the source lacks, or `all`. `merged_labels`
-    has the other spellings of a label, by its name.
+    has the other spellings of a label, by its name. `trivial_baseline` has the test metrics of the
+    task's predictor that ignores the texts; it is empty without test rows. `notes` are the task's
+    remarks on its labels.
     """
 
     source: str
@@ -52,6 +54,8 @@ class DataFacts:
     drawn_from: dict[str, str] = field(default_factory=dict)
     merged_labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     test_fingerprint: str = ""
+    trivial_baseline: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,4 +85,6 @@ def fingerprint(splits: dict[str, LabelledTexts]) -> str:
     digest = hashlib.sha256()
     for name, table in splits.items():
         digest.update(repr((name, table.texts, table.pairs, table.labels)).encode())
+        if table.words is not None:
+            digest.update(repr(table.words).encode())
     return digest.hexdigest()

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+
+Label = Any  # what a task makes of a row's label column; it can be hashed and compared
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """The rows of one split: texts, labels 0..n-1, and second texts for tasks on text pairs."""
+    """The rows of one split: texts, labels, and second texts for tasks on text pairs.
+
+    A label is what the task's `parse` returns: a class 0..n-1, a number, or a tuple of either.
+    `words` are the texts cut into words, for tasks that label each word.
+    """
 
     texts: list[str]
-    labels: list[int]
+    labels: list[Label]
     pairs: list[str] | None = None
+    words: list[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -20,9 +28,11 @@ class LabelledTexts:
     def take(self, rows: Iterable[int]) -> LabelledTexts:
         """Return these rows, in this order."""
         rows = list(rows)
-        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
         return LabelledTexts(
-            [self.texts[row] for row in rows], [self.labels[row] for row in rows], pairs
+            [self.texts[row] for row in rows],
+            [self.labels[row] for row in rows],
+            None if self.pairs is None else [self.pairs[row] for row in rows],
+            None if self.words is None else [self.words[row] for row in rows],
         )
 
     def row_keys(self) -> list[str]:

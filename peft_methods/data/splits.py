@@ -10,7 +10,7 @@ import numpy as np
 from peft_methods.data import overlap
 from peft_methods.data.bundled import sentences
 from peft_methods.data.facts import SPLITS, DataFacts, TextData, fingerprint
-from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.labelled_texts import Label, LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.data.overlap import Overlap
 from peft_methods.data.selection import (
@@ -63,11 +63,15 @@ def load(
         source_counts=strata_counts(drawn_from, len(label_names), task),
         texts=texts,
         contradictory=contradictory,
-        label_runs=_label_runs(splits, task),
-        source_label_runs=_label_runs(drawn_from, task),
+        label_runs=_label_runs(splits, task) if task.has_classes else {},
+        source_label_runs=_label_runs(drawn_from, task) if task.has_classes else {},
         drawn_from={name: pool_of(name, source) for name in SPLITS},
         merged_labels=parsed.merged_labels,
         test_fingerprint=fingerprint({"test": splits["test"]}) if seeds else "",
+        trivial_baseline=(
+            dict(task.trivial_baseline(splits, label_names)) if len(splits["test"]) else {}
+        ),
+        notes=parsed.notes,
     )
     return TextData(splits, facts)
 
@@ -93,7 +97,7 @@ def _label_runs(tables: dict[str, LabelledTexts], task: Labelling) -> dict[str, 
 
 def _contradictions(source: dict[str, LabelledTexts]) -> tuple[int, int]:
     """Return the number of distinct texts, and of those that have more than one label."""
-    labels: dict[str, set[int]] = {}
+    labels: dict[str, set[Label]] = {}
     for table in source.values():
         for text, label in zip(table.row_keys(), table.labels, strict=True):
             labels.setdefault(_key(text), set()).add(label)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TokenRow = dict[str, Any]
+OF_ROWS = "row_labels"  # the array of labels in a file
 
 
 @dataclass(frozen=True)
@@ -18,30 +19,35 @@ class TokenRows:
     """Token columns and labels.
 
     `tokens` maps a column (`input_ids`, `attention_mask`, …) to one int64 array per row; `labels`
-    has shape (rows,).
+    has shape (rows,), or (rows, labels of a row). Tasks with a label for each token have them as a
+    further column `labels` of `tokens` instead, and None here.
     """
 
     tokens: Mapping[str, Sequence[NDArray[np.int64]]]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any] | None
 
     @classmethod
-    def of(cls, columns: Mapping[str, Sequence[Sequence[int]]], labels: Sequence[int]) -> TokenRows:
-        """Return rows from lists of token ids and the like, as a tokenizer returns them."""
+    def of(
+        cls, columns: Mapping[str, Sequence[Sequence[int]]], labels: Sequence[Any] | None
+    ) -> TokenRows:
+        """Return rows from lists of token ids and the like, as a tokenizer returns them.
+
+        Whole numbers become int64, others float64. `labels` is None if they are among the columns.
+        """
         tokens = {
             name: [np.asarray(row, dtype=np.int64) for row in rows]
             for name, rows in columns.items()
         }
-        return cls(tokens, np.asarray(labels, dtype=np.int64))
+        return cls(tokens, None if labels is None else _array(labels))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.tokens["input_ids"])
 
     def __getitem__(self, row: int) -> TokenRow:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        return {name: rows[row] for name, rows in self.tokens.items()} | {
-            "labels": int(self.labels[row])
-        }
+        tokens = {name: rows[row] for name, rows in self.tokens.items()}
+        return tokens if self.labels is None else tokens | {"labels": self.labels[row]}
 
     def __iter__(self) -> Iterator[TokenRow]:
         return (self[row] for row in range(len(self)))
@@ -58,7 +64,8 @@ class TokenRows:
             for name, rows in self.tokens.items()
         }
         lengths = np.asarray(self.lengths, dtype=np.int64)
-        np.savez(path, labels=self.labels, lengths=lengths, **columns)  # type: ignore[arg-type]
+        labels = {} if self.labels is None else {OF_ROWS: self.labels}
+        np.savez(path, lengths=lengths, **labels, **columns)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> TokenRows:
@@ -69,7 +76,7 @@ class TokenRows:
         # opened here because np.load does not close a damaged file
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             columns = {name: saved[name] for name in saved.files}
-        labels, lengths = columns.pop("labels"), columns.pop("lengths")
+        labels, lengths = columns.pop(OF_ROWS, None), columns.pop("lengths")
         borders = np.cumsum(lengths)[:-1]
         tokens = {
             name: [] if not len(lengths) else np.split(flat.astype(np.int64), borders)
@@ -80,4 +87,11 @@ class TokenRows:
     def select(self, chosen: Sequence[int]) -> TokenRows:
         """Return only these rows."""
         tokens = {name: [rows[row] for row in chosen] for name, rows in self.tokens.items()}
-        return TokenRows(tokens, self.labels[np.asarray(chosen, dtype=np.int64)])
+        rows = np.asarray(chosen, dtype=np.int64)
+        return TokenRows(tokens, None if self.labels is None else self.labels[rows])
+
+
+def _array(labels: Sequence[Any]) -> NDArray[Any]:
+    """Return labels as an array of int64 or float64."""
+    found = np.asarray(labels)
+    return found.astype(np.float64 if found.dtype.kind == "f" else np.int64)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def name_labels(config: Any, label_names: tuple[str, ...]) -> None:
-    """Write the label names into the model's config."""
+    """Write the label names into the model's config. Tasks without labels leave it as it is."""
+    if not label_names:
+        return
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: label for label, name in enumerate(label_names)}
 

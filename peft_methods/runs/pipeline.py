@@ -97,8 +97,10 @@ def _load(
     profiler.meter.set_base_level()
     base, model = _model(run, paths, texts, prefetched)
     profiler.enter("tokenize")
-    length = run.recipe.data.max_length
-    tokens = prefetched.tokens if prefetched else tokenize.tokenize(texts, base.tokenizer, length)
+    spec, task = run.recipe.data, TASKS[run.recipe.task]
+    tokens = (
+        prefetched.tokens if prefetched else tokenize.tokenize(texts, base.tokenizer, spec, task)
+    )
     profiler.rows = len(tokens.train)
     profiler.enter("check")
     ready = prefetched.ready if prefetched else None
@@ -277,7 +279,7 @@ def _record(
         best_epoch=training.best_epoch,
         quality=None if found.quality is None else found.quality.plain(),
         evidence=found.evidence,
-        data=plain_facts(facts, TASKS[run.recipe.task]),
+        data=plain_facts(facts),
         environment={
             **loaded.environment,
             **profiler.environment(),

@@ -74,7 +74,7 @@ def _prepare(
     del base  # or two models would be in memory
     able = [method for method in methods if not reasons[method.name]]
     return PreparedRecipe(
-        data=plain_facts(texts.facts, task),
+        data=plain_facts(texts.facts),
         unsupported={name: reason for name, reason in reasons.items() if reason},
         forward_seconds=forward_seconds,
         start_seconds=start_seconds,
@@ -160,11 +160,9 @@ def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe)
     rows = texts.splits["train"].take(range(min(3 * size, len(texts.splits["train"]))))
     first = rows.take(range(min(size, len(rows))))
     few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
-    tokens, collate = (
-        tokenize.tokenize(few, base.tokenizer, recipe.data.max_length),
-        make_collator(recipe, base.tokenizer),
-    )
     task = TASKS[recipe.task]
+    tokens = tokenize.tokenize(few, base.tokenizer, recipe.data, task)
+    collate = make_collator(recipe, base.tokenizer)
     predict(task, base.model, tokens.validation, collate, size)
     clock = [time.perf_counter()]
     while len(clock) == 1 or (len(clock) <= 3 and clock[-1] < clock[0] + 2):
@@ -219,7 +217,7 @@ def prefetch(
             context = ApplyContext(base.architecture, base.head, task.peft_type, prerequisites)
             tokenizer, model = base.tokenizer, run.method.apply(base.model, context)
     with _timed(seconds, "tokenize"):
-        tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data.max_length)
+        tokens = tokenize.tokenize(texts, tokenizer, run.recipe.data, TASKS[run.recipe.task])
     if not run.method.info.quantization:
         with _timed(seconds, "check"):
             ready = ReadyModel(base, model, weight_checks.snapshot(model, work))
@@ -276,11 +274,6 @@ def set_up_process(threads: int, *, deterministic: bool = False) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def plain_facts(facts: DataFacts, task: Task) -> dict[str, Any]:
-    """Return the facts and the task's trivial baseline as JSON values.
-
-    The baseline is empty without labelled test rows. `majority` is its accuracy.
-    """
-    labelled = sum(facts.class_counts["test"]) > 0 and not facts.random
-    trivial = dict(task.trivial_baseline(facts)) if labelled else {}
-    return {**asdict(facts), "majority": trivial.get("accuracy"), "trivial_baseline": trivial}
+def plain_facts(facts: DataFacts) -> dict[str, Any]:
+    """Return the facts as JSON values. `majority` is the trivial baseline's accuracy."""
+    return {**asdict(facts), "majority": facts.trivial_baseline.get("accuracy")}

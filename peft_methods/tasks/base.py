@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from peft_methods.data.facts import DataFacts
-from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.data.labelled_texts import Label, LabelledTexts
 from peft_methods.data.labelling import ParsedData
 from peft_methods.data.raw import RawData
+from peft_methods.data.token_rows import TokenRows
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.tasks.metrics import Metric, check_metric
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
-    from peft_methods.data.token_rows import TokenRows
     from peft_methods.tasks.collate import Collator
 
 Batch = Mapping[str, Any]  # tensors by column, and `labels`
@@ -94,7 +93,7 @@ class Task(ABC):
     `metrics` are those of `evaluate`; the first selects the best epoch unless the recipe names
     another. `further_metrics` are the others of its records: fields of the best epoch, and what
     `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the
-    predictor of `trivial_baseline`.
+    predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
     """
 
     name: ClassVar[str]
@@ -104,6 +103,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     further_metrics: ClassVar[tuple[Metric, ...]] = ()
     trivial: ClassVar[str]
+    has_classes: ClassVar[bool] = False
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
@@ -126,10 +126,10 @@ class Task(ABC):
         """Return the label names of rows that are drawn at random."""
 
     @abstractmethod
-    def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[int]:
+    def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[Any]:
         """Draw the labels of rows that are drawn at random."""
 
-    def strata(self, labels: Sequence[int]) -> Sequence[int]:
+    def strata(self, labels: Sequence[Label]) -> Sequence[int]:
         """Return each row's stratum, 0..n-1. Every split gets nearly the same share of each."""
         return [0] * len(labels)
 
@@ -144,6 +144,34 @@ class Task(ABC):
         """Return the columns of a tiny data set that can be learned. Tests use it."""
 
     # From rows to a loss
+
+    def encode(
+        self,
+        table: LabelledTexts,
+        tokenizer: PreTrainedTokenizerBase,
+        spec: DataSpec,
+        cut: int | None,
+    ) -> TokenRows:
+        """Return a split as token ids with labels; at most `cut` tokens a row, None: all.
+
+        Here it is the tokenizer's ids of texts and second texts, and one label per row.
+        """
+        columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
+        if len(table):
+            columns = dict(
+                tokenizer(
+                    table.texts,
+                    table.pairs,
+                    truncation=cut is not None,
+                    max_length=cut,
+                    verbose=False,
+                )
+            )
+        return TokenRows.of(columns, table.labels)
+
+    def encoding_settings(self, spec: DataSpec) -> tuple[Any, ...]:
+        """Return the settings of the data that `encode` depends on, beside the length."""
+        return ()
 
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> Collator:
@@ -196,8 +224,10 @@ class Task(ABC):
         }
 
     @abstractmethod
-    def trivial_baseline(self, facts: DataFacts) -> Mapping[str, float]:
-        """Return the metrics of a predictor that ignores the texts. It needs labelled test rows."""
+    def trivial_baseline(
+        self, splits: Mapping[str, LabelledTexts], label_names: tuple[str, ...]
+    ) -> Mapping[str, float]:
+        """Return the test metrics of a predictor that ignores the texts. There are test rows."""
 
     def extra_evaluations(self, recipe: Recipe) -> Sequence[Evaluation]:
         """Return further evaluations of a trained model. They are not timed as training."""

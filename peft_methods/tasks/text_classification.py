@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peft_methods.data.columns import find_columns
-from peft_methods.data.facts import DataFacts
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import ParsedData
 from peft_methods.data.raw import RawData
@@ -40,6 +39,7 @@ class TextClassification(Task):
     title = "Text classification"
     peft_type = "SEQ_CLS"
     trivial = "always predicting the most frequent class"
+    has_classes = True
     head = ModelHead(
         auto_model="AutoModelForSequenceClassification",
         tables=(
@@ -135,6 +135,7 @@ class TextClassification(Task):
         joined = torch.cat(list(outputs))
         logits = torch.empty_like(joined)
         logits[torch.as_tensor(order.copy(), device=joined.device)] = joined
+        assert rows.labels is not None, "there is one for each row"
         return ClassPredictions(logits.cpu().numpy(), rows.labels)
 
     def restore(self, read: Callable[[str], NDArray[Any]]) -> ClassPredictions:
@@ -187,12 +188,17 @@ class TextClassification(Task):
         classes = predictions.logits.shape[1]
         return scores_of_confusion(confusion(predictions.predicted, predictions.labels, classes))
 
-    def trivial_baseline(self, facts: DataFacts) -> Mapping[str, float]:
+    def trivial_baseline(
+        self, splits: Mapping[str, LabelledTexts], label_names: tuple[str, ...]
+    ) -> Mapping[str, float]:
         """Return the scores of always predicting the most frequent class of train.
 
         Of several equally frequent classes, the one that scores best is predicted.
         """
-        train, test = facts.class_counts["train"], facts.class_counts["test"]
+        train, test = (
+            np.bincount(splits[name].labels, minlength=len(label_names)).tolist()
+            for name in ("train", "test")
+        )
         most = max(train)
         share = max(test[label] for label, count in enumerate(train) if count == most) / sum(test)
         f1 = 2 * share / (1 + share)

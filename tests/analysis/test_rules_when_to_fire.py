@@ -10,7 +10,7 @@ from builders import make_record
 from peft_methods.analysis import checks
 from peft_methods.analysis.checks.names import device_name, precision_name, version_name
 from peft_methods.analysis.checks.row import ResultRow, row_of
-from peft_methods.data.facts import DataFacts
+from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
 from peft_methods.tasks.registry import TASKS
 
@@ -197,5 +197,9 @@ def test_v301_reports_a_constant_prediction_of_any_class() -> None:
 def test_majority_is_the_score_of_a_constant_prediction_on_test(
     train: tuple[int, int], test: tuple[int, int], majority: float
 ) -> None:
-    facts = DataFacts("s", ("a", "b"), {"train": train, "validation": train, "test": test}, "f")
-    assert TASKS["text_classification"].trivial_baseline(facts)["accuracy"] == majority
+    splits = {
+        name: LabelledTexts(["x"] * sum(counts), [0] * counts[0] + [1] * counts[1])
+        for name, counts in {"train": train, "test": test}.items()
+    }
+    found = TASKS["text_classification"].trivial_baseline(splits, ("a", "b"))
+    assert found["accuracy"] == majority

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +260,9 @@ def test_load_without_hub_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> N
 def test_tokenize_truncates_counts_and_does_not_pad(
     tmp_path: Path, tiny_models: dict[str, Path], rows: list[dict[str, object]]
 ) -> None:
-    texts = splits.load(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])), TASK)
-    tokens = tokenize.tokenize(texts, AutoTokenizer.from_pretrained(tiny_models["bert"]), 10)
+    spec = replace(data_spec(write_csv(tmp_path, train=rows[:60], test=rows[60:])), max_length=10)
+    texts, tokenizer = splits.load(spec, TASK), AutoTokenizer.from_pretrained(tiny_models["bert"])
+    tokens = tokenize.tokenize(texts, tokenizer, spec, TASK)
     lengths = tokens.train.lengths
     assert max(lengths) == 10
     assert min(lengths) < 10

@@ -34,7 +34,7 @@ def spec(**more: Any) -> DataSpec:
 def tokens_of(wanted_spec: DataSpec) -> TokenData:
     drawn = synthetic.draw(wanted_spec, TASK, VOCABULARY, PADDING)
     assert drawn.tokenizer is not None
-    return tokenize.tokenize(drawn, drawn.tokenizer, wanted_spec.max_length)
+    return tokenize.tokenize(drawn, drawn.tokenizer, wanted_spec, TASK)
 
 
 def test_draw_returns_the_requested_rows_without_padding_ids() -> None:
@@ -111,10 +111,11 @@ def test_draw_matches_the_token_lengths_of_the_recipes_texts(
 
     Between the last two quantiles drawn lengths rise linearly, unlike those of the texts.
     """
-    drawn = synthetic.load(load_recipe(name, settings, weights="random"), TASK)
+    recipe = load_recipe(name, settings, weights="random")
+    drawn = synthetic.load(recipe, TASK)
     assert drawn.facts.random
     assert drawn.tokenizer is not None
-    tokens = tokenize.tokenize(drawn, drawn.tokenizer, 128)
+    tokens = tokenize.tokenize(drawn, drawn.tokenizer, recipe.data, TASK)
     assert (
         set(tokens.train.labels.tolist()) == set(range(classes)) == set(tokens.test.labels.tolist())
     )
@@ -153,9 +154,11 @@ def test_load_draws_texts_if_tokenizer_or_data_is_missing(
         (tmp_path / "config.json", tiny_data),
         (tiny_models["bert"], "stanfordnlp/imdb"),
     ):
-        drawn = synthetic.load(recipe(model, source), TASK)
+        wanted = recipe(model, source)
+        drawn = synthetic.load(wanted, TASK)
         assert drawn.facts.random
-        tokens = tokenize.tokenize(drawn, AutoTokenizer.from_pretrained(tiny_models["bert"]), 16)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_models["bert"])
+        tokens = tokenize.tokenize(drawn, tokenizer, wanted.data, TASK)
         assert set(tokens.train.lengths) == {16}
 
 

@@ -28,7 +28,7 @@ import peft_methods
 from builders import BENCHMARK, TASK, make_predictions
 from peft_methods.analysis.checks import rule
 from peft_methods.analysis.checks.row import ResultRow
-from peft_methods.data.facts import DataFacts
+from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.methods import METHODS, ApplyContext, Registry
 from peft_methods.methods.registry import GROUP as METHOD_GROUP
 from peft_methods.models import loading
@@ -214,8 +214,11 @@ def test_task_of_the_guide_measures_its_metric(tmp_path: Path) -> None:
     task = executed(the_block("task"), tmp_path)["TopTwo"]()
     predictions = make_predictions(0.6, seed=0)
     assert task.evaluate(predictions, ("no", "yes")).scores["top2_accuracy"] == 1.0
-    facts = DataFacts("words", ("a", "b", "c"), {"train": (5, 3, 1), "test": (4, 4, 2)}, "f")
-    trivial = task.trivial_baseline(facts)
+    splits = {
+        "train": LabelledTexts(["x"] * 9, [0] * 5 + [1] * 3 + [2]),
+        "test": LabelledTexts(["x"] * 10, [0] * 4 + [1] * 4 + [2] * 2),
+    }
+    trivial = task.trivial_baseline(splits, ("a", "b", "c"))
     assert trivial["top2_accuracy"] == pytest.approx(0.8)
     assert set(trivial) == {metric.name for metric in task.metrics}
 

@@ -85,7 +85,7 @@ def parts_of(run: RunSpec, folder: Path, engine: str) -> dict[str, Any]:
     context = ApplyContext(base.architecture, base.head, TASK.peft_type, ())
     model = run.method.apply(base.model, context)
     weights = {name: one.tolist() for name, one in trainable_tensors(model).items()}
-    tokens = tokenize.tokenize(texts, base.tokenizer, run.recipe.data.max_length)
+    tokens = tokenize.tokenize(texts, base.tokenizer, run.recipe.data, TASK)
     folder.mkdir()
     job = TrainingJob(
         model, run.method, tokens, run.recipe, base.tokenizer, base.head, run.seed, "cpu", folder

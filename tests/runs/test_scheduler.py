@@ -125,7 +125,7 @@ def _models_load_and_agree(recipe: Any, scheduler: Scheduler, records: Any, fold
         model = load_trained(saved)
         assert model.config.id2label == {0: "0", 1: "1"}
         tokenizer = loading.load(recipe.model, TASK.head, texts.facts.label_names).tokenizer
-        tokens = tokenize.tokenize(texts, tokenizer, recipe.data.max_length)
+        tokens = tokenize.tokenize(texts, tokenizer, recipe.data, TASK)
         got = predict(TASK, model, tokens.test, Collator(tokenizer), 50)
         kept = scheduler.requests.store.read_predictions(record)
         assert kept is not None

@@ -102,7 +102,7 @@ def ready(
     texts = splits.load(recipe.data, task)
     transformers.set_seed(0)
     base = loading.load(recipe.model, task.head, texts.facts.label_names)
-    tokens = tokenize.tokenize(texts, base.tokenizer, recipe.data.max_length)
+    tokens = tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     record, predictions = run_here(RunSpec(recipe, method, 0, "cpu"), folder / "work")
     assert record.status == "ok", record.message
     assert predictions is not None
@@ -224,7 +224,7 @@ def test_stored_predictions_are_read_back(ready: Ready, tmp_path: Path) -> None:
 
 
 def test_trivial_baseline_has_the_first_metric_within_bounds(ready: Ready) -> None:
-    baseline = ready.task.trivial_baseline(ready.texts.facts)
+    baseline = ready.texts.facts.trivial_baseline
     assert ready.task.metrics[0].name in baseline
     for name, value in baseline.items():
         assert ready.task.metric(name).is_possible(value)

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import another_user
+from builders import TASK, another_user
 from peft_methods.data import tokenize
 from peft_methods.data.facts import DataFacts, TextData
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.models.presets import number_tokenizer
+from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils import cache
 from peft_methods.utils.cache import cache_folder
 
@@ -171,7 +172,10 @@ def test_tokenize_caches_by_text_tokenizer_and_max_length() -> None:
 
     def tokens(max_length: int, vocabulary: int) -> list[list[int]]:
         loaded = tokenize.tokenize(
-            TextData(splits, facts), number_tokenizer(vocabulary, 0), max_length
+            TextData(splits, facts),
+            number_tokenizer(vocabulary, 0),
+            DataSpec("here", 10, 3, 3, max_length=max_length),
+            TASK,
         )
         return [row.tolist() for row in loaded.train.tokens["input_ids"]]
 

@@ -13,6 +13,8 @@ CERTAINTY = 1.96  # standard errors to each side: 95 %
 # likely means 0.90 than 0.95.
 ROUNDING = 0.0005, 0.005
 GAP = 0.10  # in accuracy
+RAISE = "raise the learning rate or the budget"
+LOWER = ", or lower expect.margin_over_majority if the task allows no more"
 LOSS_GAP = 0.5  # nats
 OTHER_CODING = (
     "the test labels seem to be coded the other way (0 for 1, or names in another order): compare "
@@ -24,14 +26,19 @@ OTHER_CODING = (
 def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The test accuracy is not above the majority class by the margin (head_only is exempt).
 
-    So is a recipe with `expect.above_majority = false`, as for small sizes of a learning curve.
+    Of a task without accuracy, the metric that selects the best epoch must be better than that of
+    the task's trivial predictor. A recipe with `expect.above_majority = false` is exempt, too, as
+    for small sizes of a learning curve.
 
     In a run, the majority class is that of train, predicted for every test row; a run that
     predicted another class for all of them learnt nothing either. In a table it is that of test.
     The margin is the recipe's `expect.margin_over_majority`; in a table it is 0.
     """
     accuracy, majority, margin = row.accuracy, row.majority, row.margin
-    if is_floor(row.method) or row.may_learn_nothing or accuracy is None or majority is None:
+    if is_floor(row.method) or row.may_learn_nothing:
+        return
+    yield from _not_above_trivial(row)
+    if accuracy is None or majority is None:
         return
     if row.classes_predicted == 1 and sum(count > 0 for count in row.class_counts["test"]) > 1:
         yield (
@@ -45,8 +52,19 @@ def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
         if _is_coded_otherwise(row):
             yield evidence, OTHER_CODING
             return
-        lower = ", or lower expect.margin_over_majority if the task allows no more"
-        yield evidence, "raise the learning rate or the budget" + (lower if margin else "")
+        yield evidence, RAISE + (LOWER if margin else "")
+
+
+def _not_above_trivial(row: ResultRow) -> Iterator[tuple[str, str]]:
+    """A score other than accuracy, against the trivial predictor's."""
+    metric, score, trivial = row.quality, row.score, row.trivial
+    if metric is None or score is None or trivial is None:
+        return
+    gain = metric.sign() * (score - trivial)
+    if gain <= 0 or gain < row.margin:
+        wanted = f", required margin {row.margin:.2f}" if row.margin else ""
+        evidence = f"{metric.in_text} {score:.3f}, without the texts {trivial:.3f}{wanted}"
+        yield evidence, RAISE + (LOWER if row.margin else "")
 
 
 def _is_coded_otherwise(row: ResultRow) -> bool:

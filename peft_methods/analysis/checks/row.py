@@ -10,6 +10,8 @@ from typing import Any
 
 from peft_methods.models.architecture import Architecture
 from peft_methods.runs.record import Record
+from peft_methods.tasks.metrics import Metric
+from peft_methods.tasks.registry import TASKS
 
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -44,8 +46,10 @@ class ResultRow:
 
     - `name`: the row's name in findings.
     - `method`: the method's name in the registry; None for an unknown method.
-    - `margin`: how far accuracy must be above the majority class.
-    - `may_learn_nothing`: whether accuracy may also be that of the majority class.
+    - `score`: the test score by the metric `quality`, which selects the best epoch, where that is
+      not the accuracy; `trivial` is that of a predictor that ignores the texts.
+    - `margin`: how far accuracy or `score` must be above that of the trivial predictor.
+    - `may_learn_nothing`: whether it may also be that of the trivial predictor.
     - `ranked`: whether the rows claim an order by quality, as a table does.
     - `unscored`: whether the logits of the test rows were not finite, so it was not scored.
     - `architectures`: the model architectures that the row may be about.
@@ -65,6 +69,9 @@ class ResultRow:
     validation_accuracy: float | None = None
     train_accuracy: float | None = None
     majority: float | None = None
+    quality: Metric | None = None
+    score: float | None = None
+    trivial: float | None = None
     classes_predicted: int | None = None
     margin: float = 0.0
     may_learn_nothing: bool = False
@@ -125,10 +132,13 @@ def row_of(record: Record) -> ResultRow:
     """Return the values of one run's record."""
     recipe, metrics, evidence = record.spec.recipe, record.metrics, record.evidence
     data, budget = record.data, recipe.budget
+    task, select_by = TASKS[recipe.task], recipe.selection_metric
     counts = {split: tuple(count) for split, count in data.get("class_counts", {}).items()}
     rows = {split: sum(count) or None for split, count in counts.items()}
     batch = budget.batch_size * budget.gradient_accumulation
     peak, majority = metrics.get("peak_memory_bytes"), data.get("majority")
+    trivial = (data.get("trivial_baseline") or {}).get(select_by)
+    has_accuracy = "accuracy" in {metric.name for metric in task.metrics}
     return ResultRow(
         name=f"{record.recipe_name}-{record.method_name}",
         method=record.method_name,
@@ -136,18 +146,21 @@ def row_of(record: Record) -> ResultRow:
         validation_accuracy=metrics.get("validation_accuracy"),
         train_accuracy=_train_accuracy(record),
         majority=majority,
+        quality=None if has_accuracy else task.metric(select_by),
+        score=None if has_accuracy else metrics.get(select_by),
+        trivial=None if has_accuracy else trivial,
         classes_predicted=_classes_predicted(record),
         margin=recipe.expect.margin_over_majority,
         may_learn_nothing=not recipe.expect.above_majority,
         unscored=record.quality is None
-        and metrics.get("accuracy", 0.0) is None
+        and metrics.get("accuracy" if has_accuracy else select_by, 0.0) is None
         and recipe.has_quality
-        and majority is not None,
+        and (majority if has_accuracy else trivial) is not None,
         data=record.rows_fingerprint,
         train_rows=rows.get("train"),
         validation_rows=rows.get("validation"),
         test_rows=rows.get("test"),
-        class_counts=counts,
+        class_counts=counts if task.has_classes else {},
         method_parameters=metrics.get("method_parameters"),
         expected_method_parameters=evidence.expected_trainable,
         head_trained=metrics.get("head_parameters"),
@@ -204,6 +217,7 @@ def mean_row(records: Sequence[Record], seeds: Sequence[ResultRow]) -> ResultRow
     return replace(
         seeds[0],
         accuracy=_mean(seeds, lambda f: f.accuracy),
+        score=_mean(seeds, lambda f: f.score),
         train_seconds=_mean(seeds, lambda f: f.train_seconds),
         train_seconds_deviation=_deviation(records),
         peak_memory=RoundedCount.exactly(fmean(peaks)) if peaks else None,
