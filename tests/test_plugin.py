@@ -641,7 +641,8 @@ def test_fixtures_provide_random_tokens(
     pytester.runpytest_inprocess("-p", "peft_methods.plugin", *chosen).assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(["--peft-fresh"], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--peft-fresh"]])
 def test_torch_is_imported_only_in_the_processes_of_runs(
     run: Any, pytester: pytest.Pytester, more: list[str]
 ) -> None:

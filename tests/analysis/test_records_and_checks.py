@@ -37,7 +37,7 @@ numbers = (
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.text(max_size=9), numbers, max_size=5),
     st.text(max_size=40),

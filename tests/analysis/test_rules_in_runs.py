@@ -114,6 +114,7 @@ def test_v505_reports_runs_of_other_precisions(run: Run) -> None:
     assert evidence("V505", full, half) == ["precision bf16, the others' fp32"]
 
 
+@pytest.mark.slow
 def test_v108_reports_a_source_that_is_sorted_by_label(run: Run) -> None:
     rows = make_rows(160)
     by_label = sorted(rows[:120], key=lambda row: int(str(row["label"])))
@@ -125,6 +126,7 @@ def test_v108_reports_a_source_that_is_sorted_by_label(run: Run) -> None:
     assert record.data["label_runs"]["train"] > 2
 
 
+@pytest.mark.slow
 def test_v101_reports_one_class_where_a_task_does_not_refuse_it(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

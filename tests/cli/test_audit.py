@@ -297,7 +297,7 @@ names = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     st.lists(used, min_size=1, max_size=8, unique=True),
     st.lists(names, min_size=1, max_size=4, unique=True),

@@ -149,6 +149,7 @@ def test_order_of_fixed_length_batches_is_grouped_or_random_by_the_part_seed(
     assert one["data_order"] == other["data_order"]
 
 
+@pytest.mark.slow
 def test_without_any_part_all_seeds_give_identical_results(
     tiny_recipe: Path, tmp_path: Path
 ) -> None:

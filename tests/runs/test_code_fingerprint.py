@@ -304,7 +304,7 @@ NOT_FOLLOWED = "if TYPE_CHECKING:\n    from acme import m{}"
         st.tuples(st.integers(0, 5), st.integers(0, 5)), st.sampled_from((*STYLES, NOT_FOLLOWED))
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_closure_is_what_can_be_reached_in_any_graph_of_imports(
     on_path: Callable[[dict[str, str]], str], edges: dict[tuple[int, int], str]
 ) -> None:

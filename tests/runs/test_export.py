@@ -160,6 +160,7 @@ def test_saved_folder_names_no_home_folder_and_has_the_labels(
         assert adapter["base_model_name_or_path"] == f"~/{SAVED[name]}"
 
 
+@pytest.mark.slow
 def test_saved_qlora_describes_its_quantisation(saved: Saved) -> None:
     folder, _ = saved("qlora")
     description = json.loads((folder / "method.json").read_text(encoding="utf-8"))

@@ -67,7 +67,8 @@ def test_prefetching_changes_no_result(tiny_recipe: Path, tmp_path: Path, method
         assert (other.metrics[spent] or 0) > 0
 
 
-@pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_prefetched_random_weights_equal_those_drawn_later(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

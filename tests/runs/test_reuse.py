@@ -224,6 +224,7 @@ def test_check_is_kept_for_these_files_only(tiny_recipe: Path, tmp_path: Path) -
     assert keys("bundled:minilm", ["lora"]) is not None
 
 
+@pytest.mark.slow
 def test_kept_check_serves_sessions_with_fewer_methods_and_other_seeds(
     pytester: pytest.Pytester, tiny_recipe: Path, store: Store
 ) -> None:
@@ -231,6 +232,7 @@ def test_kept_check_serves_sessions_with_fewer_methods_and_other_seeds(
     assert "torch: False processes: 0" in reused_session(pytester, tiny_recipe, store)
 
 
+@pytest.mark.slow
 def test_kept_checks_of_single_methods_serve_a_session_with_both(
     pytester: pytest.Pytester, tiny_recipe: Path, store: Store
 ) -> None:

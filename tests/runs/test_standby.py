@@ -80,6 +80,7 @@ def test_prefetched_run_is_trained_first_by_the_standby_worker(
     assert records[0].seed == wanted[guess].seed
 
 
+@pytest.mark.slow
 def test_standby_worker_ends_when_its_run_is_not_submitted(
     scheduler: Scheduler, wanted: list[RunSpec], tiny_recipe: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_death_of_the_standby_worker_does_not_count_as_an_attempt(
     assert worker.process not in processes.values()
 
 
+@pytest.mark.slow
 def test_first_run_is_prefetched_while_its_recipe_is_checked(
     scheduler: Scheduler, wanted: list[RunSpec]
 ) -> None:
@@ -116,6 +118,7 @@ def test_first_run_is_prefetched_while_its_recipe_is_checked(
     assert processes[wanted[0].seed] == worker.process
 
 
+@pytest.mark.slow
 def test_prefetched_run_keeps_an_earlier_log_until_its_turn(
     scheduler: Scheduler, wanted: list[RunSpec]
 ) -> None:

@@ -227,6 +227,7 @@ def test_failing_tracker_loses_only_its_log(
     assert "\n" not in warning
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_tracker_settings")
 def test_close_leaves_no_tracker_process(tiny_recipe: Path, tmp_path: Path) -> None:
     tracking, (run,) = Tracking(["wandb"], tmp_path, workers(tmp_path)), make_runs(tiny_recipe, 1)
