@@ -10,7 +10,8 @@ vary; `vary="each"` trains every part alone too, to measure where the noise come
 these points, up to `seeds_max` a method; after `decide_time` ("30min", or seconds) no more are
 added. `settings` are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other
 data, which may be one file, the recipe's sizes are upper limits and missing splits are cut from
-train. `weights="random"` measures the cost before any download, without quality.
+train. `task` names the task of these data ("regression"); without it, it is inferred where the
+columns leave no doubt. `weights="random"` measures the cost before any download, without quality.
 `curve=[100, 300, 1000]` trains on each of these numbers of rows and shows how quality depends on
 them. `trust_remote_code`
 allows a model's own Python files to run, if the recipe allows it too. `tune` is the number of
@@ -179,6 +180,7 @@ def compare(
     vary: str | Sequence[str] | None = None,
     model: str | None = None,
     data: str | None = None,
+    task: str | None = None,
     weights: str | None = None,
     curve: str | Sequence[int] | None = None,
     trust_remote_code: bool = False,
@@ -211,7 +213,7 @@ def compare(
     options = Options(
         recipes=(recipe,),
         methods=tuple(methods or ()),
-        **parsing.varied(settings, seeds, vary),
+        **parsing.varied(parsing.with_task(settings, task), seeds, vary),
         results=parsing.path_of(results, "results"),
         model=model,
         weights=weights,

@@ -139,9 +139,15 @@ class Options:
         """Load a recipe. Notes warn of learning rates that were tuned for another model."""
         from peft_methods.methods.rate_warning import TUNING, rate_warning
         from peft_methods.recipes.loading import load_recipe
+        from peft_methods.tasks.inference import infer_task
 
         recipe = load_recipe(
-            name, self.settings, model=self.model, data=self.data, weights=self.weights
+            name,
+            self.settings,
+            model=self.model,
+            data=self.data,
+            weights=self.weights,
+            infer_task=infer_task,
         )
         if self.model is None or self.trials:
             return recipe

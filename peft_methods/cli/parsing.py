@@ -103,6 +103,11 @@ def vary_settings(parts: str | Sequence[str] | None) -> tuple[str, ...]:
     return (f"budget.vary={json.dumps(names)}",)
 
 
+def with_task(settings: Sequence[str], task: str | None) -> tuple[str, ...]:
+    """Return the settings with that of the task, if one is named."""
+    return tuple(settings) if task is None else (*settings, f"task={task}")
+
+
 def varied(
     settings: Sequence[str],
     seeds: int | Sequence[int] | None,

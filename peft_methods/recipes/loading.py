@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os.path import isfile
 from pathlib import Path
@@ -44,12 +44,13 @@ def load_recipe(
     model: str | None = None,
     data: str | None = None,
     weights: str | None = None,
+    infer_task: Callable[[Recipe], Recipe] | None = None,
 ) -> Recipe:
     """Load a recipe by name or path, with `KEY=VALUE` settings applied.
 
     `model`, `weights` and `data` replace those of the recipe. With other data its sizes are upper
-    limits, unless it sets `data.sizes`. Raises `OptionError` for invalid TOML, unknown keys and
-    invalid values.
+    limits, unless it sets `data.sizes`. `infer_task` sets the task where neither the file nor a
+    setting names one. Raises `OptionError` for invalid TOML, unknown keys and invalid values.
     """
     path = find_recipe(name)
     try:
@@ -72,7 +73,7 @@ def load_recipe(
     recipe = build(Recipe, values, path.name)
     if data is not None:
         recipe = replace(recipe, notes=(*recipe.notes, _data_note(recipe)))
-    return recipe
+    return recipe if infer_task is None or "task" in values else infer_task(recipe)
 
 
 def _replace_data(values: dict[str, Any], source: str) -> None:
@@ -143,10 +144,12 @@ def _set_weights(values: dict[str, Any], weights: str) -> None:
 def apply_setting(values: dict[str, Any], setting: str) -> None:
     """Set `KEY=VALUE` in `values`.
 
-    The key is a dotted TOML path. The value is TOML; a bare word is a string.
+    The key is a dotted TOML path. The value is TOML; a bare word is a string. `data.task` is
+    another name of `task`.
     """
     key, equals, text = setting.partition("=")
     path = [part.strip() for part in key.split(".")]
+    path = path[1:] if path == ["data", "task"] else path
     if not equals or not all(path):
         raise OptionError(
             f"setting {setting!r} should have the form KEY=VALUE, for example budget.epochs=2."

@@ -117,6 +117,13 @@ class Task(ABC):
 
     # From columns to labels
 
+    def recognises(self, raw: RawData, spec: DataSpec) -> str:
+        """Return why the columns can only be for this task; empty if they need not be.
+
+        The reason completes "the task is NAME, since".
+        """
+        return ""
+
     @abstractmethod
     def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
         """Return texts and labels from the columns. Raises `DataError` that names the cause."""
