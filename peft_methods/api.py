@@ -13,9 +13,8 @@ data, which may be one file, the recipe's sizes are upper limits and missing spl
 train. `task` names the task of these data ("regression"); without it, it is inferred where the
 columns leave no doubt. `weights="random"` measures the cost before any download, without quality.
 `curve=[100, 300, 1000]` trains on each of these numbers of rows and shows how quality depends on
-them. `trust_remote_code`
-allows a model's own Python files to run, if the recipe allows it too. `tune` is the number of
-tuning trials per method on validation data, which come first.
+them. `trust_remote_code` allows a model's own Python files to run, if the recipe allows it too.
+`tune` is the number of tuning trials per method on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
@@ -27,10 +26,9 @@ longer than `timeout` ("10min", or seconds) is ended. A run whose process was ki
 failed is retried `retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
-run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations.
-Differences of quality up to `margin` ("1pp") count as none. `silence` lists ids of validity rules
-to skip. `track` names experiment trackers (tensorboard, wandb, trackio, mlflow, or another one that
-the Trainer supports). `progress` goes to stderr.
+run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
+quality up to `margin` ("1pp") count as none. `silence` lists ids of validity rules to skip. `track`
+names experiment trackers (tensorboard, wandb, …). `progress` goes to stderr.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import pytest
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.tasks.inference import infer_task
 from peft_methods.tasks.registry import TASKS, with_task
-from peft_methods.utils.errors import OptionError
 
 ROWS = 24
 TEXTS = [f"text number {row}" for row in range(ROWS)]

@@ -132,35 +132,21 @@ def row_of(record: Record) -> ResultRow:
     """Return the values of one run's record."""
     recipe, metrics, evidence = record.spec.recipe, record.metrics, record.evidence
     data, budget = record.data, recipe.budget
-    task, select_by = TASKS[recipe.task], recipe.selection_metric
     counts = {split: tuple(count) for split, count in data.get("class_counts", {}).items()}
     rows = {split: sum(count) or None for split, count in counts.items()}
     batch = budget.batch_size * budget.gradient_accumulation
-    peak, majority = metrics.get("peak_memory_bytes"), data.get("majority")
-    trivial = (data.get("trivial_baseline") or {}).get(select_by)
-    has_accuracy = "accuracy" in {metric.name for metric in task.metrics}
+    peak = metrics.get("peak_memory_bytes")
     return ResultRow(
         name=f"{record.recipe_name}-{record.method_name}",
         method=record.method_name,
-        accuracy=metrics.get("accuracy"),
-        validation_accuracy=metrics.get("validation_accuracy"),
-        train_accuracy=_train_accuracy(record),
-        majority=majority,
-        quality=None if has_accuracy else task.metric(select_by),
-        score=None if has_accuracy else metrics.get(select_by),
-        trivial=None if has_accuracy else trivial,
-        classes_predicted=_classes_predicted(record),
+        **_quality_fields(record),
         margin=recipe.expect.margin_over_majority,
         may_learn_nothing=not recipe.expect.above_majority,
-        unscored=record.quality is None
-        and metrics.get("accuracy" if has_accuracy else select_by, 0.0) is None
-        and recipe.has_quality
-        and (majority if has_accuracy else trivial) is not None,
         data=record.rows_fingerprint,
         train_rows=rows.get("train"),
         validation_rows=rows.get("validation"),
         test_rows=rows.get("test"),
-        class_counts=counts if task.has_classes else {},
+        class_counts=counts if TASKS[recipe.task].has_classes else {},
         method_parameters=metrics.get("method_parameters"),
         expected_method_parameters=evidence.expected_trainable,
         head_trained=metrics.get("head_parameters"),
@@ -192,6 +178,29 @@ def row_of(record: Record) -> ResultRow:
             if (version := record.environment.get("packages", {}).get(name))
         },
     )
+
+
+def _quality_fields(record: Record) -> dict[str, Any]:
+    """Return the fields of a row about quality: accuracies, or the selection metric's score."""
+    recipe, metrics, data = record.spec.recipe, record.metrics, record.data
+    metric = TASKS[recipe.task].metric(recipe.selection_metric)
+    has_accuracy = any(one.name == "accuracy" for one in TASKS[recipe.task].metrics)
+    score, majority = metrics.get(metric.name), data.get("majority")
+    trivial = (data.get("trivial_baseline") or {}).get(metric.name)
+    known = (metrics.get("accuracy", 0.0), majority) if has_accuracy else (score, trivial)
+    fields: dict[str, Any] = {
+        "accuracy": metrics.get("accuracy"),
+        "validation_accuracy": metrics.get("validation_accuracy"),
+        "train_accuracy": _train_accuracy(record),
+        "majority": majority,
+        "classes_predicted": _classes_predicted(record),
+        "unscored": record.quality is None
+        and recipe.has_quality
+        and known[0] is None
+        and known[1] is not None,
+    }
+    other = {"quality": metric, "score": score, "trivial": trivial}
+    return fields if has_accuracy else fields | other
 
 
 def _train_accuracy(record: Record) -> float | None:
