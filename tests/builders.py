@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import tokenizers
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -132,6 +133,7 @@ MORE_CONFIGS = {
         share_att_key=True,
         position_biased_input=False,
     ),
+    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**TINY, **SIZES, type_vocab_size=1),
     "modernbert": lambda: transformers.ModernBertConfig(**TINY, **SIZES, **ENDS),
     "fnet": lambda: transformers.FNetConfig(
         **TINY, hidden_size=32, num_hidden_layers=2, intermediate_size=64
@@ -150,10 +152,48 @@ MORE_CONFIGS = {
 }
 DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
 DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
+DECODER = {**TINY, **DECODER_SIZES, **DECODER_ENDS}
 DECODERS = {
-    "llama": lambda: transformers.LlamaConfig(**TINY, **DECODER_SIZES, **DECODER_ENDS),
+    "llama": lambda: transformers.LlamaConfig(**DECODER),
+    "mistral": lambda: transformers.MistralConfig(**DECODER),
+    "qwen2": lambda: transformers.Qwen2Config(**DECODER),
+    "qwen3": lambda: transformers.Qwen3Config(**DECODER, head_dim=8),
+    "smollm3": lambda: transformers.SmolLM3Config(**DECODER),
+    "gemma": lambda: transformers.GemmaConfig(**DECODER, head_dim=8),
+    "gemma2": lambda: transformers.Gemma2Config(**DECODER, head_dim=8),
+    "gemma3_text": lambda: transformers.Gemma3TextConfig(**DECODER, head_dim=8),
+    "phi": lambda: transformers.PhiConfig(**DECODER),
+    "phi3": lambda: transformers.Phi3Config(**DECODER),
     "gpt2": lambda: transformers.GPT2Config(
         **TINY, n_embd=32, n_layer=2, n_head=2, n_inner=64, n_positions=64, **DECODER_ENDS
+    ),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**TINY, **SIZES, **DECODER_ENDS),
+    "opt": lambda: transformers.OPTConfig(
+        **TINY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        ffn_dim=64,
+        word_embed_proj_dim=32,
+        **DECODER_ENDS,
+    ),
+}
+SEQ2SEQ_SIZES = {"vocab_size": len(VOCABULARY), "d_model": 32, "pad_token_id": 0}
+T5_SIZES = {"d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "eos_token_id": 3}
+SEQ2SEQ: dict[str, Any] = {
+    "t5": lambda: transformers.T5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
+    "mt5": lambda: transformers.MT5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
+    "bart": lambda: transformers.BartConfig(
+        **SEQ2SEQ_SIZES,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        decoder_start_token_id=3,
+        **DECODER_ENDS,
     ),
 }
 
@@ -162,11 +202,57 @@ def make_decoder(folder: Path, kind: str = "llama", *, padding: bool = True) -> 
     """Write the folder of a causal language model, whose tokenizer may lack a padding token."""
     torch.manual_seed(7)
     transformers.AutoModelForCausalLM.from_config(DECODERS[kind]()).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
-    ends = {"bos_token": "[CLS]", "eos_token": "[SEP]", "pad_token": "[PAD]" if padding else None}
-    tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), **ends)
-    tokenizer.save_pretrained(folder)
+    words_tokenizer("[PAD]" if padding else None).save_pretrained(folder)
     return folder
+
+
+def words_tokenizer(
+    padding: str | None = "[PAD]",
+    *,
+    unknown: str | None = "[UNK]",
+    end: str | None = "[SEP]",
+    vocabulary: Sequence[str] = VOCABULARY,
+    adds_end: bool = False,
+) -> transformers.PreTrainedTokenizerFast:
+    """Return a tokenizer of words as decoders have it: rows begin with [CLS] and may end with [SEP].
+
+    It has no token types.
+    """
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(
+            {word: place for place, word in enumerate(vocabulary)}, unk_token="[UNK]"
+        )
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]" if adds_end else "[CLS] $A",
+        pair="[CLS] $A [SEP] $B",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token="[CLS]",
+        eos_token=end,
+        unk_token=unknown,
+        pad_token=padding,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def make_seq2seq(folder: Path, kind: str = "t5") -> Path:
+    """Write the folder of an encoder-decoder, whose tokenizer ends every row with its [SEP]."""
+    torch.manual_seed(7)
+    model = transformers.AutoModel.from_config(SEQ2SEQ[kind]())
+    model.save_pretrained(folder)
+    words_tokenizer(adds_end=True).save_pretrained(folder)
+    return folder
+
+
+def make_any(folder: Path, kind: str) -> Path:
+    """Write the model folder of any tiny model: encoder, decoder or encoder-decoder."""
+    if kind in DECODERS:
+        return make_decoder(folder, kind)
+    return make_seq2seq(folder, kind) if kind in SEQ2SEQ else make_model(folder, kind)
 
 
 def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:
