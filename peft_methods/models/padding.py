@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Tokens that no text has, in order of preference.
-MADE_FOR_PADDING = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|finetune_right_pad|>")
+MADE_FOR_PADDING = (
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|finetune_right_pad_id|>",
+    "<|finetune_right_pad|>",
+)
 NAMED = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 
 
@@ -75,7 +81,9 @@ def _choose(tokenizer: PreTrainedTokenizerBase, config: Any) -> str | None:
     if isinstance(own, int) and 0 <= own < min(len(tokenizer), rows):
         return str(tokenizer.convert_ids_to_tokens(own))
     candidates = (*MADE_FOR_PADDING, tokenizer.unk_token, tokenizer.eos_token)
-    fitting = (one for one in candidates if one is not None and vocabulary.get(str(one), rows) < rows)
+    fitting = (
+        one for one in candidates if one is not None and vocabulary.get(str(one), rows) < rows
+    )
     return next(map(str, fitting), None)
 
 

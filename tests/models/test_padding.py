@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import transformers
 
-from builders import DECODERS, TASK, VOCABULARY, make_decoder, make_model, make_seq2seq, words_tokenizer
+from builders import (
+    DECODERS,
+    TASK,
+    VOCABULARY,
+    make_decoder,
+    make_model,
+    make_seq2seq,
+    words_tokenizer,
+)
 from peft_methods.models import loading
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
