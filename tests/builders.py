@@ -71,6 +71,30 @@ PUBLISHED_SIZES = {
     "bert-large-uncased": (335_141_888, 335_143_938),
     "distilbert-base-uncased": (66_362_880, 66_955_010),
     "mpnet-base": (109_486_464, 109_488_002),
+    "ModernBERT-base": (149_014_272, 149_606_402),
+    "ModernBERT-large": (394_781_696, 395_833_346),
+    "deberta-v3-base": (183_831_552, 184_423_682),
+    "deberta-v3-large": (434_012_160, 435_063_810),
+}
+# Parameters of language models as published, with their head.
+PUBLISHED_LANGUAGE_MODELS = {
+    "Llama-3.2-1B": 1_235_814_400,
+    "Llama-3.2-3B": 3_212_749_824,
+    "Llama-3.1-8B": 8_030_261_248,
+    "Qwen2.5-0.5B": 494_032_768,
+    "Qwen2.5-1.5B": 1_543_714_304,
+    "Qwen2.5-7B": 7_615_616_512,
+    "Qwen3-0.6B": 596_049_920,
+    "Qwen3-1.7B": 1_720_574_976,
+    "Qwen3-8B": 8_190_735_360,
+    "gemma-3-270m": 268_098_176,
+    "gemma-3-1b-pt": 999_885_952,
+    "SmolLM2-135M": 134_515_008,
+    "SmolLM2-360M": 361_821_120,
+    "Mistral-7B-v0.1": 7_241_732_096,
+    "Mistral-7B-v0.3": 7_248_023_552,
+    "ModernBERT-base": 149_655_232,
+    "ModernBERT-large": 395_881_664,
 }
 
 # models and data
