@@ -69,10 +69,18 @@ def _twin(model: nn.Module) -> nn.Module:
 def _idle(twin: nn.Module) -> set[str]:
     """Return the parameters whose gradient is none or noise, for a few random rows."""
     config: Any = twin.config
-    length = min(LENGTH, getattr(config, "max_position_embeddings", 2 * LENGTH) // 2)
+    text = config.get_text_config()
+    padding, end = (getattr(text, f"{name}_token_id", None) for name in ("pad", "eos"))
+    length = min(LENGTH, getattr(text, "max_position_embeddings", 2 * LENGTH) // 2)
     generator = torch.Generator().manual_seed(0)
-    first = min((config.pad_token_id or 0) + 1, config.vocab_size - 1)
-    ids = torch.randint(first, config.vocab_size, (ROWS, length), generator=generator)
+    first = (padding or 0) + 1
+    first = first if first < text.vocab_size // 2 else 0  # decoders may pad with one of the last
+    ids = torch.randint(first, text.vocab_size, (ROWS, length), generator=generator)
+    other = next(one for one in range(3) if one not in {padding, end})
+    ids[ids == padding] = other
+    if config.is_encoder_decoder:  # classifies by the end-of-sequence token: one in every row
+        ids[ids == end] = other
+        ids[:, -1] = end
     logits = twin(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     weights = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
     (logits * weights).sum().backward()
