@@ -11,9 +11,11 @@ class ModelHead:
     """A class of transformers that puts a head on a base model.
 
     `auto_model` is the name of the class. `tables` are names of transformers' tables of model
-    types; a model must be in the first, which lists those with this head, and in all others.
+    types; a model must be in the first, which lists those with this head, and in all others, and in
+    none of the tables `not_in`.
     `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
-    models in messages.
+    models in messages. A `pretrained` head is a part of the stored model: nothing in it is new, and
+    methods train it only with the rest.
     """
 
     auto_model: str
@@ -21,6 +23,13 @@ class ModelHead:
     needed: str
     examples: str
     encoder_decoders: bool = False
+    pretrained: bool = False
+    not_in: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """The part of a model that is pretrained, in messages."""
+        return "language model" if self.pretrained else "encoder"
 
     def auto_class(self) -> Any:
         """Return the class of transformers."""
@@ -33,7 +42,8 @@ class ModelHead:
         from transformers.models.auto import modeling_auto
 
         listed = all(config.model_type in getattr(modeling_auto, table) for table in self.tables)
-        return listed and (self.encoder_decoders or not config.is_encoder_decoder)
+        other = any(config.model_type in getattr(modeling_auto, table) for table in self.not_in)
+        return listed and not other and (self.encoder_decoders or not config.is_encoder_decoder)
 
     def is_custom(self, config: Any) -> bool:
         """Whether the model's own code includes a class with this head."""
