@@ -17,6 +17,7 @@ from peft_methods.data.token_rows import TokenRows
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.tasks.metrics import Metric, check_metric
+from peft_methods.tasks.row_ends import with_readable_ends
 from peft_methods.tasks.views import View
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class Task(ABC):
                     verbose=False,
                 )
             )
+            columns = with_readable_ends(columns, tokenizer)
         return TokenRows.of(columns, table.labels)
 
     def encoding_settings(self, spec: DataSpec) -> tuple[Any, ...]:
