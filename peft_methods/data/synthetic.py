@@ -17,6 +17,8 @@ from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.models import presets
 from peft_methods.models.config import has_tokenizer, load_config, padding_of
+from peft_methods.models.families import family_of
+from peft_methods.models.padding import embedding_rows
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.recipes.variation import ROWS
@@ -47,7 +49,8 @@ def load(
             setting="budget.vary",
         )
     config = load_config(recipe.model, task.head)
-    return draw(recipe.data, task, config.vocab_size, padding_of(config))
+    end = config.eos_token_id if family_of(config) == "encoder_decoder" else None
+    return draw(recipe.data, task, embedding_rows(config), padding_of(config), end)
 
 
 def _is_available_offline(source: str) -> bool:
@@ -58,23 +61,29 @@ def _is_available_offline(source: str) -> bool:
     return source.startswith(PREFIX) or is_only_a_path(source) or path_of(source) is not None
 
 
-def draw(spec: DataSpec, task: Labelling, vocabulary: int, padding: int) -> TextData:
+def draw(
+    spec: DataSpec, task: Labelling, vocabulary: int, padding: int, end: int | None = None
+) -> TextData:
     """Draw rows of random token ids, written as numbers, with random labels.
 
-    The padding id is never drawn.
+    The padding id is never drawn. Where encoder-decoders need an end-of-sequence token, `end`,
+    every row has one, as its last token.
     """
+    reserved = {padding} if end is None else {padding, end}
     names = task.random_label_names(spec)
     drawn = {
-        split: _table(spec, task, split, names=len(names), vocabulary=vocabulary, padding=padding)
+        split: _table(spec, task, split, names=len(names), vocabulary=vocabulary, reserved=reserved)
         for split in SPLITS
     }
+    if end is not None:
+        drawn = {split: _with_end(table, spec, end) for split, table in drawn.items()}
     counts = splits.strata_counts(drawn, len(names), task)
     facts = DataFacts(spec.source, names, counts, f"random-{fingerprint(drawn)}", random=True)
     return TextData(drawn, facts, presets.number_tokenizer(vocabulary, padding))
 
 
 def _table(
-    spec: DataSpec, task: Labelling, split: str, *, names: int, vocabulary: int, padding: int
+    spec: DataSpec, task: Labelling, split: str, *, names: int, vocabulary: int, reserved: set[int]
 ) -> LabelledTexts:
     rows = getattr(spec, split)
     if rows == "all":
@@ -87,7 +96,7 @@ def _table(
     labels = task.random_labels(rng, rows, names)
     longest = spec.max_length + 1  # one token more shows that the row was truncated
     texts = [
-        _text(rng.integers(0, vocabulary - 1, min(length, longest)), padding)
+        _text(rng.integers(0, vocabulary - len(reserved), min(length, longest)), reserved)
         for length in _lengths(spec, rows, rng)
     ]
     return LabelledTexts(texts, labels)
@@ -115,9 +124,21 @@ def _lengths(spec: DataSpec, rows: int, rng: np.random.Generator) -> list[int]:
     return np.interp(ranks, steps, spec.token_lengths).round().astype(int).tolist()
 
 
-def _text(drawn: NDArray[np.int64], padding: int) -> str:
+def _text(drawn: NDArray[np.int64], reserved: set[int]) -> str:
     """Return the ids as words.
 
-    Ids from the padding id upwards are shifted by one, so that padding never occurs.
+    Ids from a reserved id upwards are shifted by one, so that no reserved id ever occurs.
     """
-    return " ".join(map(str, drawn + (drawn >= padding)))
+    for one in sorted(reserved):
+        drawn = drawn + (drawn >= one)
+    return " ".join(map(str, drawn))
+
+
+def _with_end(table: LabelledTexts, spec: DataSpec, end: int) -> LabelledTexts:
+    """Make `end` the last token that is left of each row when it is cut."""
+    texts = []
+    for text in table.texts:
+        words = text.split(" ")
+        words[min(len(words), spec.max_length) - 1] = str(end)
+        texts.append(" ".join(words))
+    return LabelledTexts(texts, table.labels)

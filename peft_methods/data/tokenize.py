@@ -59,6 +59,7 @@ def _rows(
     state = tokenizer_state(tokenizer) if len(table) >= MIN_ROWS_TO_CACHE else None
     if state is None:
         return make()
-    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, chat_template(tokenizer)]
-    key = [fingerprint({"": table}), state, ends, cut, task.name, *task.encoding_settings(spec)]
+    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    known = [state, *ends, chat_template(tokenizer)]
+    key = [fingerprint({"": table}), known, cut, task.name, *task.encoding_settings(spec)]
     return cached("tokens", key, make, read=TokenRows.read, write=TokenRows.write, suffix=".npz")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peft_methods.models import bundled, presets
+from peft_methods.models.families import DECODER_TYPES, is_named_like_a_decoder
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import ModelSpec
@@ -103,8 +104,8 @@ def has_tokenizer(spec: ModelSpec) -> bool:
 
 
 def padding_of(config: Any) -> int:
-    """Return the id of the padding token."""
-    return config.pad_token_id or 0
+    """Return the id of the padding token, 0 for a model without one."""
+    return config.get_text_config().pad_token_id or 0
 
 
 def config_digest(config: Any) -> str:
@@ -119,17 +120,39 @@ def config_digest(config: Any) -> str:
 
 def load_config(spec: ModelSpec, head: ModelHead) -> Any:
     """Return the transformers config of a model that can carry this head. Raises `ModelError`."""
+    if files := _gguf_files(spec.source):
+        raise ModelError(
+            f"{spec.source!r} is a model in GGUF format ({files[0]}), which is for inference and is "
+            f"not read. Set model.source to the folder or hub id of the original model, with "
+            f"config.json and model.safetensors.",
+            setting="model.source",
+        )
     config = _pretrained_config(spec) if spec.weights == "pretrained" else _local_config(spec)
     if not head.fits(config) and not (spec.trust_remote_code and head.is_custom(config)):
         raise ModelError(
-            f"{spec.source!r} is a {config.model_type!r} model, which is not {head.needed}. "
-            f"Set model.source to {head.examples}.",
+            f"{spec.source!r} is {head.misfit(config)}. Set model.source to {head.examples}.",
             setting="model.source",
         )
     _import_model_code(config)
     if spec.weights == "random":
         _check_builds(config, spec, head)
     return config
+
+
+def _gguf_files(source: str) -> list[str]:
+    """Return the names of GGUF files where the model should be: a file, or a folder without others.
+
+    A hub repository for such files has GGUF in its name.
+    """
+    path = path_of(source)
+    if path is None:
+        name = source.rpartition("/")[2]
+        return [name] if "gguf" in re.split(r"[-_.]", name.casefold()) else []
+    if path.is_file():
+        return [path.name] if path.suffix.casefold() == ".gguf" else []
+    if any(path.glob("*.safetensors")):
+        return []
+    return sorted(one.name for one in path.glob("*") if one.suffix.casefold() == ".gguf")
 
 
 def _import_model_code(config: Any) -> None:
@@ -210,12 +233,16 @@ def kind_of(spec: ModelSpec) -> ModelKind:
     A local config.json or a preset decides; otherwise the name does. Neither the hub nor its cache
     is asked, so the kind is the same on every machine.
     """
+    if spec.source.removeprefix(PREFIX) in bundled.DECODERS and spec.source.startswith(PREFIX):
+        return "decoder"
     config = _config_dict(spec.source) or presets.presets().get(spec.source)
     if config is None:
         name = spec.source.rpartition("/")[2].casefold()
+        if is_named_like_a_decoder(name):
+            return "decoder"
         return "small_encoder" if SMALL_NAMES.search(name) else "encoder"
     classes = config.get("architectures") or [""]
-    if str(classes[0]).endswith("ForCausalLM"):
+    if str(classes[0]).endswith("ForCausalLM") or config.get("model_type") in DECODER_TYPES:
         return "decoder"
     hidden = config.get("hidden_size", config.get("dim"))
     small = isinstance(hidden, int) and hidden <= LARGEST_SMALL

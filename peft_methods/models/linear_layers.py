@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from peft_methods.models.layer_parts import LinearLayer
 from peft_methods.models.module_names import in_modules, is_bias
 
 if TYPE_CHECKING:
@@ -25,25 +26,15 @@ NAMES = {
     "value": ("value", "value_global", "value_proj", "v", "v_lin", "v_proj", "v_head", *FUSED),
     "attention_output": ("out_proj", "o_proj", "out_lin", "post_proj", "o"),
     "ffn_input": (
-        *("fc1", "lin1", "linear_1", "dense1", "w1", "w3", "Wi", "ffn"),
-        *("up_proj", "gate_proj", "gate_up_proj", "dense_h_to_4h"),
+        *("fc1", "lin1", "linear_1", "dense1", "w1", "w3", "Wi", "wi", "wi_0", "wi_1", "ffn"),
+        *("c_fc", "up_proj", "gate_proj", "gate_up_proj", "dense_h_to_4h"),
     ),
     "ffn_output": (
-        *("fc2", "lin2", "linear_2", "dense2", "w2", "ffn_output"),
+        *("fc2", "lin2", "linear_2", "dense2", "w2", "wo", "ffn_output"),
         *("down_proj", "dense_4h_to_h"),
     ),
 }
 ATTENTION = re.compile(r"\.[^.]*att(n|ention)[^.]*\.")
-
-
-@dataclass(frozen=True)
-class LinearLayer:
-    """A linear layer of the encoder. A matrix for query, key and value has three roles."""
-
-    name: str
-    inputs: int
-    outputs: int
-    roles: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,20 +64,29 @@ class CountedModel:
 
 
 def count_model(model: nn.Module, head: tuple[str, ...]) -> CountedModel:
-    """Count the encoder's parameters and biases, and find its linear layers."""
+    """Count a model's parameters and biases, and find its linear layers."""
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
     from peft_methods.models.parameters import size_of
 
     sizes = {n: size_of(p) for n, p in model.named_parameters() if not in_modules(n, head)}
     biases = (n for n, p in model.named_parameters() if n in sizes and is_bias(n, p))
     layers = (
-        LinearLayer(name, module.in_features, module.out_features, roles)
+        LinearLayer(name, *_sizes_of(module), roles, module.bias is not None)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and (roles := roles_of(name))
+        if isinstance(module, nn.Linear | Conv1D) and (roles := roles_of(name))
         if f"{name}.weight" in sizes
     )
     return CountedModel(sum(sizes.values()), sum(sizes[name] for name in biases), tuple(layers))
+
+
+def _sizes_of(module: Any) -> tuple[int, int]:
+    """Return the inputs and outputs of a linear layer. GPT-2's, a Conv1D, names them otherwise."""
+    return (module.nx, module.nf) if hasattr(module, "nf") else (
+        module.in_features,
+        module.out_features,
+    )
 
 
 def roles_of(name: str) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ def roles_of(name: str) -> tuple[str, ...]:
     last = name.rpartition(".")[2]
     if not re.search(r"\.\d+\.", name):
         return ()
-    if last in ("dense", "Wo"):
+    if last in ("dense", "Wo", "c_proj"):
         return _role_of_dense(name, last)
     return tuple(role for role, names in NAMES.items() if last in names)
 
@@ -103,6 +103,6 @@ def _role_of_dense(name: str, last: str) -> tuple[str, ...]:
     """Return the role of a layer whose last name says nothing: the names before it tell."""
     if ATTENTION.search(name):
         return ("attention_output",)
-    if last == "Wo" or name.endswith(".output.dense"):
+    if last in ("Wo", "c_proj") or name.endswith(".output.dense"):
         return ("ffn_output",)
     return ("ffn_input",) if name.endswith(".intermediate.dense") else ()

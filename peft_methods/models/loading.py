@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from peft_methods.models.head import (
 from peft_methods.models.linear_layers import count_model
 from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import in_modules, top_modules
+from peft_methods.models.padding import embedding_rows, write_padding
 from peft_methods.models.parameters import weights_digest
 from peft_methods.models.quantization import disable_repacking, nf4_options
 from peft_methods.models.stored_weights import poolers_untrained_in
@@ -33,6 +35,8 @@ from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -53,7 +57,7 @@ class LoadedModel:
     `head` names the modules without pretrained weights, which are always trained. `weights_sha256`
     covers the encoder's parameters in order, so it identifies the weights wherever they are stored.
     `config_sha256` covers the fields that decide how they are used: activations, dropout, sizes.
-    `tokenizer_sha256` covers what turns texts into ids.
+    `tokenizer_sha256` covers what turns texts into ids. `notes` are remarks for the user.
     """
 
     model: PreTrainedModel
@@ -63,10 +67,11 @@ class LoadedModel:
     weights_sha256: str
     config_sha256: str
     tokenizer_sha256: str
+    notes: tuple[str, ...] = ()
 
     def check_length(self, max_length: int) -> None:
         """Raise `ModelError` if rows can be longer than the model's position embeddings."""
-        config = self.model.config
+        config = self.model.config.get_text_config()
         reserved = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PADDING else 0
         limit = getattr(config, "max_position_embeddings", max_length + reserved) - reserved
         if max_length > limit:
@@ -74,6 +79,18 @@ class LoadedModel:
                 f"data.max_length = {max_length}, but this model reads at most {limit} tokens. "
                 f"Set data.max_length = {limit} or less.",
                 setting="data.max_length",
+            )
+
+    def check_ids(self, rows: Iterable[NDArray[np.int64]]) -> None:
+        """Raise `ModelError` if a row of token ids has one that the model has no embedding for."""
+        limit = embedding_rows(self.model.config)
+        highest = max((int(row.max()) for row in rows if len(row)), default=0)
+        if limit and highest >= limit:
+            raise ModelError(
+                f"a text has the token {self.tokenizer.convert_ids_to_tokens(highest)!r} (id "
+                f"{highest:,}), but the model has embeddings for {limit:,} tokens. Remove it from "
+                f"the texts, or set model.source to another model.",
+                setting="model.source",
             )
 
 
@@ -94,11 +111,12 @@ def load(
     folder `drawn`, written by `save_drawn`, or from a temporary one.
     """
     config = load_config(spec, head)
-    tokenizer = fetch_tokenizer(spec, config)
+    tokenizer, notes = fetch_tokenizer(spec, config)
     config_sha256 = config_digest(config)
     name_labels(config, label_names)
     compute = DTYPES[precision] if quantization else None
     model, fresh = _load_model(config, spec, head, compute=compute, device=device, drawn=drawn)
+    write_padding(tokenizer, model.config)
     own = head_modules(model, fresh, spec, head)
     pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, own))
@@ -113,6 +131,7 @@ def load(
         weights_digest(model, own),
         config_sha256,
         tokenizer_digest(tokenizer),
+        notes,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ class ModelHead:
 
     `auto_model` is the name of the class. `tables` are names of transformers' tables of model
     types; a model must be in the first, which lists those with this head, and in all others, and in
-    none of the tables `not_in`.
+    none of the tables `not_in`. `excluded` are model types of the tables that need more than texts.
     `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
     models in messages. A `pretrained` head is a part of the stored model: nothing in it is new, and
     methods train it only with the rest.
@@ -23,6 +25,7 @@ class ModelHead:
     needed: str
     examples: str
     encoder_decoders: bool = False
+    excluded: tuple[str, ...] = ()
     pretrained: bool = False
     not_in: tuple[str, ...] = ()
 
@@ -39,11 +42,30 @@ class ModelHead:
 
     def fits(self, config: Any) -> bool:
         """Whether transformers has such a head for the model that this config describes."""
+        kind = config.model_type
+        listed = all(kind in table for table in self._tables()) and kind not in self._others()
+        return listed and (self.encoder_decoders or not config.is_encoder_decoder)
+
+    def misfit(self, config: Any) -> str:
+        """Return why the model that this config describes cannot carry the head."""
+        kind = config.model_type
+        if config.is_encoder_decoder and not self.encoder_decoders:
+            return f"an encoder-decoder ({kind!r}), which is not {self.needed}"
+        types = sorted({*self._tables()[0]} - self._others())
+        close = difflib.get_close_matches(kind, types, n=1, cutoff=0.5)
+        near = f" (the nearest type that can: {close[0]!r})" if close else ""
+        return f"a {kind!r} model, which is not {self.needed}{near}"
+
+    def _tables(self) -> list[Mapping[str, Any]]:
         from transformers.models.auto import modeling_auto
 
-        listed = all(config.model_type in getattr(modeling_auto, table) for table in self.tables)
-        other = any(config.model_type in getattr(modeling_auto, table) for table in self.not_in)
-        return listed and not other and (self.encoder_decoders or not config.is_encoder_decoder)
+        return [getattr(modeling_auto, table) for table in self.tables]
+
+    def _others(self) -> set[str]:
+        """Return the model types that are in the tables but do not fit."""
+        from transformers.models.auto import modeling_auto
+
+        return {*self.excluded, *(kind for t in self.not_in for kind in getattr(modeling_auto, t))}
 
     def is_custom(self, config: Any) -> bool:
         """Whether the model's own code includes a class with this head."""

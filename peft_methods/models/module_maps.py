@@ -1,47 +1,12 @@
-"""Module maps: where the parts of the supported encoders are."""
+"""Module maps: where the parts of the supported encoders and decoders are."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from peft_methods.models.decoder_maps import DECODER_MAPS
+from peft_methods.models.layer_parts import ROLES, ModuleMap
 from peft_methods.utils.errors import OptionError, unknown
-
-ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
-
-
-@dataclass(frozen=True)
-class ModuleMap:
-    """Module paths within one post-norm encoder layer.
-
-    `layers` is the path of the layer list in the base model; `*` stands for any number where the
-    lists are elements of another list. `attention_end` and `ffn_end` are the modules whose output
-    is added to the residual stream in each half of the layer. The sum is normalised by
-    `attention_norm` and `ffn_norm`.
-    """
-
-    layers: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_end: str
-    attention_norm: str
-    ffn_input: str
-    ffn_output: str
-    ffn_end: str
-    ffn_norm: str
-
-    def pattern(self, roles: Iterable[str]) -> str:
-        """Return a pattern that fully matches the modules of these roles in every layer."""
-        paths = "|".join(getattr(self, role).replace(".", r"\.") for role in roles)
-        return rf".*\.{self.layers_pattern()}\.\d+\.({paths})"
-
-    def layers_pattern(self) -> str:
-        """Return a pattern that fully matches the path of each layer list in the base model."""
-        return re.escape(self.layers).replace(r"\*", r"\d+")
-
 
 _BERT = ModuleMap(
     layers="encoder.layer",
@@ -108,7 +73,19 @@ _ALBERT = ModuleMap(
     ffn_end="ffn_output",
     ffn_norm="full_layer_layer_norm",
 )
-MODULE_MAPS = {
+_MODERNBERT = ModuleMap(
+    layers="layers",
+    query="attn.Wqkv",
+    key="attn.Wqkv",
+    value="attn.Wqkv",
+    attention_output="attn.Wo",
+    attention_end="attn.out_drop",
+    ffn_input="mlp.Wi",
+    ffn_output="mlp.Wo",
+    ffn_end="mlp.Wo",
+    gated=True,
+)
+ENCODER_MAPS = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
@@ -118,7 +95,9 @@ MODULE_MAPS = {
     "distilbert": _DISTILBERT,
     "deberta-v2": _DEBERTA_V2,
     "albert": _ALBERT,
+    "modernbert": _MODERNBERT,
 }
+MODULE_MAPS = ENCODER_MAPS | DECODER_MAPS
 
 
 def check_roles(targets: Iterable[str], where: str) -> None:

@@ -29,3 +29,10 @@ def is_bias(name: str, parameter: nn.Parameter) -> bool:
     DeBERTa's are called `q_bias` and `v_bias`. Tables of position biases are no vectors.
     """
     return name.endswith((".bias", "_bias")) and parameter.dim() == 1
+
+
+def has_transposed_weights(model: nn.Module) -> bool:
+    """Whether the linear layers store (inputs, outputs), as GPT-2's do. PEFT has to be told."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())

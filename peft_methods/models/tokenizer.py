@@ -17,6 +17,7 @@ from peft_methods.models.config import (
     padding_of,
 )
 from peft_methods.models.model_head import ModelHead
+from peft_methods.models.padding import check_vocabulary, embedding_rows, set_padding
 from peft_methods.recipes.schema import ModelSpec
 
 if TYPE_CHECKING:
@@ -28,15 +29,26 @@ def load_tokenizer(spec: ModelSpec, head: ModelHead) -> PreTrainedTokenizerBase:
 
     An architecture without one gets a tokenizer for ids written as numbers.
     """
-    return fetch_tokenizer(spec, load_config(spec, head))
+    return fetch_tokenizer(spec, load_config(spec, head))[0]
 
 
-def fetch_tokenizer(spec: ModelSpec, config: Any) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model whose config is loaded already. Raises `ModelError`."""
+def fetch_tokenizer(
+    spec: ModelSpec, config: Any
+) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
+    """Return the tokenizer of a model whose config is loaded already, and remarks on it.
+
+    It has a padding token. Raises `ModelError`, also if it has words without an embedding.
+    """
+    if not has_tokenizer(spec):
+        return presets.number_tokenizer(embedding_rows(config), padding_of(config)), ()
+    tokenizer = _pretrained_tokenizer(spec)
+    check_vocabulary(tokenizer, config, spec.source)
+    return tokenizer, set_padding(tokenizer, config, spec.source)
+
+
+def _pretrained_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    if not has_tokenizer(spec):
-        return presets.number_tokenizer(config.vocab_size, padding_of(config))
     try:
         return AutoTokenizer.from_pretrained(
             folder_or_id(spec.source),

@@ -16,6 +16,7 @@ from peft_methods.data.facts import TextData, TokenData
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.methods.base import ApplyContext
 from peft_methods.models import loading
+from peft_methods.models.config import load_config
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.memory_peaks import share
@@ -23,8 +24,8 @@ from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
-from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.inference import inference_metrics
+from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_process
 from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
@@ -81,6 +82,7 @@ def execute(
     profiler = Profiler(run.device, progress, run.recipe.budget.epochs)
     try:
         with profiler.running():
+            run, paths = _with_fitting_engine(run, paths)
             loaded = _load(run, paths, profiler, prefetched)
             return _train_and_evaluate(run, paths, profiler, loaded)
     except RuntimeError as error:
@@ -103,6 +105,8 @@ def _load(
     tokens = (
         prefetched.tokens if prefetched else tokenize.tokenize(texts, base.tokenizer, spec, task)
     )
+    for rows in (tokens.train, tokens.validation, tokens.test):
+        base.check_ids(rows.tokens["input_ids"])
     profiler.rows = len(tokens.train)
     profiler.enter("check")
     ready = prefetched.ready if prefetched else None
@@ -128,6 +132,15 @@ def _load(
         collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=prefetched.seconds if prefetched else {},
     )
+
+
+def _with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPaths]:
+    """Replace an engine that cannot train such a model by its fallback, with a note that says so."""
+    config = load_config(run.recipe.model, TASKS[run.recipe.task].head)
+    reason = engine_of(run.engine).unsupported(config)
+    if reason is None:
+        return run, paths
+    return run.with_fallback_engine(), replace(paths, engine_note=reason)
 
 
 def _texts(run: RunSpec) -> TextData:
@@ -287,6 +300,7 @@ def _record(
             "config_sha256": loaded.base.config_sha256,
             "tokenizer_sha256": loaded.base.tokenizer_sha256,
             "engine_note": paths.engine_note,
+            "model_notes": list(loaded.base.notes),
             "compiled_graphs": training.compiled_graphs,
             "resumed_after_epochs": list(found.resumed_after),
         },

@@ -162,6 +162,7 @@ def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe)
     few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
     task = TASKS[recipe.task]
     tokens = tokenize.tokenize(few, base.tokenizer, recipe.data, task)
+    base.check_ids(tokens.train.tokens["input_ids"])
     collate = make_collator(recipe, base.tokenizer)
     predict(task, base.model, tokens.validation, collate, size)
     clock = [time.perf_counter()]

@@ -17,6 +17,7 @@ from peft_methods.data.token_rows import TokenRows
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.tasks.metrics import Metric, check_metric
+from peft_methods.tasks.row_ends import with_readable_ends
 from peft_methods.tasks.views import View
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ class Task(ABC):
     predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
     `texts_repeat`: rows with the same text and different labels are all right.
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
-    in place of `trivial_baseline`. `has_fixed_shapes`: batches of one shape are computed alike, so
-    that a step can be captured.
+    in place of `trivial_baseline`.
     """
 
     name: ClassVar[str]
@@ -115,7 +115,6 @@ class Task(ABC):
     has_classes: ClassVar[bool] = False
     texts_repeat: ClassVar[bool] = False
     baseline_is_untrained: ClassVar[bool] = False
-    has_fixed_shapes: ClassVar[bool] = True
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
@@ -184,6 +183,7 @@ class Task(ABC):
                     verbose=False,
                 )
             )
+            columns = with_readable_ends(columns, tokenizer)
         return TokenRows.of(columns, table.labels)
 
     def encoding_settings(self, spec: DataSpec) -> tuple[Any, ...]:

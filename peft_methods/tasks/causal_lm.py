@@ -45,7 +45,6 @@ class CausalLM(Task):
     trivial = "the untrained model"
     texts_repeat = True
     baseline_is_untrained = True
-    has_fixed_shapes = False
     head = ModelHead(
         auto_model="AutoModelForCausalLM",
         tables=("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),

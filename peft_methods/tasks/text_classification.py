@@ -42,12 +42,14 @@ class TextClassification(Task):
     has_classes = True
     head = ModelHead(
         auto_model="AutoModelForSequenceClassification",
-        tables=(
-            "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-            "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+        tables=("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",),
+        needed="a model that can carry a classifier",
+        examples=(
+            "an encoder such as BERT, RoBERTa or DeBERTa, a decoder such as Llama, Qwen or GPT-2, "
+            "or an encoder-decoder such as T5 or BART"
         ),
-        needed="an encoder that can carry a classifier",
-        examples="an encoder such as BERT, RoBERTa, DistilBERT, MPNet or DeBERTa",
+        encoder_decoders=True,
+        excluded=("layoutlmv2", "perceiver", "tapas"),
     )
     metrics = (
         quality("accuracy", "Accuracy"),

@@ -216,8 +216,8 @@ class Engine(Protocol):
     def phases(self) -> tuple[EnginePhase, ...]:
         """The phases it has beyond those of every run."""
 
-    def unsupported(self, job: TrainingJob) -> str | None:
-        """Return why the engine cannot train this job, or None."""
+    def unsupported(self, config: Any) -> str | None:
+        """Return why the engine cannot train the model with this config, or None."""
 
     def train(
         self, job: TrainingJob, observer: Observer, checkpointer: Checkpointer | None = None

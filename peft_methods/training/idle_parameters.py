@@ -69,10 +69,15 @@ def _twin(model: nn.Module) -> nn.Module:
 def _idle(twin: nn.Module) -> set[str]:
     """Return the parameters whose gradient is none or noise, for a few random rows."""
     config: Any = twin.config
-    length = min(LENGTH, getattr(config, "max_position_embeddings", 2 * LENGTH) // 2)
+    text = config.get_text_config()
+    length = min(LENGTH, getattr(text, "max_position_embeddings", 2 * LENGTH) // 2)
     generator = torch.Generator().manual_seed(0)
-    first = min((config.pad_token_id or 0) + 1, config.vocab_size - 1)
-    ids = torch.randint(first, config.vocab_size, (ROWS, length), generator=generator)
+    ids = torch.randint(0, text.vocab_size, (ROWS, length), generator=generator)
+    # No padding. Encoder-decoders classify by an end-of-sequence token: one in every row.
+    other = next(one for one in range(3) if one not in {text.pad_token_id, text.eos_token_id})
+    ids[(ids == text.pad_token_id) | (ids == text.eos_token_id)] = other
+    if config.is_encoder_decoder:
+        ids[:, -1] = text.eos_token_id
     logits = twin(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     weights = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
     (logits * weights).sum().backward()

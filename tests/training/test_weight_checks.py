@@ -25,12 +25,7 @@ ARCHITECTURE = Architecture(
     layers=1,
     distinct_layers=1,
     hidden=4,
-    embedding=4,
-    intermediate=4,
-    embedding_rows=9,
     pooler=False,
-    extra_parameters=0,
-    extra_biases=0,
     head_parameters=0,
     labels=2,
 )

@@ -27,8 +27,8 @@ def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The test accuracy is not above the majority class by the margin (head_only is exempt).
 
     Of a task without accuracy, the metric that methods are compared by must be better than that of
-    the task's trivial predictor (for language models: of the untrained model). A recipe with `expect.above_majority = false` is exempt, too, as
-    for small sizes of a learning curve.
+    the task's trivial predictor (for language models: of the untrained model). A recipe with
+    `expect.above_majority = false` is exempt, too, as for small sizes of a learning curve.
 
     In a run, the majority class is that of train, predicted for every test row; a run that
     predicted another class for all of them learnt nothing either. In a table it is that of test.

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Adapter(Method):
     """Bottlenecks in each layer, at one of two placements.
 
-    `houlsby`: two, each before a residual sum. `pfeiffer`: one, around the last norm.
+    `houlsby`: two, each before a residual sum. `pfeiffer`: one, around the last norm; in a layer
+    that has no norm after its sums (decoders, ModernBERT), on the feed-forward block's output.
 
     The bottleneck is hidden // reduction_factor wide. The default `nonlinearity` depends on the
     placement, as in the `adapters` library: swish for Houlsby, ReLU for Pfeiffer.
@@ -68,22 +69,23 @@ class Adapter(Method):
     def apply(self, model: nn.Module, context: ApplyContext) -> nn.Module:
         """Freeze the encoder and wrap each layer. The outputs are unchanged at first."""
         from peft_methods.methods.adapters.modules import (
-            AroundNorm,
             BeforeResidual,
             Bottleneck,
             encoder_layers,
             wrap,
+            wrap_end,
         )
 
         freeze_all_but(model, context.head)
         parts, hidden = context.architecture.parts, context.architecture.hidden
         houlsby = self.placement == "houlsby"
         act = self.nonlinearity or ("swish" if houlsby else "relu")
-        places = (parts.attention_end, parts.ffn_end) if houlsby else (parts.ffn_norm,)
         for layer in encoder_layers(model, parts):
-            for path in places:
-                block = Bottleneck(hidden, self.width(hidden), act)
-                wrap(layer, path, BeforeResidual if houlsby else AroundNorm, block)
+            if not houlsby:
+                wrap_end(layer, parts, Bottleneck(hidden, self.width(hidden), act))
+                continue
+            for path in (parts.attention_end, parts.ffn_end):
+                wrap(layer, path, BeforeResidual, Bottleneck(hidden, self.width(hidden), act))
         return model.to(next(model.parameters()).device)
 
     def expected_trainable(self, architecture: Architecture) -> int:

@@ -125,11 +125,10 @@ class AdapterFusion(Method):
         from safetensors.torch import load_file
 
         from peft_methods.methods.adapters.modules import (
-            AroundNorm,
             Bottleneck,
             Fusion,
             encoder_layers,
-            wrap,
+            wrap_end,
         )
 
         freeze_all_but(model, context.head)
@@ -137,7 +136,7 @@ class AdapterFusion(Method):
         width = self.source_method().width(hidden)
         for layer in encoder_layers(model, parts):
             blocks = [Bottleneck(hidden, width, self.nonlinearity) for _ in self.sources]
-            wrap(layer, parts.ffn_norm, AroundNorm, Fusion(hidden, blocks, self.dropout))
+            wrap_end(layer, parts, Fusion(hidden, blocks, self.dropout))
         if context.prerequisite_folders:
             sources = [load_file(folder / TRAINED) for folder in context.prerequisite_folders]
             _copy_bottlenecks(model, sources)

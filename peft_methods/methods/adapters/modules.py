@@ -8,7 +8,7 @@ import re
 import torch
 from torch import nn
 
-from peft_methods.models.module_maps import ModuleMap
+from peft_methods.models.layer_parts import ModuleMap
 
 NONLINEARITIES = {"relu": nn.ReLU, "swish": nn.SiLU, "gelu": nn.GELU}
 
@@ -102,7 +102,7 @@ class AroundNorm(nn.Module):
 
 
 def encoder_layers(model: nn.Module, parts: ModuleMap) -> list[nn.Module]:
-    """The encoder layers of a classifier. Layers that share their weights occur once."""
+    """Return the layers of a model with a head. Layers that share their weights occur once."""
     base: nn.Module = getattr(model, str(model.base_model_prefix))
     lists = [
         module
@@ -111,6 +111,18 @@ def encoder_layers(model: nn.Module, parts: ModuleMap) -> list[nn.Module]:
     ]
     assert lists, f"no layers at {parts.layers}"
     return [layer for layers in lists for layer in layers]
+
+
+def wrap_end(layer: nn.Module, parts: ModuleMap, adapter: nn.Module) -> None:
+    """Put one adapter into the layer, as Pfeiffer et al. 2021 do: around its last norm.
+
+    A pre-norm layer has no norm after its last sum: there the adapter transforms the output of the
+    feed-forward block before it is added (the series adapter of Hu et al. 2023, arXiv:2304.01933).
+    """
+    if parts.ffn_norm:
+        wrap(layer, parts.ffn_norm, AroundNorm, adapter)
+    else:
+        wrap(layer, parts.ffn_end, BeforeResidual, adapter)
 
 
 def wrap(layer: nn.Module, path: str, wrapper: type[nn.Module], adapter: nn.Module) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_maps import ROLES, check_roles
+from peft_methods.models.module_maps import check_roles
+from peft_methods.models.module_names import has_transposed_weights
 from peft_methods.recipes.schema import Count, Positive, Share
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class LoRA(Method):
             lora_dropout=self.dropout,
             target_modules=context.architecture.pattern(self.targets),
             modules_to_save=list(context.head),
+            fan_in_fan_out=has_transposed_weights(model),
         )
         return get_peft_model(model, config)
 
@@ -96,17 +97,13 @@ class LoRA(Method):
 
         PEFT's "all-linear" and "dense" take a pooler for one more linear layer.
         """
+        layers = architecture.linear_layers
+        sets = itertools.product((0, 1), repeat=len(layers))
         units = {
-            cls(learning_rate=1.0, rank=1, targets=targets).expected_trainable(architecture)
-            for targets in target_sets()
-        }
+            architecture.distinct_layers
+            * sum(chosen * (one.inputs + one.outputs) for chosen, one in zip(own, layers, strict=True))
+            for own in sets
+        } - {0}
         if architecture.pooler:
             units |= {unit + 2 * architecture.hidden for unit in units}
         return (unit * rank for unit in units for rank in range(1, HIGHEST_RANK + 1))
-
-
-@cache
-def target_sets() -> tuple[tuple[str, ...], ...]:
-    """Every set of roles of a layer's linear maps."""
-    sizes = range(1, len(ROLES) + 1)
-    return tuple(chosen for size in sizes for chosen in itertools.combinations(ROLES, size))

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from peft_methods.methods.base import MEASURED, ApplyContext, DefaultRate, Method, MethodInfo
 from peft_methods.models.architecture import Architecture
-from peft_methods.models.module_maps import ROLES, check_roles
+from peft_methods.models.module_maps import check_roles
+from peft_methods.models.module_names import has_transposed_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,6 +72,7 @@ class IA3(Method):
             target_modules=architecture.pattern(self.targets),
             feedforward_modules=architecture.pattern(feedforward) if feedforward else [],
             modules_to_save=list(context.head),
+            fan_in_fan_out=has_transposed_weights(model),
         )
         return get_peft_model(model, config)
 
@@ -105,7 +107,7 @@ class IA3(Method):
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
         """Every set of targets, each scaled at its inputs (like a feed-forward map) or outputs."""
-        sides = [(0, *architecture.dimensions[role]) for role in ROLES]
+        sides = [(0, one.inputs, one.outputs) for one in architecture.linear_layers]
         return {
             architecture.distinct_layers * sum(chosen) for chosen in itertools.product(*sides)
         } - {0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_methods.training.phases import EnginePhase
 
@@ -31,9 +31,19 @@ class CudaGraphsEngine:
     fallback = "trainer"
     phases = (CAPTURE,)
 
-    def unsupported(self, job: TrainingJob) -> str | None:
-        """Return None: what cannot be captured shows when it is captured (`EngineUnfit`)."""
-        return None
+    def unsupported(self, config: Any) -> str | None:
+        """Encoders alone: the attention that it puts in is not causal.
+
+        What else cannot be captured shows when it is captured (`EngineUnfit`).
+        """
+        from peft_methods.models.families import TITLES, family_of
+
+        if (family := family_of(config)) == "encoder":
+            return None
+        return (
+            f"the {self.name} engine captures the steps of encoders alone, and "
+            f"{config.model_type!r} is {TITLES[family]}: the {self.fallback} engine trains it"
+        )
 
     def train(
         self, job: TrainingJob, observer: Observer, checkpointer: Checkpointer | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
@@ -19,7 +19,7 @@ class TrainerEngine:
     fallback = None
     phases = ()
 
-    def unsupported(self, job: TrainingJob) -> str | None:
+    def unsupported(self, config: Any) -> str | None:
         """Return None: the Trainer trains everything."""
         return None
 
