@@ -121,7 +121,11 @@ def load(
     pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, own))
     architecture = architecture_of(
-        config, head_parameters=size, pooler=pooler, counted=count_model(model, own)
+        config,
+        head_parameters=size,
+        pooler=pooler,
+        counted=count_model(model, own),
+        writes=head.pretrained,
     )
     return LoadedModel(
         model,
