@@ -152,7 +152,7 @@ def _runs(comparison: Comparison) -> dict[str, Runs]:
         if record.role != "main" or " (" in name or recipe.curve_of in names:
             continue
         of = found.setdefault(name, {})
-        if record.status == "ok" and record.metrics.get(recipe.selection_metric) is not None:
+        if record.status == "ok" and record.metrics.get(recipe.ranking_metric) is not None:
             of.setdefault(record.method_name, []).append(record)
     return {name: found[name] for name in main.rankings if name in found}
 
@@ -162,7 +162,7 @@ def _anchors(runs: Runs) -> tuple[float, float] | None:
     record = next((one for records in runs.values() for one in records), None)
     if record is None or not record.spec.recipe.has_quality:
         return None
-    metric = METRICS[record.spec.recipe.selection_metric]
+    metric = METRICS[record.spec.recipe.ranking_metric]
     best = metric.bounds[1 if metric.higher_is_better else 0]
     trivial = (record.data.get("trivial_baseline") or {}).get(metric.name)
     if trivial is None and metric.name == "accuracy":
@@ -211,13 +211,13 @@ def _scores(scored: Mapping[str, Runs], method: str) -> Array:
 
 
 def _score(record: Record) -> float:
-    value = record.metrics[record.spec.recipe.selection_metric]
+    value = record.metrics[record.spec.recipe.ranking_metric]
     assert value is not None, "runs without a score are left out"
     return value
 
 
 def _raw_mean(scored: Mapping[str, Runs], method: str) -> float | None:
-    metrics = {runs[method][0].spec.recipe.selection_metric for runs in scored.values()}
+    metrics = {runs[method][0].spec.recipe.ranking_metric for runs in scored.values()}
     if len(metrics) > 1:
         return None
     return float(np.mean([np.mean(list(map(_score, runs[method]))) for runs in scored.values()]))

@@ -53,7 +53,7 @@ class SeedsAdded:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Ranking of one recipe's methods by `metric` (its `data.select_by`).
+    """Ranking of one recipe's methods by `metric` (its `Recipe.ranking_metric`).
 
     `order`: the compared methods, best first. `groups`: letters; methods that are not separable
     share one. `not_compared`: the methods that are not compared, with the reason. `pareto_optimal`:
@@ -104,7 +104,7 @@ def rank_methods(
     records = [record for found in runs.values() for record, _ in found]
     finished = [record for record in records if record.status == "ok"]
     task = task_of(finished[0].spec.recipe) if finished else next(iter(TASKS.values()))
-    metric = finished[0].spec.recipe.selection_metric if finished else task.metrics[0].name
+    metric = finished[0].spec.recipe.ranking_metric if finished else task.metrics[0].name
     scores, not_compared = _scores(runs, task, metric)
     plan = next((record.seed_plan for record in records if record.seed_plan is not None), None)
     compared = _compared(scores, not_compared, METRICS[metric].sign(), margin, plan)

@@ -136,7 +136,7 @@ class RegressionCheck:
     def tolerances_for(self, record: Record) -> tuple[Tolerance, ...]:
         """Return the given tolerances, or the defaults for the record's recipe."""
         return (
-            default_tolerances(record.spec.recipe.selection_metric)
+            default_tolerances(record.spec.recipe.ranking_metric)
             if self.tolerances is None
             else self.tolerances
         )

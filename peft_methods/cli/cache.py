@@ -17,6 +17,7 @@ from peft_methods.utils.units import format_bytes
 PARTS = {
     "minilm": "the bundled model",
     "sentiment": "the bundled data",
+    "smollm2": "the bundled decoder, converted",
     "tokens": "tokenized data sets",
     "quantized": "digests of quantized weights",
     "compiled": "compiled GPU code",

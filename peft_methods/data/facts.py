@@ -87,4 +87,6 @@ def fingerprint(splits: dict[str, LabelledTexts]) -> str:
         digest.update(repr((name, table.texts, table.pairs, table.labels)).encode())
         if table.words is not None:
             digest.update(repr(table.words).encode())
+        if table.turns is not None:
+            digest.update(repr(table.turns).encode())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+Turns = tuple[tuple[str, str], ...]  # role and content of each turn of a conversation
 Label = Any  # what a task makes of a row's label column; it can be hashed and compared
 
 
@@ -14,13 +15,15 @@ class LabelledTexts:
     """The rows of one split: texts, labels, and second texts for tasks on text pairs.
 
     A label is what the task's `parse` returns: a class 0..n-1, a number, or a tuple of either.
-    `words` are the texts cut into words, for tasks that label each word.
+    `words` are the texts cut into words, for tasks that label each word. `turns` are the texts as
+    conversations, for a model's own chat template.
     """
 
     texts: list[str]
     labels: list[Label]
     pairs: list[str] | None = None
     words: list[tuple[str, ...]] | None = None
+    turns: list[Turns] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -33,6 +36,7 @@ class LabelledTexts:
             [self.labels[row] for row in rows],
             None if self.pairs is None else [self.pairs[row] for row in rows],
             None if self.words is None else [self.words[row] for row in rows],
+            None if self.turns is None else [self.turns[row] for row in rows],
         )
 
     def row_keys(self) -> list[str]:
@@ -41,11 +45,13 @@ class LabelledTexts:
             return self.texts
         return [f"{a}\x1f{b}" for a, b in zip(self.texts, self.pairs, strict=True)]
 
-    def drop_duplicates(self, key: Callable[[str], str]) -> LabelledTexts:
-        """Return the first row of each distinct text."""
-        first: dict[str, int] = {}
+    def drop_duplicates(
+        self, key: Callable[[str], str], *, of_label: bool = False
+    ) -> LabelledTexts:
+        """Return the first row of each distinct text, or of each text with the same label."""
+        first: dict[tuple[str, Label], int] = {}
         for row, text in enumerate(self.row_keys()):
-            first.setdefault(key(text), row)
+            first.setdefault((key(text), self.labels[row] if of_label else None), row)
         return self.take(first.values())
 
     def drop_texts_of(

@@ -47,6 +47,10 @@ class Labelling(Protocol):
     def has_classes(self) -> bool:
         """Whether `strata` are the classes of the rows, in the order of the label names."""
 
+    @property
+    def texts_repeat(self) -> bool:
+        """Whether rows with the same text and different labels are all right."""
+
     def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
         """Return texts and labels from the columns. Raises `DataError` that names the cause."""
 
@@ -75,6 +79,9 @@ class Labelling(Protocol):
 
     def encoding_settings(self, spec: DataSpec) -> tuple[Any, ...]:
         """Return the settings of the data that `encode` depends on, beside the length."""
+
+    def check_tokens(self, rows: Mapping[str, TokenRows], spec: DataSpec) -> tuple[str, ...]:
+        """Return remarks on the encoded splits. Raises `DataError` if one is useless."""
 
     def trivial_baseline(
         self, splits: Mapping[str, LabelledTexts], label_names: tuple[str, ...]

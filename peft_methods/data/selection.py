@@ -170,6 +170,8 @@ def take_sizes(
         )
     strata = task.strata(pool.labels)
     left, parts = stratified_order(strata, spec.seed), {}
+    if task.texts_repeat:
+        left = with_same_texts_together(left, pool.texts)
     for split, size in wanted.items():
         count = len(pool) - exact if size == "all" else int(size)
         taken = left[:count]
@@ -217,6 +219,14 @@ def _check_drawn(split: str, count: int, available: int, spec: DataSpec) -> None
             f"or leave {part!r} out of budget.vary.",
             setting=f"data.{split}",
         )
+
+
+def with_same_texts_together(order: Sequence[int], texts: Sequence[str]) -> list[int]:
+    """Return the order with all rows of a text at the place of the first, so splits share few."""
+    first: dict[str, int] = {}
+    for place, row in enumerate(order):
+        first.setdefault(texts[row], place)
+    return sorted(order, key=lambda row: first[texts[row]])
 
 
 def stratified_order(strata: Sequence[int], seed: int | Sequence[int]) -> list[int]:

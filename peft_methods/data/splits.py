@@ -42,24 +42,27 @@ def load(
     raw = sentences(spec.source) if spec.source.startswith(PREFIX) else read_source(spec)
     parsed = task.parse(raw, spec)
     source, label_names = parsed.tables, parsed.label_names
-    pools, removed = _disjoint_pools(source, spec)
+    pools, removed = _disjoint_pools(source, spec, task)
     cut_from = ""
     if _is_by_sentences(pools, spec):
         cut_from = pool_of("validation", pools)
         removed["train_part_of_validation"] = _cut_sentences(pools, spec, task, seeds)
     drawn = {split: seed for split, seed in seeds.items() if not cut_from or split == "train"}
     whole = choose(pools, spec, task, cut_from, drawn)
+    if task.texts_repeat:
+        whole = _without_shared_texts(whole, removed)
     splits = train_subset(whole, spec, task, subset_seed)
     task.check_splits(splits, label_names, spec)
     drawn_from = {name: source[pool_of(name, source)] for name in SPLITS}
     texts, contradictory = _contradictions(source)
+    contradictory = 0 if task.texts_repeat else contradictory
     facts = DataFacts(
         spec.source,
         label_names,
         strata_counts(splits, len(label_names), task),
         fingerprint(whole),
         removed,
-        overlap=_overlaps(splits),
+        overlap={} if task.texts_repeat else _overlaps(splits),
         source_counts=strata_counts(drawn_from, len(label_names), task),
         texts=texts,
         contradictory=contradictory,
@@ -108,19 +111,31 @@ def _key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def _without_shared_texts(
+    splits: dict[str, LabelledTexts], removed: dict[str, int]
+) -> dict[str, LabelledTexts]:
+    """Remove from train the rows whose text is in another split that was cut from the same rows."""
+    train = splits["train"]
+    for other in ("validation", "test"):
+        train, count = train.drop_texts_of(splits[other], _key)
+        removed[f"train_also_in_{other}"] = removed.get(f"train_also_in_{other}", 0) + count
+    return {**splits, "train": train}
+
+
 def _disjoint_pools(
-    source: dict[str, LabelledTexts], spec: DataSpec
+    source: dict[str, LabelledTexts], spec: DataSpec, task: Labelling
 ) -> tuple[dict[str, LabelledTexts], dict[str, int]]:
     """Remove repeated texts.
 
     Removes duplicates within train, and from train every text that validation or test also
-    contains.
+    contains. Where texts repeat, duplicates are rows with the same label, too.
     """
+    of_label = task.texts_repeat
     if "all" in source:
-        pool = source["all"].drop_duplicates(_key)
+        pool = source["all"].drop_duplicates(_key, of_label=of_label)
         return {"all": pool}, {"repeated": len(source["all"]) - len(pool)}
     pools = dict(source)
-    pools["train"] = source["train"].drop_duplicates(_key)
+    pools["train"] = source["train"].drop_duplicates(_key, of_label=of_label)
     removed = {"repeated": len(source["train"]) - len(pools["train"])}
     if "validation" in pools and "test" in pools:
         pools["validation"], removed["validation_also_in_test"] = pools["validation"].drop_texts_of(

@@ -9,7 +9,7 @@ from peft_methods.data.facts import TextData, TokenData, fingerprint
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.labelling import Labelling
 from peft_methods.data.token_rows import TokenRows
-from peft_methods.models.tokenizer import tokenizer_state
+from peft_methods.models.tokenizer import chat_template, tokenizer_state
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.cache import cached
 
@@ -31,7 +31,8 @@ def tokenize(
         tokens[name], truncated[name] = _tokenize_table(
             table, data.tokenizer or tokenizer, spec, task
         )
-    return TokenData(**tokens, facts=replace(data.facts, truncated=truncated))
+    notes = (*data.facts.notes, *task.check_tokens(tokens, spec))
+    return TokenData(**tokens, facts=replace(data.facts, truncated=truncated, notes=notes))
 
 
 def _tokenize_table(
@@ -58,11 +59,7 @@ def _rows(
     state = tokenizer_state(tokenizer) if len(table) >= MIN_ROWS_TO_CACHE else None
     if state is None:
         return make()
-    key = [
-        fingerprint({"": table}),
-        [state, tokenizer.pad_token_id],
-        cut,
-        task.name,
-        *task.encoding_settings(spec),
-    ]
+    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    known = [state, *ends, chat_template(tokenizer)]
+    key = [fingerprint({"": table}), known, cut, task.name, *task.encoding_settings(spec)]
     return cached("tokens", key, make, read=TokenRows.read, write=TokenRows.write, suffix=".npz")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from peft_methods.models.decoder_sizes import decoder_sizes
+from peft_methods.models.decoder_sizes import decoder_sizes, projection_sizes
 from peft_methods.models.encoder_sizes import encoder_sizes
 from peft_methods.models.layer_parts import ROLES, LinearLayer, ModelSizes, ModuleMap, size_in
 from peft_methods.models.linear_layers import CountedModel
@@ -95,9 +95,17 @@ class Architecture:
 
 
 def architecture_of(
-    config: Any, *, head_parameters: int, pooler: bool, counted: CountedModel | None = None
+    config: Any,
+    *,
+    head_parameters: int,
+    pooler: bool,
+    counted: CountedModel | None = None,
+    writes: bool = False,
 ) -> Architecture:
-    """Return the architecture that a transformers config describes."""
+    """Return the architecture that a transformers config describes.
+
+    With `writes`, the model's own projection to the vocabulary is a part of it.
+    """
     kind, depth = config.model_type, size_in(config, "num_hidden_layers")
     inner = size_in(config, "inner_group_num") if kind == "albert" else 1
     groups = size_in(config, "num_hidden_groups") if kind == "albert" else depth
@@ -111,11 +119,17 @@ def architecture_of(
         pooler=pooler,
         head_parameters=head_parameters,
         labels=config.num_labels,
-        sizes=ModelSizes() if parts is None else _sizes(config, parts),
+        sizes=ModelSizes() if parts is None else _sizes(config, parts, writes),
         counted=counted,
     )
 
 
-def _sizes(config: Any, parts: ModuleMap) -> ModelSizes:
+def _sizes(config: Any, parts: ModuleMap, writes: bool) -> ModelSizes:
     like_a_decoder = config.model_type in DECODER_MAPS or config.model_type == "modernbert"
-    return decoder_sizes(config, parts) if like_a_decoder else encoder_sizes(config, parts)
+    sizes = decoder_sizes(config, parts) if like_a_decoder else encoder_sizes(config, parts)
+    if not writes:
+        return sizes
+    weights, biases = projection_sizes(config)
+    return replace(
+        sizes, outer=sizes.outer + weights + biases, outer_biases=sizes.outer_biases + biases
+    )

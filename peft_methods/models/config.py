@@ -233,6 +233,8 @@ def kind_of(spec: ModelSpec) -> ModelKind:
     A local config.json or a preset decides; otherwise the name does. Neither the hub nor its cache
     is asked, so the kind is the same on every machine.
     """
+    if spec.source.removeprefix(PREFIX) in bundled.DECODERS and spec.source.startswith(PREFIX):
+        return "decoder"
     config = _config_dict(spec.source) or presets.presets().get(spec.source)
     if config is None:
         name = spec.source.rpartition("/")[2].casefold()

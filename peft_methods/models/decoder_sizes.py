@@ -104,3 +104,14 @@ def _roles_with_bias(config: Any) -> tuple[str, ...]:
     attention = ATTENTION if getattr(config, "attention_bias", default) else ()
     mlp = FEED_FORWARD if default or getattr(config, "mlp_bias", False) else ()
     return (*attention, *mlp)
+
+
+def projection_sizes(config: Any) -> tuple[int, int]:
+    """Return the weights and biases of the projection to the vocabulary that are its own.
+
+    Tied weights are those of the embeddings.
+    """
+    rows, width = size_in(config, "vocab_size"), size_in(config, "hidden_size")
+    width = size_in(config, "word_embed_proj_dim", width) if config.model_type == "opt" else width
+    is_tied = getattr(config, "tie_word_embeddings", False)
+    return 0 if is_tied else rows * width, rows * (config.model_type == "phi")

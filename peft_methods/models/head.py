@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import in_modules, top_modules
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
@@ -60,18 +61,21 @@ def reinitialise(model: PreTrainedModel, modules: tuple[str, ...], *, but: set[s
                 nn.init.zeros_(module.bias)
 
 
-def head_modules(model: PreTrainedModel, fresh: set[str], spec: ModelSpec) -> tuple[str, ...]:
+def head_modules(
+    model: PreTrainedModel, fresh: set[str], spec: ModelSpec, kind: ModelHead
+) -> tuple[str, ...]:
     """Return the classifier's own modules, and a pooler without trained weights.
 
-    Freezing a randomly initialised pooler is a known mistake.
+    Freezing a randomly initialised pooler is a known mistake. A pretrained head has no modules of
+    its own. Raises `ModelError` if the stored model lacks weights.
     """
-    head = top_modules(model)
+    head = () if kind.pretrained else top_modules(model)
     untrained = {name for name in fresh if not in_modules(name, head)}
     poolers = {name.rsplit(".", 1)[0] for name in untrained if ".pooler." in name}
     absent = sorted(name for name in untrained if not in_modules(name, tuple(poolers)))
     if absent:
         raise ModelError(
-            f"{spec.source!r} lacks {len(absent)} tensors of its encoder (the first is "
+            f"{spec.source!r} lacks {len(absent)} tensors of its {kind.part} (the first is "
             f"{absent[0]}); its weights do not match its config. Fix one of them, or set "
             f"model.source to another model.",
             setting="model.source",

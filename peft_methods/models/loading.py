@@ -117,11 +117,15 @@ def load(
     compute = DTYPES[precision] if quantization else None
     model, fresh = _load_model(config, spec, head, compute=compute, device=device, drawn=drawn)
     write_padding(tokenizer, model.config)
-    own = head_modules(model, fresh, spec)
+    own = head_modules(model, fresh, spec, head)
     pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
     size = sum(p.numel() for name, p in model.named_parameters() if in_modules(name, own))
     architecture = architecture_of(
-        config, head_parameters=size, pooler=pooler, counted=count_model(model, own)
+        config,
+        head_parameters=size,
+        pooler=pooler,
+        counted=count_model(model, own),
+        writes=head.pretrained,
     )
     return LoadedModel(
         model,
@@ -177,9 +181,8 @@ def _load_model(
         model, missing = _from_pretrained(spec, head, options)
         idle = untrained_poolers(model)
     fresh = missing | idle
-    reinitialise(
-        model, (*top_modules(model), *(name.rpartition(".")[0] for name in fresh)), but=missing
-    )
+    new = () if head.pretrained else top_modules(model)
+    reinitialise(model, (*new, *(name.rpartition(".")[0] for name in fresh)), but=missing)
     if compute is not None:
         disable_repacking(model)
         return model, fresh  # already on its device

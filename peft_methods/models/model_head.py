@@ -13,9 +13,11 @@ class ModelHead:
     """A class of transformers that puts a head on a base model.
 
     `auto_model` is the name of the class. `tables` are names of transformers' tables of model
-    types; a model must be in the first, which lists those with this head, and in all others.
-    `encoder_decoders` allows models with both parts. `excluded` are model types of the tables that
-    need more than texts. `needed` and `examples` describe fitting models in messages.
+    types; a model must be in the first, which lists those with this head, and in all others, and in
+    none of the tables `not_in`. `excluded` are model types of the tables that need more than texts.
+    `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
+    models in messages. A `pretrained` head is a part of the stored model: nothing in it is new, and
+    methods train it only with the rest.
     """
 
     auto_model: str
@@ -24,6 +26,13 @@ class ModelHead:
     examples: str
     encoder_decoders: bool = False
     excluded: tuple[str, ...] = ()
+    pretrained: bool = False
+    not_in: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """The part of a model that is pretrained, in messages."""
+        return "language model" if self.pretrained else "encoder"
 
     def auto_class(self) -> Any:
         """Return the class of transformers."""
@@ -34,7 +43,7 @@ class ModelHead:
     def fits(self, config: Any) -> bool:
         """Whether transformers has such a head for the model that this config describes."""
         kind = config.model_type
-        listed = all(kind in table for table in self._tables()) and kind not in self.excluded
+        listed = all(kind in table for table in self._tables()) and kind not in self._others()
         return listed and (self.encoder_decoders or not config.is_encoder_decoder)
 
     def misfit(self, config: Any) -> str:
@@ -42,7 +51,7 @@ class ModelHead:
         kind = config.model_type
         if config.is_encoder_decoder and not self.encoder_decoders:
             return f"an encoder-decoder ({kind!r}), which is not {self.needed}"
-        types = sorted({*self._tables()[0]} - {*self.excluded})
+        types = sorted({*self._tables()[0]} - self._others())
         close = difflib.get_close_matches(kind, types, n=1, cutoff=0.5)
         near = f" (the nearest type that can: {close[0]!r})" if close else ""
         return f"a {kind!r} model, which is not {self.needed}{near}"
@@ -51,6 +60,12 @@ class ModelHead:
         from transformers.models.auto import modeling_auto
 
         return [getattr(modeling_auto, table) for table in self.tables]
+
+    def _others(self) -> set[str]:
+        """Return the model types that are in the tables but do not fit."""
+        from transformers.models.auto import modeling_auto
+
+        return {*self.excluded, *(kind for t in self.not_in for kind in getattr(modeling_auto, t))}
 
     def is_custom(self, config: Any) -> bool:
         """Whether the model's own code includes a class with this head."""

@@ -85,6 +85,11 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
             tokenizer.save_pretrained(folder)
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             state = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
-    return hashlib.sha256(
-        json.dumps([state, tokenizer.pad_token_id], sort_keys=True).encode()
-    ).hexdigest()
+    template = chat_template(tokenizer)
+    parts = [state, tokenizer.pad_token_id, *([] if template is None else [template])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> Any | None:
+    """Return how a tokenizer writes conversations, None if it does not."""
+    return getattr(tokenizer, "chat_template", None)

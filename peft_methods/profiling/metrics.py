@@ -74,6 +74,7 @@ COST_METRICS = (
     _cost("warm_up_seconds", "Warm-up", SECONDS),
     *(_cost(f"{phase.name}_seconds", phase.title, SECONDS) for phase in ENGINE_PHASES),
     _cost("evaluate_seconds", "Evaluating", SECONDS),
+    _cost("generate_seconds", "Generating texts", SECONDS),
     _cost("save_seconds", "Saving", SECONDS),
     _cost("infer_seconds", "Timing inference", SECONDS),
     _cost("check_seconds", "Checking weights", SECONDS),

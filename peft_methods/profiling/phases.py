@@ -18,6 +18,7 @@ PHASES = (
     *(phase.name for phase in ENGINE_PHASES),
     "train",
     "evaluate",
+    "generate",
     "save",
     "check",
     "infer",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from peft_methods.recipes.bundled_names import bundled_name
+from peft_methods.recipes.language_data import LanguageData
 from peft_methods.recipes.variation import USUAL, check_parts, row_seeds, seed_of
 from peft_methods.utils.errors import OptionError
 
@@ -43,7 +44,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class DataSpec(LanguageData):
     """The texts, the sizes of the disjoint splits, and the columns with texts and labels.
 
     `sizes` says what `train`, `validation` and `test` mean. `exact`, the default: a source with
@@ -55,7 +56,8 @@ class DataSpec:
     `seed` selects the rows. It is the same for every run, so all methods and seeds see the same
     splits, unless seeds draw training or validation rows (`budget.vary`). Columns that are not
     named are inferred. `select_by` is the validation metric that selects the best epoch: one of the
-    task's, by default its first.
+    task's, by default its first. `rank_by` is the test metric that methods are compared by, by
+    default the same.
 
     `test_split` names the source's split that test rows are taken from: `validation` if the source
     hides its test labels, `train` to cut the test rows from train. If the source lacks the named
@@ -82,6 +84,7 @@ class DataSpec:
     sizes: Literal["exact", "at_most"] = "exact"
     max_length: Annotated[int, Field(ge=4)] = 128
     select_by: str | None = None
+    rank_by: str | None = None
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
@@ -97,6 +100,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", bundled_name(self.source))
+        self.check_language()
         lengths = self.token_lengths
         if lengths is not None and (
             len(lengths) < 2 or lengths[0] < 1 or list(lengths) != sorted(lengths)
@@ -245,6 +249,11 @@ class Recipe:
         """The validation metric that selects the best epoch."""
         assert self.data.select_by is not None, "planning fills it in (`with_task`)"
         return self.data.select_by
+
+    @property
+    def ranking_metric(self) -> str:
+        """The test metric by which methods are compared, by default the selection metric."""
+        return self.data.rank_by or self.selection_metric
 
     @property
     def has_quality(self) -> bool:

@@ -109,7 +109,7 @@ class Experiment:
             keys = kept_checks.keys_of(recipe, methods, self.device, threads)
         if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
-        self._progress.show_activity(f"{recipe.name}: reading data and model")
+        self._progress.show_preparation(recipe)
         with self._progress.showing(last=False):
             made = self._scheduler.prepare(recipe, methods, first)
         if keys is not None:

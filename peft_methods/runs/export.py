@@ -1,7 +1,8 @@
 """Save trained models in the format of their method, and load them again.
 
 - `transformers`: a whole model folder (full fine-tuning, BitFit, head only).
-- `peft`: a PEFT folder (LoRA, QLoRA, IA3), with a config.json that has the names of the labels.
+- `peft`: a PEFT folder (LoRA, QLoRA, IA3), with a config.json that has the names of the labels, if
+  there are any.
 - `peft_methods`: `trained.safetensors` (adapters, fusion).
 
 Every folder also has the tokenizer, a `method.json` that records the base model with its
@@ -60,11 +61,12 @@ def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, fold
 def save_other_files(run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
     """Save tokenizer, description and README beside the weights, and finish PEFT's configs."""
     base.tokenizer.save_pretrained(str(folder))
-    description = _description(run, base)
+    description, head = _description(run, base), TASKS[run.recipe.task].head
     if description["format"] == "peft":
-        _save_plain_config(base, folder)
+        if not head.pretrained:  # with a config.json, transformers would not see PEFT's folder
+            _save_plain_config(base, folder)
         _name_base(folder / PEFT_CONFIG, description["model"]["source"])
-    card = model_card(run.method, description, TASKS[run.recipe.task].head.auto_model)
+    card = model_card(run.method, description, head)
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
@@ -94,7 +96,8 @@ def _name_base(path: Path, source: str) -> None:
 
 
 def _description(run: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
-    spec = run.recipe.model
+    spec, head = run.recipe.model, TASKS[run.recipe.task].head
+    labels = {} if head.pretrained else base.model.config.id2label
     return {
         "format": run.method.info.saved_format,
         "method": run.method.name,
@@ -104,8 +107,9 @@ def _description(run: RunSpec, base: loading.LoadedModel) -> dict[str, Any]:
         "quantization": quantization_of(base.model),
         "precision": run.recipe.budget.precision,
         "weights_sha256": base.weights_sha256,
-        "label_names": [name for _, name in sorted(base.model.config.id2label.items())],
+        "label_names": [name for _, name in sorted(labels.items())],
         "max_length": run.recipe.data.max_length,
+        **({"max_new_tokens": run.recipe.data.max_new_tokens} if head.pretrained else {}),
     }
 
 

@@ -7,12 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from peft_methods.methods.base import Method
+from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.utils.files import is_only_a_path
 
 NEW_HEAD = """
 **Do not load this folder with `{auto_model}.from_pretrained` or `pipeline()`**: they refuse it or,
 in some versions, load the base model with a new, random head, whose predictions mean nothing.
+"""
+NOT_PLAIN = """
+**Do not load this folder with `{auto_model}.from_pretrained` or `pipeline()`**: they refuse it or
+load the base model without what was trained.
+"""
+GENERATE = """
+Write a completion, as it was measured (greedily, at most {tokens} tokens):
+
+```python
+prompt = "…"  # as in training: by the template, or for conversations the chat template
+inputs = tokenizer(prompt, return_tensors="pt")
+written = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)
+print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
 """
 OURS = """
 ```python
@@ -33,6 +48,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 model = {auto_model}.from_pretrained(folder)
 ```
 """
+LABELS = "config = AutoConfig.from_pretrained(folder)  # it has the names of the labels\n"
 WITH_PEFT = """
 With PEFT and transformers alone:
 
@@ -41,9 +57,8 @@ from peft import PeftModel
 from transformers import {imports}
 {base_import}
 folder = "."  # the path of this folder
-config = AutoConfig.from_pretrained(folder)  # it has the names of the labels
-base = {auto_model}.from_pretrained(
-    {base}, config=config{options}
+{config}base = {auto_model}.from_pretrained(
+    {base}{options}
 )
 model = PeftModel.from_pretrained(base, folder).eval()
 ```
@@ -65,20 +80,31 @@ AutoTokenizer.from_pretrained(folder).save_pretrained("merged")
 """
 
 
-def model_card(method: Method, description: Mapping[str, Any], auto_model: str) -> str:
+def model_card(method: Method, description: Mapping[str, Any], head: ModelHead) -> str:
     """Return the README of a saved model; `description` is the content of its method.json."""
+    auto_model = head.auto_model
     saved_format, source = description["format"], description["model"]["source"]
     parts = [_front_matter(source, saved_format), _title(method, description), "\n## Load it\n"]
     if saved_format == "transformers":
         parts.append(PLAIN.format(auto_model=auto_model))
         parts.append("\n`peft_methods.load_trained(folder)` returns the same model.\n")
-        return "".join(parts)
-    parts += [OURS, NEW_HEAD.format(auto_model=auto_model)]
+        return "".join([*parts, *_generation(description)])
+    parts.append(OURS)
+    if not head.pretrained:
+        parts.append(NEW_HEAD.format(auto_model=auto_model))
+    elif saved_format != "peft":  # transformers reads PEFT's folders of models without a new head
+        parts.append(NOT_PLAIN.format(auto_model=auto_model))
     if saved_format == "peft" and description["model"]["weights"] == "pretrained":
-        parts.append(_with_peft(description, auto_model))
+        parts.append(_with_peft(description, auto_model, has_labels=not head.pretrained))
     if method.info.mergeable:
         parts.append(MERGED.format(auto_model=auto_model))
-    return "".join(parts)
+    return "".join([*parts, *_generation(description)])
+
+
+def _generation(description: Mapping[str, Any]) -> list[str]:
+    """Return how to write a completion, for models that do."""
+    tokens = description.get("max_new_tokens")
+    return [] if tokens is None else [GENERATE.format(tokens=tokens)]
 
 
 def _front_matter(source: str, saved_format: str) -> str:
@@ -100,9 +126,11 @@ def _title(method: Method, description: Mapping[str, Any]) -> str:
     )
 
 
-def _with_peft(description: Mapping[str, Any], auto_model: str) -> str:
+def _with_peft(description: Mapping[str, Any], auto_model: str, *, has_labels: bool) -> str:
     spec, quantization = description["model"], description["quantization"]
-    imports, options, base_import = ["AutoConfig", auto_model], "", ""
+    imports, options, base_import = [auto_model], "", ""
+    if has_labels:
+        imports, options = ["AutoConfig", auto_model], ", config=config"
     if spec["source"].startswith(PREFIX):
         base = f"model_folder({_quoted(spec['source'])})"
         base_import = "from peft_methods.models.bundled import model_folder\n"
@@ -124,6 +152,7 @@ def _with_peft(description: Mapping[str, Any], auto_model: str) -> str:
         imports=", ".join(imports),
         base_import=base_import,
         auto_model=auto_model,
+        config=LABELS if has_labels else "",
         base=base,
         options=options,
     )

@@ -103,3 +103,4 @@ class RunOutcome:
     notes: tuple[str, ...]
     resumed_after: tuple[int, ...]
     further: dict[str, float] = field(default_factory=dict)
+    untrained: dict[str, float] = field(default_factory=dict)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,27 @@ from torch import nn
 
 from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import TextData, TokenData
+from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.methods.base import ApplyContext
 from peft_methods.models import loading
 from peft_methods.models.config import load_config
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
-from peft_methods.profiling.latency import InferenceCost, measure_inference
 from peft_methods.profiling.memory_peaks import share
 from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
+from peft_methods.runs.inference import inference_metrics
 from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_process
 from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.saved_size import saved_size
-from peft_methods.runs.scores import further_scores, predict_last, quality_of
+from peft_methods.runs.scores import further_scores, generate_last, predict_last, quality_of
 from peft_methods.runs.spec import RunSpec
+from peft_methods.runs.untrained import untrained_scores
 from peft_methods.tasks.base import Predictions
 from peft_methods.tasks.collate import Collator
 from peft_methods.tasks.registry import TASKS
@@ -53,6 +54,7 @@ class Loaded:
 
     base: loading.LoadedModel
     model: nn.Module
+    test_texts: LabelledTexts
     tokens: TokenData
     before: weight_checks.StateBefore
     parameters: ParameterCounts
@@ -121,6 +123,7 @@ def _load(
     return Loaded(
         base,
         model,
+        texts.splits["test"],
         tokens,
         before,
         parameters=count_parameters(model, base.head),
@@ -167,6 +170,7 @@ def _train_and_evaluate(
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
     job = _job(run, paths, loaded)
+    untrained = _untrained(run, loaded)
     before = pace_seconds(run.device)
     training = engine_of(run.engine).train(job, profiler, checkpoints)
     profiler.enter("check")
@@ -174,8 +178,11 @@ def _train_and_evaluate(
     evidence = _evidence(run, loaded, training)
     profiler.enter("evaluate")
     predicted = predict_last(run, loaded.model, loaded.tokens, loaded.collate)
+    profiler.enter("generate")
+    predicted = generate_last(run, loaded.model, loaded.base, predicted, loaded.test_texts)
+    profiler.enter("evaluate")
     scores = quality_of(run, predicted, loaded.tokens.facts.label_names)
-    further = further_scores(run, loaded.model, loaded.base.tokenizer)
+    further = further_scores(run, loaded.model, loaded.base.tokenizer, untrained)
     profiler.enter("save")
     unsaved = _save(run, loaded, paths.save_to)
     size = saved_size(loaded.model, run, loaded.base, paths.work / "saved")
@@ -183,13 +190,14 @@ def _train_and_evaluate(
     is_rated = paths.matmul_flops_per_second is not None and run.role == "main"
     model_flops = outcome.training_flops(job, training) if is_rated else None
     profiler.enter("infer")
-    inference = _inference(run, loaded, profiler)
+    inference = inference_metrics(run, loaded.model, loaded.tokens.test, loaded.collate, profiler)
     profiler.enter(None)
     found = RunOutcome(
         training,
         evidence,
         quality=scores,
         further=further,
+        untrained=untrained,
         size=size,
         inference=inference,
         pace_seconds=pace,
@@ -201,6 +209,17 @@ def _train_and_evaluate(
     if paths.save_to is not None and not unsaved:
         sign(paths.save_to, record.fingerprint)
     return record, predicted
+
+
+def _untrained(run: RunSpec, loaded: Loaded) -> dict[str, float]:
+    return untrained_scores(
+        run,
+        loaded.base,
+        loaded.model,
+        loaded.tokens,
+        table=loaded.test_texts,
+        collate=loaded.collate,
+    )
 
 
 def _job(run: RunSpec, paths: RunPaths, loaded: Loaded) -> TrainingJob:
@@ -239,32 +258,12 @@ def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
     return []
 
 
-def _inference(run: RunSpec, loaded: Loaded, profiler: Profiler) -> dict[str, float]:
-    """Time the trained model in use, as trained and merged. The model cannot be used afterwards."""
-    if run.role != "main":
-        return {}
-    timed = partial(
-        measure_inference,
-        rows=loaded.tokens.test,
-        collate=loaded.collate,
-        precision=run.recipe.budget.precision,
-        synchronize=profiler.synchronize,
-    )
-    found = _named("", timed(loaded.model))
-    merged = run.method.merge(loaded.model)
-    return found if merged is None else found | _named("merged_", timed(merged))
-
-
-def _named(prefix: str, cost: InferenceCost | None) -> dict[str, float]:
-    if cost is None:
-        return {}
-    return {f"{prefix}{name}": value for name, value in asdict(cost).items()}
-
-
 def _record(
     run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded, found: RunOutcome
 ) -> Record:
     meter, training, facts = profiler.meter, found.training, loaded.tokens.facts
+    if found.untrained:
+        facts = replace(facts, trivial_baseline=found.untrained)
     return Record(
         spec=run,
         status="ok",

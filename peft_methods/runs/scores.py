@@ -5,16 +5,21 @@ This is the one use of the test rows. A trial predicts the validation rows inste
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from peft_methods.data.facts import TokenData
+from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.models.loading import LoadedModel
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Predictions, Quality
 from peft_methods.tasks.collate import Collator
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.evaluation import predict
+from peft_methods.training.precision import autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,13 +50,52 @@ def quality_of(
     return TASKS[run.recipe.task].evaluate(predictions, label_names)
 
 
+def generate_last(
+    run: RunSpec,
+    model: nn.Module,
+    base: LoadedModel,
+    predictions: Predictions | None,
+    table: LabelledTexts,
+) -> Predictions | None:
+    """Add generated texts to the predictions for the test rows, for tasks that generate.
+
+    Trials and prerequisite runs have none.
+    """
+    if run.role != "main" or predictions is None or not len(table):
+        return predictions
+    task = TASKS[run.recipe.task]
+    with _in_use(run, model):
+        return task.generate(predictions, model, base.tokenizer, table, run.recipe)
+
+
 def further_scores(
-    run: RunSpec, model: nn.Module, tokenizer: PreTrainedTokenizerBase
+    run: RunSpec,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    before: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Return the metrics of the task's further evaluations, for runs that are tested."""
+    """Return the metrics of the task's further evaluations, for runs that are tested.
+
+    `before` has those of the untrained model, where it was measured.
+    """
     if run.role != "main" or not run.recipe.has_quality:
         return {}
     found: dict[str, float] = {}
     for evaluation in TASKS[run.recipe.task].extra_evaluations(run.recipe):
-        found.update(evaluation.measure(model, tokenizer))
+        with _in_use(run, model):
+            found.update(evaluation.measure(model, tokenizer))
+        if evaluation.compare is not None and before is not None:
+            found.update(evaluation.compare(before, found))
     return found
+
+
+@contextmanager
+def _in_use(run: RunSpec, model: nn.Module) -> Iterator[None]:
+    """Context manager: the model in evaluation mode, in the precision of the recipe."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        with autocast(device, run.recipe.budget.precision):
+            yield
+    finally:
+        model.train(was_training)

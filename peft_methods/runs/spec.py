@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
-from peft_methods.recipes.schema import Recipe, Tuning
+from peft_methods.recipes.language_data import LanguageData
+from peft_methods.recipes.schema import DataSpec, Recipe, Tuning
 from peft_methods.recipes.variation import USUAL
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.seed_plan import SeedPlan
@@ -24,6 +25,7 @@ from peft_methods.utils.validation import build
 PIPELINE = "peft_methods.runs.pipeline"  # executes a run; its imports count for every run
 Role = Literal["main", "prerequisite", "trial"]
 ROLES: tuple[Role, ...] = get_args(Role)
+LATER_SETTINGS = ("rank_by", *(one.name for one in fields(LanguageData)))  # of the data
 NOT_RECORDED = ("methods", "title", "notes", "tuning")  # parts of a recipe
 
 
@@ -82,12 +84,16 @@ class RunSpec:
         """Return the recipe as JSON values, without what concerns other runs or only people.
 
         The number of seeds is left out: further seeds do not change this run. What seeds vary is
-        left out if it is the usual: records from before it could be set are of the same runs.
+        left out if it is the usual, and so are later settings at their defaults: records from
+        before they could be set are of the same runs.
         """
         recipe = {n: value for n, value in asdict(self.recipe).items() if n not in NOT_RECORDED}
         del recipe["budget"]["seeds"]
         if self.recipe.budget.vary == USUAL:
             del recipe["budget"]["vary"]
+        for name in LATER_SETTINGS:
+            if recipe["data"][name] == getattr(DataSpec, name):
+                del recipe["data"][name]
         return _plain(recipe)
 
     def method_settings(self) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class LossSum:
 
     @property
     def mean(self) -> Tensor:
-        """The loss of one example."""
-        return self.total / self.count
+        """The loss of one example; 0 for a batch without any."""
+        return self.total / self.count.clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,15 @@ class Predictions(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A further evaluation of the trained model, such as forgetting. `measure` returns metrics."""
+    """A further evaluation of the trained model, such as forgetting. `measure` returns metrics.
+
+    Where the untrained model is the baseline, it is measured before training, too; `compare` then
+    returns further metrics from both results, the earlier one first.
+    """
 
     title: str
     measure: Callable[[nn.Module, PreTrainedTokenizerBase], Mapping[str, float]]
+    compare: Callable[[Mapping[str, float], Mapping[str, float]], Mapping[str, float]] | None = None
 
 
 class Task(ABC):
@@ -95,6 +100,9 @@ class Task(ABC):
     another. `further_metrics` are the others of its records: fields of the best epoch, and what
     `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the
     predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
+    `texts_repeat`: rows with the same text and different labels are all right.
+    `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
+    in place of `trivial_baseline`.
     """
 
     name: ClassVar[str]
@@ -105,11 +113,18 @@ class Task(ABC):
     further_metrics: ClassVar[tuple[Metric, ...]] = ()
     trivial: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    texts_repeat: ClassVar[bool] = False
+    baseline_is_untrained: ClassVar[bool] = False
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
         """Every quality metric in a record."""
         return (*self.metrics, *self.further_metrics)
+
+    @property
+    def selection_metrics(self) -> tuple[Metric, ...]:
+        """The metrics that `predict` alone gives, so that each epoch has them."""
+        return self.metrics
 
     def metric(self, name: str) -> Metric:
         """Return one of the metrics of `evaluate`. Raises `OptionError` for an unknown name."""
@@ -182,6 +197,10 @@ class Task(ABC):
         """Return the settings of the data that `encode` depends on, beside the length."""
         return ()
 
+    def check_tokens(self, rows: Mapping[str, TokenRows], spec: DataSpec) -> tuple[str, ...]:
+        """Return remarks on the encoded splits. Raises `DataError` if one is useless."""
+        return ()
+
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> Collator:
         """Return a collator that pads to the longest row of a batch, or to `length` tokens."""
@@ -202,13 +221,30 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return what is kept of a batch's outputs, one entry per row, on the device."""
+        """Return what is kept of a batch's outputs, one entry per row, on the device.
+
+        The batch has its labels, too: tasks that keep losses need them.
+        """
 
     @abstractmethod
     def gather(
         self, outputs: Sequence[Tensor], order: NDArray[np.intp], rows: TokenRows
     ) -> Predictions:
         """Join the outputs of all batches. Output i belongs to row `order[i]`."""
+
+    def generate(
+        self,
+        predictions: Predictions,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        table: LabelledTexts,
+        recipe: Recipe,
+    ) -> Predictions:
+        """Add what the model writes for each row to its predictions; here nothing.
+
+        The time is not counted as training or evaluation. The caller sets the model to evaluation.
+        """
+        return predictions
 
     @abstractmethod
     def restore(self, read: Callable[[str], NDArray[Any]]) -> Predictions:

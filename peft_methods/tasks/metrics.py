@@ -123,11 +123,12 @@ def quality(name: str, title: str, label: str = "") -> Metric:
     return Metric(name, title, SHARE, higher_is_better=True, bounds=(0.0, 1.0), label=label)
 
 
-def check_metric(name: str, known: tuple[Metric, ...], task: str) -> None:
-    """Raise `OptionError` if the selection metric is not one of the task's."""
+def check_metric(
+    name: str, known: tuple[Metric, ...], task: str, setting: str = "data.select_by"
+) -> None:
+    """Raise `OptionError` if the metric of a setting is not one of those known."""
     names = [metric.name for metric in known]
     if name not in names:
         raise OptionError(
-            f"data.select_by: {unknown(f'metric of {task}', name, names)}",
-            setting="data.select_by",
+            f"{setting}: {unknown(f'metric of {task}', name, names)}", setting=setting
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from peft_methods.recipes.schema import DEFAULT_TASK, Recipe
 from peft_methods.tasks.base import Task
+from peft_methods.tasks.metrics import check_metric
 from peft_methods.utils.entry_points import installed
 from peft_methods.utils.errors import OptionError, unknown
 
@@ -124,7 +125,9 @@ def with_task(recipe: Recipe) -> Recipe:
     Raises `OptionError` for an unknown task, and for a metric that the task does not have.
     """
     task = TASKS[recipe.task]
+    if recipe.data.rank_by is not None:
+        check_metric(recipe.data.rank_by, task.metrics, task.title.lower(), "data.rank_by")
     if recipe.data.select_by is None:
         return replace(recipe, data=replace(recipe.data, select_by=task.metrics[0].name))
-    task.metric(recipe.data.select_by)
+    check_metric(recipe.data.select_by, task.selection_metrics, task.title.lower())
     return recipe

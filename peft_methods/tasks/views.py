@@ -52,4 +52,19 @@ class MatrixView:
         )
 
 
-View = TableView | MatrixView
+@dataclass(frozen=True)
+class TextsView:
+    """A table of texts. `about` heads the column of `rows`' names, `columns` are the headings.
+
+    `values` has one line per row and one text per column. Texts are data: reports escape them.
+    """
+
+    name: str
+    title: str
+    about: str
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+
+
+View = TableView | MatrixView | TextsView

@@ -45,7 +45,6 @@ def predict(
     with torch.inference_mode(), autocast(device, precision):
         for start in range(0, len(order), batch_size):
             batch = collate([rows[int(row)] for row in order[start : start + batch_size]])
-            batch.pop("labels")
             parts.append(task.predict(model, on_device(batch, device)))
     model.train(was_training)
     return task.gather(parts, order, rows)

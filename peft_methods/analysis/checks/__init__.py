@@ -1,7 +1,8 @@
 """Validity rules: each one checks records, or a table made elsewhere, for one kind of mistake.
 
 A finding gives the evidence in numbers and what to do about it. V1xx rules are about data, V2xx
-about training, V3xx about results, V4xx about measurement and V5xx about the comparison.
+about training, V3xx about results, V4xx about measurement, V5xx about the comparison and V6xx
+about generated texts.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from peft_methods.analysis.checks import comparison, data, measurement, results, training
+from peft_methods.analysis.checks import (
+    comparison,
+    data,
+    generation,
+    measurement,
+    results,
+    training,
+)
 from peft_methods.analysis.checks.row import ResultRow, mean_row, row_of
 from peft_methods.analysis.checks.rule import REGISTRY, Finding, Rule
 from peft_methods.runs.record import Record
 
 __all__ = ["RULES", "Finding", "Rule", "check_table", "run_checks"]
-assert all((data, training, results, measurement, comparison)), (
+assert all((data, training, results, measurement, comparison, generation)), (
     "importing these modules fills the registry"
 )
 RULES = dict(sorted(REGISTRY.items()))

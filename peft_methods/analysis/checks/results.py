@@ -26,9 +26,9 @@ OTHER_CODING = (
 def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
     """The test accuracy is not above the majority class by the margin (head_only is exempt).
 
-    Of a task without accuracy, the metric that selects the best epoch must be better than that of
-    the task's trivial predictor. A recipe with `expect.above_majority = false` is exempt, too, as
-    for small sizes of a learning curve.
+    Of a task without accuracy, the metric that methods are compared by must be better than that of
+    the task's trivial predictor (for language models: of the untrained model). A recipe with
+    `expect.above_majority = false` is exempt, too, as for small sizes of a learning curve.
 
     In a run, the majority class is that of train, predicted for every test row; a run that
     predicted another class for all of them learnt nothing either. In a table it is that of test.
@@ -63,7 +63,8 @@ def _not_above_trivial(row: ResultRow) -> Iterator[tuple[str, str]]:
     gain = metric.sign() * (score - trivial)
     if gain <= 0 or gain < row.margin:
         wanted = f", required margin {row.margin:.2f}" if row.margin else ""
-        evidence = f"{metric.in_text} {score:.3f}, without the texts {trivial:.3f}{wanted}"
+        without = "before training" if row.trivial_is_untrained else "without the texts"
+        evidence = f"{metric.in_text} {score:.3f}, {without} {trivial:.3f}{wanted}"
         yield evidence, RAISE + (LOWER if row.margin else "")
 
 

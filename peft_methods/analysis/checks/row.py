@@ -46,8 +46,9 @@ class ResultRow:
 
     - `name`: the row's name in findings.
     - `method`: the method's name in the registry; None for an unknown method.
-    - `score`: the test score by the metric `quality`, which selects the best epoch, where that is
-      not the accuracy; `trivial` is that of a predictor that ignores the texts.
+    - `score`: the test score by the metric `quality`, by which methods are compared, where that is
+      not the accuracy; `trivial` is that of a predictor that ignores the texts, or of the untrained
+      model.
     - `margin`: how far accuracy or `score` must be above that of the trivial predictor.
     - `may_learn_nothing`: whether it may also be that of the trivial predictor.
     - `ranked`: whether the rows claim an order by quality, as a table does.
@@ -72,6 +73,7 @@ class ResultRow:
     quality: Metric | None = None
     score: float | None = None
     trivial: float | None = None
+    trivial_is_untrained: bool = False
     classes_predicted: int | None = None
     margin: float = 0.0
     may_learn_nothing: bool = False
@@ -132,6 +134,7 @@ def row_of(record: Record) -> ResultRow:
     """Return the values of one run's record."""
     recipe, metrics, evidence = record.spec.recipe, record.metrics, record.evidence
     data, budget = record.data, recipe.budget
+    task = TASKS[recipe.task]
     counts = {split: tuple(count) for split, count in data.get("class_counts", {}).items()}
     rows = {split: sum(count) or None for split, count in counts.items()}
     batch = budget.batch_size * budget.gradient_accumulation
@@ -139,14 +142,19 @@ def row_of(record: Record) -> ResultRow:
     return ResultRow(
         name=f"{record.recipe_name}-{record.method_name}",
         method=record.method_name,
-        **_quality_fields(record),
+        accuracy=metrics.get("accuracy"),
+        validation_accuracy=metrics.get("validation_accuracy"),
+        train_accuracy=_train_accuracy(record),
+        majority=data.get("majority"),
+        **_against_trivial(record),
+        classes_predicted=_classes_predicted(record),
         margin=recipe.expect.margin_over_majority,
         may_learn_nothing=not recipe.expect.above_majority,
         data=record.rows_fingerprint,
         train_rows=rows.get("train"),
         validation_rows=rows.get("validation"),
         test_rows=rows.get("test"),
-        class_counts=counts if TASKS[recipe.task].has_classes else {},
+        class_counts=counts if task.has_classes else {},
         method_parameters=metrics.get("method_parameters"),
         expected_method_parameters=evidence.expected_trainable,
         head_trained=metrics.get("head_parameters"),
@@ -180,27 +188,24 @@ def row_of(record: Record) -> ResultRow:
     )
 
 
-def _quality_fields(record: Record) -> dict[str, Any]:
-    """Return the fields of a row about quality: accuracies, or the selection metric's score."""
-    recipe, metrics, data = record.spec.recipe, record.metrics, record.data
-    metric = TASKS[recipe.task].metric(recipe.selection_metric)
-    has_accuracy = any(one.name == "accuracy" for one in TASKS[recipe.task].metrics)
-    score, majority = metrics.get(metric.name), data.get("majority")
-    trivial = (data.get("trivial_baseline") or {}).get(metric.name)
-    known = (metrics.get("accuracy", 0.0), majority) if has_accuracy else (score, trivial)
-    fields: dict[str, Any] = {
-        "accuracy": metrics.get("accuracy"),
-        "validation_accuracy": metrics.get("validation_accuracy"),
-        "train_accuracy": _train_accuracy(record),
-        "majority": majority,
-        "classes_predicted": _classes_predicted(record),
-        "unscored": record.quality is None
-        and recipe.has_quality
-        and known[0] is None
-        and known[1] is not None,
+def _against_trivial(record: Record) -> dict[str, Any]:
+    """Return the fields about the score and the trivial predictor's, and whether there is one."""
+    recipe, data, metrics = record.spec.recipe, record.data, record.metrics
+    task, rank_by = TASKS[recipe.task], recipe.ranking_metric
+    trivial = (data.get("trivial_baseline") or {}).get(rank_by)
+    has_accuracy = "accuracy" in {metric.name for metric in task.metrics}
+    reached = metrics.get("accuracy" if has_accuracy else rank_by, 0.0)
+    known = data.get("majority") if has_accuracy else trivial
+    is_unscored = record.quality is None and reached is None and recipe.has_quality
+    found = {"unscored": is_unscored and known is not None}
+    if has_accuracy:
+        return found
+    return found | {
+        "quality": task.metric(rank_by),
+        "score": metrics.get(rank_by),
+        "trivial": trivial,
+        "trivial_is_untrained": task.baseline_is_untrained,
     }
-    other = {"quality": metric, "score": score, "trivial": trivial}
-    return fields if has_accuracy else fields | other
 
 
 def _train_accuracy(record: Record) -> float | None:

@@ -57,6 +57,12 @@ class HeadOnly(Method):
         """Nothing besides the head."""
         return 0
 
+    def unsupported(self, architecture: Architecture, device: str) -> str | None:
+        """A language model's head is pretrained: there is nothing new to train."""
+        if architecture.head_parameters == 0:
+            return "Head only trains a new head, and this task's is a part of the pretrained model"
+        return super().unsupported(architecture, device)
+
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
         """Nothing besides the head."""

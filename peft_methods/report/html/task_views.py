@@ -12,7 +12,8 @@ from peft_methods.report.palette import style_of
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import Unit
 from peft_methods.tasks.registry import task_of
-from peft_methods.tasks.views import MatrixView, TableView, View
+from peft_methods.tasks.views import MatrixView, TableView, TextsView, View
+from peft_methods.utils.sanitize import visible
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,17 @@ def method_views(row: Row, records: Sequence[Record]) -> MethodViews | None:
 
 
 def _part(view: View) -> Table | Matrix:
+    if isinstance(view, TextsView):
+        return _texts(view)
     return _table(view) if isinstance(view, TableView) else _matrix(view)
+
+
+def _texts(view: TextsView) -> Table:
+    lines = tuple(
+        Line(name, tuple(Item(visible(text), text) for text in values))
+        for name, values in zip(view.rows, view.values, strict=True)
+    )
+    return Table(view.about, view.columns, lines, frozenset(view.columns))
 
 
 def _table(view: TableView) -> Table:

@@ -28,6 +28,7 @@ OF_MODEL_TYPES = {  # by `model_type` of the config; a type without an entry is 
 MINILM = ("wang2020minilm", "reimers2019sbert")
 KNOWN_MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bundled:minilm": ("bert", MINILM),
+    "bundled:smollm2": ("llama", ("allal2025smollm2",)),
     "all-minilm-l6-v2": ("bert", MINILM),
     "all-minilm-l12-v2": ("bert", MINILM),
     "minilm-l12-h384-uncased": ("bert", ("wang2020minilm",)),
@@ -42,7 +43,10 @@ KNOWN_MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "roberta-base": ("roberta", ()),
     "roberta-large": ("roberta", ()),
 }
-NAMES_OF_MODELS = {"bundled:minilm": "all-MiniLM-L6-v2"}
+NAMES_OF_MODELS = {
+    "bundled:minilm": "all-MiniLM-L6-v2",
+    "bundled:smollm2": "SmolLM2-135M-Instruct",
+}
 NAMES_OF_DATA = {
     "bundled:movie_reviews": "rated movie-review sentences",
     "bundled:product_reviews": "rated product-review sentences",

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from peft_methods.models.bundled import model_notice
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display
@@ -45,6 +47,12 @@ class Progress:
     def show_activity(self, what: str) -> None:
         """Show an activity that belongs to no run."""
         self._display.draw([what])
+
+    def show_preparation(self, recipe: Recipe) -> None:
+        """Show that a recipe is checked, and a permanent line if its model must be fetched."""
+        if notice := model_notice(recipe.model.source):
+            self._say(notice)
+        self.show_activity(f"{recipe.name}: reading data and model")
 
     @contextlib.contextmanager
     def showing(self, *, last: bool = True) -> Iterator[None]:

@@ -1,0 +1,112 @@
+"""Texts that a language model writes after prompts: in batches, greedily or with beams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from peft_methods.tasks.lm_encoding import Encoder, padded_left
+from peft_methods.tasks.lm_predictions import SAMPLES, Generated
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+    from peft_methods.data.labelled_texts import LabelledTexts
+    from peft_methods.recipes.schema import Recipe
+
+
+def generate_texts(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, table: LabelledTexts, recipe: Recipe
+) -> Generated:
+    """Return what the model writes after each prompt. It is deterministic: nothing is drawn.
+
+    Prompts are padded at the left, in batches of similar length of `budget.evaluation_batch_size`.
+    A text ends before the end-of-sequence token, or after `data.max_new_tokens` tokens, or where
+    the model has no further positions. Prompts are cut as in training, to `data.max_length` less
+    one token.
+    """
+    data, size = recipe.data, recipe.budget.evaluation_batch_size
+    prompts = [ids[: data.max_length - 1] for ids in Encoder(tokenizer, data.source).prompts(table)]
+    order = np.argsort([len(ids) for ids in prompts], kind="stable")[::-1].tolist()
+    written: list[Sequence[int]] = [()] * len(prompts)
+    ends = set(end_tokens(model, tokenizer))
+    with torch.inference_mode():
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            made = _batch(model, tokenizer, [prompts[row] for row in rows], recipe, sorted(ends))
+            for row, ids in zip(rows, made, strict=True):
+                written[row] = ids
+    stop = [next((n for n, one in enumerate(ids) if one in ends), len(ids)) for ids in written]
+    texts = [
+        str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True))
+        for ids, end in zip(written, stop, strict=True)
+    ]
+    return Generated(
+        tuple(texts),
+        tuple((one,) if isinstance(one, str) else tuple(one) for one in table.labels),
+        tuple(table.texts[:SAMPLES]),
+        np.asarray(stop, dtype=np.int64),
+        np.asarray([end < len(ids) for end, ids in zip(stop, written, strict=True)], dtype=bool),
+        data.answer_pattern or "",
+    )
+
+
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that end a text: that of the tokenizer and those that the model names."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = named if isinstance(named, list | tuple) else [named]
+    known = (tokenizer.eos_token_id, *several)
+    return list(dict.fromkeys(int(one) for one in known if one is not None))
+
+
+def _batch(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    recipe: Recipe,
+    ends: list[int],
+) -> list[list[int]]:
+    """Return the new tokens of each prompt. What follows the first end token is padding."""
+    from transformers import GenerationConfig
+
+    longest, data = max(map(len, prompts)), recipe.data
+    limit = getattr(model.config, "max_position_embeddings", None)
+    new = data.max_new_tokens if limit is None else min(data.max_new_tokens, limit - longest)
+    if longest == 0 or new < 1:
+        return [[] for _ in prompts]
+    padding = next((one for one in (tokenizer.pad_token_id, *ends) if one is not None), 0)
+    ids, mask = padded_left(prompts, padding)
+    settings = GenerationConfig(
+        max_new_tokens=new,
+        do_sample=False,
+        num_beams=data.beams,
+        eos_token_id=ends or None,
+        pad_token_id=padding,
+        use_cache=True,
+    )
+    device = next(model.parameters()).device
+    with _only_these_settings(model, settings):
+        found = model.generate(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+            generation_config=settings,
+        )
+    made: list[list[int]] = found[:, longest:].tolist()
+    return made
+
+
+@contextmanager
+def _only_these_settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Context manager: keep the model's own sampling settings out of the generation."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = plain.generation_config
+    plain.generation_config = settings
+    try:
+        yield
+    finally:
+        plain.generation_config = own
