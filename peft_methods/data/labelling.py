@@ -56,6 +56,9 @@ class Labelling(Protocol):
     def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[Any]:
         """Draw the labels of rows that are drawn at random."""
 
+    def random_rows(self, texts: list[str], labels: list[Any]) -> LabelledTexts:
+        """Return the rows of texts and labels that are drawn at random."""
+
     def strata(self, labels: Sequence[Label]) -> Sequence[int]:
         """Return each row's stratum, 0..n-1. Every split gets nearly the same share of each."""
 
@@ -75,6 +78,9 @@ class Labelling(Protocol):
 
     def encoding_settings(self, spec: DataSpec) -> tuple[Any, ...]:
         """Return the settings of the data that `encode` depends on, beside the length."""
+
+    def encoding_notes(self, splits: Mapping[str, TokenRows], spec: DataSpec) -> tuple[str, ...]:
+        """Return remarks on the encoded rows of each split for the user, one sentence each."""
 
     def trivial_baseline(
         self, splits: Mapping[str, LabelledTexts], label_names: tuple[str, ...]

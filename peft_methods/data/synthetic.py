@@ -90,7 +90,7 @@ def _table(
         _text(rng.integers(0, vocabulary - 1, min(length, longest)), padding)
         for length in _lengths(spec, rows, rng)
     ]
-    return LabelledTexts(texts, labels)
+    return task.random_rows(texts, labels)
 
 
 def _generator(spec: DataSpec, split: str) -> np.random.Generator:

@@ -31,7 +31,8 @@ def tokenize(
         tokens[name], truncated[name] = _tokenize_table(
             table, data.tokenizer or tokenizer, spec, task
         )
-    return TokenData(**tokens, facts=replace(data.facts, truncated=truncated))
+    notes = (*data.facts.notes, *task.encoding_notes(tokens, spec))
+    return TokenData(**tokens, facts=replace(data.facts, truncated=truncated, notes=notes))
 
 
 def _tokenize_table(

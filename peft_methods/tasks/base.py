@@ -44,8 +44,8 @@ class LossSum:
 
     @property
     def mean(self) -> Tensor:
-        """The loss of one example."""
-        return self.total / self.count
+        """The loss of one example; 0 without any."""
+        return self.total / self.count.clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,10 @@ class Task(ABC):
     def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[Any]:
         """Draw the labels of rows that are drawn at random."""
 
+    def random_rows(self, texts: list[str], labels: list[Any]) -> LabelledTexts:
+        """Return the rows of texts and labels that are drawn at random."""
+        return LabelledTexts(texts, labels)
+
     def strata(self, labels: Sequence[Label]) -> Sequence[int]:
         """Return each row's stratum, 0..n-1. Every split gets nearly the same share of each."""
         return [0] * len(labels)
@@ -171,6 +175,10 @@ class Task(ABC):
 
     def encoding_settings(self, spec: DataSpec) -> tuple[Any, ...]:
         """Return the settings of the data that `encode` depends on, beside the length."""
+        return ()
+
+    def encoding_notes(self, splits: Mapping[str, TokenRows], spec: DataSpec) -> tuple[str, ...]:
+        """Return remarks on the encoded rows of each split for the user, one sentence each."""
         return ()
 
     @abstractmethod

@@ -114,7 +114,7 @@ class RunTrainer(Trainer):
         if found.correct is not None:
             self._correct = self._correct + found.correct
             self._has_correct = True
-        share = examples * self._batches_of_step / (self._examples_of_step or examples)
+        share = examples * self._batches_of_step / (self._examples_of_step or examples or 1)
         loss = found.mean * share
         extra = self.job.method.penalty(model)
         return loss if extra is None else loss + extra
