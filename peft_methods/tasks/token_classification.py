@@ -197,7 +197,7 @@ class TokenClassification(Task):
         and both ends are right, an I- after another type begins one, and precision, recall and F1
         are micro averages. A ratio without any entity is 0.
         """
-        from seqeval.metrics import classification_report
+        from seqeval.metrics.sequence_labeling import get_entities, precision_recall_fscore_support
 
         true, predicted = (
             [[label_names[tag] for tag in tags] for tags in _by_sentence(all_tags, predictions)]
@@ -206,22 +206,23 @@ class TokenClassification(Task):
                 np.where(predictions.predicted == UNREAD, 0, predictions.predicted),
             )
         )
-        report = classification_report(true, predicted, output_dict=True, zero_division=0)
-        overall, types = report["micro avg"], [name[2:] for name in label_names[1::2]]
-        nothing = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
+        micro, each = (
+            precision_recall_fscore_support(true, predicted, average=average, zero_division=0)
+            for average in ("micro", None)
+        )
+        found = sorted({kind for kind, *_ in (*get_entities(true), *get_entities(predicted))})
+        of_type = dict(zip(found, zip(*each, strict=True), strict=True))
+        types, names = [name[2:] for name in label_names[1::2]], ("precision", "recall", "f1")
+        scores = {f"entity_{name}": float(value) for name, value in zip(names, micro, strict=False)}
+        accuracy = all_scores(Counts.of(predictions))["token_accuracy"]
+        columns = (*names, "support")
         return Quality(
-            scores={
-                "entity_f1": float(overall["f1-score"]),
-                "entity_precision": float(overall["precision"]),
-                "entity_recall": float(overall["recall"]),
-                "token_accuracy": all_scores(Counts.of(predictions))["token_accuracy"],
-            },
+            scores=scores | {"token_accuracy": accuracy},
             details={
                 PER_TYPE: {
-                    kind: {
-                        name.removesuffix("-score"): float(report.get(kind, nothing)[name])
-                        for name in nothing
-                    }
+                    kind: dict(
+                        zip(columns, map(float, of_type.get(kind, (0, 0, 0, 0))), strict=True)
+                    )
                     for kind in types
                 },
                 TYPE_CONFUSION: _type_confusion(predictions, len(types)),
