@@ -44,7 +44,7 @@ from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
 from peft_methods.tasks.class_predictions import ClassPredictions
-from peft_methods.tasks.registry import TASKS
+from peft_methods.tasks.registry import TASKS, task_of, with_task
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
 from peft_methods.training.evidence import Evidence
@@ -312,6 +312,42 @@ def make_data(folder: Path, train: int = 240, test: int = 60, seed: int = 0) -> 
     """Write a data folder with train.jsonl and test.jsonl that share no text."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = make_rows(train + test, seed)
+    for name, part in (("train", rows[:train]), ("test", rows[train:])):
+        (folder / f"{name}.jsonl").write_text(
+            "\n".join(json.dumps(row) for row in part), encoding="utf-8"
+        )
+    return folder
+
+
+PLACES, NAMES = ("plot", "end", "scene"), ("actor", "film", "story")
+
+
+def make_tagged_rows(count: int, seed: int = 0) -> list[dict[str, list[str]]]:
+    """Return distinct sentences whose entities are one or two words of PLACES or of NAMES."""
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    rows: list[dict[str, list[str]]] = []
+    while len(rows) < count:
+        tokens: list[str] = []
+        tags: list[str] = []
+        for _ in range(rng.randint(1, 3)):
+            others = rng.choices(("the", "was", "a", "and", "very", "so"), k=rng.randint(1, 3))
+            kind, words = rng.choice((("LOC", PLACES), ("PER", NAMES)))
+            entity = rng.choices(words, k=rng.randint(1, 2))
+            tokens += [*others, *entity]
+            tags += ["O"] * len(others) + [
+                f"{'I' if i else 'B'}-{kind}" for i in range(len(entity))
+            ]
+        if " ".join(tokens) not in seen:
+            seen.add(" ".join(tokens))
+            rows.append({"tokens": tokens, "ner_tags": tags})
+    return rows
+
+
+def make_tagged_data(folder: Path, train: int = 120, test: int = 40) -> Path:
+    """Write a data folder with train.jsonl and test.jsonl of words and tags."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = make_tagged_rows(train + test)
     for name, part in (("train", rows[:train]), ("test", rows[train:])):
         (folder / f"{name}.jsonl").write_text(
             "\n".join(json.dumps(row) for row in part), encoding="utf-8"
@@ -850,24 +886,25 @@ def prepared(
     recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu"
 ) -> Any:
     """Return (recipe, method, base, model with the method applied, token data)."""
-    recipe = load_recipe(str(recipe_path), settings)
+    recipe = with_task(load_recipe(str(recipe_path), settings))
+    task = task_of(recipe)
     method = chosen_methods(recipe, [method_name])[0]
-    texts = splits.load(recipe.data, TASK)
+    texts = splits.load(recipe.data, task)
     transformers.set_seed(seed)
     base = loading.load(
         recipe.model,
-        TASK.head,
+        task.head,
         texts.facts.label_names,
         quantization=method.info.quantization,
         device=device,
     )
-    model = method.apply(base.model, ApplyContext(base.architecture, base.head, TASK.peft_type))
+    model = method.apply(base.model, ApplyContext(base.architecture, base.head, task.peft_type))
     return (
         recipe,
         method,
         base,
         model,
-        tokenize.tokenize(texts, base.tokenizer, recipe.data, TASK),
+        tokenize.tokenize(texts, base.tokenizer, recipe.data, task),
     )
 
 

@@ -46,7 +46,7 @@ def find_columns(raw: RawData, spec: DataSpec, label_columns: Sequence[str]) -> 
     """
     columns = raw.first.columns
     text, pair = _text_columns(raw.first, spec, label_columns)
-    found = Columns(text, pair, _column(spec.label, "label", label_columns, columns, spec))
+    found = Columns(text, pair, column_of_role(spec.label, "label", label_columns, columns, spec))
     for split, table in raw.tables.items():
         needed = [one for one in (found.text, found.pair, found.label) if one is not None]
         missing = [one for one in needed if find_column(one, table.columns) is None]
@@ -74,13 +74,13 @@ def _text_columns(
         if column not in labels and all(isinstance(value, str) for value in table.values(column))
     ]
     known = TEXT_COLUMNS if len(strings) != 1 else (*TEXT_COLUMNS, strings[0])
-    text = _column(spec.text, "text", known, columns, spec)
-    return text, None if spec.text_pair is None else _column(
+    text = column_of_role(spec.text, "text", known, columns, spec)
+    return text, None if spec.text_pair is None else column_of_role(
         spec.text_pair, "text_pair", (), columns, spec
     )
 
 
-def _column(
+def column_of_role(
     named: str | None, role: str, known: Sequence[str], columns: list[str], spec: DataSpec
 ) -> str:
     """Return the column of a role: the one named in the recipe, or the first known name found."""

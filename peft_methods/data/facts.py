@@ -35,7 +35,7 @@ class DataFacts:
     were drawn from: itself, `train` for a split that the source lacks, or `all`. `merged_labels`
     has the other spellings of a label, by its name. `trivial_baseline` has the test metrics of the
     task's predictor that ignores the texts; it is empty without test rows. `notes` are the task's
-    remarks on its labels.
+    remarks on its labels and, once they are tokens, on the rows.
     """
 
     source: str

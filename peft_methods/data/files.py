@@ -63,6 +63,7 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
     for split, spellings in SPLIT_NAMES.items():
         stems = {file: name_and_format(file)[0] for file in _data_files(path)}
         files = [file for file, stem in stems.items() if SHARD.sub("", stem) in spellings]
+        files = _without_texts(files)
         if len(files) > 1 and not all(SHARD.search(stems[file]) for file in files):
             raise DataError(
                 f"{path}: more than one file for {split}: {', '.join(f.name for f in files)}. "
@@ -73,9 +74,17 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
     return found
 
 
+def _without_texts(files: list[Path]) -> list[Path]:
+    """Return the files without those of plain text, which beside others are no data."""
+    return [file for file in files if name_and_format(file)[1] != "txt"] or files
+
+
 def _only_file(path: Path) -> dict[str, list[Path]]:
-    """Return the only data file of a folder as train. JSON files beside others are no data."""
-    files = _data_files(path)
+    """Return the only data file of a folder as train.
+
+    JSON files and plain texts beside others are no data.
+    """
+    files = _without_texts(_data_files(path))
     files = [file for file in files if name_and_format(file)[1] != "json"] or files
     if len(files) > 1:
         raise DataError(
@@ -133,6 +142,7 @@ def named_frames(saved: Any) -> tuple[dict[str, DataFrame], ClassNames]:
         if found is not None:
             frames[split] = saved[found].to_pandas()
             for column, feature in saved[found].features.items():
-                if declared := getattr(feature, "names", None):
+                entries = getattr(feature, "feature", feature)  # that of a list's entries
+                if declared := getattr(entries, "names", None):
                     names[column] = tuple(declared)
     return frames, names

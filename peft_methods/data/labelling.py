@@ -60,6 +60,9 @@ class Labelling(Protocol):
     def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[Any]:
         """Draw the labels of rows that are drawn at random."""
 
+    def random_rows(self, texts: list[str], labels: list[Any]) -> LabelledTexts:
+        """Return the rows of texts and labels that are drawn at random."""
+
     def strata(self, labels: Sequence[Label]) -> Sequence[int]:
         """Return each row's stratum, 0..n-1. Every split gets nearly the same share of each."""
 

@@ -1,4 +1,4 @@
-"""One file to a table: CSV, TSV, JSON and JSON lines (also gzipped), and Parquet.
+"""One file to a table: CSV, TSV, JSON, JSON lines and CoNLL (also gzipped), and Parquet.
 
 What programs write besides plain UTF-8 CSV is read as meant: byte order marks, UTF-16, arrays in
 JSON, class names in Parquet, and what `separated` knows of CSV.
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_methods.data.conll import parse_conll
 from peft_methods.data.raw import ClassNames
 from peft_methods.data.separated import read_separated
 from peft_methods.utils.errors import DataError, first_line
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 GZIP = ".gz"
-FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
+FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "conll", "txt")
+CONLL = ("conll", "txt")  # formats of one word a line
 MARKS = (  # UTF-32 before UTF-16, whose mark it begins with
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -73,9 +75,19 @@ def _read_text(file: Path, format: str) -> ReadTable:
     if not text.strip():
         raise ValueError("it is empty")
     parse: Callable[[str], DataFrame] = (
-        _json_rows if format.startswith("json") else lambda text: read_separated(text, format)
+        _json_rows
+        if format.startswith("json")
+        else _conll_rows
+        if format in CONLL
+        else lambda text: read_separated(text, format)
     )
     return ReadTable(parse(text))
+
+
+def _conll_rows(text: str) -> DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(parse_conll(text))
 
 
 def decode(content: bytes) -> str:
@@ -132,13 +144,24 @@ def _read_parquet(file: Path) -> ReadTable:
 
 
 def _declared_names(metadata: dict[bytes, bytes]) -> ClassNames:
-    """Return the names of the ClassLabel columns that `datasets` stores with a Parquet file."""
+    """Return the names of the ClassLabel columns that `datasets` stores with a Parquet file.
+
+    A column of lists has them in the feature of its entries.
+    """
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        innermost = {column: _entries(feature) for column, feature in features.items()}
         return {
             column: tuple(map(str, feature["names"]))
-            for column, feature in features.items()
+            for column, feature in innermost.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # not written by `datasets`
+
+
+def _entries(feature: Any) -> Any:
+    """Return the feature of a list's entries; old versions write a list that holds it alone."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    return feature.get("feature", feature) if isinstance(feature, dict) else feature

@@ -1,7 +1,7 @@
 """The user's data source to raw columns by split.
 
-A source is a file (Parquet, CSV, TSV, JSON, JSON lines), a folder of such files, a saved `datasets`
-folder, or a hub id.
+A source is a file (Parquet, CSV, TSV, JSON, JSON lines, CoNLL), a folder of such files, a saved
+`datasets` folder, or a hub id.
 """
 
 from __future__ import annotations

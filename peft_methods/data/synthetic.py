@@ -99,7 +99,7 @@ def _table(
         _text(rng.integers(0, vocabulary - len(reserved), min(length, longest)), reserved)
         for length in _lengths(spec, rows, rng)
     ]
-    return LabelledTexts(texts, labels)
+    return task.random_rows(texts, labels)
 
 
 def _generator(spec: DataSpec, split: str) -> np.random.Generator:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 TokenRow = dict[str, Any]
 OF_ROWS = "row_labels"  # the array of labels in a file
+LENGTHS = "lengths"  # that of row lengths; "lengths NAME" for a column with others
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class TokenRows:
     """Token columns and labels.
 
     `tokens` maps a column (`input_ids`, `attention_mask`, …) to one int64 array per row; `labels`
-    has shape (rows,), or (rows, labels of a row). Tasks with a label for each token have them as a
-    further column `labels` of `tokens` instead, and None here.
+    has shape (rows,), or (rows, labels of a row). Tasks with labels of tokens or words have them as
+    further columns of `tokens` instead, and None here; a column may have other row lengths than
+    `input_ids`.
     """
 
     tokens: Mapping[str, Sequence[NDArray[np.int64]]]
@@ -63,9 +65,14 @@ class TokenRows:
             name: np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int32)
             for name, rows in self.tokens.items()
         }
-        lengths = np.asarray(self.lengths, dtype=np.int64)
+        own = self.lengths
+        lengths = {
+            f"{LENGTHS}{'' if found == own else f' {name}'}": np.asarray(found, dtype=np.int64)
+            for name, rows in self.tokens.items()
+            for found in ([len(row) for row in rows],)
+        }
         labels = {} if self.labels is None else {OF_ROWS: self.labels}
-        np.savez(path, lengths=lengths, **labels, **columns)  # type: ignore[arg-type]
+        np.savez(path, **lengths, **labels, **columns)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> TokenRows:
@@ -76,10 +83,10 @@ class TokenRows:
         # opened here because np.load does not close a damaged file
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             columns = {name: saved[name] for name in saved.files}
-        labels, lengths = columns.pop(OF_ROWS, None), columns.pop("lengths")
-        borders = np.cumsum(lengths)[:-1]
+        labels = columns.pop(OF_ROWS, None)
+        lengths = {name: columns.pop(name) for name in list(columns) if name.startswith(LENGTHS)}
         tokens = {
-            name: [] if not len(lengths) else np.split(flat.astype(np.int64), borders)
+            name: _split(flat, lengths.get(f"{LENGTHS} {name}", lengths[LENGTHS]))
             for name, flat in columns.items()
         }
         return cls(tokens, labels)
@@ -89,6 +96,11 @@ class TokenRows:
         tokens = {name: [rows[row] for row in chosen] for name, rows in self.tokens.items()}
         rows = np.asarray(chosen, dtype=np.int64)
         return TokenRows(tokens, None if self.labels is None else self.labels[rows])
+
+
+def _split(flat: NDArray[Any], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the rows of a column whose rows are concatenated."""
+    return np.split(flat.astype(np.int64), np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
 def _array(labels: Sequence[Any]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from peft_methods.data.token_rows import TokenRow, TokenRows
-from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.collate import Collator, model_inputs
 from peft_methods.training.collate import on_device
 from peft_methods.training.precision import autocast
 
@@ -54,9 +54,7 @@ def measure_inference(
     def seconds(chosen: list[TokenRow]) -> float:
         synchronize()
         started = time.perf_counter()
-        batch = collate(chosen)
-        batch.pop("labels")
-        model(**on_device(batch, device))
+        model(**on_device(model_inputs(collate(chosen)), device))
         synchronize()
         return time.perf_counter() - started
 

@@ -45,7 +45,7 @@ class LossSum:
 
     @property
     def mean(self) -> Tensor:
-        """The loss of one example; 0 for a batch without any."""
+        """The loss of one example; 0 without any."""
         return self.total / self.count.clamp(min=1)
 
 
@@ -151,6 +151,10 @@ class Task(ABC):
     @abstractmethod
     def random_labels(self, rng: np.random.Generator, rows: int, names: int) -> list[Any]:
         """Draw the labels of rows that are drawn at random."""
+
+    def random_rows(self, texts: list[str], labels: list[Any]) -> LabelledTexts:
+        """Return the rows of texts and labels that are drawn at random."""
+        return LabelledTexts(texts, labels)
 
     def strata(self, labels: Sequence[Label]) -> Sequence[int]:
         """Return each row's stratum, 0..n-1. Every split gets nearly the same share of each."""

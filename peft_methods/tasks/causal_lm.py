@@ -123,9 +123,10 @@ class CausalLM(Task):
 
     def examples_in_batch(self, batch: Batch) -> int:
         """Return the number of learnt tokens, which the collator has counted."""
-        from peft_methods.tasks.lm_loss import COUNT, predicted_tokens
+        from peft_methods.tasks.collate import EXAMPLES
+        from peft_methods.tasks.lm_loss import predicted_tokens
 
-        return int(batch[COUNT]) if COUNT in batch else predicted_tokens(batch["labels"])
+        return int(batch[EXAMPLES]) if EXAMPLES in batch else predicted_tokens(batch["labels"])
 
     def examples_in_rows(self, rows: TokenRows) -> int:
         """Return the number of learnt tokens of these rows."""

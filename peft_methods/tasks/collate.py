@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_LABEL = -100  # rows with this label are no part of a loss
+EXAMPLES = "examples"  # the number of labels in a batch, known to the host, where not one a row
+NOT_INPUTS = frozenset({"labels", "rows", EXAMPLES})  # entries of a batch that no model reads
+
+
+def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a batch that the model reads."""
+    return {name: value for name, value in batch.items() if name not in NOT_INPUTS}
 
 
 class Collator:
@@ -30,10 +37,10 @@ class Collator:
             "token_type_ids": tokenizer.pad_token_type_id,
         }
 
-    def __call__(self, rows: Sequence[TokenRow]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return tensors of shape (rows, longest or length), and the labels."""
         longest = self.length or max(len(row["input_ids"]) for row in rows)
-        batch = {"labels": self.labels(rows, longest)}
+        batch: dict[str, Any] = {"labels": self.labels(rows, longest)}
         for column in (name for name in self.padding if name in rows[0]):
             batch[column] = torch.from_numpy(
                 self._padded([row[column] for row in rows], longest, self.padding[column])

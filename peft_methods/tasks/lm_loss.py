@@ -10,13 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from peft_methods.data.token_rows import TokenRow
-from peft_methods.tasks.collate import NO_LABEL, Collator
+from peft_methods.tasks.collate import EXAMPLES, NO_LABEL, Collator, model_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-COUNT = "examples"  # of a batch: its number of learnt tokens, which the host then knows
-NOT_INPUTS = ("labels", "rows", COUNT)
 
 
 class LanguageCollator(Collator):
@@ -25,7 +22,7 @@ class LanguageCollator(Collator):
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return tensors of shape (rows, longest or length), and the number of learnt tokens."""
         batch: dict[str, Any] = super().__call__(rows)
-        return batch | {COUNT: predicted_tokens(batch["labels"])}
+        return batch | {EXAMPLES: predicted_tokens(batch["labels"])}
 
     def labels(self, rows: Sequence[TokenRow], length: int) -> Tensor:
         """Return the labels (rows, length)."""
@@ -49,11 +46,11 @@ def token_losses(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, Te
     """
     targets = batch["labels"][:, 1:]
     is_learnt = (targets != NO_LABEL).flatten()
-    count = batch.get(COUNT)
+    count = batch.get(EXAMPLES)
     count = int(is_learnt.sum()) if count is None else count
     # The learnt places first, in their order: unlike `nonzero`, the host need not wait for it.
     places = (~is_learnt).to(torch.int8).argsort(stable=True)[:count]
-    inputs = {name: tensor for name, tensor in batch.items() if name not in NOT_INPUTS}
+    inputs = model_inputs(batch)
     with _projecting_only(model, places) as is_reduced:
         logits = model(**inputs, use_cache=False).logits
     if not is_reduced:

@@ -9,7 +9,7 @@ import torch
 
 from peft_methods.data.token_rows import TokenRow
 from peft_methods.recipes.schema import Recipe
-from peft_methods.tasks.collate import Collator
+from peft_methods.tasks.collate import NOT_INPUTS, Collator, model_inputs
 from peft_methods.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ class BucketCollator:
         length = batch["input_ids"].shape[1]
         bucket = next(bucket for bucket in self.buckets if bucket >= length)
         filled = {
-            name: self._filled(batch[name], padding, bucket)
-            for name, padding in self.padding.items()
-            if name in batch
+            name: self._filled(tensor, self.padding[name], bucket)
+            for name, tensor in model_inputs(batch).items()
         }
+        others = {name: value for name, value in batch.items() if name in NOT_INPUTS}
         filled["attention_mask"][len(rows) :, 0] = 1
         labels, known = self.no_labels(self._rows, bucket), batch["labels"]
         labels[tuple(slice(size) for size in known.shape)] = known
-        return batch | filled | {"labels": labels, "rows": len(rows)}
+        return others | filled | {"labels": labels, "rows": len(rows)}
 
     def _filled(self, tensor: torch.Tensor, padding: int, bucket: int) -> torch.Tensor:
         result = torch.full((self._rows, bucket), padding)
@@ -71,12 +71,16 @@ def length_buckets(lengths: Sequence[int], fixed: int | None = None) -> tuple[in
     )
 
 
-def on_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """Move the batch's tensors to the model's device. The host does not wait for the copy to a GPU.
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move the batch to the model's device. The host does not wait for the copy to a GPU.
 
-    Numbers that a collator adds for the host are left out.
+    Numbers of the host stay there.
     """
-    tensors = {name: one for name, one in batch.items() if isinstance(one, torch.Tensor)}
     if device.type == "cpu":
-        return tensors
-    return {name: one.pin_memory().to(device, non_blocking=True) for name, one in tensors.items()}
+        return dict(batch)
+    return {
+        name: value.pin_memory().to(device, non_blocking=True)
+        if isinstance(value, torch.Tensor)
+        else value
+        for name, value in batch.items()
+    }

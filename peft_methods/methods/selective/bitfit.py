@@ -61,7 +61,7 @@ class BitFit(Method):
         return architecture.biases
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """A model without biases (most decoders, ModernBERT, T5) has nothing to train but the head."""
+        """Without biases (most decoders, ModernBERT, T5) only the head could be trained."""
         if architecture.biases == 0:
             return f"BitFit trains biases, and {architecture.model_type!r} has none"
         return super().unsupported(architecture, device)

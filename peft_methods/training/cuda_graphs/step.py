@@ -124,7 +124,7 @@ class StepGraphs:
         bucket = batch["input_ids"].shape[1]
         for name, tensor in self._batches[bucket].items():
             tensor.copy_(batch[name], non_blocking=True)
-        self.scalars.send(per_example=1 / examples, per_batch=1 / batches)
+        self.scalars.send(per_example=1 / max(1, examples), per_batch=1 / batches)
         if last:
             self.optimizer.send_rates()
         self._replays[bucket, last]()
