@@ -13,7 +13,8 @@ class ModelHead:
     `auto_model` is the name of the class. `tables` are names of transformers' tables of model
     types; a model must be in the first, which lists those with this head, and in all others.
     `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
-    models in messages.
+    models in messages. `problem_type` is what transformers calls the kind of labels; a saved model
+    has it in its config, so that its own loss and `pipeline()` take the outputs as they are meant.
     """
 
     auto_model: str
@@ -21,6 +22,7 @@ class ModelHead:
     needed: str
     examples: str
     encoder_decoders: bool = False
+    problem_type: str = ""
 
     def auto_class(self) -> Any:
         """Return the class of transformers."""

@@ -94,6 +94,7 @@ class Task(ABC):
     another. `further_metrics` are the others of its records: fields of the best epoch, and what
     `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the
     predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
+    `tunes_on_validation`: test predictions need `tuned`.
     """
 
     name: ClassVar[str]
@@ -104,6 +105,7 @@ class Task(ABC):
     further_metrics: ClassVar[tuple[Metric, ...]] = ()
     trivial: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    tunes_on_validation: ClassVar[bool] = False
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
@@ -200,6 +202,14 @@ class Task(ABC):
         self, outputs: Sequence[Tensor], order: NDArray[np.intp], rows: TokenRows
     ) -> Predictions:
         """Join the outputs of all batches. Output i belongs to row `order[i]`."""
+
+    def tuned(self, predictions: Any, validation: Any) -> Predictions:
+        """Return test predictions with what the same model's validation predictions decide.
+
+        For example a threshold. Nothing may be chosen on test predictions themselves.
+        """
+        tuned: Predictions = predictions
+        return tuned
 
     @abstractmethod
     def restore(self, read: Callable[[str], NDArray[Any]]) -> Predictions:

@@ -19,7 +19,7 @@ NO_LABEL = -100  # rows with this label are no part of a loss
 class Collator:
     """Collate rows of token ids into a batch padded to its longest row, or to `length` tokens.
 
-    A task with labels of another shape overrides `labels` and `no_labels`.
+    A task with other labels overrides `labels` and `no_labels`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
