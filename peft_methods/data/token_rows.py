@@ -55,6 +55,11 @@ class TokenRows:
         return (self[row] for row in range(len(self)))
 
     @property
+    def label_shape(self) -> tuple[int, ...]:
+        """The shape of one row's label: () for one, (labels,) for several."""
+        return () if self.labels is None else self.labels.shape[1:]
+
+    @property
     def lengths(self) -> list[int]:
         """The number of tokens of each row."""
         return [len(row) for row in self.tokens["input_ids"]]

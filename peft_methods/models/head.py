@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def name_labels(config: Any, label_names: tuple[str, ...]) -> None:
-    """Write the label names into the model's config. Tasks without labels leave it as it is."""
+def name_labels(config: Any, label_names: tuple[str, ...], problem_type: str = "") -> None:
+    """Write label names and their kind to the model's config. Without labels it stays as it is."""
+    if problem_type:
+        config.problem_type = problem_type
     if not label_names:
         return
     config.id2label = dict(enumerate(label_names))

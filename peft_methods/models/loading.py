@@ -113,7 +113,7 @@ def load(
     config = load_config(spec, head)
     tokenizer, notes = fetch_tokenizer(spec, config)
     config_sha256 = config_digest(config)
-    name_labels(config, label_names)
+    name_labels(config, label_names, head.problem_type)
     compute = DTYPES[precision] if quantization else None
     model, fresh = _load_model(config, spec, head, compute=compute, device=device, drawn=drawn)
     write_padding(tokenizer, model.config)
@@ -147,7 +147,7 @@ def save_random(
     Raises `ModelError`.
     """
     config = load_config(spec, head)
-    name_labels(config, label_names)
+    name_labels(config, label_names, head.problem_type)
     _draw(config, spec, head).save_pretrained(folder)
 
 

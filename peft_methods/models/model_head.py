@@ -18,6 +18,8 @@ class ModelHead:
     `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
     models in messages. A `pretrained` head is a part of the stored model: nothing in it is new, and
     methods train it only with the rest.
+    `problem_type` is what transformers calls the kind of labels; a saved model
+    has it in its config, so that its own loss and `pipeline()` take the outputs as they are meant.
     """
 
     auto_model: str
@@ -33,6 +35,8 @@ class ModelHead:
     def part(self) -> str:
         """The part of a model that is pretrained, in messages."""
         return "language model" if self.pretrained else "encoder"
+
+    problem_type: str = ""
 
     def auto_class(self) -> Any:
         """Return the class of transformers."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -30,15 +31,22 @@ def predict_last(
 ) -> Predictions | None:
     """Return predictions for the test rows, or, of a trial, for the validation rows.
 
-    With random weights the pass is only timed: it predicts nothing.
+    Where the task tunes something on validation data, the validation rows are predicted once more,
+    with the weights of the best epoch. With random weights the pass is only timed: it predicts
+    nothing.
     """
     task, budget = TASKS[run.recipe.task], run.recipe.budget
     rows = tokens.validation if run.role == "trial" else tokens.test
     if not len(rows):
         return None
-    size, precision = budget.evaluation_batch_size, budget.precision
-    predictions = predict(task, model, rows, collate, size, precision=precision)
-    return predictions if run.recipe.has_quality else None
+    predicted = partial(predict, task, model, collate=collate, precision=budget.precision)
+    size = budget.evaluation_batch_size
+    predictions = predicted(rows, batch_size=size)
+    if not run.recipe.has_quality:
+        return None
+    if task.tunes_on_validation and rows is tokens.test:
+        predictions = task.tuned(predictions, predicted(tokens.validation, batch_size=size))
+    return predictions
 
 
 def quality_of(

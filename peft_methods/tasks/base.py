@@ -103,6 +103,7 @@ class Task(ABC):
     `texts_repeat`: rows with the same text and different labels are all right.
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
     in place of `trivial_baseline`.
+    `tunes_on_validation`: test predictions need `tuned`.
     """
 
     name: ClassVar[str]
@@ -115,6 +116,7 @@ class Task(ABC):
     has_classes: ClassVar[bool] = False
     texts_repeat: ClassVar[bool] = False
     baseline_is_untrained: ClassVar[bool] = False
+    tunes_on_validation: ClassVar[bool] = False
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
@@ -249,6 +251,14 @@ class Task(ABC):
         The time is not counted as training or evaluation. The caller sets the model to evaluation.
         """
         return predictions
+
+    def tuned(self, predictions: Any, validation: Any) -> Predictions:
+        """Return test predictions with what the same model's validation predictions decide.
+
+        For example a threshold. Nothing may be chosen on test predictions themselves.
+        """
+        tuned: Predictions = predictions
+        return tuned
 
     @abstractmethod
     def restore(self, read: Callable[[str], NDArray[Any]]) -> Predictions:

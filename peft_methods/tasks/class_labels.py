@@ -44,7 +44,7 @@ def _label(value: Any, where: str) -> Label:
             f"{where} is {value!r}: several labels per row (multi-label) are not supported; "
             f"give one class per row."
         )
-    if _is_missing(value):
+    if is_missing(value):
         shown = f" ({value!r})" if isinstance(value, str) and value.strip() else ""
         raise DataError(f"{where} is empty{shown}. Remove the row or fill in its class.")
     if isinstance(value, bool):
@@ -64,7 +64,8 @@ def _label(value: Any, where: str) -> Label:
     return _checked(number, where)
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: nothing, nan, or a string that programs write for them."""
     if isinstance(value, str):
         return value.strip().lower() in NO_VALUES
     return value is None or (isinstance(value, float) and math.isnan(value))

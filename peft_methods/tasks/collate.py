@@ -26,7 +26,7 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
 class Collator:
     """Collate rows of token ids into a batch padded to its longest row, or to `length` tokens.
 
-    A task with labels of another shape overrides `labels` and `no_labels`.
+    A task with other labels overrides `labels` and `no_labels`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:

@@ -12,7 +12,7 @@ class TableView:
     """A table of numbers over `runs` runs. `about` heads the column of `rows`' names.
 
     `values` has one line per row and one value per column; None is missing. `columns` are the
-    headings, each with the unit of its values.
+    headings, each with the unit of its values. `note` is a remark in sentences.
     """
 
     name: str
@@ -22,6 +22,7 @@ class TableView:
     rows: tuple[str, ...]
     values: tuple[tuple[float | None, ...], ...]
     runs: int
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,25 @@ class TextsView:
     values: tuple[tuple[str, ...], ...]
 
 
-View = TableView | MatrixView | TextsView
+@dataclass(frozen=True)
+class ScatterView:
+    """True and predicted numbers of `examples` over `runs` runs: one point (x, y) each.
+
+    `x` and `y` are what the axes show, in the same unit, so that a diagonal shows where both are
+    equal. `title`, `shows` and `description` are those of a `MatrixView`. `note` says which of
+    the examples are drawn.
+    """
+
+    name: str
+    title: str
+    shows: str
+    description: str
+    x: str
+    y: str
+    examples: str
+    points: tuple[tuple[float, float], ...]
+    note: str
+    runs: int
+
+
+View = TableView | MatrixView | TextsView | ScatterView

@@ -26,12 +26,26 @@ class BucketCollator:
     """Collate into batches of few shapes: always `rows` rows, padded to the shortest bucket.
 
     A bucket is a row length in tokens; the shortest that holds the batch is used. A filler row has
-    one visible token and no label, so it adds nothing to the loss.
+    one visible token and no label, so it adds nothing to the loss. `label_shape` is that of one
+    row's label (`TokenRows.label_shape`).
     """
 
-    def __init__(self, collate: Collator, rows: int, buckets: Sequence[int]) -> None:
-        self.padding, self.no_labels = collate.padding, collate.no_labels
+    def __init__(
+        self,
+        collate: Collator,
+        rows: int,
+        buckets: Sequence[int],
+        label_shape: tuple[int, ...] = (),
+    ) -> None:
+        self.padding, self._label_shape = collate.padding, label_shape
         self._collate, self._rows, self.buckets = collate, rows, tuple(sorted(buckets))
+
+    def no_labels(self, rows: int, length: int) -> torch.Tensor:
+        """Return the labels of a batch that adds nothing to the loss, in their shape."""
+        labels = self._collate.no_labels(rows, length)
+        for size in self._label_shape:
+            labels = labels.unsqueeze(-1).repeat(*([1] * labels.ndim), size)
+        return labels
 
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return tensors of shape (rows, bucket), `labels`, and the row count.

@@ -23,13 +23,14 @@ from peft_methods.models.config import load_config
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
 from peft_methods.report.charts import charts_of, svg
+from peft_methods.report.html.chart_view import ChartView
 from peft_methods.report.html.task_views import Matrix, Table, method_views
 from peft_methods.runs.predictions import encode_predictions, read_predictions_file
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import LossSum, Predictions, Task
 from peft_methods.tasks.registry import TASKS, with_task
-from peft_methods.tasks.views import MatrixView
+from peft_methods.tasks.views import MatrixView, ScatterView, TableView, TextsView
 from peft_methods.training.collate import BucketCollator
 from peft_methods.training.evaluation import predict
 from peft_methods.utils.errors import ModelError, OptionError
@@ -169,12 +170,13 @@ def test_loss_of_two_half_batches_has_the_gradient_of_the_whole_batch(ready: Rea
 def test_fillers_of_captured_batches_add_nothing(ready: Ready) -> None:
     collate = ready.task.collator(ready.base.tokenizer)
     rows = [ready.tokens.train[row] for row in range(5)]
-    plain, filled = collate(rows), BucketCollator(collate, 8, (12, 16))(rows)
+    buckets = BucketCollator(collate, 8, (12, 16), ready.tokens.train.label_shape)
+    plain, filled = collate(rows), buckets(rows)
     one, other = ready.loss(plain), ready.loss(filled)
     assert float(one.total) == pytest.approx(float(other.total), rel=1e-4)
     assert int(one.count) == int(other.count)
     assert ready.task.examples_in_batch(plain) == ready.task.examples_in_batch(filled)
-    empty = {**filled, "labels": collate.no_labels(8, filled["input_ids"].shape[1])}
+    empty = {**filled, "labels": buckets.no_labels(8, filled["input_ids"].shape[1])}
     assert (float(ready.loss(empty).total), int(ready.loss(empty).count)) == (0.0, 0)
 
 
@@ -238,18 +240,19 @@ def test_views_render_in_page_and_charts(ready: Ready) -> None:
     comparison = PrintableComparison((ready.record,))
     (row,) = comparison.rows()
     charts = [one for one in charts_of(comparison, ready.recipe.name) if one.method]
-    matrices = [view for view in views if isinstance(view, MatrixView)]
-    assert len(charts) == len(matrices)
-    for chart, matrix in zip(charts, matrices, strict=True):
-        assert chart.description == matrix.description
+    drawn = [view for view in views if isinstance(view, MatrixView | ScatterView)]
+    assert len(charts) == len(drawn)
+    for chart, view in zip(charts, drawn, strict=True):
+        assert chart.description == view.description
         assert "{method}" in chart.shows
         assert "</svg>" in svg(chart)
-        assert all(len(line) == len(matrix.labels) for line in matrix.counts)
+        if isinstance(view, MatrixView):
+            assert all(len(line) == len(view.labels) for line in view.counts)
     shown = method_views(row, [ready.record])
     assert (shown is None) == (not views)
     parts = () if shown is None else shown.parts
-    kinds = [Matrix if isinstance(view, MatrixView) else Table for view in views]
-    assert [type(part) for part in parts] == kinds
+    kinds = {TableView: Table, MatrixView: Matrix, ScatterView: ChartView, TextsView: Table}
+    assert [type(part) for part in parts] == [kinds[type(view)] for view in views]
 
 
 def test_views_without_any_quality_are_none(ready: Ready) -> None:

@@ -10,6 +10,7 @@ from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import first_three, rule
 from peft_methods.data.facts import SPLITS
 from peft_methods.runs.record import Record
+from peft_methods.tasks.registry import task_of
 
 OVERLAP_LIMIT = 0.01  # share of a split's texts; chance matches stay below it
 BALANCE_LIMIT = 0.10  # share of rows whose class would have to change to match the source
@@ -93,6 +94,8 @@ def parts_of_train(record: Record) -> Iterator[tuple[str, str]]:
 @rule("V105", "warning", "run")
 def balance_off(record: Record) -> Iterator[tuple[str, str]]:
     """A split's class frequencies are far from those of the source."""
+    if not task_of(record.spec.recipe).has_classes:
+        return
     sources = record.data.get("source_counts", {})
     for split, counts in _by_split(record.data, "class_counts"):
         source = sources.get(split)
@@ -189,7 +192,10 @@ def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
     left = _left_out(data, used) if used["train"] == spec.train else 0
     is_short, is_cut = is_short or bool(cut), left > 0 and record.spec.recipe.has_quality
     if sum(used.values()) and (is_short or is_cut):
-        parts = [f"{_listed(used)} rows used of at most {_listed(limits)}", *_rows_read(data, cut)]
+        parts = [
+            f"{_listed(used)} rows used of at most {_listed(limits)}",
+            *_rows_read(record, cut),
+        ]
         if left:
             parts += [f"data.train = {spec.train} leaves out {left:,} train rows"]
         both = f"{ADD_ROWS}; {USE_ALL}"
@@ -222,8 +228,9 @@ def _listed(sizes: Mapping[str, int | str]) -> str:
     return " / ".join(f"{size} {split}" for split, size in sizes.items())
 
 
-def _rows_read(data: Mapping[str, Any], cut: Sequence[str]) -> Iterator[str]:
+def _rows_read(record: Record, cut: Sequence[str]) -> Iterator[str]:
     """Describe what was read, what was removed, and which splits were cut from train."""
+    data = record.data
     read = {
         "" if pool == "all" else f" {pool}": sum(data["source_counts"][split])
         for split, pool in _by_split(data, "drawn_from")
@@ -236,7 +243,8 @@ def _rows_read(data: Mapping[str, Any], cut: Sequence[str]) -> Iterator[str]:
     if cut:
         yield (
             f"without a {' and a '.join(cut)} split, {'these rows were' if cut[1:] else 'it was'} "
-            f"cut from train: drawn by data.seed, with the same share of each class"
+            f"cut from train: drawn by data.seed, with the same share of each "
+            f"{'class' if task_of(record.spec.recipe).has_classes else 'kind of label'}"
         )
 
 

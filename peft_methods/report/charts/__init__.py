@@ -13,12 +13,12 @@ from peft_methods.report.charts.canvas import ChartError
 from peft_methods.report.charts.curves import losses_chart, qualities_chart
 from peft_methods.report.charts.dots import quality_chart
 from peft_methods.report.charts.learning import learning_chart
-from peft_methods.report.charts.matrices import matrix_charts
 from peft_methods.report.charts.profiles import profiles_chart
 from peft_methods.report.charts.rendering import png, svg
 from peft_methods.report.charts.scatter import quality_cost_chart
 from peft_methods.report.charts.stacked import memory_chart, time_chart
 from peft_methods.report.charts.tuned import tuning_chart
+from peft_methods.report.charts.views import view_charts
 from peft_methods.utils.files import atomically
 
 __all__ = [
@@ -48,7 +48,7 @@ def charts_of(comparison: Comparison, recipe: str) -> list[Chart]:
         memory_chart(one),
         time_chart(one),
         tuning_chart(one),
-        *matrix_charts(one),
+        *view_charts(one),
     ]
     return [chart for chart in found if chart is not None]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.samples import Array
-from peft_methods.report.charts.base import Chart, RecipeComparison, file_stem, on_two_lines
+from peft_methods.report.charts.base import on_two_lines
 from peft_methods.report.charts.canvas import (
     INK,
     PAD,
@@ -37,27 +36,6 @@ MAX_CELL = 0.85  # inches; cells are widened up to this size to fit the labels
 DARK = 0.45  # cells with a lower luminance get white text
 
 
-def matrix_charts(compared: RecipeComparison) -> list[Chart]:
-    """List a chart for every matrix of every method among its task's views."""
-    return [chart for row in compared.rows for chart in _charts(compared, row)]
-
-
-def _charts(compared: RecipeComparison, row: Row) -> Iterator[Chart]:
-    tested = [record.quality for record in compared.records_of(row.method) if record.quality]
-    for view in compared.task.views(tested) if tested else ():
-        if isinstance(view, MatrixView):
-            runs = f"{view.runs} seed{'s' * (view.runs > 1)}"
-            yield Chart(
-                f"{view.name}-{file_stem(row.method)}",
-                f"{row.title}: {view.title} over {runs}",
-                view.description,
-                partial(_draw, row, view),
-                compared.recipe,
-                method=row.method,
-                shows=view.shows,
-            )
-
-
 def _shares(counts: Array) -> Array:
     """Divide each row by the number of its examples; nan without examples."""
     totals = counts.sum(axis=1, keepdims=True)
@@ -65,7 +43,8 @@ def _shares(counts: Array) -> Array:
 
 
 @styled
-def _draw(row: Row, view: MatrixView) -> Figure:
+def draw_matrix(row: Row, view: MatrixView) -> Figure:
+    """Draw a cell for each pair of labels, filled by its share of the row."""
     counts, labels = np.asarray(view.counts, dtype=np.float64), view.labels
     texts = [on_two_lines(label, 18) for label in labels]
     cells = _cell_texts(counts) if len(labels) <= MAX_LABELLED else []

@@ -18,6 +18,7 @@ from peft_methods.analysis.regression_report import RegressionReport
 from peft_methods.analysis.sections import Section, group_records, merge_sections
 from peft_methods.report.charts import charts_across, charts_of, save_chart, save_charts
 from peft_methods.report.formatting import format_time, without_home
+from peft_methods.report.html.chart_view import ChartView, chart_view
 from peft_methods.report.html.curves import CurveView, curve_views
 from peft_methods.report.html.data_sets import SummaryView, summary_view
 from peft_methods.report.html.noise import noise_view
@@ -25,9 +26,7 @@ from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.html.view import (
     SEVERITIES,
-    ChartView,
     SectionView,
-    chart_view,
     section_view,
 )
 from peft_methods.report.reproduce import CommandFormat

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peft_methods.analysis.comparison import Row
+from peft_methods.report.charts.views import view_chart
 from peft_methods.report.formatting import MISSING
+from peft_methods.report.html.chart_view import ChartView, chart_view
 from peft_methods.report.html.tables import Item, Line, Table
 from peft_methods.report.palette import style_of
 from peft_methods.runs.record import Record
@@ -27,27 +29,37 @@ class Matrix:
 
 @dataclass(frozen=True)
 class MethodViews:
-    """The views of one method's results, in the task's order."""
+    """The views of one method's results, in the task's order, and remarks on them."""
 
     title: str
     color: str
-    parts: tuple[Table | Matrix, ...]
+    parts: tuple[Table | Matrix | ChartView, ...]
+    notes: tuple[str, ...] = ()
 
 
-def method_views(row: Row, records: Sequence[Record]) -> MethodViews | None:
-    """Build the views of a row; None if no run has test results."""
+def method_views(row: Row, records: Sequence[Record], prefix: str = "") -> MethodViews | None:
+    """Build the views of a row; None if no run has test results.
+
+    `prefix` makes the ids of drawings unique in a page.
+    """
     tested = [record for record in records if record.status == "ok" and record.quality]
     if not tested:
         return None
     views = task_of(tested[0].spec.recipe).views([record.quality or {} for record in tested])
-    parts = tuple(_part(view) for view in views)
-    return MethodViews(row.title, style_of(row.method).color, parts) if parts else None
+    recipe = tested[0].recipe_name
+    parts = tuple(_part(view, row, recipe, prefix) for view in views)
+    notes = tuple(view.note for view in views if isinstance(view, TableView) and view.note)
+    return MethodViews(row.title, style_of(row.method).color, parts, notes) if parts else None
 
 
-def _part(view: View) -> Table | Matrix:
+def _part(view: View, row: Row, recipe: str, prefix: str) -> Table | Matrix | ChartView:
+    if isinstance(view, TableView):
+        return _table(view)
+    if isinstance(view, MatrixView):
+        return _matrix(view)
     if isinstance(view, TextsView):
         return _texts(view)
-    return _table(view) if isinstance(view, TableView) else _matrix(view)
+    return chart_view(view_chart(row, view, recipe), prefix)
 
 
 def _texts(view: TextsView) -> Table:

@@ -14,10 +14,9 @@ from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.sections import Section
-from peft_methods.report.charts.base import Chart
-from peft_methods.report.charts.rendering import svg
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
+from peft_methods.report.html.chart_view import ChartView
 from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
@@ -35,24 +34,6 @@ from peft_methods.report.text.ranking import decision_notes
 from peft_methods.report.text.setup import setup_line
 
 SEVERITIES = ("error", "warning", "note")  # most severe first
-
-
-@dataclass(frozen=True)
-class ChartView:
-    """A drawn chart: an <svg> element that is safe to embed, and its description in words."""
-
-    name: str
-    title: str
-    description: str
-    svg: str
-
-
-def chart_view(chart: Chart, prefix: str) -> ChartView:
-    """Draw a chart. Element ids get a prefix, so that they stay unique in the page."""
-    drawing = re.sub(
-        r'( id="|url\(#|href="#)', lambda found: found[1] + prefix, svg(chart, inline=True)
-    )
-    return ChartView(chart.name, chart.title, chart.description, drawing)
 
 
 @dataclass(frozen=True)
@@ -122,6 +103,7 @@ def section_view(
     }
     methods = tuple(settings.method_view(row, by_method[row.method], command) for row in rows)
     common, specific = settings.split_common(records)
+    shown = (method_views(row, by_method[row.method], f"n{section.number}-") for row in rows)
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
         recipe=section.recipe,
@@ -142,9 +124,7 @@ def section_view(
             if line
         ),
         charts=tuple(charts),
-        views=tuple(
-            views for row in rows if (views := method_views(row, by_method[row.method])) is not None
-        ),
+        views=tuple(views for views in shown if views is not None),
         baseline=tables.baseline_table(
             (row, regression.changes(by_method[row.method])) for row in rows
         )

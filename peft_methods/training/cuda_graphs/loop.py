@@ -39,7 +39,10 @@ class CudaGraphsTrainer(loop.RunTrainer):
         collate: Any = self.data_collator  # type: ignore[has-type]
         size = self.args.per_device_train_batch_size
         self.data_collator = BucketCollator(
-            collate, size, length_buckets(self.train_dataset.lengths, collate.length)
+            collate,
+            size,
+            length_buckets(self.train_dataset.lengths, collate.length),
+            self.train_dataset.label_shape,
         )
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         assert issubclass(ReplayedAdamW, kind), (
