@@ -17,7 +17,7 @@ from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.tasks.base import Batch, Evaluation, LossSum, Quality, Scores, Task
 from peft_methods.tasks.forgetting import FORGETTING_METRICS, forgetting, perplexity
 from peft_methods.tasks.generation_scores import SCORES, generation_facts
-from peft_methods.tasks.lm_columns import parse_examples
+from peft_methods.tasks.lm_columns import language_columns, parse_examples
 from peft_methods.tasks.lm_encoding import encode_rows, labelled_tokens, remarks
 from peft_methods.tasks.lm_predictions import LanguagePredictions, row_digests
 from peft_methods.tasks.lm_views import language_views, samples
@@ -67,6 +67,10 @@ class CausalLM(Task):
     def selection_metrics(self) -> tuple[Metric, ...]:
         """The loss and the perplexity: texts are generated once, for the test rows."""
         return self.metrics[:2]
+
+    def recognises(self, raw: RawData, spec: DataSpec) -> str:
+        """Return whether there are prompts with completions, or turns of a chat."""
+        return language_columns(raw, spec)
 
     def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
         """Return prompts and completions. Raises `DataError` that names the cause."""

@@ -12,6 +12,7 @@ from peft_methods.data.labelling import ParsedData
 from peft_methods.data.raw import RawData, RawTable, find_column
 from peft_methods.recipes.language_data import template_fields
 from peft_methods.recipes.schema import DataSpec
+from peft_methods.tasks.column_kinds import are_turns, column_among, values_of
 from peft_methods.tasks.lm_rows import Rows, chat_rows, merge_references, reference_lists
 from peft_methods.utils.errors import DataError, nearest
 
@@ -19,6 +20,12 @@ PROMPTS = ("prompt", "instruction", "question", "query", "mr", "meaning_represen
 COMPLETIONS = ("completion", "response", "answer", "output", "ref", "human_reference", "target")
 REFERENCES = ("refs", "references")
 MESSAGES = ("messages", "conversation", "conversations")
+UNMISTAKABLE = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+)
 TEXTS = ("text", "content", "document")
 
 
@@ -112,6 +119,23 @@ def find_layout(raw: RawData, spec: DataSpec) -> Layout:
         f'{{answer}}".',
         setting=f"data.{lacking}",
     )
+
+
+def language_columns(raw: RawData, spec: DataSpec) -> str:
+    """Return why the columns can only be for a language model; empty if they need not be.
+
+    Names such as "question" or "text" may also be those of a classification.
+    """
+    if spec.template or spec.messages or (spec.prompt and spec.completion):
+        return "the recipe names the columns of prompts and completions"
+    messages = column_among(raw.first, None, MESSAGES)
+    if are_turns(values_of(raw.first, messages)):
+        return f"the values of {messages!r} are turns of a chat"
+    for prompt, completion in UNMISTAKABLE:
+        found = [find_column(name, raw.first.columns) for name in (prompt, completion)]
+        if None not in found:
+            return f"there are columns {found[0]!r} and {found[1]!r}"
+    return ""
 
 
 def _refuse_third_part(prompt: str, spec: DataSpec, free: Sequence[str]) -> None:

@@ -14,6 +14,12 @@ from peft_methods.data.labelling import ParsedData
 from peft_methods.data.raw import RawData
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.base import Batch, LossSum, Quality, Scores, Task
+from peft_methods.tasks.column_kinds import (
+    are_lists_of_labels,
+    are_lists_of_words,
+    column_among,
+    values_of,
+)
 from peft_methods.tasks.label_columns import find_label_columns
 from peft_methods.tasks.metrics import quality
 from peft_methods.tasks.set_checks import check_label_sets, rarest_labels
@@ -64,6 +70,14 @@ class MultiLabel(Task):
             label="micro F1 at the threshold tuned on validation",
         ),
     )
+
+    def recognises(self, raw: RawData, spec: DataSpec) -> str:
+        """Return whether the label column holds lists of labels, and no column lists of words."""
+        column = column_among(raw.first, spec.label, LABEL_COLUMNS)
+        others = [values_of(raw.first, one) for one in raw.first.columns if one != column]
+        is_tagged = any(map(are_lists_of_words, others))
+        is_set = are_lists_of_labels(values_of(raw.first, column))
+        return f"the values of {column!r} are lists of labels" if is_set and not is_tagged else ""
 
     def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
         """Return texts and labels as 0 or 1 for each name. Raises `DataError` with the cause."""

@@ -14,6 +14,7 @@ from peft_methods.data.labelling import ParsedData
 from peft_methods.data.raw import RawData
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.base import Batch, LossSum, Quality, Scores, Task
+from peft_methods.tasks.column_kinds import are_decimal_numbers, column_among, values_of
 from peft_methods.tasks.label_columns import find_label_columns
 from peft_methods.tasks.metrics import NUMBER, Metric
 from peft_methods.tasks.number_labels import check_scores, parse_scores, score_strata
@@ -65,6 +66,12 @@ class Regression(Task):
         Metric("r2", "R²", NUMBER, True, bounds=(None, 1.0), label="R²"),
     )
 
+    def recognises(self, raw: RawData, spec: DataSpec) -> str:
+        """Return whether the label column holds decimal numbers."""
+        column = column_among(raw.first, spec.label, LABEL_COLUMNS)
+        is_score = are_decimal_numbers(values_of(raw.first, column))
+        return f"the values of {column!r} are decimal numbers" if is_score else ""
+
     def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
         """Return texts and scores. Raises `DataError` that names the cause.
 
@@ -95,9 +102,9 @@ class Regression(Task):
         check_scores(splits, label_names, spec)
 
     def example_columns(self, rows: int) -> Mapping[str, list[Any]]:
-        """Return short texts whose score is the number of times that a word occurs."""
+        """Return short texts whose score is half the number of times that a word occurs."""
         texts = [" ".join(["plot", *["good"] * (i % 5), str(i)]) for i in range(rows)]
-        return {"text": texts, "score": [float(i % 5) for i in range(rows)]}
+        return {"text": texts, "score": [(i % 5) / 2 for i in range(rows)]}
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> Collator:
         """Return a collator whose labels are numbers."""

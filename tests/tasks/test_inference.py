@@ -11,6 +11,7 @@ import pytest
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.tasks.inference import infer_task
 from peft_methods.tasks.registry import TASKS, with_task
+from peft_methods.utils.errors import OptionError
 
 ROWS = 24
 TEXTS = [f"text number {row}" for row in range(ROWS)]
@@ -45,3 +46,47 @@ def test_named_task_is_kept(key: str, tmp_path: Path) -> None:
     recipe = load_recipe("embedded", settings, data=str(data), infer_task=infer_task)
     assert recipe.task == "text_classification"
     assert not [note for note in recipe.notes if note.startswith("the task is ")]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"text": TEXTS, "label": [row % 5 for row in range(ROWS)]},
+        {"text": TEXTS, "label": [float(row % 5) for row in range(ROWS)]},
+        {"text": TEXTS, "label": ["yes", "no"] * (ROWS // 2)},
+        {"question": TEXTS, "answer": TEXTS, "label": [row % 2 for row in range(ROWS)]},
+        {"text": TEXTS, "label": [True, False] * (ROWS // 2)},
+        {"text": TEXTS, "label": ["yes", "no"] * (ROWS // 2), "weight": [0.5] * ROWS},
+    ],
+    ids=["numbers", "whole decimals", "names", "question and answer", "bools", "another column"],
+)
+def test_data_that_leave_doubt_are_classes(
+    columns: Mapping[str, list[Any]], tmp_path: Path
+) -> None:
+    recipe = load_recipe("embedded", data=str(write(tmp_path, columns)), infer_task=infer_task)
+    assert recipe.task == "text_classification"
+    assert recipe.data.select_by == "accuracy"
+
+
+def test_data_for_several_tasks_are_refused_by_name(tmp_path: Path) -> None:
+    both = {"prompt": TEXTS, "completion": TEXTS, "score": [row / 7 for row in range(ROWS)]}
+    with pytest.raises(
+        OptionError, match=r"causal_lm \(.*\) or regression \(.*Name the task"
+    ) as no:
+        load_recipe("embedded", data=str(write(tmp_path, both)), infer_task=infer_task)
+    assert no.value.setting == "task"
+
+
+def test_margin_of_accuracy_does_not_hold_for_another_task(tmp_path: Path) -> None:
+    data = write(tmp_path, {"text": TEXTS, "score": [row / 7 for row in range(ROWS)]})
+    recipe = load_recipe("embedded", data=str(data), infer_task=infer_task)
+    assert recipe.expect.margin_over_majority == 0
+    assert recipe.expect.above_majority
+
+
+def test_unknown_task_is_named_with_the_nearest(tmp_path: Path) -> None:
+    from peft_methods.api import compare
+
+    data = write(tmp_path / "data", {"text": TEXTS, "score": [row / 7 for row in range(ROWS)]})
+    with pytest.raises(OptionError, match="unknown task 'regresion'. Did you mean 'regression'"):
+        compare(data=str(data), task="regresion", results=tmp_path / "results")
