@@ -88,5 +88,5 @@ def test_unknown_task_is_named_with_the_nearest(tmp_path: Path) -> None:
     from peft_methods.api import compare
 
     data = write(tmp_path / "data", {"text": TEXTS, "score": [row / 7 for row in range(ROWS)]})
-    with pytest.raises(OptionError, match="unknown task 'regresion'. Did you mean 'regression'"):
+    with pytest.raises(OptionError, match=r"unknown task 'regresion'\. Did you mean 'regression'"):
         compare(data=str(data), task="regresion", results=tmp_path / "results")
