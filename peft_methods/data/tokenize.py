@@ -58,5 +58,11 @@ def _rows(
     state = tokenizer_state(tokenizer) if len(table) >= MIN_ROWS_TO_CACHE else None
     if state is None:
         return make()
-    key = [fingerprint({"": table}), [state, tokenizer.pad_token_id], cut, task.name, *task.encoding_settings(spec)]
+    key = [
+        fingerprint({"": table}),
+        [state, tokenizer.pad_token_id],
+        cut,
+        task.name,
+        *task.encoding_settings(spec),
+    ]
     return cached("tokens", key, make, read=TokenRows.read, write=TokenRows.write, suffix=".npz")
