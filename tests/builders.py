@@ -43,7 +43,7 @@ from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
 from peft_methods.tasks.class_predictions import ClassPredictions
-from peft_methods.tasks.registry import TASKS
+from peft_methods.tasks.registry import TASKS, task_of, with_task
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
 from peft_methods.training.engine import EpochResult, NoTrace, TrainingJob
 from peft_methods.training.evidence import Evidence
@@ -202,6 +202,31 @@ def make_data(folder: Path, train: int = 240, test: int = 60, seed: int = 0) -> 
     """Write a data folder with train.jsonl and test.jsonl that share no text."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = make_rows(train + test, seed)
+    for name, part in (("train", rows[:train]), ("test", rows[train:])):
+        (folder / f"{name}.jsonl").write_text(
+            "\n".join(json.dumps(row) for row in part), encoding="utf-8"
+        )
+    return folder
+
+
+def make_number_data(folder: Path, task: str, train: int = 48, test: int = 24) -> Path:
+    """Write a data folder for `regression` (`score`) or `multilabel` (`labels`).
+
+    The good and the bad words of a text decide its score, and which labels it has.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, rows, seen = random.Random(5), [], set()
+    while len(rows) < train + test:
+        words = [*rng.choices(FILLER, k=4), *rng.choices(GOOD + BAD, k=rng.randint(0, 4))]
+        good, bad = (sum(word in group for word in words) for group in (GOOD, BAD))
+        label: dict[str, Any] = {"score": 2.5 + 0.5 * (good - bad)}
+        if task == "multilabel":
+            label = {
+                "labels": ["good"] * (good > 0) + ["bad"] * (bad > 0) + ["long"] * ("a" in words)
+            }
+        if (text := " ".join(words)) not in seen:
+            seen.add(text)
+            rows.append({"text": text, **label})
     for name, part in (("train", rows[:train]), ("test", rows[train:])):
         (folder / f"{name}.jsonl").write_text(
             "\n".join(json.dumps(row) for row in part), encoding="utf-8"
@@ -740,24 +765,25 @@ def prepared(
     recipe_path: Path, method_name: str, *settings: str, seed: int = 0, device: str = "cpu"
 ) -> Any:
     """Return (recipe, method, base, model with the method applied, token data)."""
-    recipe = load_recipe(str(recipe_path), settings)
+    recipe = with_task(load_recipe(str(recipe_path), settings))
+    task = task_of(recipe)
     method = chosen_methods(recipe, [method_name])[0]
-    texts = splits.load(recipe.data, TASK)
+    texts = splits.load(recipe.data, task)
     transformers.set_seed(seed)
     base = loading.load(
         recipe.model,
-        TASK.head,
+        task.head,
         texts.facts.label_names,
         quantization=method.info.quantization,
         device=device,
     )
-    model = method.apply(base.model, ApplyContext(base.architecture, base.head, TASK.peft_type))
+    model = method.apply(base.model, ApplyContext(base.architecture, base.head, task.peft_type))
     return (
         recipe,
         method,
         base,
         model,
-        tokenize.tokenize(texts, base.tokenizer, recipe.data, TASK),
+        tokenize.tokenize(texts, base.tokenizer, recipe.data, task),
     )
 
 

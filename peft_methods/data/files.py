@@ -133,6 +133,7 @@ def named_frames(saved: Any) -> tuple[dict[str, DataFrame], ClassNames]:
         if found is not None:
             frames[split] = saved[found].to_pandas()
             for column, feature in saved[found].features.items():
-                if declared := getattr(feature, "names", None):
+                entries = getattr(feature, "feature", feature)  # of a list: that of its entries
+                if declared := getattr(entries, "names", None):
                     names[column] = tuple(declared)
     return frames, names

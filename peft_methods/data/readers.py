@@ -132,12 +132,16 @@ def _read_parquet(file: Path) -> ReadTable:
 
 
 def _declared_names(metadata: dict[bytes, bytes]) -> ClassNames:
-    """Return the names of the ClassLabel columns that `datasets` stores with a Parquet file."""
+    """Return the names of the ClassLabel columns that `datasets` stores with a Parquet file.
+
+    A column of lists has them in the feature of its entries.
+    """
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        entries = {column: one.get("feature", one) for column, one in features.items()}
         return {
             column: tuple(map(str, feature["names"]))
-            for column, feature in features.items()
+            for column, feature in entries.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (ValueError, KeyError, TypeError, AttributeError):

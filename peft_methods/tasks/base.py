@@ -94,7 +94,8 @@ class Task(ABC):
     another. `further_metrics` are the others of its records: fields of the best epoch, and what
     `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the
     predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
-    `tunes_on_validation`: test predictions need `tuned`.
+    `tunes_on_validation`: test predictions need `tuned`. Tables show the first `shown_metrics`.
+    `loss_unit` is that of an example's loss.
     """
 
     name: ClassVar[str]
@@ -103,6 +104,8 @@ class Task(ABC):
     peft_type: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     further_metrics: ClassVar[tuple[Metric, ...]] = ()
+    shown_metrics: ClassVar[int] = 2
+    loss_unit: ClassVar[str] = "nats"
     trivial: ClassVar[str]
     has_classes: ClassVar[bool] = False
     tunes_on_validation: ClassVar[bool] = False

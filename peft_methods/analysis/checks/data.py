@@ -192,7 +192,10 @@ def fewer_rows(record: Record) -> Iterator[tuple[str, str]]:
     left = _left_out(data, used) if used["train"] == spec.train else 0
     is_short, is_cut = is_short or bool(cut), left > 0 and record.spec.recipe.has_quality
     if sum(used.values()) and (is_short or is_cut):
-        parts = [f"{_listed(used)} rows used of at most {_listed(limits)}", *_rows_read(record, cut)]
+        parts = [
+            f"{_listed(used)} rows used of at most {_listed(limits)}",
+            *_rows_read(record, cut),
+        ]
         if left:
             parts += [f"data.train = {spec.train} leaves out {left:,} train rows"]
         both = f"{ADD_ROWS}; {USE_ALL}"
