@@ -355,6 +355,31 @@ def make_tagged_data(folder: Path, train: int = 120, test: int = 40) -> Path:
     return folder
 
 
+def make_number_data(folder: Path, task: str, train: int = 48, test: int = 24) -> Path:
+    """Write a data folder for `regression` (`score`) or `multilabel` (`labels`).
+
+    The good and the bad words of a text decide its score, and which labels it has.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, rows, seen = random.Random(5), [], set()
+    while len(rows) < train + test:
+        words = [*rng.choices(FILLER, k=4), *rng.choices(GOOD + BAD, k=rng.randint(0, 4))]
+        good, bad = (sum(word in group for word in words) for group in (GOOD, BAD))
+        label: dict[str, Any] = {"score": 2.5 + 0.5 * (good - bad)}
+        if task == "multilabel":
+            label = {
+                "labels": ["good"] * (good > 0) + ["bad"] * (bad > 0) + ["long"] * ("a" in words)
+            }
+        if (text := " ".join(words)) not in seen:
+            seen.add(text)
+            rows.append({"text": text, **label})
+    for name, part in (("train", rows[:train]), ("test", rows[train:])):
+        (folder / f"{name}.jsonl").write_text(
+            "\n".join(json.dumps(row) for row in part), encoding="utf-8"
+        )
+    return folder
+
+
 def write_csv(folder: Path, **splits: list[dict[str, object]]) -> Path:
     """Write a data folder with one CSV file per split."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def decisions(job: Job, repetitions: int, seed: int = 7) -> Iterator[Decision]:
             chance = rng.standard_normal((job.plan.most, job.rows))
             difficulty = np.sqrt(0.45) * shared + np.sqrt(0.2) * own + np.sqrt(0.35) * chance
             scores[str(index)] = list((difficulty < drawn).astype(np.float64))
-        yield decide(scores, job.plan, 1, job.margin)
+        yield decide(scores, job.plan, job.margin)
 
 
 def is_wrong(decision: Decision, job: Job) -> bool:

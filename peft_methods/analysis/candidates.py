@@ -8,19 +8,21 @@ from dataclasses import dataclass
 
 from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.constraints import Constraints
+from peft_methods.analysis.margin import margin_text
 from peft_methods.analysis.pairs import PairwiseComparison
 from peft_methods.analysis.questions import QuestionKind, Recommendation, question
 from peft_methods.analysis.ranking import Ranking
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.tasks.metrics import Metric
 
 
 def describe_comparison(pair: PairwiseComparison) -> str:
-    """Describe a comparison: its verdict, and the interval of the difference in points."""
-    low, high = 100 * pair.low, 100 * pair.high
+    """Describe a comparison: its verdict, and the interval of the difference."""
+    low, high = pair.low, pair.high
     if pair.is_separable and low * high > 0:
-        ends = sorted((abs(low), abs(high)))
-        return f"{pair.verdict}: {ends[0]:.1f} to {ends[1]:.1f}"
-    return f"{pair.verdict}: {low:+.1f} to {high:+.1f}"
+        least, most = sorted((abs(low), abs(high)))
+        return f"{pair.verdict}: {pair.metric.range_text((least, most))}"
+    return f"{pair.verdict}: {pair.metric.range_text((low, high), sign='+')}"
 
 
 UNPAIRED = "test predictions to compare them by are missing"
@@ -44,13 +46,23 @@ class Candidates:
         highest: str | None = None,
     ) -> Recommendation:
         """Return a recommendation with the question's text."""
-        asked = question(kind, self.limits, self.ranking.margin)
+        asked = question(kind, self.limits, self.margin)
         return Recommendation(self.recipe, kind, asked, method, text, against, highest)
+
+    @property
+    def selected(self) -> Metric:
+        """The quality metric."""
+        return METRICS[self.ranking.metric]
 
     @property
     def metric(self) -> str:
         """The quality metric's name, as used within a sentence."""
-        return METRICS[self.ranking.metric].title.lower()
+        return self.selected.in_text
+
+    @property
+    def margin(self) -> str:
+        """The margin of equality in words: '1 point'."""
+        return margin_text(self.ranking.margin, self.selected)
 
     def cheapest(self, name: str, rows: Sequence[Row] | None = None) -> Row | None:
         """Return the row with the lowest value of a metric; None if no row has one."""
@@ -58,9 +70,13 @@ class Candidates:
         return min(known, key=lambda row: row.mean(name)) if known else None
 
     def best(self) -> Row | None:
-        """Return the row with the highest quality."""
+        """Return the row with the best quality."""
         known = [row for row in self.rows if self.ranking.metric in row.metrics]
-        return max(known, key=self.quality) if known else None
+        return max(known, key=self.merit) if known else None
+
+    def merit(self, row: Row) -> float:
+        """Return the row's quality, negative where lower values are better: the more the better."""
+        return self.selected.sign() * self.quality(row)
 
     def quality(self, row: Row) -> float:
         """Return the row's mean of the recipe's selection metric."""
@@ -79,11 +95,10 @@ class Candidates:
         if (pair := self.ranking.pair(row.method, best.method)) is not None:
             return not pair.is_separable
         known = self.ranking.intervals
-        return (
-            best.method in known
-            and row.method in known
-            and known[row.method][1] >= known[best.method][0]
-        )
+        if best.method not in known or row.method not in known:
+            return False
+        low, high = (known[one.method] for one in (best, row))
+        return high[1] >= low[0] if self.selected.sign() > 0 else high[0] <= low[1]
 
     def _is_worse(self, row: Row, other: Row) -> bool:
         pair = self.ranking.pair(row.method, other.method)
@@ -113,9 +128,11 @@ class Candidates:
         if math.isnan(self.quality(row)):
             return "its quality is not known", None
         if row is best:
-            return f"{self.formatted(row, self.ranking.metric)}, the highest", None
+            end = "highest" if self.selected.sign() > 0 else "lowest"
+            return f"{self.formatted(row, self.ranking.metric)}, the {end}", None
         pair = self.ranking.pair(row.method, best.method)
-        points = 100 * (self.quality(best) - self.quality(row))
+        gap = self.quality(best) - self.quality(row)
+        where = "below" if self.selected.sign() > 0 else "above"
         lacking = (
             "one seed: no spread to compare with"
             if has_one_seed(row, best)
@@ -123,7 +140,8 @@ class Candidates:
         )
         verdict = describe_comparison(pair) if pair else lacking
         quality = self.formatted(row, self.ranking.metric)
-        return f"{quality}, {points:.1f} points below {best.title} ({verdict})", pair
+        behind = self.selected.gap(self.selected.sign() * gap)
+        return f"{quality}, {behind} {where} {best.title} ({verdict})", pair
 
 
 def has_one_seed(*rows: Row) -> bool:

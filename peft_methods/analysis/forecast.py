@@ -160,7 +160,9 @@ def _noise(samples: Sequence[Sample], common: SeedVariance) -> tuple[Array, Arra
     rng = np.random.default_rng(0)
     by_example = np.stack([sample.by_example for sample in samples])
     covariance = np.atleast_2d(np.cov(by_example)) / by_example.shape[-1]
-    least = np.asarray([variance_over_examples(one).variance for one in by_example])
+    least = np.asarray(
+        [variance_over_examples(one.by_example, one.scale).variance for one in samples]
+    )
     unseen = np.maximum(least - np.diag(covariance), 0)
     covariance = covariance + np.diag(unseen)
     moderated = [on_own_level(sample, common) for sample in samples]

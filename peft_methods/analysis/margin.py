@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from peft_methods.tasks.metrics import Metric
 from peft_methods.utils.errors import OptionError
 
 MARGIN = 0.01  # one point, unless another margin is asked for
@@ -32,3 +33,20 @@ def points(fraction: float) -> str:
     """
     tenths = math.ceil(1000 * fraction - ROUNDING)
     return "1 point" if tenths == 10 else f"{tenths / 10:g} points"
+
+
+def margin_in(metric: Metric, margin: float, level: float | None) -> float:
+    """Return a margin, given as a fraction (0.01: one point), in the unit of a metric.
+
+    For shares, correlations and R² it is the fraction itself. A metric without a highest value has
+    no such scale: there it is this fraction of `level`, the trivial predictor's value.
+    """
+    return margin if metric.bounds[1] is not None or not level else margin * abs(level)
+
+
+def margin_text(margin: float, metric: Metric) -> str:
+    """Format a margin in a metric's unit, rounded up: '0.9 points', '0.010'."""
+    if metric.is_share:
+        return points(margin)
+    step = 10.0**-metric.unit.decimals
+    return metric.plain(math.ceil(margin / step - ROUNDING) * step)

@@ -20,8 +20,10 @@ from peft_methods.analysis.variance_parts import (
     seeds_alone,
     shares_of,
 )
+from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.variation import PARTS
 from peft_methods.runs.record import Record
+from peft_methods.tasks.metrics import Metric
 from peft_methods.tasks.registry import task_of
 
 
@@ -40,6 +42,7 @@ class NoiseSources:
     vary: tuple[str, ...]
     seeds: int
     rows: int
+    metric: Metric
 
 
 def noise_sources(
@@ -84,6 +87,7 @@ def noise_sources(
         vary,
         max(sample.seeds for sample in samples.values()),
         first.examples,
+        METRICS[metric],
     )
 
 

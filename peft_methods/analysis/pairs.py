@@ -6,19 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from peft_methods.analysis import significance
-from peft_methods.analysis.margin import MARGIN, points
+from peft_methods.analysis.margin import MARGIN, margin_text
 from peft_methods.analysis.samples import Sample
+from peft_methods.tasks.metrics import Metric, quality
+
+ANY_SHARE = quality("quality", "Quality")  # the higher the better
 
 
 @dataclass(frozen=True)
 class PairwiseComparison:
     """Comparison of two methods on the same test examples.
 
-    `difference` is first minus second of their metric, in 0..1; `low` and `high` are its interval.
+    `difference` is first minus second of their `metric`, in its unit; `low` and `high` are its
+    interval.
     The intervals of all pairs hold simultaneously at 95 %. `p` is adjusted by Holm's method over
-    all pairs of the recipe. Up to `margin` (0..1) a difference counts as none. `wins` is the
-    probability that a new seed of the first is better than a new seed of the second on these test
-    examples; None if it is not known.
+    all pairs of the recipe. Up to `margin` (in the metric's unit) a difference counts as none.
+    `wins` is the probability that a new seed of the first is better than a new seed of the second
+    on these test examples; None if it is not known.
     """
 
     first: str
@@ -29,6 +33,7 @@ class PairwiseComparison:
     p: float
     margin: float = MARGIN
     wins: float | None = None
+    metric: Metric = ANY_SHARE
 
     @property
     def is_separable(self) -> bool:
@@ -37,7 +42,7 @@ class PairwiseComparison:
 
     @property
     def equal_within(self) -> float:
-        """The smallest margin (0..1) within which the two are equal: their interval is inside."""
+        """The smallest margin within which the two are equal: their interval is inside."""
         return max(abs(self.low), abs(self.high))
 
     @property
@@ -52,8 +57,9 @@ class PairwiseComparison:
         'better', 'worse', 'equal within 0.8 points', or 'undecided'.
         """
         if self.is_separable:
-            return "better" if self.difference > 0 else "worse"
-        return f"equal within {points(self.equal_within)}" if self.is_equal else "undecided"
+            return "better" if self.metric.sign() * self.difference > 0 else "worse"
+        equal = f"equal within {margin_text(self.equal_within, self.metric)}"
+        return equal if self.is_equal else "undecided"
 
     def reversed(self) -> PairwiseComparison:
         """Return the comparison with first and second exchanged."""
@@ -73,6 +79,7 @@ def compare_pairs(
     order: Sequence[str],
     margin: float,
     alpha: float = significance.ALPHA,
+    metric: Metric = ANY_SHARE,
 ) -> tuple[PairwiseComparison, ...]:
     """Compare every two methods; the first of a pair is the one that comes first in `order`.
 
@@ -88,7 +95,8 @@ def compare_pairs(
             high=float(found.high[index]),
             p=float(found.p[index]),
             margin=margin,
-            wins=float(found.wins[index]),
+            wins=float(found.wins[index] if metric.sign() > 0 else 1 - found.wins[index]),
+            metric=metric,
         )
         for index, (first, second) in enumerate(found.pairs)
     )

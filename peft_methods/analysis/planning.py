@@ -122,7 +122,8 @@ class _Forecast:
         """Draw how new rows move the difference of the means over all rows."""
         if times == 1:
             return np.zeros(DRAWS)
-        known = variance_over_examples(self.first.by_example - self.second.by_example).variance
+        by_example = self.first.by_example - self.second.by_example
+        known = variance_over_examples(by_example, self.first.scale).variance
         further = times - 1
         moved = np.sqrt(known * (1 + 1 / further)) * rng.standard_normal(DRAWS)
         return np.asarray(moved * further / times)
@@ -151,6 +152,7 @@ def _with_more(
         squares / (there + new - 1) + np.zeros(DRAWS),
         sample.noise * there / (there + new) / times,
         there + new,
+        sample.scale,
     )
 
 

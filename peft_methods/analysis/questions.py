@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from peft_methods.analysis.constraints import Constraints
-from peft_methods.analysis.margin import points
 from peft_methods.analysis.pairs import PairwiseComparison
 
 
@@ -52,8 +51,8 @@ class Recommendation:
         return f"{self.question}: {self.text}"
 
 
-def question(kind: QuestionKind, limits: Constraints, margin: float) -> str:
-    """Format a question with the limits and the margin (0..1) that it mentions."""
+def question(kind: QuestionKind, limits: Constraints, margin: str) -> str:
+    """Format a question with the limits and the margin that it mentions."""
     memory = limits["memory"].written if "memory" in limits else ""
     written = ", ".join(f"{name} {limit.written}" for name, limit in limits.items())
-    return QUESTIONS[kind].format(memory=memory, limits=written, margin=points(margin))
+    return QUESTIONS[kind].format(memory=memory, limits=written, margin=margin)

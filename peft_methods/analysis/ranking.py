@@ -9,15 +9,16 @@ from enum import Enum
 import numpy as np
 
 from peft_methods.analysis import groups, pareto, significance
-from peft_methods.analysis.margin import MARGIN
+from peft_methods.analysis.margin import MARGIN, margin_in
 from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_pairs
-from peft_methods.analysis.samples import SEEDS_NEEDED, Array, Sample, sample_of
+from peft_methods.analysis.samples import SEEDS_NEEDED, Array, Sample, sample_of, scale_of_scores
 from peft_methods.analysis.seed_variance import common_variance
 from peft_methods.analysis.sequential import decide
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.tasks.base import Predictions, Task
+from peft_methods.tasks.metrics import Metric
 from peft_methods.tasks.registry import TASKS, task_of
 
 RunResults = Sequence[tuple[Record, Predictions | None]]
@@ -59,7 +60,8 @@ class Ranking:
     share one. `not_compared`: the methods that are not compared, with the reason. `pareto_optimal`:
     whether a method is Pareto-optimal in quality, time, memory and trainable parameters; None if
     one of these is missing. `left_out`: the methods with an error finding, with the ids of the
-    rules; they are neither recommended nor candidates for the Pareto front. `seeds_added` is None
+    rules; they are neither recommended nor candidates for the Pareto front. Up to `margin`, in the
+    unit of the metric, a difference counts as none. `seeds_added` is None
     unless seeds were added until the comparison was decided. `samples` are the statistics of the
     compared methods' scores.
     """
@@ -99,7 +101,7 @@ def rank_methods(
     Runs without a result only matter where seeds are added: they count as looked at.
 
     `left_out` are the methods with an error finding, with the ids of the rules. Up to `margin`
-    (0..1) a difference counts as none.
+    (0..1; see `margin_in`) a difference counts as none.
     """
     records = [record for found in runs.values() for record, _ in found]
     finished = [record for record in records if record.status == "ok"]
@@ -107,7 +109,9 @@ def rank_methods(
     metric = finished[0].spec.recipe.ranking_metric if finished else task.metrics[0].name
     scores, not_compared = _scores(runs, task, metric)
     plan = next((record.seed_plan for record in records if record.seed_plan is not None), None)
-    compared = _compared(scores, not_compared, METRICS[metric].sign(), margin, plan)
+    level = next((one.data.get("trivial_baseline", {}).get(metric) for one in finished), None)
+    in_unit = margin_in(METRICS[metric], margin, level)
+    compared = _compared(scores, not_compared, METRICS[metric], in_unit, plan)
     sound = {method: values for method, values in means.items() if method not in left_out}
     return replace(
         compared, metric=metric, pareto_optimal=_front(metric, sound), left_out=dict(left_out)
@@ -154,7 +158,7 @@ def _reason_left_out(
 def _compared(
     scores: Mapping[str, Sequence[Array | None]],
     not_compared: dict[str, NotCompared],
-    sign: int,
+    metric: Metric,
     margin: float,
     plan: SeedPlan | None,
 ) -> Ranking:
@@ -162,22 +166,24 @@ def _compared(
 
     A method with one seed gets an interval (of that one model) and is added to `not_compared`.
     """
-    samples = {method: _sample(found) for method, found in scores.items()}
+    every = [one for found in scores.values() for one in found]
+    scale = None if metric.is_share else scale_of_scores(every)
+    samples = {method: _sample(found, scale) for method, found in scores.items()}
     several = {method: sample for method, sample in samples.items() if sample.seeds >= SEEDS_NEEDED}
     not_compared |= {method: NotCompared.ONE_SEED for method in samples if method not in several}
     common = common_variance(list(several.values())) if several else None
     intervals = {
-        method: significance.interval(sample, common if method in several else None)
+        method: metric.clipped(significance.interval(sample, common if method in several else None))
         for method, sample in samples.items()
     }
-    order = best_first(several, sign)
+    order = best_first(several, metric.sign())
     added = None
     if plan is None:
-        compared, pairs = several, compare_pairs(several, order, margin)
+        compared, pairs = several, compare_pairs(several, order, margin, metric=metric)
     else:
-        decision = decide({method: scores[method] for method in order}, plan, sign, margin)
+        decision = decide({method: scores[method] for method in order}, plan, margin, metric)
         compared, pairs = decision.samples, decision.pairs
-        order = best_first(compared, sign)
+        order = best_first(compared, metric.sign())
         added = SeedsAdded(plan, decision.seeds, decision.undecided, decision.wanted)
     separable = [
         (order.index(pair.first), order.index(pair.second)) for pair in pairs if pair.is_separable
@@ -188,8 +194,8 @@ def _compared(
     )
 
 
-def _sample(scores: Sequence[Array | None]) -> Sample:
-    return sample_of(np.stack([one for one in scores if one is not None]))
+def _sample(scores: Sequence[Array | None], scale: float | None) -> Sample:
+    return sample_of(np.stack([one for one in scores if one is not None]), scale)
 
 
 def _front(metric: str, means: Mapping[str, Mapping[str, float]]) -> dict[str, bool | None]:

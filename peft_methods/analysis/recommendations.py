@@ -13,7 +13,7 @@ from peft_methods.analysis.candidates import (
 )
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import METRIC_OF, Constraints, reason_beyond
-from peft_methods.analysis.margin import ROUNDING, points
+from peft_methods.analysis.margin import ROUNDING
 from peft_methods.analysis.questions import QuestionKind, Recommendation
 
 
@@ -95,10 +95,11 @@ def _best_quality(candidates: Candidates) -> Recommendation | None:
     ]
     if not others:
         return candidates.answer(kind, best.method, f"{lead}; no other method qualifies.")
-    runner_up = max(others, key=candidates.quality)
+    runner_up = max(others, key=candidates.merit)
     pair = candidates.ranking.pair(best.method, runner_up.method)
-    above = 100 * (candidates.quality(best) - candidates.quality(runner_up))
-    lead += f", {above:.1f} points above {runner_up.title}"
+    gap = candidates.selected.gap(candidates.merit(best) - candidates.merit(runner_up))
+    where = "above" if candidates.selected.sign() > 0 else "below"
+    lead += f", {gap} {where} {runner_up.title}"
     if pair is not None:
         lead += f" ({describe_comparison(pair)})"
     elif has_one_seed(best, runner_up):
@@ -151,7 +152,7 @@ def _cheapest_of(candidates: Candidates, best: Row, alike: list[Row], lead: str)
     against = candidates.ranking.pair(cheapest.method, best.method)
     highest_method = None if cheapest is best else best.method
     if against is None and cheapest is best:
-        runner_up = max(alike, key=candidates.quality)
+        runner_up = max(alike, key=candidates.merit)
         against = candidates.ranking.pair(best.method, runner_up.method)
     kind = QuestionKind.BEST_QUALITY
     return candidates.answer(kind, cheapest.method, text, against, highest_method)
@@ -159,7 +160,7 @@ def _cheapest_of(candidates: Candidates, best: Row, alike: list[Row], lead: str)
 
 def _equal(candidates: Candidates, best: Row, equal: list[Row], cheapest: Row) -> str:
     """Say which methods are equal to the best within the margin, and which is the cheapest."""
-    names, margin = ", ".join(row.title for row in equal), points(candidates.ranking.margin)
+    names, margin = ", ".join(row.title for row in equal), candidates.margin
     verb = "is" if len(equal) == 1 else "are"
     text = f"{names} {verb} equal to {best.title} within {margin}"
     if cheapest is best:
@@ -170,7 +171,7 @@ def _equal(candidates: Candidates, best: Row, equal: list[Row], cheapest: Row) -
 
 
 def _fitting(candidates: Candidates) -> Recommendation | None:
-    """List the methods within the memory limit, the one of the highest quality first."""
+    """List the methods within the memory limit, the one of the best quality first."""
     best = candidates.best() or candidates.cheapest("peak_memory_bytes")
     if best is None:
         return None
@@ -204,8 +205,8 @@ def _fastest_close(candidates: Candidates) -> Recommendation | None:
     best = candidates.best()
     if best is None:
         return None
-    enough = candidates.quality(best) - candidates.ranking.margin - ROUNDING
-    close = [row for row in candidates.rows if candidates.quality(row) >= enough]
+    enough = candidates.merit(best) - candidates.ranking.margin - ROUNDING
+    close = [row for row in candidates.rows if candidates.merit(row) >= enough]
     chosen = candidates.cheapest("train_seconds", close)
     if chosen is None:
         return None

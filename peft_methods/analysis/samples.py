@@ -16,6 +16,7 @@ contained in both. The result is never smaller than either of the first two.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,8 @@ class Sample:
     `mean` (...): over seeds and examples. `by_example` (..., n): mean over seeds.
     `seed_variance` (...): variance of the seeds' means, nan for one seed.
     `noise` (...): the part of the mean's variance that comes from single answers.
+    `scale`: None for shares, which lie between 0 and 1. Else the standard deviation over examples
+    that is typical of the compared methods: the size of what a single example may contribute.
     """
 
     mean: Array
@@ -47,6 +50,7 @@ class Sample:
     seed_variance: Array
     noise: Array
     seeds: int
+    scale: float | None = None
 
     @property
     def examples(self) -> int:
@@ -64,13 +68,21 @@ class Sample:
         return Estimate(self.seed_variance, np.full_like(self.seed_variance, self.freedom))
 
 
-def sample_of(scores: Array) -> Sample:
-    """Compute the `Sample` of scores (..., seeds, examples)."""
+def scale_of_scores(scores: Iterable[Array | None]) -> float:
+    """Return the standard deviation over examples (n,) that is typical of several runs."""
+    deviations = [float(one.std()) for one in scores if one is not None]
+    return float(np.median(deviations)) if deviations else 1.0
+
+
+def sample_of(scores: Array, scale: float | None = None) -> Sample:
+    """Compute the `Sample` of scores (..., seeds, examples). `scale`: see `Sample`."""
     seeds, examples = scores.shape[-2:]
     by_seed, by_example = scores.mean(-1), scores.mean(-2)
     mean = by_seed.mean(-1)
     if seeds < SEEDS_NEEDED:
-        return Sample(mean, by_example, np.full_like(mean, np.nan), np.zeros_like(mean), seeds)
+        return Sample(
+            mean, by_example, np.full_like(mean, np.nan), np.zeros_like(mean), seeds, scale
+        )
     of_seeds = ((by_seed - mean[..., None]) ** 2).sum(-1)
     of_examples = ((by_example - mean[..., None]) ** 2).sum(-1)
     rest = (
@@ -79,7 +91,7 @@ def sample_of(scores: Array) -> Sample:
         - seeds * of_examples
     )
     noise = np.maximum(rest, 0) / ((seeds - 1) * max(examples - 1, 1)) / (seeds * examples)
-    return Sample(mean, by_example, of_seeds / (seeds - 1), noise, seeds)
+    return Sample(mean, by_example, of_seeds / (seeds - 1), noise, seeds, scale)
 
 
 def satterthwaite(*parts: Estimate) -> Estimate:
@@ -110,18 +122,18 @@ def _freedom(total: Array, parts: tuple[Estimate, ...]) -> Array:
         return np.where(squares > 0, total**2 / squares, 1.0)
 
 
-def variance_over_examples(scores: Array) -> Estimate:
+def variance_over_examples(scores: Array, scale: float | None = None) -> Estimate:
     """Return the variance of the mean of scores or differences (..., n) over examples.
 
     It is at least that of a proportion of 1 / (n + 2), Laplace's estimate for what no example has
-    shown: where all are equal, the next one may still differ. Degrees of freedom allow for the
-    kurtosis: where few examples make up the variance, as with rare classes, it is known less well
-    than n - 1 suggests.
+    shown: where all are equal, the next one may still differ, by `scale` (None: 1). Degrees
+    of freedom allow for the kurtosis: where few examples make up the variance, as with rare
+    classes, it is known less well than n - 1 suggests.
     """
     examples = scores.shape[-1]
     if examples < 2:
         shape = scores.shape[:-1]
-        return Estimate(np.full(shape, 0.25), np.ones(shape))
+        return Estimate(np.full(shape, 0.25 * (scale or 1.0) ** 2), np.ones(shape))
     deviations = scores - scores.mean(-1, keepdims=True)
     squares = (deviations**2).mean(-1)
     fourth = (deviations**4).mean(-1)
@@ -129,5 +141,5 @@ def variance_over_examples(scores: Array) -> Estimate:
         excess = np.where(squares > 0, fourth / squares**2 - 3, 0.0)
     freedom = 2 / (2 / (examples - 1) + np.maximum(excess, 0) / examples)
     variance = squares / (examples - 1)
-    unseen = (examples + 1) / (examples + 2) ** 2 / examples
+    unseen = (examples + 1) / (examples + 2) ** 2 / examples * (scale or 1.0) ** 2
     return Estimate(np.maximum(variance, unseen), freedom)

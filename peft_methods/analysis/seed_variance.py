@@ -64,7 +64,7 @@ def common_variance(samples: Sequence[Sample]) -> SeedVariance:
     freedoms = np.asarray([sample.freedom for sample in known], dtype=np.float64)
     variances = np.stack([sample.seed_variance for sample in known], axis=-1)
     pooled = _weighted(variances, freedoms)
-    levels = np.stack([squared_level(sample.mean, sample.examples) for sample in known], axis=-1)
+    levels = np.stack([squared_level(sample) for sample in known], axis=-1)
     return SeedVariance(
         pooled,
         int(freedoms.sum()),
@@ -73,12 +73,15 @@ def common_variance(samples: Sequence[Sample]) -> SeedVariance:
     )
 
 
-def squared_level(mean: Array, examples: int) -> Array:
+def squared_level(sample: Sample) -> Array:
     """Return the square of p (1 - p), with p moved inwards by one example right and one wrong.
 
     The variance of a proportion is about this times the variance of its logit (delta method).
+    Metrics that are no shares are taken to vary alike at every level: 1.
     """
-    near = (mean * examples + 1) / (examples + 2)
+    if sample.scale is not None:
+        return np.ones_like(sample.mean)
+    near = (sample.mean * sample.examples + 1) / (sample.examples + 2)
     return np.asarray((near * (1 - near)) ** 2)
 
 

@@ -20,13 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
 from peft_methods.analysis import spending
-from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_pairs
-from peft_methods.analysis.samples import SEEDS_NEEDED, Array, Sample, sample_of
+from peft_methods.analysis.pairs import ANY_SHARE, PairwiseComparison, best_first, compare_pairs
+from peft_methods.analysis.samples import SEEDS_NEEDED, Array, Sample, sample_of, scale_of_scores
 from peft_methods.runs.seed_plan import SeedPlan
+from peft_methods.tasks.metrics import Metric
 
 SPENT = 0.02  # by all looks; with 0.05, two methods of unlike spread err in 9 % of jobs
 Scores = Mapping[str, Sequence[Array | None]]
@@ -50,18 +52,19 @@ class Decision:
     wanted: dict[str, int] = field(default_factory=dict)
 
 
-def decide(scores: Scores, plan: SeedPlan, sign: int, margin: float) -> Decision:
+def decide(scores: Scores, plan: SeedPlan, margin: float, metric: Metric = ANY_SHARE) -> Decision:
     """Go through the looks of a plan, as far as there are scores.
 
     `scores` has one entry per trained seed of a method, in the order of the seeds: its scores of
-    the test examples (n,), or None if the run has none. `sign` is 1 if higher is better, else -1.
+    the test examples (n,), or None if the run has none. `margin` is in the unit of the metric.
     """
     seeds, decided = dict.fromkeys(scores, plan.first), Decided()
     levels = spending.levels(plan.first, plan.most, SPENT)
+    scale = None if metric.is_share else scale_of_scores(chain.from_iterable(scores.values()))
     for count, level in enumerate(levels, start=plan.first):
-        samples = _samples(scores, seeds)
-        order = best_first(samples, sign)
-        pairs = _with_verdicts(compare_pairs(samples, order, margin, level), decided)
+        samples = _samples(scores, seeds, scale)
+        order = best_first(samples, metric.sign())
+        pairs = _with_verdicts(compare_pairs(samples, order, margin, level, metric), decided)
         open_methods = _undecided(order, pairs)
         state = Decision(samples, pairs, dict(seeds), open_methods)
         if not open_methods or count == plan.most:
@@ -77,14 +80,14 @@ def decide(scores: Scores, plan: SeedPlan, sign: int, margin: float) -> Decision
     raise AssertionError("the last look returns")
 
 
-def _samples(scores: Scores, seeds: Mapping[str, int]) -> dict[str, Sample]:
+def _samples(scores: Scores, seeds: Mapping[str, int], scale: float | None) -> dict[str, Sample]:
     """Return the samples of the methods with enough results among their seeds that count."""
     found = {
         method: [one for one in of_method[: seeds[method]] if one is not None]
         for method, of_method in scores.items()
     }
     return {
-        method: sample_of(np.stack(results))
+        method: sample_of(np.stack(results), scale)
         for method, results in found.items()
         if len(results) >= SEEDS_NEEDED
     }

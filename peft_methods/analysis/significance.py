@@ -55,31 +55,37 @@ FEW = 14  # up to so many examples that differ are tested exactly
 
 
 def interval(sample: Sample, common: SeedVariance | None) -> tuple[float, float]:
-    """Return the interval of one method's metric, in 0..1.
+    """Return the interval of one method's metric, in the unit of its scores.
 
-    It is Wilson's score interval with the effective sample size p (1 - p) / variance (Korn &
-    Graubard, "Confidence intervals for proportions with small expected number of positive counts
-    estimated from survey data", 1998). It covers those of the method's own variance between
-    seeds, with and without that over examples, and of the one moderated by all methods. With
-    `common` None (one seed) it is the interval of this one model.
+    For shares it is Wilson's score interval with the effective sample size p (1 - p) / variance
+    (Korn & Graubard, "Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data", 1998), for other metrics Student's interval. It covers those
+    of the method's own variance between seeds, with and without that over examples, and of the one
+    moderated by all methods. With `common` None (one seed) it is the interval of this one model.
     """
-    examples = variance_over_examples(sample.by_example)
+    examples = variance_over_examples(sample.by_example, sample.scale)
+    of = _wilson if sample.scale is None else _student
     if common is None:
-        return _wilson(sample, Estimate(examples.variance, np.asarray(np.inf)))
+        return of(sample, Estimate(examples.variance, np.asarray(np.inf)))
     own, moderated = (
         _of_seeds(one, sample) for one in (sample.own_variance, on_own_level(sample, common))
     )
     ends = [
         _of_seeds_alone(sample, own),
-        *(_wilson(sample, of_mean(one, examples, sample.noise)) for one in (own, moderated)),
+        *(of(sample, of_mean(one, examples, sample.noise)) for one in (own, moderated)),
     ]
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def _of_seeds_alone(sample: Sample, variance: Estimate) -> tuple[float, float]:
     """Return Student's interval of the seeds: many examples would hide how little few seeds say."""
+    low, high = _student(sample, variance)
+    return (low, high) if sample.scale is not None else (max(low, 0.0), min(high, 1.0))
+
+
+def _student(sample: Sample, variance: Estimate) -> tuple[float, float]:
     half = float(_quantile(variance.freedom, 1 - ALPHA / 2) * np.sqrt(variance.variance))
-    return max(float(sample.mean) - half, 0.0), min(float(sample.mean) + half, 1.0)
+    return float(sample.mean) - half, float(sample.mean) + half
 
 
 def on_own_level(sample: Sample, common: SeedVariance) -> Estimate:
@@ -87,7 +93,7 @@ def on_own_level(sample: Sample, common: SeedVariance) -> Estimate:
 
     A metric near 0 or 1 has little room to vary. So logits are taken to spread alike, not metrics.
     """
-    level = squared_level(sample.mean, sample.examples) / common.level
+    level = squared_level(sample) / common.level
     prior = Estimate(common.prior.variance * level, common.prior.freedom)
     return replace(common, prior=prior).moderated(sample)
 
@@ -166,7 +172,8 @@ class Pair:
     def of(cls, first: Sample, second: Sample, common: SeedVariance) -> Pair:
         """Compute the variances of a pair, given that between the seeds of all methods."""
         by_example = first.by_example - second.by_example
-        examples, noise = variance_over_examples(by_example), first.noise + second.noise
+        examples = variance_over_examples(by_example, first.scale)
+        noise = first.noise + second.noise
         own = satterthwaite(*(_of_seeds(one.own_variance, one) for one in (first, second)))
         alone = own
         if not first.seeds == second.seeds > SEEDS_NEEDED:

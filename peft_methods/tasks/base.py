@@ -102,8 +102,8 @@ class Task(ABC):
     predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
     `texts_repeat`: rows with the same text and different labels are all right.
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
-    in place of `trivial_baseline`.
-    `tunes_on_validation`: test predictions need `tuned`.
+    in place of `trivial_baseline`. `tunes_on_validation`: test predictions need `tuned`. Tables
+    show the first `shown_metrics`. `loss_unit` is that of an example's loss.
     """
 
     name: ClassVar[str]
@@ -112,6 +112,8 @@ class Task(ABC):
     peft_type: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     further_metrics: ClassVar[tuple[Metric, ...]] = ()
+    shown_metrics: ClassVar[int] = 2
+    loss_unit: ClassVar[str] = "nats"
     trivial: ClassVar[str]
     has_classes: ClassVar[bool] = False
     texts_repeat: ClassVar[bool] = False

@@ -31,9 +31,9 @@ class Unit:
         few = self.decimals_below_one is None or not 0 < value * self.factor < 1
         return self.decimals if few else self.decimals_below_one or 0
 
-    def number(self, value: float, decimals: int) -> str:
-        """Format a value without its unit."""
-        return f"{value * self.factor:{self.separator}.{decimals}f}"
+    def number(self, value: float, decimals: int, sign: str = "") -> str:
+        """Format a value without its unit; with `sign` "+", positive values have a sign, too."""
+        return f"{value * self.factor:{sign}{self.separator}.{decimals}f}"
 
     def format(self, value: float) -> str:
         """Format a value with its unit: '94.2 %', '2,048.0 MiB'."""
@@ -92,6 +92,36 @@ class Metric:
     def is_count(self) -> bool:
         """Whether values are counts, which do not depend on the seed."""
         return self.unit == COUNT
+
+    @property
+    def points(self) -> str:
+        """The unit of a difference: "points" for shares, else none."""
+        return "points" if self.is_share else ""
+
+    def plain(self, value: float, sign: str = "") -> str:
+        """Format a value or a difference without its unit: '94.2', '+0.013'."""
+        return self.unit.number(value, self.unit.decimals, sign)
+
+    def gap(self, value: float) -> str:
+        """Format a difference with its unit: '1.3 points', '0.013'."""
+        return f"{self.plain(value)} {self.points}".rstrip()
+
+    def range_text(self, ends: tuple[float, float], sign: str = "") -> str:
+        """Format an interval without its unit: '93.1 to 95.0'."""
+        return " to ".join(self.plain(end, sign) for end in ends)
+
+    def on_axis(self, value: float) -> float:
+        """Return a value in the unit of a chart's axis."""
+        return value / self.unit.size
+
+    def clipped(self, ends: tuple[float, float]) -> tuple[float, float]:
+        """Return an interval without what lies beyond the metric's bounds."""
+        least, most = self.bounds
+        low, high = ends
+        return (
+            low if least is None else max(low, least),
+            high if most is None else min(high, most),
+        )
 
     def is_possible(self, value: float) -> bool:
         """Whether a value is within the metric's bounds. False for nan."""

@@ -58,17 +58,18 @@ class MultiLabel(Task):
     peft_type = "SEQ_CLS"
     trivial = "giving every row the label frequencies of train"
     tunes_on_validation = True
+    shown_metrics = 4
     head = replace(TextClassification.head, problem_type="multi_label_classification")
     metrics = (
         quality("micro_f1", "Micro F1", label="micro F1"),
         quality("macro_f1", "Macro F1", label="macro F1"),
-        quality("subset_accuracy", "Subset accuracy"),
         quality("average_precision", "Average precision"),
         quality(
             "micro_f1_tuned",
             "Micro F1, tuned threshold",
             label="micro F1 at the threshold tuned on validation",
         ),
+        quality("subset_accuracy", "Subset accuracy"),
     )
 
     def recognises(self, raw: RawData, spec: DataSpec) -> str:

@@ -57,6 +57,8 @@ class Regression(Task):
     name = "regression"
     title = "Regression"
     peft_type = "SEQ_CLS"
+    shown_metrics = 4
+    loss_unit = "squared error"
     trivial = "always predicting the mean of train"
     head = replace(TextClassification.head, problem_type="regression")
     metrics = (

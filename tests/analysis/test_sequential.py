@@ -41,7 +41,7 @@ def test_published_boundaries_of_five_looks() -> None:
 def test_a_worse_method_gets_no_more_seeds() -> None:
     plan = SeedPlan(3, 10)
     given = {"a": scores(0.9, 3), "b": scores(0.897, 3, seed=1), "c": scores(0.6, 3, seed=2)}
-    found = decide(given, plan, 1, margin=0.001)
+    found = decide(given, plan, margin=0.001)
     assert found.undecided == ("b",)
     assert found.wanted == {"a": 4, "b": 4}
     assert found.seeds == {"a": 3, "b": 3, "c": 3}
@@ -49,13 +49,13 @@ def test_a_worse_method_gets_no_more_seeds() -> None:
 
 def test_the_procedure_ends_at_the_limit() -> None:
     given = {"a": scores(0.9, 5), "b": scores(0.9, 5, seed=1)}
-    found = decide(given, SeedPlan(3, 5), 1, margin=1e-6)
+    found = decide(given, SeedPlan(3, 5), margin=1e-6)
     assert (len(found.undecided), found.wanted, found.seeds) == (1, {}, {"a": 5, "b": 5})
 
 
 def test_equal_methods_are_decided_without_further_seeds() -> None:
     given = {"a": scores(0.9, 3, 0.0005), "b": scores(0.9, 3, 0.0005, seed=1)}
-    found = decide(given, SeedPlan(3, 10), 1, margin=0.02)
+    found = decide(given, SeedPlan(3, 10), margin=0.02)
     assert (found.undecided, found.wanted) == ((), {})
     assert found.pairs[0].is_equal
 
@@ -70,9 +70,9 @@ def test_a_session_in_steps_decides_as_one_that_has_all_seeds() -> None:
     plan, state = SeedPlan(2, 10), None
     have = dict.fromkeys(whole, 2)
     while state is None or state.wanted:
-        state = decide({m: whole[m][:n] for m, n in have.items()}, plan, 1, margin=0.005)
+        state = decide({m: whole[m][:n] for m, n in have.items()}, plan, margin=0.005)
         have |= state.wanted
-    assert _of(decide(whole, plan, 1, margin=0.005)) == _of(state)
+    assert _of(decide(whole, plan, margin=0.005)) == _of(state)
     assert state.seeds == have
 
 
@@ -88,7 +88,7 @@ def test_a_verdict_stays_whatever_later_seeds_say() -> None:
         "b": scores(0.85, 10, seed=1),
         "c": scores(0.899, 10, 0.02, seed=2),
     }
-    found = decide(given, SeedPlan(3, 10), 1, margin=0.001)
+    found = decide(given, SeedPlan(3, 10), margin=0.001)
     (pair,) = (one for one in found.pairs if {one.first, one.second} == {"a", "b"})
     worse = "worse" if pair.first == "b" else "better"
     assert pair.verdict == worse
@@ -100,14 +100,14 @@ def test_failed_seeds_count_as_looked_at() -> None:
         "b": [None, *scores(0.9, 2, seed=1)],
         "c": [None, None, *scores(0.9, 1)],
     }
-    found = decide(given, SeedPlan(3, 4), 1, margin=1e-6)
+    found = decide(given, SeedPlan(3, 4), margin=1e-6)
     assert set(found.samples) == {"a", "b"}
     assert found.wanted == {"a": 4, "b": 4}
 
 
 def test_methods_without_a_pair_need_no_seeds() -> None:
-    assert decide({"a": scores(0.9, 3)}, SeedPlan(3, 10), 1, 0.01).wanted == {}
-    assert decide({}, SeedPlan(3, 10), 1, 0.01).wanted == {}
+    assert decide({"a": scores(0.9, 3)}, SeedPlan(3, 10), 0.01).wanted == {}
+    assert decide({}, SeedPlan(3, 10), 0.01).wanted == {}
 
 
 EQUAL = [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import is_floor, rule
+from peft_methods.analysis.margin import margin_in
 
 CERTAINTY = 1.96  # standard errors to each side: 95 %
 # Smallest and largest rounding error allowed: tables round more than logs do, and 0.9 more
@@ -60,9 +61,9 @@ def _not_above_trivial(row: ResultRow) -> Iterator[tuple[str, str]]:
     metric, score, trivial = row.quality, row.score, row.trivial
     if metric is None or score is None or trivial is None:
         return
-    gain = metric.sign() * (score - trivial)
-    if gain <= 0 or gain < row.margin:
-        wanted = f", required margin {row.margin:.2f}" if row.margin else ""
+    gain, margin = metric.sign() * (score - trivial), margin_in(metric, row.margin, trivial)
+    if gain <= 0 or gain < margin:
+        wanted = f", required margin {margin:.3g}" if margin else ""
         without = "before training" if row.trivial_is_untrained else "without the texts"
         evidence = f"{metric.in_text} {score:.3f}, {without} {trivial:.3f}{wanted}"
         yield evidence, RAISE + (LOWER if row.margin else "")

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from peft_methods.analysis.comparison import Row
 from peft_methods.report.charts.base import Chart, RecipeComparison, missing_note, with_missing_note
 from peft_methods.report.charts.canvas import INK, styled
-from peft_methods.report.charts.lines import linear_ticks, log_ticks
+from peft_methods.report.charts.lines import axis_name, linear_ticks, log_ticks
 from peft_methods.report.charts.panels import Dashes, line_entry, panel_grid
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.palette import style_of
 from peft_methods.runs.record import Record
+from peft_methods.tasks.metrics import NATS, Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,16 +35,16 @@ Keys = Mapping[str, str]  # key in a record's epochs -> "train" or "validation"
 
 def losses_chart(compared: RecipeComparison) -> Chart | None:
     """Chart the losses. None for random weights, whose loss is meaningless."""
-    return _chart(
-        compared, "losses", "Loss, nats", {"train_loss": "train", "validation_loss": "validation"}
-    )
+    title = ", ".join(filter(None, ["Loss", compared.task.loss_unit]))
+    keys = {"train_loss": "train", "validation_loss": "validation"}
+    return _chart(compared, "losses", title, keys)
 
 
 def qualities_chart(compared: RecipeComparison) -> Chart | None:
     """Chart the selection metric on validation rows, and on training rows if recorded."""
     of_validation = "validation_accuracy" if compared.ranking.metric == "accuracy" else "selection"
     keys = {f"train_{compared.ranking.metric}": "train", of_validation: "validation"}
-    return _chart(compared, "accuracies", f"{compared.quality.title}, %", keys)
+    return _chart(compared, "accuracies", axis_name(compared.quality), keys)
 
 
 def _chart(compared: RecipeComparison, name: str, title: str, keys: Keys) -> Chart | None:
@@ -69,15 +70,19 @@ def _chart(compared: RecipeComparison, name: str, title: str, keys: Keys) -> Cha
     )
 
 
-def _scale(key: str) -> float:
-    return 1.0 if key.endswith("loss") else 100.0
+def _unit(compared: RecipeComparison, key: str) -> Unit:
+    return NATS if _is_loss(key) else compared.quality.unit
 
 
-def _curve(record: Record, key: str) -> Curve:
+def _is_loss(key: str) -> bool:
+    return key.endswith("loss")
+
+
+def _curve(record: Record, key: str, unit: Unit) -> Curve:
     """Known, finite values by epoch, in the axis's unit."""
     values = {int(epoch["epoch"] or 0): epoch.get(key) for epoch in record.epochs}
     return {
-        number: _scale(key) * value
+        number: value / unit.size
         for number, value in values.items()
         if value is not None and math.isfinite(value)
     }
@@ -85,7 +90,8 @@ def _curve(record: Record, key: str) -> Curve:
 
 def _curves(compared: RecipeComparison, row: Row, key: str) -> list[Curve]:
     """The non-empty curves of a method's seeds."""
-    return [curve for record in compared.records_of(row.method) if (curve := _curve(record, key))]
+    unit, records = _unit(compared, key), compared.records_of(row.method)
+    return [curve for record in records if (curve := _curve(record, key, unit))]
 
 
 def _mean(curves: Sequence[Curve]) -> Curve:
@@ -98,8 +104,9 @@ def _ends(compared: RecipeComparison, row: Row, keys: Keys) -> str:
     means = {key: _mean(_curves(compared, row, key)) for key in keys}
     last = {key: mean[max(mean)] if mean else None for key, mean in means.items()}
     return " / ".join(
-        MISSING if value is None else f"{value:.3f}" if _scale(key) == 1 else f"{value:.1f} %"
+        MISSING if value is None else unit.format(value * unit.size)
         for key, value in last.items()
+        for unit in [_unit(compared, key)]
     )
 
 
@@ -116,7 +123,7 @@ def _draw(compared: RecipeComparison, rows: Sequence[Row], title: str, keys: Key
             _draw_curves(axes, row, drawn_curves[row.method, key], split)
 
     def set_up(axes: Axes) -> None:
-        is_loss = _scale(next(iter(keys))) == 1
+        is_loss = _is_loss(next(iter(keys)))
         if is_loss and min(values) > 0 and max(values) / min(values) > LOG_RATIO:
             axes.set_yscale("log")
             log_ticks(axes.yaxis, 4)

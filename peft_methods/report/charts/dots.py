@@ -16,12 +16,14 @@ from peft_methods.report.charts.canvas import INK, MUTED, PAD, SMALL, styled, wi
 from peft_methods.report.charts.lines import PLOT, axis_name, line_layout, linear_ticks
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.palette import style_of
+from peft_methods.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
+BEYOND = 0.02  # what a quality axis shows beyond the metric's bounds
 MIN_RANGE = 0.10  # of a quality axis: a narrower one would exaggerate small differences
 
 
@@ -31,11 +33,10 @@ def quality_chart(compared: RecipeComparison) -> Chart | None:
     rows = compared.rows_with(metric.name)
     if not rows:
         return None
-    title = (
-        f"{metric.title} on the test set, %, with 95 % intervals"
-        if intervals_of(compared)
-        else f"{metric.title} on the test set, %"
-    )
+    unit = ", %" * metric.is_share
+    title = f"{metric.title} on the test set{unit}"
+    if intervals_of(compared):
+        title += ", with 95 % intervals"
     return Chart(
         "accuracy", title, _described(compared, rows), partial(_draw, compared), compared.recipe
     )
@@ -75,17 +76,17 @@ def _described(compared: RecipeComparison, rows: Sequence[Row]) -> str:
     def summary(row: Row) -> str:
         interval = intervals.get(row.method)
         return f"{row.title}, {metric.format(row.mean(metric.name))}" + (
-            f" (95 % interval {_range(interval)})" if interval else ""
+            f" (95 % interval {_range(metric, interval)})" if interval else ""
         )
 
     best, worst = (
-        max(rows, key=lambda row: row.mean(metric.name)),
-        min(rows, key=lambda row: row.mean(metric.name)),
+        max(rows, key=lambda row: sign * metric.sign() * row.mean(metric.name)) for sign in (1, -1)
     )
+    first, last = ("Highest", "lowest") if metric.sign() > 0 else ("Lowest", "highest")
     if best is worst:
         text = f"{summary(best)}."
     else:
-        text = f"Highest mean: {summary(best)}; lowest: {summary(worst)}."
+        text = f"{first} mean: {summary(best)}; {last}: {summary(worst)}."
         pairs = [(row, compared.ranking.pair(best.method, row.method)) for row in rows]
         similar = [row for row, pair in pairs if pair is not None and not pair.is_separable]
         if similar:
@@ -145,10 +146,10 @@ def _draw(compared: RecipeComparison) -> Figure:
         above=0.2,
         right=right,
     )
-    axes.set_xlim(*(100 * end for end in quality_range(compared)))
+    axes.set_xlim(*map(metric.on_axis, quality_range(compared)))
     linear_ticks(axes.xaxis)
     if floor is not None:
-        axes.axvline(100 * floor, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axvline(metric.on_axis(floor), color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     text_x = 1 + PAD / PLOT
     axes.text(
         text_x,
@@ -172,13 +173,14 @@ def _draw_method(
     row: Row,
     interval: tuple[float, float] | None,
 ) -> None:
-    name, style = compared.ranking.metric, style_of(row.method)
+    name, style, on_axis = compared.ranking.metric, style_of(row.method), compared.quality.on_axis
     if name not in row.metrics:
         return
     if interval:
-        axes.hlines(line, 100 * interval[0], 100 * interval[1], color=INK, linewidth=1.3)
+        low, high = map(on_axis, interval)
+        axes.hlines(line, low, high, color=INK, linewidth=1.3)
     seeds = [
-        100 * value
+        on_axis(value)
         for record in compared.records_of(row.method)
         if (value := record.metrics.get(name)) is not None
     ]
@@ -192,7 +194,7 @@ def _draw_method(
         markersize=2.6,
     )
     axes.plot(
-        100 * row.mean(name),
+        on_axis(row.mean(name)),
         line,
         style.marker,
         color=style.color,
@@ -203,7 +205,7 @@ def _draw_method(
 
 
 def quality_range(compared: RecipeComparison, *, with_floor: bool = True) -> tuple[float, float]:
-    """Limits of a quality axis, in 0..1, at least MIN_RANGE apart.
+    """Limits of a quality axis; those of a share, a correlation or R² are at least MIN_RANGE apart.
 
     They include all intervals, all seeds and, with `with_floor`, the trivial baseline.
     """
@@ -217,9 +219,14 @@ def quality_range(compared: RecipeComparison, *, with_floor: bool = True) -> tup
     values += [floor] if with_floor and (floor := floor_of(compared)) is not None else []
     values = [value for value in values if not math.isnan(value)]
     low, high = min(values), max(values)
-    pad = max(0.05 * (high - low), (MIN_RANGE - (high - low)) / 2)
-    low, high = low - pad, high + pad
-    return max(low, -0.02), min(high, 1.02)
+    metric = compared.quality
+    narrowest = MIN_RANGE if metric.bounds[1] is not None else MIN_RANGE * abs(high)
+    pad = max(0.05 * (high - low), (narrowest - (high - low)) / 2) or MIN_RANGE
+    least, most = metric.bounds
+    return (
+        low - pad if least is None else max(low - pad, least - BEYOND),
+        high + pad if most is None else min(high + pad, most + BEYOND),
+    )
 
 
 def _value_text(compared: RecipeComparison, row: Row) -> str:
@@ -229,10 +236,9 @@ def _value_text(compared: RecipeComparison, row: Row) -> str:
         return f"{MISSING} {row.missing[0].status}" if row.missing and not row.metrics else MISSING
     parts = [metric.format(row.mean(metric.name))]
     if row.method in (intervals := intervals_of(compared)):
-        low, high = intervals[row.method]
-        parts.append(f"({100 * low:.1f} to {100 * high:.1f})")
+        parts.append(f"({metric.range_text(intervals[row.method])})")
     return " ".join([*parts, compared.ranking.groups.get(row.method, "")]).strip()
 
 
-def _range(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
+def _range(metric: Metric, interval: tuple[float, float]) -> str:
+    return f"{metric.range_text(interval)}{metric.unit.suffix}"

@@ -9,7 +9,6 @@ import numpy as np
 from peft_methods.analysis.comparison import Row
 from peft_methods.analysis.pareto import pareto
 from peft_methods.report.charts.base import RecipeComparison, join_titles
-from peft_methods.report.charts.lines import scale_of
 from peft_methods.report.charts.placing import Point
 from peft_methods.tasks.metrics import Metric
 
@@ -25,9 +24,8 @@ class Scatter:
 
     def at(self, row: Row) -> Point:
         """Return (cost, quality) of a row in the axes' units."""
-        return row.mean(self.cost.name) / scale_of(self.cost).size, 100 * row.mean(
-            self.compared.quality.name
-        )
+        quality = self.compared.quality
+        return self.cost.on_axis(row.mean(self.cost.name)), quality.on_axis(row.mean(quality.name))
 
     @property
     def front(self) -> list[Row]:
@@ -37,7 +35,8 @@ class Scatter:
         """
         left_out = self.compared.ranking.left_out
         rows = [row for row in self.rows if row.method not in left_out]
-        table = np.asarray([(cost, -quality) for cost, quality in map(self.at, rows)])
+        sign = self.compared.quality.sign()
+        table = np.asarray([(cost, -sign * quality) for cost, quality in map(self.at, rows)])
         front = pareto(table.reshape(len(rows), 2))
         return sorted((row for row, on in zip(rows, front, strict=True) if on), key=self.at)
 

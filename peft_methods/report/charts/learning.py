@@ -71,10 +71,10 @@ def _draw(curve: LearningCurve, name: str) -> Figure:
 
 
 def _points(curve: LearningCurve, method: str) -> list[tuple[int, float]]:
-    """Known means in percent by size."""
-    metric = curve.metric.name
+    """Known means by size, in the axis's unit."""
+    metric, on_axis = curve.metric.name, curve.metric.on_axis
     return [
-        (point.size, 100 * row.mean(metric))
+        (point.size, on_axis(row.mean(metric)))
         for point in curve.points
         if (row := point.row(method)) is not None and metric in row.metrics
     ]
@@ -87,7 +87,7 @@ def _draw_method(curve: LearningCurve, axes: Axes, row: Row) -> None:
     style, points = style_of(row.method), _points(curve, row.method)
     for point in curve.points:
         if row.method in point.ranking.intervals:
-            low, high = (100 * end for end in point.ranking.intervals[row.method])
+            low, high = map(curve.metric.on_axis, point.ranking.intervals[row.method])
             axes.vlines(point.size, low, high, color=INK, linewidth=0.8, zorder=2)
     if points:
         axes.plot(*zip(*points, strict=True), color=INK, linewidth=2.0, zorder=2.2)
@@ -108,13 +108,15 @@ def _draw_method(curve: LearningCurve, axes: Axes, row: Row) -> None:
 
 def _draw_forecast(curve: LearningCurve, axes: Axes, found: Forecast, color: str) -> None:
     sizes = np.geomspace(curve.sizes[0], found.rows, 60)
-    sign = curve.metric.sign()
-    fitted = 100 * (found.best - sign * found.law.error(sizes))
+    sign, on_axis = curve.metric.sign(), curve.metric.on_axis
+    fitted = (found.best - sign * found.law.error(sizes)) / curve.metric.unit.size
     axes.plot(sizes, fitted, color=MUTED, linewidth=1.0, linestyle=DASHED, zorder=2.3)
-    axes.vlines(found.rows, 100 * found.low, 100 * found.high, color=INK, linewidth=0.8, zorder=2.5)
+    axes.vlines(
+        found.rows, on_axis(found.low), on_axis(found.high), color=INK, linewidth=0.8, zorder=2.5
+    )
     axes.plot(
         [found.rows],
-        [100 * found.value],
+        [on_axis(found.value)],
         "D",
         markersize=4,
         markerfacecolor="white",

@@ -163,7 +163,9 @@ def _set_up(axes: Axes, scatter: Scatter) -> None:
     """Set up the axes: quality as in the quality chart; cost from 0, or logarithmic if wide."""
     costs = [scatter.at(row)[0] for row in scatter.rows]
     name, low, high = axis_name(scatter.cost), min(costs), max(costs)
-    axes.set_ylim(*(100 * end for end in quality_range(scatter.compared, with_floor=False)))
+    axes.set_ylim(
+        *map(scatter.compared.quality.on_axis, quality_range(scatter.compared, with_floor=False))
+    )
     linear_ticks(axes.yaxis)
     if low > 0 and high / low > LOG_RATIO:
         axes.set_xscale("log")
@@ -193,7 +195,10 @@ def _whiskers(axes: Axes, scatter: Scatter, size: Point) -> list[Box]:
     boxes = []
     for row in scatter.rows:
         if (interval := intervals_of(scatter.compared).get(row.method)) is not None:
-            x, ends = scatter.at(row)[0], [100 * end for end in interval]
+            x, ends = (
+                scatter.at(row)[0],
+                [scatter.compared.quality.on_axis(end) for end in interval],
+            )
             axes.vlines(x, ends[0], ends[1], color=MUTED, linewidth=0.9, zorder=1.4)
             (left, bottom), (_, top) = _inches(axes, [(x, end) for end in ends], size)
             boxes.append(Box(left - 0.02, bottom, left + 0.02, top))

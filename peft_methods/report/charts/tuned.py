@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from peft_methods.report.charts.lines import linear_ticks, log_ticks
 from peft_methods.report.charts.panels import marker_entry, panel_grid
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.palette import style_of
+from peft_methods.tasks.metrics import Metric
 from peft_methods.utils.words import counted
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def tuning_chart(compared: RecipeComparison) -> Chart | None:
         return None
     rows = [row for row in compared.rows if row.method in found]
     metric = METRICS[str(next(iter(found.values()))["select_by"])]
-    text = "; ".join(f"{row.title} {_summary(found[row.method], metric.format)}" for row in rows)
-    title = f"Validation {metric.title.lower() if metric.name == 'accuracy' else metric.title}, %"
+    text = "; ".join(f"{row.title} {_summary(found[row.method], metric)}" for row in rows)
+    title = f"Validation {metric.title.lower() if metric.name == 'accuracy' else metric.title}"
+    title += ", %" * metric.is_share
     draw = partial(_draw, compared, found, rows, title)
     return Chart(
         "tuning",
@@ -58,10 +60,15 @@ def _evaluated(tuning: Tuning) -> list[dict[str, Any]]:
     return [trial for trial in tuning["trials"] if trial["selection"] is not None]
 
 
-def _summary(tuning: Tuning, write: Callable[[float], str]) -> str:
+def _best(values: Iterable[float], metric: Metric) -> float:
+    return max(values) if metric.sign() > 0 else min(values)
+
+
+def _summary(tuning: Tuning, metric: Metric) -> str:
     """Describe a search. The first trial uses the recipe's own settings."""
+    write = metric.format
     first, chosen = tuning["trials"][0], tuning["chosen"].get(RATE)
-    best = max(trial["selection"] for trial in _evaluated(tuning))
+    best = _best((trial["selection"] for trial in _evaluated(tuning)), metric)
     before = MISSING if first["selection"] is None else write(first["selection"])
     trials = counted(len(tuning["trials"]), "trial")
     if tuning["chosen"] == first["settings"]:
@@ -114,9 +121,15 @@ def _draw(
 
 
 def _draw_trials(axes: Axes, row: Row, tuning: Tuning) -> None:
-    style = style_of(row.method)
-    points = [(trial["settings"][RATE], 100 * trial["selection"]) for trial in _evaluated(tuning)]
-    best = {rate: max(value for other, value in points if other == rate) for rate, _ in points}
+    style, metric = style_of(row.method), METRICS[str(tuning["select_by"])]
+    points = [
+        (trial["settings"][RATE], metric.on_axis(trial["selection"]))
+        for trial in _evaluated(tuning)
+    ]
+    best = {
+        rate: _best((value for other, value in points if other == rate), metric)
+        for rate, _ in points
+    }
     axes.plot(sorted(best), [best[rate] for rate in sorted(best)], color=MUTED, linewidth=0.8)
     axes.plot(
         *zip(*points, strict=True),
@@ -130,7 +143,7 @@ def _draw_trials(axes: Axes, row: Row, tuning: Tuning) -> None:
     if first["selection"] is not None:
         axes.plot(
             first["settings"][RATE],
-            100 * first["selection"],
+            metric.on_axis(first["selection"]),
             "s",
             markerfacecolor="none",
             markeredgecolor=INK,
@@ -139,11 +152,14 @@ def _draw_trials(axes: Axes, row: Row, tuning: Tuning) -> None:
         )
     winner = max(
         _evaluated(tuning),
-        key=lambda trial: (trial["settings"] == tuning["chosen"], trial["selection"]),
+        key=lambda trial: (
+            trial["settings"] == tuning["chosen"],
+            metric.sign() * trial["selection"],
+        ),
     )
     axes.plot(
         winner["settings"][RATE],
-        100 * winner["selection"],
+        metric.on_axis(winner["selection"]),
         "*",
         color=style.color,
         markeredgecolor=INK,

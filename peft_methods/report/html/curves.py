@@ -80,7 +80,8 @@ def _quality(point: CurvePoint, method: str) -> Item:
 
 
 def _forecasts(curve: LearningCurve) -> Table:
-    headings = ("Gain, points", f"{curve.metric.title}, {rows_of(2 * curve.sizes[-1])}")
+    gain = ", ".join(filter(None, ["Gain", curve.metric.points]))
+    headings = (gain, f"{curve.metric.title}, {rows_of(2 * curve.sizes[-1])}")
     lines = [
         Line(title, _forecast(curve, method), _color(method))
         for method, title in curve.methods.items()
@@ -93,7 +94,7 @@ def _forecast(curve: LearningCurve, method: str) -> tuple[Item, Item]:
     if not isinstance(found, Forecast):
         return Item(forecast_text(curve, method)), Item("")
     parts: Sequence[tuple[str, float]] = (
-        (gain_text(found), found.gain),
+        (gain_text(curve, found), found.gain),
         (value_text(curve, found), found.value),
     )
     first, second = (

@@ -49,13 +49,14 @@ def noise_table(found: NoiseSources) -> Table:
     ]
     if found.together is not None:
         lines.append(Line(TOGETHER, _items(found.together, found)))
-    return Table("Method", ("SD of the mean, points", *headings(found)), tuple(lines))
+    unit = ", ".join(filter(None, ["SD of the mean", found.metric.points]))
+    return Table("Method", (unit, *headings(found)), tuple(lines))
 
 
 def _items(shares: Shares, found: NoiseSources) -> tuple[Item, ...]:
-    deviation = 100 * shares.deviation
+    unit = found.metric.unit
     return (
-        Item(f"{deviation:.2f}", deviation),
+        Item(unit.number(shares.deviation, unit.decimals + 1), shares.deviation),
         *(_item(share) for share in shares_in_order(shares, found)),
     )
 

@@ -12,12 +12,11 @@ from peft_methods.analysis.regression_report import Change
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING, seconds_digits
 from peft_methods.report.palette import style_of
+from peft_methods.report.text.columns import is_quality, shown_qualities
 from peft_methods.tasks.metrics import Metric
 
 Write = Callable[[float], str]
-RANKED = (
-    "accuracy",
-    "macro_f1",
+RANKED = (  # besides quality
     "train_seconds",
     "samples_per_second",
     "peak_memory_bytes",
@@ -73,13 +72,13 @@ class Table:
 
 def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
     """Build one row per method: quality, interval, group, parameters, costs, Pareto front."""
-    other = "macro_f1" if ranking.metric == "accuracy" else "accuracy"
+    others = [name for name in shown_qualities(rows, ranking) if name != ranking.metric]
     digits, column = seconds_digits(rows), partial(_column, rows, ranking.left_out)
     named = {
         METRICS[ranking.metric].title: column(ranking.metric),
         "95 % interval": _intervals(rows, ranking),
         "Group": [_text(ranking.groups.get(row.method)) for row in rows],
-        METRICS[other].title: column(other),
+        **{METRICS[other].title: column(other) for other in others},
         "Trainable + head": [_parameters(row) for row in rows],
         "Share": column("trainable_share", lambda value: f"{100 * value:.2f} %"),
         "Train time": _with_bars(column("train_seconds", lambda value: f"{value:.{digits}f} s")),
@@ -148,7 +147,7 @@ def _column(
         for item, is_sound in zip(items, sound, strict=True)
         if is_sound and isinstance(item.sort, float)
     ]
-    if name not in RANKED or len(set(values)) < 2:
+    if not (name in RANKED or is_quality(name)) or len(set(values)) < 2:
         return items
     best = max(values) if METRICS[name].higher_is_better else min(values)
     return [
@@ -184,7 +183,7 @@ def _intervals(rows: Sequence[Row], ranking: Ranking) -> list[Item]:
             (end - low) / width,
             (row.mean(ranking.metric) - low) / width,
         )
-        return Item(f"{100 * start:.1f} to {100 * end:.1f}", start, span=span)
+        return Item(METRICS[ranking.metric].range_text((start, end)), start, span=span)
 
     return [item(row) for row in rows]
 
@@ -212,19 +211,25 @@ def differences_table(rows: Sequence[Row], ranking: Ranking) -> Table | None:
     titles = {row.method: row.title for row in rows}
     if not ranking.pairs:
         return None
-    lines = []
+    lines, metric = [], METRICS[ranking.metric]
     for method in ranking.order[1:]:
         pair = ranking.against_best(method)
         assert pair is not None, "the order contains compared methods only"
-        difference = Item(f"{100 * pair.difference:+.1f}", pair.difference)
-        interval = Item(f"{100 * pair.low:+.1f} to {100 * pair.high:+.1f}", pair.low)
+        difference = Item(metric.plain(pair.difference, "+"), pair.difference)
+        interval = Item(metric.range_text((pair.low, pair.high), "+"), pair.low)
         p = Item("< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}", pair.p)
         verdict = _text(pair.verdict)
         wins = Item(MISSING) if pair.wins is None else Item(f"{pair.wins:.0%}", pair.wins)
         lines.append(
             Line(titles[method], (difference, interval, p, verdict, wins), style_of(method).color)
         )
-    headings = ("Points", "95 % for all pairs", "p (Holm)", "Verdict", "New seed better")
+    headings = (
+        metric.points.capitalize() or "Difference",
+        "95 % for all pairs",
+        "p (Holm)",
+        "Verdict",
+        "New seed better",
+    )
     return Table(
         f"Against {titles[ranking.order[0]]}", headings, tuple(lines), frozenset({"Verdict"})
     )

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from peft_methods.analysis.margin import points as margin_points
+from peft_methods.analysis.margin import margin_text
 from peft_methods.analysis.pairs import PairwiseComparison
 from peft_methods.analysis.ranking import NotCompared
 from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.english import (
     capital,
     formatted,
+    gap,
     interval,
     joined,
     listed,
     number,
     p_value,
-    points,
     with_spread,
 )
 from peft_methods.report.paper.study import Study
@@ -106,7 +106,7 @@ def better_by(pair: PairwiseComparison) -> str:
     """Format the difference of a separable pair, seen from the better method."""
     equals = "" if pair.p < 0.001 else "\\= "
     return (
-        f"by {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}, "
+        f"by {gap(pair.metric, abs(pair.difference))}, 95% interval {_ends(pair)}, "
         f"_p_ {equals}{p_value(pair.p)}"
     )
 
@@ -117,9 +117,11 @@ def _worse_by(pair: PairwiseComparison) -> str:
 
 def alike_by(pair: PairwiseComparison) -> str:
     """Format the difference of a pair that is not separable."""
-    return (
-        f"difference {points(pair.difference)} points, 95% interval {interval(pair.low, pair.high)}"
-    )
+    return f"difference {gap(pair.metric, pair.difference)}, 95% interval {_ends(pair)}"
+
+
+def _ends(pair: PairwiseComparison) -> str:
+    return interval(pair.metric, pair.low, pair.high)
 
 
 def _range(study: Study) -> str:
@@ -144,6 +146,8 @@ def _highest(study: Study) -> str:
     if study.mean(order[0]) == study.mean(order[1]):
         return f"a mean as high as any{' of the compared methods' * others}"
     rank = "higher" if len(order) == 2 else "highest"
+    if study.quality.sign() < 0:
+        rank = "lower" if len(order) == 2 else "lowest"
     return f"the {rank} mean{' of the compared methods' * others}"
 
 
@@ -188,7 +192,7 @@ def _alike(study: Study, level: Sequence[PairwiseComparison]) -> list[str]:
     """Say which methods are equal within the margin, and which are not separable otherwise."""
     equal = [pair for pair in level if pair.is_equal]
     undecided = [pair for pair in level if not pair.is_equal]
-    margin = margin_points(study.ranking.margin)
+    margin = margin_text(study.ranking.margin, study.quality)
     return [
         *[f"is equal within {margin} to {_each(study, equal, alike_by)}"] * bool(equal),
         *[f"is not separable from {_each(study, undecided, alike_by)}"] * bool(undecided),

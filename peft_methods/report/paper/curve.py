@@ -9,7 +9,7 @@ from peft_methods.analysis.forecast import Forecast, NoForecast
 from peft_methods.analysis.learning_curve import LearningCurve
 from peft_methods.report.formatting import MISSING
 from peft_methods.report.paper.charts import PaperFigure, description
-from peft_methods.report.paper.english import capital, formatted, interval, joined, listed, points
+from peft_methods.report.paper.english import capital, formatted, interval, joined, listed, plain
 from peft_methods.report.paper.references import cited
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped, table
@@ -57,7 +57,8 @@ def _sizes_table(study: Study, curve: LearningCurve) -> str:
         [escaped(title), *(escaped(quality_cell(point, method)) for point in curve.points)]
         for method, title in curve.methods.items()
     ]
-    caption = f"{curve.metric.title} in % with its 95% interval, by training rows{study.of}"
+    unit = " in %" * curve.metric.is_share
+    caption = f"{curve.metric.title}{unit} with its 95% interval, by training rows{study.of}"
     head = ("Method", *map(rows_of, curve.sizes))
     return table(f"t-curve-{study.label}", escaped(caption), head, lines, wide=True)
 
@@ -79,11 +80,12 @@ def _forecasts(study: Study, curve: LearningCurve) -> list[str]:
 
 
 def _forecast_table(study: Study, curve: LearningCurve) -> str:
+    metric = curve.metric
     lines = [
         [
             escaped(title),
-            f"{points(found.gain)} ({interval(found.gain_low, found.gain_high)})",
-            f"{formatted(curve.metric.name, found.value)} ({interval(found.low, found.high)})",
+            f"{plain(metric, found.gain)} ({interval(metric, found.gain_low, found.gain_high)})",
+            f"{formatted(metric.name, found.value)} ({interval(metric, found.low, found.high)})",
         ]
         if isinstance(found := curve.forecasts[method], Forecast)
         else [escaped(title), MISSING, MISSING]
@@ -91,5 +93,5 @@ def _forecast_table(study: Study, curve: LearningCurve) -> str:
     ]
     last = curve.sizes[-1]
     caption = f"What doubling {last:,} training rows to {2 * last:,} probably brings{study.of}"
-    head = ("Method", "Gain, points", curve.metric.title)
+    head = ("Method", ", ".join(filter(None, ["Gain", metric.points])), metric.title)
     return table(f"t-doubling-{study.label}", escaped(caption), head, lines)

@@ -11,10 +11,10 @@ from peft_methods.report.paper.english import (
     capital,
     counted,
     formatted,
+    gap,
     joined,
     listed,
     number,
-    points,
     sentence,
     tidy,
     was,
@@ -82,7 +82,7 @@ def _trade(study: Study) -> list[str]:
 def _resolution(study: Study) -> str:
     width = resolution(study)
     return (
-        f"The median interval of a difference is ±{points(width or 0.0)} points: much smaller "
+        f"The median interval of a difference is ±{gap(study.quality, width or 0.0)}: much smaller "
         f"differences cannot be detected with {counted(len(study.seeds), 'seed')} and this test "
         "set."
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from peft_methods.analysis.comparison import MetricSummary
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING
+from peft_methods.tasks.metrics import Metric
 
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -90,14 +91,19 @@ def with_spread(name: str, figure: MetricSummary | None) -> str:
     )
 
 
-def points(difference: float) -> str:
-    """Format a difference of shares in points."""
-    return tidy(f"{100 * difference:.1f}")
+def gap(metric: Metric, difference: float) -> str:
+    """Format a difference with its unit: '1.2 points', '0.012'."""
+    return tidy(metric.gap(difference))
 
 
-def interval(low: float, high: float) -> str:
-    """Format an interval of shares in points."""
-    return f"{points(low)} to {points(high)}"
+def plain(metric: Metric, value: float) -> str:
+    """Format a value or a difference without its unit."""
+    return tidy(metric.plain(value))
+
+
+def interval(metric: Metric, low: float, high: float) -> str:
+    """Format an interval without its unit."""
+    return tidy(metric.range_text((low, high)))
 
 
 def p_value(p: float) -> str:

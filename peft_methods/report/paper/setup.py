@@ -19,6 +19,7 @@ from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.tuning import hyperparameters, rates
 from peft_methods.report.paper.typst import escaped, table
 from peft_methods.runs.record import Record
+from peft_methods.tasks.registry import task_of
 
 SPLITS = ("train", "validation", "test")
 PRECISIONS = {
@@ -71,9 +72,10 @@ def _data(study: Study) -> str:
             "of training."
         )
     names = [escaped(str(name)) for name in data.get("label_names", [])]
-    classes = (
-        f" in {counted(len(names), 'class', 'classes')} ({listed(names, 10)})" if names else ""
-    )
+    has_classes = task_of(study.settings).has_classes
+    kind = ("class", "classes") if has_classes else ("label", "labels")
+    given = "in" if has_classes else "with"
+    classes = f" {given} {counted(len(names), *kind)} ({listed(names, 10)})" if names else ""
     removed = sum(data.get("removed", {}).values())
     return joined(
         f"The texts are {data_name(spec.source)}{cited(*of_data(spec.source))}{classes}.",
@@ -96,12 +98,13 @@ def _first(study: Study) -> Record:
 def _sizes(study: Study) -> str:
     data = _first(study).data
     counts, truncated = data.get("class_counts", {}), data.get("truncated", {})
+    has_classes = task_of(study.settings).has_classes
     lines = [
-        [split.capitalize(), f"{sum(counts[split]):,}", _per_class(counts[split])]
+        [split.capitalize(), f"{sum(counts[split]):,}"] + [_per_class(counts[split])] * has_classes
         for split in SPLITS
         if split in counts
     ]
-    head = ["Split", "Rows", "Rows per class"]
+    head = ["Split", "Rows", *["Rows per class"] * has_classes]
     if any(share is not None for share in truncated.values()):
         head.append("Truncated")
         for line in lines:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from peft_methods.analysis.margin import points
-from peft_methods.report.paper.english import joined
+from peft_methods.analysis.margin import margin_text
+from peft_methods.report.paper.english import joined, listed
 from peft_methods.report.paper.references import cited
 from peft_methods.report.paper.study import Study
 
@@ -27,6 +27,18 @@ SEQUENTIAL = (
 )
 
 
+MEANS = ("accuracy", "mae", "subset_accuracy")  # metrics that are means of examples' scores
+
+
+def _of_influence(studies: Sequence[Study]) -> Iterator[str]:
+    names = dict.fromkeys(s.metric for s in studies if s.ranking.metric not in MEANS)
+    if names:
+        yield (
+            f"The variance of {listed(list(names))} over examples is estimated by the "
+            f"infinitesimal jackknife{cited('efron1982')}."
+        )
+
+
 def statistics(studies: Sequence[Study]) -> str:
     """Return a paragraph on what was tested, and what was not."""
     if not any(study.ranking.intervals for study in studies):
@@ -38,17 +50,19 @@ def statistics(studies: Sequence[Study]) -> str:
         if several
         else "Each interval is that of one trained model, over test examples.",
         f"The interval of one method is Wilson's{cited('wilson1927')}, with the effective sample "
-        f"size that follows from the variance{cited('korn1998')}.",
-        "The variance of macro F1 over examples is estimated by the infinitesimal "
-        f"jackknife{cited('efron1982')}."
-        if any(study.ranking.metric == "macro_f1" for study in studies)
+        f"size that follows from the variance{cited('korn1998')}."
+        if any(study.quality.is_share for study in studies)
         else "",
+        "The interval of a metric that is no share is Student's."
+        if not all(study.quality.is_share for study in studies)
+        else "",
+        *_of_influence(studies),
         PAIRS.format(
             moderated=cited("smyth2004"),
             welch=cited("welch1947"),
             holm=cited("holm1979"),
             letters=cited("gramm2007"),
-            margin=points(studies[0].ranking.margin),
+            margin=margin_text(studies[0].ranking.margin, studies[0].quality),
         )
         if compared
         else "",

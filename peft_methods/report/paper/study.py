@@ -20,6 +20,7 @@ from peft_methods.report.paper.english import formatted, joined, listed, was
 from peft_methods.report.paper.typst import escaped
 from peft_methods.report.text.left_out import left_out_groups, named_rules
 from peft_methods.runs.record import Record
+from peft_methods.tasks.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,14 @@ class Study:
         return [row for row in self.rows if row.metrics]
 
     @property
+    def quality(self) -> Metric:
+        """The quality metric."""
+        return METRICS[self.ranking.metric]
+
+    @property
     def metric(self) -> str:
         """The name of the quality metric within a sentence."""
-        return METRICS[self.ranking.metric].in_text
+        return self.quality.in_text
 
     @property
     def has_quality(self) -> bool:

@@ -12,13 +12,14 @@ from peft_methods.report.paper.english import (
     formatted,
     interval,
     p_value,
-    points,
+    plain,
     ratio,
     share,
     with_spread,
 )
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import table
+from peft_methods.report.text.columns import shown_qualities
 from peft_methods.report.text.costs import COST_COLUMNS
 
 RATIOS = {
@@ -56,12 +57,12 @@ def main_table(study: Study) -> str:
 
 def _columns(study: Study) -> dict[str, Cell]:
     first = study.ranking.metric
-    other = "macro_f1" if first == "accuracy" else "accuracy"
+    others = [name for name in shown_qualities(study.rows, study.ranking) if name != first]
     return {
         METRICS[first].title: _figure(first),
         "95% interval": _interval,
         "Group": lambda study, row: study.ranking.groups.get(row.method, MISSING),
-        METRICS[other].title: _figure(other),
+        **{METRICS[other].title: _figure(other) for other in others},
         "Trained (method + head)": _parameters,
         "Share": lambda study, row: _share(row),
         "Training time": _figure("train_seconds"),
@@ -75,7 +76,7 @@ def _figure(name: str) -> Cell:
 
 def _interval(study: Study, row: Row) -> str:
     found = study.ranking.intervals.get(row.method)
-    return f"{interval(*found)}" if found else MISSING
+    return interval(study.quality, *found) if found else MISSING
 
 
 def _parameters(study: Study, row: Row) -> str:
@@ -105,16 +106,17 @@ def best_table(study: Study) -> str:
     lines = [
         [
             study.title(pair.first),
-            points(pair.difference),
-            interval(pair.low, pair.high),
+            plain(pair.metric, pair.difference),
+            interval(pair.metric, pair.low, pair.high),
             p_value(pair.p),
         ]
         for pair in pairs
     ]
-    caption = f"Difference of {study.metric} to {study.title(best)}, in points{study.of}"
-    return table(
-        f"t-best-{study.label}", caption, ("Method", "Points", "95% interval", "_p_ (Holm)"), lines
-    )
+    unit = ", in points" * study.quality.is_share
+    caption = f"Difference of {study.metric} to {study.title(best)}{unit}{study.of}"
+    difference = study.quality.points.capitalize() or "Difference"
+    head = ("Method", difference, "95% interval", "_p_ (Holm)")
+    return table(f"t-best-{study.label}", caption, head, lines)
 
 
 def ratio_table(study: Study) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peft_methods.analysis.margin import points
+from peft_methods.analysis.margin import margin_text
 from peft_methods.analysis.ranking import Ranking
+from peft_methods.profiling.metrics import METRICS
 from peft_methods.utils.words import counted
 
 
@@ -17,7 +18,7 @@ def seeds_added_text(ranking: Ranking, titles: Mapping[str, str]) -> str:
     added = ranking.seeds_added
     if added is None or not ranking.order:
         return ""
-    best = ranking.order[0]
+    best, margin = ranking.order[0], margin_text(ranking.margin, METRICS[ranking.metric])
     by_seeds: dict[int, list[str]] = {}
     for method in ranking.order:
         if method != best and method not in added.undecided:
@@ -25,7 +26,7 @@ def seeds_added_text(ranking: Ranking, titles: Mapping[str, str]) -> str:
     parts = [f"{', '.join(by_seeds[count])} after {count}" for count in sorted(by_seeds)]
     return (
         f"Seeds were added until each method was worse than the best one ({titles[best]}, "
-        f"{counted(added.seeds[best], 'seed')}) or equal to it within {points(ranking.margin)}. "
+        f"{counted(added.seeds[best], 'seed')}) or equal to it within {margin}. "
         f"Decided: {'; '.join(parts) if parts else 'none'}.{_rest(ranking, titles)} The error rate "
         "of 5 % holds for all looks at the results together."
     )

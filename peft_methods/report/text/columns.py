@@ -11,11 +11,11 @@ from peft_methods.analysis.ranking import Ranking
 from peft_methods.profiling.metrics import COST_METRICS, METRICS
 from peft_methods.report.formatting import MISSING, seconds_digits
 from peft_methods.tasks.metrics import BYTES, PER_SECOND, SECONDS, SHARE
+from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import OptionError, unknown
 
 BEST = "*"
 RANKED = ("train_seconds", "samples_per_second", "peak_memory_bytes")  # besides quality
-QUALITIES = ("accuracy", "macro_f1")
 COSTS = ("trainable_share", "train_seconds", "samples_per_second", "peak_memory_bytes")
 
 
@@ -60,10 +60,8 @@ def _group(table: TableRows) -> list[Cell]:
 
 
 def _interval(table: TableRows) -> list[Cell]:
-    known = table.ranking.intervals
-    texts = {
-        method: f"{100 * low:.1f} to {100 * high:.1f}" for method, (low, high) in known.items()
-    }
+    metric = METRICS[table.ranking.metric]
+    texts = {method: metric.range_text(ends) for method, ends in table.ranking.intervals.items()}
     return [Cell(texts.get(row.method, MISSING)) for row in table.rows]
 
 
@@ -134,7 +132,7 @@ def column(name: str, *, with_spread: bool = True) -> Column:
 
 
 def _metric_cells(table: TableRows, name: str, *, with_spread: bool) -> list[Cell]:
-    is_ranked = name in RANKED or _is_quality(name)
+    is_ranked = name in RANKED or is_quality(name)
     best = table.best(name) if is_ranked else None
     digits = seconds_digits(table.rows)
     cells = []
@@ -151,7 +149,21 @@ def _metric_cells(table: TableRows, name: str, *, with_spread: bool) -> list[Cel
     return cells
 
 
-def _is_quality(name: str) -> bool:
+def shown_qualities(rows: Sequence[Row], ranking: Ranking) -> list[str]:
+    """Return the qualities that tables show: those of the task, and the one that is ranked by.
+
+    The ranked one comes first if it is not among them; then the others must have been measured.
+    """
+    metric, measured = ranking.metric, {name for row in rows for name in row.metrics}
+    having = [task for task in TASKS.values() if any(one.name == metric for one in task.metrics)]
+    tasks = [task for task in having if task.metrics[0].name in measured] or having
+    names = [one.name for one in tasks[0].metrics[: tasks[0].shown_metrics]] if tasks else []
+    if metric in names:
+        return names
+    return [metric, *(name for name in names if name in measured)]
+
+
+def is_quality(name: str) -> bool:
     """Whether a metric is one of predictions, which a task defines."""
     return name not in {metric.name for metric in COST_METRICS}
 
@@ -165,20 +177,17 @@ def _figure(name: str, figure: MetricSummary, digits: int, *, with_spread: bool)
         return f"{figure.mean / BYTES.size:,.0f}{BYTES.suffix}"
     if metric.unit == PER_SECOND:
         return f"{figure.mean:,.1f}"
-    shown = metric.unit in {SHARE, SECONDS} and with_spread and figure.deviation is not None
+    is_spread = is_quality(name) or metric.unit in {SHARE, SECONDS}
+    shown = is_spread and with_spread and figure.deviation is not None
     decimals = digits if name == "train_seconds" else metric.unit.decimals_of(figure.mean)
     spread = f" ± {metric.unit.number(figure.deviation or 0.0, decimals)}" if shown else ""
-    suffix = "" if _is_quality(name) else metric.unit.suffix
+    suffix = "" if is_quality(name) else metric.unit.suffix
     return f"{metric.unit.number(figure.mean, decimals)}{spread}{suffix}"
 
 
 def usual_columns(table: TableRows) -> list[list[Column]]:
     """Return the usual columns, the widest choice first, each narrower than the one before."""
-    metric = table.ranking.metric
-    first: list[str] = list(QUALITIES)
-    if metric not in QUALITIES:
-        measured = [name for name in QUALITIES if any(name in row.metrics for row in table.rows)]
-        first = [metric, *measured]
+    metric, first = table.ranking.metric, shown_qualities(table.rows, table.ranking)
     quality = [name for name in first if name != metric]
     groups = ["group"] if table.ranking.groups else []
     names = [*first, *groups, "parameters", *COSTS]

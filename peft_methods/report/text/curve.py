@@ -51,7 +51,8 @@ def curve_parts(curve: LearningCurve, layout: Layout) -> Iterator[str]:
 
 def curve_title(curve: LearningCurve) -> str:
     """Name the curve: 'embedded: accuracy in % with 95 % interval, by training rows'."""
-    return f"{curve.name}: {curve.metric.in_text} in % with 95 % interval, by training rows"
+    unit = " in %" * curve.metric.is_share
+    return f"{curve.name}: {curve.metric.in_text}{unit} with 95 % interval, by training rows"
 
 
 def forecast_title(curve: LearningCurve) -> str:
@@ -70,11 +71,11 @@ def quality_cell(point: CurvePoint, method: str) -> str:
     row = point.row(method)
     if row is None or point.ranking.metric not in row.metrics:
         return row.missing[0].status if row is not None and row.missing else MISSING
-    mean = f"{100 * row.mean(point.ranking.metric):.1f}"
+    metric = METRICS[point.ranking.metric]
+    mean = metric.plain(row.mean(point.ranking.metric))
     if method not in point.ranking.intervals:
         return mean
-    low, high = point.ranking.intervals[method]
-    return f"{mean} ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{mean} ({metric.range_text(point.ranking.intervals[method])})"
 
 
 def differences(curve: LearningCurve) -> list[str]:
@@ -103,19 +104,20 @@ def forecast_text(curve: LearningCurve, method: str) -> str:
     found = curve.forecasts[method]
     if isinstance(found, NoForecast):
         return WHY_NO_FORECAST[found]
-    return f"{gain_text(found)} points, to {value_text(curve, found)}"
+    unit = f" {curve.metric.points}".rstrip()
+    return f"{gain_text(curve, found)}{unit}, to {value_text(curve, found)}"
 
 
-def gain_text(forecast: Forecast) -> str:
-    """Format the gain in points: '+1.2 (0.0 to 3.0)'."""
-    low, high = 100 * forecast.gain_low, 100 * forecast.gain_high
-    return f"{100 * forecast.gain:+.1f} ({low:.1f} to {high:.1f})"
+def gain_text(curve: LearningCurve, forecast: Forecast) -> str:
+    """Format the gain: '+1.2 (0.0 to 3.0)'."""
+    ends = curve.metric.range_text((forecast.gain_low, forecast.gain_high))
+    return f"{curve.metric.plain(forecast.gain, '+')} ({ends})"
 
 
 def value_text(curve: LearningCurve, forecast: Forecast) -> str:
     """Format the expected quality: '84.1 % (82.0 to 86.3)'."""
-    value = METRICS[curve.metric.name].format(forecast.value)
-    return f"{value} ({100 * forecast.low:.1f} to {100 * forecast.high:.1f})"
+    ends = curve.metric.range_text((forecast.low, forecast.high))
+    return f"{curve.metric.format(forecast.value)} ({ends})"
 
 
 def curve_notes(curves: list[LearningCurve]) -> list[str]:

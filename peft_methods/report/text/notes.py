@@ -10,6 +10,7 @@ from peft_methods.analysis.checks.rule import Finding, Severity
 from peft_methods.analysis.comparison import Comparison, Row, title_of
 from peft_methods.analysis.data_sets import summarize_data_sets
 from peft_methods.analysis.learning_curve import curves_of, main_part
+from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.text.columns import BEST
 from peft_methods.report.text.costs import COST_NOTE, has_costs
 from peft_methods.report.text.curve import curve_notes
@@ -36,6 +37,14 @@ class Note:
 MAX_SIMILAR = 3  # findings listed in full if they differ in their numbers only
 
 
+def _quality_unit(comparison: Comparison) -> str:
+    """Begin a sentence on figures of quality: 'Accuracy and F1 in %, m' or just 'M'."""
+    metrics = [METRICS[ranking.metric] for ranking in comparison.rankings.values()]
+    if not all(metric.is_share for metric in metrics):
+        return "M" if not any(metric.is_share for metric in metrics) else "Shares in %; m"
+    return "Accuracy and F1 in %, m"
+
+
 def notes(comparison: Comparison) -> list[Note]:
     """Lines below the tables: how to read them, reasons for missing results, costs, findings."""
     rows = comparison.rows()
@@ -43,7 +52,7 @@ def notes(comparison: Comparison) -> list[Note]:
     lines = []
     if finished is not None:
         lines.append(
-            f"Accuracy and F1 in %, mean ± standard deviation over seeds; {BEST} best of its "
+            f"{_quality_unit(comparison)}ean ± standard deviation over seeds; {BEST} best of its "
             "column. Train time: training steps only. "
             f"Peak memory: {finished.environment['memory_kind']}, training only."
         )

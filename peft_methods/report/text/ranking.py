@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from peft_methods.analysis.comparison import Comparison, Row
-from peft_methods.analysis.margin import points
+from peft_methods.analysis.margin import margin_text
 from peft_methods.analysis.ranking import NotCompared, Ranking
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING
@@ -31,30 +31,31 @@ def ranking_table(ranking: Ranking, rows: Sequence[Row], layout: Layout) -> str:
 
     Columns of the first table are left out where the width is too small for them.
     """
+    metric = METRICS[ranking.metric]
     shown = sorted(
         (row for row in rows if row.method in ranking.intervals),
-        key=lambda row: -METRICS[ranking.metric].sign() * row.mean(ranking.metric),
+        key=lambda row: -metric.sign() * row.mean(ranking.metric),
     )
     if not shown:
         return ""
     headings = [
         "Method",
-        METRICS[ranking.metric].title,
+        metric.title,
         "95 %\ninterval",
         "Group",
-        "To the best,\npoints",
+        "To the best,\npoints" if metric.is_share else "To the\nbest",
         "p",
         "Verdict",
     ]
     lines = [
         [
             layout.escape(row.title),
-            f"{100 * row.mean(ranking.metric):.1f}",
+            metric.plain(row.mean(ranking.metric)),
             *_ranking_cells(ranking, row.method),
         ]
         for row in shown
     ]
-    for dispensable in ("p", "Group", METRICS[ranking.metric].title):
+    for dispensable in ("p", "Group", metric.title):
         if not layout.fits(headings, lines):
             at = headings.index(dispensable)
             headings, *lines = [[*line[:at], *line[at + 1 :]] for line in (headings, *lines)]
@@ -63,15 +64,18 @@ def ranking_table(ranking: Ranking, rows: Sequence[Row], layout: Layout) -> str:
 
 def _ranking_cells(ranking: Ranking, method: str) -> list[str]:
     """Interval, group, difference to the best, p value and verdict."""
-    low, high = ranking.intervals[method]
-    cells = [f"{100 * low:.1f} to {100 * high:.1f}", ranking.groups.get(method, MISSING)]
+    metric = METRICS[ranking.metric]
+    cells = [
+        metric.range_text(ranking.intervals[method]),
+        ranking.groups.get(method, MISSING),
+    ]
     pair = ranking.against_best(method)
     if pair is None:
         reason = ranking.not_compared.get(method)
         return [*cells, MISSING if reason is None else NOT_COMPARED[reason], MISSING, MISSING]
     return [
         *cells,
-        f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
+        f"{metric.plain(pair.difference, '+')} ({metric.range_text((pair.low, pair.high), '+')})",
         _p(pair.p),
         pair.verdict,
     ]
@@ -97,7 +101,7 @@ def _verdicts(ranking: Ranking) -> str:
     return (
         f"Of {counted(len(ranking.pairs), 'pair')} of methods, {separable} "
         f"{'differs' if separable == 1 else 'differ'}, {equal} {'is' if equal == 1 else 'are'} "
-        f"equal within {points(ranking.margin)} and {undecided} "
+        f"equal within {margin_text(ranking.margin, METRICS[ranking.metric])} and {undecided} "
         f"{'is' if undecided == 1 else 'are'} undecided."
     )
 
@@ -114,7 +118,7 @@ def ranking_notes(comparison: Comparison) -> list[str]:
         front = [titles[method] for method, on in ranking.pareto_optimal.items() if on]
         if len([on for on in ranking.pareto_optimal.values() if on is not None]) > 1:
             lines.append(
-                f"{where}Pareto front of {METRICS[ranking.metric].title.lower()}, "
+                f"{where}Pareto front of {METRICS[ranking.metric].in_text}, "
                 f"time, memory and parameters: {', '.join(front)}."
             )
         excluded = [
