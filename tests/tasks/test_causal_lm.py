@@ -190,7 +190,9 @@ def test_only_learnt_positions_reach_the_projection(decoder: Path) -> None:
     assert shapes == [(5, model.config.vocab_size)]
     assert places.tolist() == [0, 0, 1, 1, 1]
     inputs = {name: one for name, one in batch.items() if name != COUNT}
-    assert float(losses.detach().mean()) == pytest.approx(float(model(**inputs).loss.detach()), rel=1e-6)
+    assert float(losses.detach().mean()) == pytest.approx(
+        float(model(**inputs).loss.detach()), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
