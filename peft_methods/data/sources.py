@@ -81,8 +81,8 @@ def _test_rows_of(spec: DataSpec) -> DataFrame:
         raise DataError(f"data.test_source: {error}", setting="data.test_source") from None
     if "test" not in frames:
         raise DataError(
-            f"data.test_source = {own.source!r} has no test split; found: {', '.join(frames)}. Name "
-            f"a file test.parquet, test.csv or test.jsonl, or set data.test_source to another.",
+            f"data.test_source = {own.source!r} has no test split; found: {', '.join(frames)}. "
+            f"Name a file test.parquet, test.csv or test.jsonl, or set another source.",
             setting="data.test_source",
         )
     return frames["test"]

@@ -170,7 +170,7 @@ def _train_and_evaluate(
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
     job = _job(run, paths, loaded)
-    untrained = _untrained(run, loaded)
+    untrained = untrained_scores(run, loaded)
     before = pace_seconds(run.device)
     training = engine_of(run.engine).train(job, profiler, checkpoints)
     profiler.enter("check")
@@ -209,17 +209,6 @@ def _train_and_evaluate(
     if paths.save_to is not None and not unsaved:
         sign(paths.save_to, record.fingerprint)
     return record, predicted
-
-
-def _untrained(run: RunSpec, loaded: Loaded) -> dict[str, float]:
-    return untrained_scores(
-        run,
-        loaded.base,
-        loaded.model,
-        loaded.tokens,
-        table=loaded.test_texts,
-        collate=loaded.collate,
-    )
 
 
 def _job(run: RunSpec, paths: RunPaths, loaded: Loaded) -> TrainingJob:

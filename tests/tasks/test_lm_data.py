@@ -287,10 +287,10 @@ def hub_copy(name: str, folder: Path) -> dict[str, str]:
     """Write rows as the hub has them. Return settings that read them."""
     answer = "It is {0}+{0}=<<{0}+{0}={1}>>{1}.\n#### {1}"
     math = [
-        {"question": f"What is {i} plus {i}?", "answer": answer.format(i, 2 * i)} for i in range(60)
+        {"question": f"What is {i} plus {i}?", "answer": answer.format(i, 2 * i)} for i in range(80)
     ]
     if name == "gsm8k_sft":
-        return {"data.source": _parquet(folder / "gsm8k", train=math[:44], test=math[44:])}
+        return {"data.source": _parquet(folder / "gsm8k", train=math[:60], test=math[60:])}
     if name == "metamath_gsm8k":
         rows = [
             {
@@ -303,7 +303,7 @@ def hub_copy(name: str, folder: Path) -> dict[str, str]:
         ]
         return {
             "data.source": _parquet(folder / "metamath", train=rows),
-            "data.test_source": _parquet(folder / "gsm8k", train=math[:44], test=math[44:]),
+            "data.test_source": _parquet(folder / "gsm8k", train=math[:60], test=math[60:]),
         }
     rows = [
         {
