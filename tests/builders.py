@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import tokenizers
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -70,6 +71,30 @@ PUBLISHED_SIZES = {
     "bert-large-uncased": (335_141_888, 335_143_938),
     "distilbert-base-uncased": (66_362_880, 66_955_010),
     "mpnet-base": (109_486_464, 109_488_002),
+    "ModernBERT-base": (149_014_272, 149_606_402),
+    "ModernBERT-large": (394_781_696, 395_833_346),
+    "deberta-v3-base": (183_831_552, 184_423_682),
+    "deberta-v3-large": (434_012_160, 435_063_810),
+}
+# Parameters of language models as published, with their head.
+PUBLISHED_LANGUAGE_MODELS = {
+    "Llama-3.2-1B": 1_235_814_400,
+    "Llama-3.2-3B": 3_212_749_824,
+    "Llama-3.1-8B": 8_030_261_248,
+    "Qwen2.5-0.5B": 494_032_768,
+    "Qwen2.5-1.5B": 1_543_714_304,
+    "Qwen2.5-7B": 7_615_616_512,
+    "Qwen3-0.6B": 596_049_920,
+    "Qwen3-1.7B": 1_720_574_976,
+    "Qwen3-8B": 8_190_735_360,
+    "gemma-3-270m": 268_098_176,
+    "gemma-3-1b-pt": 999_885_952,
+    "SmolLM2-135M": 134_515_008,
+    "SmolLM2-360M": 361_821_120,
+    "Mistral-7B-v0.1": 7_241_732_096,
+    "Mistral-7B-v0.3": 7_248_023_552,
+    "ModernBERT-base": 149_655_232,
+    "ModernBERT-large": 395_881_664,
 }
 
 # models and data
@@ -132,6 +157,7 @@ MORE_CONFIGS = {
         share_att_key=True,
         position_biased_input=False,
     ),
+    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**TINY, **SIZES, type_vocab_size=1),
     "modernbert": lambda: transformers.ModernBertConfig(**TINY, **SIZES, **ENDS),
     "fnet": lambda: transformers.FNetConfig(
         **TINY, hidden_size=32, num_hidden_layers=2, intermediate_size=64
@@ -150,10 +176,48 @@ MORE_CONFIGS = {
 }
 DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
 DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
+DECODER = {**TINY, **DECODER_SIZES, **DECODER_ENDS}
 DECODERS = {
-    "llama": lambda: transformers.LlamaConfig(**TINY, **DECODER_SIZES, **DECODER_ENDS),
+    "llama": lambda: transformers.LlamaConfig(**DECODER),
+    "mistral": lambda: transformers.MistralConfig(**DECODER),
+    "qwen2": lambda: transformers.Qwen2Config(**DECODER),
+    "qwen3": lambda: transformers.Qwen3Config(**DECODER, head_dim=8),
+    "smollm3": lambda: transformers.SmolLM3Config(**DECODER),
+    "gemma": lambda: transformers.GemmaConfig(**DECODER, head_dim=8),
+    "gemma2": lambda: transformers.Gemma2Config(**DECODER, head_dim=8),
+    "gemma3_text": lambda: transformers.Gemma3TextConfig(**DECODER, head_dim=8),
+    "phi": lambda: transformers.PhiConfig(**DECODER),
+    "phi3": lambda: transformers.Phi3Config(**DECODER),
     "gpt2": lambda: transformers.GPT2Config(
         **TINY, n_embd=32, n_layer=2, n_head=2, n_inner=64, n_positions=64, **DECODER_ENDS
+    ),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**TINY, **SIZES, **DECODER_ENDS),
+    "opt": lambda: transformers.OPTConfig(
+        **TINY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        ffn_dim=64,
+        word_embed_proj_dim=32,
+        **DECODER_ENDS,
+    ),
+}
+SEQ2SEQ_SIZES = {"vocab_size": len(VOCABULARY), "d_model": 32, "pad_token_id": 0}
+T5_SIZES = {"d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "eos_token_id": 3}
+SEQ2SEQ: dict[str, Any] = {
+    "t5": lambda: transformers.T5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
+    "mt5": lambda: transformers.MT5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
+    "bart": lambda: transformers.BartConfig(
+        **SEQ2SEQ_SIZES,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        decoder_start_token_id=3,
+        **DECODER_ENDS,
     ),
 }
 
@@ -162,11 +226,57 @@ def make_decoder(folder: Path, kind: str = "llama", *, padding: bool = True) -> 
     """Write the folder of a causal language model, whose tokenizer may lack a padding token."""
     torch.manual_seed(7)
     transformers.AutoModelForCausalLM.from_config(DECODERS[kind]()).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
-    ends = {"bos_token": "[CLS]", "eos_token": "[SEP]", "pad_token": "[PAD]" if padding else None}
-    tokenizer = transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt"), **ends)
-    tokenizer.save_pretrained(folder)
+    words_tokenizer("[PAD]" if padding else None).save_pretrained(folder)
     return folder
+
+
+def words_tokenizer(
+    padding: str | None = "[PAD]",
+    *,
+    unknown: str | None = "[UNK]",
+    end: str | None = "[SEP]",
+    vocabulary: Sequence[str] = VOCABULARY,
+    adds_end: bool = False,
+) -> transformers.PreTrainedTokenizerFast:
+    """Return a tokenizer of words as decoders have it: rows begin with [CLS] and may end with [SEP].
+
+    It has no token types.
+    """
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(
+            {word: place for place, word in enumerate(vocabulary)}, unk_token="[UNK]"
+        )
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]" if adds_end else "[CLS] $A",
+        pair="[CLS] $A [SEP] $B",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        bos_token="[CLS]",
+        eos_token=end,
+        unk_token=unknown,
+        pad_token=padding,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def make_seq2seq(folder: Path, kind: str = "t5") -> Path:
+    """Write the folder of an encoder-decoder, whose tokenizer ends every row with its [SEP]."""
+    torch.manual_seed(7)
+    model = transformers.AutoModel.from_config(SEQ2SEQ[kind]())
+    model.save_pretrained(folder)
+    words_tokenizer(adds_end=True).save_pretrained(folder)
+    return folder
+
+
+def make_any(folder: Path, kind: str) -> Path:
+    """Write the model folder of any tiny model: encoder, decoder or encoder-decoder."""
+    if kind in DECODERS:
+        return make_decoder(folder, kind)
+    return make_seq2seq(folder, kind) if kind in SEQ2SEQ else make_model(folder, kind)
 
 
 def make_model(folder: Path, kind: str = "bert", *, trained_pooler: bool = True) -> Path:

@@ -105,7 +105,7 @@ def has_tokenizer(spec: ModelSpec) -> bool:
 
 def padding_of(config: Any) -> int:
     """Return the id of the padding token, 0 for a model without one."""
-    return config.get_text_config().pad_token_id or 0
+    return getattr(config.get_text_config(), "pad_token_id", None) or 0
 
 
 def config_digest(config: Any) -> str:

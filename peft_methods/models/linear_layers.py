@@ -83,9 +83,13 @@ def count_model(model: nn.Module, head: tuple[str, ...]) -> CountedModel:
 
 def _sizes_of(module: Any) -> tuple[int, int]:
     """Return the inputs and outputs of a linear layer. GPT-2's, a Conv1D, names them otherwise."""
-    return (module.nx, module.nf) if hasattr(module, "nf") else (
-        module.in_features,
-        module.out_features,
+    return (
+        (module.nx, module.nf)
+        if hasattr(module, "nf")
+        else (
+            module.in_features,
+            module.out_features,
+        )
     )
 
 

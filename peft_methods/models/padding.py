@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 from peft_methods.models.families import family_of
 from peft_methods.models.layer_parts import size_in
 from peft_methods.utils.errors import ModelError
+from peft_methods.utils.words import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Tokens that no text has, in order of preference.
-MADE_FOR_PADDING = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|finetune_right_pad|>")
+MADE_FOR_PADDING = (
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|finetune_right_pad_id|>",
+    "<|finetune_right_pad|>",
+)
 NAMED = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 
 
@@ -28,7 +35,8 @@ def set_padding(tokenizer: PreTrainedTokenizerBase, config: Any, source: str) ->
     are padded on the right: decoders with learned positions count them from the first token of the
     batch, and a tokenizer that pads on the left would shift them. The classifiers of
     encoder-decoders need as many end-of-sequence tokens in every row: a text that spells one is
-    split into ordinary tokens. Raises `ModelError`.
+    split into ordinary tokens. Only encoders know token types (GPT-2 would add their embeddings).
+    Raises `ModelError`.
     """
     notes = []
     if tokenizer.pad_token_id is None:
@@ -47,6 +55,8 @@ def set_padding(tokenizer: PreTrainedTokenizerBase, config: Any, source: str) ->
         )
     if (family := family_of(config)) != "encoder":
         tokenizer.padding_side = "right"
+        names = [one for one in tokenizer.model_input_names if one != "token_type_ids"]
+        tokenizer.model_input_names = names
     if family == "encoder_decoder":
         tokenizer.split_special_tokens = True
     return tuple(notes)
@@ -71,7 +81,9 @@ def _choose(tokenizer: PreTrainedTokenizerBase, config: Any) -> str | None:
     if isinstance(own, int) and 0 <= own < min(len(tokenizer), rows):
         return str(tokenizer.convert_ids_to_tokens(own))
     candidates = (*MADE_FOR_PADDING, tokenizer.unk_token, tokenizer.eos_token)
-    fitting = (one for one in candidates if one is not None and vocabulary.get(str(one), rows) < rows)
+    fitting = (
+        one for one in candidates if one is not None and vocabulary.get(str(one), rows) < rows
+    )
     return next(map(str, fitting), None)
 
 
@@ -101,9 +113,9 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: Any, source: st
         return
     first = min(beyond)
     raise ModelError(
-        f"the tokenizer of {source!r} has {len(beyond)} tokens that the model has no embeddings "
-        f"for: the model has {rows:,} and the first of them is {beyond[first]!r} (id {first:,}). "
-        f"Set model.source to a model whose tokenizer belongs to it, or remove these tokens from "
+        f"the tokenizer of {source!r} has {counted(len(beyond), 'token')} that the model has no "
+        f"embeddings for: the model has {rows:,} and the first of them is {beyond[first]!r} (id {first:,}). "
+        f"Set model.source to a model whose tokenizer belongs to it, or remove them from "
         f"the tokenizer's files.",
         setting="model.source",
     )

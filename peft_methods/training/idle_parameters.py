@@ -70,14 +70,17 @@ def _idle(twin: nn.Module) -> set[str]:
     """Return the parameters whose gradient is none or noise, for a few random rows."""
     config: Any = twin.config
     text = config.get_text_config()
+    padding, end = (getattr(text, f"{name}_token_id", None) for name in ("pad", "eos"))
     length = min(LENGTH, getattr(text, "max_position_embeddings", 2 * LENGTH) // 2)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, text.vocab_size, (ROWS, length), generator=generator)
-    # No padding. Encoder-decoders classify by an end-of-sequence token: one in every row.
-    other = next(one for one in range(3) if one not in {text.pad_token_id, text.eos_token_id})
-    ids[(ids == text.pad_token_id) | (ids == text.eos_token_id)] = other
-    if config.is_encoder_decoder:
-        ids[:, -1] = text.eos_token_id
+    first = (padding or 0) + 1
+    first = first if first < text.vocab_size // 2 else 0  # decoders may pad with one of the last
+    ids = torch.randint(first, text.vocab_size, (ROWS, length), generator=generator)
+    other = next(one for one in range(3) if one not in {padding, end})
+    ids[ids == padding] = other
+    if config.is_encoder_decoder:  # classifies by the end-of-sequence token: one in every row
+        ids[ids == end] = other
+        ids[:, -1] = end
     logits = twin(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     weights = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
     (logits * weights).sum().backward()

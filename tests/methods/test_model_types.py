@@ -1,12 +1,25 @@
-"""Encoders of many types train with the methods that can train them, and the counts hold."""
+"""Models of many types train with the methods that can train them, and the counts hold."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 
-from builders import MORE_CONFIGS, SMALL, TASK, Recorder, make_model, prepared, training_job
+from builders import (
+    CONFIGS,
+    DECODERS,
+    MORE_CONFIGS,
+    SEQ2SEQ,
+    SMALL,
+    TASK,
+    Recorder,
+    make_any,
+    prepared,
+    training_job,
+)
+from peft_methods.methods.base import ApplyContext, Method
 from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
 from peft_methods.models.module_maps import MODULE_MAPS
@@ -16,27 +29,79 @@ from peft_methods.training import weight_checks
 from peft_methods.training.trainer import loop
 
 EVERYWHERE = ("full", "bitfit", "lora", "ia3")
+WITHOUT_BIASES = (
+    *("modernbert", "llama", "mistral", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text"),
+    *("phi3", "t5", "mt5"),
+)
 # Methods that cannot train a type, with a part of the reason.
 REFUSED = {
-    ("modernbert", "bitfit"): "the encoder of 'modernbert' has none",
+    **{(kind, "bitfit"): f"{kind!r} has none" for kind in WITHOUT_BIASES},
     ("fnet", "lora"): "needs linear layers for query, value",
+    ("fnet", "qlora"): "needs linear layers for query, value",
     ("fnet", "ia3"): "needs linear layers for key, value",
+    **{
+        (kind, name): "needs a model whose parts are known"
+        for kind in {*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ} - set(MODULE_MAPS)
+        for name in ("adapter", "adapter_fusion")
+    },
 }
+TRAINED = (*MORE_CONFIGS, "llama", "qwen2", "gemma3_text", "gpt2", "phi3", "opt", "t5", "bart")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny model folder per type."""
     root = tmp_path_factory.mktemp("types")
-    return {kind: make_model(root / kind, kind) for kind in MORE_CONFIGS}
+    kinds = (*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ)
+    return {kind: make_any(root / kind, kind) for kind in kinds}
 
 
 CASES = [
     (kind, name)
-    for kind in MORE_CONFIGS
+    for kind in TRAINED
     for name in (*EVERYWHERE, *(("adapter",) if kind in MODULE_MAPS else ()))
     if (kind, name) not in REFUSED
 ]
+
+
+def method_of(name: str) -> Method:
+    return METHODS.create(name, {"learning_rate": 0.01, **METHODS[name].example_settings()}, "test")
+
+
+@pytest.mark.parametrize("kind", [*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_on_every_type(kind: str, name: str, models: dict[str, Path]) -> None:
+    """The outputs start as the base model's, and every trained parameter has a gradient."""
+    method = method_of(name)
+    base = loading.load(
+        ModelSpec(str(models[kind])),
+        TASK.head,
+        ("no", "yes"),
+        quantization=method.info.quantization,
+    )
+    reason = method.unsupported(base.architecture, "cpu")
+    assert (reason is not None) == ((kind, name) in REFUSED), reason
+    if reason is not None:
+        return
+    end = [3] if kind in SEQ2SEQ else []
+    batch = TASK.collator(base.tokenizer)(
+        [
+            {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
+            for label, ids in enumerate(([2, 9, 7, 5, *end], [2, 9, 6, *end]))
+        ]
+    )
+    with torch.no_grad():
+        before = TASK.predict(base.model.eval(), batch)
+    context = ApplyContext(base.architecture, base.head, TASK.peft_type)
+    model = method.apply(base.model, context).eval()
+    TASK.loss(model, batch).mean.backward()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    counts = count_parameters(model, base.head)
+    assert counts.method == method.expected_trainable(base.architecture)
+    assert counts.head == base.architecture.head_parameters
+    assert any(p.grad is not None and p.grad.any() for p in trained.values())
+    if (tolerance := method.info.start_tolerance) is not None:
+        assert torch.allclose(TASK.predict(model, batch), before, atol=tolerance + 1e-5)
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -67,8 +132,7 @@ def test_type_that_a_method_cannot_train_is_refused_with_the_reason(
     kind: str, name: str, models: dict[str, Path]
 ) -> None:
     base = loading.load(ModelSpec(str(models[kind])), TASK.head, ("no", "yes"))
-    method = METHODS.create(name, {"learning_rate": 0.01}, "test")
-    reason = method.unsupported(base.architecture, "cpu")
+    reason = method_of(name).unsupported(base.architecture, "cpu")
     assert reason is not None
     assert REFUSED[kind, name] in reason
 

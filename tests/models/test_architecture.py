@@ -8,12 +8,25 @@ import pytest
 import torch
 import transformers
 
-from builders import MORE_CONFIGS, RELATIVE, SIZES, TINY
+from builders import (
+    DECODER,
+    DECODERS,
+    DECODER_ENDS,
+    ENDS,
+    MORE_CONFIGS,
+    RELATIVE,
+    SEQ2SEQ,
+    SIZES,
+    TINY,
+)
 from peft_methods.models.architecture import architecture_of
+from peft_methods.models.layer_parts import ROLES
 from peft_methods.models.linear_layers import count_model, roles_of
 from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.models.module_names import in_modules, is_bias, top_modules
 
+EVERY = {**MORE_CONFIGS, **DECODERS}
+OPT = {**TINY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64}
 V2 = {**TINY, **SIZES, **RELATIVE}
 VARIANTS: dict[str, Any] = {
     "electra, width of the layers": transformers.ElectraConfig(**TINY, **SIZES, embedding_size=32),
@@ -27,6 +40,27 @@ VARIANTS: dict[str, Any] = {
         **V2, share_att_key=True, conv_kernel_size=3, conv_groups=2, norm_rel_ebd="layer_norm"
     ),
     "deberta-v2, narrow": transformers.DebertaV2Config(**V2, embedding_size=16),
+    "llama, biases and wide heads": transformers.LlamaConfig(
+        **DECODER, attention_bias=True, mlp_bias=True, head_dim=24
+    ),
+    "qwen3, biases": transformers.Qwen3Config(**DECODER, attention_bias=True),
+    "phi, norms of heads": transformers.PhiConfig(**DECODER, qk_layernorm=True),
+    "gpt2, default width": transformers.GPT2Config(
+        **TINY, n_embd=32, n_layer=2, n_head=2, n_positions=64, **DECODER_ENDS
+    ),
+    "gpt_neox, no biases": transformers.GPTNeoXConfig(
+        **TINY, **SIZES, **DECODER_ENDS, attention_bias=False
+    ),
+    "opt, narrow": transformers.OPTConfig(**OPT, word_embed_proj_dim=16, **DECODER_ENDS),
+    "opt, post-norm": transformers.OPTConfig(
+        **OPT, word_embed_proj_dim=32, do_layer_norm_before=False, **DECODER_ENDS
+    ),
+    "opt, no biases": transformers.OPTConfig(
+        **OPT, enable_bias=False, layer_norm_elementwise_affine=False, **DECODER_ENDS
+    ),
+    "modernbert, biases": transformers.ModernBertConfig(
+        **TINY, **SIZES, **ENDS, norm_bias=True, mlp_bias=True, attention_bias=True
+    ),
 }
 
 
@@ -36,9 +70,9 @@ def build(config: Any) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *sorted(set(MORE_CONFIGS) & set(MODULE_MAPS))])
+@pytest.mark.parametrize("name", [*VARIANTS, *sorted(set(EVERY) & set(MODULE_MAPS))])
 def test_closed_forms_equal_the_sizes_of_the_model(name: str) -> None:
-    config = VARIANTS[name] if name in VARIANTS else MORE_CONFIGS[name]()
+    config = VARIANTS[name] if name in VARIANTS else EVERY[name]()
     model = build(config)
     head = top_modules(model)
     encoder = {n: p for n, p in model.named_parameters() if not in_modules(n, head)}
@@ -48,7 +82,7 @@ def test_closed_forms_equal_the_sizes_of_the_model(name: str) -> None:
     assert found.biases == sum(p.numel() for n, p in encoder.items() if is_bias(n, p))
 
 
-@pytest.mark.parametrize("kind", ["fnet", "modernbert", "deberta", "funnel", "longformer"])
+@pytest.mark.parametrize("kind", ["fnet", "deberta", "funnel", "longformer"])
 def test_sizes_of_other_models_are_counted(kind: str) -> None:
     config = MORE_CONFIGS[kind]()
     model = build(config)
@@ -58,6 +92,18 @@ def test_sizes_of_other_models_are_counted(kind: str) -> None:
     assert found.parameters == encoder
     assert found.module_map is None
     assert architecture_of(config, head_parameters=0, pooler=False).parameters is None
+
+
+@pytest.mark.parametrize("name", [*EVERY, *SEQ2SEQ])
+def test_layers_of_each_role_are_found_by_map_and_by_name(name: str) -> None:
+    config = {**EVERY, **SEQ2SEQ}[name]()
+    model = build(config)
+    counted = count_model(model, top_modules(model))
+    found = architecture_of(config, head_parameters=0, pooler=False, counted=counted)
+    for role in ROLES:
+        by_name = sorted((one.inputs, one.outputs) for one in counted.in_roles((role,)))
+        assert sorted(found.linear_sizes((role,))) == by_name
+        assert len(by_name) >= 2 or name in {"fnet", "albert"}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +119,13 @@ def test_sizes_of_other_models_are_counted(kind: str) -> None:
         ("model.layers.3.self_attn.o_proj", ("attention_output",)),
         ("model.layers.3.mlp.down_proj", ("ffn_output",)),
         ("transformer.attentions.2.v_lin", ("value",)),
+        ("transformer.h.0.attn.c_attn", ("query", "key", "value")),
+        ("transformer.h.0.attn.c_proj", ("attention_output",)),
+        ("transformer.h.0.mlp.c_fc", ("ffn_input",)),
+        ("transformer.h.0.mlp.c_proj", ("ffn_output",)),
+        ("transformer.decoder.block.1.layer.1.EncDecAttention.v", ("value",)),
+        ("transformer.encoder.block.0.layer.1.DenseReluDense.wi_1", ("ffn_input",)),
+        ("transformer.encoder.block.0.layer.1.DenseReluDense.wo", ("ffn_output",)),
         ("bert.pooler.dense", ()),  # outside the layers
         ("classifier.out_proj", ()),
         ("deberta.encoder.layer.0.attention.self.pos_proj", ()),

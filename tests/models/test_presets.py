@@ -9,15 +9,18 @@ import pytest
 import torch
 import transformers
 
-from builders import PUBLISHED_SIZES, TASK, make_model
-from peft_methods.models import presets
-from peft_methods.models.config import load_config
+from builders import PUBLISHED_LANGUAGE_MODELS, PUBLISHED_SIZES, TASK, make_model
+from peft_methods.analysis.checks.parameter_counts import known_models
+from peft_methods.methods.registry import METHODS
+from peft_methods.models import loading, presets
+from peft_methods.models.config import kind_of, load_config
 from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.recipes.schema import ModelSpec
+from peft_methods.utils.errors import ModelError
 
 
 def test_every_preset_has_a_published_size_and_a_module_map() -> None:
-    assert set(presets.shape_names()) == set(PUBLISHED_SIZES)
+    assert set(presets.shape_names()) == {*PUBLISHED_SIZES, *PUBLISHED_LANGUAGE_MODELS}
     assert {config["model_type"] for config in presets.presets().values()} <= set(MODULE_MAPS)
 
 
@@ -33,6 +36,40 @@ def test_preset_has_the_published_number_of_parameters(name: str) -> None:
         tuple(sum(p.numel() for p in model.parameters()) for model in models)
         == PUBLISHED_SIZES[name]
     )
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED_LANGUAGE_MODELS))
+def test_language_model_has_the_published_number_of_parameters(name: str) -> None:
+    config = load_config(ModelSpec(name, weights="random"), TASK.head)
+    kind = transformers.AutoModelForMaskedLM if "BERT" in name else transformers.AutoModelForCausalLM
+    with torch.device("meta"):
+        model = kind.from_config(config)
+    assert sum(p.numel() for p in model.parameters()) == PUBLISHED_LANGUAGE_MODELS[name]
+
+
+@pytest.mark.parametrize("name", presets.shape_names())
+def test_counts_of_the_audit_are_those_of_the_classifier(name: str) -> None:
+    config = load_config(ModelSpec(name, weights="random"), TASK.head)
+    with torch.device("meta"):
+        model = transformers.AutoModelForSequenceClassification.from_config(config)
+    (found,) = (one for one in known_models()[name] if one.labels == 2)
+    assert found.encoder_parameters + found.head_parameters == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def test_random_decoder_of_a_preset_is_loaded_with_a_padding_token() -> None:
+    spec = ModelSpec("HuggingFaceTB/SmolLM2-135M", weights="random")
+    assert kind_of(spec) == "decoder"
+    base = loading.load(spec, TASK.head, ("no", "yes"))
+    assert base.model.config.pad_token_id == base.tokenizer.pad_token_id == 0
+    assert base.architecture.encoder_parameters == PUBLISHED_LANGUAGE_MODELS["SmolLM2-135M"]
+    base.check_length(8192)
+    with pytest.raises(ModelError, match="at most 8192 tokens"):
+        base.check_length(8193)
+    lora = METHODS.create("lora", {"learning_rate": 0.01}, "test")
+    # queries are 576 wide, values 3 heads of 64
+    assert lora.expected_trainable(base.architecture) == 30 * 8 * (2 * 576 + 576 + 192)
 
 
 def test_hub_ids_with_and_without_owner_give_the_same_preset() -> None:

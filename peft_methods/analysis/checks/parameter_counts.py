@@ -16,13 +16,17 @@ from typing import Literal
 from peft_methods.analysis.checks.row import RoundedCount
 from peft_methods.methods.registry import METHODS
 from peft_methods.models.architecture import Architecture, architecture_of
+from peft_methods.models.decoder_maps import DECODER_MAPS
 from peft_methods.models.presets import presets, shape_names
 
 Verdict = Literal["fits", "head missing", "nothing", "off"]
 CLASSES = range(2, 21)  # numbers of classes tried if a table does not give it
 CASED = 28_996  # vocabulary size of the cased BERT and DistilBERT (Devlin et al. 2019)
-# Models with a dense layer in the head; BERT has its pooler instead.
-DENSE_HEADS = ("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")
+# Models with a dense layer in the head; BERT has its pooler instead. ModernBERT's has a norm in
+# place of biases.
+DENSE_HEADS = (
+    *("roberta", "xlm-roberta", "camembert", "mpnet", "distilbert", "deberta-v2", "modernbert"),
+)
 # Standard config names -> DistilBERT's names.
 SIZES = {"num_hidden_layers": "n_layers", "hidden_size": "dim", "num_attention_heads": "n_heads"}
 
@@ -43,15 +47,15 @@ def known_models() -> dict[str, tuple[Architecture, ...]]:
 
 
 def _classifier(config: dict[str, object], labels: int) -> Architecture:
-    """Describe the classifier that transformers builds from a config.
-
-    BERT keeps its pooler; the other models have a dense layer in the head instead.
-    """
+    """Describe the classifier that transformers builds from a config."""
     sizes = {ours: config[theirs] for ours, theirs in SIZES.items() if theirs in config}
     described = SimpleNamespace(**{**config, **sizes, "num_labels": labels})
-    hidden, dense = described.hidden_size, described.model_type in DENSE_HEADS
-    head = dense * (hidden * hidden + hidden) + hidden * labels + labels
-    return architecture_of(described, head_parameters=head, pooler=not dense)
+    hidden, kind = described.hidden_size, described.model_type
+    dense = kind in DENSE_HEADS
+    head = dense * (hidden * hidden + hidden) + hidden * labels
+    head += labels * (kind not in DECODER_MAPS)  # theirs is one matrix
+    pooler = not dense and kind not in DECODER_MAPS
+    return architecture_of(described, head_parameters=head, pooler=pooler)
 
 
 def models_named(name: str) -> tuple[Architecture, ...]:
@@ -64,7 +68,7 @@ def models_named(name: str) -> tuple[Architecture, ...]:
     found = [
         models
         for known, models in known_models().items()
-        if known == wanted or known.startswith(f"{wanted}-")
+        if known.lower() == wanted or known.lower().startswith(f"{wanted}-")
     ]
     sizes = {(models[0].layers, models[0].hidden) for models in found}
     return tuple(itertools.chain.from_iterable(found)) if len(sizes) == 1 else ()

@@ -101,7 +101,9 @@ class LoRA(Method):
         sets = itertools.product((0, 1), repeat=len(layers))
         units = {
             architecture.distinct_layers
-            * sum(chosen * (one.inputs + one.outputs) for chosen, one in zip(own, layers, strict=True))
+            * sum(
+                chosen * (one.inputs + one.outputs) for chosen, one in zip(own, layers, strict=True)
+            )
             for own in sets
         } - {0}
         if architecture.pooler:

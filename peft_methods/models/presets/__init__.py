@@ -1,4 +1,4 @@
-"""Architecture presets: the published sizes of encoders, and a tokenizer for those without one."""
+"""Architecture presets: the published sizes of models, and a tokenizer for those without one."""
 
 from __future__ import annotations
 
