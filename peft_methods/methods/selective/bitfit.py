@@ -43,6 +43,7 @@ class BitFit(Method):
         learning_rates={
             "small_encoder": DefaultRate(2e-3, MEASURED),
             "encoder": DefaultRate(1e-3, "the upper end of the paper's range of 1e-4 to 1e-3"),
+            "decoder": DefaultRate(1.6e-3, "Hu et al. 2022, arXiv:2106.09685, table 12, for GPT-3"),
         },
     )
 
