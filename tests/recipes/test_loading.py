@@ -206,7 +206,7 @@ def test_gpu_recipe_has_the_published_model_sizes_and_budget(name: str) -> None:
     )
     methods = [method.name for method in chosen_methods(recipe, None)]
     assert methods == [name for name in METHODS if name in recipe.methods]
-    assert len(methods) >= 8
+    assert len(methods) >= (7 if name == "imdb_decoder" else 8)
 
 
 @pytest.mark.parametrize("name", list(SIZES))

@@ -62,7 +62,7 @@ class BitFit(Method):
         return architecture.biases
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """A model without biases (most decoders, ModernBERT, T5) has nothing to train but the head."""
+        """A model without biases (Llama, ModernBERT, T5) has nothing to train but the head."""
         if architecture.biases == 0:
             return f"BitFit trains biases, and {architecture.model_type!r} has none"
         return super().unsupported(architecture, device)
