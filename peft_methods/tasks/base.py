@@ -102,7 +102,7 @@ class Task(ABC):
     predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
     `texts_repeat`: rows with the same text and different labels are all right.
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
-    in place of `trivial_baseline`.
+    in place of `trivial_baseline`. `checks_tokens`: `check_tokens` may refuse a split.
     """
 
     name: ClassVar[str]
@@ -115,6 +115,7 @@ class Task(ABC):
     has_classes: ClassVar[bool] = False
     texts_repeat: ClassVar[bool] = False
     baseline_is_untrained: ClassVar[bool] = False
+    checks_tokens: ClassVar[bool] = False
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
