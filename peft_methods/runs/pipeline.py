@@ -161,7 +161,9 @@ def _train_and_evaluate(
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
     job = _job(run, paths, loaded)
+    profiler.enter("baseline")
     untrained = untrained_scores(run, loaded)
+    profiler.enter("check")
     before = pace_seconds(run.device)
     training = engine_of(run.engine).train(job, profiler, checkpoints)
     profiler.enter("check")
