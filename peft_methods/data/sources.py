@@ -6,6 +6,7 @@ A source is a file (Parquet, CSV, TSV, JSON, JSON lines, CoNLL), a folder of suc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peft_methods.data.files import named_frames, read_path
@@ -31,6 +32,8 @@ def read_source(spec: DataSpec) -> RawData:
             setting="data.source",
         )
     frames, names = _read_hub(spec) if path is None else read_path(path)
+    if spec.test_source is not None:
+        frames = {**frames, "test": _test_rows_of(spec)}
     tables = {role: RawTable(frame) for role, frame in _by_role(frames, spec).items()}
     return RawData(tables, names)
 
@@ -63,6 +66,26 @@ def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFram
     if spec.test and test != "train" and test in frames:
         roles["test"] = frames[test]
     return roles
+
+
+def _test_rows_of(spec: DataSpec) -> DataFrame:
+    """Return the test rows of another source. Raises `DataError` if it has none."""
+    assert spec.test_source is not None, "the caller has looked"
+    own = replace(
+        spec, source=spec.test_source, config=spec.test_config, revision=None, test_source=None
+    )
+    path = path_of(own.source)
+    try:
+        frames, _ = _read_hub(own) if path is None else read_path(path)
+    except DataError as error:
+        raise DataError(f"data.test_source: {error}", setting="data.test_source") from None
+    if "test" not in frames:
+        raise DataError(
+            f"data.test_source = {own.source!r} has no test split; found: {', '.join(frames)}. "
+            f"Name a file test.parquet, test.csv or test.jsonl, or set another source.",
+            setting="data.test_source",
+        )
+    return frames["test"]
 
 
 def _read_hub(spec: DataSpec) -> tuple[dict[str, DataFrame], ClassNames]:

@@ -20,18 +20,24 @@ MIN_ROWS_TO_CACHE = 1000
 
 
 def tokenize(
-    data: TextData, tokenizer: PreTrainedTokenizerBase, spec: DataSpec, task: Labelling
+    data: TextData,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: DataSpec,
+    task: Labelling,
+    *,
+    check: bool = True,
 ) -> TokenData:
     """Return token ids, truncated to `data.max_length` and not padded.
 
-    Batches are padded later, to their longest row.
+    Batches are padded later, to their longest row. Without `check` a split may be useless, as a few
+    rows of it may be. Raises `DataError` otherwise.
     """
     tokens, truncated = {}, {}
     for name, table in data.splits.items():
         tokens[name], truncated[name] = _tokenize_table(
             table, data.tokenizer or tokenizer, spec, task
         )
-    notes = (*data.facts.notes, *task.check_tokens(tokens, spec))
+    notes = (*data.facts.notes, *(task.check_tokens(tokens, spec) if check else ()))
     return TokenData(**tokens, facts=replace(data.facts, truncated=truncated, notes=notes))
 
 

@@ -71,6 +71,7 @@ COST_METRICS = (
     _cost("data_seconds", "Reading data", SECONDS),
     _cost("load_seconds", "Loading the model", SECONDS),
     _cost("tokenize_seconds", "Tokenizing", SECONDS),
+    _cost("baseline_seconds", "Measuring the untrained model", SECONDS),
     _cost("warm_up_seconds", "Warm-up", SECONDS),
     *(_cost(f"{phase.name}_seconds", phase.title, SECONDS) for phase in ENGINE_PHASES),
     _cost("evaluate_seconds", "Evaluating", SECONDS),

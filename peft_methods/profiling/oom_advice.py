@@ -20,7 +20,9 @@ PHASE_ACTIVITIES = {
     "load": "loading the model",
     "tokenize": "tokenizing",
     **{phase.name: phase.activity for phase in ENGINE_PHASES},
+    "baseline": "measuring the untrained model",
     "evaluate": "evaluating",
+    "generate": "generating texts",
     "save": "saving",
     "check": "comparing weights",
     "infer": "timing inference",
@@ -51,9 +53,12 @@ OOM_ADVICE = {
         "The weights alone do not fit: use the method qlora, or a smaller model.", "model.source"
     ),
     **{phase.name: OomAdvice(phase.advice, phase.setting) for phase in ENGINE_PHASES},
-    "evaluate": OomAdvice(
-        "Use smaller evaluation batches: set budget.evaluation_batch_size = 8.",
-        "budget.evaluation_batch_size",
+    **dict.fromkeys(
+        ("baseline", "evaluate", "generate"),
+        OomAdvice(
+            "Use smaller evaluation batches: set budget.evaluation_batch_size = 8.",
+            "budget.evaluation_batch_size",
+        ),
     ),
     "save": _SMALLER_MODEL,
     "check": _SMALLER_MODEL,

@@ -14,6 +14,7 @@ PHASES = (
     "data",
     "load",
     "tokenize",
+    "baseline",
     "warm_up",
     *(phase.name for phase in ENGINE_PHASES),
     "train",

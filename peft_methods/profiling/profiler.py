@@ -31,7 +31,7 @@ RESUMED_PHASES = ("train", "evaluate", "save")
 # Seconds between two progress messages about training steps: a reader cannot follow more.
 PROGRESS_INTERVAL = 0.25
 # Phases whose matrix products affect the quality metrics.
-COMPUTING = (*TRAINING, "evaluate")
+COMPUTING = (*TRAINING, "baseline", "evaluate", "generate")
 
 
 class _ProgressReporter:

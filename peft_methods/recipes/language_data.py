@@ -28,6 +28,9 @@ class LanguageData:
     is a regular expression with one group, the answer in a text; exact match compares the answers.
     `general_text` is a source of text that has nothing to do with the task: a model's perplexity
     on it before and after training shows what it forgot.
+
+    `test_source`, with its `test_config`, is another source of the test rows, and `test_template`
+    the template for its columns, with the same words between them.
     """
 
     prompt: str | None = None
@@ -40,16 +43,20 @@ class LanguageData:
     beams: Positive = 1
     answer_pattern: str | None = None
     general_text: str | None = None
+    test_source: str | None = None
+    test_config: str | None = None
+    test_template: str | None = None
 
     def check_language(self) -> None:
         """Raise `OptionError` for a template or a pattern that cannot be used."""
-        if self.template is not None:
-            template_fields(self.template)
+        for setting in ("template", "test_template"):
+            if (template := getattr(self, setting)) is not None:
+                template_fields(template, f"data.{setting}")
         if self.answer_pattern is not None:
             _check_pattern(self.answer_pattern)
 
 
-def template_fields(template: str) -> tuple[str, ...]:
+def template_fields(template: str, setting: str = "data.template") -> tuple[str, ...]:
     """Return the columns that a template names, in order.
 
     Raises `OptionError` if it is malformed or has fewer than two fields.
@@ -62,13 +69,13 @@ def template_fields(template: str) -> tuple[str, ...]:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
         raise OptionError(
-            f"data.template = {template!r} is malformed: {error}. {advice}", setting="data.template"
+            f"{setting} = {template!r} is malformed: {error}. {advice}", setting=setting
         ) from None
     fields = [(name, form, conversion) for _, name, form, conversion in parts if name is not None]
     if len(fields) < 2 or any(not name or form or conversion for name, form, conversion in fields):
         raise OptionError(
-            f"data.template = {template!r} has {len(fields)} usable fields. {advice}",
-            setting="data.template",
+            f"{setting} = {template!r} has {len(fields)} usable fields. {advice}",
+            setting=setting,
         )
     return tuple(name for name, _, _ in fields)
 

@@ -16,7 +16,6 @@ from peft_methods.data.facts import TextData, TokenData
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.methods.base import ApplyContext
 from peft_methods.models import loading
-from peft_methods.models.config import load_config
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.memory_peaks import share
@@ -24,6 +23,7 @@ from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
+from peft_methods.runs.fitting_engine import with_fitting_engine
 from peft_methods.runs.inference import inference_metrics
 from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_process
@@ -82,7 +82,7 @@ def execute(
     profiler = Profiler(run.device, progress, run.recipe.budget.epochs)
     try:
         with profiler.running():
-            run, paths = _with_fitting_engine(run, paths)
+            run, paths = with_fitting_engine(run, paths)
             loaded = _load(run, paths, profiler, prefetched)
             return _train_and_evaluate(run, paths, profiler, loaded)
     except RuntimeError as error:
@@ -134,15 +134,6 @@ def _load(
     )
 
 
-def _with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPaths]:
-    """Replace an engine that cannot train such a model by its fallback, with a note that says so."""
-    config = load_config(run.recipe.model, TASKS[run.recipe.task].head)
-    reason = engine_of(run.engine).unsupported(config)
-    if reason is None:
-        return run, paths
-    return run.with_fallback_engine(), replace(paths, engine_note=reason)
-
-
 def _texts(run: RunSpec) -> TextData:
     return synthetic.load(run.recipe, TASKS[run.recipe.task], run.row_seeds, run.seed)
 
@@ -170,7 +161,9 @@ def _train_and_evaluate(
         key = [loaded.fingerprint, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
     job = _job(run, paths, loaded)
-    untrained = _untrained(run, loaded)
+    profiler.enter("baseline")
+    untrained = untrained_scores(run, loaded)
+    profiler.enter("check")
     before = pace_seconds(run.device)
     training = engine_of(run.engine).train(job, profiler, checkpoints)
     profiler.enter("check")
@@ -209,17 +202,6 @@ def _train_and_evaluate(
     if paths.save_to is not None and not unsaved:
         sign(paths.save_to, record.fingerprint)
     return record, predicted
-
-
-def _untrained(run: RunSpec, loaded: Loaded) -> dict[str, float]:
-    return untrained_scores(
-        run,
-        loaded.base,
-        loaded.model,
-        loaded.tokens,
-        table=loaded.test_texts,
-        collate=loaded.collate,
-    )
 
 
 def _job(run: RunSpec, paths: RunPaths, loaded: Loaded) -> TrainingJob:

@@ -68,6 +68,8 @@ def _prepare(
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     check_budget(recipe.budget, base.model, device)
+    if task.checks_tokens:
+        tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     reasons = {method.name: method.unsupported(base.architecture, device) for method in methods}
     forward_seconds = _forward_seconds(texts, base, recipe)
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
@@ -161,7 +163,7 @@ def _forward_seconds(texts: TextData, base: loading.LoadedModel, recipe: Recipe)
     first = rows.take(range(min(size, len(rows))))
     few = replace(texts, splits={"train": rows, "validation": first, "test": rows.take([])})
     task = TASKS[recipe.task]
-    tokens = tokenize.tokenize(few, base.tokenizer, recipe.data, task)
+    tokens = tokenize.tokenize(few, base.tokenizer, recipe.data, task, check=False)
     base.check_ids(tokens.train.tokens["input_ids"])
     collate = make_collator(recipe, base.tokenizer)
     predict(task, base.model, tokens.validation, collate, size)

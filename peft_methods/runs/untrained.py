@@ -6,7 +6,7 @@ They are measured once for the same model, rows and settings, and remembered in 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from torch import nn
 
@@ -24,27 +24,43 @@ if TYPE_CHECKING:
     from peft_methods.tasks.collate import Collator
 
 
-def untrained_scores(
-    run: RunSpec,
-    base: LoadedModel,
-    model: nn.Module,
-    tokens: TokenData,
-    *,
-    table: LabelledTexts,
-    collate: Collator,
-) -> dict[str, float]:
+class LoadedRun(Protocol):
+    """The parts of a run that is ready to train which are needed here."""
+
+    @property
+    def base(self) -> LoadedModel:
+        """The loaded model."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The same with the method applied, which changes no output before training."""
+
+    @property
+    def tokens(self) -> TokenData:
+        """The rows as token ids."""
+
+    @property
+    def test_texts(self) -> LabelledTexts:
+        """The test rows as texts."""
+
+    @property
+    def collate(self) -> Collator:
+        """The collator of the recipe."""
+
+
+def untrained_scores(run: RunSpec, loaded: LoadedRun) -> dict[str, float]:
     """Return the test metrics of a run's model before training; empty where there is no use for it.
 
-    `model` has the method applied, which changes no output before training. A model in 4 bits is
-    its own baseline. `table` has the test rows.
+    A model in 4 bits is its own baseline.
     """
+    base, model, tokens, table = loaded.base, loaded.model, loaded.tokens, loaded.test_texts
     task = TASKS[run.recipe.task]
     is_needed = task.baseline_is_untrained and run.role == "main" and run.recipe.has_quality
     if not is_needed or not len(tokens.test):
         return {}
 
     def measure() -> dict[str, float]:
-        predicted = scores.predict_last(run, model, tokens, collate)
+        predicted = scores.predict_last(run, model, tokens, loaded.collate)
         predicted = scores.generate_last(run, model, base, predicted, table)
         found = scores.quality_of(run, predicted, tokens.facts.label_names)
         further = scores.further_scores(run, model, base.tokenizer)

@@ -102,8 +102,9 @@ class Task(ABC):
     predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
     `texts_repeat`: rows with the same text and different labels are all right.
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
-    in place of `trivial_baseline`. `tunes_on_validation`: test predictions need `tuned`. Tables
-    show the first `shown_metrics`. `loss_unit` is that of an example's loss.
+    in place of `trivial_baseline`. `tunes_on_validation`: test predictions need `tuned`.
+    `checks_tokens`: `check_tokens` may refuse a split. Tables show the first `shown_metrics`.
+    `loss_unit` is that of an example's loss.
     """
 
     name: ClassVar[str]
@@ -119,6 +120,7 @@ class Task(ABC):
     texts_repeat: ClassVar[bool] = False
     baseline_is_untrained: ClassVar[bool] = False
     tunes_on_validation: ClassVar[bool] = False
+    checks_tokens: ClassVar[bool] = False
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:

@@ -45,6 +45,7 @@ class CausalLM(Task):
     trivial = "the untrained model"
     texts_repeat = True
     baseline_is_untrained = True
+    checks_tokens = True
     head = ModelHead(
         auto_model="AutoModelForCausalLM",
         tables=("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),

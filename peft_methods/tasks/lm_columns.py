@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peft_methods.data.columns import check_texts
@@ -46,6 +46,9 @@ class Layout:
 
     def read(self, table: RawTable, split: str, spec: DataSpec) -> LabelledTexts:
         """Return the rows of a split. Raises `DataError` that names the first bad one."""
+        if split == "test" and spec.test_template is not None:
+            own = _by_template(spec.test_template, "test_template", table.columns, spec)
+            return _merged(own._pairs(table, split, spec), split)
         if self.text:
             texts = check_texts(_values(table, self.text, split, spec), self.text, split, spec)
             return LabelledTexts(texts, [""] * len(texts))
@@ -90,10 +93,9 @@ def find_layout(raw: RawData, spec: DataSpec) -> Layout:
         REFERENCES, _all_columns(raw)
     )
     if spec.template is not None:
-        for name in template_fields(spec.template):
-            _find(name, "template", columns, spec)
-        last = template_fields(spec.template)[-1]
-        return Layout(template=spec.template, completion=last, references=references)
+        return replace(
+            _by_template(spec.template, "template", columns, spec), references=references
+        )
     if spec.messages is not None:
         return Layout(messages=_find(spec.messages, "messages", columns, spec))
     named = {"prompt": spec.prompt, "completion": spec.completion}
@@ -136,6 +138,13 @@ def language_columns(raw: RawData, spec: DataSpec) -> str:
         if None not in found:
             return f"there are columns {found[0]!r} and {found[1]!r}"
     return ""
+
+
+def _by_template(template: str, setting: str, columns: Sequence[str], spec: DataSpec) -> Layout:
+    fields = template_fields(template)
+    for name in fields:
+        _find(name, setting, columns, spec)
+    return Layout(template=template, completion=fields[-1])
 
 
 def _refuse_third_part(prompt: str, spec: DataSpec, free: Sequence[str]) -> None:

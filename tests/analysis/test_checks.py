@@ -34,6 +34,8 @@ def on(state: dict[str, Any]) -> dict[str, Any]:
     return {"before": GPU, "after": {**GPU, **state}}
 
 
+# Facts about generated texts.
+WRITTEN = {"mean_tokens": 9.0, "stopped": 1.0, "answered": 1.0, "empty": 0.0, "rows": 50.0}
 DIVERGED = (0.693, 0.685, 1.9, 2.4)
 
 # Rule -> changes in real records: (method, dotted path, value), for all seeds. `method/0` changes
@@ -100,6 +102,12 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V505": [("lora", "environment.packages.torch", "2.6.0")],
     "V506": [("qlora", "metrics.train_seconds", 0.3)],
     "V507": [("lora", "spec.recipe.budget.vary", ["initialisation"])],
+    "V601": [("lora", "quality.generation", {**WRITTEN, "stopped": 0.1})],
+    "V602": [
+        *((one, "spec.recipe.data.answer_pattern", "(.+)") for one in ("full", "qlora", "lora")),
+        ("lora", "quality.generation", {**WRITTEN, "answered": 0.2}),
+    ],
+    "V603": [("lora", "quality.generation", {**WRITTEN, "empty": 0.6})],
 }  # fmt: skip
 
 # Rule -> changes in the sound table: (method, column, text).

@@ -39,7 +39,7 @@ WORDS = ("good", "bad", "fine", "poor")
 
 
 def write_pairs(folder: Path, train: int = 48, test: int = 12) -> Path:
-    """Write prompts whose completion repeats a word of theirs, and test rows with two references."""
+    """Write prompts whose completion repeats a word; test rows have two references."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {
