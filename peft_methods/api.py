@@ -8,13 +8,14 @@ What is compared. `recipe` is a name or the path of a TOML file; `methods` are n
 vary; `vary="each"` trains every part alone too, to measure where the noise comes from. With
 `decide` ("1pp"), seeds are added until each method is worse than the best one or equal to it within
 these points, up to `seeds_max` a method; after `decide_time` ("30min", or seconds) no more are
-added. `settings` are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; with other
-data, which may be one file, the recipe's sizes are upper limits and missing splits are cut from
-train. `task` names the task of these data ("regression"); without it, it is inferred where the
-columns leave no doubt. `weights="random"` measures the cost before any download, without quality.
-`curve=[100, 300, 1000]` trains on each of these numbers of rows and shows how quality depends on
-them. `trust_remote_code` allows a model's own Python files to run, if the recipe allows it too.
-`tune` is the number of tuning trials per method on validation data, which come first.
+added. `settings` are `KEY=VALUE` recipe fields. `model` and `data` replace the recipe's; several
+models in a list are compared on the same rows. With other data, which may be one file, the recipe's
+sizes are upper limits and missing splits are cut from train. `task` names the task of these data
+("regression"); without it, it is inferred where the columns leave no doubt. `weights="random"`
+measures the cost before any download, without quality. `curve=[100, 300, 1000]` trains on each of
+these numbers of rows and shows how quality depends on them. `trust_remote_code` allows a model's
+own Python files to run, if the recipe allows it too. `tune` is the number of tuning trials per
+method on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
@@ -176,7 +177,7 @@ def compare(
     methods: Sequence[str] | None = None,
     seeds: int | Sequence[int] | None = None,
     vary: str | Sequence[str] | None = None,
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
     data: str | None = None,
     task: str | None = None,
     weights: str | None = None,
@@ -213,7 +214,7 @@ def compare(
         methods=tuple(methods or ()),
         **parsing.varied(parsing.with_task(settings, task), seeds, vary),
         results=parsing.path_of(results, "results"),
-        model=model,
+        models=parsing.models_of(model),
         weights=weights,
         data=data,
         curve=parsing.curve_of(curve),

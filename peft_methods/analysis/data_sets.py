@@ -110,7 +110,8 @@ class DataSetSummary:
 def summarize_data_sets(comparison: Comparison) -> DataSetSummary | None:
     """Summarise the methods over all recipes of a comparison. None for fewer than two recipes.
 
-    Sizes of a learning curve count as one recipe, and a recipe's later sections do not count.
+    Sizes of a learning curve count as one recipe. A recipe's later sections do not count, nor do
+    several models of one recipe, which have the same data.
     """
     by_recipe = _runs(comparison)
     scored = {name: runs for name, runs in by_recipe.items() if _anchors(runs) is not None}
@@ -149,7 +150,7 @@ def _runs(comparison: Comparison) -> dict[str, Runs]:
     for record in sorted(main.records, key=lambda one: one.seed):
         name, recipe = record.recipe_name, record.spec.recipe
         # `Section.name` numbers the later sections of a recipe: 'NAME (2)'.
-        if record.role != "main" or " (" in name or recipe.curve_of in names:
+        if record.role != "main" or " (" in name or recipe.curve_of in names or recipe.models_of:
             continue
         of = found.setdefault(name, {})
         if record.status == "ok" and record.metrics.get(recipe.ranking_metric) is not None:

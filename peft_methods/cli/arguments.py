@@ -64,7 +64,8 @@ def _add_choices(group: OptionGroup) -> None:
     group.addoption(
         "--peft-model",
         metavar="SOURCE",
-        help="another model: a hub id, a local folder, or bundled:NAME",
+        help="another model: a hub id, a local folder, or bundled:NAME; several (a,b) are trained "
+        "on the same rows and compared",
     )
     group.addoption(
         "--peft-weights",

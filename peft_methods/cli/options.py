@@ -46,7 +46,7 @@ class Options:
     methods: tuple[str, ...]
     settings: tuple[str, ...]
     results: Path
-    model: str | None = None
+    models: tuple[str, ...] = ()
     weights: str | None = None
     data: str | None = None
     trust_remote_code: bool = False
@@ -107,13 +107,15 @@ class Options:
     def tasks(self) -> list[RunGroup]:
         """Return every recipe and method to benchmark. Raises `OptionError`."""
         from peft_methods.recipes.curve import curve_recipes
+        from peft_methods.recipes.several_models import recipes_of_models
         from peft_methods.runs.plan import run_groups
 
         if "tasks" not in self._cache:
             recipes = [
                 size
                 for name in self.recipes
-                for size in curve_recipes(self._recipe(name), self.curve)
+                for recipe in recipes_of_models(self._recipe, name, self.models)
+                for size in curve_recipes(recipe, self.curve)
             ]
             if self.each_part:
                 recipes = recipes_of_each_part(
@@ -135,7 +137,7 @@ class Options:
         tasks: list[RunGroup] = self._cache["tasks"]
         return tasks
 
-    def _recipe(self, name: str) -> Recipe:
+    def _recipe(self, name: str, model: str | None) -> Recipe:
         """Load a recipe. Notes warn of learning rates that were tuned for another model."""
         from peft_methods.methods.rate_warning import TUNING, rate_warning
         from peft_methods.recipes.loading import load_recipe
@@ -144,12 +146,12 @@ class Options:
         recipe = load_recipe(
             name,
             self.settings,
-            model=self.model,
+            model=model,
             data=self.data,
             weights=self.weights,
             infer_task=infer_task,
         )
-        if self.model is None or self.trials:
+        if model is None or self.trials:
             return recipe
         tuned_for = load_recipe(name, self.settings)
         warning = rate_warning(tuned_for, recipe, self.methods, self.how_to_change(TUNING))
@@ -169,7 +171,7 @@ def read_options(config: pytest.Config) -> Options:
         recipes=_every_shipped(recipes) or default_recipes(option.markexpr),
         methods=methods,
         **values.varied(option.peft_set, seeds, option.peft_vary),
-        model=option.peft_model,
+        models=values.models_of(option.peft_model),
         weights=option.peft_weights,
         data=option.peft_data,
         trust_remote_code=option.peft_trust_remote_code,

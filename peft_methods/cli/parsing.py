@@ -33,6 +33,13 @@ def names_of(values: Sequence[str], setting: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def models_of(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Parse one model or several. Raises `OptionError`."""
+    from peft_methods.recipes.several_models import parse_models
+
+    return parse_models(value)
+
+
 def path_of(value: str | Path, setting: str) -> Path:
     """Parse a path, whether or not it exists."""
     try:

@@ -222,7 +222,8 @@ class Recipe:
 
     `task` names a registered task, which decides labels, loss and metrics. `notes` are printed
     below the recipe's table. `curve_of` is set for one size of a learning curve: the name of the
-    recipe that the curve is of.
+    recipe that the curve is of. `models_of` is set for one of several models: the name of the
+    recipe that all of them are trained with.
     """
 
     __pydantic_config__ = STRICT
@@ -238,6 +239,7 @@ class Recipe:
     tuning: Tuning = Tuning()
     notes: tuple[str, ...] = ()
     curve_of: str = ""
+    models_of: str = ""
 
     def __post_init__(self) -> None:
         """Name the selection metric of a text classification."""

@@ -45,7 +45,7 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
     first = records[0]
     spec = _portable(first.spec)
     recipe, method = spec.recipe, spec.method.name
-    shipped = recipe.curve_of or recipe.name
+    shipped = recipe.models_of or recipe.curve_of or recipe.name
     changes = _from_shipped(spec) if shipped in shipped_recipes() else None
     file = f"{recipe.name}.toml"
     options = [("recipe", shipped if changes is not None else file), ("method", method)]

@@ -102,7 +102,7 @@ def test_option_is_named_as_the_command_line_in_use_names_it(setting: str) -> No
 
 def test_note_of_rates_names_the_option_in_use(tiny_recipe: Path, tmp_path: Path) -> None:
     model = str(make_model(tmp_path / "mpnet", "mpnet"))
-    options = Options((str(tiny_recipe),), ("lora",), (), tmp_path / "results", model=model)
+    options = Options((str(tiny_recipe),), ("lora",), (), tmp_path / "results", models=(model,))
     with setting_help.options_start_with("--"):
         (task, *_) = options.tasks()
     assert "Tune them with --tune, or" in " ".join(task.recipe.notes)

@@ -13,6 +13,7 @@ from typing import Literal
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.learning_curve import main_part
+from peft_methods.analysis.models import compare_models
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.regression_report import RegressionReport
 from peft_methods.analysis.sections import Section, group_records, merge_sections
@@ -30,6 +31,7 @@ from peft_methods.report.html.view import (
     section_view,
 )
 from peft_methods.report.reproduce import CommandFormat
+from peft_methods.report.text.models import model_sentences
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.files import atomically
 from peft_methods.utils.words import counted
@@ -182,6 +184,7 @@ def _page(report: Report, command: CommandFormat) -> Page:
                 without_home,
                 [
                     *report.remarks,
+                    *model_sentences(compare_models(report.merged)),
                     *([undrawn] if report.charts == "few" and not report.drawn else []),
                 ],
             )

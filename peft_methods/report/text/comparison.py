@@ -10,6 +10,7 @@ from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.data_sets import summarize_data_sets
 from peft_methods.analysis.learning_curve import curves_of, main_part
+from peft_methods.analysis.models import compare_models
 from peft_methods.analysis.questions import Recommendation
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.profiling.metrics import METRICS
@@ -26,6 +27,7 @@ from peft_methods.report.text.costs import cost_tables
 from peft_methods.report.text.curve import curve_parts
 from peft_methods.report.text.data_sets import summary_parts
 from peft_methods.report.text.layout import Layout
+from peft_methods.report.text.models import models_parts
 from peft_methods.report.text.notes import notes
 from peft_methods.report.text.ranking import ranking_table
 from peft_methods.report.text.setup import setup_line
@@ -69,6 +71,8 @@ def _parts(comparison: Comparison, limits: Constraints | None, layout: Layout) -
             yield _recommendations(listed, limits or {}, layout)
         if recipe in curves:
             yield from curve_parts(curves[recipe], layout)
+    for compared in compare_models(comparison):
+        yield from models_parts(compared, layout)
     if (summary := summarize_data_sets(comparison)) is not None:
         yield from summary_parts(summary, layout)
 

@@ -10,12 +10,14 @@ from peft_methods.analysis.checks.rule import Finding, Severity
 from peft_methods.analysis.comparison import Comparison, Row, title_of
 from peft_methods.analysis.data_sets import summarize_data_sets
 from peft_methods.analysis.learning_curve import curves_of, main_part
+from peft_methods.analysis.models import compare_models
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.text.columns import BEST
 from peft_methods.report.text.costs import COST_NOTE, has_costs
 from peft_methods.report.text.curve import curve_notes
 from peft_methods.report.text.data_sets import summary_notes
 from peft_methods.report.text.left_out import left_out_lines, silenced_line
+from peft_methods.report.text.models import MODELS_NOTE
 from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.record import Record
@@ -66,6 +68,7 @@ def notes(comparison: Comparison) -> list[Note]:
     main = main_part(comparison)
     lines += [*ranking_notes(main), *curve_notes(curves_of(comparison))]
     lines += [*summary_notes(summarize_data_sets(comparison)), *noise_notes(comparison)]
+    lines += [MODELS_NOTE] * bool(compare_models(comparison))
     left_out = [
         line
         for recipe, ranking in main.rankings.items()

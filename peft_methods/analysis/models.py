@@ -1,0 +1,128 @@
+"""Several models on the same rows: the best method of each model, compared across models.
+
+The best methods are chosen by the test scores that are then compared. So intervals and tests are
+corrected for every pair of all models and methods, not only for those that were chosen: they hold
+whichever pair is picked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from peft_methods.analysis.comparison import Comparison, Row
+from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_pairs
+from peft_methods.analysis.samples import Sample
+from peft_methods.profiling.metrics import METRICS
+
+MODELS_NEEDED = 2
+
+
+@dataclass(frozen=True)
+class BestOfModel:
+    """A model's best method: the recipe's name, the model's source, and the method's row."""
+
+    recipe: str
+    model: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class ModelsCompared:
+    """The models of one recipe by `metric`, the best first.
+
+    `pairs` compares the best method of every two models by the recipes' names, with intervals that
+    hold simultaneously over all methods of all models. It is empty where a method has one seed or
+    no predictions, or where the models were tested on `other_examples`. `not_compared` has the
+    recipes without any method to compare.
+    """
+
+    name: str
+    metric: str
+    models: tuple[BestOfModel, ...]
+    pairs: tuple[PairwiseComparison, ...]
+    not_compared: tuple[str, ...] = ()
+    other_examples: bool = False
+
+    def against_best(self, recipe: str) -> PairwiseComparison | None:
+        """Compare a model with the first one; None for that one itself, or if it is unknown."""
+        best = self.models[0].recipe
+        for pair in self.pairs:
+            if {pair.first, pair.second} == {recipe, best} and recipe != best:
+                return pair if pair.first == recipe else pair.reversed()
+        return None
+
+
+def compare_models(comparison: Comparison) -> list[ModelsCompared]:
+    """Compare the models of each recipe that was trained with several. Empty without such."""
+    groups: dict[str, dict[str, str]] = {}
+    for record in comparison.records:
+        recipe = record.spec.recipe
+        if record.role == "main" and recipe.models_of and recipe.has_quality:
+            rows = f"-{recipe.data.train_subset}" if recipe.curve_of else ""
+            name = f"{recipe.models_of}{rows}"
+            groups.setdefault(name, {})[record.recipe_name] = recipe.model.source
+    return [
+        _compared(comparison, name, models)
+        for name, models in groups.items()
+        if len(models) >= MODELS_NEEDED
+    ]
+
+
+def _compared(comparison: Comparison, name: str, models: Mapping[str, str]) -> ModelsCompared:
+    metric = comparison.rankings[next(iter(models))].metric
+    sign = METRICS[metric].sign()
+    best = {recipe: row for recipe in models if (row := _best_row(comparison, recipe, metric))}
+    order = sorted(best, key=lambda recipe: -sign * best[recipe].mean(metric))
+    same = _same_examples(comparison, order)
+    return ModelsCompared(
+        name,
+        metric,
+        tuple(BestOfModel(recipe, models[recipe], best[recipe]) for recipe in order),
+        _pairs(comparison, {recipe: best[recipe].method for recipe in order}, sign) if same else (),
+        tuple(recipe for recipe in models if recipe not in best),
+        not same,
+    )
+
+
+def _best_row(comparison: Comparison, recipe: str, metric: str) -> Row | None:
+    """Return the row with the best mean; methods with an error finding are no candidates."""
+    left_out = comparison.rankings[recipe].left_out
+    rows = [
+        row
+        for row in comparison.rows()
+        if row.recipe == recipe and row.method not in left_out and metric in row.metrics
+    ]
+    sign = METRICS[metric].sign()
+    return max(rows, key=lambda row: sign * row.mean(metric), default=None)
+
+
+def _same_examples(comparison: Comparison, recipes: list[str]) -> bool:
+    """Whether all predictions of these recipes are for the same examples."""
+    known = [
+        found.labels
+        for record in comparison.records
+        if record.role == "main" and record.recipe_name in recipes
+        if (found := comparison.predictions.get(record.fingerprint)) is not None
+    ]
+    return all(np.array_equal(one, known[0]) for one in known)
+
+
+def _pairs(
+    comparison: Comparison, best: Mapping[str, str], sign: int
+) -> tuple[PairwiseComparison, ...]:
+    """Compare all methods of all models, and return the pairs of the best ones."""
+    samples: dict[str, Sample] = {}
+    recipe_of: dict[str, str] = {}
+    for recipe, method in best.items():
+        for other, sample in comparison.rankings[recipe].samples.items():
+            samples[f"{recipe} {other}"] = sample
+        recipe_of[f"{recipe} {method}"] = recipe
+    order = best_first(samples, sign)
+    return tuple(
+        replace(pair, first=recipe_of[pair.first], second=recipe_of[pair.second])
+        for pair in compare_pairs(samples, order, comparison.margin)
+        if pair.first in recipe_of and pair.second in recipe_of
+    )

@@ -1,0 +1,90 @@
+"""Several models on the same rows as text: the best method of each, with quality and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from peft_methods.analysis.models import BestOfModel, ModelsCompared
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.formatting import MISSING, source_name
+from peft_methods.report.text.layout import Layout
+
+COSTS = ("train_seconds", "peak_memory_bytes", "trainable_parameters")
+MODELS_NOTE = (
+    "Models are compared by the method that is best for each. They differ in size, pretraining and "
+    "tokenizer, so a difference is not due to one of these alone, nor to the method. Intervals "
+    "hold simultaneously over all methods of all models: they allow for the choice of the best."
+)
+
+
+def models_parts(compared: ModelsCompared, layout: Layout) -> Iterator[str]:
+    """Yield title, table, and what is not compared."""
+    yield layout.prose(f"{compared.name}: different models, each with its best method", "title")
+    metric = METRICS[compared.metric]
+    headings = ["Model", "Method", metric.title, "To the best,\npoints", "Verdict"]
+    headings += [METRICS[name].title for name in COSTS]
+    lines = [_line(compared, one, layout) for one in compared.models]
+    yield from layout.tables(headings, lines)
+    for line in _missing(compared):
+        yield layout.prose(line, "warning")
+
+
+def model_sentences(found: Sequence[ModelsCompared]) -> list[str]:
+    """Describe each comparison of models in a sentence per model, with the note that explains."""
+    lines = [
+        f"{compared.name}: {source_name(one.model)} with {one.row.title}: "
+        f"{METRICS[compared.metric].title.lower()} {_quality(compared, one)}"
+        f"{_against(compared, one)}"
+        for compared in found
+        for one in compared.models
+    ]
+    lines += [line for compared in found for line in _missing(compared)]
+    return [*lines, *([MODELS_NOTE] if found else [])]
+
+
+def _line(compared: ModelsCompared, one: BestOfModel, layout: Layout) -> list[str]:
+    pair = compared.against_best(one.recipe)
+    difference = (
+        MISSING
+        if pair is None
+        else f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})"
+    )
+    costs = [_cost(one, name) for name in COSTS]
+    return [
+        layout.escape(source_name(one.model)),
+        layout.escape(one.row.title),
+        _quality(compared, one),
+        difference,
+        MISSING if pair is None else pair.verdict,
+        *costs,
+    ]
+
+
+def _cost(one: BestOfModel, name: str) -> str:
+    return METRICS[name].format(one.row.mean(name)) if name in one.row.metrics else MISSING
+
+
+def _quality(compared: ModelsCompared, one: BestOfModel) -> str:
+    return f"{100 * one.row.mean(compared.metric):.1f}"
+
+
+def _against(compared: ModelsCompared, one: BestOfModel) -> str:
+    pair = compared.against_best(one.recipe)
+    if pair is None:
+        return ""
+    return (
+        f", {pair.verdict} against {source_name(compared.models[0].model)} "
+        f"({100 * pair.difference:+.1f} points, {100 * pair.low:+.1f} to {100 * pair.high:+.1f})"
+    )
+
+
+def _missing(compared: ModelsCompared) -> list[str]:
+    lines = []
+    if compared.other_examples:
+        lines.append(f"{compared.name}: its models were tested on other examples: no intervals.")
+    elif len(compared.models) > 1 and not compared.pairs:
+        lines.append(f"{compared.name}: one seed or no predictions: no intervals between models.")
+    lines += [
+        f"{recipe}: no method to compare with other models" for recipe in compared.not_compared
+    ]
+    return lines
