@@ -238,9 +238,9 @@ def words_tokenizer(
     vocabulary: Sequence[str] = VOCABULARY,
     adds_end: bool = False,
 ) -> transformers.PreTrainedTokenizerFast:
-    """Return a tokenizer of words as decoders have it: rows begin with [CLS] and may end with [SEP].
+    """Return a tokenizer of words as decoders have it, without token types.
 
-    It has no token types.
+    Rows begin with [CLS] and may end with [SEP].
     """
     words = tokenizers.Tokenizer(
         tokenizers.models.WordPiece(

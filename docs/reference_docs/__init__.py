@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from reference_docs import commands, fields, options, python_api, tables
+from reference_docs import commands, fields, models, options, python_api, tables
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "checks": tables.checks,
@@ -23,6 +23,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "fixtures": python_api.fixtures,
     "method-fields": fields.method_fields,
     "methods": tables.methods,
+    "methods-by-model": models.methods_by_model,
     "metrics": tables.metrics,
     "model-presets": tables.model_presets,
     "options": options.option_table,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from peft_methods.models.decoder_maps import DECODER_MAPS
 from peft_methods.models.decoder_sizes import decoder_sizes
 from peft_methods.models.encoder_sizes import encoder_sizes
 from peft_methods.models.layer_parts import ROLES, LinearLayer, ModelSizes, ModuleMap, size_in
 from peft_methods.models.linear_layers import CountedModel
-from peft_methods.models.module_maps import DECODER_MAPS, MODULE_MAPS
+from peft_methods.models.module_maps import MODULE_MAPS
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Architecture:
     pooler: bool
     head_parameters: int
     labels: int
-    sizes: ModelSizes = ModelSizes()
+    sizes: ModelSizes = field(default_factory=ModelSizes)
     counted: CountedModel | None = None
 
     @property

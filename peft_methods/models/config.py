@@ -122,8 +122,8 @@ def load_config(spec: ModelSpec, head: ModelHead) -> Any:
     """Return the transformers config of a model that can carry this head. Raises `ModelError`."""
     if files := _gguf_files(spec.source):
         raise ModelError(
-            f"{spec.source!r} is a model in GGUF format ({files[0]}), which is for inference and is "
-            f"not read. Set model.source to the folder or hub id of the original model, with "
+            f"{spec.source!r} is a model in GGUF format ({files[0]}), which is for inference and "
+            f"is not read. Set model.source to the folder or hub id of the original model, with "
             f"config.json and model.safetensors.",
             setting="model.source",
         )

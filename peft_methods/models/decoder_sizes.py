@@ -1,7 +1,7 @@
 """Sizes of decoders and of ModernBERT, computed from the config alone.
 
-Heads of keys and values may be fewer than those of queries, feed-forward blocks may be gated, query,
-key and value may be one matrix, and most have no biases: the config decides.
+Heads of keys and values may be fewer than those of queries, feed-forward blocks may be gated,
+query, key and value may be one matrix, and most have no biases: the config decides.
 """
 
 from __future__ import annotations

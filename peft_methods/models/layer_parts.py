@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
 

@@ -45,7 +45,8 @@ def set_padding(tokenizer: PreTrainedTokenizerBase, config: Any, source: str) ->
             raise ModelError(
                 f"the tokenizer of {source!r} has no padding token, nor an unknown or "
                 f"end-of-sequence token to use instead. Set its pad_token in "
-                f"tokenizer_config.json to one of its tokens, or set model.source to another model.",
+                f"tokenizer_config.json to one of its tokens, or set model.source to another "
+                f"model.",
                 setting="model.source",
             )
         tokenizer.pad_token = token
@@ -114,8 +115,8 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: Any, source: st
     first = min(beyond)
     raise ModelError(
         f"the tokenizer of {source!r} has {counted(len(beyond), 'token')} that the model has no "
-        f"embeddings for: the model has {rows:,} and the first of them is {beyond[first]!r} (id {first:,}). "
-        f"Set model.source to a model whose tokenizer belongs to it, or remove them from "
-        f"the tokenizer's files.",
+        f"embeddings for: the model has {rows:,} and the first of them is {beyond[first]!r} "
+        f"(id {first:,}). Set model.source to a model whose tokenizer belongs to it, or remove "
+        f"them from the tokenizer's files.",
         setting="model.source",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import TextData, TokenData
 from peft_methods.methods.base import ApplyContext
 from peft_methods.models import loading
-from peft_methods.models.config import load_config
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.latency import InferenceCost, measure_inference
@@ -25,6 +24,7 @@ from peft_methods.profiling.pace import pace_seconds
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
+from peft_methods.runs.fitting_engine import with_fitting_engine
 from peft_methods.runs.outcome import RunOutcome
 from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_process
 from peft_methods.runs.record import Record
@@ -80,7 +80,7 @@ def execute(
     profiler = Profiler(run.device, progress, run.recipe.budget.epochs)
     try:
         with profiler.running():
-            run, paths = _with_fitting_engine(run, paths)
+            run, paths = with_fitting_engine(run, paths)
             loaded = _load(run, paths, profiler, prefetched)
             return _train_and_evaluate(run, paths, profiler, loaded)
     except RuntimeError as error:
@@ -129,15 +129,6 @@ def _load(
         collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=prefetched.seconds if prefetched else {},
     )
-
-
-def _with_fitting_engine(run: RunSpec, paths: RunPaths) -> tuple[RunSpec, RunPaths]:
-    """Replace an engine that cannot train such a model by its fallback, with a note that says so."""
-    config = load_config(run.recipe.model, TASKS[run.recipe.task].head)
-    reason = engine_of(run.engine).unsupported(config)
-    if reason is None:
-        return run, paths
-    return run.with_fallback_engine(), replace(paths, engine_note=reason)
 
 
 def _texts(run: RunSpec) -> TextData:

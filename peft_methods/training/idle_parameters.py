@@ -80,7 +80,7 @@ def _idle(twin: nn.Module) -> set[str]:
     ids[ids == padding] = other
     if config.is_encoder_decoder:  # classifies by the end-of-sequence token: one in every row
         ids[ids == end] = other
-        ids[:, -1] = end
+        ids[:, -1] = 0 if end is None else end
     logits = twin(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     weights = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
     (logits * weights).sum().backward()

@@ -114,8 +114,8 @@ def _has_moved(before: torch.Tensor, now: torch.Tensor, decay: float, rounding: 
 def _has_zero_gradient(name: str, architecture: Architecture, method: Method) -> bool:
     """Whether the gradient is only rounding noise, for attention or by the method's own account.
 
-    A bias of keys shifts all scores of a query equally, which softmax ignores. One matrix for query,
-    key and value has a bias that moves.
+    A bias of keys shifts all scores of a query equally, which softmax ignores. One matrix for
+    query, key and value has a bias that moves.
     """
     parts = architecture.module_map
     key = "key" if parts is None or parts.key == parts.value else parts.key

@@ -293,7 +293,11 @@ def test_load_joins_shards_but_refuses_two_data_sets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["imdb_roberta", "imdb_mpnet", "sst2_bert", "sst2_bert_as_published", "trec_bert"]
+    "name",
+    [
+        *("imdb_roberta", "imdb_mpnet", "imdb_decoder"),
+        *("sst2_bert", "sst2_bert_as_published", "trec_bert"),
+    ],
 )
 def test_load_without_hub_fails_in_one_line_for_every_recipe(
     name: str, monkeypatch: pytest.MonkeyPatch

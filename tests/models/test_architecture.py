@@ -10,8 +10,8 @@ import transformers
 
 from builders import (
     DECODER,
-    DECODERS,
     DECODER_ENDS,
+    DECODERS,
     ENDS,
     MORE_CONFIGS,
     RELATIVE,

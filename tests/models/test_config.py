@@ -15,6 +15,8 @@ import transformers
 
 from builders import CONFIGS, MORE_CONFIGS, TASK
 from peft_methods.models.config import load_config
+from peft_methods.models.model_head import ModelHead
+from peft_methods.models.presets import shape_names
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.utils.errors import ModelError
 
@@ -67,8 +69,7 @@ def test_load_config_lists_presets_for_an_unknown_name_without_the_hub(
         "FacebookAI/roberta-bass",
         "'FacebookAI/roberta-bass' is neither a local folder or file nor an architecture preset.",
         "Did you mean 'FacebookAI/roberta-base'?",
-        "Presets: bert-base-uncased, bert-large-uncased, distilbert-base-uncased, mpnet-base, "
-        "roberta-base, roberta-large.",
+        f"Presets: {', '.join(shape_names())}.",
         "or to the path of that file",
     )
     refused("/nowhere/at/all", "is neither a local folder or file")
@@ -101,7 +102,7 @@ def test_load_config_refuses_a_config_that_describes_no_model(
         tmp_path,
         "does not describe a model",
         expected,
-        "Fix its config.json, or set model.source to an architecture preset (bert-base-uncased,",
+        "Fix its config.json, or set model.source to an architecture preset (Llama-3.1-8B,",
     )
 
 
@@ -109,8 +110,44 @@ def test_load_config_refuses_a_folder_without_config(tmp_path: Path) -> None:
     refused(tmp_path, "does not describe a model")
 
 
-def test_load_config_refuses_a_model_that_is_not_an_encoder(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        json.dumps({"model_type": "gpt2", "n_layer": 1}), encoding="utf-8"
+@pytest.mark.parametrize(
+    ("kind", "nearest"), [("mamba", ""), ("gpt_neox_japanese", "the nearest type that can: ")]
+)
+def test_load_config_refuses_a_model_without_a_classifier(
+    kind: str, nearest: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    refused(
+        tmp_path,
+        f"is a {kind!r} model, which is not a model that can carry a classifier",
+        nearest,
+        "Set model.source to an encoder such as BERT, RoBERTa or DeBERTa, a decoder such as",
     )
-    refused(tmp_path, "is a 'gpt2' model, which is not an encoder that can carry a classifier")
+
+
+def test_an_encoder_decoder_is_refused_where_its_head_does_not_fit(tmp_path: Path) -> None:
+    """T5 has no decoder alone: it cannot be trained as a causal language model."""
+    transformers.T5Config(num_layers=1).save_pretrained(tmp_path)
+    head = ModelHead(
+        "AutoModelForCausalLM",
+        ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
+        needed="a causal language model",
+        examples="a decoder such as Llama",
+    )
+    with pytest.raises(ModelError, match=r"is an encoder-decoder \('t5'\), which is not a causal"):
+        load_config(ModelSpec(str(tmp_path), weights="random"), head)
+
+
+def test_gguf_files_are_refused_as_models(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
+    (tmp_path / "SmolLM2-135M.Q4_1.gguf").write_bytes(b"GGUF")
+    for source in (
+        tmp_path,
+        tmp_path / "SmolLM2-135M.Q4_1.gguf",
+        "bartowski/SmolLM2-135M-Instruct-GGUF",
+    ):
+        refused(source, "is a model in GGUF format", "Set model.source to the folder or hub id")
+        with pytest.raises(ModelError, match="GGUF format"):
+            load_config(ModelSpec(str(source)), TASK.head)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert sized(tmp_path).model_type == "llama"

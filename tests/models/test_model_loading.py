@@ -161,17 +161,17 @@ def test_load_refuses_weights_that_do_not_match_the_config(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "config",
     [
-        transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9),
-        transformers.T5Config(num_layers=1),
+        transformers.MambaConfig(num_hidden_layers=1, hidden_size=8, vocab_size=9),
+        transformers.PegasusConfig(encoder_layers=1, decoder_layers=1),
     ],
 )
-def test_load_refuses_a_model_that_is_not_an_encoder(
+def test_load_refuses_a_model_without_a_classifier(
     config: transformers.PretrainedConfig, tmp_path: Path
 ) -> None:
     config.save_pretrained(tmp_path)
     refused(
         tmp_path,
-        f"is a '{config.model_type}' model, which is not an encoder that can carry a classifier.",
+        f"is a '{config.model_type}' model, which is not a model that can carry a classifier",
     )
 
 

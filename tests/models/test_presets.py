@@ -41,7 +41,9 @@ def test_preset_has_the_published_number_of_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", list(PUBLISHED_LANGUAGE_MODELS))
 def test_language_model_has_the_published_number_of_parameters(name: str) -> None:
     config = load_config(ModelSpec(name, weights="random"), TASK.head)
-    kind = transformers.AutoModelForMaskedLM if "BERT" in name else transformers.AutoModelForCausalLM
+    kind = (
+        transformers.AutoModelForMaskedLM if "BERT" in name else transformers.AutoModelForCausalLM
+    )
     with torch.device("meta"):
         model = kind.from_config(config)
     assert sum(p.numel() for p in model.parameters()) == PUBLISHED_LANGUAGE_MODELS[name]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders import TASK, make_model, small_runs
+from builders import TASK, make_any, make_model, small_runs
 from peft_methods.data import splits
 from peft_methods.methods.registry import METHODS
 from peft_methods.runs import pipeline
@@ -23,7 +23,8 @@ from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.utils.errors import ModelError
 
 Saved = Callable[[str], tuple[Path, ClassPredictions]]  # a method's folder and predictions
-# Method and model of each saved folder. RoBERTa's head has several layers, BERT here an untrained
+# Method and model of each saved folder: what follows an @ only tells folders apart.
+# RoBERTa's head has several layers, BERT here an untrained
 # pooler, which is trained like a head.
 SAVED = {
     "full": "bert",
@@ -32,6 +33,12 @@ SAVED = {
     "qlora": "bert",
     "ia3": "roberta",
     "adapter": "bert",
+    "full@llama": "llama",
+    "lora@gpt2": "gpt2",
+    "qlora@qwen2": "qwen2",
+    "ia3@phi3": "phi3",
+    "adapter@opt": "opt",
+    "lora@t5": "t5",
 }
 # Runs every code block of the READMEs in folders, and predicts the given texts after each.
 LOADER = """
@@ -80,11 +87,14 @@ def saved(home: Path, tiny_recipe: Path) -> Saved:
     """Train and save a method when it is first asked for."""
     make_model(home / "bert", "bert", trained_pooler=False)
     make_model(home / "roberta", "roberta")
+    for kind in ("llama", "gpt2", "qwen2", "phi3", "opt", "t5"):
+        make_any(home / kind, kind)
 
     @cache
     def trained(name: str) -> tuple[Path, ClassPredictions]:
         source = f"model.source={home / SAVED[name]}"
-        (run,) = small_runs(tiny_recipe, name, source, "data.train=80", "budget.epochs=2")
+        method = name.partition("@")[0]
+        (run,) = small_runs(tiny_recipe, method, source, "data.train=80", "budget.epochs=2")
         folder, work = home / "saved" / name, home / "work" / name
         work.mkdir(parents=True)
         paths = RunPaths(work, save_to=folder)
@@ -121,9 +131,10 @@ def test_every_readme_loads_the_model_that_was_measured(
     assert done.returncode == 0, done.stderr
     logits = np.load(home / "logits.npz")
     loaded = {name: [key for key in logits if key.startswith(f"{name}/")] for name in SAVED}
+    # blocks of code, merged models
+    expected = {"full": 1, "bitfit": 1, "qlora": 2, "adapter": 1, "lora": 4, "ia3": 4}
     assert {name: len(keys) for name, keys in loaded.items()} == {
-        **{"full": 1, "bitfit": 1, "qlora": 2, "adapter": 1},  # blocks of code, merged models
-        **{"lora": 4, "ia3": 4},
+        name: expected[name.partition("@")[0]] for name in SAVED
     }
     for name in SAVED:
         for key in loaded[name]:

@@ -13,19 +13,26 @@ from tokenizers import processors
 from builders import (
     DECODERS,
     SEQ2SEQ,
+    SMALL,
     TASK,
     data_spec,
     make_any,
     make_decoder,
     prepared,
+    run_here,
     training_job,
     words_tokenizer,
 )
+from peft_methods.api import PrintableComparison
 from peft_methods.data.labelled_texts import LabelledTexts
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.models import loading
 from peft_methods.models.families import DECODER_TYPES, TITLES, family_of
 from peft_methods.profiling.flops import count_training_flops
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import ModelSpec
+from peft_methods.report.text.notes import notes
+from peft_methods.runs.spec import run_specs
 from peft_methods.training.registry import ENGINES
 
 TEXTS = ["a good film", "bad", "the story was so very dull and its end was awful", "a great plot"]
@@ -161,3 +168,22 @@ def test_cuda_graphs_does_not_take_them_and_names_the_engine_that_does(kind: str
     assert reason.endswith("the trainer engine trains it")
     assert ENGINES["trainer"].unsupported(config) is None
     assert ENGINES["cuda_graphs"].unsupported(transformers.BertConfig()) is None
+
+
+def test_a_run_falls_back_to_the_trainer_and_says_which_token_pads(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """The engine is replaced before anything is captured, in the same process."""
+    source = make_decoder(tmp_path / "m", padding=False)
+    recipe = load_recipe(str(tiny_recipe), [*SMALL, f"model.source={source}"])
+    (run,) = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu", "cuda_graphs")
+    record, predictions = run_here(run, tmp_path / "work")
+    assert record.status == "ok", record.message
+    assert (record.spec.engine, record.spec.fallback_from) == ("trainer", "cuda_graphs")
+    assert record.spec.key == run.key
+    assert "the trainer engine trains it" in record.environment["engine_note"]
+    assert (record.evidence.unmoved, record.evidence.frozen_changed) == ((), ())
+    assert record.evidence.expected_trainable == record.metrics["method_parameters"]
+    (note,) = record.environment["model_notes"]
+    assert note in " ".join(one.text for one in notes(PrintableComparison((record,))))
+    assert predictions is not None

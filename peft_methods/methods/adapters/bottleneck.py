@@ -55,6 +55,9 @@ class Adapter(Method):
             "encoder": DefaultRate(
                 1e-4, "AdapterHub's guide, for GLUE with batches of 32 and 128 tokens"
             ),
+            "decoder": DefaultRate(
+                1e-4, "Hu et al. 2022, arXiv:2106.09685, table 12, for Houlsby's in GPT-3"
+            ),
         },
     )
 

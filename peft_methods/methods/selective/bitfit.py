@@ -43,6 +43,7 @@ class BitFit(Method):
         learning_rates={
             "small_encoder": DefaultRate(2e-3, MEASURED),
             "encoder": DefaultRate(1e-3, "the upper end of the paper's range of 1e-4 to 1e-3"),
+            "decoder": DefaultRate(1.6e-3, "Hu et al. 2022, arXiv:2106.09685, table 12, for GPT-3"),
         },
     )
 
@@ -61,7 +62,7 @@ class BitFit(Method):
         return architecture.biases
 
     def unsupported(self, architecture: Architecture, device: str) -> str | None:
-        """A model without biases (most decoders, ModernBERT, T5) has nothing to train but the head."""
+        """A model without biases (Llama, ModernBERT, T5) has nothing to train but the head."""
         if architecture.biases == 0:
             return f"BitFit trains biases, and {architecture.model_type!r} has none"
         return super().unsupported(architecture, device)

@@ -45,6 +45,7 @@ class HeadOnly(Method):
         learning_rates={
             "small_encoder": DefaultRate(5e-3, MEASURED),
             "encoder": DefaultRate(1e-3, "Adam's default (Kingma & Ba 2015, arXiv:1412.6980)"),
+            "decoder": DefaultRate(1e-3, "Adam's default (Kingma & Ba 2015, arXiv:1412.6980)"),
         },
     )
 

@@ -28,6 +28,7 @@ from peft_methods.report.text.left_out import left_out_lines
 from peft_methods.report.text.notes import (
     grouped_findings,
     reasons,
+    remarks_on_models,
     remarks_on_runs,
     source_costs,
 )
@@ -179,7 +180,9 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
             "One seed shows no spread: differences between methods may be chance, "
             "and an interval covers one trained model only."
         )
-    return lines + reasons(rows) + source_costs(rows) + remarks_on_runs(comparison.records)
+    records = comparison.records
+    remarks = remarks_on_models(records) + remarks_on_runs(records)
+    return lines + reasons(rows) + source_costs(rows) + remarks
 
 
 def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:

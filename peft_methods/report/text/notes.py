@@ -63,6 +63,7 @@ def notes(comparison: Comparison) -> list[Note]:
         for line in left_out_lines(ranking, [row for row in rows if row.recipe == recipe])
     ]
     others = [
+        *remarks_on_models(comparison.records),
         *remarks_on_runs(comparison.records),
         *attempts(comparison.records),
         *source_costs(rows),
@@ -97,6 +98,16 @@ def reasons(rows: Sequence[Row]) -> list[str]:
         ]
         lines.append(f"{', '.join(subjects)}: {status}: {message}")
     return lines
+
+
+def remarks_on_models(records: Iterable[Record]) -> list[str]:
+    """List what was chosen for a model, such as its padding token, once for each model."""
+    found = (
+        f"{record.spec.recipe.model.source}: {note}"
+        for record in records
+        for note in record.environment.get("model_notes", ())
+    )
+    return list(dict.fromkeys(found))
 
 
 def remarks_on_runs(records: Sequence[Record]) -> list[str]:
