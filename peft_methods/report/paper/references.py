@@ -26,9 +26,12 @@ OF_MODEL_TYPES = {  # by `model_type` of the config; a type without an entry is 
 # Published models by the last part of their source: the type, and the papers if they differ from
 # those of the type. Records of earlier versions do not hold the type.
 MINILM = ("wang2020minilm", "reimers2019sbert")
+SMOLLM2 = ("allal2025smollm2",)
 KNOWN_MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bundled:minilm": ("bert", MINILM),
-    "bundled:smollm2": ("llama", ("allal2025smollm2",)),
+    "bundled:smollm2": ("llama", SMOLLM2),
+    "smollm2-135m": ("llama", SMOLLM2),
+    "smollm2-135m-instruct": ("llama", SMOLLM2),
     "all-minilm-l6-v2": ("bert", MINILM),
     "all-minilm-l12-v2": ("bert", MINILM),
     "minilm-l12-h384-uncased": ("bert", ("wang2020minilm",)),
