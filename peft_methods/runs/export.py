@@ -64,7 +64,8 @@ def save_other_files(run: RunSpec, base: loading.LoadedModel, folder: Path) -> N
     if description["format"] == "peft":
         _save_plain_config(base, folder)
         _name_base(folder / PEFT_CONFIG, description["model"]["source"])
-    card = model_card(run.method, description, TASKS[run.recipe.task].head.auto_model)
+    task = TASKS[run.recipe.task]
+    card = model_card(run.method, description, task.head.auto_model, task.usage)
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 

@@ -93,7 +93,8 @@ class Task(ABC):
     `metrics` are those of `evaluate`; the first selects the best epoch unless the recipe names
     another. `further_metrics` are the others of its records: fields of the best epoch, and what
     `extra_evaluations` measure. `peft_type` is PEFT's name of the task. `trivial` describes the
-    predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum.
+    predictor of `trivial_baseline`. `has_classes`: each row is of one class, its stratum. `usage`
+    is Markdown for the README of a saved model: how to read its outputs, where it is not obvious.
     """
 
     name: ClassVar[str]
@@ -104,6 +105,7 @@ class Task(ABC):
     further_metrics: ClassVar[tuple[Metric, ...]] = ()
     trivial: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    usage: ClassVar[str] = ""
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:

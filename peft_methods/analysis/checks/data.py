@@ -10,6 +10,7 @@ from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import first_three, rule
 from peft_methods.data.facts import SPLITS
 from peft_methods.runs.record import Record
+from peft_methods.tasks.registry import task_of
 
 OVERLAP_LIMIT = 0.01  # share of a split's texts; chance matches stay below it
 BALANCE_LIMIT = 0.10  # share of rows whose class would have to change to match the source
@@ -93,6 +94,8 @@ def parts_of_train(record: Record) -> Iterator[tuple[str, str]]:
 @rule("V105", "warning", "run")
 def balance_off(record: Record) -> Iterator[tuple[str, str]]:
     """A split's class frequencies are far from those of the source."""
+    if not task_of(record.spec.recipe).has_classes:
+        return
     sources = record.data.get("source_counts", {})
     for split, counts in _by_split(record.data, "class_counts"):
         source = sources.get(split)

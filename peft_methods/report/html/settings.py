@@ -23,9 +23,10 @@ from peft_methods.report.reproduce import CommandFormat, Reproduction, reproduct
 from peft_methods.runs.record import Record
 from peft_methods.runs.tuning_text import outcome_text
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.tasks.registry import task_of
 
 EXCLUDED = ("trained_between", "source.dirty", "compiled_graphs")
-RUN_METRICS = ("accuracy", "macro_f1", "validation_accuracy", "train_seconds", "peak_memory_bytes")
+COSTS_OF_RUNS = ("train_seconds", "peak_memory_bytes")
 Conditions = dict[str, str]  # environment and data of a run: value by dotted name
 
 
@@ -106,7 +107,13 @@ def _conditions(record: Record) -> Conditions:
 
 def runs_table(records: Sequence[Record], specific: Mapping[str, Conditions]) -> Table:
     """One row per run: seed, status, metrics, end time, record, and run-specific conditions."""
-    shown = [name for name in RUN_METRICS if any(r.metrics.get(name) is not None for r in records)]
+    task = task_of(records[0].spec.recipe)
+    quality = [metric.name for metric in (*task.metrics[:2], *task.further_metrics)]
+    shown = [
+        name
+        for name in (*quality, *COSTS_OF_RUNS)
+        if any(record.metrics.get(name) is not None for record in records)
+    ]
     lines = tuple(
         _run_line(record, shown, specific.get(record.fingerprint, {})) for record in records
     )

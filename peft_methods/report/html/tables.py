@@ -9,15 +9,13 @@ from functools import partial
 from peft_methods.analysis.comparison import MetricSummary, Row
 from peft_methods.analysis.ranking import COSTS, Ranking
 from peft_methods.analysis.regression_report import Change
-from peft_methods.profiling.metrics import METRICS
+from peft_methods.profiling.metrics import COST_METRICS, METRICS
 from peft_methods.report.formatting import MISSING, seconds_digits
 from peft_methods.report.palette import style_of
 from peft_methods.tasks.metrics import Metric
 
 Write = Callable[[float], str]
-RANKED = (
-    "accuracy",
-    "macro_f1",
+RANKED = (  # besides quality
     "train_seconds",
     "samples_per_second",
     "peak_memory_bytes",
@@ -148,7 +146,8 @@ def _column(
         for item, is_sound in zip(items, sound, strict=True)
         if is_sound and isinstance(item.sort, float)
     ]
-    if name not in RANKED or len(set(values)) < 2:
+    is_ranked = name in RANKED or name not in {metric.name for metric in COST_METRICS}
+    if not is_ranked or len(set(values)) < 2:
         return items
     best = max(values) if METRICS[name].higher_is_better else min(values)
     return [

@@ -32,7 +32,7 @@ from peft_methods.report.text.notes import (
     source_costs,
 )
 from peft_methods.report.text.ranking import decision_notes
-from peft_methods.report.text.setup import setup_line
+from peft_methods.report.text.setup import data_notes, setup_line
 
 SEVERITIES = ("error", "warning", "note")  # most severe first
 
@@ -179,7 +179,14 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
             "One seed shows no spread: differences between methods may be chance, "
             "and an interval covers one trained model only."
         )
-    return lines + reasons(rows) + source_costs(rows) + remarks_on_runs(comparison.records)
+    records = comparison.records
+    return [
+        *lines,
+        *data_notes(records),
+        *reasons(rows),
+        *source_costs(rows),
+        *remarks_on_runs(records),
+    ]
 
 
 def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:

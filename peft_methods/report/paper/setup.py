@@ -19,6 +19,7 @@ from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.tuning import hyperparameters, rates
 from peft_methods.report.paper.typst import escaped, table
 from peft_methods.runs.record import Record
+from peft_methods.tasks.registry import task_of
 
 SPLITS = ("train", "validation", "test")
 PRECISIONS = {
@@ -71,9 +72,11 @@ def _data(study: Study) -> str:
             "of training."
         )
     names = [escaped(str(name)) for name in data.get("label_names", [])]
-    classes = (
-        f" in {counted(len(names), 'class', 'classes')} ({listed(names, 10)})" if names else ""
+    kind = "in" if task_of(study.settings).has_classes else "with"
+    number_of = (
+        counted(len(names), "class", "classes") if kind == "in" else counted(len(names), "label")
     )
+    classes = f" {kind} {number_of} ({listed(names, 10)})" if names else ""
     removed = sum(data.get("removed", {}).values())
     return joined(
         f"The texts are {data_name(spec.source)}{cited(*of_data(spec.source))}{classes}.",
@@ -85,6 +88,7 @@ def _data(study: Study) -> str:
         f"{was(removed)} removed."
         if removed
         else "",
+        *(escaped(note) for note in data.get("notes", ())),
     )
 
 
@@ -96,12 +100,12 @@ def _first(study: Study) -> Record:
 def _sizes(study: Study) -> str:
     data = _first(study).data
     counts, truncated = data.get("class_counts", {}), data.get("truncated", {})
-    lines = [
-        [split.capitalize(), f"{sum(counts[split]):,}", _per_class(counts[split])]
-        for split in SPLITS
-        if split in counts
-    ]
-    head = ["Split", "Rows", "Rows per class"]
+    lines = [[split.capitalize(), f"{sum(counts[split]):,}"] for split in SPLITS if split in counts]
+    head = ["Split", "Rows"]
+    if task_of(study.settings).has_classes:
+        head.append("Rows per class")
+        for line in lines:
+            line.append(_per_class(counts[line[0].lower()]))
     if any(share is not None for share in truncated.values()):
         head.append("Truncated")
         for line in lines:

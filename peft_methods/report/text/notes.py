@@ -10,13 +10,15 @@ from peft_methods.analysis.checks.rule import Finding, Severity
 from peft_methods.analysis.comparison import Comparison, Row, title_of
 from peft_methods.analysis.data_sets import summarize_data_sets
 from peft_methods.analysis.learning_curve import curves_of, main_part
-from peft_methods.report.text.columns import BEST
+from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.text.columns import BEST, QUALITIES
 from peft_methods.report.text.costs import COST_NOTE, has_costs
 from peft_methods.report.text.curve import curve_notes
 from peft_methods.report.text.data_sets import summary_notes
 from peft_methods.report.text.left_out import left_out_lines, silenced_line
 from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
+from peft_methods.report.text.setup import data_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
 from peft_methods.utils.words import counted, seeds_of
@@ -43,7 +45,7 @@ def notes(comparison: Comparison) -> list[Note]:
     lines = []
     if finished is not None:
         lines.append(
-            f"Accuracy and F1 in %, mean ± standard deviation over seeds; {BEST} best of its "
+            f"{_quality(comparison)}, mean ± standard deviation over seeds; {BEST} best of its "
             "column. Train time: training steps only. "
             f"Peak memory: {finished.environment['memory_kind']}, training only."
         )
@@ -63,6 +65,7 @@ def notes(comparison: Comparison) -> list[Note]:
         for line in left_out_lines(ranking, [row for row in rows if row.recipe == recipe])
     ]
     others = [
+        *data_notes(comparison.records),
         *remarks_on_runs(comparison.records),
         *attempts(comparison.records),
         *source_costs(rows),
@@ -76,6 +79,17 @@ def notes(comparison: Comparison) -> list[Note]:
         *finding_lines(comparison),
         *map(Note, [silenced_line(comparison.silenced)] if comparison.silenced else []),
     ]
+
+
+def _quality(comparison: Comparison) -> str:
+    """Name the quality columns, and say if they are in per cent."""
+    metrics = [
+        METRICS[name] for name in dict.fromkeys(r.metric for r in comparison.rankings.values())
+    ]
+    if all(metric.name in QUALITIES for metric in metrics):
+        return "Accuracy and F1 in %"
+    titles = " and ".join(metric.title for metric in metrics)
+    return f"{titles} in %" if all(metric.is_share for metric in metrics) else titles
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
