@@ -106,7 +106,7 @@ def test_a_saved_tagger_predicts_as_measured(recipe: Path, tmp_path: Path, name:
         found = by_hand(model, folder, table)
         assert [tag for tags in found for tag in tags] == [names[tag] for tag in expected]
         assert record.metrics["entity_f1"] == f1_score(true, found)
-    assert record.metrics["entity_f1"] > 0.5
+    assert record.metrics["entity_f1"] > 0.3
     assert any("Not read" in note for note in record.data["notes"])
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "AutoModelForTokenClassification" in card
