@@ -797,7 +797,7 @@ SMALL = ("data.train=40", "data.validation=10", "data.test=20", "budget.epochs=1
 
 def runs(recipe_path: Path, method: str, *settings: str) -> list[RunSpec]:
     """Return the CPU runs of one method, a run per seed."""
-    recipe = load_recipe(str(recipe_path), settings)
+    recipe = with_task(load_recipe(str(recipe_path), settings))
     return run_specs(recipe, chosen_methods(recipe, [method])[0], "cpu")
 
 

@@ -66,7 +66,7 @@ def save_other_files(run: RunSpec, base: loading.LoadedModel, folder: Path) -> N
         if not head.pretrained:  # with a config.json, transformers would not see PEFT's folder
             _save_plain_config(base, folder)
         _name_base(folder / PEFT_CONFIG, description["model"]["source"])
-    card = model_card(run.method, description, head)
+    card = model_card(run.method, description, head, TASKS[run.recipe.task].usage)
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 

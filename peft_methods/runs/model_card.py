@@ -80,8 +80,17 @@ AutoTokenizer.from_pretrained(folder).save_pretrained("merged")
 """
 
 
-def model_card(method: Method, description: Mapping[str, Any], head: ModelHead) -> str:
-    """Return the README of a saved model; `description` is the content of its method.json."""
+def model_card(
+    method: Method, description: Mapping[str, Any], head: ModelHead, usage: str = ""
+) -> str:
+    """Return the README of a saved model; `description` is the content of its method.json.
+
+    `usage` is what the task says about reading the outputs.
+    """
+    return _loading(method, description, head) + (f"\n## Use it\n{usage}" if usage else "")
+
+
+def _loading(method: Method, description: Mapping[str, Any], head: ModelHead) -> str:
     auto_model = head.auto_model
     saved_format, source = description["format"], description["model"]["source"]
     parts = [_front_matter(source, saved_format), _title(method, description), "\n## Load it\n"]

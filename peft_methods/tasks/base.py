@@ -104,7 +104,8 @@ class Task(ABC):
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
     in place of `trivial_baseline`. `tunes_on_validation`: test predictions need `tuned`.
     `checks_tokens`: `check_tokens` may refuse a split. Tables show the first `shown_metrics`.
-    `loss_unit` is that of an example's loss.
+    `loss_unit` is that of an example's loss. `usage` is Markdown for the README of a saved model:
+    how to read its outputs, where it is not obvious.
     """
 
     name: ClassVar[str]
@@ -121,6 +122,7 @@ class Task(ABC):
     baseline_is_untrained: ClassVar[bool] = False
     tunes_on_validation: ClassVar[bool] = False
     checks_tokens: ClassVar[bool] = False
+    usage: ClassVar[str] = ""
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:

@@ -93,7 +93,7 @@ def notes_on_unread(splits: Mapping[str, TokenRows], max_length: int) -> tuple[s
         words, entities = _unread(rows)
         if words:
             found.append(
-                f"{counted(words, 'word')} in {counted(entities, 'entity', 'entities')} of {split}"
+                f"{counted(words, 'word')} and {counted(entities, 'entity', 'entities')} in {split}"
             )
     if not found:
         return ()

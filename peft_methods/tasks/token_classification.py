@@ -47,6 +47,20 @@ if TYPE_CHECKING:
     from peft_methods.tasks.collate import Collator
 
 RANDOM_TAGS = 9  # of rows drawn at random without data.classes: as many as CoNLL-2003 has
+USAGE = """
+The label of a word is that of its first token:
+
+```text
+batch = tokenizer([words], is_split_into_words=True, return_tensors="pt")
+labels = [model.config.id2label[tag] for tag in model(**batch).logits[0].argmax(-1).tolist()]
+number_of_word = batch.word_ids(0)  # of each token; None: no word
+```
+
+Load a tokenizer that separates words by blanks alone, as RoBERTa's does, with
+`add_prefix_space=True` for this. For plain texts,
+`pipeline("token-classification", model, tokenizer=tokenizer, aggregation_strategy="first")` returns
+whole entities.
+"""
 
 
 class TokenClassification(Task):
@@ -60,6 +74,7 @@ class TokenClassification(Task):
     title = "Token classification"
     peft_type = "TOKEN_CLS"
     trivial = "finding no entity"
+    usage = USAGE
     head = ModelHead(
         auto_model="AutoModelForTokenClassification",
         tables=(

@@ -236,8 +236,8 @@ def test_words_that_are_cut_off_are_counted_and_missed(
     data = tokenize.tokenize(texts, tokenizer, spec, TASK)
     # 36 tokens are 34 words: of the test rows' 33 to 42 words all but the first two rows are cut
     assert data.facts.notes == (
-        "Not read, because they are cut off by data.max_length = 36 or have no token: 36 words in "
-        "8 entities of test. In validation and test they count as errors.",
+        "Not read, because they are cut off by data.max_length = 36 or have no token: 36 words and "
+        "8 entities in test. In validation and test they count as errors.",
     )
     right = [torch.full((1, 36, 5), -9.0) for _ in range(10)]
     for row, one in enumerate(right):

@@ -32,7 +32,7 @@ from peft_methods.report.text.notes import (
     source_costs,
 )
 from peft_methods.report.text.ranking import decision_notes
-from peft_methods.report.text.setup import setup_line
+from peft_methods.report.text.setup import data_notes, setup_line
 
 SEVERITIES = ("error", "warning", "note")  # most severe first
 
@@ -162,7 +162,7 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
         )
     records = comparison.records
     remarks = remarks_on_models(records) + remarks_on_runs(records)
-    return lines + reasons(rows) + source_costs(rows) + remarks
+    return lines + data_notes(records) + reasons(rows) + source_costs(rows) + remarks
 
 
 def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:

@@ -19,8 +19,8 @@ from peft_methods.report.paper.references import (
 )
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
+from peft_methods.tasks.registry import task_of
 
-TERMS = ("fine-tuning", "parameter-efficient methods", "text classification", "benchmarking")
 QUESTION = (
     "A pretrained encoder can be adapted to a task by training all of its weights, a few of them, "
     "or a few added ones. The methods for this differ in the weights that they train, and "
@@ -33,6 +33,12 @@ SPENT = {
     "train_seconds": "trained for {} times as long",
     "peak_memory_bytes": "needed {} times as much memory at the peak",
 }
+
+
+def terms(studies: Sequence[Study]) -> tuple[str, ...]:
+    """Return the index terms of the paper."""
+    tasks = dict.fromkeys(task_of(study.settings).title.lower() for study in studies)
+    return ("fine-tuning", "parameter-efficient methods", *tasks, "benchmarking")
 
 
 def title(studies: Sequence[Study]) -> str:

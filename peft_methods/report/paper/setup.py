@@ -87,6 +87,7 @@ def _data(study: Study) -> str:
         f"{was(removed)} removed."
         if removed
         else "",
+        *(escaped(note) for note in data.get("notes", ())),
     )
 
 

@@ -20,6 +20,7 @@ from peft_methods.report.text.left_out import left_out_lines, silenced_line
 from peft_methods.report.text.models import MODELS_NOTE
 from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
+from peft_methods.report.text.setup import data_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
 from peft_methods.utils.words import counted, seeds_of
@@ -76,6 +77,7 @@ def notes(comparison: Comparison) -> list[Note]:
     ]
     others = [
         *remarks_on_models(comparison.records),
+        *data_notes(comparison.records),
         *remarks_on_runs(comparison.records),
         *attempts(comparison.records),
         *source_costs(rows),
