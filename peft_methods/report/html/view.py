@@ -17,6 +17,7 @@ from peft_methods.analysis.sections import Section
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
 from peft_methods.report.html.chart_view import ChartView
+from peft_methods.report.html.front import front_note
 from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
@@ -27,6 +28,7 @@ from peft_methods.report.text.left_out import left_out_lines
 from peft_methods.report.text.notes import (
     grouped_findings,
     reasons,
+    remarks_on_data,
     remarks_on_runs,
     source_costs,
 )
@@ -118,7 +120,7 @@ def section_view(
             for line in (
                 *_notes(comparison, rows),
                 *decision_notes(ranking, {row.method: row.title for row in rows}),
-                tables.front_note(rows, ranking),
+                front_note(rows, ranking),
                 *left_out_lines(ranking, rows),
             )
             if line
@@ -159,7 +161,8 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
             "One seed shows no spread: differences between methods may be chance, "
             "and an interval covers one trained model only."
         )
-    return lines + reasons(rows) + source_costs(rows) + remarks_on_runs(comparison.records)
+    remarks = [*remarks_on_data(comparison.records), *remarks_on_runs(comparison.records)]
+    return lines + reasons(rows) + source_costs(rows) + remarks
 
 
 def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:
