@@ -69,7 +69,7 @@ def document(
         f"#show: paper.with(\n  title: [{introduction.title(studies)}],\n"
         f"  author: [{_author(studies)}],\n"
         f"  abstract: [{introduction.abstract(studies)}],\n"
-        f"  terms: ({''.join(f'[{term}], ' for term in introduction.TERMS)}),\n)"
+        f"  terms: ({''.join(f'[{term}], ' for term in introduction.terms(studies))}),\n)"
     )
     body = [
         "= Introduction",
