@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from peft_methods.recipes.bundled_names import bundled_name
-from peft_methods.recipes.schema import ModelSpec, Recipe
+from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec, Recipe
 from peft_methods.utils.errors import OptionError, unknown
 from peft_methods.utils.validation import build
 
@@ -67,13 +67,24 @@ def load_recipe(
         _replace_model(values, bundled_name(model))
     if weights is not None:
         _set_weights(values, weights)
+    task = values.get("task", DEFAULT_TASK)
     for setting in settings:
         apply_setting(values, setting)
     _make_sections(values, path.name)
+    if values.get("task", DEFAULT_TASK) != task:
+        _forget_metric(values, settings)
     recipe = build(Recipe, values, path.name)
     if data is not None:
         recipe = replace(recipe, notes=(*recipe.notes, _data_note(recipe)))
     return recipe if infer_task is None or "task" in values else infer_task(recipe)
+
+
+def _forget_metric(values: dict[str, Any], settings: Sequence[str]) -> None:
+    """Remove the metric and the margin of the file's own task, except those that settings give."""
+    given = {setting.partition("=")[0].strip() for setting in settings}
+    for section, key in (("data", "select_by"), ("expect", "margin_over_majority")):
+        if f"{section}.{key}" not in given and section in values:
+            values[section].pop(key, None)
 
 
 def _replace_data(values: dict[str, Any], source: str) -> None:

@@ -303,3 +303,7 @@ class Task(ABC):
     def views(self, qualities: Sequence[Mapping[str, Any]]) -> Sequence[View]:
         """Return views of one method's results. `qualities` are those of its runs (`plain`)."""
         return ()
+
+    def remark(self, qualities: Sequence[Mapping[str, Any]]) -> str:
+        """Return a sentence for below the tables on the results of a recipe's runs (`plain`)."""
+        return ""

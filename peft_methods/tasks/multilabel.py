@@ -31,7 +31,7 @@ from peft_methods.tasks.set_scores import (
     micro_f1_scores,
     subset_scores,
 )
-from peft_methods.tasks.set_views import label_views
+from peft_methods.tasks.set_views import label_views, threshold_remark
 from peft_methods.tasks.text_classification import TextClassification
 from peft_methods.tasks.views import View
 
@@ -226,6 +226,10 @@ class MultiLabel(Task):
     def views(self, qualities: Sequence[Mapping[str, Any]]) -> Sequence[View]:
         """Return the scores by label, with the thresholds."""
         return label_views(qualities)
+
+    def remark(self, qualities: Sequence[Mapping[str, Any]]) -> str:
+        """Name the thresholds that the metrics were computed with."""
+        return threshold_remark(qualities)
 
 
 def _average_precisions(predictions: SetPredictions) -> list[float | None]:

@@ -152,7 +152,8 @@ def _written_out(
     empty = sum(one == [] for rows in divided.values() for one in rows)
     note = f"{column!r} is divided at {delimiter!r} into labels"
     if empty:
-        note += f"; its {empty:,} empty value{'s' * (empty != 1)} count as no label"
+        note += "; its empty value counts" if empty == 1 else f"; its {empty:,} empty values count"
+        note += " as no label"
     return divided, [note]
 
 

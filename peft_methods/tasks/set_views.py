@@ -18,6 +18,9 @@ COLUMNS = (
 )
 
 
+TUNED = '"Micro F1, tuned threshold"'
+
+
 def label_views(qualities: Sequence[Mapping[str, Any]]) -> tuple[TableView, ...]:
     """Return the scores by label over the runs with the labels of the first; none without any."""
     known = [one for one in qualities if one.get("per_label")]
@@ -46,10 +49,24 @@ def _mean(same: Sequence[Mapping[str, Any]], label: str, name: str) -> float | N
     return None if None in values else fmean(values)
 
 
+def threshold_remark(qualities: Sequence[Mapping[str, Any]]) -> str:
+    """Name both thresholds; empty without any results."""
+    known = [one["threshold"] for one in qualities if "threshold" in one]
+    if not known:
+        return ""
+    return (
+        f"A label is predicted from a probability of 0.5; for {TUNED}, from the threshold that "
+        f"gave the highest micro F1 on the validation rows of its run ({_range(known)})."
+    )
+
+
+def _range(thresholds: Sequence[float]) -> str:
+    low, high = f"{min(thresholds):.3f}", f"{max(thresholds):.3f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def _note(same: Sequence[Mapping[str, Any]]) -> str:
-    thresholds = [one["threshold"] for one in same]
-    low, high = min(thresholds), max(thresholds)
-    best = f"{low:.3f}" if f"{low:.3f}" == f"{high:.3f}" else f"{low:.3f} to {high:.3f}"
+    best = _range([one["threshold"] for one in same])
     text = f"At the threshold 0.5. The threshold that is best on validation rows is {best}."
     without = sum(one["support"] == 0 for one in same[0]["per_label"].values())
     if without:

@@ -175,6 +175,15 @@ def test_load_recipe_with_other_data_drops_columns_and_keeps_split_roles() -> No
     )
 
 
+def test_another_task_has_its_own_metric_unless_settings_name_one() -> None:
+    recipe = load_recipe("embedded", ["task=regression"])
+    assert (recipe.data.select_by, recipe.expect.margin_over_majority) == (None, 0.0)
+    kept = load_recipe("embedded", ["task=regression", "data.select_by=mae"])
+    assert kept.data.select_by == "mae"
+    same = load_recipe("embedded", ["task=text_classification"])
+    assert (same.data.select_by, same.expect.margin_over_majority) == ("accuracy", 0.10)
+
+
 SIZES = {
     "imdb_roberta": ("FacebookAI/roberta-base", 3000, 500, 6500, 512, 5, 16),
     "imdb_mpnet": ("sentence-transformers/all-mpnet-base-v2", 3000, 500, 6500, 512, 5, 16),

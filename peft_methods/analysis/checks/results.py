@@ -25,7 +25,9 @@ OTHER_CODING = (
 
 @rule("V301", "error", "row")
 def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
-    """The test accuracy is not above the majority class by the margin (head_only is exempt).
+    """The test accuracy is not above the majority class (other metrics: the trivial predictor's).
+
+    Above means: by the margin. head_only is exempt.
 
     Of a task without accuracy, the metric that methods are compared by must be better than that of
     the task's trivial predictor (for language models: of the untrained model). A recipe with

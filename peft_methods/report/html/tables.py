@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from peft_methods.analysis.comparison import MetricSummary, Row
-from peft_methods.analysis.ranking import COSTS, Ranking
+from peft_methods.analysis.ranking import Ranking
 from peft_methods.analysis.regression_report import Change
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING, seconds_digits
@@ -168,10 +168,8 @@ def _with_bars(items: Sequence[Item]) -> list[Item]:
 def _intervals(rows: Sequence[Row], ranking: Ranking) -> list[Item]:
     """Draw all intervals on one axis, from the lowest end to the highest."""
     known = ranking.intervals
-    low, high = (
-        min((low for low, _ in known.values()), default=0.0),
-        max((high for _, high in known.values()), default=1.0),
-    )
+    low = min((low for low, _ in known.values()), default=0.0)
+    high = max((high for _, high in known.values()), default=1.0)
     width = (high - low) or 1.0
 
     def item(row: Row) -> Item:
@@ -218,10 +216,13 @@ def differences_table(rows: Sequence[Row], ranking: Ranking) -> Table | None:
         difference = Item(metric.plain(pair.difference, "+"), pair.difference)
         interval = Item(metric.range_text((pair.low, pair.high), "+"), pair.low)
         p = Item("< 0.001" if pair.p < 0.001 else f"{pair.p:.3f}", pair.p)
-        verdict = _text(pair.verdict)
         wins = Item(MISSING) if pair.wins is None else Item(f"{pair.wins:.0%}", pair.wins)
         lines.append(
-            Line(titles[method], (difference, interval, p, verdict, wins), style_of(method).color)
+            Line(
+                titles[method],
+                (difference, interval, p, _text(pair.verdict), wins),
+                style_of(method).color,
+            )
         )
     headings = (
         metric.points.capitalize() or "Difference",
@@ -292,12 +293,3 @@ def _verdict(change: Change) -> str:
     if not change.tolerance.is_exceeded(change.worse):
         return "within tolerance"
     return "not judged" if change.explained is None else "explained by chance"
-
-
-def front_note(rows: Sequence[Row], ranking: Ranking) -> str:
-    """List the methods on the Pareto front; empty with fewer than two candidates."""
-    titles = [row.title for row in rows if ranking.pareto_optimal.get(row.method)]
-    if len(ranking.pareto_optimal) < 2 or not titles:
-        return ""
-    metrics = ", ".join(METRICS[name].title.lower() for name in (ranking.metric, *COSTS))
-    return f"On the Pareto front of {metrics}: {', '.join(titles)}."

@@ -17,6 +17,7 @@ from peft_methods.analysis.sections import Section
 from peft_methods.report.formatting import without_home
 from peft_methods.report.html import settings, tables
 from peft_methods.report.html.chart_view import ChartView
+from peft_methods.report.html.front import front_note
 from peft_methods.report.html.noise import NoiseView
 from peft_methods.report.html.settings import MethodView
 from peft_methods.report.html.tables import Table
@@ -27,12 +28,13 @@ from peft_methods.report.text.left_out import left_out_lines
 from peft_methods.report.text.notes import (
     grouped_findings,
     reasons,
+    remarks_on_data,
     remarks_on_models,
     remarks_on_runs,
     source_costs,
 )
 from peft_methods.report.text.ranking import decision_notes
-from peft_methods.report.text.setup import data_notes, setup_line
+from peft_methods.report.text.setup import setup_line
 
 SEVERITIES = ("error", "warning", "note")  # most severe first
 
@@ -119,7 +121,7 @@ def section_view(
             for line in (
                 *_notes(comparison, rows),
                 *decision_notes(ranking, {row.method: row.title for row in rows}),
-                tables.front_note(rows, ranking),
+                front_note(rows, ranking),
                 *left_out_lines(ranking, rows),
             )
             if line
@@ -161,8 +163,8 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
             "and an interval covers one trained model only."
         )
     records = comparison.records
-    remarks = remarks_on_models(records) + remarks_on_runs(records)
-    return lines + data_notes(records) + reasons(rows) + source_costs(rows) + remarks
+    remarks = [*remarks_on_models(records), *remarks_on_data(records), *remarks_on_runs(records)]
+    return lines + reasons(rows) + source_costs(rows) + remarks
 
 
 def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:

@@ -20,9 +20,9 @@ from peft_methods.report.text.left_out import left_out_lines, silenced_line
 from peft_methods.report.text.models import MODELS_NOTE
 from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
-from peft_methods.report.text.setup import data_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
+from peft_methods.tasks.registry import task_of
 from peft_methods.utils.words import counted, seeds_of
 
 NoteKind = Literal["plain", "error", "warning", "note"]
@@ -77,7 +77,7 @@ def notes(comparison: Comparison) -> list[Note]:
     ]
     others = [
         *remarks_on_models(comparison.records),
-        *data_notes(comparison.records),
+        *remarks_on_data(comparison.records),
         *remarks_on_runs(comparison.records),
         *attempts(comparison.records),
         *source_costs(rows),
@@ -127,6 +127,18 @@ def remarks_on_models(records: Iterable[Record]) -> list[str]:
 def remarks_on_runs(records: Sequence[Record]) -> list[str]:
     """List what finished runs have to say, once for all runs with the same message."""
     return _once((record, record.message) for record in records if record.status == "ok")
+
+
+def remarks_on_data(records: Sequence[Record]) -> list[str]:
+    """List what the task remarks on the data and on the results of each recipe."""
+    lines: list[str] = []
+    for name in dict.fromkeys(record.recipe_name for record in records):
+        own = [one for one in records if one.recipe_name == name and one.status == "ok"]
+        tested = [one.quality for one in own if one.role == "main" and one.quality]
+        remark = task_of(own[0].spec.recipe).remark(tested) if tested else ""
+        notes = [f"Data: {note.rstrip('.')}." for one in own for note in one.data.get("notes", ())]
+        lines += [*dict.fromkeys(notes), *filter(None, [remark])]
+    return list(dict.fromkeys(lines))
 
 
 def attempts(records: Sequence[Record]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.record import Record
@@ -34,12 +32,6 @@ def setup_line(comparison: Comparison, recipe: str) -> str:
         f"{sizes['train']} train / {sizes['validation']} validation / {sizes['test']} test, "
         f"{budget_text(spec.recipe)}{deterministic}; {seeds_of(seeds)}; {device}"
     )
-
-
-def data_notes(records: Iterable[Record]) -> list[str]:
-    """Return what the tasks remark on the data of finished runs, each remark once."""
-    found = (note for record in records for note in record.data.get("notes", ()))
-    return [f"Data: {note}" for note in dict.fromkeys(found)]
 
 
 def budget_text(recipe: Recipe) -> str:
