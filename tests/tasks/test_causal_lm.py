@@ -27,9 +27,10 @@ from peft_methods.models import loading
 from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
 from peft_methods.runs import export, pipeline, run_paths
 from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.collate import EXAMPLES
 from peft_methods.tasks.generation import generate_texts
 from peft_methods.tasks.lm_encoding import encode_rows
-from peft_methods.tasks.lm_loss import COUNT, token_losses
+from peft_methods.tasks.lm_loss import token_losses
 from peft_methods.tasks.registry import TASKS, with_task
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import ModelError, OptionError
@@ -189,7 +190,7 @@ def test_only_learnt_positions_reach_the_projection(decoder: Path) -> None:
     losses, places = token_losses(model, batch)
     assert shapes == [(5, model.config.vocab_size)]
     assert places.tolist() == [0, 0, 1, 1, 1]
-    inputs = {name: one for name, one in batch.items() if name != COUNT}
+    inputs = {name: one for name, one in batch.items() if name != EXAMPLES}
     assert float(losses.detach().mean()) == pytest.approx(
         float(model(**inputs).loss.detach()), rel=1e-6
     )
@@ -226,7 +227,7 @@ def test_every_step_has_the_loss_of_a_plain_trainer(
     collate = TASK.collator(theirs[2].tokenizer, recipe.data.max_length)
 
     def plain_batch(rows: list[Any]) -> dict[str, torch.Tensor]:
-        return {name: one for name, one in collate(rows).items() if name != COUNT}
+        return {name: one for name, one in collate(rows).items() if name != EXAMPLES}
 
     Plain(theirs[3], loop.trainer_arguments(job), plain_batch, theirs[4].train).train()
     assert len(losses) == 10

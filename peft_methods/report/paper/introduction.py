@@ -21,7 +21,6 @@ from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
 from peft_methods.tasks.registry import task_of
 
-TERMS = ("fine-tuning", "parameter-efficient methods", "benchmarking")  # beside the tasks
 QUESTION = (
     "A pretrained encoder can be adapted to a task by training all of its weights, a few of them, "
     "or a few added ones. The methods for this differ in the weights that they train, and "
@@ -146,10 +145,3 @@ def _on(studies: Sequence[Study]) -> str:
     model, data = _sources(studies[0])
     model_markup = cited_model(model, studies[0].model_type)
     return f" for {model_markup} on {data_name(data)}{cited(*of_data(data))}"
-
-
-def terms(studies: Sequence[Study]) -> tuple[str, ...]:
-    """Return the index terms: those of every paper, and the tasks."""
-    tasks = dict.fromkeys(task_of(study.settings).title.lower() for study in studies)
-    *first, last = TERMS
-    return (*first, *tasks, last)
