@@ -50,7 +50,7 @@ class Candidates:
     @property
     def metric(self) -> str:
         """The quality metric's name, as used within a sentence."""
-        return METRICS[self.ranking.metric].title.lower()
+        return METRICS[self.ranking.metric].in_text
 
     def cheapest(self, name: str, rows: Sequence[Row] | None = None) -> Row | None:
         """Return the row with the lowest value of a metric; None if no row has one."""

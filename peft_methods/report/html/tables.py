@@ -293,5 +293,5 @@ def front_note(rows: Sequence[Row], ranking: Ranking) -> str:
     titles = [row.title for row in rows if ranking.pareto_optimal.get(row.method)]
     if len(ranking.pareto_optimal) < 2 or not titles:
         return ""
-    metrics = ", ".join(METRICS[name].title.lower() for name in (ranking.metric, *COSTS))
+    metrics = ", ".join(METRICS[name].in_text for name in (ranking.metric, *COSTS))
     return f"On the Pareto front of {metrics}: {', '.join(titles)}."

@@ -114,7 +114,7 @@ def ranking_notes(comparison: Comparison) -> list[str]:
         front = [titles[method] for method, on in ranking.pareto_optimal.items() if on]
         if len([on for on in ranking.pareto_optimal.values() if on is not None]) > 1:
             lines.append(
-                f"{where}Pareto front of {METRICS[ranking.metric].title.lower()}, "
+                f"{where}Pareto front of {METRICS[ranking.metric].in_text}, "
                 f"time, memory and parameters: {', '.join(front)}."
             )
         excluded = [
