@@ -166,9 +166,7 @@ def describe_result(record: Record) -> str:
     name = next((metric.name for metric in of_role), "")
     metrics = record.metrics
     parts = [
-        f"{METRICS[name].title.lower()} {value:.3f}"
-        for value in [metrics.get(name)]
-        if value is not None
+        f"{METRICS[name].in_text} {value:.3f}" for value in [metrics.get(name)] if value is not None
     ]
     losses = [loss for epoch in record.epochs if (loss := epoch.get("train_loss")) is not None]
     parts += [f"loss {losses[-1]:.3f}"] * bool(losses)
