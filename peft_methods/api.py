@@ -1,7 +1,7 @@
 """The Python API: `compare` does the same as `pytest benchmarks` and returns the comparison.
 
-It works in a script without a main guard and in a notebook. A failed run does not raise: its record
-holds the reason. The arguments, by what they decide:
+It works in scripts and notebooks. A failed run does not raise: its record holds the reason. The
+arguments, by what they decide:
 
 What is compared. `recipe` is a name or the path of a TOML file; `methods` are names of methods.
 `seeds=3` means seeds 0, 1, 2; `seeds=[4, 7]` means those two. `vary` lists the parts that seeds
@@ -22,13 +22,12 @@ CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is
 `local` is this machine, and an installed package can bring others. `deterministic` allows on a
 GPU only operations that give identical bits every time (on a CPU all do). Runs with a record in
 `results` from an earlier session are reused; `fresh` trains everything again. `checkpoint` saves
-every epoch's state, so that a killed run resumes from there in the next call. A run that takes
-longer than `timeout` ("10min", or seconds) is ended. A run whose process was killed or whose GPU
-failed is retried `retries` times.
+every epoch's state, so that a killed run resumes from there in the next call. `timeout` ("10min",
+or seconds) ends a run. One whose process was killed or GPU failed is retried `retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
-quality up to `margin` ("1pp") count as none. `silence` lists ids of validity rules to skip. `track`
+quality up to `margin` ("1pp") are none. `silence` lists ids of validity rules to skip. `track`
 names experiment trackers (tensorboard, wandb, …). `progress` goes to stderr.
 """
 

@@ -16,6 +16,7 @@ from peft_methods.data.raw import RawData
 from peft_methods.data.token_rows import TokenRows
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import DataSpec, Recipe
+from peft_methods.tasks.evaluations import Evaluation
 from peft_methods.tasks.metrics import Metric, check_metric
 from peft_methods.tasks.row_ends import with_readable_ends
 from peft_methods.tasks.views import View
@@ -78,19 +79,6 @@ class Predictions(Protocol):
 
     def arrays(self) -> Arrays:
         """Return the arrays to store, by name. `Task.restore` reads them."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A further evaluation of the trained model, such as forgetting. `measure` returns metrics.
-
-    Where the untrained model is the baseline, it is measured before training, too; `compare` then
-    returns further metrics from both results, the earlier one first.
-    """
-
-    title: str
-    measure: Callable[[nn.Module, PreTrainedTokenizerBase], Mapping[str, float]]
-    compare: Callable[[Mapping[str, float], Mapping[str, float]], Mapping[str, float]] | None = None
 
 
 class Task(ABC):

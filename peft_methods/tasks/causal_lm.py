@@ -14,7 +14,8 @@ from peft_methods.data.labelling import ParsedData
 from peft_methods.data.raw import RawData
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import DataSpec, Recipe
-from peft_methods.tasks.base import Batch, Evaluation, LossSum, Quality, Scores, Task
+from peft_methods.tasks.base import Batch, LossSum, Quality, Scores, Task
+from peft_methods.tasks.evaluations import Evaluation
 from peft_methods.tasks.forgetting import FORGETTING_METRICS, forgetting, perplexity
 from peft_methods.tasks.generation_scores import SCORES, generation_facts
 from peft_methods.tasks.lm_columns import language_columns, parse_examples

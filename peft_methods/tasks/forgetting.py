@@ -13,7 +13,7 @@ from peft_methods.data.raw import find_column
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec, Recipe
-from peft_methods.tasks.base import Evaluation
+from peft_methods.tasks.evaluations import Evaluation
 from peft_methods.tasks.lm_encoding import encode_rows, labelled_tokens
 from peft_methods.tasks.metrics import NATS, NUMBER, Metric
 from peft_methods.utils.errors import DataError

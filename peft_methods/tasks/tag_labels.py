@@ -11,6 +11,12 @@ from peft_methods.data.columns import UNPAIRED_SURROGATE, column_of_role
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.raw import RawData, RawTable, find_column
 from peft_methods.recipes.schema import DataSpec
+from peft_methods.tasks.column_kinds import (
+    are_lists_of_labels,
+    are_lists_of_words,
+    column_among,
+    values_of,
+)
 from peft_methods.tasks.tag_schemes import OUTSIDE
 from peft_methods.utils.errors import DataError
 
@@ -30,6 +36,19 @@ class TaggedWords:
 
     words: list[Words]
     tags: list[list[str]]
+
+
+def tagged_columns(raw: RawData, spec: DataSpec) -> str:
+    """Return why the columns can only be of words and tags; empty if they need not be."""
+    words, tags = (
+        column_among(raw.first, named, known)
+        for named, known in ((spec.text, WORD_COLUMNS), (spec.label, TAG_COLUMNS))
+    )
+    texts, labels = values_of(raw.first, words), values_of(raw.first, tags)
+    are_lists = are_lists_of_words(texts) and are_lists_of_labels(labels)
+    if are_lists and [len(one) for one in texts] == [len(one) for one in labels]:
+        return f"{words!r} holds lists of words and {tags!r} as many tags"
+    return ""
 
 
 def read_tagged(raw: RawData, spec: DataSpec) -> dict[str, TaggedWords]:

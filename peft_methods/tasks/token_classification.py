@@ -16,20 +16,13 @@ from peft_methods.data.token_rows import TokenRows
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.base import Batch, LossSum, Quality, Scores, Task
-from peft_methods.tasks.column_kinds import (
-    are_lists_of_labels,
-    are_lists_of_words,
-    column_among,
-    values_of,
-)
 from peft_methods.tasks.metrics import quality
 from peft_methods.tasks.tag_labels import (
-    TAG_COLUMNS,
-    WORD_COLUMNS,
     check_known,
     label_names_of,
     labelled,
     read_tagged,
+    tagged_columns,
     types_of,
 )
 from peft_methods.tasks.tag_predictions import UNREAD, TagPredictions, gathered
@@ -93,15 +86,7 @@ class TokenClassification(Task):
 
     def recognises(self, raw: RawData, spec: DataSpec) -> str:
         """Return whether there are lists of words, and lists of as many tags."""
-        words, tags = (
-            column_among(raw.first, named, known)
-            for named, known in ((spec.text, WORD_COLUMNS), (spec.label, TAG_COLUMNS))
-        )
-        texts, labels = values_of(raw.first, words), values_of(raw.first, tags)
-        are_lists = are_lists_of_words(texts) and are_lists_of_labels(labels)
-        if are_lists and [len(one) for one in texts] == [len(one) for one in labels]:
-            return f"{words!r} holds lists of words and {tags!r} as many tags"
-        return ""
+        return tagged_columns(raw, spec)
 
     def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
         """Return words and BIO tags. Raises `DataError` that names the cause."""

@@ -127,7 +127,7 @@ def test_type_trains_with_the_expected_parameters(
     assert evidence.moved_checked > 0
 
 
-@pytest.mark.parametrize(("kind", "name"), list(REFUSED))
+@pytest.mark.parametrize(("kind", "name"), sorted(REFUSED))
 def test_type_that_a_method_cannot_train_is_refused_with_the_reason(
     kind: str, name: str, models: dict[str, Path]
 ) -> None:

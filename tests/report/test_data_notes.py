@@ -9,8 +9,7 @@ from builders import make_record
 from peft_methods.api import PrintableComparison
 from peft_methods.report.paper.setup import setup
 from peft_methods.report.paper.study import studies_of
-from peft_methods.report.text.notes import notes
-from peft_methods.report.text.setup import data_notes
+from peft_methods.report.text.notes import notes, remarks_on_data
 from peft_methods.runs.record import Record
 
 NOTE = "The tags are IO; they were converted to BIO."
@@ -50,7 +49,7 @@ def test_the_table_has_the_remarks_once_and_names_the_metric() -> None:
     assert lines.count(f"Data: {NOTE}") == 1
     assert lines[0].startswith("Entity F1 in %, mean ± standard deviation")
     assert "Accuracy" not in "".join(lines)
-    assert data_notes([make_record()]) == []
+    assert remarks_on_data([make_record()]) == []
 
 
 def test_rules_on_classes_do_not_fire_for_rows_without_a_class() -> None:
