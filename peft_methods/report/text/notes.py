@@ -12,6 +12,7 @@ from peft_methods.analysis.data_sets import summarize_data_sets
 from peft_methods.analysis.learning_curve import curves_of, main_part
 from peft_methods.analysis.models import compare_models
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.schema import DEFAULT_TASK
 from peft_methods.report.text.columns import BEST
 from peft_methods.report.text.costs import COST_NOTE, has_costs
 from peft_methods.report.text.curve import curve_notes
@@ -22,7 +23,7 @@ from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
-from peft_methods.tasks.registry import task_of
+from peft_methods.tasks.registry import TASKS, task_of
 from peft_methods.utils.words import counted, seeds_of
 
 NoteKind = Literal["plain", "error", "warning", "note"]
@@ -42,10 +43,12 @@ MAX_SIMILAR = 3  # findings listed in full if they differ in their numbers only
 
 def _quality_unit(comparison: Comparison) -> str:
     """Begin a sentence on figures of quality: 'Accuracy and F1 in %, m' or just 'M'."""
-    metrics = [METRICS[ranking.metric] for ranking in comparison.rankings.values()]
-    if not all(metric.is_share for metric in metrics):
-        return "M" if not any(metric.is_share for metric in metrics) else "Shares in %; m"
-    return "Accuracy and F1 in %, m"
+    ranked = dict.fromkeys(METRICS[one.metric] for one in comparison.rankings.values())
+    if not all(metric.is_share for metric in ranked):
+        return "M" if not any(metric.is_share for metric in ranked) else "Shares in %; m"
+    if set(ranked) <= set(TASKS[DEFAULT_TASK].metrics):
+        return "Accuracy and F1 in %, m"
+    return f"{' and '.join(metric.title for metric in ranked)} in %, m"
 
 
 def notes(comparison: Comparison) -> list[Note]:
