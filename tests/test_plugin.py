@@ -415,15 +415,13 @@ def test_bad_data_prints_one_line_and_exits_with_1(run: Any, tmp_path: Path) -> 
     assert run(f"--peft-data={folder}", "--peft-dry-run").ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_model_that_is_not_an_encoder_fails_with_one_line(run: Any, tmp_path: Path) -> None:
+def test_model_that_carries_no_classifier_fails_with_one_line(run: Any, tmp_path: Path) -> None:
     import transformers
 
-    transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9).save_pretrained(
-        tmp_path / "gpt2"
-    )
-    result = run(f"--peft-model={tmp_path / 'gpt2'}", "--peft-method=lora")
+    transformers.ViTConfig().save_pretrained(tmp_path / "vit")
+    result = run(f"--peft-model={tmp_path / 'vit'}", "--peft-method=lora")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert "is a 'gpt2' model, which is " in result.stdout.str()
+    assert "is a 'vit' model, which is " in result.stdout.str()
     assert "Traceback" not in result.stdout.str()
 
 
@@ -615,7 +613,7 @@ def test_random_weights_without_a_known_architecture_fail_with_one_line(run: Any
     out = result.stdout.str()
     assert re.search(
         r"nor an architecture preset\. Did you mean 'FacebookAI/roberta-base'\? "
-        "Presets: bert-base-uncased,",
+        "Presets: .*bert-base-uncased,",
         out,
     )
     assert "Traceback" not in out + result.stderr.str()

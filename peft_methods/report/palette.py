@@ -36,6 +36,9 @@ PARTS = (
     Style("#999933", hatch="//"),
     Style("#aa4499"),
     Style("#dddddd", hatch="\\\\"),
+    Style("#661100"),
+    Style("#6699cc", hatch="//"),
+    Style("#888888", hatch="xx"),
 )
 MARKERS = ("<", ">", "h", "H", "d", "8")
 

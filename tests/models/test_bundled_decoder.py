@@ -105,6 +105,7 @@ def test_decoder_is_converted_once_and_again_when_damaged(
         pinned_files.ensure(package)
 
 
+@pytest.mark.slow
 def test_processes_at_once_convert_once(package: Package, tmp_path: Path) -> None:
     assert package.conversion is not None
     logged = converting(package, Logged(tmp_path / "log", package.conversion))
@@ -114,6 +115,7 @@ def test_processes_at_once_convert_once(package: Package, tmp_path: Path) -> Non
     assert (tmp_path / "log").read_text(encoding="utf-8") == "converted\n"
 
 
+@pytest.mark.slow
 def test_killed_conversion_leaves_nothing_behind_for_long(package: Package, tmp_path: Path) -> None:
     assert package.conversion is not None
     waiting = converting(package, Logged(tmp_path / "log", package.conversion, wait=True))

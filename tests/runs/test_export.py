@@ -181,7 +181,10 @@ def test_saved_qlora_describes_its_quantisation(saved: Saved) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["lora", "qlora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ia3", "adapter"))],
+    [
+        "lora",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qlora", "ia3", "adapter")),
+    ],
 )
 def test_readme_warns_where_transformers_would_draw_a_new_head(name: str, saved: Saved) -> None:
     text = (saved(name)[0] / "README.md").read_text(encoding="utf-8")

@@ -79,7 +79,9 @@ def by_hand(model: nn.Module, folder: Path, table: Any) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "adapter"])
+@pytest.mark.parametrize(
+    "name", ["lora", *(pytest.param(one, marks=pytest.mark.slow) for one in ("full", "adapter"))]
+)
 def test_a_saved_tagger_predicts_as_measured(recipe: Path, tmp_path: Path, name: str) -> None:
     (run,) = runs(recipe, name)
     folder, work = tmp_path / "saved", tmp_path / "work"
@@ -114,6 +116,7 @@ def test_a_saved_tagger_predicts_as_measured(recipe: Path, tmp_path: Path, name:
     assert 'pipeline("token-classification"' in card
 
 
+@pytest.mark.slow
 def test_the_pipeline_of_transformers_finds_entities(recipe: Path, tmp_path: Path) -> None:
     (run,) = runs(recipe, "full")
     folder, work = tmp_path / "saved", tmp_path / "work"

@@ -364,7 +364,9 @@ def script_scores(model: Any, folder: Path, data: Path, new_tokens: int) -> dict
     }
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "adapter"])
+@pytest.mark.parametrize(
+    "name", ["lora", *(pytest.param(one, marks=pytest.mark.slow) for one in ("full", "adapter"))]
+)
 def test_a_runs_scores_are_those_of_a_plain_script_on_the_saved_model(
     tmp_path: Path, decoder: Path, pairs: Path, name: str
 ) -> None:
@@ -389,6 +391,7 @@ def test_a_runs_scores_are_those_of_a_plain_script_on_the_saved_model(
     assert record.metrics["generate_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_merged_model_has_the_same_loss_and_loads_as_a_plain_one(
     tmp_path: Path, decoder: Path, pairs: Path
 ) -> None:
@@ -405,6 +408,7 @@ def test_a_merged_model_has_the_same_loss_and_loads_as_a_plain_one(
     assert "max_new_tokens=8" in card
 
 
+@pytest.mark.slow
 def test_transformers_itself_loads_a_lora_folder_with_the_trained_weights(
     tmp_path: Path, decoder: Path, pairs: Path
 ) -> None:
@@ -426,6 +430,7 @@ def test_lora_leaves_embeddings_and_projection_alone_and_full_trains_them(
             assert any(part in one for one in trained) == expected
 
 
+@pytest.mark.slow
 def test_quantized_runs_measure_their_own_untrained_model(
     tmp_path: Path, decoder: Path, pairs: Path
 ) -> None:
@@ -438,6 +443,7 @@ def test_quantized_runs_measure_their_own_untrained_model(
     assert ours == pytest.approx(theirs, abs=0.3)
 
 
+@pytest.mark.slow
 def test_forgetting_is_the_rise_of_the_loss_on_general_text(
     tmp_path: Path, decoder: Path, pairs: Path
 ) -> None:

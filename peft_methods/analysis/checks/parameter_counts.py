@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 from peft_methods.analysis.checks.row import RoundedCount
 from peft_methods.methods.registry import METHODS
@@ -46,7 +46,7 @@ def known_models() -> dict[str, tuple[Architecture, ...]]:
     }
 
 
-def _classifier(config: dict[str, object], labels: int) -> Architecture:
+def _classifier(config: Mapping[str, Any], labels: int) -> Architecture:
     """Describe the classifier that transformers builds from a config."""
     sizes = {ours: config[theirs] for ours, theirs in SIZES.items() if theirs in config}
     described = SimpleNamespace(**{**config, **sizes, "num_labels": labels})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from os.path import isfile, join
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +27,12 @@ VOCABULARIES = (
 )
 
 
-def presets() -> dict[str, dict[str, Any]]:
-    """Return the config fields of every architecture preset, by each of its ids."""
+@cache
+def presets() -> Mapping[str, Mapping[str, Any]]:
+    """Return the config fields of every architecture preset, by each of its ids.
+
+    The files are a part of the package, and are read once in a process.
+    """
     files = [
         tomllib.loads(path.read_text(encoding="utf-8"))
         for path in sorted(Path(__file__).parent.glob("*.toml"))

@@ -27,11 +27,15 @@ OF_MODEL_TYPES = {  # by `model_type` of the config; a type without an entry is 
 # those of the type. Records of earlier versions do not hold the type.
 MINILM = ("wang2020minilm", "reimers2019sbert")
 SMOLLM2 = ("allal2025smollm2",)
+LLAMA3 = ("grattafiori2024llama3",)
 KNOWN_MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bundled:minilm": ("bert", MINILM),
     "bundled:smollm2": ("llama", SMOLLM2),
     "smollm2-135m": ("llama", SMOLLM2),
     "smollm2-135m-instruct": ("llama", SMOLLM2),
+    "gpt2-medium": ("gpt2", ("radford2019gpt2",)),
+    "llama-3.2-1b": ("llama", LLAMA3),
+    "llama-3.2-3b": ("llama", LLAMA3),
     "all-minilm-l6-v2": ("bert", MINILM),
     "all-minilm-l12-v2": ("bert", MINILM),
     "minilm-l12-h384-uncased": ("bert", ("wang2020minilm",)),
@@ -61,6 +65,9 @@ NAMES_OF_DATA = {
     "leondz/wnut_17": "the emerging entities of WNUT-17",
     "nyu-mll/glue": "GLUE",
     "google-research-datasets/go_emotions": "GoEmotions",
+    "openai/gsm8k": "the math problems of GSM8K",
+    "meta-math/MetaMathQA": "MetaMathQA",
+    "tuetschek/e2e_nlg": "the restaurant descriptions of the E2E challenge",
     "fancyzhx/yelp_polarity": "Yelp reviews",
     "fancyzhx/ag_news": "AG News",
     "dair-ai/emotion": "tweets labelled with emotions",
@@ -73,6 +80,9 @@ OF_DATA = {
     "leondz/wnut_17": ("derczynski2017wnut",),
     "nyu-mll/glue": ("wang2019glue", "cer2017stsb"),
     "google-research-datasets/go_emotions": ("demszky2020goemotions",),
+    "openai/gsm8k": ("cobbe2021gsm8k",),
+    "meta-math/MetaMathQA": ("yu2024metamath",),
+    "tuetschek/e2e_nlg": ("novikova2017e2e",),
     "fancyzhx/yelp_polarity": ("zhang2015charcnn",),
     "fancyzhx/ag_news": ("zhang2015charcnn",),
     "dair-ai/emotion": ("saravia2018carer",),

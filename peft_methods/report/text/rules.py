@@ -13,6 +13,7 @@ RULE_TOPICS = {
     "V3": "results",
     "V4": "measuring",
     "V5": "comparing",
+    "V6": "generated texts",
 }
 
 
