@@ -9,7 +9,7 @@ import random
 import signal
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, field, make_dataclass, replace
 from pathlib import Path
@@ -174,6 +174,13 @@ MORE_CONFIGS = {
         architectures=["FunnelBaseModel"],
     ),
 }
+
+
+def mostly_slow(names: Iterable[str], *quick: str) -> list[Any]:
+    """Return parameters of a test, of which all but the quick ones are marked slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 DECODER_SIZES = {**SIZES, "num_key_value_heads": 1}  # two query heads share keys and values
 DECODER_ENDS = {"bos_token_id": 2, "eos_token_id": 3}
 DECODER = {**TINY, **DECODER_SIZES, **DECODER_ENDS}

@@ -16,6 +16,7 @@ from builders import (
     TASK,
     Recorder,
     make_any,
+    mostly_slow,
     prepared,
     training_job,
 )
@@ -68,7 +69,12 @@ def method_of(name: str) -> Method:
     return METHODS.create(name, {"learning_rate": 0.01, **METHODS[name].example_settings()}, "test")
 
 
-@pytest.mark.parametrize("kind", [*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ])
+@pytest.mark.parametrize(
+    "kind",
+    mostly_slow(
+        [*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ], "modernbert", "deberta-v2", "llama", "gpt2"
+    ),
+)
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_on_every_type(kind: str, name: str, models: dict[str, Path]) -> None:
     """The outputs start as the base model's, and every trained parameter has a gradient."""

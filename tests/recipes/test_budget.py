@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from builders import TASK, Recorder, make_trainer, prepared, training_job
+from builders import TASK, Recorder, make_trainer, mostly_slow, prepared, training_job
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Budget
@@ -121,7 +121,7 @@ def test_weight_decay_is_applied_per_step_not_per_batch(tiny_recipe: Path, tmp_p
     assert training.decay == pytest.approx((1 - 5e-2 * 0.01) ** 4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly_slow(METHODS, "full", "lora"))
 def test_gradient_checkpointing_trains_identically(
     tiny_recipe: Path, tmp_path: Path, name: str
 ) -> None:

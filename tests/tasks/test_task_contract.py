@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +125,6 @@ def test_a_task_describes_itself(ready: Ready) -> None:
 
 
 def test_a_recipe_without_a_metric_gets_the_first_and_others_are_refused(ready: Ready) -> None:
-    from dataclasses import replace
-
     data = replace(ready.recipe.data, select_by=None)
     chosen = with_task(replace(ready.recipe, data=data))
     assert chosen.selection_metric == ready.task.metrics[0].name
@@ -278,3 +276,22 @@ def test_rows_can_be_drawn_in_place_of_texts(ready: Ready) -> None:
     assert drawn.facts.random
     assert [len(drawn.splits[name]) for name in ("train", "validation", "test")] == [32, 12, 20]
     assert [sum(drawn.facts.class_counts[name]) for name in drawn.splits] == [32, 12, 20]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "adapter_fusion"])
+def test_method_trains_for_the_task_or_says_why_not(
+    ready: Ready, name: str, tmp_path: Path
+) -> None:
+    """AdapterFusion is left out: it needs adapters that were trained on other data."""
+    settings = {"learning_rate": 1e-3, **METHODS[name].example_settings()}
+    method = METHODS.create(name, settings, "test")
+    if (reason := method.unsupported(ready.base.architecture, "cpu")) is not None:
+        assert ready.base.architecture.model_type in reason or "head" in reason
+        return
+    recipe = replace(ready.recipe, methods={name: {}})
+    record, predictions = run_here(RunSpec(recipe, method, 0, "cpu"), tmp_path / "work")
+    assert record.status == "ok", record.message
+    assert predictions is not None
+    assert record.metrics["method_parameters"] == record.evidence.expected_trainable
+    assert not record.evidence.frozen_changed

@@ -23,6 +23,7 @@ from builders import (
     CONFIGS,
     Recorder,
     make_trainer,
+    mostly_slow,
     prepared,
     train_with_both_engines,
     training_job,
@@ -42,14 +43,14 @@ pytestmark = [
 METHODS = ("full", "head_only", "bitfit", "lora", "qlora", "ia3", "adapter")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", mostly_slow(METHODS, "full", "lora", "qlora"))
 def test_captured_steps_agree_with_the_trainer_for_every_method(
     tiny_recipe: Path, tmp_path: Path, name: str
 ) -> None:
     train_with_both_engines(tiny_recipe, tmp_path, name)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "mpnet", "distilbert"])
+@pytest.mark.parametrize("kind", mostly_slow(["roberta", "mpnet", "distilbert"], "mpnet"))
 def test_captured_steps_agree_with_the_trainer_for_every_encoder(
     tiny_recipe: Path, tiny_models: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
