@@ -27,8 +27,8 @@ or seconds) ends a run. One whose process was killed or GPU failed is retried `r
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
-quality up to `margin` ("1pp") are none. `silence` lists ids of validity rules to skip. `track`
-names experiment trackers (tensorboard, wandb, …). `progress` goes to stderr.
+quality up to `margin` ("1pp") count as none. `silence` lists ids of rules to skip. `track` names
+experiment trackers (tensorboard, wandb, …). `progress` goes to stderr.
 """
 
 from __future__ import annotations
