@@ -38,6 +38,19 @@ def on(state: dict[str, Any]) -> dict[str, Any]:
 WRITTEN = {"mean_tokens": 9.0, "stopped": 1.0, "answered": 1.0, "empty": 0.0, "rows": 50.0}
 DIVERGED = (0.693, 0.685, 1.9, 2.4)
 
+
+def wrote(loss: float, exact_match: float) -> list[tuple[str, str, Any]]:
+    """Changes that turn LoRA into a language model; untrained its loss was 2, its score 0.1."""
+    return [
+        ("lora", "spec.recipe.task", "causal_lm"),
+        ("lora", "spec.recipe.data.rank_by", "exact_match"),
+        ("lora", "spec.recipe.expect.margin_over_majority", 0.0),
+        ("lora", "data.trivial_baseline", {"token_loss": 2.0, "exact_match": 0.1}),
+        ("lora", "metrics.token_loss", loss),
+        ("lora", "metrics.exact_match", exact_match),
+    ]
+
+
 # Rule -> changes in real records: (method, dotted path, value), for all seeds. `method/0` changes
 # seed 0 only.
 FAULTS: dict[str, list[tuple[str, str, Any]]] = {
@@ -108,6 +121,7 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
         ("lora", "quality.generation", {**WRITTEN, "answered": 0.2}),
     ],
     "V603": [("lora", "quality.generation", {**WRITTEN, "empty": 0.6})],
+    "V604": wrote(loss=1.5, exact_match=0.0),
 }  # fmt: skip
 
 # Rule -> changes in the sound table: (method, column, text).

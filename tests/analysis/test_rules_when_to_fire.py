@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from peft_methods.analysis.checks.names import device_name, precision_name, vers
 from peft_methods.analysis.checks.row import ResultRow, row_of
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
+from peft_methods.recipes.schema import Expect
 from peft_methods.tasks.registry import TASKS
 
 
@@ -184,6 +186,32 @@ def test_v301_reports_a_constant_prediction_of_any_class() -> None:
     (evidence,) = confused((0, 30), (0, 70), accuracy=0.7, majority=0.3)
     assert evidence == "all test rows were predicted as one class, accuracy 0.700"
     assert confused((2, 28), (0, 70), accuracy=0.72, majority=0.3) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "exact_match", "margin", "fired"),
+    [
+        (1.5, 0.2, 0.0, []),
+        (1.5, 0.0, 0.0, ["V604"]),  # it learnt, but solves no more problems
+        (1.5, 0.0, 0.1, ["V301"]),
+        (2.0, 0.0, 0.0, ["V301"]),
+        (2.5, 0.2, 0.0, []),  # a higher loss, but better answers
+    ],
+)
+def test_a_language_model_fails_only_if_neither_loss_nor_score_improved(
+    loss: float, exact_match: float, margin: float, fired: list[str]
+) -> None:
+    sound = make_record()
+    recipe = sound.spec.recipe
+    data = replace(recipe.data, select_by="token_loss", rank_by="exact_match")
+    own = replace(recipe, task="causal_lm", data=data, expect=Expect(margin))
+    record = make_record(
+        spec=replace(sound.spec, recipe=own),
+        data={**sound.data, "trivial_baseline": {"token_loss": 2.0, "exact_match": 0.0}},
+        metrics={**sound.metrics, "token_loss": loss, "exact_match": exact_match},
+    )
+    found = [finding.rule for finding in checks.run_checks([record])]
+    assert [rule for rule in found if rule in ("V301", "V604")] == fired
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from peft_methods.analysis.checks.row import ResultRow
 from peft_methods.analysis.checks.rule import rule
 from peft_methods.runs.record import Record
 
@@ -53,4 +54,19 @@ def writes_nothing(record: Record) -> Iterator[tuple[str, str]]:
         yield (
             f"{facts['empty']:.0%} of {facts['rows']:,.0f} texts are empty",
             "lower the learning rate, or check that completions are not cut off by data.max_length",
+        )
+
+
+@rule("V604", "warning", "row")
+def writes_no_better(row: ResultRow) -> Iterator[tuple[str, str]]:
+    """The loss fell below the untrained model's, but generated texts score no better than its.
+
+    The model learnt, only not enough for the metric that methods are compared by. Where the loss
+    did not fall either, V301 is an error.
+    """
+    metric, score, trivial = row.quality, row.score, row.trivial
+    if row.only_loss_improved and metric and score is not None and trivial is not None:
+        yield (
+            f"{metric.in_text} {score:.3f}, before training {trivial:.3f}",
+            "compare the methods by their loss, train for longer, or take a larger model",
         )

@@ -30,8 +30,9 @@ def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
     Above means: by the margin. head_only is exempt.
 
     Of a task without accuracy, the metric that methods are compared by must be better than that of
-    the task's trivial predictor (for language models: of the untrained model). A recipe with
-    `expect.above_majority = false` is exempt, too, as for small sizes of a learning curve.
+    the task's trivial predictor (for language models: of the untrained model; where their loss did
+    fall, V604 warns instead). A recipe with `expect.above_majority = false` is exempt, too, as for
+    small sizes of a learning curve.
 
     In a run, the majority class is that of train, predicted for every test row; a run that
     predicted another class for all of them learnt nothing either. In a table it is that of test.
@@ -64,6 +65,8 @@ def _not_above_trivial(row: ResultRow) -> Iterator[tuple[str, str]]:
     if metric is None or score is None or trivial is None:
         return
     gain, margin = metric.sign() * (score - trivial), margin_in(metric, row.margin, trivial)
+    if row.only_loss_improved:
+        return
     if gain <= 0 or gain < margin:
         wanted = f", required margin {margin:.3g}" if margin else ""
         without = "before training" if row.trivial_is_untrained else "without the texts"

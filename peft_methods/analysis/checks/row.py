@@ -61,6 +61,8 @@ class ResultRow:
     - `train_accuracy`: of a run that of the chosen epoch, counted while it was trained: with
       dropout and with weights that still changed, so it is rather too low.
     - `classes_predicted`: the number of classes that any test row was predicted as.
+    - `has_learnt`: of tasks whose trivial predictor is the untrained model, whether the test loss
+      is below that model's; None if there is no such loss.
     - `peak_is_reset`: whether the peak is known to be that of training alone.
     """
 
@@ -74,6 +76,7 @@ class ResultRow:
     score: float | None = None
     trivial: float | None = None
     trivial_is_untrained: bool = False
+    has_learnt: bool | None = None
     classes_predicted: int | None = None
     margin: float = 0.0
     may_learn_nothing: bool = False
@@ -120,6 +123,17 @@ class ResultRow:
     precision: str | None = None
     device: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def only_loss_improved(self) -> bool:
+        """Whether a language model's loss fell, but what it writes is scored no better.
+
+        A recipe that wants a margin is not content with a loss: then this is never so.
+        """
+        metric, score, trivial = self.quality, self.score, self.trivial
+        if metric is None or score is None or trivial is None or self.margin:
+            return False
+        return bool(self.has_learnt) and metric.sign() * (score - trivial) <= 0
 
     @property
     def memory(self) -> float | None:
@@ -205,7 +219,16 @@ def _against_trivial(record: Record) -> dict[str, Any]:
         "score": metrics.get(rank_by),
         "trivial": trivial,
         "trivial_is_untrained": task.baseline_is_untrained,
+        "has_learnt": _has_learnt(record) if task.baseline_is_untrained else None,
     }
+
+
+def _has_learnt(record: Record) -> bool | None:
+    """Whether the test loss fell below the untrained model's; None if one of them is unknown."""
+    loss = TASKS[record.spec.recipe.task].selection_metrics[0]
+    before = (record.data.get("trivial_baseline") or {}).get(loss.name)
+    after = record.metrics.get(loss.name)
+    return None if before is None or after is None else loss.sign() * (after - before) > 0
 
 
 def _train_accuracy(record: Record) -> float | None:
