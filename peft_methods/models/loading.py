@@ -16,6 +16,7 @@ import torch
 
 from peft_methods.models.architecture import Architecture, architecture_of
 from peft_methods.models.config import config_digest, folder_or_id, load_config, loading_error
+from peft_methods.models.drawing import DrawInParallel
 from peft_methods.models.head import (
     head_modules,
     name_labels,
@@ -191,7 +192,7 @@ def _load_model(
 
 def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
     """Draw random weights, the same base model for all seeds, as with pretrained weights."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=()), DrawInParallel():
         torch.manual_seed(0)
         model: PreTrainedModel = head.auto_class().from_config(
             config, dtype=torch.float32, trust_remote_code=spec.trust_remote_code

@@ -1,0 +1,74 @@
+"""Random weights of large models, drawn by all threads.
+
+torch draws with one thread, and linear layers are drawn twice: by torch, then by transformers. For
+seven billion parameters that takes more than four minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+CHUNK = 2**22  # numbers that one thread draws at a time; smaller tensors are left to torch
+
+
+class DrawInParallel(TorchFunctionMode):
+    """Context in which `torch.nn.init` fills large tensors on the CPU by all threads.
+
+    It covers the normal distribution, and the uniform one that linear layers start with. The
+    numbers follow from torch's seed, whatever the number of threads, but are others than without
+    this context.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Draw the numbers of a large tensor; call `func` for everything else."""
+        given = kwargs or {}
+        tensor, fill = given.get("tensor"), _fill_of(func, given)
+        if fill is None or not isinstance(tensor, Tensor) or not _is_large(tensor):
+            return func(*args, **given)
+        with torch.no_grad():
+            _fill(tensor, fill)
+        return tensor
+
+
+def _fill_of(func: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any] | None:
+    """Return how a function of `torch.nn.init` fills a tensor; None if it is left to torch."""
+    name = getattr(func, "__name__", "")
+    if given.get("generator") is not None:
+        return None
+    if name == "normal_":
+        return partial(Tensor.normal_, mean=given["mean"], std=given["std"])
+    if name == "kaiming_uniform_" and given["mode"] == "fan_in" and given["tensor"].dim() == 2:
+        gain = torch.nn.init.calculate_gain(given["nonlinearity"], given["a"])
+        bound = gain * math.sqrt(3 / given["tensor"].shape[1])
+        return partial(Tensor.uniform_, **{"from": -bound, "to": bound})
+    return None
+
+
+def _is_large(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.numel() > CHUNK
+
+
+def _fill(tensor: Tensor, fill: Callable[..., Any]) -> None:
+    """Fill a tensor chunk by chunk, each from a generator with a seed of its own."""
+    chunks = tensor.detach().view(-1).split(CHUNK)
+    seeds = torch.randint(2**62, (len(chunks),)).tolist()
+
+    def draw(chunk: Tensor, seed: int) -> None:
+        fill(chunk, generator=torch.Generator().manual_seed(seed))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(draw, chunks, seeds))
