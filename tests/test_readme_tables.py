@@ -12,7 +12,9 @@ import pytest
 from peft_methods.analysis.baseline import read_baseline
 from peft_methods.analysis.comparison import MetricSummary, Row
 from peft_methods.profiling.metrics import MEMORY_PARTS, METRICS
+from peft_methods.recipes.schema import DEFAULT_TASK
 from peft_methods.report.text.costs import COST_COLUMNS
+from peft_methods.tasks.registry import TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,10 +25,6 @@ MARKED = {name: text for page in (README, *PAGES) for name, text in MARK.findall
 COST_HEADINGS = COST_COLUMNS | {
     part.replace("_", " ").capitalize(): f"{part}_bytes" for part in MEMORY_PARTS
 }
-BEST_OF: dict[str, Callable[..., float]] = {
-    "accuracy": max, "macro_f1": max, "train_seconds": min, "samples_per_second": max,
-    "peak_memory_bytes": min,
-}  # fmt: skip
 Cells = dict[tuple[str, str], str]  # (method, heading) -> text
 
 
@@ -49,6 +47,11 @@ def rows_of(path: Path) -> list[Row]:
     ]
 
 
+def task_of(path: Path) -> str:
+    (entry, *_) = read_baseline(path).entries.values()
+    return entry.settings.get("task", DEFAULT_TASK)
+
+
 def cells_of(markdown: str) -> Cells:
     """Return every cell of every table in a Markdown text."""
     found: Cells = {}
@@ -66,15 +69,20 @@ def cells_of(markdown: str) -> Cells:
     return found
 
 
-def expected(rows: list[Row]) -> Cells:
+def expected(rows: list[Row], task: str) -> Cells:
     digits = 2 if min(row.mean("train_seconds") for row in rows) < 1 else 1
 
-    def put(heading: str, name: str, written: Callable[[Row], str]) -> None:
+    def put(
+        heading: str,
+        name: str,
+        written: Callable[[Row], str],
+        best: Callable[..., float] | None = None,
+    ) -> None:
         means = {row.method: row.mean(name) for row in rows if name in row.metrics}
-        best = BEST_OF[name](means.values()) if name in BEST_OF and means else None
+        highest = None if best is None or not means else best(means.values())
         found.update(
             {
-                (row.title, heading): written(row) + r" \*" * (means[row.method] == best)
+                (row.title, heading): written(row) + r" \*" * (means[row.method] == highest)
                 for row in rows
                 if name in row.metrics
             }
@@ -89,16 +97,28 @@ def expected(rows: list[Row]) -> Cells:
         return written
 
     found = costs(rows)
-    put("Accuracy", "accuracy", with_spread("accuracy", 100, 1))
-    put("Macro F1", "macro_f1", with_spread("macro_f1", 100, 1))
+    for metric in TASKS[task].metrics:
+        is_share = metric.unit.name == "share"
+        put(
+            metric.title,
+            metric.name,
+            with_spread(metric.name, 100 if is_share else 1, 1 if is_share else 3),
+            best=max if metric.higher_is_better else min,
+        )
     put("Trainable (method + head)", "method_parameters", _trainable)
     put("%", "trainable_share", lambda row: f"{100 * row.mean('trainable_share'):.2f}")
-    put("Train time", "train_seconds", with_spread("train_seconds", 1, digits, " s"))
-    put("Samples/s", "samples_per_second", lambda row: f"{row.mean('samples_per_second'):,.1f}")
+    put("Train time", "train_seconds", with_spread("train_seconds", 1, digits, " s"), best=min)
+    put(
+        "Samples/s",
+        "samples_per_second",
+        lambda row: f"{row.mean('samples_per_second'):,.1f}",
+        best=max,
+    )
     put(
         "Peak memory",
         "peak_memory_bytes",
         lambda row: f"{row.mean('peak_memory_bytes') / 2**20:,.0f} MiB",
+        best=min,
     )
     return found
 
@@ -145,11 +165,13 @@ def test_quoted_setup_counts_as_the_code_does() -> None:
 @pytest.mark.parametrize("name", MARKED)
 def test_tables_match_the_stored_baseline(name: str) -> None:
     shown = cells_of(MARKED[name])
-    stored = expected(rows_of(ROOT / "benchmarks" / "baselines" / f"{name}.json"))
+    path = ROOT / "benchmarks" / "baselines" / f"{name}.json"
+    stored = expected(rows_of(path), task_of(path))
     # Groups need predictions, which baselines do not hold.
     figures = {key: text for key, text in shown.items() if key[1] != "Group"}
     assert figures == {key: stored.get(key) for key in figures}
     assert {method for method, _ in shown} == {method for method, _ in stored}
     headings = {heading for _, heading in figures}
-    assert headings >= {heading for _, heading in stored if heading not in COST_HEADINGS}
+    optional = {metric.title for metric in TASKS[task_of(path)].metrics[1:]} | set(COST_HEADINGS)
+    assert headings >= {heading for _, heading in stored} - optional
     assert headings.isdisjoint(COST_HEADINGS) or headings >= set(COST_HEADINGS)
