@@ -122,21 +122,25 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.stash[OPTIONS].dry_run or session.config.option.collectonly:
         return None
     from peft_methods.report.text.dry_run import plan_text
+    from peft_methods.runs.plan import no_gpu
 
     experiment = session.config.stash.get(EXPERIMENT, None)
     if experiment is None:
         return None
     experiment.prepare()
     session.testsfailed += len(experiment.errors)
-    errors = {
-        recipe: PeftMethodsError(explained(error)) for recipe, error in experiment.errors.items()
+    reasons = {
+        task.recipe.name: no_gpu(task.recipe)
+        for task in experiment.tasks
+        if experiment.needs_gpu(task)
     }
+    reasons |= {recipe: explained(error) for recipe, error in experiment.errors.items()}
     show_text(
         session.config,
         plan_text(
             experiment.tasks,
             experiment.preparations,
-            errors,
+            reasons,
             experiment.workers,
             experiment.trials,
             there=experiment.reusable(),

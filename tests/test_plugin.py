@@ -605,6 +605,16 @@ def test_dry_run_works_for_a_gpu_recipe_without_its_data(run: Any, tmp_path: Pat
     assert "Change it with --peft-set data.train=VALUE." in out
 
 
+def test_dry_run_says_why_a_gpu_recipe_has_no_plan(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    result = run("--peft-dry-run", recipe="stsb_regression")
+    result.stdout.fnmatch_lines(
+        ["stsb_regression: recipe 'stsb_regression' needs an NVIDIA GPU and none is visible*"]
+    )
+
+
 def test_random_weights_without_a_known_architecture_fail_with_one_line(run: Any) -> None:
     result = run(
         "--peft-model=FacebookAI/roberta-bas", "--peft-weights=random", "--peft-method=lora"

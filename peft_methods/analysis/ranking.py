@@ -105,8 +105,9 @@ def rank_methods(
     """
     records = [record for found in runs.values() for record, _ in found]
     finished = [record for record in records if record.status == "ok"]
-    task = task_of(finished[0].spec.recipe) if finished else next(iter(TASKS.values()))
-    metric = finished[0].spec.recipe.ranking_metric if finished else task.metrics[0].name
+    recipes = [record.spec.recipe for record in finished or records]
+    task = task_of(recipes[0]) if recipes else next(iter(TASKS.values()))
+    metric = recipes[0].ranking_metric if recipes else task.metrics[0].name
     scores, not_compared = _scores(runs, task, metric)
     plan = next((record.seed_plan for record in records if record.seed_plan is not None), None)
     level = next((one.data.get("trivial_baseline", {}).get(metric) for one in finished), None)

@@ -114,3 +114,11 @@ def _check_precision(recipe: Recipe, device: str) -> None:
             "none is visible. Allowed here: fp32, bf16.",
             setting="budget.precision",
         )
+
+
+def no_gpu(recipe: Recipe) -> str:
+    """Return why the runs of a recipe for GPUs are skipped on a machine without one."""
+    return (
+        f"recipe {recipe.name!r} needs an NVIDIA GPU and none is visible; with gpu = false it uses "
+        "the CPU"
+    )

@@ -17,6 +17,7 @@ from builders import (
     TEST_LABELS,
     make_comparison,
     make_predictions,
+    make_record,
     random_record,
     with_changed_specs,
 )
@@ -27,9 +28,22 @@ from peft_methods.analysis.questions import QuestionKind
 from peft_methods.analysis.ranking import NotCompared
 from peft_methods.analysis.recommendations import describe_comparison, recommend
 from peft_methods.api import PrintableComparison, compare
+from peft_methods.methods.selection import chosen_methods
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.text.comparison import markdown_table
 from peft_methods.report.text.csv_table import csv_table
+from peft_methods.runs.spec import run_specs
+from peft_methods.tasks.registry import with_task
 from peft_methods.utils.errors import OptionError
+
+
+def test_tables_of_failed_runs_have_the_columns_of_their_task() -> None:
+    recipe = with_task(load_recipe("stsb_regression", ["gpu=false"]))
+    spec = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cpu")[0]
+    failed = make_record(spec=spec, status="failed", metrics={}, message="no texts")
+    shown = markdown_table(PrintableComparison((failed,)))
+    assert "Spearman" in shown
+    assert "Accuracy" not in shown
 
 
 def answers(comparison: PrintableComparison) -> dict[str, tuple[str | None, str]]:

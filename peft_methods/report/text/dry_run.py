@@ -10,7 +10,6 @@ from peft_methods.runs.cost_model import expected_seconds, total_seconds
 from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.spec import RunSpec
-from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.sanitize import visible
 from peft_methods.utils.units import format_duration
 from peft_methods.utils.words import counted
@@ -19,7 +18,7 @@ from peft_methods.utils.words import counted
 def plan_text(
     tasks: Sequence[RunGroup],
     preparations: Mapping[str, PreparedRecipe],
-    errors: Mapping[str, PeftMethodsError],
+    reasons: Mapping[str, str],
     workers: int,
     trials: int | None = None,
     *,
@@ -27,6 +26,7 @@ def plan_text(
 ) -> str:
     """Format one line per run with its prerequisites or the reason to skip it, and the total time.
 
+    `reasons` say why recipes are not run at all, by name.
     `there` has the keys of runs and prerequisite runs that an earlier session finished: they are
     reused and cost no time. `trials` is the number of tuning trials per method, if tuning is on.
     """
@@ -35,7 +35,7 @@ def plan_text(
     runnable = [run for task in known if _reason(task, preparations) is None for run in task.runs]
     missing = [run for run in runnable if run.key not in there]
     seconds = total_seconds(missing, preparations, workers, there)
-    parts = [f"{name}: {error}" for name, error in errors.items()]
+    parts = [f"{name}: {reason}" for name, reason in reasons.items()]
     if lines:
         parts.append(
             tabulate(
