@@ -189,6 +189,30 @@ def test_paper_lists_findings_as_threats() -> None:
 
 
 @pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        (
+            ("initialisation", "data_order", "dropout"),
+            "Seeds vary initialisation, data order and dropout alone: the intervals do not include "
+            "what other training rows and validation rows would change.",
+        ),
+        (
+            ("dropout", "training_subset"),
+            "Seeds vary dropout and training subset alone: the intervals do not include what other "
+            "initial weights, orders of the training rows, and validation rows would change.",
+        ),
+        ((), "All seeds repeat one training: the intervals do not include"),
+        (("initialisation", "data_order", "dropout", "training_subset", "split"), ""),
+    ],
+)
+def test_threats_say_what_the_seeds_do_not_vary(vary: tuple[str, ...], said: str) -> None:
+    comparison = with_changed_specs(make_comparison(CLEARLY_DIFFERENT), ("budget.vary", vary))
+    threats = part(source_of(comparison), "== Threats to Validity")
+    assert said in threats
+    assert ("the intervals do not include" in threats) == bool(said)
+
+
+@pytest.mark.parametrize(
     ("name", "factor"), [("train_seconds", 37), ("peak_memory_bytes", 3), ("trainable_share", 211)]
 )
 def test_paper_shows_a_changed_metric_in_its_results(name: str, factor: int) -> None:
