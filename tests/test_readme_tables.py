@@ -11,8 +11,11 @@ import pytest
 
 from peft_methods.analysis.baseline import read_baseline
 from peft_methods.analysis.comparison import MetricSummary, Row
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.profiling.metrics import MEMORY_PARTS, METRICS
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.text.costs import COST_COLUMNS
+from peft_methods.runs.spec import run_specs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -125,6 +128,32 @@ def test_every_stored_baseline_has_a_table() -> None:
         path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json")
     }
     assert set(MARKED) == stored
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_baselines_of_an_older_recipe_are_called_so(name: str) -> None:
+    """Sources and the engine are those of the command that the page shows."""
+    recipe_name, random, _ = name.partition("/")[2].partition("-random-weights")
+    recipe = load_recipe(recipe_name, ["model.weights=random"] if random else [])
+    changed = set()
+    for entry in read_baseline(ROOT / "benchmarks" / "baselines" / f"{name}.json").entries.values():
+        (today, *_) = run_specs(recipe, chosen_methods(recipe, [entry.method])[0], "cuda")
+        now = today.flat()
+        changed |= {
+            (key, entry.settings.get(key), text)
+            for key, text in now.items()
+            if not key.startswith("prerequisites.")
+            and not key.endswith((".source", ".sources"))
+            and key != "engine"
+            and entry.settings.get(key) != text
+        }
+    for page in PAGES:
+        before, mark, _ = page.partition(f"<!-- baseline {name} -->")
+        if mark:
+            section = " ".join(before.rpartition("\n## ")[2].split())
+            assert ("of an older recipe" in section) == bool(changed)
+            for key, then, today_text in changed:
+                assert f"`{key}` was {int(then or 0):,}, today {int(today_text):,}" in section
 
 
 def test_readme_shows_the_table_that_the_documentation_explains() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from metric_simulation import KINDS, Setting, samples_of, scores_of, shares, true_value
+from metric_simulation import KINDS, Setting, samples_of, scores_of, shares, true_value, value_on
 from scipy import stats
 from simulation import all_differences_covered, any_alarm, covered
 
@@ -20,7 +20,9 @@ from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.tasks.registry import TASKS
 
 WILD = 6.0  # spread of the first method, where it is another than that of the others
-FEW, MANY, INTERVALS = 100, 1000, 200  # repetitions
+FEW, INTERVALS = 100, 200  # repetitions
+MANY = {2: 1000, 8: 500}  # by the number of methods
+SIZED = "macro_f1"  # of rare labels: it is lower on few rows
 
 
 def setting(
@@ -38,10 +40,8 @@ GRID = [
         ((2, 3, 200), {}),
         ((2, 3, 2000), {"wild": True}),
         ((2, 5, 200), {"wild": True}),
-        ((2, 10, 500), {"wild": True}),
         ((8, 2, 200), {"wild": True}),
-        ((8, 3, 500), {}),
-        ((8, 3, 2000), {"wild": True}),
+        ((8, 3, 500), {"wild": True}),
         ((8, 10, 200), {"wild": True, "fewer": 2}),
     )
 ]
@@ -93,13 +93,15 @@ def test_equal_methods_are_rarely_called_different(kind: str) -> None:
 @pytest.mark.simulation
 @pytest.mark.parametrize("one", GRID, ids=str)
 def test_error_rates_of_the_documented_settings(one: Setting) -> None:
-    alarms, together = shares(one, [any_alarm, all_differences_covered], MANY)
-    true = (true_value(one.kind),) * len(one.seeds)
-    (of_methods,) = shares(one, [covered(true)], INTERVALS)
+    methods = len(one.seeds)
+    repetitions = MANY[methods]
+    alarms, together = shares(one, [any_alarm, all_differences_covered], repetitions)
+    true = value_on(SIZED, one.rows) if one.kind == SIZED else true_value(one.kind)
+    (of_methods,) = shares(one, [covered((true,) * methods)], INTERVALS)
     print(
         f"\nfalse alarms in {alarms:.1%}; intervals of methods hold in {of_methods:.1%}, all of "
         f"differences together in {together:.1%}: {one}"
     )
-    assert alarms <= above(0.06, MANY)
-    assert together >= 1 - above(0.06, MANY)
+    assert alarms <= above(0.06, repetitions)
+    assert together >= 1 - above(0.06, repetitions)
     assert of_methods >= 1 - above(0.06, INTERVALS)
