@@ -142,6 +142,22 @@ def test_paper_names_excluded_methods_with_the_reason() -> None:
     )
 
 
+def test_paper_names_the_highest_figure_though_a_cheaper_method_is_the_answer() -> None:
+    """With one seed each, the intervals overlap, and IA3 is cheaper to train."""
+    source = source_of(
+        make_comparison(
+            {
+                "full": ([0.91], {"train_seconds": 30.0}),
+                "ia3": ([0.90], {"train_seconds": 10.0}),
+            }
+        )
+    )
+    assert (
+        "none is recommended; Full fine-tuning, which has the highest figure, was not compared"
+        in source
+    )
+
+
 def test_paper_explains_missing_predictions_and_random_weights() -> None:
     unpredicted = source_of(
         Comparison(

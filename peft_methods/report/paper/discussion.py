@@ -247,8 +247,9 @@ def _answer(study: Study, answer: Recommendation) -> str:
         and len(study.known(study.ranking.metric)) > 1
     ):
         best = study.title(answer.highest or answer.method or "")
+        end = "highest" if study.quality.sign() > 0 else "lowest"
         return (
-            f"{lead}none is recommended; {best}, which has the highest figure, was not compared "
+            f"{lead}none is recommended; {best}, which has the {end} figure, was not compared "
             "with the second best."
         )
     return lead + escaped(tidy(answer.text))
