@@ -16,6 +16,7 @@ from simulation import all_differences_covered, any_alarm, covered
 from peft_methods.analysis.sequential import decide
 from peft_methods.analysis.significance import differences
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.paper.statistics import MEANS
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.tasks.registry import TASKS
 
@@ -63,6 +64,18 @@ def test_every_metric_that_can_rank_methods_is_simulated() -> None:
     }  # fmt: skip
     metrics = {metric.name for task in TASKS.values() for metric in task.metrics}
     assert metrics == alike | set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_paper_names_the_metrics_that_are_no_means_of_rows(kind: str) -> None:
+    """Scores of a mean depend on their own row alone, those of other metrics on all rows."""
+    shape, model, rng = KINDS[kind], KINDS[kind].scores, np.random.default_rng(0)
+    drawn = shape.draw(rng, 30)
+    noise = rng.standard_normal(len(drawn.values))
+    row = drawn.row[0]
+    changed = np.where(drawn.row == row, noise - 3, noise)
+    moved = model(drawn, noise, 0.0) != model(drawn, changed, 0.0)
+    assert np.delete(moved, row).any() == (kind not in MEANS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
