@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,10 +13,13 @@ import pytest
 
 from peft_methods.analysis.baseline import read_baseline
 from peft_methods.analysis.comparison import MetricSummary, Row
+from peft_methods.methods.selection import chosen_methods
 from peft_methods.profiling.metrics import MEMORY_PARTS, METRICS
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import DEFAULT_TASK
 from peft_methods.report.text.costs import COST_COLUMNS
-from peft_methods.tasks.registry import TASKS
+from peft_methods.runs.spec import run_specs
+from peft_methods.tasks.registry import TASKS, with_task
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -145,6 +150,51 @@ def test_every_stored_baseline_has_a_table() -> None:
         path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json")
     }
     assert set(MARKED) == stored
+
+
+def command_above(page: str, name: str) -> list[str]:
+    """Return the words of the last command before a baseline's table."""
+    before = page.partition(f"<!-- baseline {name} -->")[0]
+    return shlex.split(before.rpartition("```bash\n")[2].partition("```")[0])
+
+
+def options_of(words: list[str]) -> dict[str, list[str]]:
+    """Return the values of each option of a command, by its name."""
+    found: dict[str, list[str]] = {}
+    joined = " ".join(map(shlex.quote, words)).replace("=auto", " auto")
+    for option, value in itertools.pairwise(shlex.split(joined)):
+        if option.startswith("--peft-") and not value.startswith("-"):
+            found.setdefault(option.removeprefix("--peft-"), []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(set(MARKED) - {"nvidia-h200/embedded"}))
+def test_the_command_above_a_table_makes_its_baseline(name: str) -> None:
+    """Paths of models and data may differ, and what older versions called otherwise."""
+    (page,) = (page for page in PAGES if f"<!-- baseline {name} -->" in page)
+    given = options_of(command_above(page, name))
+    one = {key: given[key][0] for key in ("model", "data", "weights") if key in given}
+    usual = "imdb_roberta" if "gpu" in command_above(page, name) else "embedded"
+    recipe = load_recipe(given.get("recipe", [usual])[0], given.get("set", []), **one)
+    for entry in read_baseline(ROOT / "benchmarks" / "baselines" / f"{name}.json").entries.values():
+        (run, *_) = run_specs(with_task(recipe), chosen_methods(recipe, [entry.method])[0], "cuda")
+        differing = {
+            key: (entry.settings.get(key), text)
+            for key, text in run.flat().items()
+            if not key.startswith("prerequisites.")
+            and not key.endswith((".source", ".sources"))
+            and key not in ("engine", "data.sizes")
+            and entry.settings.get(key) != text
+        }
+        assert differing == {}
+
+
+def test_pages_know_what_today_s_recipes_have_instead() -> None:
+    remark = r"Recipe `(\w+)`[^<]*?`data\.test` was ([\d,]+), today ([\d,]+)\."
+    told = [found for page in PAGES for found in re.findall(remark, page)]
+    assert len(told) == 3
+    for name, _, today in told:
+        assert f"{load_recipe(name).data.test:,}" == today
 
 
 def test_readme_shows_the_table_that_the_documentation_explains() -> None:

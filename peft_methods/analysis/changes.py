@@ -12,10 +12,11 @@ from peft_methods.analysis.baseline import Baseline, Entry, present
 from peft_methods.analysis.metric_comparison import MetricComparison, Runs, compare, family_of
 from peft_methods.analysis.regression_report import Change
 from peft_methods.analysis.samples import SEEDS_NEEDED, Array
-from peft_methods.analysis.spec_changes import device_of
+from peft_methods.analysis.spec_changes import device_of, test_row_changes
 from peft_methods.analysis.tolerances import Tolerance
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
+from peft_methods.tasks.registry import TASKS
 
 PACE = "pace_seconds"
 Values = Mapping[str, Sequence[float | None]]  # of each metric, one per seed
@@ -37,12 +38,18 @@ class RecipeBaseline:
         return cls(entries, tolerances)
 
     def comparable(self, method: str, record: Record) -> list[Tolerance]:
-        """Return the tolerances of metrics that may be compared on the record's device."""
-        same = device_of(self.entries[method].environment) == device_of(record.environment)
+        """Return the tolerances of metrics that may be compared.
+
+        Times and memory are those of a device, quality is that on certain test rows.
+        """
+        entry = self.entries[method]
+        same_device = device_of(entry.environment) == device_of(record.environment)
+        same_rows = not test_row_changes(entry, record)
         return [
             tolerance
             for tolerance in self.tolerances
-            if same or not METRICS[tolerance.metric].device_dependent
+            if (same_device or not METRICS[tolerance.metric].device_dependent)
+            and (same_rows or not is_of_test_rows(tolerance.metric))
         ]
 
     def changes(self, method: str, records: Sequence[Record]) -> list[Change]:
@@ -91,6 +98,11 @@ def runs_of(metrics: Values, metric: str) -> Runs:
     pace = present(beside)
     has_pace = len(pace) == len(known) and all(pace)
     return Runs(np.asarray(present(values)), np.asarray(pace) if has_pace else None)
+
+
+def is_of_test_rows(metric: str) -> bool:
+    """Whether a metric is the quality of predictions for the test rows."""
+    return any(metric == one.name for task in TASKS.values() for one in task.metrics)
 
 
 def recorded(records: Iterable[Record], metric: str) -> list[float]:

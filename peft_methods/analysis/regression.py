@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from peft_methods.analysis.baseline import Baseline, Entry
-from peft_methods.analysis.changes import RecipeBaseline, recorded
+from peft_methods.analysis.changes import RecipeBaseline, is_of_test_rows, recorded
 from peft_methods.analysis.metric_comparison import MetricComparison
 from peft_methods.analysis.regression_notes import (
     busy,
@@ -30,7 +30,7 @@ from peft_methods.analysis.regression_report import (
     RegressionEntry,
     RegressionReport,
 )
-from peft_methods.analysis.spec_changes import shortened, spec_changes
+from peft_methods.analysis.spec_changes import shortened, spec_changes, test_row_changes
 from peft_methods.analysis.tolerances import Tolerance, default_tolerances
 from peft_methods.runs.record import Record
 from peft_methods.utils.words import counted
@@ -119,7 +119,7 @@ class RegressionCheck:
         ]
 
     def check_common(self, records: Iterable[Record]) -> list[RegressionEntry]:
-        """Find methods of the baseline that did not run, and shifts common to all methods."""
+        """Find what only the whole session shows: missing methods, other rows, common shifts."""
         by_recipe: dict[str, dict[str, list[Record]]] = {}
         for record in records:
             if record.role == "main":
@@ -130,7 +130,11 @@ class RegressionCheck:
             entry
             for recipe in self.baselines
             for methods in [by_recipe.get(recipe, {})]
-            for entry in (*self._not_run(recipe, methods), *self._shifts(recipe, methods))
+            for entry in (
+                *self._not_run(recipe, methods),
+                *self._other_rows(recipe, methods),
+                *self._shifts(recipe, methods),
+            )
         ]
 
     def tolerances_for(self, record: Record) -> tuple[Tolerance, ...]:
@@ -142,7 +146,7 @@ class RegressionCheck:
         )
 
     def _missing(
-        self, recipe: str, method: str, text: str, metric: str | None = None
+        self, recipe: str, method: str | None, text: str, metric: str | None = None
     ) -> RegressionEntry:
         if self.allow_missing:
             return RegressionEntry(EntryKind.NOTE, f"{text} (allowed)", recipe, method, metric)
@@ -159,6 +163,25 @@ class RegressionCheck:
                 why = f" (skipped: {records[0].message})" if records else ""
                 text = f"in the baseline {self.baselines[recipe]} but not in this session{why}"
                 yield self._missing(recipe, method, text)
+
+    def _other_rows(
+        self, recipe: str, methods: Mapping[str, list[Record]]
+    ) -> Iterator[RegressionEntry]:
+        """Say that quality is not compared, where the test rows are others than the baseline's."""
+        baseline = self.baselines[recipe]
+        found: dict[str, str] = {}
+        for method, records in methods.items():
+            entry = baseline.entries.get((recipe, method))
+            if entry is not None and (changed := test_row_changes(entry, records[0])):
+                lost = [
+                    one.metric
+                    for one in self.tolerances_for(records[0])
+                    if is_of_test_rows(one.metric) and entry.values(one.metric)
+                ]
+                found |= dict.fromkeys(lost, shortened(changed))
+        for metric, why in found.items():
+            text = f"{metric} is not compared: the baseline {baseline} has other test rows"
+            yield self._missing(recipe, None, f"{text} ({why})", metric)
 
     def _judged(
         self, recipe: str, methods: Mapping[str, list[Record]]

@@ -16,7 +16,8 @@ degrees of freedom without raising false alarms.
   first test takes its variance for that of the others. Such a method is in several pairs, but they
   err together, so there is no correction for their number. The test is done twice, with and
   without the variance over examples: many examples would give an estimate from three seeds more
-  degrees of freedom than it has. With two seeds, or with unlike numbers of seeds, Welch's degrees
+  degrees of freedom than it has. Seeds of correlations, errors and losses are skewed, so the level
+  is lower there (`SKEWED`). With two seeds, or with unlike numbers of seeds, Welch's degrees
   of freedom are too many: there they are those of the method with fewer seeds.
 
 **Few examples**: no p is below that of the exact test whose null hypothesis is that each example's
@@ -51,6 +52,7 @@ LEVEL = 0.95  # confidence level of every interval
 ALPHA = 1 - LEVEL  # false alarm rate over all pairs of a recipe
 GUARD = 0.045  # level of the second test; with 0.05, two methods of unlike spread give 6.6 %
 GUARD_OF_INTERVALS = 0.04  # the same for intervals; with 0.045, 93 % may hold
+SKEWED = 0.7  # of both levels, for metrics that are no shares; with 1, 8 % of Spearman's
 FEW = 14  # up to so many examples that differ are tested exactly
 
 
@@ -167,6 +169,7 @@ class Pair:
     together: Estimate  # with the variance between seeds of all methods
     own: tuple[Estimate, ...]  # with that of these two only
     new_seeds: Estimate  # of the difference of two further seeds, predicted from these
+    strictness: float = 1.0  # factor of the level of the second test
 
     @classmethod
     def of(cls, first: Sample, second: Sample, common: SeedVariance) -> Pair:
@@ -191,6 +194,7 @@ class Pair:
             of_mean(together, examples, noise),
             (of_mean(own, examples, noise), alone),
             satterthwaite(*further),
+            1.0 if first.scale is None else SKEWED,
         )
 
     def tests(
@@ -203,11 +207,12 @@ class Pair:
         that of the examples.
         """
         difference = self.by_example.mean(-1) if difference is None else difference
+        guard_of_intervals = GUARD_OF_INTERVALS * self.strictness
         margins = [
             np.sqrt(variance.variance) * _quantile(variance.freedom, 1 - one_level / 2)
             for variance, one_level in [
                 (self.together, level),
-                *((one, of_all * GUARD_OF_INTERVALS / ALPHA) for one in self.own),
+                *((one, of_all * guard_of_intervals / ALPHA) for one in self.own),
             ]
         ]
         guard = np.max([p_value(difference, one) for one in self.own], axis=0)
@@ -215,7 +220,7 @@ class Pair:
             difference,
             np.max(margins, axis=0),
             np.maximum(p_value(difference, self.together), exact_p(self.by_example)),
-            np.minimum(guard * ALPHA / GUARD, 1.0),
+            np.minimum(guard * ALPHA / (GUARD * self.strictness), 1.0),
             _probability_above_zero(difference, self.new_seeds),
         )
 

@@ -11,6 +11,12 @@ from peft_methods.runs.record import Record
 from peft_methods.utils.words import counted
 
 SHOWN_DIFFERENCES = 6
+OF_TEST_ROWS = tuple(  # the settings that choose the test rows
+    f"data.{name}"
+    for name in (
+        "source", "config", "revision", "test_source", "test_config", "test_split", "test", "seed"
+    )
+)  # fmt: skip
 
 
 def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
@@ -34,6 +40,21 @@ def spec_changes(entry: Entry, records: Sequence[Record]) -> list[str]:
     }
     return [
         f"{name} {before} → {after}" for name, (before, after) in pairs.items() if before != after
+    ]
+
+
+def test_row_changes(entry: Entry, record: Record) -> list[str]:
+    """Return the changes by which the test rows are others; empty if they may be the same.
+
+    The fingerprint of the data says whether sources of different names have the same rows.
+    """
+    if entry.data.get("fingerprint") == record.data.get("fingerprint"):
+        return []
+    now = record.spec.flat()
+    return [
+        f"{name} {entry.settings[name]} → {now.get(name)}"
+        for name in OF_TEST_ROWS
+        if name in entry.settings and entry.settings[name] != now.get(name)
     ]
 
 

@@ -192,19 +192,22 @@ class CausalLM(Task):
         return Quality(self.scores(predictions), details)
 
     def example_scores(self, predictions: LanguagePredictions, metric: str) -> Scores:
-        """Return each row's share in the loss, influence on the perplexity, or score of its text.
+        """Return the score of each row's text, or its influence on the loss or the perplexity.
 
-        A row's loss is weighted by its tokens: rows * summed loss / learnt tokens of all rows. The
-        influence on the perplexity P = exp(L) is that of its first-order change, P * (1 + l - L),
-        where l is the weighted loss and L the mean.
+        The loss L is a ratio: all losses over all learnt tokens. A row with the summed loss l and n
+        tokens has the influence rows * (l - L n) / tokens on it, so that long rows do not count as
+        uncertain by being long. That on the perplexity P = exp(L) is P times as large (delta
+        method).
         """
         if metric in SCORES:
             assert predictions.generated is not None, "texts were generated for the test rows"
             return SCORES[metric](predictions.generated)
-        weighted = predictions.totals * len(predictions.totals) / max(1, predictions.counts.sum())
+        loss, counts = predictions.loss, predictions.counts
+        own = predictions.totals - loss * counts
+        influence = np.asarray(own * len(counts) / max(1, counts.sum()))
         if metric == "token_loss":
-            return np.asarray(weighted)
-        return np.asarray(perplexity(predictions.loss) * (1 + weighted - predictions.loss))
+            return loss + influence
+        return perplexity(loss) * (1 + influence)
 
     def scores(self, predictions: LanguagePredictions) -> Mapping[str, float]:
         """Compute loss and perplexity, and the metrics of generated texts where there are any."""

@@ -1,9 +1,9 @@
 """Scores of single test examples whose mean is a metric of a classifier, for paired tests.
 
-A metric that is no mean of right and wrong answers is written as one by the infinitesimal
-jackknife (Efron 1982): the metric plus the influence of each example on it. Influences sum to 0,
-and their variance over examples is that of the metric, to first order. Classes without examples
-count as 0, as in scikit-learn with `zero_division=0`.
+A metric that is no mean of right and wrong answers is written as one by the jackknife (Efron 1982;
+macro averages: see `macro_scores`): the metric plus the influence of each example on it. Influences
+sum to 0, and their variance over examples is that of the metric, to first order. Classes without
+examples count as 0, as in scikit-learn with `zero_division=0`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from peft_methods.tasks.macro_scores import macro_scores
 
 Array = NDArray[np.float64]
 
@@ -24,15 +26,10 @@ def correct(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: in
 def macro_f1_scores(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Array:
     """Return scores (examples,) whose mean is the macro F1.
 
-    F1 of a class is 2 TP / (T + P) with T true and P predicted rows. The influence of a row on it
-    is (2 [both] - F1 ([true] + [predicted])) / (T + P).
+    F1 of a class is 2 TP / (T + P) with T true and P predicted rows.
     """
     true, guessed = _one_hot(labels, classes), _one_hot(predicted, classes)
-    size = np.maximum((true + guessed).sum(0), 1)
-    f1 = 2 * (true * guessed).sum(0) / size
-    influence = (2 * true * guessed - f1 * (true + guessed)) / size
-    scores: Array = f1.mean() + len(labels) * influence.mean(1)
-    return scores
+    return macro_scores(2 * true * guessed, true + guessed)
 
 
 def weighted_f1_scores(
@@ -55,27 +52,20 @@ def macro_precision_scores(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
 ) -> Array:
     """Return scores (examples,) whose mean is the macro precision."""
-    return _macro_ratio(_one_hot(labels, classes), _one_hot(predicted, classes))
+    true, guessed = _one_hot(labels, classes), _one_hot(predicted, classes)
+    return macro_scores(true * guessed, guessed)
 
 
 def macro_recall_scores(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int
 ) -> Array:
     """Return scores (examples,) whose mean is the macro recall."""
-    return _macro_ratio(_one_hot(predicted, classes), _one_hot(labels, classes))
+    true, guessed = _one_hot(labels, classes), _one_hot(predicted, classes)
+    return macro_scores(true * guessed, true)
 
 
 def _one_hot(values: NDArray[np.int64], classes: int) -> Array:
     return (values[:, None] == np.arange(classes)).astype(np.float64)
-
-
-def _macro_ratio(found: Array, of: Array) -> Array:
-    """Scores of the mean over classes of [both] / [of], which are arrays (examples, classes)."""
-    size = np.maximum(of.sum(0), 1)
-    ratio = (found * of).sum(0) / size
-    influence = of * (found - ratio) / size
-    scores: Array = ratio.mean() + len(of) * influence.mean(1)
-    return scores
 
 
 SCORES: Mapping[str, Callable[[NDArray[np.int64], NDArray[np.int64], int], Array]] = {

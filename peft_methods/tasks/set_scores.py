@@ -1,15 +1,17 @@
 """Scores of single test examples whose mean is a metric of several labels, for paired tests.
 
 As for classes (`class_scores`), a metric that is no mean is written as one by the infinitesimal
-jackknife (Efron 1982): the metric plus the influence of each example on it. A threshold that was
-chosen on other rows is taken as fixed. `true` and `guessed` are arrays (examples, labels) of 0 and
-1, `scores` are probabilities or logits.
+jackknife (Efron 1982), the metric plus the influence of each example on it; for macro F1 see
+`macro_scores`. A threshold that was chosen on other rows is taken as fixed. `true` and `guessed`
+are arrays (examples, labels) of 0 and 1, `scores` are probabilities or logits.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from peft_methods.tasks.macro_scores import macro_scores
 
 Array = NDArray[np.float64]
 
@@ -30,11 +32,7 @@ def micro_f1_scores(guessed: Array, true: Array) -> Array:
 
 def macro_f1_scores(guessed: Array, true: Array) -> Array:
     """Return scores (examples,) whose mean is the macro F1. Absent labels count as 0."""
-    size = np.maximum((true + guessed).sum(0), 1)
-    f1 = 2 * (true * guessed).sum(0) / size
-    influence = (2 * true * guessed - f1 * (true + guessed)) / size
-    scores: Array = f1.mean() + len(true) * influence.mean(1)
-    return scores
+    return macro_scores(2 * true * guessed, true + guessed)
 
 
 def subset_scores(guessed: Array, true: Array) -> Array:

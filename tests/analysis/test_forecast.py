@@ -104,8 +104,11 @@ def coverage(
     seeds: int,
     spread: float,
     repetitions: int,
-) -> tuple[float, float, float]:
-    """Return how often the intervals of value and gain hold, and how often there is none."""
+) -> tuple[float, float, float, float]:
+    """Return how often the intervals of value and gain hold, and how often there is none.
+
+    The last figure is the mean width of the gain's interval.
+    """
     floor, scale, exponent = law
 
     def accuracy(rows: int) -> float:
@@ -115,7 +118,7 @@ def coverage(
     setting = Setting(
         tuple(map(accuracy, sizes)), (spread,) * len(sizes), (seeds,) * len(sizes), 1000
     )
-    held: list[tuple[bool, bool]] = []
+    held: list[tuple[float, float, float]] = []
     total = 0
     for batch in samples(setting, repetitions):
         for repetition in range(BATCH):
@@ -124,13 +127,14 @@ def coverage(
             found = forecasts(sizes, {"lora": own}, 1.0)["lora"]
             if isinstance(found, Forecast):
                 gains = found.gain_low <= doubled - last <= found.gain_high
-                held.append((found.low <= doubled <= found.high, gains))
-    value, gain = np.mean(held, axis=0)
-    return float(value), float(gain), 1 - len(held) / total
+                width = found.gain_high - found.gain_low
+                held.append((found.low <= doubled <= found.high, gains, width))
+    value, gain, width = np.mean(held, axis=0).tolist()
+    return value, gain, 1 - len(held) / total, width
 
 
 def test_intervals_hold() -> None:
-    value, gain, _ = coverage(LAWS[0], THREE, 3, 2.3, 50)
+    value, gain, *_ = coverage(LAWS[0], THREE, 3, 2.3, 50)
     assert value >= 0.86  # chance: 50 repetitions
     assert gain >= 0.86
 
@@ -142,9 +146,10 @@ def test_intervals_hold() -> None:
 def test_intervals_hold_in_the_documented_settings(
     law: tuple[float, float, float], sizes: tuple[int, ...], seeds: int, spread: float
 ) -> None:
-    value, gain, refused = coverage(law, sizes, seeds, spread, 400)
+    value, gain, refused, width = coverage(law, sizes, seeds, spread, 400)
     print(
-        f"\nvalue in {value:.1%}, gain in {gain:.1%}, none in {refused:.1%}: error "
+        f"\nvalue in {value:.1%}, gain in {gain:.1%} and {100 * width:.1f} points wide, none in "
+        f"{refused:.1%}: error "
         f"{law[0]} + {law[1]} n^-{law[2]}, {len(sizes)} sizes, {seeds} seeds, spread {spread}"
     )
     assert min(value, gain) >= 0.88  # 90 %, less chance

@@ -16,6 +16,8 @@ from peft_methods.analysis.recommendations import recommend
 from peft_methods.analysis.sequential import decide
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.html.tables import comparison_table, differences_table
+from peft_methods.report.paper.document import document
+from peft_methods.report.paper.study import studies_of
 from peft_methods.report.text.ranking import ranking_notes
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.tasks.number_predictions import NumberPredictions
@@ -106,6 +108,15 @@ def test_recommendations_of_a_correlation_have_no_points() -> None:
     assert best.text.startswith("Full fine-tuning, Spearman 0.9")
     assert "above LoRA" in best.text
     assert "points" not in best.text
+
+
+def test_paper_of_an_error_names_the_lowest_figure() -> None:
+    comparison = compared("mae")
+    one = replace(comparison, records=tuple(r for r in comparison.records if r.seed == 0))
+    studies = studies_of(one, None)
+    source = document(studies, "paper", {study.recipe: [] for study in studies})
+    assert "none is recommended; Full fine-tuning, which has the lowest figure, was not" in source
+    assert "highest figure" not in source
 
 
 def test_tables_have_the_metrics_of_the_task_in_their_unit() -> None:

@@ -341,6 +341,83 @@ def test_stored_baselines_of_version_1_have_the_settings_of_today() -> None:
             assert entry.settings["role"] == "main"
 
 
+def of_other_rows(records: Sequence[Record], rows: int) -> list[Record]:
+    """The same records with another number of test rows."""
+    return [
+        replace(
+            record,
+            spec=with_settings(record.spec, ("data.test", rows)),
+            data={**record.data, "fingerprint": "g"},
+        )
+        for record in records
+    ]
+
+
+def test_quality_on_other_test_rows_is_not_compared(base: Any, tell: Any) -> None:
+    """The spread over seeds does not show what other test rows change."""
+    before = [*records_of("full"), *records_of("lora")]
+    now = of_other_rows([*records_of("full"), *records_of("lora", (0.75, 0.75, 0.75))], 1500)
+    result = base(before, now)
+    (problem,) = problems(result)
+    assert "embedded: accuracy is not compared: the baseline base.json of " in problem
+    assert problem.endswith(
+        " has other test rows (data.test 840 → 1500). Write the baseline again with "
+        "--peft-save-baseline, or give --peft-allow-missing."
+    )
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    allowed = tell(now, "--peft-baseline=base.json", "--peft-allow-missing")
+    assert allowed.ret == 0
+    assert "accuracy is not compared" in allowed.stdout.str()
+    slower = of_other_rows(records_of("lora", seconds=[30.0] * 3), 1500)
+    late = tell(slower, "--peft-baseline=base.json", "--peft-allow-missing")
+    assert "train_seconds rose from 10.0 s to 30.0 s" in "".join(problems(late))
+
+
+def test_quality_on_the_same_rows_under_another_name_is_compared(base: Any) -> None:
+    """The fingerprint of the data says that the rows are the same."""
+    renamed = [
+        replace(record, spec=with_settings(record.spec, ("data.source", "elsewhere")))
+        for record in records_of("lora", (0.75, 0.75, 0.75))
+    ]
+    (problem,) = problems(base(records_of("lora"), renamed))
+    assert "accuracy fell from 90.0 % to 75.0 %" in problem
+
+
+def test_more_training_rows_leave_the_test_rows_as_they_are(base: Any) -> None:
+    more = [
+        replace(
+            record,
+            spec=with_settings(record.spec, ("data.train", 500)),
+            data={**record.data, "fingerprint": "g"},
+        )
+        for record in records_of("lora", (0.75, 0.75, 0.75))
+    ]
+    (problem,) = problems(base(records_of("lora"), more))
+    assert "accuracy fell from 90.0 % to 75.0 %" in problem
+
+
+def test_stored_baseline_of_an_older_recipe_says_so(tell: Any) -> None:
+    """On an H100 the stored baseline has 500 test rows, the recipe has 840."""
+    folder = BENCHMARK.parent / "baselines" / "nvidia-h100-80gb-hbm3"
+    path = folder / "embedded.json"
+    entry = read_baseline(path).entries["embedded", "lora"]
+    then = entry.environment
+    records = [
+        replace(
+            record,
+            spec=replace(record.spec, device="cuda"),
+            environment={**record.environment, **then},
+            metrics={name: values[record.seed] for name, values in entry.metrics.items()}
+            | {"accuracy": 0.70},
+        )
+        for record in records_of("lora")
+    ]
+    result = tell(records, f"--peft-baseline={path}", "--peft-allow-missing")
+    assert result.ret == 0
+    assert "has other test rows (data.test 500 → 840)" in result.stdout.str()
+
+
 def test_baseline_of_a_method_that_is_not_installed_is_read(tmp_path: Path) -> None:
     path = next((BENCHMARK.parent / "baselines").glob("*/embedded.json"))
     document = json.loads(path.read_text(encoding="utf-8"))

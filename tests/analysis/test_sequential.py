@@ -137,7 +137,7 @@ def test_equal_methods_are_rarely_decided_wrongly() -> None:
 @pytest.mark.simulation
 @pytest.mark.parametrize("job", [*EQUAL, *AT_THE_MARGIN], ids=str)
 def test_error_rate_of_the_whole_procedure(job: Job) -> None:
-    repetitions = 500
+    repetitions = 500 if len(set(job.spreads)) == 1 else 2000  # where it is near the limit
     rate = np.mean([is_wrong(one, job) for one in decisions(job, repetitions)])
     print(f"\nwrong in {rate:.1%}: {job}")
     assert rate <= limit(repetitions)

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, precision_score, recall_score
 
 from peft_methods.analysis.groups import letters
 from peft_methods.analysis.pareto import pareto
 from peft_methods.analysis.samples import sample_of
 from peft_methods.analysis.seed_variance import common_variance
 from peft_methods.analysis.significance import differences, exact_p, holm, interval
-from peft_methods.tasks.class_scores import correct, macro_f1_scores
+from peft_methods.tasks import set_scores
+from peft_methods.tasks.class_scores import SCORES, correct, macro_f1_scores
 
 
 def test_differences_match_the_paired_t_test_without_variance_between_seeds() -> None:
@@ -174,6 +175,35 @@ def test_variance_of_f1_scores_matches_the_bootstrap() -> None:
     assert macro_f1_scores(predicted, labels, 3).std() / 600**0.5 == pytest.approx(
         bootstrap, rel=0.15
     )
+
+
+@given(labelled)
+def test_variance_of_macro_scores_is_that_of_leaving_one_row_out(case: Any) -> None:
+    classes, predicted, labels = case
+    averages = {
+        "macro_f1": f1_score,
+        "macro_precision": precision_score,
+        "macro_recall": recall_score,
+    }
+    for name, metric in averages.items():
+        without = np.asarray([
+            metric(
+                np.delete(labels, row), np.delete(predicted, row), labels=range(classes),
+                average="macro", zero_division=0,
+            )
+            for row in range(10)
+        ])  # fmt: skip
+        scores = SCORES[name](predicted, labels, classes)
+        assert scores[1:10] - scores[0] == pytest.approx(39 * (without[0] - without[1:]), abs=1e-9)
+
+
+def test_a_label_that_one_row_has_is_uncertain() -> None:
+    """Its F1 is 1, but that of another test set may be 0."""
+    true = np.zeros((50, 2))
+    true[:25, 0] = true[0, 1] = 1
+    scores = set_scores.macro_f1_scores(true, true)
+    assert scores.mean() == pytest.approx(1)
+    assert scores.std() / 50**0.5 > 0.4
 
 
 def test_holm_matches_hand_calculation() -> None:

@@ -122,3 +122,19 @@ def test_row_of_a_shipped_recipe_is_reproduced_with_its_size(
     assert not found.needs_file
     changed = {"recipe": "embedded", "method": "lora", "curve": "300", "seeds": "3"}
     assert dict(found.options) == changed
+
+
+def test_threats_of_the_paper_name_the_learning_curve(comparison: PrintableComparison) -> None:
+    (study,) = studies_of(comparison, None)
+    source = document([study], "paper", {study.recipe: []})
+    threats = source.partition("== Threats to Validity")[2].partition("\n= ")[0]
+    assert (
+        "The learning curve covers 100 to 900 training rows. All sizes have the same number of "
+        "epochs, so small ones have fewer optimizer steps" in threats
+    )
+    assert "holds only if quality goes on by the fitted law, and for one doubling" in threats
+    assert "other training rows" not in threats  # each seed draws its own
+    (without,) = studies_of(make_curve({"full": RISING["full"][:2]}, SIZES[:2]), None)
+    threats = document([without], "paper", {without.recipe: []})
+    assert "The learning curve covers 100 to 300 training rows." in threats
+    assert "goes on by the fitted law" not in threats

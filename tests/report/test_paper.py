@@ -142,6 +142,22 @@ def test_paper_names_excluded_methods_with_the_reason() -> None:
     )
 
 
+def test_paper_names_the_highest_figure_though_a_cheaper_method_is_the_answer() -> None:
+    """With one seed each, the intervals overlap, and IA3 is cheaper to train."""
+    source = source_of(
+        make_comparison(
+            {
+                "full": ([0.91], {"train_seconds": 30.0}),
+                "ia3": ([0.90], {"train_seconds": 10.0}),
+            }
+        )
+    )
+    assert (
+        "none is recommended; Full fine-tuning, which has the highest figure, was not compared"
+        in source
+    )
+
+
 def test_paper_explains_missing_predictions_and_random_weights() -> None:
     unpredicted = source_of(
         Comparison(
@@ -186,6 +202,30 @@ def test_paper_lists_findings_as_threats() -> None:
     assert found
     for rule, finding in found.items():
         assert f"*{rule}* ({finding.severity})" in threats
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        (
+            ("initialisation", "data_order", "dropout"),
+            "Seeds vary initialisation, data order and dropout alone: the intervals do not include "
+            "what other training rows and validation rows would change.",
+        ),
+        (
+            ("dropout", "training_subset"),
+            "Seeds vary dropout and training subset alone: the intervals do not include what other "
+            "initial weights, orders of the training rows, and validation rows would change.",
+        ),
+        ((), "All seeds repeat one training: the intervals do not include"),
+        (("initialisation", "data_order", "dropout", "training_subset", "split"), ""),
+    ],
+)
+def test_threats_say_what_the_seeds_do_not_vary(vary: tuple[str, ...], said: str) -> None:
+    comparison = with_changed_specs(make_comparison(CLEARLY_DIFFERENT), ("budget.vary", vary))
+    threats = part(source_of(comparison), "== Threats to Validity")
+    assert said in threats
+    assert ("the intervals do not include" in threats) == bool(said)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builders import make_comparison, make_record
+from builders import BENCHMARK, make_comparison, make_record
 from peft_methods.api import compare
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.text.dry_run import plan_text
@@ -17,6 +17,7 @@ from peft_methods.runs.plan import run_groups
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.seed_plan import SeedPlan
+from peft_methods.runs.store import Store
 from peft_methods.utils.errors import OptionError
 
 CHECKED = PreparedRecipe(
@@ -52,6 +53,31 @@ def test_seeds_are_added_up_to_the_limit_and_no_verdict_is_lost(
     assert all(record.reused for record in again.records)
     assert again.rankings["tiny"].pairs == ranking.pairs
     assert "The error rate of 5 % holds for all looks" in again.table()
+
+
+def test_the_option_adds_to_the_seeds_of_an_earlier_session(
+    pytester: pytest.Pytester, tiny_recipe: Path
+) -> None:
+    """The earlier session knew of no plan."""
+    pytester.makepyfile(test_finetune=BENCHMARK.read_text(encoding="utf-8"))
+    results = pytester.path / "results"
+    plain = (
+        *("-p", "peft_methods.plugin", "-p", "no:cacheprovider", f"--peft-recipe={tiny_recipe}"),
+        *("--peft-method=full,head_only", "--peft-seeds=2", "--peft-results=results"),
+        "--peft-silence=V301",  # a tiny model may learn nothing
+        *(f"--peft-set={one}" for one in FAST),
+    )
+    assert pytester.runpytest_inprocess(*plain).ret == 0
+    earlier = {one.fingerprint: one.finished for one in Store(results).records()[0]}
+    decide = ("--peft-decide=0.1pp", "--peft-seeds-max=3")
+    result = pytester.runpytest_inprocess(*plain, *decide)
+    assert result.ret == 0
+    assert "The error rate of 5 % holds for all looks" in result.stdout.str()
+    records, _ = Store(results).records()
+    assert {one.fingerprint: one.finished for one in records if one.seed < 2} == earlier
+    seeds = {(one.method_name, one.seed) for one in records}
+    assert seeds == {(method, seed) for method in ("full", "head_only") for seed in range(3)}
+    assert {one.seed_plan for one in records if one.seed == 2} == {SeedPlan(2, 3)}
 
 
 def test_no_seeds_are_added_after_the_time(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -113,16 +113,31 @@ def test_scores_are_shares_and_perfect_texts_have_the_highest() -> None:
     assert corpus_chrf(texts, [texts]).score == pytest.approx(100)
 
 
-def test_influences_average_to_the_perplexity_and_rows_weigh_as_many_tokens_as_they_have() -> None:
+def test_influences_average_to_the_metric_and_rows_weigh_as_many_tokens_as_they_have() -> None:
     found = LanguagePredictions(
         np.asarray([2.0, 9.0, 0.0]), np.asarray([1, 9, 0]), np.asarray([1, 2, 3])
     )
     assert found.loss == pytest.approx(1.1)
-    assert TASK.example_scores(found, "token_loss").tolist() == pytest.approx([0.6, 2.7, 0])
+    assert TASK.example_scores(found, "token_loss").tolist() == pytest.approx([1.37, 0.83, 1.1])
     for metric in ("token_loss", "perplexity"):
         mean = TASK.example_scores(found, metric).mean()
         assert mean == pytest.approx(TASK.scores(found)[metric])
     assert set(TASK.scores(found)) == {"token_loss", "perplexity"}
+
+
+@pytest.mark.parametrize("metric", ["token_loss", "perplexity"])
+def test_the_spread_of_example_scores_is_that_of_a_bootstrap(metric: str) -> None:
+    """Rows differ in length, which does not make the loss of a token uncertain."""
+    rng = np.random.default_rng(1)
+    counts = rng.integers(5, 200, 400)
+    totals = counts * (1.2 + 0.3 * rng.standard_normal(400))
+    whole = LanguagePredictions(totals, counts, np.arange(400))
+    values = [
+        TASK.scores(LanguagePredictions(totals[rows], counts[rows], rows))[metric]
+        for rows in rng.integers(0, 400, (400, 400))
+    ]
+    error = TASK.example_scores(whole, metric).std(ddof=1) / np.sqrt(400)
+    assert error == pytest.approx(np.std(values, ddof=1), rel=0.15)
 
 
 @given(st.lists(st.tuples(st.text(), st.lists(st.text(), min_size=1, max_size=3)), max_size=5))

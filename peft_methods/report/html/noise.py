@@ -10,14 +10,7 @@ from peft_methods.analysis.noise_sources import NoiseSources, noise_sources
 from peft_methods.analysis.sections import Section
 from peft_methods.analysis.variance_parts import Share, Shares
 from peft_methods.report.html.tables import Item, Line, Table
-from peft_methods.report.noise import (
-    advice,
-    headings,
-    share_text,
-    shares_in_order,
-    sizes,
-    varied,
-)
+from peft_methods.report.noise import NoiseWords, share_text
 from peft_methods.report.palette import style_of
 
 TOGETHER = "All methods"
@@ -43,21 +36,22 @@ def noise_view(section: Section, sections: Sequence[Section]) -> NoiseView | Non
 
 def noise_table(found: NoiseSources) -> Table:
     """Build one row per method: the shares of its mean's variance, and its standard deviation."""
+    words = NoiseWords(found)
     lines = [
-        Line(title_of(method), _items(shares, found), style_of(method).color)
+        Line(title_of(method), _items(shares, words), style_of(method).color)
         for method, shares in found.by_method.items()
     ]
     if found.together is not None:
-        lines.append(Line(TOGETHER, _items(found.together, found)))
+        lines.append(Line(TOGETHER, _items(found.together, words)))
     unit = ", ".join(filter(None, ["SD of the mean", found.metric.points]))
-    return Table("Method", (unit, *headings(found)), tuple(lines))
+    return Table("Method", (unit, *words.headings), tuple(lines))
 
 
-def _items(shares: Shares, found: NoiseSources) -> tuple[Item, ...]:
-    unit = found.metric.unit
+def _items(shares: Shares, words: NoiseWords) -> tuple[Item, ...]:
+    unit = words.found.metric.unit
     return (
         Item(unit.number(shares.deviation, unit.decimals + 1), shares.deviation),
-        *(_item(share) for share in shares_in_order(shares, found)),
+        *(_item(share) for share in words.in_order(shares)),
     )
 
 
@@ -68,7 +62,7 @@ def _item(share: Share | None) -> Item:
 
 def noise_text(found: NoiseSources) -> str:
     """Explain the table."""
-    shares = found.together or next(iter(found.by_method.values()))
+    words = NoiseWords(found)
     alone = (
         " Parts of the seeds are from sessions in which they vary alone; they need not add up to "
         "the share of the seeds."
@@ -76,7 +70,7 @@ def noise_text(found: NoiseSources) -> str:
         else ""
     )
     return (
-        f"Shares of the variance of each mean over {sizes(found)}, with 95 % intervals. Seeds vary "
-        f"{varied(found)}. Single answers: models of equal quality answer different rows "
-        f"correctly; more seeds and more rows both reduce this part.{alone} {advice(shares)}"
+        f"Shares of the variance of each mean over {words.sizes}, with 95 % intervals. Seeds vary "
+        f"{words.varied}. Single answers: models of equal quality answer different rows "
+        f"correctly; more seeds and more rows both reduce this part.{alone} {words.advice}"
     ).rstrip()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peft_methods.analysis.checks import RULES
+from peft_methods.analysis.forecast import Forecast
 from peft_methods.analysis.questions import QuestionKind, Recommendation
+from peft_methods.report.noise import parts_text
 from peft_methods.report.paper.analysis import in_short, resolution
 from peft_methods.report.paper.english import (
     capital,
@@ -24,6 +26,13 @@ from peft_methods.report.paper.typst import escaped
 
 MOST = 6
 EVIDENCE = 3  # shown per rule
+FIXED = {  # what is the same for all seeds, if a part of `budget.vary` is missing
+    "initialisation": "initial weights",
+    "data_order": "orders of the training rows",
+    "dropout": "dropout masks",
+    "training_subset": "training rows",
+    "split": "validation rows",
+}
 COSTS = {"train_seconds": "training time", "peak_memory_bytes": "peak memory"}
 
 
@@ -121,7 +130,8 @@ def threats(studies: Sequence[Study]) -> list[str]:
     silenced = [
         f"{rule} (“{escaped(RULES[rule].title.rstrip('.'))}”)" for rule in comparison.silenced
     ]
-    parts = [joined(_scope(studies), _untuned(studies)), _findings(studies)]
+    limits = [f"{_lead(study, studies)}{text}" for study in studies for text in _limits(study)]
+    parts = [joined(_scope(studies), _untuned(studies)), *limits, _findings(studies)]
     parts += ["Notes on the execution:", "\n".join(notes)] if notes else []
     if silenced:
         rules = capital(counted(len(silenced), "rule"))
@@ -150,6 +160,38 @@ def _untuned(studies: Sequence[Study]) -> str:
     return (
         "Hyperparameters were not tuned, so a method may perform worse here than it would with "
         "tuning."
+    )
+
+
+def _limits(study: Study) -> list[str]:
+    """Return what the intervals of a study leave out, and what its learning curve assumes."""
+    return list(filter(None, [_fixed(study), _curve(study)])) if study.has_quality else []
+
+
+def _fixed(study: Study) -> str:
+    """Name what is the same for all seeds; empty for one seed, or if nothing is."""
+    vary, data = study.settings.budget.vary, study.settings.data
+    drawn = {*vary, "training_subset"} if data.train_subset is not None else {*vary}
+    fixed = [what for part, what in FIXED.items() if part not in drawn]
+    if not fixed or len(study.seeds) < 2:
+        return ""
+    what = f"Seeds vary {parts_text(vary)} alone" if vary else "All seeds repeat one training"
+    return f"{what}: the intervals do not include what other {listed(fixed)} would change."
+
+
+def _curve(study: Study) -> str:
+    if (curve := study.curve) is None:
+        return ""
+    forecast = any(isinstance(one, Forecast) for one in curve.forecasts.values())
+    return joined(
+        f"The learning curve covers {curve.sizes[0]:,} to {curve.sizes[-1]:,} training rows. All "
+        "sizes have the same number of epochs, so small ones have fewer optimizer steps, and more "
+        "epochs may raise their quality. Larger sizes contain the smaller ones, so their errors "
+        "are not independent.",
+        "What the next doubling brings holds only if quality goes on by the fitted law, and for "
+        "one doubling."
+        if forecast
+        else "",
     )
 
 
@@ -205,8 +247,9 @@ def _answer(study: Study, answer: Recommendation) -> str:
         and len(study.known(study.ranking.metric)) > 1
     ):
         best = study.title(answer.highest or answer.method or "")
+        end = "highest" if study.quality.sign() > 0 else "lowest"
         return (
-            f"{lead}none is recommended; {best}, which has the highest figure, was not compared "
+            f"{lead}none is recommended; {best}, which has the {end} figure, was not compared "
             "with the second best."
         )
     return lead + escaped(tidy(answer.text))

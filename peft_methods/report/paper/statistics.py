@@ -27,7 +27,10 @@ SEQUENTIAL = (
 )
 
 
-MEANS = ("accuracy", "mae", "subset_accuracy")  # metrics that are means of examples' scores
+MEANS = (  # metrics that are means of examples' scores
+    *("accuracy", "mae", "subset_accuracy"),
+    *("exact_match", "rouge_l", "chrf"),
+)
 
 
 def _of_influence(studies: Sequence[Study]) -> Iterator[str]:
@@ -35,7 +38,7 @@ def _of_influence(studies: Sequence[Study]) -> Iterator[str]:
     if names:
         yield (
             f"The variance of {listed(list(names))} over examples is estimated by the "
-            f"infinitesimal jackknife{cited('efron1982')}."
+            f"jackknife{cited('efron1982')}."
         )
 
 

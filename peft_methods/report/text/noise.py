@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from peft_methods.analysis.comparison import Comparison, title_of
 from peft_methods.analysis.noise_sources import NoiseSources, noise_sources
-from peft_methods.report.noise import (
-    TITLES,
-    advice,
-    headings,
-    share_text,
-    shares_in_order,
-    sizes,
-    varied,
-)
+from peft_methods.report.noise import TITLES, NoiseWords, share_text
 
 
 def noise_notes(comparison: Comparison) -> list[str]:
@@ -28,16 +20,16 @@ def noise_notes(comparison: Comparison) -> list[str]:
 
 def _of_all(found: NoiseSources) -> str:
     """Return the shares of all methods together, or of the only one."""
-    shares = found.together or next(iter(found.by_method.values()))
+    words = NoiseWords(found)
     of = "a mean" if found.together else title_of(next(iter(found.by_method)))
     listed = ", ".join(
         f"{heading[0].lower()}{heading[1:]} {share_text(share)}"
-        for heading, share in zip(headings(found), shares_in_order(shares, found), strict=True)
+        for heading, share in zip(words.headings, words.in_order(words.shares), strict=True)
         if share is not None
     )
     return (
-        f"Where the noise of {of} over {sizes(found)} comes from (shares of its variance, in "
-        f"parentheses their 95 % intervals; seeds vary {varied(found)}): {listed}. {advice(shares)}"
+        f"Where the noise of {of} over {words.sizes} comes from (shares of its variance, in "
+        f"parentheses their 95 % intervals; seeds vary {words.varied}): {listed}. {words.advice}"
     ).rstrip()
 
 
