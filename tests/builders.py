@@ -952,6 +952,13 @@ def make_trainer(
     return kind(job, loop.trainer_arguments(job, autocast=kind.autocasts), Recorder())
 
 
+def without_dropout(model: nn.Module) -> None:
+    """Switch off the dropout of a model."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
 class StepLog:
     """Losses, gradient norms and learning rates of every step of a trainer class."""
 
@@ -982,9 +989,7 @@ def train_logged(
     """Train without dropout. Return the training result, the trained weights and all events."""
     ready = prepared(recipe_path, name, *settings, device=DEVICE)
     model = ready[3]
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     recorder = Recorder()
     job = training_job(ready, folder, device=DEVICE)
     training = loop.train(job, recorder, trainer_class=log.kind)

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch import nn
 from torch.utils.data import SequentialSampler
 
-from builders import make_tagged_data, make_trainer, prepared, train_with_both_engines
+from builders import (
+    make_tagged_data,
+    make_trainer,
+    prepared,
+    train_with_both_engines,
+    without_dropout,
+)
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.tag_rows import token_labels
 from peft_methods.training.trainer import loop
@@ -106,9 +111,7 @@ def test_steps_agree_with_a_plain_trainer_on_the_same_rows(
 ) -> None:
     ready = prepared(tagged_recipe, name, "budget.epochs=1", "budget.warmup_ratio=0")
     _, _, base, model, tokens = ready
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     twin = copy.deepcopy(model)
     ours = make_trainer(ready, tmp_path)
     order = list(make_trainer(ready, tmp_path)._get_train_sampler())

@@ -162,8 +162,21 @@ def _budget(recipe: Recipe) -> str:
         "Activations within layers are recomputed in the backward pass."
         if budget.gradient_checkpointing
         else "",
-        "All rows are padded to the maximum length." if budget.padding == "fixed" else "",
+        _padding(recipe),
     )
+
+
+def _padding(recipe: Recipe) -> str:
+    """Describe the padding: the default one only where batches could be packed."""
+    if recipe.budget.padding == "packed":
+        return (
+            "The examples of a batch are packed, one after the other and without attention between "
+            "them, into rows of at most that length."
+        )
+    if recipe.budget.padding == "fixed":
+        return "All rows are padded to the maximum length."
+    padded = "Batches are of rows of similar length, padded to the longest, and not packed."
+    return padded if task_of(recipe).packs else ""
 
 
 def _distinct(records: Iterable[Record], name: str) -> list[str]:
