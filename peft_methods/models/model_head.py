@@ -55,7 +55,8 @@ class ModelHead:
         kind = config.model_type
         if config.is_encoder_decoder and not self.encoder_decoders:
             return f"an encoder-decoder ({kind!r}), which is not {self.needed}"
-        types = sorted({*self._tables()[0]} - self._others())
+        first, *others = self._tables()
+        types = sorted({*first}.intersection(*others) - self._others())
         close = difflib.get_close_matches(kind, types, n=1, cutoff=0.5)
         near = f" (the nearest type that can: {close[0]!r})" if close else ""
         return f"a {kind!r} model, which is not {self.needed}{near}"

@@ -92,9 +92,8 @@ class Task(ABC):
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
     in place of `trivial_baseline`. `tunes_on_validation`: test predictions need `tuned`.
     `checks_tokens`: `check_tokens` may refuse a split. `packs`: there is a `packed_collator`.
-    Tables show the first `shown_metrics`.
-    `loss_unit` is that of an example's loss. `usage` is Markdown for the README of a saved model:
-    how to read its outputs, where it is not obvious.
+    Tables show the first `shown_metrics`. `loss_unit` is that of an example's loss. `usage` is
+    Markdown for the README of a saved model: how to read its outputs, where it is not obvious.
     """
 
     name: ClassVar[str]
@@ -183,15 +182,8 @@ class Task(ABC):
         """
         columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
         if len(table):
-            columns = dict(
-                tokenizer(
-                    table.texts,
-                    table.pairs,
-                    truncation=cut is not None,
-                    max_length=cut,
-                    verbose=False,
-                )
-            )
+            limit: dict[str, Any] = {"truncation": cut is not None, "max_length": cut}
+            columns = dict(tokenizer(table.texts, table.pairs, **limit, verbose=False))
             columns = with_readable_ends(columns, tokenizer)
         return TokenRows.of(columns, table.labels)
 
