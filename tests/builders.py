@@ -224,7 +224,6 @@ BART_SIZES: dict[str, Any] = {
 SEQ2SEQ: dict[str, Any] = {
     "t5": lambda: transformers.T5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
     "mt5": lambda: transformers.MT5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
-    "umt5": lambda: transformers.UMT5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
     "bart": lambda: transformers.BartConfig(**BART_SIZES),
     "mbart": lambda: transformers.MBartConfig(**BART_SIZES),
     "plbart": lambda: transformers.PLBartConfig(**BART_SIZES),

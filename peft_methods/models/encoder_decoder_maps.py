@@ -30,7 +30,6 @@ _MBART = tuple(replace(one, attention_norm="", ffn_norm="") for one in _BART)
 ENCODER_DECODER_ENDS = {
     "t5": _T5,
     "mt5": _T5,
-    "umt5": _T5,
     "bart": _BART,
     "plbart": _BART,
     "mbart": _MBART,

@@ -14,7 +14,8 @@ class ModelHead:
 
     `auto_model` is the name of the class. `tables` are names of transformers' tables of model
     types; a model must be in the first, which lists those with this head, and in all others, and in
-    none of the tables `not_in`. `excluded` are model types of the tables that need more than texts.
+    none of the tables `not_in`. `excluded` are model types of the tables that need more than texts,
+    or whose outputs depend on padding.
     `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
     models in messages. A `pretrained` head is a part of the stored model: nothing in it is new, and
     methods train it only with the rest.

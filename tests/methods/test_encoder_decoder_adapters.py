@@ -30,7 +30,7 @@ BART_PLACES = {
     "pfeiffer": ("final_layer_norm",) * 2,
 }
 PLACES = {
-    **dict.fromkeys(("t5", "mt5", "umt5"), T5_PLACES),
+    **dict.fromkeys(("t5", "mt5"), T5_PLACES),
     **dict.fromkeys(("bart", "plbart"), BART_PLACES),
     "mbart": {**BART_PLACES, "pfeiffer": ("fc2",) * 2},
 }
@@ -175,6 +175,6 @@ def test_a_type_without_known_ends_is_refused_and_the_known_ones_are_named() -> 
     found, _ = architecture(config, transformers.AutoModelForSequenceClassification)
     reason = adapter("pfeiffer").unsupported(found, "cpu")
     assert reason is not None
-    assert "t5, mt5, umt5, bart" in reason
+    assert "t5, mt5, bart" in reason
     assert reason.endswith("not 'mvp'")
     assert found.adapted_layers == 0

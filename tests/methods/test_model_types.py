@@ -32,7 +32,7 @@ from peft_methods.training.trainer import loop
 EVERYWHERE = ("full", "bitfit", "lora", "ia3")
 WITHOUT_BIASES = (
     *("modernbert", "llama", "mistral", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text"),
-    *("phi3", "t5", "mt5", "umt5"),
+    *("phi3", "t5", "mt5"),
 )
 # Methods that cannot train a type, with a part of the reason.
 REFUSED = {

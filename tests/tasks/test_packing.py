@@ -3,6 +3,7 @@ between examples."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from builders import (
 )
 from language_builders import method_of, ready, recipe_of, write_pairs
 from peft_methods.methods.registry import METHODS
+from peft_methods.recipes.schema import Budget
+from peft_methods.report.paper.setup import budget_paragraph
+from peft_methods.report.text.setup import budget_text
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import NO_LABEL, model_inputs
 from peft_methods.tasks.lm_packing import packed
@@ -290,6 +294,25 @@ def test_a_run_records_its_tokens_and_its_padding(
     assert speed == pytest.approx(tokens)
 
 
+@pytest.mark.parametrize(
+    ("padding", "line", "sentence"),
+    [
+        ("packed", "fp32, packed batches", "are packed, one after the other"),
+        ("dynamic", "fp32, padded batches", "padded to the longest, and not packed"),
+        ("fixed", "fp32, fixed padding", "padded to the maximum length"),
+    ],
+)
+def test_the_setup_says_whether_batches_are_packed(
+    tmp_path: Path, pairs: Path, padding: str, line: str, sentence: str
+) -> None:
+    recipe = recipe_of(make_decoder(tmp_path / "llama"), pairs, padding=padding)
+    assert line in budget_text(recipe)
+    assert sentence in budget_paragraph(recipe)
+    other = replace(recipe, task="text_classification")
+    assert "batches" not in budget_text(replace(other, budget=Budget(1, 8)))
+    assert "packed" not in budget_paragraph(replace(other, budget=Budget(1, 8)))
+
+
 def test_padding_is_part_of_a_runs_identity(tmp_path: Path, pairs: Path) -> None:
     model = make_decoder(tmp_path / "llama")
     keys = {
@@ -300,8 +323,6 @@ def test_padding_is_part_of_a_runs_identity(tmp_path: Path, pairs: Path) -> None
 
 
 def test_other_tasks_cannot_be_packed(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     recipe = replace(recipe_of(tmp_path, tmp_path, padding="packed"), task="text_classification")
     with pytest.raises(OptionError, match=r"is for the task causal_lm.*'dynamic' or 'fixed'"):
         with_task(recipe)

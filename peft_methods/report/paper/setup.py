@@ -47,7 +47,7 @@ def setup(studies: Sequence[Study]) -> list[str]:
             _model(study),
         ]
         parts += ["== Budget and Hyperparameters"] * one
-        parts += [_budget(study.settings), rates(study), hyperparameters(study)]
+        parts += [budget_paragraph(study.settings), rates(study), hyperparameters(study)]
     parts += [
         "== Hardware and Software",
         _hardware(studies),
@@ -136,7 +136,7 @@ def _model(study: Study) -> str:
     return joined(f"The encoder is {cited_model(source, study.model_type)}, {kind}.", size)
 
 
-def _budget(recipe: Recipe) -> str:
+def budget_paragraph(recipe: Recipe) -> str:
     """Describe the budget of every method in a paragraph."""
     budget = recipe.budget
     patience, batches = budget.early_stopping, budget.gradient_accumulation
