@@ -184,7 +184,7 @@ def assert_equal_trainings(
     model: Path, data: Path, folder: Path, name: str, **changes: Any
 ) -> None:
     """Check that packed and padded batches have the same loss and gradient at every step."""
-    one, padded, expected = trained(model, data, folder / "a", name, "dynamic", **changes)
+    one, padded, expected = trained(model, data, folder / "a", name, "fixed", **changes)
     other, packed_, found = trained(model, data, folder / "b", name, "packed", **changes)
     assert len(one.losses) >= 10
     assert other.losses == pytest.approx(one.losses, rel=1e-5)
@@ -276,7 +276,7 @@ def test_evaluations_pad_and_training_packs(tmp_path: Path, pairs: Path) -> None
 # runs
 
 
-@pytest.mark.parametrize("padding", ["dynamic", "packed"])
+@pytest.mark.parametrize("padding", ["fixed", "packed"])
 def test_a_run_records_its_tokens_and_its_padding(
     tmp_path: Path, pairs: Path, padding: str
 ) -> None:
@@ -297,7 +297,7 @@ def test_a_run_records_its_tokens_and_its_padding(
 @pytest.mark.parametrize(
     ("padding", "line", "sentence"),
     [
-        ("packed", "fp32, packed batches", "are packed, one after the other"),
+        ("packed", "fp32, packed batches", "are packed: one after the other"),
         ("dynamic", "fp32, padded batches", "padded to the longest, and not packed"),
         ("fixed", "fp32, fixed padding", "padded to the maximum length"),
     ],

@@ -170,8 +170,8 @@ def _padding(recipe: Recipe) -> str:
     """Describe the padding: the default one only where batches could be packed."""
     if recipe.budget.padding == "packed":
         return (
-            "The examples of a batch are packed, one after the other and without attention between "
-            "them, into rows of at most that length."
+            "The examples of a batch, in random order, are packed: one after the other and without "
+            "attention between them, in rows of at most that length."
         )
     if recipe.budget.padding == "fixed":
         return "All rows are padded to the maximum length."

@@ -39,9 +39,9 @@ from peft_methods.training.trainer.warm_up import warm_up
 class RunTrainer(Trainer):
     """Hugging Face's Trainer with the method's loss, optimizer groups and batch order.
 
-    The loss is the task's plus the method's penalty. Batches are grouped by length unless padding
-    is fixed. The order of rows and the dropout masks have a random stream each (`Budget.vary`):
-    the Trainer seeds torch's, which draws the masks, by its argument `seed`.
+    The loss is the task's plus the method's penalty. With dynamic padding, batches are of rows of
+    similar length. The order of rows and the dropout masks have a random stream each
+    (`Budget.vary`): the Trainer seeds torch's, which draws the masks, by its argument `seed`.
     """
 
     autocasts = True  # whether the steps use the Trainer's mixed precision
@@ -62,7 +62,7 @@ class RunTrainer(Trainer):
         self.resumed: TrainingState | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        if self.job.recipe.budget.padding == "fixed":
+        if self.job.recipe.budget.padding != "dynamic":
             return RandomSampler(self.train_dataset, generator=self.order)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self.order)
@@ -226,7 +226,7 @@ def trainer_arguments(job: TrainingJob, *, autocast: bool = True) -> TrainingArg
         bf16=autocast and budget.precision == "bf16",
         fp16=autocast and budget.precision == "fp16",
         seed=job.seed_of("dropout"),
-        data_seed=job.seed_of("data_order"),  # of the order with fixed padding
+        data_seed=job.seed_of("data_order"),  # of the order where it is random
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         # A blocking copy of each batch would wait for the step before it.
