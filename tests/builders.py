@@ -43,6 +43,7 @@ from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.results import Results
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.runs.store import Store
+from peft_methods.tasks.base import Task
 from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.tasks.registry import TASKS, task_of, with_task
 from peft_methods.training.cuda_graphs.loop import CudaGraphsTrainer
@@ -211,21 +212,21 @@ DECODERS = {
 }
 SEQ2SEQ_SIZES = {"vocab_size": len(VOCABULARY), "d_model": 32, "pad_token_id": 0}
 T5_SIZES = {"d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "eos_token_id": 3}
+BART_SIZES: dict[str, Any] = {
+    **SEQ2SEQ_SIZES,
+    **DECODER_ENDS,
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64),
+    "max_position_embeddings": 64,
+    "decoder_start_token_id": 3,
+}
 SEQ2SEQ: dict[str, Any] = {
     "t5": lambda: transformers.T5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
     "mt5": lambda: transformers.MT5Config(**SEQ2SEQ_SIZES, **T5_SIZES, decoder_start_token_id=0),
-    "bart": lambda: transformers.BartConfig(
-        **SEQ2SEQ_SIZES,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=64,
-        decoder_start_token_id=3,
-        **DECODER_ENDS,
-    ),
+    "bart": lambda: transformers.BartConfig(**BART_SIZES),
+    "mbart": lambda: transformers.MBartConfig(**BART_SIZES),
+    "plbart": lambda: transformers.PLBartConfig(**BART_SIZES),
 }
 
 
@@ -359,6 +360,19 @@ def make_tagged_data(folder: Path, train: int = 120, test: int = 40) -> Path:
         (folder / f"{name}.jsonl").write_text(
             "\n".join(json.dumps(row) for row in part), encoding="utf-8"
         )
+    return folder
+
+
+def write_example(task: Task, folder: Path) -> Path:
+    """Write the task's example data as train.jsonl and test.jsonl."""
+    folder.mkdir(parents=True)
+    columns = task.example_columns(64)
+    rows = [
+        json.dumps(dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    for name, part in (("train", rows[:44]), ("test", rows[44:])):
+        (folder / f"{name}.jsonl").write_text("\n".join(part), encoding="utf-8")
     return folder
 
 
@@ -952,6 +966,13 @@ def make_trainer(
     return kind(job, loop.trainer_arguments(job, autocast=kind.autocasts), Recorder())
 
 
+def without_dropout(model: nn.Module) -> None:
+    """Switch off the dropout of a model."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
 class StepLog:
     """Losses, gradient norms and learning rates of every step of a trainer class."""
 
@@ -982,9 +1003,7 @@ def train_logged(
     """Train without dropout. Return the training result, the trained weights and all events."""
     ready = prepared(recipe_path, name, *settings, device=DEVICE)
     model = ready[3]
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     recorder = Recorder()
     job = training_job(ready, folder, device=DEVICE)
     training = loop.train(job, recorder, trainer_class=log.kind)

@@ -37,6 +37,7 @@ from builders import (  # noqa: E402  # after the line above, so that failed ass
     ReplayRecords,
     make_data,
     make_model,
+    make_tagged_data,
 )
 
 # Load the methods: pytester unloads modules that are first imported in an inner session.
@@ -56,24 +57,21 @@ os.environ.pop("PYTEST_XDIST_WORKER", None)
 gc.collect()
 gc.freeze()
 
-TINY_RECIPE = """
-name = "tiny"
-title = "Word lists"
-
+RECIPE = """
 [model]
 source = "{model}"
 
 [data]
 source = "{data}"
-train = 160
-validation = 30
-test = 50
-max_length = 16
+train = {train}
+validation = {validation}
+test = {test}
+max_length = {length}
 
 [budget]
 epochs = 2
 batch_size = 8
-seeds = 2
+seeds = {seeds}
 weight_decay = 0.01
 warmup_ratio = 0.1
 
@@ -101,10 +99,13 @@ learning_rate = 1e-1
 [methods.adapter]
 learning_rate = 2e-2
 reduction_factor = 4
-
+"""
+TINY = {"train": 160, "validation": 30, "test": 50, "length": 16, "seeds": 2}
+TAGGED = {"train": 72, "validation": 20, "test": 40, "length": 24, "seeds": 1}
+FUSION = """
 [methods.adapter_fusion]
 learning_rate = 1e-2
-sources = ["{sources[0]}", "{sources[1]}"]
+sources = ["{0}", "{1}"]
 source_learning_rate = 2e-2
 source_train = 40
 source_validation = 20
@@ -162,9 +163,21 @@ def tiny_recipe(
     """A recipe with every method on the tiny model and data. It takes seconds on any machine."""
     root = tmp_path_factory.mktemp("recipe")
     others = [make_data(root / f"source{i}", seed=i + 1) for i in range(2)]
+    text = RECIPE.format(model=tiny_models["bert"], data=tiny_data, **TINY)
     path = root / "tiny.toml"
-    text = TINY_RECIPE.format(model=tiny_models["bert"], data=tiny_data, sources=others)
-    path.write_text(text, encoding="utf-8")
+    names = 'name = "tiny"\ntitle = "Word lists"\n'
+    path.write_text(names + text + FUSION.format(*others), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tagged_recipe(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe of token classification with tiny data and a tiny model."""
+    root = tmp_path_factory.mktemp("tagged")
+    data = make_tagged_data(root / "data")
+    text = RECIPE.format(model=tiny_models["bert"], data=data, **TAGGED)
+    path = root / "tagged.toml"
+    path.write_text('name = "tagged"\ntask = "token_classification"\n' + text, encoding="utf-8")
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from peft_methods.methods import METHODS
 from peft_methods.methods.base import Method
 from peft_methods.models.architecture import Architecture, architecture_of
+from peft_methods.models.encoder_decoder_maps import ENCODER_DECODER_ENDS
 from peft_methods.models.families import TITLES, family_of
 from peft_methods.models.linear_layers import count_model
 from peft_methods.models.module_maps import MODULE_MAPS
@@ -16,7 +17,7 @@ from peft_methods.models.module_names import top_modules
 from reference_docs.markdown import code, codes, table
 
 # Types without a module map that the tests train.
-OTHERS = ("deberta", "fnet", "funnel", "longformer", "t5", "mt5", "bart")
+OTHERS = ("deberta", "fnet", "funnel", "longformer", *ENCODER_DECODER_ENDS)
 
 
 def methods_by_model() -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.config import ModelKind, kind_of
+from peft_methods.models.encoder_decoder_maps import ENCODER_DECODER_ENDS
 from peft_methods.models.module_maps import MODULE_MAPS
 from peft_methods.recipes.schema import STRICT, Positive, Recipe
 
@@ -20,7 +21,7 @@ TRAINED = "trained.safetensors"  # a prerequisite run's trained parameters by na
 MEASURED = "best of a few on 600 validation sentences, MiniLM-L6, three seeds (recipe embedded)"
 FAMILIES = ("selective", "low_rank", "scaling", "adapters", "prompts", "orthogonal")
 SavedFormat = Literal["transformers", "peft", "peft_methods"]
-Needs = Literal["any encoder", "linear layers", "module map"]
+Needs = Literal["any encoder", "linear layers", "layer ends", "module map"]
 T = TypeVar("T")
 
 
@@ -55,7 +56,8 @@ class MethodInfo:
     - `start_tolerance` is how far logits at step 0 may be from the base model's (None: no promise).
     - `unquantized_counterpart` names the method that does the same over unquantized weights.
     - `needs` says which models the method can train: all, those with linear layers in the roles
-      that `needed_roles()` names, or only those with a module map.
+      that `needed_roles()` names, those whose layers' ends are known (`Architecture.ends`), or only
+      those with a module map.
     - `cost_in_forward_passes` is the work of a training step: 1 for the forward pass, 1 for the
       gradient of the activations, 1 for that of the weights. Time estimates use it.
     - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
@@ -211,10 +213,16 @@ class Method:
         """Return why this method cannot train such a model on this device, or None if it can."""
         if architecture.module_map is not None or self.info.needs == "any encoder":
             return None
-        if self.info.needs == "module map":
+        if self.info.needs in {"module map", "layer ends"}:
+            by_ends = self.info.needs == "layer ends"
+            known = (*MODULE_MAPS, *(ENCODER_DECODER_ENDS if by_ends else ()))
             return (
-                f"{self.title} needs a model whose parts are known ({', '.join(MODULE_MAPS)}), "
-                f"not {architecture.model_type!r}"
+                None
+                if by_ends and architecture.ends
+                else (
+                    f"{self.title} needs a model whose parts are known ({', '.join(known)}), "
+                    f"not {architecture.model_type!r}"
+                )
             )
         found = architecture.known_roles()
         lacking = [role for role in self.needed_roles() if role not in found]

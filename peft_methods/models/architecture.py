@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peft_methods.models.decoder_maps import DECODER_MAPS
 from peft_methods.models.decoder_sizes import decoder_sizes, projection_sizes
+from peft_methods.models.encoder_decoder_maps import ENCODER_DECODER_ENDS
 from peft_methods.models.encoder_sizes import encoder_sizes
-from peft_methods.models.layer_parts import ROLES, LinearLayer, ModelSizes, ModuleMap, size_in
+from peft_methods.models.layer_parts import (
+    ROLES,
+    LayerEnds,
+    LinearLayer,
+    ModelSizes,
+    ModuleMap,
+    size_in,
+)
 from peft_methods.models.linear_layers import CountedModel
 from peft_methods.models.module_maps import MODULE_MAPS
 
@@ -41,6 +50,22 @@ class Architecture:
         """The module map, for methods that need one: `Method.unsupported` refuses other models."""
         assert self.module_map is not None, f"{self.model_type} has no module map"
         return self.module_map
+
+    @property
+    def ends(self) -> tuple[LayerEnds, ...]:
+        """Where the layers end, for each list of them; empty for a type whose ends are unknown."""
+        known = ENCODER_DECODER_ENDS.get(self.model_type, ())
+        return known if self.module_map is None else (self.module_map,)
+
+    @property
+    def adapted_layers(self) -> int:
+        """The number of layers with known ends that have weights of their own."""
+        if self.module_map is not None:
+            return self.distinct_layers
+        lists = "|".join(one.layers_pattern() for one in self.ends)
+        names = (one.name for one in self.counted.linear_layers) if self.counted else ()
+        layers = (re.search(rf"(^|\.)({lists})\.\d+(?=\.)", name) for name in names)
+        return len({found.group() for found in layers if found})
 
     @property
     def linear_layers(self) -> tuple[LinearLayer, ...]:

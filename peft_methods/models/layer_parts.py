@@ -10,29 +10,42 @@ from typing import Any
 ROLES = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
 
 
-@dataclass(frozen=True)
-class ModuleMap:
-    """Module paths within one layer.
+@dataclass(frozen=True, kw_only=True)
+class LayerEnds:
+    """The ends of self-attention and feed-forward block in each layer of a list.
 
     `layers` is the path of the layer list in the base model; `*` stands for any number where the
-    lists are elements of another list. A linear layer may have several roles: one matrix for query,
-    key and value. `gate` is the second input layer of a gated feed-forward block, `gated` that one
-    layer computes both halves. `attention_end` and `ffn_end` are the modules whose output is added
-    to the residual stream in each half of the layer. In a post-norm layer the sum is normalised by
-    `attention_norm` and `ffn_norm`; they are empty for a pre-norm layer, whose sums have no norm.
+    lists are elements of another list. `attention_end` and `ffn_end` are the modules whose output
+    is added to the residual stream, as paths in a layer. In a post-norm layer the sum is normalised
+    by `attention_norm` and `ffn_norm`; they are empty for a pre-norm layer, whose sums have no
+    norm.
     """
 
     layers: str
+    attention_end: str
+    ffn_end: str
+    attention_norm: str = ""
+    ffn_norm: str = ""
+
+    def layers_pattern(self) -> str:
+        """Return a pattern that fully matches the path of each layer list in the base model."""
+        return re.escape(self.layers).replace(r"\*", r"\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleMap(LayerEnds):
+    """Module paths within one layer.
+
+    A linear layer may have several roles: one matrix for query, key and value. `gate` is the second
+    input layer of a gated feed-forward block, `gated` that one layer computes both halves.
+    """
+
     query: str
     key: str
     value: str
     attention_output: str
-    attention_end: str
     ffn_input: str
     ffn_output: str
-    ffn_end: str
-    attention_norm: str = ""
-    ffn_norm: str = ""
     gate: str = ""
     gated: bool = False
 
@@ -53,10 +66,6 @@ class ModuleMap:
         """Return a pattern that fully matches the modules of these roles in every layer."""
         paths = "|".join(path.replace(".", r"\.") for path in self.paths(roles))
         return rf".*\.{self.layers_pattern()}\.\d+\.({paths})"
-
-    def layers_pattern(self) -> str:
-        """Return a pattern that fully matches the path of each layer list in the base model."""
-        return re.escape(self.layers).replace(r"\*", r"\d+")
 
 
 @dataclass(frozen=True)

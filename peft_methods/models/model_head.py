@@ -14,7 +14,8 @@ class ModelHead:
 
     `auto_model` is the name of the class. `tables` are names of transformers' tables of model
     types; a model must be in the first, which lists those with this head, and in all others, and in
-    none of the tables `not_in`. `excluded` are model types of the tables that need more than texts.
+    none of the tables `not_in`. `excluded` are model types of the tables that need more than texts,
+    or whose outputs depend on padding.
     `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
     models in messages. A `pretrained` head is a part of the stored model: nothing in it is new, and
     methods train it only with the rest.
@@ -55,7 +56,8 @@ class ModelHead:
         kind = config.model_type
         if config.is_encoder_decoder and not self.encoder_decoders:
             return f"an encoder-decoder ({kind!r}), which is not {self.needed}"
-        types = sorted({*self._tables()[0]} - self._others())
+        first, *others = self._tables()
+        types = sorted({*first}.intersection(*others) - self._others())
         close = difflib.get_close_matches(kind, types, n=1, cutoff=0.5)
         near = f" (the nearest type that can: {close[0]!r})" if close else ""
         return f"a {kind!r} model, which is not {self.needed}{near}"

@@ -121,7 +121,8 @@ class Budget:
     products. An optimizer step processes `gradient_accumulation` batches. `gradient_checkpointing`
     stores only the input of each layer (the cuda_graphs engine also stores attention outputs) and
     recomputes the rest. `padding`: `dynamic` groups rows of similar length and pads to the longest
-    row of the batch; `fixed` shuffles the rows and pads to `data.max_length`. `early_stopping`:
+    row of the batch; `fixed` shuffles the rows and pads to `data.max_length`; `packed` has the
+    batches of `fixed`, with rows one after the other instead of padded. `early_stopping`:
     training ends after this many consecutive epochs without a rise of `data.select_by` on the
     validation data; 0 disables it. The learning rate schedule always spans all epochs.
 
@@ -146,7 +147,7 @@ class Budget:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     gradient_accumulation: Count = 1
     gradient_checkpointing: bool = False
-    padding: Literal["dynamic", "fixed"] = "dynamic"
+    padding: Literal["dynamic", "fixed", "packed"] = "dynamic"
     early_stopping: NotNegativeCount = 0
     evaluation_batch_size: Count = 64
     vary: tuple[str, ...] = USUAL

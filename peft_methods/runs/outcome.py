@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from peft_methods.models.parameters import ParameterCounts
 from peft_methods.profiling.flops import count_training_flops
+from peft_methods.profiling.memory_peaks import share
 from peft_methods.profiling.phases import PHASES, PhaseMeter
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs.saved_size import SavedSize
@@ -51,7 +52,8 @@ def time_metrics(
 ) -> dict[str, float | None]:
     """Return seconds of every phase, prefetching included, and the training throughput.
 
-    Where tokens were drawn at random, the times of reading and tokenizing texts are missing.
+    Padding is no part of the throughput, so that padded and packed batches can be compared. Where
+    tokens were drawn at random, the times of reading and tokenizing texts are missing.
     """
     seconds: dict[str, float | None] = {
         f"{phase}_seconds": meter.seconds(phase) + prefetch_seconds.get(f"{phase}_seconds", 0.0)
@@ -61,6 +63,9 @@ def time_metrics(
     throughput: dict[str, float | None] = {
         "samples_per_second": training.samples / train,
         "tokens_per_second": training.tokens / train,
+        "trained_tokens": training.tokens,
+        "padding_tokens": training.padding,
+        "padding_share": share(training.padding, training.tokens + training.padding),
     }
     unknown = dict.fromkeys(TIMES_OF_TEXTS) if random_tokens else {}
     return {**seconds, **throughput, **unknown}

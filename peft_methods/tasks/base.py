@@ -91,9 +91,9 @@ class Task(ABC):
     `texts_repeat`: rows with the same text and different labels are all right.
     `baseline_is_untrained`: the trivial predictor is the model before training, which is measured
     in place of `trivial_baseline`. `tunes_on_validation`: test predictions need `tuned`.
-    `checks_tokens`: `check_tokens` may refuse a split. Tables show the first `shown_metrics`.
-    `loss_unit` is that of an example's loss. `usage` is Markdown for the README of a saved model:
-    how to read its outputs, where it is not obvious.
+    `checks_tokens`: `check_tokens` may refuse a split. `packs`: there is a `packed_collator`.
+    Tables show the first `shown_metrics`. `loss_unit` is that of an example's loss. `usage` is
+    Markdown for the README of a saved model: how to read its outputs, where it is not obvious.
     """
 
     name: ClassVar[str]
@@ -110,6 +110,7 @@ class Task(ABC):
     baseline_is_untrained: ClassVar[bool] = False
     tunes_on_validation: ClassVar[bool] = False
     checks_tokens: ClassVar[bool] = False
+    packs: ClassVar[bool] = False
     usage: ClassVar[str] = ""
 
     @property
@@ -181,15 +182,8 @@ class Task(ABC):
         """
         columns: dict[str, Any] = {"input_ids": [], "attention_mask": []}
         if len(table):
-            columns = dict(
-                tokenizer(
-                    table.texts,
-                    table.pairs,
-                    truncation=cut is not None,
-                    max_length=cut,
-                    verbose=False,
-                )
-            )
+            limit: dict[str, Any] = {"truncation": cut is not None, "max_length": cut}
+            columns = dict(tokenizer(table.texts, table.pairs, **limit, verbose=False))
             columns = with_readable_ends(columns, tokenizer)
         return TokenRows.of(columns, table.labels)
 
@@ -204,6 +198,10 @@ class Task(ABC):
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> Collator:
         """Return a collator that pads to the longest row of a batch, or to `length` tokens."""
+
+    def packed_collator(self, tokenizer: PreTrainedTokenizerBase, length: int) -> Collator:
+        """Return a collator that concatenates examples to rows of at most `length` tokens."""
+        raise NotImplementedError
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:

@@ -47,6 +47,7 @@ class CausalLM(Task):
     texts_repeat = True
     baseline_is_untrained = True
     checks_tokens = True
+    packs = True
     head = ModelHead(
         auto_model="AutoModelForCausalLM",
         tables=("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
@@ -118,6 +119,12 @@ class CausalLM(Task):
         from peft_methods.tasks.lm_loss import LanguageCollator
 
         return LanguageCollator(tokenizer, length)
+
+    def packed_collator(self, tokenizer: PreTrainedTokenizerBase, length: int) -> Collator:
+        """Return a collator of packed batches, whose learnt tokens are those of padded ones."""
+        from peft_methods.tasks.lm_packing import PackedCollator
+
+        return PackedCollator(tokenizer, length)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossSum:
         """Sum the cross-entropy of the learnt tokens."""

@@ -122,9 +122,17 @@ def task_of(recipe: Recipe) -> Task:
 def with_task(recipe: Recipe) -> Recipe:
     """Return the recipe with its task's first metric as `data.select_by` where it names none.
 
-    Raises `OptionError` for an unknown task, and for a metric that the task does not have.
+    Raises `OptionError` for an unknown task, for a metric that the task does not have, and for
+    packed batches of a task without them.
     """
     task = TASKS[recipe.task]
+    if recipe.budget.padding == "packed" and not task.packs:
+        able = " or ".join(name for name, one in TASKS.items() if one.packs)
+        raise OptionError(
+            f"budget.padding = 'packed' is for the task {able}, not {task.name}: set "
+            f"budget.padding = 'dynamic' or 'fixed'.",
+            setting="budget.padding",
+        )
     if recipe.data.rank_by is not None:
         check_metric(recipe.data.rank_by, task.metrics, task.title.lower(), "data.rank_by")
     if recipe.data.select_by is None:

@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from peft_methods.tasks.metrics import COUNT, SHARE
+from peft_methods.tasks.part_views import SCORES, Parts
 from peft_methods.tasks.views import TableView
-
-COLUMNS = (
-    ("precision", "Precision", SHARE),
-    ("recall", "Recall", SHARE),
-    ("f1", "F1", SHARE),
-    ("average_precision", "Average precision", SHARE),
-    ("support", "Test rows", COUNT),
-)
-
 
 TUNED = '"Micro F1, tuned threshold"'
 
 
 def label_views(qualities: Sequence[Mapping[str, Any]]) -> tuple[TableView, ...]:
     """Return the scores by label over the runs with the labels of the first; none without any."""
-    known = [one for one in qualities if one.get("per_label")]
-    if not known:
+    if (parts := Parts.of(qualities, "per_label")) is None:
         return ()
-    labels = tuple(known[0]["per_label"])
-    same = [one for one in known if tuple(one["per_label"]) == labels]
-    return (
-        TableView(
-            name="labels",
-            title="Scores by label",
-            about="Label",
-            columns=tuple((title, unit) for _, title, unit in COLUMNS),
-            rows=labels,
-            values=tuple(
-                tuple(_mean(same, label, name) for name, _, _ in COLUMNS) for label in labels
-            ),
-            runs=len(same),
-            note=_note(same),
+    table = parts.table(
+        name="labels",
+        title="Scores by label",
+        about="Label",
+        columns=(
+            *SCORES,
+            ("average_precision", "Average precision", SHARE),
+            ("support", "Test rows", COUNT),
         ),
+        note=_note(parts.qualities),
     )
-
-
-def _mean(same: Sequence[Mapping[str, Any]], label: str, name: str) -> float | None:
-    values = [one["per_label"][label][name] for one in same]
-    return None if None in values else fmean(values)
+    return (table,)
 
 
 def threshold_remark(qualities: Sequence[Mapping[str, Any]]) -> str:

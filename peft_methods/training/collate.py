@@ -17,9 +17,19 @@ if TYPE_CHECKING:
 
 
 def make_collator(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """Return the task's collator with the budget's padding: fixed or to the longest row."""
+    """Return the task's collator of evaluations: they pad as training does, or instead of packing.
+
+    An evaluation needs the outputs of each row.
+    """
     length = recipe.data.max_length if recipe.budget.padding == "fixed" else None
     return TASKS[recipe.task].collator(tokenizer, length)
+
+
+def training_collator(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Collator:
+    """Return the task's collator of training batches with the budget's padding."""
+    if recipe.budget.padding == "packed":
+        return TASKS[recipe.task].packed_collator(tokenizer, recipe.data.max_length)
+    return make_collator(recipe, tokenizer)
 
 
 class BucketCollator:

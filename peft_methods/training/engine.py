@@ -15,6 +15,7 @@ from peft_methods.recipes.schema import Budget
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import layers_of
+from peft_methods.training.packing import check_packing
 from peft_methods.utils.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ class EpochResult:
 class Training:
     """Result of a training: the learning curve, the best epoch (1-based) and step counts.
 
-    `steps` counts optimizer steps. `samples` and `tokens` are totals over all trained epochs,
-    without padding. `decay` is the factor that weight decay alone applied up to the best epoch.
+    `steps` counts optimizer steps. `samples`, `tokens` and `padding` are totals over all trained
+    epochs: tokens of examples, and tokens that only fill the batches. `decay` is the factor that
+    weight decay alone applied up to the best epoch.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -92,6 +94,7 @@ class Training:
     steps: int
     samples: int
     tokens: int
+    padding: int
     decay: float
     compiled_graphs: Mapping[str, int] = field(default_factory=dict)
 
@@ -232,7 +235,7 @@ def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
     """Raise an error if the model or the GPU cannot be trained with this budget.
 
     Raises `OptionError` for TF32 on a GPU without it, and `ModelError` for gradient checkpointing
-    of a model without a list of layers.
+    of a model without a list of layers, or for packed rows of one that mixes them up.
     """
     if (
         budget.precision == "tf32"
@@ -250,3 +253,5 @@ def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
             f"which {type(model).__name__} lacks: set budget.gradient_checkpointing = false",
             setting="budget.gradient_checkpointing",
         )
+    if budget.padding == "packed":
+        check_packing(model)

@@ -51,7 +51,10 @@ def predict(
 
 
 # Attributes of the evaluator that a checkpoint stores as they are.
-_PLAIN_STATE = ("best_selection", "epochs_without_improvement", "decay", "best_decay", "steps")
+_PLAIN_STATE = (
+    *("best_selection", "epochs_without_improvement", "decay", "best_decay", "steps"),
+    "processed_tokens",
+)
 
 
 class EvaluatedTrainer(Protocol):
@@ -63,13 +66,16 @@ class EvaluatedTrainer(Protocol):
     def take_sums(self) -> tuple[float, int | None]:
         """Return the summed loss and the number of right answers, if any. Reset both."""
 
+    def take_processed_tokens(self) -> int:
+        """Return the number of tokens in the batches since the last call, padding included."""
+
 
 class EpochEvaluator(TrainerCallback):
     """Trainer callback: evaluate each epoch on validation data and save the best weights.
 
     `best_selection` is the best selection score so far, for early stopping.
     `epochs_without_improvement` counts the epochs since it improved. `decay` is the factor that
-    weight decay alone has applied so far.
+    weight decay alone has applied so far. `processed_tokens` includes padding.
     """
 
     def __init__(
@@ -90,7 +96,7 @@ class EpochEvaluator(TrainerCallback):
         self.best_selection: float | None = None
         self.epochs_without_improvement = 0
         self.decay = self.best_decay = 1.0
-        self.steps = 0
+        self.steps = self.processed_tokens = 0
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON values. The best epoch's weights are in a file instead."""
@@ -137,6 +143,7 @@ class EpochEvaluator(TrainerCallback):
         """Evaluate the epoch. Save its weights if they are the best. Apply early stopping."""
         self.observer.enter("evaluate")
         loss, correct = self.trainer.take_sums()
+        self.processed_tokens += self.trainer.take_processed_tokens()
         rate = float(self.trainer.lr_scheduler.get_last_lr()[0])
         examples = self.task.examples_in_rows(self.data.train)
         accuracy = (

@@ -5,8 +5,6 @@ Includes a reduced session on them.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from builders import TASK
+from disk_builders import error_on_small_disk
 from peft_methods.api import compare
 from peft_methods.data import bundled
 from peft_methods.data.labelled_texts import LabelledTexts
@@ -104,29 +103,13 @@ def test_ensure_replaces_an_unwritable_cache_with_a_warning(
 
 def test_ensure_names_a_full_disk(wheel: pinned_files.Package, tmp_path: Path) -> None:
     """The cache is on a file system of one page, in a mount namespace of its own."""
-    unshare = ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount"]
-    cache_home = tmp_path / "small"
-    cache_home.mkdir()
+    home = tmp_path / "small"
     code = f"""
 from peft_methods.utils.pinned_files import Package, ensure
 ensure(Package{(wheel.requirement, wheel.sha256, wheel.folder, wheel.files)!r})
 """
-    shell = f'mount -t tmpfs -o size=4k none {cache_home} || exit 77; exec {sys.executable} -c "$0"'
-    done = subprocess.run(
-        [*unshare, "sh", "-c", shell, code],
-        env={
-            **os.environ,
-            "XDG_CACHE_HOME": str(cache_home),
-            "PYTHONPATH": str(Path(pinned_files.__file__).parents[2]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip("no file system can be mounted here")
-    last = done.stderr.splitlines()[-1]
-    assert f"there is no space left on the disk of {cache_home / 'peft-methods'}." in last
+    last = error_on_small_disk(2**12, home, [sys.executable, "-c", code])
+    assert f"there is no space left on the disk of {home / 'peft-methods'}." in last
     assert "index" not in last
 
 

@@ -5,7 +5,6 @@ Sessions report it, end, and continue once the disk is writable again.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from disk_builders import UNSHARE
 from faults.ground import Ground, Ledger
 
 ROOM = 24 * 2**20  # bytes; the session needs part of them
@@ -25,9 +25,8 @@ class Disk:
     """
 
     def __init__(self) -> None:
-        command = ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount", "sh"]
         self._shell = subprocess.Popen(
-            command,
+            [*UNSHARE, "sh"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -52,9 +51,7 @@ class Disk:
 @pytest.fixture
 def disk() -> Iterator[Disk]:
     """A disk; the test is skipped where such a namespace is not available."""
-    if subprocess.run(
-        ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount", "true"], check=False
-    ).returncode:
+    if subprocess.run([*UNSHARE, "true"], check=False).returncode:
         pytest.skip("this system does not allow mounts in user namespaces")
     made = Disk()
     try:

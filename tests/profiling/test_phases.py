@@ -12,7 +12,7 @@ from peft_methods.profiling.memory import ResidentMemory
 from peft_methods.profiling.metrics import COST_METRICS, METRICS
 from peft_methods.profiling.phases import PhaseMeter
 
-UNITS = ("_seconds", "_bytes", "_per_second", "_parameters", "_joules")
+UNITS = ("_seconds", "_bytes", "_per_second", "_parameters", "_joules", "_tokens")
 SHARES = {
     "accuracy",
     "macro_f1",
@@ -22,6 +22,7 @@ SHARES = {
     "validation_accuracy",
     "trainable_share",
     "busy_share",
+    "padding_share",
     "model_flops_utilization",
 }
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from builders import TASK, Recorder, make_trainer, mostly_slow, prepared, training_job
+from builders import (
+    TASK,
+    Recorder,
+    make_trainer,
+    mostly_slow,
+    prepared,
+    training_job,
+    without_dropout,
+)
 from peft_methods.models import loading
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Budget
@@ -33,9 +41,8 @@ def trained(
     Returns the training result, the model, the observer, and (token data, base model).
     """
     ready = _, _, base, model, tokens = prepared(recipe_path, name, *settings)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout) and not dropout:
-            module.p = 0.0
+    if not dropout:
+        without_dropout(model)
     recorder = Recorder()
     training = loop.train(training_job(ready, folder), recorder)
     return training, model, recorder, (tokens, base)

@@ -55,7 +55,10 @@ def test_recipe_embedded_has_the_documented_budget_and_methods() -> None:
         ("budget.epochs=true", "budget.epochs = True should be a valid integer"),
         ("data.train=some", "data.train = 'some' should be"),
         ("budget.precision=fp23", "should be 'fp32', 'tf32', 'bf16' or 'fp16'"),
-        ("budget.padding=longest", "budget.padding = 'longest' should be 'dynamic' or 'fixed'"),
+        (
+            "budget.padding=longest",
+            "budget.padding = 'longest' should be 'dynamic', 'fixed' or 'packed'",
+        ),
         (
             "budget.gradient_accumulation=0",
             "budget.gradient_accumulation = 0 should be greater than or equal to 1",

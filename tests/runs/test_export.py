@@ -39,6 +39,7 @@ SAVED = {
     "ia3@phi3": "phi3",
     "adapter@opt": "opt",
     "lora@t5": "t5",
+    "adapter@bart": "bart",
 }
 # Runs every code block of the READMEs in folders, and predicts the given texts after each.
 LOADER = """
@@ -87,7 +88,7 @@ def saved(home: Path, tiny_recipe: Path) -> Saved:
     """Train and save a method when it is first asked for."""
     make_model(home / "bert", "bert", trained_pooler=False)
     make_model(home / "roberta", "roberta")
-    for kind in ("llama", "gpt2", "qwen2", "phi3", "opt", "t5"):
+    for kind in ("llama", "gpt2", "qwen2", "phi3", "opt", "t5", "bart"):
         make_any(home / kind, kind)
 
     @cache

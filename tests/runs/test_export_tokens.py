@@ -13,7 +13,7 @@ import transformers
 from seqeval.metrics import f1_score
 from torch import nn
 
-from builders import make_tagged_data, runs
+from builders import runs
 from peft_methods.data import splits
 from peft_methods.runs import pipeline
 from peft_methods.runs.export import load_trained
@@ -22,38 +22,7 @@ from peft_methods.tasks.registry import TASKS
 from peft_methods.tasks.tag_predictions import TagPredictions
 
 TASK = TASKS["token_classification"]
-RECIPE = """
-name = "tagged"
-task = "token_classification"
-[model]
-source = "{model}"
-[data]
-source = "{data}"
-train = 80
-validation = 20
-test = 40
-max_length = 14
-[budget]
-epochs = 3
-batch_size = 8
-seeds = 1
-[methods.full]
-learning_rate = 4e-3
-[methods.lora]
-learning_rate = 5e-2
-rank = 4
-[methods.adapter]
-learning_rate = 2e-2
-reduction_factor = 4
-"""
-
-
-@pytest.fixture(scope="module")
-def recipe(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tagged")
-    path, data = root / "tagged.toml", make_tagged_data(root / "data")
-    path.write_text(RECIPE.format(model=tiny_models["bert"], data=data), encoding="utf-8")
-    return path
+SETTINGS = ("data.train=80", "data.max_length=14", "budget.epochs=3")
 
 
 def by_hand(model: nn.Module, folder: Path, table: Any) -> list[list[str]]:
@@ -82,8 +51,10 @@ def by_hand(model: nn.Module, folder: Path, table: Any) -> list[list[str]]:
 @pytest.mark.parametrize(
     "name", ["lora", *(pytest.param(one, marks=pytest.mark.slow) for one in ("full", "adapter"))]
 )
-def test_a_saved_tagger_predicts_as_measured(recipe: Path, tmp_path: Path, name: str) -> None:
-    (run,) = runs(recipe, name)
+def test_a_saved_tagger_predicts_as_measured(
+    tagged_recipe: Path, tmp_path: Path, name: str
+) -> None:
+    (run,) = runs(tagged_recipe, name, *SETTINGS)
     folder, work = tmp_path / "saved", tmp_path / "work"
     work.mkdir()
     record, kept = pipeline.execute(
@@ -117,8 +88,8 @@ def test_a_saved_tagger_predicts_as_measured(recipe: Path, tmp_path: Path, name:
 
 
 @pytest.mark.slow
-def test_the_pipeline_of_transformers_finds_entities(recipe: Path, tmp_path: Path) -> None:
-    (run,) = runs(recipe, "full")
+def test_the_pipeline_of_transformers_finds_entities(tagged_recipe: Path, tmp_path: Path) -> None:
+    (run,) = runs(tagged_recipe, "full", *SETTINGS)
     folder, work = tmp_path / "saved", tmp_path / "work"
     work.mkdir()
     pipeline.execute(run, RunPaths(work, save_to=folder), lambda news: None, threads=1)

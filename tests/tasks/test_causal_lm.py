@@ -16,46 +16,32 @@ from peft import PeftModel
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu
 from sacrebleu.metrics.chrf import CHRF
-from torch import nn
 
-from builders import StepLog, make_decoder, make_model, run_here, training_job
-from peft_methods.data import splits, tokenize
+from builders import (
+    Recorder,
+    StepLog,
+    make_decoder,
+    make_model,
+    run_here,
+    training_job,
+    without_dropout,
+)
+from language_builders import WORDS, method_of, ready, recipe_of, run_and_save, write_pairs
+from peft_methods.data import splits
 from peft_methods.data.labelled_texts import LabelledTexts
-from peft_methods.methods.base import ApplyContext, Method
-from peft_methods.methods.registry import METHODS
 from peft_methods.models import loading
-from peft_methods.recipes.schema import Budget, DataSpec, ModelSpec, Recipe
-from peft_methods.runs import export, pipeline, run_paths
+from peft_methods.recipes.schema import DataSpec, ModelSpec
+from peft_methods.runs import export
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import EXAMPLES
 from peft_methods.tasks.generation import generate_texts
 from peft_methods.tasks.lm_encoding import encode_rows
 from peft_methods.tasks.lm_loss import token_losses
-from peft_methods.tasks.registry import TASKS, with_task
+from peft_methods.tasks.registry import TASKS
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import ModelError, OptionError
 
 TASK = TASKS["causal_lm"]
-WORDS = ("good", "bad", "fine", "poor")
-
-
-def write_pairs(folder: Path, train: int = 48, test: int = 12) -> Path:
-    """Write prompts whose completion repeats a word; test rows have two references."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {
-            "prompt": f"plot {WORDS[i % 4]} {chr(97 + i // 26)} {chr(97 + i % 26)}",
-            "completion": f"{WORDS[i % 4]} " + "very " * (i % 3) + "end",
-        }
-        for i in range(train + test)
-    ]
-    tested = [
-        {**row, "refs": [row["completion"], f"the {row['completion']}"]} for row in rows[train:]
-    ]
-    for name, part in (("train", rows[:train]), ("test", tested)):
-        lines = "\n".join(json.dumps(row) for row in part)
-        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,48 +52,6 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs") / "data")
-
-
-def recipe_of(model: Path, data: Path, method: str = "full", **changes: Any) -> Recipe:
-    """Return a recipe of a few steps. `changes` go to the data or to the budget."""
-    of_data = {name: value for name, value in changes.items() if hasattr(DataSpec, name)}
-    of_budget = {name: value for name, value in changes.items() if name not in of_data}
-    spec = DataSpec(
-        str(data), **{"train": 36, "validation": 12, "test": 12, "max_length": 24} | of_data
-    )
-    budget = Budget(**{"epochs": 2, "batch_size": 8, "seeds": 1} | of_budget)
-    return with_task(
-        Recipe("lm", ModelSpec(str(model)), spec, budget, {method: {}}, task="causal_lm")
-    )
-
-
-def method_of(name: str, rate: float = 1e-2) -> Method:
-    settings = {"learning_rate": rate, **METHODS[name].example_settings()}
-    return METHODS.create(name, settings, "test")
-
-
-def ready(recipe: Recipe, name: str = "full", rate: float = 1e-2) -> Any:
-    """Return what `training_job` needs: the model with the method applied, and the tokens."""
-    method = method_of(name, rate)
-    texts = splits.load(recipe.data, TASK)
-    transformers.set_seed(0)
-    base = loading.load(
-        recipe.model, TASK.head, texts.facts.label_names, quantization=method.info.quantization
-    )
-    context = ApplyContext(base.architecture, base.head, TASK.peft_type)
-    tokens = tokenize.tokenize(texts, base.tokenizer, recipe.data, TASK)
-    return recipe, method, base, method.apply(base.model, context), tokens
-
-
-def run_and_save(recipe: Recipe, name: str, folder: Path) -> tuple[Any, Any, Path]:
-    """Run a recipe with one method and save its model. Return record, predictions and folder."""
-    run = RunSpec(recipe, method_of(name), 0, "cpu")
-    work, saved = folder / "work", folder / "saved"
-    work.mkdir(parents=True)
-    paths = run_paths.RunPaths(work, (), save_to=saved)
-    record, predictions = pipeline.execute(run, paths, lambda news: None, threads=1)
-    assert record.status == "ok", record.message
-    return record, predictions, saved
 
 
 # rows
@@ -207,7 +151,7 @@ def test_every_step_has_the_loss_of_a_plain_trainer(
     ours = ready(recipe, name)
     without_dropout(ours[3])
     (tmp_path / "ours").mkdir()
-    loop.train(training_job(ours, tmp_path / "ours"), _Quiet(), trainer_class=log.kind)
+    loop.train(training_job(ours, tmp_path / "ours"), Recorder(), trainer_class=log.kind)
 
     losses: list[float] = []
 
@@ -233,25 +177,6 @@ def test_every_step_has_the_loss_of_a_plain_trainer(
     assert len(losses) == 10
     assert log.losses == pytest.approx(losses, rel=1e-5)
     assert losses[-1] < losses[0] - 0.1
-
-
-class _Quiet:
-    """An observer that does nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        from contextlib import nullcontext
-
-        from peft_methods.training.engine import NoTrace
-
-        if name == "peak_step":
-            return lambda *_: nullcontext(NoTrace())
-        return lambda *_: None
-
-
-def without_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
 
 
 def test_a_batch_without_any_learnt_token_has_no_loss(decoder: Path) -> None:

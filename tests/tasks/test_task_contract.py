@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from builders import DECODERS, make_decoder, run_here
+from builders import DECODERS, make_decoder, run_here, write_example
 from peft_methods.api import PrintableComparison
 from peft_methods.data import splits, synthetic, tokenize
 from peft_methods.data.facts import TextData, TokenData
@@ -66,19 +66,6 @@ def model_for(task: Task, models: dict[str, Path]) -> Path:
             continue
         return folder
     raise AssertionError(f"no tiny model can carry the head of {task.name}")
-
-
-def write_example(task: Task, folder: Path) -> Path:
-    """Write the task's example data as train.jsonl and test.jsonl."""
-    folder.mkdir(parents=True)
-    columns = task.example_columns(64)
-    rows = [
-        json.dumps(dict(zip(columns, row, strict=True)))
-        for row in zip(*columns.values(), strict=True)
-    ]
-    for name, part in (("train", rows[:44]), ("test", rows[44:])):
-        (folder / f"{name}.jsonl").write_text("\n".join(part), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module", params=list(TASKS))

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from torch import nn
 
-from builders import make_number_data, prepared, train_with_both_engines
+from builders import make_number_data, prepared, train_with_both_engines, without_dropout
 from peft_methods.tasks.registry import task_of
 
 SMALL = ("data.train=32", "data.validation=8", "data.test=8", "data.max_length=16")
@@ -32,9 +31,7 @@ METRIC = {"regression": "spearman", "multilabel": "micro_f1"}
 def train_plainly(recipe: Path, folder: Path, settings: tuple[str, ...]) -> list[float]:
     """Train with transformers alone: its Trainer, its collator and the loss of its model."""
     _, method, base, model, tokens = prepared(recipe, "full", *settings)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     rows = [{**row, "labels": np.asarray(row["labels"], dtype=np.float32)} for row in tokens.train]
     losses: list[float] = []
 

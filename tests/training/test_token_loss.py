@@ -9,69 +9,17 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch import nn
 from torch.utils.data import SequentialSampler
 
-from builders import make_tagged_data, make_trainer, prepared, train_with_both_engines
+from builders import (
+    make_trainer,
+    prepared,
+    train_with_both_engines,
+    without_dropout,
+)
 from peft_methods.tasks.collate import NO_LABEL
 from peft_methods.tasks.tag_rows import token_labels
 from peft_methods.training.trainer import loop
-
-RECIPE = """
-name = "tagged"
-task = "token_classification"
-
-[model]
-source = "{model}"
-
-[data]
-source = "{data}"
-train = 72
-validation = 20
-test = 40
-max_length = 24
-
-[budget]
-epochs = 2
-batch_size = 8
-seeds = 1
-weight_decay = 0.01
-warmup_ratio = 0.1
-
-[methods.full]
-learning_rate = 4e-3
-
-[methods.head_only]
-learning_rate = 5e-2
-
-[methods.bitfit]
-learning_rate = 5e-2
-
-[methods.lora]
-learning_rate = 5e-2
-rank = 4
-
-[methods.qlora]
-learning_rate = 5e-2
-rank = 4
-
-[methods.ia3]
-learning_rate = 1e-1
-
-[methods.adapter]
-learning_rate = 2e-2
-reduction_factor = 4
-"""
-
-
-@pytest.fixture(scope="module")
-def tagged_recipe(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe of token classification with tiny data and a tiny model."""
-    root = tmp_path_factory.mktemp("tagged")
-    path = root / "tagged.toml"
-    data = make_tagged_data(root / "data")
-    path.write_text(RECIPE.format(model=tiny_models["bert"], data=data), encoding="utf-8")
-    return path
 
 
 @pytest.mark.filterwarnings("ignore:.*AccumulateGrad.*")
@@ -106,9 +54,7 @@ def test_steps_agree_with_a_plain_trainer_on_the_same_rows(
 ) -> None:
     ready = prepared(tagged_recipe, name, "budget.epochs=1", "budget.warmup_ratio=0")
     _, _, base, model, tokens = ready
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     twin = copy.deepcopy(model)
     ours = make_trainer(ready, tmp_path)
     order = list(make_trainer(ready, tmp_path)._get_train_sampler())

@@ -27,7 +27,8 @@ class Adapter(Method):
     """Bottlenecks in each layer, at one of two placements.
 
     `houlsby`: two, each before a residual sum. `pfeiffer`: one, around the last norm; in a layer
-    that has no norm after its sums (decoders, ModernBERT), on the feed-forward block's output.
+    that has no norm after its sums (decoders, T5, ModernBERT), on the feed-forward block's output.
+    In an encoder-decoder's decoder, self-attention counts and attention to the encoder does not.
 
     The bottleneck is hidden // reduction_factor wide. The default `nonlinearity` depends on the
     placement, as in the `adapters` library: swish for Houlsby, ReLU for Pfeiffer.
@@ -50,6 +51,7 @@ class Adapter(Method):
         color="#e69f00",
         marker="X",
         saved_format="peft_methods",
+        needs="layer ends",
         learning_rates={
             "small_encoder": DefaultRate(2e-3, MEASURED),
             "encoder": DefaultRate(
@@ -74,20 +76,20 @@ class Adapter(Method):
         from peft_methods.methods.adapters.modules import (
             BeforeResidual,
             Bottleneck,
-            encoder_layers,
+            adapted_layers,
             wrap,
             wrap_end,
         )
 
         freeze_all_but(model, context.head)
-        parts, hidden = context.architecture.parts, context.architecture.hidden
+        hidden = context.architecture.hidden
         houlsby = self.placement == "houlsby"
         act = self.nonlinearity or ("swish" if houlsby else "relu")
-        for layer in encoder_layers(model, parts):
+        for layer, ends in adapted_layers(model, context.architecture.ends):
             if not houlsby:
-                wrap_end(layer, parts, Bottleneck(hidden, self.width(hidden), act))
+                wrap_end(layer, ends, Bottleneck(hidden, self.width(hidden), act))
                 continue
-            for path in (parts.attention_end, parts.ffn_end):
+            for path in (ends.attention_end, ends.ffn_end):
                 wrap(layer, path, BeforeResidual, Bottleneck(hidden, self.width(hidden), act))
         return model.to(next(model.parameters()).device)
 
@@ -95,7 +97,7 @@ class Adapter(Method):
         """Two linear maps with biases for each place."""
         hidden, places = architecture.hidden, 2 if self.placement == "houlsby" else 1
         width = self.width(hidden)
-        return architecture.distinct_layers * places * (2 * hidden * width + width + hidden)
+        return architecture.adapted_layers * places * (2 * hidden * width + width + hidden)
 
     @classmethod
     def possible_counts(cls, architecture: Architecture) -> Iterable[int]:
@@ -104,7 +106,7 @@ class Adapter(Method):
         widths, norms = range(1, hidden + 1), (0, 2 * hidden)
         for width, place, norm in itertools.product(widths, places, norms):
             yield (
-                architecture.distinct_layers * place * (2 * hidden * width + width + hidden + norm)
+                architecture.adapted_layers * place * (2 * hidden * width + width + hidden + norm)
             )
 
     @classmethod

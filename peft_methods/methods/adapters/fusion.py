@@ -53,6 +53,7 @@ class AdapterFusion(Method):
         color="#cc79a7",
         marker="p",
         saved_format="peft_methods",
+        needs="layer ends",
         start_tolerance=None,
         cost_in_forward_passes=2.6,
         learning_rates={
@@ -127,16 +128,16 @@ class AdapterFusion(Method):
         from peft_methods.methods.adapters.modules import (
             Bottleneck,
             Fusion,
-            encoder_layers,
+            adapted_layers,
             wrap_end,
         )
 
         freeze_all_but(model, context.head)
-        parts, hidden = context.architecture.parts, context.architecture.hidden
+        hidden = context.architecture.hidden
         width = self.source_method().width(hidden)
-        for layer in encoder_layers(model, parts):
+        for layer, ends in adapted_layers(model, context.architecture.ends):
             blocks = [Bottleneck(hidden, width, self.nonlinearity) for _ in self.sources]
-            wrap_end(layer, parts, Fusion(hidden, blocks, self.dropout))
+            wrap_end(layer, ends, Fusion(hidden, blocks, self.dropout))
         if context.prerequisite_folders:
             sources = [load_file(folder / TRAINED) for folder in context.prerequisite_folders]
             _copy_bottlenecks(model, sources)
@@ -147,7 +148,7 @@ class AdapterFusion(Method):
 
     def expected_trainable(self, architecture: Architecture) -> int:
         """Query and key with biases, value without bias, in each layer."""
-        return architecture.distinct_layers * (3 * architecture.hidden**2 + 2 * architecture.hidden)
+        return architecture.adapted_layers * (3 * architecture.hidden**2 + 2 * architecture.hidden)
 
     def saved_parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """Return the trained parameters and the frozen adapters that the fusion mixes."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from peft_methods.models.layer_parts import ModuleMap
+from peft_methods.models.layer_parts import LayerEnds
 
 NONLINEARITIES = {"relu": nn.ReLU, "swish": nn.SiLU, "gelu": nn.GELU}
 
@@ -101,28 +102,35 @@ class AroundNorm(nn.Module):
         return normed
 
 
-def encoder_layers(model: nn.Module, parts: ModuleMap) -> list[nn.Module]:
-    """Return the layers of a model with a head. Layers that share their weights occur once."""
+def adapted_layers(
+    model: nn.Module, ends: Iterable[LayerEnds]
+) -> list[tuple[nn.Module, LayerEnds]]:
+    """Return the layers of a model with a head, each with its ends.
+
+    Layers that share their weights occur once.
+    """
     base: nn.Module = getattr(model, str(model.base_model_prefix))
-    lists = [
-        module
+    found = [
+        (layer, own)
+        for own in ends
         for name, module in base.named_modules()
-        if re.fullmatch(parts.layers_pattern(), name) and isinstance(module, nn.ModuleList)
+        if re.fullmatch(own.layers_pattern(), name) and isinstance(module, nn.ModuleList)
+        for layer in module
     ]
-    assert lists, f"no layers at {parts.layers}"
-    return [layer for layers in lists for layer in layers]
+    assert found, "the model has no layers where its type should have them"
+    return found
 
 
-def wrap_end(layer: nn.Module, parts: ModuleMap, adapter: nn.Module) -> None:
+def wrap_end(layer: nn.Module, ends: LayerEnds, adapter: nn.Module) -> None:
     """Put one adapter into the layer, as Pfeiffer et al. 2021 do: around its last norm.
 
     A pre-norm layer has no norm after its last sum: there the adapter transforms the output of the
     feed-forward block before it is added (the series adapter of Hu et al. 2023, arXiv:2304.01933).
     """
-    if parts.ffn_norm:
-        wrap(layer, parts.ffn_norm, AroundNorm, adapter)
+    if ends.ffn_norm:
+        wrap(layer, ends.ffn_norm, AroundNorm, adapter)
     else:
-        wrap(layer, parts.ffn_end, BeforeResidual, adapter)
+        wrap(layer, ends.ffn_end, BeforeResidual, adapter)
 
 
 def wrap(layer: nn.Module, path: str, wrapper: type[nn.Module], adapter: nn.Module) -> None:

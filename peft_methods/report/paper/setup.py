@@ -47,7 +47,7 @@ def setup(studies: Sequence[Study]) -> list[str]:
             _model(study),
         ]
         parts += ["== Budget and Hyperparameters"] * one
-        parts += [_budget(study.settings), rates(study), hyperparameters(study)]
+        parts += [budget_paragraph(study.settings), rates(study), hyperparameters(study)]
     parts += [
         "== Hardware and Software",
         _hardware(studies),
@@ -136,7 +136,7 @@ def _model(study: Study) -> str:
     return joined(f"The encoder is {cited_model(source, study.model_type)}, {kind}.", size)
 
 
-def _budget(recipe: Recipe) -> str:
+def budget_paragraph(recipe: Recipe) -> str:
     """Describe the budget of every method in a paragraph."""
     budget = recipe.budget
     patience, batches = budget.early_stopping, budget.gradient_accumulation
@@ -162,8 +162,21 @@ def _budget(recipe: Recipe) -> str:
         "Activations within layers are recomputed in the backward pass."
         if budget.gradient_checkpointing
         else "",
-        "All rows are padded to the maximum length." if budget.padding == "fixed" else "",
+        _padding(recipe),
     )
+
+
+def _padding(recipe: Recipe) -> str:
+    """Describe the padding: the default one only where batches could be packed."""
+    if recipe.budget.padding == "packed":
+        return (
+            "The examples of a batch, in random order, are packed: one after the other and without "
+            "attention between them, in rows of at most that length."
+        )
+    if recipe.budget.padding == "fixed":
+        return "All rows are padded to the maximum length."
+    padded = "Batches are of rows of similar length, padded to the longest, and not packed."
+    return padded if task_of(recipe).packs else ""
 
 
 def _distinct(records: Iterable[Record], name: str) -> list[str]:

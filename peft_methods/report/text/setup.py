@@ -5,6 +5,7 @@ from __future__ import annotations
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.record import Record
+from peft_methods.tasks.registry import task_of
 from peft_methods.utils.words import counted, seeds_of
 
 
@@ -48,8 +49,15 @@ def budget_text(recipe: Recipe) -> str:
         budget.precision,
     ]
     parts += ["gradient checkpointing"] * budget.gradient_checkpointing
-    parts += ["fixed padding"] * (budget.padding == "fixed")
+    parts += _padding(recipe)
     return ", ".join(parts)
+
+
+def _padding(recipe: Recipe) -> list[str]:
+    """Describe the padding: the default one only where batches could be packed."""
+    names = {"fixed": "fixed padding", "packed": "packed batches"}
+    default = ["padded batches"] * task_of(recipe).packs
+    return [names[one]] if (one := recipe.budget.padding) in names else default
 
 
 def device_text(record: Record) -> str:

@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_na
 from peft_methods.methods.base import TRAINED
 from peft_methods.models.parameters import load_trainable
 from peft_methods.training.activation_checkpointing import checkpointing
-from peft_methods.training.collate import make_collator
+from peft_methods.training.collate import make_collator, training_collator
 from peft_methods.training.engine import (
     Checkpointer,
     Observer,
@@ -25,6 +25,7 @@ from peft_methods.training.engine import (
     TrainingState,
 )
 from peft_methods.training.evaluation import EpochEvaluator
+from peft_methods.training.packing import check_packing
 from peft_methods.training.precision import set_matmul_precision
 from peft_methods.training.state import (
     CheckpointCallback,
@@ -38,15 +39,15 @@ from peft_methods.training.trainer.warm_up import warm_up
 class RunTrainer(Trainer):
     """Hugging Face's Trainer with the method's loss, optimizer groups and batch order.
 
-    The loss is the task's plus the method's penalty. Batches are grouped by length unless padding
-    is fixed. The order of rows and the dropout masks have a random stream each (`Budget.vary`):
-    the Trainer seeds torch's, which draws the masks, by its argument `seed`.
+    The loss is the task's plus the method's penalty. With dynamic padding, batches are of rows of
+    similar length. The order of rows and the dropout masks have a random stream each
+    (`Budget.vary`): the Trainer seeds torch's, which draws the masks, by its argument `seed`.
     """
 
     autocasts = True  # whether the steps use the Trainer's mixed precision
 
     def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
-        collate = make_collator(job.recipe, job.tokenizer)
+        collate = training_collator(job.recipe, job.tokenizer)
         super().__init__(job.model, arguments, collate, job.data.train)
         self.job, self.observer = job, observer
         # The loss below is a mean, so the Trainer has to divide it when it accumulates.
@@ -56,11 +57,12 @@ class RunTrainer(Trainer):
         self._has_correct = False
         # Of the current optimizer step; 0 examples outside of any step.
         self._examples_of_step, self._batches_of_step = 0, 1
+        self._processed_tokens = 0
         self.order = torch.Generator().manual_seed(job.seed_of("data_order"))
         self.resumed: TrainingState | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        if self.job.recipe.budget.padding == "fixed":
+        if self.job.recipe.budget.padding != "dynamic":
             return RandomSampler(self.train_dataset, generator=self.order)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch, lengths=self.train_dataset.lengths, generator=self.order)
@@ -99,6 +101,7 @@ class RunTrainer(Trainer):
         batches, items = super().get_batch_samples(*arguments)
         self._examples_of_step = sum(map(self.job.task.examples_in_batch, batches))
         self._batches_of_step = len(batches)
+        self._processed_tokens += sum(batch["input_ids"].numel() for batch in batches)
         return batches, items
 
     def compute_loss(
@@ -128,6 +131,11 @@ class RunTrainer(Trainer):
         sums = float(self._loss_sum), int(self._correct) if self._has_correct else None
         self._loss_sum, self._correct = 0.0, 0
         return sums
+
+    def take_processed_tokens(self) -> int:
+        """Return the number of tokens in the batches since the last call, padding included."""
+        found, self._processed_tokens = self._processed_tokens, 0
+        return found
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0. The Trainer would visit all parameters at every step for an unused sum."""
@@ -170,13 +178,15 @@ def train(
     the interruption.
     """
     set_matmul_precision(job.recipe.budget.precision)
+    if job.recipe.budget.padding == "packed":
+        check_packing(job.model)  # a method may change how rows are read
     collate, best = make_collator(job.recipe, job.tokenizer), job.workdir / TRAINED
     trainer = trainer_class(job, trainer_arguments(job, autocast=trainer_class.autocasts), observer)
     evaluator = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
     trainer.add_callback(evaluator)
     observer.enter("warm_up")
     with checkpointing(job.model, on=job.recipe.budget.gradient_checkpointing):
-        warm_up(trainer, collate, observer)
+        warm_up(trainer, training_collator(job.recipe, job.tokenizer), observer)
         checkpoint = None
         if checkpointer is not None:
             trainer.add_callback(CheckpointCallback(trainer, evaluator, observer, checkpointer))
@@ -188,12 +198,14 @@ def train(
     if evaluator.best is not evaluator.results[-1]:
         load_trainable(job.model, best)
     epochs = len(evaluator.results)
+    tokens = epochs * int(sum(job.data.train.lengths))
     return Training(
         epochs=tuple(evaluator.results),
         best_epoch=evaluator.best.epoch,
         steps=evaluator.steps,
         samples=epochs * len(job.data.train),
-        tokens=epochs * int(sum(job.data.train.lengths)),
+        tokens=tokens,
+        padding=evaluator.processed_tokens - tokens,
         decay=evaluator.best_decay,
     )
 
@@ -214,7 +226,7 @@ def trainer_arguments(job: TrainingJob, *, autocast: bool = True) -> TrainingArg
         bf16=autocast and budget.precision == "bf16",
         fp16=autocast and budget.precision == "fp16",
         seed=job.seed_of("dropout"),
-        data_seed=job.seed_of("data_order"),  # of the order with fixed padding
+        data_seed=job.seed_of("data_order"),  # of the order where it is random
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         # A blocking copy of each batch would wait for the step before it.
