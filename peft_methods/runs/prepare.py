@@ -68,6 +68,9 @@ def _prepare(
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     check_budget(recipe.budget, base.model, device)
+    for evaluation in task.extra_evaluations(recipe):
+        if evaluation.check is not None:
+            evaluation.check()
     if task.checks_tokens:
         tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     reasons = {method.name: method.unsupported(base.architecture, device) for method in methods}
