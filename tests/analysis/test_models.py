@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from builders import (
@@ -23,6 +24,8 @@ from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.several_models import parse_models, recipes_of_models
 from peft_methods.report.text.comparison import terminal_table
 from peft_methods.report.text.models import MODELS_NOTE, model_sentences
+from peft_methods.tasks.lm_predictions import Generated, LanguagePredictions
+from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import OptionError
 
 WORSE = {
@@ -172,3 +175,72 @@ def test_models_are_trained_and_compared_in_one_session(tiny_recipe: Path, tmp_p
     text = str(found)
     assert "different models, each with its best method" in text
     assert "BitFit" in text
+
+
+def of_language_model(model: str, loss: float, tokens: int, rank_by: str) -> PrintableComparison:
+    """Return runs of a language model with this mean loss per token; `tokens` number its rows."""
+    rng = np.random.default_rng(tokens)
+    kept, records = {}, []
+    for record in make_comparison(WORSE).records:
+        recipe = record.spec.recipe
+        changed = replace(
+            recipe,
+            task="causal_lm",
+            data=replace(recipe.data, select_by="token_loss", rank_by=rank_by),
+        )
+        made = LanguagePredictions(
+            100 * (loss + 0.01 * rng.standard_normal(200)),
+            np.full(200, 100),
+            np.arange(200) + tokens,
+            Generated(
+                ("yes",) * 200,
+                tuple((word,) for word in ["yes", "no"] * 100),
+                (),
+                np.full(200, 1),
+                np.full(200, True),
+            ),
+        )
+        scores = TASKS["causal_lm"].scores(made)
+        metrics = {**record.metrics, **scores}
+        spec = replace(record.spec, recipe=changed)
+        records.append(replace(record, spec=spec, metrics=metrics))
+        kept[record.fingerprint] = made
+    return of_model(
+        replace(make_comparison(WORSE), records=tuple(records), predictions=kept), model
+    )
+
+
+def test_of_losses_the_lower_one_is_better_and_has_its_own_unit() -> None:
+    low = of_language_model("low", 2.0, 0, "token_loss")
+    both = together(of_language_model("high", 2.5, 0, "token_loss"), low)
+    (found,) = compare_models(both)
+    assert [one.model for one in found.models] == ["owner/low", "owner/high"]
+    pair = found.against_best("embedded.high")
+    assert pair is not None
+    assert (pair.verdict, round(pair.difference, 1)) == ("worse", 0.5)
+    assert any("loss per token 2.5" in line for line in model_sentences([found]))
+    assert not any("points" in line for line in model_sentences([found])[:2])
+
+
+def test_losses_of_different_tokens_are_not_compared() -> None:
+    parts = [
+        of_language_model("a", 2.0, 0, "token_loss"),
+        of_language_model("b", 9, 7, "token_loss"),
+    ]
+    (found,) = compare_models(together(*parts))
+    assert (found.other_tokens, found.other_examples, found.pairs) == (True, False, ())
+    assert [one.model for one in found.models] == ["owner/a", "owner/b"]  # in the given order
+    (reversed_order,) = compare_models(together(*parts[::-1]))
+    assert [one.model for one in reversed_order.models] == ["owner/b", "owner/a"]
+    assert any(
+        "different tokens, on which loss per token depends" in line
+        for line in model_sentences([found])
+    )
+
+
+def test_texts_are_compared_whatever_the_tokens() -> None:
+    parts = [of_language_model(name, 2.0, at, "exact_match") for name, at in (("a", 0), ("b", 7))]
+    (found,) = compare_models(together(*parts))
+    assert (found.other_tokens, found.other_examples) == (False, False)
+    assert len(found.pairs) == 1
+    assert "exact match 50.0" in model_sentences([found])[0]
