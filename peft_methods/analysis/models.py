@@ -78,7 +78,7 @@ def _compared(comparison: Comparison, name: str, models: Mapping[str, str]) -> M
     metric = comparison.rankings[next(iter(models))].metric
     sign = METRICS[metric].sign()
     best = {recipe: row for recipe in models if (row := _best_row(comparison, recipe, metric))}
-    same = _same_examples(comparison, list(best), metric)
+    same = len(best) < MODELS_NEEDED or _same_examples(comparison, list(best), metric)
     other_tokens = METRICS[metric].of_tokens and not same
     order = list(best)
     if not other_tokens:
@@ -124,6 +124,8 @@ def _pairs(
     comparison: Comparison, best: Mapping[str, str], metric: str
 ) -> tuple[PairwiseComparison, ...]:
     """Compare all methods of all models, and return the pairs of the best ones."""
+    if len(best) < MODELS_NEEDED:
+        return ()
     samples: dict[str, Sample] = {}
     recipe_of: dict[str, str] = {}
     for recipe, method in best.items():

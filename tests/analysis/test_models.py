@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from builders import (
     make_predictions,
 )
 from peft_methods.analysis.data_sets import summarize_data_sets
-from peft_methods.analysis.models import compare_models
+from peft_methods.analysis.models import ModelsCompared, compare_models
 from peft_methods.api import PrintableComparison, compare
 from peft_methods.cli.options import Options
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.several_models import parse_models, recipes_of_models
+from peft_methods.report.html.models import models_views
 from peft_methods.report.text.comparison import terminal_table
-from peft_methods.report.text.models import MODELS_NOTE, model_sentences
+from peft_methods.report.text.layout import Layout
+from peft_methods.report.text.models import MODELS_NOTE, models_parts
 from peft_methods.tasks.lm_predictions import Generated, LanguagePredictions
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import OptionError
@@ -50,6 +53,11 @@ def of_model(comparison: PrintableComparison, model: str) -> PrintableComparison
         records.append(replace(record, spec=spec, fingerprint=fingerprint))
     predictions = {f"{model}-{name}": one for name, one in comparison.predictions.items()}
     return replace(comparison, records=tuple(records), predictions=predictions)
+
+
+def text_of(found: ModelsCompared) -> str:
+    """Return the table and the lines below it, with single blanks."""
+    return " ".join("\n".join(models_parts(found, Layout((), 250))).split())
 
 
 def together(*parts: PrintableComparison) -> PrintableComparison:
@@ -99,10 +107,13 @@ def test_table_and_sentences_say_that_the_models_differ(both: PrintableCompariso
     text = terminal_table(both)
     assert "embedded: different models, each with its best method" in text
     assert MODELS_NOTE in " ".join(text.split())
-    sentences = model_sentences(compare_models(both))
-    assert any(
-        "owner/small-decoder with LoRA: accuracy 81.0, worse against" in s for s in sentences
-    )
+    (found,) = compare_models(both)
+    assert re.search(r"owner/small-decoder LoRA 81\.0 -9\.7 \(.* to .*\) worse", text_of(found))
+    (view,) = models_views(both)
+    assert view.models is not None
+    assert [line.title for line in view.models.lines] == ["owner/encoder", "owner/small-decoder"]
+    assert "worse" in {item.text for item in view.models.lines[1].items}
+    assert view.notes == (MODELS_NOTE,)
 
 
 def test_one_seed_or_other_examples_give_no_intervals() -> None:
@@ -110,7 +121,7 @@ def test_one_seed_or_other_examples_give_no_intervals() -> None:
     single = together(of_model(make_comparison(one), "a"), of_model(make_comparison(WORSE), "b"))
     (found,) = compare_models(single)
     assert found.pairs == ()
-    assert any("one seed" in line for line in model_sentences([found]))
+    assert "one seed" in text_of(found)
     other = of_model(make_comparison(WORSE), "c")
     flipped = {
         name: make_predictions(0.8, seed, 1 - TEST_LABELS)
@@ -120,6 +131,20 @@ def test_one_seed_or_other_examples_give_no_intervals() -> None:
         together(of_model(make_comparison(WORSE), "b"), replace(other, predictions=flipped))
     )
     assert (found.pairs, found.other_examples) == ((), True)
+
+
+def test_models_without_a_method_to_compare_are_named() -> None:
+    """Every method has an error finding: it learnt nothing."""
+    poor = {name: ([0.5, 0.5], more) for name, (_, more) in WORSE.items()}
+    parts = [of_model(make_comparison(poor), name) for name in "ab"]
+    (found,) = compare_models(together(*parts))
+    assert (found.models, found.pairs) == ((), ())
+    assert set(found.not_compared) == {"embedded.a", "embedded.b"}
+    text = terminal_table(together(*parts))
+    assert "embedded.a: no method to compare with other models" in text
+    one = together(of_model(make_comparison(WORSE), "c"), parts[0])
+    (found,) = compare_models(one)
+    assert ([model.model for model in found.models], found.pairs) == (["owner/c"], ())
 
 
 def test_one_model_is_no_comparison() -> None:
@@ -218,8 +243,8 @@ def test_of_losses_the_lower_one_is_better_and_has_its_own_unit() -> None:
     pair = found.against_best("embedded.high")
     assert pair is not None
     assert (pair.verdict, round(pair.difference, 1)) == ("worse", 0.5)
-    assert any("loss per token 2.5" in line for line in model_sentences([found]))
-    assert not any("points" in line for line in model_sentences([found])[:2])
+    assert re.search(r"owner/high LoRA 2\.50\d \+0\.\d{3} \(", text_of(found))
+    assert "points" not in text_of(found)
 
 
 def test_losses_of_different_tokens_are_not_compared() -> None:
@@ -232,10 +257,7 @@ def test_losses_of_different_tokens_are_not_compared() -> None:
     assert [one.model for one in found.models] == ["owner/a", "owner/b"]  # in the given order
     (reversed_order,) = compare_models(together(*parts[::-1]))
     assert [one.model for one in reversed_order.models] == ["owner/b", "owner/a"]
-    assert any(
-        "different tokens, on which loss per token depends" in line
-        for line in model_sentences([found])
-    )
+    assert "different tokens, on which loss per token depends" in text_of(found)
 
 
 def test_texts_are_compared_whatever_the_tokens() -> None:
@@ -243,4 +265,4 @@ def test_texts_are_compared_whatever_the_tokens() -> None:
     (found,) = compare_models(together(*parts))
     assert (found.other_tokens, found.other_examples) == (False, False)
     assert len(found.pairs) == 1
-    assert "exact match 50.0" in model_sentences([found])[0]
+    assert " 50.0 " in text_of(found)

@@ -103,6 +103,8 @@ def test_paper_compares_the_models_of_one_recipe() -> None:
     assert re.search(r"With LoRA, small is worse against large with LoRA \(difference ", section)
     assert "with Two Models on" in source
     assert "with two models on" in source
+    poor = replace(of_two_models(), predictions={})
+    assert "no intervals between models" in part(source_of(poor), "== Models Compared")
     assert "Models Compared" not in source_of(make_comparison(CLEARLY_DIFFERENT))
 
 

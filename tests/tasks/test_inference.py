@@ -10,6 +10,7 @@ import pytest
 
 from peft_methods.data.sources import read_source
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.prepare import prepare
 from peft_methods.tasks.inference import infer_task
 from peft_methods.tasks.registry import TASKS, with_task
 from peft_methods.utils.errors import DataError, OptionError
@@ -122,6 +123,29 @@ def test_a_bad_row_hides_no_task_and_is_named(name: str, tmp_path: Path) -> None
     assert recipe.task == task
     with pytest.raises(DataError, match=message):
         TASKS[task].parse(read_source(recipe.data), recipe.data)
+
+
+@pytest.mark.parametrize(
+    ("task", "other"),
+    [
+        ("regression", "causal_lm"),
+        ("multilabel", "token_classification"),
+        ("multilabel", "regression"),
+        ("token_classification", "multilabel"),
+    ],
+)
+def test_data_of_another_task_than_the_recipes_are_named(
+    task: str, other: str, tmp_path: Path
+) -> None:
+    data = write(tmp_path, EXAMPLES[other])
+    recipe = load_recipe("embedded", [f"task={task}"], data=str(data), infer_task=infer_task)
+    assert recipe.task == task
+    message = (
+        f"The task of the recipe is {task}, but these data are for {other}, since .*: set task"
+    )
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(with_task(recipe), (), "cpu", threads=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_data_for_several_tasks_are_refused_by_name(tmp_path: Path) -> None:

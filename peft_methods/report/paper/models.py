@@ -33,7 +33,10 @@ def several_models(studies: Sequence[Study]) -> list[str]:
         unable = [
             escaped(line if line.endswith(".") else f"{line}.") for line in missing_models(compared)
         ]
-        parts += [_table(compared, label), joined(lead, *_against(compared), *unable)]
+        if compared.models:
+            parts += [_table(compared, label), joined(lead, *_against(compared), *unable)]
+        else:
+            parts.append(joined(*unable))
     return [*parts, escaped(MODELS_NOTE)] if found else []
 
 
