@@ -16,6 +16,7 @@ from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.pairs import PairwiseComparison, best_first, compare_pairs
 from peft_methods.analysis.samples import Sample
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.tasks.registry import task_of
 
 MODELS_NEEDED = 2
 
@@ -36,7 +37,8 @@ class ModelsCompared:
     `pairs` compares the best method of every two models by the recipes' names, with intervals that
     hold simultaneously over all methods of all models. It is empty where a method has one seed or
     no predictions, or where the models were tested on `other_examples`. `not_compared` has the
-    recipes without any method to compare.
+    recipes without any method to compare. With `other_tokens` the metric is one of tokens, and the
+    models have different ones: no model is the best by it.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelsCompared:
     pairs: tuple[PairwiseComparison, ...]
     not_compared: tuple[str, ...] = ()
     other_examples: bool = False
+    other_tokens: bool = False
 
     def against_best(self, recipe: str) -> PairwiseComparison | None:
         """Compare a model with the first one; None for that one itself, or if it is unknown."""
@@ -75,15 +78,19 @@ def _compared(comparison: Comparison, name: str, models: Mapping[str, str]) -> M
     metric = comparison.rankings[next(iter(models))].metric
     sign = METRICS[metric].sign()
     best = {recipe: row for recipe in models if (row := _best_row(comparison, recipe, metric))}
-    order = sorted(best, key=lambda recipe: -sign * best[recipe].mean(metric))
-    same = _same_examples(comparison, order)
+    same = len(best) < MODELS_NEEDED or _same_examples(comparison, list(best), metric)
+    other_tokens = METRICS[metric].of_tokens and not same
+    order = list(best)
+    if not other_tokens:
+        order = sorted(best, key=lambda recipe: -sign * best[recipe].mean(metric))
     return ModelsCompared(
         name,
         metric,
         tuple(BestOfModel(recipe, models[recipe], best[recipe]) for recipe in order),
-        _pairs(comparison, {recipe: best[recipe].method for recipe in order}, sign) if same else (),
+        _pairs(comparison, {one: best[one].method for one in order}, metric) if same else (),
         tuple(recipe for recipe in models if recipe not in best),
-        not same,
+        not same and not other_tokens,
+        other_tokens,
     )
 
 
@@ -99,10 +106,13 @@ def _best_row(comparison: Comparison, recipe: str, metric: str) -> Row | None:
     return max(rows, key=lambda row: sign * row.mean(metric), default=None)
 
 
-def _same_examples(comparison: Comparison, recipes: list[str]) -> bool:
-    """Whether all predictions of these recipes are for the same examples."""
+def _same_examples(comparison: Comparison, recipes: list[str], metric: str) -> bool:
+    """Whether all predictions of these recipes are for the same examples.
+
+    Models may divide the same text into different tokens: the metric decides what an example is.
+    """
     known = [
-        found.labels
+        task_of(record.spec.recipe).examples_of(found, metric)
         for record in comparison.records
         if record.role == "main" and record.recipe_name in recipes
         if (found := comparison.predictions.get(record.fingerprint)) is not None
@@ -111,18 +121,21 @@ def _same_examples(comparison: Comparison, recipes: list[str]) -> bool:
 
 
 def _pairs(
-    comparison: Comparison, best: Mapping[str, str], sign: int
+    comparison: Comparison, best: Mapping[str, str], metric: str
 ) -> tuple[PairwiseComparison, ...]:
     """Compare all methods of all models, and return the pairs of the best ones."""
+    if len(best) < MODELS_NEEDED:
+        return ()
     samples: dict[str, Sample] = {}
     recipe_of: dict[str, str] = {}
     for recipe, method in best.items():
         for other, sample in comparison.rankings[recipe].samples.items():
             samples[f"{recipe} {other}"] = sample
         recipe_of[f"{recipe} {method}"] = recipe
-    order = best_first(samples, sign)
+    order = best_first(samples, METRICS[metric].sign())
+    margin = min(comparison.rankings[recipe].margin for recipe in best)  # in the metric's unit
     return tuple(
         replace(pair, first=recipe_of[pair.first], second=recipe_of[pair.second])
-        for pair in compare_pairs(samples, order, comparison.margin)
+        for pair in compare_pairs(samples, order, margin, metric=METRICS[metric])
         if pair.first in recipe_of and pair.second in recipe_of
     )

@@ -105,9 +105,9 @@ def rank_methods(
     """
     records = [record for found in runs.values() for record, _ in found]
     finished = [record for record in records if record.status == "ok"]
-    recipes = [record.spec.recipe for record in finished or records]
-    task = task_of(recipes[0]) if recipes else next(iter(TASKS.values()))
-    metric = recipes[0].ranking_metric if recipes else task.metrics[0].name
+    recipe = next((record.spec.recipe for record in (*finished, *records)), None)
+    task = next(iter(TASKS.values())) if recipe is None else task_of(recipe)
+    metric = task.metrics[0].name if recipe is None else recipe.ranking_metric
     scores, not_compared = _scores(runs, task, metric)
     plan = next((record.seed_plan for record in records if record.seed_plan is not None), None)
     level = next((one.data.get("trivial_baseline", {}).get(metric) for one in finished), None)

@@ -38,15 +38,24 @@ class Columns:
         return texts, check_texts(table.values(self.pair), self.pair, split, spec)
 
 
-def find_columns(raw: RawData, spec: DataSpec, label_columns: Sequence[str]) -> Columns:
+def find_columns(
+    raw: RawData, spec: DataSpec, label_columns: Sequence[str], *, other_tasks: str = ""
+) -> Columns:
     """Return the columns that the recipe names, or else the known names found among the others.
 
     `label_columns` are the names under which a task's labels are known. Every split must have all
-    columns. Case and blanks around a name do not matter. Raises `DataError`.
+    columns. Case and blanks around a name do not matter. Raises `DataError`, which ends with
+    `other_tasks` if columns are missing and the recipe names none.
     """
     columns = raw.first.columns
-    text, pair = _text_columns(raw.first, spec, label_columns)
-    found = Columns(text, pair, column_of_role(spec.label, "label", label_columns, columns, spec))
+    try:
+        text, pair = _text_columns(raw.first, spec, label_columns)
+        label = column_of_role(spec.label, "label", label_columns, columns, spec)
+    except DataError as error:
+        named = spec.text or spec.text_pair or spec.label
+        hint = "" if named else other_tasks
+        raise DataError(f"{error}{hint}", setting=error.setting) from None
+    found = Columns(text, pair, label)
     for split, table in raw.tables.items():
         needed = [one for one in (found.text, found.pair, found.label) if one is not None]
         missing = [one for one in needed if find_column(one, table.columns) is None]

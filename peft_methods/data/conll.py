@@ -13,6 +13,7 @@ from collections.abc import Iterator
 WORDS, TAGS = "tokens", "tags"  # the columns of the table that a file becomes
 NEW_DOCUMENT = "-DOCSTART-"
 COMMENT = re.compile(r"#\s*\S.*=")
+LONGEST_ONLY = 100  # words of the only sentence of a file; with more, blank lines are missing
 CONLL_U = 10  # columns of a CoNLL-U file, the first of them the word's number
 NUMBERED = re.compile(r"\d+([-.]\d+)?")
 FORM = "each line should hold a word and its tag, separated by a tab or blanks"
@@ -47,13 +48,18 @@ def parse_conll(text: str) -> dict[str, list[list[str]]]:
         tags[-1].append(columns[-1])
     if not words:
         raise ValueError(f"it holds no sentence; {FORM}")
+    if len(words) == 1 and len(words[0]) > LONGEST_ONLY:
+        raise ValueError(
+            f"it holds one sentence of {len(words[0]):,} words; separate sentences by blank lines"
+        )
     return {WORDS: words, TAGS: tags}
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each line's number and columns; none for a blank line."""
     # splitlines() would also split at U+0085 and U+2028, which occur within words
-    lines = text.replace("\r\n", "\n").split("\n")
+    end = "\n" if "\n" in text else "\r"
+    lines = text.replace("\r\n", "\n").split(end)
     separator = "\t" if any("\t" in line.strip() for line in lines) else None
     for number, line in enumerate(lines, 1):
         stripped = line.strip(" \t\r")

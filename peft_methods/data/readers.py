@@ -66,7 +66,8 @@ def read_table(file: Path) -> ReadTable:
             raise ValueError("two columns have the same name")
         return table
     except Exception as error:  # each format has its own errors; all mean a file of another format
-        raise DataError(f"{file} cannot be read as {format}: {first_line(error)}") from None
+        cause = str(error) if type(error) is ValueError else first_line(error)
+        raise DataError(f"{file} cannot be read as {format}: {cause}") from None
 
 
 def _read_text(file: Path, format: str) -> ReadTable:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peft_methods.data.files import named_frames, read_path
 from peft_methods.data.raw import ClassNames, RawData, RawTable
+from peft_methods.data.readers import FORMATS
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.utils.errors import DataError, first_line
 from peft_methods.utils.files import is_only_a_path, path_of
@@ -47,7 +48,7 @@ def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFram
     found = ", ".join(frames) or "nothing"
     if "train" not in frames:
         raise DataError(
-            f"{spec.source}: no train split; found: {found}. "
+            f"{spec.source}: no train split; found: {found}.{_unread_files(spec)} "
             f"Name a file train.parquet, train.csv or train.jsonl."
         )
     test = spec.test_split if spec.test_split in frames else "test"
@@ -68,6 +69,21 @@ def _by_role(frames: dict[str, DataFrame], spec: DataSpec) -> dict[str, DataFram
     return roles
 
 
+def error_of(error: DataError, setting: str) -> str:
+    """Return the message of a source's error, with the setting that names this source."""
+    return f"{setting}: {str(error).replace('data.source', setting)}"
+
+
+def _unread_files(spec: DataSpec) -> str:
+    """Name a file of a split whose format is unknown, for an error; '' without any."""
+    folder = path_of(spec.source)
+    names = sorted(one.name for one in folder.iterdir()) if folder and folder.is_dir() else []
+    unread = [one for one in names if one.lower().startswith("train") and "." in one]
+    if not unread:
+        return ""
+    return f" The format of {unread[0]!r} is unknown. Allowed: {', '.join(FORMATS)}."
+
+
 def _test_rows_of(spec: DataSpec) -> DataFrame:
     """Return the test rows of another source. Raises `DataError` if it has none."""
     assert spec.test_source is not None, "the caller has looked"
@@ -78,7 +94,8 @@ def _test_rows_of(spec: DataSpec) -> DataFrame:
     try:
         frames, _ = _read_hub(own) if path is None else read_path(path)
     except DataError as error:
-        raise DataError(f"data.test_source: {error}", setting="data.test_source") from None
+        text = error_of(error, "data.test_source")
+        raise DataError(text, setting="data.test_source") from None
     if "test" not in frames:
         raise DataError(
             f"data.test_source = {own.source!r} has no test split; found: {', '.join(frames)}. "

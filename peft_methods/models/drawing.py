@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+Fill = Callable[[Tensor, torch.Generator], Tensor]
 CHUNK = 2**22  # numbers that one thread draws at a time; smaller tensors are left to torch
 
 
@@ -44,17 +44,19 @@ class DrawInParallel(TorchFunctionMode):
         return tensor
 
 
-def _fill_of(func: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any] | None:
+def _fill_of(func: Callable[..., Any], given: dict[str, Any]) -> Fill | None:
     """Return how a function of `torch.nn.init` fills a tensor; None if it is left to torch."""
     name = getattr(func, "__name__", "")
     if given.get("generator") is not None:
         return None
     if name == "normal_":
-        return partial(Tensor.normal_, mean=given["mean"], std=given["std"])
+        return lambda chunk, generator: chunk.normal_(
+            given["mean"], given["std"], generator=generator
+        )
     if name == "kaiming_uniform_" and given["mode"] == "fan_in" and given["tensor"].dim() == 2:
         gain = torch.nn.init.calculate_gain(given["nonlinearity"], given["a"])
         bound = gain * math.sqrt(3 / given["tensor"].shape[1])
-        return partial(Tensor.uniform_, **{"from": -bound, "to": bound})
+        return lambda chunk, generator: chunk.uniform_(-bound, bound, generator=generator)
     return None
 
 
@@ -62,13 +64,13 @@ def _is_large(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.is_contiguous() and tensor.numel() > CHUNK
 
 
-def _fill(tensor: Tensor, fill: Callable[..., Any]) -> None:
+def _fill(tensor: Tensor, fill: Fill) -> None:
     """Fill a tensor chunk by chunk, each from a generator with a seed of its own."""
-    chunks = tensor.detach().view(-1).split(CHUNK)
+    chunks = torch.split(tensor.detach().view(-1), CHUNK)
     seeds = torch.randint(2**62, (len(chunks),)).tolist()
 
     def draw(chunk: Tensor, seed: int) -> None:
-        fill(chunk, generator=torch.Generator().manual_seed(seed))
+        fill(chunk, torch.Generator().manual_seed(seed))
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         list(threads.map(draw, chunks, seeds))

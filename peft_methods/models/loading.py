@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+NO_END = (
+    "the tokenizer has no end-of-sequence token: no completion ends with one, so the model is not "
+    "taught to stop"
+)
 # Model types whose position ids start after the padding token's id.
 COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 DTYPES = {
@@ -113,6 +117,8 @@ def load(
     """
     config = load_config(spec, head)
     tokenizer, notes = fetch_tokenizer(spec, config)
+    if head.pretrained and tokenizer.eos_token_id is None:
+        notes = (*notes, NO_END)
     config_sha256 = config_digest(config)
     name_labels(config, label_names, head.problem_type)
     compute = DTYPES[precision] if quantization else None

@@ -48,19 +48,21 @@ class ModelHead:
     def fits(self, config: Any) -> bool:
         """Whether transformers has such a head for the model that this config describes."""
         kind = config.model_type
-        listed = all(kind in table for table in self._tables()) and kind not in self._others()
-        return listed and (self.encoder_decoders or not config.is_encoder_decoder)
+        return self._has(kind) and (self.encoder_decoders or not config.is_encoder_decoder)
 
     def misfit(self, config: Any) -> str:
         """Return why the model that this config describes cannot carry the head."""
         kind = config.model_type
         if config.is_encoder_decoder and not self.encoder_decoders:
             return f"an encoder-decoder ({kind!r}), which is not {self.needed}"
-        first, *others = self._tables()
-        types = sorted({*first}.intersection(*others) - self._others())
-        close = difflib.get_close_matches(kind, types, n=1, cutoff=0.5)
+        types = sorted(one for one in self._tables()[0] if self._has(one))
+        close = difflib.get_close_matches(kind, types, n=1, cutoff=0.62)
         near = f" (the nearest type that can: {close[0]!r})" if close else ""
         return f"a {kind!r} model, which is not {self.needed}{near}"
+
+    def _has(self, kind: str) -> bool:
+        """Whether models of this type have the head."""
+        return all(kind in table for table in self._tables()) and kind not in self._others()
 
     def _tables(self) -> list[Mapping[str, Any]]:
         from transformers.models.auto import modeling_auto

@@ -45,7 +45,7 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
     first = records[0]
     spec = _portable(first.spec)
     recipe, method = spec.recipe, spec.method.name
-    shipped = recipe.models_of or recipe.curve_of or recipe.name
+    shipped = _shipped_name(recipe)
     changes = _from_shipped(spec) if shipped in shipped_recipes() else None
     file = f"{recipe.name}.toml"
     options = [("recipe", shipped if changes is not None else file), ("method", method)]
@@ -56,6 +56,11 @@ def reproduction(records: Sequence[Record]) -> Reproduction:
         *_engine(spec),
     ]
     return Reproduction(tuple(options), tuple(_needs(first)), changes is None)
+
+
+def _shipped_name(recipe: Recipe) -> str:
+    """Return the name of the recipe that a size of a curve, or one of several models, is of."""
+    return recipe.models_of or recipe.curve_of or recipe.name
 
 
 def _sizes(recipe: Recipe) -> tuple[int, ...]:
@@ -108,7 +113,7 @@ def _from_shipped(spec: RunSpec) -> list[Option] | None:
     Returns None if no options do.
     """
     recipe, method = spec.recipe, spec.method.name
-    name, sizes = recipe.curve_of or recipe.name, _sizes(recipe)
+    name, sizes = _shipped_name(recipe), _sizes(recipe)
     requested = spec.recipe_settings()
     try:
         shipped = load_recipe(name)
@@ -123,8 +128,12 @@ def _from_shipped(spec: RunSpec) -> list[Option] | None:
         model, data = replaced.get("model"), replaced.get("data")
         (base,) = curve_recipes(load_recipe(name, model=model, data=data), sizes)
         hyperparameters = {"methods": {method: spec.method_settings()}}
+        before = _spec(base, next(iter(base.methods))).recipe_settings()
+        if recipe.curve_of:  # the option for the curve names the sizes
+            before = {**before, "name": recipe.name, "curve_of": recipe.curve_of}
         settings = [
-            *_changed(_spec(base, next(iter(base.methods))).recipe_settings(), requested),
+            *([f"name={recipe.curve_of}"] if recipe.curve_of and recipe.models_of else []),
+            *_changed(before, requested),
             *_changed(_methods(base, method), hyperparameters),
         ]
         (again,) = curve_recipes(load_recipe(name, settings, model=model, data=data), sizes)
@@ -185,8 +194,7 @@ def recipe_file(records: Sequence[Record]) -> str:
     """Format the TOML recipe of these records (one record per method), with folder names only."""
     recipe = _portable(records[0].spec).recipe_settings()
     lines = [f"{name} = {_toml(recipe[name])}" for name in ("name", "gpu") if name in recipe]
-    if recipe["curve_of"]:
-        lines.append(f"curve_of = {_toml(recipe['curve_of'])}")
+    lines += [f"{key} = {_toml(recipe[key])}" for key in ("curve_of", "models_of") if recipe[key]]
     if recipe.get("task", DEFAULT_TASK) != DEFAULT_TASK:
         lines.append(f"task = {_toml(recipe['task'])}")
     sections = {name: value for name, value in recipe.items() if isinstance(value, dict)}

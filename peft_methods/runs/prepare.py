@@ -32,6 +32,7 @@ from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.prepared import Fingerprints, PreparedRecipe
 from peft_methods.runs.spec import RunSpec, rows_name
 from peft_methods.tasks.base import Task
+from peft_methods.tasks.inference import with_fitting_task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
@@ -40,6 +41,7 @@ from peft_methods.training.determinism import set_deterministic
 from peft_methods.training.engine import check_budget
 from peft_methods.training.evaluation import predict
 from peft_methods.utils.cache import cached_value
+from peft_methods.utils.errors import DataError
 
 
 def prepare(
@@ -62,12 +64,18 @@ def _prepare(
     started = time.perf_counter()
     profiler.enter("data")
     task = TASKS[recipe.task]
-    texts = synthetic.load(recipe, task, subset_seed=recipe.budget.seed_list()[0])
+    try:
+        texts = synthetic.load(recipe, task, subset_seed=recipe.budget.seed_list()[0])
+    except DataError as error:
+        raise with_fitting_task(recipe, error) from None
     profiler.enter("prepare")
     base = loading.load(recipe.model, task.head, texts.facts.label_names, device=device)
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     check_budget(recipe.budget, base.model, device)
+    for evaluation in task.extra_evaluations(recipe):
+        if evaluation.check is not None:
+            evaluation.check()
     if task.checks_tokens:
         tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     reasons = {method.name: method.unsupported(base.architecture, device) for method in methods}

@@ -260,6 +260,11 @@ class Task(ABC):
     def evaluate(self, predictions: Any, label_names: tuple[str, ...]) -> Quality:
         """Compute every metric of the predictions. They must be finite."""
 
+    def examples_of(self, predictions: Any, metric: str) -> NDArray[Any]:
+        """Return what identifies the examples of a metric. Models are compared on equal ones."""
+        labels: NDArray[Any] = predictions.labels
+        return labels
+
     @abstractmethod
     def example_scores(self, predictions: Any, metric: str) -> Scores:
         """Return one score per example. Their mean is the metric; paired tests compare them."""

@@ -57,8 +57,8 @@ class CausalLM(Task):
         not_in=("MODEL_FOR_MASKED_LM_MAPPING_NAMES",),  # encoders, built as decoders
     )
     metrics = (
-        Metric("token_loss", "Loss per token", NATS, higher_is_better=False),
-        Metric("perplexity", "Perplexity", NUMBER, higher_is_better=False, bounds=(1.0, None)),
+        Metric("token_loss", "Loss per token", NATS, higher_is_better=False, of_tokens=True),
+        Metric("perplexity", "Perplexity", NUMBER, False, bounds=(1.0, None), of_tokens=True),
         quality("exact_match", "Exact match"),
         quality("rouge_l", "ROUGE-L", label="ROUGE-L"),
         quality("chrf", "chrF", label="chrF"),
@@ -197,6 +197,13 @@ class CausalLM(Task):
             }
         )
         return Quality(self.scores(predictions), details)
+
+    def examples_of(self, predictions: LanguagePredictions, metric: str) -> NDArray[Any]:
+        """Identify rows by their tokens, and generated texts by the right answers."""
+        made = predictions.generated
+        if metric not in SCORES or made is None:
+            return predictions.labels
+        return np.asarray(["\0".join(answers) for answers in made.references])
 
     def example_scores(self, predictions: LanguagePredictions, metric: str) -> Scores:
         """Return the score of each row's text, or its influence on the loss or the perplexity.

@@ -16,6 +16,7 @@ from peft_methods.utils.errors import DataError
 WHOLE_NUMBER = re.compile(r"\s*-?\d{1,18}\s*")
 NO_VALUES = ("", "nan", "<na>", "nat")  # how programs write a missing value
 IGNORED = -100  # the label of rows that the loss ignores in PyTorch
+DELIMITERS = (";", "|", ",")  # of several labels in a string, in order of trial
 HIDDEN = -1  # the label of GLUE's hidden test rows; elsewhere it may be a class
 
 Label = int | str
@@ -41,8 +42,9 @@ def parse_labels(values: list[Any], column: str, split: str, spec: DataSpec) -> 
 def _label(value: Any, where: str) -> Label:
     if hasattr(value, "__len__") and not isinstance(value, str):
         raise DataError(
-            f"{where} is {value!r}: several labels per row (multi-label) are not supported; "
-            f"give one class per row."
+            f"{where} is {value!r}: several labels per row are for the task multilabel. Set task = "
+            f'"multilabel", or give one class per row.',
+            setting="task",
         )
     if is_missing(value):
         shown = f" ({value!r})" if isinstance(value, str) and value.strip() else ""
@@ -58,8 +60,9 @@ def _label(value: Any, where: str) -> Label:
         number = None
     if number is None or number != value:
         raise DataError(
-            f"{where} is {value!r}: a class should be a whole number or a name; "
-            f"regression is not supported."
+            f"{where} is {value!r}: a class should be a whole number or a name. Set task = "
+            f'"regression" for scores.',
+            setting="task",
         )
     return _checked(number, where)
 
@@ -78,6 +81,25 @@ def _checked(number: int, where: str) -> int:
             f"such rows, or give them their class."
         )
     return number
+
+
+def note_on_delimiters(raw: Mapping[str, list[Label]], column: str) -> tuple[str, ...]:
+    """Return a remark on classes that look like several labels, such as 'joy;anger'.
+
+    They look so if a part of one is a class of its own, or a part of another.
+    """
+    classes = {label for labels in raw.values() for label in labels if isinstance(label, str)}
+    for delimiter in DELIMITERS:
+        found = sorted(label for label in classes if delimiter in label)
+        parts = Counter(
+            part for label in found for part in {one.strip() for one in label.split(delimiter)}
+        )
+        if any(part in classes or count > 1 for part, count in parts.items()):
+            return (
+                f"Each value of {column!r} is one class, also those such as {found[0]!r}. If they "
+                f'are several labels, set task = "multilabel".',
+            )
+    return ()
 
 
 def number_labels(

@@ -1,7 +1,11 @@
-"""What the values of columns look like, so that a task can recognise its data."""
+"""What the values of columns look like, so that a task can recognise its data.
+
+Most values decide: the task that is recognised then names the rows that are wrong.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 from peft_methods.data.raw import RawTable, find_column
 
 FEW = 1000  # rows that are looked at
+TURNS = (("role", "content"), ("from", "value"))  # keys of a turn of a chat
 
 
 def column_among(table: RawTable, named: str | None, known: Sequence[str]) -> str | None:
@@ -24,29 +29,36 @@ def values_of(table: RawTable, column: str | None) -> list[Any]:
 
 
 def are_decimal_numbers(values: Sequence[Any]) -> bool:
-    """Whether all values are numbers, or lists of them, and some are no whole numbers."""
-    numbers = [number for value in values for number in _items(value)]
-    return _all(numbers, _is_number) and any(number != int(number) for number in numbers if number)
+    """Whether most values are numbers, or lists of them, and some are no whole numbers.
+
+    A CSV file with one word among its numbers has numbers as strings.
+    """
+    items = [_number(item) for value in values for item in _items(value)]
+    has_decimals = any(item is not None and item != int(item) for item in items)
+    return has_decimals and _most(items, lambda item: item is not None)
 
 
 def are_lists_of_labels(values: Sequence[Any]) -> bool:
-    """Whether all values are lists, of names or of whole numbers, and some are not empty."""
-    items = [item for value in values for item in _items(value)]
-    return _all(values, is_list) and _all(items, lambda item: isinstance(item, str | int))
+    """Whether most values are lists, of names or of whole numbers, and some are not empty."""
+    items = [item for value in values if is_list(value) for item in _items(value)]
+    return _most(values, is_list) and _most(items, lambda item: isinstance(item, str | int))
 
 
 def are_lists_of_words(values: Sequence[Any]) -> bool:
-    """Whether all values are lists of strings, most of them several."""
-    items = [item for value in values for item in _items(value)]
+    """Whether most values are lists of strings, most of them several."""
+    items = [item for value in values if is_list(value) for item in _items(value)]
     is_long = 2 * len(values) <= len(items)
-    return _all(values, is_list) and is_long and _all(items, lambda item: isinstance(item, str))
+    return _most(values, is_list) and is_long and _most(items, lambda item: isinstance(item, str))
 
 
 def are_turns(values: Sequence[Any]) -> bool:
-    """Whether all values are lists of turns of a chat: mappings with a role and a content."""
-    turns = [turn for value in values for turn in _items(value)]
-    return _all(values, is_list) and _all(
-        turns, lambda turn: isinstance(turn, dict) and {"role", "content"} <= set(turn)
+    """Whether most values are lists of turns of a chat: mappings, each of a speaker and a text.
+
+    The keys should be role and content. Others are recognised so that they can be named.
+    """
+    turns = [turn for value in values if is_list(value) for turn in _items(value)]
+    return _most(values, is_list) and _most(
+        turns, lambda turn: isinstance(turn, dict) and any(set(pair) <= set(turn) for pair in TURNS)
     )
 
 
@@ -62,10 +74,16 @@ def _items(value: Any) -> list[Any]:
     return list(found)
 
 
-def _is_number(value: Any) -> bool:
-    is_real = isinstance(value, Real) and not isinstance(value, bool)
-    return is_real and value == value and abs(value) != float("inf")  # noqa: PLR0124  # no nan
+def _number(value: Any) -> float | None:
+    """Return a finite number, also one that is written as a string; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
-def _all(values: Sequence[Any], holds: Callable[[Any], bool]) -> bool:
-    return bool(values) and all(map(holds, values))
+def _most(values: Sequence[Any], holds: Callable[[Any], bool]) -> bool:
+    return 2 * sum(map(holds, values)) > len(values)

@@ -16,9 +16,11 @@ class Evaluation:
     """A further evaluation of the trained model, such as forgetting. `measure` returns metrics.
 
     Where the untrained model is the baseline, it is measured before training, too; `compare` then
-    returns further metrics from both results, the earlier one first.
+    returns further metrics from both results, the earlier one first. `check` raises `DataError`
+    before any training where the evaluation could not be done.
     """
 
     title: str
     measure: Callable[[nn.Module, PreTrainedTokenizerBase], Mapping[str, float]]
     compare: Callable[[Mapping[str, float], Mapping[str, float]], Mapping[str, float]] | None = None
+    check: Callable[[], object] | None = None

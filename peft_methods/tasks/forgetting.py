@@ -10,7 +10,7 @@ from peft_methods.data.bundled import sentences
 from peft_methods.data.columns import check_texts
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.raw import find_column
-from peft_methods.data.sources import read_source
+from peft_methods.data.sources import error_of, read_source
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.tasks.evaluations import Evaluation
@@ -50,7 +50,10 @@ def forgetting(recipe: Recipe) -> Sequence[Evaluation]:
     def measure(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, float]:
         return {AFTER: perplexity_of(general_texts(recipe.data), model, tokenizer, recipe)}
 
-    return (Evaluation("Perplexity of general text", measure, _compared),)
+    def check() -> None:
+        general_texts(recipe.data)
+
+    return (Evaluation("Perplexity of general text", measure, _compared, check),)
 
 
 def _compared(before: Mapping[str, float], after: Mapping[str, float]) -> Mapping[str, float]:
@@ -69,7 +72,8 @@ def general_texts(spec: DataSpec) -> LabelledTexts:
     try:
         raw = sentences(own.source) if own.source.startswith(PREFIX) else read_source(own)
     except DataError as error:
-        raise DataError(f"data.general_text: {error}", setting="data.general_text") from None
+        text = error_of(error, "data.general_text")
+        raise DataError(text, setting="data.general_text") from None
     split, table = next(
         (split, raw.tables[split])
         for split in ("test", "validation", "train", "all")

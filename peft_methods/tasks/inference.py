@@ -22,15 +22,7 @@ def infer_task(recipe: Recipe) -> Recipe:
     source = recipe.data.source
     if source.startswith(PREFIX) or path_of(source) is None:
         return recipe
-    try:
-        raw = read_source(recipe.data)
-    except DataError:
-        return recipe
-    reasons = {
-        name: reason
-        for name, task in TASKS.items()
-        if (reason := task.recognises(raw, recipe.data))
-    }
+    reasons = _reasons(recipe)
     if len(reasons) > 1:
         fitting = " or ".join(f"{name} ({reason})" for name, reason in reasons.items())
         raise OptionError(
@@ -38,6 +30,38 @@ def infer_task(recipe: Recipe) -> Recipe:
             setting="task",
         )
     return next((_as_task(recipe, name, why) for name, why in reasons.items()), recipe)
+
+
+def _reasons(recipe: Recipe) -> dict[str, str]:
+    """Return why the data can only be for a task, by task. Empty if they cannot be read."""
+    try:
+        raw = read_source(recipe.data)
+    except DataError:
+        return {}
+    return {
+        name: reason
+        for name, task in TASKS.items()
+        if (reason := task.recognises(raw, recipe.data))
+    }
+
+
+def with_fitting_task(recipe: Recipe, error: DataError) -> DataError:
+    """Return the error of data that the recipe's task cannot read; it names the task they fit.
+
+    It is the same error where the data fit the recipe's task, or no task for certain.
+    """
+    source = recipe.data.source
+    if source.startswith(PREFIX) or path_of(source) is None:
+        return error
+    reasons = _reasons(recipe)
+    if not reasons or recipe.task in reasons:
+        return error
+    name = min(reasons)
+    return DataError(
+        f"{error} The task of the recipe is {recipe.task}, but these data are for {name}, since "
+        f'{reasons[name]}: set task = "{name}", or give data for {recipe.task}.',
+        setting=error.setting,
+    )
 
 
 def _as_task(recipe: Recipe, name: str, reason: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from peft_methods.data.raw import RawData, RawTable, find_column
 from peft_methods.recipes.language_data import template_fields
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.column_kinds import are_turns, column_among, values_of
+from peft_methods.tasks.generation_scores import SCORES
 from peft_methods.tasks.lm_rows import Rows, chat_rows, merge_references, reference_lists
 from peft_methods.utils.errors import DataError, nearest
 
@@ -79,6 +81,13 @@ def parse_examples(raw: RawData, spec: DataSpec) -> ParsedData:
     to be learnt.
     """
     layout = find_layout(raw, spec)
+    if layout.text and spec.rank_by in SCORES:
+        raise DataError(
+            f"{spec.source}: data.rank_by = {spec.rank_by!r} compares generated texts, but nothing "
+            f"is generated from the plain text in {layout.text!r}. Set it to 'token_loss' or "
+            f"'perplexity', or data.prompt and data.completion to the names of columns.",
+            setting="data.rank_by",
+        )
     tables = {split: layout.read(table, split, spec) for split, table in raw.tables.items()}
     return ParsedData(tables, (), notes=_notes(layout, tables, spec))
 
@@ -232,11 +241,16 @@ def _values(table: RawTable, column: str, split: str, spec: DataSpec) -> list[An
 
 
 def _plain(values: Sequence[Any]) -> list[object]:
-    """Return numbers as texts, as templates and answers may have them, and None as no text."""
+    """Return numbers as texts, as templates and answers may have them, and missing values as ""."""
     return [
         str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-        for value in ("" if value is None else value for value in values)
+        for value in ("" if is_gap(value) else value for value in values)
     ]
+
+
+def is_gap(value: Any) -> bool:
+    """Whether there is no value. pandas writes nan where JSON has null."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _find(name: str | None, role: str, columns: Sequence[str], spec: DataSpec) -> str:

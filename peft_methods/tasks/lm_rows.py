@@ -62,7 +62,7 @@ def _turns(value: Any, where: str) -> Turns:
             keys = f" with the keys {', '.join(map(str, value[0]))}"
         raise DataError(
             f"{where} is no list of turns with role and content, both texts: it is "
-            f"{'empty' if _is_empty(value) else type(value).__name__}{keys}. Write each row as "
+            f"{_kind(value)}{keys}. Write each row as "
             f'[{{"role": "user", "content": "…"}}, {{"role": "assistant", "content": "…"}}].',
             setting="data.messages",
         )
@@ -74,8 +74,11 @@ def _turns(value: Any, where: str) -> Turns:
     return tuple(found)
 
 
-def _is_empty(value: Any) -> bool:
-    return hasattr(value, "__len__") and len(value) == 0
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, float):
+        return "missing"
+    is_empty = hasattr(value, "__len__") and len(value) == 0
+    return "empty" if is_empty else f"a {type(value).__name__}"
 
 
 def reference_lists(

@@ -68,6 +68,7 @@ class Metric:
     `higher_is_better` is None if neither direction is better. `device_dependent` values, such as
     times, are not compared between devices. `bounds` are the lowest and highest possible value;
     None: there is none. `label` is the title within a sentence, without it the title in lower case.
+    Values `of_tokens` are not compared between models that divide texts differently.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Metric:
     device_dependent: bool = False
     bounds: tuple[float | None, float | None] = (0.0, None)
     label: str = ""
+    of_tokens: bool = False
 
     @property
     def in_text(self) -> str:

@@ -40,7 +40,8 @@ def parse_scores(
         return found, tuple(columns)
     (column,) = columns
     values = {split: table.values(column) for split, table in raw.tables.items()}
-    if not any(_is_list(value) for value in chain.from_iterable(values.values())):
+    every = [_is_list(value) for value in chain.from_iterable(values.values())]
+    if 2 * sum(every) < len(every):
         return {split: list(_numbers(raw, split, column, spec)) for split in values}, (column,)
     lists = {split: _lists(values[split], split, column, spec) for split in values}
     scores = _length(lists, column, spec)
@@ -87,7 +88,7 @@ def _length(lists: dict[str, list[tuple[float, ...]]], column: str, spec: DataSp
 
 
 def _is_list(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, str | bytes)
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes | dict)
 
 
 def _shown(value: Any) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +10,10 @@ from typing import Any
 from peft_methods.data.raw import RawData
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.class_labels import HIDDEN, IGNORED, WHOLE_NUMBER, is_missing
-from peft_methods.utils.errors import DataError
+from peft_methods.tasks.column_kinds import is_list
+from peft_methods.tasks.set_strings import CLASSES, written_out
+from peft_methods.utils.errors import DataError, nearest
 
-DELIMITERS = (";", "|", ",")  # the first that occurs in a column divides it
-WRITTEN_LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 FLAGS: Mapping[Any, int] = {
     0: 0,
     1: 1,
@@ -29,7 +26,6 @@ FLAGS: Mapping[Any, int] = {
     "no": 0,
     "yes": 1,
 }
-CLASSES = 'For one class per row set task = "text_classification".'
 
 Name = int | str
 Flags = tuple[int, ...]
@@ -50,7 +46,7 @@ def parse_label_sets(raw: RawData, columns: Sequence[str], spec: DataSpec) -> La
         return _of_columns(raw, columns, spec)
     (column,) = columns
     values = {split: table.values(column) for split, table in raw.tables.items()}
-    values, notes = _written_out(values, column, spec)
+    values, notes = written_out(values, column, spec)
     lists = {
         split: [
             _labels(value, f"{spec.source}: {column!r} in row {row} of {split}")
@@ -123,67 +119,12 @@ def _check_had(flags: Mapping[str, list[Flags]], names: Sequence[str], spec: Dat
         )
 
 
-# One column: strings
-
-
-def _written_out(
-    values: Mapping[str, list[Any]], column: str, spec: DataSpec
-) -> tuple[dict[str, list[Any]], list[str]]:
-    """Return lists in place of strings that write them: '["joy"]', 'joy;anger', or nothing."""
-    strings = [one for rows in values.values() for one in rows if isinstance(one, str)]
-    if not strings:
-        return dict(values), []
-    if all(WRITTEN_LIST.fullmatch(one) or not one.strip() for one in strings):
-        return {
-            split: [
-                _list_of(value, f"{spec.source}: {column!r} in row {row} of {split}")
-                for row, value in enumerate(rows)
-            ]
-            for split, rows in values.items()
-        }, []
-    delimiter = next((one for one in DELIMITERS if any(one in text for text in strings)), None)
-    if delimiter is None:
-        raise DataError(
-            f"{spec.source}: {column!r} has one label in every row, such as {strings[0]!r}: no "
-            f"lists, nor strings divided by {', '.join(map(repr, DELIMITERS))}. {CLASSES}",
-            setting="task",
-        )
-    divided = {split: [_divided(one, delimiter) for one in rows] for split, rows in values.items()}
-    empty = sum(one == [] for rows in divided.values() for one in rows)
-    note = f"{column!r} is divided at {delimiter!r} into labels"
-    if empty:
-        note += "; its empty value counts" if empty == 1 else f"; its {empty:,} empty values count"
-        note += " as no label"
-    return divided, [note]
-
-
-def _divided(value: Any, delimiter: str) -> Any:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(delimiter) if part.strip()]
-    # An empty cell of a CSV file, or a single id among strings such as "2,5".
-    return [] if is_missing(value) else value if _is_list(value) else [value]
-
-
-def _list_of(value: Any, where: str) -> Any:
-    if not isinstance(value, str):
-        return [] if is_missing(value) else value
-    if not value.strip():
-        return []
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return found
-    raise DataError(f'{where} is {value!r}: a list should be written as ["one", "two"].')
-
-
 # One column: lists
 
 
 def _labels(value: Any, where: str) -> list[Name]:
     """Return the labels of a row, without repeats where they are names. Raises `DataError`."""
-    if not _is_list(value):
+    if not is_list(value):
         raise DataError(
             f"{where} is empty. Give a list without labels, [], or remove the row."
             if is_missing(value)
@@ -192,17 +133,13 @@ def _labels(value: Any, where: str) -> list[Name]:
     return [_label(one, where) for one in value]
 
 
-def _is_list(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, str | bytes | dict)
-
-
 def _label(value: Any, where: str) -> Name:
     if isinstance(value, str):
         if is_missing(value):
             raise DataError(f"{where} has an empty label ({value!r}). Remove or correct it.")
         text = value.strip()
         return int(text) if WHOLE_NUMBER.fullmatch(text) else text
-    if _is_list(value):
+    if is_list(value):
         raise DataError(
             f"{where} has a list within its list ({value!r}). Give each row one list of labels."
         )
@@ -280,9 +217,11 @@ def _check_known(
                 named = isinstance(label, int) and 0 <= label < len(declared)
                 shown = f"{label!r} ({declared[int(label)]})" if named else f"{label!r}"
                 few = ", ".join(map(str, labels[:12])) + (", …" if len(labels) > 12 else "")
+                near = nearest(label, map(str, labels)) if isinstance(label, str) else ""
                 raise DataError(
                     f"{spec.source}: {column!r} in row {row} of {split} has the label {shown}, "
-                    f"which no train row has ({few}). Correct it, or remove the label or the row."
+                    f"which no train row has ({few}).{near} Correct it, or remove the label or the "
+                    f"row."
                 )
     if len(labels) < 2:
         found_labels = f"only the label {labels[0]!r}" if labels else "no label"

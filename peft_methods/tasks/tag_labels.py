@@ -15,10 +15,11 @@ from peft_methods.tasks.column_kinds import (
     are_lists_of_labels,
     are_lists_of_words,
     column_among,
+    is_list,
     values_of,
 )
 from peft_methods.tasks.tag_schemes import OUTSIDE
-from peft_methods.utils.errors import DataError
+from peft_methods.utils.errors import DataError, nearest
 
 WORD_COLUMNS = ("tokens", "words", "token", "word", "text", "sentence")
 TAG_COLUMNS = ("ner_tags", "tags", "ner", "labels", "label", "tag", "entities", "chunk_tags")
@@ -46,7 +47,11 @@ def tagged_columns(raw: RawData, spec: DataSpec) -> str:
     )
     texts, labels = values_of(raw.first, words), values_of(raw.first, tags)
     are_lists = are_lists_of_words(texts) and are_lists_of_labels(labels)
-    if are_lists and [len(one) for one in texts] == [len(one) for one in labels]:
+    alike = [
+        is_list(one) and is_list(other) and len(one) == len(other)
+        for one, other in zip(texts, labels, strict=False)
+    ]
+    if are_lists and 2 * sum(alike) > len(alike):
         return f"{words!r} holds lists of words and {tags!r} as many tags"
     return ""
 
@@ -178,8 +183,9 @@ def check_known(
         if unknown:
             raise DataError(
                 f"{spec.source}: entities of type {unknown[0]!r} in {split} ({counts[unknown[0]]}) "
-                f"do not occur in {train} ({', '.join(known)}), so no method could find them. "
-                f"Remove these rows, or give the entities a type of train."
+                f"do not occur in {train} ({', '.join(known)}), so no method could find them."
+                f"{nearest(unknown[0], known)} Remove these rows, or give the entities a type of "
+                f"train."
             )
 
 

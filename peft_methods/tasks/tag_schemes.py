@@ -18,6 +18,8 @@ from peft_methods.utils.words import counted
 
 OUTSIDE = "O"
 PREFIXED = re.compile(r"([BIESLU])-(.+)")
+PREFIX_FIRST = re.compile(r"([BIESLUbieslu])[-_.:/|](.+)")
+PREFIX_LAST = re.compile(r"(.+)[-_.:/|]([BIESLU])")
 PREFIXES = "BIESLU"
 BEGINS, ENDS = "BSU", "ESLU"  # prefixes of the first and of the last word of an entity
 ONLY_TYPE = "entity"  # the type of tags that are a prefix alone: B, I, O
@@ -173,9 +175,41 @@ def _check_tags(counts: Counter[str], bare: list[str], has_prefixes: bool, sourc
             f"but others have. Use tags in {ALLOWED}.",
             setting="data.label",
         )
+    _check_form(bare, has_prefixes, source)
     if bare and counts.most_common(1)[0][0] != OUTSIDE and not set(bare) <= set(PREFIXES):
         raise DataError(
             f"{source}: tags such as {bare[0]!r} are classes of words, such as parts of speech, "
             f"and no entities ({OUTSIDE!r} is not the most frequent tag). Use tags in {ALLOWED}.",
             setting="data.label",
         )
+
+
+def _check_form(bare: list[str], has_prefixes: bool, source: str) -> None:
+    """Raise `DataError` for prefixes in small letters, after the type, or without a hyphen.
+
+    As types of IO they would be read as twice as many types, and every entity cut in two.
+    """
+    rewritten = {tag: _rewritten(tag) for tag in bare}
+    typed = [tag for tag, right in rewritten.items() if right and right != OUTSIDE]
+    prefixes = {(rewritten[tag] or "")[0] for tag in typed}
+    if has_prefixes or not all(rewritten.values()) or not prefixes & set(BEGINS):
+        return
+    raise DataError(
+        f"{source}: the tag {typed[0]!r} has its prefix in another form. Write it as "
+        f"{rewritten[typed[0]]!r}: use tags in {ALLOWED}.",
+        setting="data.label",
+    )
+
+
+def _rewritten(tag: str) -> str:
+    """Return a tag with its prefix as it should be: 'B_PER', 'b-per' and 'PER-B' -> 'B-PER'.
+
+    Empty for a tag without a prefix in any form.
+    """
+    if tag.upper() == OUTSIDE:
+        return OUTSIDE
+    if found := PREFIX_FIRST.fullmatch(tag):
+        return f"{found[1].upper()}-{found[2]}"
+    if found := PREFIX_LAST.fullmatch(tag):
+        return f"{found[2].upper()}-{found[1]}"
+    return ""

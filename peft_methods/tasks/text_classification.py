@@ -15,7 +15,12 @@ from peft_methods.data.raw import RawData
 from peft_methods.models.model_head import ModelHead
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.base import Batch, LossSum, Quality, Scores, Task
-from peft_methods.tasks.class_labels import check_classes, number_labels, parse_labels
+from peft_methods.tasks.class_labels import (
+    check_classes,
+    note_on_delimiters,
+    number_labels,
+    parse_labels,
+)
 from peft_methods.tasks.class_predictions import ClassPredictions
 from peft_methods.tasks.class_scores import SCORES, confusion, scores_of_confusion
 from peft_methods.tasks.class_views import class_views
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
     from peft_methods.tasks.collate import Collator
 
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "coarse_label", "sentiment")
+OTHER_TASKS = (  # for users whose columns no task recognises
+    ' For other labels than classes set task: "regression" (scores), "multilabel", '
+    '"token_classification" (words and tags) or "causal_lm" (prompts and completions).'
+)
 
 
 class TextClassification(Task):
@@ -63,7 +72,7 @@ class TextClassification(Task):
 
     def parse(self, raw: RawData, spec: DataSpec) -> ParsedData:
         """Return texts and class numbers. Raises `DataError` that names the cause."""
-        columns = find_columns(raw, spec, LABEL_COLUMNS)
+        columns = find_columns(raw, spec, LABEL_COLUMNS, other_tasks=OTHER_TASKS)
         labels = {
             split: parse_labels(table.values(columns.label), columns.label, split, spec)
             for split, table in raw.tables.items()
@@ -73,7 +82,8 @@ class TextClassification(Task):
         for split, table in raw.tables.items():
             texts, pairs = columns.texts_of(table, split, spec)
             tables[split] = LabelledTexts(texts, numbered.numbers[split], pairs)
-        return ParsedData(tables, numbered.names, numbered.merged)
+        notes = note_on_delimiters(labels, columns.label)
+        return ParsedData(tables, numbered.names, numbered.merged, notes)
 
     def random_label_names(self, spec: DataSpec) -> tuple[str, ...]:
         """Return `data.classes` names, two without that setting."""

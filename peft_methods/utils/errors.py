@@ -114,8 +114,9 @@ def _is_server_error(error: BaseException) -> bool:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'lora'?` if one of `allowed` is close to `name`, else an empty text."""
-    close = difflib.get_close_matches(name.lower(), list(allowed), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    spelled = {one.lower(): one for one in reversed(list(allowed))}
+    close = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.5)
+    return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:

@@ -39,6 +39,11 @@ def test_sentences_are_read_from_columns(text: str) -> None:
     assert parse_conll(text) == TWO
 
 
+def test_lines_may_end_with_a_carriage_return_alone() -> None:
+    text = "EU\tB-ORG\rrejects\tO\r\rPeter\tB-PER\r"
+    assert parse_conll(text) == parse_conll(text.replace("\r", "\n"))
+
+
 def test_words_may_contain_blanks_and_unusual_line_separators() -> None:
     text = "New York\tB-LOC\n\u2028\tO\n# 1\tO\n"
     assert parse_conll(text)["tokens"] == [["New York", "\u2028", "# 1"]]
@@ -55,14 +60,13 @@ def test_words_may_contain_blanks_and_unusual_line_separators() -> None:
         ),
         ("-DOCSTART- O\n\n", "it holds no sentence"),
         ("\n\n", "it is empty"),
+        ("a\tO\n" * 101, "it holds one sentence of 101 words; separate sentences by blank lines"),
     ],
 )
 def test_other_files_are_refused_with_the_line(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "train.conll"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(
-        DataError, match=rf"train\.conll cannot be read as conll: ValueError: {message}"
-    ):
+    with pytest.raises(DataError, match=rf"train\.conll cannot be read as conll: {message}"):
         read_table(file)
 
 

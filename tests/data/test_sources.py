@@ -191,7 +191,7 @@ def test_load_refuses_bad_data_with_cause_and_remedy(
         ),
         "no_label": (
             {"train": [{"text": r["text"]} for r in train], "test": test},
-            "no label column among text",
+            "no label column among text.* For other labels than classes set task: .regression",
         ),
         "five": (
             {"train": rows[:5], "test": rows[5:8]},
@@ -199,7 +199,7 @@ def test_load_refuses_bad_data_with_cause_and_remedy(
         ),
         "fraction": (
             {"train": [{**r, "label": 0.5} for r in train], "test": test},
-            "regression is not supported",
+            "Set task = .regression. for scores",
         ),
         "gap": (
             {"train": [*train, {"text": "so so", "label": ""}], "test": test},
@@ -228,13 +228,21 @@ def test_load_refuses_multi_label_data(tmp_path: Path, rows: list[dict[str, obje
         pd.DataFrame([{**r, "label": [0, 1]} for r in part]).to_parquet(
             tmp_path / f"{name}.parquet"
         )
-    with pytest.raises(DataError, match="multi-label"):
+    with pytest.raises(DataError, match=r"several labels per row are for the task multilabel"):
         splits.load(data_spec(tmp_path), TASK)
 
 
 def test_load_names_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match=r"train\.parquet cannot be read as parquet"):
+        splits.load(data_spec(tmp_path), TASK)
+
+
+def test_load_names_files_of_unknown_formats(tmp_path: Path) -> None:
+    (tmp_path / "train.iob").write_text("a O", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"found: nothing\. The format of 'train\.iob' is unknown\. Allowed: csv, "
+    ):
         splits.load(data_spec(tmp_path), TASK)
 
 

@@ -95,6 +95,41 @@ def test_paper_calls_only_separable_pairs_better_or_worse() -> None:
     assert claims(source) == ["better than Head only"] * 4
 
 
+def test_paper_compares_the_models_of_one_recipe() -> None:
+    source = source_of(of_two_models())
+    section = part(source, "== Models Compared")
+    assert "@t-models-1 compares 2 models" in section or "compares two models" in section
+    assert "Models are compared by the method that is best for each" in section
+    assert re.search(r"With LoRA, small is worse against large with LoRA \(difference ", section)
+    assert "with Two Models on" in source
+    assert "with two models on" in source
+    poor = replace(of_two_models(), predictions={})
+    assert "no intervals between models" in part(source_of(poor), "== Models Compared")
+    assert "Models Compared" not in source_of(make_comparison(CLEARLY_DIFFERENT))
+
+
+def of_two_models() -> PrintableComparison:
+    """Return the same methods trained on a better and on a worse model."""
+    worse = {
+        name: ([value - 0.1 for value in accuracies], more)
+        for name, (accuracies, more) in CLEARLY_DIFFERENT.items()
+    }
+    records, predictions = [], {}
+    for model, methods in (("large", CLEARLY_DIFFERENT), ("small", worse)):
+        found = make_comparison(methods)
+        named = with_changed_specs(
+            found,
+            ("name", f"embedded.{model}"),
+            ("models_of", "embedded"),
+            ("model.source", f"owner/{model}"),
+        )
+        for record in named.records:
+            fingerprint = f"{model}-{record.fingerprint}"
+            records.append(replace(record, fingerprint=fingerprint))
+            predictions[fingerprint] = found.predictions[record.fingerprint]
+    return PrintableComparison(tuple(records), predictions=predictions)
+
+
 def test_paper_claims_nothing_without_a_separable_pair() -> None:
     alike = make_comparison(
         {
@@ -371,7 +406,7 @@ def test_paper_cites_a_model_by_its_type(
     environment = {**comparison.records[0].environment, "model_type": model_type}
     records = tuple(replace(record, environment=environment) for record in comparison.records)
     text = part(source_of(replace(comparison, records=records)), "= Experimental Setup")
-    sentence = text[text.index("The encoder is") :].partition(", pretrained")[0]
+    sentence = text[text.index("The model is") :].partition(", pretrained")[0]
     assert tuple(re.findall(r"@(\w+)", sentence)) == keys
     assert set(keys) <= set(re.findall(r"@\w+\{([^,]+),", BIBLIOGRAPHY.read_text("utf-8")))
     assert ("model type" in sentence) == (

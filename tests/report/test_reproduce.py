@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from hypothesis import strategies as st
 from builders import make_record, with_settings
 from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.options import read_options
+from peft_methods.recipes.curve import curve_recipes
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.recipes.schema import Recipe
+from peft_methods.recipes.several_models import recipes_of_models
 from peft_methods.report.reproduce import recipe_file, reproduction
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.record import Record
@@ -89,6 +93,75 @@ def test_reproduction_command_yields_the_same_specs(
     assert specs_of(pytest_command(reproduced.options), pytester) == [
         record.spec for record in records
     ]
+
+
+TASK_DATA = {  # what inference sets for the data of a user
+    "regression": ["task=regression"],
+    "multilabel": ["task=multilabel", "data.label=toxic, mild"],
+    "token_classification": ["task=token_classification", "data.rank_by=token_accuracy"],
+    "causal_lm": [
+        "task=causal_lm",
+        "data.template='{q} -> {a}'",
+        "data.answer_pattern='#### (.+)'",
+        "data.general_text=bundled:editorials",
+        "data.select_by=perplexity",
+        "data.rank_by=bleu",
+    ],
+}
+
+
+@pytest.mark.parametrize("task", TASK_DATA)
+def test_command_names_a_task_and_its_settings(task: str, pytester: pytest.Pytester) -> None:
+    given = {"data": "someone/some_data", "model": "someone/some-model"}
+    records = records_of("embedded", "lora", *TASK_DATA[task], **given)
+    assert records[0].spec.recipe.task == task
+    reproduced = reproduction(records)
+    assert not reproduced.needs_file
+    assert specs_of(pytest_command(reproduced.options), pytester) == [
+        record.spec for record in records
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(), (100,)])
+@pytest.mark.parametrize("changes", [(), ("budget.epochs=4", "task=regression")])
+def test_command_of_one_of_several_models_yields_the_same_specs(
+    sizes: tuple[int, ...], changes: tuple[str, ...], pytester: pytest.Pytester
+) -> None:
+    for recipe in of_models(["someone/bert", "someone/llama"], sizes, changes):
+        records = records_of_recipe(recipe)
+        reproduced = reproduction(records)
+        assert not reproduced.needs_file
+        command = pytest_command(reproduced.options)
+        assert specs_of(command, pytester) == [record.spec for record in records]
+        assert f"--model {recipe.model.source} " in command
+
+
+def test_recipe_file_of_one_of_several_models_yields_the_same_specs(
+    pytester: pytest.Pytester, tiny_recipe: Path
+) -> None:
+    models = ["someone/bert", "someone/llama"]
+    for recipe in of_models(models, (), ["data.source=someone/data"], str(tiny_recipe)):
+        records = records_of_recipe(recipe)
+        reproduced = reproduction(records)
+        assert reproduced.needs_file
+        Path(f"{recipe.name}.toml").write_text(recipe_file(records[:1]), encoding="utf-8")
+        command = pytest_command(reproduced.options)
+        assert specs_of(command, pytester) == [record.spec for record in records]
+
+
+def of_models(
+    models: Sequence[str], sizes: Sequence[int], changes: Sequence[str], name: str = "embedded"
+) -> list[Recipe]:
+    def load(name: str, model: str | None) -> Recipe:
+        return load_recipe(name, changes, model=model)
+
+    recipes = recipes_of_models(load, name, models)
+    return [size for recipe in recipes for size in curve_recipes(recipe, sizes)]
+
+
+def records_of_recipe(recipe: Recipe) -> list[Record]:
+    (task,) = run_groups([recipe], ["lora"], "cpu")
+    return [replace(make_record("lora"), spec=run) for run in task.runs]
 
 
 @pytest.fixture

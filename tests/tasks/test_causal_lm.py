@@ -32,6 +32,7 @@ from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.models import loading
 from peft_methods.recipes.schema import DataSpec, ModelSpec
 from peft_methods.runs import export
+from peft_methods.runs.prepare import prepare
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import EXAMPLES
 from peft_methods.tasks.generation import generate_texts
@@ -39,7 +40,7 @@ from peft_methods.tasks.lm_encoding import encode_rows
 from peft_methods.tasks.lm_loss import token_losses
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.trainer import loop
-from peft_methods.utils.errors import ModelError, OptionError
+from peft_methods.utils.errors import DataError, ModelError, OptionError
 
 TASK = TASKS["causal_lm"]
 
@@ -369,6 +370,17 @@ def test_quantized_runs_measure_their_own_untrained_model(
 
 
 @pytest.mark.slow
+def test_a_general_text_that_cannot_be_read_is_found_before_training(
+    decoder: Path, pairs: Path
+) -> None:
+    recipe = recipe_of(decoder, pairs, general_text="/nowhere/texts")
+    with pytest.raises(
+        DataError, match=r"there is no folder /nowhere/texts\. Set data\.general_text to"
+    ) as caught:
+        prepare(recipe, (), "cpu", threads=1)
+    assert caught.value.setting == "data.general_text"
+
+
 def test_forgetting_is_the_rise_of_the_loss_on_general_text(
     tmp_path: Path, decoder: Path, pairs: Path
 ) -> None:

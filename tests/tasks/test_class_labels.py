@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from builders import data_spec
-from peft_methods.tasks.class_labels import NumberedLabels, number_labels, parse_labels
+from peft_methods.tasks.class_labels import (
+    NumberedLabels,
+    note_on_delimiters,
+    number_labels,
+    parse_labels,
+)
 from peft_methods.utils.errors import DataError
 
 SPEC = data_spec("reviews")
@@ -74,6 +79,16 @@ def test_a_validation_split_without_labels_is_never_proposed_as_test(
 @pytest.mark.parametrize("word", ["none", "NA", "null", "N/A"])
 def test_words_that_look_like_missing_values_are_classes(word: str) -> None:
     assert word in numbered([word, "other", word, "other"]).names
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [(["joy;anger", "joy"], "joy;anger"), (["a|b", "a|c"], "a|b"), (["x; y", "z"], "")],
+)
+def test_classes_that_look_like_several_labels_are_said(labels: list[Any], shown: str) -> None:
+    found = note_on_delimiters({"train": labels}, "label")
+    assert len(found) == bool(shown)
+    assert all(repr(shown) in note and "multilabel" in note for note in found)
 
 
 def test_truth_values_get_names() -> None:

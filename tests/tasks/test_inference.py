@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from peft_methods.data.sources import read_source
 from peft_methods.recipes.loading import load_recipe
+from peft_methods.runs.prepare import prepare
 from peft_methods.tasks.inference import infer_task
 from peft_methods.tasks.registry import TASKS, with_task
-from peft_methods.utils.errors import OptionError
+from peft_methods.utils.errors import DataError, OptionError
 
 ROWS = 24
 TEXTS = [f"text number {row}" for row in range(ROWS)]
@@ -66,6 +68,84 @@ def test_data_that_leave_doubt_are_classes(
     recipe = load_recipe("embedded", data=str(write(tmp_path, columns)), infer_task=infer_task)
     assert recipe.task == "text_classification"
     assert recipe.data.select_by == "accuracy"
+
+
+WORDS = [["a", "film", str(row)] for row in range(ROWS)]
+TAGS: list[Any] = [["O", "B-X", "O"]] * ROWS
+ONE_BAD: dict[str, tuple[str, Mapping[str, list[Any]], str]] = {
+    "a word among scores": (
+        "regression",
+        {"text": TEXTS, "score": ["good", *[row / 7 for row in range(1, ROWS)]]},
+        "'score' in row 0 of train is 'good': a score should be a number",
+    ),
+    "a missing score": (
+        "regression",
+        {"text": TEXTS, "score": [None, *[row / 7 for row in range(1, ROWS)]]},
+        "'score' in row 0 of train is empty",
+    ),
+    "a list among scores": (
+        "regression",
+        {"text": TEXTS, "score": [[1.0], *[row / 7 for row in range(1, ROWS)]]},
+        r"'score' in row 0 of train is \[1.0\]: a score should be a number",
+    ),
+    "no list of labels": (
+        "multilabel",
+        {"text": TEXTS, "labels": ["a", *[["a", "b"]] * (ROWS - 1)]},
+        r"'labels' in row 0 of train is 'a', where other rows have a list.*Write it as .*\[\"a\"\]",
+    ),
+    "missing labels": (
+        "multilabel",
+        {"text": TEXTS, "labels": [None, *[["a", "b"]] * (ROWS - 1)]},
+        "'labels' in row 0 of train is empty",
+    ),
+    "a tag too few": (
+        "token_classification",
+        {"tokens": WORDS, "tags": [["O"], *TAGS[1:]]},
+        r"1 of 24 rows .* unlike numbers of words and tags \(the first is row 0",
+    ),
+    "missing tags": (
+        "token_classification",
+        {"tokens": WORDS, "tags": [None, *TAGS[1:]]},
+        "'tags' in row 0 of train .* is None, not a list",
+    ),
+    "other keys of turns": (
+        "causal_lm",
+        {"conversations": [[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]] * 4},
+        "no list of turns with role and content, both texts: it is a list with the keys from, val",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE_BAD)
+def test_a_bad_row_hides_no_task_and_is_named(name: str, tmp_path: Path) -> None:
+    task, columns, message = ONE_BAD[name]
+    recipe = load_recipe("embedded", data=str(write(tmp_path, columns)), infer_task=infer_task)
+    assert recipe.task == task
+    with pytest.raises(DataError, match=message):
+        TASKS[task].parse(read_source(recipe.data), recipe.data)
+
+
+@pytest.mark.parametrize(
+    ("task", "other"),
+    [
+        ("regression", "causal_lm"),
+        ("multilabel", "token_classification"),
+        ("multilabel", "regression"),
+        ("token_classification", "multilabel"),
+    ],
+)
+def test_data_of_another_task_than_the_recipes_are_named(
+    task: str, other: str, tmp_path: Path
+) -> None:
+    data = write(tmp_path, EXAMPLES[other])
+    recipe = load_recipe("embedded", [f"task={task}"], data=str(data), infer_task=infer_task)
+    assert recipe.task == task
+    message = (
+        f"The task of the recipe is {task}, but these data are for {other}, since .*: set task"
+    )
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(with_task(recipe), (), "cpu", threads=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_data_for_several_tasks_are_refused_by_name(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_lists_of_references_in_a_column_of_the_test_rows() -> None:
         ({"prompt": ["x", "y"], "completion": ["c", " "]}, "empty or non-text 'completion'", ""),
         ({"prompt": ["", "y"], "completion": ["c", "d"]}, "empty or non-text 'prompt'", ""),
         ({"prompt": ["x"], "completion": [None]}, "row 0: ''", ""),
+        ({"prompt": ["x"], "completion": [float("nan")]}, "row 0: ''", ""),  # null, in pandas
+        ({"messages": [None]}, "it is missing", "data.messages"),
         (
             {"messages": [[{"role": "user", "content": "hi"}]]},
             "'messages' of row 0 of train has no turn of the role 'assistant'",
@@ -130,7 +132,7 @@ def test_lists_of_references_in_a_column_of_the_test_rows() -> None:
             "no turn before its answer",
             "data.messages",
         ),
-        ({"messages": ["hi"]}, "it is str", "data.messages"),
+        ({"messages": ["hi"]}, "it is a str", "data.messages"),
         ({"messages": [[]]}, "it is empty", "data.messages"),
         (
             {"instruction": ["i"], "input": ["x"], "output": ["o"]},
@@ -143,6 +145,12 @@ def test_bad_rows_give_one_line(columns: dict[str, list[Any]], message: str, set
     error = refused(columns)
     assert error.setting == setting
     assert pytest.importorskip("re").search(message, str(error)), str(error)
+
+
+def test_plain_texts_are_not_ranked_by_what_is_generated() -> None:
+    error = refused({"text": ["a", "b"]}, replace(SPEC, rank_by="rouge_l"))
+    assert "nothing is generated from the plain text in 'text'" in str(error)
+    assert error.setting == "data.rank_by"
 
 
 def test_unknown_columns_of_a_template_are_named_with_the_nearest() -> None:

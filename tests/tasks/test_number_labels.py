@@ -55,8 +55,8 @@ def test_floats_strings_and_whole_numbers_are_scores(tmp_path: Path, values: lis
         (float("inf"), r"is inf: a score should be a finite number"),
         (1e39, r"a score should be a finite number"),
         (True, r"is True: a score should be a number"),
-        ([1.0, 2.0], r"in row 0 of train is 0\.0, where other rows have a list of scores"),
-        ({"a": 1}, r"where other rows have a list|should be a number"),
+        ([1.0, 2.0], r"in row 3 of train is \[1\.0, 2\.0\]: a score should be a number"),
+        ({"a": 1}, r"in row 3 of train is {'a': 1}: a score should be a number"),
     ],
 )
 def test_values_that_are_no_score_are_named(tmp_path: Path, value: Any, message: str) -> None:

@@ -144,3 +144,16 @@ def test_rare_labels_are_spread_over_the_splits(tmp_path: Path) -> None:
     rare = data.facts.label_names.index("rare")
     counts = {name: sum(row[rare] for row in t.labels) for name, t in data.splits.items()}
     assert counts == {"train": 10, "validation": 5, "test": 5}
+
+
+def test_a_label_near_a_known_one_is_named() -> None:
+    with pytest.raises(DataError, match=r"the label 'angr', .*\. Did you mean 'anger'\?"):
+        parse(LISTS, [["angr"]])
+
+
+def test_rows_that_are_divided_in_another_way_are_refused() -> None:
+    with pytest.raises(
+        DataError, match="row 2 of train has 'joy,fear', which ',' divides into labels of other"
+    ):
+        parse(["joy;anger", "fear", "joy,fear"])
+    assert parse(["joy;a, b", "fear", "joy;fear;a, b"] * 2).names == ("a, b", "fear", "joy")

@@ -30,7 +30,7 @@ class QLoRA(LoRA):
             "(bitsandbytes; on CPU too)"
         ),
         about=(
-            "trains the same low-rank updates over an encoder whose frozen weights are held in a "
+            "trains the same low-rank updates over a model whose frozen weights are held in a "
             "4-bit number format, trading arithmetic for memory."
         ),
         aliases=r"q-?lora|lora.*(4-?bit|nf4)|(4-?bit|nf4).*lora",

@@ -39,7 +39,7 @@ class IA3(Method):
         ),
         about=(
             "learns vectors that rescale keys, values, and the inner activations of the "
-            "feed-forward blocks, and leaves the rest of the encoder frozen."
+            "feed-forward blocks, and leaves the rest of the model frozen."
         ),
         aliases=r"\(?ia\)?\s*\^?\s*[3³]",
         color="#d55e00",

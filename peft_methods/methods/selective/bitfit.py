@@ -33,7 +33,7 @@ class BitFit(Method):
         citations=("benzaken2022bitfit",),
         trained="bias vectors",
         about=(
-            "trains the bias vectors of the encoder and the head, and leaves all weight matrices "
+            "trains the bias vectors of the model and the head, and leaves all weight matrices "
             "frozen."
         ),
         aliases=r"bit-?fit",

@@ -32,9 +32,9 @@ class HeadOnly(Method):
         scope="head",
         paper="Alain & Bengio 2016, arXiv:1610.01644",
         citations=("alain2016probes",),
-        trained="the classifier on a frozen encoder: the floor",
+        trained="the new head on a frozen model: the floor",
         about=(
-            "leaves the encoder as it was pretrained and trains the classification head alone. It "
+            "leaves the model as it was pretrained and trains its new head alone. It "
             "shows what the frozen features give, a floor under the other methods."
         ),
         generic_aliases=r"head[\s_-]*only|linear[\s_-]*prob\w*|frozen",

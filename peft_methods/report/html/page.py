@@ -13,7 +13,6 @@ from typing import Literal
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.learning_curve import main_part
-from peft_methods.analysis.models import compare_models
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.regression_report import RegressionReport
 from peft_methods.analysis.sections import Section, group_records, merge_sections
@@ -22,6 +21,7 @@ from peft_methods.report.formatting import format_time, without_home
 from peft_methods.report.html.chart_view import ChartView, chart_view
 from peft_methods.report.html.curves import CurveView, curve_views
 from peft_methods.report.html.data_sets import SummaryView, summary_view
+from peft_methods.report.html.models import ModelsView, models_views
 from peft_methods.report.html.noise import noise_view
 from peft_methods.report.html.rendering import TEMPLATES, environment
 from peft_methods.report.html.tables import Item, Line, Table
@@ -31,7 +31,6 @@ from peft_methods.report.html.view import (
     section_view,
 )
 from peft_methods.report.reproduce import CommandFormat
-from peft_methods.report.text.models import model_sentences
 from peft_methods.runs.store import StoreError
 from peft_methods.utils.files import atomically
 from peft_methods.utils.words import counted
@@ -100,6 +99,7 @@ class Page:
     measured: str
     sections: tuple[SectionView, ...]
     curves: tuple[CurveView, ...]
+    models: tuple[ModelsView, ...]
     summary: SummaryView | None
     overview: Table | None
     remarks: tuple[str, ...]
@@ -178,13 +178,13 @@ def _page(report: Report, command: CommandFormat) -> Page:
         sections=views,
         summary=summary_view(report.merged, is_drawn=report.charts != "none"),
         curves=curve_views(report.merged, is_drawn=report.charts != "none"),
+        models=models_views(report.merged),
         overview=_overview(views) if len(views) > 1 else None,
         remarks=tuple(
             map(
                 without_home,
                 [
                     *report.remarks,
-                    *model_sentences(compare_models(report.merged)),
                     *([undrawn] if report.charts == "few" and not report.drawn else []),
                 ],
             )

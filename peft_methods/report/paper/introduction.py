@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from peft_methods.methods.registry import METHODS
 from peft_methods.report.paper.analysis import in_short
 from peft_methods.report.paper.english import capital, counted, joined, listed, number, ratio, was
+from peft_methods.report.paper.models import one_recipe_of_models
 from peft_methods.report.paper.references import (
     NAMES_OF_DATA,
     cited,
@@ -22,7 +23,7 @@ from peft_methods.report.paper.typst import escaped
 from peft_methods.tasks.registry import task_of
 
 QUESTION = (
-    "A pretrained encoder can be adapted to a task by training all of its weights, a few of them, "
+    "A pretrained model can be adapted to a task by training all of its weights, a few of them, "
     "or a few added ones. The methods for this differ in the weights that they train, and "
     "therefore in memory, in time, in the size of the checkpoint for each task, and perhaps in "
     "quality. Which of them suits a model, a data set, and a machine must be measured. Such "
@@ -47,6 +48,9 @@ def title(studies: Sequence[Study]) -> str:
     what = f"{next(iter(methods.values()))} Measured"
     if len(methods) > 1:
         what = f"{capital(number(len(methods)))} Fine-Tuning Methods Compared"
+    if one_recipe_of_models(studies):
+        data = _in_a_title(_sources(studies[0])[1])
+        return f"{what} with {capital(number(len(studies)))} Models on {data}"
     if len(studies) > 1:
         return f"{what} on {capital(number(len(studies)))} Recipes"
     model, data = _sources(studies[0])
@@ -97,6 +101,9 @@ def abstract(studies: Sequence[Study]) -> str:
 
 
 def _where(studies: Sequence[Study]) -> str:
+    if one_recipe_of_models(studies):
+        data = data_name(_sources(studies[0])[1])
+        return f"with {counted(len(studies), 'model')} on {data}"
     if len(studies) > 1:
         return f"on {counted(len(studies), 'recipe')} of model and data"
     model, data = _sources(studies[0])

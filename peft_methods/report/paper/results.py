@@ -19,6 +19,7 @@ from peft_methods.report.paper.english import (
     share,
     with_spread,
 )
+from peft_methods.report.paper.models import several_models
 from peft_methods.report.paper.noise import noise
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.typst import escaped
@@ -46,6 +47,7 @@ def results(studies: Sequence[Study], figures: Mapping[str, Sequence[PaperFigure
     for study in studies:
         parts += [f"== {study.name}"] if len(studies) > 1 else []
         parts += _of(study, figures[study.recipe], "===" if len(studies) > 1 else "==")
+    parts += several_models(studies)
     parts += all_recipes(studies, figures.get(ALL, ()))
     return [part for part in parts if part]
 

@@ -126,14 +126,16 @@ def _model(study: Study) -> str:
         next((record.metrics[name] for record in study.finished if record.metrics.get(name)), None)
         for name in ("total_parameters", "head_parameters")
     )
-    size = "" if head is None else f"Its classification head has {head:,.0f} parameters."
-    if total is not None and head is not None:
+    writes = task_of(study.settings).head.pretrained  # its head is a part of the stored model
+    size = "" if head is None or writes else f"Its new head has {head:,.0f} parameters."
+    if total is not None and writes:
+        size = f"It has {total:,.0f} parameters."
+    elif total is not None and head is not None:
         size = (
-            f"With its classification head, it has {total:,.0f} parameters, {head:,.0f} of them in "
-            "the head."
+            f"With its new head, it has {total:,.0f} parameters, {head:,.0f} of them in the head."
         )
     kind = "pretrained" if study.settings.has_quality else "with random weights"
-    return joined(f"The encoder is {cited_model(source, study.model_type)}, {kind}.", size)
+    return joined(f"The model is {cited_model(source, study.model_type)}, {kind}.", size)
 
 
 def budget_paragraph(recipe: Recipe) -> str:

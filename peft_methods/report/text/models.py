@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from peft_methods.analysis.models import BestOfModel, ModelsCompared
+from peft_methods.analysis.pairs import PairwiseComparison
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.formatting import MISSING, source_name
 from peft_methods.report.text.layout import Layout
@@ -19,68 +20,60 @@ MODELS_NOTE = (
 
 def models_parts(compared: ModelsCompared, layout: Layout) -> Iterator[str]:
     """Yield title, table, and what is not compared."""
-    yield layout.prose(f"{compared.name}: different models, each with its best method", "title")
     metric = METRICS[compared.metric]
-    headings = ["Model", "Method", metric.title, "To the best,\npoints", "Verdict"]
+    difference = "To the best,\npoints" if metric.is_share else "To the\nbest"
+    headings = ["Model", "Method", metric.title, difference, "Verdict"]
     headings += [METRICS[name].title for name in COSTS]
     lines = [_line(compared, one, layout) for one in compared.models]
-    yield from layout.tables(headings, lines)
-    for line in _missing(compared):
+    if lines:
+        title = f"{compared.name}: different models, each with its best method"
+        yield layout.prose(title, "title")
+        yield from layout.tables(headings, lines)
+    for line in missing_models(compared):
         yield layout.prose(line, "warning")
-
-
-def model_sentences(found: Sequence[ModelsCompared]) -> list[str]:
-    """Describe each comparison of models in a sentence per model, with the note that explains."""
-    lines = [
-        f"{compared.name}: {source_name(one.model)} with {one.row.title}: "
-        f"{METRICS[compared.metric].title.lower()} {_quality(compared, one)}"
-        f"{_against(compared, one)}"
-        for compared in found
-        for one in compared.models
-    ]
-    lines += [line for compared in found for line in _missing(compared)]
-    return [*lines, *([MODELS_NOTE] if found else [])]
 
 
 def _line(compared: ModelsCompared, one: BestOfModel, layout: Layout) -> list[str]:
     pair = compared.against_best(one.recipe)
-    difference = (
-        MISSING
-        if pair is None
-        else f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})"
-    )
-    costs = [_cost(one, name) for name in COSTS]
+    costs = [cost_of(one, name) for name in COSTS]
     return [
         layout.escape(source_name(one.model)),
         layout.escape(one.row.title),
-        _quality(compared, one),
-        difference,
+        quality_of(compared, one),
+        difference_of(pair),
         MISSING if pair is None else pair.verdict,
         *costs,
     ]
 
 
-def _cost(one: BestOfModel, name: str) -> str:
+def cost_of(one: BestOfModel, name: str) -> str:
+    """Format the mean cost of a model's best method with its unit."""
     return METRICS[name].format(one.row.mean(name)) if name in one.row.metrics else MISSING
 
 
-def _quality(compared: ModelsCompared, one: BestOfModel) -> str:
-    return f"{100 * one.row.mean(compared.metric):.1f}"
-
-
-def _against(compared: ModelsCompared, one: BestOfModel) -> str:
-    pair = compared.against_best(one.recipe)
+def difference_of(pair: PairwiseComparison | None) -> str:
+    """Format the difference to the best model with its interval, without its unit."""
     if pair is None:
-        return ""
-    return (
-        f", {pair.verdict} against {source_name(compared.models[0].model)} "
-        f"({100 * pair.difference:+.1f} points, {100 * pair.low:+.1f} to {100 * pair.high:+.1f})"
-    )
+        return MISSING
+    ends = pair.metric.range_text((pair.low, pair.high), "+")
+    return f"{pair.metric.plain(pair.difference, '+')} ({ends})"
 
 
-def _missing(compared: ModelsCompared) -> list[str]:
+def quality_of(compared: ModelsCompared, one: BestOfModel) -> str:
+    """Format the mean of a model's best method, without its unit."""
+    return METRICS[compared.metric].plain(one.row.mean(compared.metric))
+
+
+def missing_models(compared: ModelsCompared) -> list[str]:
+    """Say which models are not compared, and why."""
     lines = []
-    if compared.other_examples:
+    if compared.other_tokens:
+        lines.append(
+            f"{compared.name}: its models divide texts into different tokens, on which "
+            f"{METRICS[compared.metric].in_text} depends, so its values are not compared. A metric "
+            f"of generated texts can be: set data.rank_by."
+        )
+    elif compared.other_examples:
         lines.append(f"{compared.name}: its models were tested on other examples: no intervals.")
     elif len(compared.models) > 1 and not compared.pairs:
         lines.append(f"{compared.name}: one seed or no predictions: no intervals between models.")

@@ -72,9 +72,10 @@ def notes(comparison: Comparison) -> list[Note]:
     main = main_part(comparison)
     lines += [*ranking_notes(main), *curve_notes(curves_of(comparison))]
     lines += [*summary_notes(summarize_data_sets(comparison)), *noise_notes(comparison)]
-    lines += [MODELS_NOTE] * bool(compare_models(comparison))
+    lines += [MODELS_NOTE] * any(found.models for found in compare_models(comparison))
+    several = len(main.rankings) > 1
     left_out = [
-        line
+        f"{recipe}: {line}" if several else line
         for recipe, ranking in main.rankings.items()
         for line in left_out_lines(ranking, [row for row in rows if row.recipe == recipe])
     ]
