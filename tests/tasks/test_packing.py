@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
@@ -163,6 +164,16 @@ def test_a_model_that_takes_no_positions_is_refused() -> None:
     problem = packing_problem(Strict(DECODERS["llama"]()))
     assert problem is not None
     assert "Strict cannot be given the positions of tokens" in problem
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")
+def test_a_method_that_drops_the_positions_is_found() -> None:
+    """PEFT's prompts come before a row, so it ignores positions that are given."""
+    model = transformers.LlamaForCausalLM(DECODERS["llama"]())
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    problem = packing_problem(peft.get_peft_model(model, config))
+    assert problem is not None
+    assert "LlamaForCausalLM" in problem
 
 
 # training
