@@ -17,6 +17,7 @@ from peft_methods.tasks.collate import Collator
 from peft_methods.training.engine import EpochResult
 from peft_methods.training.evaluation import predict
 from peft_methods.training.trainer import loop
+from peft_methods.training.trainer.warm_up import worst_batch
 
 
 def trained(
@@ -207,3 +208,20 @@ def test_train_with_random_weights_keeps_the_last_epoch_without_scores(
             None,
             None,
         )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "size", "padded", "chosen"),
+    [
+        ([5, 9, 7, 9, 3], 3, True, [1, 3, 2]),
+        ([9, 9, 4, 9, 6], 3, True, [0, 1, 4]),  # an attention mask takes memory of its own
+        ([9, 9, 4, 9, 6], 3, False, [0, 1, 3]),  # packed rows have none
+        ([9, 9, 4], 1, True, [0]),
+        ([9, 9, 9], 2, True, [0, 1]),
+        ([9, 4], 5, True, [0, 1]),
+    ],
+)
+def test_the_warm_up_takes_the_batch_that_needs_most_memory(
+    lengths: list[int], size: int, padded: bool, chosen: list[int]
+) -> None:
+    assert worst_batch(lengths, size, padded=padded) == chosen

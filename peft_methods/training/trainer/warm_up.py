@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -39,11 +40,10 @@ def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> No
     accumulation, gradients exist from the second batch of a step on; here they exist as zeros.
     """
     rows, budget = trainer.job.data.train, trainer.job.recipe.budget
-    by_length = sorted(range(len(rows)), key=rows.lengths.__getitem__, reverse=True)
-    longest = by_length[: budget.batch_size]
+    chosen = worst_batch(rows.lengths, budget.batch_size, padded=budget.padding != "packed")
     model = trainer.model
     assert isinstance(model, nn.Module)
-    batch = collate([rows[row] for row in longest])
+    batch = collate([rows[row] for row in chosen])
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -56,6 +56,22 @@ def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> No
             idle_step(trainer, batch, optimizer, trace)
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
+
+
+def worst_batch(lengths: Sequence[int], size: int, *, padded: bool) -> list[int]:
+    """Return the rows of the batch that needs the most memory: the longest ones.
+
+    A padded batch has an attention mask, with which attention takes more memory: keys and values
+    that several heads share are repeated for each of them. So if the longest rows are all of one
+    length, the last of them is replaced by the longest shorter row.
+    """
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    chosen, others = by_length[:size], by_length[size:]
+    full = lengths[chosen[0]]
+    shorter = next((row for row in others if lengths[row] < full), None)
+    if padded and size > 1 and shorter is not None and lengths[chosen[-1]] == full:
+        chosen[-1] = shorter
+    return chosen
 
 
 def idle_step(
