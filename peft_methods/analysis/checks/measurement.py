@@ -86,11 +86,11 @@ def peak_not_explained(record: Record) -> Iterator[tuple[str, str]]:
 
 @rule("V405", "warning", "run")
 def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
-    """The requested engine could not perform the run, so the trainer engine did: times differ."""
+    """The chosen engine could not train the run, so the trainer engine did: times differ."""
     note = record.environment.get("engine_note")
     if note:
         yield (
-            f"the requested engine failed: {note}",
+            f"the chosen engine did not train it: {note}",
             'compare its times only with rows of the trainer engine; set engine = "trainer" to '
             "train every method with it",
         )
