@@ -21,6 +21,7 @@ from peft_methods.runs.plan import RunGroup, with_more_seeds
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
+from peft_methods.runs.recipe_checks import no_gpu
 from peft_methods.runs.record import Record, Status, record_without_result
 from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
 from peft_methods.runs.scheduling import new_scheduler
@@ -125,8 +126,7 @@ class Experiment:
         self._set_aside = self._store.set_aside(unfit)
         for task in self.tasks:
             if self.needs_gpu(task):
-                reason = f"recipe {task.recipe.name!r} needs an NVIDIA GPU and none is visible"
-                self._give_up(task, "skipped", reason)
+                self._give_up(task, "skipped", no_gpu(task.recipe.name))
         known = {record.key for record in records if record.status == "ok"}
         waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
         # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.

@@ -63,3 +63,11 @@ class RecipeChecks:
                     raise PreparationTimedOut(f"{failed}: {message}.", stacks)
         finally:
             self.executor.kill(handle)
+
+
+def no_gpu(recipe: str) -> str:
+    """Say why the runs of a recipe for GPUs are skipped, and how to train them all the same."""
+    return (
+        f"recipe {recipe!r} needs an NVIDIA GPU and none is visible (gpu = false trains it on the "
+        f"CPU)"
+    )

@@ -251,7 +251,7 @@ class Task(ABC):
 
         For example a threshold. Nothing may be chosen on test predictions themselves.
         """
-        return predictions  # type: ignore[no-any-return]
+        return predictions
 
     @abstractmethod
     def restore(self, read: Callable[[str], NDArray[Any]]) -> Predictions:
