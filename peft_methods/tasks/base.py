@@ -249,8 +249,7 @@ class Task(ABC):
 
         For example a threshold. Nothing may be chosen on test predictions themselves.
         """
-        tuned: Predictions = predictions
-        return tuned
+        return predictions
 
     @abstractmethod
     def restore(self, read: Callable[[str], NDArray[Any]]) -> Predictions:
@@ -262,8 +261,7 @@ class Task(ABC):
 
     def examples_of(self, predictions: Any, metric: str) -> NDArray[Any]:
         """Return what identifies the examples of a metric. Models are compared on equal ones."""
-        labels: NDArray[Any] = predictions.labels
-        return labels
+        return np.asarray(predictions.labels)
 
     @abstractmethod
     def example_scores(self, predictions: Any, metric: str) -> Scores:

@@ -39,7 +39,12 @@ def find_label_columns(raw: RawData, spec: DataSpec, known: Sequence[str]) -> La
     columns = raw.first.columns
     named = spec.label
     if named is None or "," not in named or find_column(named, columns) is not None:
-        found = find_columns(raw, spec, known)
+        try:
+            found = find_columns(raw, spec, known)
+        except DataError as error:
+            several = " It may name several, separated by commas." if named is None else ""
+            is_label = error.setting == "data.label"
+            raise DataError(f"{error}{several * is_label}", setting=error.setting) from None
         return LabelColumns(found, (found.label,))
     wanted = [name.strip() for name in named.split(",") if name.strip()]
     labels = tuple(_column(name, columns, spec) for name in wanted)

@@ -17,6 +17,7 @@ from peft_methods.tasks.column_kinds import are_turns, column_among, values_of
 from peft_methods.tasks.generation_scores import SCORES
 from peft_methods.tasks.lm_rows import Rows, chat_rows, merge_references, reference_lists
 from peft_methods.utils.errors import DataError, nearest
+from peft_methods.utils.words import counted
 
 PROMPTS = ("prompt", "instruction", "question", "query", "mr", "meaning_representation", "input")
 COMPLETIONS = ("completion", "response", "answer", "output", "ref", "human_reference", "target")
@@ -182,6 +183,10 @@ def _notes(layout: Layout, tables: dict[str, LabelledTexts], spec: DataSpec) -> 
             f"{several:,} test prompts have several references: the loss is that of the first, "
             f"generated text is compared with all."
         )
+    how = "greedily" if spec.beams == 1 else f"with {spec.beams} beams"
+    notes.append(
+        f"For each test row up to {counted(spec.max_new_tokens, 'token')} are generated, {how}."
+    )
     return tuple(notes)
 
 

@@ -95,7 +95,7 @@ def test_an_unknown_id_is_named() -> None:
         parse([[0], [1, 2], [2]], [[3]], labels=("anger", "fear", "joy", "grief"))
 
 
-def of_columns(tmp_path: Path, label: str, **columns: list[Any]) -> Any:
+def of_columns(tmp_path: Path, label: str | None, **columns: list[Any]) -> Any:
     rows = [
         {"text": f"text {i}", **{name: values[i % len(values)] for name, values in columns.items()}}
         for i in range(40)
@@ -157,3 +157,11 @@ def test_rows_that_are_divided_in_another_way_are_refused() -> None:
     ):
         parse(["joy;anger", "fear", "joy,fear"])
     assert parse(["joy;a, b", "fear", "joy;fear;a, b"] * 2).names == ("a, b", "fear", "joy")
+
+
+def test_columns_of_0_and_1_without_a_setting_name_the_way(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"no label column .* It may name several, separated by commas\."
+    ) as caught:
+        of_columns(tmp_path, None, toxic=[0, 1], mild=[1, 0])
+    assert caught.value.setting == "data.label"

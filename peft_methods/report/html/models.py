@@ -15,7 +15,6 @@ from peft_methods.report.text.models import (
     cost_of,
     difference_of,
     missing_models,
-    quality_of,
 )
 
 
@@ -46,10 +45,10 @@ def _view(compared: ModelsCompared) -> ModelsView:
 
 
 def _items(compared: ModelsCompared, one: BestOfModel) -> tuple[Item, ...]:
-    pair = compared.against_best(one.recipe)
+    pair, mean = compared.against_best(one.recipe), one.row.mean(compared.metric)
     return (
         Item(one.row.title, one.row.title),
-        Item(quality_of(compared, one), one.row.mean(compared.metric)),
+        Item(METRICS[compared.metric].format(mean), mean),
         Item(difference_of(pair), None if pair is None else pair.difference),
         Item(MISSING if pair is None else pair.verdict),
         *(Item(cost_of(one, name), one.row.mean(name)) for name in COSTS),

@@ -33,7 +33,7 @@ def several_models(studies: Sequence[Study]) -> list[str]:
         unable = [
             escaped(line if line.endswith(".") else f"{line}.") for line in missing_models(compared)
         ]
-        if compared.models:
+        if len(compared.models) > 1:
             parts += [_table(compared, label), joined(lead, *_against(compared), *unable)]
         else:
             parts.append(joined(*unable))

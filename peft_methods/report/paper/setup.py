@@ -72,8 +72,11 @@ def _data(study: Study) -> str:
             "of training."
         )
     names = [escaped(str(name)) for name in data.get("label_names", [])]
-    has_classes = task_of(study.settings).has_classes
+    task = task_of(study.settings)
+    has_classes = task.has_classes
     kind = ("class", "classes") if has_classes else ("label", "labels")
+    if task.head.problem_type == "regression":
+        kind = ("score", "scores")
     given = "in" if has_classes else "with"
     classes = f" {given} {counted(len(names), *kind)} ({listed(names, 10)})" if names else ""
     removed = sum(data.get("removed", {}).values())

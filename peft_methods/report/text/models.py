@@ -78,6 +78,7 @@ def missing_models(compared: ModelsCompared) -> list[str]:
     elif len(compared.models) > 1 and not compared.pairs:
         lines.append(f"{compared.name}: one seed or no predictions: no intervals between models.")
     lines += [
-        f"{recipe}: no method to compare with other models" for recipe in compared.not_compared
+        f"{recipe}: no method to compare with other models: each has an error finding or no result"
+        for recipe in compared.not_compared
     ]
     return lines
