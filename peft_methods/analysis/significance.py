@@ -52,7 +52,7 @@ LEVEL = 0.95  # confidence level of every interval
 ALPHA = 1 - LEVEL  # false alarm rate over all pairs of a recipe
 GUARD = 0.045  # level of the second test; with 0.05, two methods of unlike spread give 6.6 %
 GUARD_OF_INTERVALS = 0.04  # the same for intervals; with 0.045, 93 % may hold
-SKEWED = 0.7  # of both levels, for metrics that are no shares; with 1, 8 % of Spearman's
+SKEWED = 0.7  # of both levels where the metric is no share; with 1, Spearman gives 7.8 %
 FEW = 14  # up to so many examples that differ are tested exactly
 
 

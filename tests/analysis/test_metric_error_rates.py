@@ -7,11 +7,14 @@ are printed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import simulation
 from metric_simulation import KINDS, Setting, samples_of, scores_of, shares, true_value, value_on
 from scipy import stats
-from simulation import all_differences_covered, any_alarm, covered
+from simulation import all_differences_covered, any_alarm, covered, first_two_separate
 
 from peft_methods.analysis.sequential import decide
 from peft_methods.analysis.significance import differences
@@ -118,3 +121,19 @@ def test_error_rates_of_the_documented_settings(one: Setting) -> None:
     assert alarms <= above(0.06, repetitions)
     assert together >= 1 - above(0.06, repetitions)
     assert of_methods >= 1 - above(0.06, INTERVALS)
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize(("methods", "points"), [(2, 8), (8, 12)])
+def test_power_where_the_metric_is_no_share(methods: int, points: int) -> None:
+    """The same answers with three seeds, as a share and as another metric of the same spread."""
+    accuracies = (0.8 + points / 200, 0.8 - points / 200, *[0.8] * (methods - 2))
+    apart = simulation.Setting(accuracies, (2.3,) * methods, (3,) * methods)
+    share = simulation.share(apart, first_two_separate, 500)
+    other = simulation.share(
+        apart, lambda found: first_two_separate([replace(one, scale=0.4) for one in found]), 500
+    )
+    print(
+        f"\n{points} points between two of {methods} methods: {share:.1%} as a share, {other:.1%}"
+    )
+    assert other >= 0.8 * share
