@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from builders import missing, random_record, with_accuracy, with_changed_specs
+from builders import make_record, missing, random_record, with_accuracy, with_changed_specs
 from chart_builders import KNOWN, comparison_of, register, with_mishaps
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.methods.registry import METHODS
+from peft_methods.methods.selection import chosen_methods
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.report.charts import charts_of, save_charts
 from peft_methods.report.charts.base import Chart
 from peft_methods.report.charts.canvas import ChartError
@@ -30,6 +32,7 @@ from peft_methods.report.charts.placing import Box, box_around, place_labels
 from peft_methods.report.charts.rendering import png, svg
 from peft_methods.report.palette import PARTS, Style, style_of
 from peft_methods.runs.record import Record
+from peft_methods.runs.spec import run_specs
 
 RECIPE = "embedded"
 COSTS = {"train-time", "parameters", "peak-memory", "memory-breakdown", "time-breakdown"}
@@ -234,6 +237,30 @@ def test_charts_show_macro_f1_if_the_recipe_selects_by_it() -> None:
     assert found["accuracy"].title == "Macro F1 on the test set, %, with 95 % intervals"
     assert found["accuracies"].title == "Macro F1, %, by epoch"
     assert "most frequent class" not in found["accuracy"].description
+
+
+def course_of(**metrics: str) -> Chart | None:
+    """The chart by epoch of a language model whose epochs are selected by one of two metrics."""
+    recipe = load_recipe("e2e_nlg", [f"data.{name}={metric}" for name, metric in metrics.items()])
+    (run, *_) = run_specs(recipe, chosen_methods(recipe, ["lora"])[0], "cuda")
+    made = make_record(
+        spec=run,
+        metrics={"bleu": 0.5, "token_loss": 1.4, "perplexity": 4.1, "train_seconds": 1.0},
+        epochs=(
+            {"epoch": 1.0, "train_loss": 1.5, "validation_loss": 1.4, "selection": 4.2},
+            {"epoch": 2.0, "train_loss": 1.2, "validation_loss": 1.3, "selection": 3.7},
+        ),
+    )
+    found = {chart.name: chart for chart in charts_of(Comparison((made,)), "e2e_nlg")}
+    return found.get("accuracies")
+
+
+def test_courses_are_of_the_metric_that_selects_the_epoch() -> None:
+    perplexity = course_of(select_by="perplexity", rank_by="bleu")
+    assert perplexity is not None
+    assert perplexity.title == "Perplexity, by epoch"
+    assert perplexity.description.endswith("validation: LoRA 3.700.")
+    assert course_of(select_by="token_loss", rank_by="bleu") is None  # the chart of the losses
 
 
 def test_losses_chart_skips_non_finite_values() -> None:

@@ -13,6 +13,7 @@ from peft_methods.analysis.baseline import slug
 from peft_methods.analysis.comparison import Comparison, MetricSummary, Row
 from peft_methods.analysis.ranking import Ranking
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.recipes.schema import DEFAULT_METRIC
 from peft_methods.report.formatting import MISSING
 from peft_methods.runs.record import Record
 from peft_methods.tasks.base import Task
@@ -73,8 +74,15 @@ class RecipeComparison:
 
     @property
     def quality(self) -> Metric:
-        """The recipe's selection metric."""
+        """The metric that the methods are compared by."""
         return METRICS[self.ranking.metric]
+
+    @property
+    def epoch_quality(self) -> Metric:
+        """The metric that was measured on the validation rows after every epoch."""
+        if self.ranking.metric == DEFAULT_METRIC:
+            return self.quality
+        return METRICS[self.records[0].spec.recipe.selection_metric]
 
     @property
     def has_random_weights(self) -> bool:

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from peft_methods.analysis.comparison import Row
+from peft_methods.recipes.schema import DEFAULT_METRIC
 from peft_methods.report.charts.base import Chart, RecipeComparison, missing_note, with_missing_note
 from peft_methods.report.charts.canvas import INK, styled
 from peft_methods.report.charts.lines import axis_name, linear_ticks, log_ticks
@@ -41,10 +42,16 @@ def losses_chart(compared: RecipeComparison) -> Chart | None:
 
 
 def qualities_chart(compared: RecipeComparison) -> Chart | None:
-    """Chart the selection metric on validation rows, and on training rows if recorded."""
-    of_validation = "validation_accuracy" if compared.ranking.metric == "accuracy" else "selection"
-    keys = {f"train_{compared.ranking.metric}": "train", of_validation: "validation"}
-    return _chart(compared, "accuracies", axis_name(compared.quality), keys)
+    """Chart the selection metric on validation rows, and on training rows if recorded.
+
+    None if it is the loss, which has a chart of its own.
+    """
+    metric = compared.epoch_quality
+    if metric.unit == NATS:
+        return None
+    of_validation = "validation_accuracy" if metric.name == DEFAULT_METRIC else "selection"
+    keys = {f"train_{metric.name}": "train", of_validation: "validation"}
+    return _chart(compared, "accuracies", axis_name(metric), keys)
 
 
 def _chart(compared: RecipeComparison, name: str, title: str, keys: Keys) -> Chart | None:
@@ -71,7 +78,7 @@ def _chart(compared: RecipeComparison, name: str, title: str, keys: Keys) -> Cha
 
 
 def _unit(compared: RecipeComparison, key: str) -> Unit:
-    return NATS if _is_loss(key) else compared.quality.unit
+    return NATS if _is_loss(key) else compared.epoch_quality.unit
 
 
 def _is_loss(key: str) -> bool:
