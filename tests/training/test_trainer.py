@@ -211,17 +211,18 @@ def test_train_with_random_weights_keeps_the_last_epoch_without_scores(
 
 
 @pytest.mark.parametrize(
-    ("lengths", "size", "padded", "chosen"),
+    ("lengths", "size", "width", "chosen"),
     [
-        ([5, 9, 7, 9, 3], 3, True, [1, 3, 2]),
-        ([9, 9, 4, 9, 6], 3, True, [0, 1, 4]),  # an attention mask takes memory of its own
-        ([9, 9, 4, 9, 6], 3, False, [0, 1, 3]),  # packed rows have none
-        ([9, 9, 4], 1, True, [0]),
-        ([9, 9, 9], 2, True, [0, 1]),
-        ([9, 4], 5, True, [0, 1]),
+        ([5, 9, 7, 9, 3], 3, 0, [1, 3, 2]),
+        ([9, 9, 4, 9, 6], 3, 0, [0, 1, 4]),  # an attention mask takes memory of its own
+        ([9, 9, 4, 9, 6], 3, 9, [0, 1, 4]),
+        ([9, 9, 4, 9, 6], 3, 10, [0, 1, 3]),  # all rows are padded anyway
+        ([9, 9, 4], 1, 0, [0]),
+        ([9, 9, 9], 2, 0, [0, 1]),
+        ([9, 4], 5, 0, [0, 1]),
     ],
 )
 def test_the_warm_up_takes_the_batch_that_needs_most_memory(
-    lengths: list[int], size: int, padded: bool, chosen: list[int]
+    lengths: list[int], size: int, width: int, chosen: list[int]
 ) -> None:
-    assert worst_batch(lengths, size, padded=padded) == chosen
+    assert worst_batch(lengths, size, width=width) == chosen

@@ -40,7 +40,11 @@ def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> No
     accumulation, gradients exist from the second batch of a step on; here they exist as zeros.
     """
     rows, budget = trainer.job.data.train, trainer.job.recipe.budget
-    chosen = worst_batch(rows.lengths, budget.batch_size, padded=budget.padding != "packed")
+    if budget.padding == "packed":  # has no mask
+        chosen = longest_rows(rows.lengths)[: budget.batch_size]
+    else:
+        width = trainer.job.recipe.data.max_length if budget.padding == "fixed" else 0
+        chosen = worst_batch(rows.lengths, budget.batch_size, width=width)
     model = trainer.model
     assert isinstance(model, nn.Module)
     batch = collate([rows[row] for row in chosen])
@@ -58,20 +62,25 @@ def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> No
     trainer.optimizer = None
 
 
-def worst_batch(lengths: Sequence[int], size: int, *, padded: bool) -> list[int]:
-    """Return the rows of the batch that needs the most memory: the longest ones.
+def worst_batch(lengths: Sequence[int], size: int, *, width: int) -> list[int]:
+    """Return the rows of the padded batch that needs the most memory: the longest ones.
 
-    A padded batch has an attention mask, with which attention takes more memory: keys and values
-    that several heads share are repeated for each of them. So if the longest rows are all of one
-    length, the last of them is replaced by the longest shorter row.
+    Rows are padded to `width`, or with 0 to the longest row. A padded batch has an attention mask,
+    with which attention takes more memory: keys and values that several heads share are repeated
+    for each of them. So if no row would be padded, the last one is replaced by a shorter row.
     """
-    by_length = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    by_length = longest_rows(lengths)
     chosen, others = by_length[:size], by_length[size:]
-    full = lengths[chosen[0]]
+    full = width or lengths[chosen[0]]
     shorter = next((row for row in others if lengths[row] < full), None)
-    if padded and size > 1 and shorter is not None and lengths[chosen[-1]] == full:
+    if size > 1 and shorter is not None and lengths[chosen[-1]] == full:
         chosen[-1] = shorter
     return chosen
+
+
+def longest_rows(lengths: Sequence[int]) -> list[int]:
+    """Return the numbers of all rows, the longest first."""
+    return sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
 
 
 def idle_step(
