@@ -20,12 +20,11 @@ class ModelHead:
     `auto_model` is the name of the class. `tables` are names of transformers' tables of model
     types; a model must be in the first, which lists those with this head, and in all others, and in
     none of the tables `not_in`. `excluded` are model types of the tables that need more than texts,
-    or whose outputs depend on padding.
-    `encoder_decoders` allows models with both parts. `needed` and `examples` describe fitting
-    models in messages. A `pretrained` head is a part of the stored model: nothing in it is new, and
-    methods train it only with the rest.
-    `problem_type` is what transformers calls the kind of labels; a saved model
-    has it in its config, so that its own loss and `pipeline()` take the outputs as they are meant.
+    or whose outputs depend on padding. `encoder_decoders` allows models with both parts. `needed`
+    and `examples` describe fitting models in messages. A `pretrained` head is a part of the stored
+    model: nothing in it is new, and methods train it only with the rest. `problem_type` is what
+    transformers calls the kind of labels; a saved model has it in its config, so that its own loss
+    and `pipeline()` take the outputs as they are meant.
     """
 
     auto_model: str

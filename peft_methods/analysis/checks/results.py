@@ -61,11 +61,9 @@ def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
 def _not_above_trivial(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A score other than accuracy, against the trivial predictor's."""
     metric, score, trivial = row.quality, row.score, row.trivial
-    if metric is None or score is None or trivial is None:
+    if metric is None or score is None or trivial is None or row.only_loss_improved:
         return
     gain, margin = metric.sign() * (score - trivial), margin_in(metric, row.margin, trivial)
-    if row.only_loss_improved:
-        return
     if gain <= 0 or gain < margin:
         wanted = f", required margin {margin:.3g}" if margin else ""
         without = "before training" if row.trivial_is_untrained else "without the texts"
