@@ -110,7 +110,8 @@ def expected(rows: list[Row], task: str) -> Cells:
             with_spread(metric.name, 100 if is_share else 1, 1 if is_share else 3),
             best=max if metric.higher_is_better else min,
         )
-    put("Trainable (method + head)", "method_parameters", _trainable)
+    has_head = any(row.mean("head_parameters") for row in rows)
+    put(f"Trainable{' (method + head)' * has_head}", "method_parameters", _trainable)
     put("%", "trainable_share", lambda row: f"{100 * row.mean('trainable_share'):.2f}")
     put("Train time", "train_seconds", with_spread("train_seconds", 1, digits, " s"), best=min)
     put(
@@ -141,7 +142,8 @@ def costs(rows: list[Row]) -> Cells:
 
 
 def _trainable(row: Row) -> str:
-    return f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"
+    own, head = row.mean("method_parameters"), row.mean("head_parameters")
+    return f"{own:,.0f} + {head:,.0f}" if head else f"{own:,.0f}"
 
 
 def test_every_stored_baseline_has_a_table() -> None:

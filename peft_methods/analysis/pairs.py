@@ -86,13 +86,14 @@ def compare_pairs(
     `alpha` is the error rate over all pairs. Each method needs two seeds or more.
     """
     found = significance.differences([samples[method] for method in order], alpha)
+    ends = [metric.clipped_difference(pair) for pair in zip(found.low, found.high, strict=True)]
     return tuple(
         PairwiseComparison(
             first=order[first],
             second=order[second],
             difference=float(found.difference[index]),
-            low=float(found.low[index]),
-            high=float(found.high[index]),
+            low=float(ends[index][0]),
+            high=float(ends[index][1]),
             p=float(found.p[index]),
             margin=margin,
             wins=float(found.wins[index] if metric.sign() > 0 else 1 - found.wins[index]),

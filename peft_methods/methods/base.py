@@ -213,16 +213,13 @@ class Method:
         """Return why this method cannot train such a model on this device, or None if it can."""
         if architecture.module_map is not None or self.info.needs == "any encoder":
             return None
+        if self.info.needs == "layer ends" and architecture.ends:
+            return None
         if self.info.needs in {"module map", "layer ends"}:
-            by_ends = self.info.needs == "layer ends"
-            known = (*MODULE_MAPS, *(ENCODER_DECODER_ENDS if by_ends else ()))
+            more = ENCODER_DECODER_ENDS if self.info.needs == "layer ends" else ()
             return (
-                None
-                if by_ends and architecture.ends
-                else (
-                    f"{self.title} needs a model whose parts are known ({', '.join(known)}), "
-                    f"not {architecture.model_type!r}"
-                )
+                f"{self.title} needs a model whose parts are known "
+                f"({', '.join((*MODULE_MAPS, *more))}), not {architecture.model_type!r}"
             )
         found = architecture.known_roles()
         lacking = [role for role in self.needed_roles() if role not in found]

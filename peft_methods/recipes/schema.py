@@ -178,7 +178,7 @@ class Budget:
 class Expect:
     """What a sound session must reach: test accuracy above the majority class by this margin.
 
-    Tasks without accuracy have the metric that selects the best epoch, and the task's trivial
+    Tasks without accuracy have the metric that methods are compared by, and the task's trivial
     predictor, instead. 0.10 means 10 percentage points. Without `above_majority`, a run may also
     learn nothing: this is for training sets so small that nothing is expected.
     """

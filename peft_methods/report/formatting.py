@@ -26,6 +26,23 @@ def seconds_digits(rows: Iterable[Row]) -> int:
     )
 
 
+def trainable_text(row: Row) -> str:
+    """Format a method's trainable parameters and those of the head: '73,728 + 148,610'.
+
+    The method's alone where there is no new head; a dash if they were not counted.
+    """
+    if not {"method_parameters", "head_parameters"} <= row.metrics.keys():
+        return MISSING
+    own, head = row.mean("method_parameters"), row.mean("head_parameters")
+    return f"{own:,.0f} + {head:,.0f}" if head else f"{own:,.0f}"
+
+
+def have_heads(rows: Iterable[Row]) -> bool:
+    """Whether methods train a new head, or nothing was counted; a language model has none."""
+    counts = [row.mean("head_parameters") for row in rows if "head_parameters" in row.metrics]
+    return any(counts) or not counts
+
+
 def without_home(text: str) -> str:
     """Replace home folders in the text by `~`."""
     return HOME.sub("~", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.recipes.schema import DataSpec
+from peft_methods.tasks.column_kinds import is_gap
 from peft_methods.utils.errors import DataError
 
 WHOLE_NUMBER = re.compile(r"\s*-?\d{1,18}\s*")
@@ -71,7 +71,7 @@ def is_missing(value: Any) -> bool:
     """Whether a value stands for none: nothing, nan, or a string that programs write for them."""
     if isinstance(value, str):
         return value.strip().lower() in NO_VALUES
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return is_gap(value)
 
 
 def _checked(number: int, where: str) -> int:

@@ -67,6 +67,11 @@ def is_list(value: Any) -> bool:
     return hasattr(value, "__len__") and not isinstance(value, str | bytes | dict)
 
 
+def is_gap(value: Any) -> bool:
+    """Whether there is no value. pandas writes nan where JSON has null."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _items(value: Any) -> list[Any]:
     if not is_list(value):
         return [value]

@@ -19,21 +19,25 @@ def infer_task(recipe: Recipe) -> Recipe:
     that cannot be read here: whoever loads them reports why. Raises `OptionError` for data that
     several tasks recognise.
     """
-    source = recipe.data.source
-    if source.startswith(PREFIX) or path_of(source) is None:
-        return recipe
     reasons = _reasons(recipe)
     if len(reasons) > 1:
         fitting = " or ".join(f"{name} ({reason})" for name, reason in reasons.items())
         raise OptionError(
-            f"{source}: the data are for {fitting}. Name the task: task = {min(reasons)!r}.",
+            f"{recipe.data.source}: the data are for {fitting}. Name the task: "
+            f"task = {min(reasons)!r}.",
             setting="task",
         )
     return next((_as_task(recipe, name, why) for name, why in reasons.items()), recipe)
 
 
 def _reasons(recipe: Recipe) -> dict[str, str]:
-    """Return why the data can only be for a task, by task. Empty if they cannot be read."""
+    """Return why the data can only be for a task, by task.
+
+    Empty for bundled data, and for data that cannot be read here.
+    """
+    source = recipe.data.source
+    if source.startswith(PREFIX) or path_of(source) is None:
+        return {}
     try:
         raw = read_source(recipe.data)
     except DataError:
@@ -50,16 +54,14 @@ def with_fitting_task(recipe: Recipe, error: DataError) -> DataError:
 
     It is the same error where the data fit the recipe's task, or no task for certain.
     """
-    source = recipe.data.source
-    if source.startswith(PREFIX) or path_of(source) is None:
-        return error
     reasons = _reasons(recipe)
     if not reasons or recipe.task in reasons:
         return error
-    name = min(reasons)
+    fitting = " or ".join(f"{name}, since {reason}" for name, reason in reasons.items())
+    wanted = " or ".join(f'"{name}"' for name in reasons)
     return DataError(
-        f"{error} The task of the recipe is {recipe.task}, but these data are for {name}, since "
-        f'{reasons[name]}: set task = "{name}", or give data for {recipe.task}.',
+        f"{error} The task of the recipe is {recipe.task}, but these data are for {fitting}: set "
+        f"task = {wanted}, or give data for {recipe.task}.",
         setting=error.setting,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from peft_methods.data.labelling import ParsedData
 from peft_methods.data.raw import RawData, RawTable, find_column
 from peft_methods.recipes.language_data import template_fields
 from peft_methods.recipes.schema import DataSpec
-from peft_methods.tasks.column_kinds import are_turns, column_among, values_of
+from peft_methods.tasks.column_kinds import are_turns, column_among, is_gap, values_of
 from peft_methods.tasks.generation_scores import SCORES
 from peft_methods.tasks.lm_rows import Rows, chat_rows, merge_references, reference_lists
 from peft_methods.utils.errors import DataError, nearest
@@ -251,11 +250,6 @@ def _plain(values: Sequence[Any]) -> list[object]:
         str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
         for value in ("" if is_gap(value) else value for value in values)
     ]
-
-
-def is_gap(value: Any) -> bool:
-    """Whether there is no value. pandas writes nan where JSON has null."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _find(name: str | None, role: str, columns: Sequence[str], spec: DataSpec) -> str:

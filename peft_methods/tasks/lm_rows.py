@@ -8,6 +8,7 @@ from typing import Any
 
 from peft_methods.data.labelled_texts import Turns
 from peft_methods.recipes.schema import DataSpec
+from peft_methods.tasks.column_kinds import is_gap
 from peft_methods.utils.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -75,7 +76,7 @@ def _turns(value: Any, where: str) -> Turns:
 
 
 def _kind(value: Any) -> str:
-    if value is None or isinstance(value, float):
+    if is_gap(value):
         return "missing"
     is_empty = hasattr(value, "__len__") and len(value) == 0
     return "empty" if is_empty else f"a {type(value).__name__}"

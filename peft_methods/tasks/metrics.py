@@ -125,6 +125,13 @@ class Metric:
             high if most is None else min(high, most),
         )
 
+    def clipped_difference(self, ends: tuple[float, float]) -> tuple[float, float]:
+        """Return an interval of a difference without what two values cannot differ by."""
+        least, most = self.bounds
+        if least is None or most is None:
+            return ends
+        return max(ends[0], least - most), min(ends[1], most - least)
+
     def is_possible(self, value: float) -> bool:
         """Whether a value is within the metric's bounds. False for nan."""
         low, high = self.bounds

@@ -14,6 +14,7 @@ from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.raw import RawData
 from peft_methods.recipes.schema import DataSpec
 from peft_methods.tasks.class_labels import HIDDEN, is_missing
+from peft_methods.tasks.column_kinds import is_list
 from peft_methods.utils.errors import DataError
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
@@ -40,7 +41,7 @@ def parse_scores(
         return found, tuple(columns)
     (column,) = columns
     values = {split: table.values(column) for split, table in raw.tables.items()}
-    every = [_is_list(value) for value in chain.from_iterable(values.values())]
+    every = [is_list(value) for value in chain.from_iterable(values.values())]
     if 2 * sum(every) < len(every):
         return {split: list(_numbers(raw, split, column, spec)) for split in values}, (column,)
     lists = {split: _lists(values[split], split, column, spec) for split in values}
@@ -62,7 +63,7 @@ def _lists(values: list[Any], split: str, column: str, spec: DataSpec) -> list[t
     rows = []
     for row, value in enumerate(values):
         where = f"{spec.source}: {column!r} in row {row} of {split}"
-        if not _is_list(value):
+        if not is_list(value):
             raise DataError(
                 f"{where} is {_shown(value)}, where other rows have a list of scores. Give every "
                 f"row a list of the same length."
@@ -87,10 +88,6 @@ def _length(lists: dict[str, list[tuple[float, ...]]], column: str, spec: DataSp
     return wanted
 
 
-def _is_list(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, str | bytes | dict)
-
-
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -106,7 +103,7 @@ def _number(value: Any, where: str) -> float:
             point = text.replace(",", ".")
             raise DataError(f"{where} is {value!r}: write decimals with a point ({point}).")
         number = float(text) if NUMBER.fullmatch(text) else None
-    elif isinstance(value, bool | np.bool_) or _is_list(value):
+    elif isinstance(value, bool | np.bool_) or is_list(value):
         number = None
     else:
         number = _converted(value)

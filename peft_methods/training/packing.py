@@ -15,12 +15,16 @@ LENGTH = 5  # tokens of each example
 ALLOWED_CHANGE, ALLOWED_DIFFERENCE = 1e-5, 2e-2
 
 
-def check_packing(model: nn.Module) -> None:
-    """Raise `ModelError` if packed examples see each other, or are read at wrong positions."""
+def check_packing(model: nn.Module, method: str = "") -> None:
+    """Raise `ModelError` if packed examples see each other, or are read at wrong positions.
+
+    `method` is the title of the method that has changed the model, if one has.
+    """
     if (reason := packing_problem(model)) is not None:
+        changed = f"with {method}, " if method else ""
         raise ModelError(
             f"budget.padding = 'packed' needs a model that keeps the examples of a row apart: "
-            f"{reason}. Set budget.padding = 'dynamic'.",
+            f"{changed}{reason}. Set budget.padding = 'dynamic'.",
             setting="budget.padding",
         )
 
@@ -46,8 +50,8 @@ def packing_problem(model: Any) -> str | None:
     second, alone = found[0, LENGTH:], found[1, :LENGTH]
     if (second - changed[0, LENGTH:]).abs().max() > ALLOWED_CHANGE * scale:
         return (
-            f"in {name} an example sees the examples before it, since its code of transformers "
-            f"makes no mask from their positions"
+            f"in {name} an example sees the examples before it, since no attention mask is made "
+            f"from the positions"
         )
     if (second - alone).abs().max() > ALLOWED_DIFFERENCE * scale:
         return f"{name} ignores that positions begin again with each example"

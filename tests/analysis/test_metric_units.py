@@ -11,8 +11,9 @@ import pytest
 from builders import COST, make_record
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.margin import margin_in, margin_text
-from peft_methods.analysis.pairs import PairwiseComparison
+from peft_methods.analysis.pairs import PairwiseComparison, compare_pairs
 from peft_methods.analysis.recommendations import recommend
+from peft_methods.analysis.samples import sample_of
 from peft_methods.analysis.sequential import decide
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.report.html.tables import comparison_table, differences_table
@@ -156,3 +157,15 @@ def test_seeds_are_added_for_errors_too() -> None:
     found = decide(scores, SeedPlan(3, 5), 0.05, METRICS["mae"])
     assert found.pairs[0].first == "full"
     assert "head_only" not in found.undecided
+
+
+@pytest.mark.parametrize(("metric", "most"), [("spearman", 2.0), ("accuracy", 1.0), ("mae", None)])
+def test_differences_of_few_noisy_rows_are_possible(metric: str, most: float | None) -> None:
+    """Two correlations differ by at most 2, two shares by 1, and errors by any amount."""
+    scores = np.random.default_rng(0).uniform(-9, 9, (2, 2, 12))
+    samples = {"full": sample_of(scores[0], 5.0), "lora": sample_of(scores[1], 5.0)}
+    (pair,) = compare_pairs(samples, ("full", "lora"), 0.01, metric=METRICS[metric])
+    if most is None:
+        assert min(-pair.low, pair.high) > 2
+    else:
+        assert (pair.low, pair.high) == (-most, most)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,3 +82,29 @@ def test_a_model_that_cannot_carry_the_head_is_refused_with_what_is_needed(
     assert task.head.needed in message
     assert task.head.examples in message
     assert f"the nearest type that can: {kind!r}" not in message
+
+
+def test_the_nearest_decoder_is_no_encoder_decoder() -> None:
+    """ALBERT was sent to PLBART."""
+    from transformers import CONFIG_MAPPING
+
+    found = {
+        named[1]
+        for kind in CONFIG_MAPPING
+        if (named := re.search(r"that can: '(.*)'", _misfit("causal_lm", kind)))
+    }
+    assert len(found) > 20
+    assert [one for one in found if _is_encoder_decoder(one)] == []
+
+
+def _is_encoder_decoder(kind: str) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    try:
+        return bool(CONFIG_MAPPING[kind]().is_encoder_decoder)
+    except Exception:  # it needs the configs of its parts
+        return False
+
+
+def _misfit(task_name: str, kind: str) -> str:
+    return TASKS[task_name].head.misfit(SimpleNamespace(model_type=kind, is_encoder_decoder=False))

@@ -13,10 +13,12 @@ from builders import (
     SCRIPT,
     changed_record,
     evaluated_record,
+    make_comparison,
     make_record,
     records_of,
     report_html,
     unregistered,
+    with_changed_specs,
     with_settings,
     write_results,
 )
@@ -120,9 +122,20 @@ def test_report_has_an_overview_if_sessions_differ(tmp_path: Path) -> None:
     assert '<section id="overview">' in page
     assert "embedded (2)" in page
     assert "torch 2.11.0 → 2.13.0" in page
+    assert "Differences from the recipe" in page
     assert (tmp_path / "out" / "charts-2" / "embedded" / "accuracy.svg").is_file()
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_overview_has_no_column_without_differences(tmp_path: Path) -> None:
+    one, other = (make_comparison({name: ([0.8, 0.9], {})}) for name in ("lora", "ia3"))
+    named = with_changed_specs(other, ("name", "second"))
+    both = Comparison((*one.records, *named.records))
+    write_report(build_report(both, {}), tmp_path, pytest_command)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<section id="overview">' in page
+    assert "Differences from the recipe" not in page
 
 
 def test_report_omits_charts_for_many_sections_and_states_it(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from builders import (
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.api import PrintableComparison
 from peft_methods.profiling.metrics import METRICS
+from peft_methods.report.paper.document import document
+from peft_methods.report.paper.study import studies_of
 from peft_methods.report.text.comparison import markdown_table, terminal_table
 from peft_methods.report.text.layout import Emphasis, Layout
 from peft_methods.utils.errors import OptionError
@@ -76,6 +78,23 @@ def test_wide_table_has_every_usual_column() -> None:
     assert "Samples/s" in text
     assert "Not shown" not in text
     assert "Trainable (method + head)" in markdown_table(every_kind_of_row())
+
+
+def test_tables_of_models_without_a_new_head_have_the_parameters_of_methods_alone() -> None:
+    alone = {"method_parameters": 230_400.0, "head_parameters": 0.0}
+    comparison = make_comparison({name: ([0.8, 0.9], alone) for name in ("lora", "ia3")})
+    studies = studies_of(comparison, None)
+    for text in (
+        terminal_table(comparison),
+        comparison.table(columns=("parameters",)),
+        comparison._repr_html_() or "",
+        document(studies, "paper", {study.recipe: [] for study in studies}),
+    ):
+        assert "230,400" in text
+        assert "+ 0" not in text
+    for text in (terminal_table(comparison), markdown_table(comparison)):
+        assert "Trainable" in text
+        assert "head)" not in text
 
 
 def test_prose_is_wrapped_between_words_and_keeps_units_with_their_numbers() -> None:

@@ -85,7 +85,7 @@ def test_words_that_look_like_missing_values_are_classes(word: str) -> None:
     ("labels", "shown"),
     [(["joy;anger", "joy"], "joy;anger"), (["a|b", "a|c"], "a|b"), (["x; y", "z"], "")],
 )
-def test_classes_that_look_like_several_labels_are_said(labels: list[Any], shown: str) -> None:
+def test_a_note_names_classes_that_look_like_several_labels(labels: list[Any], shown: str) -> None:
     found = note_on_delimiters({"train": labels}, "label")
     assert len(found) == bool(shown)
     assert all(repr(shown) in note and "multilabel" in note for note in found)

@@ -157,6 +157,17 @@ def test_data_for_several_tasks_are_refused_by_name(tmp_path: Path) -> None:
     assert no.value.setting == "task"
 
 
+def test_all_tasks_that_the_data_fit_are_named_where_the_recipes_cannot_read_them(
+    tmp_path: Path,
+) -> None:
+    both = {"prompt": TEXTS, "completion": TEXTS, "score": [row / 7 for row in range(ROWS)]}
+    data = write(tmp_path, both)
+    recipe = load_recipe("embedded", ["task=token_classification"], data=str(data))
+    message = r'for causal_lm, since .* or regression, since .*: set task = "causal_lm" or "regress'
+    with pytest.raises(DataError, match=message):
+        prepare(with_task(recipe), (), "cpu", threads=1)
+
+
 def test_margin_of_accuracy_does_not_hold_for_another_task(tmp_path: Path) -> None:
     data = write(tmp_path, {"text": TEXTS, "score": [row / 7 for row in range(ROWS)]})
     recipe = load_recipe("embedded", data=str(data), infer_task=infer_task)

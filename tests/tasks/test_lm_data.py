@@ -112,6 +112,7 @@ def test_lists_of_references_in_a_column_of_the_test_rows() -> None:
         ({"prompt": ["x"], "completion": [None]}, "row 0: ''", ""),
         ({"prompt": ["x"], "completion": [float("nan")]}, "row 0: ''", ""),  # null, in pandas
         ({"messages": [None]}, "it is missing", "data.messages"),
+        ({"messages": [3.5]}, "it is a float", "data.messages"),
         (
             {"messages": [[{"role": "user", "content": "hi"}]]},
             "'messages' of row 0 of train has no turn of the role 'assistant'",

@@ -171,9 +171,8 @@ def test_a_method_that_drops_the_positions_is_found() -> None:
     """PEFT's prompts come before a row, so it ignores positions that are given."""
     model = transformers.LlamaForCausalLM(DECODERS["llama"]())
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    problem = packing_problem(peft.get_peft_model(model, config))
-    assert problem is not None
-    assert "LlamaForCausalLM" in problem
+    with pytest.raises(ModelError, match=r"apart: with Prompts, .*LlamaForCausalLM"):
+        check_packing(peft.get_peft_model(model, config), "Prompts")
 
 
 # training

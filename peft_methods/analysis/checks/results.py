@@ -25,14 +25,13 @@ OTHER_CODING = (
 
 @rule("V301", "error", "row")
 def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
-    """The test accuracy is not above the majority class (other metrics: the trivial predictor's).
+    """The model is no better than a trivial predictor, such as the majority class.
 
-    Above means: by the margin. head_only is exempt.
-
-    Of a task without accuracy, the metric that methods are compared by must be better than that of
-    the task's trivial predictor (for language models: of the untrained model; where their loss did
-    fall, V604 warns instead). A recipe with `expect.above_majority = false` is exempt, too, as for
-    small sizes of a learning curve.
+    Better means: by the margin, on the test rows. For classes, the accuracy is compared with that
+    of the majority class. For other tasks it is the metric that methods are compared by, and the
+    task's trivial predictor: for language models the untrained model (where their loss did fall,
+    V604 warns instead). head_only is exempt, and so is a recipe with
+    `expect.above_majority = false`, as for small sizes of a learning curve.
 
     In a run, the majority class is that of train, predicted for every test row; a run that
     predicted another class for all of them learnt nothing either. In a table it is that of test.
@@ -62,11 +61,9 @@ def not_above_majority(row: ResultRow) -> Iterator[tuple[str, str]]:
 def _not_above_trivial(row: ResultRow) -> Iterator[tuple[str, str]]:
     """A score other than accuracy, against the trivial predictor's."""
     metric, score, trivial = row.quality, row.score, row.trivial
-    if metric is None or score is None or trivial is None:
+    if metric is None or score is None or trivial is None or row.only_loss_improved:
         return
     gain, margin = metric.sign() * (score - trivial), margin_in(metric, row.margin, trivial)
-    if row.only_loss_improved:
-        return
     if gain <= 0 or gain < margin:
         wanted = f", required margin {margin:.3g}" if margin else ""
         without = "before training" if row.trivial_is_untrained else "without the texts"

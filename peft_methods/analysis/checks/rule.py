@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peft_methods.methods.registry import METHODS
-from peft_methods.utils.errors import OptionError
+from peft_methods.utils.errors import OptionError, nearest
 from peft_methods.utils.sanitize import visible
 
 Severity = Literal["error", "warning", "note"]
@@ -107,7 +106,7 @@ def parse_silenced(text: str) -> tuple[str, ...]:
     for one in ids:
         if one not in REGISTRY:
             raise OptionError(
-                f"silence {text!r}: unknown rule {one!r}.{_nearest_rule(one)} "
+                f"silence {text!r}: unknown rule {one!r}.{nearest(one, REGISTRY)} "
                 f"Allowed: {_id_ranges()}, separated by commas.",
                 setting="silence",
             )
@@ -118,14 +117,10 @@ def find_rule(name: str) -> Rule:
     """Return the rule with this id. Raises `OptionError`, which names the nearest id."""
     found = REGISTRY.get(name.strip().upper())
     if found is None:
-        raise OptionError(f"unknown check {name!r}.{_nearest_rule(name)} Allowed: {_id_ranges()}.")
+        raise OptionError(
+            f"unknown check {name!r}.{nearest(name, REGISTRY)} Allowed: {_id_ranges()}."
+        )
     return found
-
-
-def _nearest_rule(name: str) -> str:
-    ids = {rule.lower(): rule for rule in REGISTRY}
-    close = difflib.get_close_matches(name.lower(), ids, n=1, cutoff=0.5)
-    return f" Did you mean {ids[close[0]]!r}?" if close else ""
 
 
 def _id_ranges() -> str:

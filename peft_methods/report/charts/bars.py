@@ -22,7 +22,7 @@ from peft_methods.report.charts.lines import (
     log_ticks,
     scale_of,
 )
-from peft_methods.report.formatting import MISSING
+from peft_methods.report.formatting import MISSING, have_heads, trainable_text
 from peft_methods.report.palette import style_of
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def _value_text(row: Row, name: str) -> str:
 @styled
 def _draw_parameters(compared: RecipeComparison) -> Figure:
     notes = ["Numbers: method + head. Tick: the method's parameters without the head."]
+    notes *= have_heads(compared.rows)
     figure, axes = line_layout(compared, "Trainable parameters (logarithmic)", notes)
     axes.set_xscale("log")
     known = [
@@ -180,10 +181,5 @@ def _draw_parameters(compared: RecipeComparison) -> Figure:
 
 
 def _counts(row: Row) -> str:
-    if (
-        PARAMETERS not in row.metrics
-        or "method_parameters" not in row.metrics
-        or "head_parameters" not in row.metrics
-    ):
-        return _value_text(row, PARAMETERS)
-    return f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}"
+    text = trainable_text(row) if PARAMETERS in row.metrics else MISSING
+    return _value_text(row, PARAMETERS) if text == MISSING else text

@@ -15,6 +15,7 @@ from peft_methods.report.text.models import (
     cost_of,
     difference_of,
     missing_models,
+    models_title,
 )
 
 
@@ -38,7 +39,7 @@ def _view(compared: ModelsCompared) -> ModelsView:
     headings = ("Method", metric.title, difference, "Verdict", *(METRICS[n].title for n in COSTS))
     lines = tuple(Line(source_name(one.model), _items(compared, one)) for one in compared.models)
     return ModelsView(
-        f"{compared.name}: different models, each with its best method",
+        models_title(compared),
         Table("Model", headings, lines, frozenset({"Method", "Verdict"})) if lines else None,
         (*missing_models(compared), *([MODELS_NOTE] if lines else [])),
     )

@@ -205,7 +205,7 @@ def _regression_lines(report: Report, recipe: str) -> list[str]:
 
 def _overview(views: Sequence[SectionView]) -> Table:
     """One line per section: the main recommendation, counts of runs and findings, differences."""
-    lines = []
+    lines, differ = [], any(view.changes for view in views)
     for view in views:
         counts = {
             severity: sum(group.severity == severity for group in view.findings)
@@ -218,13 +218,9 @@ def _overview(views: Sequence[SectionView]) -> Table:
             Item(found or "none", counts["error"]),
             Item("; ".join(view.changes)),
         )
-        lines.append(Line(view.name, items))
-    return Table(
-        "Section",
-        ("Recommendation", "Runs", "Findings", DIFFERENCES),
-        tuple(lines),
-        frozenset({"Recommendation", "Findings", DIFFERENCES}),
-    )
+        lines.append(Line(view.name, items if differ else items[:-1]))
+    headings = ("Recommendation", "Runs", "Findings", *[DIFFERENCES] * differ)
+    return Table("Section", headings, tuple(lines), frozenset({*headings} - {"Runs"}))
 
 
 def _chart_views(section: Section) -> list[ChartView]:

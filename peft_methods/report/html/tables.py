@@ -10,7 +10,7 @@ from peft_methods.analysis.comparison import MetricSummary, Row
 from peft_methods.analysis.ranking import Ranking
 from peft_methods.analysis.regression_report import Change
 from peft_methods.profiling.metrics import METRICS
-from peft_methods.report.formatting import MISSING, seconds_digits
+from peft_methods.report.formatting import MISSING, have_heads, seconds_digits
 from peft_methods.report.palette import style_of
 from peft_methods.report.text.columns import is_quality, shown_qualities
 from peft_methods.tasks.metrics import Metric
@@ -79,7 +79,7 @@ def comparison_table(rows: Sequence[Row], ranking: Ranking) -> Table:
         "95 % interval": _intervals(rows, ranking),
         "Group": [_text(ranking.groups.get(row.method)) for row in rows],
         **{METRICS[other].title: column(other) for other in others},
-        "Trainable + head": [_parameters(row) for row in rows],
+        f"Trainable{' + head' * have_heads(rows)}": [_parameters(row) for row in rows],
         "Share": column("trainable_share", lambda value: f"{100 * value:.2f} %"),
         "Train time": _with_bars(column("train_seconds", lambda value: f"{value:.{digits}f} s")),
         "Samples/s": column("samples_per_second", lambda value: f"{value:,.1f}"),
@@ -193,8 +193,8 @@ def _text(text: str | None) -> Item:
 def _parameters(row: Row) -> Item:
     if "method_parameters" not in row.metrics:
         return Item(MISSING)
-    count = row.mean("method_parameters")
-    return Item(f"{count:,.0f}", count, note=f"+ {row.mean('head_parameters'):,.0f}")
+    count, head = row.mean("method_parameters"), row.mean("head_parameters")
+    return Item(f"{count:,.0f}", count, note=f"+ {head:,.0f}" if head > 0 else "")
 
 
 def _front_item(on: bool | None) -> Item:

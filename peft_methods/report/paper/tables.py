@@ -7,7 +7,7 @@ from collections.abc import Callable
 from peft_methods.analysis.comparison import Row
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
-from peft_methods.report.formatting import MISSING
+from peft_methods.report.formatting import MISSING, have_heads, trainable_text
 from peft_methods.report.paper.english import (
     formatted,
     interval,
@@ -63,7 +63,7 @@ def _columns(study: Study) -> dict[str, Cell]:
         "95% interval": _interval,
         "Group": lambda study, row: study.ranking.groups.get(row.method, MISSING),
         **{METRICS[other].title: _figure(other) for other in others},
-        "Trained (method + head)": _parameters,
+        f"Trained{' (method + head)' * have_heads(study.rows)}": _parameters,
         "Share": lambda study, row: _share(row),
         "Training time": _figure("train_seconds"),
         "Peak memory": _figure("peak_memory_bytes"),
@@ -80,8 +80,7 @@ def _interval(study: Study, row: Row) -> str:
 
 
 def _parameters(study: Study, row: Row) -> str:
-    own, head = row.metrics.get("method_parameters"), row.metrics.get("head_parameters")
-    return MISSING if own is None or head is None else f"{own.mean:,.0f} + {head.mean:,.0f}"
+    return trainable_text(row)
 
 
 def _share(row: Row) -> str:

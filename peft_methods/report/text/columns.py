@@ -9,7 +9,7 @@ from peft_methods.analysis.comparison import MetricSummary, Row
 from peft_methods.analysis.constraints import METRIC_OF
 from peft_methods.analysis.ranking import Ranking
 from peft_methods.profiling.metrics import COST_METRICS, METRICS
-from peft_methods.report.formatting import MISSING, seconds_digits
+from peft_methods.report.formatting import MISSING, have_heads, seconds_digits, trainable_text
 from peft_methods.tasks.metrics import BYTES, PER_SECOND, SECONDS, SHARE
 from peft_methods.tasks.registry import TASKS
 from peft_methods.utils.errors import OptionError, unknown
@@ -71,12 +71,7 @@ def _front(table: TableRows) -> list[Cell]:
 
 
 def _parameters(table: TableRows) -> list[Cell]:
-    return [
-        Cell(f"{row.mean('method_parameters'):,.0f} + {row.mean('head_parameters'):,.0f}")
-        if {"method_parameters", "head_parameters"} <= row.metrics.keys()
-        else Cell(MISSING)
-        for row in table.rows
-    ]
+    return [Cell(trainable_text(row)) for row in table.rows]
 
 
 def _trained(table: TableRows) -> list[Cell]:
@@ -190,7 +185,8 @@ def usual_columns(table: TableRows) -> list[list[Column]]:
     metric, first = table.ranking.metric, shown_qualities(table.rows, table.ranking)
     quality = [name for name in first if name != metric]
     groups = ["group"] if table.ranking.groups else []
-    names = [*first, *groups, "parameters", *COSTS]
+    parameters = "parameters" if have_heads(table.rows) else "trainable"
+    names = [*first, *groups, parameters, *COSTS]
     choices = [names]
     for left_out in ("samples_per_second", "trainable_share", *reversed(quality)):
         names = [name for name in names if name != left_out]

@@ -18,6 +18,11 @@ MODELS_NOTE = (
 )
 
 
+def models_title(compared: ModelsCompared) -> str:
+    """Return the title of the table."""
+    return f"{compared.name}: different models, each with its best method"
+
+
 def models_parts(compared: ModelsCompared, layout: Layout) -> Iterator[str]:
     """Yield title, table, and what is not compared."""
     metric = METRICS[compared.metric]
@@ -26,8 +31,7 @@ def models_parts(compared: ModelsCompared, layout: Layout) -> Iterator[str]:
     headings += [METRICS[name].title for name in COSTS]
     lines = [_line(compared, one, layout) for one in compared.models]
     if lines:
-        title = f"{compared.name}: different models, each with its best method"
-        yield layout.prose(title, "title")
+        yield layout.prose(models_title(compared), "title")
         yield from layout.tables(headings, lines)
     for line in missing_models(compared):
         yield layout.prose(line, "warning")
@@ -39,7 +43,7 @@ def _line(compared: ModelsCompared, one: BestOfModel, layout: Layout) -> list[st
     return [
         layout.escape(source_name(one.model)),
         layout.escape(one.row.title),
-        quality_of(compared, one),
+        _quality(compared, one),
         difference_of(pair),
         MISSING if pair is None else pair.verdict,
         *costs,
@@ -59,7 +63,7 @@ def difference_of(pair: PairwiseComparison | None) -> str:
     return f"{pair.metric.plain(pair.difference, '+')} ({ends})"
 
 
-def quality_of(compared: ModelsCompared, one: BestOfModel) -> str:
+def _quality(compared: ModelsCompared, one: BestOfModel) -> str:
     """Format the mean of a model's best method, without its unit."""
     return METRICS[compared.metric].plain(one.row.mean(compared.metric))
 

@@ -179,7 +179,7 @@ def train(
     """
     set_matmul_precision(job.recipe.budget.precision)
     if job.recipe.budget.padding == "packed":
-        check_packing(job.model)  # a method may change how rows are read
+        check_packing(job.model, job.method.title)  # a method may change how rows are read
     collate, best = make_collator(job.recipe, job.tokenizer), job.workdir / TRAINED
     trainer = trainer_class(job, trainer_arguments(job, autocast=trainer_class.autocasts), observer)
     evaluator = EpochEvaluator(trainer, job.data, job.recipe, collate, observer, best=best)
