@@ -122,7 +122,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.stash[OPTIONS].dry_run or session.config.option.collectonly:
         return None
     from peft_methods.report.text.dry_run import plan_text
-    from peft_methods.runs.plan import no_gpu
+    from peft_methods.runs.plan import no_gpu_reason
 
     experiment = session.config.stash.get(EXPERIMENT, None)
     if experiment is None:
@@ -130,7 +130,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     experiment.prepare()
     session.testsfailed += len(experiment.errors)
     reasons = {
-        task.recipe.name: no_gpu(task.recipe)
+        task.recipe.name: no_gpu_reason(task.recipe)
         for task in experiment.tasks
         if experiment.needs_gpu(task)
     }

@@ -17,7 +17,7 @@ from peft_methods.runs.events import Event
 from peft_methods.runs.executors.devices import default_workers, threads_per_run
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.experiment_options import ExperimentOptions
-from peft_methods.runs.plan import RunGroup, no_gpu, with_more_seeds
+from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
@@ -125,7 +125,7 @@ class Experiment:
         self._set_aside = self._store.set_aside(unfit)
         for task in self.tasks:
             if self.needs_gpu(task):
-                self._give_up(task, "skipped", no_gpu(task.recipe))
+                self._give_up(task, "skipped", no_gpu_reason(task.recipe))
         known = {record.key for record in records if record.status == "ok"}
         waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
         # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.

@@ -116,7 +116,7 @@ def _check_precision(recipe: Recipe, device: str) -> None:
         )
 
 
-def no_gpu(recipe: Recipe) -> str:
+def no_gpu_reason(recipe: Recipe) -> str:
     """Return why the runs of a recipe for GPUs are skipped on a machine without one."""
     return (
         f"recipe {recipe.name!r} needs an NVIDIA GPU and none is visible; with gpu = false it uses "
