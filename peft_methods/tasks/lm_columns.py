@@ -179,8 +179,8 @@ def _notes(layout: Layout, tables: dict[str, LabelledTexts], spec: DataSpec) -> 
     notes = [f"Loss on {learnt}, with the end-of-sequence token ({parts})."]
     if several := sum(isinstance(label, tuple) for label in tables.get("test", _EMPTY).labels):
         notes.append(
-            f"{several:,} test prompts have several references: the loss is that of the first, "
-            f"generated text is compared with all."
+            f"In the source {counted(several, 'test prompt has', 'test prompts have')} several "
+            f"references: the loss is that of the first, generated text is compared with all."
         )
     how = "greedily" if spec.beams == 1 else f"with {spec.beams} beams"
     notes.append(

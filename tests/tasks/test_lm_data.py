@@ -91,7 +91,7 @@ def test_test_rows_with_the_same_prompt_become_one_with_all_references() -> None
     assert found.tables["train"].labels == ["x", "y"]
     assert found.tables["test"].texts == ["b\n", "c\n"]
     assert found.tables["test"].labels == [("1", "3"), "2"]
-    assert "1 test prompts have several references" in found.notes[1]
+    assert "In the source 1 test prompt has several references" in found.notes[1]
 
 
 def test_lists_of_references_in_a_column_of_the_test_rows() -> None:
