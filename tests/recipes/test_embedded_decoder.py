@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def test_recipe_needs_no_gpu_and_no_hub() -> None:
 @pytest.mark.slow
 def test_dry_run_of_the_recipe_prints_its_plan(pytester: Any) -> None:
     words = ["--recipe=embedded_decoder", "--method=lora,ia3", "--dry-run"]
-    done = pytester.run("peft-methods", "run", *words, *(f"--set={one}" for one in SMALL))
+    settings = (f"--set={one}" for one in SMALL)
+    done = pytester.run(sys.executable, "-m", "peft_methods", "run", *words, *settings)
     assert done.ret == 0, done.stdout.str()
     done.stdout.fnmatch_lines(["embedded_decoder-lora-seed0 *", "*Nothing was trained."])
 
