@@ -47,8 +47,13 @@ def upgrade_notes(entry: Entry, record: Record, changes: Sequence[Change]) -> It
 
 
 def _moved(change: Change) -> str:
-    chance = change.explained is None or abs(change.worse) <= change.explained
-    return f"{change.values}{', which chance explains' if chance else ''}"
+    """Give both values, and up to what change chance explains it."""
+    if change.explained is None:
+        return f"{change.values}, which cannot be told from chance"
+    limit = f"up to {change.tolerance.formatted(change.explained)}"
+    if abs(change.worse) <= change.explained:
+        return f"{change.values}, which chance explains ({limit})"
+    return f"{change.values} (chance explains {limit})"
 
 
 def limit_notes(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:

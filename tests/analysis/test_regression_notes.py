@@ -51,9 +51,14 @@ def test_upgrade_names_what_moved() -> None:
     newer = replace(RECORD, environment={**RECORD.environment, "packages": {"torch": "2.12.0"}})
     before = entry(packages={"torch": "2.11.0"})
     (text,) = upgrade_notes(before, newer, [change(0.05, 0.02)])
-    assert text == "with torch 2.11.0 → 2.12.0: accuracy fell from 90.0 % to 85.0 %"
+    assert text == (
+        "with torch 2.11.0 → 2.12.0: accuracy fell from 90.0 % to 85.0 % "
+        "(chance explains up to 2pp)"
+    )
     (text,) = upgrade_notes(before, newer, [change(0.05, 0.08)])
-    assert text.endswith("85.0 %, which chance explains")
+    assert text.endswith("85.0 %, which chance explains (up to 8pp)")
+    (text,) = upgrade_notes(before, newer, [change(0.05, None)])
+    assert text.endswith("85.0 %, which cannot be told from chance")
     (text,) = upgrade_notes(before, newer, [change(0.001, 0.02)])
     assert text.endswith("no metric moved by more than its tolerance")
     assert not list(upgrade_notes(before, RECORD, []) if "packages" in RECORD.environment else [])
