@@ -123,8 +123,15 @@ def test_false_alarms_over_the_whole_grid(setting: Setting) -> None:
     assert rate <= above(0.06, MANY)
 
 
+def known_miss(case: tuple[int, float, int]) -> Any:
+    """Mark the documented case of two methods of three seeds, which has 84.5 % of the power."""
+    methods, _, seeds = case
+    missed = pytest.mark.xfail(strict=True, reason="84.5 % of the power; see comparing.md")
+    return pytest.param(*case, marks=missed if (methods, seeds) == (2, 3) else ())
+
+
 @pytest.mark.simulation
-@pytest.mark.parametrize(("methods", "points", "seeds"), POWER)
+@pytest.mark.parametrize(("methods", "points", "seeds"), [*map(known_miss, POWER)])
 def test_power_is_near_that_of_the_best_test_if_all_methods_spread_alike(
     methods: int, points: int, seeds: int
 ) -> None:
@@ -134,8 +141,7 @@ def test_power_is_near_that_of_the_best_test_if_all_methods_spread_alike(
         f"\n{points} points between two of {methods} methods, {seeds} seeds: "
         f"found in {power:.1%}, by the pooled variance in {best:.1%}"
     )
-    # Two methods of three seeds are the documented exception: 84.5 %.
-    assert power >= (0.84 if (methods, seeds) == (2, 3) else 0.85) * best
+    assert power >= 0.85 * best
 
 
 @pytest.mark.parametrize("setting", [equal(3, WILD, (3,), rows=500)], ids=str)
