@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from peft_methods.data import splits, tokenize
@@ -80,3 +81,26 @@ def run_and_save(recipe: Recipe, name: str, folder: Path) -> tuple[Any, Any, Pat
     record, predictions = pipeline.execute(run, paths, lambda news: None, threads=1)
     assert record.status == "ok", record.message
     return record, predictions, saved
+
+
+class PlainTrainer(transformers.Trainer):
+    """The Hugging Face Trainer that keeps the loss of each step, in `losses`.
+
+    The rows come in the order of `generator`, or as they are without one.
+    """
+
+    def __init__(self, *arguments: Any, generator: torch.Generator | None = None) -> None:
+        super().__init__(*arguments)
+        self.losses: list[float] = []
+        self._generator = generator
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """Run a step and keep its loss."""
+        loss = super().training_step(*arguments, **options)
+        self.losses.append(float(loss))
+        return loss
+
+    def _get_train_sampler(self, *_: Any) -> Any:
+        if self._generator is None:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+        return torch.utils.data.RandomSampler(self.train_dataset, generator=self._generator)

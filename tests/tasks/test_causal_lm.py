@@ -26,7 +26,15 @@ from builders import (
     training_job,
     without_dropout,
 )
-from language_builders import WORDS, method_of, ready, recipe_of, run_and_save, write_pairs
+from language_builders import (
+    WORDS,
+    PlainTrainer,
+    method_of,
+    ready,
+    recipe_of,
+    run_and_save,
+    write_pairs,
+)
 from peft_methods.data import splits
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.models import loading
@@ -154,18 +162,6 @@ def test_every_step_has_the_loss_of_a_plain_trainer(
     (tmp_path / "ours").mkdir()
     loop.train(training_job(ours, tmp_path / "ours"), Recorder(), trainer_class=log.kind)
 
-    losses: list[float] = []
-
-    class Plain(transformers.Trainer):
-        def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
-            loss = super().training_step(*arguments, **options)
-            losses.append(float(loss))
-            return loss
-
-        def _get_train_sampler(self, *_: Any) -> Any:
-            order = torch.Generator().manual_seed(job.seed_of("data_order"))
-            return torch.utils.data.RandomSampler(self.train_dataset, generator=order)
-
     theirs = ready(recipe, name)
     without_dropout(theirs[3])
     job = training_job(theirs, tmp_path)
@@ -174,10 +170,18 @@ def test_every_step_has_the_loss_of_a_plain_trainer(
     def plain_batch(rows: list[Any]) -> dict[str, torch.Tensor]:
         return {name: one for name, one in collate(rows).items() if name != EXAMPLES}
 
-    Plain(theirs[3], loop.trainer_arguments(job), plain_batch, theirs[4].train).train()
-    assert len(losses) == 10
-    assert log.losses == pytest.approx(losses, rel=1e-5)
-    assert losses[-1] < losses[0] - 0.1
+    order = torch.Generator().manual_seed(job.seed_of("data_order"))
+    plain = PlainTrainer(
+        theirs[3],
+        loop.trainer_arguments(job),
+        plain_batch,
+        theirs[4].train,
+        generator=order,
+    )
+    plain.train()
+    assert len(plain.losses) == 10
+    assert log.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert plain.losses[-1] < plain.losses[0] - 0.1
 
 
 def test_a_batch_without_any_learnt_token_has_no_loss(decoder: Path) -> None:

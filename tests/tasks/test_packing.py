@@ -25,7 +25,7 @@ from builders import (
     training_job,
     without_dropout,
 )
-from language_builders import method_of, ready, recipe_of, write_pairs
+from language_builders import PlainTrainer, method_of, ready, recipe_of, write_pairs
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.schema import Budget
 from peft_methods.report.paper.setup import budget_paragraph
@@ -251,28 +251,20 @@ def test_a_step_has_the_loss_of_a_plain_trainer_on_flattened_rows(
     without_dropout(made[3])
     (tmp_path / "ours").mkdir()
     loop.train(training_job(made, tmp_path / "ours"), Recorder(), trainer_class=log.kind)
-    theirs, losses = ready(recipe), []
+    theirs = ready(recipe)
     without_dropout(theirs[3])
     job = training_job(theirs, tmp_path)
     order = list(loop.RunTrainer(job, loop.trainer_arguments(job), Recorder())._get_train_sampler())
-
-    class Plain(transformers.Trainer):
-        def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
-            loss = super().training_step(*arguments, **options)
-            losses.append(float(loss))
-            return loss
-
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
 
     rows = [
         {name: theirs[4].train[row][name].tolist() for name in ("input_ids", "labels")}
         for row in order
     ]
     collate = transformers.DataCollatorWithFlattening()
-    Plain(theirs[3], loop.trainer_arguments(job), collate, rows).train()
-    assert log.losses == pytest.approx(losses, rel=1e-5)
-    assert losses[-1] < losses[0]
+    plain = PlainTrainer(theirs[3], loop.trainer_arguments(job), collate, rows)
+    plain.train()
+    assert log.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert plain.losses[-1] < plain.losses[0]
 
 
 def test_evaluations_pad_and_training_packs(tmp_path: Path, pairs: Path) -> None:
