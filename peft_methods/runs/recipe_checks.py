@@ -45,7 +45,7 @@ class RecipeChecks:
     def _attempt(self, job: PrepareJob, first: RunJob | None) -> PreparedRecipe | Failure:
         """Make one attempt. Raises `PreparationTimedOut`."""
         handle = self.executor.start(job)
-        self.executor.prefetch(first)
+        self.executor.prefetch([] if first is None else [first])
         failed = f"recipe {job.recipe.name!r} could not be prepared"
         try:
             while True:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from peft_methods.methods.base import TRAINED, Method
 from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.record import Record
@@ -20,19 +21,20 @@ from peft_methods.runs.store import Store
 class RunRequests:
     """Build jobs. `save_models` is where trained models are kept; `checkpoint` saves every epoch.
 
-    The executor adds the devices and the environment.
+    `needs` are the resources of one run. The executor adds the devices and the environment.
     """
 
     store: Store
     folder: RunFolder
     device: str
+    needs: Resources
     save_models: Path | None = None
     checkpoint: bool = False
 
     def prepare_job(self, recipe: Recipe, methods: Sequence[Method]) -> PrepareJob:
         """Return the job that checks a recipe."""
         log = self.log(f"{recipe.name}-prepare")
-        return PrepareJob(recipe, tuple(methods), self.device, log=log)
+        return PrepareJob(recipe, tuple(methods), self.device, log, self.needs)
 
     def run_job(
         self,
@@ -56,6 +58,7 @@ class RunRequests:
             save_to=self.save_models / run.label if self.save_models and keeps_model else None,
             store=self.store.folder,
             log=self.log(run.label),
+            needs=self.needs,
             engine_note=engine_failed,
             prerequisite_fingerprints=tuple(record.fingerprint for record in ended),
             attempts=attempts,

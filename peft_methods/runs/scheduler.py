@@ -8,7 +8,7 @@ from dataclasses import replace
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event, Watcher
-from peft_methods.runs.executors.base import Ended, Executor, Handle, Progress, Resources
+from peft_methods.runs.executors.base import Ended, Executor, Handle, Progress
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob, job_name
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.prepared import PreparedRecipe
@@ -23,23 +23,22 @@ from peft_methods.utils.errors import PeftMethodsError
 class Scheduler:
     """Run what was submitted, in that order, each run after its prerequisites.
 
-    A run that is being prefetched goes first. `needs` are the resources of one run. A run, or the
-    check of a recipe, that takes more than `timeout` seconds is ended. A transient failure is
-    retried `retries` times, after everything else. There are no threads: whoever waits drives.
+    A run that is being prefetched goes first, once its device is free. A run, or the check of a
+    recipe, that takes more than `timeout` seconds is ended. A transient failure is retried
+    `retries` times, after everything else. There are no threads: whoever waits drives.
     """
 
     def __init__(
         self,
         executor: Executor,
         requests: RunRequests,
-        needs: Resources,
         *,
         timeout: float | None = None,
         retries: int = DEFAULT_RETRIES,
     ) -> None:
         self.executor, self.requests, self.retries = executor, requests, retries
         self.warnings: list[str] = []
-        self._needs, self._timeouts = needs, Timeouts(timeout)
+        self._timeouts = Timeouts(timeout)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._store = requests.store
         self._pending: list[RunSpec] = []
@@ -70,9 +69,7 @@ class Scheduler:
     def submit(self, runs: Sequence[RunSpec]) -> None:
         """Queue runs, each after its prerequisites. A known run is not queued again."""
         self._queue(runs)
-        prefetched = self.executor.prefetched()
-        if prefetched is not None and prefetched not in map(job_name, self._pending):
-            self.executor.drop_prefetched()
+        self.executor.drop_prefetched(keep=frozenset(map(job_name, self._pending)))
 
     def _queue(self, runs: Sequence[RunSpec]) -> None:
         for run in runs:
@@ -143,12 +140,26 @@ class Scheduler:
     def _start_ready(self) -> None:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
         self._fail_dependents()
-        prefetched = self.executor.prefetched()
-        for run in sorted(self._ready(), key=lambda one: job_name(one) != prefetched):
-            if not self._has_room():
-                break
+        started = False
+        while (run := self._next()) is not None:
             self._pending.remove(run)
             self._start(run)
+            started = True
+        if started and self._pending:
+            following = self._ready()[: max(1, self.executor.prefetch_limit)]
+            self.executor.prefetch([self._job(run) for run in following])
+
+    def _next(self) -> RunSpec | None:
+        """Return the run to start now: one that is prefetched on a free device, if there is one.
+
+        One that is prefetched on a device that is in use comes last.
+        """
+        first, last = self.executor.next_prefetched(), self.executor.prefetched()
+        return min(
+            (run for run in self._ready() if self.executor.has_room(self.requests.needs)),
+            key=lambda run: (job_name(run) not in first, job_name(run) in last),
+            default=None,
+        )
 
     def _fail_dependents(self) -> None:
         for run in list(self._pending):
@@ -161,20 +172,11 @@ class Scheduler:
                 self.store_here(record)
                 self._end(run, record)
 
-    def _has_room(self) -> bool:
-        used = Resources(0, 0)
-        for _ in self._running:
-            used += self._needs
-        return (used + self._needs).fits_in(self.executor.capacity)
-
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)
         handle = self.executor.start(job, self._matmul_flops_per_second)
         self._running[handle] = run
         self._notify(Event(run))
-        if self._pending:
-            following = next(iter(self._ready()), None)
-            self.executor.prefetch(None if following is None else self._job(following))
 
     def _job(self, run: RunSpec, engine_failed: str = "") -> RunJob:
         attempts = self._attempts.get(run.key, ())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft_methods.profiling.environment import usable_cores
-from peft_methods.runs.executors.base import Resources
 from peft_methods.runs.executors.devices import DeviceSet, slots
 from peft_methods.runs.executors.registry import LOCAL, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
@@ -35,7 +34,6 @@ def new_scheduler(
     make_executor = executor_of(executor)
     devices = devices or slots(device, usable_cores(), workers)
     folder = RunFolder(store)
-    requests = RunRequests(store, folder, device, save_models, checkpoint)
-    needs = Resources(len(devices[0].gpus), devices[0].threads)
+    requests = RunRequests(store, folder, device, devices[0].resources, save_models, checkpoint)
     made = make_executor(devices, folder.path)
-    return Scheduler(made, requests, needs, timeout=timeout, retries=retries)
+    return Scheduler(made, requests, timeout=timeout, retries=retries)

@@ -22,6 +22,7 @@ from pathlib import Path
 from peft_methods.runs.spec import run_specs
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.runs.executors import worker
+from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import RunJob
 from peft_methods.recipes.loading import load_recipe
 
@@ -29,7 +30,7 @@ def train(settings, room):
     recipe = load_recipe(sys.argv[1], settings, weights="random")
     (run,) = run_specs(recipe, chosen_methods(recipe, ["full"])[0], "cpu")
     work = Path(sys.argv[2]) / run.key
-    job = RunJob(run, work, (), None, None, Path(sys.argv[2]), work / "log")
+    job = RunJob(run, work, (), None, None, Path(sys.argv[2]), work / "log", Resources(0, 1))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     soft = pages * resource.getpagesize() + room if room else hard

@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, name: str, recipe: Path, folder: Path) -> None:
         store = Store(folder / "results")
         store.prepare()
-        self.requests = RunRequests(store, RunFolder(store), "cpu")
+        self.requests = RunRequests(store, RunFolder(store), "cpu", SLOTS[0].resources)
         self.executor: Executor = executor_of(name)(SLOTS, self.requests.folder.path)
         (self._run,) = small_runs(recipe, "head_only")
 
@@ -126,11 +126,17 @@ def test_job_that_hangs_has_a_stack_and_sends_nothing_once_it_is_killed(bench: B
 def test_jobs_fill_the_capacity_at_the_same_time(bench: Bench) -> None:
     """Both hang at once, so neither waited for the other; each has a separate handle."""
     assert bench.executor.capacity.threads >= sum(slot.threads for slot in SLOTS)
-    handles = [bench.executor.start(bench.job("hang", seed)) for seed in range(len(SLOTS))]
+    needs = bench.requests.needs
+    handles = []
+    for seed in range(len(SLOTS)):
+        assert bench.executor.has_room(needs)
+        handles.append(bench.executor.start(bench.job("hang", seed)))
+    assert not bench.executor.has_room(needs)
     assert len(set(handles)) == len(SLOTS)
     for handle in handles:
         bench.until_applied(handle)
     bench.executor.kill(handles[0])
+    assert bench.executor.has_room(needs)
     free = bench.executor.start(bench.job(seed=5))
     assert record_of(bench.events(free)[-1]).seed == 5
     assert bench.executor.has_started(handles[1])
@@ -160,17 +166,18 @@ def test_check_of_a_recipe_ends_with_what_is_known_about_it(bench: Bench) -> Non
 def test_prefetched_job_is_started_or_dropped(bench: Bench) -> None:
     """An executor that does not prefetch ignores the job, and its run is trained all the same."""
     job = bench.job()
-    bench.executor.prefetch(None)
-    assert bench.executor.prefetched() is None
-    bench.executor.prefetch(job)
-    assert bench.executor.prefetched() == (job.name if bench.executor.prefetches else None)
+    bench.executor.prefetch([])
+    assert not bench.executor.prefetched()
+    bench.executor.prefetch([job])
+    names = {job.name} if bench.executor.prefetch_limit else set()
+    assert bench.executor.prefetched() == bench.executor.next_prefetched() == names
     handle = bench.executor.start(job)
-    assert bench.executor.prefetched() is None
+    assert not bench.executor.prefetched()
     assert record_of(bench.events(handle)[-1]).status == "ok"
-    bench.executor.prefetch(job)
+    bench.executor.prefetch([job])
     bench.executor.drop_prefetched()
     bench.executor.drop_prefetched()
-    assert bench.executor.prefetched() is None
+    assert not bench.executor.prefetched()
 
 
 def descendants() -> set[int]:
@@ -189,7 +196,7 @@ def test_close_leaves_no_process_of_any_job(bench: Bench) -> None:
     bench.executor.drop_prefetched()
     before = descendants()  # such as a server that the next executor will use
     handles = [bench.executor.start(bench.job("hang", seed)) for seed in range(2)]
-    bench.executor.prefetch(bench.job(seed=2))
+    bench.executor.prefetch([bench.job(seed=2)])
     for handle in handles:
         bench.until_applied(handle)
     assert len(descendants()) >= len(before) + 2

@@ -32,7 +32,7 @@ def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
     made = new_scheduler(store, "cpu", workers=1, retries=0)
-    made.executor.prefetches = True
+    made.executor.prefetch_limit = 1
     yield made
     made.close()
 
@@ -43,12 +43,12 @@ def wanted(tiny_recipe: Path) -> list[RunSpec]:
 
 
 def prefetched(scheduler: Scheduler, run: RunSpec) -> Worker:
-    scheduler.executor.prefetch(scheduler._job(run))
+    scheduler.executor.prefetch([scheduler._job(run)])
     return standby_process(scheduler)
 
 
 def standby_process(scheduler: Scheduler) -> Worker:
-    worker = scheduler.executor._standby._worker
+    worker = scheduler.executor._standbys[0]._worker
     assert worker is not None
     while worker.process is None:
         time.sleep(0.01)
@@ -109,7 +109,7 @@ def test_first_run_is_prefetched_while_its_recipe_is_checked(
     recipe = wanted[0].recipe
     scheduler.prepare(recipe, [wanted[0].method], wanted[0])
     worker = standby_process(scheduler)
-    assert scheduler.executor.prefetched() == job_name(wanted[0])
+    assert scheduler.executor.prefetched() == {job_name(wanted[0])}
     scheduler.prepare(recipe, [wanted[0].method])
     assert standby_process(scheduler) is worker, (
         "the check of another recipe needs a separate process"
@@ -170,7 +170,7 @@ def test_fusion_run_reuses_its_prerequisites_from_an_earlier_session(
             run_groups([recipe], ["adapter_fusion"], "cpu"),
             ExperimentOptions(results=tmp_path / "results", workers=1),
         )
-        experiment._scheduler.executor.prefetches = True
+        experiment._scheduler.executor.prefetch_limit = 1
         try:
             experiment.start()
             records = experiment.wait(experiment.tasks[0])

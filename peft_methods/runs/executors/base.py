@@ -5,30 +5,16 @@ The scheduler above it decides what runs when, what is retried and how long a ru
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import Done, PrepareJob, RunJob
 from peft_methods.runs.record import Status
 
 Handle = Hashable
 """A started job, as its executor identifies it."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """A number of GPUs and of CPU threads: what an executor has, or what one run needs."""
-
-    gpus: int
-    threads: int
-
-    def __add__(self, other: Resources) -> Resources:
-        return Resources(self.gpus + other.gpus, self.threads + other.threads)
-
-    def fits_in(self, other: Resources) -> bool:
-        """Whether `other` has at least as much of everything."""
-        return self.gpus <= other.gpus and self.threads <= other.threads
 
 
 @dataclass(frozen=True)
@@ -64,20 +50,30 @@ RunEvent = Progress | Ended | Lost
 class Executor(Protocol):
     """Runs jobs in isolated processes. It owns devices and processes, and no decision."""
 
-    capacity: Resources
-    prefetches: bool  # whether a job can do useful work before its turn
+    capacity: Resources  # of all its devices
+    prefetch_limit: int  # the number of jobs that can do useful work before their turn
+
+    def has_room(self, needs: Resources) -> bool:
+        """Whether a job with these needs can start now."""
 
     def start(self, job: RunJob | PrepareJob, rate: float | None = None) -> Handle:
         """Start a job. `rate` is the device's measured matmul rate (FLOP/s), for the record."""
 
-    def prefetch(self, job: RunJob | None) -> None:
-        """Start a process for the next job; with a job, it does what needs no GPU until `start`."""
+    def prefetch(self, jobs: Sequence[RunJob]) -> None:
+        """Start processes for the next jobs; each does what needs no GPU until `start`.
 
-    def prefetched(self) -> str | None:
-        """Return the key of the run that is being prefetched."""
+        A job that is prefetched already, or beyond `prefetch_limit`, is ignored. Without a job, a
+        process that imports its libraries may be kept ready.
+        """
 
-    def drop_prefetched(self) -> None:
-        """End the process that `prefetch` started, if there is one."""
+    def prefetched(self) -> frozenset[str]:
+        """Return the names of the jobs that are being prefetched."""
+
+    def next_prefetched(self) -> frozenset[str]:
+        """Return the names of those of them whose device is free: they should start next."""
+
+    def drop_prefetched(self, keep: Collection[str] = ()) -> None:
+        """End the processes that `prefetch` started, except those of the jobs named in `keep`."""
 
     def new_worker(self) -> Any:
         """Return a process for other work of the session, such as an experiment tracker."""

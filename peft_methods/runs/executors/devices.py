@@ -10,6 +10,21 @@ from peft_methods.profiling.environment import find_device
 
 
 @dataclass(frozen=True)
+class Resources:
+    """A number of GPUs and of CPU threads: what an executor has, or what one run needs."""
+
+    gpus: int
+    threads: int
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(self.gpus + other.gpus, self.threads + other.threads)
+
+    def fits_in(self, other: Resources) -> bool:
+        """Whether `other` has at least as much of everything."""
+        return self.gpus <= other.gpus and self.threads <= other.threads
+
+
+@dataclass(frozen=True)
 class DeviceSet:
     """The devices of one run: GPUs by UUID, and CPU threads.
 
@@ -23,6 +38,14 @@ class DeviceSet:
     def kind(self) -> str:
         """Return 'cuda' or 'cpu', as a run's spec names its device."""
         return "cuda" if self.gpus else "cpu"
+
+    @property
+    def resources(self) -> Resources:
+        """The number of its GPUs and threads."""
+        return Resources(len(self.gpus), self.threads)
+
+    def __or__(self, other: DeviceSet) -> DeviceSet:
+        return DeviceSet(self.gpus + other.gpus, self.threads + other.threads)
 
     def environment(self) -> dict[str, str]:
         """Return the variables that hide every other GPU from a process."""

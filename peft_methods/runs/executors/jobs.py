@@ -8,7 +8,7 @@ from pathlib import Path
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
-from peft_methods.runs.executors.devices import NO_GPU, DeviceSet
+from peft_methods.runs.executors.devices import NO_GPU, DeviceSet, Resources
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
@@ -18,13 +18,15 @@ from peft_methods.runs.spec import RunSpec
 class PrepareJob:
     """A job that reads and checks a recipe's data and model.
 
-    The executor fills in `devices`. `environment` and `directory` are those of the session.
+    The executor fills in `devices`, which have what the job `needs`. `environment` and `directory`
+    are those of the session.
     """
 
     recipe: Recipe
     methods: tuple[Method, ...]
     device: str
     log: Path
+    needs: Resources
     devices: DeviceSet = NO_GPU
     environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)
@@ -34,8 +36,9 @@ class PrepareJob:
 class RunJob:
     """A job that trains one run on `devices`, which the executor fills in, and stores its record.
 
-    With `checkpoint`, each epoch's state is saved, and training resumes where an earlier process
-    was killed. `attempts` describes how earlier attempts ended.
+    The devices have what the job `needs`. With `checkpoint`, each epoch's state is saved, and
+    training resumes where an earlier process was killed. `attempts` describes how earlier attempts
+    ended.
     """
 
     run: RunSpec
@@ -45,6 +48,7 @@ class RunJob:
     save_to: Path | None
     store: Path
     log: Path
+    needs: Resources
     devices: DeviceSet = NO_GPU
     environment: dict[str, str] = field(default_factory=dict)
     directory: str = field(default_factory=os.getcwd, kw_only=True)

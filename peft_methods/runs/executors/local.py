@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peft_methods.runs.executors.base import Ended, Lost, Progress, Resources, RunEvent
-from peft_methods.runs.executors.devices import DeviceSet
+from peft_methods.runs.executors.base import Ended, Lost, Progress, RunEvent
+from peft_methods.runs.executors.devices import DeviceSet, Resources
 from peft_methods.runs.executors.jobs import Done, PrepareJob, RunJob, StartSignal
 from peft_methods.runs.executors.process import Worker, fork_server
 from peft_methods.runs.executors.standby import Standby
@@ -23,56 +24,95 @@ Job = TypeVar("Job", bound=RunJob | PrepareJob)
 class LocalExecutor:
     """Start, poll and kill processes. Each of the `slots` runs one job at a time.
 
-    On a GPU the next job's process loads data and model on the host while the present one trains.
+    A job that needs several GPUs takes several slots. On a GPU the next job's process loads data
+    and model on the host while the present one trains.
     """
 
     def __init__(self, slots: Sequence[DeviceSet], scratch: Path) -> None:
         self.slots, self.scratch = tuple(slots), scratch
-        gpus, threads = (sum(len(s.gpus) for s in slots), sum(s.threads for s in slots))
-        self.capacity = Resources(gpus, threads)
-        self.prefetches = gpus > 0 and len(self.slots) == 1
-        self._server = fork_server(self.slots[0])
-        self._running: dict[Worker, DeviceSet] = {}
-        self._standby = Standby(self.new_worker)
+        self._devices = functools.reduce(DeviceSet.__or__, self.slots)
+        self.capacity = self._devices.resources
+        self.prefetch_limit = len(self.slots) if self._devices.gpus else 0
+        self._server = fork_server(self._devices)
+        self._running: dict[Worker, tuple[int, ...]] = {}  # the numbers of its slots
+        self._standbys = [Standby(self.new_worker) for _ in range(max(1, self.prefetch_limit))]
 
     def new_worker(self) -> Worker:
         """Return a process that will take one job."""
         return Worker(self._server, self.scratch)
 
+    def has_room(self, needs: Resources) -> bool:
+        """Whether enough slots are free."""
+        return _slots_for(needs) <= len(self._free())
+
     def start(self, job: RunJob | PrepareJob, rate: float | None = None) -> Worker:
-        """Start a job on a free slot. A run's prefetched process takes it, if there is one."""
-        is_run = isinstance(job, RunJob)
-        worker, has_job = self._standby.take(job.name if isinstance(job, RunJob) else None)
-        slot = self._free_slot()
-        self._running[worker] = slot
+        """Start a job on free slots. A run's prefetched process takes it, if there is one."""
+        name = job.name if isinstance(job, RunJob) else None
+        taken = self._place(job.needs, name)
+        worker, has_job = self._standby(taken).take(name)
+        for standby in self._standbys:  # prefetched for a slot that is in use
+            if name is not None and standby.key == name:
+                standby.drop()
+        self._running[worker] = taken
         with contextlib.suppress(OSError):  # `poll` reports a process that died early
             if not has_job:
-                worker.connection.send(_on(job, slot))
-            if is_run:
+                worker.connection.send(_on(job, self._joined(taken)))
+            if name is not None:
                 worker.connection.send(StartSignal(rate))
         return worker
 
-    def _free_slot(self) -> DeviceSet:
-        """Return a slot without a job. (A check of a recipe may share the only one.)"""
-        free = list(self.slots)
-        for slot in self._running.values():
-            if slot in free:
-                free.remove(slot)
-        return free[0] if free else self.slots[0]
+    def _free(self) -> list[int]:
+        """Return the numbers of the slots without a job."""
+        used = {number for numbers in self._running.values() for number in numbers}
+        return [number for number in range(len(self.slots)) if number not in used]
 
-    def prefetch(self, job: RunJob | None) -> None:
-        """Keep one process ready, its imports done; on a GPU it begins with the job at once."""
-        self._standby.make()
-        if job is not None and self.prefetches:
-            self._standby.give(_on(job, self.slots[0]), job.name)
+    def _place(self, needs: Resources, name: str | None) -> tuple[int, ...]:
+        """Choose slots: the one where the job is prefetched, else those where no other one is.
 
-    def prefetched(self) -> str | None:
-        """Return the key of the run that is being prefetched."""
-        return self._standby.key
+        The check of a recipe may share a slot.
+        """
+        free = sorted(self._free(), key=lambda number: self._rank(number, name))
+        return tuple(free[: _slots_for(needs)]) or (0,)
 
-    def drop_prefetched(self) -> None:
-        """End the standby process, if there is one."""
-        self._standby.drop()
+    def _rank(self, number: int, name: str | None) -> int:
+        key = self._standby((number,)).key
+        return 1 if key is None else 0 if key == name else 2
+
+    def _standby(self, numbers: tuple[int, ...]) -> Standby:
+        return self._standbys[numbers[0] if self.prefetch_limit else 0]
+
+    def _joined(self, numbers: tuple[int, ...]) -> DeviceSet:
+        return functools.reduce(DeviceSet.__or__, (self.slots[number] for number in numbers))
+
+    def prefetch(self, jobs: Sequence[RunJob]) -> None:
+        """Keep one process ready, its imports done; on GPUs, one for each that has a job at once.
+
+        A job that needs several GPUs is not prefetched.
+        """
+        self._standbys[0].make()
+        known = self.prefetched()
+        new = [job for job in jobs if job.name not in known and _slots_for(job.needs) == 1]
+        empty = [number for number in range(self.prefetch_limit) if not self._standbys[number].key]
+        for number, job in zip(empty, new, strict=False):
+            self._standbys[number].give(_on(job, self.slots[number]), job.name)
+
+    def prefetched(self) -> frozenset[str]:
+        """Return the names of the jobs that are being prefetched."""
+        return frozenset(standby.key for standby in self._standbys if standby.key)
+
+    def next_prefetched(self) -> frozenset[str]:
+        """Return the names of those of them whose slot is free."""
+        keys = (self._standby((number,)).key for number in self._free())
+        return frozenset(key for key in keys if key)
+
+    def drop_prefetched(self, keep: Collection[str] = ()) -> None:
+        """End the standby processes, except those of the jobs named in `keep` or without a job.
+
+        Without `keep`, all end.
+        """
+        for standby in self._standbys:
+            if not keep or (standby.key and standby.key not in keep):
+                standby.drop()
 
     def poll(self, timeout: float | None) -> Iterator[RunEvent]:
         """Yield one event of every process that has one, after at most `timeout` seconds."""
@@ -100,7 +140,11 @@ class LocalExecutor:
         """End every process."""
         for worker in list(self._running):
             self.kill(worker)
-        self._standby.drop()
+        self.drop_prefetched()
+
+
+def _slots_for(needs: Resources) -> int:
+    return max(1, needs.gpus)
 
 
 def _on(job: Job, devices: DeviceSet) -> Job:

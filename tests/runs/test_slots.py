@@ -1,0 +1,95 @@
+"""Slots of the local executor: which of them a job gets, and where the next jobs are prefetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders import runs
+from peft_methods.runs.executors.devices import DeviceSet, Resources
+from peft_methods.runs.executors.jobs import RunJob
+from peft_methods.runs.executors.local import LocalExecutor
+from peft_methods.runs.executors.scratch import RunFolder
+from peft_methods.runs.requests import RunRequests
+from peft_methods.runs.store import Store
+
+ONE, TWO = Resources(1, 1), Resources(2, 2)
+MakeJob = Callable[..., RunJob]
+
+
+@pytest.fixture
+def make_job(tiny_recipe: Path, tmp_path: Path) -> MakeJob:
+    """Jobs for GPUs. They wait for their turn, which never comes."""
+    store = Store(tmp_path / "results")
+    store.prepare()
+    requests = RunRequests(store, RunFolder(store), "cpu", ONE)
+    (run,) = runs(tiny_recipe, "head_only", "budget.seeds=1")
+
+    def make(seed: int, needs: Resources = ONE) -> RunJob:
+        return replace(requests.run_job(replace(run, seed=seed), {}), needs=needs)
+
+    return make
+
+
+@pytest.fixture
+def executor(tmp_path: Path) -> Iterator[LocalExecutor]:
+    made = LocalExecutor([DeviceSet((f"GPU-{letter}",), 1) for letter in "abc"], tmp_path)
+    yield made
+    made.close()
+
+
+def test_jobs_fill_the_slots_and_several_gpus_take_several(
+    executor: LocalExecutor, make_job: MakeJob
+) -> None:
+    assert executor.capacity == Resources(3, 3)
+    pair = executor.start(make_job(0, TWO))
+    assert executor.has_room(ONE)
+    assert not executor.has_room(TWO)
+    executor.start(make_job(1))
+    assert not executor.has_room(ONE)
+    executor.kill(pair)
+    assert executor.has_room(TWO)
+
+
+def test_next_jobs_are_prefetched_one_on_each_gpu(
+    executor: LocalExecutor, make_job: MakeJob
+) -> None:
+    handles = [executor.start(make_job(seed)) for seed in range(3)]
+    following = [make_job(seed) for seed in (3, 4, 5, 6)]
+    executor.prefetch(following)
+    executor.prefetch(following)  # once is enough
+    names = [job.name for job in following]
+    assert executor.prefetched() == set(names[:3])
+    assert executor.next_prefetched() == set()
+    executor.kill(handles[1])
+    assert executor.next_prefetched() == {names[1]}
+    executor.start(following[1])
+    assert executor.prefetched() == {names[0], names[2]}
+
+
+def test_job_that_is_prefetched_for_a_gpu_in_use_starts_on_a_free_one(
+    executor: LocalExecutor, make_job: MakeJob
+) -> None:
+    handles = [executor.start(make_job(seed)) for seed in range(3)]
+    executor.prefetch([make_job(3)])
+    executor.kill(handles[2])
+    executor.start(make_job(3))
+    assert executor.prefetched() == set()
+    assert not executor.has_room(ONE)
+
+
+def test_job_for_several_gpus_is_not_prefetched(executor: LocalExecutor, make_job: MakeJob) -> None:
+    executor.prefetch([make_job(0, TWO), make_job(1)])
+    assert executor.prefetched() == {make_job(1).name}
+
+
+def test_only_named_jobs_stay_prefetched(executor: LocalExecutor, make_job: MakeJob) -> None:
+    first, second = make_job(0), make_job(1)
+    executor.prefetch([first, second])
+    executor.drop_prefetched(keep={second.name, "another"})
+    assert executor.prefetched() == {second.name}
+    executor.drop_prefetched()
+    assert executor.prefetched() == set()
