@@ -150,6 +150,18 @@ def trials_of(value: str | int | None) -> int | None:
     return int(text)
 
 
+def devices_of(
+    workers: str | int | None, devices: str | Sequence[str | int] | None
+) -> dict[str, Any]:
+    """Return the fields of `Options` for runs at a time and GPUs: `workers` and `devices`."""
+    from peft_methods.runs.executors.gpu_choice import choose_gpus, parse_devices
+
+    number, chosen = workers_of(workers), parse_devices(devices)
+    if number is not None and find_device() != "cpu":
+        choose_gpus(chosen, number)
+    return {"workers": number, "devices": chosen}
+
+
 def workers_of(value: str | int | None) -> int | None:
     """Parse the number of runs at a time."""
     if value is None:
@@ -159,12 +171,6 @@ def workers_of(value: str | int | None) -> int | None:
         raise OptionError(
             f"workers {text!r} should be a whole number from 1 to {usable_cores()}, "
             "the number of usable cores.",
-            setting="workers",
-        )
-    if int(text) > 1 and find_device() != "cpu":
-        raise OptionError(
-            f"workers {text}: a GPU trains one run at a time, because two would distort "
-            "each other's measurements. Give 1.",
             setting="workers",
         )
     return int(text)

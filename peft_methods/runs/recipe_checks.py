@@ -53,6 +53,8 @@ class RecipeChecks:
                     if isinstance(event, Ended):
                         result = event.done.result
                         assert isinstance(result, PreparedRecipe | Failure)
+                        if isinstance(result, Failure) and result.gpu_failure:
+                            self.executor.leave_out(handle, result.gpu_failure)
                         return result
                     if isinstance(event, Lost):
                         return Failure(f"{failed}: {event.reason}.", False, event.transient)

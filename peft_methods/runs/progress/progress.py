@@ -44,6 +44,11 @@ class Progress:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
         self._time.plan(runs, preparation)
 
+    def announce(self, lines: Sequence[str]) -> None:
+        """Show permanent lines before anything is trained."""
+        for line in lines:
+            self._say(f"peft-methods: {line}")
+
     def show_activity(self, what: str) -> None:
         """Show an activity that belongs to no run."""
         self._display.draw([what])
