@@ -106,6 +106,7 @@ def used_bytes_by_uuid() -> dict[str, int]:
 
 
 def text_of(answer: str | bytes) -> str:
+    """Return an answer as text; older versions of the library give bytes."""
     return answer.decode() if isinstance(answer, bytes) else answer
 
 

@@ -35,7 +35,5 @@ class GpuFailures:
         left = self._executor.capacity.gpus
         if not self._last or needs.gpus <= left:
             return ""
-        return (
-            f"it was not trained: {left or 'no'} GPU{'s' * (left != 1)} {'are' if left != 1 else 'is'}"
-            f" left, and it needs {needs.gpus}. The last that failed: {self._last}"
-        )
+        there = f"only {left} {'is' if left == 1 else 'are'} left" if left else "no GPU is left"
+        return f"it was not trained: {there}, and it needs {needs.gpus}. Last failure: {self._last}"

@@ -160,7 +160,7 @@ def test_gpu_in_mig_mode_is_named_by_its_slices(driver: Driver) -> None:
 
 def test_named_devices_are_of_one_kind(driver: Driver) -> None:
     driver(*gpus("a"), *gpus("b", name="NVIDIA A100"), *gpus("c", memory=40 * GIB))
-    with pytest.raises(OptionError, match="are of 2 kinds .NVIDIA H200, 140 GiB; NVIDIA A100"):
+    with pytest.raises(OptionError, match=r"are of 2 kinds .NVIDIA H200, 140 GiB; NVIDIA A100"):
         parse_devices("0,1")
     with pytest.raises(OptionError, match="H200, 140 GiB; NVIDIA H200, 40 GiB"):
         parse_devices("0,2")
