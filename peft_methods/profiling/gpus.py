@@ -7,6 +7,7 @@ the fastest first.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from peft_methods.profiling.nvml import PREFIXES, query, text_of, visible_gpus
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
+CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
 GIB = 2**30
 WORD_BITS = 64  # of NVML's sets of cores
 
@@ -193,6 +195,15 @@ def named_by(uuid: str, gpus: Sequence[GpuInfo]) -> list[GpuInfo]:
         return []
     same = [gpu for gpu in gpus if gpu.is_named(uuid, whole=True)]
     return same or [gpu for gpu in gpus if gpu.is_named(uuid, whole=False)]
+
+
+def cuda_is_started() -> bool:
+    """Whether this process has started CUDA, for example through an import."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != CUDA_ERROR_NOT_INITIALIZED)
 
 
 def counts_otherwise() -> bool:

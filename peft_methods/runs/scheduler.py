@@ -263,7 +263,8 @@ class Scheduler:
         self._release(handle)
         self.requests.remove_work(run)
         self._pending.insert(0, run)
-        self._notify(Event(run, failed=f"its GPU failed and is left out ({failure})"))
+        left = self.executor.capacity.gpus
+        self._notify(Event(run, failed=f"its GPU failed ({failure})", workers=left))
 
     def _release(self, handle: Handle) -> None:
         self.executor.kill(handle)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_each_gpu_trains_one_run_and_records_say_what_ran_beside_it(
         assert record.environment["cores"] == 1  # of its slot
     if turns:
         times = sorted(record.environment["trained_between"] for record in records)
-        assert all(before[1] <= after[0] for before, after in zip(times, times[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
 
 
 def test_run_whose_gpu_failed_is_tried_on_another_and_that_is_no_attempt(
