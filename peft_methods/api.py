@@ -222,8 +222,9 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **parsing.devices_of(workers, devices),
-        **_execution(executor, timeout, retries),
+        **parsing.devices_of(workers, devices, executor),
+        timeout=parse_timeout(timeout),
+        retries=parse_retries(retries),
         checkpoint=checkpoint,
         deterministic=deterministic,
         limits=parsing.limits_of(budget),
@@ -233,14 +234,6 @@ def compare(
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
-
-
-def _execution(executor: str, timeout: str | float | None, retries: int) -> dict[str, Any]:
-    return {
-        "executor": parsing.executor_name(executor),
-        "timeout": parse_timeout(timeout),
-        "retries": parse_retries(retries),
-    }
 
 
 def _outputs(

@@ -151,15 +151,17 @@ def trials_of(value: str | int | None) -> int | None:
 
 
 def devices_of(
-    workers: str | int | None, devices: str | Sequence[str | int] | None
+    workers: str | int | None, devices: str | Sequence[str | int] | None, executor: str
 ) -> dict[str, Any]:
-    """Return the fields of `Options` for runs at a time and GPUs: `workers` and `devices`."""
+    """Return the fields of `Options` for where runs happen: `workers`, `devices`, `executor`."""
     from peft_methods.runs.executors.gpu_choice import choose_gpus, parse_devices
+    from peft_methods.runs.executors.registry import LOCAL
 
     number, chosen = workers_of(workers), parse_devices(devices)
-    if number is not None and find_device() != "cpu":
+    name = executor_name(executor)
+    if number is not None and name == LOCAL and find_device() != "cpu":
         choose_gpus(chosen, number)
-    return {"workers": number, "devices": chosen}
+    return {"workers": number, "devices": chosen, "executor": name}
 
 
 def workers_of(value: str | int | None) -> int | None:

@@ -145,6 +145,9 @@ class Gpu:
         import torch
 
         uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if visible.startswith("MIG-") and "," not in visible:  # torch may name the whole GPU
+            uuid = visible
         try:
             return None if uuid is None else cls(str(uuid))
         except pynvml.NVMLError:

@@ -55,10 +55,10 @@ class Experiment:
         self._store = Store(options.results)
         self._store.prepare()
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
-        self._reused_trials: list[Record] = []
-        self._set_aside: list[str] = []
-        self._devices = SessionDevices.chosen(options.devices, options.workers)
-        self.device, self.workers = self._devices.device, len(self._devices.slots)
+        self._reused_trials, self._set_aside = list[Record](), list[str]()
+        chosen = SessionDevices.chosen(options.devices, options.workers, options.executor)
+        self._devices, self.device = chosen, chosen.device
+        self.workers = options.workers or len(chosen.slots)
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,

@@ -28,10 +28,15 @@ class SessionDevices:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def chosen(cls, devices: Sequence[str] = (), workers: int | None = None) -> SessionDevices:
-        """Choose from what this process may use. Raises `OptionError` for too many workers."""
+    def chosen(
+        cls, devices: Sequence[str] = (), workers: int | None = None, executor: str = LOCAL
+    ) -> SessionDevices:
+        """Choose from what this process may use. Raises `OptionError` for too many workers.
+
+        Another executor than the local one may have more.
+        """
         device, cores = find_device(), own_cores()
-        choice = choose_gpus(devices, workers)
+        choice = choose_gpus(devices, workers if executor == LOCAL else None)
         count = workers or default_workers(device, len(cores), len(choice.gpus))
         made = slots(device, cores, count, choice.gpus)
         return cls(device, choice.device_name, made, choice.notes)

@@ -177,6 +177,10 @@ def test_slice_is_found_by_what_torch_names_it_and_has_memory_but_no_energy(
     assert nvml.used_bytes_by_uuid()[part.uuid] == 3
     with pytest.raises(pynvml.NVMLError):
         nvml.Gpu("11111111")
+    known = SimpleNamespace(uuid=uuid_of("b").removeprefix("GPU-"))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: known)
+    assert (nvml.Gpu.current() or nvml.Gpu("")).uuid == part.uuid  # torch named the whole GPU
 
 
 @pytest.mark.gpu

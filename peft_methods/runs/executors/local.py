@@ -113,7 +113,7 @@ class LocalExecutor:
 
         A job that needs several GPUs is not prefetched.
         """
-        self._standbys[0].make()
+        self._standby(min(self._places, default=0)).make()
         known = self.prefetched()
         self._wanted = [job for job in jobs if job.name not in known and _slots_for(job.needs) == 1]
         self._prefetch_wanted()
@@ -161,7 +161,8 @@ class LocalExecutor:
         numbers = set(self._running.get(handle, ())) & self._places
         failed = {n for n in numbers if any(map(self._health.problem, self.slots[n].gpus))}
         numbers = failed or numbers
-        if not numbers or (numbers == self._places and not numbers <= self._suspect):
+        is_first_of_last = numbers == self._places and not numbers <= self._suspect
+        if is_first_of_last or not numbers or not self._devices.gpus:
             self._suspect |= numbers
             return ""
         names = ", ".join(_joined([self.slots[number] for number in sorted(numbers)]).gpus)
