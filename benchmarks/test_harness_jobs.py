@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import statistics
 import subprocess
@@ -60,6 +61,67 @@ def test_time_between_runs(benchmark: Any, tmp_path: Path) -> None:
 
 
 JOB_METHODS = ("full", "lora", "qlora", "ia3")
+LEAST_SPEED_UP = 1.85  # of two GPUs over one
+MOST_DIFFERENCE = 0.02  # of a run's training time and energy beside another one
+
+
+@pytest.mark.harness
+@pytest.mark.gpu
+def test_two_gpus_against_one(benchmark: Any, tmp_path: Path) -> None:
+    """Compare the wall time of a job on two GPUs with that on each of them alone.
+
+    Each run's training time and energy are compared with those of the same run alone on its GPU:
+    two GPUs of one kind may differ by more than their runs disturb each other.
+    """
+    need_gpu()
+    from peft_methods.runs.executors.gpu_choice import choose_gpus
+
+    gpus = [gpu.uuid for gpu in choose_gpus().gpus[:2]]
+    if len(gpus) < 2:
+        pytest.skip("needs two NVIDIA GPUs of one kind")
+    _seconds_and_records(gpus, tmp_path / "warm", seeds=1)  # what is compiled is in the cache
+    first, second = (_seconds_and_records([gpu], tmp_path / gpu) for gpu in gpus)
+    both = benchmark.pedantic(_seconds_and_records, args=(gpus, tmp_path / "both"), rounds=1)
+    speed_up = (first[0] + second[0]) / 2 / both[0]
+    alone = {
+        (_run_of(record), *record.environment["gpus"]): record for record in first[1] + second[1]
+    }
+    changes = {
+        metric: [
+            (record.metrics[metric] or 0.0)
+            / (alone[_run_of(record), *record.environment["gpus"]].metrics[metric] or math.nan)
+            - 1
+            for record in both[1]
+        ]
+        for metric in ("train_seconds", "energy_joules")
+    }
+    means = {metric: statistics.mean(found) for metric, found in changes.items()}
+    benchmark.extra_info.update(speed_up=speed_up, changes=changes)
+    print(f"two GPUs: {speed_up:.2f} times as fast; beside another run: {means}")
+    assert speed_up >= LEAST_SPEED_UP
+    assert max(map(abs, means.values())) <= MOST_DIFFERENCE, changes
+
+
+def _run_of(record: Any) -> tuple[str, int]:
+    return record.method_name, record.seed
+
+
+def _seconds_and_records(gpus: list[str], folder: Path, seeds: int = 3) -> tuple[float, Any]:
+    """Train four methods with random weights; return the wall time and the records."""
+    from peft_methods.api import compare
+
+    began = time.perf_counter()
+    done = compare(
+        "imdb_roberta",
+        methods=JOB_METHODS,
+        seeds=seeds,
+        weights="random",
+        settings=["budget.epochs=2"],
+        devices=gpus,
+        results=folder,
+        progress=False,
+    )
+    return time.perf_counter() - began, list(done.records)
 
 
 def _notebook_job(settings: list[str], folder: str) -> None:

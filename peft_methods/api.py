@@ -18,12 +18,13 @@ own Python files to run, if the recipe allows it too. `tune` is the number of tu
 method on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
-CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
-`local` is this machine, and an installed package can bring others. `deterministic` allows on a
-GPU only operations that give identical bits every time (on a CPU all do). Runs with a record in
-`results` from an earlier session are reused; `fresh` trains everything again. `checkpoint` saves
-every epoch's state, so that a killed run resumes from there in the next call. `timeout` ("10min",
-or seconds) ends a run. One whose process was killed or GPU failed is retried `retries` times.
+CUDA graphs) or `auto`. `workers` is the number of runs at a time, `devices` the GPUs for them
+("0,2" or UUIDs; by default all of one kind). `executor` is where they happen: `local` is this
+machine, and an installed package can bring others. `deterministic` allows on a GPU only operations
+that give identical bits every time (on a CPU all do). Runs with a record in `results` from an
+earlier session are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state,
+so that a killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a
+run. One whose process was killed or GPU failed is retried `retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
@@ -188,6 +189,7 @@ def compare(
     results: str | Path = DEFAULT_RESULTS,
     save_models: str | Path | None = None,
     workers: int | None = None,
+    devices: str | Sequence[str | int] | None = None,
     executor: str = "local",
     checkpoint: bool = False,
     deterministic: bool = False,
@@ -220,7 +222,9 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **_execution(workers, executor, timeout, retries),
+        **parsing.devices_of(workers, devices, executor),
+        timeout=parse_timeout(timeout),
+        retries=parse_retries(retries),
         checkpoint=checkpoint,
         deterministic=deterministic,
         limits=parsing.limits_of(budget),
@@ -230,17 +234,6 @@ def compare(
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
-
-
-def _execution(
-    workers: int | None, executor: str, timeout: str | float | None, retries: int
-) -> dict[str, Any]:
-    return {
-        "workers": parsing.workers_of(workers),
-        "executor": parsing.executor_name(executor),
-        "timeout": parse_timeout(timeout),
-        "retries": parse_retries(retries),
-    }
 
 
 def _outputs(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_methods.cli import benchmark_table, regression_check, summary
+from peft_methods.cli import benchmark_table, gpu_leases, regression_check, summary
 from peft_methods.cli.arguments import add_options
 from peft_methods.cli.benchmark_json import extra_info
 from peft_methods.cli.encoding import make_terminal_printable
@@ -39,17 +39,20 @@ HAS_BENCHMARKS = pytest.StashKey[bool]()  # among the collected tests, before an
 MARKERS = (
     "gpu: needs an NVIDIA GPU; skipped if there is none",
     "harness: measures the harness itself; run with -m harness",
+    "peft_devices(n): number of GPUs that the fixture peft_devices gives this test (default: 1)",
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
+    gpu_leases.add_setting(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     try:
+        gpu_leases.configure(config)
         check_blanks(config)
         config.stash[OPTIONS] = read_options(config)
     except OptionError as error:
@@ -94,6 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Create the experiment for all selected benchmarks. The first of them starts it."""
     config = session.config
+    gpu_leases.collected(config, session.items)
     tasks = [
         task
         for item in session.items
@@ -147,6 +151,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         ),
     )
     return True
+
+
+@pytest.fixture
+def peft_devices(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
+    """The UUIDs of the GPUs that this test has for itself: cuda:0 and following, in any suite."""
+    with gpu_leases.of_test(request) as own:
+        yield own
 
 
 @pytest.fixture
@@ -206,7 +217,11 @@ def finetune(
 
     def run() -> Outcome:
         if hasattr(request.config, "workerinput"):
-            pytest.fail("pytest-benchmark is disabled under xdist: leave out -n", pytrace=False)
+            pytest.fail(
+                "pytest-benchmark is disabled under xdist: leave out -n. Without it, runs train "
+                "side by side too, one on each GPU (--peft-workers, --peft-devices).",
+                pytrace=False,
+            )
         # Until the report resets it: otherwise an interrupt ends in "fixture was not used".
         benchmark.skipped = True
         experiment = request.config.stash[EXPERIMENT]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,11 @@ import torch
 
 from peft_methods.api import compare
 from peft_methods.methods.selection import chosen_methods
+from peft_methods.profiling import nvml
+from peft_methods.profiling.gpus import gpus_here
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
+from peft_methods.runs.executors.gpu_choice import choose_gpus
 from peft_methods.runs.record import Record
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import run_specs
@@ -200,3 +203,80 @@ def test_full_gpu_gives_an_oom_record(tmp_path: Path) -> None:
     assert record.status == "oom"
     assert "out of memory while training" in record.message
     assert "budget.batch_size" in record.message
+
+
+def two_gpus() -> list[str]:
+    """Return the UUIDs of two GPUs of one kind. Skips the test without them."""
+    chosen = [gpu.uuid for gpu in choose_gpus().gpus]
+    if len(chosen) < 2:
+        pytest.skip(f"needs 2 NVIDIA GPUs of one kind; visible: {len(chosen)}")
+    return chosen[:2]
+
+
+def figures(records: Sequence[Record]) -> dict[tuple[str, int], object]:
+    """Return what must be equal to the bit: quality, losses and predictions of each run."""
+    return {
+        (record.method_name, record.seed): (
+            record.metrics["accuracy"],
+            [epoch["train_loss"] for epoch in record.epochs],
+        )
+        for record in records
+    }
+
+
+def test_runs_on_two_gpus_have_the_quality_of_those_on_one(tmp_path: Path) -> None:
+    both = two_gpus()
+
+    def train(folder: str, devices: list[str]) -> list[Record]:
+        done = compare(
+            "embedded",
+            methods=["lora", "ia3"],
+            seeds=2,
+            settings=SMALL,
+            deterministic=True,
+            devices=devices,
+            results=tmp_path / folder,
+            progress=False,
+        )
+        assert {record.status for record in done.records} == {"ok"}, done.records[0].message
+        return list(done.records)
+
+    one, two = train("one", both[1:]), train("two", both)
+    assert figures(one) == figures(two)
+    assert {tuple(record.environment["gpus"]) for record in one} == {(both[1],)}
+    assert {tuple(record.environment["gpus"]) for record in two} == {(gpu,) for gpu in both}
+    assert {record.environment["runs_at_a_time"] for record in two} == {2}
+    assert all(record.metrics["energy_joules"] for record in two)
+
+
+def test_run_uses_the_gpu_that_was_named_and_leaves_the_other_alone(tmp_path: Path) -> None:
+    both = two_gpus()
+    used = nvml.used_bytes_by_uuid()
+    done = compare(
+        "embedded", methods=["lora"], seeds=1, settings=SMALL, devices="1",
+        results=tmp_path, progress=False,
+    )  # fmt: skip
+    (record,) = done.records
+    assert record.environment["gpus"] == [gpus_here()[1].uuid]
+    assert record.environment["gpu"]["before"]["other_processes"] == []
+    assert nvml.used_bytes_by_uuid()[both[0]] == pytest.approx(used[both[0]], rel=0.1)
+
+
+def test_workers_of_xdist_have_gpus_of_their_own(pytester: pytest.Pytester) -> None:
+    two_gpus()
+    pytester.makepyfile(
+        """
+        import os, time
+        import pytest
+
+        @pytest.mark.parametrize("number", range(6))
+        def test_own(peft_devices, number):
+            import torch
+            (own,) = peft_devices
+            assert torch.cuda.device_count() == 1
+            assert str(torch.cuda.get_device_properties(0).uuid) in own
+            assert torch.ones(4, device="cuda").sum().item() == 4
+        """
+    )
+    own = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "-n", "3")
+    pytester.runpytest_subprocess(*own).assert_outcomes(passed=6)

@@ -29,7 +29,7 @@ CONTRACTS = (
     *(Task, Metric, LossSum, Quality),
     *(Engine, Executor, Resources),
 )
-FIXTURES = ("finetune", "peft_recipe", "peft_method", "peft_model", "peft_data")
+FIXTURES = ("finetune", "peft_recipe", "peft_method", "peft_model", "peft_data", "peft_devices")
 
 
 class _Annotation:

@@ -182,13 +182,28 @@ def _flat(record: Record) -> dict[str, object]:
 
 def _row(recipe: str, method: str, records: Sequence[Record]) -> Row:
     good = [record for record in records if record.status == "ok"]
+    alike = of_usual_device(good)
     return Row(
         recipe=recipe,
         method=method,
-        metrics={name: figure for name in METRICS if (figure := summarize(name, good)) is not None},
+        metrics={
+            name: figure
+            for name, metric in METRICS.items()
+            if (figure := summarize(name, alike if metric.device_dependent else good)) is not None
+        },
         seeds=tuple(record.seed for record in good),
         missing=tuple(record for record in records if record.status != "ok"),
     )
+
+
+def of_usual_device(records: Sequence[Record]) -> list[Record]:
+    """Return the records of the most common device, of equally common ones the first.
+
+    Times and memory of different devices have no common mean.
+    """
+    names = [record.environment.get("device_name") for record in records]
+    usual = max(names, key=names.count, default=None)
+    return [record for record, name in zip(records, names, strict=True) if name == usual]
 
 
 def summarize(name: str, records: Sequence[Record]) -> MetricSummary | None:

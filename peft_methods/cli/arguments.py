@@ -114,7 +114,13 @@ def _add_execution(group: OptionGroup) -> None:
     group.addoption(
         "--peft-workers",
         metavar="N",
-        help="runs at a time (default: 2 on a CPU, each with half the cores; 1 on a GPU)",
+        help="runs at a time (default: 2 on a CPU, each with half the cores; 1 on each GPU)",
+    )
+    group.addoption(
+        "--peft-devices",
+        metavar="A,B",
+        help="the GPUs to use, by index among the visible ones or by UUID (default: all of one "
+        "kind)",
     )
     group.addoption(
         "--peft-executor",

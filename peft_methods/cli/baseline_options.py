@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from peft_methods.cli import parsing as values
 from peft_methods.cli.setting_help import how_to_change
-from peft_methods.profiling.environment import device_name
+from peft_methods.runs.executors.gpu_choice import choose_gpus
 from peft_methods.utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ class Planned(Protocol):
     @property
     def curve(self) -> tuple[int, ...]:
         """The sizes of the training data for a learning curve."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The UUIDs of the GPUs that are named; by default all of one kind are used."""
+
+    @property
+    def workers(self) -> int | None:
+        """The number of runs at a time."""
 
     def tasks(self) -> Sequence[RunGroup]:
         """Return every recipe and method to benchmark."""
@@ -101,7 +109,8 @@ def _auto_baselines(options: Planned) -> dict[str, Path]:
     from peft_methods.analysis.baseline import auto_path
     from peft_methods.recipes.loading import find_recipe
 
-    device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
+    device = choose_gpus(options.devices, options.workers).device_name
+    recipes = {task.recipe.name: task.recipe for task in options.tasks()}
     files = [file for file in options.recipes for _ in options.curve or (None,)]
     return {
         recipe.name: auto_path(find_recipe(file), recipe, device)

@@ -56,6 +56,7 @@ class Options:
     engine: str = AUTO
     trials: int | None = None
     workers: int | None = None
+    devices: tuple[str, ...] = ()
     executor: str = LOCAL
     timeout: float | None = None
     retries: int = DEFAULT_RETRIES
@@ -88,6 +89,7 @@ class Options:
             results=self.results,
             save_models=self.save_models,
             workers=self.workers,
+            devices=self.devices,
             executor=self.executor,
             trials=self.trials,
             fresh=self.fresh,
@@ -180,8 +182,7 @@ def read_options(config: pytest.Config) -> Options:
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
-        workers=values.workers_of(option.peft_workers),
-        executor=values.executor_name(option.peft_executor),
+        **values.devices_of(option.peft_workers, option.peft_devices, option.peft_executor),
         timeout=parse_timeout(option.peft_timeout),
         retries=parse_retries(option.peft_retries),
         save_models=values.folder_of(option.peft_save_models, "save_models"),

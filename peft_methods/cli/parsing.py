@@ -150,6 +150,20 @@ def trials_of(value: str | int | None) -> int | None:
     return int(text)
 
 
+def devices_of(
+    workers: str | int | None, devices: str | Sequence[str | int] | None, executor: str
+) -> dict[str, Any]:
+    """Return the fields of `Options` for where runs happen: `workers`, `devices`, `executor`."""
+    from peft_methods.runs.executors.gpu_choice import choose_gpus, parse_devices
+    from peft_methods.runs.executors.registry import LOCAL
+
+    number, chosen = workers_of(workers), parse_devices(devices)
+    name = executor_name(executor)
+    if number is not None and name == LOCAL and find_device() != "cpu":
+        choose_gpus(chosen, number)
+    return {"workers": number, "devices": chosen, "executor": name}
+
+
 def workers_of(value: str | int | None) -> int | None:
     """Parse the number of runs at a time."""
     if value is None:
@@ -159,12 +173,6 @@ def workers_of(value: str | int | None) -> int | None:
         raise OptionError(
             f"workers {text!r} should be a whole number from 1 to {usable_cores()}, "
             "the number of usable cores.",
-            setting="workers",
-        )
-    if int(text) > 1 and find_device() != "cpu":
-        raise OptionError(
-            f"workers {text}: a GPU trains one run at a time, because two would distort "
-            "each other's measurements. Give 1.",
             setting="workers",
         )
     return int(text)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from peft_methods.profiling.nvml import driver_version, gpu_name, visible_gpus
+from peft_methods.profiling.nvml import driver_version, visible_gpus
 from peft_methods.utils.errors import DataError, first_line
 
 PACKAGES = (
@@ -24,6 +24,8 @@ PACKAGES = (
     "numpy",
     "peft-methods",
 )
+# What CUDA_VISIBLE_DEVICES begins with where no GPU is visible; CUDA ignores what follows.
+NOTHING = {"", "-1", "NoDevFiles"}
 FINGERPRINT_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
@@ -84,15 +86,10 @@ def find_device() -> str:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if (package_version("torch") or "").endswith("+cpu") or (
-        visible is not None and visible.strip() in {"", "-1"}
+        visible is not None and visible.split(",")[0].strip() in NOTHING
     ):
         return "cpu"
     return "cuda" if visible_gpus() else "cpu"
-
-
-def device_name() -> str:
-    """Return the GPU's name, or 'cpu'. Baselines are stored under this name."""
-    return "cpu" if find_device() == "cpu" else gpu_name() or "gpu"
 
 
 def check_device(device: str) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+PREFIXES = ("GPU-", "MIG-")  # of UUIDs
 # NVML's bits for "slower than possible". A busy GPU normally works at its power cap.
 THROTTLED = {
     "hardware slowdown": "nvmlClocksThrottleReasonHwSlowdown",
@@ -19,7 +20,7 @@ THROTTLED = {
 }
 
 
-def _query(call: Callable[..., Any], *arguments: Any) -> Any:
+def query(call: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of an NVML call; None if the device or driver does not support it."""
     import pynvml
 
@@ -33,20 +34,9 @@ def visible_gpus() -> int:
     """Return the number of GPUs that the driver shows; 0 without a driver, or if it is too old."""
     import pynvml
 
-    if _query(_initialize) is None:
+    if query(_initialize) is None:
         return 0
-    return _query(pynvml.nvmlDeviceGetCount) or 0
-
-
-def gpu_name() -> str | None:
-    """Return the name of the first GPU in CUDA_VISIBLE_DEVICES; None without a driver.
-
-    This needs no torch.
-    """
-    import pynvml
-
-    name = _query_first_gpu(pynvml.nvmlDeviceGetName)
-    return _text(name) if name else None
+    return query(pynvml.nvmlDeviceGetCount) or 0
 
 
 def driver_version() -> str | None:
@@ -55,51 +45,38 @@ def driver_version() -> str | None:
 
     if not visible_gpus():
         return None
-    version = _query(pynvml.nvmlSystemGetDriverVersion)
-    return _text(version) if version else None
+    version = query(pynvml.nvmlSystemGetDriverVersion)
+    return text_of(version) if version else None
 
 
 def compute_capability() -> tuple[int, int] | None:
     """Return the compute capability of the same GPU, without CUDA; None without a driver."""
     import pynvml
 
-    found = _query_first_gpu(pynvml.nvmlDeviceGetCudaComputeCapability)
+    handle = _first_gpu()
+    found = query(pynvml.nvmlDeviceGetCudaComputeCapability, handle) if handle else None
+    if not found and handle:  # a MIG slice, whose GPU is asked
+        whole = query(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, handle)
+        found = query(pynvml.nvmlDeviceGetCudaComputeCapability, whole) if whole else None
     return (int(found[0]), int(found[1])) if found else None
 
 
-def uuid_of(name: str) -> str | None:
-    """Return the UUID of the GPU that an entry of CUDA_VISIBLE_DEVICES names; None if unknown.
+def _first_gpu() -> Any:
+    """Return the handle of the first GPU in CUDA_VISIBLE_DEVICES; None without one.
 
-    `name` is an index, or a UUID, which is returned as it is.
-    """
-    import pynvml
-
-    if name.startswith(("GPU-", "MIG-")):
-        return name
-    if not name.isdecimal() or not visible_gpus():
-        return None
-    handle = _query(pynvml.nvmlDeviceGetHandleByIndex, int(name))
-    uuid = _query(pynvml.nvmlDeviceGetUUID, handle) if handle else None
-    return _text(uuid) if uuid else None
-
-
-def _query_first_gpu(call: Callable[[Any], Any]) -> Any:
-    """Query the first GPU that this process may use.
-
-    The variable is read here because the question comes before torch starts CUDA. In a session it
-    is the user's; in a worker and in the fork server it is what `DeviceSet.environment` has set.
+    The variable is read here because the question comes before torch starts CUDA, in a worker and
+    in the fork server: it is what `DeviceSet.environment` has set.
     """
     import pynvml
 
     if not visible_gpus():
         return None
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    by_uuid = first.startswith(("GPU-", "MIG-"))
-    handle = _query(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
-    handle = handle or _query(
+    by_uuid = first.startswith(PREFIXES)
+    handle = query(pynvml.nvmlDeviceGetHandleByUUID, first) if by_uuid else None
+    return handle or query(
         pynvml.nvmlDeviceGetHandleByIndex, int(first) if first.isdecimal() else 0
     )
-    return _query(call, handle) if handle else None
 
 
 def _initialize() -> bool:
@@ -110,30 +87,46 @@ def _initialize() -> bool:
 
 
 def used_bytes_by_uuid() -> dict[str, int]:
-    """Return the bytes in use on every GPU, by UUID.
+    """Return the bytes in use on every GPU, and on the MIG slice of this process, by UUID.
 
     Call this before this process uses CUDA, since a CUDA context takes memory.
     """
     import pynvml
 
     found: dict[str, int] = {}
-    for index in range(visible_gpus()):
-        handle = _query(pynvml.nvmlDeviceGetHandleByIndex, index)
+    gpus = (query(pynvml.nvmlDeviceGetHandleByIndex, index) for index in range(visible_gpus()))
+    for handle in (*gpus, _first_gpu()):
         uuid, memory = (
-            _query(pynvml.nvmlDeviceGetUUID, handle),
-            _query(pynvml.nvmlDeviceGetMemoryInfo, handle),
+            query(pynvml.nvmlDeviceGetUUID, handle),
+            query(pynvml.nvmlDeviceGetMemoryInfo, handle),
         )
         if uuid and memory:
-            found[_text(uuid)] = int(memory.used)
+            found[text_of(uuid)] = int(memory.used)
     return found
 
 
-def _text(answer: str | bytes) -> str:
+def text_of(answer: str | bytes) -> str:
+    """Return an answer as text; older versions of the library give bytes."""
     return answer.decode() if isinstance(answer, bytes) else answer
 
 
+def _found(uuid: str) -> tuple[str, Any]:
+    """Return the whole UUID and the handle of the GPU or MIG slice that torch names.
+
+    torch leaves out what it begins with. Raises `NVMLError`.
+    """
+    import pynvml
+
+    if uuid.startswith(PREFIXES):
+        return uuid, pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    for name in (f"{prefix}{uuid}" for prefix in PREFIXES):
+        if (handle := query(pynvml.nvmlDeviceGetHandleByUUID, name)) is not None:
+            return name, handle
+    raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+
 class Gpu:
-    """One GPU, found by the UUID that torch reports.
+    """One GPU or MIG slice, found by the UUID that torch reports.
 
     An index does not identify it: torch and NVML count differently under CUDA_VISIBLE_DEVICES.
     """
@@ -142,17 +135,19 @@ class Gpu:
         import pynvml
 
         _initialize()
-        self.uuid = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
         self._nvml: Any = pynvml
-        self._handle = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
+        self.uuid, self._handle = _found(uuid)
 
     @classmethod
     def current(cls) -> Gpu | None:
-        """Return torch's current GPU; None if NVML cannot find it."""
+        """Return torch's current GPU or MIG slice; None if NVML cannot find it."""
         import pynvml
         import torch
 
         uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if visible.startswith("MIG-") and "," not in visible:  # torch may name the whole GPU
+            uuid = visible
         try:
             return None if uuid is None else cls(str(uuid))
         except pynvml.NVMLError:
@@ -165,17 +160,15 @@ class Gpu:
         and the ids of other processes.
         """
         nvml, handle = self._nvml, self._handle
-        memory = _query(nvml.nvmlDeviceGetMemoryInfo, handle)
+        memory = query(nvml.nvmlDeviceGetMemoryInfo, handle)
         return {
-            "sm_clock_mhz": _query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-            "memory_clock_mhz": _query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-            "temperature_celsius": _query(
+            "sm_clock_mhz": query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+            "temperature_celsius": query(
                 nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
             ),
-            "power_watts": _scaled(_query(nvml.nvmlDeviceGetPowerUsage, handle), 1e-3),
-            "power_limit_watts": _scaled(
-                _query(nvml.nvmlDeviceGetEnforcedPowerLimit, handle), 1e-3
-            ),
+            "power_watts": _scaled(query(nvml.nvmlDeviceGetPowerUsage, handle), 1e-3),
+            "power_limit_watts": _scaled(query(nvml.nvmlDeviceGetEnforcedPowerLimit, handle), 1e-3),
             "throttle_reasons": self.throttle_reasons(),
             "memory_total_bytes": memory.total if memory else None,
             "memory_used_bytes": memory.used if memory else None,
@@ -184,14 +177,14 @@ class Gpu:
 
     def throttle_reasons(self) -> list[str]:
         """Return the names of the current reasons for throttled clocks."""
-        bits = _query(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
+        bits = query(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle) or 0
         return [
             name for name, constant in THROTTLED.items() if bits & getattr(self._nvml, constant, 0)
         ]
 
     def energy_joules(self) -> float | None:
         """Return the energy counter (since the driver was loaded); None if the device has none."""
-        return _scaled(_query(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handle), 1e-3)
+        return _scaled(query(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handle), 1e-3)
 
     def own_bytes(self) -> int | None:
         """Return this process's memory on the device; None if its pid is hidden (in containers)."""
@@ -199,17 +192,17 @@ class Gpu:
 
     def used_bytes(self) -> int | None:
         """Return the memory in use on the device by all processes."""
-        memory = _query(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
+        memory = query(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
         return int(memory.used) if memory else None
 
     def thermal_slowdown_seconds(self) -> float | None:
         """Return the seconds of thermal slowdown so far; None if the device has no counter."""
         policy = self._nvml.NVML_PERF_POLICY_THERMAL
-        found = _query(self._nvml.nvmlDeviceGetViolationStatus, self._handle, policy)
+        found = query(self._nvml.nvmlDeviceGetViolationStatus, self._handle, policy)
         return None if found is None else found.violationTime * 1e-9
 
     def _bytes_by_process(self) -> dict[int, int | None]:
-        found = _query(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
+        found = query(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
         return {process.pid: process.usedGpuMemory for process in found}
 
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -82,17 +82,37 @@ class _ProgressReporter:
         }
 
 
+class Turn(Protocol):
+    """A lock that only one of several runs holds."""
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether this run holds it."""
+
+    def acquire(self) -> Any:
+        """Wait until no other run holds it, and take it."""
+
+    def release(self) -> None:
+        """Let another run take it."""
+
+
 class Profiler:
     """Profiler of a run: implements the engine's callbacks and collects all metrics of its cost.
 
     On a GPU it reads torch's allocator, CUDA events and NVML; on a CPU a clock and the resident
-    set size. `progress` receives messages during training.
+    set size. `progress` receives messages during training. With `turn` the run trains only while
+    it holds it.
     """
 
     def __init__(
-        self, device: str, progress: Callable[[dict[str, Any]], None], epochs: int
+        self,
+        device: str,
+        progress: Callable[[dict[str, Any]], None],
+        epochs: int,
+        turn: Turn | None = None,
     ) -> None:
         self.cuda = device.startswith("cuda")
+        self._turn = turn
         self._device = DeviceMonitor(cuda=self.cuda)
         self.meter = PhaseMeter(
             CudaMemory() if self.cuda else ResidentMemory(),
@@ -137,11 +157,23 @@ class Profiler:
             self._training_ended = time.time()
         if self.meter.phase in COMPUTING and not self.cuda:
             check_address_space()
+        self._take_turn(phase)
         self.meter.enter(phase)
+        self._end_turn(phase)
         self._progress.enter(phase)
         if phase == "train":
             self._training_began = self._training_began or time.time()
             self._steps.begin()
+
+    def _take_turn(self, phase: str | None) -> None:
+        """Wait for the turn to train. The wait belongs to no phase."""
+        if phase == "train" and self._turn is not None and not self._turn.is_locked:
+            self.meter.enter(None)
+            self._turn.acquire()
+
+    def _end_turn(self, phase: str | None) -> None:
+        if phase != "train" and self._turn is not None and self._turn.is_locked:
+            self._turn.release()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """Record that a training step was launched."""

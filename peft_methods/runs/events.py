@@ -15,13 +15,15 @@ class Event:
     """A change in a run's state.
 
     The run started (no other field is set), reported progress (`news`), is retried (`failed`: how
-    the last attempt ended), or ended with a `record`.
+    the last attempt ended; `workers`, if known, is how many run at a time from now on), or ended
+    with a `record`.
     """
 
     run: RunSpec
     news: dict[str, Any] | None = None
     record: Record | None = None
     failed: str = ""
+    workers: int = 0
 
 
 Watcher = Callable[[Event], None]

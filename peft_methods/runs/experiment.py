@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft_methods.profiling.environment import find_device, usable_cores
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs import kept_checks, reuse, tuning
 from peft_methods.runs.cost_model import total_seconds
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
-from peft_methods.runs.executors.devices import default_workers, threads_per_run
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
@@ -23,7 +21,7 @@ from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
 from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
-from peft_methods.runs.scheduling import new_scheduler
+from peft_methods.runs.scheduling import SessionDevices, new_scheduler
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.runs.tracking.trackers import Tracking
@@ -57,10 +55,10 @@ class Experiment:
         self._store = Store(options.results)
         self._store.prepare()
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
-        self._reused_trials: list[Record] = []
-        self._set_aside: list[str] = []
-        self.device = find_device()
-        self.workers = options.workers or default_workers(self.device, usable_cores())
+        self._reused_trials, self._set_aside = list[Record](), list[str]()
+        chosen = SessionDevices.chosen(options.devices, options.workers, options.executor)
+        self._devices, self.device = chosen, chosen.device
+        self.workers = options.workers or len(chosen.slots)
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -71,6 +69,7 @@ class Experiment:
             retries=options.retries,
             checkpoint=options.checkpoint,
             executor=options.executor,
+            devices=self._devices.slots,
         )
         self._tracking = Tracking(
             options.trackers, options.results, self._scheduler.executor.new_worker
@@ -105,8 +104,7 @@ class Experiment:
         methods = [task.method for task in tasks]
         keys = None
         if self.options.executor == LOCAL and not self.trials:
-            threads = threads_per_run(self.device, usable_cores(), self.workers)
-            keys = kept_checks.keys_of(recipe, methods, self.device, threads)
+            keys = kept_checks.keys_of(recipe, methods, self.device, *self._devices.kind)
         if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
         self._progress.show_preparation(recipe)
@@ -121,6 +119,7 @@ class Experiment:
         if self._started:
             return
         self._started = True
+        self._progress.announce(self._devices.notes)
         records, unfit = self._store.records()
         self._set_aside = self._store.set_aside(unfit)
         for task in self.tasks:
@@ -258,6 +257,8 @@ class Experiment:
             *self._set_aside,
             *filter(None, [cache_notice()]),
             *self._earlier.warnings,
+            *self._devices.notes,
+            *self._scheduler.executor.notes,
             *self._scheduler.warnings,
         ]
 

@@ -18,12 +18,13 @@ class ExperimentOptions:
     `timeout` is in seconds a run; `trials` a method are tuned first; `fresh` trains everything
     again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
     is the name of the executor that runs go through. `adding_seconds` is the time after which no
-    further seeds are added.
+    further seeds are added. `devices` are the UUIDs of the GPUs to use; by default all of a kind.
     """
 
     results: Path = DEFAULT_RESULTS
     save_models: Path | None = None
     workers: int | None = None
+    devices: tuple[str, ...] = ()
     trials: int | None = None
     fresh: bool = False
     timeout: float | None = None

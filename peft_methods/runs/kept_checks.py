@@ -15,7 +15,7 @@ from typing import Any
 
 from peft_methods.methods.base import Method
 from peft_methods.profiling.environment import package_version, package_versions, processor_name
-from peft_methods.profiling.nvml import driver_version, gpu_name
+from peft_methods.profiling.nvml import driver_version
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import Recipe, Tuning
 from peft_methods.runs.code_fingerprint import code_fingerprint
@@ -38,7 +38,9 @@ class _NotKeptError(Exception):
     """The cache has no value."""
 
 
-def keys_of(recipe: Recipe, methods: Sequence[Method], device: str, threads: int) -> Keys | None:
+def keys_of(
+    recipe: Recipe, methods: Sequence[Method], device: str, device_name: str, threads: int
+) -> Keys | None:
     """Return everything that the check of a recipe depends on, as JSON values, for each method.
 
     None if that is not known without loading it: for sources on the hub, for very large ones, and
@@ -57,7 +59,7 @@ def keys_of(recipe: Recipe, methods: Sequence[Method], device: str, threads: int
         return None
     shared = {
         "sources": digests,
-        "device": [device, _device_name(device), threads],
+        "device": [device, _device_names(device, device_name), threads],
         "packages": {**package_versions(), **{name: package_version(name) for name in READERS}},
     }
     try:
@@ -121,10 +123,8 @@ def _missing() -> Any:
     raise _NotKeptError
 
 
-def _device_name(device: str) -> list[str | None]:
-    if device == "cpu":
-        return [processor_name()]
-    return [gpu_name(), driver_version()]
+def _device_names(device: str, name: str) -> list[str | None]:
+    return [processor_name()] if device == "cpu" else [name, driver_version()]
 
 
 def _digest(source: str) -> str | None:

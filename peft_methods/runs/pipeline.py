@@ -20,7 +20,7 @@ from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.memory_peaks import share
 from peft_methods.profiling.pace import pace_seconds
-from peft_methods.profiling.profiler import Profiler
+from peft_methods.profiling.profiler import Profiler, Turn
 from peft_methods.runs import export, outcome
 from peft_methods.runs.checkpoints import Checkpoints
 from peft_methods.runs.fitting_engine import with_fitting_engine
@@ -71,15 +71,16 @@ def execute(
     *,
     threads: int,
     prefetched: Prefetched | None = None,
+    turn: Turn | None = None,
 ) -> tuple[Record, Predictions | None]:
     """Train and evaluate one run. The caller catches errors.
 
     The predictions are those for the test rows, or a trial's for the validation rows. Prerequisites
-    and runs with random weights have none.
+    and runs with random weights have none. The run trains only while it holds `turn`.
     """
     set_up_process(threads, deterministic=run.deterministic)
     check_device(run.device)
-    profiler = Profiler(run.device, progress, run.recipe.budget.epochs)
+    profiler = Profiler(run.device, progress, run.recipe.budget.epochs, turn)
     try:
         with profiler.running():
             run, paths = with_fitting_engine(run, paths)

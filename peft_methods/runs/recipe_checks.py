@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
-from peft_methods.runs.executors.base import Ended, Executor, Lost
+from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost
 from peft_methods.runs.executors.jobs import Failure, PrepareJob, RunJob
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.requests import RunRequests
@@ -43,23 +43,34 @@ class RecipeChecks:
         return result
 
     def _attempt(self, job: PrepareJob, first: RunJob | None) -> PreparedRecipe | Failure:
-        """Make one attempt. Raises `PreparationTimedOut`."""
+        """Make one attempt, and another if its GPU failed. Raises `PreparationTimedOut`."""
         handle = self.executor.start(job)
         self.executor.prefetch([] if first is None else [first])
-        failed = f"recipe {job.recipe.name!r} could not be prepared"
         try:
-            while True:
-                for event in self.timeouts.poll(self.executor, [handle]):
-                    if isinstance(event, Ended):
-                        result = event.done.result
-                        assert isinstance(result, PreparedRecipe | Failure)
-                        return result
-                    if isinstance(event, Lost):
-                        return Failure(f"{failed}: {event.reason}.", False, event.transient)
-                if self.timeouts.is_over(handle):
-                    started = self.executor.has_started(handle)
-                    stacks = self.executor.stacks(handle)
-                    message = self.timeouts.message(stacks, started=started)
-                    raise PreparationTimedOut(f"{failed}: {message}.", stacks)
+            result = self._result(job, handle)
+            failed = result.gpu_failure if isinstance(result, Failure) else ""
+            is_left_out = bool(failed and self.executor.leave_out(handle, failed))
         finally:
             self.executor.kill(handle)
+        if is_left_out and self.executor.capacity.gpus:
+            return self._attempt(job, None)
+        return result
+
+    def _result(self, job: PrepareJob, handle: Handle) -> PreparedRecipe | Failure:
+        """Wait for the result of a check. Raises `PreparationTimedOut`."""
+        failed = f"recipe {job.recipe.name!r} could not be prepared"
+        while True:
+            for event in self.timeouts.poll(self.executor, [handle]):
+                if isinstance(event, Ended):
+                    result = event.done.result
+                    assert isinstance(result, PreparedRecipe | Failure)
+                    return result
+                if isinstance(event, Lost):
+                    reason = f"{failed}: {event.reason}."
+                    gpu_failure = event.gpu_failure
+                    return Failure(reason, False, event.transient, gpu_failure=gpu_failure)
+            if self.timeouts.is_over(handle):
+                started = self.executor.has_started(handle)
+                stacks = self.executor.stacks(handle)
+                message = self.timeouts.message(stacks, started=started)
+                raise PreparationTimedOut(f"{failed}: {message}.", stacks)

@@ -10,6 +10,7 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event, Watcher
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Progress
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob, job_name
+from peft_methods.runs.gpu_failures import GpuFailures
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.recipe_checks import RecipeChecks
@@ -40,6 +41,7 @@ class Scheduler:
         self.warnings: list[str] = []
         self._timeouts = Timeouts(timeout)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
+        self._failures = GpuFailures(executor)
         self._store = requests.store
         self._pending: list[RunSpec] = []
         self._running: dict[Handle, RunSpec] = {}
@@ -140,6 +142,7 @@ class Scheduler:
     def _start_ready(self) -> None:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
         self._fail_dependents()
+        self._end_without_gpu()
         started = False
         while (run := self._next()) is not None:
             self._pending.remove(run)
@@ -172,6 +175,15 @@ class Scheduler:
                 self.store_here(record)
                 self._end(run, record)
 
+    def _end_without_gpu(self) -> None:
+        """End the queued runs if too many GPUs have failed for them."""
+        if reason := self._failures.reason_to_end(self.requests.needs):
+            for run in list(self._pending):
+                self._pending.remove(run)
+                record = record_without_result(run, "failed", reason)
+                self.store_here(record)
+                self._end(run, record)
+
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)
         handle = self.executor.start(job, self._matmul_flops_per_second)
@@ -189,6 +201,8 @@ class Scheduler:
             if isinstance(event, Progress):
                 self._news[event.handle] = event.news
                 self._notify(Event(run, news=event.news))
+            elif self._failures.leave_out(run.key, event.handle, event.gpu_failure):
+                self._try_elsewhere(event.handle, run, event.gpu_failure)
             elif isinstance(event, Ended):
                 self._finish(event.handle, run, event.done)
             else:
@@ -243,6 +257,14 @@ class Scheduler:
         record = replace(record, message=record.message + log, attempts=before)
         self.store_here(record)
         self._end(run, record)
+
+    def _try_elsewhere(self, handle: Handle, run: RunSpec, failure: str) -> None:
+        """Queue a run whose GPU failed, as the next one. It is no attempt of the run."""
+        self._release(handle)
+        self.requests.remove_work(run)
+        self._pending.insert(0, run)
+        left = self.executor.capacity.gpus
+        self._notify(Event(run, failed=f"its GPU failed ({failure})", workers=left))
 
     def _release(self, handle: Handle) -> None:
         self.executor.kill(handle)

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from peft_methods.profiling.environment import usable_cores
-from peft_methods.runs.executors.devices import DeviceSet, slots
+from peft_methods.profiling.environment import find_device
+from peft_methods.runs.executors.cores import own_cores
+from peft_methods.runs.executors.devices import DeviceSet, default_workers, slots
+from peft_methods.runs.executors.gpu_choice import choose_gpus
 from peft_methods.runs.executors.registry import LOCAL, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.store import Store
+
+
+@dataclass(frozen=True)
+class SessionDevices:
+    """The devices of a session: a set for each run at a time, and remarks on their choice."""
+
+    device: str
+    device_name: str
+    slots: tuple[DeviceSet, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def chosen(
+        cls, devices: Sequence[str] = (), workers: int | None = None, executor: str = LOCAL
+    ) -> SessionDevices:
+        """Choose from what this process may use. Raises `OptionError` for too many workers.
+
+        Another executor than the local one may have more.
+        """
+        device, cores = find_device(), own_cores()
+        choice = choose_gpus(devices, workers if executor == LOCAL else None)
+        count = workers or default_workers(device, len(cores), len(choice.gpus))
+        made = slots(device, cores, count, choice.gpus)
+        return cls(device, choice.device_name, made, choice.notes)
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        """What a run's figures depend on: the name of the device, and the threads of a run."""
+        return self.device_name, self.slots[0].threads
 
 
 def new_scheduler(
@@ -32,7 +65,7 @@ def new_scheduler(
     Raises `OptionError` for an unknown or unusable executor.
     """
     make_executor = executor_of(executor)
-    devices = devices or slots(device, usable_cores(), workers)
+    devices = devices or slots(device, own_cores(), workers, choose_gpus(workers=workers).gpus)
     folder = RunFolder(store)
     requests = RunRequests(store, folder, device, devices[0].resources, save_models, checkpoint)
     made = make_executor(devices, folder.path)

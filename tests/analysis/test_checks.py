@@ -118,6 +118,7 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V503": [("lora", "data.fingerprint", "another")],
     "V504": [("lora", "spec.method.learning_rate", 4e-3)],
     "V505": [("lora", "environment.packages.torch", "2.6.0")],
+    "V508": [("lora/1", "environment.device_name", "NVIDIA H100")],
     "V506": [("qlora", "metrics.train_seconds", 0.3)],
     "V507": [("lora", "spec.recipe.budget.vary", ["initialisation"])],
     "V601": [("lora", "quality.generation", {**WRITTEN, "stopped": 0.1})],

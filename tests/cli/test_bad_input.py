@@ -271,7 +271,7 @@ def test_silenced_with_random_text(text: str) -> None:
 
 
 OPTIONS = ("recipe", "method", "seeds", "vary", "set", "model", "weights", "data",
-           "results", "workers", "engine", "tune", "silence", "baseline",
+           "results", "workers", "devices", "engine", "tune", "silence", "baseline",
            "fail", "save-baseline", "budget", "markdown", "csv", "save-models")  # fmt: skip
 
 

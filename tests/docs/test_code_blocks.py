@@ -33,6 +33,7 @@ from peft_methods.methods import METHODS, ApplyContext, Registry
 from peft_methods.methods.registry import GROUP as METHOD_GROUP
 from peft_methods.models import loading
 from peft_methods.models.parameters import count_parameters
+from peft_methods.profiling.gpus import gpus_here
 from peft_methods.recipes.loading import find_recipe, load_recipe, shipped_recipes
 from peft_methods.recipes.schema import ModelSpec
 from peft_methods.runs.executors.devices import DeviceSet
@@ -47,7 +48,7 @@ FENCE = re.compile(
     r"(?P<mark><!-- run(?:: (?P<kind>[a-z]+))? -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
-KINDS = {"", "slow", "syntax", "check", "executor", "method", "part", "recipe", "task"}
+KINDS = {"", "slow", "syntax", "check", "executor", "method", "part", "recipe", "suite", "task"}
 PROGRAMS = ("pytest", "peft-methods")
 QUICK = """seeds=1, settings=["data.train=64", "data.validation=32", "data.test=64",
     "budget.epochs=1", "expect.margin_over_majority=0.0"]"""  # in place of the whole recipe
@@ -253,6 +254,14 @@ def test_benchmark_of_the_guide_is_collected_for_every_method(
     )
     assert done.ret == 0, done.stdout.str()
     done.stdout.fnmatch_lines(["*test_my_model?tiny-lora?", "*test_my_model?tiny-ia3?"])
+
+
+def test_suite_of_the_guide_has_gpus_or_is_skipped(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_mine=the_block("suite").text)
+    plain = ("-p", "peft_methods.plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
+    done = pytester.runpytest_subprocess(*plain, "-W", "error")
+    there = min(2, len(gpus_here()))
+    done.assert_outcomes(passed=there, skipped=2 - there)
 
 
 def commands_marked(kind: str) -> list[Any]:

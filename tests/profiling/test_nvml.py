@@ -8,10 +8,13 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 import torch
+from nvml_builders import FakeDriver, FakeGpu, Slice, gpus, need_no_gpu, uuid_of
 
 from peft_methods.profiling import device_memory, environment, nvml
+from peft_methods.profiling.gpus import gpus_here
 
 
 class FakeNvml:
@@ -146,10 +149,38 @@ def test_find_device_returns_cpu_without_a_driver(
     assert environment.find_device() == "cpu"
 
 
-def test_gpu_name_and_capability_need_no_cuda(fake: FakeNvml) -> None:
-    assert (nvml.gpu_name(), nvml.compute_capability()) == ("H100", (9, 0))
-    fake.values["nvmlDeviceGetCount"] = None
-    assert (nvml.gpu_name(), nvml.compute_capability()) == (None, None)
+def test_name_and_capability_need_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_no_gpu()
+    part = Slice(uuid_of("1", "MIG"))
+    driver = FakeDriver([*gpus("a"), FakeGpu(uuid_of("b"), slices=(part,), capability=(8, 0))])
+    driver.install(monkeypatch)
+    assert (gpus_here()[0].name, nvml.compute_capability()) == ("NVIDIA H200", (9, 0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", part.uuid)
+    assert (gpus_here()[0].name, nvml.compute_capability()) == (
+        "NVIDIA H200 MIG 1g.18gb",
+        (8, 0),
+    )
+    driver.gpus.clear()
+    assert (gpus_here(), nvml.compute_capability()) == ([], None)
+
+
+def test_slice_is_found_by_what_torch_names_it_and_has_memory_but_no_energy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_no_gpu()
+    part = Slice(uuid_of("1", "MIG"), used=3)
+    FakeDriver([FakeGpu(uuid_of("b"), slices=(part,))]).install(monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", part.uuid)
+    for name in (part.uuid, part.uuid.removeprefix("MIG-")):
+        gpu = nvml.Gpu(name)
+        assert (gpu.uuid, gpu.used_bytes(), gpu.energy_joules()) == (part.uuid, 3, None)
+    assert nvml.used_bytes_by_uuid()[part.uuid] == 3
+    with pytest.raises(pynvml.NVMLError):
+        nvml.Gpu("11111111")
+    known = SimpleNamespace(uuid=uuid_of("b").removeprefix("GPU-"))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: known)
+    assert (nvml.Gpu.current() or nvml.Gpu("")).uuid == part.uuid  # torch named the whole GPU
 
 
 @pytest.mark.gpu

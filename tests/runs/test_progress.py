@@ -404,3 +404,29 @@ def _all_of(terminal: int) -> str:
         pass
     os.close(terminal)
     return data.decode()
+
+
+def test_many_active_runs_are_shown_and_counted(tiny_recipe: Path) -> None:
+    display, (run, _) = RecordingDisplay(80), runs(tiny_recipe)
+    progress = Progress(display, workers=20, clock=lambda: 0.0)
+    active = [replace(run, seed=seed) for seed in range(20)]
+    progress.plan(active, PREPARATION)
+    for one in active:
+        progress(Event(one))
+    assert len(display.live) == 18
+    assert display.live[-1] == "and 4 more"
+
+
+def test_time_left_counts_the_gpus_that_are_left(tiny_recipe: Path) -> None:
+    display, (run, _) = RecordingDisplay(80), runs(tiny_recipe)
+    progress = Progress(display, workers=2, clock=lambda: 0.0)
+    progress.plan([replace(run, seed=seed) for seed in range(4)], PREPARATION)
+    before = progress._time.seconds()
+    progress(Event(run, failed="its GPU failed", workers=1))
+    assert progress._time.seconds() == pytest.approx(2 * before)
+
+
+def test_remarks_come_before_anything_is_trained() -> None:
+    display = RecordingDisplay(0)
+    Progress(display, workers=1).announce(["GPU-a is left out"])
+    assert display.lasting == ["peft-methods: GPU-a is left out"]

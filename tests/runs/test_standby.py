@@ -16,6 +16,7 @@ import pytest
 from builders import runs
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.earlier import EarlierRuns
+from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import job_name
 from peft_methods.runs.executors.process import Worker
 from peft_methods.runs.experiment import Experiment
@@ -31,8 +32,8 @@ from peft_methods.runs.store import Store
 def scheduler(tmp_path: Path) -> Any:
     store = Store(tmp_path / "results")
     store.prepare()
-    made = new_scheduler(store, "cpu", workers=1, retries=0)
-    made.executor.prefetch_limit = 1
+    one = (DeviceSet(("GPU-a",), 2),)
+    made = new_scheduler(store, "cpu", workers=1, retries=0, devices=one)
     yield made
     made.close()
 

@@ -14,6 +14,7 @@ from peft_methods.analysis.checks.rule import is_quantized, rule
 from peft_methods.methods.registry import METHODS
 from peft_methods.recipes.variation import USUAL
 from peft_methods.runs.record import Record
+from peft_methods.utils.words import seeds_of
 
 # Limits of QLoRA's time per epoch as a multiple of LoRA's. For equal work we measured 0.8 to 2.
 FASTER, SLOWER = 0.5, 4.0
@@ -109,6 +110,22 @@ def seeds_leave_parts_out(records: list[Record]) -> Iterator[tuple[str, str]]:
             f"{', '.join(fixed)}: the same for all seeds",
             "use these seeds to measure the noise of the other parts; to tell methods apart, let "
             "seeds vary at least the parts that budget.vary has by default",
+        )
+
+
+@rule("V508", "warning", "method")
+def seeds_on_other_devices(records: list[Record]) -> Iterator[tuple[str, str]]:
+    """Seeds of a method ran on different devices, whose times and memory cannot be averaged."""
+    seeds: dict[str, list[int]] = {}
+    for record in records:
+        if (name := record.environment.get("device_name")) is not None:
+            seeds.setdefault(str(name), []).append(record.seed)
+    if len(seeds) > 1:
+        usual = max(seeds, key=lambda name: len(seeds[name]))
+        others = "; ".join(f"{seeds_of(of)} on {one}" for one, of in seeds.items() if one != usual)
+        yield (
+            f"{others}, the others on {usual}: time and memory are those of {usual} alone",
+            "train all seeds on devices of one kind",
         )
 
 

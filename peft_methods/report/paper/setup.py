@@ -18,6 +18,7 @@ from peft_methods.report.paper.statistics import statistics
 from peft_methods.report.paper.study import Study
 from peft_methods.report.paper.tuning import hyperparameters, rates
 from peft_methods.report.paper.typst import escaped, table
+from peft_methods.report.text.devices import gpus_of
 from peft_methods.runs.record import Record
 from peft_methods.tasks.registry import task_of
 
@@ -195,8 +196,9 @@ def _hardware(studies: Sequence[Study]) -> str:
     if not records:
         return "No run finished, so the hardware is not reported."
     devices = _distinct(records, "device_name")
+    count = len(gpus_of(records))
     where = (
-        f"All runs used one {devices[0]}"
+        (f"The runs used {count} {devices[0]}" if count > 1 else f"All runs used one {devices[0]}")
         if len(devices) == 1
         else f"The runs used {listed(devices)}"
     )

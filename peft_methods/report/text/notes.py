@@ -17,6 +17,7 @@ from peft_methods.report.text.columns import BEST
 from peft_methods.report.text.costs import COST_NOTE, has_costs
 from peft_methods.report.text.curve import curve_notes
 from peft_methods.report.text.data_sets import summary_notes
+from peft_methods.report.text.devices import beside_notes
 from peft_methods.report.text.left_out import left_out_lines, silenced_line
 from peft_methods.report.text.models import MODELS_NOTE
 from peft_methods.report.text.noise import noise_notes
@@ -62,6 +63,7 @@ def notes(comparison: Comparison) -> list[Note]:
             "column. Train time: training steps only. "
             f"Peak memory: {finished.environment['memory_kind']}, training only."
         )
+    lines += beside_notes(comparison.records)
     if has_costs(rows):
         lines.append(COST_NOTE)
     if any(len(row.seeds) == 1 for row in rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.recipes.schema import Recipe
-from peft_methods.runs.record import Record
+from peft_methods.report.text.devices import devices_text
 from peft_methods.tasks.registry import task_of
 from peft_methods.utils.words import counted, seeds_of
 
@@ -14,8 +14,9 @@ def setup_line(comparison: Comparison, recipe: str) -> str:
     records = [r for r in comparison.records if r.recipe_name == recipe and r.role == "main"]
     spec = records[0].spec
     data = spec.recipe.data
-    finished = next((r for r in records if r.status == "ok"), None)
-    device = device_text(finished) if finished else spec.device
+    done = [r for r in records if r.status == "ok"]
+    finished = done[0] if done else None
+    device = devices_text(done) if done else spec.device
     seeds = {r.seed for r in records}
     weights = "" if spec.recipe.has_quality else " (random weights)"
     texts = " (random tokens)" if finished and finished.data.get("random") else ""
@@ -58,11 +59,3 @@ def _padding(recipe: Recipe) -> list[str]:
     names = {"fixed": "fixed padding", "packed": "packed batches"}
     default = ["padded batches"] * task_of(recipe).packs
     return [names[one]] if (one := recipe.budget.padding) in names else default
-
-
-def device_text(record: Record) -> str:
-    """Format the device's name; for a CPU with the number of threads."""
-    environment = record.environment
-    threads = environment.get("threads")
-    cores = f", {counted(threads, 'thread')}" if environment["device"] == "cpu" and threads else ""
-    return f"{environment['device_name']}{cores}"

@@ -6,7 +6,7 @@ The scheduler above it decides what runs when, what is retried and how long a ru
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from peft_methods.runs.executors.devices import Resources
@@ -32,16 +32,33 @@ class Ended:
     handle: Handle
     done: Done
 
+    @property
+    def gpu_failure(self) -> str:
+        """How the job's GPU failed; empty if it did not."""
+        return self.done.gpu_failure
+
+    def with_failure(self, reason: str) -> Ended:
+        """Return the same with the failure of the job's GPU."""
+        return replace(self, done=replace(self.done, gpu_failure=reason))
+
 
 @dataclass(frozen=True)
 class Lost:
-    """A job's process ended without a result. A `transient` cause may not occur again."""
+    """A job's process ended without a result. A `transient` cause may not occur again.
+
+    `gpu_failure` says how the job's GPU failed, if that is the cause.
+    """
 
     handle: Handle
     status: Status
     reason: str
     transient: bool
     stack: str
+    gpu_failure: str = ""
+
+    def with_failure(self, reason: str) -> Lost:
+        """Return the same with the failure of the job's GPU."""
+        return replace(self, gpu_failure=reason)
 
 
 RunEvent = Progress | Ended | Lost
@@ -50,8 +67,15 @@ RunEvent = Progress | Ended | Lost
 class Executor(Protocol):
     """Runs jobs in isolated processes. It owns devices and processes, and no decision."""
 
-    capacity: Resources  # of all its devices
-    prefetch_limit: int  # the number of jobs that can do useful work before their turn
+    notes: list[str]  # what its user should know of how runs were executed
+
+    @property
+    def capacity(self) -> Resources:
+        """The resources of all its devices that work."""
+
+    @property
+    def prefetch_limit(self) -> int:
+        """The number of jobs that can do useful work before their turn."""
 
     def has_room(self, needs: Resources) -> bool:
         """Whether a job with these needs can start now."""
@@ -77,6 +101,12 @@ class Executor(Protocol):
 
     def new_worker(self) -> Any:
         """Return a process for other work of the session, such as an experiment tracker."""
+
+    def leave_out(self, handle: Handle, reason: str) -> str:
+        """Leave the devices of a job out, which failed for this reason, and return their names.
+
+        Empty if they stay in use.
+        """
 
     def poll(self, timeout: float | None) -> Iterator[RunEvent]:
         """Yield events of started jobs, after waiting at most `timeout` seconds for the first."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from peft_methods.profiling import nvml
-from peft_methods.profiling.environment import find_device
+from peft_methods.profiling.gpus import GpuInfo
+from peft_methods.runs.executors.cores import physical_cores, shares
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,14 @@ class DeviceSet:
     """The devices of one run: GPUs by UUID, and CPU threads.
 
     A GPU whose driver reports no UUID is named by its entry in the caller's CUDA_VISIBLE_DEVICES.
+    The run is kept to the CPU `cores`, and its process before its turn to `waiting_cores`, so that
+    it disturbs no other run; without any, both may use all.
     """
 
     gpus: tuple[str, ...] = ()
     threads: int = 1
+    cores: tuple[int, ...] = ()
+    waiting_cores: tuple[int, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -45,7 +49,12 @@ class DeviceSet:
         return Resources(len(self.gpus), self.threads)
 
     def __or__(self, other: DeviceSet) -> DeviceSet:
-        return DeviceSet(self.gpus + other.gpus, self.threads + other.threads)
+        return DeviceSet(
+            self.gpus + other.gpus,
+            self.threads + other.threads,
+            self.cores + other.cores,
+            self.waiting_cores + other.waiting_cores,
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the variables that hide every other GPU from a process."""
@@ -55,23 +64,14 @@ class DeviceSet:
 NO_GPU = DeviceSet()
 
 
-def visible_gpus() -> tuple[str, ...]:
-    """Return the GPUs that this process may use, within the caller's CUDA_VISIBLE_DEVICES."""
-    if find_device() == "cpu":
-        return ()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return tuple(nvml.uuid_of(str(index)) or str(index) for index in range(nvml.visible_gpus()))
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    return tuple(nvml.uuid_of(name) or name for name in names)
-
-
-def default_workers(device: str, cores: int) -> int:
+def default_workers(device: str, cores: int, gpus: int = 1) -> int:
     """Return how many runs train side by side.
 
-    Two on a CPU, each with half the cores: small models scale badly over threads. One on a GPU.
+    Two on a CPU, each with half the cores: small models scale badly over threads. One on each GPU.
     """
-    return 2 if device == "cpu" and cores > 1 else 1
+    if device == "cpu":
+        return 2 if cores > 1 else 1
+    return max(1, gpus)
 
 
 def threads_per_run(device: str, cores: int, workers: int) -> int:
@@ -80,12 +80,27 @@ def threads_per_run(device: str, cores: int, workers: int) -> int:
     With sixteen threads, which wait by spinning, a training step took three times as long whenever
     the next run's process was importing its libraries.
     """
-    return max(1, cores // workers) if device == "cpu" else min(2, cores)
+    share = max(1, cores // workers)
+    return share if device == "cpu" else min(2, share)
 
 
-def slots(device: str, cores: int, workers: int) -> tuple[DeviceSet, ...]:
-    """Return one device set for each run that trains at a time."""
-    threads = threads_per_run(device, cores, workers)
+def slots(
+    device: str, cores: Sequence[int], workers: int, gpus: Sequence[GpuInfo] = ()
+) -> tuple[DeviceSet, ...]:
+    """Return one device set for each run that trains at a time.
+
+    Several GPUs share out the cores; each gets those close to it first. One may use all.
+    """
+    threads = threads_per_run(device, len(cores), workers)
     if device == "cpu":
         return (DeviceSet((), threads),) * workers
-    return tuple(DeviceSet((gpu,), threads) for gpu in visible_gpus()[:workers])
+    used = gpus[:workers] or [GpuInfo("0", "GPU", 0)]  # torch will say why there is none
+    shared = (
+        [((), ())]
+        if len(used) <= 1
+        else shares(physical_cores(cores), [gpu.near_cores for gpu in used])
+    )
+    return tuple(
+        DeviceSet((gpu.uuid,), threads, of_run, of_next)
+        for gpu, (of_run, of_next) in zip(used, shared, strict=True)
+    )

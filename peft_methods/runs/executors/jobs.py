@@ -74,10 +74,22 @@ def job_name(run: RunSpec) -> str:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What else happens beside a run: the number of runs at a time.
+
+    `turn` is the path of the lock that a run holds while it trains; empty if all train at once.
+    """
+
+    runs: int = 1
+    turn: str = ""
+
+
+@dataclass(frozen=True)
 class StartSignal:
     """The signal that it is a run's turn, with what is known about the device by then."""
 
     matmul_flops_per_second: float | None = None
+    beside: Beside = Beside()
 
 
 @dataclass(frozen=True)
@@ -85,13 +97,15 @@ class Failure:
     """A job that failed.
 
     `by_user` marks a user's mistake, whose message is complete. All other errors are ours.
-    `setting` names the setting to change, as in `PeftMethodsError`.
+    `setting` names the setting to change, as in `PeftMethodsError`. `gpu_failure` says how the GPU
+    failed, if that is the cause.
     """
 
     message: str
     by_user: bool
     may_pass: bool = False
     setting: str = ""
+    gpu_failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,9 +119,11 @@ class EngineFailed:
 class Done:
     """The result of a job; `not_stored` is the reason if the record could not be written.
 
-    A failure that `may_pass` is not written: the parent decides whether to retry.
+    A failure that `may_pass` is not written: the parent decides whether to retry. `gpu_failure`
+    says how the GPU failed, if that is the cause.
     """
 
     result: Record | PreparedRecipe | Failure | EngineFailed
     not_stored: str = ""
     may_pass: bool = False
+    gpu_failure: str = ""

@@ -12,30 +12,55 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+from peft_methods.profiling.environment import usable_cores
 from peft_methods.runs.executors.base import Ended, Lost, Progress, RunEvent
+from peft_methods.runs.executors.cores import LEAST_CORES
 from peft_methods.runs.executors.devices import DeviceSet, Resources
-from peft_methods.runs.executors.jobs import Done, PrepareJob, RunJob, StartSignal
+from peft_methods.runs.executors.gpu_failure import GpuHealth
+from peft_methods.runs.executors.host_memory import MemoryForPrefetching
+from peft_methods.runs.executors.jobs import Beside, Done, PrepareJob, RunJob, StartSignal
 from peft_methods.runs.executors.process import Worker, fork_server
 from peft_methods.runs.executors.standby import Standby
 
 Job = TypeVar("Job", bound=RunJob | PrepareJob)
+TURN = "turn.lock"  # in the scratch folder: held by the run that trains
 
 
 class LocalExecutor:
     """Start, poll and kill processes. Each of the `slots` runs one job at a time.
 
     A job that needs several GPUs takes several slots. On a GPU the next job's process loads data
-    and model on the host while the present one trains.
+    and model on the host while the present one trains. `turns`: runs on several GPUs train in
+    turns, because the host is too small to serve two at once; by default its cores decide.
     """
 
-    def __init__(self, slots: Sequence[DeviceSet], scratch: Path) -> None:
+    def __init__(
+        self, slots: Sequence[DeviceSet], scratch: Path, *, turns: bool | None = None
+    ) -> None:
         self.slots, self.scratch = tuple(slots), scratch
-        self._devices = functools.reduce(DeviceSet.__or__, self.slots)
-        self.capacity = self._devices.resources
-        self.prefetch_limit = len(self.slots) if self._devices.gpus else 0
+        self.notes: list[str] = []
+        self._devices = _joined(self.slots)
+        self._places = set(range(len(self.slots)))  # numbers of the slots that are in use
+        small = usable_cores() < LEAST_CORES * len(self._devices.gpus)
+        has_turns = len(self._devices.gpus) > 1 and (small if turns is None else turns)
+        self._beside = Beside(len(self.slots), str(scratch / TURN) if has_turns else "")
         self._server = fork_server(self._devices)
+        self._health = GpuHealth(self._devices.gpus)
+        self._memory = MemoryForPrefetching()
         self._running: dict[Worker, tuple[int, ...]] = {}  # the numbers of its slots
         self._standbys = [Standby(self.new_worker) for _ in range(max(1, self.prefetch_limit))]
+        self._wanted: list[RunJob] = []  # the next jobs that are not prefetched yet
+        self._suspect: set[int] = set()  # slots that failed once while there was no other
+
+    @property
+    def capacity(self) -> Resources:
+        """The resources of all slots that are not left out."""
+        return _joined([self.slots[number] for number in self._places]).resources
+
+    @property
+    def prefetch_limit(self) -> int:
+        """The number of slots with a GPU."""
+        return len(self._places) if self._devices.gpus else 0
 
     def new_worker(self) -> Worker:
         """Return a process that will take one job."""
@@ -49,22 +74,24 @@ class LocalExecutor:
         """Start a job on free slots. A run's prefetched process takes it, if there is one."""
         name = job.name if isinstance(job, RunJob) else None
         taken = self._place(job.needs, name)
-        worker, has_job = self._standby(taken).take(name)
+        worker, has_job = self._standby(taken[0]).take(name)
         for standby in self._standbys:  # prefetched for a slot that is in use
             if name is not None and standby.key == name:
                 standby.drop()
+        self._wanted = [one for one in self._wanted if one.name != name]
         self._running[worker] = taken
         with contextlib.suppress(OSError):  # `poll` reports a process that died early
             if not has_job:
-                worker.connection.send(_on(job, self._joined(taken)))
+                devices = _joined([self.slots[number] for number in taken])
+                worker.connection.send(_on(job, devices))
             if name is not None:
-                worker.connection.send(StartSignal(rate))
+                worker.connection.send(StartSignal(rate, self._beside))
         return worker
 
     def _free(self) -> list[int]:
         """Return the numbers of the slots without a job."""
         used = {number for numbers in self._running.values() for number in numbers}
-        return [number for number in range(len(self.slots)) if number not in used]
+        return sorted(self._places - used)
 
     def _place(self, needs: Resources, name: str | None) -> tuple[int, ...]:
         """Choose slots: the one where the job is prefetched, else those where no other one is.
@@ -72,28 +99,39 @@ class LocalExecutor:
         The check of a recipe may share a slot.
         """
         free = sorted(self._free(), key=lambda number: self._rank(number, name))
-        return tuple(free[: _slots_for(needs)]) or (0,)
+        return tuple(free[: _slots_for(needs)]) or (min(self._places, default=0),)
 
     def _rank(self, number: int, name: str | None) -> int:
-        key = self._standby((number,)).key
+        key = self._standby(number).key
         return 1 if key is None else 0 if key == name else 2
 
-    def _standby(self, numbers: tuple[int, ...]) -> Standby:
-        return self._standbys[numbers[0] if self.prefetch_limit else 0]
-
-    def _joined(self, numbers: tuple[int, ...]) -> DeviceSet:
-        return functools.reduce(DeviceSet.__or__, (self.slots[number] for number in numbers))
+    def _standby(self, number: int) -> Standby:
+        return self._standbys[number if self._devices.gpus else 0]
 
     def prefetch(self, jobs: Sequence[RunJob]) -> None:
         """Keep one process ready, its imports done; on GPUs, one for each that has a job at once.
 
         A job that needs several GPUs is not prefetched.
         """
-        self._standbys[0].make()
+        self._standby(min(self._places, default=0)).make()
         known = self.prefetched()
-        new = [job for job in jobs if job.name not in known and _slots_for(job.needs) == 1]
-        empty = [number for number in range(self.prefetch_limit) if not self._standbys[number].key]
-        for number, job in zip(empty, new, strict=False):
+        self._wanted = [job for job in jobs if job.name not in known and _slots_for(job.needs) == 1]
+        self._prefetch_wanted()
+
+    def _prefetch_wanted(self) -> None:
+        """Give waiting jobs to the slots without one, while the host's memory lasts."""
+        if not self._devices.gpus:
+            return
+        for number in sorted(self._places):
+            if not self._wanted:
+                break
+            if self._standbys[number].key:
+                continue
+            loading = [one.process for one in self._standbys if one.key]
+            if loading and not self._memory.suffices(loading):
+                self.notes += self._memory.note(len(loading), self.prefetch_limit)
+                break
+            job = self._wanted.pop(0)
             self._standbys[number].give(_on(job, self.slots[number]), job.name)
 
     def prefetched(self) -> frozenset[str]:
@@ -102,7 +140,7 @@ class LocalExecutor:
 
     def next_prefetched(self) -> frozenset[str]:
         """Return the names of those of them whose slot is free."""
-        keys = (self._standby((number,)).key for number in self._free())
+        keys = (self._standby(number).key for number in self._free())
         return frozenset(key for key in keys if key)
 
     def drop_prefetched(self, keep: Collection[str] = ()) -> None:
@@ -110,9 +148,30 @@ class LocalExecutor:
 
         Without `keep`, all end.
         """
+        self._wanted = [job for job in self._wanted if job.name in keep]
         for standby in self._standbys:
             if not keep or (standby.key and standby.key not in keep):
                 standby.drop()
+
+    def leave_out(self, handle: Any, reason: str) -> str:
+        """Leave the devices of a job out for the rest of the session, and return their names.
+
+        The last one is left out only at its second failure: a fresh process may well succeed.
+        """
+        numbers = set(self._running.get(handle, ())) & self._places
+        failed = {n for n in numbers if any(map(self._health.problem, self.slots[n].gpus))}
+        numbers = failed or numbers
+        is_first_of_last = numbers == self._places and not numbers <= self._suspect
+        if is_first_of_last or not numbers or not self._devices.gpus:
+            self._suspect |= numbers
+            return ""
+        names = ", ".join(_joined([self.slots[number] for number in sorted(numbers)]).gpus)
+        self._places -= numbers
+        for number in numbers:
+            self._standby(number).drop()
+        left = f"{len(self._places)} of {len(self.slots)} left"
+        self.notes.append(f"{names} is left out since it failed ({reason}); {left}.")
+        return names
 
     def poll(self, timeout: float | None) -> Iterator[RunEvent]:
         """Yield one event of every process that has one, after at most `timeout` seconds."""
@@ -121,7 +180,18 @@ class LocalExecutor:
         )
         for worker in list(self._running):
             if not ready.isdisjoint(worker.handles()) and (event := _event_of(worker)) is not None:
-                yield event
+                if isinstance(event, Progress) and "step" in event.news:
+                    self._memory.learn(worker.process)
+                    self._prefetch_wanted()
+                yield self._with_health(worker, event)
+
+    def _with_health(self, worker: Worker, event: RunEvent) -> RunEvent:
+        """Return the event with the failure of the job's GPU, if NVML says that it has failed."""
+        if isinstance(event, Progress) or (isinstance(event, Ended) and not event.done.may_pass):
+            return event
+        gpus = [gpu for number in self._running[worker] for gpu in self.slots[number].gpus]
+        problem = next(filter(None, map(self._health.problem, gpus)), "")
+        return event.with_failure(problem) if problem else event
 
     def has_started(self, handle: Any) -> bool:
         """Whether a job's process was forked: the fork server imports libraries before."""
@@ -145,6 +215,10 @@ class LocalExecutor:
 
 def _slots_for(needs: Resources) -> int:
     return max(1, needs.gpus)
+
+
+def _joined(sets: Sequence[DeviceSet]) -> DeviceSet:
+    return functools.reduce(DeviceSet.__or__, sets) if sets else DeviceSet((), 0)
 
 
 def _on(job: Job, devices: DeviceSet) -> Job:

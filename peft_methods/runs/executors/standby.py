@@ -23,6 +23,11 @@ class Standby:
         self._drop_dead()
         return self._key
 
+    @property
+    def process(self) -> int | None:
+        """The id of the process, if there is one that was forked."""
+        return None if self._worker is None else self._worker.process
+
     def make(self) -> None:
         """Start the process unless one is alive, so that its imports are done when it is needed."""
         self._drop_dead()

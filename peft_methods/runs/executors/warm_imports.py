@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import logging
@@ -13,13 +12,13 @@ from collections.abc import Iterator
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling import nvml
 from peft_methods.profiling.environment import find_device
+from peft_methods.profiling.gpus import cuda_is_started
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.executors.worker import set_up_compiler
 from peft_methods.runs.spec import PIPELINE
 from peft_methods.training.registry import ENGINES
 from peft_methods.utils.errors import PeftMethodsError
 
-CUDA_ERROR_NOT_INITIALIZED = 3  # from cuda.h
 NVML_ANSWERS = "PYTORCH_NVML_BASED_CUDA_CHECK"  # torch reads it before it counts GPUs
 COMPILER_CACHES = (
     ("torch._inductor.codecache", "torch_key"),
@@ -47,15 +46,6 @@ def answered_by_nvml() -> Iterator[None]:
         os.environ.pop(NVML_ANSWERS) if before is None else os.environ.update(
             {NVML_ANSWERS: before}
         )
-
-
-def cuda_is_started() -> bool:
-    """Whether this process has started CUDA, for example through an import."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != CUDA_ERROR_NOT_INITIALIZED)
 
 
 def warm_compiler() -> None:

@@ -12,9 +12,14 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+from filelock import FileLock
+
 from peft_methods.methods.base import TRAINED
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES, package_versions
+from peft_methods.runs.executors.cores import keep_to
+from peft_methods.runs.executors.gpu_failure import gpu_failure
 from peft_methods.runs.executors.jobs import (
+    Beside,
     Done,
     EngineFailed,
     Failure,
@@ -74,14 +79,16 @@ def serve(connection: Connection) -> None:
         connection.send(_prepare(job))
         return
     redirect_output(job.work / PREFETCH_LOG)
+    keep_to(job.devices.waiting_cores)
     prefetched = _prefetched(job)
     with contextlib.suppress(EOFError):  # the parent has ended
         go: StartSignal = connection.recv()
+        keep_to(job.devices.cores)
         # Not earlier: the user may still want the log that an earlier session left there.
         redirect_output(job.log, overwrite=job.is_first_attempt)
         with contextlib.suppress(OSError):
             print(end=(job.work / PREFETCH_LOG).read_text(encoding="utf-8", errors="replace"))
-        connection.send(_train(job, connection, go.matmul_flops_per_second, prefetched))
+        connection.send(_train(job, connection, go, prefetched))
 
 
 def set_up_compiler() -> None:
@@ -129,7 +136,7 @@ def _failure(error: Exception) -> Failure:
     by_user = isinstance(error, PeftMethodsError)
     setting = error.setting if isinstance(error, PeftMethodsError) else ""
     message = str(error) if by_user else first_line(error)
-    return Failure(message, by_user, _may_pass(error), setting)
+    return Failure(message, by_user, _may_pass(error), setting, gpu_failure(error))
 
 
 def _may_pass(error: Exception) -> bool:
@@ -144,14 +151,14 @@ def _may_pass(error: Exception) -> bool:
     return total - free - torch.cuda.memory_reserved() > MEMORY_OF_OTHERS
 
 
-def _train(job: RunJob, connection: Connection, rate: float | None, prefetched: Any) -> Done:
+def _train(job: RunJob, connection: Connection, go: StartSignal, prefetched: Any) -> Done:
     from peft_methods.runs import pipeline, run_paths
 
     predictions = None
     try:
         paths = run_paths.RunPaths(
-            job.work, job.prerequisites, job.prerequisite_seconds, job.save_to, rate,
-            job.engine_note, job.prerequisite_fingerprints,
+            job.work, job.prerequisites, job.prerequisite_seconds, job.save_to,
+            go.matmul_flops_per_second, job.engine_note, job.prerequisite_fingerprints,
             results=job.store if job.checkpoint else None,
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
@@ -161,13 +168,15 @@ def _train(job: RunJob, connection: Connection, rate: float | None, prefetched: 
             _progress(connection),
             threads=job.devices.threads,
             prefetched=prefetched,
+            turn=FileLock(go.beside.turn) if go.beside.turn else None,
         )
+        record = _with_surroundings(record, job, go.beside)
     except EngineUnfit as error:
         return Done(EngineFailed(_failure(error).message))
     except Exception as error:
         record = _record_of(error, job.run)
-        if _may_pass(error):
-            return Done(record, may_pass=True)
+        if (failed := gpu_failure(error)) or _may_pass(error):
+            return Done(record, may_pass=True, gpu_failure=failed)
     record = replace(record, attempts=job.attempts)
     try:
         is_needed_later = record.status == "ok" and job.run.role == "prerequisite"
@@ -177,6 +186,16 @@ def _train(job: RunJob, connection: Connection, rate: float | None, prefetched: 
     if job.checkpoint and record.status == "ok":
         Store(job.store).remove_checkpoints(job.run.key)  # only once its record is written
     return Done(record)
+
+
+def _with_surroundings(record: Record, job: RunJob, beside: Beside) -> Record:
+    """Add to a record which GPUs it was on, and what ran beside it."""
+    surroundings = {
+        "gpus": list(job.devices.gpus),
+        "runs_at_a_time": beside.runs,
+        "trained_in_turns": bool(beside.turn),
+    }
+    return replace(record, environment=record.environment | surroundings)
 
 
 def _prefetched(job: RunJob) -> Any:

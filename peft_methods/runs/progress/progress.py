@@ -23,6 +23,7 @@ from peft_methods.utils.units import format_duration
 
 DRAWING_INTERVAL = 0.1  # at least so many seconds between two updates of the live lines
 NARROWEST_LABEL = 12
+MOST_LINES = 16  # of active runs: more than a terminal shows would hide the session's line
 
 
 class Progress:
@@ -43,6 +44,11 @@ class Progress:
     def plan(self, runs: Sequence[RunSpec], preparation: PreparedRecipe) -> None:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
         self._time.plan(runs, preparation)
+
+    def announce(self, lines: Sequence[str]) -> None:
+        """Show permanent lines before anything is trained."""
+        for line in lines:
+            self._say(f"peft-methods: {line}")
 
     def show_activity(self, what: str) -> None:
         """Show an activity that belongs to no run."""
@@ -83,6 +89,7 @@ class Progress:
             self._say(f"{self._place()} {event.run.label}: {describe_result(event.record)}")
         elif event.failed:
             self._time.forget(key)
+            self._time.workers = event.workers or self._time.workers
             self._running.pop(key, None)
             self._say(f"{self._place()} {event.run.label}: {event.failed}; it is retried")
         elif event.news is None:
@@ -108,9 +115,12 @@ class Progress:
         reused = f" ({len(self._time.reused)} more reused)" if self._time.reused else ""
         done = f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}"
         head = done, f"{len(self._running)} active", *self._left()
-        return [fitted(head[0], head[1:], width, between=" · ")] + [
-            visible(fitted(run.label, describe_progress(news), width))
-            for run, news in self._running.values()
+        shown = list(self._running.values())[:MOST_LINES]
+        more = len(self._running) - len(shown)
+        return [
+            fitted(head[0], head[1:], width, between=" · "),
+            *(visible(fitted(run.label, describe_progress(news), width)) for run, news in shown),
+            *([f"and {more} more"[:width]] if more else []),
         ]
 
     def _place(self) -> str:

@@ -24,7 +24,7 @@ class TimeLeft:
     """
 
     def __init__(self, workers: int, clock: Callable[[], float]) -> None:
-        self._workers, self._clock = workers, clock
+        self.workers, self._clock = workers, clock
         self.expected: dict[str, float] = {}
         self.ended: set[str] = set()
         self._took: dict[str, float] = {}
@@ -86,7 +86,7 @@ class TimeLeft:
             key: max(total * MIN_SHARE_LEFT, total - self._elapsed(key))
             for key, total in totals.items()
         }
-        return max([sum(left.values()) / self._workers, *left.values()])
+        return max([sum(left.values()) / self.workers, *left.values()])
 
     def _elapsed(self, key: str) -> float:
         return self._clock() - self._started[key] if key in self._started else 0.0
