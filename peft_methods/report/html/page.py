@@ -13,9 +13,10 @@ from typing import Literal
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.learning_curve import main_part
+from peft_methods.analysis.merged import merge_sections
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.regression_report import RegressionReport
-from peft_methods.analysis.sections import Section, group_records, merge_sections
+from peft_methods.analysis.sections import Section, group_records
 from peft_methods.report.charts import charts_across, charts_of, save_chart, save_charts
 from peft_methods.report.formatting import format_time, without_home
 from peft_methods.report.html.chart_view import ChartView, chart_view
