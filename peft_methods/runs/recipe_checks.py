@@ -45,21 +45,23 @@ class RecipeChecks:
     def _attempt(self, job: PrepareJob, first: RunJob | None) -> PreparedRecipe | Failure:
         """Make one attempt. Raises `PreparationTimedOut`."""
         handle = self.executor.start(job)
+        self.timeouts.begin(handle)
         self.executor.prefetch([] if first is None else [first])
         failed = f"recipe {job.recipe.name!r} could not be prepared"
         try:
             while True:
-                for event in self.timeouts.poll(self.executor, [handle]):
+                for event in self.timeouts.poll(self.executor):
                     if isinstance(event, Ended):
                         result = event.done.result
                         assert isinstance(result, PreparedRecipe | Failure)
                         return result
                     if isinstance(event, Lost):
                         return Failure(f"{failed}: {event.reason}.", False, event.transient)
-                if self.timeouts.is_over(handle):
+                if handle in self.timeouts.expired():
                     started = self.executor.has_started(handle)
                     stacks = self.executor.stacks(handle)
                     message = self.timeouts.message(stacks, started=started)
                     raise PreparationTimedOut(f"{failed}: {message}.", stacks)
         finally:
+            self.timeouts.end(handle)
             self.executor.kill(handle)
