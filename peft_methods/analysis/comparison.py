@@ -81,6 +81,14 @@ class Comparison:
         return list(self._rows)
 
     @cached_property
+    def rows_by_recipe(self) -> dict[str, list[Row]]:
+        """The rows of each recipe."""
+        found: dict[str, list[Row]] = {}
+        for row in self._rows:
+            found.setdefault(row.recipe, []).append(row)
+        return found
+
+    @cached_property
     def _rows(self) -> tuple[Row, ...]:
         recipes = dict.fromkeys(recipe for recipe, _ in self._by_row)
         methods = dict.fromkeys([*METHODS, *(method for _, method in self._by_row)])
@@ -104,24 +112,30 @@ class Comparison:
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
         """Intervals, pairwise comparisons, groups and the Pareto front of each recipe."""
-        rows = self.rows()
         return {
             recipe: rank_methods(
-                {
-                    row.method: self._runs(recipe, row.method)
-                    for row in rows
-                    if row.recipe == recipe
-                },
-                {
-                    row.method: {name: row.mean(name) for name in METRICS}
-                    for row in rows
-                    if row.recipe == recipe
-                },
-                self._with_errors(recipe),
+                {row.method: self._runs(recipe, row.method) for row in rows},
+                {row.method: {name: row.mean(name) for name in METRICS} for row in rows},
+                self._with_errors.get(recipe, {}),
                 self.margin,
             )
-            for recipe in dict.fromkeys(row.recipe for row in rows)
+            for recipe, rows in self.rows_by_recipe.items()
         }
+
+    def runs_of(self, recipe: str, method: str) -> Sequence[Record]:
+        """Return the main runs of a method."""
+        return self._by_row.get((recipe, method), ())
+
+    @cached_property
+    def varying_alone(self) -> dict[str, list[Record]]:
+        """The main runs whose seeds vary a single part, by that part."""
+        found: dict[str, list[Record]] = {}
+        for records in self._by_row.values():
+            for record in records:
+                vary = record.spec.recipe.budget.vary
+                if len(vary) == 1:
+                    found.setdefault(vary[0], []).append(record)
+        return found
 
     def _runs(self, recipe: str, method: str) -> list[tuple[Record, Predictions | None]]:
         """Return a method's runs in the order of their seeds, with the predictions there are."""
@@ -136,14 +150,17 @@ class Comparison:
     def _findings(self) -> tuple[Finding, ...]:
         return tuple(checks.run_checks(self.records, self.silenced))
 
-    def _with_errors(self, recipe: str) -> dict[str, tuple[str, ...]]:
-        """Return the methods with an error finding, and the ids of those rules."""
-        found: dict[str, dict[str, None]] = {}
+    @cached_property
+    def _with_errors(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """The methods of each recipe with an error finding, and the ids of those rules."""
+        found: dict[str, dict[str, dict[str, None]]] = {}
         for finding in self._findings:
-            for name, method in finding.rows if finding.severity == "error" else ():
-                if name == recipe:
-                    found.setdefault(method, {})[finding.rule] = None
-        return {method: tuple(rules) for method, rules in found.items()}
+            for recipe, method in finding.rows if finding.severity == "error" else ():
+                found.setdefault(recipe, {}).setdefault(method, {})[finding.rule] = None
+        return {
+            recipe: {method: tuple(rules) for method, rules in of.items()}
+            for recipe, of in found.items()
+        }
 
     def to_pandas(self) -> DataFrame:
         """Return a data frame with one row per run and one column per metric.

@@ -31,14 +31,13 @@ import numpy as np
 
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.learning_curve import main_part
-from peft_methods.analysis.samples import SEEDS_NEEDED, Array
+from peft_methods.analysis.resampling import Resampled, improvement, iqm, resampled
+from peft_methods.analysis.samples import Array
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.runs.record import Record
 
 LEVEL = (2.5, 97.5)  # percentiles of a 95 % interval
-DRAWS = 2000
-TRIMMED = 0.25  # share of runs left out at each end
 THRESHOLDS = 101  # of a profile
 DATA_SETS_NEEDED = 2
 
@@ -130,13 +129,13 @@ def summarize_data_sets(comparison: Comparison) -> DataSetSummary | None:
     compared = [method for method in known if method not in excluded]
     found = _summaries(scored, compared)
     left_out = tuple(name for name in by_recipe if name not in scored)
-    improvement = {
-        (first, second): _improvement(found[first].scores[None], found[second].scores[None]).item()
+    chances = {
+        (first, second): improvement(found[first].scores, found[second].scores)
         for first in found
         for second in found
         if first != second
     }
-    return DataSetSummary(tuple(scored), found, excluded, left_out, improvement)
+    return DataSetSummary(tuple(scored), found, excluded, left_out, chances)
 
 
 Runs = Mapping[str, list[Record]]  # finished main runs with a score, by method
@@ -175,21 +174,21 @@ def _summaries(scored: Mapping[str, Runs], methods: list[str]) -> dict[str, Meth
     scores = {method: _scores(scored, method) for method in methods}
     lowest = min((float(one.min()) for one in scores.values()), default=0.0)
     thresholds = np.linspace(min(lowest, 0.0), 1.0, THRESHOLDS)
-    draws = {method: resampled(one, number) for number, (method, one) in enumerate(scores.items())}
-    order = sorted(methods, key=lambda method: -iqm(scores[method][None]).item())
+    number = {method: place for place, method in enumerate(methods)}
+    order = sorted(methods, key=lambda method: -iqm(scores[method]))
+    best = resampled(scores[order[0]], number[order[0]]) if order else None
     found = {}
     for method in order:
-        drawn = draws[method]
+        drawn = best if method == order[0] else resampled(scores[method], number[method])
         better: tuple[float | None, Interval | None] = (None, None)
         if method != order[0]:
-            pair = _improvement(scores[method][None], scores[order[0]][None]).item()
-            both = (drawn, draws[order[0]])
-            known = None if drawn is None or both[1] is None else _improvement(drawn, both[1])
+            pair = improvement(scores[method], scores[order[0]])
+            known = None if drawn is None or best is None else drawn.better_than(best)
             pairs = min(scores[method].size, scores[order[0]].size)
             better = pair, None if known is None else _share_interval(pair, known, pairs)
         found[method] = MethodSummary(
             scores[method],
-            iqm(scores[method][None]).item(),
+            iqm(scores[method]),
             None if drawn is None else iqm_interval(scores[method], drawn),
             _raw_mean(scored, method),
             _profile(scores[method], drawn, thresholds),
@@ -224,54 +223,23 @@ def _raw_mean(scored: Mapping[str, Runs], method: str) -> float | None:
     return float(np.mean([np.mean(list(map(_score, runs[method]))) for runs in scored.values()]))
 
 
-def iqm(scores: Array) -> Array:
-    """Return the interquartile mean of scores (draws, seeds, data sets), over all runs (draws)."""
-    from scipy.stats import trim_mean
-
-    return np.asarray(trim_mean(scores.reshape(len(scores), -1), TRIMMED, axis=1))
-
-
-def iqm_interval(scores: Array, drawn: Array) -> Interval:
+def iqm_interval(scores: Array, drawn: Resampled) -> Interval:
     """Return the 95 % interval of the interquartile mean, given its scores and bootstrap draws."""
     from scipy.special import stdtrit
 
     seeds, data_sets = scores.shape
     freedom = max(data_sets * (seeds - 1) / 2, 2.0)
     stretch = stdtrit(freedom, LEVEL[1] / 100) / stdtrit(1e9, LEVEL[1] / 100)
-    middle = iqm(scores[None]).item()
-    low, high = _interval(iqm(drawn))
+    middle = iqm(scores)
+    low, high = _interval(drawn.iqm)
     return middle - stretch * (middle - low), middle + stretch * (high - middle)
 
 
-def resampled(scores: Array, seed: int = 0) -> Array | None:
-    """Return bootstrap draws (draws, seeds, data sets) of scores (seeds, data sets).
-
-    Seeds are drawn within each data set. None for one seed.
-    """
-    seeds = len(scores)
-    if seeds < SEEDS_NEEDED:
-        return None
-    mean = scores.mean(axis=0)
-    scaled = mean + (scores - mean) * np.sqrt(seeds / (seeds - 1))
-    rows = np.random.default_rng(seed).integers(seeds, size=(DRAWS, *scores.shape))
-    return np.take_along_axis(scaled[None], rows, axis=1)
-
-
-def _improvement(first: Array, second: Array) -> Array:
-    """Return the probability (draws) that a run of the first is better than one of the second.
-
-    Both are (draws, seeds, data sets). It is averaged over data sets, and ties count half.
-    """
-    above = first[:, :, None] - second[:, None]
-    return np.asarray(((above > 0) + 0.5 * (above == 0)).mean(axis=(1, 2, 3)))
-
-
-def _profile(scores: Array, drawn: Array | None, thresholds: Array) -> Profile:
+def _profile(scores: Array, drawn: Resampled | None, thresholds: Array) -> Profile:
     share = (scores[..., None] > thresholds).mean(axis=(0, 1))
     if drawn is None:
         return Profile(thresholds, share, None, None)
-    shares = np.stack([(drawn > one).mean(axis=(1, 2)) for one in thresholds])
-    low, high = np.percentile(shares, LEVEL, axis=1)
+    low, high = np.percentile(drawn.shares_above(thresholds), LEVEL, axis=1)
     return Profile(thresholds, share, np.minimum(low, share), np.maximum(high, share))
 
 

@@ -99,8 +99,8 @@ def _best_row(comparison: Comparison, recipe: str, metric: str) -> Row | None:
     left_out = comparison.rankings[recipe].left_out
     rows = [
         row
-        for row in comparison.rows()
-        if row.recipe == recipe and row.method not in left_out and metric in row.metrics
+        for row in comparison.rows_by_recipe[recipe]
+        if row.method not in left_out and metric in row.metrics
     ]
     sign = METRICS[metric].sign()
     return max(rows, key=lambda row: sign * row.mean(metric), default=None)
@@ -113,8 +113,9 @@ def _same_examples(comparison: Comparison, recipes: list[str], metric: str) -> b
     """
     known = [
         task_of(record.spec.recipe).examples_of(found, metric)
-        for record in comparison.records
-        if record.role == "main" and record.recipe_name in recipes
+        for recipe in recipes
+        for row in comparison.rows_by_recipe[recipe]
+        for record in comparison.runs_of(recipe, row.method)
         if (found := comparison.predictions.get(record.fingerprint)) is not None
     ]
     return all(np.array_equal(one, known[0]) for one in known)

@@ -55,15 +55,7 @@ def noise_sources(
     """
     methods = comparison.rankings[recipe].order
     metric = comparison.rankings[recipe].metric
-    main = {
-        method: [
-            record
-            for record in comparison.records
-            if (record.recipe_name, record.method_name) == (recipe, method)
-            and record.role == "main"
-        ]
-        for method in methods
-    }
+    main = {method: comparison.runs_of(recipe, method) for method in methods}
     samples = {
         method: sample
         for method, records in main.items()
@@ -125,13 +117,8 @@ def _alone(
     vary = main[0].spec.recipe.budget.vary
     for part in vary if len(vary) > 1 else ():
         for comparison in comparisons:
-            records = [
-                record
-                for record in comparison.records
-                if record.spec.recipe.budget.vary == (part,)
-                and record.role == "main"
-                and _settings(record) == _settings(main[0])
-            ]
+            single = comparison.varying_alone.get(part, ())
+            records = [record for record in single if _settings(record) == _settings(main[0])]
             found = _sample(_one_per_seed(records), comparison, metric)
             if found is not None and found.examples == sample.examples:
                 yield part, seeds_alone(found, sample.seeds)

@@ -16,7 +16,7 @@ contained in both. The result is never smaller than either of the first two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,15 @@ def sample_of(scores: Array, scale: float | None = None) -> Sample:
     )
     noise = np.maximum(rest, 0) / ((seeds - 1) * max(examples - 1, 1)) / (seeds * examples)
     return Sample(mean, by_example, of_seeds / (seeds - 1), noise, seeds, scale)
+
+
+def stacked(samples: Sequence[Sample]) -> Sample:
+    """Return samples of equally many seeds as one, with an axis for them before all others."""
+    mean, by_example, seed_variance, noise = (
+        np.stack([getattr(one, name) for one in samples])
+        for name in ("mean", "by_example", "seed_variance", "noise")
+    )
+    return Sample(mean, by_example, seed_variance, noise, samples[0].seeds, samples[0].scale)
 
 
 def satterthwaite(*parts: Estimate) -> Estimate:

@@ -8,17 +8,17 @@ differ in one of these go to different sections.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.margin import MARGIN
+from peft_methods.analysis.spec_keys import method_key, recipe_key, run_key
 from peft_methods.methods.registry import METHODS
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
 from peft_methods.runs.record import Record
-from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.base import Predictions
 from peft_methods.utils.dicts import flatten
 
@@ -51,24 +51,6 @@ class Section:
         return self.recipe if self.number == 1 else f"{self.recipe} ({self.number})"
 
 
-def merge_sections(sections: Iterable[Section]) -> Comparison:
-    """Merge sections into one comparison, in which each section's name is used as a recipe."""
-    sections = list(sections)
-    first = sections[0].comparison
-    records = [
-        replace(record, spec=replace(spec, recipe=replace(spec.recipe, name=section.name)))
-        for section in sections
-        for record in section.comparison.records
-        for spec in [record.spec]
-    ]
-    notes = tuple(
-        f"{section.name}: {'; '.join(section.differences)}"
-        for section in sections
-        if section.differences
-    )
-    return Comparison(tuple(records), notes, first.predictions, first.silenced, first.margin)
-
-
 def group_records(
     records: Iterable[Record],
     predictions: Mapping[str, Predictions] | None = None,
@@ -85,7 +67,7 @@ def group_records(
     prerequisites = _by_spec(record for record in records if record.role == "prerequisite")
     found: dict[str, list[list[Record]]] = {}
     for group in _grouped(
-        (record for record in records if record.role == "main"), _settings, surroundings
+        (record for record in records if record.role == "main"), _requested, surroundings
     ):
         for layer in _layers(group):
             found.setdefault(layer[0].recipe_name, []).append(layer)
@@ -117,6 +99,12 @@ def _key(value: Any) -> str:
 def _age(records: Sequence[Record]) -> tuple[float, str]:
     """Sort key: the time at which the first of these records finished."""
     return min(record.finished for record in records), min(record.fingerprint for record in records)
+
+
+def _requested(record: Record) -> Hashable:
+    """Return the key of the requested settings except method and seed."""
+    spec = record.spec
+    return recipe_key(spec.recipe), spec.requested_engine, spec.device
 
 
 def _settings(record: Record) -> Settings:
@@ -156,7 +144,7 @@ def _weights(record: Record) -> str:
 
 def _grouped(
     records: Iterable[Record],
-    requested: Callable[[Record], Any],
+    requested: Callable[[Record], Hashable],
     observed: Callable[[Record], Any],
 ) -> list[list[Record]]:
     """Group records by their requested settings and observed conditions.
@@ -164,10 +152,10 @@ def _grouped(
     A record without observed conditions (a run that never started) joins the group with the same
     settings that finished nearest in time.
     """
-    groups: dict[str, dict[str, list[Record]]] = {}
-    never_started: list[tuple[str, Record]] = []
+    groups: dict[Hashable, dict[str, list[Record]]] = {}
+    never_started: list[tuple[Hashable, Record]] = []
     for record in records:
-        key, found = _key(requested(record)), observed(record)
+        key, found = requested(record), observed(record)
         if found:
             groups.setdefault(key, {}).setdefault(_key(found), []).append(record)
         else:
@@ -195,7 +183,7 @@ def _layers(group: Sequence[Record]) -> Iterator[list[Record]]:
     for record in group:
         methods.setdefault(record.method_name, []).append(record)
     columns = [
-        sorted(_grouped(methods[name], lambda r: r.spec.method_settings(), _weights), key=_age)
+        sorted(_grouped(methods[name], lambda r: method_key(r.spec.method), _weights), key=_age)
         for name in sorted(methods, key=_position)
     ]
     for layer in zip_longest(*columns, fillvalue=()):
@@ -222,29 +210,24 @@ def _preference(record: Record) -> tuple[bool, float, str]:
     return record.status == "ok", record.finished, record.fingerprint
 
 
-def _without_engine(spec: RunSpec) -> str:
-    """Return a prerequisite run's key: its spec without the engine, which may have fallen back."""
-    return _key(replace(spec, engine="", fallback_from="").to_json())
-
-
-def _by_spec(prerequisites: Iterable[Record]) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
+def _by_spec(prerequisites: Iterable[Record]) -> dict[Hashable, list[Record]]:
+    found: dict[Hashable, list[Record]] = {}
     for record in prerequisites:
-        found.setdefault(_without_engine(record.spec), []).append(record)
+        found.setdefault(run_key(record.spec), []).append(record)
     return found
 
 
 def _prerequisites_of(
-    records: Sequence[Record], prerequisites: Mapping[str, list[Record]]
+    records: Sequence[Record], prerequisites: Mapping[Hashable, list[Record]]
 ) -> list[Record]:
     """Return the records of the prerequisite runs of these records.
 
     Of several records of one prerequisite run, one from the same environment is preferred.
     """
-    kept: dict[str, Record] = {}
-    for record in records:
+    kept: dict[Hashable, Record] = {}
+    for record in records if prerequisites else ():
         for prerequisite in record.spec.prerequisites:
-            key, where = _without_engine(prerequisite), _machine(record)
+            key, where = run_key(prerequisite), _machine(record)
             if key in prerequisites and key not in kept:
                 kept[key] = max(
                     prerequisites[key],

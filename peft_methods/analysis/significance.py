@@ -31,7 +31,7 @@ The error rates are measured by `pytest tests/analysis/test_error_rates.py -m si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -44,6 +44,7 @@ from peft_methods.analysis.samples import (
     Sample,
     of_mean,
     satterthwaite,
+    stacked,
     variance_over_examples,
 )
 from peft_methods.analysis.seed_variance import SeedVariance, common_variance, squared_level
@@ -54,6 +55,7 @@ GUARD = 0.045  # level of the second test; with 0.05, two methods of unlike spre
 GUARD_OF_INTERVALS = 0.04  # the same for intervals; with 0.045, 93 % may hold
 SKEWED = 0.7  # of both levels where the metric is no share; with 1, Spearman gives 7.8 %
 FEW = 14  # up to so many examples that differ are tested exactly
+AT_ONCE = 2**20  # differences of examples: pairs are tested together up to this size
 
 
 def interval(sample: Sample, common: SeedVariance | None) -> tuple[float, float]:
@@ -152,13 +154,23 @@ def differences(samples: Sequence[Sample], alpha: float = ALPHA) -> Differences:
         empty = np.zeros((*samples[0].mean.shape, 0)) if samples else np.zeros(0)
         return Differences((), empty, empty, empty, empty, empty)
     common = common_variance(samples)
-    tested = [Pair.of(samples[i], samples[j], common) for i, j in pairs]
-    difference, margin, p, guard, wins = (
-        np.stack(parts, axis=-1)
-        for parts in zip(*(one.tests(alpha / len(pairs), alpha) for one in tested), strict=True)
-    )
+    found = np.empty((5, len(pairs), *samples[0].mean.shape))
+    for chosen in _alike(samples, pairs):
+        first, second = (stacked([samples[pairs[k][end]] for k in chosen]) for end in (0, 1))
+        found[:, chosen] = Pair.of(first, second, common).tests(alpha / len(pairs), alpha)
+    difference, margin, p, guard, wins = np.moveaxis(found, 1, -1)
     adjusted = np.minimum(np.maximum(holm(p), guard) * ALPHA / alpha, 1.0)
     return Differences(pairs, difference, difference - margin, difference + margin, adjusted, wins)
+
+
+def _alike(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """Yield indices of pairs that are tested at once: as many seeds each, and not too many."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for index, (first, second) in enumerate(pairs):
+        found.setdefault((samples[first].seeds, samples[second].seeds), []).append(index)
+    size = max(1, AT_ONCE // max(1, samples[0].by_example.size))
+    for of in found.values():
+        yield from (of[start : start + size] for start in range(0, len(of), size))
 
 
 @dataclass(frozen=True)

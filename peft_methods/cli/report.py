@@ -105,8 +105,9 @@ def _without_garbage_collection() -> Iterator[None]:
 def _report(
     arguments: argparse.Namespace, silent: tuple[str, ...], limits: Constraints, margin: float
 ) -> int:
-    from peft_methods.analysis.sections import group_records, merge_sections
-    from peft_methods.cli.stored_records import StoredPredictions, StoredRecords
+    from peft_methods.analysis.merged import merge_sections
+    from peft_methods.analysis.sections import group_records
+    from peft_methods.cli.stored_records import StoredRecords
     from peft_methods.report.html.page import Report, write_report
 
     stored = StoredRecords(arguments.results)
@@ -117,8 +118,8 @@ def _report(
             "the given results hold no records of a comparison. Give a folder of results "
             "(.peft/results) or record files."
         )
-    predictions = StoredPredictions(stored.folders)
-    sections, remarks = _with_figures(group_records(stored.records, predictions, silent, margin))
+    grouped = group_records(stored.records, stored.predictions, silent, margin)
+    sections, remarks = _with_figures(grouped)
     path = write_report(
         Report(sections, (*stored.damaged, *remarks), silent, limits, charts=arguments.charts),
         arguments.output,
@@ -130,7 +131,7 @@ def _report(
 
         path, *_ = write_paper(merge_sections(sections), arguments.paper, limits)
         print(f"written: {path}")
-    for line in predictions.unreadable:
+    for line in stored.predictions.unreadable:
         print(line, file=sys.stderr)
     return 0
 

@@ -1,15 +1,16 @@
-"""Records and predictions read from folders of results and record files."""
+"""Records read from folders of results and record files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from peft_methods.runs.record import Record
-from peft_methods.runs.store import PREDICTIONS, Store, StoreError, without_attempts
+from peft_methods.runs.record_reader import RecordReader, without_attempts
+from peft_methods.runs.store import PREDICTIONS, StoreError
+from peft_methods.runs.stored_predictions import KeptPredictions, StoredPredictions, StoreWithKept
 from peft_methods.runs.verified import verified_runs
-from peft_methods.tasks.base import Predictions
 from peft_methods.utils.words import counted
 
 TO_DO = "Restore it from a copy, or train the run again: the same command trains it anew."
@@ -18,19 +19,20 @@ TO_DO = "Restore it from a copy, or train the run again: the same command trains
 class StoredRecords:
     """The records of folders and files, the newest of each fingerprint.
 
-    `folders` maps a fingerprint to the folder that holds the record's predictions. A record that
-    does not fit its predictions counts as failed, with the reason as its message. `damaged` names
-    these runs, and the folders that hold no predictions at all.
+    A record that does not fit its predictions counts as failed, with the reason as its message.
+    `damaged` names these runs, and the folders that hold no predictions at all.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.unreadable: list[str] = []
         self.damaged: list[str] = []
-        self.folders: dict[str, Path] = {}
+        self._folders: dict[str, Path] = {}  # of each record's predictions, by fingerprint
+        self._kept = KeptPredictions()
         found: dict[str, Record] = {}
+        reader = RecordReader()
         for path in self._files(paths):
             try:
-                record = Store(path.parent).read(path)
+                record = reader.read(path)
             except StoreError as error:
                 self.unreadable.append(str(error))
                 continue
@@ -38,8 +40,9 @@ class StoredRecords:
                 record.fingerprint not in found
                 or record.finished > found[record.fingerprint].finished
             ):
-                found[record.fingerprint], self.folders[record.fingerprint] = record, path.parent
+                found[record.fingerprint], self._folders[record.fingerprint] = record, path.parent
         self.records = without_attempts(self._verified(found.values()))
+        self.predictions = StoredPredictions(self._folders, self._kept)
 
     def _files(self, paths: Sequence[Path]) -> Iterator[Path]:
         for place in paths:
@@ -55,13 +58,13 @@ class StoredRecords:
         """Return the records, those that do not fit their predictions as failed ones."""
         by_folder: dict[Path, list[Record]] = {}
         for record in records:
-            by_folder.setdefault(self.folders[record.fingerprint], []).append(record)
+            by_folder.setdefault(self._folders[record.fingerprint], []).append(record)
         verified = []
         for folder, own in by_folder.items():
             if self._are_alone(folder, own):
                 verified += own
                 continue
-            with verified_runs(folder) as runs:
+            with verified_runs(StoreWithKept(folder, self._kept)) as runs:
                 verified += [self._whole(record, runs.damage(record)) for record in own]
         return verified
 
@@ -85,35 +88,8 @@ class StoredRecords:
             f"{record.recipe_name}, {record.method_name} seed {record.seed} is left out: {damage}. "
             f"{TO_DO}"
         )
-        del self.folders[record.fingerprint]
+        del self._folders[record.fingerprint]
         message = f"left out, since {damage}. {TO_DO}"
         return replace(
             record, status="failed", message=message, metrics={}, epochs=(), quality=None
         )
-
-
-class StoredPredictions(Mapping[str, Predictions]):
-    """Predictions by fingerprint, read on demand and not cached.
-
-    Unreadable ones are missing from the mapping, and their errors are listed in `unreadable`.
-    """
-
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        self.unreadable: list[str] = []
-        self._folders = folders
-
-    def __getitem__(self, identity: str) -> Predictions:
-        try:
-            found = Store(self._folders[identity]).read_predictions_of(identity)
-        except StoreError as error:
-            self.unreadable.append(str(error))
-            found = None
-        if found is None:
-            raise KeyError(identity)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._folders)
-
-    def __len__(self) -> int:
-        return len(self._folders)

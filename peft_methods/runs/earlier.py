@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from peft_methods.runs import kept_checks
 from peft_methods.runs.kept_checks import Keys
 from peft_methods.runs.plan import RunGroup
 from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.record import Record
+from peft_methods.runs.record_reader import keys_of
 from peft_methods.runs.reuse import ReusableRuns
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.spec import RunSpec
@@ -33,15 +35,12 @@ class EarlierRuns:
         """Lines about damaged runs that cannot be reused."""
         return self._reusable.warnings
 
-    def probably_first(self, runs: Iterable[RunSpec], known: Collection[str]) -> RunSpec | None:
-        """Return the first run without prerequisites and without a record: a guess.
-
-        `known` are the keys of the runs that have a record.
-        """
-        for run in with_prerequisites(runs):
-            if not run.prerequisites and (self.fresh or run.key not in known):
-                return run
-        return None
+    def probably_first(self, runs: Iterable[RunSpec], records: Iterable[Record]) -> RunSpec | None:
+        """Return the first run without prerequisites that none of the records is of: a guess."""
+        every = list(with_prerequisites(runs))
+        known = set() if self.fresh else keys_of(records, every)
+        free = (run for run in every if not run.prerequisites and run.key not in known)
+        return next(free, None)
 
     def reuse(self, run: RunSpec, preparation: PreparedRecipe, scheduler: Scheduler) -> bool:
         """Whether the scheduler now has the run's record. Its prerequisites are reused anyway."""

@@ -20,6 +20,7 @@ from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
+from peft_methods.runs.record_reader import RecordReader
 from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
 from peft_methods.runs.scheduling import SessionDevices, new_scheduler
 from peft_methods.runs.spec import RunSpec
@@ -120,15 +121,14 @@ class Experiment:
             return
         self._started = True
         self._progress.announce(self._devices.notes)
-        records, unfit = self._store.records()
+        records, unfit = RecordReader().records(self._store.folder)
         self._set_aside = self._store.set_aside(unfit)
         for task in self.tasks:
             if self.needs_gpu(task):
                 self._give_up(task, "skipped", no_gpu_reason(task.recipe))
-        known = {record.key for record in records if record.status == "ok"}
         waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
         # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.
-        self.prepare(None if self.trials else self._earlier.probably_first(waiting, known))
+        self.prepare(None if self.trials else self._earlier.probably_first(waiting, records))
         runnable = [
             task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]

@@ -45,12 +45,14 @@ class RecipeChecks:
     def _attempt(self, job: PrepareJob, first: RunJob | None) -> PreparedRecipe | Failure:
         """Make one attempt, and another if its GPU failed. Raises `PreparationTimedOut`."""
         handle = self.executor.start(job)
+        self.timeouts.begin(handle)
         self.executor.prefetch([] if first is None else [first])
         try:
             result = self._result(job, handle)
             failed = result.gpu_failure if isinstance(result, Failure) else ""
             is_left_out = bool(failed and self.executor.leave_out(handle, failed))
         finally:
+            self.timeouts.end(handle)
             self.executor.kill(handle)
         if is_left_out and self.executor.capacity.gpus:
             return self._attempt(job, None)
@@ -60,7 +62,7 @@ class RecipeChecks:
         """Wait for the result of a check. Raises `PreparationTimedOut`."""
         failed = f"recipe {job.recipe.name!r} could not be prepared"
         while True:
-            for event in self.timeouts.poll(self.executor, [handle]):
+            for event in self.timeouts.poll(self.executor):
                 if isinstance(event, Ended):
                     result = event.done.result
                     assert isinstance(result, PreparedRecipe | Failure)
@@ -69,7 +71,7 @@ class RecipeChecks:
                     reason = f"{failed}: {event.reason}."
                     gpu_failure = event.gpu_failure
                     return Failure(reason, False, event.transient, gpu_failure=gpu_failure)
-            if self.timeouts.is_over(handle):
+            if handle in self.timeouts.expired():
                 started = self.executor.has_started(handle)
                 stacks = self.executor.stacks(handle)
                 message = self.timeouts.message(stacks, started=started)

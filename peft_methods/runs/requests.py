@@ -31,6 +31,10 @@ class RunRequests:
     save_models: Path | None = None
     checkpoint: bool = False
 
+    def needs_of(self, run: RunSpec) -> Resources:
+        """Return the resources that a run needs: the same for all of them."""
+        return self.needs
+
     def prepare_job(self, recipe: Recipe, methods: Sequence[Method]) -> PrepareJob:
         """Return the job that checks a recipe."""
         log = self.log(f"{recipe.name}-prepare")
@@ -58,7 +62,7 @@ class RunRequests:
             save_to=self.save_models / run.label if self.save_models and keeps_model else None,
             store=self.store.folder,
             log=self.log(run.label),
-            needs=self.needs,
+            needs=self.needs_of(run),
             engine_note=engine_failed,
             prerequisite_fingerprints=tuple(record.fingerprint for record in ended),
             attempts=attempts,

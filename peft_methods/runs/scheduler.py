@@ -9,13 +9,15 @@ from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event, Watcher
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Progress
-from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob, job_name
+from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob
+from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.recipe_checks import RecipeChecks
 from peft_methods.runs.record import Record, record_without_result
 from peft_methods.runs.requests import RunRequests
+from peft_methods.runs.run_queue import RunQueue
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.timeouts import Timeouts
 from peft_methods.utils.errors import PeftMethodsError
@@ -24,9 +26,10 @@ from peft_methods.utils.errors import PeftMethodsError
 class Scheduler:
     """Run what was submitted, in that order, each run after its prerequisites.
 
-    A run that is being prefetched goes first, once its device is free. A run, or the check of a
-    recipe, that takes more than `timeout` seconds is ended. A transient failure is retried
-    `retries` times, after everything else. There are no threads: whoever waits drives.
+    Runs that need more come first: see `RunQueue`. A run that is being prefetched goes first, once
+    its device is free. A run, or the check of a recipe, that takes more than `timeout` seconds is
+    ended. A transient failure is retried `retries` times, after everything else. There are no
+    threads: whoever waits drives.
     """
 
     def __init__(
@@ -42,10 +45,11 @@ class Scheduler:
         self._timeouts = Timeouts(timeout)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._failures = GpuFailures(executor)
-        self._store = requests.store
-        self._pending: list[RunSpec] = []
+        self._store = StoreOfFailures(requests.store.folder)
+        self._queue = RunQueue(requests.needs_of, max(1, executor.capacity.gpus))
         self._running: dict[Handle, RunSpec] = {}
         self._news: dict[Handle, dict[str, object]] = {}
+        self._known: set[str] = set()  # keys of the runs that were submitted, or have a record
         self._records: dict[str, Record] = {}
         self._attempts: dict[str, tuple[str, ...]] = {}  # how a run's attempts ended so far
         self._watchers: list[Watcher] = []
@@ -70,15 +74,16 @@ class Scheduler:
 
     def submit(self, runs: Sequence[RunSpec]) -> None:
         """Queue runs, each after its prerequisites. A known run is not queued again."""
-        self._queue(runs)
-        self.executor.drop_prefetched(keep=frozenset(map(job_name, self._pending)))
+        self._add(runs)
+        if not self._queue or not all(map(self._queue.has_job, self.executor.prefetched())):
+            self.executor.drop_prefetched(keep=self._queue.job_names())
 
-    def _queue(self, runs: Sequence[RunSpec]) -> None:
+    def _add(self, runs: Sequence[RunSpec]) -> None:
         for run in runs:
-            self._queue(run.prerequisites)
-            known = {other.key for other in (*self._pending, *self._running.values())}
-            if run.key not in known | set(self._records):
-                self._pending.append(run)
+            self._add(run.prerequisites)
+            if run.key not in self._known:
+                self._known.add(run.key)
+                self._queue.add(run, self._records)
 
     def reuse(self, run: RunSpec, record: Record) -> bool:
         """Use an earlier session's record for this run.
@@ -100,19 +105,25 @@ class Scheduler:
 
     def wait(self, runs: Sequence[RunSpec]) -> list[Record]:
         """Return the records of submitted runs, when all have ended."""
-        while any(run.key not in self._records for run in runs):
-            self._start_ready()
-            if not self._running:
-                break
-            self._listen()
+        for run in runs:
+            while run.key not in self._records and self._advance():
+                pass
         return [self._records[run.key] for run in runs if run.key in self._records]
+
+    def _advance(self) -> bool:
+        """Start what can start, and process what happens next. False if nothing runs."""
+        self._start_ready()
+        if not self._running:
+            return False
+        self._listen()
+        return True
 
     def stop(self) -> None:
         """Start nothing more, keep results that have arrived, and end what is running.
 
         A run that was ended has no record.
         """
-        self._pending.clear()
+        self._queue.clear()
         while events := list(self.executor.poll(0)):
             for event in events:
                 run = self._running.get(event.handle)
@@ -124,6 +135,7 @@ class Scheduler:
                     self._end(run, done.result)
         for handle in list(self._running):
             self._release(handle)
+        self._known = set(self._records)
         self.executor.drop_prefetched()
 
     def close(self) -> None:
@@ -132,62 +144,46 @@ class Scheduler:
         self.executor.close()
         self.requests.remove_scratch()
 
-    def _ready(self) -> list[RunSpec]:
-        """Return the queued runs whose prerequisites have all succeeded."""
-        ended_well = {key for key, record in self._records.items() if record.status == "ok"}
-        return [
-            run for run in self._pending if ended_well.issuperset(s.key for s in run.prerequisites)
-        ]
-
     def _start_ready(self) -> None:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
-        self._fail_dependents()
+        for run, failed in self._queue.hopeless():
+            reason = f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
+            record = record_without_result(run, "failed", reason)
+            self.store_here(record)
+            self._end(run, record)
         self._end_without_gpu()
         started = False
-        while (run := self._next()) is not None:
-            self._pending.remove(run)
-            self._start(run)
+        while (ready := self._next()) is not None:
+            self._start(ready)
             started = True
-        if started and self._pending:
-            following = self._ready()[: max(1, self.executor.prefetch_limit)]
+        if started and self._queue:
+            known = self.executor.prefetched()
+            following = self._queue.following(
+                max(1, self.executor.prefetch_limit - len(known)), without=known
+            )
             self.executor.prefetch([self._job(run) for run in following])
 
     def _next(self) -> RunSpec | None:
-        """Return the run to start now: one that is prefetched on a free device, if there is one.
+        """Take the run to start now: one that is prefetched on a free device, if there is one.
 
         One that is prefetched on a device that is in use comes last.
         """
-        first, last = self.executor.next_prefetched(), self.executor.prefetched()
-        return min(
-            (run for run in self._ready() if self.executor.has_room(self.requests.needs)),
-            key=lambda run: (job_name(run) not in first, job_name(run) in last),
-            default=None,
-        )
-
-    def _fail_dependents(self) -> None:
-        for run in list(self._pending):
-            ended = (self._records.get(stage.key) for stage in run.prerequisites)
-            failed = next((one for one in ended if one is not None and one.status != "ok"), None)
-            if failed is not None:
-                self._pending.remove(run)
-                reason = f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
-                record = record_without_result(run, "failed", reason)
-                self.store_here(record)
-                self._end(run, record)
+        executor = self.executor
+        first, last = executor.next_prefetched(), executor.prefetched()
+        return self._queue.take(executor.has_room, first, last)
 
     def _end_without_gpu(self) -> None:
-        """End the queued runs if too many GPUs have failed for them."""
-        if reason := self._failures.reason_to_end(self.requests.needs):
-            for run in list(self._pending):
-                self._pending.remove(run)
-                record = record_without_result(run, "failed", reason)
-                self.store_here(record)
-                self._end(run, record)
+        """End the queued runs that too many GPUs have failed for."""
+        for run, reason in self._queue.refused(self._failures.reason_to_end):
+            record = record_without_result(run, "failed", reason)
+            self.store_here(record)
+            self._end(run, record)
 
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)
         handle = self.executor.start(job, self._matmul_flops_per_second)
         self._running[handle] = run
+        self._timeouts.begin(handle)
         self._notify(Event(run))
 
     def _job(self, run: RunSpec, engine_failed: str = "") -> RunJob:
@@ -196,7 +192,7 @@ class Scheduler:
 
     def _listen(self) -> None:
         """Process what the running jobs report. A timeout is a record too."""
-        for event in self._timeouts.poll(self.executor, self._running):
+        for event in self._timeouts.poll(self.executor):
             run = self._running[event.handle]
             if isinstance(event, Progress):
                 self._news[event.handle] = event.news
@@ -208,13 +204,13 @@ class Scheduler:
             else:
                 record = record_without_result(run, event.status, event.reason, stack=event.stack)
                 self._fail(event.handle, run, record, transient=event.transient, has_log=True)
-        for handle, run in list(self._running.items()):
-            if self._timeouts.is_over(handle):
-                started = self.executor.has_started(handle)
-                stacks = self.executor.stacks(handle)
-                message = self._timeouts.message(stacks, self._news.get(handle), started=started)
-                record = record_without_result(run, "timeout", message, stack=stacks)
-                self._fail(handle, run, record, has_log=True)
+        for handle in self._timeouts.expired():
+            run = self._running[handle]
+            started = self.executor.has_started(handle)
+            stacks = self.executor.stacks(handle)
+            message = self._timeouts.message(stacks, self._news.get(handle), started=started)
+            record = record_without_result(run, "timeout", message, stack=stacks)
+            self._fail(handle, run, record, has_log=True)
 
     def _finish(self, handle: Handle, run: RunSpec, done: Done) -> None:
         if isinstance(done.result, EngineFailed):
@@ -250,7 +246,7 @@ class Scheduler:
         before = self._attempts.get(run.key, ())
         if transient and len(before) < self.retries:
             self._attempts[run.key] = (*before, f"{record.status}: {record.message}")
-            self._pending.append(run)
+            self._queue.add(run, self._records)
             self._notify(Event(run, failed=self._attempts[run.key][-1]))
             return
         log = f"; its output is in {self.requests.log(run.label)}" if has_log else ""
@@ -262,12 +258,13 @@ class Scheduler:
         """Queue a run whose GPU failed, as the next one. It is no attempt of the run."""
         self._release(handle)
         self.requests.remove_work(run)
-        self._pending.insert(0, run)
+        self._queue.add(run, self._records, first=True)
         left = self.executor.capacity.gpus
         self._notify(Event(run, failed=f"its GPU failed ({failure})", workers=left))
 
     def _release(self, handle: Handle) -> None:
         self.executor.kill(handle)
+        self._timeouts.end(handle)
         self._running.pop(handle, None)
         self._news.pop(handle, None)
 
@@ -280,6 +277,8 @@ class Scheduler:
 
     def _end(self, run: RunSpec, record: Record) -> None:
         self._records[run.key] = record
+        self._known.add(run.key)
+        self._queue.end(run.key, record)
         self._notify(Event(run, record=record))
 
     def _notify(self, event: Event) -> None:

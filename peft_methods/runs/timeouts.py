@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 from peft_methods.runs.executors.base import Executor, Handle, RunEvent
@@ -16,36 +15,43 @@ LOOK_SECONDS = 0.5  # between two looks at the clock
 
 
 class Timeouts:
-    """Count the seconds each job was waited for; `limit` seconds are allowed (None: any number)."""
+    """Count the seconds each job was waited for; `limit` seconds are allowed (None: any number).
+
+    One clock counts for all jobs, so that a look at them costs the same however many there are.
+    """
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
         self.interval = None if limit is None else LOOK_SECONDS
-        self._seconds: dict[Handle, float] = {}
+        self._waited = 0.0
+        self._began: dict[Handle, float] = {}  # in the order of the starts
 
-    @contextmanager
-    def counting(self, handles: Collection[Handle]) -> Iterator[None]:
-        """Add the time spent inside to every job.
+    def begin(self, handle: Handle) -> None:
+        """Count a job's time from now on."""
+        self._began[handle] = self._waited
+
+    def end(self, handle: Handle) -> None:
+        """Forget a job."""
+        self._began.pop(handle, None)
+
+    def poll(self, executor: Executor) -> Iterator[RunEvent]:
+        """Yield the executor's events. The wait for the first counts as time of all jobs.
 
         An interval counts at most twice the polling interval: a session stopped with Ctrl-Z would
         otherwise lose its runs.
         """
-        before, waiting = time.monotonic(), tuple(handles)
-        yield
-        spent = min(time.monotonic() - before, 2 * LOOK_SECONDS)
-        for handle in waiting:
-            self._seconds[handle] = self._seconds.get(handle, 0.0) + spent
-
-    def poll(self, executor: Executor, handles: Collection[Handle]) -> Iterator[RunEvent]:
-        """Yield the executor's events. The wait for the first counts as time of all `handles`."""
-        events = executor.poll(self.interval)
-        with self.counting(handles):
-            first = next(events, None)
+        events, before = executor.poll(self.interval), time.monotonic()
+        first = next(events, None)
+        self._waited += min(time.monotonic() - before, 2 * LOOK_SECONDS)
         return itertools.chain(() if first is None else (first,), events)
 
-    def is_over(self, handle: Handle) -> bool:
-        """Whether a job has used up its time."""
-        return self.limit is not None and self._seconds.get(handle, 0.0) > self.limit
+    def expired(self) -> list[Handle]:
+        """Return the jobs that have used up their time, the first ones first."""
+        if self.limit is None:
+            return []
+        last = self._waited - self.limit
+        jobs = itertools.takewhile(lambda job: job[1] < last, self._began.items())
+        return [handle for handle, _ in jobs]
 
     def message(
         self, stacks: str, news: dict[str, Any] | None = None, *, started: bool = True

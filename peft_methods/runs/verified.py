@@ -49,10 +49,10 @@ class VerifiedRuns:
 
 
 @contextlib.contextmanager
-def verified_runs(folder: Path) -> Iterator[VerifiedRuns]:
-    """Context manager: the verified runs of a folder; at the end those seen are remembered."""
-    path = _file_of(folder)
-    runs = VerifiedRuns(Store(folder), known := _read(path))
+def verified_runs(store: Store) -> Iterator[VerifiedRuns]:
+    """Context manager: the verified runs of a store; at the end those seen are remembered."""
+    path = _file_of(store.folder)
+    runs = VerifiedRuns(store, known := _read(path))
     yield runs
     if runs.seen != known:
         with contextlib.suppress(OSError):  # then they are verified again the next time

@@ -22,11 +22,10 @@ from data_set_builders import THREE, make_recipes
 from peft_methods.analysis.data_sets import (
     DataSetSummary,
     Excluded,
-    iqm,
     iqm_interval,
-    resampled,
     summarize_data_sets,
 )
+from peft_methods.analysis.resampling import Resampled, improvement, iqm, resampled
 from peft_methods.api import PrintableComparison
 
 
@@ -111,22 +110,46 @@ def test_profile_is_the_share_of_runs_above_each_threshold(summary: DataSetSumma
 def test_interquartile_mean_follows_scale_and_shift(
     scores: np.ndarray, scale: float, shift: float
 ) -> None:
-    assert iqm((scale * scores + shift)[None])[0] == pytest.approx(
-        scale * iqm(scores[None])[0] + shift, abs=1e-9
-    )
+    assert iqm(scale * scores + shift) == pytest.approx(scale * iqm(scores) + shift, abs=1e-9)
 
 
 def test_draws_resample_seeds_within_each_data_set() -> None:
     scores = np.asarray([[0.0, 10.0], [1.0, 20.0]])
     drawn = resampled(scores)
     assert drawn is not None
-    own = [np.unique(drawn[:, :, column].round(9)) for column in (0, 1)]
-    assert own[0] == pytest.approx([0.5 - np.sqrt(0.5), 0.5 + np.sqrt(0.5)])
-    assert own[1] == pytest.approx([15 - 5 * np.sqrt(2), 15 + 5 * np.sqrt(2)])
+    assert (drawn.counts.sum(axis=1) == 2).all()
+    assert drawn.scores[:, 0] == pytest.approx([0.5 - np.sqrt(0.5), 0.5 + np.sqrt(0.5)])
+    assert drawn.scores[:, 1] == pytest.approx([15 - 5 * np.sqrt(2), 15 + 5 * np.sqrt(2)])
     # So a mean over seeds varies as much as it should: by the variance of seeds / their number.
     variance = scores.var(axis=0, ddof=1) / 2
-    assert drawn.mean(axis=1).var(axis=0) == pytest.approx(variance, rel=0.1)
+    means = (drawn.counts * drawn.scores).mean(axis=1)
+    assert means.var(axis=0) == pytest.approx(variance, rel=0.1)
     assert resampled(scores[:1]) is None
+
+
+@given(
+    arrays(np.float64, (3, 4), elements=st.sampled_from([-0.5, 0.0, 0.25, 0.5, 1.0])),
+    arrays(np.float64, (2, 4), elements=st.sampled_from([-0.5, 0.0, 0.25, 0.5, 1.0])),
+)
+def test_statistics_of_draws_are_those_of_the_drawn_runs(
+    first: np.ndarray, second: np.ndarray
+) -> None:
+    drawn, other = resampled(first, 1), resampled(second, 2)
+    assert drawn is not None
+    assert other is not None
+    above, iqms = drawn.shares_above(np.asarray([-0.1, 0.3])), drawn.iqm
+    better = drawn.better_than(other)
+    for draw in (0, 7, 1999):
+        runs, rivals = runs_of(drawn, draw), runs_of(other, draw)
+        assert iqms[draw] == pytest.approx(trim_mean(runs, 0.25, axis=None))
+        assert above[:, draw].tolist() == [(runs > -0.1).mean(), (runs > 0.3).mean()]
+        assert better[draw] == pytest.approx(improvement(runs, rivals))
+
+
+def runs_of(drawn: Resampled, draw: int) -> np.ndarray:
+    """Return the runs (seeds, data sets) of one draw."""
+    columns = zip(drawn.scores.T, drawn.counts[draw].T.astype(int), strict=True)
+    return np.stack([np.repeat(scores, counts) for scores, counts in columns], axis=1)
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -186,7 +209,8 @@ def coverage(seeds: int, data_sets: int, spread: float, repetitions: int) -> flo
     rng = np.random.default_rng(seeds + data_sets)
     true = rng.uniform(0.3, 0.8, data_sets)
     shape = (seeds, data_sets)
-    target = iqm(true + spread * rng.standard_normal((20_000, *shape))).mean()
+    further = true + spread * rng.standard_normal((20_000, *shape))
+    target = trim_mean(further.reshape(len(further), -1), 0.25, axis=1).mean()
     held = 0
     for seed in range(repetitions):
         scores = true + spread * rng.standard_normal(shape)

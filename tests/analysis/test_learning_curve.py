@@ -11,7 +11,8 @@ from curve_builders import RISING, SIZES, make_curve
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.forecast import Forecast, NoForecast
 from peft_methods.analysis.learning_curve import curves_of, main_part
-from peft_methods.analysis.sections import group_records, merge_sections
+from peft_methods.analysis.merged import merge_sections
+from peft_methods.analysis.sections import group_records
 from peft_methods.api import PrintableComparison
 
 

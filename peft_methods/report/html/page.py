@@ -13,14 +13,16 @@ from typing import Literal
 from peft_methods.analysis.comparison import Comparison
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.learning_curve import main_part
+from peft_methods.analysis.merged import merge_sections
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.regression_report import RegressionReport
-from peft_methods.analysis.sections import Section, group_records, merge_sections
+from peft_methods.analysis.sections import Section, group_records
 from peft_methods.report.charts import charts_across, charts_of, save_chart, save_charts
 from peft_methods.report.formatting import format_time, without_home
 from peft_methods.report.html.chart_view import ChartView, chart_view
 from peft_methods.report.html.curves import CurveView, curve_views
 from peft_methods.report.html.data_sets import SummaryView, summary_view
+from peft_methods.report.html.length import length_note, listed_of_each
 from peft_methods.report.html.models import ModelsView, models_views
 from peft_methods.report.html.noise import noise_view
 from peft_methods.report.html.rendering import TEMPLATES, environment
@@ -147,6 +149,7 @@ def write_report(report: Report, folder: Path, command: CommandFormat) -> Path:
 
 
 def _page(report: Report, command: CommandFormat) -> Page:
+    of_each = listed_of_each(report.sections)
     views = tuple(
         replace(
             section_view(
@@ -156,6 +159,7 @@ def _page(report: Report, command: CommandFormat) -> Page:
                 _chart_views(one) if one.name in report.drawn else (),
                 regression_lines=_regression_lines(report, one.recipe),
                 command=command,
+                of_each=of_each,
             ),
             noise=noise_view(one, report.sections),
         )
@@ -163,7 +167,8 @@ def _page(report: Report, command: CommandFormat) -> Page:
     )
     records = [record for section in report.sections for record in section.comparison.records]
     times = [record.finished for record in records]
-    runs = sum(len(view.runs.lines) for view in views)
+    runs = sum(view.run_count for view in views)
+    listed = sum(len(view.runs.lines) for view in views)
     counts = f"{counted(runs, 'run')} in {counted(len(views), 'section')}"
     undrawn = (
         f"Charts are drawn for up to {DRAWN_SECTIONS} sections; this report has {len(views)}. "
@@ -184,6 +189,7 @@ def _page(report: Report, command: CommandFormat) -> Page:
             map(
                 without_home,
                 [
+                    *length_note(listed, of_each, report.sections),
                     *report.remarks,
                     *([undrawn] if report.charts == "few" and not report.drawn else []),
                 ],
@@ -214,7 +220,7 @@ def _overview(views: Sequence[SectionView]) -> Table:
         found = ", ".join(counted(count, severity) for severity, count in counts.items() if count)
         items = (
             Item(view.headline),
-            Item(str(len(view.runs.lines)), len(view.runs.lines)),
+            Item(str(view.run_count), view.run_count),
             Item(found or "none", counts["error"]),
             Item("; ".join(view.changes)),
         )

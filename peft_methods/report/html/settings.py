@@ -5,8 +5,9 @@ Values that all runs share are listed once; the others are listed run by run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from peft_methods.analysis.comparison import Row, title_of
 from peft_methods.profiling.metrics import METRICS
@@ -85,19 +86,40 @@ def split_common(records: Iterable[Record]) -> tuple[Conditions, dict[str, Condi
 
     Runs that did not start have no environment and are ignored.
     """
-    found = {record.fingerprint: _conditions(record) for record in records if record.environment}
-    names = list(dict.fromkeys(name for one in found.values() for name in one))
-    values = {name: {one.get(name, MISSING) for one in found.values()} for name in names}
-    common = {name: min(values[name]) for name in names if len(values[name]) == 1}
+    started = [record for record in records if record.environment]
+    if not started:
+        return {}, {}
+    first = started[0]
+    same = _same(first.environment, [one.environment for one in started])
+    alike = _same(first.data, [one.data for one in started])
+    found = {one.fingerprint: _conditions(one, same, alike) for one in started}
+    whole, own = _conditions(first), found[first.fingerprint]
+    common = {
+        name: value
+        for name, value in whole.items()
+        if name not in own or all(one.get(name) == value for one in found.values())
+    }
     return common, {
         identity: {name: value for name, value in one.items() if name not in common}
         for identity, one in found.items()
     }
 
 
-def _conditions(record: Record) -> Conditions:
-    """Environment and data of a run, each value as text."""
-    values = {**flatten(record.environment), **flatten(record.data, "data.")}
+def _same(first: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the names that have the same value everywhere."""
+    names = set(first)
+    for one in others:
+        names = {name for name in names if name in one and one[name] == first[name]}
+    return names
+
+
+def _conditions(
+    record: Record, same: Collection[str] = (), alike: Collection[str] = ()
+) -> Conditions:
+    """Environment and data of a run, each value as text, without `same` and `alike` of them."""
+    environment = {name: value for name, value in record.environment.items() if name not in same}
+    data = {name: value for name, value in record.data.items() if name not in alike}
+    values = {**flatten(environment), **flatten(data, "data.")}
     return {
         name: format_setting(value)
         for name, value in values.items()

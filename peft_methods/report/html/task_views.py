@@ -17,6 +17,8 @@ from peft_methods.tasks.registry import task_of
 from peft_methods.tasks.views import MatrixView, TableView, TextsView, View
 from peft_methods.utils.sanitize import visible
 
+IN_WORDS = (TableView, MatrixView, TextsView)  # others are drawn
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -37,17 +39,20 @@ class MethodViews:
     notes: tuple[str, ...] = ()
 
 
-def method_views(row: Row, records: Sequence[Record], prefix: str = "") -> MethodViews | None:
+def method_views(
+    row: Row, records: Sequence[Record], prefix: str = "", *, is_drawn: bool = True
+) -> MethodViews | None:
     """Build the views of a row; None if no run has test results.
 
-    `prefix` makes the ids of drawings unique in a page.
+    `prefix` makes the ids of drawings unique in a page. Charts are left out unless `is_drawn`.
     """
     tested = [record for record in records if record.status == "ok" and record.quality]
     if not tested:
         return None
     views = task_of(tested[0].spec.recipe).views([record.quality or {} for record in tested])
     recipe = tested[0].recipe_name
-    parts = tuple(_part(view, row, recipe, prefix) for view in views)
+    shown = [view for view in views if is_drawn or isinstance(view, IN_WORDS)]
+    parts = tuple(_part(view, row, recipe, prefix) for view in shown)
     notes = tuple(view.note for view in views if isinstance(view, TableView) and view.note)
     return MethodViews(row.title, style_of(row.method).color, parts, notes) if parts else None
 

@@ -41,13 +41,17 @@ SEVERITIES = ("error", "warning", "note")  # most severe first
 
 @dataclass(frozen=True)
 class FindingGroup:
-    """All findings of one rule: (evidence, subjects) for each case, and the advice."""
+    """All findings of one rule: (evidence, subjects) for each case, and the advice.
+
+    `more` is the number of cases that are not listed.
+    """
 
     rule: str
     severity: str
     title: str
     cases: tuple[tuple[str, tuple[str, ...]], ...]
     advice: tuple[str, ...]
+    more: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class SectionView:
     methods: tuple[MethodView, ...]
     recipe_file: str
     runs: Table
+    run_count: int  # of which `runs` may list a part
     noise: NoiseView | None = None
 
     @property
@@ -95,8 +100,12 @@ def section_view(
     *,
     regression_lines: Sequence[str],
     command: CommandFormat,
+    of_each: int | None = None,
 ) -> SectionView:
-    """Build the view of a section. `regression_lines` is the output of the regression check."""
+    """Build the view of a section. `regression_lines` is the output of the regression check.
+
+    `of_each` is how many runs of each method and cases of each finding are listed; None: all.
+    """
     comparison = section.comparison
     rows, ranking = comparison.rows(), comparison.rankings[section.recipe]
     records = [record for record in comparison.records if record.role == "main"]
@@ -106,7 +115,13 @@ def section_view(
     }
     methods = tuple(settings.method_view(row, by_method[row.method], command) for row in rows)
     common, specific = settings.split_common(records)
-    shown = (method_views(row, by_method[row.method], f"n{section.number}-") for row in rows)
+    listed = records
+    if of_each is not None:
+        listed = [record for of in by_method.values() for record in of[:of_each]]
+    shown = (
+        method_views(row, by_method[row.method], f"n{section.number}-", is_drawn=of_each is None)
+        for row in rows
+    )
     return SectionView(
         anchor=re.sub(r"[^A-Za-z0-9_.-]", "-", f"{section.recipe}-{section.number}"),
         recipe=section.recipe,
@@ -134,7 +149,7 @@ def section_view(
         if regression
         else None,
         regression_lines=tuple(map(without_home, regression_lines)),
-        findings=_finding_groups(comparison),
+        findings=_finding_groups(comparison, of_each),
         tuning=tuning_table(rows, by_method),
         metrics=tables.metrics_table(rows),
         settings=settings.settings(records[0]),
@@ -143,7 +158,8 @@ def section_view(
         recipe_file=recipe_file([found[0] for found in by_method.values()])
         if any(method.reproduction.needs_file for method in methods)
         else "",
-        runs=settings.runs_table(records, specific),
+        runs=settings.runs_table(listed, specific),
+        run_count=len(records),
     )
 
 
@@ -167,8 +183,8 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     return lines + reasons(rows) + source_costs(rows) + remarks
 
 
-def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:
-    """Group findings by rule, errors first."""
+def _finding_groups(comparison: Comparison, most: int | None) -> tuple[FindingGroup, ...]:
+    """Group findings by rule, errors first, with up to so many cases and subjects of each."""
     by_rule: dict[str, list[tuple[Finding, tuple[str, ...]]]] = {}
     for finding, subjects in grouped_findings(comparison.findings()):
         by_rule.setdefault(finding.rule, []).append((finding, subjects))
@@ -177,9 +193,18 @@ def _finding_groups(comparison: Comparison) -> tuple[FindingGroup, ...]:
             rule,
             cases[0][0].severity,
             RULES[rule].title,
-            tuple((without_home(finding.evidence), subjects) for finding, subjects in cases),
+            tuple(
+                (without_home(finding.evidence), _first(subjects, most))
+                for finding, subjects in cases[:most]
+            ),
             tuple(dict.fromkeys(without_home(finding.advice) for finding, _ in cases)),
+            len(cases) - len(cases[:most]),
         )
         for rule, cases in by_rule.items()
     ]
     return tuple(sorted(groups, key=lambda group: (SEVERITIES.index(group.severity), group.rule)))
+
+
+def _first(subjects: tuple[str, ...], most: int | None) -> tuple[str, ...]:
+    more = len(subjects) - len(subjects[:most])
+    return (*subjects[:most], *([f"{more:,} more"] if more else []))

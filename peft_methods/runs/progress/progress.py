@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from peft_methods.models.bundled import model_notice
@@ -13,6 +14,7 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display
+from peft_methods.runs.progress.line_limit import LineLimit
 from peft_methods.runs.progress.time_left import TimeLeft
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
@@ -23,7 +25,9 @@ from peft_methods.utils.units import format_duration
 
 DRAWING_INTERVAL = 0.1  # at least so many seconds between two updates of the live lines
 NARROWEST_LABEL = 12
-MOST_LINES = 16  # of active runs: more than a terminal shows would hide the session's line
+MOST_LINES = 20  # permanent lines about runs, a second; further ones are counted
+MANY = 20  # active runs: a change of one of them need not be drawn at once
+MOST_DRAWN = 16  # active runs: with more, a terminal would not show the line of the session
 
 
 class Progress:
@@ -40,6 +44,7 @@ class Progress:
         self._time = TimeLeft(workers, clock)
         self._running: dict[str, tuple[RunSpec, dict[str, Any]]] = {}
         self._drawn = float("-inf")
+        self._limit = LineLimit(MOST_LINES, clock)
 
     def plan(self, runs: Sequence[RunSpec], preparation: PreparedRecipe) -> None:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
@@ -71,6 +76,7 @@ class Progress:
         except BaseException:
             self._display.draw(())  # a message follows, not the next test's line
             raise
+        self._say_left_out()
         if last:
             self._display.hand_over()
         else:
@@ -81,28 +87,47 @@ class Progress:
         key, now = event.run.key, self._clock()
         if event.record is not None and event.record.reused:
             self._time.reuse(key)
-            self._say(f"{event.run.label}: reused: {describe_result(event.record)}")
+            self._report(event, "reused")
             return
         if event.record is not None:
             self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
-            self._say(f"{self._place()} {event.run.label}: {describe_result(event.record)}")
+            self._report(event, event.record.status)
         elif event.failed:
             self._time.forget(key)
             self._time.workers = event.workers or self._time.workers
             self._running.pop(key, None)
-            self._say(f"{self._place()} {event.run.label}: {event.failed}; it is retried")
+            self._report(event, "retried")
         elif event.news is None:
             self._time.start(key)
             self._running[key] = event.run, {}
             if not self._display.columns:
-                self._say(f"{self._place()} {event.run.label}: started")
+                self._report(event, "started")
         else:
             self._time.update(key, event.news)
             self._running[key][1].update({"activity": None} | event.news)
-        if now - self._drawn >= DRAWING_INTERVAL or not event.news:
+        soon = not event.news and len(self._running) <= MANY
+        if now - self._drawn >= DRAWING_INTERVAL or soon:
             self._drawn = now
             self._display.draw(self._lines())
+
+    def _report(self, event: Event, about: str) -> None:
+        """Write a permanent line about a run, unless there are too many."""
+        if not self._limit.allows(about):
+            return
+        self._say_left_out()
+        record = event.record
+        if record is not None and record.reused:
+            self._say(f"{event.run.label}: reused: {describe_result(record)}")
+            return
+        what = about if record is None else describe_result(record)
+        if event.failed:
+            what = f"{event.failed}; it is retried"
+        self._say(f"{self._place()} {event.run.label}: {what}")
+
+    def _say_left_out(self) -> None:
+        if text := self._limit.left_out():
+            self._say(f"{self._place()} {text}")
 
     def _say(self, line: str) -> None:
         self._display.say(visible(line))
@@ -115,12 +140,12 @@ class Progress:
         reused = f" ({len(self._time.reused)} more reused)" if self._time.reused else ""
         done = f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}"
         head = done, f"{len(self._running)} active", *self._left()
-        shown = list(self._running.values())[:MOST_LINES]
-        more = len(self._running) - len(shown)
+        shown = islice(self._running.values(), MOST_DRAWN)
+        more = len(self._running) - MOST_DRAWN
         return [
             fitted(head[0], head[1:], width, between=" · "),
             *(visible(fitted(run.label, describe_progress(news), width)) for run, news in shown),
-            *([f"and {more} more"[:width]] if more else []),
+            *([f"and {more} more"[:width]] if more > 0 else []),
         ]
 
     def _place(self) -> str:

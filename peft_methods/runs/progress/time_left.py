@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from peft_methods.runs.cost_model import expected_seconds
@@ -13,6 +15,24 @@ from peft_methods.runs.spec import RunSpec
 MIN_SHARE_FOR_PROJECTION = 0.1
 # An unfinished run has at least this share of its total time left, even when it is overdue.
 MIN_SHARE_LEFT = 0.1
+
+Kind = tuple[str, str]  # recipe and method
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long several runs took, or will probably take, and how long was expected, in seconds."""
+
+    real: float = 0.0
+    expected: float = 0.0
+
+    def __add__(self, other: Pace) -> Pace:
+        return Pace(self.real + other.real, self.expected + other.expected)
+
+    @property
+    def factor(self) -> float:
+        """The ratio of real to expected seconds; 1 if nothing is known."""
+        return self.real / self.expected if self.expected else 1.0
 
 
 class TimeLeft:
@@ -27,9 +47,11 @@ class TimeLeft:
         self.workers, self._clock = workers, clock
         self.expected: dict[str, float] = {}
         self.ended: set[str] = set()
-        self._took: dict[str, float] = {}
-        self._kind: dict[str, tuple[str, str]] = {}
         self.reused: set[str] = set()
+        self._kind: dict[str, Kind] = {}
+        # Of each kind: how many waiting runs have which expected seconds, and what finished took.
+        self._waiting: dict[Kind, Counter[float]] = defaultdict(Counter)
+        self._took: dict[Kind, Pace] = defaultdict(Pace)
         self._started: dict[str, float] = {}
         self._trained: dict[
             str, tuple[float, float]
@@ -38,9 +60,16 @@ class TimeLeft:
     def plan(self, runs: Iterable[RunSpec], preparation: PreparedRecipe) -> None:
         """Add runs of one recipe and their prerequisites, except those that are reused."""
         for run in runs:
-            for one in (one for one in (*run.prerequisites, run) if one.key not in self.reused):
-                self.expected[one.key] = expected_seconds(one, preparation)
-                self._kind[one.key] = one.recipe.name, one.method.name
+            for one in (*run.prerequisites, run):
+                if one.key not in self.reused and one.key not in self.expected:
+                    self.expected[one.key] = expected_seconds(one, preparation)
+                    self._kind[one.key] = one.recipe.name, one.method.name
+                    self._wait(one.key, 1)
+
+    def _wait(self, key: str, change: int) -> None:
+        """Count one more or one fewer run that waits for its start."""
+        if key in self.expected and key not in self._started and key not in self.ended:
+            self._waiting[self._kind[key]][self.expected[key]] += change
 
     def reuse(self, key: str) -> None:
         """Record that this run is reused from an earlier session."""
@@ -48,11 +77,13 @@ class TimeLeft:
 
     def forget(self, key: str) -> None:
         """Reset a run that stopped and will be retried."""
-        self._started.pop(key, None)
         self._trained.pop(key, None)
+        if self._started.pop(key, None) is not None:
+            self._wait(key, 1)
 
     def start(self, key: str) -> None:
         """Record that a run starts, for the first time or again."""
+        self._wait(key, -1)
         self._started[key] = self._clock()
         self._trained.pop(key, None)
 
@@ -64,29 +95,39 @@ class TimeLeft:
     def end(self, key: str, *, ok: bool) -> None:
         """Record that a run ended. The duration of a failed run is not used for others."""
         seconds = self._elapsed(key)
+        self._wait(key, -1)
         self._started.pop(key, None)
+        self._trained.pop(key, None)
         self.ended.add(key)
-        if ok:
-            self._took[key] = seconds
+        if ok and key in self.expected:
+            self._took[self._kind[key]] += Pace(seconds, self.expected[key])
 
     def seconds(self) -> float:
         """Estimate the seconds left for all unfinished runs on all workers.
 
-        At least the time left for the longest run.
+        At least the time left for the longest run. It costs as much as there are active runs, and
+        recipes and methods, however many runs wait.
         """
-        known = self._took | {
-            key: total for key in self._started if (total := self._projected(key)) is not None
-        }
-        totals = {
-            key: known.get(key, self.expected[key] * self._pace(key, known))
-            for key in self.expected
-            if key not in self.ended
-        }
-        left = {
-            key: max(total * MIN_SHARE_LEFT, total - self._elapsed(key))
-            for key, total in totals.items()
-        }
-        return max([sum(left.values()) / self.workers, *left.values()])
+        projected = {key: self._projected(key) for key in self._started if key in self.expected}
+        known = defaultdict(Pace, self._took)
+        for key, total in projected.items():
+            if total is not None:
+                known[self._kind[key]] += Pace(total, self.expected[key])
+        overall = sum(known.values(), Pace())
+        paces = {kind: pace.factor for kind, pace in known.items()}
+        total_left = longest = 0.0
+        for key, total in projected.items():
+            pace = paces.get(self._kind[key], overall.factor)
+            whole = self.expected[key] * pace if total is None else total
+            left = max(whole * MIN_SHARE_LEFT, whole - self._elapsed(key))
+            total_left, longest = total_left + left, max(longest, left)
+        for kind, waiting in self._waiting.items():
+            pace = paces.get(kind, overall.factor)
+            for expected, count in waiting.items():
+                if count:
+                    total_left += count * expected * pace
+                    longest = max(longest, expected * pace)
+        return max(total_left / self.workers, longest)
 
     def _elapsed(self, key: str) -> float:
         return self._clock() - self._started[key] if key in self._started else 0.0
@@ -99,11 +140,3 @@ class TimeLeft:
             if share < MIN_SHARE_FOR_PROJECTION
             else self._elapsed(key) + seconds * (1 / share - 1)
         )
-
-    def _pace(self, key: str, known: Mapping[str, float]) -> float:
-        """Ratio of real to expected seconds over runs similar to this one."""
-        similar = [one for one in known if self._kind.get(one) == self._kind[key]] or [
-            one for one in known if one in self.expected
-        ]
-        expected = sum(self.expected[one] for one in similar)
-        return sum(known[one] for one in similar) / expected if expected else 1.0

@@ -1,0 +1,27 @@
+"""The store as the driver of a session writes it: records of runs without a result."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from peft_methods.runs.record import Record
+from peft_methods.runs.store import RECORD, Store
+
+
+class StoreOfFailures(Store):
+    """A store whose folder is listed once for earlier failed attempts, not for every record."""
+
+    def _delete_failures(self, record: Record) -> None:
+        """Delete earlier failed records of this run."""
+        earlier = self._failures.setdefault(record.key, set())
+        for name in earlier - {record.fingerprint}:
+            (self.folder / f"{name}{RECORD}").unlink(missing_ok=True)
+        self._failures[record.key] = {record.fingerprint}
+
+    @cached_property
+    def _failures(self) -> dict[str, set[str]]:
+        """The names of failed records by the key of their run, which they start with."""
+        found: dict[str, set[str]] = {}
+        for path in self.folder.glob(f"*-*{RECORD}"):
+            found.setdefault(path.stem.partition("-")[0], set()).add(path.stem)
+        return found

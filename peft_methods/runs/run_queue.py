@@ -1,0 +1,183 @@
+"""The runs that wait for their turn: every change costs the same, however many there are."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import count, filterfalse, islice
+
+from peft_methods.runs.executors.devices import Resources
+from peft_methods.runs.executors.jobs import job_name
+from peft_methods.runs.record import Record
+from peft_methods.runs.spec import RunSpec
+
+
+class ReadyRuns:
+    """Runs with equal needs that can start, in the order of their numbers."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []  # ascending
+        self._runs: dict[int, RunSpec] = {}
+        self._names: dict[int, str] = {}
+        self._by_name: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> RunSpec:
+        return self._runs[number]
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the runs' jobs."""
+        return self._by_name
+
+    def add(self, number: int, run: RunSpec) -> None:
+        """Add a run."""
+        insort(self.numbers, number)
+        name = job_name(run)
+        self._runs[number], self._names[number], self._by_name[name] = run, name, number
+
+    def take(self, first: Collection[str], last: Collection[str]) -> RunSpec:
+        """Remove and return the next run: one of the jobs named in `first`, if there is any.
+
+        The jobs named in `last` come after all others.
+        """
+        named = [self._by_name[name] for name in first if name in self._by_name]
+        number = min(named) if named else next(self.without(last), self.numbers[0])
+        del self.numbers[bisect_left(self.numbers, number)]
+        del self._by_name[self._names.pop(number)]
+        return self._runs.pop(number)
+
+    def without(self, names: Collection[str]) -> Iterator[int]:
+        """Yield the numbers of the runs whose jobs have other names."""
+        others = filterfalse(names.__contains__, map(self._names.__getitem__, self.numbers))
+        return map(self._by_name.__getitem__, others)
+
+
+class RunQueue:
+    """Runs in the order in which they were added; each becomes ready after its prerequisites.
+
+    Of the ready runs, those with the largest needs start first. Where one of them finds no room,
+    up to `patience` smaller runs may start before it. After that its room is kept free, since
+    otherwise a run that needs several GPUs might wait until all others have ended.
+    """
+
+    def __init__(self, needs_of: Callable[[RunSpec], Resources], patience: int) -> None:
+        self._needs_of, self._patience = needs_of, patience
+        self._overtaken, self._numbers = 0, count(1)
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove all runs."""
+        self._keys: set[str] = set()
+        self._ready: dict[Resources, ReadyRuns] = {}
+        self._missing: dict[str, int] = {}  # prerequisites that have not ended, by waiting run
+        self._dependents: dict[str, list[tuple[int, RunSpec]]] = {}
+        self._hopeless: deque[tuple[RunSpec, Record]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def has_job(self, name: str) -> bool:
+        """Whether a ready run's job has this name."""
+        return any(name in ready.names for ready in self._ready.values())
+
+    def job_names(self) -> frozenset[str]:
+        """Return the names of the jobs of all runs that are ready."""
+        return frozenset(name for ready in self._ready.values() for name in ready.names)
+
+    def add(self, run: RunSpec, ended: Mapping[str, Record], *, first: bool = False) -> None:
+        """Add a run after all others, or before them if `first`.
+
+        `ended` are the records of ended runs by key.
+        """
+        self._keys.add(run.key)
+        keys = dict.fromkeys(one.key for one in run.prerequisites)
+        known = [ended[key] for key in keys if key in ended]
+        failed = next((record for record in known if record.status != "ok"), None)
+        if failed is not None:
+            self._hopeless.append((run, failed))
+            return
+        number = -next(self._numbers) if first else next(self._numbers)
+        missing = [key for key in keys if key not in ended]
+        for key in missing:
+            self._dependents.setdefault(key, []).append((number, run))
+        if missing:
+            self._missing[run.key] = len(missing)
+        else:
+            self._make_ready(number, run)
+
+    def end(self, key: str, record: Record) -> None:
+        """Release the runs that waited for this one, or give them up if it failed."""
+        for number, run in self._dependents.pop(key, ()):
+            if run.key not in self._missing:
+                continue  # another of its prerequisites failed
+            self._missing[run.key] -= 1
+            if record.status != "ok":
+                self._hopeless.append((run, record))
+            elif not self._missing[run.key]:
+                self._make_ready(number, run)
+            else:
+                continue
+            del self._missing[run.key]
+
+    def hopeless(self) -> Iterator[tuple[RunSpec, Record]]:
+        """Remove and yield the runs that cannot start, with the record of what they needed."""
+        while self._hopeless:
+            run, record = self._hopeless.popleft()
+            self._keys.discard(run.key)
+            yield run, record
+
+    def refused(self, reason_of: Callable[[Resources], str]) -> Iterator[tuple[RunSpec, str]]:
+        """Remove and yield the ready runs with needs that there is a reason to refuse."""
+        for needs in list(self._ready):
+            if reason := reason_of(needs):
+                ready = self._ready.pop(needs)
+                for number in ready.numbers:
+                    self._keys.discard(ready[number].key)
+                    yield ready[number], reason
+
+    def take(
+        self,
+        has_room: Callable[[Resources], bool],
+        first: Collection[str],
+        last: Collection[str],
+    ) -> RunSpec | None:
+        """Remove and return the run to start now; None if there is no room for any.
+
+        `first` and `last` name the jobs that come before and after others with equal needs.
+        """
+        for place, needs in enumerate(sorted(self._ready, key=_size, reverse=True)):
+            if has_room(needs):
+                self._overtaken = self._overtaken + 1 if place else 0
+                return self._taken(needs, first, last)
+            if self._overtaken >= self._patience:
+                return None
+        return None
+
+    def _taken(self, needs: Resources, first: Collection[str], last: Collection[str]) -> RunSpec:
+        run = self._ready[needs].take(first, last)
+        if not self._ready[needs]:
+            del self._ready[needs]
+        self._keys.discard(run.key)
+        return run
+
+    def following(self, most: int, without: Collection[str]) -> list[RunSpec]:
+        """Return the next ready runs in order, except those whose jobs are named."""
+        ready = list(self._ready.values())
+        if len(ready) == 1:
+            return [ready[0][number] for number in islice(ready[0].without(without), most)]
+        several = heapq.merge(
+            *(((number, one) for number in one.without(without)) for one in ready)
+        )
+        return [one[number] for number, one in islice(several, most)]
+
+    def _make_ready(self, number: int, run: RunSpec) -> None:
+        self._ready.setdefault(self._needs_of(run), ReadyRuns()).add(number, run)
+
+
+def _size(needs: Resources) -> tuple[int, int]:
+    return needs.gpus, needs.threads
