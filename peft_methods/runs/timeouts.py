@@ -37,9 +37,12 @@ class Timeouts:
             self._seconds[handle] = self._seconds.get(handle, 0.0) + spent
 
     def poll(self, executor: Executor, handles: Collection[Handle]) -> Iterator[RunEvent]:
-        """Yield the executor's events. The wait for the first counts as time of all `handles`."""
+        """Yield the executor's events. The wait for the first counts as time of all `handles`.
+
+        It does not count for those that wait for a machine.
+        """
         events = executor.poll(self.interval)
-        with self.counting(handles):
+        with self.counting([one for one in handles if not executor.is_queued(one)]):
             first = next(events, None)
         return itertools.chain(() if first is None else (first,), events)
 

@@ -18,7 +18,7 @@ from builders import small_runs
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
-from peft_methods.runs.executors.registry import GROUP, LOCAL, executor_names, executor_of
+from peft_methods.runs.executors.registry import GROUP, LOCAL, SLURM, executor_names, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import ExperimentOptions
@@ -69,8 +69,14 @@ class Bench:
         return stacks
 
 
-@pytest.fixture(params=executor_names())
+def marked(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.slurm) if name == SLURM else name
+
+
+@pytest.fixture(params=map(marked, executor_names()))
 def bench(request: pytest.FixtureRequest, tiny_recipe: Path, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == SLURM:
+        request.getfixturevalue("slurm")
     made = Bench(request.param, tiny_recipe, tmp_path)
     yield made
     made.executor.close()

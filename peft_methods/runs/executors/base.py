@@ -84,6 +84,9 @@ class Executor(Protocol):
     def has_started(self, handle: Handle) -> bool:
         """Whether a job's process runs. Before, it waits for libraries to be imported."""
 
+    def is_queued(self, handle: Handle) -> bool:
+        """Whether a job waits for a machine. That time counts to no limit."""
+
     def stacks(self, handle: Handle) -> str:
         """Return the stack of every thread of a job's process; empty if it does not answer."""
 
