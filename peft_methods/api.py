@@ -19,11 +19,13 @@ method on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
-`local` is this machine, and an installed package can bring others. `deterministic` allows on a
-GPU only operations that give identical bits every time (on a CPU all do). Runs with a record in
-`results` from an earlier session are reused; `fresh` trains everything again. `checkpoint` saves
-every epoch's state, so that a killed run resumes from there in the next call. `timeout` ("10min",
-or seconds) ends a run. One whose process was killed or GPU failed is retried `retries` times.
+`local` is this machine, `slurm` a Slurm cluster (of which each job asks for what `slurm` says, for
+example `{"partition": "gpu", "time": "2h"}`), and an installed package can bring others.
+`deterministic` allows on a GPU only operations that give identical bits every time (on a CPU all
+do). Runs with a record in `results` from an earlier session are reused; `fresh` trains everything
+again. `checkpoint` saves every epoch's state, so that a killed run resumes from there in the next
+call. `timeout` ("10min", or seconds) ends a run. One whose process was killed or GPU failed is
+retried `retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
@@ -37,7 +39,7 @@ import contextlib
 import inspect
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,7 @@ def compare(
     save_models: str | Path | None = None,
     workers: int | None = None,
     executor: str = "local",
+    slurm: Mapping[str, str] | None = None,
     checkpoint: bool = False,
     deterministic: bool = False,
     tune: int | None = None,
@@ -220,7 +223,9 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **_execution(workers, executor, timeout, retries),
+        **parsing.executor_of(executor, workers, slurm=slurm or {}),
+        timeout=parse_timeout(timeout),
+        retries=parse_retries(retries),
         checkpoint=checkpoint,
         deterministic=deterministic,
         limits=parsing.limits_of(budget),
@@ -230,17 +235,6 @@ def compare(
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
-
-
-def _execution(
-    workers: int | None, executor: str, timeout: str | float | None, retries: int
-) -> dict[str, Any]:
-    return {
-        "workers": parsing.workers_of(workers),
-        "executor": parsing.executor_name(executor),
-        "timeout": parse_timeout(timeout),
-        "retries": parse_retries(retries),
-    }
 
 
 def _outputs(

@@ -118,8 +118,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """For a dry run, print the plan instead of running the tests."""
-    if not session.config.stash[OPTIONS].dry_run or session.config.option.collectonly:
+    """For a dry run, print the plan instead of running the tests; to detach, start the runs."""
+    options = session.config.stash[OPTIONS]
+    if session.config.option.collectonly:
+        return None
+    if options.detach and not options.dry_run:
+        return _detach(session)
+    if not options.dry_run:
         return None
     from peft_methods.report.text.dry_run import plan_text
     from peft_methods.runs.plan import no_gpu_reason
@@ -146,6 +151,22 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             there=experiment.reusable(),
         ),
     )
+    return True
+
+
+def _detach(session: pytest.Session) -> bool | None:
+    """Start all runs and leave them to their executor; print how to collect them."""
+    from peft_methods.cli.detach import detach
+
+    experiment = session.config.stash.get(EXPERIMENT, None)
+    if experiment is None:
+        return None
+    try:
+        text, errors = detach(experiment)
+    except OptionError as error:
+        raise pytest.UsageError(explained(error)) from None
+    session.testsfailed += errors
+    show_text(session.config, text)
     return True
 
 
@@ -244,7 +265,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     experiment.stop()
     if ended_early and (options.regression or options.saved_baselines):
         session.config.stash[REGRESSIONS] = regression_check.ended_early()
-    elif not options.dry_run and not ended_early:
+    elif not (options.dry_run or options.detach or ended_early):
         if options.trackers:
             from peft_methods.analysis.comparison import comparison_of
             from peft_methods.report.text.comparison import tracked_tables
@@ -270,7 +291,7 @@ def pytest_benchmark_group_stats(config: pytest.Config) -> Generator[None, Any, 
 @pytest.hookimpl(tryfirst=True)  # above pytest-benchmark's table
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     experiment, options = config.stash.get(EXPERIMENT, None), config.stash.get(OPTIONS, None)
-    if experiment is None or options is None:
+    if experiment is None or options is None or options.detach:
         return
     from peft_methods.analysis.comparison import comparison_of
 

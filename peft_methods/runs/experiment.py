@@ -12,6 +12,7 @@ from peft_methods.profiling.environment import find_device, usable_cores
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs import kept_checks, reuse, tuning
 from peft_methods.runs.cost_model import total_seconds
+from peft_methods.runs.detached import Detached
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
 from peft_methods.runs.executors.devices import default_workers, threads_per_run
@@ -59,8 +60,14 @@ class Experiment:
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
         self._reused_trials: list[Record] = []
         self._set_aside: list[str] = []
-        self.device = find_device()
-        self.workers = options.workers or default_workers(self.device, usable_cores())
+        request = options.request
+        self.device = find_device() if request is None else request.device
+        devices = None if request is None else request.slots()
+        self.workers = (
+            len((devices or ())[: options.workers])
+            or options.workers
+            or default_workers(self.device, usable_cores())
+        )
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -70,7 +77,9 @@ class Experiment:
             timeout=options.timeout,
             retries=options.retries,
             checkpoint=options.checkpoint,
+            devices=devices,
             executor=options.executor,
+            request=request,
         )
         self._tracking = Tracking(
             options.trackers, options.results, self._scheduler.executor.new_worker
@@ -260,6 +269,11 @@ class Experiment:
             *self._earlier.warnings,
             *self._scheduler.warnings,
         ]
+
+    def detach(self) -> Detached:
+        """Leave what was started to its executor, which continues after the session."""
+        jobs, waiting = self._scheduler.detach()
+        return Detached(jobs, waiting, len(self._records.all()))
 
     def stop(self) -> None:
         """End what runs and start nothing more; finished records are kept."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event, Watcher
-from peft_methods.runs.executors.base import Ended, Executor, Handle, Progress
+from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle, Progress
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob, job_name
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.prepared import PreparedRecipe
@@ -43,6 +43,7 @@ class Scheduler:
         self._store = requests.store
         self._pending: list[RunSpec] = []
         self._running: dict[Handle, RunSpec] = {}
+        self._queued: set[Handle] = set()  # those of them that wait for a machine
         self._news: dict[Handle, dict[str, object]] = {}
         self._records: dict[str, Record] = {}
         self._attempts: dict[str, tuple[str, ...]] = {}  # how a run's attempts ended so far
@@ -104,6 +105,15 @@ class Scheduler:
                 break
             self._listen()
         return [self._records[run.key] for run in runs if run.key in self._records]
+
+    def detach(self) -> tuple[list[str], int]:
+        """Start what can start, and leave it to the executor when the session ends.
+
+        Returns the ids of the jobs, and how many runs wait for the results of others.
+        """
+        assert isinstance(self.executor, Detachable)
+        self._start_ready()
+        return self.executor.detach(), len(self._pending)
 
     def stop(self) -> None:
         """Start nothing more, keep results that have arrived, and end what is running.
@@ -176,7 +186,10 @@ class Scheduler:
         job = self._job(run, engine_failed)
         handle = self.executor.start(job, self._matmul_flops_per_second)
         self._running[handle] = run
-        self._notify(Event(run))
+        if self.executor.is_queued(handle):
+            self._queued.add(handle)
+        else:
+            self._notify(Event(run))
 
     def _job(self, run: RunSpec, engine_failed: str = "") -> RunJob:
         attempts = self._attempts.get(run.key, ())
@@ -186,6 +199,9 @@ class Scheduler:
         """Process what the running jobs report. A timeout is a record too."""
         for event in self._timeouts.poll(self.executor, self._running):
             run = self._running[event.handle]
+            if event.handle in self._queued:
+                self._queued.remove(event.handle)
+                self._notify(Event(run))
             if isinstance(event, Progress):
                 self._news[event.handle] = event.news
                 self._notify(Event(run, news=event.news))
@@ -247,6 +263,7 @@ class Scheduler:
     def _release(self, handle: Handle) -> None:
         self.executor.kill(handle)
         self._running.pop(handle, None)
+        self._queued.discard(handle)
         self._news.pop(handle, None)
 
     def store_here(self, record: Record) -> None:

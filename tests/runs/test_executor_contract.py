@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -187,11 +189,17 @@ def test_prefetched_job_is_started_or_dropped(bench: Bench) -> None:
 
 
 def descendants() -> set[int]:
-    return {
-        process.pid
-        for process in psutil.Process().children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE
-    }
+    """Return the processes of this one, and of Slurm's jobs."""
+    found = set()
+    for parent in (psutil.Process(), *psutil.process_iter()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if parent.pid == os.getpid() or parent.name() == "slurmstepd":
+                found |= {
+                    child.pid
+                    for child in parent.children(recursive=True)
+                    if child.status() != psutil.STATUS_ZOMBIE
+                }
+    return found
 
 
 def test_close_leaves_no_process_of_any_job(bench: Bench) -> None:
@@ -264,7 +272,7 @@ def test_executors_of_installed_packages_are_found_and_imported_when_chosen(tmp_
     command = [sys.executable, "-c", FIND, str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     names, imported, mine, broken, number, local = done.stdout.splitlines()
-    assert names == f"('{LOCAL}', 'broken', 'mine', 'number')"
+    assert names == f"('{LOCAL}', '{SLURM}', 'broken', 'mine', 'number')"
     assert imported == "False False"
     assert mine == "Mine"
     for line, name in ((broken, "broken"), (number, "number")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from peft_methods.runs.executors.base import Executor
 from peft_methods.runs.executors.devices import DeviceSet
@@ -25,11 +25,12 @@ BUILT_IN = {
 class ExecutorFactory(Protocol):
     """Creates an executor: a class with this constructor, or a function."""
 
-    def __call__(self, slots: Sequence[DeviceSet], scratch: Path) -> Executor:
+    def __call__(self, slots: Sequence[DeviceSet], scratch: Path, *request: Any) -> Executor:
         """Create an executor that runs `len(slots)` runs at a time.
 
         `slots` are the devices of each on this machine; an executor for others may take only their
-        number and size. `scratch` is a folder for its files that the session removes.
+        number and size. `scratch` is a folder for its files that the session removes. One for a
+        cluster also gets the session's request, a `Request`.
         """
 
 

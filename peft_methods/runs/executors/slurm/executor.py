@@ -12,13 +12,21 @@ from peft_methods.runs.executors.base import RunEvent
 from peft_methods.runs.executors.devices import NO_GPU, DeviceSet, Resources
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.process import Worker, fork_server
+from peft_methods.runs.executors.scratch import JOBS
 from peft_methods.runs.executors.slurm import commands
 from peft_methods.runs.executors.slurm.commands import JobState, SlurmError
 from peft_methods.runs.executors.slurm.ends import FORGOTTEN, End, end_of, end_of_failed
 from peft_methods.runs.executors.slurm.files import JobFolder
-from peft_methods.runs.executors.slurm.handle import SlurmHandle, is_stale, last_line, name_of
-from peft_methods.runs.executors.slurm.request import SlurmRequest
+from peft_methods.runs.executors.slurm.handle import (
+    CHECK,
+    SlurmHandle,
+    is_stale,
+    last_line,
+    name_of,
+)
+from peft_methods.runs.executors.slurm.request import SETTING, SlurmRequest
 from peft_methods.runs.executors.slurm.submission import submit
+from peft_methods.utils.errors import OptionError
 
 POLL_SECONDS = 0.5  # between two looks into the folder
 STATE_SECONDS = 5.0  # between two questions to Slurm's controller
@@ -46,14 +54,25 @@ class SlurmExecutor:
         self.request, self.scratch, self._most = request, scratch, len(slots)
         one = slots[0].resources
         self.capacity = Resources(one.gpus * len(slots), one.threads * len(slots))
-        self.folder = JobFolder((scratch / "jobs").absolute())
+        self.folder = JobFolder((scratch / JOBS).absolute())
         self.folder.prepare()
-        self._earlier = self.folder.assigned()
+        self._earlier = self._assigned()
         self._running: list[SlurmHandle] = []
         self._unwanted: list[str] = []  # ids of jobs to cancel
         self._checks: list[SlurmHandle] = []  # that have ended
         self._detached = False
         self._asked = 0.0
+
+    def _assigned(self) -> dict[str, str]:
+        """Return the jobs of earlier sessions, without those whose record is in the store."""
+        found = {}
+        for name, job_id in self.folder.assigned().items():
+            result = self.folder.of(job_id).read_result()
+            if result is None or not is_stale(result):
+                found[name] = job_id
+            else:
+                self.folder.remove(name, job_id)
+        return found
 
     def new_worker(self) -> Worker:
         """Return a process of this machine for other work of the session."""
@@ -224,11 +243,18 @@ class SlurmExecutor:
         with contextlib.suppress(SlurmError):
             commands.cancel(unwanted)
 
-    def detach(self) -> list[SlurmHandle]:
-        """Submit what was started, and leave all jobs to Slurm. Return them."""
+    def detach(self) -> list[str]:
+        """Submit what was started, and leave all jobs to Slurm, also after `close`.
+
+        Returns the ids of those without a result. Raises `OptionError` if sbatch refuses one.
+        """
         self.submit()
+        if refused := next((one.end for one in self._running if one.end is not None), None):
+            raise OptionError(f"{refused.reason}.", setting=SETTING)
         self._detached = True
-        return list(self._running)
+        names = self.folder.names()
+        ids = [str(one.job_id) for one in self._running]
+        return [one for one in ids if self.folder.of(one).result.name not in names]
 
     def close(self) -> None:
         """Cancel every job, unless the session is detached."""
@@ -240,3 +266,7 @@ class SlurmExecutor:
             self.folder.remove(handle.name, handle.job_id)
         self._checks.clear()
         self._cancel()
+        if all(name.startswith(CHECK) for name in self._earlier):  # no run needs them any more
+            for name, job_id in self._earlier.items():
+                self.folder.remove(name, job_id)
+            self._earlier.clear()

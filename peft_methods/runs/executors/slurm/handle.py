@@ -15,6 +15,8 @@ from peft_methods.runs.executors.slurm.files import JobFiles
 from peft_methods.runs.record import Record
 from peft_methods.utils.hashing import content_hash
 
+CHECK = "check-"  # how the names of checks of recipes begin
+
 
 @dataclass(eq=False)
 class SlurmHandle:
@@ -87,7 +89,7 @@ def name_of(job: RunJob | PrepareJob) -> str:
     if isinstance(job, RunJob):
         return job.name
     parts = [repr(job.recipe), [repr(one) for one in job.methods], job.device, asdict(job.needs)]
-    return f"check-{content_hash([*parts, package_versions()])[:16]}"
+    return f"{CHECK}{content_hash([*parts, package_versions()])[:16]}"
 
 
 def is_stale(result: tuple[str, Any]) -> bool:
@@ -96,9 +98,9 @@ def is_stale(result: tuple[str, Any]) -> bool:
     Then code, data or weights have changed since.
     """
     kind, value = result
-    done = value.done if kind == "success" and isinstance(value, Ended) else None
-    found = None if done is None else done.result
-    return isinstance(found, Record) and found.status == "ok" and not done.not_stored
+    if kind != "success" or not isinstance(value, Ended) or value.done.not_stored:
+        return False
+    return isinstance(value.done.result, Record) and value.done.result.status == "ok"
 
 
 def last_line(files: JobFiles) -> str:

@@ -54,6 +54,11 @@ class SlurmRequest:
         """Return 'cuda' or 'cpu', as a run's spec names its device."""
         return "cpu" if self.gpu is None else "cuda"
 
+    @property
+    def device_name(self) -> str:
+        """Return the type of GPU, or 'cpu'. Baselines are stored under this name."""
+        return "cpu" if self.gpu is None else self.gpu or "gpu"
+
     def slots(self) -> tuple[DeviceSet, ...]:
         """Return one device set for each job that may be in Slurm at a time."""
         gpus = () if self.gpu is None else ("gpu",)
