@@ -31,8 +31,6 @@ from peft_methods.methods.registry import METHODS
 from peft_methods.runs.record import Record
 
 pytest.register_assert_rewrite("builders", "chart_builders")
-from slurm_cluster import slurm, slurm_of_session  # noqa: E402, F401  # fixtures
-
 from builders import (  # noqa: E402  # after the line above, so that failed asserts show values
     BENCHMARK,
     CONFIGS,
@@ -41,6 +39,7 @@ from builders import (  # noqa: E402  # after the line above, so that failed ass
     make_model,
     make_tagged_data,
 )
+from slurm_cluster import slurm, slurm_of_session  # noqa: E402, F401  # fixtures
 
 # Load the methods: pytester unloads modules that are first imported in an inner session.
 list(METHODS)
