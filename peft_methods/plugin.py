@@ -118,51 +118,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """For a dry run, print the plan instead of running the tests; to detach, start the runs."""
+    """Instead of running the tests, print the plan of a dry run, or start the runs and detach."""
     options = session.config.stash[OPTIONS]
-    if session.config.option.collectonly:
-        return None
-    if options.detach and not options.dry_run:
-        return _detach(session)
-    if not options.dry_run:
-        return None
-    from peft_methods.report.text.dry_run import plan_text
-    from peft_methods.runs.plan import no_gpu_reason
-
     experiment = session.config.stash.get(EXPERIMENT, None)
-    if experiment is None:
+    if session.config.option.collectonly or experiment is None:
         return None
-    experiment.prepare()
-    session.testsfailed += len(experiment.errors)
-    reasons = {
-        task.recipe.name: no_gpu_reason(task.recipe)
-        for task in experiment.tasks
-        if experiment.needs_gpu(task)
-    }
-    reasons |= {recipe: explained(error) for recipe, error in experiment.errors.items()}
-    show_text(
-        session.config,
-        plan_text(
-            experiment.tasks,
-            experiment.preparations,
-            reasons,
-            experiment.workers,
-            experiment.trials,
-            there=experiment.reusable(),
-        ),
-    )
-    return True
-
-
-def _detach(session: pytest.Session) -> bool | None:
-    """Start all runs and leave them to their executor; print how to collect them."""
-    from peft_methods.cli.detach import detach
-
-    experiment = session.config.stash.get(EXPERIMENT, None)
-    if experiment is None:
+    if not (options.dry_run or options.detach):
         return None
+    from peft_methods.cli.without_tests import detach, plan
+
     try:
-        text, errors = detach(experiment)
+        text, errors = plan(experiment) if options.dry_run else detach(experiment)
     except OptionError as error:
         raise pytest.UsageError(explained(error)) from None
     session.testsfailed += errors

@@ -12,9 +12,9 @@ from peft_methods.analysis.margin import MARGIN
 from peft_methods.cli import parsing as values
 from peft_methods.cli.baseline_options import regression_check_of, saved_baselines_of
 from peft_methods.cli.deciding import seeds_to_decide
-from peft_methods.cli.detach import refuse_detach
 from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
 from peft_methods.cli.setting_help import how_to_change
+from peft_methods.cli.without_tests import refuse_detach
 from peft_methods.profiling.environment import device_name, find_device
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout

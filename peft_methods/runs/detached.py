@@ -10,10 +10,9 @@ from dataclasses import dataclass
 class Detached:
     """What a session left behind when it detached.
 
-    `jobs` are the ids of unfinished jobs, `waiting` is the number of runs that need the results of
-    others first, and `ended` the number of records so far.
+    `jobs` are the ids of unfinished jobs, and `waiting` is the number of runs that need the results
+    of others first.
     """
 
     jobs: Sequence[str]
     waiting: int
-    ended: int

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft_methods.profiling.environment import find_device, usable_cores
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs import kept_checks, reuse, tuning
 from peft_methods.runs.cost_model import total_seconds
 from peft_methods.runs.detached import Detached
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
-from peft_methods.runs.executors.devices import default_workers, threads_per_run
-from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
 from peft_methods.runs.prepared import PreparedRecipe
@@ -24,7 +21,7 @@ from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
 from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
-from peft_methods.runs.scheduling import new_scheduler
+from peft_methods.runs.scheduling import new_scheduler, session_devices
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.runs.tracking.trackers import Tracking
@@ -60,14 +57,8 @@ class Experiment:
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
         self._reused_trials: list[Record] = []
         self._set_aside: list[str] = []
-        request = options.request
-        self.device = find_device() if request is None else request.device
-        devices = None if request is None else request.slots()
-        self.workers = (
-            len((devices or ())[: options.workers])
-            or options.workers
-            or default_workers(self.device, usable_cores())
-        )
+        self.device, self.workers, devices = session_devices(options)
+        self._threads = devices[0].threads
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -79,7 +70,7 @@ class Experiment:
             checkpoint=options.checkpoint,
             devices=devices,
             executor=options.executor,
-            request=request,
+            request=options.request,
         )
         self._tracking = Tracking(
             options.trackers, options.results, self._scheduler.executor.new_worker
@@ -112,10 +103,10 @@ class Experiment:
         """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
         tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
         methods = [task.method for task in tasks]
+        nodes = None if self.trials else self.options.nodes
         keys = None
-        if self.options.executor == LOCAL and not self.trials:
-            threads = threads_per_run(self.device, usable_cores(), self.workers)
-            keys = kept_checks.keys_of(recipe, methods, self.device, threads)
+        if nodes is not None:
+            keys = kept_checks.keys_of(recipe, methods, self.device, self._threads, nodes)
         if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
         self._progress.show_preparation(recipe)
@@ -272,8 +263,7 @@ class Experiment:
 
     def detach(self) -> Detached:
         """Leave what was started to its executor, which continues after the session."""
-        jobs, waiting = self._scheduler.detach()
-        return Detached(jobs, waiting, len(self._records.all()))
+        return self._scheduler.detach()
 
     def stop(self) -> None:
         """End what runs and start nothing more; finished records are kept."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_methods.runs.executors.base import Request
-from peft_methods.runs.executors.registry import LOCAL
+from peft_methods.runs.executors.registry import LOCAL, SLURM
 from peft_methods.runs.limits import DEFAULT_RETRIES
 
 DEFAULT_RESULTS = Path(".peft/results")
@@ -34,3 +34,10 @@ class ExperimentOptions:
     executor: str = LOCAL
     request: Request | None = None
     adding_seconds: float | None = None
+
+    @property
+    def nodes(self) -> str | None:
+        """Describe the machines of runs: '' for this one, None if the next session has others."""
+        if self.executor == LOCAL:
+            return ""
+        return repr(self.request) if self.executor == SLURM else None

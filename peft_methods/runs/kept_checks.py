@@ -38,8 +38,12 @@ class _NotKeptError(Exception):
     """The cache has no value."""
 
 
-def keys_of(recipe: Recipe, methods: Sequence[Method], device: str, threads: int) -> Keys | None:
+def keys_of(
+    recipe: Recipe, methods: Sequence[Method], device: str, threads: int, nodes: str = ""
+) -> Keys | None:
     """Return everything that the check of a recipe depends on, as JSON values, for each method.
+
+    `nodes` describes the machines on which it runs, unless it is this one.
 
     None if that is not known without loading it: for sources on the hub, for very large ones, and
     for a model with code of its own.
@@ -57,7 +61,7 @@ def keys_of(recipe: Recipe, methods: Sequence[Method], device: str, threads: int
         return None
     shared = {
         "sources": digests,
-        "device": [device, _device_name(device), threads],
+        "device": [device, [nodes] if nodes else _device_name(device), threads],
         "packages": {**package_versions(), **{name: package_version(name) for name in READERS}},
     }
     try:

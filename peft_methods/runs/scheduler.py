@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.detached import Detached
 from peft_methods.runs.events import Event, Watcher
 from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle, Progress
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob, job_name
@@ -106,14 +107,11 @@ class Scheduler:
             self._listen()
         return [self._records[run.key] for run in runs if run.key in self._records]
 
-    def detach(self) -> tuple[list[str], int]:
-        """Start what can start, and leave it to the executor when the session ends.
-
-        Returns the ids of the jobs, and how many runs wait for the results of others.
-        """
+    def detach(self) -> Detached:
+        """Start what can start, and leave it to the executor when the session ends."""
         assert isinstance(self.executor, Detachable)
         self._start_ready()
-        return self.executor.detach(), len(self._pending)
+        return Detached(self.executor.detach(), len(self._pending))
 
     def stop(self) -> None:
         """Start nothing more, keep results that have arrived, and end what is running.

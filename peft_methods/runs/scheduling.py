@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_methods.profiling.environment import usable_cores
+from peft_methods.profiling.environment import find_device, usable_cores
 from peft_methods.runs.executors.base import Request
-from peft_methods.runs.executors.devices import DeviceSet, slots
+from peft_methods.runs.executors.devices import DeviceSet, default_workers, slots
 from peft_methods.runs.executors.registry import LOCAL, SLURM, executor_of
 from peft_methods.runs.executors.scratch import RunFolder, SharedFolder
+from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.store import Store
+
+
+def session_devices(options: ExperimentOptions) -> tuple[str, int, tuple[DeviceSet, ...]]:
+    """Return the device that runs train on, how many train at a time, and the devices of each.
+
+    Raises `OptionError` if a cluster has no such devices.
+    """
+    if options.request is not None:
+        found = options.request.slots()
+        return options.request.device, len(found[: options.workers]), found
+    device = find_device()
+    workers = options.workers or default_workers(device, usable_cores())
+    return device, workers, slots(device, usable_cores(), workers)
 
 
 def new_scheduler(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peft_methods.cli.detach import refuse_detach
 from peft_methods.cli.parsing import executor_of
+from peft_methods.cli.without_tests import refuse_detach
 from peft_methods.runs.executors.slurm import commands
 from peft_methods.runs.executors.slurm.commands import Partition, reason_of
 from peft_methods.runs.executors.slurm.request import parse_request

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 
 from builders import BENCHMARK, restore_sigint
@@ -38,8 +37,11 @@ class Session:
             *("--peft-executor=slurm", f"--peft-results={self.results}", *arguments),
         ]
         with self._out.open("wb") as out:
-            self.process = psutil.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=restore_sigint
+            self.process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=restore_sigint,  # noqa: PLW1509 - no other thread runs here
             )
 
     @property

@@ -101,7 +101,7 @@ def record_of(event: RunEvent) -> Record:
 
 
 def resumed(record: Record) -> bool:
-    return "resumed after epoch" in " ".join(record.evidence.notes)
+    return bool(record.environment["resumed_after_epochs"])
 
 
 # Sessions
@@ -110,20 +110,15 @@ def resumed(record: Record) -> bool:
 def test_runs_are_one_array_and_their_records_lie_in_the_shared_store(
     place: Place, slurm: Cluster, tiny_recipe: Path
 ) -> None:
-    wanted = [
-        replace(one, seed=seed)
-        for method in ("full", "lora")
-        for one in small_runs(tiny_recipe, method)
-        for seed in (0, 1)
-    ]
+    wanted = [one for method in ("full", "lora") for one in small_runs(tiny_recipe, method)]
     session = place.session(replace(REQUEST, parallel=2))
     session.submit(wanted)
     records = session.wait(wanted)
-    assert [record.status for record in records] == ["ok"] * 4
+    assert [record.status for record in records] == ["ok", "ok"]
     stored, _ = place.store.records()
-    assert {record.key for record in stored} == {one.key for one in wanted}
+    assert sorted(one.method_name for one in stored) == ["full", "lora"]
     arrays = {job.partition("_")[0] for job in slurm.jobs() if "_" in job}
-    assert "ArrayTaskThrottle=2" in slurm.show(f"{max(arrays, key=int)}_3")
+    assert "ArrayTaskThrottle=2" in slurm.show(f"{max(arrays, key=int)}_1")
     session.close()
     assert not (place.store.folder / SLURM).exists()  # nothing is left behind
     assert not list(place.store.folder.glob("checkpoints/*"))
@@ -140,17 +135,6 @@ def test_job_asks_for_gpus_of_its_type_and_for_cores(
     assert "TimeLimit=00:30:00" in shown
     assert "Comment=ours" in shown
     assert "Nice=7" in shown
-
-
-def test_long_queue_of_jobs_that_do_not_fit_is_worked_off(
-    place: Place, slurm: Cluster, tiny_recipe: Path
-) -> None:
-    """Each asks for more than half of the node, so one waits for the other."""
-    (one,) = small_runs(tiny_recipe, "head_only")
-    wanted = [replace(one, seed=seed) for seed in (0, 1)]
-    session = place.session(replace(REQUEST, cpus=5))
-    session.submit(wanted)
-    assert [record.status for record in session.wait(wanted)] == ["ok", "ok"]
 
 
 # Runs that are interrupted and resume
@@ -247,7 +231,7 @@ def test_job_that_someone_cancels_is_not_retried(
     session = place.session(retries=3)
     session.submit([long_run])
     session._start_ready()
-    until(lambda: list(session.executor.poll(1)) or session.executor._running[0].job_id)
+    until(lambda: list(session.executor.poll(1)) or slurm.live())
     slurm.command("scancel", *slurm.live())
     (record,) = session.wait([long_run])
     assert (record.status, record.attempts) == ("crashed", ())
@@ -312,8 +296,8 @@ def test_next_session_continues_with_the_jobs_of_one_that_detached(
     wanted = [failing, long_run]
     first = place.session()
     first.submit(wanted)
-    jobs, waiting = first.detach()
-    assert (len(jobs), waiting) == (2, 0)
+    left = first.detach()
+    assert (len(left.jobs), left.waiting) == (2, 0)
     first.close()
     until(lambda: place.checkpoints(long_run))
     submitted = set(slurm.jobs())

@@ -59,7 +59,7 @@ class SharedFolder(RunFolder):
 
     def __init__(self, store: Store, name: str) -> None:
         self.path, self.logs = store.folder / name, store.folder / LOGS / name
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir(mode=0o700, exist_ok=True)  # its files are pickled jobs
         self._lock = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

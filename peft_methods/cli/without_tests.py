@@ -1,4 +1,4 @@
-"""Detaching: submit all runs, say how to collect them, and end."""
+"""Sessions that run no test: they print the plan of a dry run, or start the runs and detach."""
 
 from __future__ import annotations
 
@@ -23,6 +23,29 @@ def refuse_detach(trials: int | None) -> None:
         )
 
 
+def plan(experiment: Experiment) -> tuple[str, int]:
+    """Check all recipes. Return the plan as a text, and how many recipes failed."""
+    from peft_methods.report.text.dry_run import plan_text
+    from peft_methods.runs.plan import no_gpu_reason
+
+    experiment.prepare()
+    reasons = {
+        task.recipe.name: no_gpu_reason(task.recipe)
+        for task in experiment.tasks
+        if experiment.needs_gpu(task)
+    }
+    reasons |= {recipe: explained(error) for recipe, error in experiment.errors.items()}
+    text = plan_text(
+        experiment.tasks,
+        experiment.preparations,
+        reasons,
+        experiment.workers,
+        experiment.trials,
+        there=experiment.reusable(),
+    )
+    return text, len(experiment.errors)
+
+
 def detach(experiment: Experiment) -> tuple[str, int]:
     """Start all runs and leave them to their executor. Return the text, and how many errors it has.
 
@@ -32,12 +55,14 @@ def detach(experiment: Experiment) -> tuple[str, int]:
     errors = [
         f"{recipe}: {explained(error)}" for recipe, error in sorted(experiment.errors.items())
     ]
-    return "\n".join([*errors, *_lines(experiment.detach())]), len(errors)
+    return "\n".join(
+        [*errors, *_lines(experiment.detach(), len(experiment.results().records))]
+    ), len(errors)
 
 
-def _lines(detached: Detached) -> list[str]:
+def _lines(detached: Detached, records: int) -> list[str]:
     option = in_use(how_to_change("detach"))
-    ended = f"{counted(detached.ended, 'run')} ended" if detached.ended else ""
+    ended = f"{counted(records, 'run')} ended" if records else ""
     if not detached.jobs:
         rest = f" The same command without {option} shows the table."
         return [f"detached: no job is left in Slurm{f', {ended}' if ended else ''}.{rest}"]
