@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -83,7 +84,12 @@ class SlurmExecutor:
         return len(self._running) < self._most
 
     def start(self, job: RunJob | PrepareJob, rate: float | None = None) -> SlurmHandle:
-        """Take a job for the next submission, or continue with an earlier session's job for it."""
+        """Take a job for the next submission, or continue with an earlier session's job for it.
+
+        Every epoch is saved, so that a requeued run resumes.
+        """
+        if isinstance(job, RunJob):
+            job = replace(job, checkpoint=True)
         handle = SlurmHandle(name_of(job), job, rate)
         earlier = self._earlier.pop(handle.name, None)
         if earlier is not None and self._continues(handle, earlier):

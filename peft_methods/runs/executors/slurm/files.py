@@ -39,9 +39,10 @@ class JobFolder:
             write_bytes(uuid.uuid4().hex.encode(), self.path / TOKEN)
 
     def names(self) -> frozenset[str]:
-        """Return the names of all files."""
-        with os.scandir(self.path) as entries:
+        """Return the names of all files. There are none once the session has ended."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             return frozenset(entry.name for entry in entries)
+        return frozenset()
 
     def assigned(self) -> dict[str, str]:
         """Return the ids of all wanted jobs by the name of their work."""
