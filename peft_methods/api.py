@@ -53,6 +53,7 @@ from peft_methods.analysis.recommendations import recommend
 from peft_methods.cli import parsing
 from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.deciding import seeds_to_decide
+from peft_methods.cli.execution import execution_of
 from peft_methods.cli.options import Options
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
@@ -65,7 +66,7 @@ from peft_methods.report.text.comparison import markdown_table, terminal_table, 
 from peft_methods.report.text.layout import Layout
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import DEFAULT_RESULTS
-from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
+from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.progress.display import Display, NullDisplay, display_on
 from peft_methods.utils.errors import PeftMethodsError
 
@@ -223,15 +224,12 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **parsing.executor_of(executor, workers, slurm=slurm or {}),
-        timeout=parse_timeout(timeout),
-        retries=parse_retries(retries),
+        **execution_of(executor, workers, timeout, retries, slurm=slurm or {}),
         checkpoint=checkpoint,
         deterministic=deterministic,
-        limits=parsing.limits_of(budget),
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
         fresh=fresh,
-        **_outputs(report, save_models, silence, track),
+        **_outputs(report, save_models, silence, track, budget),
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
@@ -242,8 +240,10 @@ def _outputs(
     save_models: str | Path | None,
     silence: Sequence[str],
     track: str | Sequence[str],
+    budget: str | None,
 ) -> dict[str, Any]:
     return {
+        "limits": parsing.limits_of(budget),
         "silenced": parsing.silenced_of(silence),
         "report": parsing.report_of(report),
         "save_models": parsing.folder_of(save_models, "save_models"),

@@ -13,11 +13,12 @@ from peft_methods.cli import parsing as values
 from peft_methods.cli.baseline_options import regression_check_of, saved_baselines_of
 from peft_methods.cli.deciding import seeds_to_decide
 from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
+from peft_methods.cli.execution import execution_of
 from peft_methods.cli.setting_help import how_to_change
 from peft_methods.cli.without_tests import refuse_detach
 from peft_methods.profiling.environment import device_name, find_device
 from peft_methods.runs.executors.registry import LOCAL
-from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
+from peft_methods.runs.limits import DEFAULT_RETRIES
 
 if TYPE_CHECKING:
     import pytest
@@ -195,14 +196,14 @@ def read_options(config: pytest.Config) -> Options:
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
-        **values.executor_of(
+        **execution_of(
             option.peft_executor,
             option.peft_workers,
+            option.peft_timeout,
+            option.peft_retries,
             slurm=option.peft_slurm,
             detach=option.peft_detach,
         ),
-        timeout=parse_timeout(option.peft_timeout),
-        retries=parse_retries(option.peft_retries),
         save_models=values.folder_of(option.peft_save_models, "save_models"),
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
@@ -217,9 +218,21 @@ def read_options(config: pytest.Config) -> Options:
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )
-    recipe_options = (
-        recipes,
-        methods,
+    if recipes or methods or _concerns_recipes(option, options):
+        options.tasks()
+    refuse_baseline(options.each_part, option)
+    refuse_detach(options.trials, detach=options.detach)
+    return replace(
+        options,
+        regression=regression_check_of(option, options),
+        saved_baselines=saved_baselines_of(option, options),
+        append=option.peft_append,
+    )
+
+
+def _concerns_recipes(option: Any, options: Options) -> bool:
+    """Whether an option changes recipes, which are loaded at once then."""
+    changes = (
         options.settings,
         options.curve or options.trials,
         options.each_part,
@@ -228,17 +241,7 @@ def read_options(config: pytest.Config) -> Options:
         option.peft_data,
         option.peft_trust_remote_code,
     )
-    if any(recipe_options) or options.engine != AUTO or option.peft_weights is not None:
-        options.tasks()
-    refuse_baseline(options.each_part, option)
-    if options.detach:
-        refuse_detach(options.trials)
-    return replace(
-        options,
-        regression=regression_check_of(option, options),
-        saved_baselines=saved_baselines_of(option, options),
-        append=option.peft_append,
-    )
+    return any(changes) or options.engine != AUTO or option.peft_weights is not None
 
 
 def default_recipes(markexpr: str) -> tuple[str, ...]:

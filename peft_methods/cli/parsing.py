@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,36 +174,6 @@ def workers_of(value: str | int | None, *, on_cluster: bool = False) -> int | No
             setting="workers",
         )
     return int(text)
-
-
-def executor_of(
-    name: str,
-    workers: str | int | None,
-    *,
-    slurm: Sequence[str] | Mapping[str, str] = (),
-    detach: bool = False,
-) -> dict[str, Any]:
-    """Return the fields of `Options` for where runs happen.
-
-    Raises `OptionError` for an executor that cannot be imported or reached.
-    """
-    from peft_methods.runs.executors import registry
-
-    if name == registry.SLURM:
-        from peft_methods.runs.executors.slurm.request import parse_request, resolve
-
-        number = workers_of(workers, on_cluster=True)
-        values = slurm if isinstance(slurm, Mapping) else parse_request(slurm)
-        request = resolve(values, number)
-        return {"executor": name, "workers": number, "request": request, "detach": detach}
-    for setting, is_set in (("slurm", slurm), ("detach", detach)):
-        if is_set:
-            raise OptionError(
-                f"{setting} needs the executor 'slurm', and it is {name!r}.", setting="executor"
-            )
-    if name != registry.LOCAL:
-        registry.executor_of(name)
-    return {"executor": name, "workers": workers_of(workers)}
 
 
 def silenced_of(values: Sequence[str]) -> tuple[str, ...]:

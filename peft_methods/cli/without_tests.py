@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from peft_methods.runs.experiment import Experiment
 
 
-def refuse_detach(trials: int | None) -> None:
+def refuse_detach(trials: int | None, *, detach: bool) -> None:
     """Raise `OptionError` for what needs the session until the end."""
-    if trials:
+    if detach and trials:
         raise OptionError(
             "detach cannot be combined with tune: each trial depends on the results before it. "
             "Leave out one of them.",

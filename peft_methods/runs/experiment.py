@@ -57,8 +57,7 @@ class Experiment:
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
         self._reused_trials: list[Record] = []
         self._set_aside: list[str] = []
-        self.device, self.workers, devices = session_devices(options)
-        self._threads = devices[0].threads
+        self.device, self.workers, self._devices = session_devices(options)
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -68,7 +67,7 @@ class Experiment:
             timeout=options.timeout,
             retries=options.retries,
             checkpoint=options.checkpoint,
-            devices=devices,
+            devices=self._devices,
             executor=options.executor,
             request=options.request,
         )
@@ -103,10 +102,8 @@ class Experiment:
         """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
         tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
         methods = [task.method for task in tasks]
-        nodes = None if self.trials else self.options.nodes
-        keys = None
-        if nodes is not None:
-            keys = kept_checks.keys_of(recipe, methods, self.device, self._threads, nodes)
+        nodes, threads = None if self.trials else self.options.nodes, self._devices[0].threads
+        keys = kept_checks.keys_of(recipe, methods, self.device, threads, nodes)
         if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
         self._progress.show_preparation(recipe)

@@ -39,15 +39,17 @@ class _NotKeptError(Exception):
 
 
 def keys_of(
-    recipe: Recipe, methods: Sequence[Method], device: str, threads: int, nodes: str = ""
+    recipe: Recipe, methods: Sequence[Method], device: str, threads: int, nodes: str | None = ""
 ) -> Keys | None:
     """Return everything that the check of a recipe depends on, as JSON values, for each method.
 
-    `nodes` describes the machines on which it runs, unless it is this one.
+    `nodes` describes the machines on which it runs: '' for this one, None if that is not known.
 
     None if that is not known without loading it: for sources on the hub, for very large ones, and
     for a model with code of its own.
     """
+    if nodes is None:
+        return None
     needed = {
         method.name: [recipe, *(one for one, _ in method.prerequisites(recipe))]
         for method in methods

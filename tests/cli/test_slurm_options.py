@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_methods.cli.parsing import executor_of
+from peft_methods.cli.execution import executor_of
 from peft_methods.cli.without_tests import refuse_detach
 from peft_methods.runs.executors.slurm import commands
 from peft_methods.runs.executors.slurm.commands import Partition, reason_of
@@ -28,8 +28,9 @@ def test_option_for_slurm_needs_its_executor(values: dict[str, object]) -> None:
 
 def test_tuning_cannot_be_detached() -> None:
     with pytest.raises(OptionError, match="each trial depends on the results before it"):
-        refuse_detach(20)
-    refuse_detach(None)
+        refuse_detach(20, detach=True)
+    refuse_detach(None, detach=True)
+    refuse_detach(20, detach=False)
 
 
 def test_assignments_may_share_one_option_and_hold_commas() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from builders import BENCHMARK, restore_sigint
 from peft_methods import compare
-from peft_methods.cli.parsing import executor_of
+from peft_methods.cli.execution import executor_of
 from peft_methods.runs.store import Store
 from peft_methods.utils.errors import OptionError
 from slurm_cluster import Cluster, until
