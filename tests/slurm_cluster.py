@@ -48,6 +48,10 @@ class Cluster:
         ended = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "COMPLETING"}
         return [job for job, state in self.jobs().items() if state not in ended]
 
+    def steps(self) -> list[Path]:
+        """Return the sockets of the processes that watch jobs on the node."""
+        return [path for path in (self.folder / "spool").iterdir() if path.is_socket()]
+
     def show(self, job: str) -> str:
         """Return all that Slurm knows about a job."""
         return self.command("scontrol", "show", "job", "--oneliner", job)

@@ -176,7 +176,7 @@ def test_run_whose_node_fails_resumes_when_there_is_one_again(
     handle = started(session, long_run)
     until(lambda: place.checkpoints(long_run))
     slurm.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    until(lambda: slurm.jobs()[job_of(handle)] == "PENDING")
+    until(lambda: slurm.jobs()[job_of(handle)] == "PENDING" and not slurm.steps())
     slurm.command("scontrol", "update", f"nodename={node}", "state=resume")
     slurm.start_now(job_of(handle))
     record = record_of(ending(session, handle))

@@ -81,6 +81,8 @@ start)
     [ -f "$folder/slurm.conf" ] || configure
     is_up slurmctld || slurmctld
     is_up slurmd || slurmd
+    # A test may have left the node down.
+    scontrol update "nodename=$(hostname -s)" state=resume 2>/dev/null || true
     wait_until_idle
     ;;
 controller)

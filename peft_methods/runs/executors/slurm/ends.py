@@ -53,13 +53,13 @@ NEVER = {
     "PartitionNodeLimit",
     "PartitionTimeLimit",
     "QOSNotAllowed",
-    "launch_failed_requeued_held",
+    "launch failed requeued held",
 }
 
 
 def end_of(job: JobState) -> End | None:
     """Return the end that a state stands for; None for a job that waits or runs."""
-    if job.state == "PENDING" and job.reason in NEVER:
+    if job.state == "PENDING" and job.reason.replace("_", " ") in NEVER:
         return End("failed", f"it will never start ({job.reason})", setting="slurm")
     return STATES.get(job.state)
 
