@@ -58,6 +58,7 @@ class SlurmExecutor:
         self.folder = JobFolder((scratch / JOBS).absolute())
         self.folder.prepare()
         self._earlier = self._assigned()
+        self._states: dict[str, JobState] | None = None  # of the earlier jobs
         self._running: list[SlurmHandle] = []
         self._unwanted: list[str] = []  # ids of jobs to cancel
         self._checks: list[SlurmHandle] = []  # that have ended
@@ -104,8 +105,9 @@ class SlurmExecutor:
         """
         result = self.folder.of(job_id).read_result()
         if result is None:
-            states = commands.states([job_id])
-            state = JobState() if states is None else states.get(job_id)
+            if self._states is None:  # for all of them at once
+                self._states = commands.states([job_id, *self._earlier.values()])
+            state = JobState() if self._states is None else self._states.get(job_id)
             found = state is not None and end_of(state) is None
         else:
             found = not is_stale(result)
@@ -206,6 +208,7 @@ class SlurmExecutor:
         assert handle.job_id is not None
         assert end is not None
         files = self.folder.of(handle.job_id)
+        files.append_output_to(handle.job.log)
         if end.free:
             self.folder.remove(handle.name, handle.job_id)
             handle.submit_again()

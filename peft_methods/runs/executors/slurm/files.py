@@ -116,6 +116,13 @@ class JobFiles:
         except Exception as error:  # pickle raises anything
             return "error", f"its result cannot be read ({type(error).__name__}: {error})"
 
+    def append_output_to(self, log: Path) -> None:
+        """Append to a run's log what the job and Slurm printed beside it."""
+        with contextlib.suppress(OSError):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as file:
+                file.write(self.output.read_bytes())
+
     def ask_for_stacks(self, seconds: float) -> str:
         """Ask the job for its stacks and return them; '' if it does not answer in time."""
         number = uuid.uuid4().hex
