@@ -177,7 +177,7 @@ def test_run_whose_node_fails_resumes_when_there_is_one_again(
     until(lambda: place.checkpoints(long_run))
     slurm.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     until(lambda: slurm.jobs()[job_of(handle)] == "PENDING" and not slurm.steps())
-    slurm.command("scontrol", "update", f"nodename={node}", "state=resume")
+    slurm.setup("start")  # it brings the node back, as an administrator would
     slurm.start_now(job_of(handle))
     record = record_of(ending(session, handle))
     assert (record.status, resumed(record)) == ("ok", True)
@@ -187,9 +187,9 @@ def test_run_longer_than_the_time_limit_is_finished_by_a_further_job(
     place: Place, slurm: Cluster, tiny_recipe: Path
 ) -> None:
     (endless,) = small_runs(tiny_recipe, "head_only", "budget.epochs=10000")
-    session = place.session(replace(REQUEST, minutes=2))
+    session = place.session(replace(REQUEST, minutes=4))
     handle = started(session, endless)
-    until(lambda: slurm.jobs()[job_of(handle)] == "PENDING" and place.checkpoints(endless), 240)
+    until(lambda: slurm.jobs()[job_of(handle)] == "PENDING" and place.checkpoints(endless), 400)
     before = {path.name for path in place.checkpoints(endless)}
     slurm.start_now(job_of(handle))
     until(lambda: not before & {path.name for path in place.checkpoints(endless)})

@@ -130,7 +130,10 @@ def _partition(name: str | None, known: Sequence[Partition]) -> Partition:
 def _minutes(text: str | None, partition: Partition) -> int:
     if text is None:
         return partition.default_minutes or partition.most_minutes or LONGEST_MINUTES
-    seconds = parse_timeout(text, f"{SETTING} time") or 0.0
+    try:
+        seconds = parse_timeout(text, f"{SETTING} time") or 0.0
+    except OptionError as error:
+        raise OptionError(str(error), setting=SETTING) from None
     minutes = max(1, round(seconds / 60))
     most = partition.most_minutes
     if most is not None and minutes > most:
