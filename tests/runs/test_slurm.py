@@ -127,14 +127,14 @@ def test_runs_are_one_array_and_their_records_lie_in_the_shared_store(
 def test_job_asks_for_gpus_of_its_type_and_for_cores(
     place: Place, slurm: Cluster, run: RunSpec
 ) -> None:
-    request = replace(REQUEST, gpu="fake", extra=(("comment", "ours"), ("nice", "7")))
+    request = replace(REQUEST, gpu="fake", extra=(("comment", "ours"), ("exclusive", "true")))
     handle = started(place.session(request), run, Resources(2, 3))
     shown = slurm.show(job_of(handle))
     assert "TresPerNode=gres:gpu:fake:2" in shown
     assert "CPUs/Task=3" in shown
     assert "TimeLimit=00:30:00" in shown
     assert "Comment=ours" in shown
-    assert "Nice=7" in shown
+    assert "OverSubscribe=NO" in shown
 
 
 # Runs that are interrupted and resume

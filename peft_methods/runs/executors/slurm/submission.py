@@ -20,6 +20,7 @@ from peft_methods.runs.executors.slurm.files import TOKEN
 from peft_methods.runs.executors.slurm.request import MOST_JOBS, SlurmRequest
 
 JOB_NAME = "peft-methods"
+WITHOUT_VALUE = "true"  # exclusive=true is --exclusive
 WITHOUT_END = 10**6  # requeues for which submitit counts; a run that makes no progress ends anyway
 CHECK = """[ "$(cat {token} 2>/dev/null)" = {value} ] || exit 66
 [ -x {python} ] || exit 67"""
@@ -76,7 +77,10 @@ def _parameters(needs: Resources, request: SlurmRequest) -> dict[str, Any]:
         "stderr_to_stdout": True,
         # srun takes the number of cores from its own parameter alone.
         "srun_args": [f"--cpus-per-task={needs.threads}"],
-        "additional_parameters": {"requeue": True, **dict(request.extra)},
+        "additional_parameters": {
+            "requeue": True,
+            **{key: True if value == WITHOUT_VALUE else value for key, value in request.extra},
+        },
     }
 
 
