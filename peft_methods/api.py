@@ -20,11 +20,13 @@ method on validation data, which come first.
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time, `devices` the GPUs for them
 ("0,2" or UUIDs; by default all of one kind). `executor` is where they happen: `local` is this
-machine, and an installed package can bring others. `deterministic` allows on a GPU only operations
-that give identical bits every time (on a CPU all do). Runs with a record in `results` from an
-earlier session are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state,
-so that a killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a
-run. One whose process was killed or GPU failed is retried `retries` times.
+machine, `slurm` a Slurm cluster (of which each job asks for what `slurm` says, for example
+`{"partition": "gpu", "time": "2h"}`), and an installed package can bring others. `deterministic`
+allows on a GPU only operations that give identical bits every time (on a CPU all do). Runs with a
+record in `results` from an earlier session are reused; `fresh` trains everything again.
+`checkpoint` saves every epoch's state, so that a killed run resumes from there in the next call.
+`timeout` ("10min", or seconds) ends a run. One whose process was killed or GPU failed is retried
+`retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of
@@ -38,7 +40,7 @@ import contextlib
 import inspect
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ from peft_methods.analysis.recommendations import recommend
 from peft_methods.cli import parsing
 from peft_methods.cli.command_text import pytest_command
 from peft_methods.cli.deciding import seeds_to_decide
+from peft_methods.cli.execution import execution_of
 from peft_methods.cli.options import Options
 from peft_methods.cli.setting_help import OPTIONS as COMMAND_LINE
 from peft_methods.cli.setting_help import with_change
@@ -64,7 +67,7 @@ from peft_methods.report.text.comparison import markdown_table, terminal_table, 
 from peft_methods.report.text.layout import Layout
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import DEFAULT_RESULTS
-from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
+from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.progress.display import Display, NullDisplay, display_on
 from peft_methods.utils.errors import PeftMethodsError
 
@@ -191,6 +194,7 @@ def compare(
     workers: int | None = None,
     devices: str | Sequence[str | int] | None = None,
     executor: str = "local",
+    slurm: Mapping[str, str] | None = None,
     checkpoint: bool = False,
     deterministic: bool = False,
     tune: int | None = None,
@@ -222,15 +226,12 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **parsing.devices_of(workers, devices, executor),
-        timeout=parse_timeout(timeout),
-        retries=parse_retries(retries),
+        **execution_of(executor, workers, timeout, retries, devices=devices, slurm=slurm or {}),
         checkpoint=checkpoint,
         deterministic=deterministic,
-        limits=parsing.limits_of(budget),
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
         fresh=fresh,
-        **_outputs(report, save_models, silence, track),
+        **_outputs(report, save_models, silence, track, budget),
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
@@ -241,8 +242,10 @@ def _outputs(
     save_models: str | Path | None,
     silence: Sequence[str],
     track: str | Sequence[str],
+    budget: str | None,
 ) -> dict[str, Any]:
     return {
+        "limits": parsing.limits_of(budget),
         "silenced": parsing.silenced_of(silence),
         "report": parsing.report_of(report),
         "save_models": parsing.folder_of(save_models, "save_models"),

@@ -122,34 +122,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """For a dry run, print the plan instead of running the tests."""
-    if not session.config.stash[OPTIONS].dry_run or session.config.option.collectonly:
-        return None
-    from peft_methods.report.text.dry_run import plan_text
-    from peft_methods.runs.plan import no_gpu_reason
-
+    """Instead of running the tests, print the plan of a dry run, or start the runs and detach."""
+    options = session.config.stash[OPTIONS]
     experiment = session.config.stash.get(EXPERIMENT, None)
-    if experiment is None:
+    if session.config.option.collectonly or experiment is None:
         return None
-    experiment.prepare()
-    session.testsfailed += len(experiment.errors)
-    reasons = {
-        task.recipe.name: no_gpu_reason(task.recipe)
-        for task in experiment.tasks
-        if experiment.needs_gpu(task)
-    }
-    reasons |= {recipe: explained(error) for recipe, error in experiment.errors.items()}
-    show_text(
-        session.config,
-        plan_text(
-            experiment.tasks,
-            experiment.preparations,
-            reasons,
-            experiment.workers,
-            experiment.trials,
-            there=experiment.reusable(),
-        ),
-    )
+    if not (options.dry_run or options.detach):
+        return None
+    from peft_methods.cli.without_tests import detach, plan
+
+    try:
+        text, errors = plan(experiment) if options.dry_run else detach(experiment)
+    except OptionError as error:
+        raise pytest.UsageError(explained(error)) from None
+    session.testsfailed += errors
+    show_text(session.config, text)
     return True
 
 
@@ -259,7 +246,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     experiment.stop()
     if ended_early and (options.regression or options.saved_baselines):
         session.config.stash[REGRESSIONS] = regression_check.ended_early()
-    elif not options.dry_run and not ended_early:
+    elif not (options.dry_run or options.detach or ended_early):
         if options.trackers:
             from peft_methods.analysis.comparison import comparison_of
             from peft_methods.report.text.comparison import tracked_tables
@@ -285,7 +272,7 @@ def pytest_benchmark_group_stats(config: pytest.Config) -> Generator[None, Any, 
 @pytest.hookimpl(tryfirst=True)  # above pytest-benchmark's table
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     experiment, options = config.stash.get(EXPERIMENT, None), config.stash.get(OPTIONS, None)
-    if experiment is None or options is None:
+    if experiment is None or options is None or options.detach:
         return
     from peft_methods.analysis.comparison import comparison_of
 

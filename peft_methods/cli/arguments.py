@@ -126,7 +126,21 @@ def _add_execution(group: OptionGroup) -> None:
         "--peft-executor",
         metavar="NAME",
         default="local",
-        help="where runs happen: local (this machine) or an executor of an installed package",
+        help="where runs happen: local (this machine), slurm (jobs of a Slurm cluster) or an "
+        "executor of an installed package",
+    )
+    group.addoption(
+        "--peft-slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what each job of slurm asks for: partition, account, qos, time (2h), gpu (a type, or "
+        "none), cpus, mem, and the other parameters of sbatch; several as a=1,b=2",
+    )
+    group.addoption(
+        "--peft-detach",
+        action="store_true",
+        help="submit the jobs of slurm and end; the same command without this option collects them",
     )
     group.addoption(
         "--peft-timeout",

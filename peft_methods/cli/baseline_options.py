@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from peft_methods.cli import parsing as values
 from peft_methods.cli.setting_help import how_to_change
-from peft_methods.runs.executors.gpu_choice import choose_gpus
 from peft_methods.utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,12 +27,8 @@ class Planned(Protocol):
         """The sizes of the training data for a learning curve."""
 
     @property
-    def devices(self) -> tuple[str, ...]:
-        """The UUIDs of the GPUs that are named; by default all of one kind are used."""
-
-    @property
-    def workers(self) -> int | None:
-        """The number of runs at a time."""
+    def device_name(self) -> str:
+        """The GPU's name, or 'cpu'."""
 
     def tasks(self) -> Sequence[RunGroup]:
         """Return every recipe and method to benchmark."""
@@ -109,7 +104,7 @@ def _auto_baselines(options: Planned) -> dict[str, Path]:
     from peft_methods.analysis.baseline import auto_path
     from peft_methods.recipes.loading import find_recipe
 
-    device = choose_gpus(options.devices, options.workers).device_name
+    device = options.device_name
     recipes = {task.recipe.name: task.recipe for task in options.tasks()}
     files = [file for file in options.recipes for _ in options.curve or (None,)]
     return {

@@ -13,10 +13,12 @@ from peft_methods.cli import parsing as values
 from peft_methods.cli.baseline_options import regression_check_of, saved_baselines_of
 from peft_methods.cli.deciding import seeds_to_decide
 from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
+from peft_methods.cli.execution import execution_of
 from peft_methods.cli.setting_help import how_to_change
+from peft_methods.cli.without_tests import refuse_detach
 from peft_methods.profiling.environment import find_device
 from peft_methods.runs.executors.registry import LOCAL
-from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
+from peft_methods.runs.limits import DEFAULT_RETRIES
 
 if TYPE_CHECKING:
     import pytest
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from peft_methods.analysis.constraints import Constraints
     from peft_methods.analysis.regression import RegressionCheck
     from peft_methods.recipes.schema import Recipe
+    from peft_methods.runs.executors.base import Request
     from peft_methods.runs.experiment import MoreSeeds
     from peft_methods.runs.experiment_options import ExperimentOptions
     from peft_methods.runs.plan import RunGroup
@@ -58,6 +61,8 @@ class Options:
     workers: int | None = None
     devices: tuple[str, ...] = ()
     executor: str = LOCAL
+    request: Request | None = None
+    detach: bool = False
     timeout: float | None = None
     retries: int = DEFAULT_RETRIES
     save_models: Path | None = None
@@ -81,6 +86,20 @@ class Options:
     how_to_change: Callable[[str], str] = how_to_change
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def device(self) -> str:
+        """'cuda' or 'cpu': what runs train on, here or on a cluster."""
+        return find_device() if self.request is None else self.request.device
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or 'cpu'. Baselines are stored under this name."""
+        if self.request is not None:
+            return self.request.device_name
+        from peft_methods.runs.executors.gpu_choice import choose_gpus
+
+        return choose_gpus(self.devices, self.workers).device_name
+
     def experiment(self) -> ExperimentOptions:
         """Return the options of the experiment."""
         from peft_methods.runs.experiment_options import ExperimentOptions
@@ -91,6 +110,7 @@ class Options:
             workers=self.workers,
             devices=self.devices,
             executor=self.executor,
+            request=self.request,
             trials=self.trials,
             fresh=self.fresh,
             timeout=self.timeout,
@@ -130,7 +150,7 @@ class Options:
             self._cache["tasks"] = run_groups(
                 recipes,
                 self.methods,
-                find_device(),
+                self.device,
                 self.engine,
                 deterministic=self.deterministic,
                 trust_remote_code=self.trust_remote_code,
@@ -182,9 +202,15 @@ def read_options(config: pytest.Config) -> Options:
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
-        **values.devices_of(option.peft_workers, option.peft_devices, option.peft_executor),
-        timeout=parse_timeout(option.peft_timeout),
-        retries=parse_retries(option.peft_retries),
+        **execution_of(
+            option.peft_executor,
+            option.peft_workers,
+            option.peft_timeout,
+            option.peft_retries,
+            devices=option.peft_devices,
+            slurm=option.peft_slurm,
+            detach=option.peft_detach,
+        ),
         save_models=values.folder_of(option.peft_save_models, "save_models"),
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
@@ -199,9 +225,21 @@ def read_options(config: pytest.Config) -> Options:
         fresh=values.fresh_of(option),
         trackers=values.trackers_of(option.peft_track),
     )
-    recipe_options = (
-        recipes,
-        methods,
+    if recipes or methods or _concerns_recipes(option, options):
+        options.tasks()
+    refuse_baseline(options.each_part, option)
+    refuse_detach(options.trials, detach=options.detach)
+    return replace(
+        options,
+        regression=regression_check_of(option, options),
+        saved_baselines=saved_baselines_of(option, options),
+        append=option.peft_append,
+    )
+
+
+def _concerns_recipes(option: Any, options: Options) -> bool:
+    """Whether an option changes recipes, which are loaded at once then."""
+    changes = (
         options.settings,
         options.curve or options.trials,
         options.each_part,
@@ -210,15 +248,7 @@ def read_options(config: pytest.Config) -> Options:
         option.peft_data,
         option.peft_trust_remote_code,
     )
-    if any(recipe_options) or options.engine != AUTO or option.peft_weights is not None:
-        options.tasks()
-    refuse_baseline(options.each_part, option)
-    return replace(
-        options,
-        regression=regression_check_of(option, options),
-        saved_baselines=saved_baselines_of(option, options),
-        append=option.peft_append,
-    )
+    return any(changes) or options.engine != AUTO or option.peft_weights is not None
 
 
 def default_recipes(markexpr: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_methods.analysis.margin import MARGIN, parse_margin
-from peft_methods.profiling.environment import find_device, usable_cores
+from peft_methods.profiling.environment import usable_cores
 from peft_methods.utils.errors import OptionError, first_line
 
 if TYPE_CHECKING:
@@ -150,25 +150,17 @@ def trials_of(value: str | int | None) -> int | None:
     return int(text)
 
 
-def devices_of(
-    workers: str | int | None, devices: str | Sequence[str | int] | None, executor: str
-) -> dict[str, Any]:
-    """Return the fields of `Options` for where runs happen: `workers`, `devices`, `executor`."""
-    from peft_methods.runs.executors.gpu_choice import choose_gpus, parse_devices
-    from peft_methods.runs.executors.registry import LOCAL
-
-    number, chosen = workers_of(workers), parse_devices(devices)
-    name = executor_name(executor)
-    if number is not None and name == LOCAL and find_device() != "cpu":
-        choose_gpus(chosen, number)
-    return {"workers": number, "devices": chosen, "executor": name}
-
-
-def workers_of(value: str | int | None) -> int | None:
-    """Parse the number of runs at a time."""
+def workers_of(value: str | int | None, *, on_cluster: bool = False) -> int | None:
+    """Parse the number of runs at a time. On a cluster, this machine does not limit it."""
     if value is None:
         return None
     text = str(value)
+    if on_cluster:
+        if not _is_whole(text) or int(text) < 1:
+            raise OptionError(
+                f"workers {text!r} should be a whole number of 1 or more.", setting="workers"
+            )
+        return int(text)
     if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
         raise OptionError(
             f"workers {text!r} should be a whole number from 1 to {usable_cores()}, "
@@ -176,15 +168,6 @@ def workers_of(value: str | int | None) -> int | None:
             setting="workers",
         )
     return int(text)
-
-
-def executor_name(name: str) -> str:
-    """Check the name of an executor. Raises `OptionError` if it cannot be found or imported."""
-    from peft_methods.runs.executors.registry import LOCAL, executor_of
-
-    if name != LOCAL:
-        executor_of(name)
-    return name
 
 
 def silenced_of(values: Sequence[str]) -> tuple[str, ...]:

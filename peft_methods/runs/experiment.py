@@ -11,9 +11,9 @@ from typing import Any
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs import kept_checks, reuse, tuning
 from peft_methods.runs.cost_model import total_seconds
+from peft_methods.runs.detached import Detached
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
-from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
 from peft_methods.runs.prepared import PreparedRecipe
@@ -57,9 +57,8 @@ class Experiment:
         self._store.prepare()
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
         self._reused_trials, self._set_aside = list[Record](), list[str]()
-        chosen = SessionDevices.chosen(options.devices, options.workers, options.executor)
-        self._devices, self.device = chosen, chosen.device
-        self.workers = options.workers or len(chosen.slots)
+        self._devices = SessionDevices.chosen(options)
+        self.device, self.workers = self._devices.device, self._devices.workers
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -71,6 +70,7 @@ class Experiment:
             checkpoint=options.checkpoint,
             executor=options.executor,
             devices=self._devices.slots,
+            request=options.request,
         )
         self._tracking = Tracking(
             options.trackers, options.results, self._scheduler.executor.new_worker
@@ -103,9 +103,8 @@ class Experiment:
         """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
         tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
         methods = [task.method for task in tasks]
-        keys = None
-        if self.options.executor == LOCAL and not self.trials:
-            keys = kept_checks.keys_of(recipe, methods, self.device, *self._devices.kind)
+        nodes = None if self.trials else self.options.nodes
+        keys = kept_checks.keys_of(recipe, methods, self.device, self._devices.kind, nodes)
         if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
         self._progress.show_preparation(recipe)
@@ -261,6 +260,10 @@ class Experiment:
             *self._scheduler.executor.notes,
             *self._scheduler.warnings,
         ]
+
+    def detach(self) -> Detached:
+        """Leave what was started to its executor, which continues after the session."""
+        return self._scheduler.detach()
 
     def stop(self) -> None:
         """End what runs and start nothing more; finished records are kept."""

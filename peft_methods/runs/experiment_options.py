@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_methods.runs.executors.registry import LOCAL
+from peft_methods.runs.executors.base import Request
+from peft_methods.runs.executors.registry import LOCAL, SLURM
 from peft_methods.runs.limits import DEFAULT_RETRIES
 
 DEFAULT_RESULTS = Path(".peft/results")
@@ -17,8 +18,9 @@ class ExperimentOptions:
 
     `timeout` is in seconds a run; `trials` a method are tuned first; `fresh` trains everything
     again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
-    is the name of the executor that runs go through. `adding_seconds` is the time after which no
-    further seeds are added. `devices` are the UUIDs of the GPUs to use; by default all of a kind.
+    is the name of the executor that runs go through, and `request` what it asks of a cluster.
+    `adding_seconds` is the time after which no further seeds are added. `devices` are the UUIDs of
+    the GPUs to use; by default all of a kind.
     """
 
     results: Path = DEFAULT_RESULTS
@@ -32,4 +34,12 @@ class ExperimentOptions:
     checkpoint: bool = False
     trackers: tuple[str, ...] = ()
     executor: str = LOCAL
+    request: Request | None = None
     adding_seconds: float | None = None
+
+    @property
+    def nodes(self) -> str | None:
+        """Describe the machines of runs: '' for this one, None if the next session has others."""
+        if self.executor == LOCAL:
+            return ""
+        return repr(self.request) if self.executor == SLURM else None

@@ -39,13 +39,22 @@ class _NotKeptError(Exception):
 
 
 def keys_of(
-    recipe: Recipe, methods: Sequence[Method], device: str, device_name: str, threads: int
+    recipe: Recipe,
+    methods: Sequence[Method],
+    device: str,
+    kind: tuple[str, int],
+    nodes: str | None = "",
 ) -> Keys | None:
     """Return everything that the check of a recipe depends on, as JSON values, for each method.
+
+    `kind` is the name of the device and the number of threads. `nodes` describes the machines on
+    which it runs: '' for this one, None if that is not known.
 
     None if that is not known without loading it: for sources on the hub, for very large ones, and
     for a model with code of its own.
     """
+    if nodes is None:
+        return None
     needed = {
         method.name: [recipe, *(one for one, _ in method.prerequisites(recipe))]
         for method in methods
@@ -59,7 +68,7 @@ def keys_of(
         return None
     shared = {
         "sources": digests,
-        "device": [device, _device_names(device, device_name), threads],
+        "device": [device, [nodes] if nodes else _device_names(device, kind[0]), kind[1]],
         "packages": {**package_versions(), **{name: package_version(name) for name in READERS}},
     }
     try:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
+from peft_methods.runs.detached import Detached
 from peft_methods.runs.events import Event, Watcher
-from peft_methods.runs.executors.base import Ended, Executor, Handle, Progress
+from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle, Progress
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob
 from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
@@ -48,6 +49,7 @@ class Scheduler:
         self._store = StoreOfFailures(requests.store.folder)
         self._queue = RunQueue(requests.needs_of, max(1, executor.capacity.gpus))
         self._running: dict[Handle, RunSpec] = {}
+        self._queued: set[Handle] = set()  # those of them that wait for a machine
         self._news: dict[Handle, dict[str, object]] = {}
         self._known: set[str] = set()  # keys of the runs that were submitted, or have a record
         self._records: dict[str, Record] = {}
@@ -118,6 +120,12 @@ class Scheduler:
         self._listen()
         return True
 
+    def detach(self) -> Detached:
+        """Start what can start, and leave it to the executor when the session ends."""
+        assert isinstance(self.executor, Detachable)
+        self._start_ready()
+        return Detached(self.executor.detach(), len(self._queue))
+
     def stop(self) -> None:
         """Start nothing more, keep results that have arrived, and end what is running.
 
@@ -183,6 +191,14 @@ class Scheduler:
         job = self._job(run, engine_failed)
         handle = self.executor.start(job, self._matmul_flops_per_second)
         self._running[handle] = run
+        if self.executor.is_queued(handle):
+            self._queued.add(handle)
+        else:
+            self._begin(handle, run)
+
+    def _begin(self, handle: Handle, run: RunSpec) -> None:
+        """Count a job's time from now on: a machine has taken it."""
+        self._queued.discard(handle)
         self._timeouts.begin(handle)
         self._notify(Event(run))
 
@@ -194,6 +210,8 @@ class Scheduler:
         """Process what the running jobs report. A timeout is a record too."""
         for event in self._timeouts.poll(self.executor):
             run = self._running[event.handle]
+            if event.handle in self._queued:
+                self._begin(event.handle, run)
             if isinstance(event, Progress):
                 self._news[event.handle] = event.news
                 self._notify(Event(run, news=event.news))
@@ -266,6 +284,7 @@ class Scheduler:
         self.executor.kill(handle)
         self._timeouts.end(handle)
         self._running.pop(handle, None)
+        self._queued.discard(handle)
         self._news.pop(handle, None)
 
     def store_here(self, record: Record) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from peft_methods.profiling.environment import find_device
+from peft_methods.runs.executors.base import Request
 from peft_methods.runs.executors.cores import own_cores
 from peft_methods.runs.executors.devices import DeviceSet, default_workers, slots
 from peft_methods.runs.executors.gpu_choice import choose_gpus
-from peft_methods.runs.executors.registry import LOCAL, executor_of
-from peft_methods.runs.executors.scratch import RunFolder
+from peft_methods.runs.executors.registry import LOCAL, SLURM, executor_of
+from peft_methods.runs.executors.scratch import RunFolder, SharedFolder
+from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.scheduler import Scheduler
@@ -28,18 +29,22 @@ class SessionDevices:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def chosen(
-        cls, devices: Sequence[str] = (), workers: int | None = None, executor: str = LOCAL
-    ) -> SessionDevices:
-        """Choose from what this process may use. Raises `OptionError` for too many workers.
-
-        Another executor than the local one may have more.
-        """
+    def chosen(cls, options: ExperimentOptions) -> SessionDevices:
+        """Choose from what this process or the cluster has. Raises `OptionError`."""
+        request, workers = options.request, options.workers
+        if request is not None:
+            return cls(request.device, request.device_name, request.slots()[:workers])
         device, cores = find_device(), own_cores()
-        choice = choose_gpus(devices, workers if executor == LOCAL else None)
+        # Another executor than the local one may have more.
+        choice = choose_gpus(options.devices, workers if options.executor == LOCAL else None)
         count = workers or default_workers(device, len(cores), len(choice.gpus))
         made = slots(device, cores, count, choice.gpus)
         return cls(device, choice.device_name, made, choice.notes)
+
+    @property
+    def workers(self) -> int:
+        """The number of runs at a time."""
+        return len(self.slots)
 
     @property
     def kind(self) -> tuple[str, int]:
@@ -58,15 +63,17 @@ def new_scheduler(
     checkpoint: bool = False,
     devices: tuple[DeviceSet, ...] | None = None,
     executor: str = LOCAL,
+    request: Request | None = None,
 ) -> Scheduler:
     """Return a scheduler that runs `workers` runs at a time.
 
     `devices` are those of each run; by default the visible GPUs and an equal share of the cores.
+    `request` is what the executor asks of a cluster.
     Raises `OptionError` for an unknown or unusable executor.
     """
     make_executor = executor_of(executor)
     devices = devices or slots(device, own_cores(), workers, choose_gpus(workers=workers).gpus)
-    folder = RunFolder(store)
+    folder = SharedFolder(store, SLURM) if executor == SLURM else RunFolder(store)
     requests = RunRequests(store, folder, device, devices[0].resources, save_models, checkpoint)
-    made = make_executor(devices, folder.path)
+    made = make_executor(devices, folder.path, *([] if request is None else [request]))
     return Scheduler(made, requests, timeout=timeout, retries=retries)

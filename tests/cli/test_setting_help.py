@@ -22,6 +22,7 @@ from peft_methods.utils.errors import OptionError
 ROOT = Path(peft_methods.__file__).parent
 ONLY_COMMAND_LINE = {
     *("baseline", "fail", "save_baseline", "markdown", "csv", "paper", "output"),
+    "detach",
     "columns",  # `table(columns=...)` of what `compare` returns
 }
 

@@ -15,6 +15,7 @@ from peft_methods.runs.executors.devices import (
     slots,
     threads_per_run,
 )
+from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.scheduling import SessionDevices
 
 A, B = GpuInfo("GPU-a", "NVIDIA H200", 0), GpuInfo("GPU-b", "NVIDIA H200", 1)
@@ -85,14 +86,14 @@ def test_session_uses_every_gpu_of_a_kind_unless_told_otherwise(
 ) -> None:
     need_no_gpu()
     driver = FakeDriver(gpus(*"abc")).install(monkeypatch)
-    assert [one.gpus for one in SessionDevices.chosen().slots] == [
-        (uuid_of(letter),) for letter in "abc"
-    ]
-    assert len(SessionDevices.chosen(workers=2).slots) == 2
-    assert SessionDevices.chosen([uuid_of("c")]).slots[0].gpus == (uuid_of("c"),)
-    assert SessionDevices.chosen().kind[0] == "NVIDIA H200"
+    usual = ExperimentOptions()
+    chosen = SessionDevices.chosen
+    assert [one.gpus for one in chosen(usual).slots] == [(uuid_of(letter),) for letter in "abc"]
+    assert chosen(ExperimentOptions(workers=2)).workers == 2
+    assert chosen(ExperimentOptions(devices=(uuid_of("c"),))).slots[0].gpus == (uuid_of("c"),)
+    assert chosen(usual).kind[0] == "NVIDIA H200"
     driver.gpus.clear()
-    assert SessionDevices.chosen().device == "cpu"
+    assert chosen(usual).device == "cpu"
 
 
 def test_close_cores_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from builders import small_runs
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
-from peft_methods.runs.executors.registry import GROUP, LOCAL, executor_names, executor_of
+from peft_methods.runs.executors.registry import GROUP, LOCAL, SLURM, executor_names, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import ExperimentOptions
@@ -69,8 +71,14 @@ class Bench:
         return stacks
 
 
-@pytest.fixture(params=executor_names())
+def marked(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.slurm) if name == SLURM else name
+
+
+@pytest.fixture(params=map(marked, executor_names()))
 def bench(request: pytest.FixtureRequest, tiny_recipe: Path, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == SLURM:
+        request.getfixturevalue("slurm")
     made = Bench(request.param, tiny_recipe, tmp_path)
     yield made
     made.executor.close()
@@ -181,11 +189,17 @@ def test_prefetched_job_is_started_or_dropped(bench: Bench) -> None:
 
 
 def descendants() -> set[int]:
-    return {
-        process.pid
-        for process in psutil.Process().children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE
-    }
+    """Return the processes of this one, and of Slurm's jobs."""
+    found = set()
+    for parent in (psutil.Process(), *psutil.process_iter()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if parent.pid == os.getpid() or parent.name() == "slurmstepd":
+                found |= {
+                    child.pid
+                    for child in parent.children(recursive=True)
+                    if child.status() != psutil.STATUS_ZOMBIE
+                }
+    return found
 
 
 def test_close_leaves_no_process_of_any_job(bench: Bench) -> None:
@@ -258,7 +272,7 @@ def test_executors_of_installed_packages_are_found_and_imported_when_chosen(tmp_
     command = [sys.executable, "-c", FIND, str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     names, imported, mine, broken, number, local = done.stdout.splitlines()
-    assert names == f"('{LOCAL}', 'broken', 'mine', 'number')"
+    assert names == f"('{LOCAL}', '{SLURM}', 'broken', 'mine', 'number')"
     assert imported == "False False"
     assert mine == "Mine"
     for line, name in ((broken, "broken"), (number, "number")):

@@ -211,7 +211,7 @@ def test_check_is_kept_for_these_files_only(tiny_recipe: Path, tmp_path: Path) -
 
     def keys(source: str, methods: list[str]) -> kept_checks.Keys | None:
         own = replace(recipe, model=replace(recipe.model, source=source))
-        return kept_checks.keys_of(own, chosen_methods(own, methods), "cpu", 1)
+        return kept_checks.keys_of(own, chosen_methods(own, methods), "cpu", ("cpu", 1))
 
     first = keys(str(model), ["lora"])
     assert first is not None

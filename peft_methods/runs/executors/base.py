@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from peft_methods.runs.executors.devices import Resources
+from peft_methods.runs.executors.devices import DeviceSet, Resources
 from peft_methods.runs.executors.jobs import Done, PrepareJob, RunJob
 from peft_methods.runs.record import Status
 
@@ -64,6 +64,21 @@ class Lost:
 RunEvent = Progress | Ended | Lost
 
 
+class Request(Protocol):
+    """What a session asks of a cluster; its executor gets it as the third argument."""
+
+    @property
+    def device(self) -> str:
+        """'cuda' or 'cpu', as a run's spec names its device."""
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or 'cpu'. Baselines are stored under this name."""
+
+    def slots(self) -> tuple[DeviceSet, ...]:
+        """Return one device set for each run at a time. Raises `OptionError` if there is none."""
+
+
 class Executor(Protocol):
     """Runs jobs in isolated processes. It owns devices and processes, and no decision."""
 
@@ -114,6 +129,9 @@ class Executor(Protocol):
     def has_started(self, handle: Handle) -> bool:
         """Whether a job's process runs. Before, it waits for libraries to be imported."""
 
+    def is_queued(self, handle: Handle) -> bool:
+        """Whether a job waits for a machine. That time counts to no limit."""
+
     def stacks(self, handle: Handle) -> str:
         """Return the stack of every thread of a job's process; empty if it does not answer."""
 
@@ -122,3 +140,14 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End every process."""
+
+
+@runtime_checkable
+class Detachable(Executor, Protocol):
+    """An executor whose jobs can outlive the session.
+
+    The next session that starts the same work continues with its job.
+    """
+
+    def detach(self) -> list[str]:
+        """Leave all jobs running, also after `close`. Return the ids of those without a result."""

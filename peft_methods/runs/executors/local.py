@@ -197,6 +197,10 @@ class LocalExecutor:
         """Whether a job's process was forked: the fork server imports libraries before."""
         return handle.process is not None
 
+    def is_queued(self, handle: Any) -> bool:
+        """Return False: a started job has its slot."""
+        return False
+
     def stacks(self, handle: Any) -> str:
         """Return the stack of every thread of a process; empty if it does not answer."""
         return str(handle.stacks())

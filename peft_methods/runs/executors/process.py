@@ -82,7 +82,7 @@ class ForkServer:
             parent=os.getpid(),
             armed=threading.current_thread() is threading.main_thread(),
         )
-        with theirs, _blocked_interrupts():
+        with theirs, blocked(signal.SIGINT):
             command = [sys.executable, "-c", code, *filter(None, [self._preload])]
             self._process = subprocess.Popen(
                 command,
@@ -99,9 +99,12 @@ class ForkServer:
 
 
 @contextlib.contextmanager
-def _blocked_interrupts() -> Iterator[None]:
-    """Context manager: block SIGINT, so a new process cannot get one before its handler is set."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Context manager: block signals here and in processes that are started meanwhile.
+
+    A new process cannot get one before its handler is set.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

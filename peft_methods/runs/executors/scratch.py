@@ -12,9 +12,11 @@ import tempfile
 from pathlib import Path
 
 from peft_methods.runs.store import Store
+from peft_methods.utils.errors import OptionError
 
 PREFIX = "run-"
-LOGS = "logs"
+LOGS, JOBS = "logs", "jobs"
+WANTED = "*.job"  # in the folder of jobs: one for each that may outlive its session
 
 
 class RunFolder:
@@ -46,6 +48,39 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+class SharedFolder(RunFolder):
+    """The folder of sessions whose jobs may outlive them, for one executor.
+
+    One session uses it at a time, so that no two start the same run. `remove` deletes it once no
+    job needs it.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.path, self.logs = store.folder / name, store.folder / LOGS / name
+        self.path.mkdir(mode=0o700, exist_ok=True)  # its files are pickled jobs
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise OptionError(
+                f"another session uses the executor {name!r} with the results in {store.folder}. "
+                "Wait for its end, or choose another folder for results.",
+                setting="results",
+            ) from None
+        except OSError:
+            pass  # no locks on this file system
+
+    def remove(self) -> None:
+        """Remove the folder unless a job needs it, and release the lock."""
+        if self._lock is None:
+            return
+        if not any((self.path / JOBS).glob(WANTED)):
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+        self._lock = None
 
 
 def _remove_if_dead(folder: Path) -> bool:

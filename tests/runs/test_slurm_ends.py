@@ -1,0 +1,85 @@
+"""Ends of Slurm's jobs without a result, as statuses and reasons of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peft_methods.runs.executors.slurm.commands import JobState
+from peft_methods.runs.executors.slurm.ends import end_of, end_of_failed
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "transient"),
+    [
+        ("BOOT_FAIL", "crashed", True),
+        ("CANCELLED", "crashed", False),
+        ("COMPLETED", "crashed", True),
+        ("DEADLINE", "timeout", False),
+        ("FAILED", "crashed", True),
+        ("NODE_FAIL", "crashed", True),
+        ("OUT_OF_MEMORY", "oom", False),
+        ("PREEMPTED", "crashed", True),
+        ("TIMEOUT", "timeout", False),
+    ],
+)
+def test_bad_state_is_a_status_with_a_reason(state: str, status: str, transient: bool) -> None:
+    end = end_of(JobState(state, "None"))
+    assert end is not None
+    assert (end.status, end.transient) == (status, transient)
+    assert end.reason
+
+
+def test_preempted_job_is_submitted_again_without_counting_as_an_attempt() -> None:
+    free = {
+        state
+        for state in ("PREEMPTED", "NODE_FAIL", "TIMEOUT", "FAILED")
+        if (end := end_of(JobState(state))) is not None and end.free
+    }
+    assert free == {"PREEMPTED"}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        JobState("RUNNING"),
+        JobState("COMPLETING"),
+        JobState("SUSPENDED"),
+        JobState("CONFIGURING"),
+        JobState("PENDING", "Resources"),
+        JobState("PENDING", "Priority"),
+        JobState("PENDING", "JobArrayTaskLimit"),
+        JobState("PENDING", "BeginTime"),
+        JobState("PENDING", "QOSMaxJobsPerUserLimit"),
+        JobState(),
+    ],
+)
+def test_job_that_waits_or_runs_has_no_end(state: JobState) -> None:
+    assert end_of(state) is None
+
+
+@pytest.mark.parametrize(
+    "reason", ["PartitionTimeLimit", "BadConstraints", "launch failed requeued held"]
+)
+def test_job_that_can_never_start_has_an_end(reason: str) -> None:
+    end = end_of(JobState("PENDING", reason))
+    assert end is not None
+    assert end.status == "failed"
+    assert reason in end.reason
+    assert end.setting == "slurm"
+
+
+@pytest.mark.parametrize("code", ["66:0", "0:53"])
+def test_node_without_the_folder_is_named(code: str) -> None:
+    end = end_of_failed(code, "n1", Path("/home/me/results/slurm/jobs"))
+    assert end is not None
+    assert "node n1 does not see the folder /home/me/results/slurm/jobs" in end.reason
+    assert (end.setting, end.transient) == ("results", False)
+
+
+def test_node_without_the_environment_is_named() -> None:
+    end = end_of_failed("67:0", "n1", Path("/home/me"))
+    assert end is not None
+    assert "node n1 has no " in end.reason
+    assert end_of_failed("1:0", "n1", Path("/home/me")) is None
