@@ -1,0 +1,151 @@
+"""The executor `ray`: every run is a process on a node of a Ray cluster.
+
+Only this process writes to the store, so nodes need no shared disk. A job's worker holds its CPUs
+and GPUs; Ray places it on one node that has them all. It ends with the job.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from peft_methods.runs.executors.base import RunEvent
+from peft_methods.runs.executors.devices import NO_GPU, DeviceSet, Resources
+from peft_methods.runs.executors.jobs import PrepareJob, RunJob
+from peft_methods.runs.executors.process import Worker, fork_server
+from peft_methods.runs.executors.ray.cluster import cluster_at
+from peft_methods.runs.executors.ray.connection import AUTO
+from peft_methods.runs.executors.ray.messages import AHEAD
+from peft_methods.runs.executors.ray.remote_job import RemoteJob
+from peft_methods.runs.executors.ray.workers import Workers
+
+LOOK_SECONDS = 1.0  # between two looks at which nodes there are
+IDLE_SECONDS = 20.0  # that a worker without a job keeps its devices
+
+
+class RayExecutor:
+    """Start, poll and kill jobs on the nodes of a Ray cluster.
+
+    `address` is the cluster's; `limit` the number of jobs at a time (None: as many as fit); `kind`
+    names the nodes' kind of device. The cluster decides what fits, not the `slots`.
+    """
+
+    prefetch_limit = 0
+
+    def __init__(
+        self,
+        slots: Sequence[DeviceSet],
+        scratch: Path,
+        *,
+        address: str = AUTO,
+        limit: int | None = None,
+        kind: str | None = None,
+    ) -> None:
+        self.scratch, self._limit = scratch, limit
+        self._cluster = cluster_at(address, kind)
+        self._ray = self._cluster.ray
+        self._running: dict[RemoteJob, Resources] = {}
+        self._workers = Workers(self._cluster)
+
+    @property
+    def capacity(self) -> Resources:
+        """The GPUs and CPUs of the nodes that the session may use."""
+        return self._cluster.capacity()
+
+    def has_room(self, needs: Resources) -> bool:
+        """Whether a node has room for a job; where nothing runs, there is."""
+        used = len(self._running)
+        places = self._cluster.places(needs)
+        return not used or used < min(places, self._limit or places)
+
+    def start(self, job: RunJob | PrepareJob, rate: float | None = None) -> RemoteJob:
+        """Start a job on a node with its GPUs and CPUs."""
+        inbox = Path(tempfile.mkdtemp(prefix="arrived-", dir=self.scratch))
+        started = RemoteJob(
+            self._ray, job, rate, inbox, new_worker=lambda: self._workers.take(job.needs)
+        )
+        self._running[started] = job.needs
+        return started
+
+    def prefetch(self, jobs: Sequence[RunJob]) -> None:
+        """Do nothing: a node's devices are idle until a job is placed there."""
+
+    def prefetched(self) -> frozenset[str]:
+        """Return no name, since nothing is prefetched."""
+        return frozenset()
+
+    next_prefetched = prefetched
+
+    def drop_prefetched(self, keep: Collection[str] = ()) -> None:
+        """Do nothing, since nothing is prefetched."""
+
+    def new_worker(self) -> Worker:
+        """Return a process on this machine."""
+        return Worker(fork_server(NO_GPU), self.scratch)
+
+    def poll(self, timeout: float | None) -> Iterator[RunEvent]:
+        """Yield the events of the pieces that have arrived.
+
+        Once a job's result is here, its files are waited for too: they belong to it.
+        """
+        for job in self._ready(timeout):
+            pieces = 0
+            while job in self._running and self._has_piece(job, pieces):
+                yield from job.advance()
+                pieces += 1
+
+    def _has_piece(self, job: RemoteJob, pieces: int) -> bool:
+        """Whether to read another piece of a job now, after `pieces`; waits for one if needed."""
+        if job.has_ended or (pieces >= AHEAD and not job.has_arrived):
+            return False
+        seconds = None if job.has_arrived else 0
+        return bool(self._ray.wait([job.waits_for], timeout=seconds, fetch_local=False)[0])
+
+    def _ready(self, timeout: float | None) -> list[RemoteJob]:
+        """Return the jobs that have something, after at most `timeout` seconds (None: 1 s)."""
+        jobs = {job.waits_for: job for job in self._running if not job.has_ended}
+        seconds = LOOK_SECONDS if timeout is None else timeout
+        self._workers.close_idle(IDLE_SECONDS)
+        if not jobs:
+            time.sleep(seconds)
+            return []
+        ray, waiting = self._ray, list(jobs)
+        if not ray.wait(waiting, timeout=seconds, fetch_local=False)[0]:
+            return []
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
+        return [jobs[one] for one in ready]
+
+    def has_started(self, handle: Any) -> bool:
+        """Whether a job's process runs."""
+        return bool(handle.has_started())
+
+    def stacks(self, handle: Any) -> str:
+        """Return the stack of every thread of a job's process; empty if it does not answer."""
+        return str(handle.stacks())
+
+    def kill(self, handle: Any) -> None:
+        """End a job's process, which frees its devices."""
+        self._end([handle])
+
+    def _end(self, jobs: Sequence[RemoteJob]) -> None:
+        to_close = []
+        for job in jobs:
+            needs = self._running.pop(job, None)
+            if needs is None:
+                continue
+            job.forget()
+            if job.worker_is_free:
+                self._workers.give_back(job.worker, needs)
+            elif job.is_placed():
+                to_close.append(job.worker)
+            else:
+                self._ray.kill(job.worker)
+        self._workers.close(to_close)
+
+    def close(self) -> None:
+        """End every job and worker. The connection lasts as long as this process, as Ray's do."""
+        self._end(list(self._running))
+        self._workers.close_idle(0)
