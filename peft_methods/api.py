@@ -19,7 +19,8 @@ method on validation data, which come first.
 
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time. `executor` is where they happen:
-`local` is this machine, and an installed package can bring others. `deterministic` allows on a
+`local` is this machine, `ray` the Ray cluster at `ray_address` (of whose kinds of devices
+`ray_kind` chooses one), and an installed package can bring others. `deterministic` allows on a
 GPU only operations that give identical bits every time (on a CPU all do). Runs with a record in
 `results` from an earlier session are reused; `fresh` trains everything again. `checkpoint` saves
 every epoch's state, so that a killed run resumes from there in the next call. `timeout` ("10min",
@@ -189,6 +190,8 @@ def compare(
     save_models: str | Path | None = None,
     workers: int | None = None,
     executor: str = "local",
+    ray_address: str | None = None,
+    ray_kind: str | None = None,
     checkpoint: bool = False,
     deterministic: bool = False,
     tune: int | None = None,
@@ -220,7 +223,9 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **_execution(workers, executor, timeout, retries),
+        **parsing.executor_of(executor, workers, ray_address=ray_address, ray_kind=ray_kind),
+        timeout=parse_timeout(timeout),
+        retries=parse_retries(retries),
         checkpoint=checkpoint,
         deterministic=deterministic,
         limits=parsing.limits_of(budget),
@@ -230,17 +235,6 @@ def compare(
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
-
-
-def _execution(
-    workers: int | None, executor: str, timeout: str | float | None, retries: int
-) -> dict[str, Any]:
-    return {
-        "workers": parsing.workers_of(workers),
-        "executor": parsing.executor_name(executor),
-        "timeout": parse_timeout(timeout),
-        "retries": parse_retries(retries),
-    }
 
 
 def _outputs(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from peft_methods.cli import parsing as values
 from peft_methods.cli.setting_help import how_to_change
-from peft_methods.profiling.environment import device_name
 from peft_methods.utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -26,6 +25,10 @@ class Planned(Protocol):
     @property
     def curve(self) -> tuple[int, ...]:
         """The sizes of the training data for a learning curve."""
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or 'cpu'."""
 
     def tasks(self) -> Sequence[RunGroup]:
         """Return every recipe and method to benchmark."""
@@ -101,7 +104,8 @@ def _auto_baselines(options: Planned) -> dict[str, Path]:
     from peft_methods.analysis.baseline import auto_path
     from peft_methods.recipes.loading import find_recipe
 
-    device, recipes = device_name(), {task.recipe.name: task.recipe for task in options.tasks()}
+    device = options.device_name
+    recipes = {task.recipe.name: task.recipe for task in options.tasks()}
     files = [file for file in options.recipes for _ in options.curve or (None,)]
     return {
         recipe.name: auto_path(find_recipe(file), recipe, device)

@@ -14,7 +14,7 @@ from peft_methods.cli.baseline_options import regression_check_of, saved_baselin
 from peft_methods.cli.deciding import seeds_to_decide
 from peft_methods.cli.each_part import recipes_of_each_part, refuse_baseline
 from peft_methods.cli.setting_help import how_to_change
-from peft_methods.profiling.environment import find_device
+from peft_methods.profiling.environment import device_name, find_device
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES, parse_retries, parse_timeout
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from peft_methods.analysis.constraints import Constraints
     from peft_methods.analysis.regression import RegressionCheck
     from peft_methods.recipes.schema import Recipe
+    from peft_methods.runs.executors.base import Request
     from peft_methods.runs.experiment import MoreSeeds
     from peft_methods.runs.experiment_options import ExperimentOptions
     from peft_methods.runs.plan import RunGroup
@@ -57,6 +58,7 @@ class Options:
     trials: int | None = None
     workers: int | None = None
     executor: str = LOCAL
+    request: Request | None = None
     timeout: float | None = None
     retries: int = DEFAULT_RETRIES
     save_models: Path | None = None
@@ -80,6 +82,16 @@ class Options:
     how_to_change: Callable[[str], str] = how_to_change
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def device(self) -> str:
+        """'cuda' or 'cpu': what runs train on, here or on a cluster."""
+        return find_device() if self.request is None else self.request.device
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or 'cpu'. Baselines are stored under this name."""
+        return device_name() if self.request is None else self.request.device_name
+
     def experiment(self) -> ExperimentOptions:
         """Return the options of the experiment."""
         from peft_methods.runs.experiment_options import ExperimentOptions
@@ -89,6 +101,7 @@ class Options:
             save_models=self.save_models,
             workers=self.workers,
             executor=self.executor,
+            request=self.request,
             trials=self.trials,
             fresh=self.fresh,
             timeout=self.timeout,
@@ -128,7 +141,7 @@ class Options:
             self._cache["tasks"] = run_groups(
                 recipes,
                 self.methods,
-                find_device(),
+                self.device,
                 self.engine,
                 deterministic=self.deterministic,
                 trust_remote_code=self.trust_remote_code,
@@ -180,8 +193,12 @@ def read_options(config: pytest.Config) -> Options:
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
-        workers=values.workers_of(option.peft_workers),
-        executor=values.executor_name(option.peft_executor),
+        **values.executor_of(
+            option.peft_executor,
+            option.peft_workers,
+            ray_address=option.peft_ray_address,
+            ray_kind=option.peft_ray_kind,
+        ),
         timeout=parse_timeout(option.peft_timeout),
         retries=parse_retries(option.peft_retries),
         save_models=values.folder_of(option.peft_save_models, "save_models"),

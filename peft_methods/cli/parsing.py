@@ -150,11 +150,17 @@ def trials_of(value: str | int | None) -> int | None:
     return int(text)
 
 
-def workers_of(value: str | int | None) -> int | None:
-    """Parse the number of runs at a time."""
+def workers_of(value: str | int | None, *, on_cluster: bool = False) -> int | None:
+    """Parse the number of runs at a time. On a cluster, this machine does not limit it."""
     if value is None:
         return None
     text = str(value)
+    if on_cluster:
+        if not _is_whole(text) or int(text) < 1:
+            raise OptionError(
+                f"workers {text!r} should be a whole number of 1 or more.", setting="workers"
+            )
+        return int(text)
     if not (_is_whole(text) and 1 <= int(text) <= usable_cores()):
         raise OptionError(
             f"workers {text!r} should be a whole number from 1 to {usable_cores()}, "
@@ -170,13 +176,30 @@ def workers_of(value: str | int | None) -> int | None:
     return int(text)
 
 
-def executor_name(name: str) -> str:
-    """Check the name of an executor. Raises `OptionError` if it cannot be found or imported."""
-    from peft_methods.runs.executors.registry import LOCAL, executor_of
+def executor_of(
+    name: str, workers: str | int | None, *, ray_address: str | None, ray_kind: str | None
+) -> dict[str, Any]:
+    """Return the fields of `Options` for where runs happen: `executor`, `workers` and `request`.
 
-    if name != LOCAL:
-        executor_of(name)
-    return name
+    Raises `OptionError` for an executor that cannot be imported or reached.
+    """
+    from peft_methods.runs.executors import registry
+
+    if name == registry.RAY:
+        from peft_methods.runs.executors.ray.request import request_of
+
+        number = workers_of(workers, on_cluster=True)
+        request = request_of(ray_address, number, ray_kind)
+        return {"executor": name, "workers": number, "request": request}
+    for setting, value in (("ray_address", ray_address), ("ray_kind", ray_kind)):
+        if value is not None:
+            raise OptionError(
+                f"{setting} {value!r} needs the executor 'ray', and it is {name!r}.",
+                setting="executor",
+            )
+    if name != registry.LOCAL:
+        registry.executor_of(name)
+    return {"executor": name, "workers": workers_of(workers)}
 
 
 def silenced_of(values: Sequence[str]) -> tuple[str, ...]:

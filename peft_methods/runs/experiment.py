@@ -59,8 +59,12 @@ class Experiment:
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
         self._reused_trials: list[Record] = []
         self._set_aside: list[str] = []
-        self.device = find_device()
-        self.workers = options.workers or default_workers(self.device, usable_cores())
+        request = options.request
+        self.device = find_device() if request is None else request.device
+        devices = None if request is None else request.slots()
+        self.workers = (
+            len(devices or ()) or options.workers or default_workers(self.device, usable_cores())
+        )
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -70,7 +74,9 @@ class Experiment:
             timeout=options.timeout,
             retries=options.retries,
             checkpoint=options.checkpoint,
+            devices=devices,
             executor=options.executor,
+            request=request,
         )
         self._tracking = Tracking(
             options.trackers, options.results, self._scheduler.executor.new_worker

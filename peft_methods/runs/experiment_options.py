@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft_methods.runs.executors.base import Request
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.limits import DEFAULT_RETRIES
 
@@ -17,8 +18,8 @@ class ExperimentOptions:
 
     `timeout` is in seconds a run; `trials` a method are tuned first; `fresh` trains everything
     again; `checkpoint` saves every epoch; `trackers` are names of experiment trackers; `executor`
-    is the name of the executor that runs go through. `adding_seconds` is the time after which no
-    further seeds are added.
+    is the name of the executor that runs go through, and `request` what it asks of a cluster.
+    `adding_seconds` is the time after which no further seeds are added.
     """
 
     results: Path = DEFAULT_RESULTS
@@ -31,4 +32,5 @@ class ExperimentOptions:
     checkpoint: bool = False
     trackers: tuple[str, ...] = ()
     executor: str = LOCAL
+    request: Request | None = None
     adding_seconds: float | None = None

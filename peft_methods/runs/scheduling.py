@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft_methods.profiling.environment import usable_cores
+from peft_methods.runs.executors.base import Request
 from peft_methods.runs.executors.devices import DeviceSet, slots
 from peft_methods.runs.executors.registry import LOCAL, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
@@ -25,15 +26,17 @@ def new_scheduler(
     checkpoint: bool = False,
     devices: tuple[DeviceSet, ...] | None = None,
     executor: str = LOCAL,
+    request: Request | None = None,
 ) -> Scheduler:
     """Return a scheduler that runs `workers` runs at a time.
 
     `devices` are those of each run; by default the visible GPUs and an equal share of the cores.
+    `request` is what the executor asks of a cluster.
     Raises `OptionError` for an unknown or unusable executor.
     """
     make_executor = executor_of(executor)
     devices = devices or slots(device, usable_cores(), workers)
     folder = RunFolder(store)
     requests = RunRequests(store, folder, device, devices[0].resources, save_models, checkpoint)
-    made = make_executor(devices, folder.path)
+    made = make_executor(devices, folder.path, *([] if request is None else [request]))
     return Scheduler(made, requests, timeout=timeout, retries=retries)

@@ -18,7 +18,7 @@ from builders import small_runs
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
-from peft_methods.runs.executors.registry import GROUP, LOCAL, executor_names, executor_of
+from peft_methods.runs.executors.registry import GROUP, LOCAL, RAY, executor_names, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import ExperimentOptions
@@ -69,8 +69,14 @@ class Bench:
         return stacks
 
 
-@pytest.fixture(params=executor_names())
+def marked(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.ray) if name == RAY else name
+
+
+@pytest.fixture(params=map(marked, executor_names()))
 def bench(request: pytest.FixtureRequest, tiny_recipe: Path, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == RAY:
+        request.getfixturevalue("ray_nodes")
     made = Bench(request.param, tiny_recipe, tmp_path)
     yield made
     made.executor.close()
@@ -258,7 +264,7 @@ def test_executors_of_installed_packages_are_found_and_imported_when_chosen(tmp_
     command = [sys.executable, "-c", FIND, str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     names, imported, mine, broken, number, local = done.stdout.splitlines()
-    assert names == f"('{LOCAL}', 'broken', 'mine', 'number')"
+    assert names == f"('{LOCAL}', '{RAY}', 'broken', 'mine', 'number')"
     assert imported == "False False"
     assert mine == "Mine"
     for line, name in ((broken, "broken"), (number, "number")):

@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from peft_methods.runs.executors.devices import Resources
+from peft_methods.runs.executors.devices import DeviceSet, Resources
 from peft_methods.runs.executors.jobs import Done, PrepareJob, RunJob
 from peft_methods.runs.record import Status
 
@@ -45,6 +45,21 @@ class Lost:
 
 
 RunEvent = Progress | Ended | Lost
+
+
+class Request(Protocol):
+    """What a session asks of a cluster; its executor gets it as the third argument."""
+
+    @property
+    def device(self) -> str:
+        """'cuda' or 'cpu', as a run's spec names its device."""
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or 'cpu'. Baselines are stored under this name."""
+
+    def slots(self) -> tuple[DeviceSet, ...]:
+        """Return one device set for each run at a time. Raises `OptionError` if there is none."""
 
 
 class Executor(Protocol):

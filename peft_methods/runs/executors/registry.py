@@ -1,11 +1,11 @@
-"""All executors by name: the one of this package, and those that installed packages bring."""
+"""All executors by name: those of this package, and those that installed packages bring."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from peft_methods.runs.executors.base import Executor
 from peft_methods.runs.executors.devices import DeviceSet
@@ -15,31 +15,36 @@ from peft_methods.utils.errors import OptionError, unknown
 # Adding an executor changes no fingerprint: see `code_fingerprint`.
 IS_REGISTRY = True
 GROUP = "peft_methods.executors"  # entry points: NAME = "package.module:make_executor"
-LOCAL = "local"
+LOCAL, RAY = "local", "ray"
+BUILT_IN = {
+    LOCAL: "peft_methods.runs.executors.local:LocalExecutor",
+    RAY: "peft_methods.runs.executors.ray.executor:RayExecutor",
+}  # imported when chosen
 
 
 class ExecutorFactory(Protocol):
     """Creates an executor: a class with this constructor, or a function."""
 
-    def __call__(self, slots: Sequence[DeviceSet], scratch: Path) -> Executor:
+    def __call__(self, slots: Sequence[DeviceSet], scratch: Path, *request: Any) -> Executor:
         """Create an executor that runs `len(slots)` runs at a time.
 
         `slots` are the devices of each on this machine; an executor for others may take only their
-        number and size. `scratch` is a folder for its files that the session removes.
+        number and size. `scratch` is a folder for its files that the session removes. One for a
+        cluster also gets the session's request, a `Request`.
         """
 
 
 def executor_names() -> tuple[str, ...]:
     """Return the names of all executors, without importing any."""
-    return (LOCAL, *sorted({point.name for point in _installed()} - {LOCAL}))
+    return (*BUILT_IN, *sorted({point.name for point in _installed()} - BUILT_IN.keys()))
 
 
 def executor_of(name: str) -> ExecutorFactory:
     """Import the executor of this name. Raises `OptionError` with one line."""
-    if name == LOCAL:
-        from peft_methods.runs.executors.local import LocalExecutor
-
-        return LocalExecutor
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        built_in: ExecutorFactory = getattr(import_module(module), attribute)
+        return built_in
     point = next((point for point in _installed() if point.name == name), None)
     if point is None:
         raise OptionError(unknown("executor", name, executor_names()), setting="executor")

@@ -168,7 +168,7 @@ def _kind(nodes: Iterable[Facts], wanted: str | None) -> str:
     )
     raise OptionError(
         f"the Ray cluster {problem}: {', '.join(kinds)}. Choose one by a part of its name.",
-        setting="devices",
+        setting="ray_kind",
     )
 
 

@@ -16,10 +16,9 @@ from peft_methods.runs.executors.base import RunEvent
 from peft_methods.runs.executors.devices import NO_GPU, DeviceSet, Resources
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.process import Worker, fork_server
-from peft_methods.runs.executors.ray.cluster import cluster_at
-from peft_methods.runs.executors.ray.connection import AUTO
 from peft_methods.runs.executors.ray.messages import AHEAD
 from peft_methods.runs.executors.ray.remote_job import RemoteJob
+from peft_methods.runs.executors.ray.request import RayRequest
 from peft_methods.runs.executors.ray.workers import Workers
 
 LOOK_SECONDS = 1.0  # between two looks at which nodes there are
@@ -29,8 +28,7 @@ IDLE_SECONDS = 20.0  # that a worker without a job keeps its devices
 class RayExecutor:
     """Start, poll and kill jobs on the nodes of a Ray cluster.
 
-    `address` is the cluster's; `limit` the number of jobs at a time (None: as many as fit); `kind`
-    names the nodes' kind of device. The cluster decides what fits, not the `slots`.
+    The cluster decides what fits, not the `slots`. `notes` names nodes that are not used.
     """
 
     prefetch_limit = 0
@@ -39,16 +37,18 @@ class RayExecutor:
         self,
         slots: Sequence[DeviceSet],
         scratch: Path,
-        *,
-        address: str = AUTO,
-        limit: int | None = None,
-        kind: str | None = None,
+        request: RayRequest = RayRequest(),  # noqa: B008 - cannot change
     ) -> None:
-        self.scratch, self._limit = scratch, limit
-        self._cluster = cluster_at(address, kind)
+        self.scratch, self._limit = scratch, request.workers
+        self._cluster = request.cluster()
         self._ray = self._cluster.ray
         self._running: dict[RemoteJob, Resources] = {}
         self._workers = Workers(self._cluster)
+
+    @property
+    def notes(self) -> list[str]:
+        """Return which nodes are not used, and why."""
+        return self._cluster.warnings
 
     @property
     def capacity(self) -> Resources:
@@ -117,6 +117,10 @@ class RayExecutor:
             return []
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)
         return [jobs[one] for one in ready]
+
+    def is_queued(self, handle: Any) -> bool:
+        """Whether a job waits for a node."""
+        return not handle.is_placed()
 
     def has_started(self, handle: Any) -> bool:
         """Whether a job's process runs."""
