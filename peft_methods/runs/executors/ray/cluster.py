@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES
@@ -42,7 +42,7 @@ class Cluster:
                 "and here, since results of different versions cannot be compared.",
                 setting="executor",
             )
-        self.kind = _kind(self._facts.values(), kind)
+        self.kind = chosen_kind(self._facts.values(), kind)
         self._nodes = self._fitting(alive)
 
     @property
@@ -75,8 +75,11 @@ class Cluster:
         return sum(_fitting_in(node, needs) for node in self.nodes().values())
 
     def selector(self) -> dict[str, str]:
-        """Return the labels of a node that the session may use."""
-        return {NODE_ID: f"in({', '.join(sorted(self.nodes()))})"}
+        """Return the labels of a node that the session may use.
+
+        Without spaces: Ray accepts them, and then no node has any name but the first.
+        """
+        return {NODE_ID: f"in({','.join(sorted(self.nodes()))})"}
 
     def _alive(self) -> dict[str, Mapping[str, float]]:
         self._looked = time.monotonic()
@@ -122,14 +125,7 @@ class Cluster:
         return found
 
     def _difference(self, node: Facts) -> str:
-        """Describe how a node's versions differ from the session's, or ''."""
-        for name in COMPARED:
-            here, there = self._here.versions[name], node.versions[name]
-            if here != there:
-                return f"node {node.name} has {name} {there or '(missing)'}, the session {here}"
-        if node.code != self._here.code:
-            return f"node {node.name} has other source code of {DISTRIBUTION} than the session"
-        return ""
+        return difference(self._here, node, COMPARED)
 
 
 def cluster_at(address: str, kind: str | None) -> Cluster:
@@ -149,7 +145,18 @@ def _fitting_in(node: Mapping[str, float], needs: Resources) -> int:
     return min(int(node.get(name, 0) // count) for name, count in wanted.items() if count)
 
 
-def _kind(nodes: Iterable[Facts], wanted: str | None) -> str:
+def difference(here: Facts, node: Facts, packages: Sequence[str]) -> str:
+    """Describe how a node's versions differ from the session's, or ''."""
+    for name in packages:
+        if here.versions.get(name) != (there := node.versions.get(name)):
+            known = here.versions.get(name)
+            return f"node {node.name} has {name} {there or '(missing)'}, the session {known}"
+    if node.code != here.code:
+        return f"node {node.name} has other source code of {DISTRIBUTION} than the session"
+    return ""
+
+
+def chosen_kind(nodes: Iterable[Facts], wanted: str | None) -> str:
     """Return the kind of device that the session uses. GPUs are preferred to CPUs."""
     nodes = list(nodes)
     with_gpus = [node for node in nodes if node.gpus]

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import socket
 import threading
 from typing import Any
@@ -33,11 +34,11 @@ def connect(address: str) -> Any:
     address = os.environ.get("RAY_ADDRESS") or AUTO if address == AUTO else address
     _check(address)
     failed: list[BaseException] = []
-    # In a thread, since Ray waits for up to a minute, and replaces the main thread's SIGTERM
-    # handler.
+    # In a thread, since Ray waits for up to a minute, and sets a SIGTERM handler in the main one.
     thread = threading.Thread(target=_connect, args=(ray, address, failed), daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS)
+    _restore_handlers()
     if failed or thread.is_alive():
         cause = first_line(failed[0]) if failed else f"no answer after {CONNECT_SECONDS:.0f} s"
         raise _unreachable(address, cause)
@@ -64,6 +65,14 @@ def _connect(ray: Any, address: str, failed: list[BaseException]) -> None:
         )
     except BaseException as error:
         failed.append(error)
+
+
+def _restore_handlers() -> None:
+    """Give SIGTERM and SIGINT back to Python, whose handlers Ray replaces below it."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
 
 
 def _check(address: str) -> None:

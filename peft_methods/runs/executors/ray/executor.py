@@ -135,19 +135,16 @@ class RayExecutor:
         self._end([handle])
 
     def _end(self, jobs: Sequence[RemoteJob]) -> None:
-        to_close = []
-        for job in jobs:
-            needs = self._running.pop(job, None)
-            if needs is None:
-                continue
+        running = {job: self._running.pop(job) for job in jobs if job in self._running}
+        for job in running:
             job.forget()
-            if job.worker_is_free:
+        busy = [job.worker for job in running if not job.has_ended and job.is_placed()]
+        stopped = self._workers.stop(busy)
+        for job, needs in running.items():
+            if job.worker_is_free or job.worker in stopped:
                 self._workers.give_back(job.worker, needs)
-            elif job.is_placed():
-                to_close.append(job.worker)
             else:
                 self._ray.kill(job.worker)
-        self._workers.close(to_close)
 
     def close(self) -> None:
         """End every job and worker. The connection lasts as long as this process, as Ray's do."""

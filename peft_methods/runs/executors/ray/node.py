@@ -48,12 +48,14 @@ class NodeWorker:
         if root.stat().st_uid != os.getuid():
             raise PermissionError(f"{root} belongs to another user")
         self._scratch, self._server = RunFolder(Store(root)), ForkServer()
-        self._folder = self._scratch.path / "job"
+        self._jobs = 0
+        self._folder = self._scratch.path
         self._worker: Worker | None = None
 
     def place(self, directory: str, paths: tuple[str, ...]) -> Place:
         """Return where this worker is. `directory` is the session's, `paths` those of the job."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._jobs += 1
+        self._folder = self._scratch.path / f"job{self._jobs}"
         for name in (STORE, WORK, MODEL, PREREQUISITES):
             (self._folder / name).mkdir(parents=True)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -77,7 +79,8 @@ class NodeWorker:
 
     def run(self, *messages: bytes) -> Iterator[Piece]:
         """Start the process, send it these messages, and yield what it prints, says and writes."""
-        outbox = Outbox(self._folder)
+        folder = self._folder
+        outbox = Outbox(folder)
         worker = self._worker = Worker(self._server, self._scratch.path)
         with contextlib.suppress(EOFError, OSError):  # the process has ended
             for message in messages:
@@ -88,27 +91,34 @@ class NodeWorker:
                 yield from message_pieces(content)
         yield from outbox.at_end()
         end = ProcessEnd(*worker.fate(), worker.was_killed(), worker.last_stacks())
-        self.stop()  # first: the session gives this worker another job as soon as it knows
+        _clear(worker, folder)  # first: the session gives this worker another job once it knows
         yield end
 
     def has_started(self) -> bool:
         """Whether the job's process runs."""
-        return self._worker is not None and self._worker.process is not None
+        worker = self._worker
+        return worker is not None and worker.process is not None
 
     def stacks(self) -> str:
         """Return the stack of every thread of the process; '' if it does not answer."""
-        return self._worker.stacks() if self._worker is not None else ""
+        worker = self._worker
+        return "" if worker is None else worker.stacks()
 
     def stop(self) -> None:
         """End the process and remove its files."""
-        if self._worker is not None:
-            self._worker.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        worker, self._worker = self._worker, None
+        _clear(worker, self._folder)
 
     def close(self) -> None:
         """End the process and remove the folder: no job follows."""
         self.stop()
         self._scratch.remove()
+
+
+def _clear(worker: Worker | None, folder: Path) -> None:
+    if worker is not None:
+        worker.kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _next(worker: Worker) -> bytes:

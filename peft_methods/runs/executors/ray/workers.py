@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -48,12 +49,24 @@ class Workers:
         """End the workers that have had no job for so long."""
         old = [one for one in self._idle if time.monotonic() - one[2] >= seconds]
         self._idle = [one for one in self._idle if one not in old]
-        self.close([worker for worker, _, _ in old])
+        workers = [worker for worker, _, _ in old]
+        self._answered({worker.close.remote(): worker for worker in workers})
 
-    def close(self, workers: Sequence[Any]) -> None:
-        """End workers with their processes and folders; those that do not answer, by force."""
-        closing = [worker.close.remote() for worker in workers]
-        if closing:
-            self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
         for worker in workers:
             self._ray.kill(worker)
+
+    def stop(self, workers: Sequence[Any]) -> list[Any]:
+        """End the processes of workers and remove their files; return the workers that did."""
+        return self._answered({worker.stop.remote(): worker for worker in workers})
+
+    def _answered(self, calls: dict[Any, Any]) -> list[Any]:
+        """Wait for calls of workers; return those that answered."""
+        if not calls:
+            return []
+        done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=CLOSE_SECONDS)
+        answered = []
+        for call in done:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.get(call)
+                answered.append(calls[call])
+        return answered
