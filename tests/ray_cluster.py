@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
+NODES = 2
 STORE_BYTES = 80 * 2**20  # the smallest object store that Ray allows
 
 
@@ -28,6 +30,8 @@ class RayCluster:
         self._cluster = Cluster()
         self.add(cpus=0)
         self.address: str = self._cluster.address
+        self._nodes: list[Any] = []
+        self.complete()
 
     def add(self, cpus: int = 1, gpus: int = 0, **environment: str) -> Any:
         """Start a node."""
@@ -47,6 +51,19 @@ class RayCluster:
                 victim.kill()
         self._cluster.remove_node(node, allow_graceful=False)
 
+    def complete(self) -> None:
+        """Start the nodes that are missing: there should be two with one CPU each."""
+        while len(self._nodes) < NODES:
+            self._nodes.append(self.add())
+
+    def kill_busy(self, rng: random.Random | None = None) -> None:
+        """Kill one of the two nodes. A session with enough runs keeps both busy."""
+        self.kill(self._nodes.pop(rng.randrange(NODES) if rng else 0))
+
+    def scratch_folders(self) -> list[Path]:
+        """Return the folders that workers have on the nodes."""
+        return list(self.scratch.glob("peft-methods-*/run-*"))
+
     def end(self) -> None:
         """End all nodes."""
         self._cluster.shutdown()
@@ -57,8 +74,6 @@ def ray_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayClus
     """A cluster with two nodes of one CPU each. A test that kills nodes adds others before."""
     ray = pytest.importorskip("ray", reason="needs the extra `ray`")
     cluster = RayCluster(tmp_path_factory.mktemp("nodes"))
-    for _ in range(2):
-        cluster.add()
     yield cluster
     ray.shutdown()
     cluster.end()

@@ -123,7 +123,7 @@ def test_record_predictions_and_model_arrive(
     (node / "log.txt").write_text("printed\n", encoding="utf-8")
     inbox = Inbox(job, requests.folder.path / "arrived")
     assert sent(outbox.at_end(), inbox) == "printed\n"
-    done = inbox.deliver(Done(record))
+    done = inbox.deliver(Done(record), outbox.files)
     assert done.not_stored == ""
     stored = requests.store.find(record.fingerprint)
     assert stored is not None
@@ -143,14 +143,15 @@ def test_weights_of_a_prerequisite_arrive_where_its_dependents_look(
     Store(node / "store").write(record, None, weights)
     inbox = Inbox(job, requests.folder.path / "arrived")
     sent(outbox.at_end(), inbox)
-    inbox.deliver(Done(record))
+    inbox.deliver(Done(record), outbox.files)
     assert (job.work / TRAINED).read_bytes() == weights.read_bytes()
     dependent = replace(job, prerequisites=(job.work,))
     assert ("prerequisites/0/trained.safetensors", job.work / TRAINED) in list(files_for(dependent))
 
 
-def test_damage_on_the_way_is_named_and_nothing_is_stored(
-    job: RunJob, node: Path, requests: RunRequests, make_ok: Callable[[RunJob], Record]
+@pytest.mark.parametrize("lost", [0, 1, -1])
+def test_piece_that_is_lost_on_the_way_is_noticed(
+    job: RunJob, node: Path, requests: RunRequests, make_ok: Callable[[RunJob], Record], lost: int
 ) -> None:
     job = replace(job, run=replace(job.run, role="prerequisite"))
     record, weights = make_ok(job), node / "work" / TRAINED
@@ -159,10 +160,9 @@ def test_damage_on_the_way_is_named_and_nothing_is_stored(
     Store(node / "store").write(record, None, weights)
     inbox = Inbox(job, requests.folder.path / "arrived")
     pieces = list(outbox.at_end())
-    lost = next(n for n, one in enumerate(pieces) if isinstance(one, FilePiece) and not one.last)
     del pieces[lost]
     sent(pieces, inbox)
-    assert "did not arrive whole" in inbox.deliver(Done(record)).not_stored
+    assert "arrive" in inbox.deliver(Done(record), outbox.files).not_stored
     assert requests.store.find(record.fingerprint) is None
 
 
@@ -211,8 +211,8 @@ def test_full_disk_here_costs_the_stored_result_and_says_so(
     blocked = requests.folder.path / "arrived"
     blocked.write_text("a file where the folder should be", encoding="utf-8")
     inbox = Inbox(job, blocked)
-    inbox.write(FilePiece("store/x.npz", b"x", first=True, last=True))
-    assert "cannot be written here" in inbox.deliver(Done(make_ok(job))).not_stored
+    inbox.write(FilePiece("store/x.npz", b"x", 0, last=True))
+    assert "cannot be written here" in inbox.deliver(Done(make_ok(job)), 1).not_stored
 
 
 # Local paths

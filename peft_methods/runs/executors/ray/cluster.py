@@ -83,11 +83,8 @@ class Cluster:
 
     def _alive(self) -> dict[str, Mapping[str, float]]:
         self._looked = time.monotonic()
-        return {
-            node["NodeID"]: node["Resources"]
-            for node in self.ray.nodes()
-            if node["Alive"] and node["Resources"].get("CPU", 0) + node["Resources"].get("GPU", 0)
-        }
+        nodes = {one["NodeID"]: one["Resources"] for one in self.ray.nodes() if one["Alive"]}
+        return {name: has for name, has in nodes.items() if has.get("CPU") or has.get("GPU")}
 
     def _fitting(self, alive: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
         return {

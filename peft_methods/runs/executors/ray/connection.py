@@ -15,7 +15,7 @@ from peft_methods.utils.errors import OptionError, first_line
 
 SETTING = "ray_address"
 AUTO = "auto"
-ANSWER_SECONDS, CONNECT_SECONDS = 3.0, 8.0
+ANSWER_SECONDS, CONNECT_SECONDS = 2.0, 7.0
 START = (
     "Start a cluster with `ray start --head`, join this machine with `ray start "
     "--address=HOST:6379 --num-cpus=0 --num-gpus=0`, and give that HOST:6379"
@@ -48,6 +48,7 @@ def connect(address: str) -> Any:
 def import_ray() -> Any:
     """Import Ray. Raises `OptionError` where it is not installed."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # else Ray warns of a change
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors are reported here
     try:
         return importlib.import_module("ray")
     except ImportError as error:

@@ -123,13 +123,25 @@ class Inbox:
         self.folder = folder
         self._job = job
         self._problem = ""
+        self._incomplete = ""  # the file that pieces are missing of
+        self._files = 0  # that are complete
 
     def write(self, piece: FilePiece) -> None:
-        """Write a piece. A whole checkpoint goes to the store at once."""
+        """Write a piece. A whole checkpoint goes to the store at once.
+
+        An interrupt can lose a piece. The file is then not used.
+        """
         path = self.folder / piece.name
+        if self._incomplete != ("" if piece.offset == 0 else piece.name):
+            self._problem = f"{self._incomplete or piece.name} did not arrive whole"
+        self._incomplete = "" if piece.last else piece.name
+        self._files += piece.last
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb" if piece.first else "ab") as file:
+            with path.open("wb" if piece.offset == 0 else "ab") as file:
+                if file.tell() != piece.offset:
+                    self._problem = f"{piece.name} did not arrive whole"
+                    return
                 file.write(piece.content)
                 if piece.last:
                     file.flush()
@@ -138,6 +150,8 @@ class Inbox:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, kept)
         except OSError as error:
+            if self._checkpoint(piece.name) is not None:
+                return  # the run goes on without this checkpoint
             self._problem = f"{piece.name} cannot be written here: {error.strerror}"
 
     def keep_checkpoints(self, names: tuple[str, ...]) -> None:
@@ -155,8 +169,11 @@ class Inbox:
             return None
         return self._job.store / name.removeprefix(f"{STORE}/")
 
-    def deliver(self, done: Done) -> Done:
-        """Write a finished run's record, predictions and weights to the session's store."""
+    def deliver(self, done: Done, files: int) -> Done:
+        """Write a finished run's record, predictions and weights to the session's store.
+
+        `files` is the number of files that its node has sent.
+        """
         record = done.result
         if (
             not isinstance(self._job, RunJob)
@@ -165,6 +182,8 @@ class Inbox:
             or done.not_stored
         ):
             return done
+        if not self._problem and files != self._files:
+            self._problem = f"only {self._files} of {files} files arrived"
         if self._problem:
             return replace(done, not_stored=f"{record.spec.label}: {self._problem}.")
         if self._job.save_to is not None and record.status == "ok":

@@ -18,10 +18,11 @@ from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.process import Worker, fork_server
 from peft_methods.runs.executors.ray.messages import AHEAD
 from peft_methods.runs.executors.ray.remote_job import RemoteJob
-from peft_methods.runs.executors.ray.request import RayRequest
+from peft_methods.runs.executors.ray.request import RayRequest, in_words
 from peft_methods.runs.executors.ray.workers import Workers
 
 LOOK_SECONDS = 1.0  # between two looks at which nodes there are
+NODE_SECONDS = 60.0  # that a job waits for a node to come back
 IDLE_SECONDS = 20.0  # that a worker without a job keeps its devices
 
 
@@ -91,11 +92,22 @@ class RayExecutor:
 
         Once a job's result is here, its files are waited for too: they belong to it.
         """
+        yield from self._stranded()
         for job in self._ready(timeout):
             pieces = 0
             while job in self._running and self._has_piece(job, pieces):
                 yield from job.advance()
                 pieces += 1
+
+    def _stranded(self) -> Iterator[RunEvent]:
+        """Give up jobs for which the cluster has had no node for a while."""
+        for job, needs in list(self._running.items()):
+            if (
+                job.waiting_seconds > NODE_SECONDS
+                and not (job.has_ended or job.is_placed())
+                and not self._cluster.places(needs)
+            ):
+                yield job.give_up(f"no node of the Ray cluster has {in_words(needs)} for it")
 
     def _has_piece(self, job: RemoteJob, pieces: int) -> bool:
         """Whether to read another piece of a job now, after `pieces`; waits for one if needed."""

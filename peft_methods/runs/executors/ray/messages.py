@@ -34,11 +34,11 @@ class MessagePiece:
 
 @dataclass(frozen=True)
 class FilePiece:
-    """A part of a file of a job, which is complete if it is `last`."""
+    """A part of a file of a job, from `offset` on. The file is complete if it is `last`."""
 
     name: str
     content: bytes
-    first: bool
+    offset: int
     last: bool
 
 
@@ -51,12 +51,16 @@ class Files:
 
 @dataclass(frozen=True)
 class ProcessEnd:
-    """A job's process ended; nothing follows. The cause matters only if it sent no result."""
+    """A job's process ended; nothing follows. The cause matters only if it sent no result.
+
+    `files` is the number of files that were sent.
+    """
 
     status: Status
     reason: str
     transient: bool
     stack: str
+    files: int
 
 
 Piece = LogPiece | MessagePiece | FilePiece | Files | ProcessEnd
@@ -87,8 +91,10 @@ def message_pieces(content: bytes) -> Iterator[MessagePiece]:
 def file_pieces(path: Path, name: str) -> Iterator[FilePiece]:
     """Read a file in pieces. One that is deleted meanwhile is still read to its end."""
     with path.open("rb") as file:
-        first, content = True, file.read(PIECE_BYTES)
-        while first or content:
+        offset, content = 0, file.read(PIECE_BYTES)
+        while True:  # an empty file is a piece too
             following = file.read(PIECE_BYTES)
-            yield FilePiece(name, content, first, last=not following)
-            first, content = False, following
+            yield FilePiece(name, content, offset, last=not following)
+            if not following:
+                return
+            offset, content = offset + len(content), following

@@ -90,7 +90,8 @@ class NodeWorker:
                 yield from outbox.meanwhile()
                 yield from message_pieces(content)
         yield from outbox.at_end()
-        end = ProcessEnd(*worker.fate(), worker.was_killed(), worker.last_stacks())
+        status, reason = worker.fate()
+        end = ProcessEnd(status, reason, worker.was_killed(), worker.last_stacks(), outbox.files)
         _clear(worker, folder)  # first: the session gives this worker another job once it knows
         yield end
 

@@ -25,6 +25,7 @@ class Outbox:
     """The new files of a job's folder. Files that the session itself put there are not new."""
 
     def __init__(self, folder: Path) -> None:
+        self.files = 0  # that were sent
         self._folder, self._log_bytes = folder, 0
         self._sent = {path: _state(path) for path in _files(folder / STORE)}
         self._checkpoints = self._checkpoint_names()
@@ -61,6 +62,7 @@ class Outbox:
                 if self._sent.get(path) != state:
                     yield from file_pieces(path, path.relative_to(self._folder).as_posix())
                     self._sent[path] = state
+                    self.files += 1
             except FileNotFoundError:  # a checkpoint that a newer one has replaced
                 continue
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,10 @@ class RemoteJob:
         self.has_ended = False  # it has no more events
         self.worker_is_free = False  # it has removed the files and can take another job
         self._ray, self._job, self._rate = ray, job, rate
-        self._new_worker, self._tries = new_worker, 0
-        self._place: Place | None = None
+        self._new_worker, self._tries, self._asked = new_worker, 0, 0.0
+        self.place: Place | None = None  # where it runs
         self._inbox = delivery.Inbox(job, inbox)
-        self._message = b""
+        self._message, self._unreadable = b"", ""
         self._done: Done | None = None
         if isinstance(job, PrepareJob) or job.is_first_attempt:
             with contextlib.suppress(OSError):
@@ -59,25 +60,35 @@ class RemoteJob:
         self._ask_for_worker()
 
     def _ask_for_worker(self) -> None:
-        self._tries += 1
+        self._tries, self._asked = self._tries + 1, time.monotonic()
         self.worker = self._new_worker()
         paths = tuple(delivery.local_paths(self._job).values())
         self.waits_for: Any = self.worker.place.remote(self._job.directory, paths)
 
     def is_placed(self) -> bool:
         """Whether a worker has answered."""
-        return self._place is not None or bool(self._ray.wait([self.waits_for], timeout=0)[0])
+        return self.place is not None or bool(self._ray.wait([self.waits_for], timeout=0)[0])
+
+    @property
+    def waiting_seconds(self) -> float:
+        """The time since a worker was asked for."""
+        return time.monotonic() - self._asked
+
+    def give_up(self, reason: str) -> Lost:
+        """End the job before it has begun."""
+        self.has_ended = True
+        return Lost(self, "failed", reason, True, "")
 
     def advance(self) -> Iterator[RunEvent]:
         """Handle what `waits_for` has, and yield the events that it stands for."""
         errors = self._ray.exceptions
         try:
-            if self._place is None:
+            if self.place is None:
                 yield from self._begin(self._ray.get(self.waits_for))
             else:
                 yield from self._take(self._ray.get(next(self.waits_for)))
         except errors.RayError as error:
-            if self._place is None and self._tries < TRIES:
+            if self.place is None and self._tries < TRIES:
                 self._ask_for_worker()
                 return
             self.has_ended = True
@@ -86,7 +97,7 @@ class RemoteJob:
 
     def _begin(self, place: Place) -> Iterator[RunEvent]:
         """Send the job and its files to where its worker is."""
-        self._place = place
+        self.place = place
         if place.missing:
             self.has_ended = self.worker_is_free = True
             yield Ended(self, delivery.without_its_files(self._job, place))
@@ -131,7 +142,12 @@ class RemoteJob:
         self._message += piece.content
         if not piece.last:
             return
-        message, self._message = pickle.loads(self._message), b""
+        content, self._message = self._message, b""
+        try:
+            message = pickle.loads(content)
+        except Exception as error:  # for example after an interrupt that lost a piece
+            self._unreadable = f", and its message cannot be read ({first_line(error)})"
+            return
         if isinstance(message, Done):
             self._done, self.has_arrived = message, True
         else:
@@ -140,30 +156,30 @@ class RemoteJob:
     def _end(self, end: ProcessEnd) -> RunEvent:
         self.has_ended = True
         if self._done is None:
-            assert self._place is not None
-            reason = f"{end.reason}, on node {self._place.node}"
+            assert self.place is not None
+            reason = f"{end.reason}, on node {self.place.node}{self._unreadable}"
             return Lost(self, end.status, reason, end.transient, end.stack)
         # A failure that may pass may be this node's: another worker does the next attempt.
         self.worker_is_free = not self._done.may_pass
-        return Ended(self, self._inbox.deliver(self._done))
+        return Ended(self, self._inbox.deliver(self._done, end.files))
 
     def _how_lost(self, error: Exception) -> str:
-        if self._place is None:
+        if self.place is None:
             return f"no node of the Ray cluster took it: {first_line(error)}"
         return (
-            f"its node {self._place.node} was lost or preempted, or its worker there was killed: "
+            f"its node {self.place.node} was lost or preempted, or its worker there was killed: "
             f"{first_line(error)}"
         )
 
     def has_started(self) -> bool:
         """Whether the job's process runs."""
-        if self._place is None:
+        if self.place is None:
             return False
         return bool(self._ask("has_started", default=False))
 
     def stacks(self) -> str:
         """Return the stacks of the job's process; '' if it does not answer."""
-        return "" if self._place is None else str(self._ask("stacks", default=""))
+        return "" if self.place is None else str(self._ask("stacks", default=""))
 
     def _ask(self, method: str, default: Any) -> Any:
         with contextlib.suppress(self._ray.exceptions.RayError):

@@ -54,15 +54,16 @@ class RayRequest:
         places = cluster.places(one.resources)
         if not places:
             raise OptionError(
-                f"no node of the Ray cluster has {_text(one.resources)} for a run. Start nodes "
+                f"no node of the Ray cluster has {in_words(one.resources)} for a run. Start nodes "
                 "with more of them.",
                 setting="ray_address",
             )
         return (one,) * min(places, self.workers or places)
 
 
-def _text(needs: Resources) -> str:
-    gpus = f"{needs.gpus} GPU and " if needs.gpus else ""
+def in_words(needs: Resources) -> str:
+    """Return '2 GPUs and 1 CPU'."""
+    gpus = f"{needs.gpus} GPU{'s' * (needs.gpus > 1)} and " if needs.gpus else ""
     return f"{gpus}{needs.threads} CPU{'s' * (needs.threads > 1)}"
 
 
