@@ -216,11 +216,7 @@ def compare(
         methods=tuple(methods or ()),
         **parsing.varied(parsing.with_task(settings, task), seeds, vary),
         results=parsing.path_of(results, "results"),
-        models=parsing.models_of(model),
-        weights=weights,
-        data=data,
-        curve=parsing.curve_of(curve),
-        trust_remote_code=trust_remote_code,
+        **_sources(model, data, curve, weights=weights, trust_remote_code=trust_remote_code),
         engine=engine,
         trials=parsing.trials_of(tune),
         **parsing.executor_of(executor, workers, ray_address=ray_address, ray_kind=ray_kind),
@@ -235,6 +231,11 @@ def compare(
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+
+
+def _sources(model: Any, data: str | None, curve: Any, **others: Any) -> dict[str, Any]:
+    models, sizes = parsing.models_of(model), parsing.curve_of(curve)
+    return {"models": models, "data": data, "curve": sizes, **others}
 
 
 def _outputs(

@@ -26,6 +26,7 @@ class RayCluster:
         self._environment = {
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
             "TMPDIR": str(scratch),
+            "RAY_worker_niceness": "0",
         }
         self._cluster = Cluster()
         self.add(cpus=0)

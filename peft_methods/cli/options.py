@@ -193,14 +193,7 @@ def read_options(config: pytest.Config) -> Options:
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
-        **values.executor_of(
-            option.peft_executor,
-            option.peft_workers,
-            ray_address=option.peft_ray_address,
-            ray_kind=option.peft_ray_kind,
-        ),
-        timeout=parse_timeout(option.peft_timeout),
-        retries=parse_retries(option.peft_retries),
+        **_execution(option),
         save_models=values.folder_of(option.peft_save_models, "save_models"),
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
@@ -235,6 +228,19 @@ def read_options(config: pytest.Config) -> Options:
         saved_baselines=saved_baselines_of(option, options),
         append=option.peft_append,
     )
+
+
+def _execution(option: Any) -> dict[str, Any]:
+    return {
+        **values.executor_of(
+            option.peft_executor,
+            option.peft_workers,
+            ray_address=option.peft_ray_address,
+            ray_kind=option.peft_ray_kind,
+        ),
+        "timeout": parse_timeout(option.peft_timeout),
+        "retries": parse_retries(option.peft_retries),
+    }
 
 
 def default_recipes(markexpr: str) -> tuple[str, ...]:

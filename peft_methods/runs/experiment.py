@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft_methods.profiling.environment import find_device, usable_cores
+from peft_methods.profiling.environment import usable_cores
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs import kept_checks, reuse, tuning
 from peft_methods.runs.cost_model import total_seconds
 from peft_methods.runs.earlier import EarlierRuns
 from peft_methods.runs.events import Event
-from peft_methods.runs.executors.devices import default_workers, threads_per_run
+from peft_methods.runs.executors.devices import threads_per_run
 from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import RunGroup, no_gpu_reason, with_more_seeds
@@ -23,7 +23,7 @@ from peft_methods.runs.progress.display import Display, NullDisplay
 from peft_methods.runs.progress.progress import Progress
 from peft_methods.runs.record import Record, Status, record_without_result
 from peft_methods.runs.results import ArrivedRecords, Result, Results, read_predictions
-from peft_methods.runs.scheduling import new_scheduler
+from peft_methods.runs.scheduling import new_scheduler, session_devices
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
 from peft_methods.runs.tracking.trackers import Tracking
@@ -57,14 +57,9 @@ class Experiment:
         self._store = Store(options.results)
         self._store.prepare()
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
-        self._reused_trials: list[Record] = []
-        self._set_aside: list[str] = []
-        request = options.request
-        self.device = find_device() if request is None else request.device
-        devices = None if request is None else request.slots()
-        self.workers = (
-            len(devices or ()) or options.workers or default_workers(self.device, usable_cores())
-        )
+        self._reused_trials, self._set_aside = list[Record](), list[str]()
+        self.device, devices = session_devices(options.request, options.workers)
+        self.workers = len(devices)
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -76,7 +71,7 @@ class Experiment:
             checkpoint=options.checkpoint,
             devices=devices,
             executor=options.executor,
-            request=request,
+            request=options.request,
         )
         self._tracking = Tracking(
             options.trackers, options.results, self._scheduler.executor.new_worker

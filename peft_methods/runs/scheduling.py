@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_methods.profiling.environment import usable_cores
+from peft_methods.profiling.environment import find_device, usable_cores
 from peft_methods.runs.executors.base import Request
-from peft_methods.runs.executors.devices import DeviceSet, slots
+from peft_methods.runs.executors.devices import DeviceSet, default_workers, slots
 from peft_methods.runs.executors.registry import LOCAL, executor_of
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.limits import DEFAULT_RETRIES
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.store import Store
+
+
+def session_devices(
+    request: Request | None, workers: int | None
+) -> tuple[str, tuple[DeviceSet, ...]]:
+    """Return the device that runs train on, and those of each: of this machine or of a cluster."""
+    if request is not None:
+        return request.device, request.slots()
+    device, cores = find_device(), usable_cores()
+    return device, slots(device, cores, workers or default_workers(device, cores))
 
 
 def new_scheduler(

