@@ -30,6 +30,7 @@ def connect(address: str) -> Any:
     """
     ray = import_ray()
     if ray.is_initialized():
+        _check_same(address, ray.get_runtime_context().gcs_address)
         return ray
     address = os.environ.get("RAY_ADDRESS") or AUTO if address == AUTO else address
     _check(address)
@@ -66,6 +67,16 @@ def _connect(ray: Any, address: str, failed: list[BaseException]) -> None:
         )
     except BaseException as error:
         failed.append(error)
+
+
+def _check_same(address: str, connected: str) -> None:
+    """Raise `OptionError` if this process belongs to another cluster. A host has several names."""
+    if address != AUTO and address.rpartition(":")[2] != connected.rpartition(":")[2]:
+        raise OptionError(
+            f"this process is connected to the Ray cluster at {connected}, not to {address}. Call "
+            "ray.shutdown() first, or name that one.",
+            setting=SETTING,
+        )
 
 
 def _restore_handlers() -> None:

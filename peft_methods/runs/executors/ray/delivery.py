@@ -60,13 +60,14 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def without_its_files(job: RunJob | PrepareJob, place: Place) -> Done:
     """Return the result of a job whose files do not exist on its node."""
     paths = local_paths(job)
-    setting = next(name for name, path in paths.items() if path in place.missing)
+    name, path = next((name, path) for name, path in paths.items() if path in place.missing)
+    setting = name.partition(":")[0]
     text = (
-        f"{setting}: {paths[setting]} does not exist on node {place.node}. Copy it to the same "
+        f"{setting}: {path} does not exist on node {place.node}. Copy it to the same "
         "path on every node, use a folder that all nodes share, or name data and models by hub id."
     )
     if isinstance(job, PrepareJob):
-        return Done(Failure(text, by_user=True, setting=setting.partition(":")[0]))
+        return Done(Failure(text, by_user=True, setting=setting))
     record = record_without_result(job.run, "failed", text)
     return _stored(job, record, job.work)
 

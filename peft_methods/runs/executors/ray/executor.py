@@ -146,6 +146,10 @@ class RayExecutor:
         """End a job's process, which frees its devices."""
         self._end([handle])
 
+    def leave_out(self, handle: Any, reason: str) -> str:
+        """Return '': a job whose GPU failed is tried again by another worker, on any node."""
+        return ""
+
     def _end(self, jobs: Sequence[RemoteJob]) -> None:
         running = {job: self._running.pop(job) for job in jobs if job in self._running}
         for job in running:
