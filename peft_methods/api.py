@@ -20,7 +20,8 @@ method on validation data, which come first.
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time, `devices` the GPUs for them
 ("0,2" or UUIDs; by default all of one kind). `executor` is where they happen: `local` is this
-machine, `slurm` a Slurm cluster (of which each job asks for what `slurm` says, for example
+machine, `ray` the Ray cluster at `ray_address` (of whose kinds of devices `ray_kind` chooses one),
+`slurm` a Slurm cluster (of which each job asks for what `slurm` says, for example
 `{"partition": "gpu", "time": "2h"}`), and an installed package can bring others. `deterministic`
 allows on a GPU only operations that give identical bits every time (on a CPU all do). Runs with a
 record in `results` from an earlier session are reused; `fresh` trains everything again.
@@ -195,6 +196,8 @@ def compare(
     devices: str | Sequence[str | int] | None = None,
     executor: str = "local",
     slurm: Mapping[str, str] | None = None,
+    ray_address: str | None = None,
+    ray_kind: str | None = None,
     checkpoint: bool = False,
     deterministic: bool = False,
     tune: int | None = None,
@@ -214,19 +217,16 @@ def compare(
 
     `help(peft_methods.api)` explains the arguments. Raises `PeftMethodsError` for wrong input.
     """
+    of_cluster = {"slurm": slurm or {}, "ray_address": ray_address, "ray_kind": ray_kind}
     options = Options(
         recipes=(recipe,),
         methods=tuple(methods or ()),
         **parsing.varied(parsing.with_task(settings, task), seeds, vary),
         results=parsing.path_of(results, "results"),
-        models=parsing.models_of(model),
-        weights=weights,
-        data=data,
-        curve=parsing.curve_of(curve),
-        trust_remote_code=trust_remote_code,
+        **_sources(model, data, curve, weights=weights, trust_remote_code=trust_remote_code),
         engine=engine,
         trials=parsing.trials_of(tune),
-        **execution_of(executor, workers, timeout, retries, devices=devices, slurm=slurm or {}),
+        **execution_of(executor, workers, timeout, retries, devices=devices, **of_cluster),
         checkpoint=checkpoint,
         deterministic=deterministic,
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
@@ -235,6 +235,11 @@ def compare(
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
+
+
+def _sources(model: Any, data: str | None, curve: Any, **others: Any) -> dict[str, Any]:
+    models, sizes = parsing.models_of(model), parsing.curve_of(curve)
+    return {"models": models, "data": data, "curve": sizes, **others}
 
 
 def _outputs(

@@ -39,6 +39,7 @@ from builders import (  # noqa: E402  # after the line above, so that failed ass
     make_model,
     make_tagged_data,
 )
+from ray_cluster import ray_nodes, ray_of_session  # noqa: E402, F401  # fixtures
 from slurm_cluster import slurm, slurm_of_session  # noqa: E402, F401  # fixtures
 
 # Load the methods: pytester unloads modules that are first imported in an inner session.
@@ -117,11 +118,12 @@ reduction_factor = 4
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what takes minutes; give every other test without a timeout one of 300 s.
 
-    `-m faults`, `-m simulation`, `-m slow` and `-m slurm` select it. Benchmarks have no timeout.
+    `-m faults`, `-m simulation`, `-m slow`, `-m ray` and `-m slurm` select it. Benchmarks have no
+    timeout.
     """
     left_out = {
         mark
-        for mark in ("faults", "simulation", "slow", "slurm")
+        for mark in ("faults", "simulation", "slow", "ray", "slurm")
         if mark not in config.option.markexpr
     }
     unselected = [item for item in items if any(item.get_closest_marker(mark) for mark in left_out)]

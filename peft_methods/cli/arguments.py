@@ -126,8 +126,20 @@ def _add_execution(group: OptionGroup) -> None:
         "--peft-executor",
         metavar="NAME",
         default="local",
-        help="where runs happen: local (this machine), slurm (jobs of a Slurm cluster) or an "
-        "executor of an installed package",
+        help="where runs happen: local (this machine), ray (a Ray cluster), slurm (jobs of a Slurm "
+        "cluster) or an executor of an installed package",
+    )
+    group.addoption(
+        "--peft-ray-address",
+        metavar="HOST:PORT",
+        help="the Ray cluster for the executor ray (default: RAY_ADDRESS, else the cluster that "
+        "this machine belongs to)",
+    )
+    group.addoption(
+        "--peft-ray-kind",
+        metavar="NAME",
+        help="a part of the name of the GPU or CPU whose nodes are used, where a Ray cluster has "
+        "several kinds",
     )
     group.addoption(
         "--peft-slurm",

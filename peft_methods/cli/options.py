@@ -202,15 +202,7 @@ def read_options(config: pytest.Config) -> Options:
         results=values.path_of(option.peft_results, "results"),
         engine=option.peft_engine,
         trials=values.trials_of(option.peft_tune),
-        **execution_of(
-            option.peft_executor,
-            option.peft_workers,
-            option.peft_timeout,
-            option.peft_retries,
-            devices=option.peft_devices,
-            slurm=option.peft_slurm,
-            detach=option.peft_detach,
-        ),
+        **_execution(option),
         save_models=values.folder_of(option.peft_save_models, "save_models"),
         checkpoint=option.peft_checkpoint,
         deterministic=option.peft_deterministic,
@@ -249,6 +241,20 @@ def _concerns_recipes(option: Any, options: Options) -> bool:
         option.peft_trust_remote_code,
     )
     return any(changes) or options.engine != AUTO or option.peft_weights is not None
+
+
+def _execution(option: Any) -> dict[str, Any]:
+    return execution_of(
+        option.peft_executor,
+        option.peft_workers,
+        option.peft_timeout,
+        option.peft_retries,
+        devices=option.peft_devices,
+        slurm=option.peft_slurm,
+        detach=option.peft_detach,
+        ray_address=option.peft_ray_address,
+        ray_kind=option.peft_ray_kind,
+    )
 
 
 def default_recipes(markexpr: str) -> tuple[str, ...]:

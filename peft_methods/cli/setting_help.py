@@ -33,6 +33,7 @@ OPTIONS = frozenset(
         *("vary", "curve", "dry_run"),
         *("results", "resume", "fresh", "workers", "devices", "executor", "timeout", "retries"),
         *("slurm", "detach"),
+        *("ray_address", "ray_kind"),
         *("engine", "tune", "decide", "seeds_max", "decide_time"),
         *("save_models", "checkpoint", "deterministic", "rules", "track", "silence", "columns"),
         *("markdown", "csv", "report", "paper"),

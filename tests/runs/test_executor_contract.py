@@ -20,7 +20,14 @@ from builders import small_runs
 from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
-from peft_methods.runs.executors.registry import GROUP, LOCAL, SLURM, executor_names, executor_of
+from peft_methods.runs.executors.registry import (
+    GROUP,
+    LOCAL,
+    RAY,
+    SLURM,
+    executor_names,
+    executor_of,
+)
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import ExperimentOptions
@@ -72,13 +79,15 @@ class Bench:
 
 
 def marked(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.slurm) if name == SLURM else name
+    marks = {RAY: pytest.mark.ray, SLURM: pytest.mark.slurm}
+    return pytest.param(name, marks=marks[name]) if name in marks else name
 
 
 @pytest.fixture(params=map(marked, executor_names()))
 def bench(request: pytest.FixtureRequest, tiny_recipe: Path, tmp_path: Path) -> Iterator[Bench]:
-    if request.param == SLURM:
-        request.getfixturevalue("slurm")
+    cluster = {RAY: "ray_nodes", SLURM: "slurm"}.get(request.param)
+    if cluster is not None:
+        request.getfixturevalue(cluster)
     made = Bench(request.param, tiny_recipe, tmp_path)
     yield made
     made.executor.close()
@@ -272,7 +281,7 @@ def test_executors_of_installed_packages_are_found_and_imported_when_chosen(tmp_
     command = [sys.executable, "-c", FIND, str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     names, imported, mine, broken, number, local = done.stdout.splitlines()
-    assert names == f"('{LOCAL}', '{SLURM}', 'broken', 'mine', 'number')"
+    assert names == f"('{LOCAL}', '{RAY}', '{SLURM}', 'broken', 'mine', 'number')"
     assert imported == "False False"
     assert mine == "Mine"
     for line, name in ((broken, "broken"), (number, "number")):

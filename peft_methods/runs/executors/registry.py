@@ -15,9 +15,10 @@ from peft_methods.utils.errors import OptionError, unknown
 # Adding an executor changes no fingerprint: see `code_fingerprint`.
 IS_REGISTRY = True
 GROUP = "peft_methods.executors"  # entry points: NAME = "package.module:make_executor"
-LOCAL, SLURM = "local", "slurm"
+LOCAL, RAY, SLURM = "local", "ray", "slurm"
 BUILT_IN = {
     LOCAL: "peft_methods.runs.executors.local:LocalExecutor",
+    RAY: "peft_methods.runs.executors.ray.executor:RayExecutor",
     SLURM: "peft_methods.runs.executors.slurm.executor:SlurmExecutor",
 }  # imported when chosen
 
