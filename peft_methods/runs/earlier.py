@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from peft_methods.runs import kept_checks
@@ -33,15 +33,19 @@ class EarlierRuns:
         """Lines about damaged runs that cannot be reused."""
         return self._reusable.warnings
 
-    def probably_first(self, runs: Iterable[RunSpec], known: Collection[str]) -> RunSpec | None:
-        """Return the first run without prerequisites and without a record: a guess.
+    def probably_first(
+        self, runs: Iterable[RunSpec], known: Collection[str], count: int
+    ) -> list[RunSpec]:
+        """Return the first `count` runs without prerequisites and without a record: a guess.
 
         `known` are the keys of the runs that have a record.
         """
-        for run in with_prerequisites(runs):
-            if not run.prerequisites and (self.fresh or run.key not in known):
-                return run
-        return None
+        waiting = (
+            run
+            for run in with_prerequisites(runs)
+            if not run.prerequisites and (self.fresh or run.key not in known)
+        )
+        return list(islice(waiting, count))
 
     def reuse(self, run: RunSpec, preparation: PreparedRecipe, scheduler: Scheduler) -> bool:
         """Whether the scheduler now has the run's record. Its prerequisites are reused anyway."""

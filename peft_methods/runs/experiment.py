@@ -57,8 +57,7 @@ class Experiment:
         self._earlier = EarlierRuns(self._store, options.save_models, fresh=options.fresh)
         self._reused_trials, self._set_aside = list[Record](), list[str]()
         chosen = SessionDevices.chosen(options.devices, options.workers, options.executor)
-        self._devices, self.device = chosen, chosen.device
-        self.workers = options.workers or len(chosen.slots)
+        self._devices, self.device, self.workers = chosen, chosen.device, chosen.workers
         self._progress = Progress(display, workers=self.workers)
         self._scheduler = new_scheduler(
             self._store,
@@ -82,10 +81,10 @@ class Experiment:
         self._started = self._stopped = False
         self._began = time.monotonic()
 
-    def prepare(self, first: RunSpec | None = None) -> None:
+    def prepare(self, first: Sequence[RunSpec] = ()) -> None:
         """Check data and model of every recipe. Errors are kept in `errors`, by recipe name.
 
-        `first` is prefetched meanwhile.
+        `first` are prefetched meanwhile.
         """
         waiting = {
             task.recipe.name: task.recipe
@@ -98,7 +97,7 @@ class Experiment:
             except DataError as error:
                 self.errors[recipe.name] = error
 
-    def _prepared(self, recipe: Recipe, first: RunSpec | None) -> PreparedRecipe:
+    def _prepared(self, recipe: Recipe, first: Sequence[RunSpec]) -> PreparedRecipe:
         """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
         tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
         methods = [task.method for task in tasks]
@@ -128,7 +127,8 @@ class Experiment:
         known = {record.key for record in records if record.status == "ok"}
         waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
         # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.
-        self.prepare(None if self.trials else self._earlier.probably_first(waiting, known))
+        count = 0 if self.trials else self.workers
+        self.prepare(self._earlier.probably_first(waiting, known, count))
         runnable = [
             task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]
