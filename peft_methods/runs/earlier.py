@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from peft_methods.runs import kept_checks
@@ -35,12 +35,17 @@ class EarlierRuns:
         """Lines about damaged runs that cannot be reused."""
         return self._reusable.warnings
 
-    def probably_first(self, runs: Iterable[RunSpec], records: Iterable[Record]) -> RunSpec | None:
-        """Return the first run without prerequisites that none of the records is of: a guess."""
+    def probably_first(
+        self, runs: Iterable[RunSpec], records: Iterable[Record], count: int
+    ) -> list[RunSpec]:
+        """Return the first `count` runs without prerequisites that have no record: a guess.
+
+        `records` are the finished ones.
+        """
         every = list(with_prerequisites(runs))
         known = set() if self.fresh else keys_of(records, every)
         free = (run for run in every if not run.prerequisites and run.key not in known)
-        return next(free, None)
+        return list(islice(free, count))
 
     def reuse(self, run: RunSpec, preparation: PreparedRecipe, scheduler: Scheduler) -> bool:
         """Whether the scheduler now has the run's record. Its prerequisites are reused anyway."""

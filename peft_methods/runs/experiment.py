@@ -83,10 +83,10 @@ class Experiment:
         self._started = self._stopped = False
         self._began = time.monotonic()
 
-    def prepare(self, first: RunSpec | None = None) -> None:
+    def prepare(self, first: Sequence[RunSpec] = ()) -> None:
         """Check data and model of every recipe. Errors are kept in `errors`, by recipe name.
 
-        `first` is prefetched meanwhile.
+        `first` are prefetched meanwhile.
         """
         waiting = {
             task.recipe.name: task.recipe
@@ -99,7 +99,7 @@ class Experiment:
             except DataError as error:
                 self.errors[recipe.name] = error
 
-    def _prepared(self, recipe: Recipe, first: RunSpec | None) -> PreparedRecipe:
+    def _prepared(self, recipe: Recipe, first: Sequence[RunSpec]) -> PreparedRecipe:
         """Check a recipe in a worker, unless a kept result shows that nothing is to be trained."""
         tasks = [task for task in self.tasks if task.recipe.name == recipe.name]
         methods = [task.method for task in tasks]
@@ -127,7 +127,8 @@ class Experiment:
                 self._give_up(task, "skipped", no_gpu_reason(task.recipe))
         waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
         # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.
-        self.prepare(None if self.trials else self._earlier.probably_first(waiting, records))
+        count = 0 if self.trials else self.workers
+        self.prepare(self._earlier.probably_first(waiting, records, count))
         runnable = [
             task for task in self.tasks if not self._records.have_all(task) and self._can_run(task)
         ]

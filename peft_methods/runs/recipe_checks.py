@@ -25,28 +25,28 @@ class RecipeChecks:
     retries: int
 
     def prepare(
-        self, recipe: Recipe, methods: Sequence[Method], first: RunJob | None = None
+        self, recipe: Recipe, methods: Sequence[Method], first: Sequence[RunJob] = ()
     ) -> PreparedRecipe:
         """Check a recipe. Raises `DataError`.
 
-        `first` is the job that will probably be the first to run; it is prefetched meanwhile.
+        `first` are the jobs that will probably be the first to run; they are prefetched meanwhile.
         """
         job = self.requests.prepare_job(recipe, methods)
         result = self._attempt(job, first)
         for _ in range(self.retries):
             if isinstance(result, Failure) and result.may_pass:
                 self.executor.drop_prefetched()  # its memory may have been the cause
-                result = self._attempt(job, None)
+                result = self._attempt(job, ())
         if isinstance(result, Failure):
             details = "" if result.by_user else f" (details: {job.log})"
             raise DataError(f"{result.message}{details}", setting=result.setting)
         return result
 
-    def _attempt(self, job: PrepareJob, first: RunJob | None) -> PreparedRecipe | Failure:
+    def _attempt(self, job: PrepareJob, first: Sequence[RunJob]) -> PreparedRecipe | Failure:
         """Make one attempt, and another if its GPU failed. Raises `PreparationTimedOut`."""
         handle = self.executor.start(job)
         self.timeouts.begin(handle)
-        self.executor.prefetch([] if first is None else [first])
+        self.executor.prefetch(first)
         try:
             result = self._result(job, handle)
             failed = result.gpu_failure if isinstance(result, Failure) else ""
@@ -55,7 +55,7 @@ class RecipeChecks:
             self.timeouts.end(handle)
             self.executor.kill(handle)
         if is_left_out and self.executor.capacity.gpus:
-            return self._attempt(job, None)
+            return self._attempt(job, ())
         return result
 
     def _result(self, job: PrepareJob, handle: Handle) -> PreparedRecipe | Failure:

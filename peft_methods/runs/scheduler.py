@@ -62,13 +62,13 @@ class Scheduler:
         self._watchers.append(watcher)
 
     def prepare(
-        self, recipe: Recipe, methods: Sequence[Method], first: RunSpec | None = None
+        self, recipe: Recipe, methods: Sequence[Method], first: Sequence[RunSpec] = ()
     ) -> PreparedRecipe:
         """Check a recipe's data and model in a worker. Raises `DataError`.
 
-        `first` is the run that will probably be the first; it is prefetched meanwhile.
+        `first` are the runs that will probably be the first; they are prefetched meanwhile.
         """
-        result = self._checks.prepare(recipe, methods, None if first is None else self._job(first))
+        result = self._checks.prepare(recipe, methods, [self._job(run) for run in first])
         self._matmul_flops_per_second = (
             self._matmul_flops_per_second or result.matmul_flops_per_second
         )

@@ -25,6 +25,7 @@ class SessionDevices:
 
     device: str
     device_name: str
+    workers: int
     slots: tuple[DeviceSet, ...]
     notes: tuple[str, ...] = ()
 
@@ -39,7 +40,7 @@ class SessionDevices:
         choice = choose_gpus(options.devices, workers if options.executor == LOCAL else None)
         count = workers or default_workers(device, len(cores), len(choice.gpus))
         made = slots(device, cores, count, choice.gpus)
-        return cls(device, choice.device_name, made, choice.notes)
+        return cls(device, choice.device_name, count, made, choice.notes)
 
     @property
     def workers(self) -> int:

@@ -108,7 +108,7 @@ def test_first_run_is_prefetched_while_its_recipe_is_checked(
     scheduler: Scheduler, wanted: list[RunSpec]
 ) -> None:
     recipe = wanted[0].recipe
-    scheduler.prepare(recipe, [wanted[0].method], wanted[0])
+    scheduler.prepare(recipe, [wanted[0].method], wanted[:1])
     worker = standby_process(scheduler)
     assert scheduler.executor.prefetched() == {job_name(wanted[0])}
     scheduler.prepare(recipe, [wanted[0].method])
@@ -149,15 +149,18 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
     )
     fusion, lora = (task.runs for task in tasks)
     sources = [stage.key for run in fusion for stage in run.prerequisites]
+    first = fusion[0].prerequisites[0]
     for fresh, known, guess in (
-        (False, set(), fusion[0].prerequisites[0]),
-        (False, set(sources), lora[0]),
-        (False, {*sources, lora[0].key}, lora[1]),
-        (False, {*sources, *(run.key for run in lora)}, None),
-        (True, set(sources), fusion[0].prerequisites[0]),
+        (False, set(), [first]),
+        (False, set(sources), [lora[0]]),
+        (False, {*sources, lora[0].key}, [lora[1]]),
+        (False, {*sources, *(run.key for run in lora)}, []),
+        (True, set(sources), [first]),
     ):
         earlier = EarlierRuns(Store(tmp_path), None, fresh=fresh)
-        assert earlier.probably_first([*fusion, *lora], known) == guess
+        assert earlier.probably_first([*fusion, *lora], known, 1) == guess
+    earlier = EarlierRuns(Store(tmp_path), None, fresh=False)
+    assert earlier.probably_first([*fusion, *lora], set(sources), 9) == list(lora)
 
 
 @pytest.mark.slow
