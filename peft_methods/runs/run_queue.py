@@ -6,7 +6,7 @@ import heapq
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import count, filterfalse, islice
+from itertools import count, filterfalse, islice, repeat
 
 from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import job_name
@@ -167,13 +167,9 @@ class RunQueue:
 
     def following(self, most: int, without: Collection[str]) -> list[RunSpec]:
         """Return the next ready runs in order, except those whose jobs are named."""
-        ready = list(self._ready.values())
-        if len(ready) == 1:
-            return [ready[0][number] for number in islice(ready[0].without(without), most)]
-        several = heapq.merge(
-            *(((number, one) for number in one.without(without)) for one in ready)
-        )
-        return [one[number] for number, one in islice(several, most)]
+        ready = self._ready.values()
+        numbered = heapq.merge(*(zip(one.without(without), repeat(one)) for one in ready))
+        return [one[number] for number, one in islice(numbered, most)]
 
     def _make_ready(self, number: int, run: RunSpec) -> None:
         self._ready.setdefault(self._needs_of(run), ReadyRuns()).add(number, run)

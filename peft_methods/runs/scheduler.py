@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from peft_methods.methods.base import Method
@@ -40,10 +41,11 @@ class Scheduler:
         *,
         timeout: float | None = None,
         retries: int = DEFAULT_RETRIES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.executor, self.requests, self.retries = executor, requests, retries
         self.warnings: list[str] = []
-        self._timeouts = Timeouts(timeout)
+        self._timeouts = Timeouts(timeout, clock)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._failures = GpuFailures(executor)
         self._store = StoreOfFailures(requests.store.folder)

@@ -34,18 +34,14 @@ class SessionDevices:
         """Choose from what this process or the cluster has. Raises `OptionError`."""
         request, workers = options.request, options.workers
         if request is not None:
-            return cls(request.device, request.device_name, request.slots()[:workers])
+            made = request.slots()[:workers]
+            return cls(request.device, request.device_name, len(made), made)
         device, cores = find_device(), own_cores()
         # Another executor than the local one may have more.
         choice = choose_gpus(options.devices, workers if options.executor == LOCAL else None)
         count = workers or default_workers(device, len(cores), len(choice.gpus))
         made = slots(device, cores, count, choice.gpus)
         return cls(device, choice.device_name, count, made, choice.notes)
-
-    @property
-    def workers(self) -> int:
-        """The number of runs at a time."""
-        return len(self.slots)
 
     @property
     def kind(self) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from peft_methods.runs.executors.base import Executor, Handle, RunEvent
@@ -20,8 +20,8 @@ class Timeouts:
     One clock counts for all jobs, so that a look at them costs the same however many there are.
     """
 
-    def __init__(self, limit: float | None) -> None:
-        self.limit = limit
+    def __init__(self, limit: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit, self._clock = limit, clock
         self.interval = None if limit is None else LOOK_SECONDS
         self._waited = 0.0
         self._began: dict[Handle, float] = {}  # in the order of the starts
@@ -40,9 +40,9 @@ class Timeouts:
         An interval counts at most twice the polling interval: a session stopped with Ctrl-Z would
         otherwise lose its runs.
         """
-        events, before = executor.poll(self.interval), time.monotonic()
+        events, before = executor.poll(self.interval), self._clock()
         first = next(events, None)
-        self._waited += min(time.monotonic() - before, 2 * LOOK_SECONDS)
+        self._waited += min(self._clock() - before, 2 * LOOK_SECONDS)
         return itertools.chain(() if first is None else (first,), events)
 
     def expired(self) -> list[Handle]:

@@ -22,6 +22,7 @@ from peft_methods.runs.executors.process import Worker
 from peft_methods.runs.experiment import Experiment
 from peft_methods.runs.experiment_options import ExperimentOptions
 from peft_methods.runs.plan import run_groups
+from peft_methods.runs.record import Record
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import new_scheduler
 from peft_methods.runs.spec import RunSpec
@@ -148,19 +149,20 @@ def test_standby_worker_prepares_a_run_without_prerequisites(
         run_groups([recipe], ["adapter_fusion", "lora"], "cpu"), key=lambda task: task.method.name
     )
     fusion, lora = (task.runs for task in tasks)
-    sources = [stage.key for run in fusion for stage in run.prerequisites]
-    first = fusion[0].prerequisites[0]
+    sources = [stage for run in fusion for stage in run.prerequisites]
     for fresh, known, guess in (
-        (False, set(), [first]),
-        (False, set(sources), [lora[0]]),
-        (False, {*sources, lora[0].key}, [lora[1]]),
-        (False, {*sources, *(run.key for run in lora)}, []),
-        (True, set(sources), [first]),
+        (False, [], [fusion[0].prerequisites[0]]),
+        (False, sources, [lora[0]]),
+        (False, [*sources, lora[0]], [lora[1]]),
+        (False, [*sources, *lora], []),
+        (True, sources, [fusion[0].prerequisites[0]]),
     ):
         earlier = EarlierRuns(Store(tmp_path), None, fresh=fresh)
-        assert earlier.probably_first([*fusion, *lora], known, 1) == guess
+        records = [Record(run, "ok", run.key) for run in known]
+        assert earlier.probably_first([*fusion, *lora], records, 1) == guess
     earlier = EarlierRuns(Store(tmp_path), None, fresh=False)
-    assert earlier.probably_first([*fusion, *lora], set(sources), 9) == list(lora)
+    records = [Record(run, "ok", run.key) for run in sources]
+    assert earlier.probably_first([*fusion, *lora], records, 9) == list(lora)
 
 
 @pytest.mark.slow
