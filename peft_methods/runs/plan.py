@@ -83,14 +83,16 @@ def run_groups(
     check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
-    engine = choose_engine(engine, device)
+    engines = {one.name: choose_engine(engine, device, one.budget.gpus) for one in recipes}
     return [
         RunGroup(
             recipe,
             method,
             tuple(
                 replace(run, seed_plan=_seed_plan(recipe, seeds_max))
-                for run in run_specs(recipe, method, device, engine, deterministic=deterministic)
+                for run in run_specs(
+                    recipe, method, device, engines[recipe.name], deterministic=deterministic
+                )
             ),
         )
         for recipe in recipes

@@ -86,7 +86,8 @@ class Training:
 
     `steps` counts optimizer steps. `samples`, `tokens` and `padding` are totals over all trained
     epochs: tokens of examples, and tokens that only fill the batches. `decay` is the factor that
-    weight decay alone applied up to the best epoch.
+    weight decay alone applied up to the best epoch. `communication_seconds` is the time in which a
+    step over several GPUs exchanges weights or gradients, None where it was not measured.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -97,6 +98,7 @@ class Training:
     padding: int
     decay: float
     compiled_graphs: Mapping[str, int] = field(default_factory=dict)
+    communication_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,12 @@ class Engine(Protocol):
     def phases(self) -> tuple[EnginePhase, ...]:
         """The phases it has beyond those of every run."""
 
-    def unsupported(self, config: Any) -> str | None:
-        """Return why the engine cannot train the model with this config, or None."""
+    @property
+    def trains_on_several_gpus(self) -> bool:
+        """Whether it trains one run over several GPUs."""
+
+    def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
+        """Return why the engine cannot train the model with this config and budget, or None."""
 
     def train(
         self, job: TrainingJob, observer: Observer, checkpointer: Checkpointer | None = None

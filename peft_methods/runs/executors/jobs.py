@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
@@ -85,13 +86,15 @@ class Failure:
     """A job that failed.
 
     `by_user` marks a user's mistake, whose message is complete. All other errors are ours.
-    `setting` names the setting to change, as in `PeftMethodsError`.
+    `setting` names the setting to change, as in `PeftMethodsError`. `status` is that of its record,
+    or "engine" if another engine may succeed.
     """
 
     message: str
     by_user: bool
     may_pass: bool = False
     setting: str = ""
+    status: Literal["failed", "oom", "crashed", "engine"] = "failed"
 
 
 @dataclass(frozen=True)
