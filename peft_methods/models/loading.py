@@ -114,8 +114,8 @@ def load(
 
     Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
     one, and so is the tokenizer. Random weights to be quantised are read from a file: from the
-    folder `drawn`, written by `save_random`, or from a temporary one. `is_sharded`: the model will be
-    divided among several GPUs.
+    folder `drawn`, written by `save_random`, or from a temporary one. `is_sharded`: the model will
+    be divided among several GPUs.
     """
     config = load_config(spec, head)
     tokenizer, notes = fetch_tokenizer(spec, config)

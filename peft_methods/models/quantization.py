@@ -28,8 +28,8 @@ def nf4_options(
     """Return the options for 4-bit NormalFloat with double quantisation, for the encoder alone.
 
     QLoRA, Dettmers et al. 2023. transformers 5 would also quantise the head and the pooler; LoRA's
-    copies of them could then not be trained. FSDP divides tensors of floats alone, so the same bytes
-    are stored as such if the model will be sharded.
+    copies of them could then not be trained. FSDP divides tensors of floats alone, so a model that
+    will be sharded stores the same bytes as such.
     """
     from transformers import BitsAndBytesConfig
 

@@ -74,6 +74,16 @@ def is_sharded(model: nn.Module) -> bool:
     return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
 
 
+def divide_again(model: nn.Module) -> None:
+    """Free weights that the last evaluation has gathered: changes of these would be lost."""
+    if count() > 1:
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor of which each rank holds a part, as a whole; others as they are."""
     gather = getattr(tensor, "full_tensor", None)

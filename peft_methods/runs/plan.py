@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from peft_methods.methods.base import Method
 from peft_methods.methods.selection import chosen_methods, with_methods
+from peft_methods.profiling.environment import usable_cores
 from peft_methods.recipes.schema import Recipe, check_trust
+from peft_methods.runs.executors.devices import visible_gpus
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.training.registry import choose_engine
@@ -83,6 +85,7 @@ def run_groups(
     check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
+        _check_gpus(recipe, device)
     engines = {one.name: choose_engine(engine, device, one.budget.gpus) for one in recipes}
     return [
         RunGroup(
@@ -115,6 +118,21 @@ def _check_precision(recipe: Recipe, device: str) -> None:
             f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and "
             "none is visible. Allowed here: fp32, bf16.",
             setting="budget.precision",
+        )
+
+
+def _check_gpus(recipe: Recipe, device: str) -> None:
+    """Raise `OptionError` if a run needs more GPUs than there are, or processes than cores."""
+    gpus = recipe.budget.gpus
+    if gpus == 1 or (device == "cpu" and recipe.gpu):
+        return
+    there = usable_cores() if device == "cpu" else len(visible_gpus())
+    if gpus > there:
+        kind = "a CPU of {} cores" if device == "cpu" else "{} visible"
+        raise OptionError(
+            f"recipe {recipe.name!r}: budget.gpus = {gpus} is more than there are "
+            f"({kind.format(there)}). Set budget.gpus = {there} or less.",
+            setting="budget.gpus",
         )
 
 

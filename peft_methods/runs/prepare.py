@@ -38,7 +38,7 @@ from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
 from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention
 from peft_methods.training.determinism import set_deterministic
-from peft_methods.training.distributed.support import check_versions, unsupported_on_several
+from peft_methods.training.distributed.support import unsupported
 from peft_methods.training.engine import check_budget
 from peft_methods.training.evaluation import predict
 from peft_methods.utils.cache import cached_value
@@ -74,16 +74,13 @@ def _prepare(
     start_seconds = time.perf_counter() - started
     base.check_length(recipe.data.max_length)
     check_budget(recipe.budget, base.model, device)
-    check_versions(recipe.budget)
     for evaluation in task.extra_evaluations(recipe):
         if evaluation.check is not None:
             evaluation.check()
     if task.checks_tokens:
         tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
     reasons = {
-        method.name: method.unsupported(base.architecture, device)
-        or unsupported_on_several(method, recipe.budget)
-        for method in methods
+        one.name: unsupported(one, base.architecture, device, recipe.budget) for one in methods
     }
     forward_seconds = _forward_seconds(texts, base, recipe)
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
@@ -275,15 +272,9 @@ def load(
         "precision": run.recipe.budget.precision,
         "device": device,
     }
-    head, is_sharded = TASKS[run.recipe.task].head, run.recipe.budget.strategy == "fsdp"
-    base = loading.load(
-        run.recipe.model,
-        head,
-        texts.facts.label_names,
-        drawn=drawn,
-        is_sharded=is_sharded,
-        **wanted,
-    )
+    wanted |= {"drawn": drawn, "is_sharded": run.recipe.budget.strategy == "fsdp"}
+    head = TASKS[run.recipe.task].head
+    base = loading.load(run.recipe.model, head, texts.facts.label_names, **wanted)
     base.check_length(run.recipe.data.max_length)
     return base
 

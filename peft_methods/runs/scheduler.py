@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -138,8 +139,8 @@ class Scheduler:
         ]
 
     def _start_ready(self) -> None:
-        """Start runs while resources last. A run whose prerequisite failed ends here."""
-        self._fail_dependents()
+        """Start runs while resources last. A run that can never start ends here."""
+        self._fail_those_that_cannot_start()
         started = False
         while (run := self._next()) is not None:
             self._pending.remove(run)
@@ -152,25 +153,36 @@ class Scheduler:
     def _next(self) -> RunSpec | None:
         """Return the run to start now: one that is prefetched on a free device, if there is one.
 
-        One that is prefetched on a device that is in use comes last.
+        One that is prefetched on a device that is in use comes last. Nothing overtakes a run that
+        waits for several devices.
         """
         first, last = self.executor.next_prefetched(), self.executor.prefetched()
         return min(
-            (run for run in self._ready() if self.executor.has_room(self.requests.needs)),
+            itertools.takewhile(
+                lambda run: self.executor.has_room(self.requests.needs_of(run)), self._ready()
+            ),
             key=lambda run: (job_name(run) not in first, job_name(run) in last),
             default=None,
         )
 
-    def _fail_dependents(self) -> None:
+    def _fail_those_that_cannot_start(self) -> None:
         for run in list(self._pending):
-            ended = (self._records.get(stage.key) for stage in run.prerequisites)
-            failed = next((one for one in ended if one is not None and one.status != "ok"), None)
-            if failed is not None:
+            if reason := self._obstacle(run):
                 self._pending.remove(run)
-                reason = f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
                 record = record_without_result(run, "failed", reason)
                 self.store_here(record)
                 self._end(run, record)
+
+    def _obstacle(self, run: RunSpec) -> str:
+        """Return why a run can never start: a failed prerequisite, or too few GPUs; or ''."""
+        ended = (self._records.get(stage.key) for stage in run.prerequisites)
+        failed = next((one for one in ended if one is not None and one.status != "ok"), None)
+        if failed is not None:
+            return f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
+        wanted, there = self.requests.needs_of(run).gpus, self.executor.capacity.gpus
+        if wanted > there:
+            return f"it needs {wanted} GPUs, and this session uses {there}: set workers = {wanted}"
+        return ""
 
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)

@@ -44,6 +44,7 @@ def generate_texts(
             _batch(model, tokenizer, [prompts[row] for row in rows], recipe, sorted(ends))
             for rows in ranks.dealt(batches)
         ]
+    ranks.divide_again(model)
     for rows, texts_of_batch in zip(batches, ranks.collected(made, len(batches)), strict=True):
         for row, ids in zip(rows, texts_of_batch, strict=True):
             written[row] = ids

@@ -15,6 +15,7 @@ from peft_methods.recipes.schema import Budget
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import layers_of
+from peft_methods.training.distributed.support import check_versions
 from peft_methods.training.packing import check_packing
 from peft_methods.utils.errors import ModelError, OptionError
 
@@ -240,9 +241,11 @@ class Engine(Protocol):
 def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
     """Raise an error if the model or the GPU cannot be trained with this budget.
 
-    Raises `OptionError` for TF32 on a GPU without it, and `ModelError` for gradient checkpointing
-    of a model without a list of layers, or for packed rows of one that mixes them up.
+    Raises `OptionError` for TF32 on a GPU without it, for libraries too old for several GPUs, and
+    `ModelError` for gradient checkpointing of a model without a list of layers, or for packed rows
+    of one that mixes them up.
     """
+    check_versions(budget)
     if (
         budget.precision == "tf32"
         and device.startswith("cuda")

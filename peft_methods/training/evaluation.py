@@ -49,6 +49,7 @@ def predict(
             batch = collate([rows[int(row)] for row in order[start : start + batch_size]])
             parts.append(task.predict(model, on_device(batch, device)))
     model.train(was_training)
+    ranks.divide_again(model)
     if ranks.count() > 1:
         parts = ranks.collected([part.cpu() for part in parts], len(starts))
     return task.gather(parts, order, rows)

@@ -6,12 +6,20 @@ import re
 from importlib import metadata
 
 from peft_methods.methods.base import Method
+from peft_methods.models.architecture import Architecture
 from peft_methods.recipes.schema import Budget
 from peft_methods.utils.errors import OptionError
 
 # The oldest versions that were tried. Earlier ones shard models in other ways, or not at all.
 NEEDED = {"torch": (2, 11), "transformers": (5, 17), "accelerate": (1, 15)}
 NEEDED_IN_4_BITS = {"bitsandbytes": (0, 50)}
+
+
+def unsupported(
+    method: Method, architecture: Architecture, device: str, budget: Budget
+) -> str | None:
+    """Return why a method cannot train such a model on these devices, or None if it can."""
+    return method.unsupported(architecture, device) or unsupported_on_several(method, budget)
 
 
 def unsupported_on_several(method: Method, budget: Budget) -> str | None:
