@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rank_builders import losses
 
 from peft_methods.api import compare
 from peft_methods.runs.record import Record
-from rank_builders import losses
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,8 +11,8 @@ import pytest
 from misbehaving_methods import MisbehavingRank
 from rank_builders import DDP, FSDP, ONE, losses, over, run_all
 
-from builders import PROCESS_MARK, marked_processes
-from peft_methods.recipes.loading import load_recipe
+import language_builders
+from builders import PROCESS_MARK, make_decoder, marked_processes
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.executors.devices import DeviceSet, Resources
 from peft_methods.runs.executors.launch import run_in_ranks
@@ -22,14 +22,17 @@ from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.requests import RunRequests
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
-from peft_methods.tasks.registry import with_task
 
 pytestmark = pytest.mark.timeout(600)
-SMALL = ("data.train=16", "data.validation=8", "data.test=8", "budget.batch_size=16")
 
 
-def recipe_of(path: Path, *settings: str) -> Recipe:
-    return with_task(load_recipe(str(path), [*SMALL, "budget.seeds=1", *settings]))
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A language model without dropout, and epochs of one step."""
+    folder = tmp_path_factory.mktemp("language")
+    model, data = make_decoder(folder / "model"), language_builders.write_pairs(folder / "data")
+    found = language_builders.recipe_of(model, data, batch_size=16, epochs=4, seeds=(0,))
+    return replace(found, data=replace(found.data, train=16, validation=4, test=4))
 
 
 def run_of(recipe: Recipe, way: str, **more: object) -> RunSpec:
@@ -46,8 +49,11 @@ def mark(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str
 
 
 def wait_until_gone(mark: str, seconds: float = 30) -> None:
+    """Wait until the workers and their ranks have ended; the fork server, our child, lives on."""
     until = time.monotonic() + seconds
-    while left := [one for one in marked_processes(mark) if one.pid != os.getpid()]:
+    while left := [
+        one for one in marked_processes(mark) if os.getpid() not in {one.pid, one.ppid()}
+    ]:
         assert time.monotonic() < until, left
         time.sleep(0.1)
 
@@ -66,21 +72,21 @@ def wait_until_gone(mark: str, seconds: float = 30) -> None:
     ],
 )
 def test_a_rank_that_fails_gives_one_record_that_names_it(  # noqa: PLR0917  # three fixtures
-    way: str, status: str, message: str, tiny_recipe: Path, tmp_path: Path, mark: str
+    way: str, status: str, message: str, recipe: Recipe, tmp_path: Path, mark: str
 ) -> None:
-    (record,) = run_all([run_of(over(recipe_of(tiny_recipe), *DDP), way, number=1)], tmp_path)
+    (record,) = run_all([run_of(over(recipe, *DDP), way, number=1)], tmp_path)
     assert record.status == status, record.message
     assert message in record.message
     wait_until_gone(mark)
     assert list((tmp_path / "logs").glob("*.rank1.log"))
 
 
-def test_ranks_end_with_their_worker(tiny_recipe: Path, tmp_path: Path, mark: str) -> None:
+def test_ranks_end_with_their_worker(recipe: Recipe, tmp_path: Path, mark: str) -> None:
     store = Store(tmp_path / "results")
     store.prepare()
     folder = RunFolder(store)
     executor = LocalExecutor([DeviceSet((), 1)], folder.path)
-    run = run_of(over(recipe_of(tiny_recipe), *DDP), "hang", number=1)
+    run = run_of(over(recipe, *DDP), "hang", number=1)
     handle = executor.start(RunRequests(store, folder, "cpu", Resources(0, 1)).run_job(run, {}))
     until = time.monotonic() + 300
     while not (folder.logs / f"{run.label}.rank1.log").exists():
@@ -99,11 +105,10 @@ def test_ranks_end_with_their_worker(tiny_recipe: Path, tmp_path: Path, mark: st
 def test_a_run_continues_with_another_number_of_processes(
     first: tuple[int, str | None],
     second: tuple[int, str | None],
-    tiny_recipe: Path,
+    recipe: Recipe,
     tmp_path: Path,
 ) -> None:
     """Its losses are those of a run that was never interrupted."""
-    recipe = recipe_of(tiny_recipe, "budget.epochs=4")
     results = tmp_path / "results"
     run = run_of(recipe, "die", once=(str(results), "checkpoints/*/epoch-2.safetensors"))
     results.mkdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ from rank_builders import DDP, FSDP, ONE, losses, over, run_all
 import language_builders
 from builders import make_decoder, mostly_slow
 from peft_methods.methods import METHODS
+from peft_methods.methods.selection import chosen_methods
+from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.export import load_trained
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import Store
+from peft_methods.tasks.registry import with_task
 
 pytestmark = pytest.mark.timeout(600)
 CLOSE = {"rel": 2e-5, "abs": 2e-5}
@@ -97,3 +102,40 @@ def test_a_saved_model_loads_as_usual(language: tuple[Path, Path], tmp_path: Pat
             found.append(load_trained(models / run.label)(input_ids=ids).logits)
     for alone, divided in (found[:2], found[2:]):
         assert torch.allclose(alone, divided, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", [DDP, pytest.param(FSDP, marks=pytest.mark.slow)])
+def test_odd_and_packed_batches_are_exact(
+    where: tuple[int, str | None], language: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """In the last batch of an epoch one of the processes has no row."""
+    recipe = language_recipe(language, epochs=2, padding="packed", gradient_accumulation=2)
+    recipe = replace(recipe, data=replace(recipe.data, train=33))
+    runs = [language_run(over(recipe, *one), "full") for one in (ONE, where)]
+    alone, together = run_all(runs, tmp_path / "results")
+    same_results(together, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [DDP, FSDP])
+@pytest.mark.parametrize("name", ["full", "lora", "adapter"])
+def test_taggers_train_as_on_one_process(
+    name: str, where: tuple[int, str | None], tagged_recipe: Path, tmp_path: Path
+) -> None:
+    """The dropout of the model is switched off in a copy of it."""
+    recipe = with_task(load_recipe(str(tagged_recipe), ["budget.seeds=1", "budget.epochs=2"]))
+    still = without_dropout_in(Path(recipe.model.source), tmp_path / "model")
+    recipe = replace(recipe, model=replace(recipe.model, source=str(still)))
+    (method,) = chosen_methods(recipe, [name])
+    runs = [RunSpec(over(recipe, *one), method, 0, "cpu") for one in (ONE, where)]
+    alone, together = run_all(runs, tmp_path / "results")
+    same_results(together, alone)
+
+
+def without_dropout_in(model: Path, copy: Path) -> Path:
+    """Copy a model's folder with a config that has no dropout."""
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    still = {name: 0.0 for name in config if "dropout" in name and config[name] is not None}
+    (copy / "config.json").write_text(json.dumps(config | still), encoding="utf-8")
+    return copy

@@ -23,8 +23,13 @@ def failure_of(error: Exception) -> Failure:
     by_user = isinstance(error, PeftMethodsError)
     setting = error.setting if isinstance(error, PeftMethodsError) else ""
     message = str(error) if by_user else first_line(error)
-    status = "oom" if is_out_of_memory(error) else "failed"
-    return Failure(message, by_user, may_pass(error), setting, status)
+    return Failure(
+        message,
+        by_user,
+        may_pass(error),
+        setting,
+        status="oom" if is_out_of_memory(error) else "failed",
+    )
 
 
 def may_pass(error: Exception) -> bool:

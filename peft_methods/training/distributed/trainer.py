@@ -29,7 +29,8 @@ class RankTrainer(RunTrainer):
 
     def __init__(self, job: TrainingJob, arguments: TrainingArguments, observer: Observer) -> None:
         super().__init__(job, arguments, observer)
-        self.data_collator = RankCollator(job.task, self.data_collator)
+        collate: Any = self.data_collator  # type: ignore[has-type]
+        self.data_collator = RankCollator(job.task, collate)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return whole batches, as on one GPU; the collator takes this rank's share."""
