@@ -15,9 +15,9 @@ from typing import Any
 
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.failures import failure_of
-from peft_methods.runs.executors.fork_server import die_with_process
 from peft_methods.runs.executors.jobs import Failure
 from peft_methods.runs.executors.logs import redirect_output
+from peft_methods.runs.executors.parent_death import die_with_process
 from peft_methods.utils.errors import EngineUnfit
 
 # Seconds in which the worker finds out which rank ended first, before those that lost it end.
