@@ -6,10 +6,13 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peft_methods.methods.base import ApplyContext
+from peft_methods.methods.selective.full import Full
 from peft_methods.methods.selective.head_only import HeadOnly
+from peft_methods.models import ranks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,3 +40,35 @@ class Misbehaving(HeadOnly):
         while self.way == "hang":
             time.sleep(0.01)
         return super().apply(model, context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MisbehavingRank(Full):
+    """Full fine-tuning, but one of several ranks does something in a training step.
+
+    With `once` it is done only after a file of that pattern in that folder exists, and while the
+    folder has a file `armed`.
+    """
+
+    way: str
+    number: int = 0
+    once: tuple[str, str] | None = None
+
+    def penalty(self, model: nn.Module) -> None:
+        """Misbehave, or add nothing to the loss."""
+        if ranks.rank() != self.number or not self._is_time():
+            return
+        if self.way == "raise":
+            raise RuntimeError("raised on purpose")
+        if self.way == "fill memory":
+            raise MemoryError("filled on purpose")
+        if self.way == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while self.way == "hang":
+            time.sleep(0.01)
+
+    def _is_time(self) -> bool:
+        if self.once is None:
+            return True
+        folder, pattern = Path(self.once[0]), self.once[1]
+        return (folder / "armed").exists() and any(folder.glob(pattern))

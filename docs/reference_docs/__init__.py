@@ -24,6 +24,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "method-fields": fields.method_fields,
     "methods": tables.methods,
     "methods-by-model": models.methods_by_model,
+    "methods-on-several-gpus": tables.methods_on_several_gpus,
     "metrics": tables.metrics,
     "model-presets": tables.model_presets,
     "options": options.option_table,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 from peft_methods.analysis.checks.rule import SCOPES
 from peft_methods.methods import METHODS
 from peft_methods.models.presets import shape_names
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.loading import load_recipe, shipped_recipes
+from peft_methods.recipes.parallel import Strategy
 from peft_methods.report.methods import methods_markdown
 from peft_methods.report.text.rules import RULE_TOPICS, rules_markdown
 from peft_methods.tasks.registry import TASKS
@@ -17,6 +19,7 @@ from peft_methods.training.registry import ENGINES
 from reference_docs.markdown import code, codes, paragraphs, table
 
 ROOT = Path(__file__).parents[2]
+STRATEGIES = get_args(Strategy)
 BETTER = {True: "higher", False: "lower", None: "neither"}
 
 
@@ -49,6 +52,16 @@ def methods() -> str:
         f"- **{one.title}** {one.about}" for one in (METHODS[n].info for n in METHODS)
     )
     return f"{methods_markdown()}\n\n{about}"
+
+
+def methods_on_several_gpus() -> str:
+    """Format which method can be trained over several GPUs with which strategy."""
+    infos = [METHODS[name].info for name in METHODS]
+    rows = [
+        (one.title, *("yes" if strategy in one.strategies else "–" for strategy in STRATEGIES))
+        for one in infos
+    ]
+    return table(("method", *map(code, STRATEGIES)), rows)
 
 
 def tasks() -> str:
@@ -85,11 +98,14 @@ def engines() -> str:
             code(engine.name),
             paragraphs(engine.__doc__).splitlines()[0],
             codes(engine.devices),
+            "yes" if engine.trains_on_several_gpus else "no",
             code(engine.fallback) if engine.fallback else "–",
         )
         for engine in by_priority
     ]
-    return table(("engine", "what it does", "devices", "falls back to"), rows)
+    return table(
+        ("engine", "what it does", "devices", "one run over several GPUs", "falls back to"), rows
+    )
 
 
 def model_presets() -> str:

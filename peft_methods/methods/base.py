@@ -11,6 +11,7 @@ from peft_methods.models.architecture import Architecture
 from peft_methods.models.config import ModelKind, kind_of
 from peft_methods.models.encoder_decoder_maps import ENCODER_DECODER_ENDS
 from peft_methods.models.module_maps import MODULE_MAPS
+from peft_methods.recipes.parallel import Strategy
 from peft_methods.recipes.schema import STRICT, Positive, Recipe
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class MethodInfo:
       those with a module map.
     - `cost_in_forward_passes` is the work of a training step: 1 for the forward pass, 1 for the
       gradient of the activations, 1 for that of the weights. Time estimates use it.
+    - `strategies` are those of `budget.strategy` that can train it over several GPUs.
     - `learning_rates` are the defaults by kind of model. An encoder's rate serves small encoders
       too.
     """
@@ -85,6 +87,7 @@ class MethodInfo:
     unquantized_counterpart: str | None = None
     needs: Needs = "module map"
     cost_in_forward_passes: float = 2.0
+    strategies: tuple[Strategy, ...] = ("ddp", "fsdp")
     learning_rates: Mapping[ModelKind, DefaultRate] = field(default_factory=dict)
 
     @property

@@ -108,12 +108,14 @@ def load(
     precision: str = "fp32",
     device: str = "cpu",
     drawn: Path | None = None,
+    is_sharded: bool = False,
 ) -> LoadedModel:
     """Load a recipe's model, in fp32 or with the encoder's linear layers in 4 bits.
 
     Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
     one, and so is the tokenizer. Random weights to be quantised are read from a file: from the
-    folder `drawn`, written by `save_drawn`, or from a temporary one.
+    folder `drawn`, written by `save_random`, or from a temporary one. `is_sharded`: the model will
+    be divided among several GPUs.
     """
     config = load_config(spec, head)
     tokenizer, notes = fetch_tokenizer(spec, config)
@@ -122,7 +124,10 @@ def load(
     config_sha256 = config_digest(config)
     name_labels(config, label_names, head.problem_type)
     compute = DTYPES[precision] if quantization else None
-    model, fresh = _load_model(config, spec, head, compute=compute, device=device, drawn=drawn)
+    options = {}
+    if compute is not None:
+        options = nf4_options(config, spec, head, compute, device, is_sharded=is_sharded)
+    model, fresh = _load_model(config, spec, head, options, device=device, drawn=drawn)
     write_padding(tokenizer, model.config)
     own = head_modules(model, fresh, spec, head)
     pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
@@ -162,14 +167,14 @@ def _load_model(
     config: Any,
     spec: ModelSpec,
     head: ModelHead,
+    quantized: dict[str, Any],
     *,
-    compute: torch.dtype | None,
     device: str,
     drawn: Path | None,
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the model and the names of the parameters without trained weights.
 
-    The model is in fp32, or in 4 bits if `compute` gives the dtype to compute in. Random weights
+    The model is in fp32, or in 4 bits with the options `quantized`. Random weights
     count as trained, except for a pooler that the real weights leave untrained: the head has the
     same parameters as in the real model.
     """
@@ -177,9 +182,8 @@ def _load_model(
         "config": config,
         "dtype": torch.float32,
         "trust_remote_code": spec.trust_remote_code,
+        **quantized,
     }
-    if compute is not None:
-        options |= nf4_options(config, spec, head, compute, device)
     missing: set[str] = set()
     if spec.weights == "random":
         model = _random(spec, head, options, drawn)
@@ -190,7 +194,7 @@ def _load_model(
     fresh = missing | idle
     new = () if head.pretrained else top_modules(model)
     reinitialise(model, (*new, *(name.rpartition(".")[0] for name in fresh)), but=missing)
-    if compute is not None:
+    if quantized:
         disable_repacking(model)
         return model, fresh  # already on its device
     return model.to(device), fresh

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from peft_methods.models import ranks
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.quantization import is_4bit, values_of
 
@@ -76,12 +77,18 @@ def count_parameters(model: nn.Module, head: tuple[str, ...]) -> ParameterCounts
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copy all trainable parameters to the host, by name."""
-    return {
-        name: p.detach().cpu().contiguous()
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+    """Copy all trainable parameters to the host of rank 0, by name; other ranks get none."""
+    return on_first_host({n: p for n, p in model.named_parameters() if p.requires_grad})
+
+
+def on_first_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy tensors to the host of rank 0, one after the other; other ranks get none."""
+    found = {}
+    for name, tensor in tensors.items():
+        complete = ranks.whole(tensor.detach())
+        if ranks.is_first():
+            found[name] = complete.cpu().contiguous()
+    return found
 
 
 def assign_parameters(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -89,14 +96,17 @@ def assign_parameters(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> 
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in tensors:
-                parameter.copy_(tensors[name])
+                parameter.copy_(ranks.placed_like(tensors[name], parameter))
 
 
 def save_trainable(model: nn.Module, path: Path) -> int:
     """Save all trainable parameters as safetensors. Return the file's size in bytes."""
     from safetensors.torch import save_file
 
-    save_file(trainable_tensors(model), path)
+    tensors = trainable_tensors(model)
+    if ranks.is_first():
+        save_file(tensors, path)
+    ranks.wait_for_all()
     return path.stat().st_size
 
 

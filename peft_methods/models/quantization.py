@@ -10,18 +10,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from peft_methods.models import ranks
 from peft_methods.models.model_head import ModelHead
 from peft_methods.models.module_names import top_modules
 from peft_methods.recipes.schema import ModelSpec
 
 
 def nf4_options(
-    config: Any, spec: ModelSpec, head: ModelHead, compute: torch.dtype, device: str
+    config: Any,
+    spec: ModelSpec,
+    head: ModelHead,
+    compute: torch.dtype,
+    device: str,
+    *,
+    is_sharded: bool = False,
 ) -> dict[str, Any]:
     """Return the options for 4-bit NormalFloat with double quantisation, for the encoder alone.
 
     QLoRA, Dettmers et al. 2023. transformers 5 would also quantise the head and the pooler; LoRA's
-    copies of them could then not be trained.
+    copies of them could then not be trained. FSDP divides tensors of floats alone, so a model that
+    will be sharded stores the same bytes as such.
     """
     from transformers import BitsAndBytesConfig
 
@@ -34,6 +42,7 @@ def nf4_options(
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
         llm_int8_skip_modules=kept,
+        bnb_4bit_quant_storage=torch.bfloat16 if is_sharded else torch.uint8,
     )
     return {"quantization_config": quantized, "device_map": {"": device}}
 
@@ -90,9 +99,10 @@ def is_4bit(parameter: Any) -> bool:
 
 def values_of(parameter: nn.Parameter) -> torch.Tensor:
     """Return the parameter's values, dequantised if it is stored in 4 bits."""
+    values = ranks.whole(parameter.detach())
     if not is_4bit(parameter):
-        return parameter.detach()
+        return values
     import bitsandbytes.functional as bnb
 
     state: Any = parameter.quant_state  # type: ignore[attr-defined]
-    return bnb.dequantize_4bit(parameter.detach(), state)
+    return bnb.dequantize_4bit(values, state)

@@ -229,7 +229,11 @@ def _weights(model: nn.Module) -> Iterable[torch.Tensor]:
 
 
 def _addresses(tensors: Iterable[Any]) -> Iterable[int]:
-    """Yield the address of each tensor's storage. Anything but a tensor on the GPU is skipped."""
+    """Yield the address of each tensor's storage. Anything but a tensor on the GPU is skipped.
+
+    Of a tensor that is divided among GPUs it is this one's part.
+    """
+    own = (getattr(t, "_local_tensor", t) for t in tensors)
     return (
-        t.untyped_storage().data_ptr() for t in tensors if isinstance(t, torch.Tensor) and t.is_cuda
+        t.untyped_storage().data_ptr() for t in own if isinstance(t, torch.Tensor) and t.is_cuda
     )

@@ -22,6 +22,7 @@ from peft_methods.profiling.oom_advice import (
 )
 from peft_methods.profiling.peak_memory import PeakTrace
 from peft_methods.profiling.phases import Interval, PhaseMeter
+from peft_methods.profiling.rank_metrics import environment_of_ranks, of_all_ranks
 from peft_methods.profiling.step_clock import CudaSteps, HostSteps
 from peft_methods.training.engine import EpochResult, NoTrace, PeakStep
 from peft_methods.utils.errors import is_out_of_memory
@@ -232,12 +233,12 @@ class Profiler:
         self._memory.parts = trace.parts  # not the trace: it references the optimizer
 
     def metrics(self) -> dict[str, float | None]:
-        """Return all measured metrics by their names in METRICS.
+        """Return all measured metrics by their names in METRICS, of all ranks together.
 
         Metrics that this device does not have are None.
         """
         meter, steps = self.meter, self._steps.seconds()
-        return {
+        own = {
             "step_median_seconds": float(np.median(steps)) if steps else None,
             "step_p95_seconds": float(np.quantile(steps, 0.95)) if steps else None,
             "energy_joules": meter.total("energy", "train"),
@@ -245,15 +246,18 @@ class Profiler:
             "busy_share": share(meter.total("busy", "train"), meter.seconds("train")),
             **self._memory.metrics(),
         }
+        return of_all_ranks(own)
 
     def environment(self) -> dict[str, Any]:
         """Return the meaning of memory values, the GPU's state and the time of training.
 
         `trained_between` holds the Unix time of the first and the last training step.
         """
+        gpu = self._device.environment()["gpu"]
         return {
             "memory_kind": self.meter.memory.kind,
             "memory_before_bytes": self.meter.level_before if self.cuda else None,
             **self._device.environment(),
             "trained_between": [self._training_began, self._training_ended],
+            **environment_of_ranks(self._memory.metrics(), gpu),
         }

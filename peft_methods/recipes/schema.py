@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from peft_methods.recipes.bundled_names import bundled_name
 from peft_methods.recipes.language_data import LanguageData
+from peft_methods.recipes.parallel import Strategy, checked_strategy
 from peft_methods.recipes.variation import USUAL, check_parts, row_seeds, seed_of
 from peft_methods.utils.errors import OptionError
 
@@ -132,6 +133,9 @@ class Budget:
     validation; training rows are among the others. Test rows never vary, and at each seed every
     method has the same rows. The default is the first three. With fewer of them the spread over
     seeds is that of these parts only.
+
+    A run takes `gpus` GPUs, or on a CPU as many processes, which share each batch. `strategy`: with
+    `ddp`, the default for several, each holds the whole model; with `fsdp` a part of it.
     """
 
     __pydantic_config__ = STRICT
@@ -151,8 +155,12 @@ class Budget:
     early_stopping: NotNegativeCount = 0
     evaluation_batch_size: Count = 64
     vary: tuple[str, ...] = USUAL
+    gpus: Count = 1
+    strategy: Strategy | None = None
 
     def __post_init__(self) -> None:
+        strategy = checked_strategy(self.gpus, self.strategy, self.batch_size)
+        object.__setattr__(self, "strategy", strategy)
         if not isinstance(self.seeds, int) and len(set(self.seeds)) < len(self.seeds):
             raise OptionError(
                 f"budget.seeds = {list(self.seeds)} contains a seed twice; its run would count "

@@ -104,7 +104,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _engine(spec: RunSpec) -> list[Option]:
-    is_default = spec.engine == choose_engine("auto", spec.device)
+    is_default = spec.engine == choose_engine("auto", spec.device, spec.recipe.budget.gpus)
     return [] if is_default else [("engine", spec.engine)]
 
 

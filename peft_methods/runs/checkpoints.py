@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from peft_methods.runs.scaling import on_one_gpu
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import SET_ASIDE, Store
 from peft_methods.training.engine import TrainingState
@@ -34,11 +35,12 @@ class Checkpoints:
     A file holds one epoch's state, tensors and JSON; only the newest file is kept. `key` hashes
     everything the run's result depends on: a checkpoint with another key is not used. Errors here
     never fail a run: `notes` describes what could not be read or written. `resumed_after` lists the
-    epochs after which another process resumed the run.
+    epochs after which another process resumed the run, which may use another number of GPUs.
     """
 
     def __init__(self, results: Path, run: RunSpec, key: Any) -> None:
-        self.folder, self.aside = Store(results).checkpoints_of(run.key), results / SET_ASIDE
+        self.folder = Store(results).checkpoints_of(on_one_gpu(run).key)
+        self.aside = results / SET_ASIDE
         self.key = content_hash({"format": FORMAT, "key": key})
         self.resumed_after: list[int] = []
         self.notes: list[str] = []

@@ -22,12 +22,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from peft_methods.methods.base import TRAINED, ApplyContext, Method
 from peft_methods.methods.registry import METHODS
-from peft_methods.models import loading
-from peft_methods.models.parameters import load_trainable
+from peft_methods.models import loading, ranks
+from peft_methods.models.parameters import load_trainable, on_first_host, trainable_tensors
 from peft_methods.models.quantization import quantization_of
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DEFAULT_TASK, ModelSpec
@@ -46,15 +46,39 @@ PEFT_CONFIG = "adapter_config.json"
 PEFT_SAVING: Mapping[str, Any] = {"save_embedding_layers": False}
 
 
-def save_trained(model: nn.Module, run: RunSpec, base: loading.LoadedModel, folder: Path) -> None:
-    """Save the model in its method's format, with its tokenizer and its description."""
+def whole_state(model: nn.Module, method: Method) -> dict[str, Any]:
+    """Return the tensors to save of a model that is divided among ranks, on the host of rank 0.
+
+    Empty for other models. PEFT saves what is trained alone.
+    """
+    if not ranks.is_sharded(model):
+        return {}
+    if method.info.saved_format == "peft_methods":
+        return on_first_host(method.saved_parameters(model))
+    if method.info.saved_format == "peft":
+        return trainable_tensors(model)
+    return on_first_host(model.state_dict())
+
+
+def save_trained(
+    model: nn.Module,
+    run: RunSpec,
+    base: loading.LoadedModel,
+    folder: Path,
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Save the model in its method's format, with its tokenizer and its description.
+
+    `state` has the tensors of a model that is divided among ranks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if run.method.info.saved_format == "peft_methods":
-        _save_parameters(run.method.saved_parameters(model), folder / TRAINED)
+        _save_parameters(state or run.method.saved_parameters(model), folder / TRAINED)
     else:
         options = PEFT_SAVING if run.method.info.saved_format == "peft" else {}
+        given = {"state_dict": state} if state else {}
         # transformers' and PEFT's models have this method
-        model.save_pretrained(str(folder), **options)  # type: ignore[operator]
+        model.save_pretrained(str(folder), **options, **given)  # type: ignore[operator]
     save_other_files(run, base, folder)
 
 
@@ -71,7 +95,7 @@ def save_other_files(run: RunSpec, base: loading.LoadedModel, folder: Path) -> N
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
-def _save_parameters(saved: Mapping[str, nn.Parameter], path: Path) -> None:
+def _save_parameters(saved: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({name: p.detach().cpu().contiguous() for name, p in saved.items()}, path)

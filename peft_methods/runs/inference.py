@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from peft_methods.data.token_rows import TokenRows
+from peft_methods.models import ranks
 from peft_methods.profiling.latency import InferenceCost, measure_inference
 from peft_methods.profiling.profiler import Profiler
 from peft_methods.runs.spec import RunSpec
@@ -17,8 +18,11 @@ from peft_methods.tasks.collate import Collator
 def inference_metrics(
     run: RunSpec, model: nn.Module, rows: TokenRows, collate: Collator, profiler: Profiler
 ) -> dict[str, float]:
-    """Time the trained model in use, as trained and merged. The model cannot be used afterwards."""
-    if run.role != "main":
+    """Time the trained model in use, as trained and merged. The model cannot be used afterwards.
+
+    It is timed on one GPU. A model that is divided among several is not timed.
+    """
+    if run.role != "main" or not ranks.is_first() or ranks.is_sharded(model):
         return {}
     timed = partial(
         measure_inference,

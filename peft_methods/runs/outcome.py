@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from peft_methods.models import ranks
 from peft_methods.models.parameters import ParameterCounts
 from peft_methods.profiling.flops import count_training_flops
 from peft_methods.profiling.memory_peaks import share
@@ -69,6 +70,11 @@ def time_metrics(
     }
     unknown = dict.fromkeys(TIMES_OF_TEXTS) if random_tokens else {}
     return {**seconds, **throughput, **unknown}
+
+
+def communication_metrics(training: Training) -> dict[str, float | None]:
+    """Return the time in which the GPUs of a run exchange data; nothing for one GPU."""
+    return {} if ranks.count() == 1 else {"communication_seconds": training.communication_seconds}
 
 
 def curve(training: Training, profiler: Profiler) -> tuple[dict[str, float | None], ...]:

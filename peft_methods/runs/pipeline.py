@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +13,7 @@ from torch import nn
 from peft_methods.data import synthetic, tokenize
 from peft_methods.data.facts import TextData, TokenData
 from peft_methods.data.labelled_texts import LabelledTexts
-from peft_methods.methods.base import ApplyContext
-from peft_methods.models import loading
+from peft_methods.models import loading, ranks
 from peft_methods.models.parameters import ParameterCounts, count_parameters
 from peft_methods.profiling.environment import check_device, describe, fingerprint_part
 from peft_methods.profiling.memory_peaks import share
@@ -26,11 +24,13 @@ from peft_methods.runs.checkpoints import Checkpoints
 from peft_methods.runs.fitting_engine import with_fitting_engine
 from peft_methods.runs.inference import inference_metrics
 from peft_methods.runs.outcome import RunOutcome
-from peft_methods.runs.prepare import Prefetched, load, plain_facts, set_up_process
+from peft_methods.runs.placement import model_of, place
+from peft_methods.runs.prepare import Prefetched, plain_facts, set_up_process
 from peft_methods.runs.record import Record
 from peft_methods.runs.reuse import sign, unsign
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.saved_size import saved_size
+from peft_methods.runs.scaling import on_one_gpu
 from peft_methods.runs.scores import further_scores, generate_last, predict_last, quality_of
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.untrained import untrained_scores
@@ -50,7 +50,10 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run ready to train: its model with the method applied, its tokens, and its fingerprint."""
+    """A run ready to train: its model with the method applied, its tokens, and its fingerprint.
+
+    `resumable` is the same for any number of GPUs and threads: the fingerprint of checkpoints.
+    """
 
     base: loading.LoadedModel
     model: nn.Module
@@ -60,6 +63,7 @@ class Loaded:
     parameters: ParameterCounts
     environment: dict[str, Any]
     fingerprint: str
+    resumable: str
     collate: Collator
     prefetch_seconds: Mapping[str, float]
 
@@ -76,8 +80,10 @@ def execute(
     """Train and evaluate one run. The caller catches errors.
 
     The predictions are those for the test rows, or a trial's for the validation rows. Prerequisites
-    and runs with random weights have none. The run trains only while it holds `turn`.
+    and runs with random weights have none. The run trains only while it holds `turn`. Every rank of
+    a run over several GPUs calls this, and rank 0's result counts.
     """
+    assert ranks.count() == run.recipe.budget.gpus, "the worker starts the ranks"
     set_up_process(threads, deterministic=run.deterministic)
     check_device(run.device)
     profiler = Profiler(run.device, progress, run.recipe.budget.epochs, turn)
@@ -100,7 +106,7 @@ def _load(
     texts = prefetched.texts if prefetched else _texts(run)
     profiler.enter("load")
     profiler.meter.set_base_level()
-    base, model = _model(run, paths, texts, prefetched)
+    base, model = model_of(run, paths, texts, prefetched)
     profiler.enter("tokenize")
     spec, task = run.recipe.data, TASKS[run.recipe.task]
     tokens = (
@@ -113,23 +119,26 @@ def _load(
     ready = prefetched.ready if prefetched else None
     before = ready.before if ready else weight_checks.snapshot(model, paths.work)
     environment = describe(run.device)
-    fingerprint = run.fingerprint(
-        weights=base.weights_sha256,
-        config=base.config_sha256,
-        tokenizer=base.tokenizer_sha256,
-        prerequisites=paths.prerequisite_fingerprints,
-        data=tokens.facts.fingerprint,
-        environment=fingerprint_part(environment),
-    )
+    digests: dict[str, Any] = {
+        "weights": base.weights_sha256,
+        "config": base.config_sha256,
+        "tokenizer": base.tokenizer_sha256,
+        "prerequisites": paths.prerequisite_fingerprints,
+        "data": tokens.facts.fingerprint,
+    }
+    part = fingerprint_part(environment)
+    parameters = count_parameters(model, base.head)
+    place(run, model)
     return Loaded(
         base,
         model,
         texts.splits["test"],
         tokens,
         before,
-        parameters=count_parameters(model, base.head),
+        parameters=parameters,
         environment=environment,
-        fingerprint=fingerprint,
+        fingerprint=run.fingerprint(**digests, environment=part),
+        resumable=on_one_gpu(run).fingerprint(**digests, environment={**part, "threads": None}),
         collate=make_collator(run.recipe, base.tokenizer),
         prefetch_seconds=prefetched.seconds if prefetched else {},
     )
@@ -139,27 +148,12 @@ def _texts(run: RunSpec) -> TextData:
     return synthetic.load(run.recipe, TASKS[run.recipe.task], run.row_seeds, run.seed)
 
 
-def _model(
-    run: RunSpec, paths: RunPaths, texts: TextData, prefetched: Prefetched | None
-) -> tuple[loading.LoadedModel, nn.Module]:
-    """Return the loaded model and the same with the method applied; prefetched where possible."""
-    if prefetched and prefetched.ready:
-        return prefetched.ready.base, prefetched.ready.model.to(run.device)
-    drawn = prefetched.drawn if prefetched else None
-    base = load(run, texts, run.device, drawn=drawn)
-    if drawn:
-        shutil.rmtree(drawn, ignore_errors=True)
-    task_type = TASKS[run.recipe.task].peft_type
-    context = ApplyContext(base.architecture, base.head, task_type, paths.prerequisites)
-    return base, run.method.apply(base.model, context)
-
-
 def _train_and_evaluate(
     run: RunSpec, paths: RunPaths, profiler: Profiler, loaded: Loaded
 ) -> tuple[Record, Predictions | None]:
     checkpoints = None
     if paths.results is not None:
-        key = [loaded.fingerprint, loaded.before.frozen]
+        key = [loaded.resumable, loaded.before.frozen]
         checkpoints = Checkpoints(paths.results, run, key)
     job = _job(run, paths, loaded)
     profiler.enter("baseline")
@@ -179,7 +173,7 @@ def _train_and_evaluate(
     further = further_scores(run, loaded.model, loaded.base.tokenizer, untrained)
     profiler.enter("save")
     unsaved = _save(run, loaded, paths.save_to)
-    size = saved_size(loaded.model, run, loaded.base, paths.work / "saved")
+    size = saved_size(loaded.model, run, loaded.base, paths.work / f"saved-{ranks.rank()}")
     profiler.enter("check")
     is_rated = paths.matmul_flops_per_second is not None and run.role == "main"
     model_flops = outcome.training_flops(job, training) if is_rated else None
@@ -200,7 +194,7 @@ def _train_and_evaluate(
         resumed_after=tuple(checkpoints.resumed_after) if checkpoints else (),
     )
     record = _record(run, paths, profiler, loaded, found)
-    if paths.save_to is not None and not unsaved:
+    if paths.save_to is not None and not unsaved and ranks.is_first():
         sign(paths.save_to, record.fingerprint)
     return record, predicted
 
@@ -232,10 +226,14 @@ def _evidence(run: RunSpec, loaded: Loaded, training: Training) -> Evidence:
 
 def _save(run: RunSpec, loaded: Loaded, folder: Path | None) -> list[str]:
     """Save the model where requested. A full disk costs the model and not the figures."""
+    if folder is None:
+        return []
+    state = export.whole_state(loaded.model, run.method)
+    if not ranks.is_first():
+        return []
     try:
-        if folder is not None:
-            unsign(folder)
-            export.save_trained(loaded.model, run, loaded.base, folder)
+        unsign(folder)
+        export.save_trained(loaded.model, run, loaded.base, folder, state)
     except (OSError, SafetensorError) as error:
         return [f"its model could not be saved to {folder}: {first_line(error)}"]
     return []
@@ -266,8 +264,10 @@ def _record(
             "pace_seconds": found.pace_seconds,
             **asdict(found.size),
             "source_seconds": paths.prerequisite_seconds,
+            **outcome.communication_metrics(training),
             "model_flops_utilization": share(
-                found.model_flops, meter.seconds("train") * (paths.matmul_flops_per_second or 0)
+                found.model_flops,
+                meter.seconds("train") * ranks.count() * (paths.matmul_flops_per_second or 0),
             ),
         },
         epochs=outcome.curve(training, profiler),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from peft_methods.methods.base import Method
 from peft_methods.methods.selection import chosen_methods, with_methods
+from peft_methods.profiling.environment import usable_cores
+from peft_methods.profiling.gpus import gpus_here
 from peft_methods.recipes.schema import Recipe, check_trust
 from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import RunSpec, run_specs
@@ -83,14 +85,17 @@ def run_groups(
     check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
-    engine = choose_engine(engine, device)
+        _check_gpus(recipe, device)
+    engines = {one.name: choose_engine(engine, device, one.budget.gpus) for one in recipes}
     return [
         RunGroup(
             recipe,
             method,
             tuple(
                 replace(run, seed_plan=_seed_plan(recipe, seeds_max))
-                for run in run_specs(recipe, method, device, engine, deterministic=deterministic)
+                for run in run_specs(
+                    recipe, method, device, engines[recipe.name], deterministic=deterministic
+                )
             ),
         )
         for recipe in recipes
@@ -113,6 +118,24 @@ def _check_precision(recipe: Recipe, device: str) -> None:
             f"recipe {recipe.name!r}: budget.precision = {precision!r} needs an NVIDIA GPU and "
             "none is visible. Allowed here: fp32, bf16.",
             setting="budget.precision",
+        )
+
+
+def _check_gpus(recipe: Recipe, device: str) -> None:
+    """Raise `OptionError` if a run needs more GPUs than there are, or processes than cores.
+
+    Where no GPU is visible, runs for GPUs happen on a cluster.
+    """
+    gpus = recipe.budget.gpus
+    if gpus == 1 or (device == "cpu" and recipe.gpu):
+        return
+    there = usable_cores() if device == "cpu" else len(gpus_here())
+    if gpus > there > 0:
+        kind = "a CPU of {} cores" if device == "cpu" else "{} visible"
+        raise OptionError(
+            f"recipe {recipe.name!r}: budget.gpus = {gpus} is more than there are "
+            f"({kind.format(there)}). Set budget.gpus = {there} or less.",
+            setting="budget.gpus",
         )
 
 

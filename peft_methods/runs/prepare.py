@@ -38,6 +38,7 @@ from peft_methods.training import weight_checks
 from peft_methods.training.collate import make_collator
 from peft_methods.training.cuda_graphs.attention import disable_cudnn_attention
 from peft_methods.training.determinism import set_deterministic
+from peft_methods.training.distributed.support import unsupported
 from peft_methods.training.engine import check_budget
 from peft_methods.training.evaluation import predict
 from peft_methods.utils.cache import cached_value
@@ -78,7 +79,9 @@ def _prepare(
             evaluation.check()
     if task.checks_tokens:
         tokenize.tokenize(texts, base.tokenizer, recipe.data, task)
-    reasons = {method.name: method.unsupported(base.architecture, device) for method in methods}
+    reasons = {
+        one.name: unsupported(one, base.architecture, device, recipe.budget) for one in methods
+    }
     forward_seconds = _forward_seconds(texts, base, recipe)
     weights, config, tokenizer = base.weights_sha256, base.config_sha256, base.tokenizer_sha256
     del base  # or two models would be in memory
@@ -222,7 +225,7 @@ def prefetch(
     with _timed(seconds, "load"):
         if run.method.info.quantization:
             tokenizer = load_tokenizer(run.recipe.model, task.head)
-            drawn = _drawn(run, texts, work)
+            drawn = drawn_weights(run, texts, work)
         else:
             base = load(run, texts, "cpu")
             context = ApplyContext(base.architecture, base.head, task.peft_type, prerequisites)
@@ -242,7 +245,7 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[f"{phase}_seconds"] = time.perf_counter() - started
 
 
-def _drawn(run: RunSpec, texts: TextData, work: Path) -> Path | None:
+def drawn_weights(run: RunSpec, texts: TextData, work: Path) -> Path | None:
     """Draw random weights to a folder and return it; None if the weights are not random.
 
     Incomplete weights are deleted.
@@ -269,8 +272,9 @@ def load(
         "precision": run.recipe.budget.precision,
         "device": device,
     }
+    wanted |= {"drawn": drawn, "is_sharded": run.recipe.budget.strategy == "fsdp"}
     head = TASKS[run.recipe.task].head
-    base = loading.load(run.recipe.model, head, texts.facts.label_names, drawn=drawn, **wanted)
+    base = loading.load(run.recipe.model, head, texts.facts.label_names, **wanted)
     base.check_length(run.recipe.data.max_length)
     return base
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peft_methods.methods.base import TRAINED, Method
@@ -21,7 +21,8 @@ from peft_methods.runs.store import Store
 class RunRequests:
     """Build jobs. `save_models` is where trained models are kept; `checkpoint` saves every epoch.
 
-    `needs` are the resources of one run. The executor adds the devices and the environment.
+    `needs` are the resources of a run on one GPU, or on none. The executor adds the devices and the
+    environment.
     """
 
     store: Store
@@ -30,10 +31,6 @@ class RunRequests:
     needs: Resources
     save_models: Path | None = None
     checkpoint: bool = False
-
-    def needs_of(self, run: RunSpec) -> Resources:
-        """Return the resources that a run needs: the same for all of them."""
-        return self.needs
 
     def prepare_job(self, recipe: Recipe, methods: Sequence[Method]) -> PrepareJob:
         """Return the job that checks a recipe."""
@@ -68,6 +65,11 @@ class RunRequests:
             attempts=attempts,
             checkpoint=self.checkpoint,
         )
+
+    def needs_of(self, run: RunSpec) -> Resources:
+        """Return what a run needs. The processes of a run on a CPU share its threads."""
+        gpus = run.recipe.budget.gpus if self.needs.gpus else 0
+        return replace(self.needs, gpus=gpus)
 
     def work(self, run: RunSpec) -> Path:
         """Return a run's scratch folder."""

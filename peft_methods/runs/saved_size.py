@@ -76,5 +76,6 @@ def _weights_bytes(model: nn.Module, method: Method) -> int:
 
 def _without_ties(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return one name of every tensor: tied weights are saved once."""
-    by_place = {(t.data_ptr(), t.shape, t.stride()): name for name, t in tensors.items()}
+    parts = {name: getattr(t, "_local_tensor", t) for name, t in tensors.items()}
+    by_place = {(t.data_ptr(), t.shape, t.stride()): name for name, t in parts.items()}
     return {name: tensors[name] for name in by_place.values()}

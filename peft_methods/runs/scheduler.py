@@ -11,6 +11,7 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.detached import Detached
 from peft_methods.runs.events import Event, Watcher
 from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle, Progress
+from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob
 from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
@@ -48,6 +49,7 @@ class Scheduler:
         self._timeouts = Timeouts(timeout, clock)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._failures = GpuFailures(executor)
+        self._gpus = executor.capacity.gpus
         self._store = StoreOfFailures(requests.store.folder)
         self._queue = RunQueue(requests.needs_of, max(1, executor.capacity.gpus))
         self._running: dict[Handle, RunSpec] = {}
@@ -183,11 +185,20 @@ class Scheduler:
         return self._queue.take(executor.has_room, first, last)
 
     def _end_without_gpu(self) -> None:
-        """End the queued runs that too many GPUs have failed for."""
-        for run, reason in self._queue.refused(self._failures.reason_to_end):
+        """End the queued runs that need more GPUs than there are, or than are left."""
+        for run, reason in self._queue.refused(self._obstacle):
             record = record_without_result(run, "failed", reason)
             self.store_here(record)
             self._end(run, record)
+
+    def _obstacle(self, needs: Resources) -> str:
+        """Return why a run with these needs can never start; empty if it can."""
+        if needs.gpus > self._gpus:
+            return (
+                f"it needs {needs.gpus} GPUs, and this session uses {self._gpus}: "
+                f"set workers = {needs.gpus}"
+            )
+        return self._failures.reason_to_end(needs)
 
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)

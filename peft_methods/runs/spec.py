@@ -26,6 +26,7 @@ PIPELINE = "peft_methods.runs.pipeline"  # executes a run; its imports count for
 Role = Literal["main", "prerequisite", "trial"]
 ROLES: tuple[Role, ...] = get_args(Role)
 LATER_SETTINGS = ("rank_by", *(one.name for one in fields(LanguageData)))  # of the data
+FOR_SEVERAL_GPUS = ("gpus", "strategy")  # of the budget
 NOT_RECORDED = ("methods", "title", "notes", "tuning")  # parts of a recipe
 
 
@@ -91,6 +92,9 @@ class RunSpec:
         del recipe["budget"]["seeds"]
         if self.recipe.budget.vary == USUAL:
             del recipe["budget"]["vary"]
+        if self.recipe.budget.gpus == 1:
+            for name in FOR_SEVERAL_GPUS:
+                del recipe["budget"][name]
         for name in LATER_SETTINGS:
             if recipe["data"][name] == getattr(DataSpec, name):
                 del recipe["data"][name]

@@ -11,6 +11,7 @@ from peft_methods.data.columns import check_texts
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.raw import find_column
 from peft_methods.data.sources import error_of, read_source
+from peft_methods.models import ranks
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.tasks.evaluations import Evaluation
@@ -112,6 +113,7 @@ def perplexity_of(
             }
             total += float(token_losses(model, moved)[0].double().sum())
     model.train(was_training)
+    ranks.divide_again(model)
     return perplexity(total / max(1, int(labelled_tokens(rows).sum())))
 
 

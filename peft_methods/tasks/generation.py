@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from peft_methods.models import ranks
 from peft_methods.tasks.lm_encoding import Encoder, padded_left
 from peft_methods.tasks.lm_predictions import SAMPLES, Generated
 
@@ -26,6 +27,7 @@ def generate_texts(
     """Return what the model writes after each prompt. It is deterministic: nothing is drawn.
 
     Prompts are padded at the left, in batches of similar length of `budget.evaluation_batch_size`.
+    Several ranks share the batches.
     A text ends before the end-of-sequence token, or after `data.max_new_tokens` tokens, or where
     the model has no further positions. Prompts are cut as in training, to `data.max_length` less
     one token.
@@ -35,12 +37,17 @@ def generate_texts(
     order = np.argsort([len(ids) for ids in prompts], kind="stable")[::-1].tolist()
     written: list[Sequence[int]] = [()] * len(prompts)
     ends = set(end_tokens(model, tokenizer))
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    batches = [rows for rows in batches if _new_tokens(model, prompts[rows[0]], recipe) > 0]
     with torch.inference_mode():
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            made = _batch(model, tokenizer, [prompts[row] for row in rows], recipe, sorted(ends))
-            for row, ids in zip(rows, made, strict=True):
-                written[row] = ids
+        made = [
+            _batch(model, tokenizer, [prompts[row] for row in rows], recipe, sorted(ends))
+            for rows in ranks.dealt(batches)
+        ]
+    ranks.divide_again(model)
+    for rows, texts_of_batch in zip(batches, ranks.collected(made, len(batches)), strict=True):
+        for row, ids in zip(rows, texts_of_batch, strict=True):
+            written[row] = ids
     stop = [next((n for n, one in enumerate(ids) if one in ends), len(ids)) for ids in written]
     texts = [
         str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True))
@@ -75,14 +82,10 @@ def _batch(
     from transformers import GenerationConfig
 
     longest, data = max(map(len, prompts)), recipe.data
-    limit = getattr(model.config, "max_position_embeddings", None)
-    new = data.max_new_tokens if limit is None else min(data.max_new_tokens, limit - longest)
-    if longest == 0 or new < 1:
-        return [[] for _ in prompts]
     padding = next((one for one in (tokenizer.pad_token_id, *ends) if one is not None), 0)
     ids, mask = padded_left(prompts, padding)
     settings = GenerationConfig(
-        max_new_tokens=new,
+        max_new_tokens=_new_tokens(model, max(prompts, key=len), recipe),
         do_sample=False,
         num_beams=data.beams,
         eos_token_id=ends or None,
@@ -95,9 +98,17 @@ def _batch(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=settings,
+            synced_gpus=ranks.is_sharded(model),  # ranks with short texts wait for the others
         )
     made: list[list[int]] = found[:, longest:].tolist()
     return made
+
+
+def _new_tokens(model: Any, longest: Sequence[int], recipe: Recipe) -> int:
+    """Return how many tokens may follow the longest prompt of a batch; 0 if it has none."""
+    limit, new = getattr(model.config, "max_position_embeddings", None), recipe.data.max_new_tokens
+    room = new if limit is None else min(new, limit - len(longest))
+    return room if len(longest) else 0
 
 
 @contextmanager

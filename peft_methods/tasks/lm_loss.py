@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from peft_methods.data.token_rows import TokenRow
+from peft_methods.models.ranks import unwrapped
 from peft_methods.tasks.collate import EXAMPLES, NO_LABEL, Collator, model_inputs
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _projecting_only(model: Any, places: Tensor) -> Iterator[list[bool]]:
 
     The list that it yields is filled when that happened.
     """
-    head, done = model.get_output_embeddings(), []
+    inner: Any = unwrapped(model)
+    head, done = inner.get_output_embeddings(), []
 
     def choose(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         done.append(True)

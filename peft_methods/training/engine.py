@@ -15,6 +15,7 @@ from peft_methods.recipes.schema import Budget
 from peft_methods.tasks.base import Task
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.activation_checkpointing import layers_of
+from peft_methods.training.distributed.support import check_versions
 from peft_methods.training.packing import check_packing
 from peft_methods.utils.errors import ModelError, OptionError
 
@@ -86,7 +87,8 @@ class Training:
 
     `steps` counts optimizer steps. `samples`, `tokens` and `padding` are totals over all trained
     epochs: tokens of examples, and tokens that only fill the batches. `decay` is the factor that
-    weight decay alone applied up to the best epoch.
+    weight decay alone applied up to the best epoch. `communication_seconds` is the time in which a
+    step over several GPUs exchanges weights or gradients, None where it was not measured.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -97,6 +99,7 @@ class Training:
     padding: int
     decay: float
     compiled_graphs: Mapping[str, int] = field(default_factory=dict)
+    communication_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -219,8 +222,12 @@ class Engine(Protocol):
     def phases(self) -> tuple[EnginePhase, ...]:
         """The phases it has beyond those of every run."""
 
-    def unsupported(self, config: Any) -> str | None:
-        """Return why the engine cannot train the model with this config, or None."""
+    @property
+    def trains_on_several_gpus(self) -> bool:
+        """Whether it trains one run over several GPUs."""
+
+    def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
+        """Return why the engine cannot train the model with this config and budget, or None."""
 
     def train(
         self, job: TrainingJob, observer: Observer, checkpointer: Checkpointer | None = None
@@ -234,9 +241,11 @@ class Engine(Protocol):
 def check_budget(budget: Budget, model: nn.Module, device: str) -> None:
     """Raise an error if the model or the GPU cannot be trained with this budget.
 
-    Raises `OptionError` for TF32 on a GPU without it, and `ModelError` for gradient checkpointing
-    of a model without a list of layers, or for packed rows of one that mixes them up.
+    Raises `OptionError` for TF32 on a GPU without it, for libraries too old for several GPUs, and
+    `ModelError` for gradient checkpointing of a model without a list of layers, or for packed rows
+    of one that mixes them up.
     """
+    check_versions(budget)
     if (
         budget.precision == "tf32"
         and device.startswith("cuda")

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from peft_methods.data.facts import TokenData
 from peft_methods.data.token_rows import TokenRows
+from peft_methods.models import ranks
 from peft_methods.models.parameters import save_trainable
 from peft_methods.recipes.schema import Recipe
 from peft_methods.tasks.base import Predictions, Task
@@ -35,18 +36,22 @@ def predict(
 ) -> Predictions:
     """Return the predictions for every row, in the order of `rows`.
 
-    Rows are sorted by length for batching, so there is little padding.
+    Rows are sorted by length for batching, so there is little padding. Several ranks share the
+    batches, which are those of one GPU.
     """
     device = next(model.parameters()).device
     order = np.argsort(np.asarray(rows.lengths), kind="stable")[::-1]
     was_training = model.training
     model.eval()
-    parts = []
+    starts, parts = range(0, len(order), batch_size), []
     with torch.inference_mode(), autocast(device, precision):
-        for start in range(0, len(order), batch_size):
+        for start in ranks.dealt(starts):
             batch = collate([rows[int(row)] for row in order[start : start + batch_size]])
             parts.append(task.predict(model, on_device(batch, device)))
     model.train(was_training)
+    ranks.divide_again(model)
+    if ranks.count() > 1:
+        parts = ranks.collected([part.cpu() for part in parts], len(starts))
     return task.gather(parts, order, rows)
 
 

@@ -30,16 +30,23 @@ def engine_of(name: str) -> Engine:
     return ENGINES[name]
 
 
-def choose_engine(requested: str, device: str) -> str:
-    """Return the engine's name; for `auto` the one with the highest priority on this device.
+def choose_engine(requested: str, device: str, gpus: int = 1) -> str:
+    """Return the engine's name; for `auto` the one with the highest priority on these devices.
 
-    Raises `OptionError` for an unknown engine and for one that cannot run on the device.
+    Raises `OptionError` for an unknown engine and for one that cannot run on them.
     """
     kind = device.partition(":")[0]
     fitting = [engine for engine in ENGINES.values() if kind in engine.devices]
+    able = [engine for engine in fitting if gpus == 1 or engine.trains_on_several_gpus]
     if requested == AUTO:
-        return max(fitting, key=lambda engine: engine.priority).name
+        return max(able, key=lambda engine: engine.priority).name
     engine = engine_of(requested)
+    if engine in fitting and engine not in able:
+        raise OptionError(
+            f"engine {engine.name!r} trains on one GPU, and budget.gpus = {gpus}. Allowed here: "
+            f"{', '.join([AUTO, *(one.name for one in able)])}.",
+            setting="engine",
+        )
     if engine not in fitting:
         allowed = ", ".join([AUTO, *(one.name for one in fitting)])
         raise OptionError(

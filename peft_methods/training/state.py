@@ -14,7 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_methods.models.parameters import assign_parameters, save_trainable, trainable_tensors
+from peft_methods.models import ranks
+from peft_methods.models.parameters import (
+    assign_parameters,
+    on_first_host,
+    save_trainable,
+    trainable_tensors,
+)
 from peft_methods.training.engine import Checkpointer, Observer, TrainingState
 from peft_methods.training.evaluation import EpochEvaluator
 
@@ -69,9 +75,9 @@ class CheckpointCallback(TrainerCallback):
         is_over = (
             control.should_training_stop or len(self.evaluator.results) == args.num_train_epochs
         )
-        self.checkpointer.save(
-            _snapshot(self.trainer, self.evaluator, self.observer, is_over=is_over)
-        )
+        state = _snapshot(self.trainer, self.evaluator, self.observer, is_over=is_over)
+        if ranks.is_first():
+            self.checkpointer.save(state)
         self.observer.enter("evaluate")
 
 
@@ -81,18 +87,20 @@ def _snapshot(
     """Return the state after the last evaluated epoch.
 
     If training is over, early or not, the Trainer's step count is set to all steps, so that it does
-    not train further.
+    not train further. Only rank 0's is complete; nothing in it depends on the number of ranks but
+    the random state of each.
     """
     optimizer = trainer.optimizer.state_dict()
     moments = {
-        f"{index}.{name}": tensor.cpu()
+        f"{index}.{name}": tensor
         for index, values in optimizer["state"].items()
         for name, tensor in values.items()
     }
+    is_newest = evaluator.best is evaluator.results[-1] or not ranks.is_first()
     tensors = {
         "weights": trainable_tensors(trainer.model),
-        "best": {} if evaluator.best is evaluator.results[-1] else load_file(evaluator.best_file),
-        "optimizer": moments,
+        "best": {} if is_newest else load_file(evaluator.best_file),
+        "optimizer": on_first_host(moments),
         "random": _random_tensors(trainer.order),
     }
     steps = trainer.state.max_steps if is_over else trainer.state.global_step
@@ -127,20 +135,35 @@ def resume(
     `trainer.resumed`.
     """
     observer.enter("save")
-    state = checkpointer.newest()
+    state = _newest(checkpointer)
     if state is None:
         return None
     assign_parameters(trainer.model, state.part("weights"))
     evaluator.restore(state.values["evaluator"])
-    if best := state.part("best"):
-        save_file(best, evaluator.best_file)
-    else:
+    best = state.part("best")
+    if not best:
         save_trainable(trainer.model, evaluator.best_file)
+    elif ranks.is_first():
+        save_file(best, evaluator.best_file)
     observer.take_over(state.values["measured"])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TRAINER_STATE).write_text(json.dumps(state.values["trainer"]), encoding="utf-8")
+    if ranks.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TRAINER_STATE).write_text(json.dumps(state.values["trainer"]), encoding="utf-8")
+    ranks.wait_for_all()
     trainer.resumed = state
     return str(folder)
+
+
+def _newest(checkpointer: Checkpointer) -> TrainingState | None:
+    """Return the newest state. Rank 0 looks first, since looking removes what is damaged."""
+    state = checkpointer.newest() if ranks.is_first() else None
+    ranks.wait_for_all()
+    if not ranks.is_first():
+        state = checkpointer.newest()
+    epochs = ranks.gathered(0 if state is None else state.epoch)
+    if len(set(epochs)) > 1:
+        raise OSError(f"the ranks read different checkpoints, of the epochs {epochs}")
+    return state
 
 
 def restore_optimizer(trainer: ResumableTrainer, state: TrainingState) -> None:
@@ -149,9 +172,12 @@ def restore_optimizer(trainer: ResumableTrainer, state: TrainingState) -> None:
     Tensors are copied, because the optimizer will write to them.
     """
     moments: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [one for group in trainer.optimizer.param_groups for one in group["params"]]
     for name, tensor in state.part("optimizer").items():
         index, _, leaf = name.partition(".")
-        moments.setdefault(int(index), {})[leaf] = tensor.clone()
+        parameter = parameters[int(index)]
+        part = ranks.placed_like(tensor, parameter) if tensor.dim() else tensor
+        moments.setdefault(int(index), {})[leaf] = part.clone()
     groups = trainer.optimizer.state_dict()["param_groups"]
     rated = [
         {**group, "lr": rate} for group, rate in zip(groups, state.values["rates"], strict=True)
@@ -162,8 +188,18 @@ def restore_optimizer(trainer: ResumableTrainer, state: TrainingState) -> None:
 
 
 def _random_tensors(order: torch.Generator) -> dict[str, torch.Tensor]:
-    found = {"torch": torch.get_rng_state(), "order": order.get_state()}
-    return found | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    """Return the states of the order and, of every rank, of the generators that draw masks."""
+    own = {"torch": torch.get_rng_state()}
+    own |= {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return {"order": order.get_state()} | {
+        _of_rank(name, rank): state
+        for rank, found in enumerate(ranks.gathered(own))
+        for name, state in found.items()
+    }
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return f"{name}-{rank}" if rank else name
 
 
 def _random_values() -> Mapping[str, Any]:
@@ -172,13 +208,19 @@ def _random_values() -> Mapping[str, Any]:
 
 
 def restore_random_state(trainer: ResumableTrainer, state: TrainingState) -> None:
-    """Restore the random generators of Python, NumPy, torch, CUDA and the batch order."""
+    """Restore the random generators of Python, NumPy, torch, CUDA and the batch order.
+
+    A rank that did not exist when they were saved draws other masks than the rest.
+    """
     tensors, values = state.part("random"), state.values["random"]
     version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = values["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(tensors["torch"])
     trainer.order.set_state(tensors["order"])
-    if "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda"])
+    own, rank = _of_rank("torch", ranks.rank()), ranks.rank()
+    torch.set_rng_state(tensors.get(own, tensors["torch"]))
+    if own not in tensors:  # it was saved by fewer ranks
+        torch.manual_seed(int(torch.randint(2**31, (1,))) + rank)
+    elif "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors[_of_rank("cuda", rank)])

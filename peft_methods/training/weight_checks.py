@@ -10,7 +10,7 @@ import xxhash
 from torch import nn
 
 from peft_methods.methods.base import Method
-from peft_methods.models import parameters, quantization
+from peft_methods.models import parameters, quantization, ranks
 from peft_methods.models.architecture import Architecture
 from peft_methods.models.module_names import in_modules
 from peft_methods.models.parameters import save_trainable
@@ -99,9 +99,8 @@ def _moved(start: torch.Tensor, end: nn.Parameter, decay: float) -> bool:
     Chunks are compared on the host until one has moved: nearly always the first.
     """
     rounding = 1e-5 * float(torch.linalg.vector_norm(start, torch.inf)) + 1e-12
-    chunks = zip(
-        torch.split(start.flatten(), CHUNK), torch.split(end.detach().flatten(), CHUNK), strict=True
-    )
+    now = ranks.whole(end.detach()).flatten()
+    chunks = zip(torch.split(start.flatten(), CHUNK), torch.split(now, CHUNK), strict=True)
     return any(_has_moved(before, now.cpu(), decay, rounding) for before, now in chunks)
 
 

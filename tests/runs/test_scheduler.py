@@ -15,8 +15,8 @@ from builders import TASK, make_model, runs
 from peft_methods.methods.selection import chosen_methods
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.runs.events import Event
+from peft_methods.runs.executors.failures import failure_of
 from peft_methods.runs.executors.jobs import Failure
-from peft_methods.runs.executors.worker import _failure, _record_of
 from peft_methods.runs.export import load_trained
 from peft_methods.runs.scheduler import Scheduler
 from peft_methods.runs.scheduling import new_scheduler
@@ -194,16 +194,13 @@ def test_failed_prerequisite_fails_the_fusion_run_with_the_reason(
     )
 
 
-def test_record_status_is_oom_for_out_of_memory_errors_only(
-    tiny_recipe: Path, scheduler: Scheduler
-) -> None:
-    wanted = runs(tiny_recipe, "full", "budget.seeds=1")
+def test_record_status_is_oom_for_out_of_memory_errors_only() -> None:
     for error in (
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
     ):
-        assert _record_of(error, wanted[0]).status == "oom"
-    assert _record_of(RuntimeError("shape"), wanted[0]).status == "failed"
+        assert failure_of(error).status == "oom"
+    assert failure_of(RuntimeError("shape")).status == "failed"
 
 
 def test_prepare_raises_data_error_before_training(tiny_recipe: Path, scheduler: Scheduler) -> None:
@@ -216,9 +213,9 @@ def test_prepare_keeps_the_setting_of_an_error_in_the_worker(
     tiny_recipe: Path, scheduler: Scheduler
 ) -> None:
     """A `Failure` carries the setting across the process boundary."""
-    failure = _failure(DataError("too long.", setting="data.max_length"))
+    failure = failure_of(DataError("too long.", setting="data.max_length"))
     assert failure == Failure("too long.", by_user=True, setting="data.max_length")
-    assert _failure(ValueError("shape")).setting == ""
+    assert failure_of(ValueError("shape")).setting == ""
     recipe = load_recipe(str(tiny_recipe), ["data.max_length=5000"])
     with pytest.raises(DataError, match="max_length") as caught:
         scheduler.prepare(recipe, chosen_methods(recipe, None))

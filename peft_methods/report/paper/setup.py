@@ -142,6 +142,12 @@ def _model(study: Study) -> str:
     return joined(f"The model is {cited_model(source, study.model_type)}, {kind}.", size)
 
 
+SEVERAL_GPUS = {
+    "ddp": "A run takes {} GPUs, each with the whole model and an equal share of every batch.",
+    "fsdp": "A run takes {} GPUs, each with a part of the model and an equal share of every batch.",
+}
+
+
 def budget_paragraph(recipe: Recipe) -> str:
     """Describe the budget of every method in a paragraph."""
     budget = recipe.budget
@@ -168,6 +174,7 @@ def budget_paragraph(recipe: Recipe) -> str:
         "Activations within layers are recomputed in the backward pass."
         if budget.gradient_checkpointing
         else "",
+        SEVERAL_GPUS[budget.strategy].format(number(budget.gpus)) if budget.strategy else "",
         _padding(recipe),
     )
 

@@ -22,6 +22,7 @@ from peft_methods.report.text.left_out import left_out_lines, silenced_line
 from peft_methods.report.text.models import MODELS_NOTE
 from peft_methods.report.text.noise import noise_notes
 from peft_methods.report.text.ranking import ranking_notes
+from peft_methods.report.text.several_gpus import several_gpus_notes
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import in_seconds
 from peft_methods.tasks.registry import TASKS, task_of
@@ -85,6 +86,7 @@ def notes(comparison: Comparison) -> list[Note]:
         *remarks_on_models(comparison.records),
         *remarks_on_data(comparison.records),
         *remarks_on_runs(comparison.records),
+        *several_gpus_notes(comparison.records),
         *attempts(comparison.records),
         *source_costs(rows),
         *dict.fromkeys(comparison.notes),

@@ -9,7 +9,6 @@ continues without them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import select
@@ -17,16 +16,15 @@ import signal
 import socket
 import struct
 import sys
-import threading
 import traceback
 from multiprocessing.connection import Connection
 
+from peft_methods.runs.executors.parent_death import die_with_pipe, die_with_process
 from peft_methods.runs.executors.stack_dump import DUMP_SIGNAL, enable_stack_dumps
 
 FORK = b"f"
 # Messages about a forked process: first its id, then its exit code (negative: the signal).
 STATUS_MESSAGE = struct.Struct("q")
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def main(control: int, parent: int, *, armed: bool) -> None:
@@ -52,36 +50,6 @@ def main(control: int, parent: int, *, armed: bool) -> None:
             os.execv(sys.executable, sys.orig_argv[:-1])
     with contextlib.suppress(ConnectionError):
         _serve(socket.socket(fileno=control))
-
-
-def die_with_process(parent: int) -> None:
-    """On Linux, have the kernel kill this process as soon as `parent` ends.
-
-    Ends this process at once if the parent has ended already. The kernel counts the thread that
-    started this process as its parent, so that thread must live as long as the process: use the
-    main thread.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_with_pipe(descriptor: int) -> None:
-    """Kill this process when the other end of a socket closes. A sleeping thread watches it.
-
-    A killed parent cannot notify its children, but the kernel always closes its sockets. The thread
-    does not read messages.
-    """
-    poller = select.poll()
-    poller.register(descriptor, 0)  # only hang-ups
-
-    def watch() -> None:
-        poller.poll()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _serve(control: socket.socket) -> None:

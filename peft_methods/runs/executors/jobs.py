@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
@@ -98,7 +99,8 @@ class Failure:
 
     `by_user` marks a user's mistake, whose message is complete. All other errors are ours.
     `setting` names the setting to change, as in `PeftMethodsError`. `gpu_failure` says how the GPU
-    failed, if that is the cause.
+    failed, if that is the cause. `status` is that of its record, or "engine" if another engine may
+    succeed.
     """
 
     message: str
@@ -106,6 +108,7 @@ class Failure:
     may_pass: bool = False
     setting: str = ""
     gpu_failure: str = ""
+    status: Literal["failed", "oom", "crashed", "engine"] = "failed"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import ctypes
 import gc
 import os
 import select
-import traceback
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,35 +16,27 @@ from filelock import FileLock
 from peft_methods.methods.base import TRAINED
 from peft_methods.profiling.environment import FINGERPRINT_PACKAGES, package_versions
 from peft_methods.runs.executors.cores import keep_to
-from peft_methods.runs.executors.gpu_failure import gpu_failure
+from peft_methods.runs.executors.failures import failure_of
 from peft_methods.runs.executors.jobs import (
     Beside,
     Done,
     EngineFailed,
-    Failure,
     PrepareJob,
     RunJob,
     StartSignal,
 )
+from peft_methods.runs.executors.launch import RankFailed, run_in_ranks
 from peft_methods.runs.executors.logs import redirect_output
+from peft_methods.runs.executors.rank import Ranks
 from peft_methods.runs.record import Record, record_without_result
-from peft_methods.runs.spec import RunSpec
+from peft_methods.runs.scaling import on_one_gpu, with_efficiency
 from peft_methods.runs.store import Store, StoreError
 from peft_methods.runs.tracking import tracker_process
 from peft_methods.utils.cache import cache_folder
-from peft_methods.utils.errors import (
-    EngineUnfit,
-    PeftMethodsError,
-    first_line,
-    is_out_of_memory,
-    is_transient,
-)
+from peft_methods.utils.errors import EngineUnfit
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 PREFETCH_LOG = "prefetch.log"  # the output of a run's process before its turn
-# If more bytes than this on the GPU are not this process's tensors, other processes use the GPU.
-# This process's own CUDA context and libraries take less.
-MEMORY_OF_OTHERS = 2 * 2**30
 
 
 def serve(connection: Connection) -> None:
@@ -128,31 +119,11 @@ def _prepare(job: PrepareJob) -> Done:
             prepare.prepare(job.recipe, job.methods, job.device, threads=job.devices.threads)
         )
     except Exception as error:
-        return Done(_failure(error))
-
-
-def _failure(error: Exception) -> Failure:
-    traceback.print_exc()
-    by_user = isinstance(error, PeftMethodsError)
-    setting = error.setting if isinstance(error, PeftMethodsError) else ""
-    message = str(error) if by_user else first_line(error)
-    return Failure(message, by_user, _may_pass(error), setting, gpu_failure(error))
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether a retry may succeed, for example when others have freed memory on the GPU."""
-    if not is_out_of_memory(error):
-        return is_transient(error)
-    import torch
-
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return False
-    free, total = torch.cuda.mem_get_info()
-    return total - free - torch.cuda.memory_reserved() > MEMORY_OF_OTHERS
+        return Done(failure_of(error))
 
 
 def _train(job: RunJob, connection: Connection, go: StartSignal, prefetched: Any) -> Done:
-    from peft_methods.runs import pipeline, run_paths
+    from peft_methods.runs import run_paths
 
     predictions = None
     try:
@@ -162,29 +133,27 @@ def _train(job: RunJob, connection: Connection, go: StartSignal, prefetched: Any
             results=job.store if job.checkpoint else None,
         )  # fmt: skip
         job.work.mkdir(parents=True, exist_ok=True)
-        record, predictions = pipeline.execute(
-            job.run,
-            paths,
-            _progress(connection),
-            threads=job.devices.threads,
-            prefetched=prefetched,
-            turn=FileLock(go.beside.turn) if go.beside.turn else None,
-        )
+        turn = FileLock(go.beside.turn) if go.beside.turn else None
+        record, predictions = _execute(job, paths, _progress(connection), turn, prefetched)
         record = _with_surroundings(record, job, go.beside)
     except EngineUnfit as error:
-        return Done(EngineFailed(_failure(error).message))
+        return Done(EngineFailed(failure_of(error).message))
     except Exception as error:
-        record = _record_of(error, job.run)
-        if (failed := gpu_failure(error)) or _may_pass(error):
-            return Done(record, may_pass=True, gpu_failure=failed)
-    record = replace(record, attempts=job.attempts)
+        failure = error.failure if isinstance(error, RankFailed) else failure_of(error)
+        if failure.status == "engine":
+            return Done(EngineFailed(failure.message))
+        record = record_without_result(job.run, failure.status, failure.message)
+        if failure.gpu_failure or failure.may_pass:
+            return Done(record, may_pass=True, gpu_failure=failure.gpu_failure)
+    record = with_efficiency(replace(record, attempts=job.attempts), Store(job.store))
     try:
         is_needed_later = record.status == "ok" and job.run.role == "prerequisite"
         Store(job.store).write(record, predictions, job.work / TRAINED if is_needed_later else None)
     except StoreError as error:
         return Done(record, not_stored=str(error))
     if job.checkpoint and record.status == "ok":
-        Store(job.store).remove_checkpoints(job.run.key)  # only once its record is written
+        # only once its record is written
+        Store(job.store).remove_checkpoints(on_one_gpu(job.run).key)
     return Done(record)
 
 
@@ -198,27 +167,41 @@ def _with_surroundings(record: Record, job: RunJob, beside: Beside) -> Record:
     return replace(record, environment=record.environment | surroundings)
 
 
+def _execute(job: RunJob, paths: Any, progress: Any, turn: Any, prefetched: Any) -> Any:
+    """Execute a run here, or in several processes, of which rank 0 reports the progress."""
+    from peft_methods.runs import pipeline
+
+    count = job.run.recipe.budget.gpus
+    if count == 1:
+        threads = job.devices.threads
+        return pipeline.execute(
+            job.run, paths, progress, threads=threads, prefetched=prefetched, turn=turn
+        )
+    ranks = Ranks(job.devices, count, job.work / "ranks", job.log, os.getpid())
+
+    def execute(is_first: bool) -> Any:
+        send = progress if is_first else lambda news: None
+        return pipeline.execute(job.run, paths, send, threads=ranks.threads, turn=None)
+
+    return run_in_ranks(ranks, job.run.device, execute)
+
+
 def _prefetched(job: RunJob) -> Any:
     """Do everything for a run on a GPU that can be done before its turn.
+
+    Nothing for a run on several: its ranks are forked, and threads do not survive that.
 
     Errors are ignored: the run itself will hit and record them.
     """
     from peft_methods.runs import prepare
 
-    if not job.run.device.startswith("cuda"):
+    if not job.run.device.startswith("cuda") or job.run.recipe.budget.gpus > 1:
         return None
     with contextlib.suppress(Exception):
         return prepare.prefetch(
             job.run, work=job.work, prerequisites=job.prerequisites, threads=job.devices.threads
         )
     return None
-
-
-def _record_of(error: Exception, run: RunSpec) -> Record:
-    failure = _failure(error)
-    return record_without_result(
-        run, "oom" if is_out_of_memory(error) else "failed", failure.message
-    )
 
 
 def _progress(connection: Connection) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from peft_methods.training.phases import EnginePhase
 
 if TYPE_CHECKING:
+    from peft_methods.recipes.schema import Budget
     from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
 
 
@@ -30,14 +31,20 @@ class CudaGraphsEngine:
     priority = 1
     fallback = "trainer"
     phases = (CAPTURE,)
+    trains_on_several_gpus = False
 
-    def unsupported(self, config: Any) -> str | None:
-        """Encoders alone: the attention that it puts in is not causal.
+    def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
+        """Encoders alone, on one GPU: the attention that it puts in is not causal.
 
         What else cannot be captured shows when it is captured (`EngineUnfit`).
         """
         from peft_methods.models.families import TITLES, family_of
 
+        if budget is not None and budget.gpus > 1:
+            return (
+                f"the {self.name} engine captures the steps of one GPU: the {self.fallback} engine "
+                f"trains on several"
+            )
         if (family := family_of(config)) == "encoder":
             return None
         return (

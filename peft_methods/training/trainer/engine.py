@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from peft_methods.recipes.schema import Budget
     from peft_methods.training.engine import Checkpointer, Observer, Training, TrainingJob
 
 
@@ -18,8 +19,9 @@ class TrainerEngine:
     priority = 0
     fallback = None
     phases = ()
+    trains_on_several_gpus = True
 
-    def unsupported(self, config: Any) -> str | None:
+    def unsupported(self, config: Any, budget: Budget | None = None) -> str | None:
         """Return None: the Trainer trains everything."""
         return None
 
@@ -29,4 +31,8 @@ class TrainerEngine:
         """Train the job's model. See `Engine.train`."""
         from peft_methods.training.trainer.loop import RunTrainer, train
 
+        if job.recipe.budget.gpus > 1:
+            from peft_methods.training.distributed.trainer import RankTrainer
+
+            return train(job, observer, checkpointer, trainer_class=RankTrainer)
         return train(job, observer, checkpointer, trainer_class=RunTrainer)

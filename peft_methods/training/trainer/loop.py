@@ -5,6 +5,7 @@ Epochs are evaluated by a callback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_parameter_na
 
 from peft_methods.methods.base import TRAINED
 from peft_methods.models.parameters import load_trainable
+from peft_methods.models.ranks import is_sharded, rank, unwrapped
 from peft_methods.training.activation_checkpointing import checkpointing
 from peft_methods.training.collate import make_collator, training_collator
 from peft_methods.training.engine import (
@@ -34,6 +36,8 @@ from peft_methods.training.state import (
     resume,
 )
 from peft_methods.training.trainer.warm_up import warm_up
+
+SEEDS_APART = 1_000_003  # between the seeds of two ranks' dropout
 
 
 class RunTrainer(Trainer):
@@ -99,10 +103,18 @@ class RunTrainer(Trainer):
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """Return the batches of one optimizer step. The last step of an epoch may have fewer."""
         batches, items = super().get_batch_samples(*arguments)
-        self._examples_of_step = sum(map(self.job.task.examples_in_batch, batches))
+        self._examples_of_step = self.examples_in(batches)
         self._batches_of_step = len(batches)
         self._processed_tokens += sum(batch["input_ids"].numel() for batch in batches)
         return batches, items
+
+    def examples_in(self, batches: Sequence[dict[str, Any]]) -> int:
+        """Return the number of examples in the loss of these batches."""
+        return sum(map(self.job.task.examples_in_batch, batches))
+
+    def share_of_step(self, examples: int) -> float:
+        """Return the weight of a batch with this number of examples in the optimizer step."""
+        return examples * self._batches_of_step / (self._examples_of_step or examples or 1)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
@@ -117,10 +129,12 @@ class RunTrainer(Trainer):
         if found.correct is not None:
             self._correct = self._correct + found.correct
             self._has_correct = True
-        share = examples * self._batches_of_step / (self._examples_of_step or examples or 1)
-        loss = found.mean * share
-        extra = self.job.method.penalty(model)
+        loss = found.mean * self.share_of_step(examples)
+        extra = self.job.method.penalty(unwrapped(model))
         return loss if extra is None else loss + extra
+
+    def wrap(self, batch: dict[str, Any]) -> None:
+        """Do nothing: there is no other rank to exchange gradients with."""
 
     def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Run one optimizer step outside the Trainer's loop."""
@@ -186,7 +200,7 @@ def train(
     trainer.add_callback(evaluator)
     observer.enter("warm_up")
     with checkpointing(job.model, on=job.recipe.budget.gradient_checkpointing):
-        warm_up(trainer, training_collator(job.recipe, job.tokenizer), observer)
+        communication = warm_up(trainer, training_collator(job.recipe, job.tokenizer), observer)
         checkpoint = None
         if checkpointer is not None:
             trainer.add_callback(CheckpointCallback(trainer, evaluator, observer, checkpointer))
@@ -207,6 +221,7 @@ def train(
         tokens=tokens,
         padding=evaluator.processed_tokens - tokens,
         decay=evaluator.best_decay,
+        communication_seconds=communication,
     )
 
 
@@ -225,12 +240,15 @@ def trainer_arguments(job: TrainingJob, *, autocast: bool = True) -> TrainingArg
         max_grad_norm=budget.max_grad_norm,
         bf16=autocast and budget.precision == "bf16",
         fp16=autocast and budget.precision == "fp16",
-        seed=job.seed_of("dropout"),
+        seed=(job.seed_of("dropout") + SEEDS_APART * rank()) % 2**32,
         data_seed=job.seed_of("data_order"),  # of the order where it is random
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         # A blocking copy of each batch would wait for the step before it.
-        accelerator_config={"non_blocking": not on_cpu},
+        accelerator_config={
+            "non_blocking": not on_cpu,
+            "use_configured_state": is_sharded(job.model),
+        },
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from peft_methods.models import ranks
 from peft_methods.tasks.collate import Collator
 from peft_methods.training.collate import on_device
+from peft_methods.training.distributed.communication import communication_seconds
 from peft_methods.training.engine import NoTrace, Observer, PeakStep, TrainingJob
 from peft_methods.training.precision import autocast
 
@@ -18,8 +20,11 @@ class WarmedTrainer(Protocol):
     """The members of a trainer that the warm-up uses."""
 
     job: TrainingJob
-    model: Any
+    model_wrapped: Any
     optimizer: Any
+
+    def wrap(self, batch: dict[str, Any]) -> None:
+        """Wrap the model to exchange gradients with other ranks, if there are any."""
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Create the optimizer."""
@@ -31,23 +36,28 @@ class WarmedTrainer(Protocol):
         """Run one optimizer step outside the Trainer's loop."""
 
 
-def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> None:
+def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> float | None:
     """Run two whole steps on the longest batch, the worst case for memory.
 
     In the second step, the peak step, the optimizer state exists. Gradients are zeroed before the
     optimizer step and the learning rate is 0, so no weight changes. The random state is restored
     and the optimizer discarded, so training is the same with and without the warm-up. With
     accumulation, gradients exist from the second batch of a step on; here they exist as zeros.
+
+    With several ranks each has a share of the batch, and a third step follows: its communication
+    is returned in seconds.
     """
     rows, budget = trainer.job.data.train, trainer.job.recipe.budget
+    size = budget.batch_size // ranks.count()
     if budget.padding == "packed":  # has no mask
-        chosen = longest_rows(rows.lengths)[: budget.batch_size]
+        chosen = longest_rows(rows.lengths)[:size]
     else:
         width = trainer.job.recipe.data.max_length if budget.padding == "fixed" else 0
-        chosen = worst_batch(rows.lengths, budget.batch_size, width=width)
-    model = trainer.model
-    assert isinstance(model, nn.Module)
+        chosen = worst_batch(rows.lengths, size, width=width)
     batch = collate([rows[row] for row in chosen])
+    trainer.wrap(batch)
+    model = trainer.model_wrapped
+    assert isinstance(model, nn.Module)
     optimizer = trainer.create_optimizer()
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -58,8 +68,10 @@ def warm_up(trainer: WarmedTrainer, collate: Collator, observer: Observer) -> No
             model.zero_grad(set_to_none=True)
         with observer.peak_step(model, optimizer) as trace:
             idle_step(trainer, batch, optimizer, trace)
+        seconds = communication_seconds(lambda: idle_step(trainer, batch, optimizer, NoTrace()))
     model.zero_grad(set_to_none=True)
     trainer.optimizer = None
+    return seconds
 
 
 def worst_batch(lengths: Sequence[int], size: int, *, width: int) -> list[int]:
@@ -90,7 +102,7 @@ def idle_step(
     trace: PeakStep,
 ) -> None:
     """Run a training step that does not change any weight."""
-    model, budget = trainer.model, trainer.job.recipe.budget
+    model, budget = trainer.model_wrapped, trainer.job.recipe.budget
     assert isinstance(model, nn.Module)
     device = next(model.parameters()).device
     with autocast(device, budget.precision):

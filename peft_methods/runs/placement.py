@@ -1,0 +1,58 @@
+"""The model of a run, with its method, on the devices that train it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from torch import nn
+
+from peft_methods.data.facts import TextData
+from peft_methods.methods.base import ApplyContext
+from peft_methods.models import loading, ranks
+from peft_methods.runs.prepare import Prefetched, drawn_weights, load
+from peft_methods.runs.run_paths import RunPaths
+from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.registry import TASKS
+
+
+def model_of(
+    run: RunSpec, paths: RunPaths, texts: TextData, prefetched: Prefetched | None
+) -> tuple[loading.LoadedModel, nn.Module]:
+    """Return the loaded model and the same with the method applied; prefetched where possible."""
+    if prefetched and prefetched.ready:
+        return prefetched.ready.base, prefetched.ready.model.to(run.device)
+    drawn = prefetched.drawn if prefetched else _drawn_once(run, texts, paths.work)
+    base = load(run, texts, first_device(run), drawn=drawn)
+    ranks.wait_for_all()  # until all have read it
+    if drawn and ranks.is_first():
+        shutil.rmtree(drawn, ignore_errors=True)
+    task_type = TASKS[run.recipe.task].peft_type
+    context = ApplyContext(base.architecture, base.head, task_type, paths.prerequisites)
+    return base, run.method.apply(base.model, context)
+
+
+def _drawn_once(run: RunSpec, texts: TextData, work: Path) -> Path | None:
+    """Let rank 0 draw the random weights that all ranks quantise: they are read from files."""
+    if ranks.count() == 1 or not run.method.info.quantization:
+        return None
+    found = drawn_weights(run, texts, work) if ranks.is_first() else None
+    return ranks.gathered(found)[0]
+
+
+def first_device(run: RunSpec) -> str:
+    """Return the device that a model is loaded on.
+
+    It is the host for a model that will be sharded and need not fit on one GPU. 4-bit weights are
+    made on the GPU.
+    """
+    is_sharded = run.recipe.budget.strategy == "fsdp" and not run.method.info.quantization
+    return "cpu" if is_sharded else run.device
+
+
+def place(run: RunSpec, model: nn.Module) -> None:
+    """Divide the model among the ranks if the budget says so."""
+    if run.recipe.budget.strategy == "fsdp":
+        from peft_methods.training.distributed.sharding import shard
+
+        shard(model, run.device, run.recipe.budget.precision)
