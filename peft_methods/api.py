@@ -20,14 +20,13 @@ method on validation data, which come first.
 How it is trained. `engine` is `trainer` (the Hugging Face Trainer), `cuda_graphs` (its steps as
 CUDA graphs) or `auto`. `workers` is the number of runs at a time, `devices` the GPUs for them
 ("0,2" or UUIDs; by default all of one kind). `executor` is where they happen: `local` is this
-machine, `ray` the Ray cluster at `ray_address` (of whose kinds of devices `ray_kind` chooses one),
-`slurm` a Slurm cluster (of which each job asks for what `slurm` says, for example
-`{"partition": "gpu", "time": "2h"}`), and an installed package can bring others. `deterministic`
-allows on a GPU only operations that give identical bits every time (on a CPU all do). Runs with a
-record in `results` from an earlier session are reused; `fresh` trains everything again.
-`checkpoint` saves every epoch's state, so that a killed run resumes from there in the next call.
-`timeout` ("10min", or seconds) ends a run. One whose process was killed or GPU failed is retried
-`retries` times.
+machine, `ray` the Ray cluster at `ray_address` (of its kinds of devices that of `ray_kind`),
+`slurm` a Slurm cluster (`slurm={"partition": "gpu", "time": "2h"}` is what each job asks for), and
+an installed package can bring others. `deterministic` allows on a GPU only operations that give
+identical bits every time (on a CPU all do). Runs with a record in `results` from an earlier session
+are reused; `fresh` trains everything again. `checkpoint` saves every epoch's state, so that a
+killed run resumes from there in the next call. `timeout` ("10min", or seconds) ends a run. One
+whose process was killed or GPU failed is retried `retries` times.
 
 What is written and shown. `report` is a folder for an HTML report; `save_models` is one for each
 run's best model. `budget` ("memory=8GB,time=10min") restricts the recommendations. Differences of

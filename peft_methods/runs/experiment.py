@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from peft_methods.recipes.schema import Recipe
@@ -72,9 +73,8 @@ class Experiment:
             devices=self._devices.slots,
             request=options.request,
         )
-        self._tracking = Tracking(
-            options.trackers, options.results, self._scheduler.executor.new_worker
-        )
+        new_worker = self._scheduler.executor.new_worker
+        self._tracking = Tracking(options.trackers, options.results, new_worker)
         for watcher in (self._progress, self._on_event, self._tracking):
             self._scheduler.watch(watcher)
         self._records = ArrivedRecords(self.tasks)
@@ -122,9 +122,8 @@ class Experiment:
         self._progress.announce(self._devices.notes)
         records, unfit = RecordReader().records(self._store.folder)
         self._set_aside = self._store.set_aside(unfit)
-        for task in self.tasks:
-            if self.needs_gpu(task):
-                self._give_up(task, "skipped", no_gpu_reason(task.recipe))
+        for task in filter(self.needs_gpu, self.tasks):
+            self._give_up(task, "skipped", no_gpu_reason(task.recipe))
         waiting = [run for t in self.tasks if not self._records.have_all(t) for run in t.runs]
         # A guess at what to prefetch. Before tuning, the runs that will follow are unknown.
         count = 0 if self.trials else self.workers
@@ -134,12 +133,9 @@ class Experiment:
         ]
         if self.trials:
             runnable = self._tuned(runnable, self.trials)
-        longest_first = sorted(
-            runnable,
-            key=lambda task: total_seconds(task.runs, self.preparations, self.workers),
-            reverse=True,
-        )
-        self._submit([run for task in longest_first for run in task.runs])
+        seconds = partial(total_seconds, preparations=self.preparations, workers=self.workers)
+        runnable.sort(key=lambda task: -seconds(task.runs))  # the longest first
+        self._submit([run for task in runnable for run in task.runs])
 
     def _can_run(self, task: RunGroup) -> bool:
         """Whether the recipe's check passed for this method; else store records with the reason."""

@@ -14,6 +14,7 @@ class GpuFailures:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+        self._total = executor.capacity.gpus
         self._of_run: dict[str, int] = {}
         self._last = ""
 
@@ -31,7 +32,12 @@ class GpuFailures:
         return True
 
     def reason_to_end(self, needs: Resources) -> str:
-        """Return why a run cannot start any more because GPUs failed; empty if it can."""
+        """Return why a run can never start: too few GPUs, or too few are left. Else ''."""
+        if needs.gpus > self._total:
+            return (
+                f"it needs {needs.gpus} GPUs, and this session uses {self._total}: "
+                f"set workers = {needs.gpus}"
+            )
         left = self._executor.capacity.gpus
         if not self._last or needs.gpus <= left:
             return ""

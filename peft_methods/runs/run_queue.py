@@ -66,7 +66,7 @@ class RunQueue:
     """
 
     def __init__(self, needs_of: Callable[[RunSpec], Resources], patience: int) -> None:
-        self._needs_of, self._patience = needs_of, patience
+        self._needs_of, self._patience = needs_of, max(1, patience)
         self._overtaken, self._numbers = 0, count(1)
         self.clear()
 
@@ -124,21 +124,21 @@ class RunQueue:
                 continue
             del self._missing[run.key]
 
-    def hopeless(self) -> Iterator[tuple[RunSpec, Record]]:
-        """Remove and yield the runs that cannot start, with the record of what they needed."""
-        while self._hopeless:
-            run, record = self._hopeless.popleft()
-            self._keys.discard(run.key)
-            yield run, record
+    def hopeless(self, obstacle: Callable[[Resources], str]) -> Iterator[tuple[RunSpec, str]]:
+        """Remove and yield the runs that can never start, with the reason.
 
-    def refused(self, reason_of: Callable[[Resources], str]) -> Iterator[tuple[RunSpec, str]]:
-        """Remove and yield the ready runs with needs that there is a reason to refuse."""
+        A prerequisite failed, or there is an `obstacle` to what the run needs.
+        """
         for needs in list(self._ready):
-            if reason := reason_of(needs):
+            if reason := obstacle(needs):
                 ready = self._ready.pop(needs)
-                for number in ready.numbers:
-                    self._keys.discard(ready[number].key)
-                    yield ready[number], reason
+                for run in map(ready.__getitem__, ready.numbers):
+                    self._keys.discard(run.key)
+                    yield run, reason
+        while self._hopeless:
+            run, failed = self._hopeless.popleft()
+            self._keys.discard(run.key)
+            yield run, f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
 
     def take(
         self,

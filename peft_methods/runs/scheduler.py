@@ -11,7 +11,6 @@ from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.detached import Detached
 from peft_methods.runs.events import Event, Watcher
 from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle, Progress
-from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob
 from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
@@ -49,9 +48,8 @@ class Scheduler:
         self._timeouts = Timeouts(timeout, clock)
         self._checks = RecipeChecks(executor, requests, self._timeouts, retries)
         self._failures = GpuFailures(executor)
-        self._gpus = executor.capacity.gpus
         self._store = StoreOfFailures(requests.store.folder)
-        self._queue = RunQueue(requests.needs_of, max(1, executor.capacity.gpus))
+        self._queue = RunQueue(requests.needs_of, executor.capacity.gpus)
         self._running: dict[Handle, RunSpec] = {}
         self._queued: set[Handle] = set()  # those of them that wait for a machine
         self._news: dict[Handle, dict[str, object]] = {}
@@ -158,21 +156,16 @@ class Scheduler:
 
     def _start_ready(self) -> None:
         """Start runs while resources last. A run whose prerequisite failed ends here."""
-        for run, failed in self._queue.hopeless():
-            reason = f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
-            record = record_without_result(run, "failed", reason)
-            self.store_here(record)
-            self._end(run, record)
-        self._end_without_gpu()
+        for run, reason in self._queue.hopeless(self._failures.reason_to_end):
+            self._give_up(run, record_without_result(run, "failed", reason))
         started = False
         while (ready := self._next()) is not None:
             self._start(ready)
             started = True
         if started and self._queue:
             known = self.executor.prefetched()
-            following = self._queue.following(
-                max(1, self.executor.prefetch_limit - len(known)), without=known
-            )
+            most = max(1, self.executor.prefetch_limit - len(known))
+            following = self._queue.following(most, without=known)
             self.executor.prefetch([self._job(run) for run in following])
 
     def _next(self) -> RunSpec | None:
@@ -180,25 +173,8 @@ class Scheduler:
 
         One that is prefetched on a device that is in use comes last.
         """
-        executor = self.executor
-        first, last = executor.next_prefetched(), executor.prefetched()
-        return self._queue.take(executor.has_room, first, last)
-
-    def _end_without_gpu(self) -> None:
-        """End the queued runs that need more GPUs than there are, or than are left."""
-        for run, reason in self._queue.refused(self._obstacle):
-            record = record_without_result(run, "failed", reason)
-            self.store_here(record)
-            self._end(run, record)
-
-    def _obstacle(self, needs: Resources) -> str:
-        """Return why a run with these needs can never start; empty if it can."""
-        if needs.gpus > self._gpus:
-            return (
-                f"it needs {needs.gpus} GPUs, and this session uses {self._gpus}: "
-                f"set workers = {needs.gpus}"
-            )
-        return self._failures.reason_to_end(needs)
+        first, last = self.executor.next_prefetched(), self.executor.prefetched()
+        return self._queue.take(self.executor.has_room, first, last)
 
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)
@@ -281,9 +257,7 @@ class Scheduler:
             self._notify(Event(run, failed=self._attempts[run.key][-1]))
             return
         log = f"; its output is in {self.requests.log(run.label)}" if has_log else ""
-        record = replace(record, message=record.message + log, attempts=before)
-        self.store_here(record)
-        self._end(run, record)
+        self._give_up(run, replace(record, message=record.message + log, attempts=before))
 
     def _try_elsewhere(self, handle: Handle, run: RunSpec, failure: str) -> None:
         """Queue a run whose GPU failed, as the next one. It is no attempt of the run."""
@@ -299,6 +273,10 @@ class Scheduler:
         self._running.pop(handle, None)
         self._queued.discard(handle)
         self._news.pop(handle, None)
+
+    def _give_up(self, run: RunSpec, record: Record) -> None:
+        self.store_here(record)
+        self._end(run, record)
 
     def store_here(self, record: Record) -> None:
         """Write a record that no worker wrote. If that fails, keep it in memory and warn."""

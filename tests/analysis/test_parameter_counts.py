@@ -11,7 +11,7 @@ from peft_methods.analysis.checks.parameter_counts import (
     models_of_size,
     verdict,
 )
-from peft_methods.analysis.checks.row import RoundedCount
+from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.methods.scaling.ia3 import IA3
 from peft_methods.utils.units import parse
 

@@ -13,7 +13,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from peft_methods.analysis.checks.row import RoundedCount
+from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.methods.registry import METHODS
 from peft_methods.models.architecture import Architecture, architecture_of
 from peft_methods.models.decoder_maps import DECODER_MAPS

@@ -8,34 +8,13 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from peft_methods.analysis.checks.rounded_count import RoundedCount
 from peft_methods.models.architecture import Architecture
 from peft_methods.runs.record import Record
 from peft_methods.tasks.metrics import Metric
 from peft_methods.tasks.registry import TASKS
 
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
-
-
-@dataclass(frozen=True)
-class RoundedCount:
-    """A count as it is written, with the range of values it may stand for.
-
-    1.30M stands for anything from 1,295,000 to 1,310,000: it may be rounded or cut off.
-    """
-
-    text: str
-    value: float
-    low: float
-    high: float
-
-    def holds(self, value: float) -> bool:
-        """Whether the value may be written like this."""
-        return self.low <= value <= self.high
-
-    @classmethod
-    def exactly(cls, value: float) -> RoundedCount:
-        """Make a count that is known to the last digit."""
-        return cls(f"{value:,.0f}", value, value, value)
 
 
 @dataclass(frozen=True)
@@ -64,8 +43,7 @@ class ResultRow:
     - `has_learnt`: of tasks whose trivial predictor is the untrained model, whether the test loss
       is below that model's; None if there is no such loss.
     - `peak_is_reset`: whether the peak is known to be that of training alone.
-    - `engine_note`: why the chosen engine did not train it; empty if it did. `fell_back` is the
-      share of its runs that this is so for.
+    - `engine_note`: why the chosen engine did not train it. `fell_back`: the share of such runs.
     """
 
     name: str

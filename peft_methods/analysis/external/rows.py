@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from peft_methods.analysis.checks.parameter_counts import models_named, models_of_size
-from peft_methods.analysis.checks.row import VERSIONS, ResultRow, RoundedCount
+from peft_methods.analysis.checks.rounded_count import RoundedCount
+from peft_methods.analysis.checks.row import VERSIONS, ResultRow
 from peft_methods.analysis.external.columns import method_of
 from peft_methods.methods.registry import METHODS
 from peft_methods.utils.errors import PeftMethodsError
