@@ -158,6 +158,12 @@ class Cluster:
     def has_started(self, handle: Any) -> bool:
         return True
 
+    def is_queued(self, handle: Any) -> bool:
+        return False
+
+    def leave_out(self, handle: Any, reason: str) -> bool:
+        return False
+
     def stacks(self, handle: Any) -> str:
         return ""
 

@@ -130,6 +130,21 @@ def _add_execution(group: OptionGroup) -> None:
         "cluster) or an executor of an installed package",
     )
     group.addoption(
+        "--peft-timeout",
+        metavar="TIME",
+        help="end a run that takes longer, e.g. 90s, 10min, 2h (default: no limit)",
+    )
+    group.addoption(
+        "--peft-retries",
+        metavar="N",
+        default="1",
+        help="retry a run whose process was killed or whose GPU failed (default: 1)",
+    )
+
+
+def _add_clusters(group: OptionGroup) -> None:
+    """Register the options for executors of clusters."""
+    group.addoption(
         "--peft-ray-address",
         metavar="HOST:PORT",
         help="the Ray cluster for the executor ray (default: RAY_ADDRESS, else the cluster that "
@@ -153,17 +168,6 @@ def _add_execution(group: OptionGroup) -> None:
         "--peft-detach",
         action="store_true",
         help="submit the jobs of slurm and end; the same command without this option collects them",
-    )
-    group.addoption(
-        "--peft-timeout",
-        metavar="TIME",
-        help="end a run that takes longer, e.g. 90s, 10min, 2h (default: no limit)",
-    )
-    group.addoption(
-        "--peft-retries",
-        metavar="N",
-        default="1",
-        help="retry a run whose process was killed or whose GPU failed (default: 1)",
     )
 
 
