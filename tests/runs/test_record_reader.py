@@ -25,7 +25,11 @@ def written(folder: Path, *records: Record) -> list[Path]:
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
     write_results(tmp_path, ("full", "lora", "ia3"), seeds=3)
-    written(tmp_path, missing("qlora", "oom", "no memory left"), changed_record("bitfit", 7))
+    written(
+        tmp_path,
+        missing("qlora", "oom", "no memory left"),
+        changed_record("bitfit", 7, fingerprint="bitfit7"),
+    )
     return sorted(tmp_path.glob("*.json"))
 
 
@@ -33,7 +37,8 @@ def test_records_are_those_of_the_store(paths: list[Path]) -> None:
     reader, store = RecordReader(), Store(paths[0].parent)
     found = [reader.read(path) for path in paths]
     assert found == [store.read(path) for path in paths]
-    assert [one.to_json() for one in found] == [json.loads(path.read_text()) for path in paths]
+    texts = [json.dumps(one.to_json(), indent=1, sort_keys=True) for one in found]
+    assert texts == [path.read_text(encoding="utf-8") for path in paths]
     assert {type(one) for one in found} == {Record}
     assert reader.records(paths[0].parent) == store.records()
 
