@@ -238,26 +238,61 @@ def _captures(results: Path) -> str:
 
 
 @pytest.mark.harness
-def test_report_of_ten_thousand_records(benchmark: Any, tmp_path: Path) -> None:
-    """Measure seconds from process start to report.html, in three rounds.
+@pytest.mark.parametrize(
+    ("records", "recipes", "models", "rounds"), [(10_000, 25, 1, 3), (100_000, 50, 5, 1)]
+)
+def test_report_of_many_records(
+    records: int, recipes: int, models: int, rounds: int, benchmark: Any, tmp_path: Path
+) -> None:
+    """Measure seconds from process start to report.html, and the memory of the process.
 
-    The records cover 25 recipes, eight methods and 50 seeds, with 500 test rows each.
+    The records cover eight methods and 50 seeds, with 500 test rows each. No run was verified
+    before: every round starts with an empty cache.
     """
     from bulk import fill
 
-    assert fill(tmp_path / "results", recipes=25, seeds=50) == 10_000
-    command = [
-        sys.executable,
-        "-m",
-        "peft_methods",
-        "report",
-        str(tmp_path / "results"),
-        "-o",
-        str(tmp_path / "out"),
-    ]
-    benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=3)
+    assert fill(tmp_path / "results", recipes=recipes, seeds=50, models=models) == records
+    command = [sys.executable, "-m", "peft_methods", "report", str(tmp_path / "results")]
+    command += ["-o", str(tmp_path / "out")]
+    caches = (tmp_path / f"cache{number}" for number in itertools.count())
+    peaks: list[int] = []
+
+    def report() -> None:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(next(caches))}
+        process = subprocess.Popen(command, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peaks.append(1024 * usage.ru_maxrss)
+
+    benchmark.pedantic(report, rounds=rounds)
     median, size = benchmark.stats.stats.median, (tmp_path / "out" / "report.html").stat().st_size
-    benchmark.extra_info.update(records=10_000, report_bytes=size)
+    benchmark.extra_info.update(records=records, report_bytes=size, peak_bytes=peaks)
     print(
-        f"report: 10,000 records in {median:.1f} s (median of three), {size / 1e6:.1f} MB of HTML"
+        f"report: {records:,} records in {median:.1f} s (median of {rounds}), "
+        f"{max(peaks) / 1e9:.2f} GB of memory, {size / 1e6:.1f} MB of HTML"
     )
+
+
+@pytest.mark.harness
+@pytest.mark.parametrize(("runs", "gpus"), [(10_000, 1_000), (100_000, 1_000)])
+def test_scheduler_of_many_runs(runs: int, gpus: int, benchmark: Any, tmp_path: Path) -> None:
+    """Measure the driver's CPU time for each simulated run, progress lines included.
+
+    Some runs fail in every way, one in ten has a prerequisite, and some need 2 or 8 GPUs. The keys
+    of the runs are given.
+    """
+    from simulated_session import SimulatedSession
+
+    session = SimulatedSession(runs, gpus, tmp_path)
+    seconds: list[float] = []
+
+    def drive() -> None:
+        before = time.process_time()
+        session.drive()
+        seconds.append(time.process_time() - before)
+
+    benchmark.pedantic(drive, rounds=1)
+    each = 1000 * seconds[0] / runs
+    benchmark.extra_info.update(cpu_milliseconds_of_a_run=each, statuses=dict(session.statuses))
+    print(f"scheduler: {runs:,} runs on {gpus:,} GPUs, {each:.3f} ms of CPU time a run")

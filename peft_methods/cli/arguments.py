@@ -291,6 +291,7 @@ def _add_regression_check(group: OptionGroup) -> None:
 OPTION_GROUPS: Mapping[str, Callable[[OptionGroup], None]] = {
     "what is compared": _add_choices,
     "how runs are executed": _add_execution,
+    "clusters": _add_clusters,
     "how each run trains": _add_training,
     "what is written": _add_output,
     "baselines and constraints": _add_regression_check,

@@ -13,10 +13,10 @@ class StoreOfFailures(Store):
 
     def _delete_failures(self, record: Record) -> None:
         """Delete earlier failed records of this run."""
-        earlier = self._failures.setdefault(record.key, set())
-        for name in earlier - {record.fingerprint}:
+        key = record.fingerprint.partition("-")[0]
+        for name in self._failures.pop(key, set()) - {record.fingerprint}:
             (self.folder / f"{name}{RECORD}").unlink(missing_ok=True)
-        self._failures[record.key] = {record.fingerprint}
+        self._failures[key] = {record.fingerprint}
 
     @cached_property
     def _failures(self) -> dict[str, set[str]]:

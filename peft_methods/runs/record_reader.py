@@ -15,10 +15,15 @@ from peft_methods.runs.record import SCHEMA_VERSION, Record
 from peft_methods.runs.spec import RunSpec
 from peft_methods.runs.store import RECORD, ForeignFile, Store, StoreError, UnreadableFile
 from peft_methods.utils import sanitize
+from peft_methods.utils.errors import PeftMethodsError
 from peft_methods.utils.validation import adapter
 
 SEEDS = range(2**32)  # that a recipe may have
 MOST_PARTS = 10_000  # different parts of records that are looked for in further ones
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError),
+    *(RecursionError, PeftMethodsError),
+)
 Values = dict[str, Any]
 
 
@@ -51,8 +56,8 @@ class RecordReader:
         """Read a record. Raises `StoreError`, which names the file and the problem."""
         try:
             record = self._parsed(path.read_bytes())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, StoreError):
-            record = None  # the store knows what is wrong with it
+        except UNREADABLE:
+            record = None  # the store says what is wrong with it
         if record is None or path.stem != record.fingerprint:
             return Store(path.parent).read(path)
         return record

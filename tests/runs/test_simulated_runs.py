@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,12 +14,18 @@ from hypothesis import strategies as st
 
 from builders import make_record
 from peft_methods.runs.events import Event
+from peft_methods.runs.prepared import PreparedRecipe
+from peft_methods.runs.progress.display import Lines
+from peft_methods.runs.progress.progress import MOST_LINES, Progress
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 from simulated_runs import FATES, MAY_PASS, Cluster, SimulatedRun, simulated, spec
 
 TEMPLATE = make_record().spec
 HOSTS, GPUS = 2, 4
+PREPARED = PreparedRecipe(
+    {"class_counts": {"train": (80, 80), "validation": (15, 15), "test": (25, 25)}}, {}, 0.01, 1.0
+)
 
 
 @st.composite
@@ -146,3 +154,27 @@ def test_failed_prerequisite_ends_everything_that_depends_on_it() -> None:
     _, log, records = drive([third, second, first])
     assert [record.status for record in records] == ["failed"] * 3
     assert log.ends == [run.spec.key for run in (first, second, third)]
+
+
+def test_many_runs_write_few_lines_a_second_and_count_the_rest() -> None:
+    runs = [
+        SimulatedRun(spec(number, TEMPLATE), seconds=0.5, fates=("failed",) if number == 7 else ())
+        for number in range(200)
+    ]
+    runs = [replace(run, fates=run.fates or ("ok",)) for run in runs]
+    lines: list[str] = []
+    cluster = Cluster(HOSTS, GPUS, {run.spec.key: run for run in runs})
+    with TemporaryDirectory() as folder:
+        scheduler = simulated(Path(folder), cluster)
+        progress = Progress(Lines(lines.append), workers=8, clock=lambda: cluster.time)
+        scheduler.watch(progress)
+        progress.plan([run.spec for run in runs], PREPARED)
+        scheduler.submit([run.spec for run in runs])
+        with progress.showing():
+            scheduler.wait([run.spec for run in runs])
+        scheduler.close()
+    about_runs = [line for line in lines if "more line" not in line]
+    counts = [int(found[1]) for line in lines if (found := re.search(r"(\d+) more line", line))]
+    assert len(about_runs) <= MOST_LINES * (cluster.time + 1)
+    assert len(about_runs) + sum(counts) == 2 * len(runs)
+    assert lines[-1].startswith("[200/200]")

@@ -26,7 +26,8 @@ from peft_methods.utils.units import format_duration
 DRAWING_INTERVAL = 0.1  # at least so many seconds between two updates of the live lines
 NARROWEST_LABEL = 12
 MOST_LINES = 20  # permanent lines about runs, a second; further ones are counted
-MANY = 20  # active runs: a change of one of them need not be drawn at once
+MANY = 20  # active runs: a change of one of them need not be shown at once
+ESTIMATE_INTERVAL = 1.0  # of many runs, at least so many seconds between two estimates
 MOST_DRAWN = 16  # active runs: with more, a terminal would not show the line of the session
 
 
@@ -43,7 +44,8 @@ class Progress:
         self._display, self._clock = display, clock
         self._time = TimeLeft(workers, clock)
         self._running: dict[str, tuple[RunSpec, dict[str, Any]]] = {}
-        self._drawn = float("-inf")
+        self._drawn = self._estimated = float("-inf")
+        self._seconds_left = 0.0
         self._limit = LineLimit(MOST_LINES, clock)
 
     def plan(self, runs: Sequence[RunSpec], preparation: PreparedRecipe) -> None:
@@ -155,8 +157,12 @@ class Progress:
 
     def _left(self) -> list[str]:
         """Format '4 min 10 s left'; empty when all runs have ended."""
-        done = len(self._time.ended) >= len(self._time.expected)
-        return [] if done else [f"{format_duration(self._time.seconds())} left"]
+        if len(self._time.ended) >= len(self._time.expected):
+            return []
+        now = self._clock()
+        if now - self._estimated >= ESTIMATE_INTERVAL or len(self._running) <= MANY:
+            self._estimated, self._seconds_left = now, self._time.seconds()
+        return [f"{format_duration(self._seconds_left)} left"]
 
 
 def fitted(name: str, parts: Sequence[str], width: int, *, between: str = "  ") -> str:
