@@ -214,7 +214,6 @@ def compare(
         recipes=(recipe,),
         methods=tuple(methods or ()),
         **parsing.varied(parsing.with_task(settings, task), seeds, vary),
-        results=parsing.path_of(results, "results"),
         models=parsing.models_of(model),
         weights=weights,
         data=data,
@@ -222,27 +221,38 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **parsing.devices_of(workers, devices, executor),
-        timeout=parse_timeout(timeout),
-        retries=parse_retries(retries),
+        **_execution(workers, devices, executor, timeout, retries),
         checkpoint=checkpoint,
         deterministic=deterministic,
         limits=parsing.limits_of(budget),
         **seeds_to_decide(decide, seeds_max, decide_time, margin),
         fresh=fresh,
-        **_outputs(report, save_models, silence, track),
+        **_outputs(results, report, save_models, silence, track),
         how_to_change=how_to_change,
     )
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
 
 
+def _execution(
+    workers: int | None,
+    devices: str | Sequence[str | int] | None,
+    executor: str,
+    timeout: str | float | None,
+    retries: int,
+) -> dict[str, Any]:
+    where = parsing.devices_of(workers, devices, executor)
+    return {**where, "timeout": parse_timeout(timeout), "retries": parse_retries(retries)}
+
+
 def _outputs(
+    results: str | Path,
     report: str | Path | None,
     save_models: str | Path | None,
     silence: Sequence[str],
     track: str | Sequence[str],
 ) -> dict[str, Any]:
     return {
+        "results": parsing.path_of(results, "results"),
         "silenced": parsing.silenced_of(silence),
         "report": parsing.report_of(report),
         "save_models": parsing.folder_of(save_models, "save_models"),
