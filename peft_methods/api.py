@@ -221,7 +221,7 @@ def compare(
         trust_remote_code=trust_remote_code,
         engine=engine,
         trials=parsing.trials_of(tune),
-        **_execution(workers, devices, executor, timeout, retries),
+        **_execution(timeout, retries, workers, devices, executor),
         checkpoint=checkpoint,
         deterministic=deterministic,
         limits=parsing.limits_of(budget),
@@ -233,15 +233,9 @@ def compare(
     return _run(options, display_on(sys.stderr) if progress else NullDisplay())
 
 
-def _execution(
-    workers: int | None,
-    devices: str | Sequence[str | int] | None,
-    executor: str,
-    timeout: str | float | None,
-    retries: int,
-) -> dict[str, Any]:
-    where = parsing.devices_of(workers, devices, executor)
-    return {**where, "timeout": parse_timeout(timeout), "retries": parse_retries(retries)}
+def _execution(timeout: str | float | None, retries: int, *where: Any) -> dict[str, Any]:
+    devices = parsing.devices_of(*where)
+    return {**devices, "timeout": parse_timeout(timeout), "retries": parse_retries(retries)}
 
 
 def _outputs(
