@@ -179,7 +179,8 @@ class SlurmExecutor:
         for handle in self._running:
             if handle.job_id is not None:
                 events += handle.news(self.folder.of(handle.job_id), names)
-            elif handle.end is not None:
+            elif handle.end is not None and not handle.is_reported:
+                handle.is_reported = True
                 events.append(handle.lost(handle.end))
         return events
 

@@ -22,7 +22,8 @@ CHECK = "check-"  # how the names of checks of recipes begin
 class SlurmHandle:
     """A job of the session. It has no `job_id` before it is submitted.
 
-    `end` is set if sbatch refused it, `ended_at` is when Slurm was first seen to have ended it.
+    `end` is set if sbatch refused it, and `is_reported` once the session knows. `ended_at` is when
+    Slurm was first seen to have ended it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class SlurmHandle:
     rate: float | None
     job_id: str | None = None
     end: End | None = None
+    is_reported: bool = False
     ended_at: float | None = None
     is_queued: bool = True
     has_result: bool = False
