@@ -16,6 +16,7 @@ from peft_methods.recipes.schema import DEFAULT_TASK, Recipe
 from peft_methods.report.formatting import is_folder, source_name
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec, run_specs
+from peft_methods.tasks.registry import with_task
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import OptionError
 
@@ -126,7 +127,7 @@ def _from_shipped(spec: RunSpec) -> list[Option] | None:
             if source != shipped_source
         }
         model, data = replaced.get("model"), replaced.get("data")
-        (base,) = curve_recipes(load_recipe(name, model=model, data=data), sizes)
+        (base,) = curve_recipes(_completed(name, (), model, data), sizes)
         hyperparameters = {"methods": {method: spec.method_settings()}}
         before = _spec(base, next(iter(base.methods))).recipe_settings()
         if recipe.curve_of:  # the option for the curve names the sizes
@@ -136,7 +137,7 @@ def _from_shipped(spec: RunSpec) -> list[Option] | None:
             *_changed(before, requested),
             *_changed(_methods(base, method), hyperparameters),
         ]
-        (again,) = curve_recipes(load_recipe(name, settings, model=model, data=data), sizes)
+        (again,) = curve_recipes(_completed(name, settings, model, data), sizes)
         result = _spec(again, method)
     except OptionError:
         return None
@@ -144,6 +145,11 @@ def _from_shipped(spec: RunSpec) -> list[Option] | None:
         spec.method_settings(), result.method_settings()
     )
     return [*replaced.items(), *(("set", setting) for setting in settings)] if exact else None
+
+
+def _completed(name: str, settings: Sequence[str], model: str | None, data: str | None) -> Recipe:
+    """Load a shipped recipe as it is run: with its task's metric where it names none."""
+    return with_task(load_recipe(name, settings, model=model, data=data))
 
 
 def _spec(recipe: Recipe, method: str) -> RunSpec:

@@ -6,6 +6,7 @@ import copy
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,10 @@ FAULTS: dict[str, list[tuple[str, str, Any]]] = {
     "V412": [
         ("lora", "environment.gpu", on({})),
         ("qlora", "environment.gpu", on({"sm_clock_mhz": 1200})),
+    ],
+    "V413": [
+        (method, "environment.engine_note", "it captures encoders alone")
+        for method in ("full", "qlora", "lora")
     ],
     "V501": [("lora", "spec.recipe.model.weights", "random")],
     "V502": [("lora", "spec.recipe.budget.batch_size", 4)],
@@ -353,6 +358,18 @@ def test_v101_checks_the_class_counts_of_a_table(tmp_path: Path) -> None:
     assert [
         finding.rule for finding in checks.check_table(read_table(tmp_path / "t.csv").rows)
     ] == ["V101"]
+
+
+def test_v405_reports_the_share_of_a_methods_runs_that_fell_back(
+    sound: tuple[Record, ...],
+) -> None:
+    """With no other method, too: its mean time is of two engines."""
+    first, *others = (record for record in sound if record.method_name == "lora")
+    note = {**first.environment, "engine_note": "no graph could be captured"}
+    found = checks.run_checks([replace(first, environment=note), *others])
+    (finding,) = [one for one in found if one.rule in {"V405", "V413"}]
+    assert finding.rule == "V405"
+    assert "50% of its runs: no graph could be captured" in finding.evidence
 
 
 def test_silenced_rule_finds_nothing(sound: tuple[Record, ...]) -> None:

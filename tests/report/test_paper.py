@@ -47,7 +47,7 @@ from peft_methods.report.paper.references import (
     of_model,
 )
 from peft_methods.report.paper.study import studies_of
-from peft_methods.report.paper.typst import PaperError, compiled, escaped
+from peft_methods.report.paper.typst import PaperError, compiled, escaped, table
 from peft_methods.runs.store import Store
 
 CLAIM = re.compile(r"(?<=is )(?:better|worse) than [\w -]*\w|outperform\w*|superior|significant")
@@ -480,6 +480,15 @@ def test_escaped_text_is_typeset_unchanged(texts: list[str]) -> None:
         words = re.sub(r"[^\S\u00a0]+", " ", text).strip(" ")
         expected = re.sub(r"[\x00-\x1f\x7f-\x9f]", "\ufffd", words)
         assert (shown or "") == expected, repr(text)
+
+
+@pytest.mark.parametrize(("columns", "widths"), [(4, "(1fr, auto"), (11, "(auto, auto")])
+def test_first_column_takes_the_rest_of_the_width_only_where_there_is_one(
+    columns: int, widths: str
+) -> None:
+    """With eleven columns a first one of 1fr was 20 pt wide and its names ran over the second."""
+    source = table("results", "Results", ["head"] * columns, [["cell"] * columns], wide=True)
+    assert f"ruled({widths}" in source
 
 
 def test_english_formats_words_and_numbers() -> None:

@@ -24,6 +24,7 @@ from peft_methods.report.reproduce import recipe_file, reproduction
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
+from peft_methods.tasks.registry import with_task
 from peft_methods.utils.checkout import clone
 
 
@@ -120,6 +121,14 @@ def test_command_names_a_task_and_its_settings(task: str, pytester: pytest.Pytes
     assert specs_of(pytest_command(reproduced.options), pytester) == [
         record.spec for record in records
     ]
+
+
+def test_command_leaves_out_the_metric_that_the_task_brings() -> None:
+    (record,) = records_of("goemotions_multilabel", "lora", "budget.seeds=1")
+    planned = with_task(record.spec.recipe)
+    assert planned.data.select_by == "micro_f1"
+    record = replace(record, spec=replace(record.spec, recipe=planned))
+    assert [name for name, _ in reproduction([record]).options] == ["recipe", "method", "seeds"]
 
 
 @pytest.mark.parametrize("sizes", [(), (100,)])

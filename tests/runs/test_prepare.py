@@ -114,7 +114,7 @@ def test_failed_engine_falls_back_to_the_trainer_with_a_note(
     assert record.status == "ok", record.message
     assert (record.spec.engine, record.spec.fallback_from) == ("trainer", "cuda_graphs")
     assert record.fingerprint == store.records()[0][0].fingerprint
-    (finding,) = [finding for finding in checks.run_checks([record]) if finding.rule == "V405"]
+    (finding,) = [finding for finding in checks.run_checks([record]) if finding.rule == "V413"]
     assert "could not be captured" in finding.evidence
     log = (store.folder / "logs" / f"{run.label}.log").read_text(encoding="utf-8")
     assert "could not be captured" in log, (

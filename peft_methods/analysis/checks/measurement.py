@@ -84,16 +84,20 @@ def peak_not_explained(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-@rule("V405", "warning", "run")
-def engine_fell_back(record: Record) -> Iterator[tuple[str, str]]:
-    """The chosen engine could not train the run, so the trainer engine did: times differ."""
-    note = record.environment.get("engine_note")
-    if note:
-        yield (
-            f"the chosen engine did not train it: {note}",
-            'compare its times only with rows of the trainer engine; set engine = "trainer" to '
-            "train every method with it",
-        )
+@rule("V405", "warning", "comparison")
+def engine_fell_back(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """The trainer engine trained only some of the runs: their times cannot be compared."""
+    if all(row.fell_back == 1 for row in rows):
+        return
+    for row in rows:
+        if row.fell_back:
+            part = "it" if row.fell_back == 1 else f"{row.fell_back:.0%} of its runs"
+            yield (
+                row.name,
+                f"the chosen engine did not train {part}: {row.engine_note}",
+                'compare its times only with rows of the trainer engine; set engine = "trainer" '
+                "to train every method with it",
+            )
 
 
 @rule(
@@ -259,3 +263,16 @@ def clock_changed(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
             f"{clocks} MHz, the others up to {highest:,.0f}",
             "repeat the runs at one fixed clock",
         )
+
+
+@rule("V413", "note", "comparison")
+def engine_never_used(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str, str]]:
+    """The chosen engine trained no method; the trainer engine trained them all."""
+    if rows and all(row.fell_back == 1 for row in rows):
+        for reason in dict.fromkeys(row.engine_note for row in rows):
+            yield (
+                ", ".join(row.name for row in rows if row.engine_note == reason),
+                f"the chosen engine did not train them: {reason}",
+                'their times can be compared with one another; set engine = "trainer" to choose '
+                "it for all",
+            )

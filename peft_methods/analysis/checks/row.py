@@ -64,6 +64,8 @@ class ResultRow:
     - `has_learnt`: of tasks whose trivial predictor is the untrained model, whether the test loss
       is below that model's; None if there is no such loss.
     - `peak_is_reset`: whether the peak is known to be that of training alone.
+    - `engine_note`: why the chosen engine did not train it; empty if it did. `fell_back` is the
+      share of its runs that this is so for.
     """
 
     name: str
@@ -119,6 +121,8 @@ class ResultRow:
     maximum_memory: float | None = None
     peak_is_reset: bool | None = None
     clock_mhz: float | None = None
+    engine_note: str = ""
+    fell_back: float = 0.0
 
     precision: str | None = None
     device: str | None = None
@@ -192,6 +196,8 @@ def row_of(record: Record) -> ResultRow:
         maximum_memory=max(_series(record, "peak_memory_bytes"), default=None),
         peak_is_reset="never reset" not in record.environment.get("memory_kind", ""),
         clock_mhz=((record.environment.get("gpu") or {}).get("after") or {}).get("sm_clock_mhz"),
+        engine_note=record.environment.get("engine_note") or "",
+        fell_back=float(bool(record.environment.get("engine_note"))),
         precision=budget.precision,
         device=record.environment.get("device_name"),
         versions={
@@ -261,6 +267,8 @@ def mean_row(records: Sequence[Record], seeds: Sequence[ResultRow]) -> ResultRow
         maximum_memory=None,
         validation_accuracies=_mean_series([f.validation_accuracies for f in seeds]),
         clock_mhz=_mean(seeds, lambda f: f.clock_mhz),
+        engine_note=next((f.engine_note for f in seeds if f.engine_note), ""),
+        fell_back=fmean(f.fell_back for f in seeds),
     )
 
 

@@ -27,7 +27,7 @@ class Full(Method):
         citations=("devlin2019bert",),
         trained="every weight",
         about=(
-            "trains every weight of the model, those of a new head included. It is the usual way, "
+            "trains every weight of the model. It is the usual way, "
             "and what the costs of the others are measured against."
         ),
         generic_aliases=r"full[\s_-]*fine[\s_-]*tun\w*|\bfull|\bfft\b|^\W*fine[\s_-]*tun\w*\W*$",

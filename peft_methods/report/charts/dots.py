@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-BEYOND = 0.02  # what a quality axis shows beyond the metric's bounds
+BEYOND = 0.02  # at most this much is shown beyond the metric's bounds
 MIN_RANGE = 0.10  # of a quality axis: a narrower one would exaggerate small differences
 
 
@@ -223,9 +223,10 @@ def quality_range(compared: RecipeComparison, *, with_floor: bool = True) -> tup
     narrowest = MIN_RANGE if metric.bounds[1] is not None else MIN_RANGE * abs(high)
     pad = max(0.05 * (high - low), (narrowest - (high - low)) / 2) or MIN_RANGE
     least, most = metric.bounds
+    beyond = min(BEYOND, 0.05 * (high - low + 2 * pad))
     return (
-        low - pad if least is None else max(low - pad, least - BEYOND),
-        high + pad if most is None else min(high + pad, most + BEYOND),
+        low - pad if least is None else max(low - pad, least - beyond),
+        high + pad if most is None else min(high + pad, most + beyond),
     )
 
 

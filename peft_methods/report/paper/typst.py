@@ -14,6 +14,7 @@ from peft_methods.utils.errors import OptionError, PeftMethodsError
 TEMPLATE = Path(__file__).parent / "template.typ"
 # Characters to escape. A hyphen between letters needs no escape.
 MARKUP = re.compile(r"(?<![A-Za-z])-|-(?![A-Za-z])|[\\*_`#$<>@\[\]~+=/'\".{}|^&]")
+FULL_WIDTH = 9  # so many columns leave width for a first column that takes the rest
 SHORT = 4  # tables of up to this many rows are not broken
 ROWS_OF_A_TABLE = 32  # more may not fit on a page if names need two lines
 # Latin, Greek, Cyrillic and punctuation: Typst includes fonts for them.
@@ -63,11 +64,12 @@ def table(
 ) -> str:
     """Return a table with its caption; every cell is markup.
 
-    By default, the first column takes the remaining width. A narrow table breaks over columns and
-    pages. A wide one floats and cannot break, so a long one is split into several tables. The first
-    of them has the label.
+    By default, the first column takes the remaining width, of which many columns leave none: then
+    all of them share the width. A narrow table breaks over columns and pages. A wide one floats and
+    cannot break, so a long one is split into several tables. The first of them has the label.
     """
-    columns = columns or f"(1fr, {'auto, ' * (len(head) - 1)})"
+    first = "1fr" if len(head) <= FULL_WIDTH else "auto"
+    columns = columns or f"({first}, {'auto, ' * (len(head) - 1)})"
     align = align or f"(left, {'right, ' * (len(head) - 1)})"
     size = ROWS_OF_A_TABLE if wide else len(rows) or 1
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
