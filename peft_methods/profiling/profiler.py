@@ -253,11 +253,11 @@ class Profiler:
 
         `trained_between` holds the Unix time of the first and the last training step.
         """
-        gpu = self._device.environment()["gpu"]
+        device = self._device.environment()
         return {
             "memory_kind": self.meter.memory.kind,
             "memory_before_bytes": self.meter.level_before if self.cuda else None,
-            **self._device.environment(),
+            **device,
             "trained_between": [self._training_began, self._training_ended],
-            **environment_of_ranks(self._memory.metrics(), gpu),
+            **environment_of_ranks(self._memory.metrics(), device["gpu"]),
         }

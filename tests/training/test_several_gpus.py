@@ -118,7 +118,7 @@ def test_odd_and_packed_batches_are_exact(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", [DDP, FSDP])
-@pytest.mark.parametrize("name", ["full", "lora", "adapter"])
+@pytest.mark.parametrize("name", ["full", "head_only", "bitfit", "lora"])
 def test_taggers_train_as_on_one_process(
     name: str, where: tuple[int, str | None], tagged_recipe: Path, tmp_path: Path
 ) -> None:

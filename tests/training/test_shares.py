@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file
 
 import language_builders
 from builders import make_decoder, prepared
 from peft_methods.methods import METHODS
 from peft_methods.models import ranks
+from peft_methods.models.parameters import assign_parameters, save_trainable
 from peft_methods.models.ranks import collected, dealt
 from peft_methods.profiling.rank_metrics import OF_FIRST, combined
 from peft_methods.recipes.loading import load_recipe
 from peft_methods.recipes.schema import Budget
+from peft_methods.runs.executors.devices import DeviceSet
+from peft_methods.runs.executors.launch import run_in_ranks
+from peft_methods.runs.executors.rank import Ranks
 from peft_methods.runs.plan import run_groups
 from peft_methods.runs.scaling import on_one_gpu
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.distributed import support
 from peft_methods.training.distributed.batches import WHOLE, RankCollator, shares, unlabelled
+from peft_methods.training.distributed.sharding import shard
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import OptionError
 
@@ -155,3 +163,34 @@ def test_a_run_on_one_gpu_has_the_spec_of_records_from_before(tiny_recipe: Path)
     assert several.to_json()["recipe"]["budget"]["strategy"] == "ddp"
     assert RunSpec.from_json(several.to_json()).recipe.budget.gpus == 2
     assert several.key != run.key == on_one_gpu(several).key
+
+
+def saved_and_loaded_in_parts(folder: Path, path: Path) -> dict[str, bool]:
+    """Save and load a model that is divided among ranks, after an evaluation that gathers it."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    shard(model, "cpu", "fp32")
+    save_trainable(model, path)
+    halves = {name: 0.5 * tensor for name, tensor in load_file(path).items()}
+    with torch.inference_mode():
+        model.eval()(input_ids=torch.arange(4)[None])
+    ranks.divide_again(model)
+    assign_parameters(model, halves)
+    after = {name: ranks.whole(p.detach()) for name, p in model.named_parameters()}
+    first = next(model.parameters())
+    return {
+        "saved as it was": all(torch.equal(2 * halves[name], before[name]) for name in before),
+        "loaded": all(torch.equal(after[name], halves[name]) for name in before),
+        "in parts": first.to_local().numel() < first.numel(),  # type: ignore[operator]
+    }
+
+
+def test_divided_weights_are_saved_and_loaded_whole(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    several = Ranks(DeviceSet((), 2), 2, tmp_path / "ranks", tmp_path / "run.log", os.getpid())
+    path = tmp_path / "saved.safetensors"
+    found = run_in_ranks(
+        several, "cpu", lambda _: saved_and_loaded_in_parts(tiny_models["bert"], path)
+    )
+    assert found == dict.fromkeys(found, True)

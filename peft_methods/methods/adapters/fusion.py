@@ -56,6 +56,7 @@ class AdapterFusion(Method):
         needs="layer ends",
         start_tolerance=None,
         cost_in_forward_passes=2.6,
+        strategies=("ddp",),  # its penalty is of whole weights
         learning_rates={
             "small_encoder": DefaultRate(1e-3, MEASURED),
             "encoder": DefaultRate(5e-5, "AdapterHub's fusion example, for SST-2"),

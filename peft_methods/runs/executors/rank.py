@@ -72,6 +72,8 @@ def in_rank(ranks: Ranks, device: str, function: Callable[[bool], Any]) -> Any:
     rank = int(os.environ["RANK"])
     if rank:
         redirect_output(ranks.log_of(rank))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # accelerate would take one thread
+        os.environ.setdefault(variable, str(ranks.threads))
     if ranks.devices.gpus:
         os.environ.update(DeviceSet((ranks.devices.gpus[rank],)).environment())
     try:
