@@ -16,7 +16,7 @@ from peft_methods.utils.errors import OptionError, first_line
 
 SETTING = "ray_address"
 AUTO = "auto"
-ANSWER_SECONDS, CONNECT_SECONDS = 2.0, 7.0
+ANSWER_SECONDS, CONNECT_SECONDS = 2.0, 5.0
 START = (
     "Start a cluster with `ray start --head`, join this machine with `ray start "
     "--address=HOST:6379 --num-cpus=0 --num-gpus=0`, and give that HOST:6379"
