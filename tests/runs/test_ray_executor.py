@@ -34,6 +34,12 @@ ONE_CPU = Resources(0, 1)
 # The address
 
 
+@pytest.fixture
+def not_connected() -> None:
+    """Leave the cluster that another test has joined."""
+    pytest.importorskip("ray", reason="needs the extra `ray`").shutdown()
+
+
 def quick_session(pytester: pytest.Pytester, *options: str) -> tuple[pytest.RunResult, float]:
     before = time.monotonic()
     found = pytester.runpytest_inprocess(
@@ -42,10 +48,11 @@ def quick_session(pytester: pytest.Pytester, *options: str) -> tuple[pytest.RunR
     return found, time.monotonic() - before
 
 
+@on_cluster
+@pytest.mark.usefixtures("not_connected")
 def test_address_without_a_cluster_is_refused_in_one_line_within_ten_seconds(
     pytester: pytest.Pytester,
 ) -> None:
-    pytest.importorskip("ray", reason="needs the extra `ray`")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         addresses = ("127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}")
         for address in addresses:
@@ -59,9 +66,9 @@ def test_address_without_a_cluster_is_refused_in_one_line_within_ten_seconds(
             assert seconds < 10
 
 
+@pytest.mark.usefixtures("not_connected")
 @pytest.mark.parametrize("address", ["head", "head:port", "ray://head:10001"])
 def test_address_of_another_form_is_refused(pytester: pytest.Pytester, address: str) -> None:
-    pytest.importorskip("ray", reason="needs the extra `ray`")
     found, _ = quick_session(pytester, "--peft-executor=ray", f"--peft-ray-address={address}")
     assert found.ret == pytest.ExitCode.USAGE_ERROR
     assert repr(address) in error_line(found)
