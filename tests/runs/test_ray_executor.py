@@ -27,6 +27,7 @@ from peft_methods.utils.errors import OptionError
 from ray_cluster import RayCluster
 
 on_cluster = pytest.mark.ray
+pytestmark = pytest.mark.timeout(1200)  # each process imports everything, on two cores
 NODE_SECONDS, SECONDS = 60, 240
 ONE_CPU = Resources(0, 1)
 
