@@ -96,9 +96,8 @@ class NodeWorker:
         yield from outbox.at_end()
         status, reason = worker.fate()
         end = ProcessEnd(status, reason, worker.was_killed(), worker.last_stacks(), outbox.files)
-        self._clear(
-            worker, folder
-        )  # first: the session gives this worker another job once it knows
+        # First, since the session gives this worker another job as soon as it knows of the end.
+        self._clear(worker, folder)
         yield end
 
     def has_started(self) -> bool:
