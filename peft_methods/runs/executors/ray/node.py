@@ -12,6 +12,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -32,6 +33,7 @@ from peft_methods.runs.executors.ray.outbox import Outbox
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.store import Store
 
+REMOVALS, REMOVAL_SECONDS = 20, 0.1
 LOOK_SECONDS = 0.5  # between two looks at the log and the checkpoints
 
 
@@ -120,6 +122,11 @@ class NodeWorker:
         self.stop()
         with self._clearing:
             self._scratch.remove()
+            for _ in range(REMOVALS):  # a process that is just ending may write once more
+                if not self._scratch.path.exists():
+                    break
+                time.sleep(REMOVAL_SECONDS)
+                shutil.rmtree(self._scratch.path, ignore_errors=True)
 
     def _clear(self, worker: Worker | None, folder: Path) -> None:
         """End a process and remove its files. Two threads that did so at once would fail."""
