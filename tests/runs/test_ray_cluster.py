@@ -1,11 +1,14 @@
-"""Which nodes of a Ray cluster a session uses: same versions, same code, one kind of device."""
+"""Which Ray cluster a session joins, and which nodes it uses: same versions, code and kind."""
 
 from __future__ import annotations
 
+import socket
+import time
 from dataclasses import replace
 
 import pytest
 
+from builders import error_line
 from peft_methods.runs.executors.ray.cluster import chosen_kind, difference
 from peft_methods.runs.executors.ray.probe import Facts, facts
 from peft_methods.utils.errors import OptionError
@@ -53,3 +56,52 @@ def test_facts_of_this_machine_name_its_versions_and_code() -> None:
     assert found.versions["no-such-package"] is None
     assert len(found.code) == 64
     assert found.kind
+
+
+# The address
+
+
+@pytest.fixture
+def not_connected() -> None:
+    """Leave the cluster that another test has joined."""
+    pytest.importorskip("ray", reason="needs the extra `ray`").shutdown()
+
+
+def quick_session(pytester: pytest.Pytester, *options: str) -> tuple[pytest.RunResult, float]:
+    before = time.monotonic()
+    found = pytester.runpytest_inprocess(
+        "-p", "peft_methods.plugin", "-p", "no:cacheprovider", *options
+    )
+    return found, time.monotonic() - before
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("not_connected")
+def test_address_without_a_cluster_is_refused_in_one_line_within_ten_seconds(
+    pytester: pytest.Pytester,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        addresses = ("127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}")
+        for address in addresses:
+            found, seconds = quick_session(
+                pytester, "--peft-executor=ray", f"--peft-ray-address={address}"
+            )
+            assert found.ret == pytest.ExitCode.USAGE_ERROR
+            line = error_line(found)
+            assert f"no Ray cluster can be used at {address} (" in line
+            assert "--peft-ray-address" in line
+            assert seconds < 10
+
+
+@pytest.mark.usefixtures("not_connected")
+@pytest.mark.parametrize("address", ["head", "head:port", "ray://head:10001"])
+def test_address_of_another_form_is_refused(pytester: pytest.Pytester, address: str) -> None:
+    found, _ = quick_session(pytester, "--peft-executor=ray", f"--peft-ray-address={address}")
+    assert found.ret == pytest.ExitCode.USAGE_ERROR
+    assert repr(address) in error_line(found)
+
+
+def test_address_needs_the_executor(pytester: pytest.Pytester) -> None:
+    found, _ = quick_session(pytester, "--peft-ray-address=head:6379")
+    assert found.ret == pytest.ExitCode.USAGE_ERROR
+    assert "needs the executor 'ray', and it is 'local'" in error_line(found)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from misbehaving_methods import Misbehaving
 
-from builders import error_line, small_runs
+from builders import small_runs
 from peft_methods import compare
 from peft_methods.runs.executors.base import Ended, Lost, Progress, RunEvent
 from peft_methods.runs.executors.devices import Resources
@@ -27,50 +27,9 @@ from peft_methods.utils.errors import OptionError
 from ray_cluster import RayCluster
 
 on_cluster = pytest.mark.ray
+pytestmark = pytest.mark.timeout(1200)  # each process imports everything, on two cores
 NODE_SECONDS, SECONDS = 60, 240
 ONE_CPU = Resources(0, 1)
-
-
-# The address
-
-
-def quick_session(pytester: pytest.Pytester, *options: str) -> tuple[pytest.RunResult, float]:
-    before = time.monotonic()
-    found = pytester.runpytest_inprocess(
-        "-p", "peft_methods.plugin", "-p", "no:cacheprovider", *options
-    )
-    return found, time.monotonic() - before
-
-
-def test_address_without_a_cluster_is_refused_in_one_line_within_ten_seconds(
-    pytester: pytest.Pytester,
-) -> None:
-    pytest.importorskip("ray", reason="needs the extra `ray`")
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        addresses = ("127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}")
-        for address in addresses:
-            found, seconds = quick_session(
-                pytester, "--peft-executor=ray", f"--peft-ray-address={address}"
-            )
-            assert found.ret == pytest.ExitCode.USAGE_ERROR
-            line = error_line(found)
-            assert f"no Ray cluster can be used at {address} (" in line
-            assert "--peft-ray-address" in line
-            assert seconds < 10
-
-
-@pytest.mark.parametrize("address", ["head", "head:port", "ray://head:10001"])
-def test_address_of_another_form_is_refused(pytester: pytest.Pytester, address: str) -> None:
-    pytest.importorskip("ray", reason="needs the extra `ray`")
-    found, _ = quick_session(pytester, "--peft-executor=ray", f"--peft-ray-address={address}")
-    assert found.ret == pytest.ExitCode.USAGE_ERROR
-    assert repr(address) in error_line(found)
-
-
-def test_address_needs_the_executor(pytester: pytest.Pytester) -> None:
-    found, _ = quick_session(pytester, "--peft-ray-address=head:6379")
-    assert found.ret == pytest.ExitCode.USAGE_ERROR
-    assert "needs the executor 'ray', and it is 'local'" in error_line(found)
 
 
 # Jobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from peft_methods.runs.executors.ray.messages import (
     Place,
     message_pieces,
 )
+from peft_methods.runs.executors.ray.node import NodeWorker
 from peft_methods.runs.executors.ray.outbox import Outbox
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.record import Record
@@ -210,6 +212,22 @@ def test_full_disk_here_costs_the_stored_result_and_says_so(
     inbox = Inbox(job, blocked)
     inbox.write(FilePiece("store/x.npz", b"x", 0, last=True))
     assert "cannot be written here" in inbox.deliver(Done(make_ok(job)), 1).not_stored
+
+
+def test_worker_that_closes_while_its_job_is_cleared_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for _ in range(20):
+        worker = NodeWorker()
+        place = worker.place("/", ())
+        for number in range(50):
+            worker.write(f"work/{number}", 0, b"x")
+        end = threading.Thread(target=worker._clear, args=(None, place.folder))
+        end.start()
+        worker.close()
+        end.join()
+        assert not place.folder.parent.exists()
 
 
 # Local paths

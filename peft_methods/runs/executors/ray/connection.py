@@ -9,13 +9,14 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from peft_methods.utils.errors import OptionError, first_line
 
 SETTING = "ray_address"
 AUTO = "auto"
-ANSWER_SECONDS, CONNECT_SECONDS = 2.0, 7.0
+ANSWER_SECONDS, CONNECT_SECONDS = 2.0, 5.0
 START = (
     "Start a cluster with `ray start --head`, join this machine with `ray start "
     "--address=HOST:6379 --num-cpus=0 --num-gpus=0`, and give that HOST:6379"
@@ -37,8 +38,9 @@ def connect(address: str) -> Any:
     failed: list[BaseException] = []
     # In a thread, since Ray waits for up to a minute, and sets a SIGTERM handler in the main one.
     thread = threading.Thread(target=_connect, args=(ray, address, failed), daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
+    with _silent():
+        thread.start()
+        thread.join(CONNECT_SECONDS)
     _restore_handlers()
     if failed or thread.is_alive():
         cause = first_line(failed[0]) if failed else f"no answer after {CONNECT_SECONDS:.0f} s"
@@ -58,6 +60,19 @@ def import_ray() -> Any:
             "Install peft-methods[ray].",
             setting="executor",
         ) from None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Context manager: drop what Ray's C++ code writes to stderr. Its error is reported here."""
+    before = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _connect(ray: Any, address: str, failed: list[BaseException]) -> None:

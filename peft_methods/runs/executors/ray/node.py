@@ -11,6 +11,8 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -31,6 +33,7 @@ from peft_methods.runs.executors.ray.outbox import Outbox
 from peft_methods.runs.executors.scratch import RunFolder
 from peft_methods.runs.store import Store
 
+REMOVALS, REMOVAL_SECONDS = 20, 0.1
 LOOK_SECONDS = 0.5  # between two looks at the log and the checkpoints
 
 
@@ -53,6 +56,7 @@ class NodeWorker:
         self._jobs = 0
         self._folder = self._scratch.path
         self._worker: Worker | None = None
+        self._clearing = threading.Lock()
 
     def place(self, directory: str, paths: tuple[str, ...]) -> Place:
         """Return where this worker is. `directory` is the session's, `paths` those of the job."""
@@ -94,7 +98,8 @@ class NodeWorker:
         yield from outbox.at_end()
         status, reason = worker.fate()
         end = ProcessEnd(status, reason, worker.was_killed(), worker.last_stacks(), outbox.files)
-        _clear(worker, folder)  # first: the session gives this worker another job once it knows
+        # First, since the session gives this worker another job as soon as it knows of the end.
+        self._clear(worker, folder)
         yield end
 
     def has_started(self) -> bool:
@@ -110,18 +115,25 @@ class NodeWorker:
     def stop(self) -> None:
         """End the process and remove its files."""
         worker, self._worker = self._worker, None
-        _clear(worker, self._folder)
+        self._clear(worker, self._folder)
 
     def close(self) -> None:
         """End the process and remove the folder: no job follows."""
         self.stop()
-        self._scratch.remove()
+        with self._clearing:
+            self._scratch.remove()
+            for _ in range(REMOVALS):  # a process that is just ending may write once more
+                if not self._scratch.path.exists():
+                    break
+                time.sleep(REMOVAL_SECONDS)
+                shutil.rmtree(self._scratch.path, ignore_errors=True)
 
-
-def _clear(worker: Worker | None, folder: Path) -> None:
-    if worker is not None:
-        worker.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    def _clear(self, worker: Worker | None, folder: Path) -> None:
+        """End a process and remove its files. Two threads that did so at once would fail."""
+        with self._clearing:
+            if worker is not None:
+                worker.kill()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _next(worker: Worker) -> bytes:
