@@ -11,6 +11,7 @@ from peft_methods.analysis.checks.rule import Finding
 from peft_methods.analysis.comparison import Comparison, Row
 from peft_methods.analysis.constraints import Constraints
 from peft_methods.analysis.questions import Recommendation
+from peft_methods.analysis.ranking import Ranking
 from peft_methods.analysis.recommendations import recommend
 from peft_methods.analysis.regression import RegressionCheck
 from peft_methods.analysis.sections import Section
@@ -131,16 +132,7 @@ def section_view(
         answers=tuple(recommend(comparison, limits)),
         comparison=tables.comparison_table(rows, ranking),
         differences=tables.differences_table(rows, ranking),
-        notes=tuple(
-            without_home(line)
-            for line in (
-                *_notes(comparison, rows),
-                *decision_notes(ranking, {row.method: row.title for row in rows}),
-                front_note(rows, ranking),
-                *left_out_lines(ranking, rows),
-            )
-            if line
-        ),
+        notes=_all_notes(comparison, rows, ranking),
         charts=tuple(charts),
         views=tuple(views for views in shown if views is not None),
         baseline=tables.baseline_table(
@@ -161,6 +153,16 @@ def section_view(
         runs=settings.runs_table(listed, specific),
         run_count=len(records),
     )
+
+
+def _all_notes(comparison: Comparison, rows: Sequence[Row], ranking: Ranking) -> tuple[str, ...]:
+    lines = (
+        *_notes(comparison, rows),
+        *decision_notes(ranking, {row.method: row.title for row in rows}),
+        front_note(rows, ranking),
+        *left_out_lines(ranking, rows),
+    )
+    return tuple(without_home(line) for line in lines if line)
 
 
 def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
