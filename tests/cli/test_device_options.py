@@ -9,7 +9,7 @@ from nvml_builders import FakeDriver, FakeGpu, gpus, need_no_gpu, uuid_of
 
 from peft_methods.api import compare
 from peft_methods.cli.baseline_options import saved_baselines_of
-from peft_methods.cli.parsing import devices_of
+from peft_methods.cli.execution import executor_of
 from peft_methods.utils.errors import OptionError
 
 
@@ -55,7 +55,7 @@ def test_mixed_kinds_are_refused_if_named(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(OptionError, match=r"are of 2 kinds .* Change it with devices=…"):
         compare("embedded", devices="0,1", results=tmp_path)
     with pytest.raises(OptionError, match=r"1 GPU can be used of 2 visible ones"):
-        devices_of(2, None, "local")
+        executor_of("local", 2)
 
 
 def test_no_gpu_is_said_where_devices_are_named(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_baselines_are_stored_under_the_kind_that_is_used(
     driver.install(monkeypatch)
     from peft_methods.cli.options import Options
 
-    named = devices_of(None, "0", "local")["devices"]
+    named = executor_of("local", None, devices="0")["devices"]
     for devices, folder in (((), "nvidia-h200"), (named, "nvidia-a100")):
         options = Options(("embedded",), ("lora",), (), tmp_path, devices=devices)
 
