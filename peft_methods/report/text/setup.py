@@ -50,7 +50,7 @@ def budget_text(recipe: Recipe) -> str:
         budget.precision,
     ]
     parts += ["gradient checkpointing"] * budget.gradient_checkpointing
-    parts += [f"each run over {budget.gpus} GPUs ({budget.strategy})"] * (budget.gpus > 1)
+    parts += [f"each run over {budget.gpus} processes ({budget.strategy})"] * (budget.gpus > 1)
     parts += _padding(recipe)
     return ", ".join(parts)
 

@@ -38,7 +38,8 @@ def _line(records: Sequence[Record]) -> str:
         else f"scaling efficiency {METRICS[EFFICIENCY].format(efficiency)}"
     )
     title = title_of(records[0].method_name)
-    return f"{title} on {budget.gpus} GPUs ({budget.strategy}): {'; '.join(parts)}."
+    kind = "GPUs" if records[0].spec.device.startswith("cuda") else "processes of the CPU"
+    return f"{title} on {budget.gpus} {kind} ({budget.strategy}): {'; '.join(parts)}."
 
 
 def _median(records: Sequence[Record], name: str) -> float | None:
