@@ -11,7 +11,6 @@ from peft_methods.data.columns import check_texts
 from peft_methods.data.labelled_texts import LabelledTexts
 from peft_methods.data.raw import find_column
 from peft_methods.data.sources import error_of, read_source
-from peft_methods.models import ranks
 from peft_methods.recipes.bundled_names import PREFIX
 from peft_methods.recipes.schema import DataSpec, Recipe
 from peft_methods.tasks.evaluations import Evaluation
@@ -97,6 +96,7 @@ def perplexity_of(
     """Return exp of the mean loss of all tokens but the first of each text."""
     import torch
 
+    from peft_methods.models import ranks
     from peft_methods.tasks.lm_loss import LanguageCollator, token_losses
 
     rows = encode_rows(texts, tokenizer, recipe.data, recipe.data.max_length)

@@ -146,6 +146,9 @@ def test_commands_use_options_that_exist(block: Block, words: list[str]) -> None
             known = help_of(command)
             assert [w for w in arguments if w.startswith("--") and w not in known] == []
             return
+        ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        _, stray = parser().parse_known_args(as_pytest(ours))
+        assert stray == [], "a recipe is named by its option"
         arguments = as_pytest(arguments)
     found, others = parser().parse_known_args(arguments)
     assert [word for word in others if word.startswith(PREFIX)] == []

@@ -14,6 +14,7 @@ from peft_methods.profiling.phases import PhaseMeter
 
 UNITS = ("_seconds", "_bytes", "_per_second", "_parameters", "_joules", "_tokens")
 SHARES = {
+    "scaling_efficiency",
     "accuracy",
     "macro_f1",
     "weighted_f1",
