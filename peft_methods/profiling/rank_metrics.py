@@ -1,11 +1,9 @@
-"""The measurements of a run's ranks as those of the run."""
+"""The measurements of a run's ranks as those of the run. Importing this needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from peft_methods.models import ranks
 
 PEAK, LEAST = "peak_memory_bytes", "least_peak_memory_bytes"
 SUMMED = ("energy_joules",)
@@ -21,6 +19,8 @@ def of_all_ranks(own: Metrics) -> dict[str, float | None]:
     Energy is summed. Memory is that of the rank with the highest peak, so that its parts add up.
     Steps are those of rank 0: no rank is ahead of another.
     """
+    from peft_methods.models import ranks
+
     if ranks.count() == 1:
         return dict(own)
     return combined(ranks.gathered(dict(own)))
@@ -43,6 +43,8 @@ def _joined(every: Sequence[Metrics], name: str, join: Any) -> float | None:
 
 def environment_of_ranks(memory: Metrics, gpu: Any) -> dict[str, Any]:
     """Return the peak memory and the GPU's state of every rank; nothing for one GPU."""
+    from peft_methods.models import ranks
+
     if ranks.count() == 1:
         return {}
     return {"ranks": ranks.gathered({PEAK: memory[PEAK], "gpu": gpu})}
