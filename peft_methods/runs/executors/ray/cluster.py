@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ PACKAGE, DISTRIBUTION = "peft_methods", "peft-methods"
 COMPARED = (*FINGERPRINT_PACKAGES, DISTRIBUTION)
 PROBE_SECONDS = 60.0
 REFRESH_SECONDS = 2.0
+TRIES = 3  # a node that has just joined may refuse tasks
 NODE_ID = "ray.io/node-id"  # the label that Ray gives every node
 
 
@@ -33,6 +35,7 @@ class Cluster:
         self.warnings: list[str] = []
         self.ray, self._here = ray, Facts(**probe.facts(COMPARED, PACKAGE))
         self._facts: dict[str, Facts] = {}
+        self._unanswered: Counter[str] = Counter()
         self._looked = 0.0
         alive = self._alive()
         self._facts |= self._probed(alive)
@@ -117,8 +120,11 @@ class Cluster:
             try:
                 found[asked[reference]] = Facts(**ray.get(reference))
             except ray.exceptions.RayError as error:
-                line = f"a node of the Ray cluster does not run tasks: {first_line(error)}"
-                self.warnings += [line] if line not in self.warnings else []
+                self._unanswered[asked[reference]] += 1
+                if self._unanswered[asked[reference]] == TRIES:
+                    self.warnings.append(
+                        f"a node of the Ray cluster does not run tasks: {first_line(error)}"
+                    )
         return found
 
     def _difference(self, node: Facts) -> str:
