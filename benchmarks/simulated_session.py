@@ -37,7 +37,9 @@ class SimulatedSession:
         made: list[SimulatedRun] = []
         for number in range(runs):
             has_one = number and rng.random() < WITH_PREREQUISITE
-            earlier = [made[rng.randrange(max(0, number - DISTANCE), number)].spec] * bool(has_one)
+            earlier = []
+            if has_one:
+                earlier = [made[rng.randrange(max(0, number - DISTANCE), number)].spec]
             (needs,) = rng.choices(list(NEEDS), list(NEEDS.values()))
             (fates,) = rng.choices(list(FATES), list(FATES.values()))
             run = spec(number, template, earlier)
