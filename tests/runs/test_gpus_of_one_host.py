@@ -76,6 +76,7 @@ def gpus_of(records: list[Record]) -> list[list[str]]:
     return [record.environment["gpus"] for record in records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [False, True])
 def test_each_gpu_trains_one_run_and_records_say_what_ran_beside_it(
     make_scheduler: MakeScheduler, make_runs: MakeRuns, turns: bool
@@ -104,6 +105,7 @@ def test_run_whose_gpu_failed_is_tried_on_another_and_that_is_no_attempt(
     assert f"{A} is left out since it failed (RuntimeError: {ECC}); 1 of 2 left." in note
 
 
+@pytest.mark.slow
 def test_run_that_fails_by_itself_takes_no_gpu_out(
     make_scheduler: MakeScheduler, make_runs: MakeRuns
 ) -> None:
@@ -114,6 +116,7 @@ def test_run_that_fails_by_itself_takes_no_gpu_out(
     assert scheduler.executor.notes == []
 
 
+@pytest.mark.slow
 def test_runs_end_with_a_record_that_says_so_if_no_gpu_is_left(
     make_scheduler: MakeScheduler, make_runs: MakeRuns
 ) -> None:
@@ -126,6 +129,7 @@ def test_runs_end_with_a_record_that_says_so_if_no_gpu_is_left(
     assert len(list(scheduler.requests.store.folder.glob("*.json"))) == 3
 
 
+@pytest.mark.slow
 def test_gpu_that_the_driver_has_lost_is_left_out(
     make_scheduler: MakeScheduler, make_runs: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_rank_that_fails_gives_one_record_that_names_it(  # noqa: PLR0917  # t
     assert list((tmp_path / "logs").glob("*.rank1.log"))
 
 
+@pytest.mark.slow
 def test_ranks_end_with_their_worker(recipe: Recipe, tmp_path: Path, mark: str) -> None:
     store = Store(tmp_path / "results")
     store.prepare()
