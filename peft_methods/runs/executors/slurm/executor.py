@@ -223,6 +223,15 @@ class SlurmExecutor:
         """Whether a job has begun on its node."""
         return handle.job_id is not None and self.folder.of(handle.job_id).progress.exists()
 
+    @property
+    def notes(self) -> list[str]:
+        """Return no remark."""
+        return []
+
+    def leave_out(self, handle: SlurmHandle, reason: str) -> str:
+        """Return '': Slurm decides which devices its jobs get."""
+        return ""
+
     def is_queued(self, handle: SlurmHandle) -> bool:
         """Whether a job waits in Slurm's queue, or to be submitted."""
         return handle.is_queued
