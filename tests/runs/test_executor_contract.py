@@ -21,6 +21,7 @@ from peft_methods.runs.executors.base import Ended, Executor, Handle, Lost, Prog
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.jobs import PrepareJob, RunJob
 from peft_methods.runs.executors.registry import (
+    BUILT_IN,
     GROUP,
     LOCAL,
     RAY,
@@ -232,6 +233,13 @@ def test_close_leaves_no_process_of_any_job(bench: Bench) -> None:
 
 
 # The registry
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_executor_has_every_method_of_the_contract(name: str) -> None:
+    methods = {name for name, one in vars(Executor).items() if callable(one) and name[0] != "_"}
+    assert "leave_out" in methods
+    assert methods - set(dir(executor_of(name))) == set()
 
 
 def test_unknown_executor_is_refused_with_the_known_names(tmp_path: Path) -> None:
