@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs"),
     pytest.mark.timeout(900),
 ]
+METHODS = ("full", "lora", "qlora")
 SMALL = (
     "data.train=64",
     "data.validation=16",
@@ -41,14 +42,20 @@ def records_of(folder: Path, *settings: str, methods: tuple[str, ...]) -> dict[s
     return {record.method_name: record for record in done.records if record.role == "main"}
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Record]]:
+    """Train each method on one GPU. Return the folder of the results, and the records."""
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, records_of(folder, methods=METHODS)
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_gpus_train_as_one_does(strategy: str, tmp_path: Path) -> None:
-    methods = ("full", "lora", "qlora")
-    alone = records_of(tmp_path, methods=methods)
+def test_two_gpus_train_as_one_does(strategy: str, alone: tuple[Path, dict[str, Record]]) -> None:
+    folder, of_one = alone
     over = ("budget.gpus=2", f"budget.strategy={strategy}")
-    together = records_of(tmp_path, *over, methods=methods)
-    for name in methods:
-        one, two = alone[name], together[name]
+    together = records_of(folder, *over, methods=METHODS)
+    for name in METHODS:
+        one, two = of_one[name], together[name]
         assert (one.status, two.status) == ("ok", "ok"), (one.message, two.message)
         tolerance = 2e-2 if name == "qlora" else 2e-3  # 4-bit products round to half precision
         assert losses(two) == pytest.approx(losses(one), rel=tolerance)
@@ -59,7 +66,7 @@ def test_two_gpus_train_as_one_does(strategy: str, tmp_path: Path) -> None:
         assert two.evidence == one.evidence
     if strategy == "fsdp":
         assert together["full"].metrics["peak_memory_bytes"] < (
-            0.8 * alone["full"].metrics["peak_memory_bytes"]
+            0.8 * of_one["full"].metrics["peak_memory_bytes"]
         )
 
 
