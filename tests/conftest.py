@@ -5,6 +5,7 @@ Heavy modules are imported once, here, before pytester runs pytest in this proce
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -18,7 +19,6 @@ import peft  # noqa: F401
 import pytest
 import torch
 import transformers  # noqa: F401
-import typst  # noqa: F401
 from hypothesis import settings
 
 import peft_methods.api
@@ -29,6 +29,9 @@ import peft_methods.report.text.dry_run
 import peft_methods.runs.pipeline  # noqa: F401
 from peft_methods.methods.registry import METHODS
 from peft_methods.runs.record import Record
+
+with contextlib.suppress(ImportError):  # of an extra, which tests on a GPU do without
+    import typst  # noqa: F401
 
 pytest.register_assert_rewrite("builders", "chart_builders")
 from builders import (  # noqa: E402  # after the line above, so that failed asserts show values

@@ -6,10 +6,8 @@ The weights are pretrained, pretrained in 4 bits, or random according to a confi
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +51,9 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+# Of random weights, which follow from their seed, a sample tells as much as all: hashing seven
+# billion takes 20 s each time.
+DRAWN_DIGEST = 2**14
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class LoadedModel:
     """A loaded model before any method is applied.
 
     `head` names the modules without pretrained weights, which are always trained. `weights_sha256`
-    covers the encoder's parameters in order, so it identifies the weights wherever they are stored.
+    covers the encoder's parameters in order, so it identifies the weights wherever they are stored;
+    of random weights it covers the first numbers of each parameter.
     `config_sha256` covers the fields that decide how they are used: activations, dropout, sizes.
     `tokenizer_sha256` covers what turns texts into ids. `notes` are remarks for the user.
     """
@@ -107,15 +109,12 @@ def load(
     quantization: str | None = None,
     precision: str = "fp32",
     device: str = "cpu",
-    drawn: Path | None = None,
     is_sharded: bool = False,
 ) -> LoadedModel:
     """Load a recipe's model, in fp32 or with the encoder's linear layers in 4 bits.
 
     Raises `ModelError`. Random weights need no download: the config is that of a preset or a local
-    one, and so is the tokenizer. Random weights to be quantised are read from a file: from the
-    folder `drawn`, written by `save_random`, or from a temporary one. `is_sharded`: the model will
-    be divided among several GPUs.
+    one, and so is the tokenizer. `is_sharded`: the model will be divided among several GPUs.
     """
     config = load_config(spec, head)
     tokenizer, notes = fetch_tokenizer(spec, config)
@@ -127,7 +126,7 @@ def load(
     options = {}
     if compute is not None:
         options = nf4_options(config, spec, head, compute, device, is_sharded=is_sharded)
-    model, fresh = _load_model(config, spec, head, options, device=device, drawn=drawn)
+    model, fresh = _load_model(config, spec, head, options, device=device)
     write_padding(tokenizer, model.config)
     own = head_modules(model, fresh, spec, head)
     pooler = any(not in_modules(f"{name}.weight", own) for name in pooler_modules(model))
@@ -144,23 +143,11 @@ def load(
         tokenizer,
         own,
         architecture,
-        weights_digest(model, own),
+        weights_digest(model, own, per_tensor=DRAWN_DIGEST if spec.weights == "random" else None),
         config_sha256,
         tokenizer_digest(tokenizer),
         notes,
     )
-
-
-def save_random(
-    spec: ModelSpec, head: ModelHead, label_names: tuple[str, ...], folder: Path
-) -> None:
-    """Save the random weights of a model in a folder, so that `load` can quantise them.
-
-    Raises `ModelError`.
-    """
-    config = load_config(spec, head)
-    name_labels(config, label_names, head.problem_type)
-    _draw(config, spec, head).save_pretrained(folder)
 
 
 def _load_model(
@@ -170,7 +157,6 @@ def _load_model(
     quantized: dict[str, Any],
     *,
     device: str,
-    drawn: Path | None,
 ) -> tuple[PreTrainedModel, set[str]]:
     """Return the model and the names of the parameters without trained weights.
 
@@ -186,7 +172,7 @@ def _load_model(
     }
     missing: set[str] = set()
     if spec.weights == "random":
-        model = _random(spec, head, options, drawn)
+        model = _random(spec, head, options)
         idle = poolers_untrained_in(folder_or_id(spec.source), pooler_modules(model))
     else:
         model, missing = _from_pretrained(spec, head, options)
@@ -210,20 +196,15 @@ def _draw(config: Any, spec: ModelSpec, head: ModelHead) -> PreTrainedModel:
         return model
 
 
-def _random(
-    spec: ModelSpec, head: ModelHead, options: dict[str, Any], drawn: Path | None
-) -> PreTrainedModel:
-    """Return the model with random weights.
-
-    bitsandbytes quantises only while loading, so quantised weights are read from a file.
-    """
+def _random(spec: ModelSpec, head: ModelHead, options: dict[str, Any]) -> PreTrainedModel:
+    """Return the model with random weights. bitsandbytes quantises only while loading."""
+    drawn = _draw(options["config"], spec, head)
     if "quantization_config" not in options:
-        return _draw(options["config"], spec, head)
-    with tempfile.TemporaryDirectory() as temporary:
-        if drawn is None:
-            _draw(options["config"], spec, head).save_pretrained(temporary)
-        model: PreTrainedModel = head.auto_class().from_pretrained(drawn or temporary, **options)
-        return model
+        return drawn
+    model: PreTrainedModel = type(drawn).from_pretrained(
+        None, state_dict=drawn.state_dict(), **options
+    )
+    return model
 
 
 def _from_pretrained(

@@ -29,22 +29,24 @@ def size_of(parameter: nn.Parameter) -> int:
     return parameter.numel()
 
 
-def bytes_of(parameter: nn.Parameter) -> memoryview:
-    """Return the parameter's values as bytes on the host."""
-    return values_of(parameter).contiguous().cpu().view(torch.uint8).numpy().data
+def bytes_of(parameter: nn.Parameter, count: int | None = None) -> memoryview:
+    """Return the parameter's values, or the first `count` of them, as bytes on the host."""
+    values = values_of(parameter).contiguous().view(-1)[:count]
+    return values.cpu().view(torch.uint8).numpy().data
 
 
-def digest(parameter: nn.Parameter) -> str:
-    """Return the sha256 of the parameter's values."""
-    return hashlib.sha256(bytes_of(parameter)).hexdigest()
+def weights_digest(
+    model: PreTrainedModel, head: tuple[str, ...], *, per_tensor: int | None = None
+) -> str:
+    """Return the sha256 of all parameters outside the head.
 
-
-def weights_digest(model: PreTrainedModel, head: tuple[str, ...]) -> str:
-    """Return the sha256 of all parameters outside the head."""
+    With `per_tensor`, only so many values of each parameter are read.
+    """
     total = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if not in_modules(name, head):
-            total.update(f"{name}:{digest(parameter)}".encode())
+            own = hashlib.sha256(bytes_of(parameter, per_tensor)).hexdigest()
+            total.update(f"{name}:{own}".encode())
     return total.hexdigest()
 
 

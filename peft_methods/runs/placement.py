@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from torch import nn
 
 from peft_methods.data.facts import TextData
 from peft_methods.methods.base import ApplyContext
-from peft_methods.models import loading, ranks
-from peft_methods.runs.prepare import Prefetched, drawn_weights, load
+from peft_methods.models import loading
+from peft_methods.runs.prepare import Prefetched, load
 from peft_methods.runs.run_paths import RunPaths
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.registry import TASKS
@@ -22,22 +19,10 @@ def model_of(
     """Return the loaded model and the same with the method applied; prefetched where possible."""
     if prefetched and prefetched.ready:
         return prefetched.ready.base, prefetched.ready.model.to(run.device)
-    drawn = prefetched.drawn if prefetched else _drawn_once(run, texts, paths.work)
-    base = load(run, texts, first_device(run), drawn=drawn)
-    ranks.wait_for_all()  # until all have read it
-    if drawn and ranks.is_first():
-        shutil.rmtree(drawn, ignore_errors=True)
+    base = load(run, texts, first_device(run))
     task_type = TASKS[run.recipe.task].peft_type
     context = ApplyContext(base.architecture, base.head, task_type, paths.prerequisites)
     return base, run.method.apply(base.model, context)
-
-
-def _drawn_once(run: RunSpec, texts: TextData, work: Path) -> Path | None:
-    """Let rank 0 draw the random weights that all ranks quantise: they are read from files."""
-    if ranks.count() == 1 or not run.method.info.quantization:
-        return None
-    found = drawn_weights(run, texts, work) if ranks.is_first() else None
-    return ranks.gathered(found)[0]
 
 
 def first_device(run: RunSpec) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -198,14 +197,12 @@ class ReadyModel:
 class Prefetched:
     """The start of a run that needs no GPU, and its seconds by phase.
 
-    Models are quantized on the GPU only: then there is no `ready`, but random weights are in the
-    folder `drawn`.
+    Models are quantized on the GPU only: then there is no `ready`.
     """
 
     texts: TextData
     tokens: TokenData
     ready: ReadyModel | None
-    drawn: Path | None
     seconds: dict[str, float]
 
 
@@ -218,14 +215,13 @@ def prefetch(
     """
     set_up_process(threads, deterministic=run.deterministic)
     seconds: dict[str, float] = {}
-    ready = drawn = None
+    ready = None
     task = TASKS[run.recipe.task]
     with _timed(seconds, "data"):
         texts = synthetic.load(run.recipe, task, run.row_seeds, run.seed)
     with _timed(seconds, "load"):
         if run.method.info.quantization:
             tokenizer = load_tokenizer(run.recipe.model, task.head)
-            drawn = drawn_weights(run, texts, work)
         else:
             base = load(run, texts, "cpu")
             context = ApplyContext(base.architecture, base.head, task.peft_type, prerequisites)
@@ -235,7 +231,7 @@ def prefetch(
     if not run.method.info.quantization:
         with _timed(seconds, "check"):
             ready = ReadyModel(base, model, weight_checks.snapshot(model, work))
-    return Prefetched(texts, tokens, ready, drawn, seconds)
+    return Prefetched(texts, tokens, ready, seconds)
 
 
 @contextlib.contextmanager
@@ -245,26 +241,7 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[f"{phase}_seconds"] = time.perf_counter() - started
 
 
-def drawn_weights(run: RunSpec, texts: TextData, work: Path) -> Path | None:
-    """Draw random weights to a folder and return it; None if the weights are not random.
-
-    Incomplete weights are deleted.
-    """
-    if run.recipe.model.weights != "random":
-        return None
-    folder = work / "drawn"
-    try:
-        head = TASKS[run.recipe.task].head
-        loading.save_random(run.recipe.model, head, texts.facts.label_names, folder)
-    except Exception:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
-
-
-def load(
-    run: RunSpec, texts: TextData, device: str, *, drawn: Path | None = None
-) -> loading.LoadedModel:
+def load(run: RunSpec, texts: TextData, device: str) -> loading.LoadedModel:
     """Load the run's model. Its seed determines the new weights, those of the method too."""
     set_seed(run.recipe.budget.seed_of("initialisation", run.seed))
     wanted: dict[str, Any] = {
@@ -272,7 +249,7 @@ def load(
         "precision": run.recipe.budget.precision,
         "device": device,
     }
-    wanted |= {"drawn": drawn, "is_sharded": run.recipe.budget.strategy == "fsdp"}
+    wanted["is_sharded"] = run.recipe.budget.strategy == "fsdp"
     head = TASKS[run.recipe.task].head
     base = loading.load(run.recipe.model, head, texts.facts.label_names, **wanted)
     base.check_length(run.recipe.data.max_length)
