@@ -21,6 +21,7 @@ PARTS = {
     "tokens": "tokenized data sets",
     "quantized": "digests of quantized weights",
     "compiled": "compiled GPU code",
+    "bytecode": "libraries installed without bytecode",
     "matmul_rates": "measured speed of this machine's GPUs",
     "prepared": "checks of recipes",
     "verified": "which results fit their predictions",

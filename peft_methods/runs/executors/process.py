@@ -18,6 +18,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from peft_methods.runs.executors.bytecode import environment_with_bytecode
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.fork_server import FORK, STATUS_MESSAGE
 from peft_methods.runs.executors.oom import out_of_memory_kills
@@ -86,7 +87,7 @@ class ForkServer:
             command = [sys.executable, "-c", code, *filter(None, [self._preload])]
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **self._environment},
+                env={**os.environ, **environment_with_bytecode(), **self._environment},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )
