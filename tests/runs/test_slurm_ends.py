@@ -31,6 +31,15 @@ def test_bad_state_is_a_status_with_a_reason(state: str, status: str, transient:
     assert end.reason
 
 
+@pytest.mark.parametrize("reason", ["launch failed requeued held", "launch_failed_requeued_held"])
+def test_job_that_a_node_could_not_start_is_tried_again(reason: str) -> None:
+    """Slurm holds it for an administrator; a new job may get another node."""
+    end = end_of(JobState("PENDING", reason))
+    assert end is not None
+    assert (end.status, end.transient) == ("crashed", True)
+    assert "could not start it" in end.reason
+
+
 def test_preempted_job_is_submitted_again_without_counting_as_an_attempt() -> None:
     free = {
         state
@@ -59,9 +68,7 @@ def test_job_that_waits_or_runs_has_no_end(state: JobState) -> None:
     assert end_of(state) is None
 
 
-@pytest.mark.parametrize(
-    "reason", ["PartitionTimeLimit", "BadConstraints", "launch failed requeued held"]
-)
+@pytest.mark.parametrize("reason", ["PartitionTimeLimit", "BadConstraints"])
 def test_job_that_can_never_start_has_an_end(reason: str) -> None:
     end = end_of(JobState("PENDING", reason))
     assert end is not None
