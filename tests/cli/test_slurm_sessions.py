@@ -118,6 +118,7 @@ def test_interrupt_cancels_the_jobs(
         ("gpu=h100", ["has no GPU of type 'h100'", "Allowed: fake, other, none"]),
         ("cpus=1", ["GPUs of several types", "Allowed: fake, other, none"]),
         ("gpu=none,time=3d", ["time '3d'", "90s, 10min or 2h"]),
+        ("gpu=none,time=60s", ["allowed is 2 min or more"]),
         ("gpu=none,partition=urgent,time=2h", ["allows at most 60 min"]),
         ("gpu=none,partion=main", ["no such parameter", "Did you mean 'partition'?"]),
         ("gpu=none,array=1-3", ["every job sets it itself"]),

@@ -208,11 +208,11 @@ def test_time_limit_shorter_than_an_epoch_ends_in_a_timeout(
     place: Place, slurm: Cluster, run: RunSpec
 ) -> None:
     hanging = replace(run, method=Misbehaving(learning_rate=5e-2, way="hang"))
-    session = place.session(replace(REQUEST, minutes=1))
+    session = place.session(replace(REQUEST, minutes=2))
     lost = ending(session, started(session, hanging))
     assert isinstance(lost, Lost)
     assert (lost.status, lost.transient) == ("timeout", False)
-    assert "time limit of 1 min 00 s (setting slurm time) was over before its next epoch ended" in (
+    assert "time limit of 2 min 00 s (setting slurm time) was over before its next epoch ended" in (
         lost.reason
     )
 

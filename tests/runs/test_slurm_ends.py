@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 
+from builders import make_record
+from peft_methods.runs.executors.base import Ended
+from peft_methods.runs.executors.devices import DeviceSet
+from peft_methods.runs.executors.jobs import Done
+from peft_methods.runs.executors.scratch import JOBS
 from peft_methods.runs.executors.slurm.commands import JobState
 from peft_methods.runs.executors.slurm.ends import end_of, end_of_failed
+from peft_methods.runs.executors.slurm.executor import SlurmExecutor
+from peft_methods.runs.executors.slurm.files import JobFolder
 
 
 @pytest.mark.parametrize(
@@ -90,3 +98,19 @@ def test_node_without_the_environment_is_named() -> None:
     assert end is not None
     assert "node n1 has no " in end.reason
     assert end_of_failed("1:0", "n1", Path("/home/me")) is None
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_earlier_job_that_ends_while_its_record_is_reused_leaves_no_file(
+    tmp_path: Path, is_stored: bool
+) -> None:
+    """Its record is in the store a moment before its result is in the folder."""
+    folder = JobFolder(tmp_path / JOBS)
+    folder.prepare()
+    folder.assign("run", "7_0")
+    session = SlurmExecutor((DeviceSet((), 1),), tmp_path)
+    if is_stored:
+        result = ("success", Ended("run", Done(make_record())))
+        folder.of("7_0").result.write_bytes(pickle.dumps(result))
+    session.close()
+    assert folder.assigned() == ({} if is_stored else {"run": "7_0"})

@@ -24,6 +24,7 @@ SET_BY_US = frozenset(
     }
 )
 DEFAULT_CPUS = 2
+LEAST_MINUTES = 2  # Slurm may warn a job 90 s before its end, before it could begin
 LONGEST_MINUTES = 7 * 24 * 60  # where the partition has no limit
 MOST_JOBS = 1000  # in Slurm at once; most clusters allow no larger arrays
 ASSIGNMENTS = re.compile(r",(?=[a-z-]+=)")  # a value may hold commas: exclude=n[1,2]
@@ -134,7 +135,13 @@ def _minutes(text: str | None, partition: Partition) -> int:
         seconds = parse_timeout(text, f"{SETTING} time") or 0.0
     except OptionError as error:
         raise OptionError(str(error), setting=SETTING) from None
-    minutes = max(1, round(seconds / 60))
+    minutes = round(seconds / 60)
+    if minutes < LEAST_MINUTES:
+        raise OptionError(
+            f"slurm time {text!r}: allowed is {LEAST_MINUTES} min or more, since Slurm tells a job "
+            "that its time is over up to 90 s early.",
+            setting=SETTING,
+        )
     most = partition.most_minutes
     if most is not None and minutes > most:
         raise OptionError(
