@@ -64,7 +64,8 @@ def test_session_detaches_and_the_same_command_collects_its_results(
 ) -> None:
     code, text = ended(Session(tiny_recipe, tmp_path, CPU, "--peft-detach"))
     assert code == 0, text
-    (left,) = re.findall(r"detached: (\d) jobs in Slurm", text)
+    assert "waits for a machine" in text
+    (left,) = re.findall(r"detached: (\d) jobs in Slurm\.", text)
     assert left == "4"
     assert "run the same command without --peft-detach" in text
     (array,) = re.findall(r"To cancel: scancel (\d+)", text)
@@ -135,6 +136,12 @@ def test_wrong_request_is_refused_in_one_line(
     assert caught.value.setting == "slurm"
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_request_knows_the_largest_node(slurm: Cluster) -> None:
+    chosen = executor_of("slurm", None, slurm=["gpu=fake"])["request"]
+    assert (chosen.largest_node, chosen.device) == (2, "cuda")
+    assert executor_of("slurm", None, slurm=["gpu=none"])["request"].largest_node == 8
 
 
 def test_wrong_partition_ends_the_session_at_once(

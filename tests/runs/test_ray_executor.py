@@ -107,6 +107,7 @@ def test_run_with_two_gpus_gets_both_of_one_node(bench: Bench, ray_nodes: RayClu
             time.sleep(0.1)
         assert cluster.places(pair) == 1
         assert cluster.places(Resources(1, 1)) == 2
+        assert RayRequest().largest_node == 1  # core: the GPUs are no real ones
         handle = bench.executor.start(bench.job("raise", needs=pair))
         assert not bench.executor.has_room(pair)
         bench.last(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.slurm import commands
@@ -36,8 +36,9 @@ class SlurmRequest:
 
     `gpu` is the type of GPU in the partition's generic resources ('' for GPUs without one), and
     None where runs train on CPUs. `minutes` is the time limit of a job, after which its run resumes
-    in the next one. `parallel` is the number of jobs that run at a time (None: as many as Slurm
-    starts). `extra` are further parameters of `sbatch`.
+    in the next one. `largest_node` is the largest number of these GPUs on a node, or of CPU cores
+    where runs train on CPUs. `parallel` is the number of jobs that run at a time (None: as many as
+    Slurm starts). `extra` are further parameters of `sbatch`.
     """
 
     partition: str | None = None
@@ -49,6 +50,7 @@ class SlurmRequest:
     mem: str | None = None
     parallel: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
+    largest_node: int | None = field(default=None, repr=False)  # changes no result
 
     @property
     def device(self) -> str:
@@ -86,16 +88,18 @@ def resolve(values: Mapping[str, str], parallel: int | None = None) -> SlurmRequ
     extra = {key: str(value) for key, value in values.items() if key not in OURS}
     _check_names(extra)
     partition = _partition(values.get("partition"), commands.partitions())
+    gpu = _gpu(values.get("gpu"), partition)
     return SlurmRequest(
         partition=values.get("partition"),
         account=values.get("account"),
         qos=values.get("qos"),
         minutes=_minutes(values.get("time"), partition),
-        gpu=_gpu(values.get("gpu"), partition),
+        gpu=gpu,
         cpus=_cpus(values.get("cpus", str(DEFAULT_CPUS))),
         mem=values.get("mem"),
         parallel=parallel,
         extra=tuple(sorted(extra.items())),
+        largest_node=partition.cpus if gpu is None else partition.gpus[gpu],
     )
 
 
