@@ -14,6 +14,7 @@ from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import OptionError
+from peft_methods.utils.words import counted
 
 NEED_A_GPU = ("tf32", "fp16")  # precisions
 
@@ -129,13 +130,13 @@ def _check_gpus(recipe: Recipe, device: str, largest_node: int | None) -> None:
     gpus = recipe.budget.gpus
     if gpus == 1 or (device == "cpu" and recipe.gpu):
         return
-    what = "CPU cores" if device == "cpu" else "GPUs"
+    what = "CPU core" if device == "cpu" else "GPU"
     if largest_node is None:
         there = usable_cores() if device == "cpu" else len(gpus_here())
-        where = f"this machine has {there} {what} to use"
+        where = f"this machine has {counted(there, what)} to use"
     else:
         there = largest_node
-        where = f"the largest node has {there} {what}"
+        where = f"the largest node has {counted(there, what)}"
     if gpus > there > 0:
         raise OptionError(
             f"recipe {recipe.name!r}: budget.gpus = {gpus} is more than there are ({where}). Set "

@@ -166,6 +166,14 @@ def test_slurm_that_does_not_answer_is_one_line(
         executor_of("slurm", None)
 
 
+def test_configuration_that_does_not_exist_is_one_line(
+    slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
+    with pytest.raises(OptionError, match=r"SLURM_CONF names /nowhere/slurm\.conf, which does not"):
+        executor_of("slurm", None)
+
+
 def test_compare_runs_through_slurm(tiny_recipe: Path, tmp_path: Path, slurm: Cluster) -> None:
     done = compare(
         str(tiny_recipe),

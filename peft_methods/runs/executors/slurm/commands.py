@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from peft_methods.utils.errors import OptionError, PeftMethodsError
 
 COMMANDS = ("sbatch", "squeue", "sinfo", "scancel", "scontrol", "srun")
 SECONDS = 60  # within which a command answers; it waits for a busy controller
+CONFIGURATION = "SLURM_CONF"
 UNKNOWN_JOB = "Invalid job id"  # Slurm forgets jobs some minutes after their end
 MAX_IDS = 500  # on one command line
 GPU = re.compile(r"gpu:(?:(?P<type>[^:(),]+):)?(?P<count>\d+)")
@@ -62,6 +64,13 @@ def check_installed() -> None:
             "the PATH. Start the session on a login node of the cluster.",
             setting="executor",
         )
+    where = os.environ.get(CONFIGURATION)
+    if where and not os.path.exists(where):  # Slurm's commands would wait a minute for it
+        raise OptionError(
+            f"executor slurm: {CONFIGURATION} names {where}, which does not exist. Set it to the "
+            "cluster's slurm.conf, or unset it.",
+            setting="executor",
+        )
 
 
 def partitions() -> list[Partition]:
@@ -69,10 +78,7 @@ def partitions() -> list[Partition]:
     try:
         lines = _run("sinfo", "--noheader", "--format=%P|%L|%l|%G|%c").splitlines()
     except SlurmError as error:
-        raise OptionError(
-            f"executor slurm: Slurm does not answer ({error}). Check that `sinfo` works here.",
-            setting="executor",
-        ) from None
+        raise _no_answer(error) from None
     found: dict[str, Partition] = {}
     for line in lines:  # one for each group of equal nodes
         name, default, most, resources, cores = line.split("|")
@@ -88,6 +94,13 @@ def partitions() -> list[Partition]:
     return list(found.values())
 
 
+def _no_answer(error: SlurmError) -> OptionError:
+    return OptionError(
+        f"executor slurm: Slurm does not answer ({error}). Check that `sinfo` works here.",
+        setting="executor",
+    )
+
+
 def _minutes(text: str) -> int | None:
     """Convert '1-02:00:00' to 1560; None for 'infinite' or 'n/a'."""
     match = DURATION.fullmatch(text)
@@ -99,8 +112,11 @@ def _minutes(text: str) -> int | None:
 
 @cache
 def sbatch_parameters() -> frozenset[str]:
-    """Return the names of the parameters that the installed sbatch has."""
-    return frozenset(re.findall(r"--([a-z][a-z-]*)", _run("sbatch", "--help")))
+    """Return the names of the parameters that the installed sbatch has. Raises `OptionError`."""
+    try:
+        return frozenset(re.findall(r"--([a-z][a-z-]*)", _run("sbatch", "--help")))
+    except SlurmError as error:
+        raise _no_answer(error) from None
 
 
 def states(jobs: Iterable[str]) -> dict[str, JobState] | None:
