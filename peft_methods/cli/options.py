@@ -155,6 +155,7 @@ class Options:
                 deterministic=self.deterministic,
                 trust_remote_code=self.trust_remote_code,
                 seeds_max=self.seeds_max,
+                largest_node=None if self.request is None else self.request.largest_node,
             )
         tasks: list[RunGroup] = self._cache["tasks"]
         return tasks

@@ -68,7 +68,7 @@ def _lines(detached: Detached, records: int) -> list[str]:
         return [f"detached: no job is left in Slurm{f', {ended}' if ended else ''}.{rest}"]
     arrays = " ".join(sorted({job.partition("_")[0] for job in detached.jobs}, key=int))
     waiting = (
-        f"{counted(detached.waiting, 'run')} will be submitted later, after those that they need"
+        f"{counted(detached.waiting, 'run')} to submit when those that they build on have ended"
         if detached.waiting
         else ""
     )

@@ -14,9 +14,9 @@ from peft_methods.runs.spec import RunSpec
 class Event:
     """A change in a run's state.
 
-    The run started (no other field is set), reported progress (`news`), is retried (`failed`: how
-    the last attempt ended; `workers`, if known, is how many run at a time from now on), or ended
-    with a `record`.
+    The run waits for a machine (`waits`), started (no other field is set), reported progress
+    (`news`), is retried (`failed`: how the last attempt ended; `workers`, if known, is how many run
+    at a time from now on), or ended with a `record`.
     """
 
     run: RunSpec
@@ -24,6 +24,7 @@ class Event:
     record: Record | None = None
     failed: str = ""
     workers: int = 0
+    waits: bool = False
 
 
 Watcher = Callable[[Event], None]

@@ -107,7 +107,7 @@ class Experiment:
         keys = kept_checks.keys_of(recipe, methods, self.device, self._devices.kind, nodes)
         if (kept := self._earlier.preparation(keys, tasks)) is not None:
             return kept
-        self._progress.show_preparation(recipe)
+        self._progress.show_preparation(recipe, self.options.executor)
         with self._progress.showing(last=False):
             made = self._scheduler.prepare(recipe, methods, first)
         if keys is not None:
@@ -260,7 +260,8 @@ class Experiment:
 
     def detach(self) -> Detached:
         """Leave what was started to its executor, which continues after the session."""
-        return self._scheduler.detach()
+        with self._progress.showing():
+            return self._scheduler.detach()
 
     def stop(self) -> None:
         """End what runs and start nothing more; finished records are kept."""
@@ -293,8 +294,7 @@ class Experiment:
             self._scheduler.store_here(record)
 
     def _on_event(self, event: Event) -> None:
-        record = event.record
-        if record is not None:
+        if (record := event.record) is not None:
             is_trial = event.run.role == "trial"
             self._reused_trials += [record] if record.reused and is_trial else []
             self._records.keep([] if is_trial else [record])

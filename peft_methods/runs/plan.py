@@ -14,6 +14,7 @@ from peft_methods.runs.seed_plan import SeedPlan
 from peft_methods.runs.spec import RunSpec, run_specs
 from peft_methods.training.registry import choose_engine
 from peft_methods.utils.errors import OptionError
+from peft_methods.utils.words import counted
 
 NEED_A_GPU = ("tf32", "fp16")  # precisions
 
@@ -65,10 +66,13 @@ def run_groups(
     deterministic: bool = False,
     trust_remote_code: bool = False,
     seeds_max: int | None = None,
+    largest_node: int | None = None,
 ) -> list[RunGroup]:
     """Return the chosen methods of every recipe with their runs.
 
-    With `seeds_max`, seeds will be added to those of the recipe, up to that number.
+    With `seeds_max`, seeds will be added to those of the recipe, up to that number. `largest_node`
+    is the largest number of GPUs, or of CPU cores without GPUs, of a node of the cluster where runs
+    happen; None: they happen on this machine.
 
     Raises `OptionError` for a method that is missing in a recipe, for two recipes with the same
     name, for a precision or an engine that needs a GPU where there is none, for a model's own code
@@ -85,7 +89,7 @@ def run_groups(
     check_trust(recipes, trust_remote_code)
     for recipe in recipes:
         _check_precision(recipe, device)
-        _check_gpus(recipe, device)
+        _check_gpus(recipe, device, largest_node)
     engines = {one.name: choose_engine(engine, device, one.budget.gpus) for one in recipes}
     return [
         RunGroup(
@@ -121,20 +125,22 @@ def _check_precision(recipe: Recipe, device: str) -> None:
         )
 
 
-def _check_gpus(recipe: Recipe, device: str) -> None:
-    """Raise `OptionError` if a run needs more GPUs than there are, or processes than cores.
-
-    Where no GPU is visible, runs for GPUs happen on a cluster.
-    """
+def _check_gpus(recipe: Recipe, device: str, largest_node: int | None) -> None:
+    """Raise `OptionError` if a run needs more GPUs than a machine has, or processes than cores."""
     gpus = recipe.budget.gpus
     if gpus == 1 or (device == "cpu" and recipe.gpu):
         return
-    there = usable_cores() if device == "cpu" else len(gpus_here())
+    what = "CPU core" if device == "cpu" else "GPU"
+    if largest_node is None:
+        there = usable_cores() if device == "cpu" else len(gpus_here())
+        where = f"this machine has {counted(there, what)} to use"
+    else:
+        there = largest_node
+        where = f"the largest node has {counted(there, what)}"
     if gpus > there > 0:
-        kind = "a CPU of {} cores" if device == "cpu" else "{} visible"
         raise OptionError(
-            f"recipe {recipe.name!r}: budget.gpus = {gpus} is more than there are "
-            f"({kind.format(there)}). Set budget.gpus = {there} or less.",
+            f"recipe {recipe.name!r}: budget.gpus = {gpus} is more than there are ({where}). Set "
+            f"budget.gpus = {there} or less.",
             setting="budget.gpus",
         )
 

@@ -182,6 +182,7 @@ class Scheduler:
         self._running[handle] = run
         if self.executor.is_queued(handle):
             self._queued.add(handle)
+            self._notify(Event(run, waits=True))
         else:
             self._begin(handle, run)
 

@@ -53,16 +53,17 @@ def test_partitions_are_read_from_lines_for_groups_of_equal_nodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lines = [
-        "gpu*|1:00:00|7-00:00:00|gpu:a100:4(S:0-1)",
-        "gpu*|1:00:00|7-00:00:00|gpu:h100:8,nic:2",
-        "old|n/a|infinite|gpu:2",
-        "cpu|30:00|1-12:30:00|(null)",
+        "gpu*|1:00:00|7-00:00:00|gpu:a100:4(S:0-1)|64",
+        "gpu*|1:00:00|7-00:00:00|gpu:h100:8,nic:2|96+",
+        "gpu*|1:00:00|7-00:00:00|gpu:a100:2|32",
+        "old|n/a|infinite|gpu:2|8",
+        "cpu|30:00|1-12:30:00|(null)|16",
     ]
     monkeypatch.setattr(commands, "_run", lambda *command: "\n".join(lines))
     assert commands.partitions() == [
-        Partition("gpu", True, 60, 7 * 24 * 60, frozenset({"a100", "h100"})),
-        Partition("old", False, None, None, frozenset({""})),
-        Partition("cpu", False, 30, 36 * 60 + 30, frozenset()),
+        Partition("gpu", True, 60, 7 * 24 * 60, {"a100": 4, "h100": 8}, 96),
+        Partition("old", False, None, None, {"": 2}, 8),
+        Partition("cpu", False, 30, 36 * 60 + 30, {}, 16),
     ]
 
 

@@ -64,7 +64,8 @@ def test_session_detaches_and_the_same_command_collects_its_results(
 ) -> None:
     code, text = ended(Session(tiny_recipe, tmp_path, CPU, "--peft-detach"))
     assert code == 0, text
-    (left,) = re.findall(r"detached: (\d) jobs in Slurm", text)
+    assert "waits for a machine" in text
+    (left,) = re.findall(r"detached: (\d) jobs in Slurm\.", text)
     assert left == "4"
     assert "run the same command without --peft-detach" in text
     (array,) = re.findall(r"To cancel: scancel (\d+)", text)
@@ -118,6 +119,7 @@ def test_interrupt_cancels_the_jobs(
         ("gpu=h100", ["has no GPU of type 'h100'", "Allowed: fake, other, none"]),
         ("cpus=1", ["GPUs of several types", "Allowed: fake, other, none"]),
         ("gpu=none,time=3d", ["time '3d'", "90s, 10min or 2h"]),
+        ("gpu=none,time=60s", ["allowed is 2 min or more"]),
         ("gpu=none,partition=urgent,time=2h", ["allows at most 60 min"]),
         ("gpu=none,partion=main", ["no such parameter", "Did you mean 'partition'?"]),
         ("gpu=none,array=1-3", ["every job sets it itself"]),
@@ -134,6 +136,12 @@ def test_wrong_request_is_refused_in_one_line(
     assert caught.value.setting == "slurm"
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_request_knows_the_largest_node(slurm: Cluster) -> None:
+    chosen = executor_of("slurm", None, slurm=["gpu=fake"])["request"]
+    assert (chosen.largest_node, chosen.device) == (2, "cuda")
+    assert executor_of("slurm", None, slurm=["gpu=none"])["request"].largest_node == 8
 
 
 def test_wrong_partition_ends_the_session_at_once(
@@ -155,6 +163,14 @@ def test_slurm_that_does_not_answer_is_one_line(
     nowhere.write_text(re.sub("SlurmctldPort=.*", "SlurmctldPort=1\nMessageTimeout=2", text))
     monkeypatch.setenv("SLURM_CONF", str(nowhere))
     with pytest.raises(OptionError, match=r"Slurm does not answer.*Check that `sinfo` works here"):
+        executor_of("slurm", None)
+
+
+def test_configuration_that_does_not_exist_is_one_line(
+    slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
+    with pytest.raises(OptionError, match=r"SLURM_CONF names /nowhere/slurm\.conf, which does not"):
         executor_of("slurm", None)
 
 

@@ -299,6 +299,32 @@ def test_progress_writes_a_line_per_start_and_end_to_a_file(tiny_recipe: Path) -
     assert display.live == ()
 
 
+def test_progress_shows_how_many_runs_wait_for_a_machine(tiny_recipe: Path) -> None:
+    display, (first, second) = RecordingDisplay(79), runs(tiny_recipe)
+    progress = Progress(display, workers=2, clock=lambda: 0.0)
+    progress.show_preparation(first.recipe, "slurm")
+    assert display.live == (
+        "tiny: reading data and model through slurm, where this may wait its turn",
+    )
+    progress.plan([first, second], PREPARATION)
+    progress(Event(first, waits=True))
+    progress(Event(second, waits=True))
+    assert display.live[0].startswith("0 of 2 runs done · 0 active · 2 waiting for a machine · ")
+    progress(Event(first))
+    assert display.live[0].startswith("0 of 2 runs done · 1 active · 1 waiting for a machine · ")
+    progress(Event(second, record=record_without_result(second, "failed", "why")))
+    assert "waiting" not in display.live[0]
+
+
+def test_progress_writes_to_a_file_that_a_run_waits(tiny_recipe: Path) -> None:
+    display, (first, _) = RecordingDisplay(0), runs(tiny_recipe)
+    progress = Progress(display, workers=1, clock=lambda: 0.0)
+    progress.plan([first], PREPARATION)
+    progress(Event(first, waits=True))
+    (line,) = display.lasting
+    assert line.endswith("tiny-full-seed0: waits for a machine")
+
+
 def test_fitted_keeps_the_most_important_parts_in_a_narrow_terminal() -> None:
     parts = ["epoch 1/2", "step 3/20", "37.4/s"]
     assert fitted("tiny-lora-seed0", parts, 45) == "tiny-lora-seed0  epoch 1/2  step 3/20  37.4/s"

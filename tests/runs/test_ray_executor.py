@@ -107,6 +107,7 @@ def test_run_with_two_gpus_gets_both_of_one_node(bench: Bench, ray_nodes: RayClu
             time.sleep(0.1)
         assert cluster.places(pair) == 1
         assert cluster.places(Resources(1, 1)) == 2
+        assert RayRequest().largest_node == 1  # core: the GPUs are no real ones
         handle = bench.executor.start(bench.job("raise", needs=pair))
         assert not bench.executor.has_room(pair)
         bench.last(handle)
@@ -139,6 +140,42 @@ def test_nothing_stays_on_the_nodes(bench: Bench, ray_nodes: RayCluster) -> None
     assert ok(bench.last(bench.executor.start(bench.job(seed=1))))
     assert ray_nodes.scratch_folders()
     bench.executor.close()
+    assert ray_nodes.scratch_folders() == []
+
+
+@on_cluster
+@pytest.mark.parametrize("seconds", [0, 0.01, 0.05])
+def test_worker_that_is_asked_for_a_further_job_leaves_nothing(
+    bench: Bench, ray_nodes: RayCluster, seconds: float
+) -> None:
+    """The session may end before the worker has answered."""
+    first = bench.executor.start(bench.job())
+    assert ok(bench.last(first))
+    bench.executor.kill(first)
+    bench.executor.start(bench.job(seed=1))
+    time.sleep(seconds)
+    bench.executor.close()
+    assert ray_nodes.scratch_folders() == []
+
+
+@on_cluster
+def test_worker_that_an_interrupt_left_without_a_job_leaves_nothing(
+    bench: Bench, ray_nodes: RayCluster
+) -> None:
+    """An interrupt may come after a worker was chosen, and before the executor has its job."""
+    first = bench.executor.start(bench.job())
+    assert ok(bench.last(first))
+    bench.executor.kill(first)
+    assert bench.executor._workers.take(ONE_CPU) == first.worker
+    bench.executor.close()
+    assert ray_nodes.scratch_folders() == []
+
+
+@on_cluster
+def test_worker_whose_process_died_leaves_nothing(bench: Bench, ray_nodes: RayCluster) -> None:
+    first = bench.executor.start(bench.job("die"))
+    assert isinstance(bench.last(first), Lost)
+    bench.executor.kill(first)
     assert ray_nodes.scratch_folders() == []
 
 

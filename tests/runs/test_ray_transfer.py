@@ -214,6 +214,34 @@ def test_full_disk_here_costs_the_stored_result_and_says_so(
     assert "cannot be written here" in inbox.deliver(Done(make_ok(job)), 1).not_stored
 
 
+@pytest.fixture
+def node_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeWorker:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return NodeWorker()
+
+
+def test_worker_has_no_folder_before_the_session_knows_its_place(node_worker: NodeWorker) -> None:
+    """An interrupted session kills a worker that has not answered."""
+    folder = node_worker.place("/", ()).folder
+    assert list(folder.parents[1].iterdir()) == []
+    node_worker.write("work/file", 0, b"x")
+    assert (folder / "work" / "file").read_bytes() == b"x"
+    node_worker.close()
+    assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
+def test_what_arrives_after_the_end_of_a_job_is_dropped(node_worker: NodeWorker, end: str) -> None:
+    folder = node_worker.place("/", ()).folder
+    node_worker.write("work/file", 0, b"x")
+    getattr(node_worker, end)()
+    node_worker.write("work/file", 0, b"x")
+    assert list(node_worker.run(b"")) == []
+    assert not folder.exists()
+    node_worker.close()
+    assert not folder.parent.exists()
+
+
 def test_worker_that_closes_while_its_job_is_cleared_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def ending(session: Scheduler, handle: SlurmHandle, seconds: float = 300) -> Run
 
 
 def record_of(event: RunEvent) -> Record:
-    assert isinstance(event, Ended), event
+    assert isinstance(event, Ended), getattr(event, "reason", event)
     assert isinstance(event.done.result, Record)
     return event.done.result
 
@@ -171,15 +171,23 @@ def test_run_that_another_job_preempts_resumes_after_it(
 def test_run_whose_node_fails_resumes_when_there_is_one_again(
     place: Place, slurm: Cluster, long_run: RunSpec
 ) -> None:
+    """Where the node cannot start it again at once, Slurm holds the job, and a new one follows."""
     node = slurm.command("sinfo", "-h", "-o", "%n").strip()
-    session = place.session()
-    handle = started(session, long_run)
-    until(lambda: place.checkpoints(long_run))
+    session = place.session(retries=1)
+    session.submit([long_run])
+    session._start_ready()
+    until(lambda: list(session.executor.poll(1)) or place.checkpoints(long_run))
+    (job,) = slurm.live()
     slurm.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    until(lambda: slurm.jobs()[job_of(handle)] == "PENDING" and not slurm.steps())
+    until(lambda: slurm.jobs()[job] == "PENDING" and not slurm.steps())
     slurm.setup("start")  # it brings the node back, as an administrator would
-    slurm.start_now(job_of(handle))
-    record = record_of(ending(session, handle))
+    slurm.start_now(job)
+    while long_run.key not in session._records:
+        session._start_ready()
+        session._listen()
+        if "drain" in slurm.command("sinfo", "-h", "-o", "%T"):
+            slurm.setup("start")
+    record = session._records[long_run.key]
     assert (record.status, resumed(record)) == ("ok", True)
 
 
@@ -200,11 +208,11 @@ def test_time_limit_shorter_than_an_epoch_ends_in_a_timeout(
     place: Place, slurm: Cluster, run: RunSpec
 ) -> None:
     hanging = replace(run, method=Misbehaving(learning_rate=5e-2, way="hang"))
-    session = place.session(replace(REQUEST, minutes=1))
+    session = place.session(replace(REQUEST, minutes=2))
     lost = ending(session, started(session, hanging))
     assert isinstance(lost, Lost)
     assert (lost.status, lost.transient) == ("timeout", False)
-    assert "time limit of 1 min 00 s (setting slurm time) was over before its next epoch ended" in (
+    assert "time limit of 2 min 00 s (setting slurm time) was over before its next epoch ended" in (
         lost.reason
     )
 

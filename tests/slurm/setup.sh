@@ -91,6 +91,8 @@ controller)
     ;;
 stop)
     scancel --partition=main,urgent 2>/dev/null || true
+    # Processes of jobs outlive slurmd, so they end first.
+    for _ in $(seq 150); do [ -z "$(squeue --noheader 2>/dev/null)" ] && break; sleep 0.1; done
     end slurmd
     end slurmctld
     ;;

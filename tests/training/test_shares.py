@@ -122,8 +122,11 @@ def test_the_strategy_of_several_gpus_is_ddp_by_default() -> None:
 
 def test_more_processes_than_cores_and_other_engines_are_refused(tiny_recipe: Path) -> None:
     many = load_recipe(str(tiny_recipe), ["budget.gpus=512", "budget.batch_size=512"])
-    with pytest.raises(OptionError, match=r"budget.gpus = 512 is more than there are \(a CPU of"):
+    with pytest.raises(OptionError, match=r"budget.gpus = 512 is more than .* \(this machine"):
         run_groups([many], ["full"], "cpu")
+    with pytest.raises(OptionError, match=r"the largest node has 8 GPUs\). Set budget.gpus = 8 or"):
+        run_groups([many], ["full"], "cuda", largest_node=8)
+    assert run_groups([many], ["full"], "cpu", largest_node=512)
     assert choose_engine("auto", "cuda", gpus=2) == "trainer"
     with pytest.raises(OptionError, match=r"'cuda_graphs' trains on one GPU, and budget.gpus = 2"):
         choose_engine("cuda_graphs", "cuda", gpus=2)

@@ -75,6 +75,10 @@ class Request(Protocol):
     def device_name(self) -> str:
         """The GPU's name, or 'cpu'. Baselines are stored under this name."""
 
+    @property
+    def largest_node(self) -> int | None:
+        """The largest number of GPUs that a node has, or of CPU cores where runs train on CPUs."""
+
     def slots(self) -> tuple[DeviceSet, ...]:
         """Return one device set for each run at a time. Raises `OptionError` if there is none."""
 

@@ -24,16 +24,20 @@ class RunFolder:
 
     `remove` deletes `path`, the scratch folder. `logs` stays: it is the store's log folder, or a
     separate one while another session is active. Folders of dead sessions are removed first. The
-    kernel frees the lock of a killed session.
+    kernel frees the lock of a killed session. A `name` must begin with `PREFIX`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, name: str | None = None) -> None:
         # Without the lock, a session starting now could remove our folder before it is locked.
         with store.locked():
             others = [
                 folder for folder in store.folder.glob(f"{PREFIX}*") if not _remove_if_dead(folder)
             ]
-            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store.folder))
+            if name is None:
+                self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=store.folder))
+            else:
+                self.path = store.folder / name
+                self.path.mkdir(mode=0o700)
             self._lock: int | None = os.open(self.path, os.O_RDONLY)
             _lock(self._lock)
         live = {folder.name for folder in others}

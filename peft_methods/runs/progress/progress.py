@@ -12,6 +12,7 @@ from peft_methods.models.bundled import model_notice
 from peft_methods.profiling.metrics import METRICS
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.events import Event
+from peft_methods.runs.executors.registry import LOCAL
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Display
 from peft_methods.runs.progress.line_limit import LineLimit
@@ -44,6 +45,7 @@ class Progress:
         self._display, self._clock = display, clock
         self._time = TimeLeft(workers, clock)
         self._running: dict[str, tuple[RunSpec, dict[str, Any]]] = {}
+        self._waiting: set[str] = set()  # for a machine of a cluster
         self._drawn = self._estimated = float("-inf")
         self._seconds_left = 0.0
         self._limit = LineLimit(MOST_LINES, clock)
@@ -61,11 +63,12 @@ class Progress:
         """Show an activity that belongs to no run."""
         self._display.draw([what])
 
-    def show_preparation(self, recipe: Recipe) -> None:
+    def show_preparation(self, recipe: Recipe, executor: str = LOCAL) -> None:
         """Show that a recipe is checked, and a permanent line if its model must be fetched."""
         if notice := model_notice(recipe.model.source):
             self._say(notice)
-        self.show_activity(f"{recipe.name}: reading data and model")
+        where = "" if executor == LOCAL else f" through {executor}, where this may wait its turn"
+        self.show_activity(f"{recipe.name}: reading data and model{where}")
 
     @contextlib.contextmanager
     def showing(self, *, last: bool = True) -> Iterator[None]:
@@ -87,6 +90,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Handle an executor's event."""
         key, now = event.run.key, self._clock()
+        (self._waiting.add if event.waits else self._waiting.discard)(key)
         if event.record is not None and event.record.reused:
             self._time.reuse(key)
             self._report(event, "reused")
@@ -100,6 +104,9 @@ class Progress:
             self._time.workers = event.workers or self._time.workers
             self._running.pop(key, None)
             self._report(event, "retried")
+        elif event.waits:
+            if not self._display.columns:
+                self._report(event, "waits for a machine")
         elif event.news is None:
             self._time.start(key)
             self._running[key] = event.run, {}
@@ -141,7 +148,8 @@ class Progress:
             return []
         reused = f" ({len(self._time.reused)} more reused)" if self._time.reused else ""
         done = f"{len(self._time.ended)} of {len(self._time.expected)} runs done{reused}"
-        head = done, f"{len(self._running)} active", *self._left()
+        waiting = [f"{len(self._waiting)} waiting for a machine"] * bool(self._waiting)
+        head = done, f"{len(self._running)} active", *waiting, *self._left()
         shown = islice(self._running.values(), MOST_DRAWN)
         more = len(self._running) - MOST_DRAWN
         return [

@@ -84,7 +84,7 @@ class Tracking:
 
     def __call__(self, event: Event) -> None:
         """Handle an event: one logged run per attempt, an entry per epoch, metrics at the end."""
-        if not self.trackers:
+        if not self.trackers or event.waits:
             return
         key = event.run.key
         if event.record is not None:

@@ -43,7 +43,10 @@ def connect(address: str) -> Any:
         thread.join(CONNECT_SECONDS)
     _restore_handlers()
     if failed or thread.is_alive():
-        cause = first_line(failed[0]) if failed else f"no answer after {CONNECT_SECONDS:.0f} s"
+        cause = f"no answer after {CONNECT_SECONDS:.0f} s"
+        if failed:  # the text of this error recommends Ray's own options
+            is_none = address == AUTO and isinstance(failed[0], ConnectionError)
+            cause = "none was found" if is_none else first_line(failed[0])
         raise _unreachable(address, cause)
     return ray
 

@@ -151,18 +151,28 @@ class RayExecutor:
         return ""
 
     def _end(self, jobs: Sequence[RemoteJob]) -> None:
-        running = {job: self._running.pop(job) for job in jobs if job in self._running}
+        """End jobs. If that is interrupted, `close` does it again."""
+        running = {job: self._running[job] for job in jobs if job in self._running}
         for job in running:
             job.forget()
-        busy = [job.worker for job in running if not job.has_ended and job.is_placed()]
+        # One that has never answered has no files yet, and may still wait for its devices.
+        busy = [job.worker for job in running if not job.has_ended and self._may_have_files(job)]
         stopped = self._workers.stop(busy)
         for job, needs in running.items():
             if job.worker_is_free or job.worker in stopped:
                 self._workers.give_back(job.worker, needs)
-            else:
-                self._ray.kill(job.worker)
+            elif not job.has_ended:
+                self._workers.kill(job.worker)
+        self._workers.end(
+            [job.worker for job in running if job.has_ended and not job.worker_is_free]
+        )
+        for job in running:
+            del self._running[job]
+
+    def _may_have_files(self, job: RemoteJob) -> bool:
+        return job.is_placed() or self._workers.had_a_job(job.worker)
 
     def close(self) -> None:
         """End every job and worker. The connection lasts as long as this process, as Ray's do."""
         self._end(list(self._running))
-        self._workers.close_idle(0)
+        self._workers.close()

@@ -13,6 +13,7 @@ import socket
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -30,7 +31,7 @@ from peft_methods.runs.executors.ray.messages import (
     message_pieces,
 )
 from peft_methods.runs.executors.ray.outbox import Outbox
-from peft_methods.runs.executors.scratch import RunFolder
+from peft_methods.runs.executors.scratch import PREFIX, RunFolder
 from peft_methods.runs.store import Store
 
 REMOVALS, REMOVAL_SECONDS = 20, 0.1
@@ -41,8 +42,9 @@ class NodeWorker:
     """The folder and the process of one job at a time, on a node. Its methods may run side by side.
 
     Every job has a fresh process, forked from one that has imported everything. The folder is
-    locked while this worker lives. Those that killed workers left are removed by the next one on
-    the node.
+    created once the session sends a job, so a worker that has not answered `place` can be killed
+    and leaves nothing. It is locked while this worker lives. Those that killed workers left are
+    removed by the next one on the node.
     """
 
     def __init__(self) -> None:
@@ -52,18 +54,19 @@ class NodeWorker:
             raise PermissionError(f"{root} belongs to another user")
         with contextlib.suppress(OSError):  # only root may; Ray gives its workers low priority
             os.setpriority(os.PRIO_PROCESS, 0, 0)
-        self._scratch, self._server = RunFolder(Store(root)), ForkServer()
+        self._root, self._server = Store(root), ForkServer()
+        self._path = root / f"{PREFIX}{uuid.uuid4().hex}"
+        self._scratch: RunFolder | None = None
         self._jobs = 0
-        self._folder = self._scratch.path
+        self._folder = self._stopped = self._path  # of the present job, and of the last stopped one
         self._worker: Worker | None = None
-        self._clearing = threading.Lock()
+        self._closed = False
+        self._lock = threading.RLock()  # nobody writes while files are removed
 
     def place(self, directory: str, paths: tuple[str, ...]) -> Place:
         """Return where this worker is. `directory` is the session's, `paths` those of the job."""
         self._jobs += 1
-        self._folder = self._scratch.path / f"job{self._jobs}"
-        for name in (STORE, WORK, MODEL, PREREQUISITES):
-            (self._folder / name).mkdir(parents=True)
+        self._folder = self._path / f"job{self._jobs}"
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         return Place(
             node=socket.gethostname(),
@@ -74,20 +77,31 @@ class NodeWorker:
         )
 
     def write(self, name: str, offset: int, content: bytes) -> None:
-        """Write a piece of a file that the job needs. Pieces may arrive in any order."""
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            os.pwrite(file, content, offset)
-        finally:
-            os.close(file)
+        """Write a piece of a file that the job needs. Pieces may arrive in any order.
+
+        Does nothing after `stop` and `close`, which may overtake it.
+        """
+        with self._lock:
+            if self._open() is None:
+                return
+            path = self._folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(file, content, offset)
+            finally:
+                os.close(file)
 
     def run(self, *messages: bytes) -> Iterator[Piece]:
         """Start the process, send it these messages, and yield what it prints, says and writes."""
-        folder = self._folder
-        outbox = Outbox(folder)
-        worker = self._worker = Worker(self._server, self._scratch.path)
+        with self._lock:
+            folder, scratch = self._folder, self._open()
+            if scratch is None:
+                return
+            for name in (STORE, WORK, MODEL, PREREQUISITES):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            outbox = Outbox(folder)
+            worker = self._worker = Worker(self._server, scratch)
         with contextlib.suppress(EOFError, OSError):  # the process has ended
             for message in messages:
                 worker.connection.send_bytes(message)
@@ -102,6 +116,14 @@ class NodeWorker:
         self._clear(worker, folder)
         yield end
 
+    def _open(self) -> Path | None:
+        """Return the worker's folder, which is created if needed; None if no job may begin."""
+        if self._closed or self._folder == self._stopped:
+            return None
+        if self._scratch is None:
+            self._scratch = RunFolder(self._root, self._path.name)
+        return self._scratch.path
+
     def has_started(self) -> bool:
         """Whether the job's process runs."""
         worker = self._worker
@@ -114,23 +136,27 @@ class NodeWorker:
 
     def stop(self) -> None:
         """End the process and remove its files."""
-        worker, self._worker = self._worker, None
-        self._clear(worker, self._folder)
+        with self._lock:
+            self._stopped = self._folder
+            self._clear(self._worker, self._folder)
+            self._worker = None
 
     def close(self) -> None:
         """End the process and remove the folder: no job follows."""
-        self.stop()
-        with self._clearing:
-            self._scratch.remove()
+        with self._lock:
+            self._closed = True
+            self.stop()
+            if self._scratch is not None:
+                self._scratch.remove()
             for _ in range(REMOVALS):  # a process that is just ending may write once more
-                if not self._scratch.path.exists():
+                if not self._path.exists():
                     break
                 time.sleep(REMOVAL_SECONDS)
-                shutil.rmtree(self._scratch.path, ignore_errors=True)
+                shutil.rmtree(self._path, ignore_errors=True)
 
     def _clear(self, worker: Worker | None, folder: Path) -> None:
         """End a process and remove its files. Two threads that did so at once would fail."""
-        with self._clearing:
+        with self._lock:
             if worker is not None:
                 worker.kill()
             shutil.rmtree(folder, ignore_errors=True)

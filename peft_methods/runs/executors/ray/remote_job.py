@@ -96,9 +96,12 @@ class RemoteJob:
             yield Lost(self, status, self._how_lost(error), True, "")
 
     def _begin(self, place: Place) -> Iterator[RunEvent]:
-        """Send the job and its files to where its worker is."""
-        self.place = place
+        """Send the job and its files to where its worker is.
+
+        An interrupt may end this early. The job then has no place yet, and begins again if needed.
+        """
         if place.missing:
+            self.place = place
             self.has_ended = self.worker_is_free = True
             yield Ended(self, delivery.without_its_files(self._job, place))
             return
@@ -110,7 +113,7 @@ class RemoteJob:
         run = self.worker.run.options(
             num_returns="streaming", _generator_backpressure_num_objects=AHEAD
         )
-        self.waits_for = run.remote(*messages)
+        self.waits_for, self.place = run.remote(*messages), place
 
     def _send(self, name: str, path: Path) -> None:
         ray, sent = self._ray, []

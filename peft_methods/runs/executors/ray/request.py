@@ -38,6 +38,13 @@ class RayRequest:
         cluster = self.cluster()
         return "cpu" if cluster.device == "cpu" else cluster.kind.partition(" (")[0]
 
+    @property
+    def largest_node(self) -> int:
+        """Return the largest number of GPUs that a node has; of CPU cores without GPUs."""
+        cluster = self.cluster()
+        name = "CPU" if cluster.device == "cpu" else "GPU"
+        return max((int(node.get(name, 0)) for node in cluster.nodes().values()), default=0)
+
     def slots(self) -> tuple[DeviceSet, ...]:
         """Return one device set for each run that the cluster has room for now.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,9 +15,10 @@ from peft_methods.utils.errors import OptionError, PeftMethodsError
 
 COMMANDS = ("sbatch", "squeue", "sinfo", "scancel", "scontrol", "srun")
 SECONDS = 60  # within which a command answers; it waits for a busy controller
+CONFIGURATION = "SLURM_CONF"
 UNKNOWN_JOB = "Invalid job id"  # Slurm forgets jobs some minutes after their end
 MAX_IDS = 500  # on one command line
-GPU = re.compile(r"gpu:(?:(?P<type>[^:(),]+):)?\d+")
+GPU = re.compile(r"gpu:(?:(?P<type>[^:(),]+):)?(?P<count>\d+)")
 DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):\d+")
 
 
@@ -26,16 +28,18 @@ class SlurmError(PeftMethodsError):
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition: its time limits in minutes (None: no limit) and the types of its GPUs.
+    """A partition: its time limits in minutes (None: no limit), and what its nodes have.
 
-    A GPU without a type has the type ''.
+    `gpus` is the largest number of GPUs of a type that a node has, by type; a GPU without a type
+    has the type ''. `cpus` is the largest number of CPU cores of a node.
     """
 
     name: str
     is_default: bool
     default_minutes: int | None
     most_minutes: int | None
-    gpus: frozenset[str]
+    gpus: dict[str, int]
+    cpus: int
 
 
 @dataclass(frozen=True)
@@ -60,27 +64,41 @@ def check_installed() -> None:
             "the PATH. Start the session on a login node of the cluster.",
             setting="executor",
         )
+    where = os.environ.get(CONFIGURATION)
+    if where and not os.path.exists(where):  # Slurm's commands would wait a minute for it
+        raise OptionError(
+            f"executor slurm: {CONFIGURATION} names {where}, which does not exist. Set it to the "
+            "cluster's slurm.conf, or unset it.",
+            setting="executor",
+        )
 
 
 def partitions() -> list[Partition]:
     """Return all partitions. Raises `OptionError` if Slurm does not answer."""
     try:
-        lines = _run("sinfo", "--noheader", "--format=%P|%L|%l|%G").splitlines()
+        lines = _run("sinfo", "--noheader", "--format=%P|%L|%l|%G|%c").splitlines()
     except SlurmError as error:
-        raise OptionError(
-            f"executor slurm: Slurm does not answer ({error}). Check that `sinfo` works here.",
-            setting="executor",
-        ) from None
+        raise _no_answer(error) from None
     found: dict[str, Partition] = {}
     for line in lines:  # one for each group of equal nodes
-        name, default, most, resources = line.split("|")
+        name, default, most, resources, cores = line.split("|")
         key = name.rstrip("*")
-        before = found[key].gpus if key in found else frozenset()
-        gpus = {match["type"] or "" for match in GPU.finditer(resources)}
+        gpus = dict(found[key].gpus) if key in found else {}
+        cpus = max(int(cores.rstrip("+")), found[key].cpus if key in found else 0)
+        for match in GPU.finditer(resources):
+            kind = match["type"] or ""
+            gpus[kind] = max(int(match["count"]), gpus.get(kind, 0))
         found[key] = Partition(
-            key, name.endswith("*"), _minutes(default), _minutes(most), before | gpus
+            key, name.endswith("*"), _minutes(default), _minutes(most), gpus, cpus
         )
     return list(found.values())
+
+
+def _no_answer(error: SlurmError) -> OptionError:
+    return OptionError(
+        f"executor slurm: Slurm does not answer ({error}). Check that `sinfo` works here.",
+        setting="executor",
+    )
 
 
 def _minutes(text: str) -> int | None:
@@ -94,8 +112,11 @@ def _minutes(text: str) -> int | None:
 
 @cache
 def sbatch_parameters() -> frozenset[str]:
-    """Return the names of the parameters that the installed sbatch has."""
-    return frozenset(re.findall(r"--([a-z][a-z-]*)", _run("sbatch", "--help")))
+    """Return the names of the parameters that the installed sbatch has. Raises `OptionError`."""
+    try:
+        return frozenset(re.findall(r"--([a-z][a-z-]*)", _run("sbatch", "--help")))
+    except SlurmError as error:
+        raise _no_answer(error) from None
 
 
 def states(jobs: Iterable[str]) -> dict[str, JobState] | None:

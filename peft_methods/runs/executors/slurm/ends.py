@@ -53,14 +53,22 @@ NEVER = {
     "PartitionNodeLimit",
     "PartitionTimeLimit",
     "QOSNotAllowed",
-    "launch failed requeued held",
 }
+# Slurm's reason for a job that it holds because a node could not start it.
+NOT_LAUNCHED = "launch failed requeued held"
 
 
 def end_of(job: JobState) -> End | None:
     """Return the end that a state stands for; None for a job that waits or runs."""
-    if job.state == "PENDING" and job.reason.replace("_", " ") in NEVER:
+    reason = job.reason.replace("_", " ") if job.state == "PENDING" else ""
+    if reason in NEVER:
         return End("failed", f"it will never start ({job.reason})", setting="slurm")
+    if reason == NOT_LAUNCHED:
+        return End(
+            "crashed",
+            f"its node could not start it ({reason}); `sinfo -R` says which nodes have a problem",
+            transient=True,
+        )
     return STATES.get(job.state)
 
 

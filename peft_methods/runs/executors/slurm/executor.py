@@ -285,6 +285,8 @@ class SlurmExecutor:
             self.folder.remove(handle.name, handle.job_id)
         self._checks.clear()
         self._cancel()
+        now = self._assigned()  # a job may have ended since, and its run was reused
+        self._earlier = {name: job_id for name, job_id in self._earlier.items() if name in now}
         if all(name.startswith(CHECK) for name in self._earlier):  # no run needs them any more
             for name, job_id in self._earlier.items():
                 self.folder.remove(name, job_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from peft_methods.runs.executors.devices import DeviceSet
 from peft_methods.runs.executors.slurm import commands
@@ -24,6 +24,7 @@ SET_BY_US = frozenset(
     }
 )
 DEFAULT_CPUS = 2
+LEAST_MINUTES = 2  # Slurm may warn a job 90 s before its end, before it could begin
 LONGEST_MINUTES = 7 * 24 * 60  # where the partition has no limit
 MOST_JOBS = 1000  # in Slurm at once; most clusters allow no larger arrays
 ASSIGNMENTS = re.compile(r",(?=[a-z-]+=)")  # a value may hold commas: exclude=n[1,2]
@@ -35,8 +36,9 @@ class SlurmRequest:
 
     `gpu` is the type of GPU in the partition's generic resources ('' for GPUs without one), and
     None where runs train on CPUs. `minutes` is the time limit of a job, after which its run resumes
-    in the next one. `parallel` is the number of jobs that run at a time (None: as many as Slurm
-    starts). `extra` are further parameters of `sbatch`.
+    in the next one. `largest_node` is the largest number of these GPUs on a node, or of CPU cores
+    where runs train on CPUs. `parallel` is the number of jobs that run at a time (None: as many as
+    Slurm starts). `extra` are further parameters of `sbatch`.
     """
 
     partition: str | None = None
@@ -48,6 +50,7 @@ class SlurmRequest:
     mem: str | None = None
     parallel: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
+    largest_node: int | None = field(default=None, repr=False)  # changes no result
 
     @property
     def device(self) -> str:
@@ -85,16 +88,18 @@ def resolve(values: Mapping[str, str], parallel: int | None = None) -> SlurmRequ
     extra = {key: str(value) for key, value in values.items() if key not in OURS}
     _check_names(extra)
     partition = _partition(values.get("partition"), commands.partitions())
+    gpu = _gpu(values.get("gpu"), partition)
     return SlurmRequest(
         partition=values.get("partition"),
         account=values.get("account"),
         qos=values.get("qos"),
         minutes=_minutes(values.get("time"), partition),
-        gpu=_gpu(values.get("gpu"), partition),
+        gpu=gpu,
         cpus=_cpus(values.get("cpus", str(DEFAULT_CPUS))),
         mem=values.get("mem"),
         parallel=parallel,
         extra=tuple(sorted(extra.items())),
+        largest_node=partition.cpus if gpu is None else partition.gpus[gpu],
     )
 
 
@@ -134,7 +139,13 @@ def _minutes(text: str | None, partition: Partition) -> int:
         seconds = parse_timeout(text, f"{SETTING} time") or 0.0
     except OptionError as error:
         raise OptionError(str(error), setting=SETTING) from None
-    minutes = max(1, round(seconds / 60))
+    minutes = round(seconds / 60)
+    if minutes < LEAST_MINUTES:
+        raise OptionError(
+            f"slurm time {text!r}: allowed is {LEAST_MINUTES} min or more, since Slurm tells a job "
+            "that its time is over up to 90 s early.",
+            setting=SETTING,
+        )
     most = partition.most_minutes
     if most is not None and minutes > most:
         raise OptionError(
