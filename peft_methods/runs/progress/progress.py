@@ -87,11 +87,16 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Handle an executor's event."""
         key, now = event.run.key, self._clock()
-        if event.record is not None and event.record.reused:
+        if event.news is not None:
+            self._time.update(key, event.news)
+            known = self._running[key][1]
+            known["activity"] = None
+            known.update(event.news)
+        elif event.record is not None and event.record.reused:
             self._time.reuse(key)
             self._report(event, "reused")
             return
-        if event.record is not None:
+        elif event.record is not None:
             self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
             self._report(event, event.record.status)
@@ -100,14 +105,11 @@ class Progress:
             self._time.workers = event.workers or self._time.workers
             self._running.pop(key, None)
             self._report(event, "retried")
-        elif event.news is None:
+        else:
             self._time.start(key)
             self._running[key] = event.run, {}
             if not self._display.columns:
                 self._report(event, "started")
-        else:
-            self._time.update(key, event.news)
-            self._running[key][1].update({"activity": None} | event.news)
         soon = not event.news and len(self._running) <= MANY
         if now - self._drawn >= DRAWING_INTERVAL or soon:
             self._drawn = now
