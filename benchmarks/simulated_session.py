@@ -49,6 +49,7 @@ class SimulatedSession:
         self.runs, self.statuses = [one.spec for one in made], Counter[str]()
         by_seed = dict(enumerate(made))
         self._cluster = Cluster(gpus // GPUS_OF_A_HOST, GPUS_OF_A_HOST, by_seed, reports=5)
+        folder.mkdir()
         self._folder, self._gpus = folder, gpus
 
     def drive(self) -> None:
