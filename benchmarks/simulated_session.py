@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from builders import make_record
 from peft_methods.runs.prepared import PreparedRecipe
 from peft_methods.runs.progress.display import Lines
 from peft_methods.runs.progress.progress import Progress
-from simulated_runs import Cluster, Fate, SimulatedRun, simulated, spec
+from peft_methods.runs.spec import RunSpec
+from simulated_runs import Cluster, Fate, SimulatedRun, simulated, with_gpus
 
 GPUS_OF_A_HOST = 8
 NEEDS = {1: 0.94, 2: 0.05, 8: 0.01}  # the share of runs that need so many GPUs
@@ -33,20 +35,21 @@ class SimulatedSession:
     """Runs of 30 to 300 simulated seconds, each with five reports of progress."""
 
     def __init__(self, runs: int, gpus: int, folder: Path) -> None:
-        rng, template = random.Random(0), make_record().spec
-        made: list[SimulatedRun] = []
+        rng, made = random.Random(0), list[SimulatedRun]()
+        template = {gpus: with_gpus(make_record().spec, gpus) for gpus in NEEDS}
         for number in range(runs):
             has_one = number and rng.random() < WITH_PREREQUISITE
-            earlier = []
+            earlier: tuple[RunSpec, ...] = ()
             if has_one:
-                earlier = [made[rng.randrange(max(0, number - DISTANCE), number)].spec]
+                earlier = (made[rng.randrange(max(0, number - DISTANCE), number)].spec,)
             (needs,) = rng.choices(list(NEEDS), list(NEEDS.values()))
             (fates,) = rng.choices(list(FATES), list(FATES.values()))
-            run = spec(number, template, earlier)
-            made.append(SimulatedRun(run, needs, rng.uniform(30, 300), fates))
+            run = replace(template[needs], seed=number, prerequisites=earlier)
+            made.append(SimulatedRun(run, rng.uniform(30, 300), fates))
         self.runs, self.statuses = [one.spec for one in made], Counter[str]()
-        by_key = {one.spec.key: one for one in made}
-        self._cluster = Cluster(gpus // GPUS_OF_A_HOST, GPUS_OF_A_HOST, by_key, reports=5)
+        by_seed = dict(enumerate(made))
+        self._cluster = Cluster(gpus // GPUS_OF_A_HOST, GPUS_OF_A_HOST, by_seed, reports=5)
+        folder.mkdir()
         self._folder, self._gpus = folder, gpus
 
     def drive(self) -> None:

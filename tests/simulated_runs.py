@@ -1,12 +1,13 @@
 """A simulated cluster: an executor without processes, whose clock moves from event to event.
 
-It checks at each start that there is room, and that the prerequisites have succeeded.
+It checks at each start that there is room, and that the prerequisites have succeeded. It tells runs
+apart by their seeds.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -31,30 +32,50 @@ LIMIT = 10_000.0  # seconds a run may take
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """A run: the GPUs it needs, its seconds, and how its attempts end; the last repeats."""
+    """A run: its seconds, and how its attempts end; the last repeats."""
 
     spec: RunSpec
-    gpus: int = 1
     seconds: float = 1.0
     fates: tuple[Fate, ...] = ("ok",)
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs it needs."""
+        return self.spec.recipe.budget.gpus
 
 
 @dataclass
 class Start:
-    """A start of a run: its key, when, and the GPUs that were in use then."""
+    """A start of a run: its seed, when, and the GPUs that were in use then."""
 
-    key: str
+    seed: int
     time: float
     gpus_in_use: int
 
 
+@dataclass(slots=True)
+class Job:
+    """A started run, as the worker got it: its host, its end, and how often it has reported."""
+
+    run: RunSpec
+    host: int
+    gpus: int
+    began: float
+    seconds: float
+    fate: Fate
+    reported: int = 0
+
+
 @dataclass
 class Cluster:
-    """`hosts` machines with `gpus` each, as an executor. `time` is its clock, in seconds."""
+    """`hosts` machines with `gpus` each, as an executor. `time` is its clock, in seconds.
+
+    `runs` are by seed. Only the next event of each job is in the queue of events.
+    """
 
     hosts: int
     gpus: int
-    runs: Mapping[str, SimulatedRun]
+    runs: Mapping[int, SimulatedRun]
     prefetch_limit: int = 0
     reports: int = 1  # of progress, by each run
     time: float = 0.0
@@ -62,75 +83,80 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.capacity = Resources(self.hosts * self.gpus, self.hosts * self.gpus)
+        self.notes: list[str] = []
         self._free = [self.gpus] * self.hosts
         self._by_free = [set[int]() for _ in range(self.gpus + 1)]
         self._by_free[self.gpus] |= set(range(self.hosts))
-        self._events: list[tuple[float, int, RunEvent]] = []
-        self._handles, self._order = count(), count()
-        self._host_of: dict[Any, tuple[int, int]] = {}
-        self._attempts: dict[str, int] = {}
+        self._events: list[tuple[float, int]] = []  # the job's handle
+        self._handles = count()
+        self._jobs: dict[Any, Job] = {}
+        self._attempts: dict[int, int] = {}
         self._prefetched: dict[str, None] = {}
-        self._ended_well: set[str] = set()
-        self._record = make_record()
+        self._ended_well: set[int] = set()
+        self._record = vars(make_record())
 
     def has_room(self, needs: Resources) -> bool:
         return any(self._by_free[max(1, needs.gpus) :])
 
     def start(self, job: RunJob | PrepareJob, rate: float | None = None) -> int:
         assert isinstance(job, RunJob)
-        key, handle = key_of(job.run), next(self._handles)
-        run = self.runs[key]
-        assert job.needs.gpus == run.gpus
-        assert set(map(key_of, run.spec.prerequisites)) <= self._ended_well
-        host = next(iter(next(of for of in self._by_free[run.gpus :] if of)))
-        self._change(host, -run.gpus)
-        self._host_of[handle] = host, run.gpus
-        self._prefetched.pop(job.name, None)
+        seed, handle = job.run.seed, next(self._handles)
+        run = self.runs[seed]
+        gpus = run.gpus
+        assert job.needs.gpus == gpus
+        assert all(one.seed in self._ended_well for one in run.spec.prerequisites)
+        host = next(iter(next(of for of in self._by_free[gpus:] if of)))
+        self._change(host, -gpus)
+        if self._prefetched:
+            self._prefetched.pop(job.name, None)
         in_use = self.capacity.gpus - sum(self._free) if self.hosts < 10 else 0
-        self.started.append(Start(key, self.time, in_use))
-        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        self.started.append(Start(seed, self.time, in_use))
+        attempt = self._attempts[seed] = self._attempts.get(seed, 0) + 1
         fate = run.fates[min(attempt, len(run.fates)) - 1]
-        for report in range(self.reports):
-            news = {"epoch": 1, "epochs": 1, "step": report, "steps": self.reports}
-            news |= {"train_seconds": run.seconds * report / self.reports}
-            self._later(run.seconds * report / self.reports, Progress(handle, news))
-        if (event := self._end_of(job.run, handle, fate)) is not None:
-            self._later(run.seconds, event)
+        self._jobs[handle] = Job(job.run, host, gpus, self.time, run.seconds, fate)
+        heapq.heappush(self._events, (self.time, handle))
         return handle
 
-    def _end_of(self, run: RunSpec, handle: int, fate: Fate) -> RunEvent | None:
-        if fate == "hanging":
-            return None
+    def poll(self, timeout: float | None) -> Iterator[RunEvent]:
+        events = self._events
+        due = events[0][0] if events else float("inf")
+        end = min(due, self.time + (float("inf") if timeout is None else timeout))
+        assert end < float("inf"), "the session would wait for ever"
+        self.time = end
+        while events and events[0][0] <= end:
+            handle = events[0][1]
+            job = self._jobs.get(handle)
+            if job is None:  # it was killed
+                heapq.heappop(events)
+            elif job.reported < self.reports:
+                news = {"epoch": 1, "epochs": 1, "step": job.reported, "steps": self.reports}
+                news["train_seconds"] = job.seconds * job.reported / self.reports
+                job.reported += 1
+                following = job.began + job.seconds * job.reported / self.reports
+                heapq.heapreplace(events, (following, handle))
+                yield Progress(handle, news)
+            else:
+                heapq.heappop(events)
+                if job.fate != "hanging":
+                    yield self._end_of(handle, job)
+
+    def _end_of(self, handle: int, job: Job) -> RunEvent:
+        fate, run = job.fate, job.run
         if fate in ("killed", "crashed"):
             return Lost(handle, "crashed", "its process ended", fate == "killed", "")
         if fate == "engine" and not run.fallback_from:
             return Ended(handle, Done(EngineFailed("it cannot run this")))
         status = "failed" if fate in ("failed", "passing") else "ok"
-        own = {"spec": run, "status": status, "fingerprint": run.key, "message": ""}
+        if status == "ok":
+            self._ended_well.add(run.seed)
+        own = {"spec": run, "status": status, "fingerprint": f"{run.seed:016x}", "message": ""}
         record = object.__new__(Record)  # as a worker's answer is unpickled
-        vars(record).update(vars(self._record) | own)
+        vars(record).update(self._record | own)
         return Ended(handle, Done(record, may_pass=fate == "passing"))
 
-    def _later(self, seconds: float, event: RunEvent) -> None:
-        heapq.heappush(self._events, (self.time + seconds, next(self._order), event))
-
-    def poll(self, timeout: float | None) -> Iterator[RunEvent]:
-        due = self._events[0][0] if self._events else float("inf")
-        end = min(due, self.time + (float("inf") if timeout is None else timeout))
-        assert end < float("inf"), "the session would wait for ever"
-        self.time = end
-        while self._events and self._events[0][0] <= self.time:
-            event = heapq.heappop(self._events)[2]
-            if event.handle in self._host_of:
-                result = event.done.result if isinstance(event, Ended) else None
-                if isinstance(result, Record) and result.status == "ok":
-                    self._ended_well.add(key_of(result.spec))
-                yield event
-
     def kill(self, handle: Any) -> None:
-        if handle in self._host_of:
-            host, gpus = self._host_of.pop(handle)
-            self._change(host, gpus)
+        if (job := self._jobs.pop(handle, None)) is not None:
+            self._change(job.host, job.gpus)
 
     def _change(self, host: int, gpus: int) -> None:
         self._by_free[self._free[host]].discard(host)
@@ -171,38 +197,27 @@ class Cluster:
         """Do nothing."""
 
 
-@dataclass(frozen=True)
-class SimulatedRequests(RunRequests):
-    """Requests whose runs need as many GPUs as `gpus_of` says."""
-
-    gpus_of: Callable[[RunSpec], int] = lambda run: 1
-
-    def needs_of(self, run: RunSpec) -> Resources:
-        return Resources(self.gpus_of(run), 1)
-
-
 def simulated(
     folder: Path, cluster: Cluster, *, retries: int = 1, timeout: float | None = LIMIT
 ) -> Scheduler:
     """Return a scheduler of a cluster's runs, with the cluster's clock."""
     store = Store(folder)
     store.prepare()
-    runs, needs = cluster.runs, Resources(1, 1)
-    requests = SimulatedRequests(
-        store, RunFolder(store), "cuda", needs, gpus_of=lambda run: runs[key_of(run)].gpus
-    )
+    requests = RunRequests(store, RunFolder(store), "cuda", Resources(1, 1))
     return Scheduler(
         cluster, requests, timeout=timeout, retries=retries, clock=lambda: cluster.time
     )
 
 
-def spec(number: int, template: RunSpec, prerequisites: Sequence[RunSpec] = ()) -> RunSpec:
-    """Return a run with this seed. Its key is given, since to compute it takes a millisecond."""
-    made = replace(template, seed=number, prerequisites=tuple(prerequisites), engine="cuda_graphs")
-    vars(made)["key"] = key_of(made)
-    return made
+def with_gpus(template: RunSpec, gpus: int) -> RunSpec:
+    """Return a run over several GPUs with the engine that has a fallback."""
+    budget = replace(template.recipe.budget, gpus=gpus, batch_size=8 * gpus)
+    recipe = replace(template.recipe, budget=budget)
+    return replace(template, recipe=recipe, engine="cuda_graphs")
 
 
-def key_of(run: RunSpec) -> str:
-    """Return the key of a simulated run, also of one whose engine was replaced."""
-    return f"{run.seed:016x}"
+def spec(
+    number: int, template: RunSpec, prerequisites: Sequence[RunSpec] = (), gpus: int = 1
+) -> RunSpec:
+    """Return a run with this seed."""
+    return replace(with_gpus(template, gpus), seed=number, prerequisites=tuple(prerequisites))

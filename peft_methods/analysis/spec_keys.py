@@ -10,7 +10,8 @@ from typing import Any
 
 from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
-from peft_methods.runs.spec import NOT_RECORDED, RunSpec
+from peft_methods.runs.spec import RunSpec
+from peft_methods.runs.spec_settings import NOT_RECORDED
 from peft_methods.utils.validation import adapter
 
 NOT_OF_THE_RUNS: Any = dict.fromkeys(NOT_RECORDED, True) | {"budget": {"seeds"}}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from peft_methods.runs.record import Record
 from peft_methods.runs.spec import RunSpec
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """A change in a run's state.
 
     The run waits for a machine (`waits`), started (no other field is set), reported progress

@@ -38,8 +38,7 @@ class GpuFailures:
                 f"it needs {needs.gpus} GPUs, and this session uses {self._total}: "
                 f"set workers = {needs.gpus}"
             )
-        left = self._executor.capacity.gpus
-        if not self._last or needs.gpus <= left:
+        if not self._last or needs.gpus <= (left := self._executor.capacity.gpus):
             return ""
         there = f"only {left} {'is' if left == 1 else 'are'} left" if left else "no GPU is left"
         return f"it was not trained: {there}, and it needs {needs.gpus}. Last failure: {self._last}"

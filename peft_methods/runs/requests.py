@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft_methods.methods.base import TRAINED, Method
@@ -68,8 +69,7 @@ class RunRequests:
 
     def needs_of(self, run: RunSpec) -> Resources:
         """Return what a run needs. The processes of a run on a CPU share its threads."""
-        gpus = run.recipe.budget.gpus if self.needs.gpus else 0
-        return replace(self.needs, gpus=gpus)
+        return Resources(run.recipe.budget.gpus if self.needs.gpus else 0, self.needs.threads)
 
     def work(self, run: RunSpec) -> Path:
         """Return a run's scratch folder."""
@@ -86,8 +86,9 @@ class RunRequests:
             shutil.copyfile(trained, self.work(run) / TRAINED)
 
     def remove_work(self, run: RunSpec) -> None:
-        """Delete a run's scratch folder."""
-        shutil.rmtree(self.work(run), ignore_errors=True)
+        """Delete a run's scratch folder, if it is on this machine."""
+        if os.path.exists(work := os.path.join(self.folder.path, run.key)):
+            shutil.rmtree(work, ignore_errors=True)
 
     def remove_scratch(self) -> None:
         """Delete this session's scratch folder."""

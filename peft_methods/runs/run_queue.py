@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import count, filterfalse, islice, repeat
+from itertools import count, islice, repeat
 
 from peft_methods.runs.executors.devices import Resources
 from peft_methods.runs.executors.jobs import job_name
@@ -18,13 +17,12 @@ class ReadyRuns:
     """Runs with equal needs that can start, in the order of their numbers."""
 
     def __init__(self) -> None:
-        self.numbers: list[int] = []  # ascending
         self._runs: dict[int, RunSpec] = {}
-        self._names: dict[int, str] = {}
         self._by_name: dict[str, int] = {}
+        self._heap: list[int] = []  # their numbers, and some of runs that were taken
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self._runs)
 
     def __getitem__(self, number: int) -> RunSpec:
         return self._runs[number]
@@ -36,9 +34,8 @@ class ReadyRuns:
 
     def add(self, number: int, run: RunSpec) -> None:
         """Add a run."""
-        insort(self.numbers, number)
-        name = job_name(run)
-        self._runs[number], self._names[number], self._by_name[name] = run, name, number
+        heapq.heappush(self._heap, number)
+        self._runs[number], self._by_name[job_name(run)] = run, number
 
     def take(self, first: Collection[str], last: Collection[str]) -> RunSpec:
         """Remove and return the next run: one of the jobs named in `first`, if there is any.
@@ -46,15 +43,28 @@ class ReadyRuns:
         The jobs named in `last` come after all others.
         """
         named = [self._by_name[name] for name in first if name in self._by_name]
-        number = min(named) if named else next(self.without(last), self.numbers[0])
-        del self.numbers[bisect_left(self.numbers, number)]
-        del self._by_name[self._names.pop(number)]
-        return self._runs.pop(number)
+        number = min(named) if named else next(self.numbers(without=last), self._heap[0])
+        run = self._runs.pop(number)
+        del self._by_name[job_name(run)]
+        while self._heap and self._heap[0] not in self._runs:
+            heapq.heappop(self._heap)
+        return run
 
-    def without(self, names: Collection[str]) -> Iterator[int]:
-        """Yield the numbers of the runs whose jobs have other names."""
-        others = filterfalse(names.__contains__, map(self._names.__getitem__, self.numbers))
-        return map(self._by_name.__getitem__, others)
+    def numbers(self, without: Collection[str] = ()) -> Iterator[int]:
+        """Yield the numbers in ascending order, but for the jobs with these names.
+
+        The first ones cost the same however many follow: a heap's smallest numbers are below
+        numbers that were yielded already.
+        """
+        heap = self._heap
+        following = [(number, 0) for number in heap[:1]]
+        while following:
+            number, place = heapq.heappop(following)
+            run = self._runs.get(number)
+            if run is not None and not (without and job_name(run) in without):
+                yield number
+            for below in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heapq.heappush(following, (heap[below], below))
 
 
 class RunQueue:
@@ -73,7 +83,7 @@ class RunQueue:
     def clear(self) -> None:
         """Remove all runs."""
         self._keys: set[str] = set()
-        self._ready: dict[Resources, ReadyRuns] = {}
+        self._ready: dict[Resources, ReadyRuns] = {}  # the largest needs first
         self._missing: dict[str, int] = {}  # prerequisites that have not ended, by waiting run
         self._dependents: dict[str, list[tuple[int, RunSpec]]] = {}
         self._hopeless: deque[tuple[RunSpec, Record]] = deque()
@@ -95,7 +105,7 @@ class RunQueue:
         `ended` are the records of ended runs by key.
         """
         self._keys.add(run.key)
-        keys = dict.fromkeys(one.key for one in run.prerequisites)
+        keys = dict.fromkeys([one.key for one in run.prerequisites])
         known = [ended[key] for key in keys if key in ended]
         failed = next((record for record in known if record.status != "ok"), None)
         if failed is not None:
@@ -129,10 +139,10 @@ class RunQueue:
 
         A prerequisite failed, or there is an `obstacle` to what the run needs.
         """
-        for needs in list(self._ready):
-            if reason := obstacle(needs):
+        for needs, reason in [(one, obstacle(one)) for one in self._ready]:
+            if reason:
                 ready = self._ready.pop(needs)
-                for run in map(ready.__getitem__, ready.numbers):
+                for run in map(ready.__getitem__, ready.numbers()):
                     self._keys.discard(run.key)
                     yield run, reason
         while self._hopeless:
@@ -140,25 +150,21 @@ class RunQueue:
             self._keys.discard(run.key)
             yield run, f"its prerequisite run {failed.recipe_name} failed: {failed.message}"
 
-    def take(
-        self,
-        has_room: Callable[[Resources], bool],
-        first: Collection[str],
-        last: Collection[str],
-    ) -> RunSpec | None:
-        """Remove and return the run to start now; None if there is no room for any.
-
-        `first` and `last` name the jobs that come before and after others with equal needs.
-        """
-        for place, needs in enumerate(sorted(self._ready, key=_size, reverse=True)):
+    def next_needs(self, has_room: Callable[[Resources], bool]) -> Resources | None:
+        """Return what the run to start now needs; None if there is no room for any."""
+        for place, needs in enumerate(self._ready):
             if has_room(needs):
                 self._overtaken = self._overtaken + 1 if place else 0
-                return self._taken(needs, first, last)
+                return needs
             if self._overtaken >= self._patience:
                 return None
         return None
 
-    def _taken(self, needs: Resources, first: Collection[str], last: Collection[str]) -> RunSpec:
+    def take(self, needs: Resources, first: Collection[str], last: Collection[str]) -> RunSpec:
+        """Remove and return the next run with these needs.
+
+        `first` and `last` name the jobs that come before and after the others.
+        """
         run = self._ready[needs].take(first, last)
         if not self._ready[needs]:
             del self._ready[needs]
@@ -168,12 +174,16 @@ class RunQueue:
     def following(self, most: int, without: Collection[str]) -> list[RunSpec]:
         """Return the next ready runs in order, except those whose jobs are named."""
         ready = self._ready.values()
-        numbered = heapq.merge(*(zip(one.without(without), repeat(one)) for one in ready))
+        numbered = heapq.merge(*(zip(one.numbers(without), repeat(one)) for one in ready))
         return [one[number] for number, one in islice(numbered, most)]
 
     def _make_ready(self, number: int, run: RunSpec) -> None:
-        self._ready.setdefault(self._needs_of(run), ReadyRuns()).add(number, run)
+        needs = self._needs_of(run)
+        if needs not in self._ready:
+            self._ready[needs] = ReadyRuns()
+            self._ready = dict(sorted(self._ready.items(), key=_size, reverse=True))
+        self._ready[needs].add(number, run)
 
 
-def _size(needs: Resources) -> tuple[int, int]:
-    return needs.gpus, needs.threads
+def _size(item: tuple[Resources, ReadyRuns]) -> tuple[int, int]:
+    return item[0].gpus, item[0].threads

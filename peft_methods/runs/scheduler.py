@@ -10,7 +10,7 @@ from peft_methods.methods.base import Method
 from peft_methods.recipes.schema import Recipe
 from peft_methods.runs.detached import Detached
 from peft_methods.runs.events import Event, Watcher
-from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle, Progress
+from peft_methods.runs.executors.base import Detachable, Ended, Executor, Handle, Lost, Progress
 from peft_methods.runs.executors.jobs import Done, EngineFailed, RunJob
 from peft_methods.runs.failures import StoreOfFailures
 from peft_methods.runs.gpu_failures import GpuFailures
@@ -163,18 +163,26 @@ class Scheduler:
             self._start(ready)
             started = True
         if started and self._queue:
-            known = self.executor.prefetched()
-            most = max(1, self.executor.prefetch_limit - len(known))
-            following = self._queue.following(most, without=known)
-            self.executor.prefetch([self._job(run) for run in following])
+            self.executor.prefetch(self._following())
+
+    def _following(self) -> list[RunJob]:
+        """Return the next jobs to prefetch: at least one, unless nothing can be prefetched."""
+        if not (limit := self.executor.prefetch_limit):
+            return []
+        known = self.executor.prefetched()
+        runs = self._queue.following(max(1, limit - len(known)), without=known)
+        return [self._job(run) for run in runs]
 
     def _next(self) -> RunSpec | None:
         """Take the run to start now: one that is prefetched on a free device, if there is one.
 
         One that is prefetched on a device that is in use comes last.
         """
+        needs = self._queue.next_needs(self.executor.has_room)
+        if needs is None:
+            return None
         first, last = self.executor.next_prefetched(), self.executor.prefetched()
-        return self._queue.take(self.executor.has_room, first, last)
+        return self._queue.take(needs, first, last)
 
     def _start(self, run: RunSpec, engine_failed: str = "") -> None:
         job = self._job(run, engine_failed)
@@ -210,15 +218,13 @@ class Scheduler:
             elif isinstance(event, Ended):
                 self._finish(event.handle, run, event.done)
             else:
-                record = record_without_result(run, event.status, event.reason, stack=event.stack)
-                self._fail(event.handle, run, record, transient=event.transient, has_log=True)
+                self._fail(event.handle, run, event)
         for handle in self._timeouts.expired():
             run = self._running[handle]
             started = self.executor.has_started(handle)
             stacks = self.executor.stacks(handle)
             message = self._timeouts.message(stacks, self._news.get(handle), started=started)
-            record = record_without_result(run, "timeout", message, stack=stacks)
-            self._fail(handle, run, record, has_log=True)
+            self._fail(handle, run, Lost(handle, "timeout", message, False, stacks))
 
     def _finish(self, handle: Handle, run: RunSpec, done: Done) -> None:
         if isinstance(done.result, EngineFailed):
@@ -227,7 +233,7 @@ class Scheduler:
             return
         assert isinstance(done.result, Record)
         if done.may_pass:
-            self._fail(handle, run, done.result, transient=True)
+            self._fail(handle, run, done.result)
             return
         self._release(handle)
         if done.not_stored:
@@ -236,29 +242,27 @@ class Scheduler:
             self.requests.remove_work(run)
         self._end(run, done.result)
 
-    def _fail(
-        self,
-        handle: Handle,
-        run: RunSpec,
-        record: Record,
-        *,
-        transient: bool = False,
-        has_log: bool = False,
-    ) -> None:
+    def _fail(self, handle: Handle, run: RunSpec, end: Record | Lost) -> None:
         """End a run whose process stored no record, or queue it once more.
 
-        With `has_log`, the message of the last attempt names the log.
+        A record is of a failure that may pass. Without one, the message of the last attempt names
+        the log.
         """
         self._release(handle)
         self.requests.remove_work(run)
         before = self._attempts.get(run.key, ())
-        if transient and len(before) < self.retries:
-            self._attempts[run.key] = (*before, f"{record.status}: {record.message}")
+        message = end.reason if isinstance(end, Lost) else end.message
+        may_pass = end.transient if isinstance(end, Lost) else True
+        if may_pass and len(before) < self.retries:
+            self._attempts[run.key] = (*before, f"{end.status}: {message}")
             self._queue.add(run, self._records)
             self._notify(Event(run, failed=self._attempts[run.key][-1]))
-            return
-        log = f"; its output is in {self.requests.log(run.label)}" if has_log else ""
-        self._give_up(run, replace(record, message=record.message + log, attempts=before))
+        elif isinstance(end, Lost):
+            message += f"; its output is in {self.requests.log(run.label)}"
+            more = {"stack": end.stack, "attempts": before}
+            self._give_up(run, record_without_result(run, end.status, message, **more))
+        else:
+            self._give_up(run, replace(end, attempts=before))
 
     def _try_elsewhere(self, handle: Handle, run: RunSpec, failure: str) -> None:
         """Queue a run whose GPU failed, as the next one. It is no attempt of the run."""

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 from peft_methods.methods.base import Method
 from peft_methods.methods.registry import METHODS
-from peft_methods.recipes.language_data import LanguageData
-from peft_methods.recipes.schema import DataSpec, Recipe, Tuning
+from peft_methods.recipes.schema import Recipe, Tuning
 from peft_methods.recipes.variation import USUAL
 from peft_methods.runs.code_fingerprint import code_fingerprint
 from peft_methods.runs.seed_plan import SeedPlan
+from peft_methods.runs.spec_settings import (
+    decisive,
+    decisive_method,
+    decisive_recipe,
+    method_settings,
+    quoted,
+    recipe_settings,
+)
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.registry import DEFAULT, engine_of
-from peft_methods.utils import sanitize
 from peft_methods.utils.dicts import flatten
-from peft_methods.utils.hashing import content_hash
+from peft_methods.utils.hashing import content_hash, text_hash
 from peft_methods.utils.validation import build
 
 PIPELINE = "peft_methods.runs.pipeline"  # executes a run; its imports count for every run
 Role = Literal["main", "prerequisite", "trial"]
 ROLES: tuple[Role, ...] = get_args(Role)
-LATER_SETTINGS = ("rank_by", *(one.name for one in fields(LanguageData)))  # of the data
-FOR_SEVERAL_GPUS = ("gpus", "strategy")  # of the budget
-NOT_RECORDED = ("methods", "title", "notes", "tuning")  # parts of a recipe
 
 
 @dataclass(frozen=True)
@@ -82,27 +85,12 @@ class RunSpec:
         return rows_name(self.recipe, self.row_seeds)
 
     def recipe_settings(self) -> dict[str, Any]:
-        """Return the recipe as JSON values, without what concerns other runs or only people.
-
-        The number of seeds is left out: further seeds do not change this run. What seeds vary is
-        left out if it is the usual, and so are later settings at their defaults: records from
-        before they could be set are of the same runs.
-        """
-        recipe = {n: value for n, value in asdict(self.recipe).items() if n not in NOT_RECORDED}
-        del recipe["budget"]["seeds"]
-        if self.recipe.budget.vary == USUAL:
-            del recipe["budget"]["vary"]
-        if self.recipe.budget.gpus == 1:
-            for name in FOR_SEVERAL_GPUS:
-                del recipe["budget"][name]
-        for name in LATER_SETTINGS:
-            if recipe["data"][name] == getattr(DataSpec, name):
-                del recipe["data"][name]
-        return _plain(recipe)
+        """Return the recipe as JSON values: see `recipe_settings`."""
+        return recipe_settings(self.recipe)
 
     def method_settings(self) -> dict[str, Any]:
         """Return the method's hyperparameters as JSON values."""
-        return _plain(asdict(self.method))
+        return method_settings(self.method)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that was requested, as JSON values."""
@@ -175,9 +163,29 @@ class RunSpec:
 
         It is the same whichever engine took over, and for records, which hold no private data.
         """
-        asked = _decisive(self.to_json()) | {"engine": self.requested_engine}
-        asked.pop("fallback_from", None)
-        return content_hash(sanitize.private(asked))[:16]
+        return text_hash(self._decisive_text(self.requested_engine))[:16]
+
+    def _decisive_text(self, engine: str, fallback_from: str = "") -> str:
+        """Return the JSON of `decisive`, sorted and without private data.
+
+        It is made of texts that are the same for thousands of runs.
+        """
+        needed = [one._decisive_text(one.engine, one.fallback_from) for one in self.prerequisites]
+        parts = {
+            "device": quoted(self.device),
+            "engine": quoted(engine),
+            "method": decisive_method(self.method),
+            "prerequisites": f"[{', '.join(needed)}]",
+            "recipe": decisive_recipe(self.recipe),
+            "seed": json.dumps(self.seed),
+        }
+        if fallback_from:
+            parts["fallback_from"] = quoted(fallback_from)
+        if self.deterministic:
+            parts["deterministic"] = "true"
+        if self.role == "trial":
+            parts["role"] = quoted(self.role)
+        return "{" + ", ".join(f'"{name}": {parts[name]}' for name in sorted(parts)) + "}"
 
     def with_fallback_engine(self) -> RunSpec:
         """Return the same run with its engine's fallback."""
@@ -204,7 +212,7 @@ class RunSpec:
         """
         engines = [engine_of(name) for name in (self.engine, self.fallback_from) if name]
         depends = {
-            "spec": _decisive(self.to_json()),
+            "spec": decisive(self.to_json()),
             "weights": weights,
             "config": config,
             "tokenizer": tokenizer,
@@ -227,27 +235,6 @@ def _recipe(values: Mapping[str, Any], methods: dict[str, Any], seed: int) -> Re
     whole = {**values, "budget": budget, "data": data, "methods": methods}
     recipe = build(Recipe, whole, str(values["name"]))
     return replace(recipe, data=replace(recipe.data, test=0)) if has_no_test else recipe
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values as JSON would restore them: lists for tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps(values))
-    return plain
-
-
-def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a spec's JSON without what leaves the results as they are.
-
-    A trial's name and the expectations are left out. A prerequisite run gives what a main run with
-    the same settings gives, but a trial is not tested.
-    """
-    recipe = {name: value for name, value in values["recipe"].items() if name != "expect"}
-    prerequisites = [_decisive(one) for one in values["prerequisites"]]
-    decisive = {**values, "recipe": recipe, "prerequisites": prerequisites}
-    decisive.pop("trial", None)
-    if decisive["role"] != "trial":
-        del decisive["role"]
-    return decisive
 
 
 def rows_name(recipe: Recipe, seeds: Mapping[str, int]) -> str:

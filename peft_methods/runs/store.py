@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft_methods.runs.contradictions import contradiction
@@ -118,7 +118,7 @@ class Store:
         try:
             contents |= {} if trained is None else {TRAINED: trained.read_bytes()}
             files = {end: hashlib.sha256(content).hexdigest() for end, content in contents.items()}
-            values = replace(record, files=files).to_json()
+            values = record.to_json() | {"files": files}
             contents[RECORD] = json.dumps(values, indent=1, sort_keys=True).encode()
             with self.locked():
                 for end, content in contents.items():

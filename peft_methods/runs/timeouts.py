@@ -49,9 +49,12 @@ class Timeouts:
         """Return the jobs that have used up their time, the first ones first."""
         if self.limit is None:
             return []
-        last = self._waited - self.limit
-        jobs = itertools.takewhile(lambda job: job[1] < last, self._began.items())
-        return [handle for handle, _ in jobs]
+        found, last = [], self._waited - self.limit
+        for handle, began in self._began.items():
+            if began >= last:
+                break
+            found.append(handle)
+        return found
 
     def message(
         self, stacks: str, news: dict[str, Any] | None = None, *, started: bool = True

@@ -37,8 +37,7 @@ def workloads(draw: st.DrawFn) -> list[SimulatedRun]:
         needed = [found[place].spec for place in sorted(draw(places))]
         found.append(
             SimulatedRun(
-                spec(number, TEMPLATE, needed),
-                draw(st.integers(1, GPUS)),
+                spec(number, TEMPLATE, needed, draw(st.integers(1, GPUS))),
                 draw(st.sampled_from([0.5, 1.0, 3.0, 7.0])),
                 tuple(draw(st.lists(st.sampled_from(FATES), min_size=1, max_size=3))),
             )
@@ -65,8 +64,8 @@ def drive(
     runs: list[SimulatedRun], *, retries: int = 1, prefetch: int = 0
 ) -> tuple[Cluster, Log, list[Record]]:
     """Run everything; return the cluster, what happened, and the records."""
-    by_key = {run.spec.key: run for run in runs}
-    cluster, log = Cluster(HOSTS, GPUS, by_key, prefetch_limit=prefetch), Log()
+    by_seed = {run.spec.seed: run for run in runs}
+    cluster, log = Cluster(HOSTS, GPUS, by_seed, prefetch_limit=prefetch), Log()
     with TemporaryDirectory() as folder:
         scheduler = simulated(Path(folder), cluster, retries=retries, timeout=30.0)
         scheduler.watch(log)
@@ -91,7 +90,7 @@ def test_every_run_ends_once_after_its_prerequisites_and_within_its_retries(
     status = {record.seed: record.status for record in records}
     for run, record in zip(runs, records, strict=True):
         failed = [one for one in run.spec.prerequisites if status[one.seed] != "ok"]
-        starts = sum(start.key == run.spec.key for start in cluster.started)
+        starts = sum(start.seed == run.spec.seed for start in cluster.started)
         if failed:
             assert record.status == "failed"
             assert "its prerequisite run" in record.message
@@ -107,40 +106,41 @@ def test_every_run_ends_once_after_its_prerequisites_and_within_its_retries(
 def test_runs_with_equal_needs_start_in_the_order_in_which_they_were_submitted(
     needs: list[int],
 ) -> None:
-    runs = [SimulatedRun(spec(number, TEMPLATE), gpus) for number, gpus in enumerate(needs)]
+    runs = [SimulatedRun(spec(number, TEMPLATE, gpus=gpus)) for number, gpus in enumerate(needs)]
     cluster, _, _ = drive(runs)
-    by_key = {run.spec.key: run for run in runs}
     for gpus in set(needs):
-        keys = [start.key for start in cluster.started if by_key[start.key].gpus == gpus]
-        assert keys == [run.spec.key for run in runs if run.gpus == gpus]
+        seeds = [start.seed for start in cluster.started if needs[start.seed] == gpus]
+        assert seeds == [run.spec.seed for run in runs if run.gpus == gpus]
 
 
 def test_retried_run_starts_after_all_others() -> None:
     runs = [
-        SimulatedRun(spec(0, TEMPLATE), GPUS, fates=("killed", "ok")),
-        *(SimulatedRun(spec(number, TEMPLATE), GPUS) for number in range(1, 6)),
+        SimulatedRun(spec(0, TEMPLATE, gpus=GPUS), fates=("killed", "ok")),
+        *(SimulatedRun(spec(number, TEMPLATE, gpus=GPUS)) for number in range(1, 6)),
     ]
     cluster, _, records = drive(runs)
     assert [record.status for record in records] == ["ok"] * 6
     assert records[0].attempts == ()  # a worker writes them: the job had them
-    assert [int(start.key, 16) for start in cluster.started] == [0, 1, 2, 3, 4, 5, 0]
+    assert [start.seed for start in cluster.started] == [0, 1, 2, 3, 4, 5, 0]
 
 
 def test_run_that_needs_a_whole_host_is_not_starved_by_small_ones() -> None:
     """It becomes ready when every GPU is in use, and small runs end one after the other."""
     first = SimulatedRun(spec(0, TEMPLATE), seconds=0.5)
-    big = SimulatedRun(spec(1, TEMPLATE, [first.spec]), GPUS)
+    big = SimulatedRun(spec(1, TEMPLATE, [first.spec], GPUS))
     small = [
         SimulatedRun(spec(number, TEMPLATE), seconds=1 + number % 7 / 7) for number in range(2, 400)
     ]
     cluster, _, records = drive([first, big, *small])
     assert {record.status for record in records} == {"ok"}
-    place = [start.key for start in cluster.started].index(big.spec.key)
+    place = [start.seed for start in cluster.started].index(big.spec.seed)
     assert place <= 3 * HOSTS * GPUS
 
 
 def test_hanging_run_ends_with_a_timeout_and_frees_its_place() -> None:
-    runs = [SimulatedRun(spec(number, TEMPLATE), GPUS, fates=("hanging",)) for number in range(3)]
+    runs = [
+        SimulatedRun(spec(number, TEMPLATE, gpus=GPUS), fates=("hanging",)) for number in range(3)
+    ]
     cluster, _, records = drive(runs)
     assert [record.status for record in records] == ["timeout"] * 3
     assert cluster.started[2].time == pytest.approx(30, abs=1.1)
@@ -163,7 +163,7 @@ def test_many_runs_write_few_lines_a_second_and_count_the_rest() -> None:
     ]
     runs = [replace(run, fates=run.fates or ("ok",)) for run in runs]
     lines: list[str] = []
-    cluster = Cluster(HOSTS, GPUS, {run.spec.key: run for run in runs})
+    cluster = Cluster(HOSTS, GPUS, {run.spec.seed: run for run in runs})
     with TemporaryDirectory() as folder:
         scheduler = simulated(Path(folder), cluster)
         progress = Progress(Lines(lines.append), workers=8, clock=lambda: cluster.time)

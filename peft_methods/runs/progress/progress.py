@@ -91,11 +91,16 @@ class Progress:
         """Handle an executor's event."""
         key, now = event.run.key, self._clock()
         (self._waiting.add if event.waits else self._waiting.discard)(key)
-        if event.record is not None and event.record.reused:
+        if event.news is not None:
+            self._time.update(key, event.news)
+            known = self._running[key][1]
+            known["activity"] = None
+            known.update(event.news)
+        elif event.record is not None and event.record.reused:
             self._time.reuse(key)
             self._report(event, "reused")
             return
-        if event.record is not None:
+        elif event.record is not None:
             self._time.end(key, ok=event.record.status == "ok")
             self._running.pop(key, None)
             self._report(event, event.record.status)
@@ -107,14 +112,11 @@ class Progress:
         elif event.waits:
             if not self._display.columns:
                 self._report(event, "waits for a machine")
-        elif event.news is None:
+        else:
             self._time.start(key)
             self._running[key] = event.run, {}
             if not self._display.columns:
                 self._report(event, "started")
-        else:
-            self._time.update(key, event.news)
-            self._running[key][1].update({"activity": None} | event.news)
         soon = not event.news and len(self._running) <= MANY
         if now - self._drawn >= DRAWING_INTERVAL or soon:
             self._drawn = now
