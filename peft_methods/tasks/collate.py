@@ -17,7 +17,8 @@ NO_LABEL = -100  # rows with this label are no part of a loss
 EXAMPLES = "examples"  # the number of labels in a batch, known to the host, where not one a row
 # Of packed tokens: the places whose outputs have a label, and where examples begin.
 PLACES, BORDERS = "places", "borders"
-NOT_INPUTS = frozenset({"labels", "rows", EXAMPLES, PLACES, BORDERS})  # entries of a batch that no model reads
+# Entries of a batch that no model reads.
+NOT_INPUTS = frozenset({"labels", "rows", EXAMPLES, PLACES, BORDERS})
 
 
 def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def token_losses(states: Tensor, projection: Projection, targets: Tensor) -> Ten
 
 def summed_loss(states: Tensor, projection: Projection, targets: Tensor) -> Tensor:
     """Return the sum of `token_losses`, with gradients of the states and of what is trained."""
-    total: Tensor = _SummedLoss.apply(
+    total: Tensor = _SummedLoss.apply(  # type: ignore[no-untyped-call]
         states, projection.weight, projection.bias, targets, projection
     )
     return total
@@ -96,7 +96,7 @@ class _SummedLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  # autograd passes them by position
         ctx: Any,
         states: Tensor,
         weight: Tensor,
@@ -133,7 +133,7 @@ class _SummedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weights, biases = ctx.saved_tensors
         return (

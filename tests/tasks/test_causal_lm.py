@@ -44,8 +44,8 @@ from peft_methods.runs.prepare import prepare
 from peft_methods.runs.spec import RunSpec
 from peft_methods.tasks.collate import EXAMPLES
 from peft_methods.tasks.generation import generate_texts
-from peft_methods.tasks.lm_encoding import encode_rows
 from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES
+from peft_methods.tasks.lm_encoding import encode_rows
 from peft_methods.tasks.lm_loss import token_losses
 from peft_methods.tasks.registry import TASKS
 from peft_methods.training.trainer import loop

@@ -10,7 +10,14 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from builders import DECODER, DECODERS, TINY
-from peft_methods.models.projection import CAPPED, DIVIDED, KNOWN, MULTIPLIED, projection_of
+from peft_methods.models.projection import (
+    CAPPED,
+    DIVIDED,
+    KNOWN,
+    MULTIPLIED,
+    Projection,
+    projection_of,
+)
 from peft_methods.tasks import linear_cross_entropy
 from peft_methods.tasks.collate import EXAMPLES, NO_LABEL
 from peft_methods.tasks.linear_cross_entropy import CHUNK_LOSSES, summed_loss, token_losses
@@ -34,11 +41,12 @@ MORE: dict[str, Any] = {
 CONFIGS = {**DECODERS, **MORE}
 
 
-def whole(states: Any, weight: Any, bias: Any, targets: Any, scale: float, cap: Any) -> Any:
+def whole(states: torch.Tensor, projection: Projection, targets: torch.Tensor) -> torch.Tensor:
     """Return the summed loss of whole logits, as transformers computes it."""
-    logits = torch.nn.functional.linear(states, weight, bias).float() * scale
-    if cap is not None:
-        logits = torch.tanh(logits / cap) * cap
+    logits = torch.nn.functional.linear(states, projection.weight, projection.bias).float()
+    logits = logits * projection.scale
+    if projection.cap is not None:
+        logits = torch.tanh(logits / projection.cap) * projection.cap
     return cross_entropy(logits, targets, reduction="sum", ignore_index=NO_LABEL)
 
 
@@ -61,12 +69,8 @@ def test_loss_and_gradients_are_those_of_whole_logits(
         torch.manual_seed(2)
         states = torch.randn(rows, 8, requires_grad=trained[0])
         weight, bias = (torch.randn(*size, requires_grad=trained[1]) for size in ((50, 8), (50,)))
-        projection = linear_cross_entropy.Projection(weight, bias, scale, cap)
-        loss = (
-            summed_loss(states, projection, targets)
-            if fused
-            else whole(states, weight, bias, targets, scale, cap)
-        )
+        projection = Projection(weight, bias, scale, cap)
+        loss = (summed_loss if fused else whole)(states, projection, targets)
         torch.autograd.backward(loss * 0.5)
         found.append((loss.detach(), states.grad, weight.grad, bias.grad))
     for plain, ours in zip(*found, strict=True):
@@ -80,7 +84,7 @@ def test_losses_of_tokens_sum_up_and_need_no_gradient(monkeypatch: pytest.Monkey
     states, weight = torch.randn(150, 8, requires_grad=True), torch.randn(50, 8)
     targets = torch.randint(0, 50, (150,))
     targets[7] = NO_LABEL
-    projection = linear_cross_entropy.Projection(weight)
+    projection = Projection(weight)
     each = token_losses(states, projection, targets)
     assert each.shape == (150,)
     assert float(each[7]) == 0
@@ -95,7 +99,7 @@ def test_no_more_than_a_chunk_of_outputs_exists(monkeypatch: pytest.MonkeyPatch)
     shapes: list[tuple[int, ...]] = []
     hook = CHUNK_LOSSES.register_forward_hook(lambda _, given, __: shapes.append(given[0].shape))
     states, targets = torch.randn(300, 8, requires_grad=True), torch.zeros(300, dtype=torch.long)
-    summed_loss(states, linear_cross_entropy.Projection(torch.randn(50, 8)), targets).backward()
+    summed_loss(states, Projection(torch.randn(50, 8)), targets).backward()
     hook.remove()
     assert shapes == [(128, 50), (128, 50), (44, 50)]
 
@@ -111,11 +115,7 @@ def test_products_have_the_precision_of_autocast(precision: torch.dtype) -> None
         states = torch.randn(90, 8, requires_grad=True)
         weight.grad = None
         with torch.autocast("cpu", precision):
-            loss = (
-                summed_loss(states, linear_cross_entropy.Projection(weight), targets)
-                if fused
-                else whole(states, weight, None, targets, 1.0, None)
-            )
+            loss = (summed_loss if fused else whole)(states, Projection(weight), targets)
         loss.backward()
         assert states.grad is not None
         assert weight.grad is not None
