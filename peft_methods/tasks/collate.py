@@ -29,8 +29,11 @@ def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
 class Collator:
     """Collate rows of token ids into a batch padded to its longest row, or to `length` tokens.
 
-    A task with other labels overrides `labels` and `no_labels`.
+    A task with other labels overrides `labels`, `no_labels` and `labelled`. `labels_tokens`:
+    tokens have labels, rather than rows.
     """
+
+    labels_tokens = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
         self.length = length
@@ -57,6 +60,13 @@ class Collator:
     def no_labels(self, rows: int, length: int) -> torch.Tensor:
         """Return the labels of a batch that adds nothing to the loss."""
         return torch.full((rows,), NO_LABEL)
+
+    def labelled(self, row: TokenRow, pooled: int) -> tuple[Any, Any]:
+        """Return the places of a row whose outputs have a label, and these labels.
+
+        A label of the whole row is at the place `pooled`, whose output stands for the row.
+        """
+        return [pooled % len(row["input_ids"])], [row["labels"]]
 
     @staticmethod
     def _padded(rows: Sequence[Any], longest: int, padding: int) -> Any:

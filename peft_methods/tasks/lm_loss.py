@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 class LanguageCollator(Collator):
     """Collate rows with a label for each token. Padding has no label, whatever its id is."""
 
+    labels_tokens = True
+
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return tensors of shape (rows, longest or length), and the number of learnt tokens."""
         batch: dict[str, Any] = super().__call__(rows)
@@ -34,6 +37,12 @@ class LanguageCollator(Collator):
     def no_labels(self, rows: int, length: int) -> Tensor:
         """Return the labels of a batch that adds nothing to the loss."""
         return torch.full((rows, length), NO_LABEL)
+
+    def labelled(self, row: TokenRow, pooled: int) -> tuple[Any, Any]:
+        """Return the places before learnt tokens, which predict them, and these tokens."""
+        labels = np.asarray(row["labels"])[1:]
+        places = np.flatnonzero(labels != NO_LABEL)
+        return places, labels[places]
 
 
 def predicted_tokens(labels: Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,6 +74,16 @@ class BucketCollator:
         labels, known = self.no_labels(self._rows, bucket), batch["labels"]
         labels[tuple(slice(size) for size in known.shape)] = known
         return others | filled | {"labels": labels, "rows": len(rows)}
+
+    def empty(self, bucket: int, columns: Collection[str]) -> dict[str, torch.Tensor]:
+        """Return a batch of fillers alone, with those of these columns that it pads."""
+        batch = {
+            name: torch.full((self._rows, bucket), value)
+            for name, value in self.padding.items()
+            if name in columns
+        }
+        batch["attention_mask"][:, 0] = 1
+        return batch | {"labels": self.no_labels(self._rows, bucket)}
 
     def _filled(self, tensor: torch.Tensor, padding: int, bucket: int) -> torch.Tensor:
         result = torch.full((self._rows, bucket), padding)

@@ -5,19 +5,24 @@ There is one graph for each length bucket.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from peft_methods.training.collate import BucketCollator, length_buckets
+from peft_methods.models.families import family_of
+from peft_methods.training.collate import BucketCollator, length_buckets, make_collator
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, step_did_not_count
 from peft_methods.training.cuda_graphs.compile import compiled
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
+from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
 from peft_methods.training.cuda_graphs.step import StepGraphs
+from peft_methods.training.cuda_graphs.token_batches import TokenCollator, watched_batches
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import EngineUnfit
 
@@ -36,14 +41,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        collate: Any = self.data_collator  # type: ignore[has-type]
-        size = self.args.per_device_train_batch_size
-        self.data_collator = BucketCollator(
-            collate,
-            size,
-            length_buckets(self.train_dataset.lengths, collate.length),
-            self.train_dataset.label_shape,
-        )
+        self.packing: PackedAttention | None = None
+        self.data_collator = self._collator()
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         assert issubclass(ReplayedAdamW, kind), (
             f"the cuda_graphs engine cannot replay {kind.__name__}"
@@ -54,6 +53,25 @@ class CudaGraphsTrainer(loop.RunTrainer):
         self._loss_scale: dict[str, Any] = {}
         self.add_callback(_Capture(self))
 
+    def _collator(self) -> BucketCollator | TokenCollator:
+        """Return the collator of batches of few shapes: of packed tokens for decoders."""
+        collate = make_collator(self.job.recipe, self.job.tokenizer)
+        size, rows = self.args.per_device_train_batch_size, self.job.data.train
+        if family_of(self.job.model.config) == "encoder":
+            buckets = length_buckets(rows.lengths, collate.length)
+            return BucketCollator(collate, size, buckets, rows.label_shape)
+        state = self.order.get_state()
+        batches = watched_batches(self._get_train_sampler(), size)
+        packed = TokenCollator(collate, rows, batches, size=size, pooled=-1)
+        self.order.set_state(state)
+        self.packing = PackedAttention(packed.longest)
+        return packed
+
+    def _empty_batches(self) -> list[dict[str, torch.Tensor]]:
+        collate: Any = self.data_collator
+        columns = () if self.packing else (self.train_dataset[0],)
+        return [collate.empty(bucket, *columns) for bucket in collate.buckets]
+
     def capture(self) -> None:
         """Compile and capture every bucket's step.
 
@@ -63,29 +81,24 @@ class CudaGraphsTrainer(loop.RunTrainer):
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         assert isinstance(optimizer, ReplayedAdamW)
         assert isinstance(self.model, nn.Module)
-        assert isinstance(self.data_collator, BucketCollator)
-        columns = self.train_dataset[0]
+        precision, packing = self.job.recipe.budget.precision, self.packing
+        around = nullcontext if packing is None else partial(packing.applied, self.model, precision)
         graphs = StepGraphs(
             self.model,
             optimizer,
-            batch_size=self.args.per_device_train_batch_size,
-            padding={
-                name: value for name, value in self.data_collator.padding.items() if name in columns
-            },
-            buckets=self.data_collator.buckets,
-            precision=self.job.recipe.budget.precision,
+            batches=self._empty_batches(),
+            precision=precision,
             accumulation=self.args.gradient_accumulation_steps,
             max_grad_norm=self.args.max_grad_norm,
-            loss=self.job.task.loss,
+            loss=self.job.task.loss if packing is None else packing.loss(self.job.task.loss),
             penalty=self.job.method.penalty,
-            no_labels=self.data_collator.no_labels,
+            around=around,
         )
         try:
-            precision = self.job.recipe.budget.precision
             with (
                 frozen_cast(self.model, precision) as self._cast,
                 compiled(self.model, on=self.compile_layers),
-                capturable_attention(self.model, precision),
+                capturable_attention(self.model, precision) if packing is None else around(),
             ):
                 graphs.capture()
         except Exception as error:
