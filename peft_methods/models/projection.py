@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,20 @@ def transformers_model(model: Any) -> Any:
     while hasattr(model, "get_base_model"):
         model = model.get_base_model()
     return model
+
+
+@contextmanager
+def forward_replaced(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Context manager: the module computes this function."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward  # uncovers the method of its class
+        else:
+            module.forward = own
 
 
 def _scale_and_cap(config: Any) -> tuple[float, float | None]:

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from peft_methods.data.token_rows import TokenRow
-from peft_methods.models.projection import Projection, projection_of
+from peft_methods.models.projection import Projection, forward_replaced, projection_of
 from peft_methods.models.ranks import unwrapped
 from peft_methods.tasks import linear_cross_entropy
 from peft_methods.tasks.collate import EXAMPLES, NO_LABEL, PLACES, Collator, model_inputs
@@ -111,21 +111,11 @@ def _states(
         found.append(given[0].flatten(0, 1)[places])
         return (found[0], *given[1:])
 
-    with _forward_replaced(head, keep) if projection is not None else _inputs_chosen(head, choose):
+    with forward_replaced(head, keep) if projection is not None else _inputs_chosen(head, choose):
         logits: Tensor = model(**model_inputs(batch), use_cache=False).logits
     if projection is not None:
         return found[0], projection
     return (logits if found else logits.flatten(0, 1)[places]), None
-
-
-@contextmanager
-def _forward_replaced(head: Any, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Context manager: the head does this in place of its product."""
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward  # uncovers the method of its class
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Without a GPU a step is called directly, and attention is computed with a mask.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from builders import (
     StepLog,
     make_decoder,
     mostly_slow,
+    train_with_both_engines,
     training_job,
     without_dropout,
 )
@@ -32,6 +34,16 @@ NAMES = [name for name in METHODS if name not in {"head_only", "adapter_fusion"}
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs") / "data")
+
+
+def made_decoder(folder: Path, kind: str) -> Path:
+    """Write a decoder, of which OPT's dropout is no module and is switched off here."""
+    model = make_decoder(folder, kind)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    if "dropout" in config:
+        config["dropout"] = 0.0
+        (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return model
 
 
 def trained(
@@ -74,7 +86,7 @@ def test_steps_are_those_of_padded_batches_with_every_method(
 def test_steps_are_those_of_padded_batches_with_every_model(
     kind: str, tmp_path: Path, pairs: Path
 ) -> None:
-    model = make_decoder(tmp_path / kind, kind)
+    model = made_decoder(tmp_path / kind, kind)
     assert_equal_trainings(model, pairs, tmp_path, "lora", max_length=40)
 
 
@@ -91,3 +103,12 @@ def test_accumulation_checkpointing_and_loss_on_all_tokens_agree_too(
         "padding": padding,
     }
     assert_equal_trainings(model, pairs, tmp_path, "full", max_length=40, **settings)
+
+
+@pytest.mark.parametrize("kind", mostly_slow(DECODERS, "llama", "gpt2"))
+def test_steps_of_classifiers_are_those_of_padded_batches(
+    kind: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    source = made_decoder(tmp_path / kind, kind)
+    settings = (f"model.source={source}", "methods.lora.learning_rate=1e-4")  # or rounding grows
+    train_with_both_engines(tiny_recipe, tmp_path, "lora", *settings)

@@ -5,7 +5,6 @@ There is one graph for each length bucket.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from peft_methods.models.families import family_of
+from peft_methods.models.projection import transformers_model
 from peft_methods.training.collate import BucketCollator, length_buckets, make_collator
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, step_did_not_count
@@ -21,6 +21,7 @@ from peft_methods.training.cuda_graphs.compile import compiled
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
+from peft_methods.training.cuda_graphs.packed_check import PackedCheck
 from peft_methods.training.cuda_graphs.step import StepGraphs
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator, watched_batches
 from peft_methods.training.trainer import loop
@@ -67,6 +68,20 @@ class CudaGraphsTrainer(loop.RunTrainer):
         self.packing = PackedAttention(packed.longest)
         return packed
 
+    def _check_packing(self) -> None:
+        """Raise `EngineUnfit` if the model mixes packed examples up."""
+        if self.packing is None:
+            return
+        job, packed = self.job, self.data_collator
+        assert isinstance(packed, TokenCollator)
+        check = PackedCheck(job.model, job.task, self.packing, job.recipe.budget.precision)
+        padded = make_collator(job.recipe, job.tokenizer)
+        if (problem := check.problem(job.data.train, packed, padded)) is not None:
+            raise EngineUnfit(
+                f"{type(transformers_model(job.model)).__name__} with {job.method.title} cannot "
+                f"be trained on packed tokens: {problem}"
+            )
+
     def _empty_batches(self) -> list[dict[str, torch.Tensor]]:
         collate: Any = self.data_collator
         columns = () if self.packing else (self.train_dataset[0],)
@@ -82,7 +97,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
         assert isinstance(optimizer, ReplayedAdamW)
         assert isinstance(self.model, nn.Module)
         precision, packing = self.job.recipe.budget.precision, self.packing
-        around = nullcontext if packing is None else partial(packing.applied, self.model, precision)
+        self._check_packing()
+        attention = capturable_attention if packing is None else packing.applied
         graphs = StepGraphs(
             self.model,
             optimizer,
@@ -92,13 +108,12 @@ class CudaGraphsTrainer(loop.RunTrainer):
             max_grad_norm=self.args.max_grad_norm,
             loss=self.job.task.loss if packing is None else packing.loss(self.job.task.loss),
             penalty=self.job.method.penalty,
-            around=around,
+            around=partial(attention, self.model, precision),
         )
         try:
             with (
                 frozen_cast(self.model, precision) as self._cast,
                 compiled(self.model, on=self.compile_layers),
-                capturable_attention(self.model, precision) if packing is None else around(),
             ):
                 graphs.capture()
         except Exception as error:

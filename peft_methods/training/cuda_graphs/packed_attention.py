@@ -85,7 +85,8 @@ class PackedAttention:
             sliding_window: int | None = None,
             **options: Any,
         ) -> tuple[torch.Tensor, None]:
-            unknown = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name)]
+            lacking = ("softcap", "s_aux", "position_bias")
+            unknown = [name for name in lacking if options.get(name) is not None]
             if unknown:
                 raise NotImplementedError(f"the kernel for packed tokens has no {unknown[0]}")
             return flash_attention(

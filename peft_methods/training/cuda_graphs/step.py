@@ -37,8 +37,8 @@ class StepGraphs:
     ) -> None:
         """Prepare steps for the shapes of these batches, which have no labels.
 
-        A batch is known by the number of columns of its token ids. `around` is a context manager
-        in which steps are called without a GPU; with one, the caller captures within it.
+        A batch is known by the number of columns of its token ids. Steps are captured within the
+        context manager `around`, and without a GPU they are called within it.
         """
         self.model, self.optimizer = model, optimizer
         self.device = next(model.parameters()).device
@@ -74,12 +74,12 @@ class StepGraphs:
         self.model.train()
         self._set_gradients()
         self.optimizer.send_rates([0.0] * len(self.optimizer.param_groups))
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), self._around():
             if self.device.type == "cuda":
                 self._capture_graphs()
             else:
-                with self._around():
-                    self._warm_up()
+                self._warm_up()
                 self._replays = {step: partial(self._call, *step) for step in self._all_steps()}
         self._restore_optimizer_state(state)
         if self.loss_scale is not None:

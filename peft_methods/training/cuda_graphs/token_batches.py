@@ -11,7 +11,7 @@ import torch
 
 from peft_methods.data.token_rows import TokenRow, TokenRows
 from peft_methods.tasks.collate import BORDERS, EXAMPLES, PLACES, Collator
-from peft_methods.training.cuda_graphs.token_buckets import TokenBucket, token_buckets
+from peft_methods.training.cuda_graphs.token_buckets import TokenBucket, rounded, token_buckets
 
 WATCHED_BATCHES = 1000  # whose sizes decide on the buckets
 MOST_EPOCHS = 10  # that these are taken from
@@ -53,11 +53,11 @@ class TokenCollator:
             self.buckets = token_buckets(watched, TokenBucket(total, self._most_places(total)))
         else:
             total = size * collate.length
-            self.buckets = (TokenBucket(total, self._most_places(total)),)
+            self.buckets = (TokenBucket(rounded(total), rounded(self._most_places(total))),)
 
     def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Return the tensors of `empty` with these rows, their count, and that of their labels."""
-        found = [self._collate.labelled(row, self._pooled) for row in rows]
+        found = [self.labelled(row) for row in rows]
         tokens, places = self._sizes(rows)
         bucket = next(one for one in self.buckets if one.holds(tokens, places))
         ends = list(itertools.accumulate(len(row["input_ids"]) for row in rows))
@@ -76,25 +76,34 @@ class TokenCollator:
         batch["labels"][:places] = torch.from_numpy(labels).to(batch["labels"].dtype)
         return {**batch, EXAMPLES: places, "rows": len(rows)}
 
+    def labelled(self, row: TokenRow) -> tuple[Any, Any]:
+        """Return the places of a row whose outputs have a label, and these labels."""
+        return self._collate.labelled(row, self._pooled)
+
     def empty(self, bucket: TokenBucket, ends: Sequence[int] = ()) -> dict[str, torch.Tensor]:
         """Return a batch of this size without labels, whose first sequences have these ends."""
         size, padding = bucket.tokens, self._collate.padding
         batch = {name: torch.full((1, size), padding[name]) for name in self._columns}
         batch["position_ids"] = torch.zeros((1, size), dtype=torch.long)
         batch["attention_mask"] = torch.ones((1, size), dtype=torch.long)
-        labels = self._collate.no_labels(bucket.places, 1).view(bucket.places)
-        for more in self._label_shape:
-            labels = labels.unsqueeze(-1).repeat(*([1] * labels.ndim), more)
         filled = range((ends or [0])[-1], size, self.longest)
         borders = np.full(1 + self._size + -(-size // self.longest), size, dtype=np.int32)
         known = [0, *ends, *filled[1:]]
         borders[: len(known)] = known
         places = torch.zeros(bucket.places, dtype=torch.long)
+        labels = self.no_labels(bucket.places)
         return batch | {"labels": labels, PLACES: places, BORDERS: torch.from_numpy(borders)}
+
+    def no_labels(self, places: int) -> torch.Tensor:
+        """Return the labels of places that add nothing to the loss."""
+        labels = self._collate.no_labels(places, 1).view(places)
+        for size in self._label_shape:
+            labels = labels.unsqueeze(-1).repeat(*([1] * labels.ndim), size)
+        return labels
 
     def _sizes(self, rows: Sequence[TokenRow]) -> tuple[int, int]:
         """Return the number of tokens of these rows, and that of their labels."""
-        labels = sum(len(self._collate.labelled(row, self._pooled)[0]) for row in rows)
+        labels = sum(len(self.labelled(row)[0]) for row in rows)
         return sum(len(row["input_ids"]) for row in rows), labels
 
     def _most_places(self, tokens: int) -> int:

@@ -41,19 +41,20 @@ def token_buckets(
     for size in sizes:
         in_bucket = places[tokens <= size]
         most = max(most, int(in_bucket.max()) if len(in_bucket) else 0)
-        found.append(TokenBucket(size, min(_rounded(HEADROOM * most), size, worst.places)))
-    last = TokenBucket(_rounded(worst.tokens), worst.places)
+        limit = min(HEADROOM * most, size, worst.places)
+        found.append(TokenBucket(size, rounded(limit)))
+    last = TokenBucket(rounded(worst.tokens), rounded(worst.places))
     return (*(one for one in found if one.tokens < last.tokens), last)
 
 
-def _rounded(size: float) -> int:
+def rounded(size: float) -> int:
     """Return the next multiple of MULTIPLE."""
     return max(1, -(-int(np.ceil(size)) // MULTIPLE)) * MULTIPLE
 
 
 def _least_filling(tokens: NDArray[np.int64]) -> list[int]:
     """Return the sizes, as few as fill little, that batches of these tokens are filled up to."""
-    step = max(MULTIPLE, _rounded(tokens.max() / 256))
+    step = max(MULTIPLE, rounded(tokens.max() / 256))
     sizes = np.unique(-(-tokens // step) * step)
     # costs[i, j]: the tokens of all batches above size i - 1 and up to size j, filled up to size j
     counts = np.append(0, np.cumsum([(-(-tokens // step) * step == size).sum() for size in sizes]))
