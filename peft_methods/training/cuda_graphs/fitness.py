@@ -42,9 +42,9 @@ def _rotations(parameters: Any) -> set[str]:
 
 def _has_exchangeable_attention(config: Any) -> bool:
     """Whether the model's class takes another attention; true for code that is not known."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModel
 
-    known = AutoModelForCausalLM._model_mapping  # transformers 5.17 has no public look-up
+    known: Any = AutoModel._model_mapping  # transformers 5.17 has no public look-up
     if type(config) not in known:
         return True
     return bool(getattr(known[type(config)], "_supports_attention_backend", False))
