@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ class Decoder:
         ):
             trainer, window = made(folder, epochs + 1), Window(self.steps, self.device)
             trainer.add_callback(window)
-            trainer.train()
+            with getattr(trainer, "holding_weights", nullcontext)():
+                trainer.train()
         peak = torch.cuda.max_memory_reserved() if self.device == "cuda" else 0
         del trainer
         self._free()

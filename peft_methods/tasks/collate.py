@@ -30,10 +30,11 @@ class Collator:
     """Collate rows of token ids into a batch padded to its longest row, or to `length` tokens.
 
     A task with other labels overrides `labels`, `no_labels` and `labelled`. `labels_tokens`:
-    tokens have labels, rather than rows.
+    tokens have labels, rather than rows. `packs`: rows follow one another, without a mask.
     """
 
     labels_tokens = False
+    packs = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int | None = None) -> None:
         self.length = length

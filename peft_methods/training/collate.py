@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -32,6 +32,15 @@ def training_collator(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Col
     return make_collator(recipe, tokenizer)
 
 
+class TrainingCollator(Protocol):
+    """What makes batches of rows. `packs`: rows follow one another, without a mask."""
+
+    packs: bool
+
+    def __call__(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
+        """Return the batch of these rows."""
+
+
 class BucketCollator:
     """Collate into batches of few shapes: always `rows` rows, padded to the shortest bucket.
 
@@ -39,6 +48,8 @@ class BucketCollator:
     one visible token and no label, so it adds nothing to the loss. `label_shape` is that of one
     row's label (`TokenRows.label_shape`).
     """
+
+    packs = False
 
     def __init__(
         self,

@@ -5,6 +5,8 @@ There is one graph for each length bucket.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,16 +16,23 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from peft_methods.models.families import family_of
 from peft_methods.models.projection import transformers_model
-from peft_methods.training.collate import BucketCollator, length_buckets, make_collator
+from peft_methods.tasks.base import LossSum
+from peft_methods.training.collate import (
+    BucketCollator,
+    TrainingCollator,
+    length_buckets,
+    make_collator,
+)
 from peft_methods.training.cuda_graphs.attention import capturable_attention
 from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, step_did_not_count
 from peft_methods.training.cuda_graphs.compile import compiled
-from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast
+from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast, half_frozen
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
 from peft_methods.training.cuda_graphs.packed_check import PackedCheck
 from peft_methods.training.cuda_graphs.step import StepGraphs
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator, watched_batches
+from peft_methods.training.precision import autocast
 from peft_methods.training.trainer import loop
 from peft_methods.utils.errors import EngineUnfit
 
@@ -43,7 +52,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.packing: PackedAttention | None = None
-        self.data_collator = self._collator()
+        self._collate = self.data_collator = self._collator()
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
         assert issubclass(ReplayedAdamW, kind), (
             f"the cuda_graphs engine cannot replay {kind.__name__}"
@@ -72,7 +81,7 @@ class CudaGraphsTrainer(loop.RunTrainer):
         """Raise `EngineUnfit` if the model mixes packed examples up."""
         if self.packing is None:
             return
-        job, packed = self.job, self.data_collator
+        job, packed = self.job, self._collate
         assert isinstance(packed, TokenCollator)
         check = PackedCheck(job.model, job.task, self.packing, job.recipe.budget.precision)
         padded = make_collator(job.recipe, job.tokenizer)
@@ -83,9 +92,10 @@ class CudaGraphsTrainer(loop.RunTrainer):
             )
 
     def _empty_batches(self) -> list[dict[str, torch.Tensor]]:
-        collate: Any = self.data_collator
-        columns = () if self.packing else (self.train_dataset[0],)
-        return [collate.empty(bucket, *columns) for bucket in collate.buckets]
+        if isinstance(self._collate, TokenCollator):
+            return [self._collate.empty(bucket) for bucket in self._collate.buckets]
+        columns = self.train_dataset[0]
+        return [self._collate.empty(bucket, columns) for bucket in self._collate.buckets]
 
     def capture(self) -> None:
         """Compile and capture every bucket's step.
@@ -97,7 +107,6 @@ class CudaGraphsTrainer(loop.RunTrainer):
         assert isinstance(optimizer, ReplayedAdamW)
         assert isinstance(self.model, nn.Module)
         precision, packing = self.job.recipe.budget.precision, self.packing
-        self._check_packing()
         attention = capturable_attention if packing is None else packing.applied
         graphs = StepGraphs(
             self.model,
@@ -106,13 +115,15 @@ class CudaGraphsTrainer(loop.RunTrainer):
             precision=precision,
             accumulation=self.args.gradient_accumulation_steps,
             max_grad_norm=self.args.max_grad_norm,
-            loss=self.job.task.loss if packing is None else packing.loss(self.job.task.loss),
+            loss=self.task_loss,
             penalty=self.job.method.penalty,
             around=partial(attention, self.model, precision),
         )
         try:
+            no_more: AbstractContextManager[list[nn.Parameter]] = nullcontext([])
+            cast = frozen_cast(self.model, precision) if packing is None else no_more
             with (
-                frozen_cast(self.model, precision) as self._cast,
+                cast as self._cast,
                 compiled(self.model, on=self.compile_layers),
             ):
                 graphs.capture()
@@ -124,6 +135,45 @@ class CudaGraphsTrainer(loop.RunTrainer):
             graphs.loss_scale.restore(**self._loss_scale)
         self._graphs = graphs
         self.observer.record_engine_tensors(self._cast)
+
+    def task_loss(self, model: nn.Module, inputs: Any) -> LossSum:
+        """Return the task's loss of a batch, which may be packed."""
+        own = self.job.task.loss
+        return (own if self.packing is None else self.packing.loss(own))(model, inputs)
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Context manager of forward passes outside the captured steps, in the same state."""
+        if self.packing is None:
+            return super().computing()
+        return autocast(self.args.device, self.job.recipe.budget.precision, cached=False)
+
+    def holding_weights(self) -> AbstractContextManager[Any]:
+        """Context manager around the training: frozen weights of decoders are in half precision."""
+        if self.packing is None:
+            return super().holding_weights()
+        return half_frozen(self.job.model, self.job.recipe.budget.precision)
+
+    @contextmanager
+    def warming_up(self) -> Iterator[TrainingCollator]:
+        """Context manager around the warm-up. Decoders have compiled steps on packed batches.
+
+        An eager step on padded batches would need much more memory than captured ones.
+        """
+        if self.packing is None:
+            with super().warming_up() as collate:
+                yield collate
+            return
+        self._check_packing()
+        model, precision = self.job.model, self.job.recipe.budget.precision
+        try:
+            with compiled(model, on=self.compile_layers), self.packing.applied(model, precision):
+                yield self._collate
+        except (torch.OutOfMemoryError, EngineUnfit):
+            raise
+        except Exception as error:
+            raise EngineUnfit(
+                f"the training step could not be compiled: {type(error).__name__}: {error}"
+            ) from error
 
     def loss_scale(self) -> dict[str, Any]:
         """Return the fp16 loss scale as JSON values; empty for other precisions."""

@@ -34,6 +34,7 @@ class PackedAttention:
     def __init__(self, longest: int) -> None:
         self._longest = -(-longest // BLOCK) * BLOCK
         self._borders: torch.Tensor | None = None
+        self._kernel = self._made_kernel()  # one, since compiled code depends on its identity
 
     def loss(
         self, of_task: Callable[[nn.Module, Batch], LossSum]
@@ -63,7 +64,7 @@ class PackedAttention:
             with mask_function(before, self._mask_for(before)), device:
                 yield
             return
-        AttentionInterface.register(NAME, self._kernel())
+        AttentionInterface.register(NAME, self._kernel)
         AttentionMaskInterface.register(NAME, lambda *_, **__: self._borders)
         config._attn_implementation = NAME
         try:
@@ -71,7 +72,7 @@ class PackedAttention:
         finally:
             config._attn_implementation = before
 
-    def _kernel(self) -> Callable[..., Any]:
+    def _made_kernel(self) -> Callable[..., Any]:
         longest = self._longest
 
         def packed_attention(  # noqa: PLR0917  # transformers passes them by position

@@ -16,7 +16,7 @@ from torch import nn
 from peft_methods.tasks.base import Batch, LossSum
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
 from peft_methods.training.cuda_graphs.scalars import LossScale, Scalars
-from peft_methods.training.precision import HALF
+from peft_methods.training.precision import autocast
 
 
 class StepGraphs:
@@ -131,12 +131,7 @@ class StepGraphs:
 
     def _step(self, bucket: int, last: bool) -> None:
         batch, scalars = self._batches[bucket], self.scalars
-        with torch.autocast(
-            self.device.type,
-            HALF.get(self._precision),
-            enabled=self._precision in HALF,
-            cache_enabled=False,
-        ):
+        with autocast(self.device, self._precision, cached=False):
             found = self._loss(self.model, batch)
         loss = found.total * scalars.per_example
         extra = self._penalty(self.model)

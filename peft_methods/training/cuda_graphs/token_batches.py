@@ -26,6 +26,8 @@ class TokenCollator:
     the end of the row, so that all batches of a bucket have as many.
     """
 
+    packs = True
+
     def __init__(
         self,
         collate: Collator,
