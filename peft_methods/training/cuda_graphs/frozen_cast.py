@@ -12,7 +12,9 @@ from peft_methods.training.precision import HALF
 
 
 @contextmanager
-def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]]:
+def frozen_cast(
+    model: nn.Module, precision: str, *, on: bool = True
+) -> Iterator[list[nn.Parameter]]:
     """Context manager: store frozen linear weights in the autocast dtype and yield the copies.
 
     Without it, autocast casts frozen weights and biases at every step. A captured step reads the
@@ -20,7 +22,7 @@ def frozen_cast(model: nn.Module, precision: str) -> Iterator[list[nn.Parameter]
     parameters are unchanged and are restored on exit. Subclasses of `nn.Linear` (4-bit layers)
     cast their weights themselves and are left alone.
     """
-    frozen = _frozen_in_linear(model) if precision in HALF else []
+    frozen = _frozen_in_linear(model) if on and precision in HALF else []
     cast = [
         nn.Parameter(parameter.detach().to(HALF[precision]), requires_grad=False)
         for _, _, parameter in frozen

@@ -6,7 +6,7 @@ There is one graph for each length bucket.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from peft_methods.models.families import family_of
+from peft_methods.models.loading import first_position
 from peft_methods.models.projection import transformers_model
 from peft_methods.tasks.base import LossSum
+from peft_methods.tasks.collate import BORDERS, Collator
 from peft_methods.training.collate import (
     BucketCollator,
     TrainingCollator,
@@ -28,7 +30,7 @@ from peft_methods.training.cuda_graphs.compat import free_cublas_workspaces, ste
 from peft_methods.training.cuda_graphs.compile import compiled
 from peft_methods.training.cuda_graphs.frozen_cast import frozen_cast, half_frozen
 from peft_methods.training.cuda_graphs.optimizer import ReplayedAdamW
-from peft_methods.training.cuda_graphs.packed_attention import PackedAttention
+from peft_methods.training.cuda_graphs.packed_attention import PackedAttention, has_kernel
 from peft_methods.training.cuda_graphs.packed_check import PackedCheck
 from peft_methods.training.cuda_graphs.step import StepGraphs
 from peft_methods.training.cuda_graphs.token_batches import TokenCollator, watched_batches
@@ -48,9 +50,11 @@ class CudaGraphsTrainer(loop.RunTrainer):
     autocasts = False
 
     compile_layers = True
+    packs_encoders = False  # also without a kernel for it
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._is_decoder = family_of(self.job.model.config) == "decoder"
         self.packing: PackedAttention | None = None
         self._collate = self.data_collator = self._collator()
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(self.args)
@@ -64,32 +68,45 @@ class CudaGraphsTrainer(loop.RunTrainer):
         self.add_callback(_Capture(self))
 
     def _collator(self) -> BucketCollator | TokenCollator:
-        """Return the collator of batches of few shapes: of packed tokens for decoders."""
-        collate = make_collator(self.job.recipe, self.job.tokenizer)
-        size, rows = self.args.per_device_train_batch_size, self.job.data.train
-        if family_of(self.job.model.config) == "encoder":
-            buckets = length_buckets(rows.lengths, collate.length)
-            return BucketCollator(collate, size, buckets, rows.label_shape)
-        state = self.order.get_state()
-        batches = watched_batches(self._get_train_sampler(), size)
-        packed = TokenCollator(collate, rows, batches, size=size, pooled=-1)
-        self.order.set_state(state)
-        self.packing = PackedAttention(packed.longest)
-        return packed
+        """Return the collator of batches of few shapes: of packed tokens, or of padded rows.
 
-    def _check_packing(self) -> None:
-        """Raise `EngineUnfit` if the model mixes packed examples up."""
-        if self.packing is None:
-            return
-        job, packed = self.job, self._collate
-        assert isinstance(packed, TokenCollator)
-        check = PackedCheck(job.model, job.task, self.packing, job.recipe.budget.precision)
-        padded = make_collator(job.recipe, job.tokenizer)
-        if (problem := check.problem(job.data.train, packed, padded)) is not None:
-            raise EngineUnfit(
-                f"{type(transformers_model(job.model)).__name__} with {job.method.title} cannot "
-                f"be trained on packed tokens: {problem}"
-            )
+        Encoders are packed where there is a kernel for it. With a mask, rows are faster.
+        """
+        job, rows = self.job, self.job.data.train
+        collate = make_collator(job.recipe, job.tokenizer)
+        if self._is_decoder or (
+            job.recipe.budget.padding != "fixed"
+            and (self.packs_encoders or has_kernel(job.model, job.recipe.budget.precision))
+        ):
+            packed = self._packed(collate)
+            self.packing = PackedAttention(packed.longest)
+            check = PackedCheck(job.model, job.task, self.packing, job.recipe.budget.precision)
+            if (problem := check.problem(rows, packed, collate)) is None:
+                return packed
+            if self._is_decoder:
+                raise EngineUnfit(
+                    f"{type(transformers_model(job.model)).__name__} with {job.method.title} "
+                    f"cannot be trained on packed tokens: {problem}"
+                )
+            self.packing = None
+        buckets = length_buckets(rows.lengths, collate.length)
+        return BucketCollator(
+            collate, self.args.per_device_train_batch_size, buckets, rows.label_shape
+        )
+
+    def _packed(self, collate: Collator) -> TokenCollator:
+        """Return the collator of packed batches; its buckets are those of the first batches."""
+        size, state = self.args.per_device_train_batch_size, self.order.get_state()
+        packed = TokenCollator(
+            collate,
+            self.job.data.train,
+            watched_batches(self._get_train_sampler(), size),
+            size=size,
+            pooled=-1 if self._is_decoder else 0,
+            first=first_position(self.job.model.config),
+        )
+        self.order.set_state(state)
+        return packed
 
     def _empty_batches(self) -> list[dict[str, torch.Tensor]]:
         if isinstance(self._collate, TokenCollator):
@@ -120,10 +137,8 @@ class CudaGraphsTrainer(loop.RunTrainer):
             around=partial(attention, self.model, precision),
         )
         try:
-            no_more: AbstractContextManager[list[nn.Parameter]] = nullcontext([])
-            cast = frozen_cast(self.model, precision) if packing is None else no_more
             with (
-                cast as self._cast,
+                frozen_cast(self.model, precision, on=not self._is_decoder) as self._cast,
                 compiled(self.model, on=self.compile_layers),
             ):
                 graphs.capture()
@@ -139,17 +154,19 @@ class CudaGraphsTrainer(loop.RunTrainer):
     def task_loss(self, model: nn.Module, inputs: Any) -> LossSum:
         """Return the task's loss of a batch, which may be packed."""
         own = self.job.task.loss
-        return (own if self.packing is None else self.packing.loss(own))(model, inputs)
+        if self.packing is None or BORDERS not in inputs:
+            return own(model, inputs)
+        return self.packing.loss(own)(model, inputs)
 
     def computing(self) -> AbstractContextManager[Any]:
         """Context manager of forward passes outside the captured steps, in the same state."""
-        if self.packing is None:
+        if not self._is_decoder:
             return super().computing()
         return autocast(self.args.device, self.job.recipe.budget.precision, cached=False)
 
     def holding_weights(self) -> AbstractContextManager[Any]:
         """Context manager around the training: frozen weights of decoders are in half precision."""
-        if self.packing is None:
+        if not self._is_decoder:
             return super().holding_weights()
         return half_frozen(self.job.model, self.job.recipe.budget.precision)
 
@@ -159,11 +176,10 @@ class CudaGraphsTrainer(loop.RunTrainer):
 
         An eager step on padded batches would need much more memory than captured ones.
         """
-        if self.packing is None:
+        if self.packing is None or not self._is_decoder:
             with super().warming_up() as collate:
                 yield collate
             return
-        self._check_packing()
         model, precision = self.job.model, self.job.recipe.budget.precision
         try:
             with compiled(model, on=self.compile_layers), self.packing.applied(model, precision):

@@ -59,7 +59,7 @@ class PackedAttention:
 
         config: Any = transformers_model(model).config
         before = config._attn_implementation
-        if not _has_kernel(model, precision):
+        if not has_kernel(model, precision):
             device = next(model.parameters()).device
             with mask_function(before, self._mask_for(before)), device:
                 yield
@@ -123,7 +123,7 @@ class PackedAttention:
         return mask
 
 
-def _has_kernel(model: nn.Module, precision: str) -> bool:
+def has_kernel(model: nn.Module, precision: str) -> bool:
     """Whether flash attention computes what this model's layers ask for."""
     base = transformers_model(model)
     return (

@@ -36,15 +36,17 @@ class TokenCollator:
         *,
         size: int,
         pooled: int,
+        first: int = 0,
     ) -> None:
         """Choose the buckets of batches of `size` rows, of which `batches` are examples.
 
-        `pooled` is the place in an example whose output stands for it: 0 or -1. With padding to a
-        fixed length there is one bucket, of as many tokens as that padding gives.
+        `pooled` is the place in an example whose output stands for it: 0 or -1. Positions are
+        counted from `first`. With padding to a fixed length there is one bucket, of as many tokens
+        as that padding gives.
         """
         lengths = rows.lengths
         self.longest = max(lengths)
-        self._collate, self._size, self._pooled = collate, size, pooled
+        self._collate, self._size, self._pooled, self._first = collate, size, pooled, first
         self._label_shape = rows.label_shape
         self._columns = [
             name for name in collate.padding if name in rows[0] and name != "attention_mask"
@@ -69,7 +71,7 @@ class TokenCollator:
             joined = np.concatenate([row[name] for row in rows])
             batch[name][0, :tokens] = torch.from_numpy(joined)
         positions = np.concatenate([np.arange(len(row["input_ids"])) for row in rows])
-        batch["position_ids"][0, :tokens] = torch.from_numpy(positions)
+        batch["position_ids"][0, :tokens] += torch.from_numpy(positions)
         at = np.concatenate(
             [start + np.asarray(own) for start, (own, _) in zip(starts, found, strict=True)]
         )
@@ -86,7 +88,7 @@ class TokenCollator:
         """Return a batch of this size without labels, whose first sequences have these ends."""
         size, padding = bucket.tokens, self._collate.padding
         batch = {name: torch.full((1, size), padding[name]) for name in self._columns}
-        batch["position_ids"] = torch.zeros((1, size), dtype=torch.long)
+        batch["position_ids"] = torch.full((1, size), self._first)
         batch["attention_mask"] = torch.ones((1, size), dtype=torch.long)
         filled = range((ends or [0])[-1], size, self.longest)
         borders = np.full(1 + self._size + -(-size // self.longest), size, dtype=np.int32)
